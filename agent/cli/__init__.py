@@ -1,0 +1,5 @@
+"""Placeholder, replaced soon."""
+
+
+def main() -> None:
+    """Start."""

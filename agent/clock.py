@@ -1,0 +1,125 @@
+"""Time as an argument: the clock, deadlines, waiting for a condition, and what may cut a wait short.
+
+Nothing here knows what is waited for. Rooms take a `Clock`; tests hand in their own.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Protocol
+
+from agent.errors import Interrupted
+
+
+class Clock(Protocol):
+    """What waits and deadlines are measured with."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never jumps."""
+
+    def now(self) -> datetime:
+        """The time of day, with a time zone."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; not at all when ``seconds`` is zero or less."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment."""
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        """The time of day in UTC."""
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread."""
+        if seconds > 0:
+            time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on a clock, ``at`` in its monotonic seconds."""
+
+    clock: Clock
+    at: float
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float) -> "Deadline":
+        """The moment that many seconds from now."""
+        return cls(clock, clock.monotonic() + seconds)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; never negative."""
+        return max(0.0, self.at - self.clock.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Has the moment passed?"""
+        return self.remaining == 0.0
+
+
+def poll(condition: Callable[[], bool], deadline: Deadline, every: float) -> bool:
+    """Ask until the condition holds (True) or the deadline is over (False); it is asked at least once.
+
+    ``every``: seconds between two questions.
+    """
+    while not condition():
+        if deadline.is_over:
+            return False
+        deadline.clock.sleep(min(every, deadline.remaining))
+    return True
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into `Interrupted`, but only where the code says that it may stop.
+
+    Outside `allowed` a signal is kept and raised at the next place that allows it: a step that changes the world is
+    never torn in the middle, and what puts the world back is not interrupted at all.
+    """
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._is_allowed = False
+
+    @contextmanager
+    def caught(self) -> Iterator["Interrupts"]:
+        """Own both signals inside the block. Main thread only."""
+        before = {signum: signal.signal(signum, self._receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """Let a signal, also one that came before, raise `Interrupted` inside the block."""
+        self._is_allowed = True
+        try:
+            if self._signum is not None:
+                raise Interrupted(self._signum)
+            yield
+        finally:
+            self._is_allowed = False
+
+    @property
+    def pending(self) -> int | None:
+        """The number of the first signal received, if any."""
+        return self._signum
+
+    def _receive(self, signum: int, _frame: FrameType | None) -> None:
+        if self._signum is None:
+            self._signum = signum
+        if self._is_allowed:
+            self._is_allowed = False
+            raise Interrupted(self._signum)
