@@ -1,5 +1,122 @@
-"""Placeholder, replaced soon."""
+"""The command line. This module imports click alone: ``--help`` and ``--version`` answer at once.
+
+Each verb is a module of this package, imported when it is called. Errors end here, in one handler.
+"""
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from agent import __version__
+from agent.cli.options import Options
+from agent.errors import SvcagentError
+
+BUG = 3
+
+VERBS = {
+    "validate": "Show every fault of every definition; change nothing.",
+    "register": "Make the local Consul agent hold what services.d says. On boot.",
+    "deregister": "Take services that svcagent registered out of the local agent.",
+    "reload": "Take the service's newest image, without a lost request.",
+    "maint": "Take a service or this host out of service and put it back.",
+    "status": "What this host's services are doing.",
+}
 
 
-def main() -> None:
-    """Start."""
+class LazyGroup(click.Group):
+    """Knows its verbs' names and first lines; imports a verb only to run it or to show its own help."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """In the order in which they are needed, not the alphabet's."""
+        return list(VERBS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module; it exports a command of its own name."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"agent.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Shell completion: eval \"$(_SVCAGENT_COMPLETE=bash_source svcagent)\", or zsh_source, fish_source. "
+    "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul or Docker unreachable, "
+    "75 not now, 78 bad definition or settings, 130/143 interrupted and put back.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="svcagent", message="%(prog)s %(version)s")
+@click.option("--config", type=click.Path(), metavar="FILE", help="Settings.  [default: /etc/svcagent/svcagent.toml]")
+@click.option(
+    "--services-dir",
+    type=click.Path(),
+    metavar="DIR",
+    help="Definitions.  [env: SVCAGENT_SERVICES_DIR; default: /etc/svcagent/services.d]",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(),
+    metavar="DIR",
+    help="What svcagent remembers.  [env: SVCAGENT_STATE_DIR; default: /var/lib/svcagent]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens on standard error, as key=value lines.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.pass_context
+def cli(ctx: click.Context, **given: Any) -> None:
+    """Host agent for fleets that run on Consul.
+
+    Registers this host's services from services.d, reloads their containers without losing a request, and lets
+    operators take services out and put them back.
+
+    \b
+    Examples:
+      svcagent register --dry-run
+      svcagent reload keyword-suggest
+      svcagent maint enable keyword-suggest --reason "disk swap" --for 2h
+    """
+    ctx.obj = Options(**given)
+
+
+def main() -> NoReturn:
+    """Run, and turn every way of ending into its exit code."""
+    options = Options()
+    try:
+        code = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
+
+
+def _run(options: Options) -> int:
+    try:
+        result = cli.main(standalone_mode=False, obj=options)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SvcagentError as error:
+        from agent.cli.output import show_error
+
+        show_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception:  # noqa: BLE001  # the one top-level handler: whatever comes here is a bug, and its trace is wanted
+        import traceback
+
+        traceback.print_exc()
+        click.echo("svcagent: this is a bug in svcagent; please report it with the lines above", err=True)
+        return BUG
+    return result if isinstance(result, int) else 0

@@ -1,1 +1,19 @@
+"""The only room that speaks to Consul: agent, catalog, health, KV, sessions and locks, Consul DNS."""
 
+from agent.consul.client import Consul
+from agent.consul.dns import DnsAnswer, ask_dns
+from agent.consul.lock import Lock
+from agent.consul.model import NODE_MAINTENANCE, AgentSelf, CheckState, Instance, KvPair, LocalService
+
+__all__ = [
+    "NODE_MAINTENANCE",
+    "AgentSelf",
+    "CheckState",
+    "Consul",
+    "DnsAnswer",
+    "Instance",
+    "KvPair",
+    "LocalService",
+    "Lock",
+    "ask_dns",
+]

@@ -1,1 +1,16 @@
+"""Maintenance with an owner, a reason and an end. Lifts only what it may."""
 
+from agent.maintenance.change import lift_expired, lift_own, put_out
+from agent.maintenance.reason import Maintenance, OwnerKind, by_operator, by_reload, parse, render
+
+__all__ = [
+    "Maintenance",
+    "OwnerKind",
+    "by_operator",
+    "by_reload",
+    "lift_expired",
+    "lift_own",
+    "parse",
+    "put_out",
+    "render",
+]

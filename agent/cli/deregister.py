@@ -1,0 +1,37 @@
+"""``svcagent deregister``."""
+
+import click
+
+from agent.cli import wiring
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line, show_warning
+from agent.registration import Action, apply_plan, make_removal
+
+
+@click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
+@click.option("--all", "is_all", is_flag=True, help="Everything that svcagent registered on this host.")
+@click.option("--dry-run", is_flag=True, help="Print what would be taken away, and change nothing.")
+@output_options
+def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
+    """Take services that svcagent registered out of the local Consul agent.
+
+    Services of others are reported and left. A name that is not registered is fine: there is nothing to do.
+    """
+    if bool(names) == is_all:
+        raise click.UsageError("Name the services to deregister, or give --all.")
+    with wiring.consul(wiring.settings()) as consul:
+        plan = make_removal(consul.services(), frozenset(names))
+        if not dry_run:
+            apply_plan(consul, plan, lambda _change: None)
+    if current().as_json:
+        changes = [{"service": one.service_id, "action": str(one.action), "why": one.why} for one in plan]
+        show_document({"dry_run": dry_run, "changes": changes})
+    for change in plan:
+        if change.action is Action.REFUSE:
+            show_warning(f"{change.service_id} is left alone: {change.why}")
+        else:
+            show_line(f"{change.service_id}: {'would be deregistered' if dry_run else 'deregistered'}")
+    if not plan:
+        show_line("nothing to deregister")
+    return 1 if any(change.action is Action.REFUSE for change in plan) else 0

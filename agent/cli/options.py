@@ -1,0 +1,44 @@
+"""The options that every verb has, before or after its name. Imports click alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Options:
+    """What was given on the command line for all verbs."""
+
+    config: str | None = None
+    services_dir: str | None = None
+    state_dir: str | None = None
+    as_json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001  # click's signature
+    if value:
+        setattr(ctx.ensure_object(Options), str(parameter.name), True)
+
+
+def output_options(command: F) -> F:
+    """``--json``, ``-v`` and ``-q`` after the verb's name as well as before it."""
+    for names, text in (
+        (("-q", "--quiet"), "Print errors only."),
+        (("-v", "--verbose"), "Log what happens on standard error."),
+        (("--json", "as_json"), "One JSON document on standard output."),
+    ):
+        command = click.option(*names, is_flag=True, expose_value=False, callback=_remember, help=text)(command)
+    return command
+
+
+def current() -> Options:
+    """The options of the running command."""
+    context = click.get_current_context(silent=True)
+    found = context.find_object(Options) if context else None
+    return found or Options()

@@ -1,0 +1,104 @@
+"""``svcagent status``."""
+
+import contextlib
+import os
+from dataclasses import asdict, dataclass
+
+import click
+
+from agent.cli import wiring
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_table, show_warning
+from agent.consul import LocalService
+from agent.definitions import Reload, Service, load
+from agent.engine import Engine
+from agent.errors import Unreachable
+from agent.maintenance import parse
+from agent.registration import is_current, is_own
+
+SHORT_DIGEST = 19
+
+
+@dataclass
+class Row:
+    """One service of this host, as a row of the table."""
+
+    service: str
+    state: str
+    registration: str
+    checks: str
+    container: str
+    digest: str
+    maintenance: str
+
+
+@click.command(epilog="Examples: svcagent status; svcagent --json status keyword-suggest")
+@click.argument("name", required=False, shell_complete=wiring.complete_name)
+@output_options
+def status(name: str | None) -> int:
+    """Show what this host's services are doing: health, registration, container, maintenance.
+
+    The exit code is 69 when Docker cannot be asked; what Consul says is shown all the same.
+    """
+    settings = wiring.settings()
+    definitions = load(settings.services_dir)
+    wanted = [(definition, service) for definition in definitions for service in definition.services]
+    if name:
+        chosen = [(definition, service) for definition, service in wanted if name in (service.id, service.name)]
+        if not chosen:
+            raise wiring.unknown_name(name, [service for _definition, service in wanted], settings.services_dir)
+        wanted = chosen
+    rows, trouble = [], None
+    with (
+        wiring.consul(settings) as consul,
+        contextlib.closing(Engine(settings.docker.host, os.environ, wiring.system_clock())) as engine,
+    ):
+        there = consul.services()
+        for definition, service in wanted:
+            row = _row(service, there.get(service.id))
+            if definition.reload is not None:
+                try:
+                    row.container, row.digest = _container(engine, definition.reload)
+                except Unreachable as error:
+                    trouble = error
+                    row.container = "unknown"
+            rows.append(row)
+    if current().as_json:
+        show_document([asdict(row) for row in rows])
+    show_table(
+        ("SERVICE", "STATE", "REGISTRATION", "CHECKS", "CONTAINER", "DIGEST", "MAINTENANCE"),
+        [tuple(asdict(row).values()) for row in rows],
+    )
+    if trouble is not None:
+        show_warning(str(trouble))
+        return trouble.exit_code
+    return 0
+
+
+def _row(service: Service, found: LocalService | None) -> Row:
+    if found is None:
+        return Row(service.id, "absent", "not registered", "-", "-", "-", "-")
+    passing = sum(check.status == "passing" for check in found.real_checks)
+    if found.maintenance is not None:
+        state = "maintenance"
+    else:
+        statuses = {check.status for check in found.real_checks}
+        state = next((bad for bad in ("critical", "warning") if bad in statuses), "passing")
+    registration = "up to date" if is_current(service, found) else "differs" if is_own(found) else "not svcagent's"
+    return Row(
+        service=service.id,
+        state=state,
+        registration=registration,
+        checks=f"{passing}/{len(found.real_checks)} passing",
+        container="-",
+        digest="-",
+        maintenance=parse(found.maintenance.notes).describe() if found.maintenance else "-",
+    )
+
+
+def _container(engine: Engine, reload: Reload) -> tuple[str, str]:
+    found = engine.find(reload.container)
+    if found is None:
+        return f"{reload.container} (missing)", "-"
+    digest = engine.digest_of(found, reload.image) or "unknown"
+    return f"{reload.container} ({'running' if found.is_running else 'stopped'})", digest[:SHORT_DIGEST]

@@ -1,0 +1,117 @@
+"""From options to the things that verbs work with: settings, definitions, connections. Imported by verbs only."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.options import current
+from agent.clock import Clock, Deadline, SystemClock
+from agent.consul import AgentSelf, Consul
+from agent.definitions import Definition, Service, Settings, load
+from agent.errors import BadDefinition, ConsulUnreachable, Fault
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+
+
+def settings() -> Settings:
+    """The settings file, the environment and the options, the later winning over the earlier."""
+    options = current()
+    return Settings.load(
+        Path(options.config) if options.config else None,
+        os.environ,
+        services_dir=options.services_dir,
+        state_dir=options.state_dir,
+    )
+
+
+def state_directory(chosen: Settings) -> Path:
+    """The state directory, which must be there: making it would hide a wrong setting."""
+    if not chosen.state_dir.is_dir():
+        raise BadDefinition(
+            [
+                Fault(
+                    str(chosen.state_dir),
+                    "",
+                    "no such directory",
+                    "create it (mode 0700), or name another with --state-dir or SVCAGENT_STATE_DIR",
+                )
+            ]
+        )
+    return chosen.state_dir
+
+
+@contextlib.contextmanager
+def consul(chosen: Settings) -> Iterator[Consul]:
+    """A connection to the local agent, closed at the end."""
+    connection = Consul(chosen.consul)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def await_agent(connection: Consul, clock: Clock, wait: float, say: Any) -> AgentSelf:
+    """The local agent, waited for up to ``wait`` seconds with growing pauses; says once that it waits."""
+    deadline = Deadline.after(clock, wait)
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return connection.agent_self()
+        except ConsulUnreachable as error:
+            if deadline.is_over:
+                raise
+            if pause == FIRST_PAUSE:
+                say(f"{error}. Waiting up to {wait:.0f} s for it")
+        clock.sleep(min(pause, deadline.remaining))
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def definition_of(chosen: Settings, name: str) -> Definition:
+    """The one definition whose service is called ``name``. A usage error lists the names there are."""
+    definitions = load(chosen.services_dir)
+    for definition in definitions:
+        if any(name in (service.name, service.id) for service in definition.services):
+            return definition
+    raise unknown_name(name, [service for one in definitions for service in one.services], chosen.services_dir)
+
+
+def unknown_name(name: str, services: list[Service], directory: Path) -> click.BadParameter:
+    """What to say about a NAME that nothing has."""
+    names = ", ".join(sorted({service.name for service in services})) or "none"
+    return click.BadParameter(f"no service is called {name!r} in {directory}; there is: {names}", param_hint="NAME")
+
+
+def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of a service's name."""
+    try:
+        names = {service.name for definition in load(settings().services_dir) for service in definition.services}
+    except BadDefinition:
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+class GoDuration(click.ParamType):
+    """``90s``, ``1m30s``, ``2h`` on the command line, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, or a usage error."""
+        from agent.definitions import parse_duration
+
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration("0s" if value == "0" else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def system_clock() -> Clock:
+    """The machine's clock."""
+    return SystemClock()

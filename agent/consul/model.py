@@ -1,0 +1,113 @@
+"""What Consul says, as plain frozen data."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+NODE_MAINTENANCE = "_node_maintenance"
+SERVICE_MAINTENANCE = "_service_maintenance:"
+
+
+@dataclass(frozen=True)
+class CheckState:
+    """A check as the agent or the catalog shows it. Its definition cannot be read back from Consul."""
+
+    id: str
+    name: str
+    status: str
+    notes: str
+    service_id: str
+
+    @property
+    def is_maintenance(self) -> bool:
+        """Is this one of the two checks by which Consul's maintenance mode works?"""
+        return self.id == NODE_MAINTENANCE or self.id.startswith(SERVICE_MAINTENANCE)
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "CheckState":
+        """From the JSON of /v1/agent/checks or /v1/health/service."""
+        return cls(
+            id=raw["CheckID"],
+            name=raw["Name"],
+            status=raw["Status"],
+            notes=raw.get("Notes") or "",
+            service_id=raw.get("ServiceID") or "",
+        )
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A service's registration on one host, with all that decides whether clients are sent to it."""
+
+    node: str
+    service_id: str
+    address: str
+    port: int
+    checks: tuple[CheckState, ...]
+
+    @property
+    def is_passing(self) -> bool:
+        """Would ``?passing`` list it? Maintenance, of service or node, counts as a failing check."""
+        return all(check.status == "passing" for check in self.checks)
+
+    @property
+    def maintenance(self) -> CheckState | None:
+        """The check that holds it out of service: the service's own maintenance, else its node's."""
+        held = [check for check in self.checks if check.is_maintenance]
+        return min(held, key=lambda check: check.id == NODE_MAINTENANCE, default=None)
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "Instance":
+        """From one entry of /v1/health/service."""
+        service, node = raw["Service"], raw["Node"]
+        return cls(
+            node=node["Node"],
+            service_id=service["ID"],
+            address=service["Address"] or node["Address"],
+            port=service["Port"],
+            checks=tuple(CheckState.parse(check) for check in raw["Checks"]),
+        )
+
+
+@dataclass(frozen=True)
+class LocalService:
+    """A service as the local agent holds it."""
+
+    id: str
+    name: str
+    tags: tuple[str, ...]
+    port: int
+    address: str
+    meta: dict[str, str]
+    checks: tuple[CheckState, ...] = field(default=())
+
+    @property
+    def maintenance(self) -> CheckState | None:
+        """The service's own maintenance check."""
+        return next((check for check in self.checks if check.is_maintenance), None)
+
+    @property
+    def real_checks(self) -> tuple[CheckState, ...]:
+        """Its checks without maintenance."""
+        return tuple(check for check in self.checks if not check.is_maintenance)
+
+
+@dataclass(frozen=True)
+class AgentSelf:
+    """The local agent: who it is, and where its DNS answers. ``dns`` is ``(address, port)``, None when switched off."""
+
+    node: str
+    datacenter: str
+    domain: str
+    dns: tuple[str, int] | None
+    version: str
+
+
+@dataclass(frozen=True)
+class KvPair:
+    """A key of Consul's KV store. ``session`` is the id of the session that holds it as a lock, if any."""
+
+    key: str
+    value: bytes
+    flags: int
+    session: str | None
+    modify_index: int

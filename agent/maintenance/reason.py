@@ -1,0 +1,103 @@
+"""The reason text of a maintenance: a sentence for people in Consul's own UI, and all that svcagent knows of it.
+
+Consul keeps one free text with a maintenance and nothing else, so owner, since and until are written into it and
+read back from it. The catalog is the only store. Pure.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+_OPERATOR = re.compile(
+    rf"Taken out by (?P<owner>\S+) on (?P<host>\S+) since (?P<since>{_TIME})(?: until (?P<until>{_TIME}))?: (?P<why>.*)",
+    re.DOTALL,
+)
+_RELOAD = re.compile(
+    rf"Taken out by svcagent reload (?P<owner>\S+) on (?P<host>\S+) since (?P<since>{_TIME}): (?P<why>.*)", re.DOTALL
+)
+
+
+class OwnerKind(StrEnum):
+    """Whose maintenance it is. Unknown: set by ``consul maint`` or by hand, to be treated as an operator's."""
+
+    OPERATOR = "operator"
+    RELOAD = "reload"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """One maintenance. ``owner`` is a user name, a reload's id, or empty when unknown; ``why`` the reason given."""
+
+    kind: OwnerKind
+    owner: str
+    host: str
+    why: str
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def is_over(self, now: datetime) -> bool:
+        """Has its end come? One without an end has none."""
+        return self.until is not None and self.until <= now
+
+    def describe(self) -> str:
+        """Whose it is, in words for a message."""
+        match self.kind:
+            case OwnerKind.OPERATOR:
+                whose = f"{self.owner} on {self.host}"
+            case OwnerKind.RELOAD:
+                whose = f"svcagent reload {self.owner} on {self.host}"
+            case OwnerKind.UNKNOWN:
+                whose = "someone unknown"
+        since = f" since {self.since:{TIME_FORMAT}}" if self.since else ""
+        until = f" until {self.until:{TIME_FORMAT}}" if self.until else ""
+        return f"by {whose}{since}{until}" + (f" ({self.why})" if self.why else "")
+
+
+def by_operator(user: str, host: str, why: str, since: datetime, until: datetime | None = None) -> Maintenance:
+    """A person's maintenance. Times are kept to the second."""
+    return Maintenance(OwnerKind.OPERATOR, _word(user), _word(host), why, _second(since), until and _second(until))
+
+
+def by_reload(reload_id: str, host: str, why: str, since: datetime) -> Maintenance:
+    """One reload's own maintenance, recognised by that reload's id."""
+    return Maintenance(OwnerKind.RELOAD, _word(reload_id), _word(host), why, _second(since))
+
+
+def render(maintenance: Maintenance) -> str:
+    """The text for Consul. What `parse` makes of it is the same maintenance."""
+    if maintenance.kind is OwnerKind.UNKNOWN or maintenance.since is None:
+        return maintenance.why
+    by = f"svcagent reload {maintenance.owner}" if maintenance.kind is OwnerKind.RELOAD else maintenance.owner
+    until = f" until {maintenance.until:{TIME_FORMAT}}" if maintenance.until else ""
+    return f"Taken out by {by} on {maintenance.host} since {maintenance.since:{TIME_FORMAT}}{until}: {maintenance.why}"
+
+
+def parse(text: str) -> Maintenance:
+    """Whose maintenance a text of Consul's tells of; unknown when svcagent did not write it."""
+    for kind, pattern in ((OwnerKind.RELOAD, _RELOAD), (OwnerKind.OPERATOR, _OPERATOR)):
+        if match := pattern.fullmatch(text):
+            found = match.groupdict()
+            try:
+                since = _time(found["since"])
+                until = _time(found["until"]) if found.get("until") else None
+            except ValueError:
+                break
+            return Maintenance(kind, found["owner"], found["host"], found["why"], since, until)
+    return Maintenance(OwnerKind.UNKNOWN, "", "", text)
+
+
+def _word(name: str) -> str:
+    """Names stand between spaces in the text."""
+    return re.sub(r"\s+", "_", name) or "unknown"
+
+
+def _second(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)

@@ -1,0 +1,47 @@
+"""What a reload tells while it runs, and what it leaves when it ends. Plain data; printing is elsewhere."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from agent.reload.steps import Step
+
+
+class Phase(StrEnum):
+    """Where a step stands."""
+
+    BEGIN = "begin"
+    NOTE = "note"
+    END = "end"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened: ``seconds`` since the step began, ``text`` for a person."""
+
+    step: Step
+    phase: Phase
+    seconds: float = 0.0
+    text: str = ""
+
+
+@dataclass
+class Result:
+    """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
+
+    ``outcome``: up to date, reloaded, refused, rolled back, put back, interrupted, failed, or stranded (still out).
+    """
+
+    service: str
+    node: str
+    image: str
+    outcome: str = ""
+    running: str | None = None
+    wanted: str | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    engine: dict[str, float] = field(default_factory=dict)
+    locked_at: float | None = None
+    released_at: float | None = None
+    error: str | None = None
+    exit_code: int = 0

@@ -1,0 +1,95 @@
+"""The service that a lab's hosts run: a busybox web server in an image made from nothing, in as many versions as wanted."""
+
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from tests.lab.ground import LabError
+from tests.lab.parts import BUSYBOX
+
+NAME = "keyword-suggest"
+PORT = 8080
+
+DOCKERFILE = """\
+FROM scratch
+COPY busybox /bin/busybox
+COPY run /run.sh
+COPY www /www
+ENTRYPOINT ["/bin/busybox", "sh", "/run.sh"]
+"""
+
+# A first process ignores every signal that it does not trap; a trap is heard only while `wait` waits.
+RUN = """\
+trap 'exit 0' TERM INT
+echo "keyword-suggest {version}: loading the index"
+{fault}
+/bin/busybox sleep "$LOAD_SECONDS" & wait $!
+echo "keyword-suggest {version}: listening on $ADDR:$PORT"
+/bin/busybox httpd -f -p "$ADDR:$PORT" -h /www & wait $!
+"""
+FAULT = """echo "keyword-suggest {version}: error: the index is damaged" >&2; exit 1"""
+
+
+def build(api: docker.APIClient, reference: str, version: str, *, broken: bool, healthy: bool) -> None:
+    """Build one version on an engine; the same version again comes from its cache, so it keeps its digest."""
+    fault = FAULT.format(version=version) if broken else ""
+    files = {
+        "Dockerfile": DOCKERFILE.encode(),
+        "busybox": BUSYBOX.read_bytes(),
+        "run": RUN.format(version=version, fault=fault).encode(),
+        "www/index.html": f"{NAME} {version}\n".encode(),
+        "www/version": f"{version}\n".encode(),
+    }
+    if healthy:
+        files["www/hc"] = b"ok\n"
+    _drained(api.build(fileobj=_tar(files), custom_context=True, tag=reference, rm=True, decode=True))
+
+
+def push(api: docker.APIClient, reference: str) -> str:
+    """Push a built image; the digest that the registry knows it by."""
+    for event in _drained(api.push(reference, stream=True, decode=True, auth_config={})):
+        if "Digest" in event.get("aux", {}):
+            return str(event["aux"]["Digest"])
+    raise LabError(f"the registry gave no digest for {reference}")
+
+
+def pull(api: docker.APIClient, reference: str) -> None:
+    """Pull an image; its first and its last failure both raise."""
+    _drained(api.pull(reference, stream=True, decode=True, auth_config={}))
+
+
+def run(api: docker.APIClient, reference: str, address: str, load_seconds: float) -> str:
+    """Create and start the service's container under host networking; its id."""
+    container = api.create_container(
+        reference,
+        name=NAME,
+        environment={"ADDR": address, "PORT": str(PORT), "LOAD_SECONDS": f"{load_seconds:g}"},
+        host_config=api.create_host_config(network_mode="host", restart_policy={"Name": "unless-stopped"}),
+    )
+    api.start(container)
+    return str(container["Id"])
+
+
+def _drained(events: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every event of a stream, which says in its last one, and with status 200, that it failed."""
+    drained = list(events)
+    for event in drained:
+        if "error" in event:
+            raise LabError(f"the engine says: {event['error']}")
+    return drained
+
+
+def _tar(files: dict[str, bytes]) -> io.BytesIO:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mode = 0o755 if Path(name).name == "busybox" else 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    packed.seek(0)
+    return packed
