@@ -1,1 +1,22 @@
+"""The only room that speaks to Docker: digests, pulls, replacing a container and rolling it back, its connections.
 
+`Engine` is loaded when it is first asked for: the Docker SDK costs 0.1 s, which verbs that never use it need not pay.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from agent.engine.model import Container, PullProgress, Replacement
+
+if TYPE_CHECKING:
+    from agent.engine.client import Engine
+
+__all__ = ["Container", "Engine", "PullProgress", "Replacement"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `Engine`, and with it the Docker SDK, on first use (PEP 562)."""
+    if name == "Engine":
+        from agent.engine.client import Engine
+
+        return Engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """Carries a reload's steps out through the edges it was given. Which step comes next is decided in `steps`."""
 
+import ipaddress
 import os
 import uuid
 from collections.abc import Callable
@@ -209,7 +210,7 @@ class Executor:
             raise LockLost(f"the lock {self._reload.lock_prefix(self._service.name)} was lost while draining")
         if self._was is None or not own.port:
             return 0
-        return self._edges.engine.connections(self._was, own.port)
+        return self._edges.engine.connections(self._was, own.port, _ip(own.address))
 
     def _restart(self) -> None:
         self._lock.ask()
@@ -228,7 +229,7 @@ class Executor:
 
     def _roll_back(self) -> None:
         self._log_tail = self._edges.engine.log_tail(self._reload.container)
-        self._edges.engine.roll_back(self._reload.container)
+        self._edges.engine.roll_back(self._reload.container, self._was.restart_policy if self._was else None)
 
     def _await_ready(self) -> None:
         if self._state.has_failed:
@@ -371,6 +372,14 @@ class Executor:
                 f"repaired, run: svcagent maint disable {self._service.id} --force"
             )
         return result
+
+
+def _ip(address: str) -> str | None:
+    """Consul takes a host name for an address too; connections show numbers."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
 
 
 def _outcome(state: State, troubles: list[SvcagentError]) -> str:

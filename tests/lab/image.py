@@ -1,4 +1,4 @@
-"""The service that a lab's hosts run: a busybox web server in an image made from nothing, in as many versions as wanted."""
+"""The service that a lab's hosts run: a busybox web server in an image made from nothing, in any number of versions."""
 
 import io
 import tarfile

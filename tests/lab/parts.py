@@ -70,8 +70,9 @@ def registry(directory: Path, address: str, environment: Mapping[str, str]) -> S
 class Engine(Server):
     """A Docker Engine with process and mount namespaces of its own.
 
-    Killing the engine leaves its containers running, as on a real host. `power_off` ends the namespaces and with them
-    everything: engine, containers, mounts.
+    Killing the engine leaves its containers running, as on a real host; started again, it ends them, and takes those
+    with the policy ``unless-stopped`` for stopped by hand, so they stay down (Docker 20.10). `power_off` ends the
+    namespaces and with them everything: engine, containers, mounts. After that, containers come back.
     """
 
     def __init__(self, name: str, directory: Path, cgroup_parent: str, environment: Mapping[str, str]) -> None:
@@ -129,13 +130,14 @@ class Engine(Server):
 
     def power_off(self) -> None:
         """End the engine and all its containers at one stroke, as when the host loses power; `start` brings it back."""
+        # nsenter first: were it stopped, with a frozen dockerd, it would not reap that, and the namespace would stay.
+        super().discard()
         if self._box is not None:
             first = child_of(self._box.pid)
             if first is not None:
                 os.kill(first, signal.SIGKILL)
             self._box.wait(10)
             self._box = None
-        super().discard()
         # A real host keeps these in memory: stale ones would name processes that are others' now.
         shutil.rmtree(self.directory / "exec", ignore_errors=True)
         (self.directory / "up").unlink(missing_ok=True)

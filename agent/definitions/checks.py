@@ -1,0 +1,257 @@
+"""A health check, every kind that Consul has.
+
+Consul takes fields that a kind does not use and never mentions them again; here each is a fault.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from agent.definitions import durations
+from agent.definitions.faults import Finding, Wrong, listed, shown
+from agent.definitions.part import Part
+from agent.definitions.values import (
+    ContainerName,
+    Count,
+    DurationText,
+    Filled,
+    HostPort,
+    HttpUrl,
+    Identifier,
+    Positive,
+    at_least,
+    host_port,
+)
+
+Kind = Literal["http", "tcp", "grpc", "ttl", "args", "docker", "alias_service", "alias_node"]
+
+KIND_OF: Mapping[str, Kind] = {
+    "http": "http",
+    "tcp": "tcp",
+    "grpc": "grpc",
+    "ttl": "ttl",
+    "docker_container_id": "docker",
+    "args": "args",
+    "alias_service": "alias_service",
+    "alias_node": "alias_node",
+}
+"""The field that makes a check a check of that kind. Of two that may stand together, the first named here decides."""
+
+TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
+"""A command inside a container; a service on another node."""
+
+RUN_BY_CONSUL = frozenset({"http", "tcp", "grpc", "args", "docker"})
+
+USED_BY: Mapping[str, frozenset[str]] = {
+    "interval": RUN_BY_CONSUL,
+    "timeout": RUN_BY_CONSUL,
+    "method": frozenset({"http"}),
+    "header": frozenset({"http"}),
+    "body": frozenset({"http"}),
+    "tls_skip_verify": frozenset({"http", "grpc"}),
+    "tls_server_name": frozenset({"http", "grpc"}),
+    "grpc_use_tls": frozenset({"grpc"}),
+    "shell": frozenset({"docker"}),
+    "success_before_passing": RUN_BY_CONSUL,
+    "failures_before_critical": RUN_BY_CONSUL,
+    "output_max_size": RUN_BY_CONSUL | {"ttl"},
+}
+"""The kinds that heed a field; a field that is not named here is heeded by all."""
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds; what Consul waits for HTTP, TCP and gRPC checks that name no timeout."""
+
+API_NAMES: Mapping[str, str] = {
+    "name": "Name",
+    "notes": "Notes",
+    "status": "Status",
+    "http": "HTTP",
+    "method": "Method",
+    "header": "Header",
+    "body": "Body",
+    "tls_skip_verify": "TLSSkipVerify",
+    "tls_server_name": "TLSServerName",
+    "tcp": "TCP",
+    "grpc": "GRPC",
+    "grpc_use_tls": "GRPCUseTLS",
+    "ttl": "TTL",
+    "args": "Args",
+    "docker_container_id": "DockerContainerID",
+    "shell": "Shell",
+    "alias_node": "AliasNode",
+    "alias_service": "AliasService",
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "success_before_passing": "SuccessBeforePassing",
+    "failures_before_critical": "FailuresBeforeCritical",
+    "output_max_size": "OutputMaxSize",
+    "deregister_critical_service_after": "DeregisterCriticalServiceAfter",
+}
+
+_RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
+
+
+def _check_id(value: str) -> str:
+    """Consul would take the status of a check with its own maintenance ID for maintenance."""
+    if value.startswith(_RESERVED_IDS):
+        raise Wrong(f"{shown(value)} is a CheckID that Consul uses itself", "choose another ID")
+    return value
+
+
+def _method(value: str) -> str:
+    if not re.fullmatch(r"[A-Z]+", value):
+        raise Wrong(f"{shown(value)} is not an HTTP method", 'write it like "GET" or "HEAD"')
+    return value
+
+
+def _grpc(value: str) -> str:
+    address, slash, service = value.partition("/")
+    host_port(address)
+    if slash and not re.fullmatch(r"[A-Za-z0-9_.\-/]+", service):
+        raise Wrong(f"{shown(value)} is not host:port/service", 'write it like "127.0.0.1:9090/my.Service"')
+    return value
+
+
+def _command(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not value[0].strip():
+        raise Wrong("the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]')
+    return value
+
+
+def _header(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    for name, lines in value.items():
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+            raise Wrong(f"{shown(name)} is not the name of an HTTP header", 'write it like "Authorization"')
+        if any(not line.isprintable() for line in lines):
+            raise Wrong(f"the header {shown(name)} holds a control character", "remove it")
+    return value
+
+
+class Check(Part):
+    """One health check of a service."""
+
+    spellings: ClassVar[Mapping[str, str]] = {"checkid": "id", "scriptargs": "args"}
+
+    id: Annotated[Identifier, AfterValidator(_check_id)] | None = Field(
+        None, description="The CheckID, unique on the host; made from the service's ID and the check's kind if left out."
+    )
+    name: Filled | None = Field(None, description="What people see; Consul's own default if left out.")
+    http: HttpUrl | None = Field(None, description="A URL; passing while it answers 2xx, warning at 429.")
+    method: Annotated[str, AfterValidator(_method)] | None = Field(None, description="The HTTP method; GET if left out.")
+    header: Annotated[dict[str, tuple[str, ...]], AfterValidator(_header)] = Field(
+        {}, description="HTTP request headers, a list of values each."
+    )
+    body: str | None = Field(None, description="The HTTP request's body.")
+    tls_skip_verify: bool = Field(False, description="Accept any certificate of the service.")
+    tls_server_name: Filled | None = Field(None, description="The name to ask TLS for. Consul 1.9 and later.")
+    tcp: HostPort | None = Field(None, description="host:port; passing while it accepts connections.")
+    grpc: Annotated[str, AfterValidator(_grpc)] | None = Field(
+        None, description="host:port, or host:port/service; asked by gRPC's health checking protocol."
+    )
+    grpc_use_tls: bool = Field(False, description="Speak TLS to the gRPC server.")
+    ttl: DurationText | None = Field(None, description="The service reports itself at least this often.")
+    args: Annotated[tuple[str, ...], AfterValidator(_command)] | None = Field(
+        None, description="A command; exit code 0 is passing, 1 warning, anything else critical."
+    )
+    docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")
+    shell: Filled | None = Field(None, description="The shell that runs the command inside the container.")
+    alias_service: Identifier | None = Field(None, description="Follow the health of the service with this ID.")
+    alias_node: Filled | None = Field(
+        None,
+        description="Follow the health of this node, or of alias_service on it. "
+        "Consul 1.8's agent crashes when the catalog does not know the node.",
+    )
+    interval: Annotated[DurationText, at_least("1s")] | None = Field(
+        None, description="The time between two runs; 1s or more."
+    )
+    timeout: DurationText | None = Field(None, description="The time a run may take.")
+    notes: str | None = Field(None, description="A remark for people.")
+    status: Literal["passing", "warning", "critical"] | None = Field(
+        None, description="The status until the first run; critical if left out."
+    )
+    deregister_critical_service_after: Annotated[DurationText, at_least("1m")] | None = Field(
+        None, description="Deregister the service when the check has been critical for this long; 1m or more."
+    )
+    success_before_passing: Count | None = Field(None, description="Successes in a row before it is passing.")
+    failures_before_critical: Count | None = Field(None, description="Failures in a row before it is critical.")
+    output_max_size: Positive | None = Field(None, description="Bytes of output to keep.")
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of check this is."""
+        return next(kind for field, kind in KIND_OF.items() if getattr(self, field) is not None)
+
+    @property
+    def interval_seconds(self) -> float:
+        """The time between two runs; 0.0 for the kinds that nobody runs (TTL, alias)."""
+        return 0.0 if self.interval is None else durations.seconds(self.interval)
+
+    @property
+    def timeout_seconds(self) -> float:
+        """The time a run may take."""
+        return DEFAULT_TIMEOUT if self.timeout is None else durations.seconds(self.timeout)
+
+    def fields(self) -> dict[str, Any]:
+        """The check in the API's spelling without its ID, which the API spells differently from call to call."""
+        given = {API_NAMES[field]: getattr(self, field) for field in API_NAMES}
+        return {name: _plain(value) for name, value in given.items() if value not in (None, False, {})}
+
+    def registration(self) -> dict[str, Any]:
+        """The body for ``PUT /v1/agent/check/register``, without ``ServiceID``.
+
+        The ID is ``ID`` there and ``CheckID`` in a service's registration; Consul answers 400 to the other.
+        """
+        return {"ID": self.id, **self.fields()}
+
+    @classmethod
+    def refusal(cls, key: str, value: object, given: Mapping[str, object]) -> Wrong | None:
+        """Keys of older definitions, and of Consul's format elsewhere."""
+        if key == "script":
+            return Wrong("Consul has no script checks any more", f"write {_instead_of(value, given)} instead")
+        if key == "serviceid":
+            return Wrong("a check belongs to the service that it stands in", "remove it")
+        if key == "token":
+            return Wrong("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
+        return None
+
+    @classmethod
+    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
+        """Exactly one kind, and only what that kind heeds."""
+        if "script" in given:
+            return
+        makers = [field for field in KIND_OF if field in given]
+        if not makers:
+            yield Finding("", "the check says nothing to check", f"add {listed(KIND_OF)}")
+            return
+        if len(makers) > 1 and set(makers) not in TOGETHER:
+            yield Finding("", f"{' and '.join(map(shown, makers))} stand in one check", "make them checks of their own")
+            return
+        kind = KIND_OF[makers[0]]
+        if kind == "docker" and "args" not in given:
+            yield Finding("args", "missing", "add the command to run inside the container")
+        if kind in RUN_BY_CONSUL and "interval" not in given:
+            yield Finding("interval", "missing", 'add how often to check, like "interval": "10s"')
+        for field, kinds in USED_BY.items():
+            if field in given and kind not in kinds:
+                yield Finding(field, f"a check of kind {shown(kind)} has no use for it", "remove it")
+
+
+def _plain(value: object) -> object:
+    """JSON's own types, so that what is sent compares equal to what comes back."""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _instead_of(script: object, given: Mapping[str, object]) -> str:
+    """The check to write for an old script check: HTTP where the command names a URL."""
+    command = script if isinstance(script, str) else ""
+    every = given.get("interval", "10s")
+    url = re.search(r"https?://[^\s'\"<>|;]+", command)
+    if url is not None:
+        return f'{{"http": {shown(url[0])}, "interval": {shown(every)}}}'
+    return f'{{"args": ["/bin/sh", "-c", {shown(command or "…")}], "interval": {shown(every)}}}'

@@ -1,0 +1,132 @@
+"""What is wrong with a value, in a person's words: from our own validators and from pydantic's errors alike."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+SHOWN_LENGTH = 60
+"""Characters of a bad value that a message repeats: enough to find it by, short enough to read."""
+
+SECRETS = frozenset({"token", "header"})
+"""Keys below which a value is never repeated."""
+
+
+class Wrong(ValueError):
+    """Raised by validators: what is wrong with a value, and what would be right."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem + (f"; {remedy}" if remedy else ""))
+        self.problem = problem
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault whose file is not known yet."""
+
+    path: str
+    problem: str
+    remedy: str = ""
+
+
+def shown(value: object) -> str:
+    """The value as JSON, shortened, without what stands before the @ of a URL."""
+    masked = re.sub(r"//[^/@\s]+@", "//…@", value) if isinstance(value, str) else value
+    try:
+        text = json.dumps(masked, ensure_ascii=False, default=str)
+    except ValueError:
+        text = str(masked)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 2]}…" + ('"' if text[0] == '"' else "")
+
+
+def kind_of(value: object) -> str:
+    """What JSON calls a value of this type."""
+    match value:
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "an object"
+        case None:
+            return "null"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def joined(path: str, key: str | int) -> str:
+    """The path of an item: ``checks`` and 0 make ``checks[0]``."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+def findings(error: ValidationError, describe: Callable[[tuple[int | str, ...]], str]) -> Iterator[Finding]:
+    """Every error of a validation; ``describe`` says what the field at a place is for."""
+    for line in error.errors(include_url=False):
+        loc = line["loc"]
+        path = ""
+        for key in loc:
+            # Pydantic marks a fault of a mapping's key, not of its value, with this pseudo-key.
+            if key != "[key]":
+                path = joined(path, key)
+        cause = line.get("ctx", {}).get("error")
+        if isinstance(cause, Wrong):
+            yield Finding(path, cause.problem, cause.remedy)
+        elif line["type"] == "missing":
+            yield Finding(path, "missing", f"add {shown(loc[-1])}: {describe(loc)}")
+        else:
+            is_secret = not SECRETS.isdisjoint(str(key) for key in loc)
+            subject = "the value" if is_secret else shown(line["input"])
+            yield Finding(path, *_worded(line["type"], line.get("ctx", {}), subject, line["input"]))
+
+
+def _worded(kind: str, context: Mapping[str, Any], subject: str, value: object) -> tuple[str, str]:
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"{subject} is out of range", f"write a number that is {words} {context[bound]}"
+    if kind == "literal_error":
+        return f"{subject} is not known here", f"write one of {context['expected']}".replace("'", '"')
+    wanted, example = _TYPES.get(kind, ("what belongs here", ""))
+    problem = f"{subject} is {kind_of(value)}, not {wanted}"
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        example = f'write "{subject}" in quotes' if subject != "the value" else "write it in quotes"
+    if kind == "int_type" and isinstance(value, str) and value.isdecimal() and subject != "the value":
+        example = f"write {value} without quotes"
+    if kind == "tuple_type" and isinstance(value, str) and subject != "the value":
+        example = f"write [{subject}]"
+    return problem, example
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+_OBJECT = ("an object", "write {…}")
+_TYPES = {
+    "string_type": ("text", 'write it in quotes, like "…"'),
+    "int_type": ("a whole number", "write it without quotes and without a decimal point"),
+    "bool_type": ("true or false", "write true or false, without quotes"),
+    "tuple_type": ("a list", "write […]"),
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a sentence: ``"a", "b" or "c"``."""
+    *rest, last = [f'"{name}"' for name in names]
+    return f"{', '.join(rest)} or {last}" if rest else last

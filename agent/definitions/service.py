@@ -1,0 +1,87 @@
+"""A service in Consul's own format."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from agent.definitions.checks import Check
+from agent.definitions.faults import Finding, Wrong, shown
+from agent.definitions.part import Part
+from agent.definitions.values import Host, Identifier, Label, Port
+
+OWN_MARK = "svcagent"
+"""What the keys of svcagent's own meta begin with."""
+
+META_PAIRS = 64
+META_KEY_LENGTH = 128
+META_VALUE_LENGTH = 512
+"""Consul's limits: pairs, bytes of a key, bytes of a value."""
+
+_NOT_CARRIED = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
+
+
+def _not_consul(value: str) -> str:
+    """Under its own name Consul finds its servers."""
+    if value.lower() == "consul":
+        raise Wrong(f"{shown(value)} is Consul's own service", "choose another name")
+    return value
+
+
+def _meta(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > META_PAIRS - 1:
+        raise Wrong(
+            f"{len(value)} pairs are too many", f"Consul keeps {META_PAIRS}, and svcagent marks its services with one"
+        )
+    for key, item in value.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key) or len(key) > META_KEY_LENGTH:
+            raise Wrong(
+                f"the key {shown(key)} is refused by Consul",
+                f"write at most {META_KEY_LENGTH} letters, digits, dashes and underscores",
+            )
+        if key.lower().startswith(("consul-", OWN_MARK)):
+            raise Wrong(f"the key {shown(key)} is reserved", "choose another beginning")
+        if len(item.encode()) > META_VALUE_LENGTH:
+            raise Wrong(
+                f"the value of {shown(key)} is {len(item.encode())} bytes long", f"Consul keeps {META_VALUE_LENGTH}"
+            )
+    return value
+
+
+def _tag(value: str) -> str:
+    if not value or not value.isprintable():
+        raise Wrong(f"{shown(value)} cannot be a tag", "write at least one printable character")
+    return value
+
+
+class TaggedAddress(Part):
+    """Where the service is reached from one sort of network."""
+
+    address: Host = Field(description="An IP address or host name.")
+    port: Port | None = Field(None, description="The port there.")
+
+
+class Weights(Part):
+    """The service's share of the answers to SRV lookups."""
+
+    passing: Annotated[int, Field(ge=1, le=65535)] = Field(1, description="While it is passing.")
+    warning: Annotated[int, Field(ge=0, le=65535)] = Field(1, description="While it is warning.")
+
+
+class Service(Part):
+    """One service instance on this host, and its checks."""
+
+    name: Annotated[Label, AfterValidator(_not_consul)] = Field(description="The name that clients look up.")
+    id: Annotated[Identifier, AfterValidator(_not_consul)] = Field(
+        "", description="The instance's ID, unique on the host; the name if left out.", validate_default=False
+    )
+    tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = Field((), description="Labels that clients may ask for.")
+    port: Port | None = Field(None, description="The port that clients connect to.")
+    address: Host | None = Field(None, description="The address for clients; the node's own if left out.")
+    meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field({}, description="Pairs of text for clients.")
+    tagged_addresses: dict[str, TaggedAddress] = Field({}, description="Addresses for other networks: lan, wan, …")
+    weights: Weights = Field(Weights(), description="The service's share of the answers to SRV lookups.")
+    enable_tag_override: bool = Field(False, description="Let others change the tags in the catalog.")
+    checks: tuple[Check, ...] = Field((), description="The health checks; all must pass.")

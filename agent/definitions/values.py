@@ -1,0 +1,166 @@
+"""Types for single values, shared by the models: each refuses what Consul, Docker or DNS would refuse or misread."""
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+
+from agent.definitions import durations
+from agent.definitions.faults import Wrong, kind_of, shown
+
+HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+_DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
+
+
+def duration(value: object) -> float:
+    """Seconds, for duration text of any sign."""
+    if not isinstance(value, str):
+        raise Wrong(f"{shown(value)} is {kind_of(value)}, not a duration", HOW_TO_WRITE_A_DURATION)
+    try:
+        return durations.seconds(value)
+    except durations.NotADuration:
+        raise Wrong(f"{shown(value)} is not a duration", HOW_TO_WRITE_A_DURATION) from None
+
+
+def _seconds(value: object, info: ValidationInfo) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and info.context is None else duration(value)  # type: ignore[arg-type]  # is_number
+
+
+def _not_negative(value: float) -> float:
+    if value < 0:
+        raise Wrong(f'"{durations.text(value)}" is less than nothing', 'write "0s" or more')
+    return value
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise Wrong(f'"{durations.text(value)}" is no time at all', "write more than zero")
+    return value
+
+
+def _positive_text(value: object) -> object:
+    _positive(duration(value))
+    return value
+
+
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^[+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$"}
+
+Seconds = Annotated[
+    float, BeforeValidator(_seconds), AfterValidator(_not_negative), WithJsonSchema({**_DURATION_SCHEMA})
+]
+"""A duration that may be zero, in seconds."""
+
+PositiveSeconds = Annotated[
+    float, BeforeValidator(_seconds), AfterValidator(_positive), WithJsonSchema({**_DURATION_SCHEMA})
+]
+"""A duration longer than zero, in seconds."""
+
+DurationText = Annotated[str, BeforeValidator(_positive_text), WithJsonSchema({**_DURATION_SCHEMA})]
+"""A duration longer than zero, kept as Consul is told it."""
+
+
+def at_least(shortest: str) -> AfterValidator:
+    """For a `DurationText` that Consul silently raises to its own minimum."""
+
+    def check(value: str) -> str:
+        if durations.seconds(value) < durations.seconds(shortest):
+            raise Wrong(f"{shown(value)} is shorter than Consul's minimum", f'write "{shortest}" or more')
+        return value
+
+    return AfterValidator(check)
+
+
+def label(value: str) -> str:
+    """One DNS label of Consul's alphabet; anything else registers, and cannot be looked up."""
+    if not _LABEL.fullmatch(value) or len(value) > 63:
+        raise Wrong(
+            f"{shown(value)} cannot be looked up in DNS",
+            "write at most 63 letters, digits and dashes, beginning and ending with a letter or digit",
+        )
+    return value
+
+
+def identifier(value: str) -> str:
+    """A service ID or CheckID: what can be printed and typed."""
+    if not value or not value.isprintable() or value != value.strip():
+        raise Wrong(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
+    return value
+
+
+def not_empty(value: str) -> str:
+    """Text that says something."""
+    if not value.strip():
+        raise Wrong(f"{shown(value)} is empty", "write something, or leave it out")
+    return value
+
+
+def host(value: str) -> str:
+    """An address or host name; not one that stands for all addresses, which Consul refuses."""
+    import ipaddress  # 5 ms, for the few definitions that give an address
+
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST.fullmatch(value) or re.fullmatch(r"[0-9.]+", value):
+            raise Wrong(f"{shown(value)} is neither an IP address nor a host name", "") from None
+        return value
+    if address.is_unspecified:
+        raise Wrong(f"{shown(value)} stands for every address", "write the address that clients should use")
+    return value
+
+
+def http_url(value: str) -> str:
+    """An absolute URL that the probes of Consul and svcagent can both ask."""
+    remedy = 'write it in full, like "http://127.0.0.1:8080/hc"'
+    problem = f"{shown(value)} is not an http or https URL"
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise Wrong(problem, remedy) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise Wrong(problem, remedy)
+    if not value.isprintable() or " " in value:
+        raise Wrong(f"{shown(value)} holds a space or a control character", "escape it, like %20")
+    return value
+
+
+def host_port(value: str) -> str:
+    """``host:port``, an IPv6 address in brackets."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", value)
+    if found is None or not 1 <= int(found[3]) <= 65535:
+        raise Wrong(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
+    host(found[1] or found[2])
+    return value
+
+
+def container(value: str) -> str:
+    """A name that Docker gives to containers."""
+    if not _DOCKER_NAME.fullmatch(value):
+        raise Wrong(
+            f"{shown(value)} is not a container name",
+            "write two or more letters, digits, _ . or -, beginning with a letter or digit",
+        )
+    return value
+
+
+def _whole(low: int, high: int | None) -> Any:
+    return Field(ge=low) if high is None else Field(ge=low, le=high)
+
+
+Text = str
+Label = Annotated[str, AfterValidator(label)]
+Identifier = Annotated[str, AfterValidator(identifier)]
+Filled = Annotated[str, AfterValidator(not_empty)]
+Host = Annotated[str, AfterValidator(host)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
+HostPort = Annotated[str, AfterValidator(host_port)]
+ContainerName = Annotated[str, AfterValidator(container)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]

@@ -1,0 +1,177 @@
+"""`Engine`: what other rooms may ask of Docker."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from docker.errors import APIError
+from requests import codes
+
+from agent.clock import Clock
+from agent.engine import connections, prune, pull, reference, replace
+from agent.engine.connection import Connection
+from agent.engine.model import Container, PullProgress, Replacement
+from agent.engine.recreate import DIGEST_LABEL
+from agent.engine.swap import NEW_SUFFIX
+from agent.errors import NotFound
+
+
+class Engine:
+    """One host's Docker Engine.
+
+    Every method raises `DockerUnreachable` when the Engine cannot be reached, and `OutcomeUnknown` when a change was
+    asked for and no answer came. ``host``: as in DOCKER_HOST, which counts where it is None. ``proc``: where the
+    process table of the Engine's PID namespace is mounted.
+    """
+
+    def __init__(self, host: str | None, environ: Mapping[str, str], clock: Clock, proc: Path = Path("/proc")) -> None:
+        self._docker = Connection(host, environ)
+        self._clock = clock
+        self._proc = proc
+
+    @property
+    def address(self) -> str:
+        """Where the Engine is looked for."""
+        return self._docker.address
+
+    def container(self, name: str) -> Container:
+        """The container of that name. Raises `NotFound`."""
+        return Container.of(replace.existing(self._docker, name))
+
+    def find(self, name: str) -> Container | None:
+        """The container of that name, if there is one."""
+        found = replace.inspect(self._docker, name)
+        return None if found is None else Container.of(found)
+
+    def registry_digest(self, image: str) -> str:
+        """The digest (``sha256:…``) that the registry has under the tag now; a reference's own, if it has one.
+
+        Raises `NotFound`, `Denied`, `RegistryUnreachable`.
+        """
+        wanted = reference.parse(image)
+        return wanted.digest or pull.registry_digest(self._docker, wanted)
+
+    def runs_digest(self, container: Container, image: str, digest: str) -> bool:
+        """Was the container made from that digest of the image's repository?
+
+        False also when Docker no longer has the container's image.
+        """
+        return self._has(container.image_id, reference.parse(image).repository, digest)
+
+    def digest_of(self, container: Container, image: str) -> str | None:
+        """The digest of the image's repository that the container was made from; None when Docker does not know it.
+
+        Where the repository has the same image under several digests, it is the one svcagent took.
+        """
+        with self._docker.call(f"inspect container {container.name}") as client:
+            labels = client.inspect_container(container.id)["Config"].get("Labels") or {}
+        try:
+            with self._docker.call(f"inspect image {container.image_id}") as client:
+                names = client.image(container.image_id).get("RepoDigests")
+        except NotFound:
+            return None
+        found = reference.digests_of(names, reference.parse(image).repository)
+        taken = labels.get(DIGEST_LABEL)
+        return taken if taken in found else next(iter(found), None)
+
+    def has_image(self, image: str, digest: str) -> bool:
+        """Is that digest of the image's repository on this host?"""
+        wanted = reference.parse(image)
+        return self._has(wanted.at(digest), wanted.repository, digest)
+
+    def pull(self, image: str, digest: str, progress: Callable[[PullProgress], None]) -> None:
+        """Bring that digest of the image's repository here, and let the image's tag stand for it.
+
+        ``progress`` is called when something has moved; what it raises ends the pull. Raises `NotFound`, `Denied`,
+        `RegistryUnreachable`.
+        """
+        pull.pull(self._docker, reference.parse(image), digest, progress)
+
+    def check_recreatable(self, name: str) -> None:
+        """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
+        replace.check_recreatable(self._docker, name, replace.existing(self._docker, name))
+
+    def replace(self, name: str, image: str, digest: str, stop_timeout: float | None) -> Replacement:
+        """Stop the container and start one with the same settings from that digest, which must be here already.
+
+        The old one stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` puts the old one back.
+        ``stop_timeout``: seconds until the old one is killed; None: its own, else Docker's 10.
+        Raises `Conflict` when an earlier replacement must be rolled back first.
+        """
+        return replace.replace(self._docker, self._clock, name, reference.parse(image), digest, stop_timeout)
+
+    def roll_back(self, name: str, restart_policy: str | None = None) -> float | None:
+        """Put the old container back under its name, with its restart policy, running; from wherever a `replace` ended.
+
+        Seconds it took; None when there is nothing to roll back. The new container goes: read its `log_tail` first.
+        ``restart_policy``: the old one's, as `Container.restart_policy` gave it before `replace`; it is needed only if
+        somebody removed the new container, which otherwise tells. Raises `Conflict` when a container in the way is not
+        svcagent's, `NotFound` when the old one is gone.
+        """
+        return replace.roll_back(self._docker, self._clock, name, restart_policy)
+
+    def remove_old(self, name: str) -> None:
+        """Remove what `replace` kept for a `roll_back`."""
+        replace.remove_old(self._docker, name)
+
+    def prune(self, image: str, keep: int) -> tuple[str, ...]:
+        """Remove old images of the image's repository, never one with a tag or a container; the IDs removed.
+
+        ``keep``: how many to keep, the newest first; the one in use counts as one.
+        """
+        return prune.prune(self._docker, reference.parse(image), keep)
+
+    def log_tail(self, name: str, lines: int = 20) -> str:
+        """The last lines that the container printed; of a replacement that got no name, the new one's.
+
+        Nothing where there is no such container, or its log driver cannot be read.
+        """
+        found = replace.inspect(self._docker, name) or replace.inspect(self._docker, name + NEW_SUFFIX)
+        if found is None:
+            return ""
+        with self._docker.call(f"read the log of container {name}") as client:
+            try:
+                text: bytes = client.logs(found["Id"], stdout=True, stderr=True, tail=lines)
+            except APIError as error:
+                if error.status_code == codes.not_implemented:
+                    return ""
+                raise
+        return text.decode(errors="replace")
+
+    def connections(self, container: Container, port: int, address: str | None = None) -> int:
+        """How many clients are connected to the container's service on ``port``; 0 when it does not run.
+
+        ``port``: as clients name it, so the published one. ``address``: under host networking, the local address to
+        count, where several services share a port; None or an unspecified one (``0.0.0.0``) counts all.
+        The Engine must be on this machine: connections are read from its process table.
+        """
+        if container.network_mode == "host":
+            return connections.count(self._tables("self"), (port,), address)
+        with self._docker.call(f"inspect container {container.name}") as client:
+            found = client.inspect_container(container.id)
+        if not found["State"]["Pid"]:
+            return 0
+        ports = connections.container_ports(found, port)
+        return connections.count(self._tables(str(found["State"]["Pid"])), ports)
+
+    def close(self) -> None:
+        """Give the sockets back; the engine connects again when it is asked again."""
+        self._docker.close()
+
+    def _has(self, image: str, repository: str, digest: str) -> bool:
+        try:
+            with self._docker.call(f"inspect image {image}") as client:
+                found = client.image(image)
+        except NotFound:
+            return False
+        return digest in reference.digests_of(found.get("RepoDigests"), repository)
+
+    def _tables(self, process: str) -> list[str]:
+        """Both address families' tables; none when the process has just ended, or the machine has no IPv6."""
+        tables = []
+        for family in ("tcp", "tcp6"):
+            path = (Path("/proc") if process == "self" else self._proc) / process / "net" / family
+            try:
+                tables.append(path.read_text(encoding="ascii"))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return tables

@@ -1,0 +1,107 @@
+"""What the SDK, requests and the registry raise, turned into the types of `agent.errors`. The one place that does.
+
+Failures are told apart by type and by HTTP status. The exception is what a *registry* said: see `registry_failure`.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+
+from agent.errors import (
+    Conflict,
+    Denied,
+    DockerUnreachable,
+    NotFound,
+    OutcomeUnknown,
+    RegistryUnreachable,
+    Rejected,
+    SvcagentError,
+)
+
+_BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
+
+# The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
+_LOCAL = re.compile("no space left on device|failed to register layer|read-only file system|disk quota exceeded")
+_MISSING = re.compile("manifest unknown|name unknown|repository name not known")
+_DENIED = re.compile(
+    r"unauthorized|denied|no basic auth credentials|authentication required|status(?: code)?:? 40[13]\b"
+)
+
+
+@contextmanager
+def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[None]:
+    """Raise what goes wrong inside as one of `agent.errors`.
+
+    ``doing`` completes "Docker … could not <doing>". Of a write whose answer never came, `OutcomeUnknown` is raised.
+    """
+    try:
+        yield
+    except (APIError, DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise _translate(error, doing, address, is_write) from error
+
+
+def _translate(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
+    if isinstance(error, APIError) and error.status_code is not None:
+        kind = _BY_STATUS.get(error.status_code, SvcagentError)
+        return kind(f"Docker could not {doing}: {explanation(error)}")
+    causes = list(_causes(error))
+    if not any(isinstance(cause, (OSError, urllib3.exceptions.HTTPError)) for cause in causes):
+        return DockerUnreachable(f"Docker at {address} could not {doing}: {error}; DOCKER_HOST sets the address")
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return DockerUnreachable(
+            f"may not use Docker at {address}: permission denied; run as root, or as a member of group docker"
+        )
+    if is_write and not _was_never_sent(causes):
+        return OutcomeUnknown(
+            f"Docker at {address} was asked to {doing} and did not answer; it may or may not have done so"
+        )
+    if any(isinstance(cause, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)) for cause in causes):
+        return DockerUnreachable(f"Docker at {address} did not answer in time when asked to {doing}")
+    reason = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), error)
+    text = getattr(reason, "strerror", None) or str(reason)
+    return DockerUnreachable(
+        f"cannot reach Docker at {address}: {text}; is it running there? DOCKER_HOST sets the address"
+    )
+
+
+def registry_failure(text: str) -> type[SvcagentError]:
+    """What kind of failure a registry's message tells of.
+
+    By its text, because nothing else tells: the Engine answers 500 for a refused password, an unknown host and a
+    closed port alike, and a failure in mid-pull comes as a line of text inside a stream that began with 200.
+    """
+    lowered = text.lower()
+    if _LOCAL.search(lowered):
+        return SvcagentError
+    if _MISSING.search(lowered):
+        return NotFound
+    if _DENIED.search(lowered):
+        return Denied
+    return RegistryUnreachable
+
+
+def explanation(error: APIError) -> str:
+    """The Engine's own words."""
+    return error.explanation or str(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it was raised from, outermost first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _was_never_sent(causes: list[BaseException]) -> bool:
+    refused = (FileNotFoundError, ConnectionRefusedError, PermissionError)
+    unconnected = (
+        requests.ConnectTimeout,
+        urllib3.exceptions.NewConnectionError,
+        urllib3.exceptions.ConnectTimeoutError,
+    )
+    return any(isinstance(cause, (*refused, *unconnected)) for cause in causes)

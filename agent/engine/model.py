@@ -1,0 +1,94 @@
+"""What other rooms get to see of Docker, as plain data. No I/O, and no Docker SDK."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Inspect = Mapping[str, Any]
+"""A JSON document as the Engine's API gives it."""
+
+DEFAULT_STOP_TIMEOUT = 10.0
+"""Seconds between SIGTERM and SIGKILL where the container does not say (the Engine's own default)."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container at the moment it was looked at."""
+
+    id: str
+    name: str
+    image_id: str
+    image_ref: str
+    """The image as whoever made the container named it."""
+    is_running: bool
+    exit_code: int
+    restart_count: int
+    started_at: str
+    """RFC 3339, as Docker gives it; `0001-01-01T00:00:00Z` when it was never started."""
+    health: str | None
+    """``healthy``, ``starting``, ``unhealthy``; None without a HEALTHCHECK."""
+    network_mode: str
+    pid: int
+    """In the Engine's PID namespace; 0 when not running."""
+    stop_timeout: float | None
+    """Seconds; None when the container does not say."""
+    restart_policy: str
+    """As ``docker run --restart`` takes it: ``no``, ``always``, ``unless-stopped``, ``on-failure:3``."""
+
+    @classmethod
+    def of(cls, inspect: Inspect) -> "Container":
+        """Read the Engine's answer to ``GET /containers/<id>/json``."""
+        state, config, host = inspect["State"], inspect["Config"], inspect["HostConfig"]
+        health = (state.get("Health") or {}).get("Status")
+        return cls(
+            id=inspect["Id"],
+            name=inspect["Name"].removeprefix("/"),
+            image_id=inspect["Image"],
+            image_ref=config["Image"],
+            # Docker reports a container that waits for its next restart as running.
+            is_running=bool(state["Running"]) and not state.get("Restarting", False),
+            exit_code=state["ExitCode"],
+            restart_count=inspect.get("RestartCount", 0),
+            started_at=state["StartedAt"],
+            health=None if health in (None, "", "none") else health,
+            network_mode=host["NetworkMode"],
+            pid=state["Pid"],
+            stop_timeout=config.get("StopTimeout"),
+            restart_policy=policy_text(host.get("RestartPolicy") or {}),
+        )
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What `Engine.replace` did, and how long its steps took."""
+
+    old_id: str
+    new_id: str
+    create_seconds: float
+    stop_seconds: float
+    start_seconds: float
+    was_killed: bool
+    """The old one did not stop on its stop signal; Docker killed it when the stop timeout was over."""
+
+
+@dataclass(frozen=True)
+class PullProgress:
+    """How far a pull is. Sums grow while the registry's layers become known."""
+
+    layers_done: int
+    layers: int
+    bytes_done: int
+    bytes_total: int
+
+
+def policy_text(policy: Inspect) -> str:
+    """The Engine's RestartPolicy document, as ``docker run --restart`` takes it."""
+    name = policy.get("Name") or "no"
+    count = policy.get("MaximumRetryCount") or 0
+    return f"{name}:{count}" if name == "on-failure" and count else name
+
+
+def policy_document(text: str) -> dict[str, Any]:
+    """The inverse of `policy_text`."""
+    name, _, count = text.partition(":")
+    return {"Name": name, "MaximumRetryCount": int(count or 0)}

@@ -1,0 +1,60 @@
+"""Which images of a repository may go."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent.engine.connection import Connection
+from agent.engine.reference import Reference, is_only_of
+from agent.errors import Conflict, NotFound
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image without a tag. ``age_key`` sorts older before newer."""
+
+    id: str
+    age_key: tuple[datetime, datetime]
+
+
+def choose(untagged: Sequence[Image], used: Collection[str], keep: int, *, is_one_in_use: bool) -> tuple[str, ...]:
+    """The IDs that may go, oldest first, so that ``keep`` images stay. The one in use counts as one of these.
+
+    ``used``: IDs that a container uses; they stay whatever their age.
+    """
+    unused = sorted((image for image in untagged if image.id not in used), key=lambda image: image.age_key)
+    spared = max(0, keep - (1 if is_one_in_use else 0))
+    return tuple(image.id for image in unused[: max(0, len(unused) - spared)])
+
+
+def prune(docker: Connection, reference: Reference, keep: int) -> tuple[str, ...]:
+    """Remove the repository's untagged images but for the newest; returns the IDs removed."""
+    with docker.call("list images and containers") as client:
+        used = {entry["ImageID"] for entry in client.containers(all=True)}
+        mine = [entry for entry in client.images() if is_only_of(_real(entry["RepoDigests"]), reference.repository)]
+        untagged = []
+        for entry in mine:
+            if not _real(entry["RepoTags"]):
+                image = client.image(entry["Id"])
+                # When it was deployed here, rather than when it was built: reproducible builds are all of 1970.
+                tagged_at = (image.get("Metadata") or {}).get("LastTagTime")
+                untagged.append(Image(entry["Id"], (_moment(tagged_at), _moment(image.get("Created")))))
+    removed = []
+    for image_id in choose(untagged, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
+        try:
+            with docker.call(f"remove image {image_id}", is_write=True) as client:
+                client.remove_image(image_id)
+        except (Conflict, NotFound):  # used since, or gone already: nothing is lost
+            continue
+        removed.append(image_id)
+    return tuple(removed)
+
+
+def _real(names: Sequence[str] | None) -> list[str]:
+    """The Engine writes ``<none>:<none>`` and ``<none>@<none>`` for no name."""
+    return [name for name in names or [] if not name.startswith("<none>")]
+
+
+def _moment(text: str | None) -> datetime:
+    """RFC 3339, with an offset and up to nine digits of a second, or nothing."""
+    return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)

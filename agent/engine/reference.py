@@ -1,0 +1,84 @@
+"""Image references: ``registry.example.com:5000/team/app:tag@sha256:…``. Pure.
+
+The grammar, and what Docker leaves out of names on its own Hub: the distribution project's `reference` package.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.errors import Rejected
+
+_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::\d+)?")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image's name, taken apart. ``tag`` is empty only when a digest was given alone."""
+
+    repository: str
+    """As written, with its registry if that was written."""
+    tag: str
+    digest: str
+
+    @property
+    def registry(self) -> str:
+        """The registry's host, with its port; Docker Hub is ``docker.io``."""
+        return _split(self.repository)[0]
+
+    @property
+    def local_name(self) -> str:
+        """What a container is created from: the tag if there is one, else the digest."""
+        return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository}@{self.digest}"
+
+    def at(self, digest: str) -> str:
+        """The same repository at that digest."""
+        return f"{self.repository}@{digest}"
+
+
+def parse(image: str) -> Reference:
+    """Take a reference apart; without tag and digest, the tag is ``latest`` as for Docker. Raises `Rejected`."""
+    name, _, digest = image.partition("@")
+    head, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:  # the last colon belongs to the registry's port
+        head, tag = name, ""
+    host, path = _split(head)
+    is_valid = (
+        _PATH.fullmatch(path)
+        and _HOST.fullmatch(host)
+        and (not colon or head == name or _TAG.fullmatch(tag))
+        and ("@" not in image or _DIGEST.fullmatch(digest))
+    )
+    if not is_valid:
+        raise Rejected(
+            f"{image!r} is not an image reference; write it as [registry[:port]/]repository[:tag], in lower case"
+        )
+    return Reference(head, tag or ("" if digest else "latest"), digest)
+
+
+def digests_of(repo_digests: Iterable[str] | None, repository: str) -> tuple[str, ...]:
+    """The digests that an image's RepoDigests have for that repository, however each spells it."""
+    entries = (entry.partition("@") for entry in repo_digests or ())
+    return tuple(digest for name, _, digest in entries if _split(name) == _split(repository))
+
+
+def is_only_of(repo_digests: Iterable[str] | None, repository: str) -> bool:
+    """Does an image come from that repository, and from no other?"""
+    origins = {_split(entry.partition("@")[0]) for entry in repo_digests or ()}
+    return origins == {_split(repository)}
+
+
+def _split(repository: str) -> tuple[str, str]:
+    """Registry and path, both as if written in full."""
+    host, slash, path = repository.partition("/")
+    if not slash or not (set(".:[") & set(host) or host == "localhost" or host.lower() != host):
+        host, path = "docker.io", repository
+    if host == "index.docker.io":
+        host = "docker.io"
+    if host == "docker.io" and "/" not in path:
+        path = f"library/{path}"
+    return host, path

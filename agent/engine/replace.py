@@ -1,0 +1,215 @@
+"""Replaces a container, and puts the old one back. What to do is decided in `recreate` and `swap`."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from agent.clock import Clock
+from agent.engine import recreate, swap
+from agent.engine.connection import Connection
+from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
+from agent.engine.pull import tag
+from agent.engine.reference import Reference
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Step, World
+from agent.errors import Conflict, NotFound
+
+ROLL_BACK_STOP_SECONDS = 2
+"""A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
+LONGEST_STOP_SECONDS = 600
+"""Docker's -1 waits for ever; a stop that held the fleet's lock for ever would not do."""
+
+log = logging.getLogger(__name__)
+
+
+def inspect(docker: Connection, name: str) -> Inspect | None:
+    """The container of exactly that name, or None. Docker itself would take an ID's prefix for a name."""
+    try:
+        with docker.call(f"inspect container {name}") as client:
+            found: Inspect = client.inspect_container(name)
+    except NotFound:
+        return None
+    return found if found["Name"] == f"/{name}" else None
+
+
+def existing(docker: Connection, name: str) -> Inspect:
+    """As `inspect`, but the container must be there."""
+    found = inspect(docker, name)
+    if found is None:
+        raise NotFound(
+            f"Docker at {docker.address} has no container {name}; start it once by hand (docker run --name {name} …), "
+            "or correct reload.container in the definition"
+        )
+    return found
+
+
+def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
+    """Raise `Conflict` where a new container could not be what the old one was."""
+    refused = recreate.refusal(old)
+    if refused is not None:
+        raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
+    with docker.call("list containers") as client:
+        guests = [entry["Names"][0] for entry in client.containers(all=True) if _lives_in(entry, old)]
+    if guests:
+        raise Conflict(
+            f"container {name} cannot be replaced: {', '.join(guests)} lives in its network and would be cut off; "
+            "give that container a network of its own"
+        )
+
+
+def replace(
+    docker: Connection, clock: Clock, name: str, reference: Reference, digest: str, stop_timeout: float | None
+) -> Replacement:
+    """Put a container of ``digest`` in the place of ``name``; the old one stays, as ``<name>.svcagent-old``."""
+    old = existing(docker, name)
+    check_recreatable(docker, name, old)
+    _carry_out(docker, swap.tidy(_observe(docker, name)))
+    old = existing(docker, name)
+
+    begun = clock.monotonic()
+    new_id = _create(docker, old, name, reference, digest)
+    created = clock.monotonic()
+    _carry_out(docker, (Step("policy", old["Id"], "no"),))
+    seconds = _stop_seconds(stop_timeout, old)
+    stopping = clock.monotonic()
+    _stop(docker, old["Id"], seconds)
+    stopped = clock.monotonic()
+    exit_code = existing(docker, name)["State"]["ExitCode"]
+    _carry_out(docker, (Step("rename", old["Id"], name + OLD_SUFFIX), Step("rename", new_id, name)))
+    starting = clock.monotonic()
+    _carry_out(docker, (Step("start", new_id),))
+    return Replacement(
+        old_id=old["Id"],
+        new_id=new_id,
+        create_seconds=created - begun,
+        stop_seconds=stopped - stopping,
+        start_seconds=clock.monotonic() - starting,
+        was_killed=exit_code == 128 + 9 and stopped - stopping >= seconds,
+    )
+
+
+def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: str | None) -> float | None:
+    """Carry out `swap.roll_back` on what is there; None when there is nothing to do."""
+    begun = clock.monotonic()
+    world = _observe(docker, name)
+    steps = swap.roll_back(world, remembered_policy)
+    if not steps:
+        return None
+    _carry_out(docker, steps)
+    if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
+        log.warning(
+            "container %s runs again, but its restart policy is lost: it is now %r; set it by docker update --restart",
+            name,
+            world.old.restart_policy,
+        )
+    return clock.monotonic() - begun
+
+
+def remove_old(docker: Connection, name: str) -> None:
+    """Remove what a successful replacement left; its volumes now belong to the new container, and stay."""
+    old = inspect(docker, name + OLD_SUFFIX)
+    if old is None:
+        return
+    if old["State"]["Running"]:
+        raise Conflict(f"container {name}{OLD_SUFFIX} runs; stop it, or roll {name} back")
+    try:
+        with docker.call(f"remove container {name}{OLD_SUFFIX}", is_write=True) as client:
+            client.remove_container(old["Id"])
+    except NotFound:
+        return
+
+
+def _observe(docker: Connection, name: str) -> World:
+    return World(name, *(_seen(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX)))
+
+
+def _seen(found: Inspect | None) -> Seen | None:
+    if found is None:
+        return None
+    return Seen(
+        id=found["Id"],
+        is_running=Container.of(found).is_running,
+        restart_policy=policy_text(found["HostConfig"].get("RestartPolicy") or {}),
+        replaces=(found["Config"].get("Labels") or {}).get(recreate.REPLACES_LABEL, ""),
+    )
+
+
+def _carry_out(docker: Connection, steps: tuple[Step, ...]) -> None:
+    for step in steps:
+        if step.verb == "stop":
+            _stop(docker, step.id, ROLL_BACK_STOP_SECONDS)
+            continue
+        with docker.call(f"{step.verb} container {step.id[:12]} {step.argument}".rstrip(), is_write=True) as client:
+            match step.verb:
+                case "rename":
+                    client.rename(step.id, step.argument)
+                case "start":
+                    client.start(step.id)
+                case "policy":
+                    client.set_restart_policy(step.id, step.argument)
+                case "remove":
+                    # Volumes that only this container had go with it; named ones, and so the old container's, stay.
+                    client.remove_container(step.id, v=True, force=True)
+
+
+def _stop(docker: Connection, container_id: str, seconds: int) -> None:
+    with docker.call(f"stop container {container_id[:12]}", is_write=True) as client:
+        client.stop(container_id, timeout=seconds)  # the SDK waits READ_SECONDS longer than that
+
+
+def _stop_seconds(given: float | None, old: Inspect) -> int:
+    own = old["Config"].get("StopTimeout")
+    seconds = given if given is not None else DEFAULT_STOP_TIMEOUT if own is None else own
+    return LONGEST_STOP_SECONDS if seconds < 0 else math.ceil(seconds)
+
+
+def _create(docker: Connection, old: Inspect, name: str, reference: Reference, digest: str) -> str:
+    """Create ``<name>.svcagent-new``, of exactly that digest, in all the old one's networks; returns its ID."""
+    with docker.call("read the images' defaults") as client:
+        old_image = client.image(old["Image"])
+        wanted = client.image(reference.at(digest))["Id"]
+        engine_host = client.info()["Name"] if old["HostConfig"]["NetworkMode"] == "host" else ""
+    labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
+    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host)
+    for _ in range(2):
+        # The container shall show the name it was given, not a bare digest; so the tag must stand for that digest.
+        if reference.tag:
+            tag(docker, reference, digest)
+        new_id, image_id = _create_once(docker, name, body)
+        if image_id == wanted:
+            break
+        _carry_out(docker, (Step("remove", new_id),))
+    else:
+        raise Conflict(
+            f"{reference.local_name} does not stay at {digest} on this host: "
+            "something else pulls or tags it; stop that first"
+        )
+    for network, endpoint in recreate.further_networks(old).items():
+        _connect(docker, new_id, network, endpoint)
+    return new_id
+
+
+def _create_once(docker: Connection, name: str, body: dict[str, Any]) -> tuple[str, str]:
+    with docker.call(f"create container {name}{NEW_SUFFIX}", is_write=True) as client:
+        new_id = client.create(name + NEW_SUFFIX, body)
+    with docker.call(f"inspect container {name}{NEW_SUFFIX}") as client:
+        return new_id, str(client.inspect_container(new_id)["Image"])
+
+
+def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapping[str, Any]) -> None:
+    ipam = endpoint.get("IPAMConfig") or {}
+    with docker.call(f"connect container {container_id[:12]} to network {network}", is_write=True) as client:
+        client.connect_container_to_network(
+            container_id,
+            network,
+            ipv4_address=ipam.get("IPv4Address"),
+            ipv6_address=ipam.get("IPv6Address"),
+            link_local_ips=ipam.get("LinkLocalIPs"),
+            aliases=endpoint.get("Aliases"),
+            links=[link.partition(":")[::2] for link in endpoint.get("Links") or []] or None,
+            driver_opt=endpoint.get("DriverOpts"),
+        )
+
+
+def _lives_in(entry: Mapping[str, Any], old: Inspect) -> bool:
+    return bool((entry.get("HostConfig") or {}).get("NetworkMode") == f"container:{old['Id']}")

@@ -1,0 +1,134 @@
+"""What an interrupted replacement left behind, and the steps that put it right. Pure.
+
+A replacement moves through these states; a crash may leave any of them. ``app`` is the container's name.
+
+====================  ===========  ================  ================
+after                 app          app.svcagent-new  app.svcagent-old
+====================  ===========  ================  ================
+create                old, runs    new, never ran
+policy, stop          old, stopped new, never ran
+first rename                       new, never ran    old, stopped
+second rename         new, never ran                 old, stopped
+start                 new, runs                      old, stopped
+====================  ===========  ================  ================
+
+Invariant: every prefix of `roll_back`'s steps leads to a state from which `roll_back` ends where the whole would have
+ended. That is why the failed container is removed last: until then it tells what there is to do, and which restart
+policy to restore.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.errors import Conflict, NotFound
+
+NEW_SUFFIX = ".svcagent-new"
+OLD_SUFFIX = ".svcagent-old"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A container that takes part in a replacement."""
+
+    id: str
+    is_running: bool
+    restart_policy: str
+    replaces: str = ""
+    """The ID in its label, if svcagent made it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Who stands under the three names."""
+
+    name: str
+    current: Seen | None
+    new: Seen | None
+    old: Seen | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call to the Engine. ``argument``: the new name, or the restart policy."""
+
+    verb: Literal["stop", "rename", "start", "policy", "remove"]
+    id: str
+    argument: str = ""
+
+
+def roll_back(world: World, remembered_policy: str | None = None) -> tuple[Step, ...]:
+    """The steps that put the old container back, running; none when nothing was begun.
+
+    ``remembered_policy`` stands in where the new container, whose restart policy is the original one, is gone.
+    Raises `NotFound` when there is no old container any more, `Conflict` when a container in the way is not svcagent's.
+    """
+    current, new, old = world.current, world.new, world.old
+    if old is not None:
+        return _put_back(world, old, remembered_policy)
+    if new is None:
+        return ()
+    if current is None:
+        raise NotFound(
+            f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
+            f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew"
+        )
+    _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
+    return (*_revive(current, new.restart_policy), Step("remove", new.id))
+
+
+def tidy(world: World) -> tuple[Step, ...]:
+    """The steps that clear an earlier crash's leftovers away before a new replacement begins.
+
+    Raises `Conflict` when what is left needs a roll-back first, or is not svcagent's.
+    """
+    current, new, old = world.current, world.new, world.old
+    if old is None and new is None:
+        return ()
+    if current is None or (old is not None and (new is not None or not current.is_running)):
+        raise Conflict(
+            f"an earlier replacement of container {world.name} was interrupted half-way; it must be rolled back first"
+        )
+    if old is not None:
+        if old.is_running:
+            raise Conflict(f"{world.name} and {world.name}{OLD_SUFFIX} both run; stop the one that is not wanted")
+        return (Step("remove", old.id),)
+    assert new is not None  # noqa: S101 - for mypy: the first lines leave no other case
+    _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
+    if new.is_running:
+        raise Conflict(f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop the one that is not wanted")
+    return (*_restore_policy(current, new.restart_policy), Step("remove", new.id))
+
+
+def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[Step, ...]:
+    before: tuple[Step, ...] = ()
+    failed = world.new
+    if failed is not None:
+        _require_ours(world, failed, old, f"{world.name}{NEW_SUFFIX}")
+    if world.current is not None:
+        _require_ours(world, world.current, old, world.name)
+        if failed is not None:
+            before = (Step("remove", failed.id),)
+        failed = world.current
+        before += (Step("stop", failed.id), Step("rename", failed.id, world.name + NEW_SUFFIX))
+    policy = failed.restart_policy if failed is not None else remembered_policy
+    after = (Step("remove", failed.id),) if failed is not None else ()
+    return (*before, Step("rename", old.id, world.name), *_revive(old, policy), *after)
+
+
+def _revive(container: Seen, policy: str | None) -> tuple[Step, ...]:
+    start = () if container.is_running else (Step("start", container.id),)
+    return (*start, *_restore_policy(container, policy))
+
+
+def _restore_policy(container: Seen, policy: str | None) -> tuple[Step, ...]:
+    if policy is None or policy == container.restart_policy:
+        return ()
+    return (Step("policy", container.id, policy),)
+
+
+def _require_ours(world: World, container: Seen, replaced: Seen, name: str) -> None:
+    if container.replaces != replaced.id:
+        raise Conflict(
+            f"container {name} was not made by svcagent to replace {replaced.id[:12]}, so svcagent leaves it alone; "
+            f"remove it or {world.name}{OLD_SUFFIX} by hand"
+        )

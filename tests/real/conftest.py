@@ -1,0 +1,71 @@
+"""One real Consul server for the tests of a module, and connections to it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.consul import Consul
+from agent.definitions import ConsulSettings, Settings
+from tests.lab import asking, parts
+from tests.lab.ground import claimed
+from tests.lab.host import environment_in
+from tests.lab.server import Server
+
+
+@dataclass(frozen=True)
+class ConsulHost:
+    """A Consul server of its own, and the environment of programs that speak to it."""
+
+    server: Server
+    address: str
+    directory: Path
+    settings: ConsulSettings
+    ask: asking.Consul
+
+    def environment(self) -> dict[str, str]:
+        """For svcagent and consul, and nothing of the user's."""
+        services, state = self.directory / "services.d", self.directory / "state"
+        services.mkdir(exist_ok=True)
+        state.mkdir(mode=0o700, exist_ok=True)
+        return environment_in(self.directory, self.directory) | {
+            "CONSUL_HTTP_ADDR": f"{self.address}:8500",
+            "SVCAGENT_SERVICES_DIR": str(services),
+            "SVCAGENT_STATE_DIR": str(state),
+        }
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[ConsulHost]:
+    """A running Consul server."""
+    with claimed() as ground:
+        address = ground.address(1)
+        environment = environment_in(ground.directory, ground.directory)
+        server = parts.consul_server(ground.directory, address, environment)
+        server.start()
+        ask = asking.Consul(f"http://{address}:8500")
+        try:
+            server.wait_ready()
+            settings = Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul
+            yield ConsulHost(server, address, ground.directory, settings, ask)
+        finally:
+            ask.close()
+            server.discard()
+
+
+@pytest.fixture
+def consul(host: ConsulHost) -> Iterator[Consul]:
+    """svcagent's own connection."""
+    connection = Consul(host.settings)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's Consul settings reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("CONSUL_", "SVCAGENT_", "DOCKER_")) and name != "SVCAGENT_PARTS_DIR":
+            monkeypatch.delenv(name)

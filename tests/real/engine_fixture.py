@@ -1,0 +1,146 @@
+"""One real Docker Engine and a registry for the tests of `agent.engine`; images are made from nothing but busybox.
+
+Networks: besides host networking, user-defined bridges work; the engine has no default bridge and no iptables.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import NotFound as NoSuchContainer
+
+from agent.clock import SystemClock
+from agent.engine import Engine
+from tests.lab import parts
+from tests.lab.ground import claimed
+from tests.lab.host import environment_in
+from tests.lab.server import Server, child_of
+
+BUSYBOX = "/bin/busybox"
+SLEEP = (BUSYBOX, "sleep", "3600")
+# A first process ignores every signal that it does not trap; a trap is heard only while `wait` waits.
+POLITE = (BUSYBOX, "sh", "-c", f"trap 'exit 0' TERM; {BUSYBOX} sleep 3600 & wait $!")
+
+
+@dataclass
+class DockerHost:
+    """A host with an engine, and a registry beside it."""
+
+    directory: Path
+    server: parts.Engine
+    registry: Server
+    repository: str
+    engine: Engine
+
+    @property
+    def api(self) -> docker.APIClient:
+        """The SDK, for what tests arrange and look at."""
+        return self.server.api
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As on a host of its own."""
+        return environment_in(self.directory, self.directory)
+
+    @property
+    def proc(self) -> Path:
+        """The process table of the engine's PID namespace."""
+        # dockerd runs below nsenter, in the namespaces whose /proc is mounted for them.
+        return Path(f"/proc/{self.server.pid}/root/proc")
+
+    def push(self, content: str, *changes: str, tag: str = "latest", name: str = "") -> str:
+        """Make an image whose file ``/version`` has that content, push it, and forget it here; its digest.
+
+        ``changes``: Dockerfile instructions.
+        """
+        repository = name or self.repository
+        self.api.import_image_from_data(  # type: ignore[no-untyped-call] # types-docker
+            _tar({"version": content}), repository=repository, tag=tag, changes=list(changes) or [_cmd(POLITE)]
+        )
+        digest = ""
+        for event in self.api.push(repository, tag=tag, stream=True, decode=True, auth_config={}):
+            assert "error" not in event, event
+            digest = event.get("aux", {}).get("Digest", digest)
+        self.api.remove_image(f"{repository}:{tag}")
+        return digest
+
+    def run(self, name: str, image: str, command: Sequence[str] | None = None, **options: Any) -> str:
+        """Create and start a container, under host networking unless ``host_config`` says otherwise; its ID."""
+        host = {"network_mode": "host", **options.pop("host_config", {})}
+        container = self.api.create_container(
+            image,
+            list(command) if command else None,
+            name=name,
+            host_config=self.api.create_host_config(**host),
+            **options,
+        )
+        self.api.start(container)
+        return str(container["Id"])
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """All that Docker knows of a container."""
+        found: dict[str, Any] = self.api.inspect_container(name)
+        return found
+
+    def executed(self, name: str, *command: str) -> str:
+        """What a command inside a container prints."""
+        output: bytes = self.api.exec_start(self.api.exec_create(name, [BUSYBOX, *command]))
+        return output.decode().strip()
+
+    def names(self) -> set[str]:
+        """The names of all containers."""
+        return {name.removeprefix("/") for entry in self.api.containers(all=True) for name in entry["Names"]}
+
+    def clear(self) -> None:
+        """Remove every container, image, volume and network that tests have made."""
+        for entry in self.api.containers(all=True):
+            try:
+                self.api.remove_container(entry["Id"], v=True, force=True)
+            except NoSuchContainer:
+                continue
+        for image in self.api.images():
+            self.api.remove_image(image["Id"], force=True)
+        for volume in self.api.volumes()["Volumes"] or []:
+            self.api.remove_volume(volume["Name"], force=True)
+        for network in self.api.networks():
+            if network["Name"] not in {"host", "none", "bridge"}:
+                self.api.remove_network(network["Id"])
+
+
+@contextmanager
+def docker_host() -> Iterator[DockerHost]:
+    """A running engine and registry; all of it is gone afterwards."""
+    with claimed() as ground, ExitStack() as stack:
+        environment = environment_in(ground.directory, ground.directory)
+        server = parts.Engine("engine", ground.directory, ground.name, environment)
+        (ground.directory / "registry").mkdir()
+        registry = parts.registry(ground.directory / "registry", ground.address(1), environment)
+        for part in (server, registry):
+            stack.callback(part.discard)
+            part.start()
+        server.wait_ready()
+        registry.wait_ready()
+        engine = Engine(server.url, environment, SystemClock())
+        stack.callback(engine.close)
+        yield DockerHost(ground.directory, server, registry, f"{ground.address(1)}:5000/app", engine)
+
+
+def _cmd(command: Sequence[str]) -> str:
+    quoted = ", ".join(f'"{part}"' for part in command)
+    return f"CMD [{quoted}]"
+
+
+def _tar(files: dict[str, str]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(BUSYBOX, arcname="bin/busybox")
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content.encode())
+            tar.addfile(entry, io.BytesIO(content.encode()))
+    return packed.getvalue()

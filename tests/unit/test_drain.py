@@ -1,0 +1,105 @@
+"""Draining: how long is waited, on a clock that is told."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.clock import Deadline
+from agent.consul import DnsAnswer
+from agent.definitions import Drain
+from agent.errors import NotDrained
+from agent.reload.drain import QUIET_SECONDS, await_absence_from_dns, await_quiet
+
+OWN = ("10.0.0.1", 8080)
+
+
+class FakeClock:
+    """Time passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += max(0.0, seconds)
+
+
+def _until(clock: FakeClock, moment: float, count: int) -> Callable[[], int]:
+    return lambda: count if clock.seconds < moment else 0
+
+
+def test_quiet_is_a_stretch_without_connections_not_a_moment() -> None:
+    """A client that has asked DNS just before may still connect: one glance without connections proves nothing."""
+    clock = FakeClock()
+
+    left = await_quiet(lambda: 0, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
+
+    assert left == 0
+    assert clock.seconds - 1000 >= QUIET_SECONDS
+
+
+def test_a_late_connection_starts_the_stretch_again() -> None:
+    """Quiet counts from the last connection seen."""
+    clock = FakeClock()
+
+    def late() -> int:
+        return int(1000.1 <= clock.seconds < 1000.2)
+
+    await_quiet(late, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
+
+    assert clock.seconds >= 1000.2 + QUIET_SECONDS
+
+
+def test_connections_are_waited_for_until_the_limit() -> None:
+    """What keeps its connection open is cut at drain.max, and counted."""
+    clock = FakeClock()
+
+    left = await_quiet(lambda: 3, Drain(min=0, max=2), clock, Deadline.after(clock, 2))
+
+    assert left == 3
+    assert clock.seconds == pytest.approx(1002, abs=0.1)
+
+
+def test_the_least_time_passes_even_when_all_is_quiet() -> None:
+    """drain.min is for clients that remember an address."""
+    clock = FakeClock()
+
+    await_quiet(lambda: 0, Drain(min=5, max=30), clock, Deadline.after(clock, 30))
+
+    assert clock.seconds >= 1005
+
+
+def test_connections_may_be_left_out() -> None:
+    """With drain.connections false nobody counts them."""
+    clock = FakeClock()
+
+    left = await_quiet(lambda: 7, Drain(min=1, max=30, connections=False), clock, Deadline.after(clock, 30))
+
+    assert left == 0
+    assert clock.seconds == 1001
+
+
+def test_dns_answers_are_waited_for_and_then_their_ttl() -> None:
+    """An answer given just before the change may be remembered for its TTL."""
+    clock = FakeClock()
+    named = _until(clock, 1000.5, 1)
+
+    await_absence_from_dns(
+        {"a:53": lambda: DnsAnswer(frozenset({OWN}) if named() else frozenset(), 0)}, OWN, clock, remembered=7
+    )
+
+    assert 1007.5 <= clock.seconds < 1008
+
+
+def test_a_dns_server_that_goes_on_naming_it_stops_the_drain() -> None:
+    """Never restart what clients are still sent to."""
+    clock = FakeClock()
+
+    with pytest.raises(NotDrained, match="a:53"):
+        await_absence_from_dns({"a:53": lambda: DnsAnswer(frozenset({OWN}), 0)}, OWN, clock, remembered=0)

@@ -1,0 +1,150 @@
+"""The step function, over every state that success and failure can reach."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent.reload.steps import DISRUPTIVE, Container, State, Step, failed, next_step, succeeded
+
+
+def _outcomes(state: State, step: Step) -> Iterator[State]:
+    """Every way in which a step can end."""
+    if step in (Step.CHECK, Step.PLAN_AGAIN):
+        yield succeeded(state, step, is_newer=False)
+    yield succeeded(state, step)
+    may_be_out = [state.is_out, True] if step is Step.DRAIN else [state.is_out]
+    if step is Step.RETURN:
+        may_be_out = [True, False]  # lifted, but not seen as passing
+    for is_out in may_be_out:
+        for is_interrupted in (False, True):
+            yield failed(state, step, is_out=is_out, is_interrupted=is_interrupted)
+
+
+def _transitions() -> Iterator[tuple[State, Step, State]]:
+    seen: set[State] = set()
+    waiting = [State(), State(may_roll_back=False)]
+    while waiting:
+        state = waiting.pop()
+        if state in seen:
+            continue
+        seen.add(state)
+        step = next_step(state)
+        if step is Step.END:
+            continue
+        for after in _outcomes(state, step):
+            yield state, step, after
+            waiting.append(after)
+
+
+TRANSITIONS = list(_transitions())
+
+
+def test_the_way_forward_is_the_step_table() -> None:
+    """Without trouble the steps come in the documented order, each once."""
+    state, taken = State(), []
+    while (step := next_step(state)) is not Step.END:
+        taken.append(step)
+        state = succeeded(state, step)
+
+    assert taken == [
+        Step.CHECK,
+        Step.PULL,
+        Step.GUARD,
+        Step.ACQUIRE,
+        Step.PLAN_AGAIN,
+        Step.DRAIN,
+        Step.RESTART,
+        Step.READY,
+        Step.RETURN,
+        Step.CLEAN,
+        Step.RELEASE,
+    ]
+
+
+def test_nothing_newer_ends_after_the_check() -> None:
+    """No pull, no guard, no lock when the running image is the newest."""
+    state = succeeded(State(), Step.CHECK, is_newer=False)
+
+    assert next_step(state) is Step.END
+
+
+def test_found_done_by_another_under_the_lock_only_releases() -> None:
+    """What another process has done meanwhile is not done again."""
+    state = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True)
+
+    after = succeeded(state, Step.PLAN_AGAIN, is_newer=False)
+
+    assert next_step(after) is Step.RELEASE
+
+
+def test_disruptive_steps_need_the_lock_and_no_trouble() -> None:
+    """DRAIN and RESTART are reached with the lock held, confirmed under it, and never on the way back."""
+    for state, step, _after in TRANSITIONS:
+        if step in DISRUPTIVE:
+            assert state.is_locked
+            assert state.is_confirmed
+            assert not state.has_failed
+
+
+def test_maintenance_is_lifted_on_a_ready_instance_only() -> None:
+    """RETURN is reached only when the container that stands there is known to be ready."""
+    for state, step, _after in TRANSITIONS:
+        if step is Step.RETURN:
+            assert state.is_ready
+            assert state.container is not Container.MIXED
+
+
+def test_the_old_container_is_given_up_only_for_a_ready_one_in_service() -> None:
+    """CLEAN removes the old container: never before the new one serves."""
+    for state, step, _after in TRANSITIONS:
+        if step is Step.CLEAN:
+            assert state.is_ready
+            assert state.container is Container.NEW
+            assert not state.is_out
+
+
+def test_every_end_has_given_back_what_was_taken() -> None:
+    """At the end the lock is released, and maintenance is lifted unless the instance is stranded."""
+    ends = [after for _state, _step, after in TRANSITIONS if next_step(after) is Step.END]
+
+    assert ends
+    for end in ends:
+        assert not end.is_locked
+        assert not end.is_out or end.is_stranded
+
+
+def test_no_failure_loops() -> None:
+    """From every state the end is near, even if every further step fails."""
+    for _state, _step, after in TRANSITIONS:
+        state, taken = after, 0
+        while (step := next_step(state)) is not Step.END:
+            state = failed(state, step, is_out=state.is_out, is_interrupted=False)
+            taken += 1
+            assert taken < 8
+
+
+@pytest.mark.parametrize("may_roll_back", [True, False])
+def test_a_container_that_does_not_become_ready_is_rolled_back_if_allowed(*, may_roll_back: bool) -> None:
+    """A failed new container goes, unless the definition says rollback: false; then it stays out, and stranded."""
+    state = State(
+        is_newer=True,
+        is_locked=True,
+        is_out=True,
+        container=Container.NEW,
+        is_ready=False,
+        may_roll_back=may_roll_back,
+    )
+
+    after = failed(state, Step.READY, is_out=True, is_interrupted=False)
+
+    assert next_step(after) is (Step.ROLL_BACK if may_roll_back else Step.RELEASE)
+    assert after.is_stranded is not may_roll_back
+
+
+def test_an_interruption_rolls_back_even_where_failures_do_not() -> None:
+    """Ctrl-C puts the old container back whatever ``rollback`` says: nothing is wrong with the image."""
+    state = State(is_locked=True, is_out=True, container=Container.NEW, is_ready=False, may_roll_back=False)
+
+    after = failed(state, Step.READY, is_out=True, is_interrupted=True)
+
+    assert next_step(after) is Step.ROLL_BACK
