@@ -100,7 +100,7 @@ def main() -> NoReturn:
 
 def _run(options: Options) -> int:
     try:
-        result = cli.main(standalone_mode=False, obj=options)
+        result = cli.main(standalone_mode=False, prog_name="svcagent", obj=options)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:

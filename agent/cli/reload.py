@@ -11,6 +11,8 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import log, show_document, show_line, show_warning
 from agent.clock import Interrupts
+from agent.consul import AgentSelf
+from agent.definitions import Settings
 from agent.engine import Engine, PullProgress
 from agent.maintenance import lift_expired
 from agent.reload import Edges, Event, Executor, HostLock, Phase, Prober, Result, Step
@@ -69,7 +71,7 @@ def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_time
             prober=Prober(),
             clock=clock,
             interrupts=interrupts,
-            drain_dns=settings.drain_dns or ((agent.dns,) if agent.dns else ()),
+            drain_dns=_drain_dns(settings, agent),
             tell=printer.tell,
             tell_pull=printer.tell_pull,
         )
@@ -77,6 +79,14 @@ def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_time
         if only_check or dry_run:
             return _show_check(executor, is_dry=dry_run)
         return _show_result(executor.run())
+
+
+def _drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
+    """Whom clients ask: as set, else the local agent, unless its DNS is switched off."""
+    if not settings.drain_dns:
+        return (agent.dns,) if agent.dns else ()
+    split = (server.rpartition(":") for server in settings.drain_dns)
+    return tuple((host.strip("[]"), int(port)) for host, _, port in split)
 
 
 def _show_check(executor: Executor, *, is_dry: bool) -> int:

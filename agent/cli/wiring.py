@@ -11,7 +11,7 @@ import click
 from agent.cli.options import current
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
-from agent.definitions import Definition, Service, Settings, load
+from agent.definitions import Definition, Service, Settings, durations, load
 from agent.errors import BadDefinition, ConsulUnreachable, Fault
 
 FIRST_PAUSE = 0.2
@@ -102,14 +102,15 @@ class GoDuration(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds, or a usage error."""
-        from agent.definitions import parse_duration
-
         if isinstance(value, int | float):
             return float(value)
         try:
-            return parse_duration("0s" if value == "0" else value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+            found = durations.seconds(value)
+        except durations.NotADuration:
+            found = -1.0
+        if found < 0:
+            self.fail(f'{value!r} is not a duration; write a number with a unit, like "90s" or "1h30m"', param, ctx)
+        return found
 
 
 def system_clock() -> Clock:

@@ -1,1 +1,31 @@
+"""What the files say: ``services.d/*.json`` and settings as frozen models, or all their faults at once.
 
+Nothing here speaks to Consul, Docker or DNS.
+"""
+
+from agent.definitions.checks import Check
+from agent.definitions.cname import Cname
+from agent.definitions.document import Definition
+from agent.definitions.load import load
+from agent.definitions.reload import Drain, MinHealthy, Ready, Reload
+from agent.definitions.schema import schema
+from agent.definitions.service import Service, TaggedAddress, Weights
+from agent.definitions.settings import ConsulSettings, DockerSettings, Settings
+
+__all__ = [
+    "Check",
+    "Cname",
+    "ConsulSettings",
+    "Definition",
+    "DockerSettings",
+    "Drain",
+    "MinHealthy",
+    "Ready",
+    "Reload",
+    "Service",
+    "Settings",
+    "TaggedAddress",
+    "Weights",
+    "load",
+    "schema",
+]

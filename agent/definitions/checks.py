@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, listed, shown
-from agent.definitions.part import Part
+from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
 from agent.definitions.values import (
     ContainerName,
     Count,
@@ -133,13 +133,20 @@ class Check(Part):
     """One health check of a service."""
 
     spellings: ClassVar[Mapping[str, str]] = {"checkid": "id", "scriptargs": "args"}
+    refused: ClassVar[Mapping[str, Refusal]] = {
+        "script": lambda given: Wrong("Consul has no script checks any more", f"write {_instead_of(given)} instead"),
+        "serviceid": always("a check belongs to the service that it stands in", "remove it"),
+        "token": OWN_TOKEN,
+    }
 
-    id: Annotated[Identifier, AfterValidator(_check_id)] | None = Field(
-        None, description="The CheckID, unique on the host; made from the service's ID and the check's kind if left out."
+    id: Annotated[Identifier, AfterValidator(_check_id)] = Field(
+        "", description="The CheckID, unique on the host; made from the service's ID and the check's kind if left out."
     )
-    name: Filled | None = Field(None, description="What people see; Consul's own default if left out.")
+    name: str = Field("", description="What people see; Consul's own default if left out.")
     http: HttpUrl | None = Field(None, description="A URL; passing while it answers 2xx, warning at 429.")
-    method: Annotated[str, AfterValidator(_method)] | None = Field(None, description="The HTTP method; GET if left out.")
+    method: Annotated[str, AfterValidator(_method)] | None = Field(
+        None, description="The HTTP method; GET if left out."
+    )
     header: Annotated[dict[str, tuple[str, ...]], AfterValidator(_header)] = Field(
         {}, description="HTTP request headers, a list of values each."
     )
@@ -196,7 +203,7 @@ class Check(Part):
     def fields(self) -> dict[str, Any]:
         """The check in the API's spelling without its ID, which the API spells differently from call to call."""
         given = {API_NAMES[field]: getattr(self, field) for field in API_NAMES}
-        return {name: _plain(value) for name, value in given.items() if value not in (None, False, {})}
+        return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})}
 
     def registration(self) -> dict[str, Any]:
         """The body for ``PUT /v1/agent/check/register``, without ``ServiceID``.
@@ -204,17 +211,6 @@ class Check(Part):
         The ID is ``ID`` there and ``CheckID`` in a service's registration; Consul answers 400 to the other.
         """
         return {"ID": self.id, **self.fields()}
-
-    @classmethod
-    def refusal(cls, key: str, value: object, given: Mapping[str, object]) -> Wrong | None:
-        """Keys of older definitions, and of Consul's format elsewhere."""
-        if key == "script":
-            return Wrong("Consul has no script checks any more", f"write {_instead_of(value, given)} instead")
-        if key == "serviceid":
-            return Wrong("a check belongs to the service that it stands in", "remove it")
-        if key == "token":
-            return Wrong("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
-        return None
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
@@ -247,10 +243,10 @@ def _plain(value: object) -> object:
     return value
 
 
-def _instead_of(script: object, given: Mapping[str, object]) -> str:
+def _instead_of(given: Mapping[str, object]) -> str:
     """The check to write for an old script check: HTTP where the command names a URL."""
+    script, every = given["script"], given.get("interval", "10s")
     command = script if isinstance(script, str) else ""
-    every = given.get("interval", "10s")
     url = re.search(r"https?://[^\s'\"<>|;]+", command)
     if url is not None:
         return f'{{"http": {shown(url[0])}, "interval": {shown(every)}}}'

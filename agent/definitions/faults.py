@@ -83,7 +83,8 @@ def findings(error: ValidationError, describe: Callable[[tuple[int | str, ...]],
         if isinstance(cause, Wrong):
             yield Finding(path, cause.problem, cause.remedy)
         elif line["type"] == "missing":
-            yield Finding(path, "missing", f"add {shown(loc[-1])}: {describe(loc)}")
+            what = describe(loc)
+            yield Finding(path, "missing", f"add {shown(loc[-1])}: {what[:1].lower()}{what[1:].rstrip('.')}")
         else:
             is_secret = not SECRETS.isdisjoint(str(key) for key in loc)
             subject = "the value" if is_secret else shown(line["input"])

@@ -1,11 +1,22 @@
 """What every part of a definition or of the settings is built on: strict, frozen, and particular about its keys."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
 from agent.definitions.faults import Finding, Wrong
+
+Refusal = Callable[[Mapping[str, object]], Wrong]
+"""Says, seeing the whole object, why one of its keys is refused."""
+
+
+def always(problem: str, remedy: str) -> Refusal:
+    """The same refusal whatever else the object holds."""
+    return lambda _: Wrong(problem, remedy)
+
+
+OWN_TOKEN = always("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
 
 
 class Part(BaseModel):
@@ -20,17 +31,15 @@ class Part(BaseModel):
     spellings: ClassVar[Mapping[str, str]] = {}
     """Further names of a key, folded, and the field each stands for."""
 
-    @classmethod
-    def refusal(cls, key: str, value: object, given: Mapping[str, object]) -> Wrong | None:
-        """Why this folded key, though not a field, deserves more than "unknown key". None: it does not."""
-        return None
+    refused: ClassVar[Mapping[str, Refusal]] = {}
+    """Folded keys that are no fields, and deserve to be told more than "unknown key"."""
 
     @classmethod
-    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
+    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:  # noqa: ARG003  # for those who override it
         """Faults that no single field shows, by the key that should change.
 
-        ``given`` is unvalidated: it holds the fields as they were written, and refused keys as well. Asking before
-        validation is what lets one report name these faults beside those of single fields.
+        ``given`` is not validated: it holds what was written under the names of fields, and refused keys, folded.
+        Asking before validation is what lets one report name these faults beside those of single fields.
         """
         yield from ()
 

@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from agent.definitions.checks import Check
-from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import Part
+from agent.definitions.faults import Wrong, shown
+from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
 from agent.definitions.values import Host, Identifier, Label, Port
 
 OWN_MARK = "svcagent"
@@ -20,7 +20,8 @@ META_KEY_LENGTH = 128
 META_VALUE_LENGTH = 512
 """Consul's limits: pairs, bytes of a key, bytes of a value."""
 
-_NOT_CARRIED = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
+NOT_CARRIED = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
+_BEYOND = always("svcagent does not register proxies, mesh services or namespaces", "remove it")
 
 
 def _not_consul(value: str) -> str:
@@ -62,6 +63,10 @@ class TaggedAddress(Part):
     address: Host = Field(description="An IP address or host name.")
     port: Port | None = Field(None, description="The port there.")
 
+    def fields(self) -> dict[str, Any]:
+        """The address in the API's spelling."""
+        return {"Address": self.address} | ({} if self.port is None else {"Port": self.port})
+
 
 class Weights(Part):
     """The service's share of the answers to SRV lookups."""
@@ -73,9 +78,11 @@ class Weights(Part):
 class Service(Part):
     """One service instance on this host, and its checks."""
 
+    refused: ClassVar[Mapping[str, Refusal]] = {"token": OWN_TOKEN} | dict.fromkeys(NOT_CARRIED, _BEYOND)
+
     name: Annotated[Label, AfterValidator(_not_consul)] = Field(description="The name that clients look up.")
     id: Annotated[Identifier, AfterValidator(_not_consul)] = Field(
-        "", description="The instance's ID, unique on the host; the name if left out.", validate_default=False
+        "", description="The instance's ID, unique on the host; the name if left out.", validate_default=True
     )
     tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = Field((), description="Labels that clients may ask for.")
     port: Port | None = Field(None, description="The port that clients connect to.")
@@ -84,4 +91,57 @@ class Service(Part):
     tagged_addresses: dict[str, TaggedAddress] = Field({}, description="Addresses for other networks: lan, wan, …")
     weights: Weights = Field(Weights(), description="The service's share of the answers to SRV lookups.")
     enable_tag_override: bool = Field(False, description="Let others change the tags in the catalog.")
-    checks: tuple[Check, ...] = Field((), description="The health checks; all must pass.")
+    check: Check | None = Field(None, description="Consul's old form of a single check; joins the checks.", repr=False)
+    checks: tuple[Check, ...] = Field((), description="The health checks; all must pass.", validate_default=True)
+
+    @field_validator("id")
+    @classmethod
+    def _named_id(cls, value: str, info: ValidationInfo) -> str:
+        return value or str(info.data.get("name", ""))
+
+    @field_validator("checks")
+    @classmethod
+    def _identified(cls, value: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
+        """All checks, each with an ID and a name of its own.
+
+        The kind is part of a computed ID because Consul, told of another kind under the same ID, goes on running the
+        old check beside the new one.
+        """
+        single: Check | None = info.data.get("check")
+        checks = value if single is None else (single, *value)
+        if "name" not in info.data or not info.data.get("id"):
+            return checks
+        seen: Counter[str] = Counter()
+        identified = []
+        for check in checks:
+            seen[check.kind] += 1
+            nth = f":{seen[check.kind]}" if seen[check.kind] > 1 else ""
+            own = {
+                "id": check.id or f"service:{info.data['id']}:{check.kind}{nth}",
+                "name": check.name or f"Service '{info.data['name']}' check",
+            }
+            identified.append(check.model_copy(update=own))
+        return tuple(identified)
+
+    def registration(self) -> dict[str, Any]:
+        """The body for ``PUT /v1/agent/service/register``.
+
+        Optional parts that were left out are left out here too, but for the ID of every check: Consul would number
+        them in order, and moving a check would hand its status to another.
+        """
+        body: dict[str, Any] = {
+            "ID": self.id,
+            "Name": self.name,
+            "Tags": list(self.tags),
+            "Meta": dict(self.meta),
+            "Weights": {"Passing": self.weights.passing, "Warning": self.weights.warning},
+            "EnableTagOverride": self.enable_tag_override,
+            "Checks": [{"CheckID": check.id, **check.fields()} for check in self.checks],
+        }
+        if self.port is not None:
+            body["Port"] = self.port
+        if self.address:
+            body["Address"] = self.address
+        if self.tagged_addresses:
+            body["TaggedAddresses"] = {name: tagged.fields() for name, tagged in self.tagged_addresses.items()}
+        return body

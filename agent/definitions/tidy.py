@@ -36,16 +36,18 @@ def _walk(tree: object, shape: Any, path: str, found: list[Finding]) -> object:
         case str() if any("\ud800" <= character <= "\udfff" for character in tree):
             found.append(Finding(path, f"{shown(tree)} holds half of a character", "write the whole character"))
         case list():
-            return tuple(_walk(item, _inner(shape), joined(path, index), found) for index, item in enumerate(tree))
+            return tuple(
+                _walk(item, shape_inside(shape), joined(path, index), found) for index, item in enumerate(tree)
+            )
         case dict():
             found.extend(
                 Finding(joined(path, key), "this key is given more than once", "keep one of them")
                 for key in getattr(tree, "repeated", ())
             )
-            model = _model(shape)
+            model = model_of(shape)
             if model is not None:
                 return _part(tree, model, path, found)
-            return {key: _walk(value, _inner(shape), joined(path, key), found) for key, value in tree.items()}
+            return {key: _walk(value, shape_inside(shape), joined(path, key), found) for key, value in tree.items()}
     return tree
 
 
@@ -69,13 +71,15 @@ def _part(tree: dict[str, Any], model: type[Part], path: str, found: list[Findin
                 fields[name] = tidied
             continue
         key = spelled[name]
-        refusal = model.refusal(name, value, given)
-        if refusal is not None:
+        if name in model.refused:
+            refusal = model.refused[name](given)
             found.append(Finding(joined(path, key), refusal.problem, refusal.remedy))
         else:
             found.append(Finding(joined(path, key), f"unknown key {shown(key)}", meant(key, model.model_fields)))
-    for finding in model.across(given):
-        found.append(Finding(joined(path, finding.path) if finding.path else path, finding.problem, finding.remedy))
+    found.extend(
+        Finding(joined(path, finding.path) if finding.path else path, finding.problem, finding.remedy)
+        for finding in model.across({**given, **fields})
+    )
     return fields
 
 
@@ -105,13 +109,14 @@ def _bare(shape: Any) -> Any:
     return shape
 
 
-def _model(shape: Any) -> type[Part] | None:
+def model_of(shape: Any) -> type[Part] | None:
+    """The part that an annotation names, if it names one."""
     bare = _bare(shape)
     return bare if isinstance(bare, type) and issubclass(bare, Part) else None
 
 
-def _inner(shape: Any) -> Any:
-    """What a list or mapping of this shape holds."""
+def shape_inside(shape: Any) -> Any:
+    """The annotation of what a list or mapping of this shape holds."""
     bare = _bare(shape)
     arguments = get_args(bare)
     if get_origin(bare) is tuple:

@@ -1,7 +1,8 @@
 """Types for single values, shared by the models: each refuses what Consul, Docker or DNS would refuse or misread."""
 
 import re
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
@@ -48,7 +49,7 @@ def _positive_text(value: object) -> object:
     return value
 
 
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^[+]?(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$"}
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^[+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"}
 
 Seconds = Annotated[
     float, BeforeValidator(_seconds), AfterValidator(_not_negative), WithJsonSchema({**_DURATION_SCHEMA})
@@ -86,8 +87,8 @@ def label(value: str) -> str:
 
 
 def identifier(value: str) -> str:
-    """A service ID or CheckID: what can be printed and typed."""
-    if not value or not value.isprintable() or value != value.strip():
+    """A service ID or CheckID: what can be printed and typed. Empty is left out, as it is for Consul."""
+    if not value.isprintable() or value != value.strip():
         raise Wrong(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
     return value
 
@@ -100,17 +101,40 @@ def not_empty(value: str) -> str:
 
 
 def host(value: str) -> str:
-    """An address or host name; not one that stands for all addresses, which Consul refuses."""
+    """An IP address or host name."""
     import ipaddress  # 5 ms, for the few definitions that give an address
 
     try:
-        address = ipaddress.ip_address(value)
+        ipaddress.ip_address(value)
     except ValueError:
         if not _HOST.fullmatch(value) or re.fullmatch(r"[0-9.]+", value):
-            raise Wrong(f"{shown(value)} is neither an IP address nor a host name", "") from None
-        return value
-    if address.is_unspecified:
+            raise Wrong(
+                f"{shown(value)} is neither an IP address nor a host name", 'write it like "10.0.0.7"'
+            ) from None
+    return value
+
+
+def _not_every_address(value: str) -> str:
+    """Consul refuses to tell clients an address that means whichever host they are on."""
+    if value.strip("0.:") == "":
         raise Wrong(f"{shown(value)} stands for every address", "write the address that clients should use")
+    return value
+
+
+def file_path(value: object, info: ValidationInfo) -> Path:
+    """A path, absolute or not."""
+    if isinstance(value, Path) and info.context is None:
+        return value
+    if not isinstance(value, str):
+        raise Wrong(f"{shown(value)} is {kind_of(value)}, not a path", 'write it in quotes, like "/var/lib/web/tag"')
+    if not value.strip() or not value.isprintable():
+        raise Wrong(f"{shown(value)} is not a path", 'write it like "/var/lib/web/tag"')
+    return Path(value)
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise Wrong(f"{shown(str(value))} depends on where svcagent is started", "write the path from / on")
     return value
 
 
@@ -149,18 +173,20 @@ def container(value: str) -> str:
     return value
 
 
-def _whole(low: int, high: int | None) -> Any:
-    return Field(ge=low) if high is None else Field(ge=low, le=high)
-
-
-Text = str
 Label = Annotated[str, AfterValidator(label)]
 Identifier = Annotated[str, AfterValidator(identifier)]
 Filled = Annotated[str, AfterValidator(not_empty)]
-Host = Annotated[str, AfterValidator(host)]
+Host = Annotated[str, AfterValidator(host), AfterValidator(_not_every_address)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 HostPort = Annotated[str, AfterValidator(host_port)]
 ContainerName = Annotated[str, AfterValidator(container)]
+FilePath = Annotated[Path, BeforeValidator(file_path), WithJsonSchema({"type": "string", "minLength": 1})]
+AbsolutePath = Annotated[
+    Path,
+    BeforeValidator(file_path),
+    AfterValidator(_absolute),
+    WithJsonSchema({"type": "string", "pattern": "^/"}),
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

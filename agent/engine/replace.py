@@ -48,6 +48,14 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
     refused = recreate.refusal(old)
     if refused is not None:
         raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
+    try:
+        with docker.call(f"inspect the image of container {name}") as client:
+            client.image(old["Image"])
+    except NotFound as error:
+        raise Conflict(
+            f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
+            f"told from what the container was given; make it anew by hand (docker run --name {name} …)"
+        ) from error
     with docker.call("list containers") as client:
         guests = [entry["Names"][0] for entry in client.containers(all=True) if _lives_in(entry, old)]
     if guests:

@@ -1,7 +1,7 @@
 """Converging the local agent's services to services.d/: observe → plan → apply."""
 
 from agent.registration.apply import apply_plan, renew_checks_as_passing
-from agent.registration.plan import Action, Change, is_current, is_own, make_plan, make_removal
+from agent.registration.plan import Action, Change, is_current, is_own, make_plan, make_removal, registration
 
 __all__ = [
     "Action",
@@ -11,5 +11,6 @@ __all__ = [
     "is_own",
     "make_plan",
     "make_removal",
+    "registration",
     "renew_checks_as_passing",
 ]

@@ -18,17 +18,20 @@ from agent.errors import (
     NotFound,
     NotReady,
     SvcagentError,
+    Unreachable,
 )
 from agent.fleet import HostState, write_host_state
-from agent.maintenance import by_reload, lift_own, put_out
-from agent.registration import is_current, is_own, renew_checks_as_passing
+from agent.maintenance import by_reload, lift_own, put_out, render
+from agent.registration import is_own, registration, renew_checks_as_passing
+from agent.reload.atomic import write_atomically
 from agent.reload.drain import await_absence_from_dns, await_quiet
 from agent.reload.guard import Obstacle, find_obstacles
 from agent.reload.probe import Prober
 from agent.reload.record import Event, Phase, Result
 from agent.reload.steps import INTERRUPTIBLE, State, Step, failed, next_step, succeeded
 
-RETURN_SECONDS = 30.0
+RETURN_SECONDS = 60.0
+RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Executor:
     def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
         """Is there a newer image, and what would keep this host from taking it? Changes nothing."""
         is_newer = self._check()
-        obstacles = self._find_obstacles()[0]
+        obstacles, _own = self._find_obstacles(is_queueing=True)
         return is_newer, obstacles
 
     def _take(self, step: Step) -> State:
@@ -163,7 +166,7 @@ class Executor:
 
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
-            self._refuse_unless_clear()
+            self._refuse_unless_clear(is_queueing=True)
 
     def _acquire(self) -> None:
         self._lock.acquire(Deadline.after(self._edges.clock, self._lock_timeout))
@@ -289,48 +292,59 @@ class Executor:
         return None
 
     def _return(self) -> None:
-        edges, service = self._edges, self._service
-        local = edges.consul.services().get(service.id)
-        if local is not None and is_own(local) and is_current(service, local):
-            probed = [check for check in service.checks if edges.prober.can_probe(check)]
-            renew_checks_as_passing(edges.consul, service, probed)
-        if not lift_own(edges.consul, service.id, self._own_maintenance):
-            self._is_out = False
-            self._tell(Phase.NOTE, "the maintenance is no longer this reload's; it stays as it is")
-            return
-        self._is_out = False
-        self._await_passing()
-
-    def _await_passing(self) -> None:
+        """Lift own maintenance and see it passing; all of it may be done again while Consul does not answer."""
         deadline = Deadline.after(self._edges.clock, RETURN_SECONDS)
+        while True:
+            try:
+                if self._lift():
+                    self._await_passing(deadline)
+                return
+            except Unreachable:
+                if deadline.is_over:
+                    raise
+                self._edges.clock.sleep(RETRY_SECONDS)
+
+    def _lift(self) -> bool:
+        """False when the maintenance is no longer this reload's: whoever has it now ends it."""
+        consul, service = self._edges.consul, self._service
+        if not self._is_out:
+            return True
+        local = consul.services().get(service.id)
+        held = local.maintenance if local is not None else None
+        if local is None or held is None or held.notes != render(self._own_maintenance):
+            self._is_out = False
+            self._tell(Phase.NOTE, "the maintenance is no longer this reload's; whatever is there now stays")
+            return False
+        if is_own(local) and local.meta == registration(service)["Meta"]:
+            renew_checks_as_passing(consul, service, filter(self._edges.prober.can_probe, service.checks))
+        lift_own(consul, service.id, self._own_maintenance)
+        self._is_out = False
+        return True
+
+    def _await_passing(self, deadline: Deadline) -> None:
         index: int | None = None
         while True:
-            index, instances = self._edges.consul.instances(
-                self._service.name, index, min(5.0, deadline.remaining)
-            )
+            index, instances = self._edges.consul.instances(self._service.name, index, min(5.0, deadline.remaining))
             own = self._own(instances)
             if own is not None and (own.is_passing or own.maintenance is not None):
                 return  # or somebody has taken it out just now, which is theirs to end
             if deadline.is_over:
-                failing = [c.id for c in own.checks if c.status != "passing"] if own else ["not in the catalog"]
+                failing = [check.id for check in own.checks if check.status != "passing"] if own else ["not there"]
                 raise NotReady(
                     f"{self._service.id} answers its checks, but Consul does not show it as passing after "
                     f"{RETURN_SECONDS:.0f} s ({', '.join(failing)})"
                 )
 
     def _clean(self) -> None:
-        engine, reload = self._edges.engine, self._reload
-        engine.remove_old(reload.container)
-        engine.prune(reload.image, reload.keep_images)
-        if reload.tag_file:
-            write_atomically(reload.tag_file, f"{reload.tag}\n")
+        edges, reload = self._edges, self._reload
         self.result.running = self._wanted
-        write_host_state(
-            self._edges.consul,
-            self._service.name,
-            self._edges.agent.node,
-            HostState(self._wanted, "running", self._edges.clock.now()),
-        )
+        edges.engine.remove_old(reload.container)
+        edges.engine.prune(reload.image, reload.keep_images)
+        state = HostState(self._wanted, "running", edges.clock.now())
+        write_host_state(edges.consul, self._service.name, edges.agent.node, state)
+        if reload.tag_file:
+            _repository, _, tag = reload.image.rpartition(":")
+            write_atomically(reload.tag_file, f"{tag}\n")
 
     def _release(self) -> None:
         self._lock.release()
@@ -338,13 +352,15 @@ class Executor:
 
     # ------------------------------------------------------------ helpers
 
-    def _find_obstacles(self) -> tuple[tuple[Obstacle, ...], Instance | None]:
+    def _find_obstacles(self, *, is_queueing: bool) -> tuple[tuple[Obstacle, ...], Instance | None]:
         _index, instances = self._edges.consul.instances(self._service.name)
-        node, service_id = self._edges.agent.node, self._service.id
-        return find_obstacles(instances, node, service_id, self._reload.min_healthy), self._own(instances)
+        obstacles = find_obstacles(
+            instances, self._edges.agent.node, self._service.id, self._reload.min_healthy, is_queueing=is_queueing
+        )
+        return obstacles, self._own(instances)
 
-    def _refuse_unless_clear(self) -> Instance:
-        obstacles, own = self._find_obstacles()
+    def _refuse_unless_clear(self, *, is_queueing: bool = False) -> Instance:
+        obstacles, own = self._find_obstacles(is_queueing=is_queueing)
         if obstacles or own is None:
             raise GuardRefused(f"not reloading {self._service.id} now: " + "; ".join(map(str, obstacles)))
         return own

@@ -23,9 +23,12 @@ class Obstacle:
 
 
 def find_obstacles(
-    instances: Iterable[Instance], node: str, service_id: str, min_healthy: MinHealthy
+    instances: Iterable[Instance], node: str, service_id: str, min_healthy: MinHealthy, *, is_queueing: bool = False
 ) -> tuple[Obstacle, ...]:
     """All that forbids draining this host's instance now; empty when nothing does.
+
+    ``is_queueing``: asked before waiting for the lock, so instances that a reload has out count as there: they will
+    be back when the lock comes to this host.
 
     ``min_healthy`` protects clients of a passing instance. One that no client is sent to may always be taken out:
     otherwise a fleet that is down as a whole could never be given a good image.
@@ -43,7 +46,7 @@ def find_obstacles(
     if own.maintenance is not None:
         found.append(_maintenance_obstacle(service_id, parse(own.maintenance.notes)))
     others = [one for one in everyone if one is not own]
-    passing = sum(one.is_passing for one in others)
+    passing = sum(one.is_passing or (is_queueing and _is_being_reloaded(one)) for one in others)
     needed = min_healthy.needed(len(others))
     if own.is_passing and passing < needed:
         found.append(
@@ -55,6 +58,10 @@ def find_obstacles(
             )
         )
     return tuple(found)
+
+
+def _is_being_reloaded(instance: Instance) -> bool:
+    return instance.maintenance is not None and parse(instance.maintenance.notes).kind is OwnerKind.RELOAD
 
 
 def _maintenance_obstacle(service_id: str, maintenance: Maintenance) -> Obstacle:

@@ -157,7 +157,7 @@ def test_load_sees_that_nobody_is_there(lab: Lab) -> None:
 
 def test_load_notices_a_frozen_resolver(lab: Lab) -> None:
     """A resolver that keeps silent costs each request its whole time, and then counts."""
-    with Load(lab, dns=[lab.hosts[0].dns]) as load:
+    with Load(lab, dns=[lab.hosts[0].dns], timeout=1) as load:
         load.wait_for(requests=1)
         lab.hosts[0].consul.freeze()
         load.wait_for(until=lambda counts: counts.errors.get("dns: timeout", 0) > 0)

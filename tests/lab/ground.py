@@ -96,12 +96,17 @@ def _root() -> Path:
         raise LabError(f"{root} is hidden from the lab's engines: set TMPDIR to a directory elsewhere")
     if len(str(root)) > LONGEST_DIRECTORY:
         raise LabError(f"{root} is too long for socket paths below it: set TMPDIR to a shorter directory")
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Its content decides what is swept away, so nobody else may have made it.
+    if root.is_symlink() or root.stat().st_uid != os.geteuid():
+        raise LabError(f"{root} belongs to another user: set TMPDIR to a directory of your own")
     return root
 
 
 def _claim(root: Path) -> Ground:
     while True:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A run that ended meanwhile may have removed it.
+        root.mkdir(mode=0o700, exist_ok=True)
         second, third = random.randint(1, 254), random.randint(0, 255)
         directory = root / f"{second}-{third}"
         lock = _try_lock(_lock_file(directory), os.O_CREAT)

@@ -179,7 +179,7 @@ class Lab:
         environment = environment_in(self.directory, center)
         self.server = parts.consul_server(center, first, environment)
         self.registry = parts.registry(center, first, environment)
-        self.builder = Engine("builder engine", center, f"/{self.name}/center", environment)
+        self.builder = Engine("builder engine", center, f"{self.name}/center", environment)
         self.hosts = tuple(self._host(number) for number in range(1, self._size + 1))
         return [
             self.server,
@@ -197,7 +197,7 @@ class Lab:
             made.mkdir(mode=mode)
         environment = environment_in(self.directory, directory)
         consul = parts.consul_agent(name, directory, address, self._ground.address(1), environment)
-        engine = Engine(f"engine of {name}", directory, f"/{self.name}/{name}", environment)
+        engine = Engine(f"engine of {name}", directory, f"{self.name}/{name}", environment)
         return Host(name, address, directory, consul, engine)
 
     def _end_commands(self) -> None:

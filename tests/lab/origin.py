@@ -6,6 +6,7 @@ was an abbreviation, and the restart, which makes the container anew: ``docker r
 
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +42,17 @@ class OriginRun:
     output: str
 
 
-def run_origin(lab: Lab, *, load_seconds: float = 0.5, seconds: float = 300) -> tuple[OriginRun, ...]:
-    """Run the cron job's command on every host at once and wait for all, ``seconds`` at most."""
+def run_origin(
+    lab: Lab,
+    *,
+    load_seconds: float = 0.5,
+    seconds: float = 300,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[OriginRun, ...]:
+    """Run the cron job's command on every host at once and wait for all, ``seconds`` at most.
+
+    ``tick`` is called while it waits, about twenty times a second: a live view draws itself there.
+    """
     script = lab.directory / "check_and_reload"
     script.write_text(SCRIPT.format(name=image.NAME, port=image.PORT))
     script.chmod(0o755)
@@ -68,6 +78,7 @@ def run_origin(lab: Lab, *, load_seconds: float = 0.5, seconds: float = 300) -> 
                 ended[name] = time.monotonic() - begin
         if time.monotonic() - begin > seconds:
             raise TimeoutError(f"after {seconds:g} s only {sorted(ended)} of {sorted(running)} have ended")
+        tick()
         time.sleep(0.05)
     return tuple(
         OriginRun(name, process.returncode, ended[name], output.read_text())

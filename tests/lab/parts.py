@@ -75,7 +75,8 @@ class Engine(Server):
     namespaces and with them everything: engine, containers, mounts. After that, containers come back.
     """
 
-    def __init__(self, name: str, directory: Path, cgroup_parent: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, directory: Path, cgroup: str, environment: Mapping[str, str]) -> None:
+        """``cgroup``: the control group above those of its containers, counted from the root of each hierarchy."""
         self.directory = directory
         self.socket = directory / "docker.sock"
         self._api: docker.APIClient | None = None
@@ -85,7 +86,8 @@ class Engine(Server):
             *("--host", f"unix://{self.socket}", "--pidfile", str(directory / "pid")),
             *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
             *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
-            *("--userland-proxy=false", "--cgroup-parent", cgroup_parent),
+            # Without the slash it would be below the caller's own group, where nobody would look for it.
+            *("--userland-proxy=false", "--cgroup-parent", f"/{cgroup.strip('/')}"),
             # systemd's driver, the default on cgroup version 2, takes only slices as parents.
             *("--exec-opt", "native.cgroupdriver=cgroupfs"),
         )
@@ -130,14 +132,16 @@ class Engine(Server):
 
     def power_off(self) -> None:
         """End the engine and all its containers at one stroke, as when the host loses power; `start` brings it back."""
-        # nsenter first: were it stopped, with a frozen dockerd, it would not reap that, and the namespace would stay.
-        super().discard()
-        if self._box is not None:
-            first = child_of(self._box.pid)
-            if first is not None:
-                os.kill(first, signal.SIGKILL)
-            self._box.wait(10)
-            self._box = None
+        box, self._box = self._box, None
+        first = child_of(box.pid) if box is not None else None
+        if first is not None:
+            os.kill(first, signal.SIGKILL)
+        # nsenter has to reap dockerd before the namespace ends: were nsenter killed, dockerd would be left to the
+        # machine's own init, which in a container may never do it.
+        if self.is_running:
+            self._reap(10)
+        if box is not None:
+            box.wait(10)
         # A real host keeps these in memory: stale ones would name processes that are others' now.
         shutil.rmtree(self.directory / "exec", ignore_errors=True)
         (self.directory / "up").unlink(missing_ok=True)

@@ -57,15 +57,19 @@ class Load:
         *,
         rate: float = 400,
         workers: int = 8,
+        timeout: float = 5,
         dns: Sequence[tuple[str, int]] | None = None,
     ) -> None:
-        """``dns``: the resolvers asked in turn; by default the Consul agents of all hosts."""
+        """``dns``: the resolvers asked in turn; by default the Consul agents of all hosts.
+
+        ``timeout``: seconds that a client waits for the whole of one request.
+        """
         resolvers = [host.dns for host in lab.hosts] if dns is None else dns
         self._argv = [
             *(sys.executable, "-m", "tests.lab.load"),
             *(word for address, port in resolvers for word in ("--dns", f"{address}:{port}")),
             *("--name", f"{image.NAME}.service.{DATACENTER}.consul", "--port", str(image.PORT)),
-            *("--workers", str(workers), "--rate", str(rate)),
+            *("--workers", str(workers), "--rate", str(rate), "--timeout", str(timeout)),
         ]
         self._environment = lab.environment()
         self._log = lab.directory / "load.log"

@@ -19,7 +19,7 @@ from agent.engine import Engine
 from tests.lab import parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
-from tests.lab.server import Server, child_of
+from tests.lab.server import Server
 
 BUSYBOX = "/bin/busybox"
 SLEEP = (BUSYBOX, "sleep", "3600")
@@ -59,7 +59,7 @@ class DockerHost:
         ``changes``: Dockerfile instructions.
         """
         repository = name or self.repository
-        self.api.import_image_from_data(  # type: ignore[no-untyped-call] # types-docker
+        self.api.import_image_from_data(
             _tar({"version": content}), repository=repository, tag=tag, changes=list(changes) or [_cmd(POLITE)]
         )
         digest = ""
@@ -87,23 +87,28 @@ class DockerHost:
         found: dict[str, Any] = self.api.inspect_container(name)
         return found
 
+    def image(self, name: str) -> dict[str, Any]:
+        """All that Docker knows of an image."""
+        found: dict[str, Any] = self.api.inspect_image(name)  # type: ignore[no-untyped-call]  # so in types-docker
+        return found
+
     def executed(self, name: str, *command: str) -> str:
         """What a command inside a container prints."""
-        output: bytes = self.api.exec_start(self.api.exec_create(name, [BUSYBOX, *command]))
+        output: bytes = self.api.exec_start(self.api.exec_create(name, [BUSYBOX, *command])["Id"])
         return output.decode().strip()
 
     def names(self) -> set[str]:
         """The names of all containers."""
         return {name.removeprefix("/") for entry in self.api.containers(all=True) for name in entry["Names"]}
 
-    def clear(self) -> None:
-        """Remove every container, image, volume and network that tests have made."""
+    def clear(self, *, keep_images: bool = False) -> None:
+        """Remove every container, volume, network and image that tests have made."""
         for entry in self.api.containers(all=True):
             try:
                 self.api.remove_container(entry["Id"], v=True, force=True)
             except NoSuchContainer:
                 continue
-        for image in self.api.images():
+        for image in [] if keep_images else self.api.images():
             self.api.remove_image(image["Id"], force=True)
         for volume in self.api.volumes()["Volumes"] or []:
             self.api.remove_volume(volume["Name"], force=True)

@@ -66,3 +66,12 @@ def test_every_obstacle_says_what_to_do() -> None:
     assert obstacles
     assert all(obstacle.remedy for obstacle in obstacles)
     assert any("--force" in obstacle.remedy for obstacle in obstacles)
+
+
+def test_before_queueing_an_instance_that_a_reload_has_out_counts_as_there() -> None:
+    """All hosts start at once: who comes second must wait for the first, not give up on it."""
+    reload_text = "Taken out by svcagent reload ab12cd34 on b since 2026-05-01T12:00:00Z: to run sha256:1"
+    fleet = [_instance("a"), _instance("b", held=reload_text)]
+
+    assert find_obstacles(fleet, "a", "web", ONE, is_queueing=True) == ()
+    assert find_obstacles(fleet, "a", "web", ONE) != ()

@@ -1,0 +1,87 @@
+"""A definition: the shape of one file of ``services.d/``, and what is made of it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.definitions.checks import KIND_OF
+from agent.definitions.cname import Cname
+from agent.definitions.faults import Finding
+from agent.definitions.part import Part, Refusal, always
+from agent.definitions.reload import Reload
+from agent.definitions.service import Service
+
+PROBED_KINDS = ("http", "tcp")
+"""The kinds of check that svcagent asks itself before it calls a reloaded instance ready."""
+
+
+class Definition(BaseModel):
+    """What one file defines."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    file: Path
+    services: tuple[Service, ...]
+    reload: Reload | None = None
+    cname: tuple[Cname, ...] = ()
+
+    @property
+    def service(self) -> Service:
+        """The first service: the one that ``reload`` reloads and ``cname`` points at."""
+        return self.services[0]
+
+
+class Document(Part):
+    """A definition file of svcagent."""
+
+    refused: ClassVar[Mapping[str, Refusal]] = dict.fromkeys(
+        ("check", "checks"),
+        always("svcagent registers the checks of services, not of nodes", "write it inside the service"),
+    )
+
+    service: Service | None = Field(None, description="The service, in Consul's own service-definition format.")
+    services: tuple[Service, ...] | None = Field(None, description="Several services, without reload.")
+    reload: Reload | None = Field(None, description="How the service is reloaded when its image has changed.")
+    cname: tuple[Cname, ...] = Field((), description="CNAMEs that point at the service.")
+
+    def definition(self, file: Path) -> Definition:
+        """What the file defines."""
+        services = self.services if self.service is None else (self.service,)
+        return Definition(file=file, services=services or (), reload=self.reload, cname=self.cname)
+
+    @classmethod
+    def across(cls, given: Mapping[str, Any]) -> Iterator[Finding]:
+        """One service or several, and a reload only where svcagent can see that the service is back."""
+        if "service" in given and "services" in given:
+            yield Finding("services", '"service" and "services" stand in one file', "keep one of them")
+        elif "service" not in given and "services" not in given:
+            yield Finding("service", "missing", "add the service that this file defines")
+        if isinstance(given.get("services"), tuple) and not given["services"]:
+            yield Finding("services", "the list is empty", "add a service, or remove the file")
+        if "reload" not in given:
+            return
+        if "services" in given:
+            yield Finding(
+                "reload", "it is not clear which of several services is meant", 'use "service", one to a file'
+            )
+        service = given.get("service")
+        if isinstance(service, dict) and not any(map(_may_be_probed, _checks(service))):
+            yield Finding(
+                "service.checks",
+                "reload needs an http or tcp check: svcagent asks it itself before clients come back",
+                'add one, like {"http": "http://127.0.0.1:8080/", "interval": "10s"}',
+            )
+
+
+def _checks(service: dict[str, Any]) -> tuple[object, ...]:
+    """All checks of a service as it was written."""
+    checks = service.get("checks", ())
+    single = (service["check"],) if "check" in service else ()
+    return (*single, *checks) if isinstance(checks, tuple) else single
+
+
+def _may_be_probed(check: object) -> bool:
+    """A check of unknown kind counts: it is a fault of its own, and may be meant for what is missing."""
+    return not isinstance(check, dict) or check.keys().isdisjoint(KIND_OF.keys() - set(PROBED_KINDS))

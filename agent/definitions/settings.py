@@ -1,0 +1,96 @@
+"""Settings: ``svcagent.toml``, then the environment, then options; the later wins over the earlier."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import field_validator
+
+from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DockerTable, SettingsFile
+from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
+from agent.errors import BadDefinition, Fault
+
+_TOKENS = ("consul.token", "consul.token_file")
+
+
+class ConsulSettings(ConsulTable):
+    """How to reach the local Consul agent, and who said so (``address_source``), for messages."""
+
+    address_source: str = "default"
+
+    @field_validator("address")
+    @classmethod
+    def _with_port(cls, value: str) -> str:
+        """The port that Consul's own client would take: HTTP's or HTTPS's, not 8500."""
+        if value.startswith("unix:") or re.search(r":[0-9]+$", value):
+            return value
+        return f"{value}:{443 if value.startswith('https') else 80}"
+
+
+class DockerSettings(DockerTable):
+    """How to reach the Docker Engine, None meaning Docker's own default, and who said so."""
+
+    source: str = "default"
+
+
+class Settings(SettingsFile):
+    """All settings."""
+
+    consul: ConsulSettings = ConsulSettings()
+    docker: DockerSettings = DockerSettings()
+
+    @property
+    def drain_servers(self) -> tuple[tuple[str, int], ...]:
+        """``drain_dns`` as pairs of address and port."""
+        split = (server.rpartition(":") for server in self.drain_dns)
+        return tuple((address.strip("[]"), int(port)) for address, _, port in split)
+
+    @classmethod
+    def load(cls, config: Path | None, environ: Mapping[str, str], **options: str | Path | None) -> Self:
+        """Settings from all sources; an option that is None is not given. Raises `BadDefinition` with all faults.
+
+        ``config``: the settings file, which must be there; None for the default one, which need not.
+        """
+        chosen: dict[str, Given] = {}
+        faults: list[Fault] = []
+        for given, found in (from_file(config), from_environment(environ), from_options(options)):
+            faults.extend(found)
+            # Consul prefers a token file to a token, but a later source to an earlier one.
+            if not given.keys().isdisjoint(_TOKENS):
+                for name in _TOKENS:
+                    chosen.pop(name, None)
+            chosen.update(given)
+        is_tls, found = wants_tls(environ)
+        faults.extend(found)
+        faults.extend(_unfit(chosen))
+        if faults:
+            raise BadDefinition(faults)
+        return cls.model_validate(_tree(chosen, is_tls))
+
+
+def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
+    tree = nested({name: given.value for name, given in chosen.items()})
+    consul, docker = tree.setdefault("consul", {}), tree.setdefault("docker", {})
+    address = chosen.get("consul.address")
+    if is_tls:
+        consul["address"] = consul.get("address", DEFAULT_ADDRESS).replace("http://", "https://", 1)
+    if address is not None:
+        consul["address_source"] = address.file
+    if "docker.host" in chosen:
+        docker["source"] = chosen["docker.host"].file
+    return tree
+
+
+def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
+    """Certificates that are not there, or of no use alone: better told now than by a handshake."""
+    for name in ("consul.ca_file", "consul.client_cert", "consul.client_key"):
+        if name in chosen and not chosen[name].value.is_file():
+            yield chosen[name].fault(f"there is no file {chosen[name].value}", "put it there, or name another")
+    if "consul.ca_path" in chosen and not chosen["consul.ca_path"].value.is_dir():
+        yield chosen["consul.ca_path"].fault(
+            f"there is no directory {chosen['consul.ca_path'].value}", "put it there, or name another"
+        )
+    for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
+        if f"consul.{name}" in chosen and f"consul.{other}" not in chosen:
+            yield chosen[f"consul.{name}"].fault(f"of no use without {other}", f"give {other} as well")

@@ -1,0 +1,80 @@
+"""The settings file ``svcagent.toml``: its shape, which the environment and the options share."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from agent.definitions.faults import Wrong, shown
+from agent.definitions.part import Part
+from agent.definitions.values import FilePath, Filled, HostPort, host
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8500"
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]/?#\s]*)(?::([0-9]{1,5}))?")
+
+
+def _address(value: str) -> str:
+    """``scheme://host``, with a port if one is given, or ``unix:///path``."""
+    problem, remedy = (
+        f"{shown(value)} is not Consul's address",
+        'write it like "127.0.0.1:8500" or "unix:///run/consul"',
+    )
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        scheme, rest = "http", value
+    if "@" in rest:
+        raise Wrong("Consul's address holds a user name", "leave out what stands before the @")
+    if scheme == "unix":
+        if not re.fullmatch(r"/\S+", rest):
+            raise Wrong(problem, remedy)
+        return value
+    found = _AUTHORITY.fullmatch(rest.removesuffix("/"))
+    if scheme not in {"http", "https"} or found is None or not value:
+        raise Wrong(problem, remedy)
+    if found[2] and not 1 <= int(found[2]) <= 65535:
+        raise Wrong(problem, "write a port from 1 to 65535")
+    name = found[1] or "127.0.0.1"
+    host(name.strip("[]"))
+    return f"{scheme}://{name}" + (f":{found[2]}" if found[2] else "")
+
+
+def _docker_host(value: str) -> str:
+    if not re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value):
+        raise Wrong(
+            f"{shown(value)} is not a Docker host", 'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"'
+        )
+    return value
+
+
+class ConsulTable(Part):
+    """How to reach the local Consul agent, as ``[consul]`` in the settings file has it."""
+
+    address: Annotated[str, AfterValidator(_address)] = Field(DEFAULT_ADDRESS, description="The agent's HTTP address.")
+    token: SecretStr | None = Field(None, description="The ACL token.")
+    token_file: FilePath | None = Field(None, description="A file that holds the ACL token; wins over a token.")
+    ca_file: FilePath | None = Field(None, description="The certificate authority's certificate.")
+    ca_path: FilePath | None = Field(None, description="A directory of certificate authorities' certificates.")
+    client_cert: FilePath | None = Field(None, description="svcagent's own certificate.")
+    client_key: FilePath | None = Field(None, description="The key of svcagent's own certificate.")
+    verify: bool = Field(True, description="Verify the agent's certificate.")
+    tls_server_name: Filled | None = Field(None, description="The name that the agent's certificate is for.")
+
+
+class DockerTable(Part):
+    """How to reach the Docker Engine, as ``[docker]`` in the settings file has it."""
+
+    host: Annotated[str, AfterValidator(_docker_host)] | None = Field(None, description="The engine's address.")
+
+
+class SettingsFile(Part):
+    """``svcagent.toml``."""
+
+    services_dir: FilePath = Field(Path("/etc/svcagent/services.d"), description="Where the definitions are.")
+    state_dir: FilePath = Field(Path("/var/lib/svcagent"), description="Where svcagent keeps its journals.")
+    consul: ConsulTable = Field(ConsulTable(), description="How to reach the local Consul agent.")
+    docker: DockerTable = Field(DockerTable(), description="How to reach the Docker Engine.")
+    drain_dns: tuple[HostPort, ...] = Field(
+        (), description="DNS servers that must not name a draining service any more; the local agent's if empty."
+    )

@@ -1,0 +1,156 @@
+"""Where settings come from: the file, the environment, the options. Each is read whole, faults and all.
+
+Consul's and Docker's own variables mean what they mean to Consul and Docker, with one exception: a word that Consul
+cannot read as true or false is a fault here, where Consul would warn and go on without verifying certificates.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from agent.definitions.faults import Finding, shown
+from agent.definitions.settings_file import SettingsFile
+from agent.definitions.validate import validate
+from agent.errors import Fault
+
+DEFAULT_FILE = Path("/etc/svcagent/svcagent.toml")
+"""Read if it is there, when no other is given."""
+
+VARIABLES: Mapping[str, str] = {
+    "SVCAGENT_SERVICES_DIR": "services_dir",
+    "SVCAGENT_STATE_DIR": "state_dir",
+    "CONSUL_HTTP_ADDR": "consul.address",
+    "CONSUL_HTTP_TOKEN": "consul.token",
+    "CONSUL_HTTP_TOKEN_FILE": "consul.token_file",
+    "CONSUL_HTTP_SSL_VERIFY": "consul.verify",
+    "CONSUL_CACERT": "consul.ca_file",
+    "CONSUL_CAPATH": "consul.ca_path",
+    "CONSUL_CLIENT_CERT": "consul.client_cert",
+    "CONSUL_CLIENT_KEY": "consul.client_key",
+    "CONSUL_TLS_SERVER_NAME": "consul.tls_server_name",
+    "DOCKER_HOST": "docker.host",
+}
+"""Environment variables, and the setting each is. An empty one is not set, as for Consul and Docker."""
+
+SSL_VARIABLE = "CONSUL_HTTP_SSL"
+
+OPTIONS: Mapping[str, str] = {"--services-dir": "services_dir", "--state-dir": "state_dir"}
+"""The options of the command line that are settings."""
+
+_BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """One setting as a source gives it: ``file`` is the file, variable or option, ``path`` the place in a file."""
+
+    value: Any
+    file: str
+    path: str = ""
+
+    def fault(self, problem: str, remedy: str = "") -> Fault:
+        """What is wrong with it."""
+        return Fault(self.file, self.path, problem, remedy)
+
+
+Source = tuple[dict[str, Given], list[Fault]]
+"""Settings by dotted name, and the faults of all that could not be used."""
+
+
+def from_file(config: Path | None) -> Source:
+    """``config`` must be there; without one, the default file need not."""
+    file = config or DEFAULT_FILE
+    try:
+        tree = tomllib.loads(file.read_bytes().decode())
+    except FileNotFoundError:
+        return {}, [Fault(str(file), "", "no such file", "create it, or give another --config")] if config else []
+    except OSError as error:
+        return {}, [Fault(str(file), "", f"the file cannot be read: {error.strerror}", "let svcagent read it")]
+    except UnicodeDecodeError:
+        return {}, [Fault(str(file), "", "not UTF-8", "save the file as UTF-8")]
+    except tomllib.TOMLDecodeError as error:
+        said, _, place = str(error).rstrip(")").partition(" (at ")
+        problem = f"not TOML: {said[:1].lower()}{said[1:]}"
+        return {}, [Fault(str(file), place.replace(",", ""), problem, 'write it like services_dir = "/srv/services.d"')]
+    values, found = _validated(tree)
+    given = {name: Given(value, str(file), name) for name, value in values.items()}
+    faults = [Fault(str(file), finding.path, finding.problem, finding.remedy) for finding in found]
+    faults.extend(
+        one.fault(f"{shown(str(one.value))} depends on where svcagent is started", "write the path from / on")
+        for one in given.values()
+        if isinstance(one.value, Path) and not one.value.is_absolute()
+    )
+    return given, faults
+
+
+def from_environment(environ: Mapping[str, str]) -> Source:
+    """What the variables say; nothing else of the environment is looked at."""
+    faults: list[Fault] = []
+    raw: dict[str, Any] = {}
+    for variable, name in VARIABLES.items():
+        text = environ.get(variable)
+        if text:
+            raw[name] = _boolean(variable, text, faults) if name == "consul.verify" else text
+    given, found = _said(raw, {name: variable for variable, name in VARIABLES.items()})
+    return given, faults + found
+
+
+def wants_tls(environ: Mapping[str, str]) -> tuple[bool, list[Fault]]:
+    """Does the environment ask for https? It does so for every address that is not a socket, ``http://`` or not."""
+    faults: list[Fault] = []
+    text = environ.get(SSL_VARIABLE)
+    return bool(text) and bool(_boolean(SSL_VARIABLE, str(text), faults)), faults
+
+
+def from_options(options: Mapping[str, object]) -> Source:
+    """What the command line says; None is not given. Raises TypeError for what is no option."""
+    if unknown := options.keys() - set(OPTIONS.values()):
+        raise TypeError(f"not settings: {', '.join(sorted(unknown))}")
+    raw = {name: str(value) for name, value in options.items() if value is not None}
+    return _said(raw, {name: option for option, name in OPTIONS.items()})
+
+
+def _said(raw: dict[str, Any], by: Mapping[str, str]) -> Source:
+    """Settings that are one variable or option each, named by ``by``."""
+    given: dict[str, Given] = {}
+    faults: list[Fault] = []
+    # One at a time, so that a bad one does not hide what is wrong with the others.
+    for name, value in raw.items():
+        values, found = _validated(nested({name: value}))
+        given |= {name: Given(value, by[name]) for name, value in values.items()}
+        faults.extend(Fault(by[name], "", finding.problem, finding.remedy) for finding in found)
+    return given, faults
+
+
+def _validated(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+    settings, found, _ = validate(tree, SettingsFile)
+    return ({} if settings is None else dict(_flat(settings))), found
+
+
+def _flat(part: BaseModel, prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in part.model_fields_set:
+        value = getattr(part, name)
+        values |= _flat(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else {f"{prefix}{name}": value}
+    return values
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names taken apart: ``consul.token`` goes into the object ``consul``."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        table, _, key = name.rpartition(".")
+        (tree.setdefault(table, {}) if table else tree)[key] = value
+    return tree
+
+
+def _boolean(variable: str, text: str, faults: list[Fault]) -> bool:
+    if text not in _BOOLEANS:
+        faults.append(Fault(variable, "", f"{shown(text)} is not true or false", 'write "true" or "false"'))
+    return _BOOLEANS.get(text, True)

@@ -1,0 +1,271 @@
+"""Digests, pulls and prunes, against a real engine and a real registry."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.engine import Engine, PullProgress
+from agent.errors import Denied, DockerUnreachable, NotFound, RegistryUnreachable, Rejected
+from tests.lab.server import Server
+from tests.real.engine_fixture import SLEEP, DockerHost, docker_host
+
+# "user", "secret"
+HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
+ZERO = "sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DockerHost]:
+    with docker_host() as host:
+        yield host
+
+
+@pytest.fixture
+def docker(running: DockerHost) -> Iterator[DockerHost]:
+    yield running
+    running.clear()
+
+
+def ignore(_: PullProgress) -> None:
+    pass
+
+
+def deploy(docker: DockerHost, content: str) -> str:
+    """Push a version and pull it as svcagent does; its image ID."""
+    digest = docker.push(content)
+    docker.engine.pull(f"{docker.repository}:latest", digest, ignore)
+    return str(docker.image(f"{docker.repository}@{digest}")["Id"])
+
+
+def test_a_newer_image_is_seen_by_its_digest(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    first = docker.push("1")
+    docker.engine.pull(image, first, ignore)
+    docker.run("app", image)
+    app = docker.engine.container("app")
+
+    second = docker.push("2")
+
+    assert docker.engine.registry_digest(image) == second
+    assert docker.engine.runs_digest(app, image, first)
+    assert not docker.engine.runs_digest(app, image, second)
+    assert docker.engine.digest_of(app, image) == first
+
+
+def test_a_pull_elsewhere_does_not_change_what_a_container_is_said_to_run(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    first = docker.push("1")
+    docker.engine.pull(image, first, ignore)
+    docker.run("app", image)
+    second = docker.push("2")
+
+    docker.engine.pull(image, second, ignore)
+
+    assert not docker.engine.runs_digest(docker.engine.container("app"), image, second)
+
+
+def test_a_pull_brings_the_digest_gives_it_the_tag_and_reports_its_progress(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    digest = docker.push("1")
+    docker.push("2")
+    seen: list[PullProgress] = []
+
+    assert not docker.engine.has_image(image, digest)
+    docker.engine.pull(image, digest, seen.append)
+
+    assert docker.engine.has_image(image, digest)
+    assert docker.image(image)["RepoDigests"] == [f"{docker.repository}@{digest}"]
+    assert seen[-1].layers_done == seen[-1].layers == 1
+    assert seen[-1].bytes_done == seen[-1].bytes_total > 0
+
+
+def test_pulling_what_is_here_already_moves_the_tag_back(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    first, second = docker.push("1"), docker.push("2")
+    for digest in (first, second, first):
+        docker.engine.pull(image, digest, ignore)
+
+    assert docker.image(image)["RepoDigests"] == [f"{docker.repository}@{first}"]
+
+
+def test_a_reference_with_a_digest_needs_no_registry(docker: DockerHost) -> None:
+    assert docker.engine.registry_digest(f"{docker.repository}:latest@{ZERO}") == ZERO
+
+
+def test_a_missing_tag_and_a_missing_digest_are_not_found(docker: DockerHost) -> None:
+    docker.push("1")
+
+    with pytest.raises(NotFound, match="was it pushed"):
+        docker.engine.registry_digest(f"{docker.repository}:nope")
+    with pytest.raises(NotFound, match="was it pushed"):
+        docker.engine.pull(f"{docker.repository}:latest", ZERO, ignore)
+
+
+def test_a_reference_that_is_none_is_refused_before_docker_is_asked(docker: DockerHost) -> None:
+    with pytest.raises(Rejected, match="not an image reference"):
+        docker.engine.registry_digest("Not An Image")
+
+
+def test_a_registry_that_is_down_is_unreachable_and_named(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    digest = docker.push("1")
+    docker.registry.stop()
+    try:
+        with pytest.raises(RegistryUnreachable, match=docker.repository.partition("/")[0]):
+            docker.engine.registry_digest(image)
+        with pytest.raises(RegistryUnreachable, match="refused"):
+            docker.engine.pull(image, digest, ignore)
+    finally:
+        docker.registry.restart()
+
+
+def test_a_layer_that_the_registry_lost_fails_the_pull_and_leaves_no_image(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    digest = docker.push("lost")
+    manifest = json.loads(blob(docker, digest).read_text())
+    blob(docker, manifest["layers"][0]["digest"]).unlink()
+
+    with pytest.raises((RegistryUnreachable, NotFound)):
+        docker.engine.pull(image, digest, ignore)
+
+    assert not docker.engine.has_image(image, digest)
+
+
+def blob(docker: DockerHost, digest: str) -> Path:
+    """Where the registry keeps something."""
+    algorithm, _, name = digest.partition(":")
+    blobs = docker.directory / "registry/data/docker/registry/v2/blobs"
+    return blobs / algorithm / name[:2] / name / "data"
+
+
+def test_an_engine_that_dies_in_mid_pull_fails_the_pull(docker: DockerHost) -> None:
+    digest = docker.push("cut")
+
+    def cut(_: PullProgress) -> None:
+        if docker.server.is_running:
+            docker.registry.freeze()
+            docker.server.kill()
+
+    try:
+        with pytest.raises(DockerUnreachable):
+            docker.engine.pull(f"{docker.repository}:latest", digest, cut)
+    finally:
+        docker.registry.thaw()
+        docker.server.restart()
+
+    assert not docker.engine.has_image(f"{docker.repository}:latest", digest)
+
+
+def test_what_the_progress_callback_raises_ends_the_pull(docker: DockerHost) -> None:
+    digest = docker.push("1")
+
+    def interrupt(_: PullProgress) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        docker.engine.pull(f"{docker.repository}:latest", digest, interrupt)
+
+
+@pytest.fixture
+def private(docker: DockerHost) -> Iterator[str]:
+    """The same images behind a registry that asks for a password."""
+    directory = docker.directory / "private"
+    directory.mkdir(exist_ok=True)
+    (directory / "htpasswd").write_text(HTPASSWD)
+    address = docker.repository.partition("/")[0].replace(":5000", ":5001")
+    config = {
+        "version": "0.1",
+        "log": {"accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(docker.directory / "registry/data")}},
+        "http": {"addr": address},
+        "auth": {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}},
+    }
+    (directory / "registry.yml").write_text(json.dumps(config))
+    argv = ["docker-registry", "serve", str(directory / "registry.yml")]
+    log = directory / "log"
+    server = Server("private registry", argv, log, docker.environment, lambda: "listening on" in log.read_text())
+    server.start()
+    try:
+        server.wait_ready()
+        yield f"{address}/app:latest"
+    finally:
+        server.discard()
+
+
+@pytest.mark.parametrize("which", ["none", "wrong", "malformed file", "missing helper"])
+def test_refused_credentials_are_told_from_an_absent_registry_and_name_the_file(
+    docker: DockerHost, private: str, tmp_path: Path, which: str
+) -> None:
+    digest = docker.push("1")
+    config = tmp_path / "config.json"
+    registry = private.partition("/")[0]
+    content = {
+        "wrong": json.dumps({"auths": {registry: {"auth": "dXNlcjp3cm9uZw=="}}}),
+        "malformed file": "{",
+        "missing helper": json.dumps({"credHelpers": {registry: "absent"}}),
+    }
+    if which in content:
+        config.write_text(content[which])
+    engine = Engine(docker.server.url, docker.environment | {"DOCKER_CONFIG": str(tmp_path)}, SystemClock())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the SDK warns of a missing helper before it raises
+            with pytest.raises(Denied, match=str(config)):
+                engine.registry_digest(private)
+            with pytest.raises(Denied, match="docker login"):
+                engine.pull(private, digest, ignore)
+    finally:
+        engine.close()
+
+
+def test_a_docker_login_counts_from_the_next_call_on(docker: DockerHost, private: str, tmp_path: Path) -> None:
+    digest = docker.push("1")
+    engine = Engine(docker.server.url, docker.environment | {"DOCKER_CONFIG": str(tmp_path)}, SystemClock())
+    try:
+        with pytest.raises(Denied):
+            engine.registry_digest(private)
+        auth = {"auths": {private.partition("/")[0]: {"auth": "dXNlcjpzZWNyZXQ="}}}
+        (tmp_path / "config.json").write_text(json.dumps(auth))
+
+        assert engine.registry_digest(private) == digest
+        engine.pull(private, digest, ignore)
+        assert engine.has_image(private, digest)
+    finally:
+        engine.close()
+
+
+def test_an_engine_that_is_not_there_is_named_and_so_is_the_variable_that_moves_it() -> None:
+    engine = Engine(None, {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}, SystemClock())
+
+    with pytest.raises(DockerUnreachable, match=r"unix:///nonexistent/docker\.sock.*DOCKER_HOST"):
+        engine.find("app")
+
+
+def test_pruning_keeps_the_one_in_use_and_the_newest_up_to_the_number_asked_for(docker: DockerHost) -> None:
+    ids = [deploy(docker, str(version)) for version in range(4)]
+    docker.run("app", f"{docker.repository}:latest")
+
+    assert docker.engine.prune(f"{docker.repository}:latest", 2) == (ids[0], ids[1])
+    assert {image["Id"] for image in docker.api.images()} == {ids[2], ids[3]}
+    assert docker.engine.prune(f"{docker.repository}:latest", 2) == ()
+
+
+def test_pruning_spares_containers_tags_and_other_repositories(docker: DockerHost) -> None:
+    old, tagged, shared, other = (deploy(docker, name) for name in ("old", "tagged", "shared", "other"))
+    latest = deploy(docker, "latest")
+    docker.api.create_container(old, list(SLEEP), name="stopped")
+    docker.api.tag(tagged, docker.repository, "keep-me")
+    elsewhere = docker.repository.replace("/app", "/elsewhere")
+    docker.api.tag(shared, elsewhere, "latest")
+    list(docker.api.push(elsewhere, tag="latest", stream=True, decode=True, auth_config={}))
+    docker.api.remove_image(f"{elsewhere}:latest")
+    digest = docker.engine.registry_digest(f"{elsewhere}:latest")
+    docker.engine.pull(f"{elsewhere}@{digest}", digest, ignore)
+    docker.run("app", f"{docker.repository}:latest")
+
+    assert docker.engine.prune(f"{docker.repository}:latest", 1) == (other,)
+    assert {image["Id"] for image in docker.api.images()} == {old, tagged, shared, latest}

@@ -1,0 +1,390 @@
+"""Replacing containers on a real engine: what is kept, what is refused, who is connected."""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from docker.types import EndpointConfig, IPAMConfig, IPAMPool
+
+from agent.clock import SystemClock
+from agent.engine import Engine
+from agent.errors import Conflict, NotFound
+from tests.lab.ground import wait_until
+from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, docker_host
+
+API = "1.41"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DockerHost]:
+    with docker_host() as host:
+        yield host
+
+
+@pytest.fixture
+def docker(running: DockerHost) -> Iterator[DockerHost]:
+    try:
+        yield running
+    finally:
+        running.clear()
+
+
+@pytest.fixture
+def image(docker: DockerHost) -> str:
+    """The first version, pushed and here."""
+    reference = f"{docker.repository}:latest"
+    docker.engine.pull(reference, docker.push("1"), lambda _: None)
+    return reference
+
+
+def newer(docker: DockerHost, image: str, *changes: str) -> str:
+    """The second version, pushed and here; its digest."""
+    digest = docker.push("2", *changes)
+    docker.engine.pull(image, digest, lambda _: None)
+    return digest
+
+
+def subnet(docker: DockerHost, host: str) -> str:
+    """An address that no other run uses, in the block set aside for tests (RFC 2544)."""
+    second, third = docker.repository.split(".")[1:3]
+    return f"198.{18 + int(second) % 2}.{third}.{host}"
+
+
+def network(docker: DockerHost, name: str, first: int) -> None:
+    pool = IPAMPool(subnet=subnet(docker, f"{first}/26"))
+    docker.api.create_network(name, internal=True, ipam=IPAMConfig(pool_configs=[pool]))
+
+
+def flat(document: Any, path: str = "") -> dict[str, Any]:
+    """Every leaf by its path; lists of plain values are leaves."""
+    if isinstance(document, Mapping) and document:
+        return {key: leaf for name, part in document.items() for key, leaf in flat(part, f"{path}/{name}").items()}
+    if isinstance(document, list) and any(isinstance(part, Mapping) for part in document):
+        named = {str(part.get("Destination", part.get("Target", at))): part for at, part in enumerate(document)}
+        return flat(named, path)
+    return {path: document}
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs in all that a container is made of, by path."""
+    parts = (
+        "Config",
+        "HostConfig",
+        "Mounts",
+        "NetworkSettings",
+        "Path",
+        "Args",
+        "RestartCount",
+        "Platform",
+        "AppArmorProfile",
+    )
+    one, other = (flat({part: inspect[part] for part in parts}) for inspect in (before, after))
+    return {path: (one.get(path), other.get(path)) for path in {*one, *other} if one.get(path) != other.get(path)}
+
+
+def test_the_new_container_runs_the_new_image_and_says_so(docker: DockerHost, image: str) -> None:
+    old_id = docker.run("app", image)
+    digest = newer(docker, image)
+
+    done = docker.engine.replace("app", image, digest, None)
+    app = docker.engine.container("app")
+
+    assert docker.executed("app", "cat", "/version") == "2"
+    assert docker.engine.runs_digest(app, image, digest)
+    assert docker.engine.digest_of(app, image) == digest
+    assert (app.id, app.image_ref, app.is_running) == (done.new_id, image, True)
+    assert docker.names() == {"app", "app.svcagent-old"}
+    assert docker.engine.container("app.svcagent-old").id == done.old_id == old_id
+    labels = docker.inspect("app")["Config"]["Labels"]
+    assert labels == {"svcagent.replaces": old_id, "svcagent.digest": digest}
+
+
+def test_a_container_with_many_settings_keeps_them_all(docker: DockerHost, image: str) -> None:
+    network(docker, "front", 0)
+    network(docker, "back", 64)
+    (docker.directory / "bound").mkdir()
+    docker.run("db", image, host_config={"network_mode": "front"})
+    docker.run(
+        "app",
+        image,
+        ["sleep", "3600"],
+        entrypoint=[BUSYBOX],
+        hostname="web-1",
+        domainname="example.com",
+        user="7:8",
+        working_dir="/srv",
+        environment={"A": "1", "B": "x=y"},
+        labels={"team": "search"},
+        ports=[8080, (53, "udp")],
+        volumes=["/anonymous", "/named", "/bound"],
+        stop_signal="SIGKILL",
+        stop_timeout=7,
+        mac_address="02:42:00:00:00:07",
+        healthcheck={"test": ["CMD", BUSYBOX, "true"], "interval": 10**9},
+        tty=True,
+        stdin_open=True,
+        networking_config={
+            "EndpointsConfig": {
+                "front": EndpointConfig(
+                    API, aliases=["web"], links={"db": "database"}, ipv4_address=subnet(docker, "9")
+                )
+            }
+        },
+        host_config={
+            "network_mode": "front",
+            "binds": ["data:/named:ro", f"{docker.directory}/bound:/bound:ro"],
+            "mounts": [{"Type": "volume", "Target": "/also-anonymous"}, {"Type": "tmpfs", "Target": "/scratch"}],
+            "tmpfs": {"/tmp": "size=1m"},
+            "restart_policy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "cap_add": ["NET_ADMIN"],
+            "cap_drop": ["MKNOD"],
+            "dns": ["192.0.2.53"],
+            "dns_search": ["example.com"],
+            "dns_opt": ["ndots:2"],
+            "extra_hosts": {"other": "192.0.2.1"},
+            "group_add": ["9"],
+            "ipc_mode": "shareable",
+            "log_config": {"Type": "json-file", "Config": {"max-size": "1m"}},
+            "mem_limit": 2**26,
+            "mem_reservation": 2**25,
+            "cpu_shares": 512,
+            "nano_cpus": 5 * 10**8,
+            "pids_limit": 100,
+            "oom_score_adj": 100,
+            "security_opt": ["no-new-privileges"],
+            "shm_size": 2**20,
+            "sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
+            "ulimits": [{"Name": "nofile", "Soft": 1000, "Hard": 2000}],
+            "devices": ["/dev/null:/dev/nothing:r"],
+            "read_only": True,
+            "init": False,
+        },
+    )
+    docker.api.connect_container_to_network("app", "back", ipv4_address=subnet(docker, "99"), aliases=["behind"])
+    before = docker.inspect("app")
+    volumes = {mount["Destination"]: mount.get("Name") for mount in before["Mounts"]}
+
+    docker.engine.replace("app", image, newer(docker, image), None)
+    after = docker.inspect("app")
+
+    changed = differences(before, after)
+    networks = "/NetworkSettings/Networks"
+    intended = {
+        "/Config/Labels/svcagent.replaces": (None, before["Id"]),
+        "/Config/Labels/svcagent.digest": (None, after["Config"]["Labels"]["svcagent.digest"]),
+        # Anonymous volumes are named now, which is what keeps their content.
+        "/HostConfig/Binds": (
+            before["HostConfig"]["Binds"],
+            [*before["HostConfig"]["Binds"], f"{volumes['/anonymous']}:/anonymous"],
+        ),
+        "/HostConfig/Mounts//also-anonymous/Source": (None, volumes["/also-anonymous"]),
+        "/Mounts//anonymous/Mode": ("", "z"),
+        # Docker adds each container's own short ID and its host name.
+        f"{networks}/front/Aliases": (["web", before["Id"][:12], "web-1"], ["web", "web-1", after["Id"][:12]]),
+        f"{networks}/back/Aliases": (["behind", before["Id"][:12], "web-1"], ["behind", "web-1", after["Id"][:12]]),
+    }
+    made_up = {f"{networks}/{name}/EndpointID" for name in ("front", "back")}
+    made_up |= {"/NetworkSettings/SandboxID", "/NetworkSettings/SandboxKey"}
+    assert {path: change for path, change in changed.items() if path not in made_up} == intended
+    assert after["State"]["Running"]
+
+
+def test_what_the_old_image_set_follows_the_new_image(docker: DockerHost) -> None:
+    image = f"{docker.repository}:latest"
+    cmd = f'CMD ["{BUSYBOX}", "sleep", "3600"]'
+    old = ["ENV A=old", "ENV GONE=1", "WORKDIR /old", "USER 1", "EXPOSE 1", "VOLUME /kept"]
+    new = ["ENV A=new", "ENV CAME=1", "WORKDIR /new", "USER 2", "EXPOSE 2", "VOLUME /fresh"]
+    docker.engine.pull(image, docker.push("1", cmd, *old, f"HEALTHCHECK CMD {BUSYBOX} true"), lambda _: None)
+    docker.run("app", image, environment={"MINE": "1"})
+
+    digest = newer(docker, image, 'ENTRYPOINT ["/bin/busybox"]', 'CMD ["sleep", "1800"]', *new)
+    docker.engine.replace("app", image, digest, 0)
+    config = docker.inspect("app")["Config"]
+
+    assert {entry for entry in config["Env"] if not entry.startswith("PATH=")} == {"A=new", "CAME=1", "MINE=1"}
+    assert (config["WorkingDir"], config["User"]) == ("/new", "2")
+    assert (config["Entrypoint"], config["Cmd"]) == ([BUSYBOX], ["sleep", "1800"])
+    assert set(config["ExposedPorts"]) == {"2/tcp"}
+    assert "Healthcheck" not in config
+    assert {mount["Destination"] for mount in docker.inspect("app")["Mounts"]} == {"/kept", "/fresh"}
+
+
+@pytest.mark.parametrize("how", ["volumes", "mounts"])
+def test_an_anonymous_volume_survives_with_its_content_also_a_roll_back_and_a_second_reload(
+    docker: DockerHost, image: str, how: str
+) -> None:
+    mounts = {"mounts": [{"Type": "volume", "Target": "/data"}]} if how == "mounts" else {}
+    docker.run("app", image, volumes=["/data"] if how == "volumes" else [], host_config=mounts)
+    docker.executed("app", "sh", "-c", "echo precious > /data/file")
+    digest = newer(docker, image)
+
+    docker.engine.replace("app", image, digest, 0)
+    assert docker.executed("app", "cat", "/data/file") == "precious"
+    docker.engine.roll_back("app")
+    assert docker.executed("app", "cat", "/data/file") == "precious"
+    for _ in range(2):
+        docker.engine.replace("app", image, digest, 0)
+        docker.engine.remove_old("app")
+    assert docker.executed("app", "cat", "/data/file") == "precious"
+    assert len(docker.api.volumes()["Volumes"]) == 1
+
+
+def test_a_volume_that_only_the_failed_image_declares_goes_with_its_container(docker: DockerHost, image: str) -> None:
+    docker.run("app", image)
+    docker.engine.replace("app", image, newer(docker, image, f'CMD ["{BUSYBOX}"]', "VOLUME /fresh"), 0)
+
+    docker.engine.roll_back("app")
+
+    assert not docker.api.volumes()["Volumes"]
+
+
+def test_an_explicit_host_name_under_host_networking_is_kept_and_the_machines_own_is_not_pinned(
+    docker: DockerHost, image: str
+) -> None:
+    docker.run("plain", image)
+    docker.run("named", image, hostname="web-1")
+    digest = newer(docker, image)
+
+    for name, expected in (("plain", docker.api.info()["Name"]), ("named", "web-1")):
+        docker.engine.replace(name, image, digest, 0)
+        assert docker.inspect(name)["Config"]["Hostname"] == expected
+
+
+def test_a_container_finds_its_peers_and_is_found_under_its_name_and_alias(docker: DockerHost, image: str) -> None:
+    network(docker, "front", 0)
+    aliases = {"EndpointsConfig": {"front": EndpointConfig(API, aliases=["web"])}}
+    docker.run("app", image, host_config={"network_mode": "front"}, networking_config=aliases)
+    docker.run("peer", image, host_config={"network_mode": "front"})
+
+    docker.engine.replace("app", image, newer(docker, image), 0)
+
+    address = docker.inspect("app")["NetworkSettings"]["Networks"]["front"]["IPAddress"]
+    for name in ("app", "web"):
+        assert address in docker.executed("peer", "nslookup", name, "127.0.0.11")
+
+
+def test_the_old_ones_stop_timeout_is_honoured_and_a_kill_is_told(docker: DockerHost, image: str) -> None:
+    docker.run("app", image, SLEEP, stop_timeout=1)
+
+    done = docker.engine.replace("app", image, newer(docker, image), None)
+
+    assert done.was_killed
+    assert 1 <= done.stop_seconds < 3
+
+
+def test_a_given_stop_timeout_comes_before_the_containers_own(docker: DockerHost, image: str) -> None:
+    docker.run("app", image, SLEEP, stop_timeout=60)
+
+    assert docker.engine.replace("app", image, newer(docker, image), 0.2).stop_seconds < 3
+
+
+def test_a_container_that_stops_when_asked_is_not_called_killed(docker: DockerHost, image: str) -> None:
+    docker.run("app", image, POLITE)
+
+    assert not docker.engine.replace("app", image, newer(docker, image), None).was_killed
+
+
+def test_a_tag_that_stands_for_another_image_is_set_right(docker: DockerHost, image: str) -> None:
+    docker.run("app", image)
+    digest = newer(docker, image)
+    docker.engine.pull(image, docker.push("3"), lambda _: None)
+
+    docker.engine.replace("app", image, digest, 0)
+
+    assert docker.executed("app", "cat", "/version") == "2"
+
+
+def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, image: str) -> None:
+    image_id = docker.image(image)["Id"]
+    base = docker.run("base", image)
+    docker.run("removed", image, host_config={"auto_remove": True})
+    docker.run("bare", image_id)
+    docker.run("guest", image, host_config={"network_mode": f"container:{base}"})
+
+    for name, way_out in (
+        ("removed", "without --rm"),
+        ("bare", "repository:tag"),
+        ("guest", "network of its own"),
+        ("base", "guest lives in its network"),
+    ):
+        with pytest.raises(Conflict, match=way_out):
+            docker.engine.check_recreatable(name)
+        with pytest.raises(Conflict, match=way_out):
+            docker.engine.replace(name, image, "sha256:" + "0" * 64, 0)
+
+    with pytest.raises(NotFound, match="docker run"):
+        docker.engine.check_recreatable("absent")
+    assert docker.names() == {"base", "removed", "bare", "guest"}
+
+
+def test_a_container_whose_image_is_gone_is_refused(docker: DockerHost, image: str) -> None:
+    docker.run("app", image)
+    docker.api.stop("app")
+    docker.api.remove_image(docker.image(image)["Id"], force=True)
+
+    with pytest.raises(Conflict, match="no longer has its image"):
+        docker.engine.check_recreatable("app")
+
+
+def test_a_container_is_found_by_its_name_and_not_by_its_id(docker: DockerHost, image: str) -> None:
+    app = docker.run("app", image)
+
+    assert docker.engine.find("app") is not None
+    assert docker.engine.find(app) is None
+    assert docker.engine.find(app[:8]) is None
+
+
+def test_a_container_tells_its_health_and_policy(docker: DockerHost, image: str) -> None:
+    check = {"test": ["CMD", BUSYBOX, "true"], "interval": 10**8}
+    docker.run("app", image, healthcheck=check, host_config={"restart_policy": {"Name": "unless-stopped"}})
+    docker.run("dead", image, [BUSYBOX, "sh", "-c", "echo last words; exit 7"])
+
+    wait_until(lambda: docker.engine.container("app").health == "healthy", 10, "healthy")
+    wait_until(lambda: not docker.engine.container("dead").is_running, 10, "dead")
+    app, dead = docker.engine.container("app"), docker.engine.container("dead")
+
+    assert (app.restart_policy, app.network_mode, app.stop_timeout) == ("unless-stopped", "host", None)
+    assert (dead.exit_code, dead.health, dead.pid) == (7, None, 0)
+    assert docker.engine.log_tail("dead") == "last words\n"
+    assert docker.engine.log_tail("absent") == ""
+
+
+def test_connections_under_host_networking_are_counted_by_local_address(docker: DockerHost, image: str) -> None:
+    first, second = (docker.repository.replace(".1:5000/app", f".{last}") for last in (2, 3))
+    docker.run("app", image, [BUSYBOX, "httpd", "-f", "-p", f"{first}:8080"])
+    app = docker.engine.container("app")
+    clients: list[socket.socket] = []
+
+    def connects() -> bool:
+        with suppress(ConnectionRefusedError):
+            clients.append(socket.create_connection((first, 8080)))
+        return bool(clients)
+
+    wait_until(connects, 5, "the service listens")
+    try:
+        assert docker.engine.connections(app, 8080, first) == 1
+        assert docker.engine.connections(app, 8080) >= 1
+        assert docker.engine.connections(app, 8080, second) == 0
+        assert docker.engine.connections(app, 8081, first) == 0
+    finally:
+        clients[0].close()
+
+
+def test_connections_in_a_network_of_its_own_are_counted_there(docker: DockerHost, image: str) -> None:
+    network(docker, "front", 0)
+    docker.run("app", image, host_config={"network_mode": "front"})
+    # Its loopback counts as well as any interface, and needs no route from here.
+    docker.executed("app", "sh", "-c", f"{BUSYBOX} nc -ll -p 80 -e {BUSYBOX} cat & {BUSYBOX} sleep 0.3")
+    docker.executed("app", "sh", "-c", f"{BUSYBOX} sleep 60 | {BUSYBOX} nc 127.0.0.1 80 & {BUSYBOX} sleep 0.3")
+    engine = Engine(docker.server.url, docker.environment, SystemClock(), docker.proc)
+    try:
+        app = engine.container("app")
+
+        assert engine.connections(app, 80) == 1
+        assert engine.connections(app, 81) == 0
+        docker.api.stop("app", timeout=0)
+        assert engine.connections(app, 80) == 0
+    finally:
+        engine.close()

@@ -1,0 +1,260 @@
+"""Replacements and roll-backs cut short at every call, on a real engine; engines that die meanwhile."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from agent.engine.connection import Client
+from agent.errors import Conflict, DockerUnreachable, OutcomeUnknown, SvcagentError
+from tests.lab.ground import wait_until
+from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost, docker_host
+
+WRITES = ("create", "set_restart_policy", "stop", "rename", "start", "remove_container")
+REPLACE_WRITES = 6
+ROLL_BACK_WRITES = 6
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DockerHost]:
+    with docker_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def versions(running: DockerHost) -> tuple[str, str]:
+    """The digests of two versions, both here."""
+    first, second = running.push("1"), running.push("2")
+    for digest in (first, second):
+        running.engine.pull(f"{running.repository}:latest", digest, lambda _: None)
+    return first, second
+
+
+@pytest.fixture
+def docker(running: DockerHost) -> Iterator[DockerHost]:
+    try:
+        yield running
+    finally:
+        running.clear(keep_images=True)
+
+
+@pytest.fixture
+def image(docker: DockerHost, versions: tuple[str, str]) -> str:
+    """The image's name; its first version runs as ``app``."""
+    reference = f"{docker.repository}:latest"
+    docker.engine.pull(reference, versions[0], lambda _: None)
+    docker.run("app", reference, host_config={"restart_policy": {"Name": "unless-stopped"}})
+    return reference
+
+
+@pytest.fixture
+def digest(versions: tuple[str, str]) -> str:
+    """The second version's."""
+    return versions[1]
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, at: int, *, is_done: bool) -> None:
+    """Lose the answer to the write number ``at``, which the engine has carried out or has not; later ones fail too."""
+    count = 0
+
+    def losing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(client: Client, *arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count < at:
+                return original(client, *arguments, **options)
+            if count == at and is_done:
+                original(client, *arguments, **options)
+            raise requests.ReadTimeout
+
+        return call
+
+    for name in WRITES:
+        monkeypatch.setattr(Client, name, losing(getattr(Client, name)))
+
+
+def is_as_before(docker: DockerHost, old_id: str) -> bool:
+    app = docker.engine.container("app")
+    as_it_was = (app.id, app.is_running, app.restart_policy) == (old_id, True, "unless-stopped")
+    return as_it_was and docker.names() == {"app"} and docker.executed("app", "cat", "/version") == "1"
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize("at", range(1, REPLACE_WRITES + 1))
+def test_a_replacement_cut_short_at_any_call_is_rolled_back(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int, is_done: bool
+) -> None:
+    old_id = docker.engine.container("app").id
+    with monkeypatch.context() as patch:
+        cut(patch, at, is_done=is_done)
+        with pytest.raises(OutcomeUnknown):
+            docker.engine.replace("app", image, digest, 0)
+
+    docker.engine.roll_back("app")
+
+    assert is_as_before(docker, old_id)
+    assert docker.engine.roll_back("app") is None
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize("at", range(1, ROLL_BACK_WRITES + 1))
+def test_a_roll_back_cut_short_at_any_call_is_finished_by_the_next(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int, is_done: bool
+) -> None:
+    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    with monkeypatch.context() as patch:
+        cut(patch, at, is_done=is_done)
+        with pytest.raises(OutcomeUnknown):
+            docker.engine.roll_back("app")
+
+    docker.engine.roll_back("app")
+
+    assert is_as_before(docker, old_id)
+
+
+def test_a_new_container_that_cannot_start_leaves_its_error_and_can_be_rolled_back(
+    docker: DockerHost, image: str
+) -> None:
+    old_id = docker.engine.container("app").id
+    digest = docker.push("2", 'CMD ["/nonexistent"]')
+    docker.engine.pull(image, digest, lambda _: None)
+
+    with pytest.raises(SvcagentError, match="/nonexistent"):
+        docker.engine.replace("app", image, digest, 0)
+    docker.engine.roll_back("app")
+
+    assert is_as_before(docker, old_id)
+
+
+def test_the_failed_containers_last_words_can_be_read_before_the_roll_back(docker: DockerHost, image: str) -> None:
+    digest = docker.push("2", f'CMD ["{BUSYBOX}", "sh", "-c", "echo index damaged; exit 1"]')
+    docker.engine.pull(image, digest, lambda _: None)
+    old_id = docker.engine.replace("app", image, digest, 0).old_id
+
+    wait_until(lambda: docker.engine.container("app").restart_count > 0, 10, "it failed again and again")
+    assert set(docker.engine.log_tail("app", 2).split("\n")) == {"index damaged", ""}
+    docker.engine.roll_back("app")
+
+    assert is_as_before(docker, old_id)
+
+
+def test_without_the_new_container_the_callers_memory_restores_the_policy(
+    docker: DockerHost, image: str, digest: str
+) -> None:
+    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    docker.api.remove_container("app", force=True)
+
+    docker.engine.roll_back("app", "unless-stopped")
+
+    assert is_as_before(docker, old_id)
+
+
+def test_once_the_old_one_is_removed_there_is_nothing_to_roll_back_to(
+    docker: DockerHost, image: str, digest: str
+) -> None:
+    new_id = docker.engine.replace("app", image, digest, 0).new_id
+
+    docker.engine.remove_old("app")
+    docker.engine.remove_old("app")
+
+    assert docker.engine.roll_back("app") is None
+    assert docker.engine.container("app").id == new_id
+    assert docker.names() == {"app"}
+
+
+def test_a_container_made_by_hand_meanwhile_is_left_alone(docker: DockerHost, image: str, digest: str) -> None:
+    docker.engine.replace("app", image, digest, 0)
+    docker.api.remove_container("app", force=True)
+    mine = docker.run("app", image)
+
+    with pytest.raises(Conflict, match="by hand"):
+        docker.engine.roll_back("app")
+
+    assert docker.engine.container("app").id == mine
+
+
+def test_a_leftover_that_never_ran_does_not_stop_the_next_replacement_nor_cost_the_policy(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        cut(patch, 2, is_done=True)
+        with pytest.raises(OutcomeUnknown):
+            docker.engine.replace("app", image, digest, 0)
+    assert docker.engine.container("app").restart_policy == "no"
+
+    docker.engine.replace("app", image, digest, 0)
+
+    assert docker.engine.container("app").restart_policy == "unless-stopped"
+    assert docker.executed("app", "cat", "/version") == "2"
+
+
+def test_an_old_one_left_beside_a_running_new_one_is_removed_by_the_next_replacement(
+    docker: DockerHost, image: str, digest: str
+) -> None:
+    first = docker.engine.replace("app", image, digest, 0)
+
+    second = docker.engine.replace("app", image, digest, 0)
+
+    assert second.old_id == first.new_id
+    assert docker.engine.container("app.svcagent-old").id == first.new_id
+    assert docker.engine.container("app").restart_policy == "unless-stopped"
+
+
+def test_an_old_one_beside_a_dead_new_one_asks_for_a_roll_back_first(
+    docker: DockerHost, image: str, digest: str
+) -> None:
+    docker.engine.replace("app", image, digest, 0)
+    docker.api.stop("app", timeout=0)
+
+    with pytest.raises(Conflict, match="rolled back first"):
+        docker.engine.replace("app", image, digest, 0)
+
+    assert docker.names() == {"app", "app.svcagent-old"}
+
+
+def test_an_engine_killed_while_it_stops_the_old_one_leaves_the_outcome_unknown_and_can_be_rolled_back(
+    docker: DockerHost, image: str, digest: str
+) -> None:
+    docker.api.remove_container("app", force=True)
+    old_id = docker.run("app", image, SLEEP, host_config={"restart_policy": {"Name": "unless-stopped"}})
+    killer = threading.Timer(1, docker.server.kill)
+    killer.start()
+
+    with pytest.raises(OutcomeUnknown):
+        docker.engine.replace("app", image, digest, 5)
+    killer.join()
+    with pytest.raises(DockerUnreachable):
+        docker.engine.roll_back("app")
+    docker.server.restart()
+    docker.engine.roll_back("app")
+
+    assert is_as_before(docker, old_id)
+
+
+def test_after_a_power_loss_only_the_new_one_starts(docker: DockerHost, image: str, digest: str) -> None:
+    docker.engine.replace("app", image, digest, 0)
+
+    docker.server.power_off()
+    docker.server.restart()
+
+    wait_until(lambda: docker.engine.container("app").is_running, 10, "the new one runs")
+    assert not docker.engine.container("app.svcagent-old").is_running
+
+
+def test_after_a_power_loss_before_the_start_the_old_one_can_be_put_back(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_id = docker.engine.container("app").id
+    with monkeypatch.context() as patch:
+        cut(patch, REPLACE_WRITES, is_done=False)
+        with pytest.raises(OutcomeUnknown):
+            docker.engine.replace("app", image, digest, 0)
+
+    docker.server.power_off()
+    docker.server.restart()
+    assert not docker.engine.container("app").is_running
+    docker.engine.roll_back("app")
+
+    assert is_as_before(docker, old_id)

@@ -1,0 +1,84 @@
+"""Counting connections in the kernel's tables."""
+
+import sys
+
+import pytest
+
+from agent.engine.connections import container_ports, count
+
+pytestmark = pytest.mark.skipif(
+    sys.byteorder != "little", reason="the tables below were taken on a little-endian machine"
+)
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+REST = "00000000:00000000 00:00000000 00000000     0        0 1 1 0000000000000000 20 4 30 10 -1"
+
+
+def table(*rows: str) -> str:
+    return HEAD + "".join(f"  {at}: {row} {REST}\n" for at, row in enumerate(rows))
+
+
+# 127.0.0.2:8080, seen from the server and, with both ends swapped, from the client.
+SERVER = "0200007F:1F90 0100007F:C350 {}"
+CLIENT = "0100007F:C350 0200007F:1F90 01"
+# ::ffff:127.0.0.2 and ::1.
+MAPPED = "0000000000000000FFFF00000200007F:1F90 0000000000000000FFFF00000100007F:C351 01"
+IPV6 = "00000000000000000000000001000000:1F90 00000000000000000000000001000000:C352 01"
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("01", 1),
+        ("03", 1),
+        ("08", 1),
+        ("02", 0),
+        ("04", 0),
+        ("05", 0),
+        ("06", 0),
+        ("07", 0),
+        ("09", 0),
+        ("0A", 0),
+        ("0B", 0),
+    ],
+)
+def test_only_states_in_which_a_client_expects_an_answer_count(state: str, expected: int) -> None:
+    assert count([table(SERVER.format(state))], [8080]) == expected
+
+
+def test_the_clients_end_of_a_connection_does_not_count() -> None:
+    assert count([table(SERVER.format("01"), CLIENT)], [8080]) == 1
+
+
+def test_another_port_does_not_count() -> None:
+    assert count([table(SERVER.format("01"))], [80, 8081]) == 0
+
+
+def test_both_address_families_count() -> None:
+    assert count([table(SERVER.format("01")), table(MAPPED, IPV6)], [8080]) == 3
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [(None, 3), ("", 3), ("0.0.0.0", 3), ("::", 3), ("127.0.0.2", 2), ("127.0.0.3", 0), ("::1", 1)],
+)
+def test_an_address_narrows_the_count_unless_it_is_none_in_particular(address: str | None, expected: int) -> None:
+    assert count([table(SERVER.format("01")), table(MAPPED, IPV6)], [8080], address) == expected
+
+
+def test_an_empty_table_holds_no_connection() -> None:
+    assert count([HEAD, ""], [8080]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        (None, {8080}),
+        ({}, {8080}),
+        ({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]}, {80}),
+        ({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "9090"}], "8080/tcp": None}, {8080}),
+        ({"53/udp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}, {8080}),
+    ],
+)
+def test_a_published_port_is_looked_for_under_the_containers_own(ports: object, expected: set[int]) -> None:
+    assert container_ports({"NetworkSettings": {"Ports": ports}}, 8080) == expected

@@ -1,0 +1,112 @@
+"""What the SDK raises, by the type it comes out as."""
+
+import pytest
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+from docker.errors import NotFound as DockerNotFound
+
+from agent.engine.failures import registry_failure, translated
+from agent.errors import (
+    Conflict,
+    Denied,
+    DockerUnreachable,
+    NotFound,
+    OutcomeUnknown,
+    RegistryUnreachable,
+    Rejected,
+    SvcagentError,
+)
+
+
+def raised_by(error: Exception, *, is_write: bool) -> SvcagentError:
+    with pytest.raises(SvcagentError) as caught, translated("do it", "unix:///d.sock", is_write=is_write):
+        raise error
+    return caught.value
+
+
+def answered(status: int, kind: type[APIError] = APIError) -> APIError:
+    response = requests.Response()
+    response.status_code = status
+    return kind("failed", response=response, explanation="because of that")
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (answered(400), Rejected),
+        (answered(403), Denied),
+        (answered(404, DockerNotFound), NotFound),
+        (answered(409), Conflict),
+        (answered(500), SvcagentError),
+    ],
+)
+def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: APIError, expected: type) -> None:
+    translation = raised_by(error, is_write=True)
+
+    assert type(translation) is expected
+    assert "because of that" in str(translation)
+
+
+@pytest.mark.parametrize(
+    ("error", "of_a_read", "of_a_write"),
+    [
+        (requests.ConnectionError(FileNotFoundError(2, "No such file")), DockerUnreachable, OutcomeUnknown),
+        (caused(requests.ConnectionError(), FileNotFoundError()), DockerUnreachable, DockerUnreachable),
+        (caused(requests.ConnectionError(), ConnectionRefusedError()), DockerUnreachable, DockerUnreachable),
+        (caused(requests.ConnectionError(), PermissionError()), DockerUnreachable, DockerUnreachable),
+        (requests.ConnectTimeout(), DockerUnreachable, DockerUnreachable),
+        (requests.ReadTimeout(), DockerUnreachable, OutcomeUnknown),
+        (caused(requests.ConnectionError(), ConnectionResetError()), DockerUnreachable, OutcomeUnknown),
+        (urllib3.exceptions.ProtocolError("Connection broken"), DockerUnreachable, OutcomeUnknown),
+        (caused(DockerException("version"), requests.ReadTimeout()), DockerUnreachable, OutcomeUnknown),
+        (DockerException("Invalid bind address protocol"), DockerUnreachable, DockerUnreachable),
+    ],
+)
+def test_no_answer_leaves_a_writes_outcome_unknown_unless_it_was_never_sent(
+    error: Exception, of_a_read: type, of_a_write: type
+) -> None:
+    assert type(raised_by(error, is_write=False)) is of_a_read
+    assert type(raised_by(error, is_write=True)) is of_a_write
+
+
+def test_the_remedy_for_a_refused_socket_names_group_docker() -> None:
+    message = str(raised_by(caused(requests.ConnectionError(), PermissionError()), is_write=False))
+
+    assert "group docker" in message
+    assert "unix:///d.sock" in message
+
+
+def test_what_is_not_dockers_passes_unchanged() -> None:
+    with pytest.raises(BrokenPipeError), translated("do it", "unix:///d.sock"):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('Get "http://127.0.0.1:5000/v2/": dial tcp 127.0.0.1:5000: connect: connection refused', RegistryUnreachable),
+        ("dial tcp: lookup registry.example.com on 192.0.2.1:53: no such host", RegistryUnreachable),
+        ("net/http: request canceled while waiting for connection (Client.Timeout exceeded)", RegistryUnreachable),
+        ("x509: certificate signed by unknown authority", RegistryUnreachable),
+        ("toomanyrequests: You have reached your pull rate limit", RegistryUnreachable),
+        ("received unexpected HTTP status: 503 Service Unavailable", RegistryUnreachable),
+        ("unexpected EOF", RegistryUnreachable),
+        ("error pulling sha256:4013403fe, 403401 bytes", RegistryUnreachable),
+        ("unauthorized: authentication required", Denied),
+        ('Head "http://127.0.0.1:5000/v2/app/manifests/latest": no basic auth credentials', Denied),
+        ("pull access denied for app, repository does not exist or may require 'docker login'", Denied),
+        ("error parsing HTTP 403 response body: unexpected status code 403 Forbidden", Denied),
+        ("manifest unknown: manifest unknown", NotFound),
+        ("name unknown: repository name not known to registry", NotFound),
+        ("failed to register layer: Error processing tar file: no space left on device", SvcagentError),
+        ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", SvcagentError),
+    ],
+)
+def test_a_registrys_message_tells_what_kind_of_failure_it_was(text: str, expected: type) -> None:
+    assert registry_failure(text) is expected

@@ -1,0 +1,42 @@
+"""Which images may go, and what importing the room costs."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.engine.prune import Image, choose
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def images(*names: str) -> list[Image]:
+    """Oldest first."""
+    return [Image(name, (BEGINNING + timedelta(days=day), BEGINNING)) for day, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("names", "used", "keep", "is_one_in_use", "expected"),
+    [
+        ("abc", "", 2, True, ("a", "b")),
+        ("abc", "", 2, False, ("a",)),
+        ("abc", "", 1, True, ("a", "b", "c")),
+        ("abc", "", 0, True, ("a", "b", "c")),
+        ("abc", "", 9, True, ()),
+        ("abc", "a", 2, True, ("b",)),
+        ("abc", "abc", 0, True, ()),
+        ("", "", 2, True, ()),
+    ],
+)
+def test_the_newest_stay_and_those_in_use(
+    names: str, used: str, keep: int, is_one_in_use: bool, expected: tuple[str, ...]
+) -> None:
+    assert choose(images(*names)[::-1], set(used), keep, is_one_in_use=is_one_in_use) == expected
+
+
+def test_the_docker_sdk_is_not_loaded_for_the_rooms_data_types() -> None:
+    code = "import sys; from agent.engine import Container, PullProgress, Replacement; print('docker' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert printed.strip() == "False"

@@ -1,0 +1,54 @@
+"""Adding a pull's events up, and restart policies as text."""
+
+from typing import Any
+
+import pytest
+
+from agent.engine.model import PullProgress, policy_document, policy_text
+from agent.engine.pull import Tally
+
+
+def after(*events: dict[str, Any]) -> PullProgress:
+    tally, progress = Tally(), PullProgress(0, 0, 0, 0)
+    for event in events:
+        progress = tally.add(event)
+    return progress
+
+
+def event(layer: str, status: str, current: int | None = None, total: int | None = None) -> dict[str, Any]:
+    detail = {key: value for key, value in (("current", current), ("total", total)) if value is not None}
+    return {"id": layer, "status": status, "progressDetail": detail}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([event("latest", "Pulling from app")], (0, 0, 0, 0)),
+        ([{"status": "Digest: sha256:0"}], (0, 0, 0, 0)),
+        ([event("a", "Pulling fs layer"), event("b", "Waiting")], (0, 2, 0, 0)),
+        ([event("a", "Already exists"), event("b", "Pulling fs layer")], (1, 2, 0, 0)),
+        ([event("a", "Downloading", 10, 100), event("b", "Downloading", 5, 50)], (0, 2, 15, 150)),
+        ([event("a", "Downloading", 10, 100), event("a", "Verifying Checksum")], (0, 1, 100, 100)),
+        ([event("a", "Downloading", 90, 100), event("a", "Extracting", 20, 100)], (0, 1, 100, 100)),
+        ([event("a", "Downloading", 90, 100), event("a", "Pull complete")], (1, 1, 100, 100)),
+        ([event("a", "Downloading", 7, -1)], (0, 1, 7, 7)),
+        ([event("a", "Downloading", 7, 9), event("a", "Retrying in 5 seconds")], (0, 1, 7, 9)),
+    ],
+)
+def test_events_add_up_by_layer(events: list[dict[str, Any]], expected: tuple[int, ...]) -> None:
+    assert after(*events) == PullProgress(*expected)
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"Name": "no", "MaximumRetryCount": 0}, "no"),
+        ({"Name": "", "MaximumRetryCount": 0}, "no"),
+        ({"Name": "unless-stopped", "MaximumRetryCount": 0}, "unless-stopped"),
+        ({"Name": "on-failure", "MaximumRetryCount": 0}, "on-failure"),
+        ({"Name": "on-failure", "MaximumRetryCount": 3}, "on-failure:3"),
+    ],
+)
+def test_a_restart_policy_is_written_as_docker_run_takes_it(document: dict[str, Any], text: str) -> None:
+    assert policy_text(document) == text
+    assert policy_text(policy_document(text)) == text

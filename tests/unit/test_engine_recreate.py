@@ -1,0 +1,215 @@
+"""The create request for a container's successor, as tables."""
+
+from typing import Any
+
+import pytest
+
+from agent.engine import recreate
+
+ID = "0123456789ab" + "0" * 52
+
+
+def old(
+    config: dict[str, Any] | None = None,
+    host: dict[str, Any] | None = None,
+    networks: dict[str, Any] | None = None,
+    mounts: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    return {
+        "Id": ID,
+        "Image": "sha256:" + "a" * 64,
+        "Config": {"Image": "app:latest", "Hostname": ID[:12], "Cmd": ["serve"], **(config or {})},
+        "HostConfig": {"NetworkMode": "default", **(host or {})},
+        "NetworkSettings": {"Networks": networks or {}},
+        "Mounts": mounts or [],
+    }
+
+
+def made(container: dict[str, Any], defaults: dict[str, Any] | None = None, engine_host: str = "") -> dict[str, Any]:
+    return recreate.payload(container, {"Config": defaults or {}}, "app:latest", {}, engine_host)
+
+
+@pytest.mark.parametrize(
+    ("key", "container", "image", "expected"),
+    [
+        ("Env", ["A=1", "B=2"], ["A=1"], ["B=2"]),
+        ("Env", ["A=2"], ["A=1"], ["A=2"]),
+        ("Env", None, None, []),
+        ("Labels", {"a": "1", "b": "2"}, {"a": "1"}, {"b": "2"}),
+        ("Labels", {"a": "2"}, {"a": "1"}, {"a": "2"}),
+        ("Labels", {"svcagent.replaces": "x", "svcagent.digest": "y", "mine": "z"}, None, {"mine": "z"}),
+        ("Volumes", {"/data": {}, "/cache": {}}, {"/data": {}}, {"/cache": {}}),
+        ("ExposedPorts", {"80/tcp": {}, "81/tcp": {}}, {"80/tcp": {}}, {"81/tcp": {}}),
+        ("WorkingDir", "/srv", "/srv", None),
+        ("WorkingDir", "/opt", "/srv", "/opt"),
+        ("User", "app", "app", None),
+        ("User", "root", "app", "root"),
+        ("StopSignal", "SIGINT", "SIGINT", None),
+        ("StopSignal", "SIGTERM", "SIGINT", "SIGTERM"),
+        ("Shell", ["/bin/ash"], ["/bin/ash"], None),
+        ("StopTimeout", 30, None, 30),
+        ("Tty", True, False, True),
+        ("Domainname", "example.com", "", "example.com"),
+        ("OnBuild", ["RUN x"], ["RUN x"], None),
+        ("Healthcheck", {"Test": ["CMD", "x"]}, {"Test": ["CMD", "x"]}, None),
+        ("Healthcheck", {"Test": ["CMD", "x"], "Interval": 5}, {"Test": ["CMD", "x"], "Interval": 9}, {"Interval": 5}),
+        ("Healthcheck", {"Test": ["NONE"]}, {"Test": ["CMD", "x"]}, {"Test": ["NONE"]}),
+    ],
+)
+def test_what_equals_the_old_images_default_is_left_to_the_new_image(
+    key: str, container: Any, image: Any, expected: Any
+) -> None:
+    assert made(old({key: container}), {key: image}).get(key) == expected
+
+
+@pytest.mark.parametrize(
+    ("container", "image", "expected"),
+    [
+        ((None, ["serve"]), (None, ["serve"]), (None, None)),
+        ((["run"], ["serve"]), (["run"], ["serve"]), (None, None)),
+        ((["run"], ["other"]), (["run"], ["serve"]), (None, ["other"])),
+        ((["mine"], None), (["run"], ["serve"]), (["mine"], None)),
+        # The image's Cmd would be dropped beside another entrypoint: it was given again, and must be given again.
+        ((["mine"], ["serve"]), (["run"], ["serve"]), (["mine"], ["serve"])),
+        ((["mine"], ["other"]), (None, ["serve"]), (["mine"], ["other"])),
+        # --entrypoint "" clears the image's.
+        ((None, ["serve"]), (["run"], ["serve"]), ([""], ["serve"])),
+        # --entrypoint run, with no arguments.
+        ((["run"], None), (["run"], ["serve"]), (["run"], None)),
+    ],
+)
+def test_entrypoint_and_cmd_are_subtracted_together(container: Any, image: Any, expected: Any) -> None:
+    config, defaults = (dict(zip(("Entrypoint", "Cmd"), pair, strict=True)) for pair in (container, image))
+
+    request = made(old(config), defaults)
+
+    assert (request["Entrypoint"], request["Cmd"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "uts", "hostname", "expected"),
+    [
+        ("default", "", ID[:12], ""),
+        ("default", "", "web-1", "web-1"),
+        ("host", "", "machine", ""),
+        ("host", "", "web-1", "web-1"),
+        ("default", "host", "machine", ""),
+        ("container:" + "b" * 64, "", "other", ""),
+    ],
+)
+def test_a_host_name_is_kept_only_if_it_was_given(mode: str, uts: str, hostname: str, expected: str) -> None:
+    container = old({"Hostname": hostname}, {"NetworkMode": mode, "UTSMode": uts})
+
+    assert made(container, engine_host="machine")["Hostname"] == expected
+
+
+def test_the_host_configuration_passes_as_it_is() -> None:
+    host = {"Memory": 64, "RestartPolicy": {"Name": "always"}, "Binds": ["/a:/b:ro"], "SomethingNew": {"x": 1}}
+
+    assert made(old(host=host))["HostConfig"] == {**host, "NetworkMode": "default", "Links": None}
+
+
+def test_links_are_rewritten_from_inspects_form_to_creates() -> None:
+    host = made(old(host={"Links": ["/db:/app/database"]}))["HostConfig"]
+
+    assert host["Links"] == ["db:database"]
+
+
+def volume(name: str, target: str, *, is_writable: bool = True) -> dict[str, Any]:
+    return {"Type": "volume", "Name": name, "Destination": target, "RW": is_writable}
+
+
+@pytest.mark.parametrize(
+    ("host", "mounts", "binds", "expected_mounts"),
+    [
+        ({}, [volume("f00", "/data")], ["f00:/data"], None),
+        ({}, [volume("f00", "/data", is_writable=False)], ["f00:/data:ro"], None),
+        ({"Binds": ["db:/data"]}, [volume("db", "/data")], ["db:/data"], None),
+        ({"Binds": ["db:/data/"]}, [volume("db", "/data")], ["db:/data/"], None),
+        (
+            {"Mounts": [{"Type": "volume", "Target": "/data"}]},
+            [volume("f00", "/data")],
+            None,
+            [{"Type": "volume", "Target": "/data", "Source": "f00"}],
+        ),
+        (
+            {"Mounts": [{"Type": "volume", "Target": "/data", "Source": "db"}]},
+            [volume("db", "/data")],
+            None,
+            [{"Type": "volume", "Target": "/data", "Source": "db"}],
+        ),
+        ({}, [{"Type": "bind", "Source": "/a", "Destination": "/b", "RW": True}], None, None),
+    ],
+)
+def test_anonymous_volumes_become_named_ones(host: Any, mounts: Any, binds: Any, expected_mounts: Any) -> None:
+    request = made(old(host=host, mounts=mounts))["HostConfig"]
+
+    assert (request.get("Binds"), request.get("Mounts")) == (binds, expected_mounts)
+
+
+def endpoint(network_id: str = "n1", **more: Any) -> dict[str, Any]:
+    return {"NetworkID": network_id, "IPAddress": "198.18.0.2", "MacAddress": "02:42:c6:12:00:02", **more}
+
+
+def test_a_user_defined_network_keeps_what_was_asked_for_and_loses_what_docker_filled_in() -> None:
+    networks = {"front": endpoint(Aliases=["web", ID[:12]], IPAMConfig={"IPv4Address": "198.18.0.9"}, Links=["db:x"])}
+
+    request = made(old(host={"NetworkMode": "front"}, networks=networks))
+
+    kept = {"IPAMConfig": {"IPv4Address": "198.18.0.9"}, "Links": ["db:x"], "Aliases": ["web"]}
+    assert request["NetworkingConfig"] == {"EndpointsConfig": {"front": kept}}
+
+
+def test_a_network_named_by_id_is_named_by_name_in_both_places() -> None:
+    request = made(old(host={"NetworkMode": "abcdef"}, networks={"front": endpoint("abcdef0123")}))
+
+    assert request["HostConfig"]["NetworkMode"] == "front"
+    assert set(request["NetworkingConfig"]["EndpointsConfig"]) == {"front"}
+
+
+def test_a_mac_address_that_was_given_goes_to_the_container_and_to_its_network() -> None:
+    mac = "02:00:00:00:00:01"
+
+    request = made(old({"MacAddress": mac}, {"NetworkMode": "front"}, {"front": endpoint()}))
+
+    assert request["MacAddress"] == mac
+    assert request["NetworkingConfig"]["EndpointsConfig"]["front"] == {"MacAddress": mac}
+
+
+@pytest.mark.parametrize(
+    ("mode", "networks", "expected"),
+    [
+        ("default", {"bridge": endpoint()}, {}),
+        ("host", {"host": endpoint()}, {}),
+        ("front", {"front": endpoint()}, {}),
+        ("front", {"front": endpoint(), "back": endpoint("n2", Aliases=["b", ID[:12]])}, {"back": {"Aliases": ["b"]}}),
+        ("default", {"bridge": endpoint(), "back": endpoint("n2")}, {"back": {}}),
+    ],
+)
+def test_further_networks_are_those_beside_the_one_it_was_created_in(mode: str, networks: Any, expected: Any) -> None:
+    assert recreate.further_networks(old(host={"NetworkMode": mode}, networks=networks)) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "host", "is_refused"),
+    [
+        ({}, {}, False),
+        ({"Image": "cafe"}, {}, False),  # a repository's name, although it could be a number
+        ({}, {"AutoRemove": True}, True),
+        ({"Image": "sha256:" + "a" * 64}, {}, True),
+        ({"Image": "a" * 12}, {}, True),
+        ({}, {"NetworkMode": "container:" + "b" * 64}, True),
+        ({"Labels": {"com.docker.swarm.task.id": "x"}}, {}, True),
+    ],
+)
+def test_containers_that_cannot_be_made_anew_are_refused(config: Any, host: Any, is_refused: bool) -> None:
+    assert (recreate.refusal(old(config, host)) is not None) == is_refused
+
+
+def test_the_new_container_says_what_it_replaces_and_what_it_runs() -> None:
+    labels = {recreate.REPLACES_LABEL: ID, recreate.DIGEST_LABEL: "sha256:1"}
+
+    request = recreate.payload(old({"Labels": {"a": "b"}}), {"Config": None}, "app:2", labels)
+
+    assert request["Labels"] == {"a": "b", **labels}
+    assert request["Image"] == "app:2"

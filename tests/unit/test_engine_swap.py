@@ -1,0 +1,130 @@
+"""Rolling a replacement back from wherever it stopped, and from wherever the roll-back stopped."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Step, World, roll_back, tidy
+from agent.errors import Conflict, NotFound
+
+RUNNING = Seen("old", is_running=True, restart_policy="no")
+STOPPED = Seen("old", is_running=False, restart_policy="no")
+CREATED = Seen("new", is_running=False, restart_policy="always", replaces="old")
+STARTED = Seen("new", is_running=True, restart_policy="always", replaces="old")
+FOREIGN = Seen("hand", is_running=True, restart_policy="always")
+
+PUT_BACK = World("app", Seen("old", is_running=True, restart_policy="always"), None, None)
+
+HALF_WAY = {
+    "created, policy still there": World("app", replace(RUNNING, restart_policy="always"), CREATED, None),
+    "policy taken": World("app", RUNNING, CREATED, None),
+    "old stopped": World("app", STOPPED, CREATED, None),
+    "old renamed": World("app", None, CREATED, STOPPED),
+    "both renamed": World("app", CREATED, None, STOPPED),
+    "new started": World("app", STARTED, None, STOPPED),
+    "new failed": World("app", replace(STARTED, is_running=False), None, STOPPED),
+    "old started by somebody": World("app", STARTED, None, RUNNING),
+    "a second replacement was begun": World("app", CREATED, replace(CREATED, id="newer"), STOPPED),
+}
+
+
+def carried_out(world: World, steps: tuple[Step, ...]) -> World:
+    """The world after the steps, each as the Engine would do it."""
+    slots = {"": world.current, NEW_SUFFIX: world.new, OLD_SUFFIX: world.old}
+    for step in steps:
+        slot = next(suffix for suffix, seen in slots.items() if seen is not None and seen.id == step.id)
+        seen = slots[slot]
+        assert seen is not None
+        if step.verb == "rename":
+            target = step.argument.removeprefix("app")
+            assert slots[target] is None, f"{step} meets a name that is taken"
+            slots[slot], slots[target] = None, seen
+        elif step.verb == "remove":
+            slots[slot] = None
+        elif step.verb == "policy":
+            slots[slot] = replace(seen, restart_policy=step.argument)
+        else:
+            slots[slot] = replace(seen, is_running=step.verb == "start")
+    return World("app", slots[""], slots[NEW_SUFFIX], slots[OLD_SUFFIX])
+
+
+@pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
+def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_policy(world: World) -> None:
+    assert carried_out(world, roll_back(world)) == PUT_BACK
+
+
+@pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
+def test_a_roll_back_cut_short_after_any_step_is_finished_by_the_next(world: World) -> None:
+    steps = roll_back(world)
+    for done in range(len(steps) + 1):
+        interrupted = carried_out(world, steps[:done])
+
+        assert carried_out(interrupted, roll_back(interrupted)) == PUT_BACK
+
+
+@pytest.mark.parametrize("current", [None, FOREIGN, STARTED, STOPPED])
+def test_where_nothing_was_begun_there_is_nothing_to_roll_back(current: Seen | None) -> None:
+    assert roll_back(World("app", current, None, None)) == ()
+
+
+def test_the_failed_container_is_removed_last_because_it_holds_the_restart_policy() -> None:
+    assert roll_back(HALF_WAY["new started"])[-1] == Step("remove", "new")
+
+
+def test_without_the_new_container_the_policy_is_the_one_that_the_caller_remembers() -> None:
+    world = World("app", None, None, STOPPED)
+
+    assert carried_out(world, roll_back(world, "always")) == PUT_BACK
+    assert carried_out(world, roll_back(world)) == World("app", RUNNING, None, None)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        World("app", FOREIGN, None, STOPPED),
+        World("app", FOREIGN, CREATED, STOPPED),
+        World("app", FOREIGN, CREATED, None),
+        World("app", None, FOREIGN, STOPPED),
+    ],
+)
+def test_a_container_that_svcagent_did_not_make_is_left_alone(world: World) -> None:
+    with pytest.raises(Conflict, match="by hand"):
+        roll_back(world)
+
+
+def test_when_the_old_container_is_gone_the_way_out_is_named() -> None:
+    with pytest.raises(NotFound, match="docker rename"):
+        roll_back(World("app", None, CREATED, None))
+
+
+@pytest.mark.parametrize(
+    ("world", "expected"),
+    [
+        (World("app", RUNNING, None, None), ()),
+        (World("app", None, None, None), ()),
+        (World("app", STARTED, None, STOPPED), (Step("remove", "old"),)),
+        (World("app", FOREIGN, None, STOPPED), (Step("remove", "old"),)),
+        (World("app", RUNNING, CREATED, None), (Step("policy", "old", "always"), Step("remove", "new"))),
+        (World("app", STOPPED, CREATED, None), (Step("policy", "old", "always"), Step("remove", "new"))),
+    ],
+)
+def test_harmless_leftovers_are_cleared_away_before_a_replacement(world: World, expected: tuple[Step, ...]) -> None:
+    assert tidy(world) == expected
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        World("app", None, None, STOPPED),
+        World("app", None, CREATED, STOPPED),
+        World("app", None, CREATED, None),
+        World("app", CREATED, None, STOPPED),
+        World("app", STARTED, CREATED, STOPPED),
+        World("app", STARTED, None, RUNNING),
+        World("app", RUNNING, STARTED, None),
+        World("app", FOREIGN, CREATED, None),
+    ],
+)
+def test_leftovers_that_may_be_needed_stop_a_replacement(world: World) -> None:
+    with pytest.raises(Conflict):
+        tidy(world)
