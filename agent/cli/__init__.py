@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Shell completion: eval \"$(_SVCAGENT_COMPLETE=bash_source svcagent)\", or zsh_source, fish_source. "
+    epilog='Shell completion: eval "$(_SVCAGENT_COMPLETE=bash_source svcagent)", or zsh_source, fish_source. '
     "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul or Docker unreachable, "
     "75 not now, 78 bad definition or settings, 130/143 interrupted and put back.",
 )
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens on standard error, as key=value lines.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_context
-def cli(ctx: click.Context, **given: Any) -> None:
+def cli(ctx: click.Context, /, **given: Any) -> None:
     """Host agent for fleets that run on Consul.
 
     Registers this host's services from services.d, reloads their containers without losing a request, and lets

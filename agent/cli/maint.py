@@ -102,9 +102,7 @@ def status(name: str | None, *, node: bool) -> None:
     if not out:
         show_line("nothing is in maintenance")
         return
-    rows = [
-        (target, str(m.kind), m.owner, m.host, str(m.since or ""), str(m.until or ""), m.why) for target, m in out
-    ]
+    rows = [(target, str(m.kind), m.owner, m.host, str(m.since or ""), str(m.until or ""), m.why) for target, m in out]
     show_table(("OUT", "BY", "WHO", "ON", "SINCE", "UNTIL", "WHY"), rows)
 
 

@@ -21,7 +21,7 @@ class Options:
     quiet: bool = False
 
 
-def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001  # click's signature
+def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # click's signature
     if value:
         setattr(ctx.ensure_object(Options), str(parameter.name), True)
 

@@ -7,13 +7,15 @@ import click
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning
+from agent.clock import Clock
+from agent.consul import Consul
 from agent.definitions import load
 from agent.errors import SvcagentError
 from agent.maintenance import lift_expired
 from agent.registration import Action, Change, apply_plan, make_plan
 
 
-@click.command(epilog='Examples: svcagent register --dry-run; svcagent register keyword-suggest; on boot: svcagent register --wait 5m')
+@click.command(epilog="Examples: svcagent register --dry-run; on boot: svcagent register --wait 5m")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
 @click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing.")
 @click.option(
@@ -54,7 +56,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, allow_empty:
     return 1 if any(change.action is Action.REFUSE for change in plan) else 0
 
 
-def _lift_expired(consul: wiring.Consul, clock: wiring.Clock, service_ids: list[str]) -> None:
+def _lift_expired(consul: Consul, clock: Clock, service_ids: list[str]) -> None:
     lifted, kept = lift_expired(consul, clock, service_ids)
     for service_id in lifted:
         show_line(f"{service_id}: its maintenance has come to its end and is lifted", "green")

@@ -95,7 +95,7 @@ def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: 
     return sorted(name for name in names if name.startswith(incomplete))
 
 
-class GoDuration(click.ParamType):
+class GoDuration(click.ParamType[float]):
     """``90s``, ``1m30s``, ``2h`` on the command line, as seconds."""
 
     name = "duration"

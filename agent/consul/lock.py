@@ -41,7 +41,7 @@ class Lock:
         clock: Clock,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``details`` become the lock's value; ``waiting`` is entered around every wait, and may let it be cut short."""
+        """``details`` become the lock's value; ``waiting`` is entered around every wait, and may cut it short."""
         self._consul = consul
         self._prefix = prefix
         self._key = f"{prefix}/.lock"

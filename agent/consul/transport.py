@@ -172,8 +172,8 @@ class _NamedAdapter(HTTPAdapter):
         self._names = {"server_hostname": server_name, "assert_hostname": server_name} if server_name else {}
         super().__init__(max_retries=retries)
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, **self._names)  # type: ignore[no-untyped-call]  # untyped in its stubs
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **pool, **self._names)
 
 
 class _UnixConnection(HTTPConnection):
@@ -215,7 +215,7 @@ class _UnixAdapter(HTTPAdapter):
 
     def close(self) -> None:
         self._pool.close()
-        super().close()  # type: ignore[no-untyped-call]  # untyped in its stubs
+        super().close()
 
 
 def _wait_seconds(params: Params) -> float:

@@ -12,7 +12,8 @@ from enum import StrEnum
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 _OPERATOR = re.compile(
-    rf"Taken out by (?P<owner>\S+) on (?P<host>\S+) since (?P<since>{_TIME})(?: until (?P<until>{_TIME}))?: (?P<why>.*)",
+    rf"Taken out by (?P<owner>\S+) on (?P<host>\S+) since (?P<since>{_TIME})(?: until (?P<until>{_TIME}))?: "
+    r"(?P<why>.*)",
     re.DOTALL,
 )
 _RELOAD = re.compile(

@@ -1,4 +1,4 @@
-"""Carrying a registration plan out. Each service is whole before the next one starts, and doing it again is harmless."""
+"""Carrying a registration plan out: each service whole before the next one starts. Doing it again is harmless."""
 
 from collections.abc import Callable, Iterable
 

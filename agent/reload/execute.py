@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from agent.clock import Clock, Deadline, Interrupts
 from agent.consul import AgentSelf, Consul, Instance, Lock, ask_dns
@@ -186,15 +187,12 @@ class Executor:
 
     def _drain(self) -> None:
         edges, service = self._edges, self._service
-        servers = {f"{host}:{port}": (host, port) for host, port in edges.drain_dns}
         name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
-        asks = {text: lambda server=server: ask_dns(server, name) for text, server in servers.items()}
+        asks = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
         remembered = max((ask().ttl for ask in asks.values()), default=0)
         self._lock.ask()
         own = self._refuse_unless_clear()
-        self._own_maintenance = by_reload(
-            self._id, edges.agent.node, f"to run {self._wanted[:19]}", edges.clock.now()
-        )
+        self._own_maintenance = by_reload(self._id, edges.agent.node, f"to run {self._wanted[:19]}", edges.clock.now())
         self._is_out = True
         try:
             put_out(edges.consul, edges.clock, service.id, service.name, edges.agent.node, self._own_maintenance)
@@ -286,8 +284,12 @@ class Executor:
         if others:
             states = self._edges.consul.checks()
             return next(
-                (f"Consul says check {one} is {states[one].status}" for one in others
-                 if one in states and states[one].status != "passing"), None,
+                (
+                    f"Consul says check {one} is {states[one].status}"
+                    for one in others
+                    if one in states and states[one].status != "passing"
+                ),
+                None,
             )
         return None
 
@@ -298,11 +300,12 @@ class Executor:
             try:
                 if self._lift():
                     self._await_passing(deadline)
-                return
             except Unreachable:
                 if deadline.is_over:
                     raise
                 self._edges.clock.sleep(RETRY_SECONDS)
+            else:
+                return
 
     def _lift(self) -> bool:
         """False when the maintenance is no longer this reload's: whoever has it now ends it."""

@@ -14,7 +14,14 @@ from agent.errors import LockBusy, SvcagentError
 class HostLock:
     """``<state directory>/reload-<service>.lock``, held inside the block."""
 
-    def __init__(self, state_dir: Path, service: str, clock: Clock, timeout: float, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        service: str,
+        clock: Clock,
+        timeout: float,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._path = state_dir / f"reload-{service}.lock"
         self._service = service
         self._clock = clock

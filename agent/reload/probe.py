@@ -1,6 +1,7 @@
 """Asking an instance itself, the way Consul would: the definition's HTTP and TCP checks, and warm-up URLs."""
 
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import requests
@@ -36,7 +37,7 @@ class Prober:
             str(check.http),
             timeout,
             method=check.method or "GET",
-            header=dict(check.header or {}),
+            header=check.header,
             body=check.body or None,
             is_verified=not check.tls_skip_verify,
         )
@@ -58,7 +59,7 @@ class Prober:
         url: str,
         timeout: float,
         method: str = "GET",
-        header: dict[str, list[str]] | None = None,
+        header: Mapping[str, Sequence[str]] | None = None,
         body: str | None = None,
         *,
         is_verified: bool = True,

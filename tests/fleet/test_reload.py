@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from agent.reload import Step
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab.ground import wait_until
 from tests.lab.rollout import Rollout
@@ -83,7 +84,8 @@ def _until_step(process: "subprocess.Popen[str]", step: str) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "step", ["check", "pull", "guard", "acquire", "plan again", "drain", "restart", "ready", "return", "clean", "release"]
+    "step",
+    ["check", "pull", "guard", "acquire", "plan again", "drain", "restart", "ready", "return", "clean", "release"],
 )
 def test_a_signal_in_any_step_puts_the_service_back(fleet: Fleet, step: str, signum: signal.Signals) -> None:
     """Before the process ends: in service, lock and session gone, no second container; exit code 130 or 143."""

@@ -29,11 +29,12 @@ def _soon(seconds: float = 10) -> Deadline:
 
 
 @contextmanager
-def _consul_lock(host: ConsulHost, prefix: str, *options: str) -> Iterator["subprocess.Popen[Any]"]:
+def _consul_lock(
+    host: ConsulHost, prefix: str, *options: str, command: str = "sleep 600"
+) -> Iterator["subprocess.Popen[Any]"]:
     """The real command, holding the lock until its child ends."""
-    process = spawn(
-        ["consul", "lock", *options, prefix, "sleep 600"], host.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    argv = ["consul", "lock", *options, prefix, command]
+    process = spawn(argv, host.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:
@@ -70,28 +71,11 @@ def test_consul_lock_waits_for_us(host: ConsulHost, consul: Consul) -> None:
     with _lock(consul, "theirs-waits") as lock:
         lock.acquire(_soon())
         mine = _holder(host, "theirs-waits")
-        refused = subprocess.run(
-            [*_command(host, "theirs-waits"), "true"], env=host.environment(), capture_output=True, timeout=30, check=False
-        )
-        assert refused.returncode != 0
+        with _consul_lock(host, "theirs-waits", "-timeout=2s", command="true") as refused:
+            assert refused.wait(30) != 0
         assert _holder(host, "theirs-waits") == mine
-    taken = subprocess.run(
-        [*_command(host, "theirs-waits"), "true"], env=host.environment(), capture_output=True, timeout=30, check=False
-    )
-
-    assert taken.returncode == 0
-
-
-def _command(host: ConsulHost, prefix: str) -> list[str]:
-    env_path = host.environment()["PATH"].split(":")
-    consul = next(f"{directory}/consul" for directory in reversed(env_path) if _exists(f"{directory}/consul"))
-    return [consul, "lock", "-timeout=2s", "-try=2s", prefix]
-
-
-def _exists(path: str) -> bool:
-    from pathlib import Path
-
-    return Path(path).exists()
+    with _consul_lock(host, "theirs-waits", command="true") as taken:
+        assert taken.wait(30) == 0
 
 
 def test_we_wait_for_consul_lock(host: ConsulHost, consul: Consul) -> None:
@@ -106,7 +90,7 @@ def test_we_wait_for_consul_lock(host: ConsulHost, consul: Consul) -> None:
         lock.ask()
 
 
-def test_a_busy_lock_of_svcagent_names_its_holder(host: ConsulHost, consul: Consul) -> None:
+def test_a_busy_lock_of_svcagent_names_its_holder(consul: Consul) -> None:
     """Node, command, pid and since when: enough to go and look."""
     other = consul.another()
     with _lock(consul, "named") as lock, _lock(other, "named") as second:
@@ -145,7 +129,7 @@ def test_a_lock_taken_away_is_noticed_by_itself(host: ConsulHost, consul: Consul
         wait_until(lambda: lock.is_lost, 10, "the loss is known")
 
 
-def test_hand_over_wakes_the_waiter(host: ConsulHost, consul: Consul) -> None:
+def test_hand_over_wakes_the_waiter(consul: Consul) -> None:
     """A waiter gets the lock by the release itself, not by a later look."""
     other = consul.another()
     with _lock(other, "handed") as second:

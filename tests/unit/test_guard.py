@@ -11,7 +11,10 @@ NONE = MinHealthy(value=0, is_percent=False)
 
 
 def _instance(node: str, status: str = "passing", held: str | None = None, *, node_held: bool = False) -> Instance:
-    checks = [CheckState("service:web:http", "http", status, "", "web"), CheckState("serfHealth", "", "passing", "", "")]
+    checks = [
+        CheckState("service:web:http", "http", status, "", "web"),
+        CheckState("serfHealth", "", "passing", "", ""),
+    ]
     if held is not None:
         checks.append(CheckState("_service_maintenance:web", "", "critical", held, "web"))
     if node_held:

@@ -1,0 +1,221 @@
+"""Settings: which source wins, what Consul's variables mean, and what is told of bad ones."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.definitions import Settings
+from agent.errors import BadDefinition, Fault
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "svcagent.toml"
+
+
+def faults(config: Path | None, environ: dict[str, str], **options: str) -> list[Fault]:
+    with pytest.raises(BadDefinition) as caught:
+        Settings.load(config, environ, **options)
+    return list(caught.value.faults)
+
+
+def test_without_any_source_everything_is_local() -> None:
+    settings = Settings.load(None, {})
+
+    assert settings.services_dir == Path("/etc/svcagent/services.d")
+    assert settings.state_dir == Path("/var/lib/svcagent")
+    assert (settings.consul.address, settings.consul.address_source) == ("http://127.0.0.1:8500", "default")
+    assert (settings.docker.host, settings.docker.source) == (None, "default")
+    assert settings.consul.verify
+    assert settings.drain_dns == ()
+
+
+def test_options_win_over_the_environment_and_that_over_the_file(toml: Path) -> None:
+    toml.write_text(
+        'services_dir = "/file/s"\nstate_dir = "/file/t"\n[consul]\naddress = "10.0.0.7:8500"\nverify = false\n'
+    )
+    environ = {"SVCAGENT_SERVICES_DIR": "/environ/s", "SVCAGENT_STATE_DIR": "/environ/t"}
+
+    settings = Settings.load(toml, environ, services_dir="/option/s", state_dir=None)
+
+    assert settings.services_dir == Path("/option/s")
+    assert settings.state_dir == Path("/environ/t")
+    assert (settings.consul.address, settings.consul.address_source) == ("http://10.0.0.7:8500", str(toml))
+    assert not settings.consul.verify
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("127.0.0.1:8500", "http://127.0.0.1:8500"),
+        ("https://consul.example.com:8501", "https://consul.example.com:8501"),
+        ("http://127.0.0.1:8500/", "http://127.0.0.1:8500"),
+        ("[::1]:8500", "http://[::1]:8500"),
+        ("https://[::1]", "https://[::1]:443"),
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        (":8500", "http://127.0.0.1:8500"),
+        ("unix:///run/consul.sock", "unix:///run/consul.sock"),
+        ("0.0.0.0:8500", "http://0.0.0.0:8500"),
+    ],
+)
+def test_an_address_is_what_it_is_to_consuls_own_client(given: str, address: str) -> None:
+    settings = Settings.load(None, {"CONSUL_HTTP_ADDR": given})
+
+    assert (settings.consul.address, settings.consul.address_source) == (address, "CONSUL_HTTP_ADDR")
+
+
+@pytest.mark.parametrize(
+    ("address", "ssl", "expected"),
+    [
+        ("127.0.0.1:8501", "true", "https://127.0.0.1:8501"),
+        ("http://127.0.0.1:8501", "1", "https://127.0.0.1:8501"),
+        ("consul.example.com", "T", "https://consul.example.com:443"),
+        ("unix:///run/consul.sock", "true", "unix:///run/consul.sock"),
+        ("https://127.0.0.1:8501", "false", "https://127.0.0.1:8501"),
+        ("127.0.0.1:8500", "0", "http://127.0.0.1:8500"),
+        ("", "true", "https://127.0.0.1:8500"),
+    ],
+)
+def test_consuls_ssl_variable_asks_for_https(address: str, ssl: str, expected: str) -> None:
+    settings = Settings.load(None, {"CONSUL_HTTP_ADDR": address, "CONSUL_HTTP_SSL": ssl})
+
+    assert settings.consul.address == expected
+
+
+def test_consuls_other_variables(tmp_path: Path) -> None:
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    settings = Settings.load(
+        None,
+        {
+            "CONSUL_HTTP_TOKEN": "hush-hush",
+            "CONSUL_HTTP_TOKEN_FILE": "/run/token",
+            "CONSUL_HTTP_SSL_VERIFY": "false",
+            "CONSUL_CACERT": str(tmp_path / "ca.pem"),
+            "CONSUL_CAPATH": str(tmp_path),
+            "CONSUL_CLIENT_CERT": str(tmp_path / "cert.pem"),
+            "CONSUL_CLIENT_KEY": str(tmp_path / "key.pem"),
+            "CONSUL_TLS_SERVER_NAME": "server.dc1.consul",
+            "DOCKER_HOST": "unix:///run/docker.sock",
+        },
+    )
+
+    assert settings.consul.token is not None
+    assert settings.consul.token.get_secret_value() == "hush-hush"
+    assert settings.consul.token_file == Path("/run/token")
+    assert settings.consul.ca_file == tmp_path / "ca.pem"
+    assert settings.consul.ca_path == tmp_path
+    assert settings.consul.client_cert == tmp_path / "cert.pem"
+    assert settings.consul.client_key == tmp_path / "key.pem"
+    assert settings.consul.tls_server_name == "server.dc1.consul"
+    assert not settings.consul.verify
+    assert (settings.docker.host, settings.docker.source) == ("unix:///run/docker.sock", "DOCKER_HOST")
+    assert "hush-hush" not in repr(settings)
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert Settings.load(None, {"CONSUL_HTTP_ADDR": "", "DOCKER_HOST": "", "CONSUL_HTTP_SSL": ""}) == Settings()
+
+
+def test_a_token_of_the_environment_wins_over_a_token_file_of_the_settings_file(toml: Path) -> None:
+    toml.write_text('[consul]\ntoken_file = "/run/token"\n')
+
+    settings = Settings.load(toml, {"CONSUL_HTTP_TOKEN": "hush-hush"})
+
+    assert settings.consul.token is not None
+    assert settings.consul.token_file is None
+
+
+def test_dns_servers_come_apart_into_address_and_port(toml: Path) -> None:
+    toml.write_text('drain_dns = ["10.0.0.53:53", "[::1]:8600"]\n')
+
+    settings = Settings.load(toml, {})
+
+    assert settings.drain_dns == ("10.0.0.53:53", "[::1]:8600")
+    assert settings.drain_servers == (("10.0.0.53", 53), ("::1", 8600))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("CONSUL_HTTP_ADDR", "tcp://127.0.0.1:8500", "not Consul's address"),
+        ("CONSUL_HTTP_ADDR", "127.0.0.1:99999", "from 1 to 65535"),
+        ("CONSUL_HTTP_ADDR", "::1:8500", "not Consul's address"),
+        ("CONSUL_HTTP_ADDR", "http://127.0.0.1:8500/v1", "not Consul's address"),
+        ("CONSUL_HTTP_ADDR", "unix://run/consul", "not Consul's address"),
+        ("CONSUL_HTTP_ADDR", "300.0.0.1:8500", "neither an IP address nor a host name"),
+        ("CONSUL_HTTP_ADDR", "http://me:hush-hush@consul", "holds a user name"),
+        ("CONSUL_HTTP_SSL", "yes", "not true or false"),
+        ("CONSUL_HTTP_SSL_VERIFY", "no", "not true or false"),
+        ("CONSUL_CACERT", "/nowhere/ca.pem", "there is no file"),
+        ("CONSUL_CAPATH", "/nowhere", "there is no directory"),
+        ("CONSUL_CLIENT_CERT", "/dev/null", "of no use without client_key"),
+        ("CONSUL_CLIENT_KEY", "/dev/null", "of no use without client_cert"),
+        ("CONSUL_TLS_SERVER_NAME", " ", "is empty"),
+        ("SVCAGENT_SERVICES_DIR", "a\nb", "is not a path"),
+        ("DOCKER_HOST", "docker.example.com", "not a Docker host"),
+    ],
+)
+def test_a_bad_variable_is_named(variable: str, value: str, said: str) -> None:
+    told = faults(None, {variable: value})
+
+    assert {fault.file for fault in told} == {variable}
+    assert any(said in str(fault) for fault in told)
+    assert "hush-hush" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "said"),
+    [
+        ("services_dir = ", "line 1 column 16", "not TOML"),
+        ("services_dir = 5", "services_dir", "5 is a number, not a path"),
+        ('services_dir = "services.d"', "services_dir", "depends on where"),
+        ('service_dir = "/x"', "service_dir", '"services_dir"'),
+        ('[consul]\naddress_source = "x"', "consul.address_source", "unknown key"),
+        ("[consul]\nport = 8500", "consul.port", "unknown key"),
+        ('[consul]\nverify = "no"', "consul.verify", "not true or false"),
+        ("[consul]\ntoken = 1234567", "consul.token", "not text"),
+        ("consul = 5", "consul", "not an object"),
+        ('[docker]\nhost = "x"', "docker.host", "not a Docker host"),
+        ('drain_dns = "10.0.0.53:53"', "drain_dns", "not a list"),
+        ('drain_dns = ["10.0.0.53"]', "drain_dns[0]", "not host:port"),
+        ("state_dir = 2020-01-01", "state_dir", "not a path"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_place(toml: Path, content: str, path: str, said: str) -> None:
+    toml.write_text(content)
+
+    (fault,) = faults(toml, {})
+
+    assert (fault.file, fault.path) == (str(toml), path)
+    assert said in str(fault)
+    assert "1234567" not in str(fault)
+
+
+def test_a_file_that_was_asked_for_must_be_there(toml: Path) -> None:
+    assert [fault.problem for fault in faults(toml, {})] == ["no such file"]
+
+
+def test_a_file_that_is_not_text(toml: Path) -> None:
+    toml.write_bytes(b"\xff")
+
+    assert [fault.problem for fault in faults(toml, {})] == ["not UTF-8"]
+
+
+def test_a_file_that_is_a_directory(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, {})
+
+    assert "cannot be read" in fault.problem
+
+
+def test_all_sources_are_told_at_once(toml: Path) -> None:
+    toml.write_text('state_dir = "here"\n')
+
+    told = faults(toml, {"CONSUL_HTTP_SSL": "maybe", "DOCKER_HOST": "x"}, services_dir=" ")
+
+    assert {fault.file for fault in told} == {str(toml), "CONSUL_HTTP_SSL", "DOCKER_HOST", "--services-dir"}
+
+
+def test_an_option_that_is_no_setting_is_a_bug() -> None:
+    with pytest.raises(TypeError, match="token"):
+        Settings.load(None, {}, token="x")
