@@ -188,7 +188,14 @@ class Check(Part):
     @property
     def kind(self) -> Kind:
         """What sort of check this is."""
-        return next(kind for field, kind in KIND_OF.items() if getattr(self, field) is not None)
+        kind = self.kind_if_any()
+        if kind is None:
+            raise AttributeError("a check of no kind; validation refuses it")
+        return kind
+
+    def kind_if_any(self) -> Kind | None:
+        """The kind, or None for a check that validation is about to refuse."""
+        return next((kind for field, kind in KIND_OF.items() if getattr(self, field) is not None), None)
 
     @property
     def interval_seconds(self) -> float:

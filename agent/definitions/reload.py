@@ -141,9 +141,10 @@ def _known_seconds(value: object) -> float | None:
     if isinstance(value, float | int):
         return float(value)
     try:
-        return durations.seconds(value) if isinstance(value, str) else None
+        known = durations.seconds(value) if isinstance(value, str) else None
     except durations.NotADuration:
         return None
+    return None if known is None or known < 0 else known
 
 
 class Ready(Part):

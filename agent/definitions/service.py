@@ -89,7 +89,7 @@ class Service(Part):
     address: Host | None = Field(None, description="The address for clients; the node's own if left out.")
     meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field({}, description="Pairs of text for clients.")
     tagged_addresses: dict[str, TaggedAddress] = Field({}, description="Addresses for other networks: lan, wan, …")
-    weights: Weights = Field(Weights(), description="The service's share of the answers to SRV lookups.")
+    weights: Weights = Field(Weights(), description="How much of the SRV lookups' traffic this instance gets.")
     enable_tag_override: bool = Field(False, description="Let others change the tags in the catalog.")
     check: Check | None = Field(None, description="Consul's old form of a single check; joins the checks.", repr=False)
     checks: tuple[Check, ...] = Field((), description="The health checks; all must pass.", validate_default=True)
@@ -111,13 +111,14 @@ class Service(Part):
         checks = value if single is None else (single, *value)
         if "name" not in info.data or not info.data.get("id"):
             return checks
-        seen: Counter[str] = Counter()
+        seen: Counter[str | None] = Counter()
         identified = []
         for check in checks:
-            seen[check.kind] += 1
-            nth = f":{seen[check.kind]}" if seen[check.kind] > 1 else ""
+            kind = check.kind_if_any()
+            seen[kind] += 1
+            nth = f":{seen[kind]}" if seen[kind] > 1 else ""
             own = {
-                "id": check.id or f"service:{info.data['id']}:{check.kind}{nth}",
+                "id": check.id or f"service:{info.data['id']}:{kind}{nth}",
                 "name": check.name or f"Service '{info.data['name']}' check",
             }
             identified.append(check.model_copy(update=own))

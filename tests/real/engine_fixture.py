@@ -13,6 +13,7 @@ from typing import Any
 
 import docker
 from docker.errors import NotFound as NoSuchContainer
+from docker.types import IPAMConfig, IPAMPool
 
 from agent.clock import SystemClock
 from agent.engine import Engine
@@ -100,6 +101,16 @@ class DockerHost:
     def names(self) -> set[str]:
         """The names of all containers."""
         return {name.removeprefix("/") for entry in self.api.containers(all=True) for name in entry["Names"]}
+
+    def address(self, host: str) -> str:
+        """An address for networks that no other run uses, in the block set aside for tests (RFC 2544)."""
+        second, third = self.repository.split(".")[1:3]
+        return f"198.{18 + int(second) % 2}.{third}.{host}"
+
+    def add_network(self, name: str, first: int) -> None:
+        """Make a user-defined network of 64 addresses from ``first`` on."""
+        pool = IPAMPool(subnet=self.address(f"{first}/26"))
+        self.api.create_network(name, internal=True, ipam=IPAMConfig(pool_configs=[pool]))
 
     def clear(self, *, keep_images: bool = False) -> None:
         """Remove every container, volume, network and image that tests have made."""

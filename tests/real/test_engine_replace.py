@@ -1,17 +1,11 @@
 """Replacing containers on a real engine: what is kept, what is refused, who is connected."""
 
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from docker.types import EndpointConfig, IPAMConfig, IPAMPool
+from docker.types import EndpointConfig
 
-from agent.clock import SystemClock
-from agent.engine import Engine
-from agent.errors import Conflict, NotFound
-from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, docker_host
 
 API = "1.41"
@@ -44,17 +38,6 @@ def newer(docker: DockerHost, image: str, *changes: str) -> str:
     digest = docker.push("2", *changes)
     docker.engine.pull(image, digest, lambda _: None)
     return digest
-
-
-def subnet(docker: DockerHost, host: str) -> str:
-    """An address that no other run uses, in the block set aside for tests (RFC 2544)."""
-    second, third = docker.repository.split(".")[1:3]
-    return f"198.{18 + int(second) % 2}.{third}.{host}"
-
-
-def network(docker: DockerHost, name: str, first: int) -> None:
-    pool = IPAMPool(subnet=subnet(docker, f"{first}/26"))
-    docker.api.create_network(name, internal=True, ipam=IPAMConfig(pool_configs=[pool]))
 
 
 def flat(document: Any, path: str = "") -> dict[str, Any]:
@@ -102,8 +85,8 @@ def test_the_new_container_runs_the_new_image_and_says_so(docker: DockerHost, im
 
 
 def test_a_container_with_many_settings_keeps_them_all(docker: DockerHost, image: str) -> None:
-    network(docker, "front", 0)
-    network(docker, "back", 64)
+    docker.add_network("front", 0)
+    docker.add_network("back", 64)
     (docker.directory / "bound").mkdir()
     docker.run("db", image, host_config={"network_mode": "front"})
     docker.run(
@@ -128,7 +111,7 @@ def test_a_container_with_many_settings_keeps_them_all(docker: DockerHost, image
         networking_config={
             "EndpointsConfig": {
                 "front": EndpointConfig(
-                    API, aliases=["web"], links={"db": "database"}, ipv4_address=subnet(docker, "9")
+                    API, aliases=["web"], links={"db": "database"}, ipv4_address=docker.address("9")
                 )
             }
         },
@@ -162,7 +145,7 @@ def test_a_container_with_many_settings_keeps_them_all(docker: DockerHost, image
             "init": False,
         },
     )
-    docker.api.connect_container_to_network("app", "back", ipv4_address=subnet(docker, "99"), aliases=["behind"])
+    docker.api.connect_container_to_network("app", "back", ipv4_address=docker.address("99"), aliases=["behind"])
     before = docker.inspect("app")
     volumes = {mount["Destination"]: mount.get("Name") for mount in before["Mounts"]}
 
@@ -253,7 +236,7 @@ def test_an_explicit_host_name_under_host_networking_is_kept_and_the_machines_ow
 
 
 def test_a_container_finds_its_peers_and_is_found_under_its_name_and_alias(docker: DockerHost, image: str) -> None:
-    network(docker, "front", 0)
+    docker.add_network("front", 0)
     aliases = {"EndpointsConfig": {"front": EndpointConfig(API, aliases=["web"])}}
     docker.run("app", image, host_config={"network_mode": "front"}, networking_config=aliases)
     docker.run("peer", image, host_config={"network_mode": "front"})
@@ -294,97 +277,3 @@ def test_a_tag_that_stands_for_another_image_is_set_right(docker: DockerHost, im
     docker.engine.replace("app", image, digest, 0)
 
     assert docker.executed("app", "cat", "/version") == "2"
-
-
-def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, image: str) -> None:
-    image_id = docker.image(image)["Id"]
-    base = docker.run("base", image)
-    docker.run("removed", image, host_config={"auto_remove": True})
-    docker.run("bare", image_id)
-    docker.run("guest", image, host_config={"network_mode": f"container:{base}"})
-
-    for name, way_out in (
-        ("removed", "without --rm"),
-        ("bare", "repository:tag"),
-        ("guest", "network of its own"),
-        ("base", "guest lives in its network"),
-    ):
-        with pytest.raises(Conflict, match=way_out):
-            docker.engine.check_recreatable(name)
-        with pytest.raises(Conflict, match=way_out):
-            docker.engine.replace(name, image, "sha256:" + "0" * 64, 0)
-
-    with pytest.raises(NotFound, match="docker run"):
-        docker.engine.check_recreatable("absent")
-    assert docker.names() == {"base", "removed", "bare", "guest"}
-
-
-def test_a_container_whose_image_is_gone_is_refused(docker: DockerHost, image: str) -> None:
-    docker.run("app", image)
-    docker.api.stop("app")
-    docker.api.remove_image(docker.image(image)["Id"], force=True)
-
-    with pytest.raises(Conflict, match="no longer has its image"):
-        docker.engine.check_recreatable("app")
-
-
-def test_a_container_is_found_by_its_name_and_not_by_its_id(docker: DockerHost, image: str) -> None:
-    app = docker.run("app", image)
-
-    assert docker.engine.find("app") is not None
-    assert docker.engine.find(app) is None
-    assert docker.engine.find(app[:8]) is None
-
-
-def test_a_container_tells_its_health_and_policy(docker: DockerHost, image: str) -> None:
-    check = {"test": ["CMD", BUSYBOX, "true"], "interval": 10**8}
-    docker.run("app", image, healthcheck=check, host_config={"restart_policy": {"Name": "unless-stopped"}})
-    docker.run("dead", image, [BUSYBOX, "sh", "-c", "echo last words; exit 7"])
-
-    wait_until(lambda: docker.engine.container("app").health == "healthy", 10, "healthy")
-    wait_until(lambda: not docker.engine.container("dead").is_running, 10, "dead")
-    app, dead = docker.engine.container("app"), docker.engine.container("dead")
-
-    assert (app.restart_policy, app.network_mode, app.stop_timeout) == ("unless-stopped", "host", None)
-    assert (dead.exit_code, dead.health, dead.pid) == (7, None, 0)
-    assert docker.engine.log_tail("dead") == "last words\n"
-    assert docker.engine.log_tail("absent") == ""
-
-
-def test_connections_under_host_networking_are_counted_by_local_address(docker: DockerHost, image: str) -> None:
-    first, second = (docker.repository.replace(".1:5000/app", f".{last}") for last in (2, 3))
-    docker.run("app", image, [BUSYBOX, "httpd", "-f", "-p", f"{first}:8080"])
-    app = docker.engine.container("app")
-    clients: list[socket.socket] = []
-
-    def connects() -> bool:
-        with suppress(ConnectionRefusedError):
-            clients.append(socket.create_connection((first, 8080)))
-        return bool(clients)
-
-    wait_until(connects, 5, "the service listens")
-    try:
-        assert docker.engine.connections(app, 8080, first) == 1
-        assert docker.engine.connections(app, 8080) >= 1
-        assert docker.engine.connections(app, 8080, second) == 0
-        assert docker.engine.connections(app, 8081, first) == 0
-    finally:
-        clients[0].close()
-
-
-def test_connections_in_a_network_of_its_own_are_counted_there(docker: DockerHost, image: str) -> None:
-    network(docker, "front", 0)
-    docker.run("app", image, host_config={"network_mode": "front"})
-    # Its loopback counts as well as any interface, and needs no route from here.
-    docker.executed("app", "sh", "-c", f"{BUSYBOX} nc -ll -p 80 -e {BUSYBOX} cat & {BUSYBOX} sleep 0.3")
-    docker.executed("app", "sh", "-c", f"{BUSYBOX} sleep 60 | {BUSYBOX} nc 127.0.0.1 80 & {BUSYBOX} sleep 0.3")
-    engine = Engine(docker.server.url, docker.environment, SystemClock(), docker.proc)
-    try:
-        app = engine.container("app")
-
-        assert engine.connections(app, 80) == 1
-        assert engine.connections(app, 81) == 0
-        docker.api.stop("app", timeout=0)
-        assert engine.connections(app, 80) == 0
-    finally:
-        engine.close()

@@ -167,7 +167,8 @@ def test_a_bad_variable_is_named(variable: str, value: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("content", "path", "said"),
     [
-        ("services_dir = ", "line 1 column 16", "not TOML"),
+        ("services_dir = ", "end of document", "not TOML"),
+        ("services_dir = x", "line 1 column 16", "not TOML"),
         ("services_dir = 5", "services_dir", "5 is a number, not a path"),
         ('services_dir = "services.d"', "services_dir", "depends on where"),
         ('service_dir = "/x"', "service_dir", '"services_dir"'),

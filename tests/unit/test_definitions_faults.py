@@ -1,0 +1,455 @@
+"""What is told of bad definitions: the file, the place, what is wrong, what would be right."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.definitions import load
+from agent.errors import BadDefinition, Fault
+
+HTTP = {"http": "http://127.0.0.1:8080/hc", "interval": "10s"}
+LONG = "x" * 600
+
+
+def faults(directory: Path) -> list[Fault]:
+    with pytest.raises(BadDefinition) as caught:
+        load(directory)
+    return list(caught.value.faults)
+
+
+def service(**fields: Any) -> dict[str, Any]:
+    return {"service": {"name": "web", **fields}}
+
+
+def check(**fields: Any) -> dict[str, Any]:
+    return service(checks=[fields])
+
+
+def http(**fields: Any) -> dict[str, Any]:
+    return check(**(HTTP | fields))
+
+
+def reload(**fields: Any) -> dict[str, Any]:
+    return service(checks=[HTTP]) | {"reload": {"image": "web", "container": "web", **fields}}
+
+
+def cname(**fields: Any) -> dict[str, Any]:
+    return service() | {"cname": [{"name": "www.example.com.", **fields}]}
+
+
+CHECK = "service.checks[0]"
+NO_DURATION = 'is not a duration; write a number with a unit, like "10s" or "1m30s"'
+NOT_YET = "not carried out by this version of svcagent; remove it"
+
+BAD: list[tuple[Any, str, str]] = [
+    # The document
+    ({}, "service", "missing"),
+    (service() | {"services": [{"name": "b"}]}, "services", '"service" and "services" stand in one file'),
+    ({"services": []}, "services", "the list is empty"),
+    ({"services": {"name": "web"}}, "services", "is an object, not a list"),
+    ({"service": [{"name": "web"}]}, "service", "is a list, not an object"),
+    ({"service": "web"}, "service", '"web" is text, not an object'),
+    ({"service": None}, "service", "null is not a value here"),
+    (service() | {"servce": {}}, "servce", 'write "service" if that is what you mean'),
+    (service() | {"zzz": 1}, "zzz", 'known here: "cname", "reload", "service" or "services"'),
+    (service() | {"checks": []}, "checks", "write it inside the service"),
+    (service() | {"Service": {}}, "Service", '"service" and "Service" are the same key'),
+    (
+        {"services": [{"name": "web", "checks": [HTTP]}], "reload": {"image": "a", "container": "web"}},
+        "reload",
+        "not clear which of several services",
+    ),
+    # The service
+    ({"service": {}}, "service.name", 'missing; add "name": the name that clients look up'),
+    (service(name="a.b"), "service.name", "cannot be looked up in DNS"),
+    (service(name="a b"), "service.name", "cannot be looked up in DNS"),
+    (service(name="a_b"), "service.name", "cannot be looked up in DNS"),
+    (service(name="-a"), "service.name", "cannot be looked up in DNS"),
+    (service(name="a-"), "service.name", "cannot be looked up in DNS"),
+    (service(name="ä"), "service.name", "cannot be looked up in DNS"),
+    (service(name=""), "service.name", "cannot be looked up in DNS"),
+    (service(name="web\n"), "service.name", "cannot be looked up in DNS"),
+    (service(name="a" * 64), "service.name", "at most 63"),
+    (service(name=7), "service.name", '7 is a number, not text; write "7" in quotes'),
+    (service(name="Consul", id="c"), "service.name", "Consul's own service"),
+    (service(id="consul"), "service.id", "Consul's own service"),
+    (service(id="a\tb"), "service.id", "cannot be an ID"),
+    (service(id=" a"), "service.id", "without spaces around"),
+    (service(port=0), "service.port", "0 is out of range; write a number that is at least 1"),
+    (service(port=99999), "service.port", "at most 65535"),
+    (service(port=-1), "service.port", "at least 1"),
+    (service(port="8080"), "service.port", '"8080" is text, not a whole number; write 8080 without quotes'),
+    (service(port=80.0), "service.port", "80.0 is a number, not a whole number"),
+    (service(port=True), "service.port", "is true or false, not a whole number"),
+    (service(port=None), "service.port", "null is not a value here; leave it out"),
+    (service(tags="production"), "service.tags", 'write ["production"]'),
+    (service(tags=["a", 1]), "service.tags[1]", "not text"),
+    (service(tags=[""]), "service.tags[0]", "cannot be a tag"),
+    (service(tags=[None]), "service.tags[0]", "null is not a value"),
+    (service(address="0.0.0.0"), "service.address", "stands for every address"),
+    (service(address="::"), "service.address", "stands for every address"),
+    (service(address="not an address"), "service.address", "neither an IP address nor a host name"),
+    (service(address="1.2.3"), "service.address", "neither an IP address nor a host name"),
+    (service(address="[::1]"), "service.address", "neither an IP address nor a host name"),
+    (service(meta={"a.b": "c"}), "service.meta", 'the key "a.b" is refused'),
+    (service(meta={"": "c"}), "service.meta", 'the key "" is refused'),
+    (service(meta={"k" * 129: "c"}), "service.meta", "at most 128"),
+    (service(meta={"a": "x" * 513}), "service.meta", "513 bytes long; Consul keeps 512"),
+    (service(meta={"a": "ä" * 257}), "service.meta", "514 bytes long"),
+    (service(meta={"consul-a": "c"}), "service.meta", "is reserved"),
+    (service(meta={"Svcagent-Fingerprint": "c"}), "service.meta", "is reserved"),
+    (service(meta={"a": 1}), "service.meta.a", "1 is a number, not text"),
+    (service(meta={str(n): "" for n in range(64)}), "service.meta", "64 pairs are too many"),
+    (service(meta=["a"]), "service.meta", "is a list, not an object"),
+    (service(weights={"passing": 0}), "service.weights.passing", "at least 1"),
+    (service(weights={"passing": 65536}), "service.weights.passing", "at most 65535"),
+    (service(weights={"warning": -1}), "service.weights.warning", "at least 0"),
+    (service(weights={"critical": 1}), "service.weights.critical", "unknown key"),
+    (service(tagged_addresses={"lan": {"port": 1}}), "service.tagged_addresses.lan.address", "missing"),
+    (service(tagged_addresses={"lan": "10.0.0.7"}), "service.tagged_addresses.lan", "not an object"),
+    (service(tagged_addresses={"lan": {"address": "a", "prot": 1}}), "service.tagged_addresses.lan.prot", '"port"'),
+    (service(enable_tag_override="yes"), "service.enable_tag_override", '"yes" is text, not true or false'),
+    (service(enable_tag_override=1), "service.enable_tag_override", "1 is a number, not true or false"),
+    (service(token="hush"), "service.token", "CONSUL_HTTP_TOKEN_FILE"),
+    (service(connect={}), "service.connect", "does not register proxies"),
+    (service(Tags=[], tags=[]), "service.tags", "are the same key"),
+    (service(checks=HTTP), "service.checks", "is an object, not a list"),
+    (service(checks=["http://127.0.0.1/"]), CHECK, "is text, not an object"),
+    (service(check={"ttl": "10"}), "service.check.ttl", NO_DURATION),
+    # Checks
+    (check(), CHECK, 'the check says nothing to check; add "http", "tcp"'),
+    (check(interval="10s"), CHECK, "says nothing to check"),
+    (check(http="http://127.0.0.1/"), f"{CHECK}.interval", "missing"),
+    (check(tcp="127.0.0.1:80"), f"{CHECK}.interval", "missing"),
+    (check(grpc="127.0.0.1:80"), f"{CHECK}.interval", "missing"),
+    (check(args=["true"]), f"{CHECK}.interval", "missing"),
+    (check(docker_container_id="web", interval="10s"), f"{CHECK}.args", "missing"),
+    (http(tcp="127.0.0.1:80"), CHECK, '"http" and "tcp" stand in one check'),
+    (http(ttl="10s"), CHECK, '"http" and "ttl" stand in one check'),
+    (check(ttl="10s", interval="10s"), f"{CHECK}.interval", 'kind "ttl" has no use for it'),
+    (check(ttl="10s", timeout="10s"), f"{CHECK}.timeout", "has no use for it"),
+    (check(alias_service="db", interval="10s"), f"{CHECK}.interval", "has no use for it"),
+    (check(tcp="127.0.0.1:80", interval="10s", method="GET"), f"{CHECK}.method", "has no use for it"),
+    (check(tcp="127.0.0.1:80", interval="10s", header={}), f"{CHECK}.header", "has no use for it"),
+    (check(args=["a"], interval="10s", shell="/bin/sh"), f"{CHECK}.shell", "has no use for it"),
+    (http(interval="10"), f"{CHECK}.interval", f'"10" {NO_DURATION}'),
+    (http(interval="1d"), f"{CHECK}.interval", f'"1d" {NO_DURATION}'),
+    (http(interval=""), f"{CHECK}.interval", f'"" {NO_DURATION}'),
+    (http(interval=10), f"{CHECK}.interval", "10 is a number, not a duration"),
+    (http(interval=["10s"]), f"{CHECK}.interval", "is a list, not a duration"),
+    (http(interval="-5s"), f"{CHECK}.interval", "write more than zero"),
+    (http(interval="0s"), f"{CHECK}.interval", "write more than zero"),
+    (http(interval="100ms"), f"{CHECK}.interval", "shorter than Consul's minimum"),
+    (http(timeout="-1s"), f"{CHECK}.timeout", "write more than zero"),
+    (check(ttl=30), f"{CHECK}.ttl", "not a duration"),
+    (http(deregister_critical_service_after="30s"), f"{CHECK}.deregister_critical_service_after", '"1m" or more'),
+    (http(http="127.0.0.1:8080/hc"), f"{CHECK}.http", "not an http or https URL"),
+    (http(http="ftp://127.0.0.1/"), f"{CHECK}.http", "not an http or https URL"),
+    (http(http="http:///hc"), f"{CHECK}.http", "not an http or https URL"),
+    (http(http="http://h:99999/"), f"{CHECK}.http", "not an http or https URL"),
+    (http(http="http://[::1/"), f"{CHECK}.http", "not an http or https URL"),
+    (http(http="http://h/a b"), f"{CHECK}.http", "holds a space"),
+    (http(http=""), f"{CHECK}.http", "not an http or https URL"),
+    (http(method="bo gus"), f"{CHECK}.method", "not an HTTP method"),
+    (http(header={"A": "b"}), f"{CHECK}.header.A", "not a list"),
+    (http(header={"A b": ["c"]}), f"{CHECK}.header", "not the name of an HTTP header"),
+    (http(header={"A": ["b\r\nC: d"]}), f"{CHECK}.header", "holds a control character"),
+    (http(status="ok"), f"{CHECK}.status", 'write one of "passing", "warning" or "critical"'),
+    (http(output_max_size=0), f"{CHECK}.output_max_size", "at least 1"),
+    (http(success_before_passing=-1), f"{CHECK}.success_before_passing", "at least 0"),
+    (http(tls_skip_verify="true"), f"{CHECK}.tls_skip_verify", "not true or false"),
+    (http(timeut="5s"), f"{CHECK}.timeut", 'write "timeout" if that is what you mean'),
+    (http(id="_service_maintenance:web"), f"{CHECK}.id", "Consul uses itself"),
+    (http(id="a", CheckID="b"), f"{CHECK}.CheckID", '"id" and "CheckID" are the same key'),
+    (http(service_id="web"), f"{CHECK}.service_id", "belongs to the service that it stands in"),
+    (http(token="hush"), f"{CHECK}.token", "registers with its own token"),
+    (check(tcp="127.0.0.1", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
+    (check(tcp="127.0.0.1:0", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
+    (check(tcp="::1:80", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
+    (check(tcp="http://127.0.0.1:80", interval="10s"), f"{CHECK}.tcp", "is not host:port"),
+    (check(grpc="127.0.0.1/svc", interval="10s"), f"{CHECK}.grpc", "is not host:port"),
+    (check(grpc="127.0.0.1:80/a b", interval="10s"), f"{CHECK}.grpc", "not host:port/service"),
+    (check(args=[], interval="10s"), f"{CHECK}.args", "the command is empty"),
+    (check(args="true", interval="10s"), f"{CHECK}.args", "not a list"),
+    (
+        check(script="/usr/local/bin/check-http -u 'http://127.0.0.1:8080/hc'", interval="10s", timeout="5s"),
+        f"{CHECK}.script",
+        'write {"http": "http://127.0.0.1:8080/hc", "interval": "10s"} instead',
+    ),
+    (
+        check(script="/usr/local/bin/check-disk"),
+        f"{CHECK}.script",
+        'write {"args": ["/bin/sh", "-c", "/usr/local/bin/check-disk"], "interval": "10s"} instead',
+    ),
+    # Reload
+    (service(checks=[HTTP]) | {"reload": {"container": "web"}}, "reload.image", 'missing; add "image"'),
+    (service(checks=[HTTP]) | {"reload": {"image": "web"}}, "reload.container", 'missing; add "container"'),
+    (service() | {"reload": {"image": "web", "container": "web"}}, "service.checks", "needs an http or tcp check"),
+    (
+        service(checks=[{"ttl": "10s"}]) | {"reload": {"image": "web", "container": "web"}},
+        "service.checks",
+        "needs an http or tcp check",
+    ),
+    (reload(restart=["systemctl"]), "reload.restart", NOT_YET),
+    (reload(windows=[]), "reload.windows", NOT_YET),
+    (reload(hooks={}), "reload.hooks", NOT_YET),
+    (reload(min_age="1h"), "reload.min_age", NOT_YET),
+    (reload(max_parallel=2), "reload.max_parallel", "not carried out by this version of svcagent; remove it"),
+    (reload(max_parallel=0), "reload.max_parallel", "at least 1"),
+    (reload(image="Web"), "reload.image", "not the name of an image"),
+    (reload(image="web:a b"), "reload.image", "not the name of an image"),
+    (reload(image="web:"), "reload.image", "not the name of an image"),
+    (reload(image=""), "reload.image", "not the name of an image"),
+    (reload(image="https://registry/web"), "reload.image", "not the name of an image"),
+    (reload(image="web@sha256:" + "0" * 64), "reload.image", "one digest for ever"),
+    (reload(image="sha256:" + "0" * 64), "reload.image", "an image's ID"),
+    (reload(image="0" * 64), "reload.image", "an image's ID"),
+    (reload(container="/web"), "reload.container", "not a container name"),
+    (reload(container="w"), "reload.container", "not a container name"),
+    (reload(schedule="@daily"), "reload.schedule", "write five fields"),
+    (reload(schedule="0 0 * * * *"), "reload.schedule", "write five fields"),
+    (reload(schedule="61 * * * *"), "reload.schedule", "not a cron schedule"),
+    (reload(schedule="0 0 31 2 *"), "reload.schedule", "a day that exists"),
+    (reload(timezone="Mars/Olympus"), "reload.timezone", "not a time zone"),
+    (reload(timezone="../passwd"), "reload.timezone", "not a time zone"),
+    (reload(timezone="Europe"), "reload.timezone", "not a time zone"),
+    (reload(jitter="-1s"), "reload.jitter", "less than nothing"),
+    (reload(jitter=60), "reload.jitter", "not a duration"),
+    (reload(lock=""), "reload.lock", "not a lock prefix"),
+    (reload(lock="/a"), "reload.lock", "not a lock prefix"),
+    (reload(lock="a/"), "reload.lock", "not a lock prefix"),
+    (reload(lock="a//b"), "reload.lock", "not a lock prefix"),
+    (reload(lock="a/.lock"), "reload.lock", "not a lock prefix"),
+    (reload(lock="svcagent"), "reload.lock", "keeps its own documents"),
+    (reload(lock="svcagent/web/hosts"), "reload.lock", "keeps its own documents"),
+    (reload(min_healthy=-1), "reload.min_healthy", "neither a number of instances nor a share"),
+    (reload(min_healthy="101%"), "reload.min_healthy", "neither a number of instances nor a share"),
+    (reload(min_healthy="2"), "reload.min_healthy", "neither a number of instances nor a share"),
+    (reload(min_healthy=True), "reload.min_healthy", "neither a number of instances nor a share"),
+    (reload(min_healthy={"value": 1}), "reload.min_healthy", "neither a number of instances nor a share"),
+    (reload(drain={"max": "-1s"}), "reload.drain.max", "less than nothing"),
+    (reload(drain={"max": 30}), "reload.drain.max", "30 is a number, not a duration"),
+    (reload(drain={"min": "10s", "max": "5s"}), "reload.drain.max", '"5s" is shorter than drain.min; write "10s"'),
+    (reload(drain={"min": "40s"}), "reload.drain.max", '"30s" (the default) is shorter'),
+    (reload(drain={"connections": "no"}), "reload.drain.connections", "not true or false"),
+    (reload(drain="30s"), "reload.drain", "not an object"),
+    (reload(ready={"timeout": "0s"}), "reload.ready.timeout", "more than zero"),
+    (reload(ready={"successes": 0}), "reload.ready.successes", "at least 1"),
+    (reload(ready={"interval": "0s"}), "reload.ready.interval", "more than zero"),
+    (reload(ready={"warmup": ["/a"]}), "reload.ready.warmup[0]", "not an http or https URL"),
+    (reload(ready={"warmup": "http://h/"}), "reload.ready.warmup", "not a list"),
+    (reload(stop_timeout="soon"), "reload.stop_timeout", NO_DURATION),
+    (reload(rollback=0), "reload.rollback", "not true or false"),
+    (reload(keep_images=0), "reload.keep_images", "at least 1"),
+    (reload(tag_file="tag"), "reload.tag_file", "depends on where svcagent is started"),
+    (reload(tag_file=5), "reload.tag_file", "not a path"),
+    (reload(imgae="x"), "reload.imgae", 'write "image" if'),
+    # CNAMEs
+    (service() | {"cname": {"name": "a"}}, "cname", "is an object, not a list"),
+    (service() | {"cname": [{}]}, "cname[0].name", "missing"),
+    (cname(name="a..b"), "cname[0].name", "not a DNS name"),
+    (cname(name="a.*.b"), "cname[0].name", "not a DNS name"),
+    (cname(name="*a.b"), "cname[0].name", "not a DNS name"),
+    (cname(name="a" * 64), "cname[0].name", "not a DNS name"),
+    (cname(name=""), "cname[0].name", "not a DNS name"),
+    (cname(tag="a.b"), "cname[0].tag", "cannot be looked up in DNS"),
+    (cname(zone="*"), "cname[0].zone", "not a DNS name"),
+    (cname(ttl=-1), "cname[0].ttl", "at least 0"),
+    (cname(ttl="60s"), "cname[0].ttl", "not a whole number"),
+    (cname(target="http://x"), "cname[0].target", "not a DNS name"),
+    (cname(provider=""), "cname[0].provider", "is empty"),
+    (cname(gen=1.5), "cname[0].gen", "not a whole number"),
+    (cname(gen=-1), "cname[0].gen", "at least 0"),
+    (cname(nmae="x"), "cname[0].nmae", 'write "name" if'),
+]
+
+
+@pytest.mark.parametrize(("content", "path", "said"), BAD)
+def test_one_thing_wrong_is_told_once_with_its_place(tmp_path: Path, content: Any, path: str, said: str) -> None:
+    file = tmp_path / "web.json"
+    file.write_text(json.dumps(content))
+
+    (fault,) = faults(tmp_path)
+
+    assert (fault.file, fault.path) == (str(file), path)
+    assert said in f"{fault.problem}; {fault.remedy}"
+    assert "pydantic" not in str(fault)
+    assert "hush" not in str(fault)
+
+
+UNREADABLE: list[tuple[bytes, str, str]] = [
+    (b"", "", "the file is empty"),
+    (b" \n", "", "the file is empty"),
+    (b"[]", "", "does not hold an object"),
+    (b'"x"', "", "does not hold an object"),
+    (b"null", "", "does not hold an object"),
+    (b"\xef\xbb\xbf{}", "", "byte order mark"),
+    (b'{"service":\n {"name": "\xff"}}', "line 2 column 12", "not UTF-8"),
+    (b'{"service": \xc3\xa4\xff}', "line 1 column 14", "not UTF-8"),
+    (b'{"service": {},}', "line 1 column 16", "no comma after the last item"),
+    (b"{\n  'service': {}}", "line 2 column 3", "double quotes"),
+    (b'{"service": {}\n} x', "line 2 column 3", "extra data"),
+    (b'{"service": {"port": NaN}}', "line 1 column 22", "NaN is not JSON"),
+    (b'{"a": "NaN",\n "b": -Infinity}', "line 2 column 7", "-Infinity is not JSON"),
+    (b'{"service": {"name": "a\tb"}}', "line 1 column 24", "invalid control character"),
+    (b'{"service": {"port": ' + b"1" * 5000 + b"}}", "", "thousands of digits"),
+    (b'{"service": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001, "", "nested too deeply"),
+    (b'{"service": ' + b"[" * 700 + b"]" * 700 + b"}", "", "nested too deeply"),
+    (b'{"service": {"name": "' + b"x" * 2**20 + b'"}}', "", "larger than 1024 KiB"),
+    (b'{"service": {"name": "a", "name": "b"}}', "service.name", "given more than once"),
+    (b'{"service": {"name": "a", "meta": {"k": "1", "k": "2"}}}', "service.meta.k", "given more than once"),
+    (b'{"service": {"name": "a", "tags": ["\\ud800"]}}', "service.tags[0]", "half of a character"),
+    (b'{"service": {"name": "a", "meta": {"\\ud800": "x"}}}', "service.meta", "is refused by Consul"),
+]
+
+
+@pytest.mark.parametrize(("content", "path", "said"), UNREADABLE)
+def test_what_is_not_a_json_object_is_told_with_line_and_column(
+    tmp_path: Path, content: bytes, path: str, said: str
+) -> None:
+    file = tmp_path / "web.json"
+    file.write_bytes(content)
+
+    (fault,) = faults(tmp_path)
+
+    assert (fault.file, fault.path) == (str(file), path)
+    assert said in f"{fault.problem}; {fault.remedy}"
+    str(fault).encode()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda file: file.mkdir(), "a directory, not a file"),
+        (lambda file: file.symlink_to("nowhere"), 'the link leads to "nowhere", which is not there'),
+        (lambda file: file.symlink_to(file), "cannot be read"),
+        (lambda file: os.mkfifo(file), "not a file"),
+        (lambda file: file.symlink_to("/dev/null"), "not a file"),
+    ],
+)
+def test_what_is_not_a_file_is_told(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
+    make(tmp_path / "web.json")
+
+    (fault,) = faults(tmp_path)
+
+    assert said in fault.problem
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "web.json").write_text("{}")
+    (tmp_path / "web.json").chmod(0)
+
+    assert [fault.problem for fault in faults(tmp_path)] == ["the file cannot be read: Permission denied"]
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    directory = tmp_path / "services.d"
+
+    assert faults(directory) == [
+        Fault(str(directory), "", "no such directory", "create it or give --services-dir"),
+    ]
+
+
+def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "services.d"
+    file.touch()
+
+    assert [fault.problem for fault in faults(file)] == ["not a directory"]
+
+
+def test_five_faults_in_two_files_make_one_report(tmp_path: Path) -> None:
+    """A field, a field beside it, what spans fields, an unknown key, and what spans files."""
+    bad_check = {"http": "127.0.0.1/hc", "timeout": "5"}
+    (tmp_path / "a.json").write_text(json.dumps(service(port="80", checks=[bad_check])))
+    (tmp_path / "b.json").write_text(json.dumps(service(prot=80)))
+
+    told = [(Path(fault.file).name, fault.path) for fault in faults(tmp_path)]
+
+    assert told == [
+        ("a.json", "service.checks[0].http"),
+        ("a.json", "service.checks[0].interval"),
+        ("a.json", "service.checks[0].timeout"),
+        ("a.json", "service.port"),
+        ("b.json", "service.name"),
+        ("b.json", "service.prot"),
+    ]
+
+
+def test_the_report_is_readable(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(http(interval="10")))
+
+    with pytest.raises(BadDefinition) as caught:
+        load(tmp_path)
+
+    assert str(caught.value) == (
+        f'{tmp_path}/a.json: service.checks[0].interval: "10" is not a duration; '
+        'write a number with a unit, like "10s" or "1m30s"'
+    )
+    assert caught.value.exit_code == 78
+
+
+def write(directory: Path, **files: Any) -> None:
+    for name, content in files.items():
+        (directory / f"{name}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "path", "what"),
+    [
+        (service(), service(), "service.name", 'the service ID "web" is also used by'),
+        (service(id="x"), service(name="x"), "service.name", 'the service ID "x" is also used by'),
+        (service(), {"services": [{"name": "b"}, {"name": "c", "id": "web"}]}, "services[1].id", 'service ID "web"'),
+        (http(id="c"), service(id="w2", check=HTTP | {"id": "c"}), "service.check.id", 'the CheckID "c"'),
+        (http(), service(id="w2", checks=[HTTP, HTTP | {"id": "service:web:http"}]), "service.checks[1].id", "CheckID"),
+        (
+            reload(),
+            {"service": {"name": "b", "checks": [HTTP]}, "reload": {"image": "b", "container": "web"}},
+            "reload.container",
+            'the container "web" is also used by',
+        ),
+    ],
+)
+def test_what_belongs_to_one_is_not_used_by_another(tmp_path: Path, a: Any, b: Any, path: str, what: str) -> None:
+    write(tmp_path, a=a, b=b)
+
+    (fault,) = faults(tmp_path)
+
+    assert (fault.file, fault.path) == (str(tmp_path / "b.json"), path)
+    assert what in fault.problem
+    assert "a.json" in fault.problem
+
+
+def test_a_check_id_used_twice_in_one_service_is_told(tmp_path: Path) -> None:
+    write(tmp_path, a=service(checks=[HTTP | {"id": "c"}, HTTP | {"id": "c"}]))
+
+    (fault,) = faults(tmp_path)
+
+    assert fault.path == "service.checks[1].id"
+    assert "also used by service.checks[0].id" in fault.problem
+
+
+def test_services_may_share_a_lock(tmp_path: Path) -> None:
+    other = {"service": {"name": "b", "checks": [HTTP]}, "reload": {"image": "b", "container": "bb", "lock": "one"}}
+    write(tmp_path, a=reload(lock="one"), b=other)
+
+    assert len(load(tmp_path)) == 2
+
+
+def test_a_long_value_is_shortened_and_a_secret_is_not_shown(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a=service(name=LONG),
+        b=check(http="ftp://me:hush@host/", interval="10s") | {"x": 1},
+        c=service(id="c", checks=[HTTP | {"header": {"Authorization": "hush"}}]),
+    )
+
+    told = "\n".join(map(str, faults(tmp_path)))
+
+    assert "hush" not in told
+    assert LONG not in told
+    assert '"xxx' in told
