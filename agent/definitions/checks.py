@@ -23,6 +23,7 @@ from agent.definitions.values import (
     Positive,
     at_least,
     host_port,
+    not_empty,
 )
 
 Kind = Literal["http", "tcp", "grpc", "ttl", "args", "docker", "alias_service", "alias_node"]
@@ -164,7 +165,9 @@ class Check(Part):
     )
     docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")
     shell: Filled | None = Field(None, description="The shell that runs the command inside the container.")
-    alias_service: Identifier | None = Field(None, description="Follow the health of the service with this ID.")
+    alias_service: Annotated[Identifier, AfterValidator(not_empty)] | None = Field(
+        None, description="Follow the health of the service with this ID."
+    )
     alias_node: Filled | None = Field(
         None,
         description="Follow the health of this node, or of alias_service on it. "

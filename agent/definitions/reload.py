@@ -138,8 +138,8 @@ class Drain(Part):
 
 def _known_seconds(value: object) -> float | None:
     """Seconds, or None for what is a fault of its own."""
-    if isinstance(value, float | int):
-        return float(value)
+    if isinstance(value, float):
+        return value if abs(value) * 1e9 <= durations.LONGEST else None
     try:
         known = durations.seconds(value) if isinstance(value, str) else None
     except durations.NotADuration:
@@ -152,7 +152,7 @@ class Ready(Part):
 
     timeout: PositiveSeconds = Field(120.0, description="Roll back when it is not ready after this long.")
     successes: Positive = Field(3, description="Rounds in a row in which every check must succeed.")
-    interval: PositiveSeconds = Field(0.1, description="The time between two rounds.")
+    interval: PositiveSeconds = Field(0.05, description="The time between two rounds.")
     warmup: tuple[HttpUrl, ...] = Field((), description="URLs to be asked once before clients come back.")
 
 

@@ -40,12 +40,6 @@ class Settings(SettingsFile):
     consul: ConsulSettings = ConsulSettings()
     docker: DockerSettings = DockerSettings()
 
-    @property
-    def drain_servers(self) -> tuple[tuple[str, int], ...]:
-        """``drain_dns`` as pairs of address and port."""
-        split = (server.rpartition(":") for server in self.drain_dns)
-        return tuple((address.strip("[]"), int(port)) for address, _, port in split)
-
     @classmethod
     def load(cls, config: Path | None, environ: Mapping[str, str], **options: str | Path | None) -> Self:
         """Settings from all sources; an option that is None is not given. Raises `BadDefinition` with all faults.

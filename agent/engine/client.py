@@ -7,7 +7,7 @@ from docker.errors import APIError
 from requests import codes
 
 from agent.clock import Clock
-from agent.engine import connections, prune, pull, reference, replace
+from agent.engine import connections, prune, pull, reference, replace, sockets
 from agent.engine.connection import Connection
 from agent.engine.model import Container, PullProgress, Replacement
 from agent.engine.recreate import DIGEST_LABEL
@@ -145,13 +145,13 @@ class Engine:
         The Engine must be on this machine: connections are read from its process table.
         """
         if container.network_mode == "host":
-            return connections.count(self._tables("self"), (port,), address)
+            return connections.count(sockets.local_ends(port), address)
         with self._docker.call(f"inspect container {container.name}") as client:
             found = client.inspect_container(container.id)
         if not found["State"]["Pid"]:
             return 0
         ports = connections.container_ports(found, port)
-        return connections.count(self._tables(str(found["State"]["Pid"])), ports)
+        return sum(len(connections.in_table(table, ports)) for table in self._tables(found["State"]["Pid"]))
 
     def close(self) -> None:
         """Give the sockets back; the engine connects again when it is asked again."""
@@ -165,13 +165,12 @@ class Engine:
             return False
         return digest in reference.digests_of(found.get("RepoDigests"), repository)
 
-    def _tables(self, process: str) -> list[str]:
+    def _tables(self, pid: int) -> list[str]:
         """Both address families' tables; none when the process has just ended, or the machine has no IPv6."""
         tables = []
         for family in ("tcp", "tcp6"):
-            path = (Path("/proc") if process == "self" else self._proc) / process / "net" / family
             try:
-                tables.append(path.read_text(encoding="ascii"))
+                tables.append((self._proc / str(pid) / "net" / family).read_text(encoding="ascii"))
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return tables

@@ -1,6 +1,7 @@
-"""Who is still connected to a port, from the text of ``/proc/<pid>/net/tcp`` and ``tcp6``. Pure.
+"""Who is still connected to a port, for a container with a network namespace of its own. Pure.
 
-Format: the kernel's Documentation/networking/proc_net_tcp.rst. Not by psutil: it reads its own network namespace only.
+From the text of ``/proc/<pid>/net/tcp`` and ``tcp6``; format: the kernel's Documentation/networking/proc_net_tcp.rst.
+Not by psutil: it reads its own network namespace only. For the machine's own namespace see `sockets`.
 """
 
 import ipaddress
@@ -9,18 +10,23 @@ import sys
 from collections.abc import Iterable
 
 from agent.engine.model import Inspect
-
-_COUNTED = "01|03|08"
-"""ESTABLISHED, SYN_RECV and CLOSE_WAIT (include/net/tcp_states.h): a client that still expects an answer."""
+from agent.engine.sockets import COUNTED_STATES, Address
 
 
-def count(tables: Iterable[str], ports: Iterable[int], address: str | None = None) -> int:
-    """Connections whose local end is one of ``ports``, on ``address`` only if that is a concrete one."""
+def count(ends: Iterable[Address], address: str | None = None) -> int:
+    """How many of these local ends are on ``address``; all of them where that is none in particular."""
     only = ipaddress.ip_address(address) if address else None
-    if only is not None and only.is_unspecified:
-        only = None
-    wanted = frozenset(ports)
-    return sum(only is None or _address(end) == only for table in tables for end in _local_ends(table, wanted))
+    if only is None or only.is_unspecified:
+        return sum(1 for _ in ends)
+    return sum(end == only for end in ends)
+
+
+def in_table(table: str, ports: Iterable[int]) -> list[Address]:
+    """The local ends of the connections to these ports. There may be many rows: only those that count are parsed."""
+    wanted = "|".join(f"{port:04X}" for port in ports)
+    states = "|".join(f"{state:02X}" for state in COUNTED_STATES)
+    row = rf"^ *\d+: ([0-9A-F]+):(?:{wanted}) \S+ (?:{states}) "
+    return [_address(end) for end in re.findall(row, table, re.MULTILINE)]
 
 
 def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
@@ -34,14 +40,7 @@ def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
     return frozenset(inside or {port})
 
 
-def _local_ends(table: str, ports: Iterable[int]) -> list[str]:
-    """The local addresses, as the kernel writes them, of connections that count. A busy host's table has tens of
-    thousands of rows in TIME_WAIT: they are passed over without being taken apart."""
-    wanted = "|".join(f"{port:04X}" for port in ports)
-    return re.findall(rf"^ *\d+: ([0-9A-F]+):(?:{wanted}) \S+ (?:{_COUNTED}) ", table, re.MULTILINE)
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(text: str) -> Address:
     """Addresses stand there as 32-bit words in the machine's own byte order; IPv4 inside IPv6 is given as IPv4."""
     raw = bytes.fromhex(text)
     if sys.byteorder == "little":

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent.reload import Step
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab.ground import wait_until
 from tests.lab.rollout import Rollout
