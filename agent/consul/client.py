@@ -86,8 +86,7 @@ class Consul:
         self._transport.put(_json_or_nothing, f"/v1/agent/service/deregister/{service_id}")
 
     def register_check(self, body: dict[str, Any]) -> None:
-        """Create or update one check. Its id is called CheckID inside a service's registration, and ID here."""
-        body = {("ID" if key == "CheckID" else key): value for key, value in body.items()}
+        """Create or update one check."""
         self._transport.put(_json_or_nothing, "/v1/agent/check/register", data=json.dumps(body))
 
     def deregister_check(self, check_id: str) -> None:

@@ -149,10 +149,11 @@ class Api(consul.base.Consul):  # type: ignore[misc]  # python-consul2 ships no 
 
 
 def read_token(settings: ConsulSettings) -> str | None:
-    """The ACL token; a token file wins over a token given directly, as in Consul's own tools."""
+    """The ACL token; a token file that is not empty wins over a token given directly, as in Consul's own tools."""
     if settings.token_file:
         try:
-            return settings.token_file.read_text().strip() or None
+            if token := settings.token_file.read_text().strip():
+                return token
         except OSError as error:
             raise Denied(
                 f"cannot read the Consul token file {settings.token_file}: {error.strerror}. Check "
