@@ -1,10 +1,11 @@
 """Carries a reload's steps out through the edges it was given. Which step comes next is decided in `steps`."""
 
+import contextlib
 import ipaddress
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from agent.clock import Clock, Deadline, Interrupts
@@ -25,9 +26,11 @@ from agent.fleet import HostState, write_host_state
 from agent.maintenance import by_reload, lift_own, put_out, render
 from agent.registration import is_own, registration, renew_checks_as_passing
 from agent.reload.atomic import write_atomically
+from agent.reload.conclude import conclude
 from agent.reload.drain import await_absence_from_dns, await_quiet
 from agent.reload.guard import Obstacle, find_obstacles
 from agent.reload.probe import Prober
+from agent.reload.ready import Readiness
 from agent.reload.record import Event, Phase, Result
 from agent.reload.steps import INTERRUPTIBLE, State, Step, failed, next_step, succeeded
 
@@ -96,7 +99,7 @@ class Executor:
             Step.CLEAN: self._clean,
             Step.RELEASE: self._release,
         }
-        self._log_tail = ""
+        self._last_words = ""
         self.result = Result(service.name, edges.agent.node, reload.image)
 
     # ------------------------------------------------------------ the loop
@@ -118,7 +121,9 @@ class Executor:
                 self._lock.release()  # of an attempt that was given up while waiting
             except SvcagentError as error:
                 troubles.append(error)
-        return self._conclude(troubles)
+        # What is left out is known to `_lift` better than to the state: it may have failed after lifting.
+        state = replace(self._state, is_out=self._is_out)
+        return conclude(self.result, state, troubles, self._last_words, self._edges.interrupts.pending)
 
     def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
         """Is there a newer image, and what would keep this host from taking it? Changes nothing."""
@@ -229,69 +234,16 @@ class Executor:
     # ------------------------------------------------------------ restoring
 
     def _roll_back(self) -> None:
-        self._log_tail = self._edges.engine.log_tail(self._reload.container)
+        with contextlib.suppress(SvcagentError):  # its last words are worth having, not worth failing for
+            self._last_words = self._edges.engine.log_tail(self._reload.container)
         self._edges.engine.roll_back(self._reload.container, self._was.restart_policy if self._was else None)
 
     def _await_ready(self) -> None:
-        if self._state.has_failed:
-            self._become_ready()
-        else:
-            with self._edges.interrupts.allowed():
-                self._become_ready()
-
-    def _become_ready(self) -> None:
-        ready, clock = self._reload.ready, self._edges.clock
-        deadline = Deadline.after(clock, ready.timeout)
-        at_first = self._edges.engine.container(self._reload.container)
-        in_a_row = 0
-        while in_a_row < ready.successes:
-            said = self._why_not_ready(at_first, deadline.remaining)
-            if said is None:
-                if not in_a_row and "first_success" not in self.result.engine:
-                    since = clock.monotonic() - self._step_began
-                    self.result.engine["first_success"] = round(since, 4)
-                in_a_row += 1
-            else:
-                in_a_row = 0
-                if deadline.is_over:
-                    raise NotReady(
-                        f"{self._service.id} did not become ready within {ready.timeout:g} s: {said}. "
-                        "If it needs longer to load, raise reload.ready.timeout"
-                    )
-            if in_a_row < ready.successes:
-                clock.sleep(ready.interval)
-        for url in ready.warmup:
-            answer = self._edges.prober.warm_up(url)
-            if not answer.is_passing:
-                raise NotReady(f"warm-up of {self._service.id} failed: {answer.said}")
-
-    def _why_not_ready(self, at_first: Container, limit: float) -> str | None:
-        """None when everything that can be asked says ready, else the first thing that does not."""
-        now = self._edges.engine.container(self._reload.container)
-        if now.id != at_first.id or not now.is_running or now.restart_count != at_first.restart_count:
-            raise NotReady(
-                f"the container {self._reload.container} stopped while it was awaited "
-                f"(exit status {now.exit_code}, restarts {now.restart_count})"
-            )
-        if now.health not in (None, "healthy"):
-            return f"the container's own health check says {now.health}"
-        others = []
-        for check in self._service.checks:
-            if not self._edges.prober.can_probe(check):
-                others.append(check.id)
-            elif not (answer := self._edges.prober.probe(check, limit)).is_passing:
-                return answer.said
-        if others:
-            states = self._edges.consul.checks()
-            return next(
-                (
-                    f"Consul says check {one} is {states[one].status}"
-                    for one in others
-                    if one in states and states[one].status != "passing"
-                ),
-                None,
-            )
-        return None
+        edges = self._edges
+        readiness = Readiness(self._service, self._reload, edges.consul, edges.engine, edges.prober, edges.clock)
+        # On the way back nothing may cut the wait short.
+        with contextlib.nullcontext() if self._state.has_failed else edges.interrupts.allowed():
+            self.result.engine.setdefault("first_success", round(readiness.wait(), 4))
 
     def _return(self) -> None:
         """Lift own maintenance and see it passing; all of it may be done again while Consul does not answer."""
@@ -372,26 +324,6 @@ class Executor:
         node, service_id = self._edges.agent.node, self._service.id
         return next((one for one in instances if one.node == node and one.service_id == service_id), None)
 
-    def _conclude(self, troubles: list[SvcagentError]) -> Result:
-        result, state = self.result, self._state
-        if troubles:
-            first = troubles[0]
-            result.error = "; then: ".join(str(trouble) for trouble in troubles)
-            result.exit_code = first.exit_code
-            if self._log_tail:
-                result.error += f"\nThe last lines of the container that failed:\n{self._log_tail}"
-        elif (signum := self._edges.interrupts.pending) is not None:
-            result.error = "interrupted when the new container was in service already; it stays"
-            result.exit_code = Interrupted(signum).exit_code
-        result.outcome = _outcome(state, troubles)
-        if state.is_stranded and self._is_out:
-            result.exit_code = 1
-            result.error = (
-                f"{self._service.id} IS STILL OUT OF SERVICE on {self._edges.agent.node}: {result.error}. When it is "
-                f"repaired, run: svcagent maint disable {self._service.id} --force"
-            )
-        return result
-
 
 def _ip(address: str) -> str | None:
     """Consul takes a host name for an address too; connections show numbers."""
@@ -399,15 +331,3 @@ def _ip(address: str) -> str | None:
         return str(ipaddress.ip_address(address))
     except ValueError:
         return None
-
-
-def _outcome(state: State, troubles: list[SvcagentError]) -> str:
-    if state.is_stranded:
-        return "stranded"
-    if not troubles:
-        return "reloaded" if state.is_cleaned else "up to date"
-    if isinstance(troubles[0], Interrupted):
-        return "interrupted"
-    if isinstance(troubles[0], GuardRefused):
-        return "refused"
-    return "failed"

@@ -30,7 +30,8 @@ class Event:
 class Result:
     """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, put back, interrupted, failed, or stranded (still out).
+    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, or stranded (still out of service).
+    Moments are seconds since the epoch.
     """
 
     service: str

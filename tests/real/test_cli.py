@@ -1,0 +1,251 @@
+"""The verbs as a user runs them, on one real Consul agent."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.ground import wait_until
+from tests.lab.server import svcagent_argv
+from tests.real.conftest import ConsulHost
+
+WEB = {
+    "service": {
+        "name": "web",
+        "tags": ["production"],
+        "port": 8080,
+        "checks": [{"http": "http://127.0.0.1:9/hc", "interval": "10s", "timeout": "1s"}],
+    }
+}
+
+
+def _run(host: ConsulHost, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [*svcagent_argv(), *arguments],
+        env=host.environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def _write(host: ConsulHost, name: str, content: Any) -> Path:
+    host.environment()
+    file = host.directory / "services.d" / name
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _nothing_registered(host: ConsulHost) -> None:
+    """Each test starts with an empty agent and an empty services.d."""
+    for service in host.ask.get("/v1/agent/services"):
+        host.ask.put(f"/v1/agent/service/deregister/{service}")
+    host.environment()
+    for file in (host.directory / "services.d").iterdir():
+        file.unlink()
+
+
+def test_register_creates_keeps_updates_and_removes(host: ConsulHost) -> None:
+    """What is missing is created, what is right is left, what differs is updated, what is gone is removed."""
+    file = _write(host, "web.json", WEB)
+    created = _run(host, "--json", "register")
+    kept = _run(host, "--json", "register")
+    _write(host, "web.json", {"service": {**WEB["service"], "port": 8081}})
+    updated = _run(host, "--json", "register")
+    file.unlink()
+    _write(host, "other.json", {"service": {"name": "other"}})
+    removed = _run(host, "--json", "register")
+
+    actions = [
+        {change["service"]: change["action"] for change in json.loads(output)["changes"]}
+        for _code, output, _errors in (created, kept, updated, removed)
+    ]
+    assert actions == [{"web": "create"}, {"web": "keep"}, {"web": "update"}, {"web": "remove", "other": "create"}]
+    assert list(host.ask.get("/v1/agent/services")) == ["other"]
+
+
+def test_dry_run_changes_nothing(host: ConsulHost) -> None:
+    """It prints the plan and leaves the agent as it is."""
+    _write(host, "web.json", WEB)
+
+    code, output, _errors = _run(host, "register", "--dry-run")
+
+    assert code == 0
+    assert "create\tweb" in output
+    assert host.ask.get("/v1/agent/services") == {}
+
+
+def test_services_of_others_are_left_alone(host: ConsulHost) -> None:
+    """Same id, another hand: refused with exit code 1, and not touched; deregister does not take it either."""
+    host.ask.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
+    _write(host, "web.json", WEB)
+
+    code, _output, errors = _run(host, "register")
+    removal, _removal_output, removal_errors = _run(host, "deregister", "web")
+
+    assert code == removal == 1
+    assert "left alone" in errors
+    assert "left alone" in removal_errors
+    assert host.ask.get("/v1/agent/services")["web"]["Port"] == 1
+
+
+def test_an_empty_directory_removes_nothing_unless_asked(host: ConsulHost) -> None:
+    """A wrong path must not take a host's services away."""
+    file = _write(host, "web.json", WEB)
+    assert _run(host, "register")[0] == 0
+    file.unlink()
+
+    code, _output, errors = _run(host, "register")
+    assert code == 1
+    assert "--allow-empty" in errors
+    assert "web" in host.ask.get("/v1/agent/services")
+    assert _run(host, "register", "--allow-empty")[0] == 0
+    assert host.ask.get("/v1/agent/services") == {}
+
+
+def test_deregister_takes_its_own(host: ConsulHost) -> None:
+    """By name, or all of svcagent's and nothing else."""
+    host.ask.put("/v1/agent/service/register", {"Name": "foreign"})
+    _write(host, "web.json", WEB)
+    assert _run(host, "register")[0] == 0
+
+    assert _run(host, "deregister", "--all")[0] == 0
+
+    assert list(host.ask.get("/v1/agent/services")) == ["foreign"]
+
+
+def test_five_faults_in_two_files_are_one_report_and_nothing_is_registered(host: ConsulHost) -> None:
+    """All faults of all files at once, each with file and place; exit code 78."""
+    first = _write(
+        host,
+        "a.json",
+        {"service": {"name": "a b", "port": 99999, "checks": [{"http": "http://127.0.0.1/", "interval": "10"}]}},
+    )
+    second = _write(host, "b.json", {"service": {"name": "b", "prot": 80, "tags": "production"}})
+    good = _write(host, "c.json", {"service": {"name": "c"}})
+
+    for verb in ("validate", "register"):
+        code, _output, errors = _run(host, verb)
+        assert code == 78
+        faults = [line for line in errors.splitlines() if line.startswith("svcagent: ")]
+        assert len(faults) == 5, errors
+        for file, place in (
+            (first, "service.name"),
+            (first, "service.port"),
+            (first, "service.checks[0].interval"),
+            (second, "service.prot"),
+            (second, "service.tags"),
+        ):
+            assert any(f"{file}: {place}: " in fault for fault in faults), (place, errors)
+        assert str(good) not in errors
+    assert host.ask.get("/v1/agent/services") == {}
+    document = json.loads(_run(host, "--json", "validate")[1])
+    assert (len(document["faults"]), document["exit_code"]) == (5, 78)
+
+
+def test_no_consul_says_which_address_and_which_variable(host: ConsulHost) -> None:
+    """Exit code 69, the address tried, and the variable that sets it; register says that it waits."""
+    _write(host, "web.json", WEB)
+    for arguments in (["register", "--wait", "300ms"], ["status"], ["maint", "status"], ["deregister", "--all"]):
+        code, _output, errors = _run(host, *arguments, CONSUL_HTTP_ADDR="127.0.0.1:9")
+        assert code == 69, arguments
+        assert "http://127.0.0.1:9" in errors
+        assert "CONSUL_HTTP_ADDR" in errors
+
+
+def test_no_docker_says_which_address_and_which_variable(host: ConsulHost) -> None:
+    """Exit code 69, the address tried, and the variable that sets it; status shows the rest all the same."""
+    _write(host, "web.json", {**WEB, "reload": {"image": "127.0.0.1:5000/web:latest", "container": "web"}})
+    assert _run(host, "register")[0] == 0
+    nowhere = f"unix://{host.directory}/nowhere.sock"
+
+    for arguments in (["reload", "web"], ["status"]):
+        code, output, errors = _run(host, *arguments, DOCKER_HOST=nowhere)
+        assert code == 69, arguments
+        assert nowhere in errors
+        assert "DOCKER_HOST" in errors
+    assert "web" in output
+
+
+def test_maintenance_has_an_owner_a_reason_and_survives_registration(host: ConsulHost) -> None:
+    """Who (also behind sudo), why and until when are in the catalog, and an update of the service keeps them."""
+    _write(host, "web.json", WEB)
+    assert _run(host, "register")[0] == 0
+
+    enabled = _run(host, "maint", "enable", "web", "--reason", "disk swap", "--for", "2h", SUDO_USER="alice")
+    again = _run(host, "maint", "enable", "web", "--reason", "mine", SUDO_USER="bob")
+    _write(host, "web.json", {"service": {**WEB["service"], "port": 8081}})
+    assert _run(host, "register")[0] == 0
+    shown = json.loads(_run(host, "--json", "maint", "status", "web")[1])[0]["maintenance"]
+    disabled = _run(host, "maint", "disable", "web")
+
+    assert enabled[0] == 0
+    assert again[0] == 1
+    assert "alice" in again[2]
+    assert (shown["owner"], shown["who"], shown["reason"]) == ("operator", "alice", "disk swap")
+    assert shown["until"]
+    assert disabled[0] == 0
+    assert "alice" in disabled[1]
+    assert _run(host, "maint", "disable", "web") == (0, "web: not in maintenance\n", "")
+
+
+def test_a_running_reloads_maintenance_is_not_lifted_without_force(host: ConsulHost) -> None:
+    """It puts the service back itself."""
+    _write(host, "web.json", WEB)
+    assert _run(host, "register")[0] == 0
+    text = "Taken out by svcagent reload ab12cd34 on server since 2026-05-01T12:00:00Z: to run sha256:1"
+    host.ask.put(f"/v1/agent/service/maintenance/web?enable=true&reason={text.replace(' ', '%20')}")
+
+    refused = _run(host, "maint", "disable", "web")
+    forced = _run(host, "maint", "disable", "web", "--force")
+
+    assert refused[0] == 1
+    assert "--force" in refused[2]
+    assert forced[0] == 0
+    assert [check for check in host.ask.get("/v1/agent/checks") if "maintenance" in check] == []
+
+
+def test_node_maintenance(host: ConsulHost) -> None:
+    """A host as a whole can be taken out and put back."""
+    enabled = _run(host, "maint", "enable", "--node", "--reason", "kernel")
+    shown = json.loads(_run(host, "--json", "maint", "status", "--node")[1])
+    disabled = _run(host, "maint", "disable", "--node")
+
+    assert enabled[0] == disabled[0] == 0
+    assert shown[0]["maintenance"]["reason"] == "kernel"
+    assert "_node_maintenance" not in host.ask.get("/v1/agent/checks")
+
+
+def test_an_expired_maintenance_is_lifted_only_when_the_checks_pass(host: ConsulHost) -> None:
+    """``register`` ends what has come to its end, but never returns an instance that does not pass."""
+    _write(host, "quiet.json", {"service": {"name": "quiet"}})
+    _write(host, "web.json", WEB)
+    assert _run(host, "register")[0] == 0
+    for name in ("quiet", "web"):
+        assert _run(host, "maint", "enable", name, "--reason", "short", "--for", "1s")[0] == 0
+    runs: list[tuple[int, str, str]] = []
+
+    def is_lifted() -> bool:
+        runs.append(_run(host, "register"))
+        return "quiet: its maintenance" in runs[-1][1]
+
+    wait_until(is_lifted, 20, "the end of the maintenance has come")
+
+    assert "_service_maintenance:quiet" not in host.ask.get("/v1/agent/checks")
+    assert "_service_maintenance:web" in host.ask.get("/v1/agent/checks")
+    assert "web" in runs[-1][2]
+
+
+def test_settings_that_are_wrong_are_told_like_definitions(host: ConsulHost) -> None:
+    """A directory or a settings file that is not there is an error that says which."""
+    nowhere = f"{host.directory}/nowhere"
+    for arguments in (["--services-dir", nowhere, "validate"], ["--config", nowhere, "validate"]):
+        code, _output, errors = _run(host, *arguments)
+        assert code == 78
+        assert nowhere in errors

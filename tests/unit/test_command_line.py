@@ -1,0 +1,78 @@
+"""The command line's surface: what it imports, what it documents, how it ends."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import VERBS, cli
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def _python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_import_nothing_but_click(argument: str) -> None:
+    """Both answer at once, also where a dependency is broken."""
+    code = f"""
+import sys
+before = set(sys.modules)
+sys.argv = ["svcagent", {argument!r}]
+from agent.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+roots = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print("THIRD", sorted(roots - set(sys.stdlib_module_names) - {{"agent", "click"}}))
+"""
+
+    assert _python(code).splitlines()[-1] == "THIRD []"
+
+
+def test_every_verb_has_help_with_an_example() -> None:
+    """Each verb's help says what it does and shows a line to copy."""
+    for verb in VERBS:
+        shown = CliRunner().invoke(cli, [verb, "--help"])
+        assert shown.exit_code == 0
+        assert re.search(r"Examples?:", shown.output), verb
+
+
+def test_usage_errors_end_with_2() -> None:
+    """An unknown verb, an unknown option, a missing argument."""
+    for arguments in (["restart"], ["reload"], ["reload", "--nope", "x"], ["deregister"], ["maint", "enable", "x"]):
+        assert CliRunner().invoke(cli, arguments).exit_code == 2, arguments
+
+
+def test_the_readme_lists_every_command_as_the_command_line_does() -> None:
+    """The listing is generated: run ``python -m tests.unit.test_command_line`` to print it."""
+    text = README.read_text()
+    begin, end = text.index("<!-- commands:"), text.index("<!-- end of commands -->")
+
+    assert commands_table() in text[begin:end]
+
+
+def commands_table() -> str:
+    """The README's table of commands."""
+    context = click.Context(cli, info_name="svcagent")
+    lines = ["| command | |", "|---|---|"]
+    for verb in cli.list_commands(context):
+        command = cli.get_command(context, verb)
+        assert command is not None
+        subcommands = command.commands.items() if isinstance(command, click.Group) else [("", command)]
+        for name, one in subcommands:
+            with click.Context(one, info_name=f"svcagent {verb} {name}".strip(), parent=None) as inner:
+                usage = " ".join(one.collect_usage_pieces(inner))
+            lines.append(f"| `{inner.info_name} {usage}` | {one.get_short_help_str(200)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(commands_table())
