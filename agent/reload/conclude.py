@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Sequence
 
-from agent.errors import GuardRefused, Interrupted, SvcagentError
+from agent.errors import GuardRefused, Interrupted, SvcagentError, Unreachable
 from agent.reload.record import Result
 from agent.reload.steps import Container, State, Step
 
@@ -24,7 +24,7 @@ def conclude(
         result.error = f"{_signal_name(pending)} came when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code
     if result.outcome == "stranded":
-        result.exit_code = 1
+        result.exit_code = (Unreachable if isinstance(troubles[-1], Unreachable) else SvcagentError).exit_code
         result.error = (
             f"{result.service} IS STILL OUT OF SERVICE on {result.node}: {result.error}. When it is repaired, run: "
             f"svcagent maint disable {result.service} --force"

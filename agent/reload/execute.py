@@ -34,7 +34,7 @@ from agent.reload.ready import Readiness
 from agent.reload.record import Event, Phase, Result
 from agent.reload.steps import INTERRUPTIBLE, State, Step, failed, next_step, succeeded
 
-RETURN_SECONDS = 60.0
+RESTORE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
 
@@ -236,28 +236,38 @@ class Executor:
     def _roll_back(self) -> None:
         with contextlib.suppress(SvcagentError):  # its last words are worth having, not worth failing for
             self._last_words = self._edges.engine.log_tail(self._reload.container)
-        self._edges.engine.roll_back(self._reload.container, self._was.restart_policy if self._was else None)
+        policy = self._was.restart_policy if self._was else None
+        self._insist(lambda: self._edges.engine.roll_back(self._reload.container, policy), RESTORE_SECONDS)
 
     def _await_ready(self) -> None:
         edges = self._edges
         readiness = Readiness(self._service, self._reload, edges.consul, edges.engine, edges.prober, edges.clock)
-        # On the way back nothing may cut the wait short.
-        with contextlib.nullcontext() if self._state.has_failed else edges.interrupts.allowed():
-            self.result.engine.setdefault("first_success", round(readiness.wait(), 4))
+        if self._state.has_failed:  # on the way back nothing may cut the wait short
+            self._insist(readiness.wait, RESTORE_SECONDS)
+            return
+        with edges.interrupts.allowed():
+            self.result.engine["first_success"] = round(readiness.wait(), 4)
 
     def _return(self) -> None:
         """Lift own maintenance and see it passing; all of it may be done again while Consul does not answer."""
-        deadline = Deadline.after(self._edges.clock, RETURN_SECONDS)
+        self._insist(self._lift_and_see, RESTORE_SECONDS)
+
+    def _insist(self, action: Callable[[], object], seconds: float) -> None:
+        """What restores goes on while the other side cannot be reached, for so many seconds."""
+        deadline = Deadline.after(self._edges.clock, seconds)
         while True:
             try:
-                if self._lift():
-                    self._await_passing(deadline)
+                action()
             except Unreachable:
                 if deadline.is_over:
                     raise
                 self._edges.clock.sleep(RETRY_SECONDS)
             else:
                 return
+
+    def _lift_and_see(self) -> None:
+        if self._lift():
+            self._await_passing()
 
     def _lift(self) -> bool:
         """False when the maintenance is no longer this reload's: whoever has it now ends it."""
@@ -276,18 +286,23 @@ class Executor:
         self._is_out = False
         return True
 
-    def _await_passing(self, deadline: Deadline) -> None:
+    def _await_passing(self) -> None:
+        deadline = Deadline.after(self._edges.clock, RESTORE_SECONDS)
+        own_text = render(self._own_maintenance)
         index: int | None = None
         while True:
             index, instances = self._edges.consul.instances(self._service.name, index, min(5.0, deadline.remaining))
             own = self._own(instances)
-            if own is not None and (own.is_passing or own.maintenance is not None):
-                return  # or somebody has taken it out just now, which is theirs to end
+            if own is not None:
+                held = own.maintenance
+                # Just after it was lifted the catalog may still show it; anybody else's is theirs to end.
+                if own.is_passing or (held is not None and held.notes != own_text):
+                    return
             if deadline.is_over:
                 failing = [check.id for check in own.checks if check.status != "passing"] if own else ["not there"]
                 raise NotReady(
                     f"{self._service.id} answers its checks, but Consul does not show it as passing after "
-                    f"{RETURN_SECONDS:.0f} s ({', '.join(failing)})"
+                    f"{RESTORE_SECONDS:.0f} s ({', '.join(failing)})"
                 )
 
     def _clean(self) -> None:
