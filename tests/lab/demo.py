@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,18 +152,27 @@ class View:
         with self.showing(title, load, states) as tick:
             while not is_over():
                 tick()
-                time.sleep(0.1)
+                time.sleep(0.2)
             tick()
 
-    def showing(self, title: str, load: Load, states: Callable[[], dict[str, str]]) -> "_Showing":
+    @contextmanager
+    def showing(self, title: str, load: Load, states: Callable[[], dict[str, str]]) -> Iterator[Callable[[], None]]:
         """A block in which each call of its value draws anew."""
-        return _Showing(self, title, load, states)
+        is_live = self._console.is_terminal and not self._is_silent
+        live = Live(console=self._console, auto_refresh=False, transient=True) if is_live else None
+        began = time.monotonic()
 
-    def draw(self, live: Live | None, title: str, began: float, snapshot: Snapshot, states: dict[str, str]) -> None:
+        def tick() -> None:
+            self._draw(live, title, began, load.snapshot(), states())
+
+        with live or nullcontext():
+            yield tick
+
+    def _draw(self, live: Live | None, title: str, began: float, snapshot: Snapshot, states: dict[str, str]) -> None:
         """One picture."""
         holder = holder_of(self._lab, LOCK) or "nobody"
         if live is not None:
-            live.update(self._picture(title, began, snapshot, states, holder))
+            live.update(self._picture(title, began, snapshot, states, holder), refresh=True)
             return
         now = {**states, "lock": holder}
         for what, state in now.items():
@@ -191,30 +201,6 @@ class View:
         failures = f"[bold red]{snapshot.failures} failed[/]" if snapshot.failures else "[green]0 failed[/]"
         table.caption = f"{snapshot.per_second:.0f} requests/s   {snapshot.requests} requests   {failures}"
         return table
-
-
-class _Showing:
-    def __init__(self, view: View, title: str, load: Load, states: Callable[[], dict[str, str]]) -> None:
-        self._view, self._title, self._load, self._states = view, title, load, states
-        console = view._console  # noqa: SLF001  # one class in two parts
-        is_live = console.is_terminal and not view._is_silent  # noqa: SLF001  # as above
-        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
-        self._began = 0.0
-
-    def __enter__(self) -> Callable[[], None]:
-        self._began = time.monotonic()
-        if self._live is not None:
-            self._live.start()
-        return self._tick
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def _tick(self) -> None:
-        self._view.draw(self._live, self._title, self._began, self._load.snapshot(), self._states())
-        if self._live is not None:
-            self._live.refresh()
 
 
 def _errors_of(process: "subprocess.Popen[str]") -> str:

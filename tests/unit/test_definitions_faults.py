@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -342,12 +343,26 @@ def test_what_is_not_a_file_is_told(tmp_path: Path, make: Callable[[Path], None]
     assert said in fault.problem
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "web.json").write_text("{}")
-    (tmp_path / "web.json").chmod(0)
+@pytest.fixture
+def nobodys_directory() -> Iterator[Path]:
+    """A directory that everyone may list, read by a process that is not root."""
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        before = os.geteuid()
+        try:
+            yield directory
+        finally:
+            os.seteuid(before)
 
-    assert [fault.problem for fault in faults(tmp_path)] == ["the file cannot be read: Permission denied"]
+
+def test_a_file_that_may_not_be_read_is_told(nobodys_directory: Path) -> None:
+    (nobodys_directory / "web.json").write_text("{}")
+    (nobodys_directory / "web.json").chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+    assert [fault.problem for fault in faults(nobodys_directory)] == ["the file cannot be read: Permission denied"]
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
