@@ -80,6 +80,9 @@ def poll(condition: Callable[[], bool], deadline: Deadline, every: float) -> boo
     return True
 
 
+RAISE_AGAIN_SECONDS = 1.0
+
+
 class Interrupts:
     """Turns SIGINT and SIGTERM into `Interrupted`, but only where the code says that it may stop.
 
@@ -94,7 +97,8 @@ class Interrupts:
     @contextmanager
     def caught(self) -> Iterator["Interrupts"]:
         """Own both signals inside the block. Main thread only."""
-        before = {signum: signal.signal(signum, self._receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        before = {signum: signal.signal(signum, self._receive) for signum in signals}
         try:
             yield self
         finally:
@@ -111,6 +115,7 @@ class Interrupts:
             yield
         finally:
             self._is_allowed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @property
     def pending(self) -> int | None:
@@ -121,5 +126,6 @@ class Interrupts:
         if self._signum is None:
             self._signum = signum
         if self._is_allowed:
-            self._is_allowed = False
+            # Python swallows what is raised inside a finalizer: ask again until the block is left.
+            signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN_SECONDS)
             raise Interrupted(self._signum)

@@ -1,4 +1,4 @@
-"""One real Consul server for the tests of a module, and connections to it."""
+"""One real server of a kind for the tests of a module: Consul, or a Docker Engine with a registry."""
 
 import os
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from tests.lab import asking, parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
 from tests.lab.server import Server
+from tests.real.engine_fixture import DockerHost, docker_host
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,30 @@ def consul(host: ConsulHost) -> Iterator[Consul]:
     connection = Consul(host.settings)
     yield connection
     connection.close()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DockerHost]:
+    """A running engine and registry."""
+    with docker_host() as docker:
+        yield docker
+
+
+@pytest.fixture
+def docker(running: DockerHost) -> Iterator[DockerHost]:
+    """The same, empty again after each test."""
+    try:
+        yield running
+    finally:
+        running.clear()
+
+
+@pytest.fixture
+def image(docker: DockerHost) -> str:
+    """The first version, pushed and here; its name."""
+    reference = f"{docker.repository}:latest"
+    docker.engine.pull(reference, docker.push("1"), lambda _: None)
+    return reference
 
 
 @pytest.fixture(autouse=True)

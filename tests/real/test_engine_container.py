@@ -1,7 +1,6 @@
 """What a real engine's containers tell: who cannot be replaced, health, logs, connections."""
 
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -10,29 +9,7 @@ from agent.clock import SystemClock
 from agent.engine import Engine
 from agent.errors import Conflict, NotFound
 from tests.lab.ground import wait_until
-from tests.real.engine_fixture import BUSYBOX, DockerHost, docker_host
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[DockerHost]:
-    with docker_host() as host:
-        yield host
-
-
-@pytest.fixture
-def docker(running: DockerHost) -> Iterator[DockerHost]:
-    try:
-        yield running
-    finally:
-        running.clear()
-
-
-@pytest.fixture
-def image(docker: DockerHost) -> str:
-    """The first version, pushed and here."""
-    reference = f"{docker.repository}:latest"
-    docker.engine.pull(reference, docker.push("1"), lambda _: None)
-    return reference
+from tests.real.engine_fixture import BUSYBOX, DockerHost
 
 
 def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, image: str) -> None:

@@ -11,23 +11,11 @@ from agent.clock import SystemClock
 from agent.engine import Engine, PullProgress
 from agent.errors import Denied, DockerUnreachable, NotFound, RegistryUnreachable, Rejected
 from tests.lab.server import Server
-from tests.real.engine_fixture import SLEEP, DockerHost, docker_host
+from tests.real.engine_fixture import SLEEP, DockerHost
 
 # "user", "secret"
 HTPASSWD = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
 ZERO = "sha256:" + "0" * 64
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[DockerHost]:
-    with docker_host() as host:
-        yield host
-
-
-@pytest.fixture
-def docker(running: DockerHost) -> Iterator[DockerHost]:
-    yield running
-    running.clear()
 
 
 def ignore(_: PullProgress) -> None:

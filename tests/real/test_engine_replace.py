@@ -1,36 +1,14 @@
 """Replacing containers on a real engine: what is kept, what is refused, who is connected."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from docker.types import EndpointConfig
 
-from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, docker_host
+from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost
 
 API = "1.41"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[DockerHost]:
-    with docker_host() as host:
-        yield host
-
-
-@pytest.fixture
-def docker(running: DockerHost) -> Iterator[DockerHost]:
-    try:
-        yield running
-    finally:
-        running.clear()
-
-
-@pytest.fixture
-def image(docker: DockerHost) -> str:
-    """The first version, pushed and here."""
-    reference = f"{docker.repository}:latest"
-    docker.engine.pull(reference, docker.push("1"), lambda _: None)
-    return reference
 
 
 def newer(docker: DockerHost, image: str, *changes: str) -> str:

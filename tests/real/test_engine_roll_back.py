@@ -10,17 +10,11 @@ import requests
 from agent.engine.connection import Client
 from agent.errors import Conflict, DockerUnreachable, OutcomeUnknown, SvcagentError
 from tests.lab.ground import wait_until
-from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost, docker_host
+from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
 
 WRITES = ("create", "set_restart_policy", "stop", "rename", "start", "remove_container")
 REPLACE_WRITES = 6
 ROLL_BACK_WRITES = 6
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[DockerHost]:
-    with docker_host() as host:
-        yield host
 
 
 @pytest.fixture(scope="module")
