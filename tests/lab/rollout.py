@@ -115,20 +115,13 @@ class Rollout:
 
 def holder_of(lab: Lab, prefix: str) -> str | None:
     """The node that holds ``<prefix>/.lock``, svcagent's or ``consul lock``'s; None if nobody does."""
-    pairs = lab.consul().get(f"/v1/kv/{prefix}/?recurse") if _has_lock(lab, prefix) else []
-    pair = next((pair for pair in pairs or () if pair["Key"] == f"{prefix}/.lock"), None)
-    if pair is None or not pair.get("Session"):
-        return None
     try:
-        return str(json.loads(base64.b64decode(pair["Value"] or ""))["node"])
-    except (ValueError, KeyError):
+        pair = lab.consul().get(f"/v1/kv/{prefix}/.lock")[0]
+        if not pair.get("Session"):
+            return None
+        if pair["Value"]:
+            return str(json.loads(base64.b64decode(pair["Value"]))["node"])
         info = lab.consul().get(f"/v1/session/info/{pair['Session']}")
-        return str(info[0]["Node"]) if info else None
-
-
-def _has_lock(lab: Lab, prefix: str) -> bool:
-    try:
-        keys = lab.consul().get(f"/v1/kv/{prefix}/?keys")
     except LabError:
-        return False  # no such key: 404
-    return f"{prefix}/.lock" in keys
+        return None  # no such key: 404
+    return str(info[0]["Node"]) if info else None
