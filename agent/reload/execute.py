@@ -22,10 +22,10 @@ from agent.errors import (
     Unreachable,
 )
 from agent.fleet import HostState, write_host_state
-from agent.maintenance import by_reload, lift_own, put_out, render
+from agent.maintenance import await_absence_from_dns, by_reload, lift_own, put_out, render
 from agent.registration import is_own, registration, renew_checks_as_passing
 from agent.reload.atomic import write_atomically
-from agent.reload.drain import await_absence_from_dns, await_quiet
+from agent.reload.drain import await_quiet
 from agent.reload.guard import Obstacle, find_obstacles
 from agent.reload.probe import Prober
 from agent.reload.record import Event, Phase, Result
