@@ -22,7 +22,7 @@ from agent.errors import (
     Unreachable,
 )
 from agent.fleet import HostState, write_host_state
-from agent.maintenance import await_absence_from_dns, by_reload, lift_own, put_out, render
+from agent.maintenance import Target, await_absence_from_dns, by_reload, lift_own, put_out, render
 from agent.registration import is_own, registration, renew_checks_as_passing
 from agent.reload.atomic import write_atomically
 from agent.reload.drain import await_quiet
@@ -66,6 +66,7 @@ class Executor:
         self._step_began = 0.0
         self._wanted = ""
         self._was: Container | None = None
+        self._target = Target(edges.agent.node, service.id, service.name)
         self._own_maintenance = by_reload(self._id, edges.agent.node, "not begun", edges.clock.now())
         self._is_out = False
         self._lock = Lock(
@@ -195,7 +196,7 @@ class Executor:
         self._own_maintenance = by_reload(self._id, edges.agent.node, f"to run {self._wanted[:19]}", edges.clock.now())
         self._is_out = True
         try:
-            put_out(edges.consul, edges.clock, service.id, service.name, edges.agent.node, self._own_maintenance)
+            put_out(edges.consul, edges.clock, self._target, self._own_maintenance)
         except (Conflict, NotFound):
             self._is_out = False
             raise
@@ -320,7 +321,7 @@ class Executor:
             return False
         if is_own(local) and local.meta == registration(service)["Meta"]:
             renew_checks_as_passing(consul, service, filter(self._edges.prober.can_probe, service.checks))
-        lift_own(consul, service.id, self._own_maintenance)
+        lift_own(consul, self._target, self._own_maintenance)
         self._is_out = False
         return True
 
