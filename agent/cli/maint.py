@@ -41,6 +41,13 @@ from agent.maintenance import (
 )
 
 _name = click.argument("name", required=False, shell_complete=wiring.complete_name)
+_wait = click.option(
+    "--wait",
+    type=wiring.GoDuration(),
+    default="30s",
+    show_default=True,
+    help="How long the catalog may take to show it; longer than that is exit code 69.",
+)
 _all = click.option("--all", "every", is_flag=True, help="Every service of this host, one by one.")
 
 
@@ -78,6 +85,7 @@ def maint() -> None:
 @click.option("--force", is_flag=True, help="With --replace: also from a running reload, which then leaves it out.")
 @click.option("--guard", is_flag=True, help="Refuse (exit 75) to take the last passing instance out.")
 @click.option("--wait-drained", is_flag=True, help="Return when neither health API nor local DNS names it any more.")
+@_wait
 @output_options
 def enable(
     name: str | None,
@@ -91,6 +99,7 @@ def enable(
     force: bool,
     guard: bool,
     wait_drained: bool,
+    wait: float,
 ) -> None:
     """Take it out, and return when the catalog shows it.
 
@@ -124,7 +133,7 @@ def enable(
         try:
             with interrupts.allowed():
                 for decision in decisions:
-                    await_shown(consul, clock, decision.target, decision.wanted)
+                    await_shown(consul, clock, decision.target, decision.wanted, wait)
                 show_out(decisions)
                 if wait_drained:
                     await_unnamed(consul, clock, agent, [one.target for one in decisions], remembered)
@@ -148,8 +157,9 @@ def enable(
 @click.option("--node", is_flag=True, help="The host's own maintenance; services taken out one by one stay out.")
 @_all
 @click.option("--force", is_flag=True, help="Also lift a reload's maintenance, once you know that it is dead.")
+@_wait
 @output_options
-def disable(name: str | None, *, node: bool, every: bool, force: bool) -> None:
+def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:
     """Put it back, say whose maintenance that was, and return when the catalog shows it.
 
     Not in maintenance: nothing to do. One that a reload has out is left to that reload (exit 1), and so is all else
@@ -167,7 +177,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool) -> None:
             if one.held is not None and not lift_own(consul, one.target, one.held):
                 raise Conflict(f"somebody else changed {one.target} at the same moment; look: svcagent maint status")
         for one in decisions:
-            await_shown(consul, clock, one.target, None)
+            await_shown(consul, clock, one.target, None, wait)
         [(_host, host_held)] = _held(consul, [Target(agent.node)])
     show_decisions(decisions)
     if host_held is not None:

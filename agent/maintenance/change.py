@@ -66,14 +66,16 @@ def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
     return True
 
 
-def await_shown(consul: Consul, clock: Clock, target: Target, wanted: Maintenance | None) -> None:
+def await_shown(
+    consul: Consul, clock: Clock, target: Target, wanted: Maintenance | None, seconds: float = CATALOG_SECONDS
+) -> None:
     """Wait until the catalog shows this maintenance on the target, or with None that it has none.
 
     :raises Conflict: the agent no longer holds what is waited for: somebody changed it meanwhile.
-    :raises OutcomeUnknown: the catalog did not show it within 30 s.
+    :raises OutcomeUnknown: the catalog did not show it within ``seconds``.
     """
     text = render(wanted) if wanted is not None else None
-    deadline = Deadline.after(clock, CATALOG_SECONDS)
+    deadline = Deadline.after(clock, seconds)
     index: int | None = None
     while True:
         trouble: ConsulUnreachable | None = None
@@ -91,7 +93,7 @@ def await_shown(consul: Consul, clock: Clock, target: Target, wanted: Maintenanc
             raise OutcomeUnknown(
                 f"unknown whether clients see it: the local agent holds {target} "
                 f"{'in' if text is None else 'out of'} service, but Consul's catalog did not show that within "
-                f"{CATALOG_SECONDS:.0f} s{f' ({trouble})' if trouble else ''}. {_look_again(target)}"
+                f"{seconds:g} s{f' ({trouble})' if trouble else ''}. {_look_again(target)}"
             ) from trouble
         if trouble is not None:
             clock.sleep(RETRY_SECONDS)

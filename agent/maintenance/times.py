@@ -1,7 +1,7 @@
 """Moments as people write and read them. Pure: the time zone is an argument, None for the host's own."""
 
 import re
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from agent.maintenance.reason import TIME_FORMAT
 
@@ -13,7 +13,7 @@ class NotAMoment(ValueError):
 
 
 def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
-    """The moment that ``HH:MM`` (its next occurrence) or an ISO 8601 time stands for, with a time zone.
+    """The moment that ``HH:MM`` (its next occurrence) or an ISO 8601 time stands for, in UTC.
 
     Without a zone of its own it is a time of ``zone``.
 
@@ -26,12 +26,10 @@ def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
         raise NotAMoment(f'{text!r} is no time; write HH:MM, or date and time as in "2026-05-01T18:00" or "…T18:00Z"')
     try:
         found = datetime.fromisoformat(text)
-        found = _local(found, zone) if found.tzinfo is None else found
-        is_past = found <= now
-        found.astimezone(now.tzinfo)
+        found = _local(found, zone) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise NotAMoment(f'{text!r} is no time ({error}); write HH:MM, or "2026-05-01T18:00"') from error
-    if is_past:
+    if found <= now:
         raise NotAMoment(f"{text!r} is past: it is {now.astimezone(zone):%Y-%m-%dT%H:%M:%S%z} now")
     return found
 
@@ -44,13 +42,13 @@ def _next(hour: int, minute: int, now: datetime, zone: tzinfo | None) -> datetim
         for fold in (0, 1):
             moment = _local(day.replace(fold=fold), zone)
             # A time that clocks skip has a second reading too, an hour before the first: not meant by anybody.
-            if fold == 0 or moment.astimezone(now.tzinfo).astimezone(zone).replace(tzinfo=None) == day:
+            if fold == 0 or moment.astimezone(zone).replace(tzinfo=None) == day:
                 moments.append(moment)
     return min(moment for moment in moments if moment > now)
 
 
 def _local(naive: datetime, zone: tzinfo | None) -> datetime:
-    return naive.replace(tzinfo=zone) if zone is not None else naive.astimezone()
+    return (naive.replace(tzinfo=zone) if zone is not None else naive.astimezone()).astimezone(UTC)
 
 
 def iso(moment: datetime) -> str:
