@@ -1,12 +1,9 @@
 """``svcagent maint``."""
 
-import getpass
-import os
-from datetime import datetime, timedelta
-
 import click
 
 from agent.cli import wiring
+from agent.cli.maint_input import end_of, operator, targets_of, with_held
 from agent.cli.maint_output import (
     described,
     show_decisions,
@@ -17,25 +14,20 @@ from agent.cli.maint_output import (
 from agent.cli.options import output_options
 from agent.cli.output import show_line, show_warning
 from agent.clock import Interrupts
-from agent.consul import AgentSelf, Consul
-from agent.errors import Conflict, ConsulUnreachable, GuardRefused, Interrupted, NotFound, NotNow, SvcagentError
+from agent.consul import Consul
+from agent.errors import Conflict, ConsulUnreachable, GuardRefused, Interrupted, NotNow, SvcagentError
 from agent.maintenance import (
     Action,
     Decision,
     Left,
-    Maintenance,
-    NotAMoment,
     Target,
     await_shown,
     await_unnamed,
-    by_operator,
     decide_disable,
     decide_enable,
     dns_memory,
     lift_expired,
     lift_own,
-    parse,
-    parse_end,
     take_out,
     view,
 )
@@ -116,14 +108,14 @@ def enable(
     why = " ".join(reason.split())
     if not why:
         raise click.BadParameter("say why: others will read it", param_hint="--reason")
-    end = _end(duration, until, now)
+    end = end_of(duration, until, now)
     with wiring.consul(wiring.settings()) as consul, interrupts.caught():
         with interrupts.allowed():
             agent = consul.agent_self()
-            wanted = by_operator(_operator(), agent.node, why, now, end)
+            wanted = by_operator(operator(), agent.node, why, now, end)
             decisions = [
                 decide_enable(target, held, wanted, is_replacing=replace, is_forced=force)
-                for target, held in _held(consul, _targets(consul, agent, name, node=node, every=every))
+                for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
             ]
             _stop_if_refused(decisions)
             entering = [one.target for one in decisions if one.action is Action.ENABLE]
@@ -170,7 +162,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         agent = consul.agent_self()
         decisions = [
             decide_disable(target, held, is_forced=force)
-            for target, held in _held(consul, _targets(consul, agent, name, node=node, every=every))
+            for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
         ]
         _stop_if_refused(decisions)
         for one in decisions:
@@ -178,7 +170,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
                 raise Conflict(f"somebody else changed {one.target} at the same moment; look: svcagent maint status")
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)
-        [(_host, host_held)] = _held(consul, [Target(agent.node)])
+        [(_host, host_held)] = with_held(consul, [Target(agent.node)])
     show_decisions(decisions)
     if host_held is not None:
         show_warning(
@@ -205,12 +197,13 @@ def status(name: str | None, *, node: bool, every: bool) -> None:
         raise click.UsageError("Give NAME, --node or --all, one of them.")
     with wiring.consul(wiring.settings()) as consul:
         agent = consul.agent_self()
-        targets = [Target(agent.node)]
+        targets: list[Target] = []
         if name:
-            targets += _targets(consul, agent, name, node=False, every=False)
+            targets += targets_of(consul, agent, name, node=False, every=False)
         elif not node:
             targets += [Target(agent.node, one.id, one.name) for one in consul.services().values()]
-        show_status(_held(consul, targets), clock.now())
+        targets.append(Target(agent.node))
+        show_status(with_held(consul, targets), clock.now())
 
 
 @maint.command(
@@ -227,48 +220,6 @@ def expire() -> int:
         ended = lift_expired(consul, wiring.system_clock(), consul.agent_self().node)
     tell_ended(ended, is_document=True)
     return 0 if all(one.is_liftable for one in ended) else NotNow.exit_code
-
-
-def _targets(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool) -> list[Target]:
-    """What was named. Whoever registered a service: an operator may take out anything of this host."""
-    if sum((bool(name), node, every)) != 1:
-        raise click.UsageError("Give the service's NAME, or --node for this host, or --all for each of its services.")
-    if node:
-        return [Target(agent.node)]
-    services = sorted(consul.services().values(), key=lambda service: service.id)
-    chosen = [one for one in services if every or name in (one.id, one.name)]
-    if not chosen and every:
-        raise NotFound("no service is registered on this host; run: svcagent register")
-    if not chosen:
-        there = ", ".join(one.id if one.id == one.name else f"{one.id} ({one.name})" for one in services) or "none"
-        raise click.BadParameter(
-            f"no service {name!r} is registered on this host; there is: {there}", param_hint="NAME"
-        )
-    return [Target(agent.node, one.id, one.name) for one in chosen]
-
-
-def _held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maintenance | None]]:
-    checks = consul.checks()
-    return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
-
-
-def _end(duration: float | None, until: str | None, now: datetime) -> datetime | None:
-    if duration is not None and until is not None:
-        raise click.UsageError("Give --for or --until, not both.")
-    if until is not None:
-        try:
-            return parse_end(until, now)
-        except NotAMoment as error:
-            raise click.BadParameter(str(error), param_hint="--until") from error
-    if duration is None:
-        return None
-    try:
-        end = now + timedelta(seconds=duration)
-    except OverflowError as error:
-        raise click.BadParameter("that end is too far away", param_hint="--for") from error
-    if duration <= 0:
-        raise click.BadParameter("an end must lie in the future", param_hint="--for")
-    return end
 
 
 def _stop_if_refused(decisions: list[Decision]) -> None:
@@ -319,11 +270,3 @@ def _warn_of_emptiness(consul: Consul, node: str, targets: list[Target], *, is_r
         if is_refusing:
             raise GuardRefused(f"{', '.join(one.service_ids)} stays in service: {said}. To do it still, omit --guard")
         show_warning(said)
-
-
-def _operator() -> str:
-    """The person, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"
