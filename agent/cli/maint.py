@@ -23,6 +23,7 @@ from agent.maintenance import (
     Target,
     await_shown,
     await_unnamed,
+    by_operator,
     decide_disable,
     decide_enable,
     dns_memory,
