@@ -1,157 +1,273 @@
 """``svcagent maint``."""
 
-import getpass
-import os
-from datetime import timedelta
-
 import click
 
 from agent.cli import wiring
-from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line, show_table
-from agent.consul import NODE_MAINTENANCE, Consul, LocalService
-from agent.errors import Conflict, NotFound
-from agent.maintenance import Maintenance, OwnerKind, by_operator, parse, put_out, render
+from agent.cli.maint_input import end_of, operator, targets_of, with_held
+from agent.cli.maint_output import (
+    described,
+    show_decisions,
+    show_out,
+    show_status,
+    tell_ended,
+)
+from agent.cli.options import output_options
+from agent.cli.output import show_line, show_warning
+from agent.clock import Interrupts
+from agent.consul import Consul
+from agent.errors import Conflict, ConsulUnreachable, GuardRefused, Interrupted, NotNow, SvcagentError
+from agent.maintenance import (
+    Action,
+    Decision,
+    Left,
+    Target,
+    await_shown,
+    await_unnamed,
+    by_operator,
+    decide_disable,
+    decide_enable,
+    dns_memory,
+    lift_expired,
+    lift_own,
+    take_out,
+    view,
+)
+
+_name = click.argument("name", required=False, shell_complete=wiring.complete_name)
+_wait = click.option(
+    "--wait",
+    type=wiring.GoDuration(),
+    default="30s",
+    show_default=True,
+    help="How long the catalog may take to show it; longer than that is exit code 69.",
+)
+_all = click.option("--all", "every", is_flag=True, help="Every service of this host, one by one.")
 
 
-@click.group(epilog='Example: svcagent maint enable keyword-suggest --reason "disk swap" --for 2h')
+@click.group(
+    epilog="\b\nExamples:\n"
+    '  svcagent maint enable keyword-suggest --reason "disk swap" --for 2h\n'
+    "  svcagent maint status\n"
+    "  svcagent maint disable keyword-suggest\n"
+    "In cron, every minute: svcagent maint expire"
+)
 def maint() -> None:
     """Take a service or this host out of service and put it back.
 
-    svcagent remembers who did it, why, and until when, in the reason that Consul keeps. A reload never lifts it.
+    Who did it, why, since when and until when stands in the reason that Consul keeps, for everybody to read. A reload
+    never lifts it. NAME is a service's name, which means all its instances on this host, or the ID of one.
     """
 
 
-@maint.command()
-@click.argument("name", required=False, shell_complete=wiring.complete_name)
-@click.option("--node", is_flag=True, help="This host with all its services, instead of one service.")
+@maint.command(
+    epilog="\b\nExamples:\n"
+    '  svcagent maint enable keyword-suggest --reason "disk swap" --for 2h\n'
+    '  svcagent maint enable keyword-suggest --reason "new index" --until 18:00 --wait-drained --guard\n'
+    '  svcagent maint enable --node --reason "new kernel" --until 2026-05-01T06:00Z\n'
+    '  svcagent maint enable keyword-suggest --reason "my turn" --replace'
+)
+@_name
+@click.option("--node", is_flag=True, help="This host with all its services, by one switch.")
+@_all
 @click.option("--reason", required=True, help="Why: others will read it.")
-@click.option("--for", "duration", type=wiring.GoDuration(), help="An end: 90m, 2h. Without it, until disabled.")
+@click.option("--for", "duration", type=wiring.GoDuration(), help="An end: 90m, 2h. Without one, until disabled.")
+@click.option(
+    "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
+)
+@click.option("--replace", is_flag=True, help="Take over what somebody else took out, without a moment in service.")
+@click.option("--force", is_flag=True, help="With --replace: also from a running reload, which then leaves it out.")
+@click.option("--guard", is_flag=True, help="Refuse (exit 75) to take the last passing instance out.")
+@click.option("--wait-drained", is_flag=True, help="Return when neither health API nor local DNS names it any more.")
+@_wait
 @output_options
-def enable(name: str | None, *, node: bool, reason: str, duration: float | None) -> None:
+def enable(
+    name: str | None,
+    *,
+    node: bool,
+    every: bool,
+    reason: str,
+    duration: float | None,
+    until: str | None,
+    replace: bool,
+    force: bool,
+    guard: bool,
+    wait_drained: bool,
+    wait: float,
+) -> None:
     """Take it out, and return when the catalog shows it.
 
-    With --for, the next register or reload after that time puts the service back, if its checks pass.
+    Out already by yourself for the same reason: nothing to do, or its end moves. Out already by somebody else: says
+    who and why, changes nothing (of all that was named) and exits 1.
+
+    Once its end has come, the next register, reload or maint expire puts it back, if its checks pass. Exit code 69
+    says that it is unknown whether it is out: Consul did not answer. Run the same command again then.
     """
-    _one_of(name, is_node=node)
-    clock = wiring.system_clock()
-    if duration is not None and duration <= 0:
-        raise click.BadParameter("an end must lie in the future", param_hint="--for")
-    with wiring.consul(wiring.settings()) as consul:
-        host = consul.agent_self().node
-        until = clock.now() + timedelta(seconds=duration) if duration else None
-        wanted = by_operator(_operator(), host, reason, clock.now(), until)
-        services = [] if node else _services(consul, name)
-        held = [_held_node(consul)] if node else [_held(service) for service in services]
-        for target, maintenance in zip([host] if node else [s.id for s in services], held, strict=True):
-            if maintenance is not None:
-                raise Conflict(f"{target} is out of service already, taken {maintenance.describe()}; it stays as it is")
-        if node:
-            consul.enable_node_maintenance(render(wanted))
-        for service in services:
-            put_out(consul, clock, service.id, service.name, host, wanted)
-    _show_done([host] if node else [service.id for service in services], "out of service", wanted)
+    if force and not replace:
+        raise click.UsageError("--force goes with --replace: it takes a running reload's maintenance over.")
+    clock, interrupts = wiring.system_clock(), Interrupts()
+    now = clock.now()
+    why = " ".join(reason.split())
+    if not why:
+        raise click.BadParameter("say why: others will read it", param_hint="--reason")
+    end = end_of(duration, until, now)
+    with wiring.consul(wiring.settings()) as consul, interrupts.caught():
+        with interrupts.allowed():
+            agent = consul.agent_self()
+            wanted = by_operator(operator(), agent.node, why, now, end)
+            decisions = [
+                decide_enable(target, held, wanted, is_replacing=replace, is_forced=force)
+                for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
+            ]
+            _stop_if_refused(decisions)
+            entering = [one.target for one in decisions if one.action is Action.ENABLE]
+            _warn_of_emptiness(consul, agent.node, entering, is_refusing=guard)
+            remembered = dns_memory(consul, agent, entering) if wait_drained else 0
+        _take_out(consul, decisions)
+        try:
+            with interrupts.allowed():
+                for decision in decisions:
+                    await_shown(consul, clock, decision.target, decision.wanted, wait)
+                show_out(decisions)
+                if wait_drained:
+                    await_unnamed(consul, clock, agent, [one.target for one in decisions], remembered)
+                    where = "the health API and DNS" if agent.dns else "the health API (the local agent's DNS is off)"
+                    show_line(f"drained: nothing is left of it in {where}")
+        except Interrupted:
+            targets = ", ".join(str(one.target) for one in decisions)
+            lift = "; ".join(f"svcagent maint disable {one.target.argument}" for one in decisions)
+            show_warning(f"interrupted while waiting; out of service stays: {targets}. To put it back, run: {lift}")
+            raise
+    show_decisions(decisions)
 
 
-@maint.command()
-@click.argument("name", required=False, shell_complete=wiring.complete_name)
-@click.option("--node", is_flag=True, help="This host with all its services, instead of one service.")
+@maint.command(
+    epilog="\b\nExamples:\n"
+    "  svcagent maint disable keyword-suggest\n"
+    "  svcagent maint disable --node\n"
+    "  svcagent maint disable keyword-suggest --force    (of a reload that is dead)"
+)
+@_name
+@click.option("--node", is_flag=True, help="The host's own maintenance; services taken out one by one stay out.")
+@_all
 @click.option("--force", is_flag=True, help="Also lift a reload's maintenance, once you know that it is dead.")
+@_wait
 @output_options
-def disable(name: str | None, *, node: bool, force: bool) -> None:
-    """Put it back, and say whose maintenance that was. Not out of service: nothing to do."""
-    _one_of(name, is_node=node)
+def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:
+    """Put it back, say whose maintenance that was, and return when the catalog shows it.
+
+    Not in maintenance: nothing to do. One that a reload has out is left to that reload (exit 1), and so is all else
+    that was named. Exit code 69 says that it is unknown whether it is back: Consul did not answer.
+    """
+    clock = wiring.system_clock()
     with wiring.consul(wiring.settings()) as consul:
-        if node:
-            lifted = [(consul.agent_self().node, _held_node(consul))]
-            if lifted[0][1] is not None:
-                consul.disable_node_maintenance()
-        else:
-            lifted = [(service.id, _held(service)) for service in _services(consul, name)]
-            for service_id, maintenance in lifted:
-                if maintenance is not None and maintenance.kind is OwnerKind.RELOAD and not force:
-                    raise Conflict(
-                        f"{service_id} was taken out {maintenance.describe()}, which puts it back itself. If that "
-                        f"reload is dead, run: svcagent maint disable {service_id} --force"
-                    )
-            for service_id, maintenance in lifted:
-                if maintenance is not None:
-                    consul.disable_maintenance(service_id)
-    for target, maintenance in lifted:
-        _show_done([target], "in service again" if maintenance else "not in maintenance", maintenance)
+        agent = consul.agent_self()
+        decisions = [
+            decide_disable(target, held, is_forced=force)
+            for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
+        ]
+        _stop_if_refused(decisions)
+        for one in decisions:
+            if one.held is not None and not lift_own(consul, one.target, one.held):
+                raise Conflict(f"somebody else changed {one.target} at the same moment; look: svcagent maint status")
+        for one in decisions:
+            await_shown(consul, clock, one.target, None, wait)
+        [(_host, host_held)] = with_held(consul, [Target(agent.node)])
+    show_decisions(decisions)
+    if host_held is not None:
+        show_warning(
+            f"this host as a whole is out, taken {described(host_held)}; to put it back: svcagent maint disable --node"
+        )
 
 
-@maint.command()
-@click.argument("name", required=False, shell_complete=wiring.complete_name)
+@maint.command(
+    epilog="\b\nExamples:\n  svcagent maint status\n  svcagent maint status keyword-suggest\n"
+    "  svcagent --json maint status"
+)
+@_name
 @click.option("--node", is_flag=True, help="This host alone, without its services.")
+@_all
 @output_options
-def status(name: str | None, *, node: bool) -> None:
-    """Show who took what out of service, since when, until when, and why."""
-    if name and node:
-        raise click.UsageError("Give NAME or --node, not both.")
+def status(name: str | None, *, node: bool, every: bool) -> None:
+    """Show who took what out of service, since when, until when, and why.
+
+    Also what was taken out by other means (consul maint, the API): its owner is unknown. Without NAME: this host and
+    all its services. The host's own maintenance is shown with every service, which it holds out too.
+    """
+    clock = wiring.system_clock()
+    if sum((bool(name), node, every)) > 1:
+        raise click.UsageError("Give NAME, --node or --all, one of them.")
     with wiring.consul(wiring.settings()) as consul:
-        found: list[tuple[str, Maintenance | None]] = []
-        if not name:
-            found.append((f"{consul.agent_self().node} (this host)", _held_node(consul)))
-        if not node:
-            found += [(service.id, _held(service)) for service in _services(consul, name)]
-    if current().as_json:
-        show_document([_as_document(target, maintenance) for target, maintenance in found])
+        agent = consul.agent_self()
+        targets: list[Target] = []
+        if name:
+            targets += targets_of(consul, agent, name, node=False, every=False)
+        elif not node:
+            targets += [Target(agent.node, one.id, one.name) for one in consul.services().values()]
+        targets.append(Target(agent.node))
+        show_status(with_held(consul, targets), clock.now())
+
+
+@maint.command(
+    epilog="\b\nExamples:\n  svcagent maint expire\n  in /etc/cron.d/svcagent:  * * * * * root svcagent maint expire"
+)
+@output_options
+def expire() -> int:
+    """Put back what has come to its end, if its checks pass. For cron: silent when there is nothing to do.
+
+    What does not pass its checks stays out; then it says which check says what, and exits 75. register and reload do
+    the same for their services and this host.
+    """
+    with wiring.consul(wiring.settings()) as consul:
+        ended = lift_expired(consul, wiring.system_clock(), consul.agent_self().node)
+    tell_ended(ended, is_document=True)
+    return 0 if all(one.is_liftable for one in ended) else NotNow.exit_code
+
+
+def _stop_if_refused(decisions: list[Decision]) -> None:
+    """Nothing of what was named is changed when something of it may not be."""
+    said = [
+        f"{one.target} is out of service already, taken {described(one.held)}; {one.remedy}"
+        for one in decisions
+        if one.action is Action.REFUSE and one.held is not None
+    ]
+    if said:
+        others = "\nnothing was changed" if len(decisions) > 1 else ""
+        raise Conflict("\n".join(said) + others)
+
+
+def _take_out(consul: Consul, decisions: list[Decision]) -> None:
+    done: list[str] = []
+    try:
+        for one in decisions:
+            if one.wanted is not None and one.action is not Action.KEEP:
+                take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
+                done.append(str(one.target))
+    except SvcagentError:
+        if done:
+            show_warning(f"these were taken out before that: {', '.join(done)}")
+        raise
+
+
+def _warn_of_emptiness(consul: Consul, node: str, targets: list[Target], *, is_refusing: bool) -> None:
+    """Warn, or refuse, when clients of a service are left without any instance."""
+    try:
+        views = view(consul, node, targets)
+    except ConsulUnreachable as error:
+        if is_refusing:
+            raise
+        show_warning(f"nobody knows who is left for clients: {error}")
         return
-    out = [(target, maintenance) for target, maintenance in found if maintenance is not None]
-    if not out:
-        show_line("nothing is in maintenance")
-        return
-    rows = [(target, str(m.kind), m.owner, m.host, str(m.since or ""), str(m.until or ""), m.why) for target, m in out]
-    show_table(("OUT", "BY", "WHO", "ON", "SINCE", "UNTIL", "WHY"), rows)
-
-
-def _one_of(name: str | None, *, is_node: bool) -> None:
-    if bool(name) == is_node:
-        raise click.UsageError("Give the service's NAME, or --node for this host.")
-
-
-def _services(consul: Consul, name: str | None) -> list[LocalService]:
-    """This host's services of that name or id, whoever registered them: an operator may take out anything."""
-    services = sorted(consul.services().values(), key=lambda service: service.id)
-    if name is None:
-        return services
-    chosen = [service for service in services if name in (service.id, service.name)]
-    if not chosen:
-        there = ", ".join(service.id for service in services) or "none"
-        raise NotFound(f"no service {name} is registered on this host; there is: {there}")
-    return chosen
-
-
-def _held(service: LocalService) -> Maintenance | None:
-    return parse(service.maintenance.notes) if service.maintenance else None
-
-
-def _held_node(consul: Consul) -> Maintenance | None:
-    check = consul.checks().get(NODE_MAINTENANCE)
-    return parse(check.notes) if check else None
-
-
-def _operator() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
-
-
-def _show_done(targets: list[str], what: str, maintenance: Maintenance | None) -> None:
-    if current().as_json:
-        show_document([{**_as_document(target, maintenance), "now": what} for target in targets])
-    for target in targets:
-        show_line(f"{target}: {what}" + (f" (taken out {maintenance.describe()})" if maintenance else ""))
-
-
-def _as_document(target: str, maintenance: Maintenance | None) -> dict[str, object]:
-    if maintenance is None:
-        return {"target": target, "maintenance": None}
-    details = {
-        "owner": str(maintenance.kind),
-        "who": maintenance.owner,
-        "host": maintenance.host,
-        "reason": maintenance.why,
-        "since": maintenance.since and maintenance.since.isoformat(),
-        "until": maintenance.until and maintenance.until.isoformat(),
-    }
-    return {"target": target, "maintenance": details}
+    for one in views:
+        match one.left:
+            case Left.SOMEBODY:
+                continue
+            case Left.NOBODY:
+                said = f"no other instance of {one.name} passes its checks: its clients are left without any"
+            case Left.UNKNOWN:
+                said = (
+                    f"Consul's catalog does not show {one.name} on this host, so nobody knows who is left for its "
+                    "clients. If it has just been registered, wait a moment; else the token may lack node:read"
+                )
+        if is_refusing:
+            raise GuardRefused(f"{', '.join(one.service_ids)} stays in service: {said}. To do it still, omit --guard")
+        show_warning(said)

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import click
 
 from agent.cli import wiring
+from agent.cli.maint_output import tell_ended
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning
-from agent.clock import Clock
-from agent.consul import Consul
 from agent.definitions import load
 from agent.errors import SvcagentError
 from agent.maintenance import lift_expired
@@ -41,7 +40,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, allow_empty:
             raise wiring.unknown_name(name, services, settings.services_dir)
     clock = wiring.system_clock()
     with wiring.consul(settings) as consul:
-        wiring.await_agent(consul, clock, wait, show_warning)
+        agent = wiring.await_agent(consul, clock, wait, show_warning)
         plan = make_plan(services, consul.services(), frozenset(names))
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not definitions and not allow_empty:
@@ -51,17 +50,9 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, allow_empty:
             )
         if not dry_run:
             apply_plan(consul, plan, lambda _change: None)
-            _lift_expired(consul, clock, [service.id for service in services])
+            tell_ended(lift_expired(consul, clock, agent.node, {service.id for service in services}))
     _show(plan, is_dry=dry_run)
     return 1 if any(change.action is Action.REFUSE for change in plan) else 0
-
-
-def _lift_expired(consul: Consul, clock: Clock, service_ids: list[str]) -> None:
-    lifted, kept = lift_expired(consul, clock, service_ids)
-    for service_id in lifted:
-        show_line(f"{service_id}: its maintenance has come to its end and is lifted", "green")
-    for service_id in kept:
-        show_warning(f"the maintenance of {service_id} has come to its end, but its checks do not pass: it stays out")
 
 
 def _show(plan: Iterable[Change], *, is_dry: bool) -> None:

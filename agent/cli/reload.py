@@ -8,6 +8,7 @@ import sys
 import click
 
 from agent.cli import wiring
+from agent.cli.maint_output import tell_ended
 from agent.cli.options import current, output_options
 from agent.cli.output import log, show_document, show_line, show_warning
 from agent.clock import Interrupts
@@ -62,7 +63,7 @@ def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_time
         with interrupts.allowed():
             agent = consul.agent_self()
             if not (only_check or dry_run):
-                lift_expired(consul, clock, [service.id])
+                tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
         printer = _Printer(service.name)
         edges = Edges(
             consul=consul,

@@ -3,10 +3,19 @@
 from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns
 from agent.consul.lock import Lock
-from agent.consul.model import NODE_MAINTENANCE, AgentSelf, CheckState, Instance, KvPair, LocalService
+from agent.consul.model import (
+    NODE_MAINTENANCE,
+    SERVICE_MAINTENANCE,
+    AgentSelf,
+    CheckState,
+    Instance,
+    KvPair,
+    LocalService,
+)
 
 __all__ = [
     "NODE_MAINTENANCE",
+    "SERVICE_MAINTENANCE",
     "AgentSelf",
     "CheckState",
     "Consul",

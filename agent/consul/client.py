@@ -10,10 +10,21 @@ from urllib.parse import urlsplit
 
 import consul.base
 
-from agent.consul.model import SERVICE_MAINTENANCE, AgentSelf, CheckState, Instance, KvPair, LocalService
+from agent.consul.model import (
+    NODE_MAINTENANCE,
+    SERVICE_MAINTENANCE,
+    AgentSelf,
+    CheckState,
+    Instance,
+    KvPair,
+    LocalService,
+)
 from agent.consul.transport import Api, Transport
 from agent.definitions import ConsulSettings
 from agent.errors import NotFound
+
+# A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
+NEVER = "87600h"
 
 _json = consul.base.CB.json(index=False)
 _json_indexed = consul.base.CB.json(index=True)
@@ -117,6 +128,20 @@ class Consul:
         """Lift the host's maintenance."""
         self._api.agent.maintenance("false")
 
+    def rewrite_maintenance(self, service_id: str, reason: str) -> None:
+        """Give a maintenance that is on another reason; with no ``service_id`` the host's.
+
+        Enabling again keeps the first reason, and lifting it before has a moment in service. But a maintenance is a
+        check with a reserved ID, and registering a check over another keeps its status: one write, failing all the
+        while. Consul recognises its maintenance by the ID alone, so everybody's tools lift it as before (Consul 1.8).
+        A check needs a type to be registered: a TTL that does not run out. If the maintenance was lifted just before,
+        this puts it on.
+        """
+        check_id = f"{SERVICE_MAINTENANCE}{service_id}" if service_id else NODE_MAINTENANCE
+        name = f"{'Service' if service_id else 'Node'} Maintenance Mode"
+        body = {"ID": check_id, "Name": name, "Notes": reason, "Status": "critical", "TTL": NEVER}
+        self.register_check(body | ({"ServiceID": service_id} if service_id else {}))
+
     # ------------------------------------------------------------ the catalog
 
     def instances(self, service: str, index: int | None = None, wait: float = 0.0) -> tuple[int, tuple[Instance, ...]]:
@@ -129,6 +154,17 @@ class Consul:
             params += [("index", index), ("wait", _wait(wait))]
         new_index, raw = self._transport.get(_json_indexed, f"/v1/health/service/{service}", params)
         return int(new_index), tuple(Instance.parse(entry) for entry in raw or ())
+
+    def node_checks(self, node: str, index: int | None = None, wait: float = 0.0) -> tuple[int, dict[str, CheckState]]:
+        """All checks of a host and its services by id, read from the leader; empty without ``node:read``.
+
+        With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change.
+        """
+        params: list[tuple[str, Any]] = [("consistent", "1")]
+        if index is not None:
+            params += [("index", index), ("wait", _wait(wait))]
+        new_index, raw = self._transport.get(_json_indexed, f"/v1/health/node/{node}", params)
+        return int(new_index), {check["CheckID"]: CheckState.parse(check) for check in raw or ()}
 
     # ------------------------------------------------------------ KV and sessions
 

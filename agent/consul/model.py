@@ -16,6 +16,7 @@ class CheckState:
     status: str
     notes: str
     service_id: str
+    output: str = ""
 
     @property
     def is_maintenance(self) -> bool:
@@ -31,6 +32,7 @@ class CheckState:
             status=raw["Status"],
             notes=raw.get("Notes") or "",
             service_id=raw.get("ServiceID") or "",
+            output=raw.get("Output") or "",
         )
 
 

@@ -1,16 +1,41 @@
 """Maintenance with an owner, a reason and an end. Lifts only what it may."""
 
-from agent.maintenance.change import lift_expired, lift_own, put_out
+from agent.maintenance.change import await_shown, lift_own, put_out, take_out
+from agent.maintenance.clients import Left, await_unnamed, dns_memory, view, who_is_left
+from agent.maintenance.drained import await_absence_from_dns
+from agent.maintenance.expiry import Ended, find_ended, lift_expired
 from agent.maintenance.reason import Maintenance, OwnerKind, by_operator, by_reload, parse, render
+from agent.maintenance.target import Action, Decision, Target, decide_disable, decide_enable
+from agent.maintenance.times import NotAMoment, for_people, iso, length, parse_end
 
 __all__ = [
+    "Action",
+    "Decision",
+    "Ended",
+    "Left",
     "Maintenance",
+    "NotAMoment",
     "OwnerKind",
+    "Target",
+    "await_absence_from_dns",
+    "await_shown",
+    "await_unnamed",
     "by_operator",
     "by_reload",
+    "decide_disable",
+    "decide_enable",
+    "dns_memory",
+    "find_ended",
+    "for_people",
+    "iso",
+    "length",
     "lift_expired",
     "lift_own",
     "parse",
+    "parse_end",
     "put_out",
     "render",
+    "take_out",
+    "view",
+    "who_is_left",
 ]

@@ -1,87 +1,126 @@
-"""Putting a service out and back, so that nobody's maintenance is taken over or lifted by mistake."""
+"""Putting a service or this host out and back, so that nobody's maintenance is taken over or lifted by mistake.
+
+The local agent holds a maintenance first and the catalog shows it a moment later; when no server answers, that moment
+lasts. So every change has two halves: the write, read back from the agent, and `await_shown`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agent.clock import Clock, Deadline
-from agent.consul import CheckState, Consul
-from agent.errors import Conflict, NotFound, OutcomeUnknown
-from agent.maintenance.reason import Maintenance, OwnerKind, parse, render
+from agent.consul import Consul
+from agent.errors import Conflict, ConsulUnreachable, NotFound, OutcomeUnknown
+from agent.maintenance.reason import Maintenance, parse, render
+from agent.maintenance.target import Target
 
 CATALOG_SECONDS = 30.0
+RETRY_SECONDS = 0.5
 
 
-def put_out(consul: Consul, clock: Clock, service_id: str, name: str, node: str, wanted: Maintenance) -> None:
-    """Take an instance out and return when the catalog shows it.
+def put_out(consul: Consul, clock: Clock, target: Target, wanted: Maintenance) -> None:
+    """Take it out and return when the catalog shows it. Raises what `take_out` and `await_shown` raise."""
+    take_out(consul, target, wanted)
+    await_shown(consul, clock, target, wanted)
 
-    Consul answers 200 and keeps the first reason when the service is out already, so the reason is read back.
+
+def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewriting: bool = False) -> None:
+    """Have the local agent hold this maintenance.
+
+    Consul answers 200 and keeps the first reason when it is out already, so the reason is read back.
+    ``is_rewriting`` changes the reason of a maintenance that is on. That is one write to one check, so there is
+    neither a moment in service nor anything half done after a crash.
 
     :raises Conflict: somebody else's maintenance is on; it stays as it is.
-    :raises OutcomeUnknown: Consul did not show it in time; it may or may not be on.
+    :raises NotFound: the service is not registered here.
+    :raises OutcomeUnknown: the agent did not answer in time; it may or may not be on.
     """
     text = render(wanted)
-    consul.enable_maintenance(service_id, text)
-    await_maintenance(consul, clock, service_id, name, node, text)
+    with _unknown(target, "is out of service"):
+        if is_rewriting:
+            consul.rewrite_maintenance(target.service_id, text)
+        elif target.service_id:
+            consul.enable_maintenance(target.service_id, text)
+        else:
+            consul.enable_node_maintenance(text)
+    held = held_text(consul, target)
+    if held != text:
+        raise _overtaken(target, held)
 
 
-def await_maintenance(consul: Consul, clock: Clock, service_id: str, name: str, node: str, text: str | None) -> None:
-    """Wait until the catalog shows this maintenance text on the instance, or with None no maintenance of its own.
+def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
+    """Lift a maintenance if it is this very one; False when it is off or somebody else's.
 
-    :raises Conflict: it shows another maintenance than ``text``.
-    :raises OutcomeUnknown: the catalog did not show it within 30 s.
+    :raises OutcomeUnknown: the agent did not answer in time; it may or may not be lifted.
     """
-    deadline = Deadline.after(clock, CATALOG_SECONDS)
-    index: int | None = None
-    while True:
-        index, instances = consul.instances(name, index, min(5.0, deadline.remaining))
-        own = [one for one in instances if one.node == node and one.service_id == service_id]
-        held = next((check.notes for one in own for check in one.checks if _is_own(check, service_id)), None)
-        if own and held == text:
-            return
-        if held is not None and text is not None:
-            raise Conflict(f"{service_id} is already out, taken {parse(held).describe()}")
-        if deadline.is_over:
-            raise OutcomeUnknown(
-                f"Consul accepted the maintenance of {service_id}, but its catalog did not show the change within "
-                f"{CATALOG_SECONDS:.0f} s; ask again with: svcagent maint status {service_id}"
-            )
-
-
-def lift_own(consul: Consul, service_id: str, own: Maintenance) -> bool:
-    """Lift a maintenance if it is this very one; False when it is off or somebody else's."""
-    held = held_text(consul, service_id)
+    held = held_text(consul, target)
     if held is None or held != render(own):
         return False
     try:
-        consul.disable_maintenance(service_id)
+        with _unknown(target, "is in service again"):
+            if target.service_id:
+                consul.disable_maintenance(target.service_id)
+            else:
+                consul.disable_node_maintenance()
     except NotFound:
         return False
     return True
 
 
-def lift_expired(consul: Consul, clock: Clock, service_ids: list[str]) -> tuple[list[str], list[str]]:
-    """Lift operators' maintenances whose end has come, on instances whose own checks pass.
+def await_shown(
+    consul: Consul, clock: Clock, target: Target, wanted: Maintenance | None, seconds: float = CATALOG_SECONDS
+) -> None:
+    """Wait until the catalog shows this maintenance on the target, or with None that it has none.
 
-    Returns the ids lifted, and the ids whose end has come but whose checks do not pass: those stay out.
+    :raises Conflict: the agent no longer holds what is waited for: somebody changed it meanwhile.
+    :raises OutcomeUnknown: the catalog did not show it within ``seconds``.
     """
-    lifted, kept = [], []
-    services = consul.services()
-    for service_id in service_ids:
-        service = services.get(service_id)
-        if service is None or service.maintenance is None:
-            continue
-        maintenance = parse(service.maintenance.notes)
-        if maintenance.kind is not OwnerKind.OPERATOR or not maintenance.is_over(clock.now()):
-            continue
-        if all(check.status == "passing" for check in service.real_checks):
-            lift_own(consul, service_id, maintenance)
-            lifted.append(service_id)
-        else:
-            kept.append(service_id)
-    return lifted, kept
+    text = render(wanted) if wanted is not None else None
+    deadline = Deadline.after(clock, seconds)
+    index: int | None = None
+    while True:
+        trouble: ConsulUnreachable | None = None
+        try:
+            index, checks = consul.node_checks(target.node, index, min(5.0, deadline.remaining))
+            shown = checks[target.check_id].notes if target.check_id in checks else None
+            if checks and shown == text:  # no checks at all: the token may not read the node
+                return
+        except ConsulUnreachable as error:
+            trouble, index = error, None
+        held = held_text(consul, target)
+        if held != text:
+            raise _overtaken(target, held)
+        if deadline.is_over:
+            raise OutcomeUnknown(
+                f"unknown whether clients see it: the local agent holds {target} "
+                f"{'in' if text is None else 'out of'} service, but Consul's catalog did not show that within "
+                f"{seconds:g} s{f' ({trouble})' if trouble else ''}. {_look_again(target)}"
+            ) from trouble
+        if trouble is not None:
+            clock.sleep(RETRY_SECONDS)
 
 
-def held_text(consul: Consul, service_id: str) -> str | None:
-    """The reason of a service's maintenance as the local agent holds it; None when it is in service."""
-    return next((check.notes for check in consul.checks().values() if _is_own(check, service_id)), None)
+def held_text(consul: Consul, target: Target) -> str | None:
+    """The reason of a maintenance as the local agent holds it; None when there is none."""
+    check = consul.checks().get(target.check_id)
+    return check.notes if check is not None else None
 
 
-def _is_own(check: CheckState, service_id: str) -> bool:
-    return check.id == f"_service_maintenance:{service_id}"
+@contextmanager
+def _unknown(target: Target, state: str) -> Iterator[None]:
+    """Say of a write without an answer what is unknown for a person, and how to find out."""
+    try:
+        yield
+    except OutcomeUnknown as error:
+        raise OutcomeUnknown(f"unknown whether {target} {state}: {error}. {_look_again(target)}") from error
+
+
+def _look_again(target: Target) -> str:
+    return (
+        "When Consul answers again, run the same command once more (it changes nothing that is done already), "
+        f"or look: svcagent maint status {target.argument}"
+    )
+
+
+def _overtaken(target: Target, held: str | None) -> Conflict:
+    now = "it is in service" if held is None else f"it is out, taken {parse(held).describe()}"
+    return Conflict(f"somebody else changed {target} at the same moment: {now}. It stays as it is; run this again")

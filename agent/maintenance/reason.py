@@ -5,6 +5,7 @@ read back from it. The catalog is the only store. Pure.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -44,17 +45,27 @@ class Maintenance:
         """Has its end come? One without an end has none."""
         return self.until is not None and self.until <= now
 
-    def describe(self) -> str:
-        """Whose it is, in words for a message."""
+    def has_same_cause(self, other: "Maintenance") -> bool:
+        """Did the same person take it out for the same reason? Asked of a known person's maintenance only."""
+        cause = (self.kind, self.owner, self.host, self.why)
+        return self.kind is OwnerKind.OPERATOR and cause == (other.kind, other.owner, other.host, other.why)
+
+    @property
+    def whose(self) -> str:
+        """The owner in words; ``unknown`` when svcagent did not write the reason."""
         match self.kind:
             case OwnerKind.OPERATOR:
-                whose = f"{self.owner} on {self.host}"
+                return f"{self.owner} on {self.host}"
             case OwnerKind.RELOAD:
-                whose = f"svcagent reload {self.owner} on {self.host}"
+                return f"svcagent reload {self.owner} on {self.host}"
             case OwnerKind.UNKNOWN:
-                whose = "someone unknown"
-        since = f" since {self.since:{TIME_FORMAT}}" if self.since else ""
-        until = f" until {self.until:{TIME_FORMAT}}" if self.until else ""
+                return "unknown"
+
+    def describe(self, show: Callable[[datetime], str] = lambda moment: f"{moment:{TIME_FORMAT}}") -> str:
+        """Whose it is, in words for a message; ``show`` writes its times."""
+        whose = "someone unknown" if self.kind is OwnerKind.UNKNOWN else self.whose
+        since = f" since {show(self.since)}" if self.since else ""
+        until = f" until {show(self.until)}" if self.until else ""
         return f"by {whose}{since}{until}" + (f" ({self.why})" if self.why else "")
 
 

@@ -23,11 +23,11 @@ from agent.errors import (
     Unreachable,
 )
 from agent.fleet import HostState, write_host_state
-from agent.maintenance import by_reload, lift_own, put_out, render
+from agent.maintenance import Target, await_absence_from_dns, by_reload, lift_own, put_out, render
 from agent.registration import is_own, registration, renew_checks_as_passing
 from agent.reload.atomic import write_atomically
 from agent.reload.conclude import conclude
-from agent.reload.drain import await_absence_from_dns, await_quiet
+from agent.reload.drain import await_quiet
 from agent.reload.guard import Obstacle, find_obstacles
 from agent.reload.probe import Prober
 from agent.reload.ready import Readiness
@@ -69,6 +69,7 @@ class Executor:
         self._step_began = 0.0
         self._wanted = ""
         self._was: Container | None = None
+        self._target = Target(edges.agent.node, service.id, service.name)
         self._own_maintenance = by_reload(self._id, edges.agent.node, "not begun", edges.clock.now())
         self._is_out = False
         self._lock = Lock(
@@ -200,7 +201,7 @@ class Executor:
         self._own_maintenance = by_reload(self._id, edges.agent.node, f"to run {self._wanted[:19]}", edges.clock.now())
         self._is_out = True
         try:
-            put_out(edges.consul, edges.clock, service.id, service.name, edges.agent.node, self._own_maintenance)
+            put_out(edges.consul, edges.clock, self._target, self._own_maintenance)
         except (Conflict, NotFound):
             self._is_out = False
             raise
@@ -276,13 +277,16 @@ class Executor:
             return True
         local = consul.services().get(service.id)
         held = local.maintenance if local is not None else None
-        if local is None or held is None or held.notes != render(self._own_maintenance):
+        if local is None or held is None:  # lifted by an attempt whose answer was lost, or by hand
             self._is_out = False
-            self._tell(Phase.NOTE, "the maintenance is no longer this reload's; whatever is there now stays")
+            return local is not None
+        if held.notes != render(self._own_maintenance):
+            self._is_out = False
+            self._tell(Phase.NOTE, "the maintenance is no longer this reload's; whoever has it ends it")
             return False
         if is_own(local) and local.meta == registration(service)["Meta"]:
             renew_checks_as_passing(consul, service, filter(self._edges.prober.can_probe, service.checks))
-        lift_own(consul, service.id, self._own_maintenance)
+        lift_own(consul, self._target, self._own_maintenance)
         self._is_out = False
         return True
 

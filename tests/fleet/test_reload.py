@@ -155,6 +155,27 @@ def test_an_operators_maintenance_stops_a_reload_and_survives_it(fleet: Fleet) -
     fleet.lab.wait_passing()
 
 
+def test_an_operator_takes_over_from_a_running_reload(fleet: Fleet) -> None:
+    """The reload is not disturbed, ends well, says so, and leaves out of service what is no longer its own."""
+    fleet.define(drain={"min": "3s"})
+    version = fleet.push_next()
+    process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
+    _until_step(process, "drain")
+    wait_until(lambda: "host1" not in fleet.lab.consul().passing(), 10, "host1 is drained")
+
+    refused, _said, _why = fleet.run(0, "maint", "enable", NAME, "--reason", "disk swap", "--replace")
+    taken, _output, errors = fleet.run(0, "maint", "enable", NAME, "--reason", "disk swap", "--replace", "--force")
+    _reloaded, notes = process.communicate(timeout=60)
+
+    assert (refused, taken, process.returncode) == (1, 0, 0), errors
+    assert "no longer this reload's" in notes
+    assert fleet.lab.versions()["host1"] == version
+    assert fleet.lab.consul().passing() == ("host2",)
+    assert fleet.run(0, "maint", "disable", NAME)[0] == 0
+    assert fleet.leftovers() == []
+    fleet.reset()
+
+
 def test_the_last_passing_instance_is_not_drained(fleet: Fleet) -> None:
     """With the other host out, this one is all that clients have."""
     fleet.push_next()

@@ -9,7 +9,8 @@ from agent.clock import Deadline
 from agent.consul import DnsAnswer
 from agent.definitions import Drain
 from agent.errors import NotDrained
-from agent.reload.drain import QUIET_SECONDS, await_absence_from_dns, await_quiet
+from agent.maintenance import await_absence_from_dns
+from agent.reload.drain import QUIET_SECONDS, await_quiet
 
 OWN = ("10.0.0.1", 8080)
 

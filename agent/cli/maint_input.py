@@ -1,0 +1,63 @@
+"""What the arguments of ``svcagent maint`` stand for: which targets, until when, and who asks."""
+
+import getpass
+import os
+from datetime import datetime, timedelta
+
+import click
+
+from agent.consul import AgentSelf, Consul
+from agent.errors import NotFound
+from agent.maintenance import Maintenance, NotAMoment, Target, parse, parse_end
+
+
+def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool) -> list[Target]:
+    """What was named. Whoever registered a service: an operator may take out anything of this host."""
+    if sum((bool(name), node, every)) != 1:
+        raise click.UsageError("Give the service's NAME, or --node for this host, or --all for each of its services.")
+    if node:
+        return [Target(agent.node)]
+    services = sorted(consul.services().values(), key=lambda service: service.id)
+    chosen = [one for one in services if every or name in (one.id, one.name)]
+    if not chosen and every:
+        raise NotFound("no service is registered on this host; run: svcagent register")
+    if not chosen:
+        there = ", ".join(one.id if one.id == one.name else f"{one.id} ({one.name})" for one in services) or "none"
+        raise click.BadParameter(
+            f"no service {name!r} is registered on this host; there is: {there}", param_hint="NAME"
+        )
+    return [Target(agent.node, one.id, one.name) for one in chosen]
+
+
+def with_held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maintenance | None]]:
+    """Each with the maintenance that the local agent holds on it."""
+    checks = consul.checks()
+    return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
+
+
+def end_of(duration: float | None, until: str | None, now: datetime) -> datetime | None:
+    """What ``--for`` or ``--until`` say, or None for no end. A usage error if that is no moment ahead."""
+    if duration is not None and until is not None:
+        raise click.UsageError("Give --for or --until, not both.")
+    if until is not None:
+        try:
+            return parse_end(until, now)
+        except NotAMoment as error:
+            raise click.BadParameter(str(error), param_hint="--until") from error
+    if duration is None:
+        return None
+    try:
+        end = now + timedelta(seconds=duration)
+    except OverflowError as error:
+        raise click.BadParameter("that end is too far away", param_hint="--for") from error
+    if duration <= 0:
+        raise click.BadParameter("an end must lie in the future", param_hint="--for")
+    return end
+
+
+def operator() -> str:
+    """The person, also behind sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"

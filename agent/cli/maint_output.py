@@ -1,0 +1,116 @@
+"""What ``svcagent maint`` prints, and what others print of maintenance that came to its end.
+
+Times are for people on a terminal, and ISO 8601 in UTC in pipes and ``--json``.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from agent.cli.options import current
+from agent.cli.output import show_document, show_line, show_table, show_warning
+from agent.consul import CheckState
+from agent.maintenance import Decision, Ended, Maintenance, OwnerKind, Target, for_people, iso, length
+
+
+def shown(moment: datetime) -> str:
+    """One moment, for whoever reads standard output."""
+    return for_people(moment, datetime.now(UTC)) if sys.stdout.isatty() else iso(moment)
+
+
+def described(maintenance: Maintenance) -> str:
+    """Whose it is, in words for a message."""
+    return maintenance.describe(shown)
+
+
+def show_out(decisions: Iterable[Decision]) -> None:
+    """What is out of service now, and what was before."""
+    for one in decisions:
+        if one.held is None:
+            show_line(f"{one.target}: out of service{_until(one.wanted)}")
+        elif one.held == one.wanted:
+            show_line(f"{one.target}: out of service already, taken {described(one.held)}")
+        else:
+            show_line(f"{one.target}: stays out of service{_until(one.wanted)}; was taken {described(one.held)}")
+
+
+def show_decisions(decisions: Sequence[Decision]) -> None:
+    """The document of what was done; in words, of what was put back (`show_out` tells the rest)."""
+    if current().as_json:
+        show_document([_document(one.target, one.wanted) | {"was": _details(one.held)} for one in decisions])
+        return
+    for one in decisions:
+        if one.wanted is None:
+            state = "not in maintenance" if one.held is None else f"in service again; was taken {described(one.held)}"
+            show_line(f"{one.target}: {state}")
+
+
+def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetime) -> None:
+    """Everything asked about as a document, or what of it is out as a table."""
+    if current().as_json:
+        show_document([_document(target, maintenance, now) for target, maintenance in found])
+        return
+    rows = [(str(target), *_row(maintenance, now)) for target, maintenance in found if maintenance is not None]
+    if rows:
+        show_table(("OUT", "OWNER", "AGE", "SINCE", "UNTIL", "WHY"), rows)
+    else:
+        show_line("nothing is in maintenance")
+
+
+def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
+    """What was lifted because its end had come, and what stays and why. ``is_document``: also as ``--json``'s."""
+    if is_document and current().as_json:
+        show_document(
+            [
+                _document(one.target, one.maintenance)
+                | {"lifted": one.is_liftable, "failing": {check.id: check.status for check in one.failing}}
+                for one in ended
+            ]
+        )
+    for one in ended:
+        if one.is_liftable:
+            show_line(f"{one.target}: in service again, its end has come; was taken {described(one.maintenance)}")
+        else:
+            show_warning(
+                f"{one.target} stays out of service although its end has come, for not all its checks pass: "
+                f"{'; '.join(map(_said, one.failing))}. Repair it, or put it back as it is: "
+                f"svcagent maint disable {one.target.argument}"
+            )
+
+
+def _said(check: CheckState) -> str:
+    output = " ".join(check.output.split())[:200]
+    return f"check {check.id} is {check.status}" + (f" ({output})" if output else "")
+
+
+def _until(maintenance: Maintenance | None) -> str:
+    return f" until {shown(maintenance.until)}" if maintenance is not None and maintenance.until is not None else ""
+
+
+def _row(maintenance: Maintenance, now: datetime) -> tuple[str, ...]:
+    since = shown(maintenance.since) if maintenance.since else "-"
+    age = length(now - maintenance.since) if maintenance.since else "-"
+    until = shown(maintenance.until) if maintenance.until else "-"
+    return maintenance.whose, age, since, f"{until} (over)" if maintenance.is_over(now) else until, maintenance.why
+
+
+def _document(target: Target, maintenance: Maintenance | None, now: datetime | None = None) -> dict[str, object]:
+    details = _details(maintenance)
+    if details is not None and maintenance is not None and now is not None:
+        age = now - maintenance.since if maintenance.since else None
+        details |= {"age_seconds": age and int(age.total_seconds()), "is_over": maintenance.is_over(now)}
+    return {"target": target.service_id or target.node, "is_node": not target.service_id, "maintenance": details}
+
+
+def _details(maintenance: Maintenance | None) -> dict[str, object] | None:
+    if maintenance is None:
+        return None
+    is_known = maintenance.kind is not OwnerKind.UNKNOWN
+    return {
+        "kind": str(maintenance.kind),
+        "owner": maintenance.owner if is_known else "unknown",
+        "host": maintenance.host if is_known else None,
+        "reason": maintenance.why,
+        "since": iso(maintenance.since) if maintenance.since else None,
+        "until": iso(maintenance.until) if maintenance.until else None,
+    }

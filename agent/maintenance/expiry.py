@@ -1,0 +1,75 @@
+"""Ends of maintenance: what is over is lifted, but only on what is fit for clients.
+
+The end stands in the reason text, of which Consul itself knows nothing: whoever runs svcagent next lifts it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.clock import Clock
+from agent.consul import NODE_MAINTENANCE, CheckState, Consul, LocalService
+from agent.maintenance.change import await_shown, lift_own
+from agent.maintenance.reason import Maintenance, parse
+from agent.maintenance.target import Target
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A maintenance whose end has come; ``failing`` are the checks that keep it on all the same."""
+
+    target: Target
+    maintenance: Maintenance
+    failing: tuple[CheckState, ...]
+
+    @property
+    def is_liftable(self) -> bool:
+        """Do all of its real checks pass?"""
+        return not self.failing
+
+
+def find_ended(
+    services: Mapping[str, LocalService],
+    checks: Mapping[str, CheckState],
+    node: str,
+    now: datetime,
+    only: Collection[str] | None = None,
+) -> tuple[Ended, ...]:
+    """The maintenances whose end has come, services in order of their ids, the host last.
+
+    ``checks`` are all of the local agent's. ``only``: ids of the services asked about; None for all. The host itself
+    is always asked about. It is fit when its own checks pass and those of its services, save the services that have
+    a maintenance of their own: they stay out anyway.
+    """
+    found = []
+    for service in sorted(services.values(), key=lambda one: one.id):
+        if service.maintenance is not None and (only is None or service.id in only):
+            held = parse(service.maintenance.notes)
+            if held.is_over(now):
+                found.append(Ended(Target(node, service.id, service.name), held, _failing(service.real_checks)))
+    if NODE_MAINTENANCE in checks:
+        held = parse(checks[NODE_MAINTENANCE].notes)
+        if held.is_over(now):
+            own = [check for check in checks.values() if not check.service_id and not check.is_maintenance]
+            own += [check for one in services.values() if one.maintenance is None for check in one.real_checks]
+            found.append(Ended(Target(node), held, _failing(own)))
+    return tuple(found)
+
+
+def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None) -> tuple[Ended, ...]:
+    """Lift what is over and fit, and return all that is over. ``only`` as in `find_ended`.
+
+    :raises OutcomeUnknown: something was lifted, and the catalog did not show it in time.
+    """
+    ended = find_ended(consul.services(), consul.checks(), node, clock.now(), only)
+    # One that is no longer this maintenance has been seen to by somebody else meanwhile.
+    gone = [one for one in ended if one.is_liftable and not lift_own(consul, one.target, one.maintenance)]
+    left = tuple(one for one in ended if one not in gone)
+    for one in left:
+        if one.is_liftable:
+            await_shown(consul, clock, one.target, None)
+    return left
+
+
+def _failing(checks: Collection[CheckState]) -> tuple[CheckState, ...]:
+    return tuple(sorted((check for check in checks if check.status != "passing"), key=lambda check: check.id))

@@ -1,0 +1,73 @@
+"""Moments as people write and read them. Pure: the time zone is an argument, None for the host's own."""
+
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from agent.maintenance.reason import TIME_FORMAT
+
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+
+
+class NotAMoment(ValueError):
+    """A text that names no moment; says what would."""
+
+
+def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
+    """The moment that ``HH:MM`` (its next occurrence) or an ISO 8601 time stands for, in UTC.
+
+    Without a zone of its own it is a time of ``zone``.
+
+    :raises NotAMoment: it is neither of the two, or past.
+    """
+    text = text.strip()
+    if match := _CLOCK.fullmatch(text):
+        return _next(int(match[1]), int(match[2]), now, zone)
+    if "T" not in text.upper() and " " not in text:
+        raise NotAMoment(f'{text!r} is no time; write HH:MM, or date and time as in "2026-05-01T18:00" or "…T18:00Z"')
+    try:
+        found = datetime.fromisoformat(text)
+        found = _local(found, zone) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise NotAMoment(f'{text!r} is no time ({error}); write HH:MM, or "2026-05-01T18:00"') from error
+    if found <= now:
+        raise NotAMoment(f"{text!r} is past: it is {now.astimezone(zone):%Y-%m-%dT%H:%M:%S%z} now")
+    return found
+
+
+def _next(hour: int, minute: int, now: datetime, zone: tzinfo | None) -> datetime:
+    """The first such time of day after now; where clocks are set back it comes twice."""
+    today = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
+    moments = []
+    for day in (today, today + timedelta(days=1)):
+        for fold in (0, 1):
+            moment = _local(day.replace(fold=fold), zone)
+            # A time that clocks skip has a second reading too, an hour before the first: not meant by anybody.
+            if fold == 0 or moment.astimezone(zone).replace(tzinfo=None) == day:
+                moments.append(moment)
+    return min(moment for moment in moments if moment > now)
+
+
+def _local(naive: datetime, zone: tzinfo | None) -> datetime:
+    return (naive.replace(tzinfo=zone) if zone is not None else naive.astimezone()).astimezone(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """For programs: UTC, to the second."""
+    return f"{moment:{TIME_FORMAT}}"
+
+
+def for_people(moment: datetime, now: datetime, zone: tzinfo | None = None) -> str:
+    """``14:05`` when that is today, else with its date."""
+    there, here = moment.astimezone(zone), now.astimezone(zone)
+    return f"{there:%H:%M}" if there.date() == here.date() else f"{there:%Y-%m-%d %H:%M}"
+
+
+def length(span: timedelta) -> str:
+    """Its two largest units: ``3d 4h``, ``2h 5m``, ``5m 10s``, ``10s``; never negative."""
+    left = max(0, int(span.total_seconds()))
+    parts = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, left = divmod(left, size)
+        parts.append((count, unit))
+    first = next((place for place, (count, _unit) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count) or "0s"

@@ -1,0 +1,601 @@
+"""``svcagent maint`` on a real Consul agent and server, as an operator runs it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.query
+import pytest
+
+from agent.consul import Consul
+from agent.definitions import Settings
+from agent.maintenance import Target, by_operator, by_reload, lift_own, parse, render
+from tests.lab import asking, parts
+from tests.lab.ground import claimed, wait_until
+from tests.lab.host import environment_in
+from tests.lab.server import Server, spawn, svcagent_argv
+
+NODE = "host1"
+NOW = datetime.now(UTC)
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A Consul server, and a host with a Consul agent of its own."""
+
+    server: Server
+    agent: Server
+    address: str
+    directory: Path
+    ask: asking.Consul
+    at_server: asking.Consul
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of alice, who works by sudo."""
+        return environment_in(self.directory, self.directory) | {
+            "CONSUL_HTTP_ADDR": f"{self.address}:8500",
+            "SVCAGENT_SERVICES_DIR": str(self.directory / "services.d"),
+            "SVCAGENT_STATE_DIR": str(self.directory / "state"),
+            "DOCKER_HOST": f"unix://{self.directory}/no-engine.sock",
+            "SUDO_USER": "alice",
+        }
+
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """``svcagent maint`` to its end, which must have this exit code; all that it printed."""
+        return self.svcagent("maint", *arguments, code=code, **environment)
+
+    def svcagent(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """svcagent to its end; all that it printed, errors last."""
+        done = subprocess.run(
+            [*svcagent_argv(), *arguments],
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def notes(self, service: str) -> str | None:
+        """The reason of a service's maintenance in the catalog."""
+        return self.reason(f"_service_maintenance:{service}")
+
+    def reason(self, check_id: str) -> str | None:
+        """The reason that the catalog shows in one maintenance check."""
+        checks = self.at_server.get(f"/v1/health/node/{NODE}?consistent")
+        return next((check["Notes"] for check in checks if check["CheckID"] == check_id), None)
+
+    def plant(self, service: str, text: str) -> None:
+        """Maintenance by other means than svcagent's; in the catalog when this returns."""
+        self.ask._session.put(  # noqa: SLF001  # the reason is a parameter to be quoted
+            f"{self.ask.url}/v1/agent/service/maintenance/{service}", params={"enable": "true", "reason": text}
+        ).raise_for_status()
+        wait_until(lambda: self.notes(service) == text, 10, "the catalog shows it")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Running, with DNS answers for ``slow`` that may be remembered for a minute."""
+    with claimed() as ground:
+        environment = environment_in(ground.directory, ground.directory)
+        places = [ground.directory / name for name in ("server", NODE)]
+        for place in (*places, places[1] / "services.d", places[1] / "state"):
+            place.mkdir(mode=0o700)
+        server = parts.consul_server(places[0], ground.address(1), environment)
+        agent = parts.consul_agent(NODE, places[1], ground.address(2), ground.address(1), environment)
+        config = places[1] / "consul.json"
+        slow = {"dns_config": {"service_ttl": {"slow": "60s"}}}
+        config.write_text(json.dumps(json.loads(config.read_text()) | slow))
+        ask, at_server = (asking.Consul(f"http://{ground.address(last)}:8500") for last in (2, 1))
+        try:
+            for one in (server, agent):
+                one.start()
+            for one in (server, agent):
+                one.wait_ready()
+            yield Site(server, agent, ground.address(2), places[1], ask, at_server)
+        finally:
+            ask.close()
+            at_server.close()
+            agent.discard()
+            server.discard()
+
+
+@pytest.fixture
+def consul(site: Site) -> Iterator[Consul]:
+    """svcagent's own connection to the host's agent."""
+    connection = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{site.address}:8500"}).consul)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def web(site: Site) -> Iterator[str]:
+    """A service of its own for a test: one instance, passing."""
+    with _registered(site, f"web{next(_numbers)}") as name:
+        yield name
+
+
+@contextmanager
+def _registered(site: Site, name: str, service_id: str = "", status: str = "passing") -> Iterator[str]:
+    service_id = service_id or name
+    check = {"CheckID": f"{service_id}-real", "TTL": "1h", "Status": status}
+    body = {"ID": service_id, "Name": name, "Port": 8000 + next(_numbers), "Checks": [check]}
+    site.ask.put("/v1/agent/service/register", body)
+    wait_until(lambda: _is_in_catalog(site, name, service_id), 10, f"{service_id} is in the catalog")
+    try:
+        yield name
+    finally:
+        site.ask.put(f"/v1/agent/service/deregister/{service_id}")
+
+
+def _is_in_catalog(site: Site, name: str, service_id: str) -> bool:
+    entries = site.at_server.get(f"/v1/health/service/{name}?consistent")
+    return any(one["Service"]["ID"] == service_id and len(one["Checks"]) == 2 for one in entries)
+
+
+def _over(why: str = "disk swap") -> str:
+    """The reason of a maintenance whose end has come."""
+    return render(by_operator("bob", "host2", why, NOW - timedelta(hours=2), NOW - timedelta(hours=1)))
+
+
+# ---------------------------------------------------------------- enable, status, disable
+
+
+def test_the_reason_is_a_sentence_that_says_all(site: Site, web: str) -> None:
+    """Who, host, since, until and why stand in Consul itself, whatever the reason is written in."""
+    site.run("enable", web, "--reason", "Plattentausch: größer & schneller,\n100 %", "--for", "2h")
+
+    text = site.notes(web) or ""
+    assert text.startswith(f"Taken out by alice on {NODE} since 20")
+    assert text.endswith("Z: Plattentausch: größer & schneller, 100 %")
+    held = parse(text)
+    assert held.since is not None
+    assert held.until == held.since + timedelta(hours=2)
+
+
+def test_out_when_enable_returns_and_back_when_disable_returns(site: Site, web: str) -> None:
+    """Who asks the server after a command is told nothing older than it; and disable says whose it was."""
+    site.run("enable", web, "--reason", "disk swap", SUDO_USER="bob")
+    assert site.at_server.passing(web) == ()
+
+    assert f"taken by bob on {NODE}" in site.run("disable", web)
+    assert site.at_server.passing(web) == (NODE,)
+    assert "not in maintenance" in site.run("disable", web)
+
+
+def test_without_sudo_it_is_the_user(site: Site, web: str) -> None:
+    """The name behind the process where no sudo is."""
+    site.run("enable", web, "--reason", "disk swap", SUDO_USER="")
+
+    assert "Taken out by root on" in (site.notes(web) or "")
+
+
+def test_status_shows_owner_age_and_end(site: Site, web: str) -> None:
+    """ISO 8601 in the document, and what has no maintenance is in it too."""
+    site.run("enable", web, "--reason", "disk swap", "--until", "2099-01-01T00:00+01:00")
+
+    document = json.loads(site.run("status", web, "--json"))
+    assert document[1] == {"target": NODE, "is_node": True, "maintenance": None}
+    held = document[0]["maintenance"]
+    assert (held["owner"], held["host"], held["reason"]) == ("alice", NODE, "disk swap")
+    assert held["until"] == "2098-12-31T23:00:00Z"
+    assert 0 <= held["age_seconds"] < 60
+
+
+def test_on_a_terminal_times_are_for_people(site: Site, web: str) -> None:
+    """Hours and minutes today, an age in words, and no ISO 8601."""
+    site.plant(web, render(by_operator("bob", "host2", "disk swap", datetime.now(UTC) - timedelta(seconds=310))))
+    ours, theirs = pty.openpty()
+    argv = [*svcagent_argv(), "maint", "status", web]
+    environment = site.environment | {"COLUMNS": "150", "TERM": "xterm"}
+    subprocess.run(argv, env=environment, stdout=theirs, stderr=theirs, check=True, timeout=30)
+    os.close(theirs)
+    shown = os.read(ours, 10000).decode()
+    os.close(ours)
+
+    assert "5m 1" in shown
+    assert "bob on host2" in shown
+    assert "Z" not in shown
+
+
+def test_foreign_maintenance_is_unknown_and_can_be_lifted(site: Site, web: str) -> None:
+    """What ``consul maint`` set has no owner, is shown, is not taken over unasked, and can be disabled."""
+    argv = ["consul", "maint", "-enable", f"-service={web}", "-reason=by hand"]
+    subprocess.run(argv, env=site.environment, check=True, stdout=subprocess.DEVNULL, timeout=30)
+
+    held = json.loads(site.run("status", web, "--json"))[0]["maintenance"]
+    assert (held["kind"], held["owner"], held["reason"], held["since"]) == ("unknown", "unknown", "by hand", None)
+    assert "unknown\t-\t-\t-\tby hand" in site.run("status", web)
+    assert "someone unknown (by hand)" in site.run("enable", web, "--reason", "mine", code=1)
+    assert "someone unknown (by hand)" in site.run("disable", web)
+    assert site.at_server.passing(web) == (NODE,)
+
+
+def test_consul_lifts_what_svcagent_took_over(site: Site, web: str) -> None:
+    """A rewritten maintenance is Consul's own kind still: its tools show it and lift it."""
+    site.plant(web, "by hand")
+    site.run("enable", web, "--reason", "mine", "--replace")
+    argv = ["consul", "maint"]
+    shown = subprocess.run(argv, env=site.environment, check=True, capture_output=True, text=True, timeout=30).stdout
+    assert "Taken out by alice" in shown
+
+    subprocess.run([*argv, "-disable", f"-service={web}"], env=site.environment, check=True, timeout=30)
+
+    wait_until(lambda: site.at_server.passing(web) == (NODE,), 10, "it is in service")
+
+
+def test_an_end_that_is_past_is_a_usage_error(site: Site, web: str) -> None:
+    """Nothing is taken out by a command that was misunderstood."""
+    assert "is past" in site.run("enable", web, "--reason", "x", "--until", "2001-01-01T00:00", code=2)
+
+    assert site.notes(web) is None
+
+
+def test_a_name_that_is_not_registered_lists_what_is(site: Site, web: str) -> None:
+    """A usage error, as with other verbs."""
+    for verb in (("enable", "--reason", "x"), ("status",)):
+        assert f"there is: {web}" in site.run(*verb, "wbe", code=2)
+
+
+def test_several_instances_of_one_name(site: Site, web: str) -> None:
+    """The name means all of them, an ID one of them, --all every service."""
+    with _registered(site, web, f"{web}-second"), _registered(site, "other"):
+        site.run("enable", f"{web}-second", "--reason", "x")
+        assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [False, True, False]
+        site.run("enable", web, "--reason", "x")
+        assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [True, True, False]
+        site.run("enable", "--all", "--reason", "x")
+        assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [True, True, True]
+        assert len(json.loads(site.run("disable", "--all", "--json"))) == 3
+        assert [site.notes(one) for one in (web, f"{web}-second", "other")] == [None, None, None]
+
+
+# ---------------------------------------------------------------- out already
+
+
+def test_out_already_says_whose_and_changes_nothing(site: Site, web: str) -> None:
+    """Nor is anything else changed that was named with it."""
+    with _registered(site, "other"):
+        site.run("enable", web, "--reason", "disk swap", SUDO_USER="bob")
+        before = site.notes(web)
+
+        said = site.run("enable", "--all", "--reason", "new kernel", code=1)
+
+        assert "taken by bob" in said
+        assert "disk swap" in said
+        assert site.notes(web) == before
+        assert site.notes("other") is None
+
+
+def test_asking_twice_is_asking_once(site: Site, web: str) -> None:
+    """The same person, the same reason: nothing to do; and another end moves the end."""
+    site.run("enable", web, "--reason", "disk swap")
+    before = site.notes(web)
+    site.run("enable", web, "--reason", "disk swap")
+    assert site.notes(web) == before
+
+    site.run("enable", web, "--reason", "disk swap", "--until", "2099-01-01T00:00Z")
+
+    was, now = parse(before or ""), parse(site.notes(web) or "")
+    assert now.since == was.since
+    assert now.until == datetime(2099, 1, 1, tzinfo=UTC)
+
+
+class Watcher:
+    """Sees every state that the leader shows of one service, by blocking queries."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.passing: list[bool] = []
+        self.reasons: list[str] = []
+        self._ask = asking.Consul(site.at_server.url)
+        self._path = f"/v1/health/service/{name}?consistent&wait=1s&index="
+        self._is_over = False
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Watcher":
+        self._thread.start()
+        wait_until(lambda: bool(self.passing), 10, "the watcher has seen the service")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._is_over = True
+        self._thread.join()
+        self._ask.close()
+
+    def _watch(self) -> None:
+        index = "0"
+        while not self._is_over:
+            answer = self._ask._session.get(self._ask.url + self._path + index, timeout=10)  # noqa: SLF001  # its headers
+            index = answer.headers["X-Consul-Index"]
+            for entry in answer.json():
+                self.passing.append(all(check["Status"] == "passing" for check in entry["Checks"]))
+                self.reasons += [check["Notes"] for check in entry["Checks"] if "_maintenance" in check["CheckID"]]
+
+
+def test_taken_over_without_a_moment_in_service(site: Site, web: str) -> None:
+    """Whoever watches the health API never sees it passing, however often it changes hands."""
+    site.plant(web, "by hand")
+    with Watcher(site, web) as watcher:
+        for turn in range(6):
+            site.run("enable", web, "--reason", f"turn {turn}", "--replace", SUDO_USER=f"user{turn}")
+
+    assert not any(watcher.passing)
+    assert {parse(one).why for one in watcher.reasons} == {"by hand", *(f"turn {turn}" for turn in range(6))}
+    assert "Taken out by user5" in (site.notes(web) or "")
+
+
+def test_the_watcher_would_see_a_moment_in_service(site: Site, web: str) -> None:
+    """The plain way, lifting and enabling, is seen by it: the test above can fail."""
+    site.plant(web, "by hand")
+    with Watcher(site, web) as watcher:
+        for turn in range(6):
+            site.ask.put(f"/v1/agent/service/maintenance/{web}?enable=false")
+            site.plant(web, f"turn {turn}")
+
+    assert any(watcher.passing)
+
+
+def test_killed_while_taking_over(site: Site, web: str) -> None:
+    """Whenever it is killed, one of the two reasons is there whole, and the same command again completes it."""
+    site.plant(web, "by hand")
+    with Watcher(site, web) as watcher:
+        for turn in range(3):
+            before = site.notes(web)
+            argv = [*svcagent_argv(), "maint", "enable", web, "--reason", f"turn {turn}", "--replace"]
+            process = spawn(argv, site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            # At once, or as soon as the agent holds the new reason, which is before the catalog shows it.
+            wait_until(lambda was=before, turn=turn: turn % 2 == 0 or _local(site, web) != was, 20, "it is rewritten")  # type: ignore[misc]  # mypy cannot infer defaults of a lambda
+            process.kill()
+            process.wait()
+            assert _local(site, web) in (before, site.notes(web)) or parse(_local(site, web)).why == f"turn {turn}"
+            site.run("enable", web, "--reason", f"turn {turn}", "--replace")
+            assert parse(site.notes(web) or "").why == f"turn {turn}"
+
+    assert not any(watcher.passing)
+    site.run("disable", web)
+    assert site.at_server.passing(web) == (NODE,)
+
+
+def _status(site: Site, check_id: str) -> str:
+    return str(site.ask.get("/v1/agent/checks")[check_id]["Status"])
+
+
+def _local(site: Site, service: str) -> str:
+    return str(site.ask.get("/v1/agent/checks")[f"_service_maintenance:{service}"]["Notes"])
+
+
+def test_a_maintenance_taken_over_outlives_the_agent(site: Site, web: str) -> None:
+    """Killed and started again, the agent still holds it, with the new reason."""
+    site.plant(web, "by hand")
+    site.run("enable", web, "--reason", "mine", "--replace")
+
+    site.agent.kill()
+    site.agent.start()
+    site.agent.wait_ready()
+
+    assert "Taken out by alice" in _local(site, web)
+    assert site.at_server.passing(web) == ()
+
+
+def test_a_reloads_maintenance_is_left_to_it(site: Site, web: str, consul: Consul) -> None:
+    """Neither lifted nor taken over but by force; and then the reload leaves it to who has it now."""
+    own = by_reload("1f3a9c21", NODE, "to run sha256:1", NOW)
+    site.plant(web, render(own))
+
+    assert "svcagent reload 1f3a9c21" in site.run("disable", web, code=1)
+    assert "svcagent reload 1f3a9c21" in site.run("enable", web, "--reason", "mine", code=1)
+    assert "--force" in site.run("enable", web, "--reason", "mine", "--replace", code=1)
+    assert site.notes(web) == render(own)
+
+    site.run("enable", web, "--reason", "mine", "--replace", "--force")
+    assert not lift_own(consul, Target(NODE, web, web), own)
+    assert "Taken out by alice" in (site.notes(web) or "")
+
+
+def test_a_dead_reloads_maintenance_is_lifted_by_force(site: Site, web: str) -> None:
+    """For once nobody comes back to lift it."""
+    site.plant(web, render(by_reload("1f3a9c21", NODE, "to run sha256:1", NOW)))
+
+    assert "svcagent reload 1f3a9c21" in site.run("disable", web, "--force")
+    assert site.at_server.passing(web) == (NODE,)
+
+
+# ---------------------------------------------------------------- ends
+
+
+def test_expire_puts_back_what_is_over_and_says_so_once(site: Site, web: str) -> None:
+    """By cron: a line when there was something to do, silence after that."""
+    site.run("enable", web, "--reason", "disk swap", "--for", "1s")
+    said = ""
+
+    def is_over() -> bool:
+        nonlocal said
+        said = site.run("expire")
+        return said != ""
+
+    wait_until(is_over, 10, "its end has come")
+
+    assert f"{web}: in service again" in said
+    assert site.at_server.passing(web) == (NODE,)
+    assert site.run("expire") == ""
+
+
+def test_expire_leaves_what_has_no_end_or_is_not_over(site: Site, web: str) -> None:
+    """Ends are ends, and what svcagent did not write has none."""
+    with _registered(site, "other"):
+        site.plant(web, "by hand until 2001-01-01T00:00:00Z")
+        site.run("enable", "other", "--reason", "x", "--for", "2h")
+
+        assert site.run("expire") == ""
+        assert site.notes(web) is not None
+        assert site.notes("other") is not None
+
+
+def test_over_but_failing_stays_out_and_says_why(site: Site, web: str) -> None:
+    """Which check, what it says; once it passes, the next run puts it back."""
+    site.plant(web, _over())
+    site.ask.put(f"/v1/agent/check/update/{web}-real", {"Status": "critical", "Output": "connection refused"})
+
+    said = site.run("expire", code=75)
+    assert f"check {web}-real is critical (connection refused)" in said
+    assert json.loads(site.run("expire", "--json", code=75).split("svcagent: ")[0])[0]["lifted"] is False
+    assert site.notes(web) == _over()
+
+    site.ask.put(f"/v1/agent/check/pass/{web}-real")
+    site.run("expire")
+    assert site.at_server.passing(web) == (NODE,)
+
+
+def test_register_and_reload_put_back_what_is_over(site: Site) -> None:
+    """Each for its own services, before anything else; the reload then fails for want of an engine."""
+    listening = {"tcp": f"{site.address}:8500", "interval": "1s", "id": "defined-tcp"}
+    checks = [listening, {"ttl": "1h", "id": "defined-real"}]
+    definition = {
+        "service": {"name": "defined", "port": 80, "checks": checks},
+        "reload": {"image": "127.0.0.1:1/defined:latest", "container": "defined"},
+    }
+    file = site.directory / "services.d" / "defined.json"
+    file.write_text(json.dumps(definition))
+    site.svcagent("register")
+    wait_until(lambda: _status(site, "defined-tcp") == "passing", 10, "the port is seen")
+    for verb, code in ((("register",), 0), (("reload", "defined"), 69)):
+        site.plant("defined", _over())
+        site.ask.put("/v1/agent/check/fail/defined-real")
+        assert "check defined-real is critical" in site.svcagent(*verb, code=code)
+        assert site.notes("defined") is not None
+        site.ask.put("/v1/agent/check/pass/defined-real")
+        assert "defined: in service again" in site.svcagent(*verb, code=code)
+        assert site.notes("defined") is None
+    file.unlink()
+    site.svcagent("register", "--allow-empty")
+
+
+def test_the_host_has_an_owner_a_reason_and_an_end_too(site: Site, web: str) -> None:
+    """All its services are out, status says so of each, and the end lifts it if their checks pass."""
+    site.run("enable", "--node", "--reason", "new kernel", "--for", "1s")
+    assert site.at_server.passing(web) == ()
+    assert json.loads(site.run("status", web, "--json"))[1]["maintenance"]["reason"] == "new kernel"
+    assert "taken by alice" in site.run("enable", "--node", "--reason", "mine", code=1, SUDO_USER="bob")
+    with Watcher(site, web) as watcher:
+        site.run("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
+    assert not any(watcher.passing)
+    assert "this host as a whole is out" in site.run("disable", web)
+
+    site.ask.put(f"/v1/agent/check/fail/{web}-real")
+    wait_until(lambda: parse(site.reason("_node_maintenance") or "").is_over(datetime.now(UTC)), 10, "it is over")
+    assert f"check {web}-real is critical" in site.run("expire", code=75)
+    site.ask.put(f"/v1/agent/check/pass/{web}-real")
+    assert f"{NODE} (this host): in service again" in site.run("expire")
+    assert site.at_server.passing(web) == (NODE,)
+
+
+# ---------------------------------------------------------------- who is left, and who still asks
+
+
+def test_the_last_passing_instance(site: Site, web: str) -> None:
+    """Taken out with a warning, or not at all with --guard, until another one passes."""
+    assert "stays in service" in site.run("enable", web, "--reason", "x", "--guard", code=75)
+    assert site.at_server.passing(web) == (NODE,)
+    assert "clients are left without any" in site.run("enable", web, "--reason", "x")
+    site.run("disable", web)
+
+    elsewhere = {"Node": "elsewhere", "Address": "127.0.0.9", "Service": {"Service": web, "Port": 1}}
+    site.at_server.put("/v1/catalog/register", elsewhere)
+    try:
+        assert "clients" not in site.run("enable", web, "--reason", "x", "--guard")
+    finally:
+        site.at_server.put("/v1/catalog/deregister", {"Node": "elsewhere"})
+
+
+def test_two_instances_here_are_not_each_others_replacement(site: Site, web: str) -> None:
+    """What is taken out by the same command does not count as left."""
+    with _registered(site, web, f"{web}-second"):
+        site.run("enable", f"{web}-second", "--reason", "x", "--guard")
+        site.run("disable", f"{web}-second")
+        for whole in (web, "--all", "--node"):
+            site.run("enable", whole, "--reason", "x", "--guard", code=75)
+        assert site.at_server.passing(web) == (NODE, NODE)
+
+
+def test_drained_means_unnamed(site: Site, web: str) -> None:
+    """When --wait-drained returns, neither the health API nor DNS has it."""
+    assert _named(site, web) == 1
+
+    assert "drained" in site.run("enable", web, "--reason", "x", "--wait-drained")
+
+    assert _named(site, web) == 0
+    assert site.at_server.passing(web) == ()
+
+
+def _named(site: Site, name: str) -> int:
+    query = dns.message.make_query(f"{name}.service.consul", "SRV")
+    return len(dns.query.tcp(query, site.address, port=8600, timeout=5).answer)
+
+
+def test_ctrl_c_while_draining_leaves_it_out_and_says_so(site: Site) -> None:
+    """The DNS answers for this one may be remembered for a minute; nobody has to wait for that."""
+    with _registered(site, "slow"):
+        process = _spawned(site, "enable", "slow", "--reason", "x", "--wait-drained")
+        wait_until(lambda: site.notes("slow") is not None, 20, "it is out")
+        assert process.stdout is not None
+        assert "slow: out of service" in process.stdout.readline()  # the wait has begun
+        process.send_signal(signal.SIGINT)
+        _output, errors = process.communicate(timeout=20)
+
+        assert process.returncode == 130
+        assert "out of service stays: slow" in errors
+        assert "svcagent maint disable slow" in errors
+        assert site.notes("slow") is not None
+
+
+def _spawned(site: Site, *arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[Any]":
+    # Line by line even into a pipe: a test waits for a line.
+    unbuffered = site.environment | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
+    return spawn(
+        [*svcagent_argv(), "maint", *arguments], unbuffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+# ---------------------------------------------------------------- when Consul does not answer
+
+
+def test_a_frozen_server_makes_it_unknown_and_asking_again_makes_it_so(site: Site, web: str) -> None:
+    """The agent cannot tell, so svcagent does not pretend to: exit 69; afterwards the same command ends well."""
+    site.server.freeze()
+    try:
+        began = time.monotonic()
+        said = site.run("enable", web, "--reason", "disk swap", "--wait", "2s", code=69)
+        assert time.monotonic() - began < 40
+    finally:
+        site.server.thaw()
+    # Until the agent counts its server as dead it does not answer the write; after that it does, and nobody sees it.
+    assert re.search(f"unknown whether ({web} is out of service|clients see it)", said)
+    assert f"svcagent maint status {web}" in said
+    assert "failed" not in said
+
+    wait_until(lambda: bool(site.at_server.get("/v1/status/leader")), 20, "the server leads again")
+    site.run("enable", web, "--reason", "disk swap")
+    assert site.at_server.passing(web) == ()
+
+
+def test_without_an_agent_it_is_unreachable(site: Site) -> None:
+    """And where it should be is said."""
+    said = site.run("status", code=69, CONSUL_HTTP_ADDR=f"{site.address}:1")
+
+    assert f"{site.address}:1" in said
