@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.ground import wait_until
 from tests.lab.server import svcagent_argv
 from tests.real.conftest import ConsulHost
 
@@ -173,73 +172,19 @@ def test_no_docker_says_which_address_and_which_variable(host: ConsulHost) -> No
     assert "web" in output
 
 
-def test_maintenance_has_an_owner_a_reason_and_survives_registration(host: ConsulHost) -> None:
-    """Who (also behind sudo), why and until when are in the catalog, and an update of the service keeps them."""
+def test_maintenance_survives_an_update(host: ConsulHost) -> None:
+    """Who took it out and why stay in the catalog while the service is registered anew."""
     _write(host, "web.json", WEB)
     assert _run(host, "register")[0] == 0
-
-    enabled = _run(host, "maint", "enable", "web", "--reason", "disk swap", "--for", "2h", SUDO_USER="alice")
-    again = _run(host, "maint", "enable", "web", "--reason", "mine", SUDO_USER="bob")
+    assert _run(host, "maint", "enable", "web", "--reason", "disk swap")[0] == 0
+    before = host.ask.get("/v1/agent/checks")["_service_maintenance:web"]["Notes"]
     _write(host, "web.json", {"service": {**WEB["service"], "port": 8081}})
+
     assert _run(host, "register")[0] == 0
-    shown = json.loads(_run(host, "--json", "maint", "status", "web")[1])[0]["maintenance"]
-    disabled = _run(host, "maint", "disable", "web")
 
-    assert enabled[0] == 0
-    assert again[0] == 1
-    assert "alice" in again[2]
-    assert (shown["owner"], shown["who"], shown["reason"]) == ("operator", "alice", "disk swap")
-    assert shown["until"]
-    assert disabled[0] == 0
-    assert "alice" in disabled[1]
-    assert _run(host, "maint", "disable", "web") == (0, "web: not in maintenance\n", "")
-
-
-def test_a_running_reloads_maintenance_is_not_lifted_without_force(host: ConsulHost) -> None:
-    """It puts the service back itself."""
-    _write(host, "web.json", WEB)
-    assert _run(host, "register")[0] == 0
-    text = "Taken out by svcagent reload ab12cd34 on server since 2026-05-01T12:00:00Z: to run sha256:1"
-    host.ask.put(f"/v1/agent/service/maintenance/web?enable=true&reason={text.replace(' ', '%20')}")
-
-    refused = _run(host, "maint", "disable", "web")
-    forced = _run(host, "maint", "disable", "web", "--force")
-
-    assert refused[0] == 1
-    assert "--force" in refused[2]
-    assert forced[0] == 0
-    assert [check for check in host.ask.get("/v1/agent/checks") if "maintenance" in check] == []
-
-
-def test_node_maintenance(host: ConsulHost) -> None:
-    """A host as a whole can be taken out and put back."""
-    enabled = _run(host, "maint", "enable", "--node", "--reason", "kernel")
-    shown = json.loads(_run(host, "--json", "maint", "status", "--node")[1])
-    disabled = _run(host, "maint", "disable", "--node")
-
-    assert enabled[0] == disabled[0] == 0
-    assert shown[0]["maintenance"]["reason"] == "kernel"
-    assert "_node_maintenance" not in host.ask.get("/v1/agent/checks")
-
-
-def test_an_expired_maintenance_is_lifted_only_when_the_checks_pass(host: ConsulHost) -> None:
-    """``register`` ends what has come to its end, but never returns an instance that does not pass."""
-    _write(host, "quiet.json", {"service": {"name": "quiet"}})
-    _write(host, "web.json", WEB)
-    assert _run(host, "register")[0] == 0
-    for name in ("quiet", "web"):
-        assert _run(host, "maint", "enable", name, "--reason", "short", "--for", "1s")[0] == 0
-    runs: list[tuple[int, str, str]] = []
-
-    def is_lifted() -> bool:
-        runs.append(_run(host, "register"))
-        return "quiet: its maintenance" in runs[-1][1]
-
-    wait_until(is_lifted, 20, "the end of the maintenance has come")
-
-    assert "_service_maintenance:quiet" not in host.ask.get("/v1/agent/checks")
-    assert "_service_maintenance:web" in host.ask.get("/v1/agent/checks")
-    assert "web" in runs[-1][2]
+    assert host.ask.get("/v1/agent/checks")["_service_maintenance:web"]["Notes"] == before
+    assert host.ask.get("/v1/agent/services")["web"]["Port"] == 8081
+    assert _run(host, "maint", "disable", "web")[0] == 0
 
 
 def test_settings_that_are_wrong_are_told_like_definitions(host: ConsulHost) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from agent.cli import VERBS, cli
 
 README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- commands:", "<!-- end of commands -->"
 
 
 def _python(code: str) -> str:
@@ -52,11 +53,10 @@ def test_usage_errors_end_with_2() -> None:
 
 
 def test_the_readme_lists_every_command_as_the_command_line_does() -> None:
-    """The listing is generated: run ``python -m tests.unit.test_command_line`` to print it."""
+    """The listing is generated: ``python -m tests.unit.test_command_line`` writes it anew."""
     text = README.read_text()
-    begin, end = text.index("<!-- commands:"), text.index("<!-- end of commands -->")
 
-    assert commands_table() in text[begin:end]
+    assert with_commands(text) == text
 
 
 def commands_table() -> str:
@@ -74,5 +74,11 @@ def commands_table() -> str:
     return "\n".join(lines)
 
 
+def with_commands(text: str) -> str:
+    """The README's text with the listing as it should be."""
+    begin, end = text.index("\n", text.index(BEGIN)) + 1, text.index(END)
+    return f"{text[:begin]}{commands_table()}\n{text[end:]}"
+
+
 if __name__ == "__main__":
-    print(commands_table())
+    README.write_text(with_commands(README.read_text()))
