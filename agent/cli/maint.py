@@ -175,7 +175,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     show_decisions(decisions)
     if host_held is not None:
         show_warning(
-            f"this host as a whole is out, taken {described(host_held)}; to put it back: svcagent maint disable --node"
+            f"this host as a whole is out, taken out {described(host_held)}; "
+            "to put it back: svcagent maint disable --node"
         )
 
 
@@ -226,7 +227,7 @@ def expire() -> int:
 def _stop_if_refused(decisions: list[Decision]) -> None:
     """Nothing of what was named is changed when something of it may not be."""
     said = [
-        f"{one.target} is out of service already, taken {described(one.held)}; {one.remedy}"
+        f"{one.target} is out of service already, taken out {described(one.held)}; {one.remedy}"
         for one in decisions
         if one.action is Action.REFUSE and one.held is not None
     ]

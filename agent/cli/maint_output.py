@@ -29,9 +29,9 @@ def show_out(decisions: Iterable[Decision]) -> None:
         if one.held is None:
             show_line(f"{one.target}: out of service{_until(one.wanted)}")
         elif one.held == one.wanted:
-            show_line(f"{one.target}: out of service already, taken {described(one.held)}")
+            show_line(f"{one.target}: out of service already, taken out {described(one.held)}")
         else:
-            show_line(f"{one.target}: stays out of service{_until(one.wanted)}; was taken {described(one.held)}")
+            show_line(f"{one.target}: stays out of service{_until(one.wanted)}; it was taken out {described(one.held)}")
 
 
 def show_decisions(decisions: Sequence[Decision]) -> None:
@@ -41,7 +41,11 @@ def show_decisions(decisions: Sequence[Decision]) -> None:
         return
     for one in decisions:
         if one.wanted is None:
-            state = "not in maintenance" if one.held is None else f"in service again; was taken {described(one.held)}"
+            state = (
+                "not in maintenance"
+                if one.held is None
+                else f"maintenance lifted; it was taken out {described(one.held)}"
+            )
             show_line(f"{one.target}: {state}")
 
 
@@ -69,7 +73,9 @@ def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
         )
     for one in ended:
         if one.is_liftable:
-            show_line(f"{one.target}: in service again, its end has come; was taken {described(one.maintenance)}")
+            show_line(
+                f"{one.target}: maintenance lifted, its end has come; it was taken out {described(one.maintenance)}"
+            )
         else:
             show_warning(
                 f"{one.target} stays out of service although its end has come, for not all its checks pass: "

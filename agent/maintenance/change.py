@@ -122,5 +122,5 @@ def _look_again(target: Target) -> str:
 
 
 def _overtaken(target: Target, held: str | None) -> Conflict:
-    now = "it is in service" if held is None else f"it is out, taken {parse(held).describe()}"
+    now = "it is in service" if held is None else f"it is out, taken out {parse(held).describe()}"
     return Conflict(f"somebody else changed {target} at the same moment: {now}. It stays as it is; run this again")
