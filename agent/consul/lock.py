@@ -151,7 +151,7 @@ class Lock:
         return pair is not None and pair.session is not None
 
     def _describe(self, session: str, value: bytes) -> str:
-        return describe_holder(value) or self._consul.session_holder(session) or "a session that has just ended"
+        return describe_holder(value) or self._consul.session_holder(session) or f"session {session}"
 
 
 def describe_holder(value: bytes) -> str | None:

@@ -15,9 +15,11 @@ _TOKENS = ("consul.token", "consul.token_file")
 
 
 class ConsulSettings(ConsulTable):
-    """How to reach the local Consul agent, and who said so (``address_source``), for messages."""
+    """How to reach the local Consul agent, and who said so (``…_source``: file, variable or option), for messages."""
 
     address_source: str = "default"
+    token_source: str = ""
+    token_file_source: str = ""
 
     @field_validator("address")
     @classmethod
@@ -66,11 +68,11 @@ class Settings(SettingsFile):
 def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
     tree = nested({name: given.value for name, given in chosen.items()})
     consul, docker = tree.setdefault("consul", {}), tree.setdefault("docker", {})
-    address = chosen.get("consul.address")
     if is_tls:
         consul["address"] = consul.get("address", DEFAULT_ADDRESS).replace("http://", "https://", 1)
-    if address is not None:
-        consul["address_source"] = address.file
+    for name in ("address", "token", "token_file"):
+        if f"consul.{name}" in chosen:
+            consul[f"{name}_source"] = chosen[f"consul.{name}"].file
     if "docker.host" in chosen:
         docker["source"] = chosen["docker.host"].file
     return tree
