@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.clock import Clock, Deadline
 from agent.consul.client import Consul
-from agent.errors import Conflict, LockBusy, LockLost, Unreachable
+from agent.errors import Conflict, Denied, LockBusy, LockLost, Unreachable
 
 LOCK_FLAGS = 0x2DDCCBC058A50C18
 SESSION_TTL = 15
@@ -130,7 +130,7 @@ class Lock:
             _index, pair = self._consul.kv_get(self._key)
             if pair is not None and pair.session is None and pair.flags == LOCK_FLAGS:
                 self._consul.kv_delete(self._key, cas=pair.modify_index)
-        except Unreachable as error:
+        except (Unreachable, Denied) as error:
             raise Unreachable(
                 f"the lock {self._prefix} could not be given back ({error}); it ends by itself within "
                 f"{2 * SESSION_TTL} s"
@@ -199,7 +199,8 @@ class _Keeper(threading.Thread):
                         return
                     end = Deadline.after(self._clock, SESSION_TTL)
                     index = self._wait(index)
-                except Unreachable:
+                except (Unreachable, Denied):
+                    # A token that is being replaced is refused for a moment, too.
                     if end.is_over:
                         self._lost.set()
                         return

@@ -13,6 +13,7 @@ from tests.lab import asking, parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
 from tests.lab.server import Server
+from tests.real.access_fixture import Svcagent
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ def consul(host: ConsulHost) -> Iterator[Consul]:
     connection = Consul(host.settings)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def svcagent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Svcagent:
+    """svcagent in this process, with directories of its own."""
+    return Svcagent(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(autouse=True)
