@@ -61,10 +61,10 @@ class Failures:
 
     def refused(self, method: str, path: str, response: requests.Response) -> SvcagentError | None:
         """The error that a status stands for; None for 2xx and 404."""
-        status, said = response.status_code, _shortened(response.text)
+        status, said = response.status_code, self._shown(response.text)
         answered = f"{self._where} answered {method} {path} with {status}"
         if 300 <= status < 400:
-            target = _shortened(response.headers.get("Location", "nowhere"))
+            target = self._shown(response.headers.get("Location", "nowhere"))
             return ConsulUnreachable(
                 f"{answered}, a redirect to {target}; svcagent follows none. Set CONSUL_HTTP_ADDR to the agent itself"
             )
@@ -89,7 +89,7 @@ class Failures:
         return ConsulUnreachable(
             f"{self._where} answered {method} {path} with something that is not Consul's "
             f"({response.status_code}, {response.headers.get('Content-Type', 'no Content-Type')}): "
-            f"{_shortened(response.text)!r}. Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
+            f"{self._shown(response.text)!r}. Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
         )
 
     def lacking(self, method: str, path: str, said: str = "") -> Denied:
@@ -115,6 +115,10 @@ class Failures:
         if said.startswith(("Permission denied", "rpc error making call: Permission denied")):
             return self.lacking(method, path, said)
         return Denied(f"{answered}: {said}. Check the token's policy")
+
+    def _shown(self, text: str) -> str:
+        text = " ".join(self._token.hide_in(text).split())
+        return text if len(text) <= SAID_LENGTH else f"{text[:SAID_LENGTH]}…"
 
 
 def was_dropped(error: requests.RequestException) -> bool:
@@ -142,8 +146,3 @@ def _root_cause(error: BaseException) -> str:
     chain = list(_chain(error))
     system = next((one for one in chain if isinstance(one, OSError) and one.strerror), None)
     return str(system.strerror) if system is not None else str(chain[-1]) or type(error).__name__
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= SAID_LENGTH else f"{text[:SAID_LENGTH]}…"

@@ -52,6 +52,13 @@ class Token:
             return f"{self._settings.token_file} (from {self._settings.token_file_source})"
         return self._settings.token_source if self._settings.token else ""
 
+    def hide_in(self, text: str) -> str:
+        """The text without the token: a server may echo what it was sent."""
+        given = self._settings.token.get_secret_value() if self._settings.token else None
+        for secret in filter(None, (self._from_file, given)):
+            text = text.replace(secret, "…")
+        return text
+
     def _look_at(self, file: Path) -> None:
         try:
             with file.open("rb") as opened:

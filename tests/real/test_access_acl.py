@@ -182,7 +182,7 @@ def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:
     acl.ask.put("/v1/agent/service/register", {"ID": "web-1", "Name": "web"})
     with acl.access.connection(CONSUL_HTTP_TOKEN=acl.token('service "other" { policy = "write" }')) as consul:
         assert consul.services() == {}
-        with pytest.raises(Denied, match='service "web" {'):
+        with pytest.raises(Denied, match=r'service "web" \{'):
             consul.services({"web-1": "web"})
         assert consul.services({"other": "other"}) == {}
 
