@@ -138,6 +138,7 @@ def test_the_shipped_policy_suffices(acl: Acl, svcagent: Svcagent) -> None:
         # The rule that allows node maintenance lets this host's own node be read.
         (["node_prefix", "node "], ["maint", "enable", "web", "--reason", "x"], "node:read"),
         (["service"], ["register"], 'service:write on "web": add to its policy: service "web" { policy = "write" }'),
+        (["service"], ["deregister", "web"], 'service:read on "web": add to its policy: service "web"'),
         (["service"], ["status"], 'service:read on "web": add to its policy: service "web" { policy = "write" }'),
         (["node "], ["maint", "enable", "--node", "--reason", "x"], f'node "{NODE}" {{ policy = "write" }}'),
     ],

@@ -106,11 +106,9 @@ def test_a_frozen_agent(access: Access, svcagent: Svcagent, monkeypatch: pytest.
     assert "did not answer GET /v1/agent/self in time" in result.err
 
 
+PAGE = b"Content-Type: text/html\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<html>"
 ANSWERS = {
-    "a page": (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<html>",
-        "not Consul's",
-    ),
+    "a page": (b"HTTP/1.1 200 OK\r\n" + PAGE, "not Consul's"),
     "a page that says 404": (b"HTTP/1.1 404 Not Found\r\n" + PAGE, "not Consul's"),
     "a page that says 502": (b"HTTP/1.1 502 Bad Gateway\r\n" + PAGE, "not Consul's"),
     "text": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", "not Consul's"),
