@@ -21,7 +21,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
     with wiring.consul(wiring.settings()) as consul:
-        plan = make_removal(consul.services(), frozenset(names))
+        plan = make_removal(consul.services({name: name for name in names}), frozenset(names))
         if not dry_run:
             apply_plan(consul, plan, lambda _change: None)
     if current().as_json:

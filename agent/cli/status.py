@@ -53,7 +53,7 @@ def status(name: str | None) -> int:
         wiring.consul(settings) as consul,
         contextlib.closing(Engine(settings.docker.host, os.environ, wiring.system_clock())) as engine,
     ):
-        there = consul.services()
+        there = consul.services({service.id: service.name for _definition, service in wanted})
         for definition, service in wanted:
             row = _row(service, there.get(service.id))
             if definition.reload is not None:

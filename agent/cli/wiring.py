@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.options import current
+from agent.cli.output import log
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Service, Settings, durations, load
@@ -48,6 +49,8 @@ def state_directory(chosen: Settings) -> Path:
 @contextlib.contextmanager
 def consul(chosen: Settings) -> Iterator[Consul]:
     """A connection to the local agent, closed at the end."""
+    if chosen.consul.address.startswith("https://") and not chosen.consul.verify:
+        log(consul=chosen.consul.address, tls="its certificate is not verified, as CONSUL_HTTP_SSL_VERIFY says")
     connection = Consul(chosen.consul)
     try:
         yield connection

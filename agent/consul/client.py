@@ -5,11 +5,13 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 """
 
 import json
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import consul.base
 
+from agent.consul.failures import ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
@@ -21,13 +23,14 @@ from agent.consul.model import (
 )
 from agent.consul.transport import Api, Transport
 from agent.definitions import ConsulSettings
-from agent.errors import NotFound
+from agent.errors import Denied, NotFound
+
+T = TypeVar("T")
 
 # A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
 NEVER = "87600h"
 
-_json = consul.base.CB.json(index=False)
-_json_indexed = consul.base.CB.json(index=True)
+_json = consul.base.CB.json(allow_404=False)
 
 
 class Consul:
@@ -37,10 +40,13 @@ class Consul:
         self._settings = settings
         self._transport = Transport(settings)
         self._api = Api(self._transport)
+        self._may_read_nodes = False
 
     def another(self) -> "Consul":
         """A second connection to the same agent, for another thread."""
-        return Consul(self._settings)
+        other = Consul(self._settings)
+        other._transport.failures.node = self._transport.failures.node
+        return other
 
     def close(self) -> None:
         """Give the connection back."""
@@ -50,39 +56,33 @@ class Consul:
 
     def agent_self(self) -> AgentSelf:
         """Who the local agent is. Its DNS address is the one it listens on, or its HTTP address where that is any."""
-        raw = self._transport.get(_json, "/v1/agent/self")
-        debug = raw["DebugConfig"]
-        return AgentSelf(
-            node=raw["Config"]["NodeName"],
-            datacenter=raw["Config"]["Datacenter"],
-            domain=debug["DNSDomain"].strip(".") or "consul",
-            dns=_dns_address(debug.get("DNSAddrs") or [], self._settings.address),
-            version=raw["Config"]["Version"],
-        )
+        found = self._transport.get(_then(lambda raw: _parse_self(raw, self._settings.address)), "/v1/agent/self")
+        self._transport.failures.node = found.node
+        return found
 
-    def services(self) -> dict[str, LocalService]:
-        """Every service of the local agent by id, each with its checks."""
-        raw_services = self._transport.get(_json, "/v1/agent/services")
+    def services(self, expected: Mapping[str, str] | None = None) -> dict[str, LocalService]:
+        """Every service of the local agent that the token may see, by id, each with its checks.
+
+        Consul leaves out the others without a word (1.8). ``expected``, names by id, are those whose absence means
+        something to the caller.
+
+        :raises Denied: an expected service is there, hidden from the token.
+        """
         by_service: dict[str, list[CheckState]] = {}
         for check in self.checks().values():
             by_service.setdefault(check.service_id or _maintained(check), []).append(check)
-        return {
-            raw["ID"]: LocalService(
-                id=raw["ID"],
-                name=raw["Service"],
-                tags=tuple(raw["Tags"] or ()),
-                port=raw["Port"],
-                address=raw["Address"],
-                meta=raw["Meta"] or {},
-                checks=tuple(by_service.get(raw["ID"], ())),
-            )
-            for raw in raw_services.values()
-        }
+        services = self._transport.get(_then(lambda raw: _parse_services(raw, by_service)), "/v1/agent/services")
+        for service_id, name in (expected or {}).items():
+            if service_id not in services:
+                self._has_service(service_id, name)
+        return services
 
     def checks(self) -> dict[str, CheckState]:
         """Every check of the local agent by id, maintenance included."""
-        raw = self._transport.get(_json, "/v1/agent/checks")
-        return {check_id: CheckState.parse(check) for check_id, check in raw.items()}
+        return self._transport.get(
+            _then(lambda raw: {check_id: CheckState.parse(check) for check_id, check in raw.items()}),
+            "/v1/agent/checks",
+        )
 
     def register_service(self, body: dict[str, Any]) -> None:
         """Create or update a service, keeping its maintenance.
@@ -94,7 +94,11 @@ class Consul:
 
     def deregister_service(self, service_id: str) -> None:
         """Take a service away with its checks; not there is fine."""
-        self._transport.put(_json_or_nothing, f"/v1/agent/service/deregister/{service_id}")
+        try:
+            self._transport.put(_json_or_nothing, f"/v1/agent/service/deregister/{service_id}")
+        except ServerFailed:
+            if self._has_service(service_id):
+                raise
 
     def register_check(self, body: dict[str, Any]) -> None:
         """Create or update one check."""
@@ -102,23 +106,25 @@ class Consul:
 
     def deregister_check(self, check_id: str) -> None:
         """Take a check away; not there is fine."""
-        self._transport.put(_json_or_nothing, f"/v1/agent/check/deregister/{check_id}")
+        try:
+            self._transport.put(_json_or_nothing, f"/v1/agent/check/deregister/{check_id}")
+        except ServerFailed:
+            if check_id in self.checks():
+                raise
 
     def enable_maintenance(self, service_id: str, reason: str) -> None:
         """Take a service out. Consul keeps the first reason when it is out already: read it back.
 
         :raises NotFound: the service is not registered here.
         """
-        if not self._api.agent.service.maintenance(service_id, "true", reason=reason):
-            raise NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
+        self._set_maintenance(service_id, "true", reason)
 
     def disable_maintenance(self, service_id: str) -> None:
         """Put a service back. Consul does not ask whose maintenance it is: the caller must have.
 
         :raises NotFound: the service is not registered here.
         """
-        if not self._api.agent.service.maintenance(service_id, "false"):
-            raise NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
+        self._set_maintenance(service_id, "false")
 
     def enable_node_maintenance(self, reason: str) -> None:
         """Take every service of this host out."""
@@ -142,18 +148,48 @@ class Consul:
         body = {"ID": check_id, "Name": name, "Notes": reason, "Status": "critical", "TTL": NEVER}
         self.register_check(body | ({"ServiceID": service_id} if service_id else {}))
 
+    def _set_maintenance(self, service_id: str, enable: str, reason: str | None = None) -> None:
+        try:
+            is_there = self._api.agent.service.maintenance(service_id, enable, reason=reason)
+        except ServerFailed:
+            if is_there := self._has_service(service_id):
+                raise
+        if not is_there:
+            raise NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
+
+    def _has_service(self, service_id: str, name: str = "") -> bool:
+        """Is it there, seen or not? The one question about services that Consul does not answer by leaving out."""
+        path = f"/v1/agent/service/{service_id}"
+        try:
+            return self._transport.get(_is_there, path)
+        except Denied:
+            # Consul says which service, but not what it is called; rules go by name.
+            raise self._transport.failures.lacking("GET", f"/v1/agent/service/{name or service_id}") from None
+
     # ------------------------------------------------------------ the catalog
 
     def instances(self, service: str, index: int | None = None, wait: float = 0.0) -> tuple[int, tuple[Instance, ...]]:
-        """All instances of a service, read from the leader. An empty answer may also be a missing ``node:read``.
+        """All instances of a service that the token may see, read from the leader.
 
         With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change.
+
+        :raises Denied: there are none, and the token could not have seen them on this host either.
         """
         params: list[tuple[str, Any]] = [("consistent", "1")]
         if index is not None:
             params += [("index", index), ("wait", _wait(wait))]
-        new_index, raw = self._transport.get(_json_indexed, f"/v1/health/service/{service}", params)
-        return int(new_index), tuple(Instance.parse(entry) for entry in raw or ())
+        found = self._transport.get(_parse_instances, f"/v1/health/service/{service}", params)
+        if not found[1]:
+            self._assert_may_read_nodes()
+        return found
+
+    def _assert_may_read_nodes(self) -> None:
+        """Without ``node:read`` health answers are empty, not refused. This host's own node has checks if visible."""
+        if not self._may_read_nodes:
+            path = f"/v1/health/node/{self._transport.failures.node or self.agent_self().node}"
+            if not self._transport.get(_json, path, [("consistent", "1")]):
+                raise self._transport.failures.lacking("GET", path)
+            self._may_read_nodes = True
 
     def node_checks(self, node: str, index: int | None = None, wait: float = 0.0) -> tuple[int, dict[str, CheckState]]:
         """All checks of a host and its services by id, read from the leader; empty without ``node:read``.
@@ -163,8 +199,7 @@ class Consul:
         params: list[tuple[str, Any]] = [("consistent", "1")]
         if index is not None:
             params += [("index", index), ("wait", _wait(wait))]
-        new_index, raw = self._transport.get(_json_indexed, f"/v1/health/node/{node}", params)
-        return int(new_index), {check["CheckID"]: CheckState.parse(check) for check in raw or ()}
+        return self._transport.get(_parse_node_checks, f"/v1/health/node/{node}", params)
 
     # ------------------------------------------------------------ KV and sessions
 
@@ -202,17 +237,63 @@ class Consul:
 
     def renew_session(self, session: str) -> bool:
         """Keep a session alive; False if it exists no more."""
-        raw = self._transport.put(_json, f"/v1/session/renew/{session}")
-        return bool(raw)
+        return self._transport.put(_is_there, f"/v1/session/renew/{session}")
 
     def destroy_session(self, session: str) -> None:
         """End a session; gone already is fine."""
         self._api.session.destroy(session)
 
     def session_holder(self, session: str) -> str | None:
-        """``name on node`` of a session, or None if it exists no more."""
-        raw = self._transport.get(_json, f"/v1/session/info/{session}")
-        return f"{raw[0]['Name'] or 'a session'} on {raw[0]['Node']}" if raw else None
+        """``name on node`` of a session, or None if it exists no more or the token may not see it (session:read)."""
+        return self._transport.get(
+            _then(lambda raw: f"{raw[0]['Name'] or 'a session'} on {raw[0]['Node']}" if raw else None),
+            f"/v1/session/info/{session}",
+        )
+
+
+def _is_there(response: Any) -> bool:
+    return bool(response.code != 404)
+
+
+def _then(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """The answer's JSON, taken apart where a wrong shape is told as such (see `Transport`)."""
+    return lambda response: parse(_json(response))
+
+
+def _parse_self(raw: Any, http_address: str) -> AgentSelf:
+    debug = raw["DebugConfig"]
+    return AgentSelf(
+        node=raw["Config"]["NodeName"],
+        datacenter=raw["Config"]["Datacenter"],
+        domain=debug["DNSDomain"].strip(".") or "consul",
+        dns=_dns_address(debug.get("DNSAddrs") or [], http_address),
+        version=raw["Config"]["Version"],
+    )
+
+
+def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dict[str, LocalService]:
+    return {
+        one["ID"]: LocalService(
+            id=one["ID"],
+            name=one["Service"],
+            tags=tuple(one["Tags"] or ()),
+            port=one["Port"],
+            address=one["Address"],
+            meta=one["Meta"] or {},
+            checks=tuple(by_service.get(one["ID"], ())),
+        )
+        for one in raw.values()
+    }
+
+
+def _parse_instances(response: Any) -> tuple[int, tuple[Instance, ...]]:
+    index = int(response.headers["X-Consul-Index"])
+    return index, tuple(Instance.parse(entry) for entry in _json(response) or ())
+
+
+def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
+    index = int(response.headers["X-Consul-Index"])
+    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(response) or ()}
 
 
 def _json_or_nothing(response: Any) -> None:

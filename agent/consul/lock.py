@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.clock import Clock, Deadline
 from agent.consul.client import Consul
-from agent.errors import Conflict, LockBusy, LockLost, Unreachable
+from agent.errors import Conflict, Denied, LockBusy, LockLost, Unreachable
 
 LOCK_FLAGS = 0x2DDCCBC058A50C18
 SESSION_TTL = 15
@@ -130,7 +130,7 @@ class Lock:
             _index, pair = self._consul.kv_get(self._key)
             if pair is not None and pair.session is None and pair.flags == LOCK_FLAGS:
                 self._consul.kv_delete(self._key, cas=pair.modify_index)
-        except Unreachable as error:
+        except (Unreachable, Denied) as error:
             raise Unreachable(
                 f"the lock {self._prefix} could not be given back ({error}); it ends by itself within "
                 f"{2 * SESSION_TTL} s"
@@ -151,7 +151,7 @@ class Lock:
         return pair is not None and pair.session is not None
 
     def _describe(self, session: str, value: bytes) -> str:
-        return describe_holder(value) or self._consul.session_holder(session) or "a session that has just ended"
+        return describe_holder(value) or self._consul.session_holder(session) or f"session {session}"
 
 
 def describe_holder(value: bytes) -> str | None:
@@ -199,7 +199,8 @@ class _Keeper(threading.Thread):
                         return
                     end = Deadline.after(self._clock, SESSION_TTL)
                     index = self._wait(index)
-                except Unreachable:
+                except (Unreachable, Denied):
+                    # A token that is being replaced is refused for a moment, too.
                     if end.is_over:
                         self._lost.set()
                         return

@@ -33,9 +33,13 @@ class Finding:
     remedy: str = ""
 
 
+# Consul makes its tokens in this form; one in the wrong setting must not be shown for it.
+_TOKEN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
 def shown(value: object) -> str:
-    """The value as JSON, shortened, without what stands before the @ of a URL."""
-    masked = re.sub(r"//[^/@\s]+@", "//…@", value) if isinstance(value, str) else value
+    """The value as JSON, shortened, without what stands before the @ of a URL, or looks like an ACL token."""
+    masked = _TOKEN.sub("…", re.sub(r"//[^/@\s]+@", "//…@", value)) if isinstance(value, str) else value
     try:
         text = json.dumps(masked, ensure_ascii=False, default=str)
     except ValueError:

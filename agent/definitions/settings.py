@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import field_validator
 
+from agent.definitions.faults import shown
 from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DockerTable, SettingsFile
 from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
 from agent.errors import BadDefinition, Fault
@@ -15,9 +16,11 @@ _TOKENS = ("consul.token", "consul.token_file")
 
 
 class ConsulSettings(ConsulTable):
-    """How to reach the local Consul agent, and who said so (``address_source``), for messages."""
+    """How to reach the local Consul agent, and who said so (``…_source``: file, variable or option), for messages."""
 
     address_source: str = "default"
+    token_source: str = ""
+    token_file_source: str = ""
 
     @field_validator("address")
     @classmethod
@@ -66,11 +69,11 @@ class Settings(SettingsFile):
 def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
     tree = nested({name: given.value for name, given in chosen.items()})
     consul, docker = tree.setdefault("consul", {}), tree.setdefault("docker", {})
-    address = chosen.get("consul.address")
     if is_tls:
         consul["address"] = consul.get("address", DEFAULT_ADDRESS).replace("http://", "https://", 1)
-    if address is not None:
-        consul["address_source"] = address.file
+    for name in ("address", "token", "token_file"):
+        if f"consul.{name}" in chosen:
+            consul[f"{name}_source"] = chosen[f"consul.{name}"].file
     if "docker.host" in chosen:
         docker["source"] = chosen["docker.host"].file
     return tree
@@ -80,10 +83,12 @@ def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
     """Certificates that are not there, or of no use alone: better told now than by a handshake."""
     for name in ("consul.ca_file", "consul.client_cert", "consul.client_key"):
         if name in chosen and not chosen[name].value.is_file():
-            yield chosen[name].fault(f"there is no file {chosen[name].value}", "put it there, or name another")
+            yield chosen[name].fault(
+                f"there is no file {shown(str(chosen[name].value))}", "put it there, or name another"
+            )
     if "consul.ca_path" in chosen and not chosen["consul.ca_path"].value.is_dir():
         yield chosen["consul.ca_path"].fault(
-            f"there is no directory {chosen['consul.ca_path'].value}", "put it there, or name another"
+            f"there is no directory {shown(str(chosen['consul.ca_path'].value))}", "put it there, or name another"
         )
     for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
         if f"consul.{name}" in chosen and f"consul.{other}" not in chosen:

@@ -15,6 +15,7 @@ class Consul:
         self.url = url
         self._session = requests.Session()
         self._session.trust_env = False
+        self.headers = self._session.headers
 
     def get(self, path: str, seconds: float = 10) -> Any:
         """The JSON answer; an HTTP error raises."""

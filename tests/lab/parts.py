@@ -27,9 +27,11 @@ while :; do {busybox} sleep 3600; done
 """
 
 
-def consul_server(directory: Path, address: str, environment: Mapping[str, str]) -> Server:
-    """The only Consul server of a lab."""
-    config = _consul_config("server", directory, address) | {"server": True, "bootstrap_expect": 1}
+def consul_server(
+    directory: Path, address: str, environment: Mapping[str, str], more: Mapping[str, Any] | None = None
+) -> Server:
+    """The only Consul server of a lab. ``more`` of its configuration may replace what stands here."""
+    config = _consul_config("server", directory, address) | {"server": True, "bootstrap_expect": 1} | dict(more or {})
 
     def is_ready() -> bool:
         return bool(_answer(f"http://{address}:8500/v1/status/leader"))

@@ -13,6 +13,7 @@ from tests.lab import asking, parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
 from tests.lab.server import Server
+from tests.real.access_fixture import Svcagent
 from tests.real.engine_fixture import DockerHost, docker_host
 
 
@@ -86,6 +87,12 @@ def image(docker: DockerHost) -> str:
     reference = f"{docker.repository}:latest"
     docker.engine.pull(reference, docker.push("1"), lambda _: None)
     return reference
+
+
+@pytest.fixture
+def svcagent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Svcagent:
+    """svcagent in this process, with directories of its own."""
+    return Svcagent(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,148 @@
+"""What went wrong between svcagent and the agent, as one of `agent.errors`, with what to do about it.
+
+Nothing in a message comes from the request: it would be a way out for the token.
+"""
+
+import ssl
+from collections.abc import Iterator
+
+import requests
+from urllib3.exceptions import NewConnectionError
+
+from agent.consul.rights import THIS_NODE, needed_right
+from agent.consul.tls import explain_handshake
+from agent.consul.token import Token
+from agent.definitions import ConsulSettings
+from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
+
+SAID_LENGTH = 300
+# Go's HTTP server says this, with status 400, before Consul sees anything.
+_PLAIN_HTTP = "Client sent an HTTP request to an HTTPS server"
+# The only 403 that is about the token itself, not about its rights (Consul's acl.ErrNotFound); there is no code for it.
+_UNKNOWN_TOKEN = "ACL not found"  # noqa: S105  # not a token, but what Consul says of one
+
+
+class ServerFailed(OutcomeUnknown):
+    """A write was answered with 5xx. With ACLs on, Consul says so of services and checks that are not there, too."""
+
+
+class Failures:
+    """Makes the errors of one connection; knows where it leads and where its token comes from."""
+
+    def __init__(self, settings: ConsulSettings, token: Token) -> None:
+        self._settings = settings
+        self._token = token
+        self.node = ""
+
+    @property
+    def _where(self) -> str:
+        return f"the Consul agent at {self._settings.address} (from {self._settings.address_source})"
+
+    def unanswered(self, method: str, path: str, error: requests.RequestException) -> Unreachable:
+        """No answer, or not all of it."""
+        handshake = next((one for one in _chain(error) if isinstance(one, ssl.SSLError)), None)
+        if handshake is not None and handshake.reason:
+            problem, remedy = explain_handshake(handshake, has_own=self._settings.client_cert is not None)
+            return ConsulUnreachable(f"no TLS connection to {self._where}: {problem}. {remedy}")
+        if isinstance(error, requests.ConnectTimeout) or any(isinstance(e, NewConnectionError) for e in _chain(error)):
+            return ConsulUnreachable(
+                f"cannot reach {self._where}: {_root_cause(error)}. Start the agent, or set CONSUL_HTTP_ADDR to its "
+                "address"
+            )
+        said = f"{self._where} did not answer {method} {path}"
+        if method != "GET":
+            return OutcomeUnknown(f"{said}; it is unknown whether it was carried out: look with svcagent status")
+        if isinstance(error, requests.ReadTimeout):
+            return ConsulUnreachable(f"{said} in time. Are the agent and its servers alive? Try: consul members")
+        return ConsulUnreachable(
+            f"{said}: it closed the connection. It may be restarting; or this host has as many connections to it as "
+            "it allows (limits.http_max_conns_per_client, 200 by default): see who has them with ss -tnp"
+        )
+
+    def refused(self, method: str, path: str, response: requests.Response) -> SvcagentError | None:
+        """The error that a status stands for; None for 2xx and 404."""
+        status, said = response.status_code, self._shown(response.text)
+        answered = f"{self._where} answered {method} {path} with {status}"
+        if 300 <= status < 400:
+            target = self._shown(response.headers.get("Location", "nowhere"))
+            return ConsulUnreachable(
+                f"{answered}, a redirect to {target}; svcagent follows none. Set CONSUL_HTTP_ADDR to the agent itself"
+            )
+        if "html" in response.headers.get("Content-Type", ""):
+            return self.not_consul(method, path, response)
+        if status < 400 or status == 404:
+            return None
+        if status in (401, 403):
+            return self._denied(method, path, said, answered)
+        if _PLAIN_HTTP in said:
+            return ConsulUnreachable(f"{self._where} wants TLS there. Write https:// in CONSUL_HTTP_ADDR")
+        if status == 429:
+            return ConsulUnreachable(f"{answered}: {said}. It is asked too much at once; try again later")
+        if status < 500:
+            return Rejected(f"{answered}: {said}")
+        if method == "GET":
+            return ConsulUnreachable(f"{answered}: {said}. Look into the agent's own log: consul monitor")
+        return ServerFailed(f"{answered}: {said}; it is unknown whether it was carried out: look with svcagent status")
+
+    def not_consul(self, method: str, path: str, response: requests.Response) -> ConsulUnreachable:
+        """An answer in which nothing is where Consul would put it."""
+        return ConsulUnreachable(
+            f"{self._where} answered {method} {path} with something that is not Consul's "
+            f"({response.status_code}, {response.headers.get('Content-Type', 'no Content-Type')}): "
+            f"{self._shown(response.text)!r}. Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
+        )
+
+    def lacking(self, method: str, path: str, said: str = "") -> Denied:
+        """The token, or the lack of one, does not allow it: names the rule to add."""
+        right = needed_right(method, path, said, self.node)
+        if not self._token.source:
+            who, remedy = "no Consul token is set, and without one", "Set CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN"
+            if right is None:
+                return Denied(f"{who} {self._where} refuses {method} {path}. {remedy}")
+            return Denied(f"{who} {self._where} gives no {right}. {remedy} to one whose policy has: {right.rule}")
+        who = f"the Consul token from {self._token.source}"
+        if right is None:
+            return Denied(f"{who} may not {method} {path} at {self._where}. Check its policy")
+        unknown = f" ({THIS_NODE}: this host's name in Consul)" if right.name == THIS_NODE else ""
+        return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}")
+
+    def _denied(self, method: str, path: str, said: str, answered: str) -> Denied:
+        if _UNKNOWN_TOKEN in said and self._token.source:
+            return Denied(
+                f"the Consul token from {self._token.source} is unknown to Consul ({self._where}): it was deleted, has "
+                "expired, or belongs to another datacenter. Put a valid one there"
+            )
+        if said.startswith(("Permission denied", "rpc error making call: Permission denied")):
+            return self.lacking(method, path, said)
+        return Denied(f"{answered}: {said}. Check the token's policy")
+
+    def _shown(self, text: str) -> str:
+        text = " ".join(self._token.hide_in(text).split())
+        return text if len(text) <= SAID_LENGTH else f"{text[:SAID_LENGTH]}…"
+
+
+def was_dropped(error: requests.RequestException) -> bool:
+    """Was a connection closed under the request, as when the agent restarted since the last one?"""
+    return isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError) and not any(
+        isinstance(one, NewConnectionError | ssl.SSLError | TimeoutError) for one in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and all below it: urllib3 and requests wrap what they caught, in `reason`, arguments or causes."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        below = [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
+        waiting += [inner for inner in below if isinstance(inner, BaseException)]
+
+
+def _root_cause(error: BaseException) -> str:
+    """The operating system's own words, without the layers around them."""
+    chain = list(_chain(error))
+    system = next((one for one in chain if isinstance(one, OSError) and one.strerror), None)
+    return str(system.strerror) if system is not None else str(chain[-1]) or type(error).__name__

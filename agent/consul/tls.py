@@ -1,0 +1,118 @@
+"""TLS to the Consul agent: the context from the settings, and what to say when a handshake fails.
+
+requests' own handling is not used: it would trust its own bundle of authorities beside the one given, or in its place.
+"""
+
+import os
+import ssl
+from pathlib import Path
+
+from agent.definitions import ConsulSettings
+from agent.errors import BadDefinition, Fault
+
+CA_HINT = "Check CONSUL_CACERT or CONSUL_CAPATH: one of them must hold the authority that signed it"
+NAME_HINT = "Set CONSUL_TLS_SERVER_NAME to a name that the certificate is for (often server.<datacenter>.<domain>)"
+OWN_HINT = "Set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY to a certificate from the agent's own authority"
+
+# OpenSSL's X509_V_ERR_* (x509_vfy.h).
+_VERIFY = {
+    9: ("the agent's certificate is not valid yet", "Check this host's clock"),
+    10: ("the agent's certificate has expired", "Give the agent a new one, or check this host's clock"),
+    18: ("the agent's certificate is signed by itself", CA_HINT),
+    19: ("the agent's certificate is from an authority that is not trusted", CA_HINT),
+    20: ("the agent's certificate is from an authority that is not trusted", CA_HINT),
+    21: ("the agent's certificate is from an authority that is not trusted", CA_HINT),
+    62: ("the agent's certificate is for another name", NAME_HINT),
+    64: ("the agent's certificate is for another address", NAME_HINT),
+}
+
+# OpenSSL's names of the alerts by which a server refuses a client's certificate, or the lack of one: TLS 1.3 has an
+# alert for the latter, before that it was a bad certificate.
+_ALERTS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+    "TLSV1_ALERT_UNKNOWN_CA",
+    "TLSV1_ALERT_ACCESS_DENIED",
+}
+
+_PLAIN = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}
+
+
+def make_context(settings: ConsulSettings) -> ssl.SSLContext:
+    """What the settings say, all of it loaded. Without an authority of its own, the system's are trusted.
+
+    :raises BadDefinition: a file does not hold what its setting says.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif settings.ca_file:
+        _load_authorities(context, settings.ca_file)
+    elif settings.ca_path:
+        _load_directory(context, settings.ca_path)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if settings.client_cert:
+        _load_own(context, settings.client_cert, settings.client_key or settings.client_cert)
+    return context
+
+
+def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
+    """What is wrong, and what to do; ``has_own``: was there a client certificate to show?"""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFY.get(error.verify_code, (f"the agent's certificate: {error.verify_message}", CA_HINT))
+    reason = error.reason or ""
+    if reason in _ALERTS and has_own:
+        return "the agent does not accept svcagent's own certificate, or it has expired", OWN_HINT
+    if reason in _ALERTS:
+        return "the agent asks for a client certificate, and none is set", OWN_HINT
+    if reason in _PLAIN:
+        return (
+            "the agent does not speak TLS there",
+            "Write http:// in CONSUL_HTTP_ADDR and unset CONSUL_HTTP_SSL, or name its https port",
+        )
+    said = reason.lower().replace("_", " ") or str(error)
+    return said, "Check CONSUL_HTTP_ADDR, CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_TLS_SERVER_NAME"
+
+
+def _load_authorities(context: ssl.SSLContext, file: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=file)
+    except OSError as error:
+        raise _unusable(file, "CONSUL_CACERT or CONSUL_CAPATH", "certificates", error) from error
+
+
+def _load_directory(context: ssl.SSLContext, directory: Path) -> None:
+    """Every file of it, hashed names or not: Consul's own client takes them all, OpenSSL looks for hashed ones only."""
+    try:
+        files = sorted(path for path in directory.iterdir() if path.is_file())
+    except OSError as error:
+        raise _unusable(directory, "CONSUL_CAPATH", "certificates", error) from error
+    if not files:
+        raise BadDefinition([Fault(str(directory), "", "no file in this directory", "see CONSUL_CAPATH")])
+    for file in files:
+        _load_authorities(context, file)
+
+
+def _load_own(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        # Without this OpenSSL would ask for an encrypted key's password on the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except OSError as error:
+        raise _unusable(
+            certificate, "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "a certificate and its key", error
+        ) from (error)
+
+
+def _unusable(file: Path, setting: str, what: str, error: OSError) -> BadDefinition:
+    if isinstance(error, ssl.SSLError):
+        said = (error.reason or "unreadable").lower().replace("_", " ")
+    else:
+        said = os.strerror(error.errno) if error.errno else str(error)
+    remedy = f"{setting}: give {what} in PEM form, the key without a password, readable by svcagent"
+    return BadDefinition([Fault(str(file), "", f"cannot be used ({said})", remedy)])

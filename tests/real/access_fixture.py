@@ -1,0 +1,183 @@
+"""What the access tests share: Consul servers configured otherwise, svcagent run in this process, and bad servers."""
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli import main
+from agent.consul import Consul
+from agent.definitions import Settings
+from tests.lab import asking, parts
+from tests.lab.ground import claimed
+from tests.lab.host import environment_in
+from tests.lab.server import Server
+
+PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a verb ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """All that a user saw."""
+        return self.out + self.err
+
+
+class Svcagent:
+    """svcagent in this process, with an environment of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        self.services_dir, self.state_dir = home / "services.d", home / "state"
+        self.services_dir.mkdir()
+        self.state_dir.mkdir(mode=0o700)
+
+    def define(self, *names: str, **more: Any) -> None:
+        """Definitions of services of these names, each with a check that never runs out."""
+        for index, name in enumerate(names):
+            check = {"ttl": "1h", "status": "passing"}
+            service = {"name": name, "port": 8000 + index, "checks": [check], **more}
+            (self.services_dir / f"{name}.json").write_text(json.dumps({"service": service}))
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """The environment of svcagent as a process of its own."""
+        directories = {"SVCAGENT_SERVICES_DIR": str(self.services_dir), "SVCAGENT_STATE_DIR": str(self.state_dir)}
+        return environment_in(self.services_dir.parent, self.services_dir.parent) | directories | settings
+
+    def __call__(self, *argv: str, **settings: str) -> Result:
+        with self._monkeypatch.context() as patched:
+            for name, value in self.environment(**settings).items():
+                patched.setenv(name, value)
+            patched.setattr(sys, "argv", ["svcagent", *argv])
+            self._capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        seen = self._capsys.readouterr()
+        return Result(int(ended.value.code or 0), seen.out, seen.err)
+
+
+@contextmanager
+def consul_with(more: Mapping[str, Any] | Callable[[str, Path], Mapping[str, Any]]) -> Iterator["Access"]:
+    """A running Consul server with this beside its usual configuration."""
+    with claimed() as ground:
+        address = ground.address(1)
+        environment = environment_in(ground.directory, ground.directory)
+        chosen = more(address, ground.directory) if callable(more) else more
+        server = parts.consul_server(ground.directory, address, environment, chosen)
+        server.start()
+        try:
+            server.wait_ready()
+            yield Access(server, address, ground.directory)
+        finally:
+            server.discard()
+
+
+@dataclass(frozen=True)
+class Access:
+    """One Consul server that is hard to reach."""
+
+    server: Server
+    address: str
+    directory: Path
+
+    @contextmanager
+    def connection(self, **settings: str) -> Iterator[Consul]:
+        """svcagent's own connection."""
+        environ = {"CONSUL_HTTP_ADDR": f"{self.address}:8500", **settings}
+        connection = Consul(Settings.load(None, environ).consul)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def asked(address: str, token: str) -> Iterator[asking.Consul]:
+    """Questions with a token."""
+    ask = asking.Consul(f"http://{address}:8500")
+    ask.headers["X-Consul-Token"] = token
+    try:
+        yield ask
+    finally:
+        ask.close()
+
+
+class Listener:
+    """Accepts connections on loopback, counts them, and hands each to ``serve`` in a thread of its own."""
+
+    def __init__(self, serve: Callable[[socket.socket], None], address: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listening = socket.create_server((address, 0), family=family)
+        self._serve = serve
+        self.accepted = 0
+        self.port: int = self._listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self) -> "Listener":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_ended: object) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _peer = self._listening.accept()
+                self.accepted += 1
+                threading.Thread(target=self._served, args=(connection,), daemon=True).start()
+
+    def _served(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            self._serve(connection)
+
+
+def answering(answer: bytes) -> Callable[[socket.socket], None]:
+    """Sends these bytes for whatever is asked, and closes."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+
+    return serve
+
+
+def forwarding(target: tuple[str, int]) -> Callable[[socket.socket], None]:
+    """Joins each connection to one to the target."""
+
+    def serve(connection: socket.socket) -> None:
+        with socket.create_connection(target) as onward:
+            back = threading.Thread(target=_copy, args=(onward, connection), daemon=True)
+            back.start()
+            _copy(connection, onward)
+            back.join(5)
+
+    return serve
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,289 @@
+"""On an agent that denies by default: the shipped policy suffices, and what it lacks is named."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.clock import Deadline, SystemClock
+from agent.consul import Consul, Lock
+from agent.errors import Denied, NotFound, Rejected
+from tests.lab import asking
+from tests.lab.ground import LabError, wait_until
+from tests.real.access_fixture import PACKAGING, Access, Svcagent, asked, consul_with
+
+MASTER = str(uuid.uuid4())
+NODE = "server"
+ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER, "agent": MASTER}}
+RULE = re.compile(r"^\w+ \"[\w/]*\" \{ policy = \"\w+\" \}$", re.MULTILINE)
+
+
+def shipped_rules() -> list[str]:
+    """The policy as it is packaged, its placeholders filled in."""
+    text = (PACKAGING / "consul" / "policy.hcl").read_text()
+    filled = text.replace('"NODE"', f'"{NODE}"').replace('"SERVICE"', '"web"').replace('"LOCK/"', '"web_reload/"')
+    return RULE.findall(filled)
+
+
+@dataclass
+class Acl:
+    """The agent, and its master's rights."""
+
+    access: Access
+    ask: asking.Consul
+
+    def token(self, *rules: str) -> str:
+        """A new token of exactly these rules."""
+        name = f"p-{uuid.uuid4()}"
+        self.ask.put("/v1/acl/policy", {"Name": name, "Rules": "\n".join(rules)})
+        made: dict[str, str] = self.ask.put("/v1/acl/token", {"Policies": [{"Name": name}]})
+        return made["SecretID"]
+
+    def delete(self, token: str) -> None:
+        """Make it unknown to Consul."""
+        with asked(self.access.address, token) as own:
+            accessor = own.get("/v1/acl/token/self")["AccessorID"]
+        self.ask.delete(f"/v1/acl/token/{accessor}")
+
+    def settings(self, token: str) -> dict[str, str]:
+        """The environment of a verb."""
+        return {"CONSUL_HTTP_ADDR": f"{self.access.address}:8500", "CONSUL_HTTP_TOKEN": token}
+
+    def services(self) -> dict[str, Any]:
+        """What the agent really holds."""
+        found: dict[str, Any] = self.ask.get("/v1/agent/services")
+        return found
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Acl]:
+    with consul_with({"acl": ACL}) as access, asked(access.address, MASTER) as ask:
+
+        def is_bootstrapped() -> bool:
+            return bool(ask.get(f"/v1/health/node/{NODE}"))
+
+        wait_until(lambda: not _refused(is_bootstrapped), 20, "the ACLs are in force and the node is in the catalog")
+        yield Acl(access, ask)
+
+
+def _refused(question: Any) -> bool:
+    try:
+        return not question()
+    except LabError:
+        return True
+
+
+@pytest.fixture
+def acl(server: Acl) -> Iterator[Acl]:
+    yield server
+    for service_id in server.services():
+        server.ask.put(f"/v1/agent/service/deregister/{service_id}")
+    server.ask.put("/v1/agent/maintenance?enable=false")
+
+
+def _hold_lock(acl: Acl, token: str, prefix: str) -> None:
+    with acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul:
+        consul.agent_self()
+        with Lock(consul, prefix, "svcagent reload web", {}, SystemClock()) as lock:
+            lock.acquire(Deadline.after(SystemClock(), 5))
+            lock.ask()
+
+
+def test_the_shipped_policy_has_the_rules_that_this_test_knows() -> None:
+    assert sorted(rule.split(" {")[0] for rule in shipped_rules()) == [
+        f'agent "{NODE}"',
+        'key_prefix "svcagent/"',
+        'key_prefix "web_reload/"',
+        f'node "{NODE}"',
+        'node_prefix ""',
+        'service "web"',
+        f'session "{NODE}"',
+    ]
+
+
+def test_the_shipped_policy_suffices(acl: Acl, svcagent: Svcagent) -> None:
+    """Every verb that speaks to Consul alone, and the lock, with a token of that policy and nothing else."""
+    token = acl.token(*shipped_rules())
+    settings = acl.settings(token)
+    svcagent.define("web")
+
+    for argv in (
+        ["register", "--wait", "5s"],
+        ["register", "--dry-run"],
+        ["maint", "enable", "web", "--reason", "disk"],
+        ["maint", "status"],
+        ["status"],
+        ["maint", "disable", "web"],
+        ["maint", "enable", "--node", "--reason", "disk"],
+        ["maint", "disable", "--node"],
+    ):
+        result = svcagent(*argv, **settings)
+        assert result.code == 0, (argv, result)
+    for prefix in ("svcagent/web", "web_reload"):
+        _hold_lock(acl, token, prefix)
+    assert "web" in acl.services()
+    assert svcagent("deregister", "web", **settings).code == 0
+    assert "web" not in acl.services()
+
+
+@pytest.mark.parametrize(
+    ("without", "argv", "right"),
+    [
+        (["agent "], ["register", "--wait", "0s"], 'agent:read on "NODE": add to its policy: agent "NODE"'),
+        # The rule that allows node maintenance lets this host's own node be read.
+        (["node_prefix", "node "], ["maint", "enable", "web", "--reason", "x"], "node:read"),
+        (["service"], ["register"], 'service:write on "web": add to its policy: service "web" { policy = "write" }'),
+        (["service"], ["deregister", "web"], 'service:read on "web": add to its policy: service "web"'),
+        (["service"], ["status"], 'service:read on "web": add to its policy: service "web" { policy = "write" }'),
+        (["node "], ["maint", "enable", "--node", "--reason", "x"], f'node "{NODE}" {{ policy = "write" }}'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_verb_names_the_rule_that_it_lacks(
+    acl: Acl, svcagent: Svcagent, without: list[str], argv: list[str], right: str
+) -> None:
+    """Each rule is necessary, and the message can be pasted into the policy."""
+    acl.ask.put("/v1/agent/service/register", {"Name": "web"})
+    wait_until(lambda: acl.ask.get("/v1/health/service/web"), 10, "the catalog has web")
+    before = acl.services()
+    svcagent.define("web")
+    rules = [rule for rule in shipped_rules() if not rule.startswith(tuple(without))]
+
+    result = svcagent(*argv, **acl.settings(acl.token(*rules)))
+
+    if "maint enable web" not in " ".join(argv):
+        assert acl.services() == before
+    assert result.code == 1
+    assert right in result.err
+    assert "the Consul token from CONSUL_HTTP_TOKEN lacks" in result.err
+
+
+@pytest.mark.parametrize(
+    ("without", "prefix", "rule"),
+    [
+        ("session", "svcagent/web", f'session "{NODE}" {{ policy = "write" }}'),
+        ('key_prefix "svcagent/', "svcagent/web", 'key_prefix "svcagent/" { policy = "write" }'),
+        ('key_prefix "web_reload/', "web_reload", 'key_prefix "web_reload/" { policy = "write" }'),
+    ],
+)
+def test_the_lock_names_the_rule_that_it_lacks(acl: Acl, without: str, prefix: str, rule: str) -> None:
+    token = acl.token(*(one for one in shipped_rules() if not one.startswith(without)))
+
+    with pytest.raises(Denied, match=re.escape(rule)):
+        _hold_lock(acl, token, prefix)
+
+
+def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:
+    """Consul's list leaves it out; asked for by id it is refused. What is not there is absent with any token."""
+    acl.ask.put("/v1/agent/service/register", {"ID": "web-1", "Name": "web"})
+    with acl.access.connection(CONSUL_HTTP_TOKEN=acl.token('service "other" { policy = "write" }')) as consul:
+        assert consul.services() == {}
+        with pytest.raises(Denied, match=r'service "web" \{'):
+            consul.services({"web-1": "web"})
+        assert consul.services({"other": "other"}) == {}
+
+
+def test_what_is_not_registered_is_not_found_under_acls_either(acl: Acl) -> None:
+    """With ACLs on, Consul answers 500 instead of 404 for services and checks that are not there."""
+    with acl.access.connection(CONSUL_HTTP_TOKEN=acl.token(*shipped_rules())) as consul:
+        with pytest.raises(NotFound):
+            consul.enable_maintenance("web", "x")
+        with pytest.raises(NotFound):
+            consul.disable_maintenance("web")
+        consul.deregister_service("web")
+        consul.deregister_check("web:1")
+
+
+def test_a_token_that_consul_does_not_know(acl: Acl, svcagent: Svcagent, tmp_path: Path) -> None:
+    """The message says which variable or file it came from, and never the token."""
+    unknown = str(uuid.uuid4())
+    (tmp_path / "token").write_text(f"{unknown}\n")
+    svcagent.define("web")
+    by_variable = acl.settings(unknown)
+    by_file = acl.settings("") | {"CONSUL_HTTP_TOKEN_FILE": str(tmp_path / "token")}
+
+    for settings, source in (
+        (by_variable, "CONSUL_HTTP_TOKEN is unknown"),
+        (by_file, f"{tmp_path}/token (from CONSUL_HTTP_TOKEN_FILE) is unknown"),
+    ):
+        for argv in (["register"], ["status"], ["maint", "status"]):
+            result = svcagent(*argv, **settings)
+            assert result.code == 1
+            assert f"the Consul token from {source} to Consul" in result.err
+            assert unknown not in result.text
+
+
+def test_without_any_token_the_message_says_so(acl: Acl, svcagent: Svcagent) -> None:
+    svcagent.define("web")
+
+    result = svcagent("register", **acl.settings(""))
+
+    assert result.code == 1
+    assert "no Consul token is set" in result.err
+    assert 'agent "NODE" { policy = "read" }' in result.err
+
+
+@pytest.mark.parametrize("how", ["renamed over", "written in place"])
+def test_a_replaced_token_file_is_noticed_by_a_connection_in_use(acl: Acl, tmp_path: Path, how: str) -> None:
+    """Also when its size and time stamp do not show it: the 403 makes svcagent look."""
+    rules = shipped_rules()
+    old, new = acl.token(*rules), acl.token(*rules)
+    file = tmp_path / "token"
+    file.write_text(old)
+    with acl.access.connection(CONSUL_HTTP_TOKEN_FILE=str(file)) as consul:
+        assert consul.agent_self().node == NODE
+        if how == "renamed over":
+            (tmp_path / "new").write_text(new)
+            (tmp_path / "new").rename(file)
+        else:
+            stamp = file.stat()
+            file.write_text(new)
+            os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        acl.delete(old)
+
+        assert consul.agent_self().node == NODE
+        consul.kv_put("svcagent/rotated", "1")
+
+        file.unlink()
+        assert consul.agent_self().node == NODE
+
+
+ODD_IDS = ["web/1", "web ?x=1&y#z", "100%25", "w\u00e9b+;", "web/"]
+
+
+@pytest.mark.parametrize("odd", ODD_IDS)
+def test_odd_ids_are_addressed_as_they_are(acl: Acl, odd: str) -> None:
+    """python-consul2 quotes an id once, all but its slashes, and Consul takes those as part of the id."""
+    with acl.access.connection(CONSUL_HTTP_TOKEN=MASTER) as consul:
+        consul.register_service({"ID": odd, "Name": "web", "Checks": [{"CheckID": f"c {odd}", "TTL": "1h"}]})
+        consul.enable_maintenance(odd, "r")
+
+        service = consul.services({odd: "web"})[odd]
+        assert service.maintenance is not None
+
+        consul.disable_maintenance(odd)
+        consul.deregister_check(f"c {odd}")
+        assert consul.services()[odd].checks == ()
+        consul.kv_put(f"svcagent/{odd}", "v")
+        assert consul.kv_get(f"svcagent/{odd}")[1] is not None
+        consul.deregister_service(odd)
+        assert odd not in consul.services()
+
+
+@pytest.mark.parametrize("odd", ["a/../web", "..", "a//b", "/web", "./web"])
+def test_an_id_that_consul_would_take_for_another_is_refused(acl: Acl, odd: str) -> None:
+    """Consul's router makes ``a/../web`` to ``web``, and would put another service out."""
+    acl.ask.put("/v1/agent/service/register", {"Name": "web"})
+    with acl.access.connection(CONSUL_HTTP_TOKEN=MASTER) as consul:
+        with pytest.raises(Rejected, match="another id"):
+            consul.enable_maintenance(odd, "r")
+        _assert_in_service(consul)
+
+
+def _assert_in_service(consul: Consul) -> None:
+    assert consul.services()["web"].maintenance is None
