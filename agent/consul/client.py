@@ -47,15 +47,22 @@ class Consul:
             domain=debug["DNSDomain"].strip(".") or "consul",
             dns=_dns_address(debug.get("DNSAddrs") or [], self._settings.address),
             version=raw["Config"]["Version"],
+            address=debug.get("AdvertiseAddrLAN") or raw["Member"]["Addr"],
+            is_running_scripts=bool(debug.get("EnableRemoteScriptChecks")),
         )
 
     def services(self) -> dict[str, LocalService]:
         """Every service of the local agent by id, each with its checks."""
+        return self.services_and_checks()[0]
+
+    def services_and_checks(self) -> tuple[dict[str, LocalService], dict[str, CheckState]]:
+        """Every service of the local agent by id, each with its checks; and every check by id, the node's as well."""
         raw_services = self._transport.get(_json, "/v1/agent/services")
+        checks = self.checks()
         by_service: dict[str, list[CheckState]] = {}
-        for check in self.checks().values():
+        for check in checks.values():
             by_service.setdefault(check.service_id or _maintained(check), []).append(check)
-        return {
+        services = {
             raw["ID"]: LocalService(
                 id=raw["ID"],
                 name=raw["Service"],
@@ -64,9 +71,16 @@ class Consul:
                 address=raw["Address"],
                 meta=raw["Meta"] or {},
                 checks=tuple(by_service.get(raw["ID"], ())),
+                weights=_weights(raw.get("Weights")),
+                tagged_addresses={
+                    name: (tagged["Address"], tagged.get("Port") or 0)
+                    for name, tagged in (raw.get("TaggedAddresses") or {}).items()
+                },
+                is_tag_override_enabled=bool(raw.get("EnableTagOverride")),
             )
             for raw in raw_services.values()
         }
+        return services, checks
 
     def checks(self) -> dict[str, CheckState]:
         """Every check of the local agent by id, maintenance included."""
@@ -130,6 +144,11 @@ class Consul:
         new_index, raw = self._transport.get(_json_indexed, f"/v1/health/service/{service}", params)
         return int(new_index), tuple(Instance.parse(entry) for entry in raw or ())
 
+    def is_node_known(self, node: str) -> bool:
+        """Is there a node of this name in the catalog of the agent's own datacenter?"""
+        raw = self._transport.get(_json, f"/v1/catalog/node/{node}")
+        return bool(raw)
+
     # ------------------------------------------------------------ KV and sessions
 
     def kv_get(
@@ -181,6 +200,10 @@ class Consul:
 
 def _json_or_nothing(response: Any) -> None:
     """The agent's writes answer with an empty body."""
+
+
+def _weights(raw: dict[str, int] | None) -> tuple[int, int]:
+    return (raw["Passing"], raw["Warning"]) if raw else (1, 1)
 
 
 def _wait(seconds: float) -> str:

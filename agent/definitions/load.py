@@ -4,12 +4,15 @@ import json
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent.definitions.claims import Claim, claims, clashes
 from agent.definitions.document import Definition, Document
 from agent.definitions.faults import Finding, shown
+from agent.definitions.interpolate import interpolate
 from agent.definitions.tidy import Pairs
 from agent.definitions.validate import validate
 from agent.errors import BadDefinition, Fault
@@ -18,23 +21,32 @@ SIZE_LIMIT = 1024 * 1024
 """Bytes of a file: a thousand services fit, and a log that strayed into the directory does not."""
 
 
-def load(directory: Path) -> tuple[Definition, ...]:
+NO_VALUES: Mapping[str, str] = MappingProxyType({})
+
+
+def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:
     """The definitions of ``*.json`` directly in the directory, in order of file name; hidden files are left alone.
 
-    Raises `BadDefinition` with all faults of all files.
+    ``values``: what references like ``${HOSTNAME}`` stand for, by name. Raises `BadDefinition` with all faults of all
+    files.
     """
     definitions: list[Definition] = []
     faults: list[Fault] = []
     claimed: list[Claim] = []
     for file in _files(directory):
+        used: frozenset[str] = frozenset()
         try:
-            document, found, tree = validate(_parsed(_content(file)), Document)
+            written, unset, used = interpolate(_parsed(_content(file)), values)
+            document, found, tree = validate(written, Document)
+            # What validation says of text that could not be put together would only repeat this.
+            found = unset + [finding for finding in found if finding.path not in {one.path for one in unset}]
+            document = None if found else document
         except _Unusable as unusable:
             document, found, tree = None, [unusable.finding], {}
         except RecursionError:
             document, found, tree = None, [Finding("", "nested too deeply", "write it flat")], {}
         faults.extend(Fault(str(file), finding.path, finding.problem, finding.remedy) for finding in found)
-        definition = document.definition(file) if document else None
+        definition = document.definition(file, used) if document else None
         claimed.extend(claims(file, tree, definition))
         if definition is not None:
             definitions.append(definition)
