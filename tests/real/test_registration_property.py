@@ -7,7 +7,14 @@ from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
@@ -24,26 +31,28 @@ STATUSES = st.sampled_from(["passing", "warning", "critical"])
 
 
 class Registrations(RuleBasedStateMachine):
-    """Rules are what befalls a host; `converged` is what must follow."""
+    """Rules are what befalls a host; `converged` is what must follow each."""
 
     site: Site
 
     @initialize()
     def begin(self) -> None:
+        self.site.clear()
         self.maintained: set[str] = set()
         self.is_foreign: set[str] = set()
+        self.is_restarted = False
 
-    @rule(name=NAMES, port=st.integers(1, 3), checks=CHECKS)
-    def write(self, name: str, port: int, checks: list[tuple[str, dict[str, str]]]) -> None:
-        written = []
-        for check_id, kind in checks:
-            every = {} if "ttl" in kind else {"interval": "1h"}
-            written.append(kind | every | ({"id": check_id} if check_id else {}))
-        self.site.service(name, port=port, checks=written)
-
-    @rule(name=NAMES)
-    def remove(self, name: str) -> None:
-        (self.site.directory / f"{name}.json").unlink(missing_ok=True)
+    @rule(files=st.dictionaries(NAMES, st.tuples(st.integers(1, 2), CHECKS)))
+    def edit(self, files: dict[str, tuple[int, list[tuple[str, dict[str, str]]]]]) -> None:
+        """The directory holds these files from now on, and no others."""
+        for file in self.site.directory.iterdir():
+            file.unlink()
+        for name, (port, checks) in files.items():
+            written = []
+            for check_id, kind in checks:
+                every = {} if "ttl" in kind else {"interval": "1h"}
+                written.append(kind | every | ({"id": check_id} if check_id else {}))
+            self.site.service(name, port=port, checks=written)
 
     @rule(name=FOREIGN, check=IDS, port=st.integers(1, 2))
     def register_foreign(self, name: str, check: str, port: int) -> None:
@@ -74,15 +83,17 @@ class Registrations(RuleBasedStateMachine):
         if found and found["Type"] == "ttl":
             self.site.put(f"check/update/{check}", {"Status": status})
 
-    @precondition(lambda self: self.maintained)
+    @precondition(lambda self: self.maintained and not self.is_restarted)
     @rule()
     def restart_agent(self) -> None:
+        """Once in a sequence: it takes seconds."""
+        self.is_restarted = True
         server = self.site.host.server
         server.kill()
         server.start()
         server.wait_ready()
 
-    @rule()
+    @invariant()
     def converged(self) -> None:
         foreign, before = self._foreign(), self._own()
         serving = self._serving()
@@ -110,7 +121,6 @@ class Registrations(RuleBasedStateMachine):
         assert {name for name in serving if name in own and kinds[name] <= {"ttl"}} <= self._serving()
 
     def teardown(self) -> None:
-        self.converged()
         self.site.clear()
 
     def _own(self) -> dict[str, Any]:
@@ -147,8 +157,8 @@ def test_any_sequence_of_events_ends_converged_and_leaves_foreign_things_alone(h
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it so
         OnThisHost,
         settings=settings(
-            max_examples=25,
-            stateful_step_count=25,
+            max_examples=30,
+            stateful_step_count=15,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
