@@ -33,6 +33,8 @@ class Planner:
         self._asked = asked
         self._agent: AgentSelf | None = None
         self._definitions: tuple[Definition, ...] = ()
+        self.world = World({}, {})
+        """What the agent held when the last plan was made."""
 
     @property
     def agent(self) -> AgentSelf:
@@ -62,8 +64,8 @@ class Planner:
         names = self._asked.names
         if faults := unmet(self._definitions, self.agent, names):
             raise BadDefinition(faults)
-        world = World(*self._consul.services_and_checks())
-        plan = make_plan(self.services, world, names, is_adopting=self._asked.is_adopting)
+        self.world = World(*self._consul.services_and_checks())
+        plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self._definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(

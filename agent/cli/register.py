@@ -9,7 +9,7 @@ from agent.cli.planning import Asked, Planner, exit_code, show_plan
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.definitions import Check
-from agent.registration import apply_plan
+from agent.registration import World, apply_plan
 
 
 @click.command(epilog="Examples: svcagent register --dry-run; on boot: svcagent register --wait 5m")
@@ -47,7 +47,9 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
                     planner.read()
                 plan = planner.plan()
                 apply_plan(consul, plan, lambda _change: None, _is_passing)
-            _lift_expired(consul, clock, [service.id for service in planner.services])
+            maintained = [one.id for one in planner.services if _is_maintained(planner.world, one.id)]
+            if maintained:
+                _lift_expired(consul, clock, maintained)
     show_plan(plan, is_dry=dry_run)
     return exit_code(plan)
 
@@ -58,6 +60,11 @@ def _is_passing(check: Check) -> bool:
 
     prober = Prober()
     return not prober.can_probe(check) or prober.probe(check, check.timeout_seconds).is_passing
+
+
+def _is_maintained(world: World, service_id: str) -> bool:
+    found = world.services.get(service_id)
+    return found is not None and found.maintenance is not None
 
 
 def _lift_expired(consul: Consul, clock: Clock, service_ids: list[str]) -> None:
