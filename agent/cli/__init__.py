@@ -17,6 +17,8 @@ BUG = 3
 
 VERBS = {
     "validate": "Show every fault of every definition; change nothing.",
+    "schema": "Print the JSON Schema of a definition file, for editors.",
+    "plan": "Show what register would change, field by field.",
     "register": "Make the local Consul agent hold what services.d says. On boot.",
     "deregister": "Take services that svcagent registered out of the local agent.",
     "reload": "Take the service's newest image, without a lost request.",

@@ -23,7 +23,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     with wiring.consul(wiring.settings()) as consul:
         plan = make_removal(consul.services({name: name for name in names}), frozenset(names))
         if not dry_run:
-            apply_plan(consul, plan, lambda _change: None)
+            apply_plan(consul, plan, lambda _change: None, lambda _check: False)
     if current().as_json:
         changes = [{"service": one.service_id, "action": str(one.action), "why": one.why} for one in plan]
         show_document({"dry_run": dry_run, "changes": changes})

@@ -10,7 +10,7 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_table, show_warning
 from agent.consul import LocalService
-from agent.definitions import Reload, Service, load
+from agent.definitions import Reload, Service
 from agent.engine import Engine
 from agent.errors import Unreachable
 from agent.maintenance import parse
@@ -41,8 +41,7 @@ def status(name: str | None) -> int:
     The exit code is 69 when Docker cannot be asked; what Consul says is shown all the same.
     """
     settings = wiring.settings()
-    definitions = load(settings.services_dir)
-    wanted = [(definition, service) for definition in definitions for service in definition.services]
+    wanted = [(definition, service) for definition in wiring.definitions(settings) for service in definition.services]
     if name:
         chosen = [(definition, service) for definition, service in wanted if name in (service.id, service.name)]
         if not chosen:

@@ -1,8 +1,10 @@
 """From options to the things that verbs work with: settings, definitions, connections. Imported by verbs only."""
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ import click
 
 from agent.cli.options import current
 from agent.cli.output import log
-from agent.clock import Clock, Deadline, SystemClock
+from agent.clock import Clock, Deadline, SystemClock, poll
 from agent.consul import AgentSelf, Consul
-from agent.definitions import Definition, Service, Settings, durations, load
-from agent.errors import BadDefinition, ConsulUnreachable, Fault
+from agent.definitions import ADDRESS, ENVIRONMENT, HOSTNAME, Definition, Service, Settings, durations, load
+from agent.errors import BadDefinition, ConsulUnreachable, Fault, LockBusy
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
+LOCK_PAUSE = 0.05
+
+ANY_ADDRESS = "192.0.2.1"
+"""What ``${ADDRESS}`` stands for where no agent is asked: an address of documentation, which no host has (RFC 5737)."""
 
 
 def settings() -> Settings:
@@ -74,13 +80,72 @@ def await_agent(connection: Consul, clock: Clock, wait: float, say: Any) -> Agen
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) -> tuple[Definition, ...]:
+    """The definitions, with what differs from host to host filled in.
+
+    ``ask_address`` gives the agent's advertised address; it is asked only if a file refers to it and no file has a
+    fault. Without it the local agent is asked, at once.
+    """
+    found = placeheld_definitions(chosen)
+    if not any(ADDRESS in definition.names_used for definition in found):
+        return found
+    address = ask_address() if ask_address else _address(chosen)
+    return load(chosen.services_dir, _values(address))
+
+
+def placeheld_definitions(chosen: Settings) -> tuple[Definition, ...]:
+    """The definitions as they can be read without an agent: ``${ADDRESS}`` stands for `ANY_ADDRESS`."""
+    return load(chosen.services_dir, _values(ANY_ADDRESS))
+
+
+def _values(address: str) -> dict[str, str]:
+    environment = {f"{ENVIRONMENT}{name}": value for name, value in os.environ.items()}
+    return {**environment, HOSTNAME: socket.gethostname(), ADDRESS: address}
+
+
+def _address(chosen: Settings) -> str:
+    with consul(chosen) as connection:
+        return connection.agent_self().address
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path, clock: Clock, wait: float) -> Iterator[bool]:
+    """No other svcagent registers from this directory meanwhile; the block is told if another one just did.
+
+    The lock is on the directory itself: nothing is written, and the kernel frees it however its holder ends.
+
+    :raises LockBusy: another one was not done within ``wait`` seconds.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        deadline = Deadline.after(clock, wait)
+        is_first = _is_locked(descriptor)
+        if not is_first and not poll(lambda: _is_locked(descriptor), deadline, LOCK_PAUSE):
+            raise LockBusy(f"another svcagent has been registering {directory} for {wait:.0f} s; try again after it")
+        yield not is_first
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def definition_of(chosen: Settings, name: str) -> Definition:
     """The one definition whose service is called ``name``. A usage error lists the names there are."""
-    definitions = load(chosen.services_dir)
-    for definition in definitions:
+    found = definitions(chosen)
+    for definition in found:
         if any(name in (service.name, service.id) for service in definition.services):
             return definition
-    raise unknown_name(name, [service for one in definitions for service in one.services], chosen.services_dir)
+    raise unknown_name(name, [service for one in found for service in one.services], chosen.services_dir)
 
 
 def unknown_name(name: str, services: list[Service], directory: Path) -> click.BadParameter:
@@ -92,7 +157,7 @@ def unknown_name(name: str, services: list[Service], directory: Path) -> click.B
 def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Shell completion of a service's name."""
     try:
-        names = {service.name for definition in load(settings().services_dir) for service in definition.services}
+        names = {service.name for definition in placeheld_definitions(settings()) for service in definition.services}
     except BadDefinition:
         return []
     return sorted(name for name in names if name.startswith(incomplete))

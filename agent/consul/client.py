@@ -61,21 +61,28 @@ class Consul:
         return found
 
     def services(self, expected: Mapping[str, str] | None = None) -> dict[str, LocalService]:
-        """Every service of the local agent that the token may see, by id, each with its checks.
+        """The first half of `services_and_checks`."""
+        return self.services_and_checks(expected)[0]
+
+    def services_and_checks(
+        self, expected: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, LocalService], dict[str, CheckState]]:
+        """Every service that the token may see, by id, each with its checks; and every check by id, the node's too.
 
         Consul leaves out the others without a word (1.8). ``expected``, names by id, are those whose absence means
         something to the caller.
 
         :raises Denied: an expected service is there, hidden from the token.
         """
+        checks = self.checks()
         by_service: dict[str, list[CheckState]] = {}
-        for check in self.checks().values():
+        for check in checks.values():
             by_service.setdefault(check.service_id or _maintained(check), []).append(check)
         services = self._transport.get(_then(lambda raw: _parse_services(raw, by_service)), "/v1/agent/services")
         for service_id, name in (expected or {}).items():
             if service_id not in services:
                 self._has_service(service_id, name)
-        return services
+        return services, checks
 
     def checks(self) -> dict[str, CheckState]:
         """Every check of the local agent by id, maintenance included."""
@@ -201,6 +208,11 @@ class Consul:
             params += [("index", index), ("wait", _wait(wait))]
         return self._transport.get(_parse_node_checks, f"/v1/health/node/{node}", params)
 
+    def is_node_known(self, node: str) -> bool:
+        """Is there a node of this name in the catalog of the agent's own datacenter?"""
+        raw = self._transport.get(_json, f"/v1/catalog/node/{node}")
+        return bool(raw)
+
     # ------------------------------------------------------------ KV and sessions
 
     def kv_get(
@@ -268,6 +280,8 @@ def _parse_self(raw: Any, http_address: str) -> AgentSelf:
         domain=debug["DNSDomain"].strip(".") or "consul",
         dns=_dns_address(debug.get("DNSAddrs") or [], http_address),
         version=raw["Config"]["Version"],
+        address=debug.get("AdvertiseAddrLAN") or raw["Member"]["Addr"],
+        is_running_scripts=bool(debug.get("EnableRemoteScriptChecks")),
     )
 
 
@@ -281,6 +295,12 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
             address=one["Address"],
             meta=one["Meta"] or {},
             checks=tuple(by_service.get(one["ID"], ())),
+            weights=_weights(one.get("Weights")),
+            tagged_addresses={
+                name: (tagged["Address"], tagged.get("Port") or 0)
+                for name, tagged in (one.get("TaggedAddresses") or {}).items()
+            },
+            is_tag_override_enabled=bool(one.get("EnableTagOverride")),
         )
         for one in raw.values()
     }
@@ -298,6 +318,10 @@ def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
 
 def _json_or_nothing(response: Any) -> None:
     """The agent's writes answer with an empty body."""
+
+
+def _weights(raw: dict[str, int] | None) -> tuple[int, int]:
+    return (raw["Passing"], raw["Warning"]) if raw else (1, 1)
 
 
 def _wait(seconds: float) -> str:

@@ -2,12 +2,6 @@
 
 from dataclasses import dataclass
 
-import dns.exception
-import dns.message
-import dns.query
-import dns.rcode
-import dns.rdatatype
-
 from agent.errors import ConsulUnreachable
 
 
@@ -26,6 +20,13 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
 
     :raises ConsulUnreachable: no answer in ``timeout`` seconds, or one that is neither a list nor a clear no.
     """
+    # Slow to import, and most verbs never ask.
+    import dns.exception
+    import dns.message
+    import dns.query
+    import dns.rcode
+    import dns.rdatatype
+
     host, port = server
     query = dns.message.make_query(name, dns.rdatatype.SRV)
     try:

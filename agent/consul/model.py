@@ -1,5 +1,6 @@
 """What Consul says, as plain frozen data."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ class CheckState:
     notes: str
     service_id: str
     output: str = ""
+    type: str = ""
+    """What runs it: http, tcp, script, …; empty where the agent does not say."""
 
     @property
     def is_maintenance(self) -> bool:
@@ -33,6 +36,7 @@ class CheckState:
             notes=raw.get("Notes") or "",
             service_id=raw.get("ServiceID") or "",
             output=raw.get("Output") or "",
+            type=raw.get("Type") or "",
         )
 
 
@@ -81,6 +85,10 @@ class LocalService:
     address: str
     meta: dict[str, str]
     checks: tuple[CheckState, ...] = field(default=())
+    weights: tuple[int, int] = (1, 1)
+    """Passing, warning."""
+    tagged_addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
+    is_tag_override_enabled: bool = False
 
     @property
     def maintenance(self) -> CheckState | None:
@@ -95,13 +103,25 @@ class LocalService:
 
 @dataclass(frozen=True)
 class AgentSelf:
-    """The local agent: who it is, and where its DNS answers. ``dns`` is ``(address, port)``, None when switched off."""
+    """The local agent: who it is, and where its DNS answers. ``dns`` is ``(address, port)``, None when switched off.
+
+    ``address`` is the one that it tells others, and that its services have unless they name one.
+    """
 
     node: str
     datacenter: str
     domain: str
     dns: tuple[str, int] | None
     version: str
+    address: str = ""
+    is_running_scripts: bool = False
+    """Does it take script checks through its API?"""
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version as numbers, ``(1, 8, 7)``; what follows them (``-dev``, ``+ent``) is left out."""
+        found = re.match(r"\d+(?:\.\d+)*", self.version)
+        return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 @dataclass(frozen=True)

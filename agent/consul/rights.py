@@ -31,6 +31,7 @@ _TABLE = (
     ("PUT", "/v1/agent/check/deregister/", "service", "write"),
     ("GET", "/v1/health/service/", "service", "read"),
     ("GET", "/v1/health/node/", "node", "read"),
+    ("GET", "/v1/catalog/node/", "node", "read"),
     ("GET", "/v1/session/", "session", "read"),
     ("PUT", "/v1/session/", "session", "write"),
     ("GET", "/v1/kv/", "key", "read"),

@@ -6,6 +6,7 @@ Nothing here speaks to Consul, Docker or DNS.
 from agent.definitions.checks import Check
 from agent.definitions.cname import Cname
 from agent.definitions.document import Definition
+from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
 from agent.definitions.load import load
 from agent.definitions.reload import Drain, MinHealthy, Ready, Reload
 from agent.definitions.schema import schema
@@ -13,6 +14,9 @@ from agent.definitions.service import Service, TaggedAddress, Weights
 from agent.definitions.settings import ConsulSettings, DockerSettings, Settings
 
 __all__ = [
+    "ADDRESS",
+    "ENVIRONMENT",
+    "HOSTNAME",
     "Check",
     "Cname",
     "ConsulSettings",

@@ -26,15 +26,20 @@ from agent.definitions.values import (
     not_empty,
 )
 
-Kind = Literal["http", "tcp", "grpc", "ttl", "args", "docker", "alias_service", "alias_node"]
+Kind = Literal[
+    "http", "tcp", "udp", "grpc", "h2ping", "ttl", "args", "docker", "os_service", "alias_service", "alias_node"
+]
 
 KIND_OF: Mapping[str, Kind] = {
     "http": "http",
     "tcp": "tcp",
+    "udp": "udp",
     "grpc": "grpc",
+    "h2ping": "h2ping",
     "ttl": "ttl",
     "docker_container_id": "docker",
     "args": "args",
+    "os_service": "os_service",
     "alias_service": "alias_service",
     "alias_node": "alias_node",
 }
@@ -43,7 +48,7 @@ KIND_OF: Mapping[str, Kind] = {
 TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
 """A command inside a container; a service on another node."""
 
-RUN_BY_CONSUL = frozenset({"http", "tcp", "grpc", "args", "docker"})
+RUN_BY_CONSUL = frozenset({"http", "tcp", "udp", "grpc", "h2ping", "args", "docker", "os_service"})
 
 USED_BY: Mapping[str, frozenset[str]] = {
     "interval": RUN_BY_CONSUL,
@@ -51,11 +56,14 @@ USED_BY: Mapping[str, frozenset[str]] = {
     "method": frozenset({"http"}),
     "header": frozenset({"http"}),
     "body": frozenset({"http"}),
-    "tls_skip_verify": frozenset({"http", "grpc"}),
-    "tls_server_name": frozenset({"http", "grpc"}),
+    "disable_redirects": frozenset({"http"}),
+    "tls_skip_verify": frozenset({"http", "grpc", "h2ping"}),
+    "tls_server_name": frozenset({"http", "grpc", "h2ping"}),
     "grpc_use_tls": frozenset({"grpc"}),
+    "h2ping_use_tls": frozenset({"h2ping"}),
     "shell": frozenset({"docker"}),
     "success_before_passing": RUN_BY_CONSUL,
+    "failures_before_warning": RUN_BY_CONSUL,
     "failures_before_critical": RUN_BY_CONSUL,
     "output_max_size": RUN_BY_CONSUL | {"ttl"},
 }
@@ -72,20 +80,26 @@ API_NAMES: Mapping[str, str] = {
     "method": "Method",
     "header": "Header",
     "body": "Body",
+    "disable_redirects": "DisableRedirects",
     "tls_skip_verify": "TLSSkipVerify",
     "tls_server_name": "TLSServerName",
     "tcp": "TCP",
+    "udp": "UDP",
     "grpc": "GRPC",
     "grpc_use_tls": "GRPCUseTLS",
+    "h2ping": "H2PING",
+    "h2ping_use_tls": "H2PingUseTLS",
     "ttl": "TTL",
     "args": "Args",
     "docker_container_id": "DockerContainerID",
     "shell": "Shell",
+    "os_service": "OSService",
     "alias_node": "AliasNode",
     "alias_service": "AliasService",
     "interval": "Interval",
     "timeout": "Timeout",
     "success_before_passing": "SuccessBeforePassing",
+    "failures_before_warning": "FailuresBeforeWarning",
     "failures_before_critical": "FailuresBeforeCritical",
     "output_max_size": "OutputMaxSize",
     "deregister_critical_service_after": "DeregisterCriticalServiceAfter",
@@ -152,19 +166,28 @@ class Check(Part):
         {}, description="HTTP request headers, a list of values each."
     )
     body: str | None = Field(None, description="The HTTP request's body.")
+    disable_redirects: bool = Field(False, description="Take a redirect for the answer. Consul 1.12 and later.")
     tls_skip_verify: bool = Field(False, description="Accept any certificate of the service.")
     tls_server_name: Filled | None = Field(None, description="The name to ask TLS for. Consul 1.9 and later.")
     tcp: HostPort | None = Field(None, description="host:port; passing while it accepts connections.")
+    udp: HostPort | None = Field(None, description="host:port; passing unless it is refused. Consul 1.13 and later.")
     grpc: Annotated[str, AfterValidator(_grpc)] | None = Field(
         None, description="host:port, or host:port/service; asked by gRPC's health checking protocol."
     )
     grpc_use_tls: bool = Field(False, description="Speak TLS to the gRPC server.")
+    h2ping: HostPort | None = Field(None, description="host:port; an HTTP/2 ping. Consul 1.10 and later.")
+    h2ping_use_tls: bool | None = Field(
+        None, description="Ping over TLS, as Consul does if left out. Consul 1.11 and later."
+    )
     ttl: DurationText | None = Field(None, description="The service reports itself at least this often.")
     args: Annotated[tuple[str, ...], AfterValidator(_command)] | None = Field(
         None, description="A command; exit code 0 is passing, 1 warning, anything else critical."
     )
     docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")
     shell: Filled | None = Field(None, description="The shell that runs the command inside the container.")
+    os_service: Filled | None = Field(
+        None, description="A service of systemd, passing while it runs. Consul 1.14 and later."
+    )
     alias_service: Annotated[Identifier, AfterValidator(not_empty)] | None = Field(
         None, description="Follow the health of the service with this ID."
     )
@@ -185,6 +208,9 @@ class Check(Part):
         None, description="Deregister the service when the check has been critical for this long; 1m or more."
     )
     success_before_passing: Count | None = Field(None, description="Successes in a row before it is passing.")
+    failures_before_warning: Count | None = Field(
+        None, description="Failures in a row before it is warning. Consul 1.11 and later."
+    )
     failures_before_critical: Count | None = Field(None, description="Failures in a row before it is critical.")
     output_max_size: Positive | None = Field(None, description="Bytes of output to keep.")
 
@@ -213,7 +239,9 @@ class Check(Part):
     def fields(self) -> dict[str, Any]:
         """The check in the API's spelling without its ID, which the API spells differently from call to call."""
         given = {API_NAMES[field]: getattr(self, field) for field in API_NAMES}
-        return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})}
+        # Every switch is off unless it is on; but Consul pings over TLS unless it is told not to.
+        is_plain = {"H2PingUseTLS": False} if self.h2ping_use_tls is False else {}
+        return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})} | is_plain
 
     def registration(self) -> dict[str, Any]:
         """The body for ``PUT /v1/agent/check/register``, without ``ServiceID``.

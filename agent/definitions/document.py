@@ -26,6 +26,10 @@ class Definition(BaseModel):
     services: tuple[Service, ...]
     reload: Reload | None = None
     cname: tuple[Cname, ...] = ()
+    places: tuple[str, ...] = ()
+    """Where in the file each service stands, for messages: ``service``, or ``services[0]``."""
+    names_used: frozenset[str] = frozenset()
+    """The names of values that differ from host to host, and that the file refers to."""
 
     @property
     def service(self) -> Service:
@@ -46,10 +50,18 @@ class Document(Part):
     reload: Reload | None = Field(None, description="How the service is reloaded when its image has changed.")
     cname: tuple[Cname, ...] = Field((), description="CNAMEs that point at the service.")
 
-    def definition(self, file: Path) -> Definition:
+    def definition(self, file: Path, names_used: frozenset[str] = frozenset()) -> Definition:
         """What the file defines."""
-        services = self.services if self.service is None else (self.service,)
-        return Definition(file=file, services=services or (), reload=self.reload, cname=self.cname)
+        services = (self.services or ()) if self.service is None else (self.service,)
+        is_single = self.service is not None
+        return Definition(
+            file=file,
+            services=services,
+            reload=self.reload,
+            cname=self.cname,
+            places=("service",) if is_single else tuple(f"services[{index}]" for index in range(len(services))),
+            names_used=names_used,
+        )
 
     @classmethod
     def across(cls, given: Mapping[str, Any]) -> Iterator[Finding]:

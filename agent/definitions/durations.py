@@ -5,6 +5,7 @@ by Consul and means the same there.
 """
 
 import re
+from functools import lru_cache
 
 UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 """Nanoseconds in each unit; the micro sign and the Greek letter are both Go's."""
@@ -20,6 +21,7 @@ class NotADuration(ValueError):
     """The text is not what Go would take for a duration."""
 
 
+@lru_cache(maxsize=1024)
 def nanoseconds(text: str) -> int:
     """What Go would make of the text; raises `NotADuration`."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))

@@ -20,6 +20,9 @@ META_KEY_LENGTH = 128
 META_VALUE_LENGTH = 512
 """Consul's limits: pairs, bytes of a key, bytes of a value."""
 
+MOST_CHECKS = 30
+"""Of one service: svcagent's mark names each check, and fits a value of meta even while all are exchanged."""
+
 NOT_CARRIED = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
 _BEYOND = always("svcagent does not register proxies, mesh services or namespaces", "remove it")
 
@@ -109,6 +112,10 @@ class Service(Part):
         """
         single: Check | None = info.data.get("check")
         checks = value if single is None else (single, *value)
+        if len(checks) > MOST_CHECKS:
+            raise Wrong(
+                f"{len(checks)} checks are too many", f"write {MOST_CHECKS} at most, or let one ask for several things"
+            )
         if "name" not in info.data or not info.data.get("id"):
             return checks
         seen: Counter[str | None] = Counter()

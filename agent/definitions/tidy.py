@@ -5,7 +5,9 @@ Consul's files are written in snake_case, its API in CamelCase with spellings of
 twice, the key that was meant by an unknown one) is found here, with its place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
@@ -25,38 +27,64 @@ class Pairs(dict[str, Any]):
 def tidy(tree: object, model: type[Part]) -> tuple[object, list[Finding]]:
     """The tree with the model's field names for keys and tuples for lists, and what is wrong with it as a tree."""
     found: list[Finding] = []
-    return _walk(tree, model, "", found), found
+    return _walk(tree, Shape(model, None), "", found), found
 
 
-def _walk(tree: object, shape: Any, path: str, found: list[Finding]) -> object:
-    """``shape``: the annotation that the tree is meant for."""
+@dataclass(frozen=True)
+class Shape:
+    """What a tree is meant for: the part that it becomes, or the shape of what a list or mapping holds."""
+
+    model: type[Part] | None
+    inside: "Shape | None"
+
+    @classmethod
+    def of(cls, annotation: Any) -> "Shape":
+        """Annotations are looked through once; a host may have thousands of files."""
+        inside = shape_inside(annotation)
+        return cls(model_of(annotation), None if inside is None else cls.of(inside))
+
+
+NO_SHAPE = Shape(None, None)
+
+
+@cache
+def _known(model: type[Part]) -> Mapping[str, str]:
+    """Fields by all that may be written for them, folded."""
+    return {fold(name): name for name in model.model_fields} | dict(model.spellings)
+
+
+@cache
+def _shapes(model: type[Part]) -> Mapping[str, Shape]:
+    return {name: Shape.of(field.annotation) for name, field in model.model_fields.items()}
+
+
+def _walk(tree: object, shape: Shape | None, path: str, found: list[Finding]) -> object:
+    shape = shape or NO_SHAPE
     match tree:
         case None:
             found.append(Finding(path, "null is not a value here", "leave it out"))
-        case str() if any("\ud800" <= character <= "\udfff" for character in tree):
+        case str() if not tree.isascii() and any("\ud800" <= character <= "\udfff" for character in tree):
             found.append(Finding(path, f"{shown(tree)} holds half of a character", "write the whole character"))
         case list():
-            return tuple(
-                _walk(item, shape_inside(shape), joined(path, index), found) for index, item in enumerate(tree)
-            )
+            return tuple(_walk(item, shape.inside, joined(path, index), found) for index, item in enumerate(tree))
         case dict():
             found.extend(
                 Finding(joined(path, key), "this key is given more than once", "keep one of them")
                 for key in getattr(tree, "repeated", ())
             )
-            model = model_of(shape)
-            if model is not None:
-                return _part(tree, model, path, found)
-            return {key: _walk(value, shape_inside(shape), joined(path, key), found) for key, value in tree.items()}
+            if shape.model is not None:
+                return _part(tree, shape.model, path, found)
+            return {key: _walk(value, shape.inside, joined(path, key), found) for key, value in tree.items()}
     return tree
 
 
 def _part(tree: dict[str, Any], model: type[Part], path: str, found: list[Finding]) -> dict[str, object]:
-    known = {fold(name): name for name in model.model_fields} | dict(model.spellings)
+    known, shapes = _known(model), _shapes(model)
     given: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     for key, value in tree.items():
-        name = known.get(fold(key), fold(key))
+        folded = fold(key)
+        name = known.get(folded, folded)
         if name in spelled:
             problem = f"{shown(spelled[name])} and {shown(key)} are the same key"
             found.append(Finding(joined(path, key), problem, "keep one of them"))
@@ -65,8 +93,8 @@ def _part(tree: dict[str, Any], model: type[Part], path: str, found: list[Findin
             given[name] = value
     fields: dict[str, object] = {}
     for name, value in given.items():
-        if name in model.model_fields:
-            tidied = _walk(value, model.model_fields[name].annotation, joined(path, name), found)
+        if name in shapes:
+            tidied = _walk(value, shapes[name], joined(path, name), found)
             if tidied is not None:
                 fields[name] = tidied
             continue

@@ -1,16 +1,33 @@
 """Converging the local agent's services to services.d/: observe → plan → apply."""
 
 from agent.registration.apply import apply_plan, renew_checks_as_passing
-from agent.registration.plan import Action, Change, is_current, is_own, make_plan, make_removal, registration
+from agent.registration.difference import Difference
+from agent.registration.mark import is_own, registration
+from agent.registration.plan import (
+    Action,
+    Change,
+    World,
+    is_current,
+    make_plan,
+    make_removal,
+    nodes_followed,
+    without_unknown_nodes,
+)
+from agent.registration.requirements import unmet
 
 __all__ = [
     "Action",
     "Change",
+    "Difference",
+    "World",
     "apply_plan",
     "is_current",
     "is_own",
     "make_plan",
     "make_removal",
+    "nodes_followed",
     "registration",
     "renew_checks_as_passing",
+    "unmet",
+    "without_unknown_nodes",
 ]

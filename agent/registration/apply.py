@@ -1,20 +1,29 @@
-"""Carrying a registration plan out: each service whole before the next one starts. Doing it again is harmless."""
+"""Carrying a registration plan out: each service whole before the next one starts. Doing it again is harmless.
+
+Killed at any moment, the next run finishes: what is there is always either marked as ours or not there at all.
+"""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from agent.consul import Consul
 from agent.definitions import Check, Service
+from agent.registration.mark import HOLD, leaving
 from agent.registration.plan import Action, Change
 
 
-def apply_plan(consul: Consul, changes: Iterable[Change], done: Callable[[Change], None]) -> None:
-    """Create, update and remove; ``done`` hears of each change that was made."""
+def apply_plan(
+    consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], bool]
+) -> None:
+    """Create, update and remove; ``done`` hears of each change that was made.
+
+    ``probe`` says whether a check passes right now. It is asked of checks that are new on a service which clients are
+    being sent to: begun as critical, as Consul would, they would take it out until their first run.
+    """
     for change in changes:
         match change.action:
             case Action.CREATE | Action.UPDATE:
-                consul.register_service(dict(change.body or {}))
-                for check_id in change.stale_checks:
-                    consul.deregister_check(check_id)
+                _register(consul, change, probe)
             case Action.REMOVE:
                 consul.deregister_service(change.service_id)
             case Action.KEEP | Action.REFUSE:
@@ -31,3 +40,38 @@ def renew_checks_as_passing(consul: Consul, service: Service, seen_passing: Iter
     for check in seen_passing:
         consul.deregister_check(check.id)
         consul.register_check({**check.registration(), "ServiceID": service.id, "Status": "passing"})
+
+
+def _register(consul: Consul, change: Change, probe: Callable[[Check], bool]) -> None:
+    body = _with_statuses(change, probe)
+    replaced = change.replaced_checks or {}
+    stale = list(change.stale_checks)
+    if change.action is Action.UPDATE and "critical" in replaced.values():
+        # Between taking a failing check away and putting the other one there, clients would be sent to the service.
+        hold = {"ID": HOLD + change.service_id, "Name": "being exchanged", "TTL": "1h", "Status": "critical"}
+        consul.register_check({**hold, "ServiceID": change.service_id})
+        stale.append(hold["ID"])
+    for check_id in replaced:
+        # Registered over, the old check would run on beside the new one (Consul 1.8).
+        consul.deregister_check(check_id)
+    if stale:
+        consul.register_service(leaving(body, stale))
+        for check_id in stale:
+            consul.deregister_check(check_id)
+    consul.register_service(body)
+
+
+def _with_statuses(change: Change, probe: Callable[[Check], bool]) -> dict[str, Any]:
+    """The body, with the status that each check begins with where that is known.
+
+    Consul heeds it for checks that are not there yet, and keeps the status of all others.
+    """
+    known = {
+        **{check_id: status for check_id, status in (change.replaced_checks or {}).items() if status},
+        **{check.id: "passing" if probe(check) else "critical" for check in change.new_checks},
+    }
+    body = dict(change.body or {})
+    body["Checks"] = [
+        {"Status": known[check["CheckID"]], **check} if check["CheckID"] in known else check for check in body["Checks"]
+    ]
+    return body

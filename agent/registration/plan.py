@@ -3,26 +3,23 @@
 The cases, by service id:
 
 - wanted and absent: create
-- wanted, there, with our mark and the same fingerprint and checks: keep
+- wanted, there, with our mark, and nothing differs: keep
 - wanted, there, with our mark, otherwise different: update
-- wanted, there, without our mark: refuse (somebody else's)
-- there with our mark, wanted no more: remove
+- wanted, there, without our mark: refuse (somebody else's), or update to adopt it
+- wanted, but one of its CheckIDs is another's on this agent: refuse, for Consul would hand the check over silently
+- there with our mark, wanted no more: remove, after all else
 - there without our mark: not looked at
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.consul import LocalService
-from agent.definitions import Service
-
-# Check definitions cannot be read back from Consul, so a fingerprint of what was sent stands in the service's meta.
-# It is the mark of ownership too.
-MARK = "svcagent-fingerprint"
+from agent.consul import CheckState, LocalService
+from agent.definitions import Check, Service
+from agent.registration.difference import Difference, differences, is_other_type
+from agent.registration.mark import is_own, own_checks, owner, registration
 
 
 class Action(StrEnum):
@@ -37,30 +34,49 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One service's line of the plan. ``body`` is what will be registered, ``stale_checks`` what goes afterwards."""
+    """One service's line of the plan, and all that carrying it out takes."""
 
     action: Action
     service_id: str
     why: str
     body: Mapping[str, Any] | None = None
+    """What will be registered, without the status that new checks begin with."""
+    differences: tuple[Difference, ...] = ()
+    replaced_checks: Mapping[str, str] | None = None
+    """Checks to take away before registering: those whose type changes, with the status that the new one takes over,
+    and those that another service of ours has, with none."""
+    new_checks: tuple[Check, ...] = ()
+    """Checks that nobody has run yet on a service that clients are being sent to."""
     stale_checks: tuple[str, ...] = ()
+    """Checks of ours to take away after registering."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the agent holds: its services, and all of its checks, those of the node as well."""
+
+    services: Mapping[str, LocalService]
+    checks: Mapping[str, CheckState]
 
 
 def make_plan(
-    wanted: Iterable[Service], there: Mapping[str, LocalService], only: frozenset[str] = frozenset()
+    wanted: Iterable[Service], world: World, only: frozenset[str] = frozenset(), *, is_adopting: bool = False
 ) -> tuple[Change, ...]:
-    """The changes in order of service id; with ``only`` (names or ids of services) none but theirs."""
+    """The changes, in order of service id, removals last; with ``only`` (names or ids) none but theirs."""
     by_id = {service.id: service for service in wanted}
-    changes = [_wanted(service, there.get(service.id)) for service in by_id.values()]
-    changes += [
-        Change(Action.REMOVE, found.id, "no file of services.d defines it any more")
-        for found in there.values()
-        if is_own(found) and found.id not in by_id
-    ]
-    if only:
-        names = {service.id: service.name for service in by_id.values()} | {s.id: s.name for s in there.values()}
-        changes = [change for change in changes if {change.service_id, names[change.service_id]} & only]
-    return tuple(sorted(changes, key=lambda change: change.service_id))
+    chosen = [service for service in by_id.values() if not only or {service.id, service.name} & only]
+    claimed = {check.id: service.id for service in chosen for check in service.checks}
+    changes = sorted(
+        (_wanted(service, world, claimed, is_adopting=is_adopting) for service in chosen),
+        key=lambda change: change.service_id,
+    )
+    gone = sorted(
+        found.id
+        for found in world.services.values()
+        if is_own(found) and found.id not in by_id and (not only or {found.id, found.name} & only)
+    )
+    changes += [Change(Action.REMOVE, one, "no file of services.d defines it any more") for one in gone]
+    return tuple(changes)
 
 
 def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = frozenset()) -> tuple[Change, ...]:
@@ -72,48 +88,108 @@ def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = froze
         if is_own(found):
             changes.append(Change(Action.REMOVE, found.id, "asked for"))
         elif only:
-            changes.append(Change(Action.REFUSE, found.id, _not_ours(found)))
+            changes.append(Change(Action.REFUSE, found.id, f"{_whose(found)}; deregister it there"))
     return tuple(changes)
-
-
-def is_own(service: LocalService) -> bool:
-    """Was it registered by svcagent?"""
-    return MARK in service.meta
 
 
 def is_current(service: Service, found: LocalService) -> bool:
     """Does the agent hold exactly what the definition says?"""
-    body = registration(service)
-    return found.meta.get(MARK) == body["Meta"][MARK] and {check.id for check in found.real_checks} == _ids(body)
+    return is_own(found) and not differences(registration(service), found)
 
 
-def registration(service: Service) -> dict[str, Any]:
-    """The body to register, with our mark."""
-    body = service.registration()
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {**body, "Meta": {**body.get("Meta", {}), MARK: fingerprint}}
+def nodes_followed(plan: Iterable[Change]) -> frozenset[str]:
+    """The nodes that alias checks which are about to be sent name."""
+    return frozenset(node for change in plan for node in _nodes(change))
 
 
-def _wanted(service: Service, found: LocalService | None) -> Change:
-    body = registration(service)
-    if found is None:
-        return Change(Action.CREATE, service.id, "not registered yet", body)
-    if not is_own(found):
-        return Change(Action.REFUSE, service.id, _not_ours(found))
-    if is_current(service, found):
-        return Change(Action.KEEP, service.id, "unchanged")
-    stale = tuple(sorted({check.id for check in found.real_checks} - _ids(body)))
-    why = "its definition changed" if found.meta[MARK] != body["Meta"][MARK] else "its checks were changed by hand"
-    return Change(Action.UPDATE, service.id, why, body, stale)
+def without_unknown_nodes(plan: Iterable[Change], unknown: frozenset[str]) -> tuple[Change, ...]:
+    """The plan with every change refused that names one of these nodes: it would crash a Consul 1.8 agent."""
+    return tuple(_refused_for_nodes(change, unknown & set(_nodes(change))) for change in plan)
 
 
-def _ids(body: Mapping[str, Any]) -> set[str]:
-    return {check["CheckID"] for check in body.get("Checks", ())}
+def _nodes(change: Change) -> list[str]:
+    if change.body is None:
+        return []
+    return [check["AliasNode"] for check in change.body["Checks"] if "AliasNode" in check]
 
 
-def _not_ours(found: LocalService) -> str:
-    return (
-        f"registered by something other than svcagent (meta {found.meta or 'empty'}); deregister it there, "
-        "or give this one another id"
+def _refused_for_nodes(change: Change, unknown: frozenset[str]) -> Change:
+    if not unknown:
+        return change
+    names = ", ".join(sorted(unknown))
+    why = (
+        f"its check follows the node {names}, which is not in the catalog, and Consul 1.8's agent crashes on that; "
+        "correct alias_node, or register again when the node has joined"
     )
+    return Change(Action.REFUSE, change.service_id, why)
+
+
+def _wanted(service: Service, world: World, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
+    found = world.services.get(service.id)
+    if found is not None and not is_own(found) and not is_adopting:
+        why = f"{_whose(found)}; deregister it there, give this one another id, or take it over with --adopt"
+        return Change(Action.REFUSE, service.id, why)
+    taken = {
+        check.id: world.checks[check.id]
+        for check in service.checks
+        if check.id in world.checks and world.checks[check.id].service_id != service.id
+    }
+    foreign = sorted(check_id for check_id, check in taken.items() if not _is_of_own_service(check, world))
+    if foreign:
+        return Change(Action.REFUSE, service.id, _not_our_check(taken[foreign[0]]))
+    change = Change(
+        Action.CREATE,
+        service.id,
+        "not registered yet",
+        registration(service),
+        replaced_checks=dict.fromkeys(taken, ""),
+    )
+    return change if found is None else _compared(change, service, found, claimed)
+
+
+def _compared(change: Change, service: Service, found: LocalService, claimed: Mapping[str, str]) -> Change:
+    """What becomes of a service that is there, and that may be changed."""
+    body = change.body or {}
+    there = {check.id: check for check in found.real_checks}
+    differs = differences(body, found)
+    if not differs:
+        return Change(Action.KEEP, service.id, "unchanged")
+    wanted = {check["CheckID"]: check for check in body["Checks"]}
+    retyped = {
+        one.id: one.status for one in there.values() if one.id in wanted and is_other_type(wanted[one.id], one.type)
+    }
+    own = own_checks(found).keys() if is_own(found) else there.keys()
+    is_serving = all(check.status != "critical" for check in there.values())
+    return replace(
+        change,
+        action=Action.UPDATE,
+        why=_why(change, found),
+        differences=differs,
+        replaced_checks={**(change.replaced_checks or {}), **retyped},
+        new_checks=tuple(check for check in service.checks if check.id not in there) if is_serving else (),
+        stale_checks=tuple(sorted(one for one in own - wanted.keys() if claimed.get(one, service.id) == service.id)),
+    )
+
+
+def _why(change: Change, found: LocalService) -> str:
+    if not is_own(found):
+        return f"adopted: it was {_whose(found)}"
+    body = change.body or {}
+    is_as_sent = all(found.meta.get(key) == value for key, value in body["Meta"].items())
+    return "it was changed by hand" if is_as_sent else "its definition changed"
+
+
+def _is_of_own_service(check: CheckState, world: World) -> bool:
+    holder = world.services.get(check.service_id)
+    return holder is not None and is_own(holder)
+
+
+def _not_our_check(check: CheckState) -> str:
+    whose = (
+        f"the service {check.service_id}, which svcagent did not register" if check.service_id else "the node itself"
+    )
+    return f"the CheckID {check.id} belongs to {whose}; give this check another id, or deregister that one there"
+
+
+def _whose(found: LocalService) -> str:
+    return f"registered by something other than svcagent ({owner(found) or 'its meta does not say whom'})"

@@ -1,0 +1,35 @@
+"""``svcagent plan``."""
+
+import click
+
+from agent.cli import wiring
+from agent.cli.options import output_options
+from agent.cli.planning import Asked, Planner, exit_code, show_plan
+
+
+@click.command(epilog="Examples: svcagent plan; svcagent --json plan keyword-suggest")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
+@click.option(
+    "--wait",
+    type=wiring.GoDuration(),
+    default="0s",
+    show_default=True,
+    help="How long to wait for the local Consul agent to be there.",
+)
+@click.option("--adopt", is_flag=True, help="Plan as register --adopt would.")
+@click.option("--allow-empty", is_flag=True, help="Plan as register --allow-empty would.")
+@output_options
+def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool) -> int:
+    """Show what register would change, field by field, and change nothing.
+
+    Every service is listed: those to create, to update with each field before and after, to remove, and those that
+    are left, with the reason. Of a check only that it changes can be told: Consul does not show its definition.
+    """
+    settings = wiring.settings()
+    asked = Asked(frozenset(names), wait, is_adopting=adopt, is_empty_allowed=allow_empty)
+    with wiring.consul(settings) as consul:
+        planner = Planner(settings, consul, wiring.system_clock(), asked)
+        planner.read()
+        changes = planner.plan()
+    show_plan(changes, is_dry=True)
+    return exit_code(changes)

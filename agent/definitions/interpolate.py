@@ -1,0 +1,66 @@
+"""What differs from host to host, put into a file's text: ``${HOSTNAME}``, ``${ADDRESS}``, ``${env:NAME}``.
+
+Pure: the values are handed in. ``$${`` stands for ``${`` itself. Only the text of values is looked at, never keys.
+"""
+
+import re
+from collections.abc import Mapping
+
+from agent.definitions.faults import Finding, joined, shown
+
+HOSTNAME = "HOSTNAME"
+ADDRESS = "ADDRESS"
+ENVIRONMENT = "env:"
+"""What the names of environment variables begin with."""
+
+_REFERENCE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[^}]*)(?P<end>\}?)")
+_ESCAPE = "for the characters themselves write $${"
+
+
+def interpolate(tree: object, values: Mapping[str, str]) -> tuple[object, list[Finding], frozenset[str]]:
+    """The tree with every reference replaced, what cannot be replaced, and the names that were used."""
+    substitution = _Substitution(values)
+    return substitution.walk(tree, ""), substitution.found, frozenset(substitution.used)
+
+
+class _Substitution:
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.found: list[Finding] = []
+        self.used: set[str] = set()
+
+    def walk(self, tree: object, path: str) -> object:
+        """A tree without references is given back as it is: its objects remember keys given twice."""
+        if isinstance(tree, str):
+            return self._text(tree, path) if "${" in tree else tree
+        if isinstance(tree, list):
+            for index, item in enumerate(tree):
+                tree[index] = self.walk(item, joined(path, index))
+        elif isinstance(tree, dict):
+            for key, item in tree.items():
+                tree[key] = self.walk(item, joined(path, key))
+        return tree
+
+    def _text(self, text: str, path: str) -> str:
+        def replaced(match: re.Match[str]) -> str:
+            if match["escaped"]:
+                return "${"
+            name = match["name"]
+            if not match["end"]:
+                self._report(path, f"{shown(match[0])} has no end", f"close it with }}; {_ESCAPE}")
+            elif name in self._values:
+                self.used.add(name)
+                return self._values[name]
+            elif name.startswith(ENVIRONMENT) and name != ENVIRONMENT:
+                variable = name.removeprefix(ENVIRONMENT)
+                remedy = f"set it where svcagent is started, also for cron and systemd; {_ESCAPE}"
+                self._report(path, f"the environment variable {shown(variable)} is not set", remedy)
+            else:
+                remedy = f"write ${{{HOSTNAME}}}, ${{{ADDRESS}}} or ${{{ENVIRONMENT}NAME}}; {_ESCAPE}"
+                self._report(path, f"{shown(match[0])} stands for nothing", remedy)
+            return match[0]
+
+        return _REFERENCE.sub(replaced, text)
+
+    def _report(self, path: str, problem: str, remedy: str) -> None:
+        self.found.append(Finding(path, problem, remedy))

@@ -1,0 +1,130 @@
+"""What differs between a registration and what the agent holds, field by field. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.consul import LocalService
+from agent.registration.mark import MARK, is_own, is_same_definition, own_checks
+
+_CONSULS_OWN_ADDRESSES = frozenset({"lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"})
+"""Tagged addresses that Consul adds by itself to a service with an address."""
+
+CHECK_TYPES: Mapping[str, str] = {
+    "HTTP": "http",
+    "TCP": "tcp",
+    "UDP": "udp",
+    "GRPC": "grpc",
+    "H2PING": "h2ping",
+    "TTL": "ttl",
+    "DockerContainerID": "docker",
+    "Args": "script",
+    "OSService": "os_service",
+    "AliasService": "alias",
+    "AliasNode": "alias",
+}
+"""What Consul calls the type of a check, by the field that makes it one; the first that is given decides."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field. What cannot be read back, a check's definition, has no ``before``: only that it changed."""
+
+    field: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"{self.field}: {self.after}"
+        return f"{self.field}: {_shown(self.before)} → {_shown(self.after)}"
+
+
+def differences(body: Mapping[str, Any], found: LocalService) -> tuple[Difference, ...]:
+    """Every field of the registration that is not so on the agent, and every check that is ours and not in it."""
+    result = (*_fields(body, found), *_checks(body, found))
+    if not result and found.meta.get(MARK) != body["Meta"][MARK]:
+        # An earlier run was cut short, the checks stand in another order, or an adopted service differs in nothing.
+        return (Difference("mark", None, "changed"),)
+    return result
+
+
+def _fields(body: Mapping[str, Any], found: LocalService) -> Iterator[Difference]:
+    before, after = _held(found), _wanted(body)
+    for name in _CONSULS_OWN_ADDRESSES - after["tagged_addresses"].keys():
+        before["tagged_addresses"].pop(name, None)
+    if found.meta.get(MARK) == body["Meta"][MARK] and body["EnableTagOverride"]:
+        # Others may change the tags in the catalog, and Consul brings theirs back to the agent.
+        before.pop("tags")
+        after.pop("tags")
+    for field in after:
+        if before[field] != after[field]:
+            yield from _field(field, before[field], after[field])
+
+
+def _field(field: str, before: Any, after: Any) -> Iterator[Difference]:
+    if not isinstance(before, dict):
+        yield Difference(field, before, after)
+        return
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            yield Difference(f"{field}.{key}", before.get(key, ""), after.get(key, ""))
+
+
+def _checks(body: Mapping[str, Any], found: LocalService) -> Iterator[Difference]:
+    there = {check.id: check for check in found.real_checks}
+    own = own_checks(found) if is_own(found) else dict.fromkeys(there, "")
+    wanted = {check["CheckID"]: check for check in body["Checks"]}
+    for check_id, check in wanted.items():
+        state = there.get(check_id)
+        if state is None:
+            yield Difference(f"checks[{check_id}]", None, "new")
+        elif (
+            not is_same_definition(check, own.get(check_id, ""))
+            or (state.name, state.notes) != (check["Name"], check.get("Notes", ""))
+            or is_other_type(check, state.type)
+        ):
+            yield Difference(f"checks[{check_id}]", None, "changed")
+    for check_id in sorted(own.keys() - wanted.keys()):
+        yield Difference(f"checks[{check_id}]", None, "removed")
+
+
+def is_other_type(check: Mapping[str, Any], type_there: str) -> bool:
+    """Is another sort of check wanted than the one that runs under its ID? Old agents do not say; then it is not."""
+    return bool(type_there) and type_there != next(name for field, name in CHECK_TYPES.items() if field in check)
+
+
+def _held(found: LocalService) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "tags": list(found.tags),
+        "port": found.port,
+        "address": found.address,
+        "meta": {key: value for key, value in found.meta.items() if key != MARK},
+        "weights": {"passing": found.weights[0], "warning": found.weights[1]},
+        "tagged_addresses": dict(found.tagged_addresses),
+        "enable_tag_override": found.is_tag_override_enabled,
+    }
+
+
+def _wanted(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": body["Name"],
+        "tags": body["Tags"],
+        "port": body.get("Port", 0),
+        "address": body.get("Address", ""),
+        "meta": {key: value for key, value in body["Meta"].items() if key != MARK},
+        "weights": {"passing": body["Weights"]["Passing"], "warning": body["Weights"]["Warning"]},
+        "tagged_addresses": {
+            name: (tagged["Address"], tagged.get("Port", 0)) for name, tagged in body.get("TaggedAddresses", {}).items()
+        },
+        "enable_tag_override": body["EnableTagOverride"],
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "not set" if value in ("", 0) else str(value)

@@ -1,0 +1,390 @@
+"""Converging a real agent to services.d, under each of Consul's sharp edges."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.consul import Consul
+from tests.lab.ground import wait_until
+from tests.real.conftest import ConsulHost
+from tests.real.registration_fixture import Backend, Site, backend
+
+OFTEN = {"interval": "1s", "timeout": "1s"}
+NEVER = {"interval": "1h", "status": "passing"}
+
+
+@pytest.fixture
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[Site]:
+    found = Site(host, tmp_path)
+    yield found
+    found.clear()
+
+
+@pytest.fixture
+def web() -> Iterator[Backend]:
+    with backend() as found:
+        yield found
+
+
+def http(url: str = "http://127.0.0.1:1/", **fields: Any) -> dict[str, Any]:
+    return {"http": url, **NEVER, **fields}
+
+
+def tcp(address: str = "127.0.0.1:1", **fields: Any) -> dict[str, Any]:
+    return {"tcp": address, **NEVER, **fields}
+
+
+@contextmanager
+def watched(site: Site, service: str) -> Iterator[set[str]]:
+    """The states that clients could have seen meanwhile, as the health API of the agent tells them."""
+    seen: set[str] = set()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            checks = site.host.ask.get("/v1/agent/checks").values()
+            states = {check["Status"] for check in checks if check["ServiceID"] == service}
+            seen.add("critical" if "critical" in states else "serving")
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_plan_names_every_field_before_and_after_and_writes_nothing(site: Site) -> None:
+    site.service("web", port=80, tags=["a"], meta={"v": "1"}, checks=[http(), tcp()])
+    site.service("old")
+    site.service("same")
+    site.register()
+    site.service("web", port=81, tags=["a", "b"], meta={"v": "2"}, weights={"passing": 5}, checks=[http(timeout="3s")])
+    site.remove("old")
+    site.service("fresh")
+    before = site.services()
+
+    plan = site.planned()
+
+    assert {name: change["action"] for name, change in plan.items()} == {
+        "fresh": "create",
+        "old": "remove",
+        "same": "keep",
+        "web": "update",
+    }
+    assert [(one["field"], one["before"], one["after"]) for one in plan["web"]["fields"]] == [
+        ("tags", ["a"], ["a", "b"]),
+        ("port", 80, 81),
+        ("meta.v", "1", "2"),
+        ("weights.passing", 1, 5),
+        ("checks[service:web:http]", None, "changed"),
+        ("checks[service:web:tcp]", None, "removed"),
+    ]
+    text = site.run("register", "--dry-run").out
+    assert "update\tweb\tport: 80 → 81\n" in text
+    assert "update\tweb\tchecks[service:web:http]: changed\n" in text
+    assert "keep\tsame\tunchanged\n" in text
+    assert site.services() == before
+
+
+def test_an_unchanged_directory_costs_no_write(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "10.0.0.7"
+    site.service("web", port=80, address=address, tagged_addresses={"wan": {"address": address}}, checks=[http()])
+    site.service("bare", enable_tag_override=True, checks=[{"ttl": "1h"}])
+    site.register()
+
+    def written(*_args: object) -> None:
+        raise AssertionError("nothing was to be written")
+
+    for write in ("register_service", "deregister_service", "register_check", "deregister_check"):
+        monkeypatch.setattr(Consul, write, written)
+
+    assert site.register().out == "0 changed, 2 unchanged\n"
+
+
+def test_what_was_changed_by_hand_is_put_right(site: Site) -> None:
+    site.service("web", port=80, checks=[http()])
+    site.register()
+    held = site.services()["web"]
+    site.put("service/register", {"ID": "web", "Name": "web", "Port": 99, "Meta": held["Meta"]})
+    site.put("check/deregister/service:web:http")
+
+    change = site.planned()["web"]
+    site.register()
+
+    assert change["why"] == "it was changed by hand"
+    assert [one["field"] for one in change["fields"]] == ["port", "checks[service:web:http]"]
+    assert site.services()["web"]["Port"] == 80
+    assert "service:web:http" in site.checks()
+
+
+def test_maintenance_survives_an_update(site: Site) -> None:
+    site.service("web", port=80, checks=[http(), tcp()])
+    site.register()
+    site.put("service/maintenance/web?enable=true&reason=disk")
+
+    site.service("web", port=81, checks=[http()])
+    site.register()
+
+    assert site.services()["web"]["Port"] == 81
+    assert site.checks() == {"_service_maintenance:web": "critical", "service:web:http": "passing"}
+
+
+def test_a_removed_check_goes_alone(site: Site) -> None:
+    site.service("web", checks=[http(id="one"), tcp(id="two"), {"ttl": "1h", "id": "three"}])
+    site.register()
+    site.put("check/pass/three")
+    site.service("web", checks=[http(id="one"), {"ttl": "1h", "id": "three"}])
+
+    site.register()
+
+    assert site.checks() == {"one": "passing", "three": "passing"}
+
+
+def test_a_changed_url_keeps_the_status(site: Site, web: Backend) -> None:
+    site.service("web", checks=[http(web.url)])
+    site.register()
+    site.service("web", checks=[{"http": f"{web.url}/other", "interval": "1h"}])
+
+    with watched(site, "web") as seen:
+        site.register()
+
+    assert seen == {"serving"}
+
+
+def test_a_changed_type_under_one_id_leaves_no_second_runner(site: Site, web: Backend) -> None:
+    site.service("web", checks=[{"http": f"{web.url}/old", "id": "alive", **OFTEN}])
+    site.register()
+    wait_until(lambda: web.hits.get("/old", 0) > 0 and site.checks()["alive"] == "passing", 10, "the old check runs")
+
+    site.service("web", checks=[tcp(web.address, id="alive", interval="1s")])
+    with watched(site, "web") as seen:
+        site.register()
+    site.service("watch", checks=[{"http": f"{web.url}/clock", **OFTEN}])
+    site.register()
+    hits = web.hits["/old"]
+    wait_until(lambda: web.hits.get("/clock", 0) > 2, 10, "two intervals are over")
+
+    assert web.hits["/old"] == hits
+    assert seen == {"serving"}
+    assert site.host.ask.get("/v1/agent/checks")["alive"]["Type"] == "tcp"
+
+
+def test_a_failing_service_does_not_pass_while_its_check_is_exchanged(site: Site) -> None:
+    site.service("web", checks=[http(id="alive", status="critical")])
+    site.register()
+    site.service("web", checks=[{"tcp": "127.0.0.1:1", "id": "alive", "interval": "1h"}])
+
+    with watched(site, "web") as seen:
+        site.register()
+
+    assert seen == {"critical"}
+    assert site.checks() == {"alive": "critical"}
+
+
+def test_a_new_check_does_not_take_a_passing_service_out(site: Site, web: Backend) -> None:
+    site.service("web", checks=[http(web.url)])
+    site.register()
+    more = [{"http": f"{web.url}/more", "interval": "1h"}, {"ttl": "1h"}, {"grpc": "127.0.0.1:1", "interval": "1h"}]
+    site.service("web", checks=[http(web.url), *more])
+
+    with watched(site, "web") as seen:
+        site.register()
+
+    assert seen == {"serving"}
+    assert web.hits == {"/more": 1}
+
+
+def test_a_new_check_that_fails_right_now_says_so(site: Site, web: Backend) -> None:
+    site.service("web", checks=[http(web.url)])
+    site.register()
+    web.status = 500
+    site.service("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
+
+    site.register()
+
+    assert site.checks() == {"service:web:http": "passing", "service:web:http:2": "critical"}
+
+
+def test_a_check_may_move_from_one_own_service_to_another(site: Site) -> None:
+    site.service("a", checks=[http(id="shared")])
+    site.service("b")
+    site.register()
+    for giver, taker in (("a", "b"), ("b", "a")):
+        site.service(giver)
+        site.service(taker, checks=[tcp(id="shared")])
+
+        site.register()
+
+        assert site.host.ask.get("/v1/agent/checks")["shared"]["ServiceID"] == taker
+        assert site.register().out == "0 changed, 2 unchanged\n"
+
+
+def test_a_foreign_service_of_the_same_id_is_refused_with_its_owner(site: Site) -> None:
+    foreign = {"ID": "web", "Name": "web", "Port": 1, "Meta": {"external-source": "nomad"}}
+    site.put("service/register", foreign | {"Checks": [{"CheckID": "theirs", "TTL": "1h"}]})
+    site.service("web", port=2)
+    site.service("other")
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 1
+    assert "external-source 'nomad'" in outcome.err
+    assert "--adopt" in outcome.err
+    assert (site.services()["web"]["Port"], "other" in site.services()) == (1, True)
+
+
+def test_an_adopted_service_is_ours_with_its_maintenance(site: Site) -> None:
+    site.put("service/register", {"ID": "web", "Name": "web", "Port": 1, "Check": {"CheckID": "theirs", "TTL": "1h"}})
+    site.put("service/maintenance/web?enable=true&reason=disk")
+    site.service("web", port=2, checks=[http()])
+
+    site.register("--adopt")
+
+    assert site.services()["web"]["Port"] == 2
+    assert site.checks() == {"_service_maintenance:web": "critical", "service:web:http": "passing"}
+    assert site.register().out == "0 changed, 1 unchanged\n"
+
+
+@pytest.mark.parametrize("path", ["service/register", "check/register"])
+def test_a_check_id_of_another_service_or_of_the_node_is_not_taken_over(site: Site, path: str) -> None:
+    service = {"ID": "theirs", "Name": "theirs", "Check": {"CheckID": "alive", "TTL": "1h"}}
+    site.put(path, service if path == "service/register" else {"ID": "alive", "Name": "alive", "TTL": "1h"})
+    holder = site.host.ask.get("/v1/agent/checks")["alive"]
+    site.service("web", checks=[http(id="alive")])
+
+    outcome = site.run("register", "--adopt")
+
+    assert outcome.exit_code == 1
+    assert "the CheckID alive belongs to" in outcome.err
+    assert site.host.ask.get("/v1/agent/checks")["alive"] == holder
+    assert "web" not in site.services()
+
+
+def test_a_check_that_another_attached_to_our_service_stays(site: Site) -> None:
+    site.service("web", port=1, checks=[http()])
+    site.register()
+    site.put("check/register", {"ID": "theirs", "Name": "theirs", "ServiceID": "web", "TTL": "1h"})
+    assert site.register().out == "0 changed, 1 unchanged\n"
+    site.service("web", port=2)
+
+    site.register()
+
+    assert set(site.checks()) == {"theirs"}
+
+
+def test_services_whose_files_are_gone_are_removed_but_never_all_at_once_by_accident(site: Site) -> None:
+    site.put("service/register", {"ID": "theirs", "Name": "theirs"})
+    site.service("a")
+    site.service("b", id="b-1")
+    site.register()
+    (site.directory / "b.json").rename(site.directory / "c.json")
+    site.service("c", id="c-1")
+    site.register()
+    assert set(site.services()) == {"a", "c-1", "theirs"}
+
+    for file in site.directory.iterdir():
+        file.unlink()
+    refused = site.run("register")
+    site.directory.rmdir()
+    missing = site.run("register")
+
+    assert (refused.exit_code, missing.exit_code) == (1, 78)
+    assert "--allow-empty" in refused.err
+    assert set(site.services()) == {"a", "c-1", "theirs"}
+    site.register("--allow-empty")
+    assert set(site.services()) == {"theirs"}
+
+
+def test_a_node_that_the_catalog_does_not_know_is_never_sent(site: Site, host: ConsulHost) -> None:
+    known = host.ask.get("/v1/agent/self")["Config"]["NodeName"]
+    site.service("follows", checks=[{"alias_node": known}])
+    site.service("lost", checks=[{"alias_node": "nowhere"}])
+    site.service("other")
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 1
+    assert "the node nowhere, which is not in the catalog" in outcome.err
+    assert set(site.services()) == {"follows", "other"}
+    wait_until(lambda: "passing" in site.checks().values(), 10, "the agent is alive and follows its node")
+
+
+NEWER = [
+    ({"tls_server_name": "web", **http()}, "tls_server_name", "1.9"),
+    ({"disable_redirects": True, **http()}, "disable_redirects", "1.12"),
+    ({"failures_before_warning": 2, **http()}, "failures_before_warning", "1.11"),
+    ({"h2ping": "127.0.0.1:1", **NEVER}, "h2ping", "1.10"),
+    ({"udp": "127.0.0.1:1", **NEVER}, "udp", "1.13"),
+    ({"os_service": "sshd", **NEVER}, "os_service", "1.14"),
+]
+
+
+@pytest.mark.parametrize(("check", "field", "first"), NEWER)
+def test_what_the_agent_is_too_old_for_is_said_and_nothing_is_sent(
+    site: Site, check: dict[str, Any], field: str, first: str
+) -> None:
+    file = site.write("z", {"services": [{"name": "one"}, {"name": "two", "check": {"ttl": "1s"}, "checks": [check]}]})
+    site.service("a")
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 78
+    assert f"{file}: services[1].checks[0].{field}: the Consul agent of this host is 1.8.7" in outcome.err
+    assert f"upgrade the agent to {first} or later" in outcome.err
+    assert site.services() == {}
+
+
+def test_a_script_check_is_said_to_need_a_setting_before_it_is_sent(site: Site) -> None:
+    file = site.service("web", checks=[{"args": ["/bin/true"], "interval": "10s"}])
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 78
+    assert f"{file}: service.checks[0].args: " in outcome.err
+    assert "enable_script_checks = true" in outcome.err
+
+
+def test_one_file_serves_every_host(site: Site, host: ConsulHost) -> None:
+    site.environment["RACK"] = "r7"
+    site.service(
+        "web",
+        id="web-${HOSTNAME}",
+        address="${ADDRESS}",
+        meta={"rack": "${env:RACK}", "cost": "$${5}"},
+        checks=[http("http://${ADDRESS}:8500/v1/status/leader")],
+    )
+
+    site.register()
+
+    (web,) = site.services().values()
+    assert web["ID"] == f"web-{Path('/proc/sys/kernel/hostname').read_text().strip()}"
+    assert web["Address"] == host.address
+    assert {"rack": "r7", "cost": "${5}"}.items() <= web["Meta"].items()
+    assert site.run("validate").exit_code == 0
+    assert "up to date" in site.run("status", "web").out
+
+
+def test_a_name_that_is_not_set_is_a_fault_and_changes_nothing(site: Site) -> None:
+    file = site.service("web", meta={"rack": "${env:NO_SUCH_VARIABLE}"})
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 78
+    assert outcome.err.startswith(f"{file}: service.meta.rack: the environment variable")
+    assert site.services() == {}
+
+
+def test_json_of_a_run_says_what_was_done(site: Site) -> None:
+    site.service("web", port=80)
+
+    document = json.loads(site.run("--json", "register").out)
+
+    assert document["dry_run"] is False
+    assert [(one["service"], one["action"]) for one in document["changes"]] == [("web", "create")]

@@ -1,0 +1,168 @@
+"""Whatever happens to files, agent and operators: the next registration converges, and touches nothing foreign."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.lab.ground import wait_until
+from tests.real.conftest import ConsulHost
+from tests.real.registration_fixture import Site
+
+NAMES = st.sampled_from(["a", "b", "c"])
+FOREIGN = st.sampled_from(["a", "x"])
+IDS = st.sampled_from(["", "one", "two"])
+CHECKS = st.lists(
+    st.tuples(IDS, st.sampled_from([{"http": "http://127.0.0.1:1/"}, {"tcp": "127.0.0.1:1"}, {"ttl": "1h"}])),
+    max_size=3,
+)
+STATUSES = st.sampled_from(["passing", "warning", "critical"])
+
+
+class Registrations(RuleBasedStateMachine):
+    """Rules are what befalls a host; `converged` is what must follow each."""
+
+    site: Site
+
+    @initialize()
+    def begin(self) -> None:
+        self.site.clear()
+        self.maintained: set[str] = set()
+        self.is_foreign: set[str] = set()
+        self.is_restarted = False
+
+    @rule(files=st.dictionaries(NAMES, st.tuples(st.integers(1, 2), CHECKS)))
+    def edit(self, files: dict[str, tuple[int, list[tuple[str, dict[str, str]]]]]) -> None:
+        """The directory holds these files from now on, and no others."""
+        for file in self.site.directory.iterdir():
+            file.unlink()
+        for name, (port, checks) in files.items():
+            written = []
+            for check_id, kind in checks:
+                every = {} if "ttl" in kind else {"interval": "1h"}
+                written.append(kind | every | ({"id": check_id} if check_id else {}))
+            self.site.service(name, port=port, checks=written)
+
+    @rule(name=FOREIGN, check=IDS, port=st.integers(1, 2))
+    def register_foreign(self, name: str, check: str, port: int) -> None:
+        """Somebody else registers a service, with a check whose ID is free."""
+        if name in self.site.services() and name not in self.is_foreign:
+            return
+        checks = [] if not check or check in self.site.checks() else [{"CheckID": check, "TTL": "1h"}]
+        self.site.put("service/register", {"ID": name, "Name": name, "Port": port, "Checks": checks})
+        self.is_foreign.add(name)
+
+    @rule(name=FOREIGN)
+    def deregister_foreign(self, name: str) -> None:
+        if name in self.is_foreign:
+            self.site.put(f"service/deregister/{name}")
+            self.is_foreign.discard(name)
+            self.maintained.discard(name)
+
+    @rule(name=NAMES, is_on=st.booleans())
+    def maintain(self, name: str, is_on: bool) -> None:
+        if name in self.site.services():
+            self.site.put(f"service/maintenance/{name}?enable={str(is_on).lower()}&reason=disk")
+            (self.maintained.add if is_on else self.maintained.discard)(name)
+
+    @rule(check=IDS, status=STATUSES)
+    def report(self, check: str, status: str) -> None:
+        """A TTL check reports itself."""
+        found = self.site.host.ask.get("/v1/agent/checks").get(check)
+        if found and found["Type"] == "ttl":
+            self.site.put(f"check/update/{check}", {"Status": status})
+
+    @precondition(lambda self: self.maintained and not self.is_restarted)
+    @rule()
+    def restart_agent(self) -> None:
+        """Once in a sequence: it takes seconds."""
+        self.is_restarted = True
+        server = self.site.host.server
+        server.kill()
+        server.start()
+        server.wait_ready()
+
+    @invariant()
+    def converged(self) -> None:
+        foreign, before = self._foreign(), self._own()
+        serving = self._serving()
+
+        outcome = self.site.run("register", "--allow-empty")
+
+        assert self._foreign() == foreign
+        files = {file.stem for file in self.site.directory.iterdir()}
+        own = self._own()
+        if outcome.exit_code == 78:  # two files claim one CheckID
+            assert own == before
+            return
+        refused = {name for name in files if f"{name} is left alone" in outcome.err}
+        assert outcome.exit_code == (1 if refused else 0)
+        assert files - refused <= own.keys() <= files
+        plan = self.site.planned("--allow-empty")
+        assert {name: one["action"] for name, one in plan.items()} == {
+            name: "refuse" if name in refused else "keep" for name in files
+        }
+        self.maintained &= own.keys() | self.is_foreign
+        held = {one.removeprefix("_service_maintenance:") for one in self.site.checks() if one.startswith("_service_")}
+        assert held == self.maintained
+        # Nothing listens where new http and tcp checks ask: where only TTL checks were added, it goes on serving.
+        kinds = {name: self._kinds(name) for name in own}
+        assert {name for name in serving if name in own and kinds[name] <= {"ttl"}} <= self._serving()
+
+    def teardown(self) -> None:
+        self.site.clear()
+
+    def _own(self) -> dict[str, Any]:
+        return {name: one for name, one in self.site.services().items() if name not in self.is_foreign}
+
+    def _foreign(self) -> list[Any]:
+        services, checks = self.site.services(), self.site.host.ask.get("/v1/agent/checks").values()
+        held = [services[name] for name in sorted(self.is_foreign)]
+        return held + [one for one in checks if one["ServiceID"] in self.is_foreign]
+
+    def _kinds(self, name: str) -> set[str]:
+        checks = self.site.host.ask.get("/v1/agent/checks").values()
+        return {one["Type"] for one in checks if one["ServiceID"] == name and one["Type"] != "maintenance"}
+
+    def _serving(self) -> set[str]:
+        failing = {
+            one["ServiceID"]
+            for one in self.site.host.ask.get("/v1/agent/checks").values()
+            if one["Status"] == "critical" and one["Type"] != "maintenance"
+        }
+        return set(self.site.services()) - failing
+
+
+def test_any_sequence_of_events_ends_converged_and_leaves_foreign_things_alone(host: ConsulHost) -> None:
+    wait_until(lambda: bool(host.ask.get("/v1/status/leader")), 10, "the server leads")
+    directories = []
+
+    class OnThisHost(Registrations):
+        def __init__(self) -> None:
+            super().__init__()
+            directories.append(Path(tempfile.mkdtemp(dir=host.directory)))
+            self.site = Site(host, directories[-1])
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it so
+        OnThisHost,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=15,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    for directory in directories:
+        shutil.rmtree(directory)
