@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.consul import CheckState, LocalService
+from agent.consul import LocalService
 from agent.definitions import Service
 
 MARK = "svcagent-fingerprint"
@@ -58,11 +58,6 @@ def own_checks(found: LocalService) -> dict[str, str]:
 def is_same_definition(check: Mapping[str, Any], letters: str) -> bool:
     """Was the check registered with this definition?"""
     return _letters(_text(check)) == letters
-
-
-def is_hold(check: CheckState) -> bool:
-    """Is it a stand-in that a run left behind?"""
-    return check.id.startswith(HOLD)
 
 
 def owner(service: LocalService) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from agent.definitions import load
@@ -78,7 +79,8 @@ def main() -> int:
                 unchanged = min(seconds(lambda: run(*svcagent_argv(), "register")) for _ in range(5))
                 cleared()
             few = sorted(directory.iterdir())[: max(1, count // 10)]
-            consul = 10 * seconds(lambda: [run("consul", "services", "register", str(file)) for file in few])
+            consul = sum(seconds(partial(run, "consul", "services", "register", str(file))) for file in few)
+            consul *= count / len(few)
         finally:
             ask.close()
             server.discard()

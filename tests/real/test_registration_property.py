@@ -154,7 +154,7 @@ def test_any_sequence_of_events_ends_converged_and_leaves_foreign_things_alone(h
             directories.append(Path(tempfile.mkdtemp(dir=host.directory)))
             self.site = Site(host, directories[-1])
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it so
+    run_state_machine_as_test(
         OnThisHost,
         settings=settings(
             max_examples=30,

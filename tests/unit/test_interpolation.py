@@ -1,0 +1,72 @@
+"""What differs from host to host, put into files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from agent.definitions import load, schema
+from agent.errors import BadDefinition
+
+VALUES = {"HOSTNAME": "web1", "ADDRESS": "10.0.0.7", "env:RACK": "r7", "env:EMPTY": "", "env:EVERY": "10s"}
+
+
+def loaded(directory: Path, service: dict[str, Any]) -> Any:
+    (directory / "web.json").write_text(json.dumps({"service": {"name": "web", **service}}))
+    return load(directory, VALUES)[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("${HOSTNAME}", "web1"),
+        ("a-${env:RACK}-${ADDRESS}-z", "a-r7-10.0.0.7-z"),
+        ("[${env:EMPTY}]", "[]"),
+        ("$${HOSTNAME}", "${HOSTNAME}"),
+        ("$$${HOSTNAME}", "$${HOSTNAME}"),
+        ("$HOME $ $$", "$HOME $ $$"),
+    ],
+)
+def test_references_are_replaced_and_all_else_stays(tmp_path: Path, written: str, read: str) -> None:
+    assert loaded(tmp_path, {"meta": {"v": written}}).service.meta == {"v": read}
+
+
+def test_the_names_that_a_file_uses_are_known(tmp_path: Path) -> None:
+    definition = loaded(tmp_path, {"address": "${ADDRESS}", "tags": ["${env:RACK}", "$${HOSTNAME}"]})
+
+    assert definition.names_used == {"ADDRESS", "env:RACK"}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("${env:NOPE}", 'the environment variable "NOPE" is not set; set it where svcagent is started'),
+        ("${HOST}", '"${HOST}" stands for nothing; write ${HOSTNAME}, ${ADDRESS} or ${env:NAME}'),
+        ("${env:}", '"${env:}" stands for nothing'),
+        ("${}", '"${}" stands for nothing'),
+        ("x ${HOSTNAME", '"${HOSTNAME" has no end; close it with }'),
+    ],
+)
+def test_a_reference_that_stands_for_nothing_is_one_fault(tmp_path: Path, written: str, said: str) -> None:
+    with pytest.raises(BadDefinition) as caught:
+        loaded(tmp_path, {"checks": [{"http": "http://127.0.0.1/", "interval": written}]})
+
+    (fault,) = caught.value.faults
+    assert (fault.file, fault.path) == (str(tmp_path / "web.json"), "service.checks[0].interval")
+    assert said in f"{fault.problem}; {fault.remedy}"
+
+
+def test_what_a_reference_stands_for_is_validated(tmp_path: Path) -> None:
+    check = {"http": "http://127.0.0.1/", "interval": "${env:EVERY}"}
+    assert loaded(tmp_path, {"checks": [check]}).service.checks[0].interval == "10s"
+
+    with pytest.raises(BadDefinition, match='"r7" is not a duration'):
+        loaded(tmp_path, {"checks": [check | {"interval": "${env:RACK}"}]})
+
+
+def test_the_schema_lets_references_stand() -> None:
+    check = {"http": "http://${ADDRESS}/", "interval": "${env:EVERY}"}
+
+    jsonschema.validate({"service": {"name": "web", "checks": [check]}}, schema(), jsonschema.Draft202012Validator)

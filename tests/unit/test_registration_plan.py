@@ -1,0 +1,127 @@
+"""Plans as tables: what is wanted, what is there, what has to change."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.consul import AgentSelf, CheckState, LocalService
+from agent.definitions import Check, Service
+from agent.registration import Action, World, is_current, make_plan, make_removal, registration
+from agent.registration.mark import HOLD, MARK, leaving, own_checks
+
+
+def service(name: str = "web", **fields: Any) -> Service:
+    return Service(name=name, **fields)
+
+
+def held(wanted: Service, **changed: Any) -> LocalService:
+    """What the agent shows after this registration."""
+    body = registration(wanted)
+    found = LocalService(
+        id=wanted.id,
+        name=wanted.name,
+        tags=wanted.tags,
+        port=wanted.port or 0,
+        address="",
+        meta=body["Meta"],
+        checks=tuple(CheckState(c["CheckID"], c["Name"], "passing", "", wanted.id, "ttl") for c in body["Checks"]),
+    )
+    return replace(found, **changed)
+
+
+def world(*services: LocalService, node: tuple[CheckState, ...] = ()) -> World:
+    checks = [*(check for one in services for check in one.checks), *node]
+    return World({one.id: one for one in services}, {check.id: check for check in checks})
+
+
+def ttl(check_id: str) -> Check:
+    return Check(id=check_id, ttl="1h")
+
+
+def test_what_was_registered_is_current() -> None:
+    wanted = service(port=80, tags=("a",), meta={"v": "1"}, checks=(ttl("one"), ttl("two")))
+
+    assert is_current(wanted, held(wanted))
+    (change,) = make_plan([wanted], world(held(wanted)))
+    assert change.action is Action.KEEP
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"port": 81}, "port: 80 → 81"),
+        ({"tags": ("a", "b")}, "tags: [a] → [a, b]"),
+        ({"meta": {}}, "meta.v: 1 → not set"),
+        ({"enable_tag_override": True}, "enable_tag_override: false → true"),
+        ({"checks": (ttl("one"),)}, "checks[two]: removed"),
+        ({"checks": (ttl("one"), ttl("two"), ttl("three"))}, "checks[three]: new"),
+        ({"checks": (ttl("one"), Check(id="two", ttl="2h"))}, "checks[two]: changed"),
+        ({"checks": (ttl("two"), ttl("one"))}, "mark: changed"),
+    ],
+)
+def test_an_update_names_its_fields(changed: dict[str, Any], said: str) -> None:
+    before: dict[str, Any] = {"port": 80, "tags": ("a",), "meta": {"v": "1"}, "checks": (ttl("one"), ttl("two"))}
+
+    (change,) = make_plan([service(**before | changed)], world(held(service(**before))))
+
+    assert (change.action, [str(one) for one in change.differences]) == (Action.UPDATE, [said])
+
+
+def test_creations_come_before_removals() -> None:
+    """A service that changes its ID is there throughout."""
+    plan = make_plan([service("web", id="z")], world(held(service("web", id="a"))))
+
+    assert [(change.action, change.service_id) for change in plan] == [(Action.CREATE, "z"), (Action.REMOVE, "a")]
+
+
+def test_only_the_named_are_looked_at() -> None:
+    there = world(held(service("gone")))
+
+    assert [change.service_id for change in make_plan([service("a"), service("b")], there, frozenset({"b"}))] == ["b"]
+
+
+def test_a_check_of_the_node_is_refused() -> None:
+    node = CheckState("one", "disk", "passing", "", "", "ttl")
+
+    (change,) = make_plan([service(checks=(ttl("one"),))], world(node=(node,)))
+
+    assert change.action is Action.REFUSE
+    assert "belongs to the node itself" in change.why
+
+
+def test_checks_that_are_about_to_go_are_still_ours_if_that_is_interrupted() -> None:
+    wanted = service(checks=(ttl("new"),))
+    body = leaving(registration(wanted), ["old"])
+    states = tuple(CheckState(one, one, "passing", "", "web", "ttl") for one in ("new", "old", "theirs", f"{HOLD}web"))
+    found = held(wanted, meta=body["Meta"], checks=states)
+
+    assert own_checks(found).keys() == {"new", "old", f"{HOLD}web"}
+    (change,) = make_plan([wanted], world(found))
+    assert change.stale_checks == ("old", f"{HOLD}web")
+
+
+def test_the_mark_fits_into_meta_while_all_checks_are_exchanged() -> None:
+    checks = tuple(ttl(str(number)) for number in range(30))
+    body = leaving(registration(service(checks=checks)), [*map(str, range(100, 130)), f"{HOLD}web"])
+
+    assert len(body["Meta"][MARK]) <= 512
+    with pytest.raises(ValueError, match="31 checks are too many"):
+        service(checks=(*checks, ttl("one more")))
+
+
+def test_removal_takes_our_own_alone() -> None:
+    foreign = held(service("theirs"), meta={"owner": "dba"})
+    there = {"web": held(service()), "theirs": foreign}
+
+    assert [change.service_id for change in make_removal(there)] == ["web"]
+    (refused,) = make_removal(there, frozenset({"theirs"}))
+    assert refused.action is Action.REFUSE
+    assert "owner 'dba'" in refused.why
+
+
+@pytest.mark.parametrize(
+    ("version", "release"), [("1.8.7", (1, 8, 7)), ("1.18.0+ent", (1, 18, 0)), ("1.9.0-dev", (1, 9, 0))]
+)
+def test_releases_compare_as_numbers(version: str, release: tuple[int, ...]) -> None:
+    assert AgentSelf("n", "dc1", "consul", None, version).release == release
