@@ -26,7 +26,7 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool)
     are left, with the reason. Of a check only that it changes can be told: Consul does not show its definition.
     """
     settings = wiring.settings()
-    asked = Asked(frozenset(names), wait, is_adopting=adopt, is_empty_allowed=allow_empty)
+    asked = Asked(frozenset(names), wait, is_dry=True, is_adopting=adopt, is_empty_allowed=allow_empty)
     with wiring.consul(settings) as consul:
         planner = Planner(settings, consul, wiring.system_clock(), asked)
         planner.read()
