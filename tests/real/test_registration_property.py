@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -22,12 +22,19 @@ from tests.real.registration_fixture import Site
 
 NAMES = st.sampled_from(["a", "b", "c"])
 FOREIGN = st.sampled_from(["a", "x"])
-IDS = st.sampled_from(["", "one", "two"])
-CHECKS = st.lists(
-    st.tuples(IDS, st.sampled_from([{"http": "http://127.0.0.1:1/"}, {"tcp": "127.0.0.1:1"}, {"ttl": "1h"}])),
-    max_size=3,
+IDS = st.sampled_from(["one", "two", ""])
+KINDS = st.sampled_from([{"http": "http://127.0.0.1:1/"}, {"tcp": "127.0.0.1:1"}, {"ttl": "1h"}])
+SERVICE = st.tuples(st.integers(1, 2), st.lists(st.tuples(IDS, KINDS), min_size=1, max_size=2))
+FILES = st.one_of(
+    st.fixed_dictionaries({"a": SERVICE}, optional={"b": SERVICE}), st.dictionaries(NAMES, SERVICE, max_size=3)
 )
-STATUSES = st.sampled_from(["passing", "warning", "critical"])
+# One argument for all that happens beside an edit: hypothesis leaves whole rules out of most sequences.
+EVENTS = st.one_of(
+    st.tuples(st.just("register_foreign"), FOREIGN, IDS, st.integers(1, 2)),
+    st.tuples(st.just("deregister_foreign"), FOREIGN),
+    st.tuples(st.just("maintain"), NAMES, st.booleans()),
+    st.tuples(st.just("report"), IDS, st.sampled_from(["passing", "warning", "critical"])),
+)
 
 
 class Registrations(RuleBasedStateMachine):
@@ -42,7 +49,18 @@ class Registrations(RuleBasedStateMachine):
         self.is_foreign: set[str] = set()
         self.is_restarted = False
 
-    @rule(files=st.dictionaries(NAMES, st.tuples(st.integers(1, 2), CHECKS)))
+    @rule(event=EVENTS)
+    def happen(self, event: tuple[Any, ...]) -> None:
+        """Somebody else, an operator or the service itself does something."""
+        getattr(self, event[0])(*event[1:])
+
+    @rule(files=FILES, event=EVENTS)
+    def happen_to_edited(self, files: dict[str, tuple[int, list[tuple[str, dict[str, str]]]]], event: Any) -> None:
+        """Both at once."""
+        self.happen(event)
+        self.edit(files)
+
+    @rule(files=FILES)
     def edit(self, files: dict[str, tuple[int, list[tuple[str, dict[str, str]]]]]) -> None:
         """The directory holds these files from now on, and no others."""
         for file in self.site.directory.iterdir():
@@ -54,7 +72,6 @@ class Registrations(RuleBasedStateMachine):
                 written.append(kind | every | ({"id": check_id} if check_id else {}))
             self.site.service(name, port=port, checks=written)
 
-    @rule(name=FOREIGN, check=IDS, port=st.integers(1, 2))
     def register_foreign(self, name: str, check: str, port: int) -> None:
         """Somebody else registers a service, with a check whose ID is free."""
         if name in self.site.services() and name not in self.is_foreign:
@@ -63,20 +80,17 @@ class Registrations(RuleBasedStateMachine):
         self.site.put("service/register", {"ID": name, "Name": name, "Port": port, "Checks": checks})
         self.is_foreign.add(name)
 
-    @rule(name=FOREIGN)
     def deregister_foreign(self, name: str) -> None:
         if name in self.is_foreign:
             self.site.put(f"service/deregister/{name}")
             self.is_foreign.discard(name)
             self.maintained.discard(name)
 
-    @rule(name=NAMES, is_on=st.booleans())
     def maintain(self, name: str, is_on: bool) -> None:
         if name in self.site.services():
             self.site.put(f"service/maintenance/{name}?enable={str(is_on).lower()}&reason=disk")
             (self.maintained.add if is_on else self.maintained.discard)(name)
 
-    @rule(check=IDS, status=STATUSES)
     def report(self, check: str, status: str) -> None:
         """A TTL check reports itself."""
         found = self.site.host.ask.get("/v1/agent/checks").get(check)
@@ -157,6 +171,7 @@ def test_any_sequence_of_events_ends_converged_and_leaves_foreign_things_alone(h
     run_state_machine_as_test(
         OnThisHost,
         settings=settings(
+            phases=[Phase.generate],  # each try to shorten a failure takes a second, and sequences are short
             max_examples=30,
             stateful_step_count=15,
             deadline=None,
