@@ -72,6 +72,8 @@ class Executor:
         self._target = Target(edges.agent.node, service.id, service.name)
         self._own_maintenance = by_reload(self._id, edges.agent.node, "not begun", edges.clock.now())
         self._is_out = False
+        name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
+        self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
         self._lock = Lock(
             edges.consul,
             reload.lock_prefix(service.name),
@@ -174,6 +176,8 @@ class Executor:
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
             self._refuse_unless_clear(is_queueing=True)
+            for ask in self._ask_dns.values():
+                ask()  # one that does not answer could not be seen to forget this instance either
 
     def _acquire(self) -> None:
         self._lock.acquire(Deadline.after(self._edges.clock, self._lock_timeout))
@@ -192,10 +196,8 @@ class Executor:
         return is_newer
 
     def _drain(self) -> None:
-        edges, service = self._edges, self._service
-        name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
-        asks = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
-        remembered = max((ask().ttl for ask in asks.values()), default=0)
+        edges = self._edges
+        remembered = max((ask().ttl for ask in self._ask_dns.values()), default=0)
         self._lock.ask()
         own = self._refuse_unless_clear()
         self._own_maintenance = by_reload(self._id, edges.agent.node, f"to run {self._wanted[:19]}", edges.clock.now())
@@ -207,7 +209,7 @@ class Executor:
             raise
         limit = Deadline.after(edges.clock, self._reload.drain.max)
         with edges.interrupts.allowed():
-            await_absence_from_dns(asks, (own.address, own.port), edges.clock, remembered)
+            await_absence_from_dns(self._ask_dns, (own.address, own.port), edges.clock, remembered)
             left = await_quiet(lambda: self._count_connections(own), self._reload.drain, edges.clock, limit)
         if left:
             self._tell(Phase.NOTE, f"{left} connections still open after drain.max; the restart cuts them")
