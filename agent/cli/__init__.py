@@ -85,7 +85,9 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
       svcagent reload keyword-suggest
       svcagent maint enable keyword-suggest --reason "disk swap" --for 2h
     """
-    ctx.obj = Options(**given)
+    options = ctx.ensure_object(Options)
+    for name, value in given.items():
+        setattr(options, name, value)
 
 
 def main() -> NoReturn:
@@ -111,7 +113,7 @@ def _run(options: Options) -> int:
     except SvcagentError as error:
         from agent.cli.output import show_error
 
-        show_error(error)
+        show_error(error, as_json=options.as_json)
         return error.exit_code
     except BrokenPipeError:
         raise

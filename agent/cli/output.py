@@ -29,9 +29,9 @@ def show_warning(text: str) -> None:
     click.secho(f"svcagent: {text}", fg="yellow", err=True)
 
 
-def show_error(error: SvcagentError) -> None:
+def show_error(error: SvcagentError, *, as_json: bool) -> None:
     """An error on standard error, and with ``--json`` as the document too."""
-    if "--json" in sys.argv:
+    if as_json:
         document: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code}
         if isinstance(error, BadDefinition):
             document["faults"] = [
