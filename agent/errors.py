@@ -77,8 +77,11 @@ class NotReady(SvcagentError):
     """An instance did not become ready, or its container stopped while it was awaited."""
 
 
-class Interrupted(SvcagentError):
-    """SIGINT or SIGTERM ended a wait. The exit code is the shell's for that signal: 130 or 143."""
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM ended a wait. The exit code is the shell's for that signal: 130 or 143.
+
+    Not an `Exception`, as KeyboardInterrupt is none: libraries catch those, and would make a failure of it.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by signal {signum}")

@@ -11,7 +11,7 @@ import click
 
 from agent import __version__
 from agent.cli.options import Options
-from agent.errors import SvcagentError
+from agent.errors import Interrupted, SvcagentError
 
 BUG = 3
 
@@ -110,7 +110,7 @@ def _run(options: Options) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except SvcagentError as error:
+    except (SvcagentError, Interrupted) as error:
         from agent.cli.output import show_error
 
         show_error(error, as_json=options.as_json)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.options import current
-from agent.errors import BadDefinition, SvcagentError
+from agent.errors import BadDefinition, Interrupted, SvcagentError
 
 
 def show_document(document: Any) -> None:
@@ -29,7 +29,7 @@ def show_warning(text: str) -> None:
     click.secho(f"svcagent: {text}", fg="yellow", err=True)
 
 
-def show_error(error: SvcagentError, *, as_json: bool) -> None:
+def show_error(error: SvcagentError | Interrupted, *, as_json: bool) -> None:
     """An error on standard error, and with ``--json`` as the document too."""
     if as_json:
         document: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code}

@@ -2,15 +2,16 @@
 
 import signal
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from agent.errors import GuardRefused, Interrupted, SvcagentError, Unreachable
 from agent.reload.record import Result
 from agent.reload.steps import Container, State, Step
 
+Trouble: TypeAlias = SvcagentError | Interrupted
 
-def conclude(
-    result: Result, state: State, troubles: Sequence[SvcagentError], last_words: str, pending: int | None
-) -> Result:
+
+def conclude(result: Result, state: State, troubles: Sequence[Trouble], last_words: str, pending: int | None) -> Result:
     """Fill in outcome, error and exit code.
 
     ``last_words``: what a failed container printed last. ``pending``: the signal that came, if any, though nothing
@@ -34,7 +35,7 @@ def conclude(
     return result
 
 
-def _outcome(result: Result, state: State, troubles: Sequence[SvcagentError]) -> str:
+def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
     if state.is_out:
         return "stranded"
     if not troubles:
@@ -47,7 +48,7 @@ def _outcome(result: Result, state: State, troubles: Sequence[SvcagentError]) ->
     return "rolled back" if was_rolled_back and state.container is Container.OLD else "failed"
 
 
-def _words(trouble: SvcagentError, state: State) -> str:
+def _words(trouble: Trouble, state: State) -> str:
     if not isinstance(trouble, Interrupted):
         return str(trouble)
     touched = "the service was put back as it was" if state.is_confirmed else "nothing had been changed"

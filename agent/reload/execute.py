@@ -26,7 +26,7 @@ from agent.fleet import HostState, write_host_state
 from agent.maintenance import Target, await_absence_from_dns, by_reload, lift_own, put_out, render
 from agent.registration import is_own, registration, renew_checks_as_passing
 from agent.reload.atomic import write_atomically
-from agent.reload.conclude import conclude
+from agent.reload.conclude import Trouble, conclude
 from agent.reload.drain import await_quiet
 from agent.reload.guard import Obstacle, find_obstacles
 from agent.reload.probe import Prober
@@ -109,12 +109,12 @@ class Executor:
 
     def run(self) -> Result:
         """Take step after step until none is left; what failed is told by the result, never raised."""
-        troubles: list[SvcagentError] = []
+        troubles: list[Trouble] = []
         with self._lock:
             while (step := next_step(self._state)) is not Step.END:
                 try:
                     self._state = self._take(step)
-                except SvcagentError as error:
+                except (SvcagentError, Interrupted) as error:
                     troubles.append(error)
                     self._tell(Phase.FAILED, str(error))
                     self._state = failed(

@@ -77,6 +77,24 @@ with interrupts.caught():
     assert _python(code) == "True"
 
 
+def test_a_library_that_catches_exceptions_does_not_swallow_a_signal() -> None:
+    """Docker's SDK makes a failure of its own of whatever `Exception` comes while it connects."""
+    code = """
+with interrupts.caught():
+    try:
+        with interrupts.allowed():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(20)
+            except Exception:
+                print("swallowed")
+    except Interrupted:
+        print("ended")
+"""
+
+    assert _python(code) == "ended"
+
+
 def test_poll_asks_at_least_once_and_ends_with_its_deadline() -> None:
     """A deadline that is over already still allows one question."""
     asked: list[int] = []

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, SvcagentError
-from agent.reload.conclude import conclude
+from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady
+from agent.reload.conclude import Trouble, conclude
 from agent.reload.record import Result
 from agent.reload.steps import Container, State
 
@@ -30,7 +30,7 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
 def test_how_it_ended(
     state: State,
     steps: list[str],
-    troubles: list[SvcagentError],
+    troubles: list[Trouble],
     pending: int | None,
     outcome: str,
     code: int,
