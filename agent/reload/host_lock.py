@@ -3,12 +3,13 @@
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy, SvcagentError
+from agent.reload.journal import state_file
 
 
 class HostLock:
@@ -22,7 +23,7 @@ class HostLock:
         timeout: float,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._path = state_dir / f"reload-{service}.lock"
+        self._path = state_file(state_dir, service, ".lock")
         self._service = service
         self._clock = clock
         self._timeout = timeout
@@ -54,8 +55,9 @@ class HostLock:
                 f"another reload of {self._service} runs on this host"
                 f"{f' (pid {holder})' if holder else ''}. Try again later, or wait for it with --lock-timeout"
             )
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk: who holds it is for messages only
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         return self
 
     def __exit__(

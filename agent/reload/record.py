@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agent.errors import SvcagentError
 from agent.reload.steps import Step
 
 
@@ -30,13 +31,14 @@ class Event:
 class Result:
     """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, or stranded (still out of service).
+    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, stranded (still out of service), or recovered.
     Moments are seconds since the epoch.
     """
 
     service: str
     node: str
     image: str
+    id: str = ""
     outcome: str = ""
     running: str | None = None
     wanted: str | None = None
@@ -46,3 +48,8 @@ class Result:
     released_at: float | None = None
     error: str | None = None
     exit_code: int = 0
+
+    @classmethod
+    def failed(cls, service: str, node: str, error: SvcagentError) -> "Result":
+        """One that could not even begin."""
+        return cls(service, node, "", outcome="failed", error=f"{service}: {error}", exit_code=error.exit_code)
