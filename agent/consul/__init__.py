@@ -2,7 +2,7 @@
 
 from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns
-from agent.consul.lock import Lock, give_back_dead, own_sessions
+from agent.consul.lock import Lock
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
@@ -25,6 +25,4 @@ __all__ = [
     "LocalService",
     "Lock",
     "ask_dns",
-    "give_back_dead",
-    "own_sessions",
 ]

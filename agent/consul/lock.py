@@ -40,8 +40,6 @@ class Lock:
         details: dict[str, Any],
         clock: Clock,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-        *,
-        on_session: Callable[[str], None] | None = None,
     ) -> None:
         """``details`` become the lock's value; ``waiting`` is entered around every wait, and may cut it short."""
         self._consul = consul
@@ -51,7 +49,6 @@ class Lock:
         self._value = json.dumps(details, separators=(",", ":"))
         self._clock = clock
         self._waiting = waiting
-        self._on_session = on_session
         self._session: str | None = None
         self._keeper: _Keeper | None = None
         self._is_held = False
@@ -142,8 +139,6 @@ class Lock:
     def _try_to_take(self) -> bool:
         if self._session is None:
             self._session = self._consul.create_session(self._name, SESSION_TTL)
-            if self._on_session:
-                self._on_session(self._session)
             self._keeper = _Keeper(self._consul.another(), self._session, self._key, self._clock)
             self._keeper.start()
         self._is_held = self._consul.kv_put(self._key, self._value, flags=LOCK_FLAGS, acquire=self._session)
@@ -157,25 +152,6 @@ class Lock:
 
     def _describe(self, session: str, value: bytes) -> str:
         return describe_holder(value) or self._consul.session_holder(session) or f"session {session}"
-
-
-def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1) -> None:
-    """Shim."""
-    key = f"{prefix}/.lock"
-    _index, pair = consul.kv_get(key, consistent=True)
-    if pair is not None and pair.session == session:
-        consul.kv_put(key, "", flags=LOCK_FLAGS, release=session)
-    if session:
-        consul.destroy_session(session)
-    _index, pair = consul.kv_get(key)
-    if pair is not None and pair.session is None and pair.flags == LOCK_FLAGS:
-        consul.kv_delete(key, cas=pair.modify_index)
-
-
-def own_sessions(consul: Consul, node: str, prefix: str) -> tuple[str, ...]:
-    """Shim."""
-    raw = consul._api.session.node(node)[1] or []
-    return tuple(one["ID"] for one in raw if one["Name"].startswith("Consul lock for 'svcagent") and prefix in one["Name"])
 
 
 def describe_holder(value: bytes) -> str | None:

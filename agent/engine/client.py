@@ -109,20 +109,6 @@ class Engine:
         """
         return replace.roll_back(self._docker, self._clock, name, restart_policy)
 
-    def standing(self, name: str) -> str:
-        """Shim."""
-        current, new, old = (replace.inspect(self._docker, name + s) for s in ("", NEW_SUFFIX, ".svcagent-old"))
-        if current is not None and new is None and old is None:
-            return "old"
-        if current is not None and old is not None and new is None:
-            return "new"
-        return "mixed"
-
-    def start(self, name: str) -> None:
-        """Shim."""
-        with self._docker.call(f"start container {name}", is_write=True) as client:
-            client.start(name)
-
     def remove_old(self, name: str) -> None:
         """Remove what `replace` kept for a `roll_back`."""
         replace.remove_old(self._docker, name)
