@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 Inspect = Mapping[str, Any]
 """A JSON document as the Engine's API gives it."""
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 DEFAULT_STOP_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL where the container does not say (the Engine's own default)."""
@@ -79,6 +82,11 @@ class PullProgress:
     layers: int
     bytes_done: int
     bytes_total: int
+
+
+def moment(text: str | None) -> datetime:
+    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else LONG_AGO
 
 
 def policy_text(policy: Inspect) -> str:
