@@ -8,10 +8,20 @@ from agent.definitions.cname import Cname
 from agent.definitions.document import Definition
 from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
 from agent.definitions.load import load
-from agent.definitions.reload import Drain, MinHealthy, Ready, Reload
+from agent.definitions.reload import (
+    CommandRestart,
+    ContainerRestart,
+    Drain,
+    Hooks,
+    MinHealthy,
+    Ready,
+    Reload,
+    Strategy,
+)
 from agent.definitions.schema import schema
 from agent.definitions.service import Service, TaggedAddress, Weights
 from agent.definitions.settings import ConsulSettings, DockerSettings, Settings
+from agent.definitions.windows import Window
 
 __all__ = [
     "ADDRESS",
@@ -19,17 +29,22 @@ __all__ = [
     "HOSTNAME",
     "Check",
     "Cname",
+    "CommandRestart",
     "ConsulSettings",
+    "ContainerRestart",
     "Definition",
     "DockerSettings",
     "Drain",
+    "Hooks",
     "MinHealthy",
     "Ready",
     "Reload",
     "Service",
     "Settings",
+    "Strategy",
     "TaggedAddress",
     "Weights",
+    "Window",
     "load",
     "schema",
 ]

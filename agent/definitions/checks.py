@@ -13,6 +13,7 @@ from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, listed, shown
 from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
 from agent.definitions.values import (
+    Command,
     ContainerName,
     Count,
     DurationText,
@@ -129,12 +130,6 @@ def _grpc(value: str) -> str:
     return value
 
 
-def _command(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not value[0].strip():
-        raise Wrong("the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]')
-    return value
-
-
 def _header(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     for name, lines in value.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
@@ -180,7 +175,7 @@ class Check(Part):
         None, description="Ping over TLS, as Consul does if left out. Consul 1.11 and later."
     )
     ttl: DurationText | None = Field(None, description="The service reports itself at least this often.")
-    args: Annotated[tuple[str, ...], AfterValidator(_command)] | None = Field(
+    args: Command | None = Field(
         None, description="A command; exit code 0 is passing, 1 warning, anything else critical."
     )
     docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")

@@ -163,6 +163,14 @@ def host_port(value: str) -> str:
     return value
 
 
+def _command(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not value[0].strip():
+        raise Wrong("the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]')
+    if any("\0" in argument for argument in value):
+        raise Wrong("an argument holds a NUL character", "no program can be given one: remove it")
+    return value
+
+
 def container(value: str) -> str:
     """A name that Docker gives to containers."""
     if not _DOCKER_NAME.fullmatch(value):
@@ -180,6 +188,8 @@ Host = Annotated[str, AfterValidator(host), AfterValidator(_not_every_address)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 HostPort = Annotated[str, AfterValidator(host_port)]
 ContainerName = Annotated[str, AfterValidator(container)]
+Command = Annotated[tuple[str, ...], AfterValidator(_command)]
+"""A program and its arguments; no shell sees them."""
 FilePath = Annotated[Path, BeforeValidator(file_path), WithJsonSchema({"type": "string", "minLength": 1})]
 AbsolutePath = Annotated[
     Path,

@@ -11,7 +11,7 @@ from agent.engine.connection import Connection
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Step, World
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
 from agent.errors import Conflict, NotFound
 
 ROLL_BACK_STOP_SECONDS = 2
@@ -113,6 +113,16 @@ def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: st
     return clock.monotonic() - begun
 
 
+def standing(docker: Connection, name: str) -> Standing:
+    """What stands under the name, and beside it."""
+    return swap.standing(_observe(docker, name))
+
+
+def start(docker: Connection, name: str) -> None:
+    """Start the container as ``docker start`` does; nothing happens to one that runs."""
+    _carry_out(docker, (Step("start", existing(docker, name)["Id"]),))
+
+
 def remove_old(docker: Connection, name: str) -> None:
     """Remove what a successful replacement left; its volumes now belong to the new container, and stay."""
     old = inspect(docker, name + OLD_SUFFIX)
@@ -134,11 +144,13 @@ def _observe(docker: Connection, name: str) -> World:
 def _seen(found: Inspect | None) -> Seen | None:
     if found is None:
         return None
+    labels = found["Config"].get("Labels") or {}
     return Seen(
         id=found["Id"],
         is_running=Container.of(found).is_running,
         restart_policy=policy_text(found["HostConfig"].get("RestartPolicy") or {}),
-        replaces=(found["Config"].get("Labels") or {}).get(recreate.REPLACES_LABEL, ""),
+        replaces=labels.get(recreate.REPLACES_LABEL, ""),
+        digest=labels.get(recreate.DIGEST_LABEL, ""),
     )
 
 

@@ -7,7 +7,7 @@ takes a tenth of a second; here the kernel itself passes them over.
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -20,6 +20,22 @@ _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _DONE, _ERROR = 3, 2
 _HEADER = struct.Struct("=IHHII")
 _BUFFER = 1 << 16
+
+
+def host_connections(port: int, address: str | None = None) -> int:
+    """How many clients are connected to a port of this machine, for services outside containers.
+
+    ``address``: the local address to count; None or an unspecified one counts all. Raises `OSError` as `local_ends`.
+    """
+    return count(local_ends(port), address)
+
+
+def count(ends: Iterable[Address], address: str | None = None) -> int:
+    """How many of these local ends are on ``address``; all of them where that is none in particular."""
+    only = ipaddress.ip_address(address) if address else None
+    if only is None or only.is_unspecified:
+        return sum(1 for _ in ends)
+    return sum(end == only for end in ends)
 
 
 def local_ends(port: int) -> list[Address]:

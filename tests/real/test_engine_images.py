@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,21 @@ def test_a_pull_brings_the_digest_gives_it_the_tag_and_reports_its_progress(dock
     assert docker.image(image)["RepoDigests"] == [f"{docker.repository}@{digest}"]
     assert seen[-1].layers_done == seen[-1].layers == 1
     assert seen[-1].bytes_done == seen[-1].bytes_total > 0
+
+
+def test_an_image_tells_when_it_was_built(docker: DockerHost) -> None:
+    """By its digest, in UTC, for min_age."""
+    image = f"{docker.repository}:latest"
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    digest = docker.push("1")
+
+    with pytest.raises(NotFound):
+        docker.engine.image_created(image, digest)
+    docker.engine.pull(image, digest, ignore)
+    created = docker.engine.image_created(image, digest)
+
+    assert before <= created <= datetime.now(UTC)
+    assert created.tzinfo is UTC
 
 
 def test_pulling_what_is_here_already_moves_the_tag_back(docker: DockerHost) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import requests
 
+from agent.engine import Stand, Standing
 from agent.engine.connection import Client
-from agent.errors import Conflict, DockerUnreachable, OutcomeUnknown, SvcagentError
+from agent.errors import Conflict, DockerUnreachable, NotFound, OutcomeUnknown, SvcagentError
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
 
@@ -67,6 +68,50 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int, *, is_done: bool) -> None:
 
     for name in WRITES:
         monkeypatch.setattr(Client, name, losing(getattr(Client, name)))
+
+
+def test_how_far_a_replacement_got_is_seen_from_its_containers_alone(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each call: old, then mixed, then new; always with the restart policy that belongs there."""
+    old_id = docker.engine.container("app").id
+    seen = []
+    for at in range(1, REPLACE_WRITES + 1):
+        with monkeypatch.context() as patch:
+            cut(patch, at, is_done=False)
+            with pytest.raises(OutcomeUnknown):
+                docker.engine.replace("app", image, digest, 0)
+        seen.append(docker.engine.standing("app"))
+        docker.engine.roll_back("app")
+    new_id = docker.engine.replace("app", image, digest, 0).new_id
+
+    assert [(found.stand, found.id, found.is_running) for found in seen[:4]] == [
+        (Stand.OLD, old_id, True),
+        (Stand.MIXED, old_id, True),
+        (Stand.MIXED, old_id, True),
+        (Stand.MIXED, old_id, False),
+    ]
+    assert [found.stand for found in seen[4:]] == [Stand.MIXED, Stand.NEW]
+    assert docker.engine.standing("app") == Standing(Stand.NEW, new_id, True, digest, "unless-stopped")
+    assert {found.restart_policy for found in seen} == {"unless-stopped"}
+    docker.engine.remove_old("app")
+    assert docker.engine.standing("app").stand is Stand.OLD
+    assert docker.engine.standing("nobody") == Standing(Stand.ABSENT)
+
+
+@pytest.mark.usefixtures("image")
+def test_what_stands_there_stopped_is_started_and_what_runs_goes_on(docker: DockerHost) -> None:
+    """For a container that came back stopped after a power loss."""
+    docker.api.stop("app", timeout=0)
+
+    docker.engine.start("app")
+    started = docker.engine.container("app")
+    docker.engine.start("app")
+
+    assert started.is_running
+    assert docker.engine.container("app") == started
+    with pytest.raises(NotFound, match="no container nobody"):
+        docker.engine.start("nobody")
 
 
 def is_as_before(docker: DockerHost, old_id: str) -> bool:

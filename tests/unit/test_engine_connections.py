@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from agent.engine.connections import container_ports, count, in_table
+from agent.engine.connections import container_ports, in_table
+from agent.engine.sockets import count
 
 pytestmark = pytest.mark.skipif(
     sys.byteorder != "little", reason="the tables below were taken on a little-endian machine"
