@@ -1,28 +1,5 @@
-"""Writing a file so that a reader, or a crash, finds the old content or the new and nothing between."""
+"""Where `write_atomically` was; to go when nobody imports it from here any more."""
 
-import os
-import tempfile
-from pathlib import Path
+from agent.files import write_atomically
 
-from agent.errors import SvcagentError
-
-
-def write_atomically(file: Path, text: str, mode: int = 0o644) -> None:
-    """A temporary file beside it, synced, renamed over it.
-
-    :raises SvcagentError: it could not be written; the old content stands.
-    """
-    temporary = None
-    try:
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        temporary.rename(file)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise SvcagentError(f"cannot write {file}: {error.strerror}. Make its directory writable") from error
+__all__ = ["write_atomically"]
