@@ -24,6 +24,11 @@ VERBS = {
     "reload": "Take the service's newest image, without a lost request.",
     "maint": "Take a service or this host out of service and put it back.",
     "status": "What this host's services are doing.",
+    "pause": "Stop a service's reloads on all hosts.",
+    "resume": "Let them go on.",
+    "quarantine": "Show and clear images that no host takes.",
+    "fleet": "What all hosts of a service run, and how they fare.",
+    "history": "Past reloads, with seconds by step.",
 }
 
 

@@ -11,7 +11,8 @@ from agent.fleet.host_state import HostState, Standing, write_host_state
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
-from agent.fleet.view import View, observe
+from agent.fleet.view import View, is_known, observe, services
+from agent.fleet.watch import Seen, Watch
 
 __all__ = [
     "Action",
@@ -22,16 +23,20 @@ __all__ = [
     "Pin",
     "Progress",
     "Quarantine",
+    "Seen",
     "Standing",
     "View",
+    "Watch",
     "agree",
     "decide",
     "history",
     "host_state",
+    "is_known",
     "observe",
     "pause",
     "progress",
     "quarantine",
     "rollout",
+    "services",
     "write_host_state",
 ]

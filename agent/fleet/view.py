@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.consul import Consul
+from agent.definitions.reload import OWN_PREFIX
 from agent.fleet import host_state, pause, quarantine, rollout
+from agent.fleet.document import key
 from agent.fleet.host_state import HostState
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
@@ -38,3 +40,14 @@ def observe(consul: Consul, service: str, now: datetime) -> View:
         quarantine=quarantine.read_all(consul, service),
         pause=pause.find(consul, service, now),
     )
+
+
+def is_known(consul: Consul, service: str) -> bool:
+    """Has any host told anything about a service of this name?"""
+    return bool(consul.kv_keys(key(service, ""), "/"))
+
+
+def services(consul: Consul) -> tuple[str, ...]:
+    """The names of all services about which hosts have told something."""
+    found = consul.kv_keys(f"{OWN_PREFIX}/", "/")
+    return tuple(one.removeprefix(f"{OWN_PREFIX}/").rstrip("/") for one in found if one.endswith("/"))
