@@ -28,6 +28,7 @@ VERBS = {
     "resume": "Let them go on.",
     "quarantine": "Show and clear images that no host takes.",
     "fleet": "What all hosts of a service run, and how they fare.",
+    "why": "What stands between this host and the newest image, and who can clear it.",
     "history": "Past reloads, with seconds by step.",
 }
 
