@@ -23,7 +23,8 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
     defined = next((one.name for one in services if name in (one.name, one.id)), None)
     if defined is not None:
         return defined
-    if consul.instances(name)[1] or is_known(consul, name):
+    # Consul cannot be asked about a name with a slash in it.
+    if "/" not in name and (consul.instances(name)[1] or is_known(consul, name)):
         return name
     if faults is not None:
         raise faults

@@ -10,7 +10,7 @@ from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encod
 ROOM = "hosts"
 
 
-class Standing(StrEnum):
+class HostStanding(StrEnum):
     """How a host fares. A newer svcagent may write others."""
 
     QUEUEING = "queueing"
@@ -24,7 +24,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class HostState:
-    """What one host's instance runs (an image digest), how it fares (a `Standing`), and since when.
+    """What one host's instance runs (an image digest), how it fares (a `HostStanding`), and since when.
 
     ``tag`` is the one that was followed; ``reload`` the id of the reload that wrote this, ``step`` where it was.
     ``since`` is None where the document cannot be read; ``error`` says so then.
@@ -53,6 +53,14 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
     consul.kv_put(key(service, ROOM, node), text)
 
 
+def tell_running(consul: Consul, service: str, node: str, digest: str, tag: str, now: datetime) -> None:
+    """Tell that it runs, unless that is what it told already: a host that never reloaded is waited for otherwise."""
+    _index, pair = consul.kv_get(key(service, ROOM, node))
+    told = None if pair is None else parse(pair)
+    if told is None or (told.digest, told.state, told.tag) != (digest, HostStanding.RUNNING, tag):
+        write_host_state(consul, service, node, HostState(digest, HostStanding.RUNNING, now, tag))
+
+
 def read_all(consul: Consul, service: str) -> dict[str, HostState]:
     """Every host's state by node, read from the leader."""
     return parse_all(consul.kv_tree(key(service, ROOM, ""), consistent=True)[1])
@@ -77,4 +85,4 @@ def parse(pair: KvPair) -> HostState:
             fields.text_or_empty("error"),
         )
     except Unreadable as error:
-        return HostState("", Standing.UNREADABLE, None, error=f"the document {pair.key} cannot be read: {error}")
+        return HostState("", HostStanding.UNREADABLE, None, error=f"the document {pair.key} cannot be read: {error}")

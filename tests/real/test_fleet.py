@@ -16,12 +16,12 @@ from agent.consul import Consul
 from agent.errors import Conflict, Denied
 from agent.fleet import (
     Action,
+    HostStanding,
     HostState,
     Past,
     Pause,
     Pin,
     Quarantine,
-    Standing,
     View,
     agree,
     history,
@@ -86,7 +86,7 @@ def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) 
     pinned = Pin(IMAGE, PINNED, "host1", NOW)
     entry = Quarantine(PINNED, "host1", NOW, "nicht bereit: größer, 日本", IMAGE, "line 1\nline 2")
     stop = Pause("alice", "host1", "größer", NOW, NOW + timedelta(hours=2))
-    state = HostState(PINNED, Standing.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready")
+    state = HostState(PINNED, HostStanding.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready")
     assert observe(consul, service, NOW) == View()
 
     assert rollout.pin(consul, service, pinned, 0) == pinned
@@ -120,6 +120,19 @@ def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consu
     assert state == {"v": 1, "digest": PINNED, "state": "running", "since": "2026-05-01T12:00:00+00:00"}
 
 
+def test_a_host_that_has_nothing_to_do_tells_it_once(consul: Consul, service: str) -> None:
+    """Every ten minutes from cron: no write, and since stays; another digest, tag or state is told."""
+    for digest, tag in ((OLD, "latest"), (NEW, "latest"), (NEW, "stable")):
+        host_state.tell_running(consul, service, "h1", digest, tag, NOW)
+        index, _ = consul.kv_get(f"svcagent/{service}/hosts/h1")
+        host_state.tell_running(consul, service, "h1", digest, tag, NOW + timedelta(hours=1))
+        assert consul.kv_get(f"svcagent/{service}/hosts/h1")[0] == index
+    write_host_state(consul, service, "h1", HostState(NEW, HostStanding.ROLLED_BACK, NOW, "stable"))
+    host_state.tell_running(consul, service, "h1", NEW, "stable", NOW)
+
+    assert host_state.read_all(consul, service) == {"h1": HostState(NEW, "running", NOW, "stable")}
+
+
 def test_a_service_is_not_shown_what_belongs_to_one_with_a_longer_name(consul: Consul, service: str) -> None:
     """A prefix of keys ends where the service's name does."""
     write_host_state(consul, f"{service}-other", "host1", HostState(OLD, "running", NOW))
@@ -137,7 +150,7 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
     assert view.pin.problem
     assert view.pause is not None
     assert PINNED in view.quarantine
-    assert view.hosts["host1"].state == Standing.UNREADABLE
+    assert view.hosts["host1"].state == HostStanding.UNREADABLE
     entry = Quarantine(PINNED, "host2", NOW, "w")
     assert quarantine.put(consul, service, entry).node == ""
     with pytest.raises(Conflict, match="update svcagent"):

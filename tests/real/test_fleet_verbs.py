@@ -125,6 +125,7 @@ def test_a_pause_that_is_over_is_said_to_be(run: Callable[..., str], consul: Con
         ["pause", "no-such-service", "--reason", "x"],
         ["resume", "no-such-service"],
         ["fleet", "no-such-service"],
+        ["fleet", "a/../b"],
         ["fleet", "web", "--watch", "--json"],
         ["history", "no-such-service"],
         ["history", "web", "--limit", "0"],

@@ -10,7 +10,7 @@ import pytest
 
 from agent.consul import KvPair
 from agent.errors import SvcagentError
-from agent.fleet import Past, Pause, Standing, history, host_state, pause, quarantine, rollout
+from agent.fleet import HostStanding, Past, Pause, history, host_state, pause, quarantine, rollout
 from agent.fleet.document import bounded
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ def test_what_cannot_be_read_counts_as_set_where_that_is_safe(value: bytes) -> N
     assert not stopped.has_same_cause(stopped)
 
     state = host_state.parse(_pair("hosts/a", value))
-    assert (state.digest, state.state) == ("", Standing.UNREADABLE)
+    assert (state.digest, state.state) == ("", HostStanding.UNREADABLE)
     assert "svcagent/web/hosts/a cannot be read" in state.error
 
     pinned = rollout.parse(_pair("rollout", value))
