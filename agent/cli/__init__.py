@@ -25,6 +25,12 @@ VERBS = {
     "recover": "Bring to its end what a killed reload left half done.",
     "maint": "Take a service or this host out of service and put it back.",
     "status": "What this host's services are doing.",
+    "pause": "Stop a service's reloads on all hosts.",
+    "resume": "Let them go on.",
+    "quarantine": "Show and clear images that no host takes.",
+    "fleet": "What all hosts of a service run, and how they fare.",
+    "why": "What stands between this host and the newest image, and who can clear it.",
+    "history": "Past reloads, with seconds by step.",
 }
 
 

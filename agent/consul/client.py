@@ -4,6 +4,7 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 `Rejected`; nothing is told by a return value of False.
 """
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -41,6 +42,7 @@ class Consul:
         self._transport = Transport(settings)
         self._api = Api(self._transport)
         self._may_read_nodes = False
+        self._readable_prefixes: set[str] = set()
 
     def another(self) -> "Consul":
         """A second connection to the same agent, for another thread."""
@@ -232,6 +234,42 @@ class Consul:
             modify_index=raw["ModifyIndex"],
         )
 
+    def kv_tree(
+        self, prefix: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
+    ) -> tuple[int, tuple[KvPair, ...]]:
+        """Every key below a prefix (``…/``), in order, by one request. ``index`` and ``wait`` as in `kv_get`.
+
+        :raises Denied: there is nothing, and the token could not have seen it.
+        """
+        params: list[tuple[str, Any]] = [("recurse", "1")]
+        if index is not None:
+            params += [("index", index), ("wait", _wait(wait))]
+        if consistent:
+            params.append(("consistent", "1"))
+        found = self._transport.get(_parse_tree, f"/v1/kv/{prefix}", params)
+        if not found[1]:
+            self._assert_may_read_keys(prefix)
+        return found
+
+    def kv_keys(self, prefix: str, separator: str = "") -> tuple[str, ...]:
+        """The keys below a prefix (``…/``), in order, without their values; with ``separator`` up to the next one.
+
+        :raises Denied: there is nothing, and the token could not have seen it.
+        """
+        params: list[tuple[str, Any]] = [("keys", "1")]
+        if separator:
+            params.append(("separator", separator))
+        found = self._transport.get(_parse_keys, f"/v1/kv/{prefix}", params)
+        if not found:
+            self._assert_may_read_keys(prefix)
+        return found
+
+    def _assert_may_read_keys(self, prefix: str) -> None:
+        """Without ``key:read`` Consul leaves keys out of a tree without a word; of one key it says so (1.8)."""
+        if prefix not in self._readable_prefixes:
+            self.kv_get(prefix)
+            self._readable_prefixes.add(prefix)
+
     def kv_put(self, key: str, value: str, **how: Any) -> bool:
         """Write a key. ``how``: ``flags``, and ``cas``, ``acquire`` or ``release``, whose refusal is False."""
         return bool(self._api.kv.put(key, value, **how))
@@ -314,6 +352,25 @@ def _parse_instances(response: Any) -> tuple[int, tuple[Instance, ...]]:
 def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
     index = int(response.headers["X-Consul-Index"])
     return index, {check["CheckID"]: CheckState.parse(check) for check in _json(response) or ()}
+
+
+def _parse_tree(response: Any) -> tuple[int, tuple[KvPair, ...]]:
+    index = int(response.headers["X-Consul-Index"])
+    raw = _json(response) if response.code != 404 else ()
+    return index, tuple(
+        KvPair(
+            key=one["Key"],
+            value=base64.b64decode(one["Value"] or ""),
+            flags=one["Flags"],
+            session=one.get("Session"),
+            modify_index=one["ModifyIndex"],
+        )
+        for one in raw
+    )
+
+
+def _parse_keys(response: Any) -> tuple[str, ...]:
+    return tuple(_json(response)) if response.code != 404 else ()
 
 
 def _json_or_nothing(response: Any) -> None:

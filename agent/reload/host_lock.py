@@ -11,6 +11,8 @@ from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy, SvcagentError
 from agent.reload.journal import state_file
 
+_LOCKS = Path("/proc/locks")
+
 
 class HostLock:
     """``<state directory>/reload-<service>.lock``, held inside the block."""
@@ -64,6 +66,29 @@ class HostLock:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
+
+    def holder(self) -> int | None:
+        """The process that has it, None if no one has; asked without taking it, even for a moment.
+
+        The kernel lists its locks by process, device and inode (proc(5)). Some file systems show another device to
+        programs; then the process id that the holder leaves in the file tells.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found, left = os.fstat(descriptor), os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            finally:
+                os.close(descriptor)
+            locks = _LOCKS.read_text().splitlines()
+        except OSError:
+            return None
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+        for line in locks:
+            _number, kind, _advisory, _mode, pid, place, *_range = line.split()
+            at, _, inode = place.rpartition(":")
+            if kind == "FLOCK" and inode == str(found.st_ino) and (at == device or pid == left):
+                return int(pid)
+        return None
 
     def _try(self) -> bool:
         try:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from agent.definitions import Reload, Service
 from agent.errors import SvcagentError
-from agent.reload.atomic import write_atomically
+from agent.files import write_atomically
 
 VERSION = 1
 _PREFIX, _SUFFIX = "reload-", ".journal"

@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 from agent.clock import Clock
 from agent.definitions import CommandRestart, ContainerRestart, Strategy
 from agent.engine import Engine, PullProgress, Stand, Standing, host_connections
-from agent.reload.atomic import write_atomically
+from agent.files import write_atomically
 from agent.reload.command import Command, carry_out, without_secrets
 
 

@@ -14,7 +14,7 @@ from agent.errors import NotReady, SvcagentError, Unreachable
 from agent.fleet import HostState, write_host_state
 from agent.maintenance import Maintenance, Target, is_of_reload, lift_own, parse
 from agent.registration import Action, World, apply_plan, is_own, make_plan, registration, renew_checks_as_passing
-from agent.reload.atomic import write_atomically
+from agent.files import write_atomically
 from agent.reload.edges import Edges
 from agent.reload.ready import Readiness
 

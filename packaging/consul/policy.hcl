@@ -28,7 +28,7 @@ service "SERVICE" { policy = "write" }
 # The session under which the reload lock is held.
 session "NODE" { policy = "write" }
 
-# The locks svcagent/<service>, and what hosts tell each other: host states.
+# The locks svcagent/<service>, and what hosts tell each other: the image of a rollout, quarantine, pause, states, history.
 key_prefix "svcagent/" { policy = "write" }
 
 # A lock by another name, such as one shared with consul lock.
