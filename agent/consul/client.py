@@ -4,6 +4,7 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 `Rejected`; nothing is told by a return value of False.
 """
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -11,15 +12,17 @@ from urllib.parse import urlsplit
 
 import consul.base
 
-from agent.consul.failures import ServerFailed
+from agent.consul.failures import TRANSACTION, ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
     AgentSelf,
     CheckState,
     Instance,
+    KvOperation,
     KvPair,
     LocalService,
+    Session,
 )
 from agent.consul.transport import Api, Transport
 from agent.definitions import ConsulSettings
@@ -41,6 +44,7 @@ class Consul:
         self._transport = Transport(settings)
         self._api = Api(self._transport)
         self._may_read_nodes = False
+        self._readable_prefixes: set[str] = set()
 
     def another(self) -> "Consul":
         """A second connection to the same agent, for another thread."""
@@ -230,7 +234,46 @@ class Consul:
             flags=raw["Flags"],
             session=raw.get("Session"),
             modify_index=raw["ModifyIndex"],
+            create_index=raw["CreateIndex"],
         )
+
+    def kv_tree(
+        self, prefix: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
+    ) -> tuple[int, tuple[KvPair, ...]]:
+        """Every key below a prefix (``…/``), in order, by one request. ``index`` and ``wait`` as in `kv_get`.
+
+        :raises Denied: there is nothing, and the token could not have seen it.
+        """
+        params: list[tuple[str, Any]] = [("recurse", "1")]
+        if index is not None:
+            params += [("index", index), ("wait", _wait(wait))]
+        if consistent:
+            params.append(("consistent", "1"))
+        found = self._transport.get(_parse_tree, f"/v1/kv/{prefix}", params)
+        if not found[1]:
+            self._assert_may_read_keys(prefix)
+        return found
+
+    def _assert_may_read_keys(self, prefix: str) -> None:
+        """Without ``key:read`` Consul leaves keys out of a tree without a word; of one key it says so (1.8)."""
+        if prefix not in self._readable_prefixes:
+            self.kv_get(prefix)
+            self._readable_prefixes.add(prefix)
+
+    def kv_transaction(self, *operations: KvOperation) -> bool:
+        """All of them in one write, or none: then False, for what one of them would have refused alone.
+
+        A lock that is held, or closed after its holder's death, or whose session is gone; a key that was modified;
+        another session's key. Which of these it was, only Consul's words say: look.
+        """
+        body = [{"KV": _operation(one)} for one in operations]
+        errors = self._transport.put(
+            lambda raw: json.loads(raw.body)["Errors"] or (), TRANSACTION, data=json.dumps(body)
+        )
+        for one in errors:
+            if error := self._transport.failures.denied_in_transaction(operations[one["OpIndex"]].key, one["What"]):
+                raise error
+        return not errors
 
     def kv_put(self, key: str, value: str, **how: Any) -> bool:
         """Write a key. ``how``: ``flags``, and ``cas``, ``acquire`` or ``release``, whose refusal is False."""
@@ -240,12 +283,13 @@ class Consul:
         """Delete a key; with ``cas`` only if it was not modified since that index, False if it was."""
         return bool(self._api.kv.delete(key, cas=cas))
 
-    def create_session(self, name: str, ttl: int) -> str:
+    def create_session(self, name: str, ttl: int, *, behaviour: str = "release") -> str:
         """A session that lives as long as it is renewed every ``ttl`` seconds (it may take twice that to die).
 
-        It is bound to no check: a flapping node check would end it in the middle of a reload.
+        It is bound to no check: a flapping node check would end it in the middle of a reload. ``behaviour`` is what
+        becomes of the keys that it holds when it ends: ``release`` or ``delete``.
         """
-        return str(self._api.session.create(name=name, checks=[], ttl=ttl))
+        return str(self._api.session.create(name=name, checks=[], ttl=ttl, behavior=behaviour))
 
     def renew_session(self, session: str) -> bool:
         """Keep a session alive; False if it exists no more."""
@@ -255,12 +299,14 @@ class Consul:
         """End a session; gone already is fine."""
         self._api.session.destroy(session)
 
-    def session_holder(self, session: str) -> str | None:
-        """``name on node`` of a session, or None if it exists no more or the token may not see it (session:read)."""
-        return self._transport.get(
-            _then(lambda raw: f"{raw[0]['Name'] or 'a session'} on {raw[0]['Node']}" if raw else None),
-            f"/v1/session/info/{session}",
-        )
+    def session(self, session: str) -> Session | None:
+        """A session, or None if it exists no more or the token may not see it (session:read)."""
+        found = self._transport.get(_then(_parse_sessions), f"/v1/session/info/{session}")
+        return found[0] if found else None
+
+    def node_sessions(self, node: str) -> tuple[Session, ...]:
+        """The living sessions of a node; none if the token may not see them (session:read)."""
+        return self._transport.get(_then(_parse_sessions), f"/v1/session/node/{node}", [("consistent", "1")])
 
 
 def _is_there(response: Any) -> bool:
@@ -314,6 +360,43 @@ def _parse_instances(response: Any) -> tuple[int, tuple[Instance, ...]]:
 def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
     index = int(response.headers["X-Consul-Index"])
     return index, {check["CheckID"]: CheckState.parse(check) for check in _json(response) or ()}
+
+
+def _parse_tree(response: Any) -> tuple[int, tuple[KvPair, ...]]:
+    index = int(response.headers["X-Consul-Index"])
+    raw = _json(response) if response.code != 404 else ()
+    return index, tuple(
+        KvPair(
+            key=one["Key"],
+            value=base64.b64decode(one["Value"] or ""),
+            flags=one["Flags"],
+            session=one.get("Session"),
+            modify_index=one["ModifyIndex"],
+            create_index=one["CreateIndex"],
+        )
+        for one in raw
+    )
+
+
+def _parse_sessions(raw: Any) -> tuple[Session, ...]:
+    return tuple(Session(one["ID"], one["Name"], one["Node"]) for one in raw or ())
+
+
+def _parse_refusals(response: Any) -> list[dict[str, Any]]:
+    return json.loads(response.body)["Errors"] or []
+
+
+def _operation(one: KvOperation) -> dict[str, Any]:
+    value = None if one.value is None else base64.b64encode(one.value.encode()).decode()
+    found = {
+        "Verb": one.verb,
+        "Key": one.key,
+        "Value": value,
+        "Flags": one.flags,
+        "Index": one.index,
+        "Session": one.session,
+    }
+    return {name: field for name, field in found.items() if field is not None}
 
 
 def _json_or_nothing(response: Any) -> None:
