@@ -29,6 +29,8 @@ class Listed:
     limit: int
     living: tuple[Holder, ...]
     is_any_dead: bool
+    contenders: frozenset[str]
+    """The sessions that have a key of their own, holders or not."""
 
 
 class Semaphore:
@@ -41,7 +43,7 @@ class Semaphore:
         self._prefix = prefix
         self._key = f"{prefix}/.lock"
         self._limit = limit
-        self._listed = Listed(0, limit, (), is_any_dead=False)
+        self._listed = Listed(0, limit, (), is_any_dead=False, contenders=frozenset())
 
     def look(self, index: int | None = None, wait: float = 0.0) -> Look:
         """Who holds it; with ``index`` (of an earlier look) waits for a change, up to ``wait`` or a few seconds.
@@ -87,9 +89,8 @@ class Semaphore:
         while True:
             listed = self._list()
             living = tuple(holder.session for holder in listed.living)
-            _index, own = self._consul.kv_get(self._contender(session))
-            changes = [KvOperation("delete", self._contender(session))] if own is not None else []
-            if session in living or (listed.is_any_dead and listed.index):
+            changes = [KvOperation("delete", self._contender(session))] if session in listed.contenders else []
+            if session in living or listed.is_any_dead:
                 changes.append(self._changed(listed, [one for one in living if one != session]))
             # Refused when somebody else changed the list meanwhile: then it looks otherwise.
             if not changes or self._consul.kv_transaction(*changes):
@@ -113,9 +114,7 @@ class Semaphore:
     def _list(self) -> Listed:
         """List and contenders at one moment."""
         _index, pairs = self._consul.kv_tree(f"{self._prefix}/")
-        found = read_list(self._prefix, pairs)
-        if found is None:
-            return Listed(0, self._limit, (), is_any_dead=False)
+        found = read_list(self._prefix, pairs, self._limit)
         if found.limit != self._limit:
             raise Conflict(
                 f"the lock {self._prefix} is in use with {found.limit} holders at a time, not {self._limit}. Use the "
@@ -124,27 +123,31 @@ class Semaphore:
         return found
 
 
-def read_list(prefix: str, pairs: Sequence[KvPair]) -> Listed | None:
-    """What the keys below a prefix say of its semaphore; None if there is none.
+def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
+    """What the keys below a prefix say of its semaphore; ``limit`` is what one that is not there would have.
 
     :raises Conflict: something else stands there.
     """
+    contenders = {one.session: one for one in pairs if one.session is not None and one.key == f"{prefix}/{one.session}"}
     pair = next((one for one in pairs if one.key == f"{prefix}/.lock"), None)
     if pair is None:
-        return None
-    limit = decode(pair.value).get("Limit")
-    if pair.flags != SEMAPHORE_FLAGS or not isinstance(limit, int):
+        return Listed(0, limit, (), is_any_dead=False, contenders=frozenset(contenders))
+    found = decode(pair.value).get("Limit")
+    if pair.flags != SEMAPHORE_FLAGS or not isinstance(found, int):
         raise Conflict(
             f"the key {pair.key} is in use as something other than a lock of several holders (`consul lock -n 1`?). "
             "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own"
         )
     # As Consul has it: any key below the prefix that a session holds is a sign of life.
-    own = {one.session: one for one in pairs if one.session is not None and one.key == f"{prefix}/{one.session}"}
     alive = {one.session for one in pairs if one.session is not None}
+    holders = _holders(pair)
     living = tuple(
-        parse(session, own[session].value if session in own else b"") for session in _holders(pair) if session in alive
+        parse(session, contenders[session].value if session in contenders else b"")
+        for session in holders
+        if session in alive
     )
-    return Listed(pair.modify_index, limit, living, is_any_dead=len(living) < len(_holders(pair)))
+    is_any_dead = len(living) < len(holders)
+    return Listed(pair.modify_index, found, living, is_any_dead, frozenset(contenders))
 
 
 def _holders(pair: KvPair | None) -> dict[str, bool]:
