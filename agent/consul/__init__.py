@@ -3,6 +3,8 @@
 from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns
 from agent.consul.lock import Lock
+from agent.consul.lock_leftovers import give_back_dead, own_sessions
+from agent.consul.lock_names import queue_of
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
@@ -25,4 +27,7 @@ __all__ = [
     "LocalService",
     "Lock",
     "ask_dns",
+    "give_back_dead",
+    "own_sessions",
+    "queue_of",
 ]

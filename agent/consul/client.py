@@ -12,15 +12,17 @@ from urllib.parse import urlsplit
 
 import consul.base
 
-from agent.consul.failures import ServerFailed
+from agent.consul.failures import TRANSACTION, ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
     AgentSelf,
     CheckState,
     Instance,
+    KvOperation,
     KvPair,
     LocalService,
+    Session,
 )
 from agent.consul.transport import Api, Transport
 from agent.definitions import ConsulSettings
@@ -232,6 +234,7 @@ class Consul:
             flags=raw["Flags"],
             session=raw.get("Session"),
             modify_index=raw["ModifyIndex"],
+            create_index=raw["CreateIndex"],
         )
 
     def kv_tree(
@@ -270,6 +273,21 @@ class Consul:
             self.kv_get(prefix)
             self._readable_prefixes.add(prefix)
 
+    def kv_transaction(self, *operations: KvOperation) -> bool:
+        """All of them in one write, or none: then False, for what one of them would have refused alone.
+
+        A lock that is held, or closed after its holder's death, or whose session is gone; a key that was modified;
+        another session's key. Which of these it was, only Consul's words say: look.
+        """
+        body = [{"KV": _operation(one)} for one in operations]
+        errors = self._transport.put(
+            lambda raw: json.loads(raw.body)["Errors"] or (), TRANSACTION, data=json.dumps(body)
+        )
+        for one in errors:
+            if error := self._transport.failures.denied_in_transaction(operations[one["OpIndex"]].key, one["What"]):
+                raise error
+        return not errors
+
     def kv_put(self, key: str, value: str, **how: Any) -> bool:
         """Write a key. ``how``: ``flags``, and ``cas``, ``acquire`` or ``release``, whose refusal is False."""
         return bool(self._api.kv.put(key, value, **how))
@@ -278,12 +296,13 @@ class Consul:
         """Delete a key; with ``cas`` only if it was not modified since that index, False if it was."""
         return bool(self._api.kv.delete(key, cas=cas))
 
-    def create_session(self, name: str, ttl: int) -> str:
+    def create_session(self, name: str, ttl: int, *, behaviour: str = "release") -> str:
         """A session that lives as long as it is renewed every ``ttl`` seconds (it may take twice that to die).
 
-        It is bound to no check: a flapping node check would end it in the middle of a reload.
+        It is bound to no check: a flapping node check would end it in the middle of a reload. ``behaviour`` is what
+        becomes of the keys that it holds when it ends: ``release`` or ``delete``.
         """
-        return str(self._api.session.create(name=name, checks=[], ttl=ttl))
+        return str(self._api.session.create(name=name, checks=[], ttl=ttl, behavior=behaviour))
 
     def renew_session(self, session: str) -> bool:
         """Keep a session alive; False if it exists no more."""
@@ -293,12 +312,14 @@ class Consul:
         """End a session; gone already is fine."""
         self._api.session.destroy(session)
 
-    def session_holder(self, session: str) -> str | None:
-        """``name on node`` of a session, or None if it exists no more or the token may not see it (session:read)."""
-        return self._transport.get(
-            _then(lambda raw: f"{raw[0]['Name'] or 'a session'} on {raw[0]['Node']}" if raw else None),
-            f"/v1/session/info/{session}",
-        )
+    def session(self, session: str) -> Session | None:
+        """A session, or None if it exists no more or the token may not see it (session:read)."""
+        found = self._transport.get(_then(_parse_sessions), f"/v1/session/info/{session}")
+        return found[0] if found else None
+
+    def node_sessions(self, node: str) -> tuple[Session, ...]:
+        """The living sessions of a node; none if the token may not see them (session:read)."""
+        return self._transport.get(_then(_parse_sessions), f"/v1/session/node/{node}", [("consistent", "1")])
 
 
 def _is_there(response: Any) -> bool:
@@ -364,6 +385,7 @@ def _parse_tree(response: Any) -> tuple[int, tuple[KvPair, ...]]:
             flags=one["Flags"],
             session=one.get("Session"),
             modify_index=one["ModifyIndex"],
+            create_index=one["CreateIndex"],
         )
         for one in raw
     )
@@ -371,6 +393,27 @@ def _parse_tree(response: Any) -> tuple[int, tuple[KvPair, ...]]:
 
 def _parse_keys(response: Any) -> tuple[str, ...]:
     return tuple(_json(response)) if response.code != 404 else ()
+
+
+def _parse_sessions(raw: Any) -> tuple[Session, ...]:
+    return tuple(Session(one["ID"], one["Name"], one["Node"]) for one in raw or ())
+
+
+def _parse_refusals(response: Any) -> list[dict[str, Any]]:
+    return json.loads(response.body)["Errors"] or []
+
+
+def _operation(one: KvOperation) -> dict[str, Any]:
+    value = None if one.value is None else base64.b64encode(one.value.encode()).decode()
+    found = {
+        "Verb": one.verb,
+        "Key": one.key,
+        "Value": value,
+        "Flags": one.flags,
+        "Index": one.index,
+        "Session": one.session,
+    }
+    return {name: field for name, field in found.items() if field is not None}
 
 
 def _json_or_nothing(response: Any) -> None:

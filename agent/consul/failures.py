@@ -16,10 +16,14 @@ from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
 
 SAID_LENGTH = 300
+TRANSACTION = "/v1/txn"
+"""Its refusals have a status of their own, and say in their body which operation was refused and why."""
 # Go's HTTP server says this, with status 400, before Consul sees anything.
 _PLAIN_HTTP = "Client sent an HTTP request to an HTTPS server"
 # The only 403 that is about the token itself, not about its rights (Consul's acl.ErrNotFound); there is no code for it.
 _UNKNOWN_TOKEN = "ACL not found"  # noqa: S105  # not a token, but what Consul says of one
+# How a 403 about rights begins, and a transaction's refusal for want of them.
+_NO_RIGHTS = ("Permission denied", "rpc error making call: Permission denied")
 
 
 class ServerFailed(OutcomeUnknown):
@@ -60,7 +64,7 @@ class Failures:
         )
 
     def refused(self, method: str, path: str, response: requests.Response) -> SvcagentError | None:
-        """The error that a status stands for; None for 2xx and 404."""
+        """The error that a status stands for; None for 2xx, 404 and a transaction that was not carried out."""
         status, said = response.status_code, self._shown(response.text)
         answered = f"{self._where} answered {method} {path} with {status}"
         if 300 <= status < 400:
@@ -70,7 +74,7 @@ class Failures:
             )
         if "html" in response.headers.get("Content-Type", ""):
             return self.not_consul(method, path, response)
-        if status < 400 or status == 404:
+        if status < 400 or status == 404 or (status == 409 and path == TRANSACTION):
             return None
         if status in (401, 403):
             return self._denied(method, path, said, answered)
@@ -106,13 +110,19 @@ class Failures:
         unknown = f" ({THIS_NODE}: this host's name in Consul)" if right.name == THIS_NODE else ""
         return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}")
 
+    def denied_in_transaction(self, key: str, said: str) -> Denied | None:
+        """What was said of one key of a transaction, if it is about rights: there is no status for it."""
+        if not said.startswith(_NO_RIGHTS):
+            return None
+        return self.lacking("PUT", f"/v1/kv/{key}", said)
+
     def _denied(self, method: str, path: str, said: str, answered: str) -> Denied:
         if _UNKNOWN_TOKEN in said and self._token.source:
             return Denied(
                 f"the Consul token from {self._token.source} is unknown to Consul ({self._where}): it was deleted, has "
                 "expired, or belongs to another datacenter. Put a valid one there"
             )
-        if said.startswith(("Permission denied", "rpc error making call: Permission denied")):
+        if said.startswith(_NO_RIGHTS):
             return self.lacking(method, path, said)
         return Denied(f"{answered}: {said}. Check the token's policy")
 
