@@ -15,7 +15,7 @@ from agent.consul import AgentSelf, Consul
 from agent.engine import Engine
 from agent.errors import ConsulUnreachable
 from agent.maintenance import lift_expired
-from agent.reload import Executor, HostLock, Journal, Step, read_journal, revive
+from agent.reload import Asked, Executor, HostLock, Journal, Step, read_journal, revive
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
@@ -27,7 +27,17 @@ DEFAULT_LOCK_SECONDS = 3600.0
 @click.argument("name", shell_complete=wiring.complete_name)
 @click.option("--check", "only_check", is_flag=True, help="Say whether there is a newer image, and stop there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what stands in the way; change nothing.")
-@click.option("--force", is_flag=True, help="Reload even if the newest image runs already. The guard still holds.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Reload even if the newest image runs already, or it is paused, quarantined, too young, outside its windows, "
+    "or too few others pass. Says what it overrides; never lifts maintenance.",
+)
+@click.option(
+    "--in-maintenance",
+    is_flag=True,
+    help="Reload even if an operator holds it out, and leave it out. Without this it keeps its image until it is back.",
+)
 @click.option(
     "--lock-timeout",
     type=wiring.GoDuration(),
@@ -36,12 +46,15 @@ DEFAULT_LOCK_SECONDS = 3600.0
     "[default: 1h for other hosts, 0 on this one]",
 )
 @output_options
-def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_timeout: float | None) -> int:
+def reload(
+    name: str, *, only_check: bool, dry_run: bool, force: bool, in_maintenance: bool, lock_timeout: float | None
+) -> int:
     """Take the newest image of NAME on this host, without a lost request.
 
     Asks the registry first: with nothing new it takes no lock and pulls nothing, and from cron prints nothing.
     Otherwise: pull, wait for this host's turn, drain, restart, wait until it is ready, put it back. Ctrl-C and
-    SIGTERM put the service back before the process ends.
+    SIGTERM put the service back before the process ends. What an earlier reload left half done when it was killed is
+    brought to its end first.
     """
     settings = wiring.settings()
     state_dir = wiring.state_directory(settings)
@@ -67,7 +80,8 @@ def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_time
                 return code
             with interrupts.allowed():
                 tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
-        executor = Executor(service, definition.reload, edges, lock_timeout=waits, is_forced=force)
+        asked = Asked(waits, is_forced=force, is_in_maintenance=in_maintenance)
+        executor = Executor(service, definition.reload, edges, asked)
         if changes_nothing:
             return _show_check(executor, is_dry=dry_run)
         return show_result(executor.run())

@@ -3,17 +3,20 @@
 import contextlib
 import os
 from dataclasses import asdict
+from datetime import datetime
 
 import click
 
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
-from agent.definitions import Service, Settings
+from agent.clock import Clock
+from agent.definitions import Reload, Service, Settings
 from agent.engine import Engine
 from agent.errors import NotNow, SvcagentError
 from agent.reload.host_lock import HostLock
 from agent.reload.why import Edges, Explanation, Wishes, explain
+from agent.reload.window import verdict, zone
 
 
 @click.command(epilog="\b\nExamples:\n  svcagent why keyword-suggest\n  svcagent --json why keyword-suggest")
@@ -35,12 +38,26 @@ def why(name: str) -> int:
         wiring.consul(settings) as consul,
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
-        found = explain(service, definition.reload, Wishes(), Edges(consul, engine, clock, host_lock))
+        found = explain(
+            service,
+            definition.reload,
+            _wishes(definition.reload, engine, clock),
+            Edges(consul, engine, clock, host_lock),
+        )
     if current().as_json:
         show_document(_document(service, found))
     else:
         _show(service, found)
     return NotNow.exit_code if found.reasons and not found.is_newest else 0
+
+
+def _wishes(reload: Reload, engine: Engine, clock: Clock) -> Wishes:
+    found = verdict(reload.windows, zone(reload.timezone), clock.now())
+
+    def created(digest: str) -> datetime | None:
+        return engine.image_created(reload.image, digest) if engine.has_image(reload.image, digest) else None
+
+    return Wishes(found.is_open, found.opens_at, reload.min_age, created)
 
 
 def _address(chosen: Settings) -> str:

@@ -12,7 +12,7 @@ from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replace
 from agent.engine.pull import tag
 from agent.engine.reference import Reference
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
-from agent.errors import Conflict, NotFound
+from agent.errors import Conflict, NotFound, NotReady, Rejected
 
 ROLL_BACK_STOP_SECONDS = 2
 """A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
@@ -85,7 +85,10 @@ def replace(
     exit_code = existing(docker, name)["State"]["ExitCode"]
     _carry_out(docker, (Step("rename", old["Id"], name + OLD_SUFFIX), Step("rename", new_id, name)))
     starting = clock.monotonic()
-    _carry_out(docker, (Step("start", new_id),))
+    try:
+        _carry_out(docker, (Step("start", new_id),))
+    except Rejected as error:  # 400: what the image says to run is not there, or cannot be run
+        raise NotReady(f"the container of {digest} does not start: {error}") from error
     return Replacement(
         old_id=old["Id"],
         new_id=new_id,

@@ -7,7 +7,7 @@ what a decision needs, and `decide` and `agree` say which digest a host takes.
 from agent.fleet import history, host_state, pause, quarantine, rollout
 from agent.fleet.agree import Action, Decision, Progress, agree, decide, progress
 from agent.fleet.history import Past
-from agent.fleet.host_state import HostStanding, HostState, write_host_state
+from agent.fleet.host_state import HostStanding, HostState, tell_running, write_host_state
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
@@ -38,5 +38,6 @@ __all__ = [
     "quarantine",
     "rollout",
     "services",
+    "tell_running",
     "write_host_state",
 ]

@@ -1,6 +1,6 @@
 """One host's reload of one service: pure steps, the guard, the executor that carries the steps out, and recovery.
 
-Names are loaded when they are first asked for: ``register`` looks for journals, and needs the rest only if it finds one.
+Names are loaded when they are first asked for: ``register`` looks for journals, and only if it finds one for the rest.
 """
 
 import importlib
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.reload.edges import Edges
-    from agent.reload.execute import Executor
+    from agent.reload.execute import Asked, Executor
     from agent.reload.guard import Obstacle, find_obstacles
     from agent.reload.host_lock import HostLock
     from agent.reload.journal import Journal, journalled
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agent.reload.steps import State, Step, next_step
 
 __all__ = [
+    "Asked",
     "Edges",
     "Event",
     "Executor",
@@ -41,7 +42,7 @@ __all__ = [
 
 _MODULES = {
     "edges": ("Edges",),
-    "execute": ("Executor",),
+    "execute": ("Asked", "Executor"),
     "guard": ("Obstacle", "find_obstacles"),
     "host_lock": ("HostLock",),
     "journal": ("Journal", "journalled"),

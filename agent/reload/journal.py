@@ -80,21 +80,26 @@ class Journal:
         :raises JournalDamaged: what is there cannot be used.
         """
         try:
-            tree = json.loads(self._file.read_bytes())
-            if tree.pop("v") != VERSION:
-                raise ValueError("written by another version")
-            types = {field.name: field.type for field in fields(Record)}
-            if tree.keys() != types.keys() or any(type(value) is not types[name] for name, value in tree.items()):
-                raise ValueError("not the fields of a journal")
-            return Record(**tree)
+            return _parsed(self._file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
 
     def remove(self) -> None:
         """All is given back; not there is fine. Works on a full disk."""
         self._file.unlink(missing_ok=True)
+
+
+def _parsed(content: bytes) -> Record:
+    """:raises ValueError, TypeError: it is none."""
+    tree = json.loads(content)
+    types = {field.name: field.type for field in fields(Record)}
+    if not isinstance(tree, dict) or tree.pop("v", None) != VERSION or tree.keys() != types.keys():
+        raise ValueError("not a journal of this version")
+    if any(type(value) is not types[name] for name, value in tree.items()):
+        raise TypeError("not the values of a journal")
+    return Record(**tree)
 
 
 def journalled(state_dir: Path) -> frozenset[str]:

@@ -4,15 +4,16 @@ Which step comes next is decided in `steps`; what a step does, in `execute`, `re
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias
 
 from agent.errors import Interrupted, NotReady, SvcagentError
+from agent.fleet import Quarantine, quarantine
 from agent.reload.conclude import Trouble
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
 from agent.reload.record import Event, Phase, Result
+from agent.reload.report import Report
 from agent.reload.restore import Restoration
 from agent.reload.steps import DISRUPTIVE, Container, State, Step, failed, next_step, succeeded
 
@@ -33,9 +34,13 @@ class Procedure:
         self._step = Step.END
         self._step_began = 0.0
         self._troubles: list[Trouble] = []
+        _repository, _, tag = record.image.rpartition(":")
+        self._report = Report(edges, record.service, tag, self._tell_note)
         self.result = result
 
-    def _walk(self, carry_out: Mapping[Step, Callable[[], bool | None]], stops_at: type[BaseException]) -> None:
+    def _walk(
+        self, carry_out: Mapping[Step, Callable[[], bool | None]], stops_at: tuple[type[BaseException], ...] = ()
+    ) -> None:
         """Every step until the end. What fails is kept as trouble and the way goes on; ``stops_at`` is raised."""
         while (step := next_step(self._state)) is not Step.END:
             try:
@@ -53,6 +58,9 @@ class Procedure:
         state = replace(self._state, is_out=self._restoration.is_out)
         words = self._restoration.last_words
         result = conclude(self.result, state, self._troubles, words, self._edges.interrupts.pending)
+        is_new = state.container is Container.NEW or self._record.digest_before == self._record.digest
+        result.running = (self._record.digest if is_new else self._record.digest_before) or None
+        self._report.ended(result, self._record, result.running or "")
         if not state.is_stranded:
             self._edges.journal.remove()
         return result
@@ -75,7 +83,7 @@ class Procedure:
         """Raise what keeps a step from beginning."""
 
     def _after(self, step: Step, error: Trouble) -> State:
-        is_bad = _blames_the_image(step, error, self._state)
+        is_bad = bool(self._record.digest) and _blames_the_image(step, error, self._state)
         if is_bad:
             self._note_down(is_bad=True, why=str(error))
         return failed(
@@ -104,9 +112,20 @@ class Procedure:
 
     def _quarantine(self) -> None:
         """Tell the fleet that the digest is bad; its container's last words go with it."""
-        with suppress(SvcagentError):  # worth having, not worth failing for
-            self._restoration.last_words = self._edges.engine.log_tail(self._record.container)
-        pass
+        self._restoration.remember_last_words()
+        entry = Quarantine(
+            digest=self._record.digest,
+            node=self._edges.agent.node,
+            since=self._edges.clock.now(),
+            why=self._record.why,
+            image=self._record.image,
+            log=self._restoration.last_words,
+        )
+        quarantine.put(self._edges.consul, self._record.service, entry)
+        self._tell_note(
+            f"{self._record.digest} is quarantined: no host takes it. To allow it again: "
+            f"svcagent quarantine clear {self._record.service} {self._record.digest}"
+        )
 
     def _tell(self, phase: Phase, text: str = "") -> None:
         seconds = self._edges.clock.monotonic() - self._step_began

@@ -31,8 +31,9 @@ class Event:
 class Result:
     """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, stranded (still out of service), or recovered.
-    Moments are seconds since the epoch.
+    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, stranded (still out of service), or,
+    of a recovery, recovered. ``running`` and ``wanted`` are digests; ``id`` is the reload's. Moments are seconds since
+    the epoch.
     """
 
     service: str

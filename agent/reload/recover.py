@@ -5,12 +5,12 @@ account, but not needed: maintenance of a reload names its host, and containers 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.clock import Deadline, poll
-from agent.consul import Consul, give_back_dead, own_sessions
+from agent.consul import Consul, give_back_dead, own_sessions, queue_of
 from agent.definitions import Reload, Service
-from agent.engine import Engine
+from agent.engine import Engine, Stand, Standing
 from agent.errors import Interrupted, NotNow, Unreachable
 from agent.maintenance import is_of_reload, parse
 from agent.reload.conclude import conclude_recovery
@@ -18,6 +18,7 @@ from agent.reload.edges import Edges
 from agent.reload.journal import Journal, JournalDamaged, Record
 from agent.reload.procedure import Procedure
 from agent.reload.record import Result
+from agent.reload.restart import Restarter, restarter
 from agent.reload.restore import Restoration
 from agent.reload.steps import Container, Step, recovered
 
@@ -25,30 +26,37 @@ SESSION_SECONDS = 35.0
 """A dead process's session ends within twice its time to live (15 s); a living one's does not."""
 SESSION_POLL_SECONDS = 0.5
 
+_CONTAINERS = {
+    Stand.OLD: Container.OLD,
+    Stand.ABSENT: Container.OLD,  # nothing that could be rolled back; that nothing runs is found when it is asked
+    Stand.MIXED: Container.MIXED,
+    Stand.NEW: Container.NEW,
+}
+
 
 @dataclass(frozen=True)
 class Leftover:
     """What an earlier process left of one service. ``record`` is None where its journal is lost or damaged."""
 
     record: Record | None
-    container: Container
+    standing: Standing
     is_out: bool
 
 
 def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
     """What is to be brought to its end; None if there is nothing. ``note`` hears of a damaged journal."""
     record = read_journal(edges.journal, note)
-    container = Container(edges.engine.standing(reload.container))
+    standing = _restarter(service, reload, edges).standing()
     try:
         local = edges.consul.services().get(service.id)
         held = local.maintenance if local is not None else None
         is_out = held is not None and is_of_reload(parse(held.notes), edges.agent.node)
     except Unreachable:
         is_out = record is not None  # looked at again before it is lifted
-    if record is None and not is_out and container is Container.OLD:
+    if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
         edges.journal.remove()
         return None
-    return Leftover(record, container, is_out)
+    return Leftover(record, standing, is_out)
 
 
 def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None:
@@ -62,7 +70,7 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None
 
 def revive(engine: Engine, record: Record) -> None:
     """Before Consul is there: have a container run again that a replacement left in between, and nothing more."""
-    if engine.standing(record.container) is Container.MIXED:
+    if record.container and engine.standing(record.container).stand is Stand.MIXED:
         engine.roll_back(record.container, record.restart_policy or None)
 
 
@@ -74,7 +82,8 @@ def abandon(consul: Consul, engine: Engine, journal: Journal, note: Callable[[st
     record = read_journal(journal, note)
     if record is not None:
         revive(engine, record)
-        give_back_dead(consul, record.lock, record.session, limit=record.max_parallel)
+        queue = queue_of(record.service)
+        give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
     journal.remove()
     return record is not None
 
@@ -83,11 +92,13 @@ class Recovery(Procedure):
     """Brings one service's leftover to its end: ready and in service, the lock given back, nothing left behind."""
 
     def __init__(self, service: Service, reload: Reload, edges: Edges, leftover: Leftover) -> None:
-        record = leftover.record or Record.of(service, reload, "", "")
-        restoration = Restoration(service, reload, edges, self._tell_note)
+        record = leftover.record or Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
+        if not record.digest:
+            record = replace(record, digest=leftover.standing.digest)
+        restoration = Restoration(service, reload, _restarter(service, reload, edges), edges, self._tell_note)
         restoration.is_out = leftover.is_out
         state = recovered(
-            leftover.container,
+            _CONTAINERS[leftover.standing.stand],
             is_out=leftover.is_out,
             is_bad=record.is_bad,
             was_replacing=record.is_replacing,
@@ -113,10 +124,10 @@ class Recovery(Procedure):
                 Step.ROLL_BACK: lambda: restoration.roll_back(self._record.restart_policy or None),
                 Step.READY: self._await_ready,
                 Step.RETURN: restoration.return_,
-                Step.CLEAN: lambda: restoration.clean(self._digest()),
+                Step.CLEAN: lambda: restoration.clean(self._record.digest),
                 Step.RELEASE: self._release,
             },
-            stops_at=Interrupted,
+            stops_at=(Interrupted,),
         )
         return self._concluded(conclude_recovery)
 
@@ -134,19 +145,18 @@ class Recovery(Procedure):
             )
 
     def _await_ready(self) -> None:
-        container = self._edges.engine.find(self._record.container)
-        if container is not None and not container.is_running:
-            self._restoration.insist(lambda: self._edges.engine.start(self._record.container))
+        self._restoration.start()
         with self._edges.interrupts.allowed():
             self._restoration.await_ready()
 
     def _release(self) -> None:
         record, consul = self._record, self._edges.consul
-        self._restoration.insist(
-            lambda: give_back_dead(consul, record.lock, record.session, limit=record.max_parallel)
-        )
+        if record.session:
+            queue = queue_of(record.service)
+            self._restoration.insist(
+                lambda: give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
+            )
 
-    def _digest(self) -> str:
-        """What the container that stands there now was made from."""
-        engine, record = self._edges.engine, self._record
-        return record.digest or engine.digest_of(engine.container(record.container), record.image) or ""
+
+def _restarter(service: Service, reload: Reload, edges: Edges) -> Restarter:
+    return restarter(reload.strategy, service.id, edges.engine, edges.environ, edges.clock)

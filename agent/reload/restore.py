@@ -4,19 +4,18 @@ None of them needs the lock, and none gives up because a server does not answer:
 done again by the next process.
 """
 
-import contextlib
 from collections.abc import Callable
+from contextlib import suppress
 
 from agent.clock import Deadline
 from agent.consul import Instance, LocalService
 from agent.definitions import Reload, Service
 from agent.errors import NotReady, SvcagentError, Unreachable
-from agent.fleet import HostState, write_host_state
 from agent.maintenance import Maintenance, Target, is_of_reload, lift_own, parse
 from agent.registration import Action, World, apply_plan, is_own, make_plan, registration, renew_checks_as_passing
-from agent.files import write_atomically
 from agent.reload.edges import Edges
 from agent.reload.ready import Readiness
+from agent.reload.restart import Restarter
 
 RESTORE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
@@ -25,23 +24,35 @@ RETRY_SECONDS = 0.5
 class Restoration:
     """One service's instance on this host."""
 
-    def __init__(self, service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, service: Service, reload: Reload, restart: Restarter, edges: Edges, note: Callable[[str], None]
+    ) -> None:
         """``note`` hears what a person should know though nothing failed."""
         self._service = service
         self._reload = reload
+        self._restarter = restart
         self._edges = edges
         self._note = note
         self._target = Target(edges.agent.node, service.id, service.name)
         self.is_out = False
         """May maintenance of a reload of this host be on?"""
         self.last_words = ""
-        """What the container that failed printed last."""
+        """What the instance that failed printed last."""
+
+    def remember_last_words(self) -> None:
+        """Before the instance that failed is gone."""
+        if not self.last_words:
+            with suppress(SvcagentError):  # worth having, not worth failing for
+                self.last_words = self._restarter.last_words()
 
     def roll_back(self, restart_policy: str | None) -> None:
-        """Put the old container back. ``restart_policy``: its own, where it is known."""
-        with contextlib.suppress(SvcagentError):  # its last words are worth having, not worth failing for
-            self.last_words = self.last_words or self._edges.engine.log_tail(self._reload.container)
-        self.insist(lambda: self._edges.engine.roll_back(self._reload.container, restart_policy))
+        """Put back what ran before. ``restart_policy``: its own, where it is known."""
+        self.remember_last_words()
+        self.insist(lambda: self._restarter.put_back(restart_policy))
+
+    def start(self) -> None:
+        """Have the instance that stands there running."""
+        self.insist(self._restarter.start)
 
     def await_ready(self) -> None:
         """Wait until whatever container stands there is ready. Raises `NotReady`."""
@@ -57,15 +68,8 @@ class Restoration:
         self.insist(self._lift_and_see)
 
     def clean(self, digest: str) -> None:
-        """Give up the old container for the one that runs ``digest``, and tell the fleet."""
-        edges, reload = self._edges, self._reload
-        edges.engine.remove_old(reload.container)
-        edges.engine.prune(reload.image, reload.keep_images)
-        state = HostState(digest, "running", edges.clock.now())
-        write_host_state(edges.consul, self._service.name, edges.agent.node, state)
-        if reload.tag_file:
-            _repository, _, tag = reload.image.rpartition(":")
-            write_atomically(reload.tag_file, f"{tag}\n")
+        """Give up what `roll_back` would need, for the instance that runs ``digest``."""
+        self._restarter.finish(digest)
 
     def insist(self, action: Callable[[], object]) -> None:
         """What restores goes on while the other side cannot be reached, for so many seconds."""

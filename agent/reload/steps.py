@@ -210,4 +210,3 @@ def failed(
             return replace(after, is_locked=False)
         case _:
             return after
-

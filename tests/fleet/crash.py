@@ -82,9 +82,7 @@ def least_passing(fleet: Fleet) -> Iterator[list[int]]:
             session.trust_env = False
             index = 0
             while not is_over.is_set():
-                reply = session.get(
-                    f"{asked}/v1/health/service/{NAME}?passing&index={index}&wait=200ms", timeout=10
-                )
+                reply = session.get(f"{asked}/v1/health/service/{NAME}?passing&index={index}&wait=200ms", timeout=10)
                 index = int(reply.headers["X-Consul-Index"])
                 fewest[0] = min(fewest[0], len(reply.json()))
 
@@ -102,7 +100,7 @@ def random_kills(fleet: Fleet, seed: int, count: int, longest: float) -> None:
 
     The other host reloads at the same time now and then. ``longest``: seconds that a reload takes at most.
     """
-    chance = random.Random(seed)  # noqa: S311 - not a secret: a run shall be repeatable
+    chance = random.Random(seed)
     victim = Victim(fleet)
     killed = 0
     while killed < count:

@@ -1,4 +1,4 @@
-"""SIGKILL at every place of a reload: the next ``register`` or ``reload`` brings the instance back, and all else goes."""
+"""SIGKILL at every place of a reload: the next ``register`` or ``reload`` brings the instance back, all else goes."""
 
 import signal
 

@@ -43,7 +43,7 @@ DAMAGED = [
 
 
 def _pair(key: str, value: bytes) -> KvPair:
-    return KvPair(f"svcagent/web/{key}", value, 0, None, 7)
+    return KvPair(f"svcagent/web/{key}", value, 0, None, 7, 7)
 
 
 @pytest.mark.parametrize("value", DAMAGED)

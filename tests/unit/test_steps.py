@@ -27,9 +27,7 @@ def _outcomes(state: State, step: Step) -> Iterator[State]:
 def _recoveries() -> list[State]:
     """Every state that a crash may leave."""
     return [
-        recovered(
-            container, is_out=is_out, is_bad=is_bad, was_replacing=replacing, is_locked=locked, may_roll_back=may
-        )
+        recovered(container, is_out=is_out, is_bad=is_bad, was_replacing=replacing, is_locked=locked, may_roll_back=may)
         for container in Container
         for is_out, is_bad, replacing, locked, may in itertools.product((False, True), repeat=5)
     ]
@@ -210,9 +208,7 @@ def test_recovery_prefers_the_new_container_unless_it_is_known_to_be_bad(
     container: Container, is_bad: bool, expected: list[Step]
 ) -> None:
     """The new one that runs and is ready, else the old one."""
-    state = recovered(
-        container, is_out=True, is_bad=is_bad, was_replacing=True, is_locked=True, may_roll_back=True
-    )
+    state = recovered(container, is_out=True, is_bad=is_bad, was_replacing=True, is_locked=True, may_roll_back=True)
     taken = []
     while (step := next_step(state)) is not Step.END:
         taken.append(step)
@@ -223,9 +219,7 @@ def test_recovery_prefers_the_new_container_unless_it_is_known_to_be_bad(
 
 def test_recovery_falls_back_to_the_old_container_when_the_new_one_does_not_become_ready() -> None:
     """Once only; then the instance is stranded."""
-    state = recovered(
-        Container.NEW, is_out=True, is_bad=False, was_replacing=True, is_locked=False, may_roll_back=True
-    )
+    state = recovered(Container.NEW, is_out=True, is_bad=False, was_replacing=True, is_locked=False, may_roll_back=True)
     state = failed(state, Step.READY, is_out=True)
     assert next_step(state) is Step.ROLL_BACK
 
