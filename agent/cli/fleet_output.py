@@ -50,9 +50,8 @@ def summary(service: str, view: View, instances: tuple[Instance, ...]) -> Iterat
     if view.pause is not None:
         yield f"reloads are paused, {view.pause.describe(shown)}; to go on: svcagent resume {service}"
     for entry in view.quarantine.values():
-        since = f" since {shown(entry.since)}" if entry.since else ""
-        where = f" by {entry.node}" if entry.node else ""
-        yield f"{short(entry.digest)} is quarantined{where}{since}: {first_line(entry.why)}"
+        where = f"it failed on {entry.node} at {shown(entry.since)}: " if entry.since else ""
+        yield f"{short(entry.digest)} is quarantined: {where}{first_line(entry.why)}"
 
 
 def document(service: str, view: View, instances: tuple[Instance, ...]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.fleet import Action, HostState, Pin, Quarantine, View, decide, progress
 
@@ -101,3 +103,22 @@ def test_every_host_follows_the_first_one_though_the_tag_moves_on_each_step() ->
         taken.append(decision.wanted)
 
     assert taken == ["sha256:tag0"] * 5 + ["sha256:tag5"] * 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=60))
+def test_in_whatever_order_hosts_come_a_rollout_ends_before_the_next_begins(turns: list[tuple[int, int]]) -> None:
+    """Each turn: which host, and whether the tag moves on or back before it. Nobody fails, no hour passes."""
+    nodes = [f"h{number}" for number in range(4)]
+    hosts = _hosts(NOW, **dict.fromkeys(nodes, OLD))
+    pinned, tag = None, 0
+    for number, move in turns:
+        tag = max(0, tag + (0, 1, -1)[move])
+        node = nodes[number]
+        decision = decide(View(pinned, hosts=hosts), IMAGE, f"sha256:{tag}", hosts[node].digest, nodes, NOW)
+        if decision.action is not Action.KEEP:
+            assert pinned is None or all(state.digest == pinned.digest for state in hosts.values())
+            pinned = Pin(IMAGE, decision.wanted, node, NOW)
+        if decision.wanted != hosts[node].digest:
+            assert pinned is not None
+            assert decision.wanted == pinned.digest
+        hosts[node] = HostState(decision.wanted, "running", NOW)
