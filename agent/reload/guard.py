@@ -190,7 +190,9 @@ def _quarantine(seen: Observed) -> tuple[Obstacle, ...]:
 def _window(seen: Observed) -> tuple[Obstacle, ...]:
     if seen.is_window_open:
         return ()
-    until = f"wait until {iso(seen.next_opening)}, when it opens" if seen.next_opening else "none opens again soon"
+    until = "none opens again soon"
+    if seen.next_opening is not None:
+        until = f"wait until {iso(seen.next_opening.astimezone(UTC))}, when the next one opens"
     return (
         Obstacle(
             Kind.WINDOW,

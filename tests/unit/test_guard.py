@@ -1,7 +1,7 @@
 """The guard: every observation in, obstacles out."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -79,7 +79,7 @@ def test_every_obstacle_says_what_to_do() -> None:
         "image_created": NOW,
         "min_age": 60.0,
         "is_window_open": False,
-        "next_opening": NOW + timedelta(hours=1),
+        "next_opening": (NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=9))),
     }
     found = {
         one.kind: one
