@@ -212,7 +212,7 @@ def _age(seen: Observed) -> tuple[Obstacle, ...]:
             Obstacle(
                 Kind.AGE,
                 f"{wants}, and when {seen.wanted or 'this one'} was made is not known on this host",
-                "it is known once the image has been pulled, if the image says so at all; else push one that does",
+                "it is known once the image has been pulled, which a reload does before it looks",
             ),
         )
     age = seen.now - seen.image_created
