@@ -3,20 +3,18 @@
 import contextlib
 import os
 from dataclasses import asdict
-from datetime import datetime
 
 import click
 
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
-from agent.clock import Clock
 from agent.definitions import Reload, Service, Settings
 from agent.engine import Engine
 from agent.errors import NotNow, SvcagentError
 from agent.reload.host_lock import HostLock
-from agent.reload.why import Edges, Explanation, Wishes, explain
-from agent.reload.window import verdict, zone
+from agent.reload.restart import restarter
+from agent.reload.why import Explanation, Inquiry, explain
 
 
 @click.command(epilog="\b\nExamples:\n  svcagent why keyword-suggest\n  svcagent --json why keyword-suggest")
@@ -38,26 +36,13 @@ def why(name: str) -> int:
         wiring.consul(settings) as consul,
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
-        found = explain(
-            service,
-            definition.reload,
-            _wishes(definition.reload, engine, clock),
-            Edges(consul, engine, clock, host_lock),
-        )
+        how = restarter(definition.reload.strategy, service.id, engine, os.environ, clock)
+        found = explain(service, definition.reload, Inquiry(consul, how, clock, host_lock))
     if current().as_json:
         show_document(_document(service, found))
     else:
-        _show(service, found)
+        _show(service, found, definition.reload)
     return NotNow.exit_code if found.reasons and not found.is_newest else 0
-
-
-def _wishes(reload: Reload, engine: Engine, clock: Clock) -> Wishes:
-    found = verdict(reload.windows, zone(reload.timezone), clock.now())
-
-    def created(digest: str) -> datetime | None:
-        return engine.image_created(reload.image, digest) if engine.has_image(reload.image, digest) else None
-
-    return Wishes(found.is_open, found.opens_at, reload.min_age, created)
 
 
 def _address(chosen: Settings) -> str:
@@ -69,11 +54,13 @@ def _address(chosen: Settings) -> str:
         return wiring.ANY_ADDRESS
 
 
-def _show(service: Service, found: Explanation) -> None:
+def _show(service: Service, found: Explanation, reload: Reload) -> None:
     if found.is_newest:
         show_line(f"{service.name} runs the newest image already: {found.newest}", "green")
     elif found.newest is not None:
         show_line(f"{service.name} runs {found.running or 'an unknown digest'}; the newest is {found.newest}")
+    elif reload.restart is not None:
+        show_line(f"{service.name} is restarted by a command at every reload: no image could be newer")
     if not found.reasons and not found.is_newest:
         show_line(f"nothing stands in the way; run: svcagent reload {service.name}", "green")
     if found.reasons and found.is_newest:

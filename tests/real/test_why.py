@@ -1,13 +1,14 @@
 """``svcagent why`` on a real Consul, Docker Engine and registry: all that stands in the way, at once."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from agent.clock import SystemClock
-from agent.consul import Consul
+from agent.clock import Deadline, SystemClock
+from agent.consul import Consul, Lock
 from agent.fleet import HostState, Pause, Pin, Quarantine, pause, quarantine, rollout, write_host_state
 from agent.maintenance import by_operator, by_reload, render
 from agent.reload.host_lock import HostLock
@@ -119,6 +120,60 @@ def test_too_few_others_and_a_dead_reloads_maintenance(site: Site, consul: Consu
     found = site.why()
     assert "svcagent maint disable web --force" in found["maintenance"]
     assert "health" not in found
+
+
+def test_windows_and_the_age_of_an_image(site: Site) -> None:
+    """The window opens for a minute, half a day from now; the image's age is known once it is here."""
+    newest = site.docker.push("2")
+    opens = NOW + timedelta(hours=12)
+    closes = opens + timedelta(minutes=1)
+    site.define(windows=[f"{opens:%H:%M}-{closes:%H:%M}"], timezone="UTC", min_age="1h")
+
+    found = site.why()
+    assert set(found) == {"window", "age"}
+    assert f"wait until {opens:%Y-%m-%dT%H:%M:00Z}" in found["window"]
+    assert "it is known once the image has been pulled" in found["age"]
+    site.docker.engine.pull(site.image, newest, lambda _: None)
+    assert "takes no image younger than 1h (reload.min_age), and this one was made" in site.why()["age"]
+
+
+def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site, consul: Consul) -> None:
+    """The holder by its details, those who wait by their hosts' names, this host by its number."""
+    site.docker.push("2")
+    clock, done = SystemClock(), threading.Event()
+    details = {"service": "web", "pid": 7, "command": "svcagent reload"}
+
+    def wait_in_line(own: Consul) -> None:
+        with Lock(own, "svcagent/web", "svcagent reload web", {**details, "node": NODE}, clock) as waiting:
+            waiting.acquire(Deadline.after(clock, 60))
+            done.wait(30)
+
+    with Lock(consul, "svcagent/web", "svcagent reload web", {**details, "node": "host2"}, clock) as lock:
+        lock.acquire(Deadline.after(clock, 10))
+        own = consul.another()
+        waiter = threading.Thread(target=wait_in_line, args=(own,))
+        waiter.start()
+        wait_until(lambda: "number 1" in site.why().get("lock", ""), 20, "it stands in the line")
+        said = site.why()["lock"]
+    assert "the lock svcagent/web is held by host2 (svcagent reload, pid 7" in said
+    assert f"in line for it stand: {NODE}; this host is number 1" in said
+    wait_until(lambda: f"held by {NODE} (" in site.why().get("lock", ""), 20, "it was handed on")
+    done.set()
+    waiter.join(30)
+    own.close()
+
+    assert site.why(code=0) == {}
+
+
+def test_a_service_that_a_command_restarts_has_no_image(site: Site) -> None:
+    """No line about Docker or the registry, but the rest."""
+    file = site.svcagent.services_dir / "web.json"
+    definition = json.loads(file.read_text())
+    definition["reload"] = {"restart": ["/bin/true"], "min_healthy": 1}
+    file.write_text(json.dumps(definition))
+
+    assert set(site.why(DOCKER_HOST="unix:///nowhere/docker.sock")) == {"health"}
+    assert "web is restarted by a command" in site.run("why", "web", code=75)
 
 
 def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: Consul) -> None:
