@@ -23,6 +23,7 @@ VERBS = {
     "deregister": "Take services that svcagent registered out of the local agent.",
     "reload": "Take the service's newest image, without a lost request.",
     "maint": "Take a service or this host out of service and put it back.",
+    "lock": "Look at the lock that lets one host after the other reload a service.",
     "status": "What this host's services are doing.",
 }
 
