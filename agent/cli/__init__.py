@@ -24,6 +24,7 @@ VERBS = {
     "reload": "Take the service's newest image, without a lost request.",
     "recover": "Bring to its end what a killed reload left half done.",
     "maint": "Take a service or this host out of service and put it back.",
+    "lock": "Look at the lock that lets one host after the other reload a service.",
     "status": "What this host's services are doing.",
     "pause": "Stop a service's reloads on all hosts.",
     "resume": "Let them go on.",

@@ -231,22 +231,6 @@ def test_a_session_destroyed_by_hand_in_the_line_is_made_again(host: ConsulHost)
     assert_nothing_left(host, "ended")
 
 
-def test_a_dead_waiter_is_skipped_and_cleared_away(host: ConsulHost) -> None:
-    """kill -9 in the middle: nobody behind it is woken into the lock before its turn, and the order is kept."""
-    with line_of(host, "killed", 5) as (first, second, third, fourth, fifth):
-        third.signal(signal.SIGKILL)
-        assert fourth.hears("place 2", seconds=45).startswith("place 2 host-0 ")
-        wait_until(lambda: len(pairs(host, "svcagent/killed/queue/")) == 3, 5, "the dead entry is gone")
-        assert fifth.is_silent()
-
-        for before, after in ((first, second), (second, fourth), (fourth, fifth)):
-            before.tell("release")
-            after.hears("held")
-        fifth.tell("release")
-        fifth.hears("released")
-    assert_nothing_left(host, "killed")
-
-
 def test_consul_lock_is_excluded_with_a_line(host: ConsulHost, consul: Consul) -> None:
     """It contends beside the head of the line, and one of the two has it at a time."""
     ran = host.directory / "ran"
