@@ -84,22 +84,8 @@ class Observed:
         )
 
 
-def find_obstacles(
-    seen: Observed | Iterable[Instance],
-    node: str = "",
-    service_id: str = "",
-    min_healthy: MinHealthy | None = None,
-    *,
-    is_queueing: bool = False,
-) -> tuple[Obstacle, ...]:
-    """All that forbids draining this host's instance now; empty when nothing does.
-
-    Everything but ``seen``: the executor's call of old, to go when that observes pause, quarantine, window and age.
-    """
-    if not isinstance(seen, Observed):
-        health = min_healthy or MinHealthy(value=1)
-        now = datetime.now(UTC)
-        seen = Observed(tuple(seen), node, service_id, service_id, health, now, is_queueing=is_queueing)
+def find_obstacles(seen: Observed) -> tuple[Obstacle, ...]:
+    """All that forbids draining this host's instance now; empty when nothing does."""
     of_the_fleet = (*_pause(seen), *_quarantine(seen), *_window(seen), *_age(seen))
     own = seen.own
     return (*_own(seen, own), *(_health(seen, own) if own is not None else ()), *of_the_fleet)
