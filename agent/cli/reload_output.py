@@ -23,7 +23,8 @@ def show_result(result: Result) -> int:
         seconds = sum(step["seconds"] for step in result.steps)
         show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
     elif sys.stdout.isatty():
-        show_line(f"{result.service} runs the newest {result.image} already", "green")
+        remark = f" ({result.remark})" if result.remark else ""
+        show_line(f"{result.service} runs {result.wanted} of {result.image} already{remark}", "green")
     return result.exit_code
 
 

@@ -130,10 +130,11 @@ class Executor(Procedure):
     def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
         """Is there a newer image, and what would keep this host from taking it? Changes nothing."""
         newest = self._restarter.newest()
-        is_newer = self._asked.is_forced or not self._restarter.is_current(newest)
-        if is_newer:
-            newest, _why = self._observer.wanted(newest, self._restarter.running())
-            is_newer = self._asked.is_forced or not self._restarter.is_current(newest)
+        is_newer = not self._restarter.is_current(newest)
+        if is_newer and newest and not self._asked.is_forced:
+            newest, self.result.remark = self._observer.wanted(newest, self._restarter.running())
+            is_newer = not self._restarter.is_current(newest)
+        is_newer = is_newer or self._asked.is_forced
         self.result.wanted = newest
         seen = self._observer.look(newest, is_queueing=True, is_fetched=False)
         standing, _ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
@@ -157,12 +158,14 @@ class Executor(Procedure):
         with self._edges.interrupts.allowed():
             wanted = self._restarter.newest()
             running = self._restarter.running()
-            is_newer = self._asked.is_forced or not self._restarter.is_current(wanted)
-            if is_newer and wanted:
-                wanted, why = self._observer.agreed(wanted, running)
-                is_newer = self._asked.is_forced or not self._restarter.is_current(wanted)
-                if not is_newer:
-                    self._tell_note(f"{wanted} runs here, and is what all hosts take now: {why}")
+            is_newer = not self._restarter.is_current(wanted)
+            if self._asked.is_forced and wanted:
+                if is_newer and (what := self._observer.insisted(wanted)):
+                    self._tell_note(f"--force overrides: {what}")
+            elif is_newer and wanted:
+                wanted, self.result.remark = self._observer.agreed(wanted, running)
+                is_newer = not self._restarter.is_current(wanted)
+            is_newer = is_newer or self._asked.is_forced
         self._record = replace(self._record, digest=wanted, digest_before=running)
         self.result.wanted = wanted
         if is_newer:

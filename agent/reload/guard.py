@@ -235,7 +235,7 @@ def _maintenance_obstacle(seen: Observed, held: Maintenance, *, is_nodes: bool) 
     subject = f"{seen.node} (this host)" if is_nodes else seen.service_id
     remedy = f"when that is done, run: svcagent maint disable {argument}"
     if held.kind is OwnerKind.RELOAD:
-        remedy = f"if that reload is dead, run: svcagent maint disable {argument} --force"
+        remedy = f"if that reload is dead, run on {held.host}: svcagent recover {seen.service}"
     else:
         remedy += f". To reload it where it stands and leave it out: svcagent reload {seen.service} --in-maintenance"
     return Obstacle(Kind.MAINTENANCE, f"{subject} is in maintenance, taken out {held.describe()}", remedy)

@@ -2,7 +2,7 @@
 
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused
-from agent.fleet import Action, agree, decide, observe, rollout
+from agent.fleet import Action, Pin, agree, decide, observe, rollout
 from agent.maintenance import Maintenance, parse
 from agent.reload.edges import Edges
 from agent.reload.guard import Observed, able_nodes
@@ -56,6 +56,16 @@ class Observer:
         view = observe(consul, self._service.name, now)
         decision = decide(view, self._reload.image, newest, running, able_nodes(instances), now)
         return decision.wanted, decision.why
+
+    def insisted(self, newest: str) -> str:
+        """Pin the newest whatever is pinned, for all: an operator wants it now. What that overrides, if anything."""
+        edges, service = self._edges, self._service.name
+        found, index = rollout.find(edges.consul, service)
+        self._pinned = newest
+        if found is not None and found.digest == newest:
+            return ""
+        rollout.pin(edges.consul, service, Pin(self._reload.image, newest, edges.agent.node, edges.clock.now()), index)
+        return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
 
     def agreed(self, newest: str, running: str) -> tuple[str, str]:
         """The digest that this host takes, and why; pinned for all if it is the first to find it."""

@@ -32,8 +32,8 @@ class Result:
     """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
 
     ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, stranded (still out of service), or,
-    of a recovery, recovered. ``running`` and ``wanted`` are digests; ``id`` is the reload's. Moments are seconds since
-    the epoch.
+    of a recovery, recovered. ``running`` and ``wanted`` are digests, ``remark`` says why that one is wanted; ``id`` is
+    the reload's. Moments are seconds since the epoch.
     """
 
     service: str
@@ -43,6 +43,7 @@ class Result:
     outcome: str = ""
     running: str | None = None
     wanted: str | None = None
+    remark: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, float] = field(default_factory=dict)
     locked_at: float | None = None

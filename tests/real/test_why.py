@@ -118,7 +118,7 @@ def test_too_few_others_and_a_dead_reloads_maintenance(site: Site, consul: Consu
     consul.enable_maintenance("web", render(by_reload("ab12", NODE, "to run sha256:1", NOW)))
     wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is out")
     found = site.why()
-    assert "svcagent maint disable web --force" in found["maintenance"]
+    assert "svcagent recover web" in found["maintenance"]
     assert "health" not in found
 
 

@@ -94,7 +94,7 @@ def test_every_obstacle_says_what_to_do() -> None:
     assert set(found) == set(Kind)
     for kind, words in {
         Kind.ABSENT: "svcagent register",
-        Kind.MAINTENANCE: "svcagent maint disable web --force",
+        Kind.MAINTENANCE: "svcagent recover web",
         Kind.PAUSE: "svcagent resume web",
         Kind.QUARANTINE: "svcagent quarantine clear web sha256:1",
         Kind.WINDOW: "wait until 2026-05-01T13:00:00Z",
