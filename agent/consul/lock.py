@@ -13,12 +13,13 @@ from typing import Any
 from agent.clock import Clock, Deadline
 from agent.consul.client import Consul
 from agent.consul.lock_form import Form, Look
-from agent.consul.lock_holder import Holder, encode
+from agent.consul.lock_holder import encode
 from agent.consul.lock_keeper import SESSION_TTL, Keeper
-from agent.consul.lock_names import form_of, named, queue_of, session_name, turn_of
+from agent.consul.lock_names import form_of, queue_of, session_name, turn_of
 from agent.consul.lock_queue import Place, Queue, find_dead_end, find_place, order
-from agent.consul.lock_single import Single
-from agent.errors import Conflict, ConsulUnreachable, Denied, LockBusy, LockLost, OutcomeUnknown, Unreachable
+from agent.consul.lock_telling import Telling
+from agent.consul.lock_turn import Turn
+from agent.errors import Conflict, ConsulUnreachable, Denied, LockLost, OutcomeUnknown, Unreachable
 
 # After its holder died, Consul refuses the free key for the lock-delay (15 s): asked again at this pace. Those
 # refusals are the leader's alone, they are not written to its log.
@@ -69,16 +70,13 @@ class Lock:
         folder = queue or queue_of(str(details.get("service") or prefix.removeprefix("svcagent/")))
         self._form: Form = form_of(consul, prefix, limit)
         self._queue = Queue(consul, folder, prefix)
-        self._turn_key = turn_of(folder)
-        self._turn = Single(consul, self._turn_key)
+        self._telling = Telling(consul, prefix, tell_place)
+        self._turn = Turn(consul, turn_of(folder), self._telling)
         self._on_session = on_session
-        self._tell_place = tell_place
-        self._told: tuple[int, str] | None = None
-        self._known: dict[str, Holder] = {}
         self._session: str | None = None
         self._keeper: Keeper | None = None
         # What may be there to be given back: true from before it is asked for until it is known not to be.
-        self._may_hold = self._may_queue = self._may_have_turn = False
+        self._may_hold = self._may_queue = False
         self._is_held = False
 
     def __enter__(self) -> "Lock":
@@ -121,17 +119,20 @@ class Lock:
                 return
             look = self._form.look()
         if deadline.is_over:
-            raise self._busy(look, waiters + 1)
+            raise self._telling.busy(look, waiters + 1)
         self._stand_in_line(deadline)
 
     def _stand_in_line(self, deadline: Deadline) -> None:
         place, look = None, None
         while True:
             try:
-                place = self._find_place()
                 with self._waiting():
                     look = self._form.look()
-                self._tell(place, look)
+                if look.is_held_by(self._session):  # taken by a request whose answer was lost
+                    self._hold()
+                    return
+                place = self._find_place()
+                self._telling.place(place.number, look)
                 if place.before is not None:
                     with self._waiting():
                         self._queue.await_change(place.before, min(_patience(place.number), deadline.remaining))
@@ -142,7 +143,7 @@ class Lock:
                     raise
                 self._pause(deadline)
             if deadline.is_over:
-                raise self._busy(look or self._form.look(), place.number if place else 0)
+                raise self._telling.busy(look or self._form.look(), place.number if place else 0)
 
     def _find_place(self) -> Place:
         """Where in the line this one stands, joined anew if the entry is gone, with its session or without."""
@@ -161,9 +162,6 @@ class Lock:
     def _contend(self, place: Place, look: Look, deadline: Deadline) -> bool:
         """At the head of the line: take the lock when it is free. False: time to look around."""
         while True:
-            if look.is_held_by(self._session):  # taken by a request whose answer was lost
-                self._hold()
-                return True
             if look.is_free:
                 if self._take():
                     return True
@@ -171,7 +169,7 @@ class Lock:
                     look = self._form.look()
                 if look.is_free:
                     # Its holder has just died, or our own session has.
-                    self._tell(place, look)
+                    self._telling.place(place.number, look)
                     self._pause(deadline)
                     return False
             if deadline.is_over:
@@ -182,7 +180,7 @@ class Lock:
             if look == before:
                 return False
             if not look.is_free:
-                self._tell(place, look)
+                self._telling.place(place.number, look)
 
     def _open_session(self) -> str:
         """The session, made anew if there is none or it has ended."""
@@ -202,7 +200,7 @@ class Lock:
         if self._keeper is not None:
             self._keeper.stop()
         self._keeper = self._session = None
-        self._may_hold = self._may_queue = self._may_have_turn = self._is_held = False
+        self._may_hold = self._may_queue = self._is_held = False
 
     def _take(self) -> bool:
         if self._session is None:
@@ -239,12 +237,14 @@ class Lock:
         if session is None or keeper is None or keeper.is_known_lost or not self._form.is_held(session):
             raise self._lost()
         if keeper.is_lost:  # not renewed for so long that it may end at any moment
+            sent = self._clock.monotonic()
             try:
                 is_alive = self._consul.renew_session(session)
             except OutcomeUnknown as error:
                 raise ConsulUnreachable(str(error)) from error
             if not is_alive:
                 raise self._lost()
+            keeper.confirm(sent)
 
     def update(self, **details: Any) -> None:
         """Change what others read of this holder: ``step``, ``digest``. One write; none while it is not held.
@@ -275,7 +275,8 @@ class Lock:
         finally:
             # What cannot be given back now is given back with the lock, or ends with the session.
             with suppress(Unreachable):
-                self._end_turn()
+                if self._session is not None:
+                    self._turn.give_back(self._session)
 
     def _await_turn(self, deadline: Deadline) -> None:
         look: Look | None = None
@@ -283,25 +284,15 @@ class Lock:
             if self._session is None or self.is_lost:
                 raise self._lost()
             with self._waiting():
-                look = self._turn.look(look.index if look else None, min(WAIT_SECONDS, deadline.remaining))
+                look = self._turn.look(look, deadline)
             if look.is_free:
-                self._may_have_turn = True
-                if self._turn.take(self._session, self._value(), None):
+                if self._turn.take(self._session, self._value()):
                     return
-                self._may_have_turn = False
-                look = None
-                self._pause(deadline)
+                look = self._turn.look(None, deadline)
+                if look.is_free:
+                    self._pause(deadline)
             if deadline.is_over:
-                holder = self._in_words(look) if look else "nobody yet: its last holder died a moment ago"
-                raise LockBusy(
-                    f"the turn to drain ({self._turn_key}) is held by {holder}. Try again later, or wait longer with "
-                    "--lock-timeout"
-                )
-
-    def _end_turn(self) -> None:
-        if self._may_have_turn and self._session is not None:
-            self._turn.give_back(self._session)
-            self._may_have_turn = False
+                raise self._turn.busy(look)
 
     def release(self) -> None:
         """Hand over: free the lock first, so that the next waiter starts at once; then the rest, then the session.
@@ -310,26 +301,25 @@ class Lock:
         session ends by itself within twice its time to live, and with it all that it holds.
         """
         session = self._session
-        may_hold, may_have_turn, may_queue = self._may_hold, self._may_have_turn, self._may_queue
+        may_hold, may_queue = self._may_hold, self._may_queue
         self._close_session()
         if session is None:
             return
         try:
-            with suppress(Conflict):  # something else stands there by now: nothing of ours
+            # Refused, or something else there by now: then the end of the session is what frees it.
+            with suppress(Conflict, Denied):
                 if may_hold:
                     self._form.give_back(session)
-            if may_have_turn:
+            with suppress(Denied):
                 self._turn.give_back(session)
-            if may_queue:
-                self._queue.leave(session)
+                if may_queue:
+                    self._queue.leave(session)
             self._consul.destroy_session(session)
         except (Unreachable, Denied) as error:
             raise Unreachable(
                 f"the lock {self._prefix} could not be given back ({error}); it ends by itself within "
                 f"{2 * SESSION_TTL} s"
             ) from error
-
-    # ------------------------------------------------------------ telling
 
     def _described(self) -> dict[str, Any]:
         return {"since": self._clock.now().isoformat(timespec="seconds"), **self._details}
@@ -339,39 +329,6 @@ class Lock:
 
     def _lost(self) -> LockLost:
         return LockLost(f"the lock {self._prefix} is no longer held by this reload")
-
-    def _tell(self, place: Place, look: Look) -> None:
-        if self._tell_place is None:
-            return
-        told = (place.number, self._in_words(look))
-        if told != self._told:
-            self._told = told
-            self._tell_place(*told)
-
-    def _in_words(self, look: Look) -> str:
-        if not look.holders:
-            return "nobody"
-        return ", ".join(self._holder_in_words(holder) for holder in look.holders)
-
-    def _holder_in_words(self, holder: Holder) -> str:
-        """Its details or its session's name and node; a session's are asked for once."""
-        if holder.is_described:
-            return str(holder)
-        if holder.session not in self._known:
-            self._known[holder.session] = named(self._consul, holder)
-        return str(self._known[holder.session])
-
-    def _busy(self, look: Look, number: int) -> LockBusy:
-        if look.holders:
-            why = f"is held by {self._in_words(look)}"
-        elif number > 1:
-            why = "is free, but others came before"
-        else:
-            why = "is free, but Consul refuses it for up to 15 s after its holder died"
-        return LockBusy(
-            f"the lock {self._prefix} {why}; this is place {number} in the line for it. Try again later, or wait "
-            "longer with --lock-timeout"
-        )
 
 
 def _patience(number: int) -> float:

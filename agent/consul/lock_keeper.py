@@ -48,6 +48,10 @@ class Keeper(threading.Thread):
         """Did Consul say so?"""
         return self._is_lost
 
+    def confirm(self, sent: float) -> None:
+        """A renewal that was sent then has been answered, on another connection."""
+        self._confirmed = max(self._confirmed, sent)
+
     def watch(self, make: Callable[[Consul], Watch]) -> None:
         """From now on, watch the lock as well; ``make`` is given this thread's own connection to ask on."""
         self._held = make(self._consul)
@@ -75,7 +79,7 @@ class Keeper(threading.Thread):
         if not self._consul.renew_session(self._session):
             self._is_lost = True
             return
-        self._confirmed = sent
+        self.confirm(sent)
         if self._held is None:
             self._rest(RENEW_SECONDS)
             return

@@ -136,7 +136,8 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
     if pair.flags != SEMAPHORE_FLAGS or not isinstance(found, int):
         raise Conflict(
             f"the key {pair.key} is in use as something other than a lock of several holders (`consul lock -n 1`?). "
-            "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own"
+            "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own. If a "
+            f"crash left it and svcagent lock status shows no holder: consul kv delete {pair.key}"
         )
     # As Consul has it: any key below the prefix that a session holds is a sign of life.
     alive = {one.session for one in pairs if one.session is not None}

@@ -177,6 +177,8 @@ def test_a_verb_names_the_rule_that_it_lacks(
         ("session", "svcagent/web", f'session "{NODE}" {{ policy = "write" }}'),
         ('key_prefix "svcagent/', "svcagent/web", 'key_prefix "svcagent/" { policy = "write" }'),
         ('key_prefix "web_reload/', "web_reload", 'key_prefix "web_reload/" { policy = "write" }'),
+        # The line before a lock is among svcagent's own keys, whatever the lock is called.
+        ('key_prefix "svcagent/', "web_reload", 'key_prefix "svcagent/" { policy = "write" }'),
     ],
 )
 def test_the_lock_names_the_rule_that_it_lacks(acl: Acl, without: str, prefix: str, rule: str) -> None:
@@ -184,6 +186,32 @@ def test_the_lock_names_the_rule_that_it_lacks(acl: Acl, without: str, prefix: s
 
     with pytest.raises(Denied, match=re.escape(rule)):
         _hold_lock(acl, token, prefix)
+
+
+def test_a_lock_that_may_only_be_read_leaves_no_session(acl: Acl) -> None:
+    """What a transaction is refused has no status of its own; the rule is named all the same."""
+    rules = [one for one in shipped_rules() if not one.startswith('key_prefix "web_reload/')]
+    token = acl.token(*rules, 'key_prefix "web_reload/" { policy = "read" }')
+
+    with pytest.raises(
+        Denied, match=r'lacks key:write on "web_reload/\.lock": add to its policy: key_prefix "web_reload/'
+    ):
+        _hold_lock(acl, token, "web_reload")
+
+    assert not [one for one in acl.ask.get("/v1/session/list") if one["Name"].endswith("'web_reload'")]
+
+
+def test_the_shipped_policy_suffices_for_a_lock_of_several(acl: Acl) -> None:
+    """Contenders stand beside the lock's key, the turn beside the line."""
+    token = acl.token(*shipped_rules())
+    for prefix in ("svcagent/web", "web_reload"):
+        with (
+            acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul,
+            Lock(consul, prefix, "svcagent reload web", {}, SystemClock(), limit=2) as lock,
+        ):
+            lock.acquire(Deadline.after(SystemClock(), 5))
+            with lock.turn(Deadline.after(SystemClock(), 5)):
+                lock.ask()
 
 
 def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:

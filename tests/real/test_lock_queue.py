@@ -11,7 +11,8 @@ import pytest
 
 from agent.clock import Interrupts
 from agent.consul import Consul, Lock
-from agent.errors import Interrupted, LockBusy
+from agent.consul.model import KvOperation
+from agent.errors import Interrupted, LockBusy, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.lock_fixture import (
@@ -40,8 +41,13 @@ def _is_line_of(host: ConsulHost, prefix: str, count: int) -> bool:
 
 
 @contextmanager
-def _waiting(host: ConsulHost, consul: Consul, prefix: str, count: int, limit: int = 1) -> Iterator[list[str]]:
-    """So many waiters, one behind the other, each a thread; the list gets their names as they hold the lock."""
+def _waiting(
+    host: ConsulHost, consul: Consul, prefix: str, count: int, limit: int = 1, before: int = 0
+) -> Iterator[list[str]]:
+    """So many waiters, one behind the other, each a thread; the list gets their names as they hold the lock.
+
+    ``before``: how many stand in the line already.
+    """
     held: list[str] = []
     threads = []
     for number in range(count):
@@ -49,7 +55,7 @@ def _waiting(host: ConsulHost, consul: Consul, prefix: str, count: int, limit: i
         thread = threading.Thread(target=_take_and_release, args=(connection, prefix, f"w{number}", held, limit))
         thread.start()
         threads.append(thread)
-        wait_until(partial(_is_line_of, host, prefix, number + 1), 10, "it stands in the line")
+        wait_until(partial(_is_line_of, host, prefix, before + number + 1), 10, "it stands in the line")
     try:
         yield held
     finally:
@@ -246,3 +252,34 @@ def test_consul_lock_is_excluded_with_a_line(host: ConsulHost, consul: Consul) -
             assert theirs.wait(30) == 0
     assert held == ["w0", "w1", "w2"]
     assert_nothing_left(host, "beside")
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_lost_answer_does_not_make_it_wait_for_itself(
+    host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """The lock was taken and the entry deleted, and the connection broke before Consul could say so."""
+    prefix = f"answer-{limit}"
+    holders = [make_lock(consul.another(), prefix, limit) for _ in range(limit)]
+    for one in holders:
+        one.acquire(soon())
+    answer = consul.kv_transaction
+
+    def lose_answer(*operations: KvOperation) -> bool:
+        monkeypatch.undo()
+        assert answer(*operations)
+        raise OutcomeUnknown("no answer")
+
+    monkeypatch.setattr(consul, "kv_transaction", lose_answer)
+    with make_lock(consul, prefix, limit) as lock:
+        waiter = threading.Thread(target=lambda: lock.acquire(soon(30)))
+        waiter.start()
+        wait_until(partial(_is_line_of, host, prefix, 1), 10, "it stands in the line")
+        with _waiting(host, consul, prefix, 1, limit, before=1):
+            for one in holders:
+                one.release()
+            waiter.join(10)
+            assert not waiter.is_alive()
+            lock.ask()
+            lock.release()
+    assert_nothing_left(host, prefix)
