@@ -119,6 +119,8 @@ def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: st
     if not steps:
         return None
     _carry_out(docker, steps)
+    if not Container.of(existing(docker, name)).is_running:
+        start(docker, name)  # the engine was restarted meanwhile, and the container's policy is not to be
     if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
         log.warning(
             "container %s runs again, but its restart policy is lost: it is now %r; set it by docker update --restart",
