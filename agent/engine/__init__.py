@@ -5,8 +5,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, PullProgress, Replacement
-from agent.engine.sockets import host_connections
 from agent.engine.swap import Stand, Standing
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from docker.errors import APIError
 from requests import codes
 
 from agent.clock import Clock
-from agent.engine import connections, prune, pull, reference, replace, sockets
+from agent.engine import connections, prune, pull, reference, replace
 from agent.engine.connection import Connection
+from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
@@ -168,7 +169,7 @@ class Engine:
         The Engine must be on this machine: connections are read from its process table.
         """
         if container.network_mode == "host":
-            return sockets.host_connections(port, address)
+            return host_connections(port, address)
         with self._docker.call(f"inspect container {container.name}") as client:
             found = client.inspect_container(container.id)
         if not found["State"]["Pid"]:

@@ -24,12 +24,18 @@ log = logging.getLogger(__name__)
 
 def inspect(docker: Connection, name: str) -> Inspect | None:
     """The container of exactly that name, or None. Docker itself would take an ID's prefix for a name."""
+    found = _any(docker, name)
+    return found if found is not None and found["Name"] == f"/{name}" else None
+
+
+def _any(docker: Connection, name_or_id: str) -> Inspect | None:
+    """The container of that name or ID, or None."""
     try:
-        with docker.call(f"inspect container {name}") as client:
-            found: Inspect = client.inspect_container(name)
+        with docker.call(f"inspect container {name_or_id}") as client:
+            found: Inspect = client.inspect_container(name_or_id)
     except NotFound:
         return None
-    return found if found["Name"] == f"/{name}" else None
+    return found
 
 
 def existing(docker: Connection, name: str) -> Inspect:
@@ -56,6 +62,12 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
             f"told from what the container was given; make it anew by hand (docker run --name {name} …)"
         ) from error
+    gone = [other for other in recreate.lender_names(old) if _any(docker, other) is None]
+    if gone:
+        raise Conflict(
+            f"container {name} cannot be replaced: it takes volumes from container {gone[0]}, which is gone; "
+            f"make {name} anew by hand, with the volumes by their names (--volume)"
+        )
     with docker.call("list containers") as client:
         guests = [entry["Names"][0] for entry in client.containers(all=True) if _lives_in(entry, old)]
     if guests:
@@ -107,6 +119,8 @@ def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: st
     if not steps:
         return None
     _carry_out(docker, steps)
+    if not Container.of(existing(docker, name)).is_running:
+        start(docker, name)  # the engine was restarted meanwhile, and the container's policy is not to be
     if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
         log.warning(
             "container %s runs again, but its restart policy is lost: it is now %r; set it by docker update --restart",
@@ -192,8 +206,10 @@ def _create(docker: Connection, old: Inspect, name: str, reference: Reference, d
         old_image = client.image(old["Image"])
         wanted = client.image(reference.at(digest))["Id"]
         engine_host = client.info()["Name"] if old["HostConfig"]["NetworkMode"] == "host" else ""
-    labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
-    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host)
+    ours = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
+    labels = ours | recreate.compose_labels(old, wanted)
+    lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
+    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
     for _ in range(2):
         # The container shall show the name it was given, not a bare digest; so the tag must stand for that digest.
         if reference.tag:

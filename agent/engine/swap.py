@@ -170,8 +170,9 @@ def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[S
 
 
 def _revive(container: Seen, policy: str | None) -> tuple[Step, ...]:
+    # The policy first: an engine that restarts after the start then starts it again.
     start = () if container.is_running else (Step("start", container.id),)
-    return (*start, *_restore_policy(container, policy))
+    return (*_restore_policy(container, policy), *start)
 
 
 def _restore_policy(container: Seen, policy: str | None) -> tuple[Step, ...]:

@@ -1,6 +1,7 @@
 """What a good definition becomes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from agent.definitions import (
     Drain,
     Hooks,
     MinHealthy,
+    Ready,
     Reload,
     Service,
     load,
@@ -348,3 +350,16 @@ def test_every_field_of_the_schema_is_described() -> None:
     undescribed = [name for part in parts for name, field in part["properties"].items() if "description" not in field]
 
     assert undescribed == []
+
+
+def test_the_readme_names_every_key_of_a_reload() -> None:
+    """Its table of keys is what people read."""
+    text = (SERVICES_D.parent / "README.md").read_text()
+    written = set(
+        re.findall(r"`([a-z_.]+)`", text[text.index("| key | default | |") : text.index("## On a real host")])
+    )
+    known = Reload.model_fields.keys() - {"drain", "ready"}
+    known |= {f"drain.{name}" for name in Drain.model_fields} | {f"ready.{name}" for name in Ready.model_fields}
+    known |= Hooks.model_fields.keys() - {"timeout"} | {"hooks.timeout"}
+
+    assert known - written == set()
