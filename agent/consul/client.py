@@ -6,11 +6,11 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import consul.base
-
+from agent.consul.connection import Answer
 from agent.consul.failures import ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
@@ -21,16 +21,17 @@ from agent.consul.model import (
     KvPair,
     LocalService,
 )
-from agent.consul.transport import Api, Transport
+from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.errors import Denied, NotFound
+
+if TYPE_CHECKING:
+    from agent.consul.api import Api
 
 T = TypeVar("T")
 
 # A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
 NEVER = "87600h"
-
-_json = consul.base.CB.json(allow_404=False)
 
 
 class Consul:
@@ -39,8 +40,13 @@ class Consul:
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
         self._transport = Transport(settings)
-        self._api = Api(self._transport)
         self._may_read_nodes = False
+
+    @cached_property
+    def _api(self) -> "Api":
+        from agent.consul.api import Api  # slow to import, and not needed to register
+
+        return Api(self._transport)
 
     def another(self) -> "Consul":
         """A second connection to the same agent, for another thread."""
@@ -50,7 +56,7 @@ class Consul:
 
     def close(self) -> None:
         """Give the connection back."""
-        self._transport.session.close()
+        self._transport.close()
 
     # ------------------------------------------------------------ the agent
 
@@ -263,13 +269,19 @@ class Consul:
         )
 
 
-def _is_there(response: Any) -> bool:
-    return bool(response.code != 404)
+def _is_there(answer: Answer) -> bool:
+    return answer.code != 404
 
 
-def _then(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+def _json(answer: Answer) -> Any:
+    if answer.code == 404:
+        raise LookupError("not found, where something always is")
+    return answer.json
+
+
+def _then(parse: Callable[[Any], T]) -> Callable[[Answer], T]:
     """The answer's JSON, taken apart where a wrong shape is told as such (see `Transport`)."""
-    return lambda response: parse(_json(response))
+    return lambda answer: parse(_json(answer))
 
 
 def _parse_self(raw: Any, http_address: str) -> AgentSelf:
@@ -306,17 +318,17 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
     }
 
 
-def _parse_instances(response: Any) -> tuple[int, tuple[Instance, ...]]:
-    index = int(response.headers["X-Consul-Index"])
-    return index, tuple(Instance.parse(entry) for entry in _json(response) or ())
+def _parse_instances(answer: Answer) -> tuple[int, tuple[Instance, ...]]:
+    index = int(answer.headers["X-Consul-Index"])
+    return index, tuple(Instance.parse(entry) for entry in _json(answer) or ())
 
 
-def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
-    index = int(response.headers["X-Consul-Index"])
-    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(response) or ()}
+def _parse_node_checks(answer: Answer) -> tuple[int, dict[str, CheckState]]:
+    index = int(answer.headers["X-Consul-Index"])
+    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(answer) or ()}
 
 
-def _json_or_nothing(response: Any) -> None:
+def _json_or_nothing(_answer: Answer) -> None:
     """The agent's writes answer with an empty body."""
 
 
