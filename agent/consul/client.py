@@ -7,11 +7,11 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 import base64
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import consul.base
-
+from agent.consul.connection import Answer
 from agent.consul.failures import TRANSACTION, ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
@@ -24,16 +24,17 @@ from agent.consul.model import (
     LocalService,
     Session,
 )
-from agent.consul.transport import Api, Transport
+from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.errors import Denied, NotFound
+
+if TYPE_CHECKING:
+    from agent.consul.api import Api
 
 T = TypeVar("T")
 
 # A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
 NEVER = "87600h"
-
-_json = consul.base.CB.json(allow_404=False)
 
 
 class Consul:
@@ -42,9 +43,14 @@ class Consul:
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
         self._transport = Transport(settings)
-        self._api = Api(self._transport)
         self._may_read_nodes = False
         self._readable_prefixes: set[str] = set()
+
+    @cached_property
+    def _api(self) -> "Api":
+        from agent.consul.api import Api  # slow to import, and not needed to register
+
+        return Api(self._transport)
 
     def another(self) -> "Consul":
         """A second connection to the same agent, for another thread."""
@@ -54,7 +60,7 @@ class Consul:
 
     def close(self) -> None:
         """Give the connection back."""
-        self._transport.session.close()
+        self._transport.close()
 
     # ------------------------------------------------------------ the agent
 
@@ -322,13 +328,19 @@ class Consul:
         return self._transport.get(_then(_parse_sessions), f"/v1/session/node/{node}", [("consistent", "1")])
 
 
-def _is_there(response: Any) -> bool:
-    return bool(response.code != 404)
+def _is_there(answer: Answer) -> bool:
+    return answer.code != 404
 
 
-def _then(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+def _json(answer: Answer) -> Any:
+    if answer.code == 404:
+        raise LookupError("not found, where something always is")
+    return answer.json
+
+
+def _then(parse: Callable[[Any], T]) -> Callable[[Answer], T]:
     """The answer's JSON, taken apart where a wrong shape is told as such (see `Transport`)."""
-    return lambda response: parse(_json(response))
+    return lambda answer: parse(_json(answer))
 
 
 def _parse_self(raw: Any, http_address: str) -> AgentSelf:
@@ -365,19 +377,19 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
     }
 
 
-def _parse_instances(response: Any) -> tuple[int, tuple[Instance, ...]]:
-    index = int(response.headers["X-Consul-Index"])
-    return index, tuple(Instance.parse(entry) for entry in _json(response) or ())
+def _parse_instances(answer: Answer) -> tuple[int, tuple[Instance, ...]]:
+    index = int(answer.headers["X-Consul-Index"])
+    return index, tuple(Instance.parse(entry) for entry in _json(answer) or ())
 
 
-def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
-    index = int(response.headers["X-Consul-Index"])
-    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(response) or ()}
+def _parse_node_checks(answer: Answer) -> tuple[int, dict[str, CheckState]]:
+    index = int(answer.headers["X-Consul-Index"])
+    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(answer) or ()}
 
 
-def _parse_tree(response: Any) -> tuple[int, tuple[KvPair, ...]]:
-    index = int(response.headers["X-Consul-Index"])
-    raw = _json(response) if response.code != 404 else ()
+def _parse_tree(answer: Answer) -> tuple[int, tuple[KvPair, ...]]:
+    index = int(answer.headers["X-Consul-Index"])
+    raw = _json(answer) if answer.code != 404 else ()
     return index, tuple(
         KvPair(
             key=one["Key"],
@@ -391,16 +403,16 @@ def _parse_tree(response: Any) -> tuple[int, tuple[KvPair, ...]]:
     )
 
 
-def _parse_keys(response: Any) -> tuple[str, ...]:
-    return tuple(_json(response)) if response.code != 404 else ()
+def _parse_keys(answer: Answer) -> tuple[str, ...]:
+    return tuple(_json(answer)) if answer.code != 404 else ()
 
 
 def _parse_sessions(raw: Any) -> tuple[Session, ...]:
     return tuple(Session(one["ID"], one["Name"], one["Node"]) for one in raw or ())
 
 
-def _parse_refusals(response: Any) -> list[dict[str, Any]]:
-    return json.loads(response.body)["Errors"] or []
+def _parse_refusals(answer: Answer) -> list[dict[str, Any]]:
+    return answer.json["Errors"] or []
 
 
 def _operation(one: KvOperation) -> dict[str, Any]:
@@ -416,7 +428,7 @@ def _operation(one: KvOperation) -> dict[str, Any]:
     return {name: field for name, field in found.items() if field is not None}
 
 
-def _json_or_nothing(response: Any) -> None:
+def _json_or_nothing(_answer: Answer) -> None:
     """The agent's writes answer with an empty body."""
 
 

@@ -158,7 +158,7 @@ class Check(Part):
         None, description="The HTTP method; GET if left out."
     )
     header: Annotated[dict[str, tuple[str, ...]], AfterValidator(_header)] = Field(
-        {}, description="HTTP request headers, a list of values each."
+        default_factory=dict, description="HTTP request headers, a list of values each."
     )
     body: str | None = Field(None, description="The HTTP request's body.")
     disable_redirects: bool = Field(False, description="Take a redirect for the answer. Consul 1.12 and later.")
@@ -233,7 +233,7 @@ class Check(Part):
 
     def fields(self) -> dict[str, Any]:
         """The check in the API's spelling without its ID, which the API spells differently from call to call."""
-        given = {API_NAMES[field]: getattr(self, field) for field in API_NAMES}
+        given = {name: getattr(self, field) for field, name in API_NAMES.items() if field in self.model_fields_set}
         # Every switch is off unless it is on; but Consul pings over TLS unless it is told not to.
         is_plain = {"H2PingUseTLS": False} if self.h2ping_use_tls is False else {}
         return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})} | is_plain

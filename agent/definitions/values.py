@@ -140,15 +140,13 @@ def _absolute(value: Path) -> Path:
 
 def http_url(value: str) -> str:
     """An absolute URL that the probes of Consul and svcagent can both ask."""
-    remedy = 'write it in full, like "http://127.0.0.1:8080/hc"'
-    problem = f"{shown(value)} is not an http or https URL"
     try:
         parts = urlsplit(value)
-        port = parts.port
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
-        raise Wrong(problem, remedy) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise Wrong(problem, remedy)
+        is_usable = False
+    if not is_usable:
+        raise Wrong(f"{shown(value)} is not an http or https URL", 'write it in full, like "http://127.0.0.1:8080/hc"')
     if not value.isprintable() or " " in value:
         raise Wrong(f"{shown(value)} holds a space or a control character", "escape it, like %20")
     return value

@@ -224,6 +224,36 @@ def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:
         assert consul.services({"other": "other"}) == {}
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["", "dry"])
+def test_deregistering_all_does_not_pass_over_what_is_hidden(acl: Acl, svcagent: Svcagent, more: list[str]) -> None:
+    """The token that may not see a service of services.d cannot say that there is nothing to deregister."""
+    svcagent.define("web")
+    assert svcagent("register", **acl.settings(MASTER)).code == 0
+    blind = acl.settings(acl.token(*(rule for rule in shipped_rules() if not rule.startswith("service"))))
+
+    result = svcagent("deregister", "--all", *more, **blind)
+
+    assert result.code == 1
+    assert 'service:read on "web": add to its policy: service "web"' in result.err
+    assert "nothing to deregister" not in result.text
+    assert "web" in acl.services()
+
+
+def test_without_definitions_deregistering_all_says_what_it_cannot_know(acl: Acl, svcagent: Svcagent) -> None:
+    """It works: whoever takes a host out of the fleet may have removed them first."""
+    svcagent.define("web")
+    assert svcagent("register", **acl.settings(MASTER)).code == 0
+    (svcagent.services_dir / "web.json").write_text("{")
+    blind = acl.settings(acl.token(*(rule for rule in shipped_rules() if not rule.startswith("service"))))
+
+    hidden = svcagent("deregister", "--all", **blind)
+    assert hidden.code == 0
+    assert "nothing to deregister, as far as the Consul token may see" in hidden.out
+
+    assert svcagent("deregister", "--all", **acl.settings(MASTER)).code == 0
+    assert acl.services() == {}
+
+
 def test_what_is_not_registered_is_not_found_under_acls_either(acl: Acl) -> None:
     """With ACLs on, Consul answers 500 instead of 404 for services and checks that are not there."""
     with acl.access.connection(CONSUL_HTTP_TOKEN=acl.token(*shipped_rules())) as consul:
