@@ -107,7 +107,8 @@ class Engine:
 
         The old one stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` puts the old one back.
         ``stop_timeout``: seconds until the old one is killed; None: its own, else Docker's 10.
-        Raises `Conflict` when an earlier replacement must be rolled back first.
+        Raises `Conflict` when an earlier replacement must be rolled back first, `NotReady` when the new one cannot be
+        started.
         """
         return replace.replace(self._docker, self._clock, name, reference.parse(image), digest, stop_timeout)
 

@@ -12,7 +12,7 @@ from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replace
 from agent.engine.pull import tag
 from agent.engine.reference import Reference
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
-from agent.errors import Conflict, NotFound, NotReady, Rejected
+from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 
 ROLL_BACK_STOP_SECONDS = 2
 """A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
@@ -97,10 +97,7 @@ def replace(
     exit_code = existing(docker, name)["State"]["ExitCode"]
     _carry_out(docker, (Step("rename", old["Id"], name + OLD_SUFFIX), Step("rename", new_id, name)))
     starting = clock.monotonic()
-    try:
-        _carry_out(docker, (Step("start", new_id),))
-    except Rejected as error:  # 400: what the image says to run is not there, or cannot be run
-        raise NotReady(f"the container of {digest} does not start: {error}") from error
+    _start_new(docker, new_id, digest)
     return Replacement(
         old_id=old["Id"],
         new_id=new_id,
@@ -109,6 +106,20 @@ def replace(
         start_seconds=clock.monotonic() - starting,
         was_killed=exit_code == 128 + 9 and stopped - stopping >= seconds,
     )
+
+
+def _start_new(docker: Connection, new_id: str, digest: str) -> None:
+    """Start it; that Docker cannot counts against the image.
+
+    Its status does not tell whose fault it is: a missing program is 400, but a user that the image does not have is
+    500, as is a port that is taken.
+    """
+    try:
+        _carry_out(docker, (Step("start", new_id),))
+    except Unreachable:
+        raise
+    except SvcagentError as error:
+        raise NotReady(f"the container of {digest} does not start: {error}") from error
 
 
 def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: str | None) -> float | None:

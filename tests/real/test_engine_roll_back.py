@@ -10,7 +10,7 @@ import requests
 
 from agent.engine import Stand, Standing
 from agent.engine.connection import Client
-from agent.errors import Conflict, DockerUnreachable, NotFound, OutcomeUnknown, SvcagentError
+from agent.errors import Conflict, DockerUnreachable, NotFound, NotReady, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
 
@@ -216,14 +216,24 @@ def test_a_roll_back_cut_short_at_any_call_is_finished_by_the_next(
     assert is_as_before(docker, old_id)
 
 
-def test_a_new_container_that_cannot_start_leaves_its_error_and_can_be_rolled_back(
-    docker: DockerHost, image: str
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (['CMD ["/nonexistent"]'], "/nonexistent"),
+        (['CMD ["/version"]'], "permission denied"),
+        (["USER nobody-here", f'CMD ["{BUSYBOX}"]'], "unable to find user nobody-here"),
+    ],
+    ids=["no program", "not executable", "no user"],
+)
+def test_a_new_container_that_cannot_start_is_not_ready_and_can_be_rolled_back(
+    docker: DockerHost, image: str, changes: list[str], said: str
 ) -> None:
+    """Whatever status Docker has for it: 400 or 500."""
     old_id = docker.engine.container("app").id
-    digest = docker.push("2", 'CMD ["/nonexistent"]')
+    digest = docker.push("2", *changes)
     docker.engine.pull(image, digest, lambda _: None)
 
-    with pytest.raises(SvcagentError, match="/nonexistent"):
+    with pytest.raises(NotReady, match=rf"{digest} does not start: .*{said}"):
         docker.engine.replace("app", image, digest, 0)
     docker.engine.roll_back("app")
 
