@@ -177,7 +177,9 @@ class Hooks(Part):
     after_restart: Command | None = Field(
         None, description="Run when the new instance has been started; if it fails, the old one is put back."
     )
-    after_return: Command | None = Field(None, description="Run when clients are back; if it fails, that is told.")
+    after_return: Command | None = Field(
+        None, description="Run when clients are back on the new instance; if it fails, that is told."
+    )
     on_failure: Command | None = Field(
         None, description="Run when the reload has failed; if it fails too, that is told."
     )

@@ -6,8 +6,8 @@ hook                  runs                                    when it fails
 ``before_drain``      under the lock, before anything         the reload stops, nothing is changed
 ``after_drain``       no client is left, the old one runs     the service is put back as it was
 ``after_restart``     the new instance has been started       the old one is put back
-``after_return``      clients are back                        a warning
-``on_failure``        the reload has failed                   a warning
+``after_return``      clients are back, on the new instance   a warning
+``on_failure``        the reload has failed and is put back   a warning
 ====================  ======================================  ===================================
 """
 

@@ -1,0 +1,142 @@
+"""What a definition says of restart and hooks, carried out by ``svcagent reload`` on a fleet."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet.conftest import NAME, Fleet
+from tests.lab.host import Host
+from tests.lab.traffic import Load
+
+HOOKS = ("before_drain", "after_drain", "after_restart", "after_return", "on_failure")
+
+
+@pytest.fixture(autouse=True)
+def _as_before(fleet: Fleet) -> Iterator[None]:
+    """Each test leaves the definitions as they were."""
+    yield
+    fleet.reset()
+
+
+def restart_by(host: Host, *argv: str) -> None:
+    """Let a command restart the service of that host."""
+    file = host.services_dir / f"{NAME}.json"
+    document = json.loads(file.read_text())
+    reload = document["reload"]
+    for key in ("image", "container"):
+        reload.pop(key, None)
+    reload["restart"] = argv
+    file.write_text(json.dumps(document))
+
+
+def started_at(host: Host) -> str:
+    return str(host.engine.api.inspect_container(NAME)["State"]["StartedAt"])
+
+
+def noting(host: Host, *, failing: str = "") -> dict[str, list[str]]:
+    """Hooks that write down what they are told; one of them fails."""
+    script = f"""echo "$SVCAGENT_HOOK $SVCAGENT_NODE $SVCAGENT_STEP $SVCAGENT_RESULT" >>{host.directory}/hooks
+        test "$SVCAGENT_HOOK" != {failing or "none"} || {{ echo said by the hook; exit 9; }}"""
+    (host.directory / "hooks").write_text("")
+    return {hook: ["/bin/sh", "-c", script] for hook in HOOKS}
+
+
+def noted(host: Host) -> list[str]:
+    return (host.directory / "hooks").read_text().splitlines()
+
+
+def test_a_command_restarts_the_service_of_one_host_after_another_without_a_lost_request(fleet: Fleet) -> None:
+    """Drained, restarted, ready, back; each run of it restarts."""
+    for host in fleet.lab.hosts:
+        restart_by(host, "docker", "restart", "--time", "2", NAME)
+    before = [started_at(host) for host in fleet.lab.hosts]
+    with Load(fleet.lab) as load:
+        load.wait_for(requests=200)
+        codes = [fleet.run(number, "--json", "reload", NAME) for number in range(len(fleet.lab.hosts))]
+        load.wait_for(requests=200)
+        summary = load.stop()
+
+    assert [(code, json.loads(output)["outcome"]) for code, output, _errors in codes] == [(0, "reloaded")] * 2
+    assert summary.failed == ()
+    assert all(was != started_at(host) for was, host in zip(before, fleet.lab.hosts, strict=True))
+    assert fleet.leftovers() == []
+
+
+def test_a_restart_command_that_fails_leaves_in_service_what_still_runs(fleet: Fleet) -> None:
+    """Its output is told; the old instance answers its checks, so it comes back."""
+    host = fleet.lab.hosts[0]
+    restart_by(host, "/bin/sh", "-c", "echo no such unit; exit 5")
+    before = started_at(host)
+
+    code, _output, errors = fleet.run(0, "reload", NAME)
+
+    assert code == 1
+    assert "no such unit" in errors
+    assert started_at(host) == before
+    assert "host1" in fleet.lab.consul().passing()
+    assert fleet.leftovers() == []
+
+
+def test_hooks_run_in_their_order(fleet: Fleet) -> None:
+    """Each once, on the host that reloads, in the step that it belongs to."""
+    host = fleet.lab.hosts[0]
+    fleet.lab.write_definition(host, hooks=noting(host))
+    version = fleet.push_next()
+
+    code, _output, errors = fleet.run(0, "reload", NAME)
+
+    assert code == 0, errors
+    assert fleet.lab.versions()["host1"] == version
+    assert noted(host) == [
+        "before_drain host1 drain ",
+        "after_drain host1 drain ",
+        "after_restart host1 restart ",
+        "after_return host1 return reloaded",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failing", "before_it"),
+    [
+        ("before_drain", []),
+        ("after_drain", ["before_drain"]),
+        ("after_restart", ["before_drain", "after_drain"]),
+    ],
+)
+def test_a_hook_that_fails_stops_the_reload_and_blames_no_image(
+    fleet: Fleet, failing: str, before_it: list[str]
+) -> None:
+    """The old instance stays or comes back; on_failure is told where; another host may still take the image."""
+    host = fleet.lab.hosts[0]
+    fleet.lab.write_definition(host, hooks=noting(host, failing=failing))
+    before = fleet.lab.versions()
+    fleet.push_next()
+
+    code, _output, errors = fleet.run(0, "reload", NAME)
+    _code, quarantined, _errors = fleet.run(0, "--json", "quarantine", "list", NAME)
+
+    assert code == 1
+    assert f"hook {failing} of {NAME}" in errors
+    assert "said by the hook" in errors
+    assert fleet.lab.versions() == before
+    assert "host1" in fleet.lab.consul().passing()
+    assert fleet.leftovers() == []
+    assert json.loads(quarantined) == []
+    result = "rolled back" if failing == "after_restart" else "failed"
+    told = noted(host)
+    assert [line.split()[0] for line in told] == [*before_it, failing, "on_failure"]
+    assert told[-1].endswith(f" {result}")
+
+
+def test_a_failing_hook_after_the_return_is_told_and_no_more(fleet: Fleet) -> None:
+    """There is nothing left to stop."""
+    host = fleet.lab.hosts[0]
+    fleet.lab.write_definition(host, hooks=noting(host, failing="after_return"))
+    version = fleet.push_next()
+
+    code, _output, errors = fleet.run(0, "reload", NAME)
+
+    assert code == 0
+    assert "said by the hook" in errors
+    assert fleet.lab.versions()["host1"] == version
