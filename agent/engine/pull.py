@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import requests
+import urllib3
 from docker.errors import APIError, DockerException
 
 from agent.engine.connection import Connection
@@ -81,9 +82,10 @@ def _registry(docker: Connection, reference: Reference) -> Iterator[None]:
     """Raise what the registry, or the credentials for it, got wrong; what the Engine got wrong passes through."""
     try:
         yield
-    except requests.ReadTimeout as error:
+    except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:  # the latter in mid-stream
         raise RegistryUnreachable(
-            f"registry {reference.registry} did not answer Docker in time about {reference.local_name}"
+            f"nothing more came of {reference.local_name} from registry {reference.registry} by way of Docker; "
+            "look whether the two answer"
         ) from error
     except APIError as error:
         if error.status_code == requests.codes.not_found:

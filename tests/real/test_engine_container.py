@@ -57,7 +57,7 @@ def test_a_container_is_found_by_its_name_and_not_by_its_id(docker: DockerHost, 
 
 
 def test_a_container_tells_its_health_and_policy(docker: DockerHost, image: str) -> None:
-    check = {"test": ["CMD", BUSYBOX, "true"], "interval": 10**8}
+    check = {"test": ["CMD", BUSYBOX, "echo", "all\nis well"], "interval": 10**8}
     docker.run("app", image, healthcheck=check, host_config={"restart_policy": {"Name": "unless-stopped"}})
     docker.run("dead", image, [BUSYBOX, "sh", "-c", "echo last words; exit 7"])
 
@@ -66,6 +66,7 @@ def test_a_container_tells_its_health_and_policy(docker: DockerHost, image: str)
     app, dead = docker.engine.container("app"), docker.engine.container("dead")
 
     assert (app.restart_policy, app.network_mode, app.stop_timeout) == ("unless-stopped", "host", None)
+    assert (app.health_output, dead.health_output) == ("all is well", "")
     assert (dead.exit_code, dead.health, dead.pid) == (7, None, 0)
     assert docker.engine.log_tail("dead") == "last words\n"
     assert docker.engine.log_tail("absent") == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.engine import Engine, PullProgress
+from agent.engine import Engine, PullProgress, connection
 from agent.errors import Denied, DockerUnreachable, NotFound, RegistryUnreachable, Rejected
 from tests.lab.server import Server
 from tests.real.engine_fixture import SLEEP, DockerHost
@@ -165,6 +165,27 @@ def test_an_engine_that_dies_in_mid_pull_fails_the_pull_and_the_next_one_brings_
     assert not docker.engine.has_image(f"{docker.repository}:latest", digest)
     docker.engine.pull(f"{docker.repository}:latest", digest, ignore)
     assert docker.engine.has_image(f"{docker.repository}:latest", digest)
+
+
+def test_a_registry_that_falls_silent_in_mid_pull_is_unreachable(
+    docker: DockerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker itself would wait for ever."""
+    monkeypatch.setattr(connection, "STREAM_READ_SECONDS", 1.0)
+    image = f"{docker.repository}:latest"
+    digest = docker.push(os.urandom(10_000_000).hex())
+
+    def freeze(progress: PullProgress) -> None:
+        if progress.bytes_done < progress.bytes_total:
+            docker.registry.freeze()
+
+    try:
+        with pytest.raises(RegistryUnreachable, match=docker.repository.partition("/")[0]):
+            docker.engine.pull(image, digest, freeze)
+    finally:
+        docker.registry.thaw()
+    docker.engine.pull(image, digest, ignore)
+    assert docker.engine.has_image(image, digest)
 
 
 def test_what_the_progress_callback_raises_ends_the_pull(docker: DockerHost) -> None:
