@@ -311,8 +311,15 @@ class Consul:
         return str(self._api.session.create(name=name, checks=[], ttl=ttl, behavior=behaviour))
 
     def renew_session(self, session: str) -> bool:
-        """Keep a session alive; False if it exists no more."""
-        return self._transport.put(_is_there, f"/v1/session/renew/{session}")
+        """Keep a session alive; False if it exists no more.
+
+        A server that has just become leader says so of sessions that it has not read of yet (Consul 1.8). A consistent
+        read waits for that, or is refused.
+        """
+        path = f"/v1/session/renew/{session}"
+        if self._transport.put(_is_there, path):
+            return True
+        return self.session(session) is not None and self._transport.put(_is_there, path)
 
     def destroy_session(self, session: str) -> None:
         """End a session; gone already is fine."""
@@ -320,7 +327,7 @@ class Consul:
 
     def session(self, session: str) -> Session | None:
         """A session, or None if it exists no more or the token may not see it (session:read)."""
-        found = self._transport.get(_then(_parse_sessions), f"/v1/session/info/{session}")
+        found = self._transport.get(_then(_parse_sessions), f"/v1/session/info/{session}", [("consistent", "1")])
         return found[0] if found else None
 
     def node_sessions(self, node: str) -> tuple[Session, ...]:

@@ -79,8 +79,11 @@ class Queue:
         return f"{self._folder}/{session}"
 
     def entries(self) -> tuple[Entry, ...]:
-        """All that wait for this lock, the dead among them."""
-        _index, pairs = self._consul.kv_tree(f"{self._folder}/")
+        """All that wait for this lock, the dead among them.
+
+        Consistently: a server that has just become leader may not have read of all of them yet.
+        """
+        _index, pairs = self._consul.kv_tree(f"{self._folder}/", consistent=True)
         found = [(pair, decode(pair.value)) for pair in pairs]
         return tuple(_entry(pair, details) for pair, details in found if details.get("lock") == self._prefix)
 

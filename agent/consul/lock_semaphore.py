@@ -72,8 +72,8 @@ class Semaphore:
 
     def watch(self, session: str, index: int | None, wait: float) -> tuple[int | None, bool]:
         """Is it held by that session? With ``index`` waits for a change of its own key, which goes with the session."""
-        index, own = self._consul.kv_get(self._contender(session), index, wait)
-        _index, pair = self._consul.kv_get(self._key)
+        index, own = self._consul.kv_get(self._contender(session), index, wait, consistent=True)
+        _index, pair = self._consul.kv_get(self._key, consistent=True)
         return index, own is not None and own.session == session and session in _holders(pair)
 
     def rewrite(self, session: str, value: str) -> bool:
@@ -112,8 +112,8 @@ class Semaphore:
         return KvOperation("cas", self._key, value, SEMAPHORE_FLAGS, index=listed.index)
 
     def _list(self) -> Listed:
-        """List and contenders at one moment."""
-        _index, pairs = self._consul.kv_tree(f"{self._prefix}/")
+        """List and contenders at one moment; consistently, lest a holder be taken for dead."""
+        _index, pairs = self._consul.kv_tree(f"{self._prefix}/", consistent=True)
         found = read_list(self._prefix, pairs, self._limit)
         if found.limit != self._limit:
             raise Conflict(

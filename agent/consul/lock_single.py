@@ -51,8 +51,8 @@ class Single:
         return pair is not None and pair.session == session
 
     def watch(self, session: str, index: int | None, wait: float) -> tuple[int | None, bool]:
-        """Is it held by that session? With ``index`` waits for a change."""
-        index, pair = self._consul.kv_get(self._key, index, wait)
+        """Is it held by that session? With ``index`` waits for a change. Asked of the leader, as in `is_held`."""
+        index, pair = self._consul.kv_get(self._key, index, wait, consistent=True)
         return index, pair is not None and pair.session == session
 
     def rewrite(self, session: str, value: str) -> bool:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,10 +57,15 @@ class Lab:
         """Until there are so many."""
         wait_until(lambda: self.sessions(prefix) == count, 120, f"{count} sessions for {prefix}", every=0.1)
 
-    def lock(self, prefix: str) -> Lock:
+    @contextmanager
+    def lock(self, prefix: str) -> Iterator[Lock]:
         """One waiter of svcagent's."""
         details = {"node": "bench", "pid": 1, "command": "svcagent reload"}
-        return Lock(Consul(self.settings), prefix, "svcagent reload bench", details, CLOCK)
+        with (
+            closing(Consul(self.settings)) as consul,
+            Lock(consul, prefix, "svcagent reload bench", details, CLOCK) as lock,
+        ):
+            yield lock
 
 
 def measured(lab: Lab, prefix: str, count: int, join: Callable[[], Callable[[], None]]) -> Cost:

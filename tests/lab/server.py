@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.lab.ground import LabError
+from tests.lab.ground import LabError, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = Path(os.environ.get("SVCAGENT_PARTS_DIR", REPOSITORY / ".parts"))
@@ -99,7 +99,10 @@ class Server:
 
     def freeze(self) -> None:
         """Stop it from answering: connections stay open, and new ones are accepted by the kernel."""
-        os.kill(self.pid, signal.SIGSTOP)
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        # A thread on another processor goes on for a moment, and may answer one more request.
+        wait_until(lambda: _is_stopped(pid), 5, f"{self.name} is stopped", every=0.001)
 
     def thaw(self) -> None:
         """Let a frozen server go on where it was."""
@@ -150,6 +153,19 @@ class Server:
             # A wrapper stops itself when the server in it is frozen, and would never see it end.
             process.send_signal(signal.SIGCONT)
             time.sleep(0.01)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Are all of its threads?"""
+    states = [_state(task) for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state in ("T", "gone") for state in states)
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(") ")[2][0]
+    except OSError:
+        return "gone"
 
 
 def svcagent_argv() -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """One real server of a kind for the tests of a module: Consul, or a Docker Engine with a registry."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from agent.consul import Consul
 from agent.definitions import ConsulSettings, Settings
 from tests.lab import asking, parts
-from tests.lab.ground import claimed
+from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
 from tests.lab.server import Server
 from tests.real.access_fixture import Svcagent
@@ -50,6 +51,8 @@ def host() -> Iterator[ConsulHost]:
         ask = asking.Consul(f"http://{address}:8500")
         try:
             server.wait_ready()
+            # The leader registers itself a moment later; until then it makes no sessions.
+            wait_until(lambda: bool(ask.get("/v1/catalog/nodes")), 20, "the server's own node is in the catalog")
             settings = Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul
             yield ConsulHost(server, address, ground.directory, settings, ask)
         finally:
@@ -63,6 +66,13 @@ def consul(host: ConsulHost) -> Iterator[Consul]:
     connection = Consul(host.settings)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def another(consul: Consul) -> Iterator[Callable[[], Consul]]:
+    """Makes further connections, for others that a test has beside svcagent's own; closed at its end."""
+    with ExitStack() as connections:
+        yield lambda: connections.enter_context(closing(consul.another()))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
+from agent.consul.lock_names import is_own_name
 from tests.lab.server import REPOSITORY, spawn
 from tests.real.conftest import ConsulHost
 
@@ -63,8 +64,8 @@ def holder(host: ConsulHost, prefix: str) -> str | None:
 
 
 def sessions(host: ConsulHost, prefix: str) -> list[str]:
-    """The living sessions of everybody for that lock."""
-    return [one["ID"] for one in host.ask.get("/v1/session/list") if one["Name"].endswith(f" at '{prefix}'")]
+    """svcagent's living sessions for that lock. `consul lock` may leave its own behind when it ends."""
+    return [one["ID"] for one in host.ask.get("/v1/session/list") if is_own_name(one["Name"], prefix)]
 
 
 def assert_nothing_left(host: ConsulHost, prefix: str) -> None:

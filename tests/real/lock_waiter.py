@@ -6,6 +6,7 @@ standard input: ``ask``, ``lost``, ``release``. Its end without ``release`` is a
 
 import os
 import sys
+from contextlib import closing
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
@@ -34,7 +35,7 @@ def main(prefix: str, limit: str, node: str) -> None:
         on_session=lambda session: say("session", session),
         tell_place=lambda place, holder: say("place", place, holder),
     )
-    with lock:
+    with closing(consul), lock:
         lock.acquire(Deadline.after(clock, SECONDS))
         say("held")
         for line in sys.stdin:

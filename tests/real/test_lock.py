@@ -1,6 +1,7 @@
 """The lock of one holder, beside the real ``consul lock``."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -44,14 +45,13 @@ def test_we_wait_forconsul_lock(host: ConsulHost, consul: Consul) -> None:
         lock.ask()
 
 
-def test_a_busy_lock_of_svcagent_names_itsholder(consul: Consul) -> None:
+def test_a_busy_lock_of_svcagent_names_itsholder(consul: Consul, another: Callable[[], Consul]) -> None:
     """Node, command, pid and since when: enough to go and look."""
-    other = consul.another()
+    other = another()
     with make_lock(consul, "named") as lock, make_lock(other, "named") as second:
         lock.acquire(soon())
         with pytest.raises(LockBusy, match=r"here \(svcagent reload, pid 1, since 12:00:00 UTC\)"):
             second.acquire(soon(0))
-    other.close()
 
 
 def test_a_semaphore_under_the_same_prefix_is_a_conflict(host: ConsulHost, consul: Consul) -> None:
@@ -83,9 +83,9 @@ def test_a_lock_taken_away_is_noticed_by_itself(host: ConsulHost, consul: Consul
         wait_until(lambda: lock.is_lost, 10, "the loss is known")
 
 
-def test_hand_over_wakes_the_waiter(consul: Consul) -> None:
+def test_hand_over_wakes_the_waiter(consul: Consul, another: Callable[[], Consul]) -> None:
     """A waiter gets the lock by the release itself, not by a later look."""
-    other = consul.another()
+    other = another()
     with make_lock(other, "handed") as second:
         with make_lock(consul, "handed") as lock:
             lock.acquire(soon())
@@ -96,7 +96,6 @@ def test_hand_over_wakes_the_waiter(consul: Consul) -> None:
         waiter.join(5)
         assert not waiter.is_alive()
         second.ask()
-    other.close()
 
 
 def test_a_silent_consul_is_not_a_held_lock(host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch) -> None:

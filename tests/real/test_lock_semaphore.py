@@ -3,6 +3,7 @@
 import json
 import threading
 from base64 import b64decode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,9 +42,9 @@ def test_the_keys_are_as_consul_has_them(host: ConsulHost, consul: Consul) -> No
     assert_nothing_left(host, "wire")
 
 
-def test_two_hold_it_and_the_third_waits(consul: Consul) -> None:
+def test_two_hold_it_and_the_third_waits(another: Callable[[], Consul]) -> None:
     """And whoever asks is told of both holders."""
-    first, second, third = (make_lock(consul.another(), "three", 2) for _ in range(3))
+    first, second, third = (make_lock(another(), "three", 2) for _ in range(3))
     with first, second, third:
         first.acquire(soon())
         second.acquire(soon())
@@ -59,9 +60,9 @@ def test_two_hold_it_and_the_third_waits(consul: Consul) -> None:
             first.ask()
 
 
-def test_consul_lock_is_the_third(host: ConsulHost, consul: Consul) -> None:
+def test_consul_lock_is_the_third(host: ConsulHost, another: Callable[[], Consul]) -> None:
     """Two of ours hold it, ``consul lock -n 2`` waits; after one of them is done it goes on."""
-    first, second = (make_lock(consul.another(), "theirs", 2) for _ in range(2))
+    first, second = (make_lock(another(), "theirs", 2) for _ in range(2))
     with second, first:
         first.acquire(soon())
         second.acquire(soon())
@@ -93,9 +94,9 @@ def test_we_are_the_third(host: ConsulHost, consul: Consul) -> None:
     assert_nothing_left(host, "ours")
 
 
-def test_one_of_each(host: ConsulHost, consul: Consul) -> None:
+def test_one_of_each(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
     """One of theirs and one of ours hold it; one more of each waits."""
-    mine, waiting = make_lock(consul, "mixed", 2), make_lock(consul.another(), "mixed", 2)
+    mine, waiting = make_lock(consul, "mixed", 2), make_lock(another(), "mixed", 2)
     with mine, waiting, consul_lock(host, "mixed", "-n=2"):
         wait_until(lambda: _is_held_by(host, "mixed", 1), 20, "theirs holds it")
         mine.acquire(soon())
@@ -122,9 +123,9 @@ def test_their_dead_holder_is_dropped(host: ConsulHost, consul: Consul) -> None:
         assert set(_listed(host, "dead")["Holders"]) == {alive, lock.session}
 
 
-def test_our_dead_holder_is_dropped_by_them(host: ConsulHost, consul: Consul) -> None:
+def test_our_dead_holder_is_dropped_by_them(host: ConsulHost, another: Callable[[], Consul]) -> None:
     """By ``consul lock`` itself, which finds the list full and a holder without a key."""
-    first, second = (make_lock(consul.another(), "ourdead", 2) for _ in range(2))
+    first, second = (make_lock(another(), "ourdead", 2) for _ in range(2))
     with first, second:
         first.acquire(soon())
         second.acquire(soon())
@@ -151,11 +152,11 @@ def test_a_key_deleted_by_hand_is_noticed(host: ConsulHost, consul: Consul, what
     assert_nothing_left(host, prefix)
 
 
-def test_another_limit_is_a_conflict(host: ConsulHost, consul: Consul) -> None:
+def test_another_limit_is_a_conflict(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
     """Two hosts that disagree would let too many run."""
     with make_lock(consul, "limits", 2) as lock:
         lock.acquire(soon())
-        with make_lock(consul.another(), "limits", 3) as other, pytest.raises(Conflict, match="2 holders at a time"):
+        with make_lock(another(), "limits", 3) as other, pytest.raises(Conflict, match="2 holders at a time"):
             other.acquire(soon())
         with consul_lock(host, "limits", "-n=3", command="true") as theirs:
             assert theirs.wait(20) != 0
@@ -186,9 +187,9 @@ def test_details_are_in_the_contender_s_key(host: ConsulHost, consul: Consul) ->
         assert f"details/{lock.session}" not in pairs(host)
 
 
-def test_one_of_two_holders_has_the_turn(host: ConsulHost, consul: Consul) -> None:
+def test_one_of_two_holders_has_the_turn(host: ConsulHost, another: Callable[[], Consul]) -> None:
     """Both hold the lock; draining is for one after the other."""
-    first, second = (make_lock(consul.another(), "turns", 2) for _ in range(2))
+    first, second = (make_lock(another(), "turns", 2) for _ in range(2))
     done: list[str] = []
 
     def drain() -> None:

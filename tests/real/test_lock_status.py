@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -79,13 +80,15 @@ def test_another_kind_of_key_is_a_conflict(consul: Consul) -> None:
         lock_status(consul, "strange", "svcagent/strange/queue")
 
 
-def test_the_verb_shows_who_and_what_to_do(host: ConsulHost, svcagent: Svcagent, consul: Consul) -> None:
+def test_the_verb_shows_who_and_what_to_do(
+    host: ConsulHost, svcagent: Svcagent, consul: Consul, another: Callable[[], Consul]
+) -> None:
     """For people a row each and the way out; for programs one document."""
     _define(svcagent)
     settings = {"CONSUL_HTTP_ADDR": f"{host.address}:8500"}
     assert "the lock web_lock is free, nobody waiting" in svcagent("lock", "status", "web", **settings).out
 
-    second = make_lock(consul.another(), "web_lock", queue="svcagent/web/queue")
+    second = make_lock(another(), "web_lock", queue="svcagent/web/queue")
     with make_lock(consul, "web_lock") as lock, second:
         lock.acquire(soon())
         waiter = threading.Thread(target=lambda: second.acquire(soon(30)))
