@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.server import svcagent_argv
-from tests.real.access_fixture import Access, Svcagent, consul_with
+from tests.real.access_fixture import Access, Listener, Svcagent, consul_with, forwarding
 
 SERVER_NAME = "server.dc1.consul"
 
@@ -97,6 +97,16 @@ def test_with_the_right_certificates_verbs_work(tls: Tls, svcagent: Svcagent) ->
     assert svcagent("status", **tls.good).code == 0
     assert svcagent("maint", "enable", "web", "--reason", "x", **tls.good).code == 0
     assert svcagent("maint", "disable", "web", **tls.good).code == 0
+
+
+def test_one_handshake_serves_all_calls(tls: Tls, svcagent: Svcagent) -> None:
+    """What the server sends after it (session tickets) is not taken for the connection's end."""
+    svcagent.define(*(f"many-{number}" for number in range(20)))
+    with Listener(forwarding((tls.access.address, 8501))) as road:
+        settings = {"CONSUL_HTTP_ADDR": f"https://127.0.0.1:{road.port}", "CONSUL_TLS_SERVER_NAME": SERVER_NAME}
+
+        assert svcagent("register", **tls.good | settings).code == 0
+        assert road.accepted == 1
 
 
 def test_the_ssl_variable_asks_for_tls(tls: Tls, svcagent: Svcagent) -> None:
