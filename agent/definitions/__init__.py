@@ -11,7 +11,7 @@ from agent.definitions.load import load
 from agent.definitions.reload import Drain, MinHealthy, Ready, Reload
 from agent.definitions.schema import schema
 from agent.definitions.service import Service, TaggedAddress, Weights
-from agent.definitions.settings import ConsulSettings, DockerSettings, Settings
+from agent.definitions.settings import ConsulSettings, DnsSettings, DockerSettings, Settings
 
 __all__ = [
     "ADDRESS",
@@ -21,6 +21,7 @@ __all__ = [
     "Cname",
     "ConsulSettings",
     "Definition",
+    "DnsSettings",
     "DockerSettings",
     "Drain",
     "MinHealthy",
