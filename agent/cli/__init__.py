@@ -23,6 +23,7 @@ VERBS = {
     "deregister": "Take services that svcagent registered out of the local agent.",
     "reload": "Take the service's newest image, without a lost request.",
     "maint": "Take a service or this host out of service and put it back.",
+    "cname": "Keep CNAMEs in your DNS that point at services.",
     "status": "What this host's services are doing.",
 }
 

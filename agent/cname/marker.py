@@ -13,12 +13,9 @@ import re
 from dataclasses import dataclass
 
 from agent.cname.provider import Place, Record
+from agent.definitions import MARKERS, WILDCARD
 
-SUBTREE = "_svcagent"
 PREFIX = "cname-"
-WILDCARD = "_wildcard"
-LONGEST_LABEL = 63 - len(PREFIX)
-"""Characters of the first label of a record's name; one more, and its marker's name is none."""
 
 _FORMAT = re.compile(
     r"heritage=svcagent v=1 owner=(?P<owner>\S+) gen=(?P<gen>\d{1,18}) ttl=(?P<ttl>\d{1,10}) target=(?P<target>\S+)"
@@ -40,7 +37,7 @@ class Marker:
 def place(zone: str, name: str) -> Place:
     """Where the record of this name and its marker stand; the name is inside the zone and not its apex."""
     first, dot, rest = name.removesuffix(zone).partition(".")
-    return Place(zone, name, f"{PREFIX}{WILDCARD if first == '*' else first}{dot}{rest}{SUBTREE}.{zone}")
+    return Place(zone, name, f"{PREFIX}{WILDCARD if first == '*' else first}{dot}{rest}{MARKERS}.{zone}")
 
 
 def render(marker: Marker) -> str:

@@ -63,7 +63,13 @@ class Provider(Protocol):
     (its message holds the line to add), `Rejected` when the server refuses for another reason.
     """
 
-    promises: Promises
+    @property
+    def promises(self) -> Promises:
+        """What its writes guarantee."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works, and a person should mend all the same: a key that others can read."""
 
     def read(self, place: Place) -> Seen:
         """What stands there now. Never from a cache."""

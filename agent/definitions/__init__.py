@@ -4,7 +4,7 @@ Nothing here speaks to Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
-from agent.definitions.cname import Cname
+from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced
 from agent.definitions.document import Definition
 from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
 from agent.definitions.load import load
@@ -17,6 +17,8 @@ __all__ = [
     "ADDRESS",
     "ENVIRONMENT",
     "HOSTNAME",
+    "MARKERS",
+    "WILDCARD",
     "Check",
     "Cname",
     "ConsulSettings",
@@ -31,6 +33,8 @@ __all__ = [
     "Settings",
     "TaggedAddress",
     "Weights",
+    "complete",
     "load",
+    "misplaced",
     "schema",
 ]

@@ -1,0 +1,101 @@
+"""Which zone holds a name, which servers hold the zone, and whom this host's clients ask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dns.exception
+import dns.resolver
+
+from agent.cname.queries import DnsServer, text
+from agent.definitions import DnsSettings
+from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
+
+DNS_PORT = 53
+
+
+@dataclass(frozen=True)
+class NameServer:
+    """One authoritative server of a zone; ``servers`` are its addresses, none if its name has no address."""
+
+    name: str
+    servers: tuple[DnsServer, ...]
+
+
+def resolver(settings: DnsSettings) -> DnsServer:
+    """The server that clients ask: as set, else the first one of /etc/resolv.conf.
+
+    :raises BadDefinition: neither names one.
+    """
+    if settings.resolver is not None:
+        return DnsServer.at(settings.resolver, settings.timeout)
+    try:
+        found = [str(one) for one in dns.resolver.Resolver().nameservers]
+    except dns.exception.DNSException:
+        found = []
+    if not found:
+        problem, remedy = "this host has no resolver", "name one in /etc/resolv.conf, or set dns.resolver"
+        raise BadDefinition([Fault("/etc/resolv.conf", "", problem, remedy)])
+    return DnsServer(found[0], DNS_PORT, settings.timeout)
+
+
+def authority(settings: DnsSettings) -> DnsServer:
+    """Who is asked about zones: their primary server as set, else the resolver."""
+    return DnsServer.at(settings.server, settings.timeout) if settings.server is not None else resolver(settings)
+
+
+def find_zone(server: DnsServer, name: str) -> str:
+    """The zone that holds a name, told by its SOA record: with the answer, or beside a negative one (RFC 2308).
+
+    :raises Rejected: the server knows none.
+    """
+    for candidate in _upwards(name):
+        answer = server.ask(candidate, "SOA", is_recursive=True)
+        if answer.rcode not in ("NOERROR", "NXDOMAIN"):
+            raise Rejected(
+                f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; "
+                "does it hold that zone? Write the zone in the definition, or correct dns.server"
+            )
+        if answer.soa_owner(is_authority=False) == candidate:
+            return candidate
+        # What is beside a CNAME belongs to the zone of its target.
+        beside = None if answer.records("CNAME") else answer.soa_owner(is_authority=True)
+        if beside and beside != "." and candidate.endswith(f".{beside}"):
+            return beside
+    raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
+
+
+def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[NameServer, ...]:
+    """The servers that the zone itself names, in order of name; asked at the port at which ``server`` answers.
+
+    ``fallback`` is asked for addresses that ``server`` does not know.
+    """
+    answer = server.ask(zone, "NS", is_recursive=True)
+    names = sorted(text(record.target) for record, _ttl in answer.records("NS", zone))  # type: ignore[attr-defined]  # an NS has one
+    return tuple(
+        NameServer(
+            name,
+            tuple(DnsServer(address, server.port, server.timeout) for address in addresses(name, server, fallback)),
+        )
+        for name in names
+    )
+
+
+def addresses(name: str, *servers: DnsServer) -> tuple[str, ...]:
+    """The IPv4 and IPv6 addresses of a name, from the first server that knows any."""
+    for server in servers:
+        found: list[str] = []
+        try:
+            for kind in ("A", "AAAA"):
+                answer = server.ask(name, kind, is_recursive=True)
+                found += [record.to_text() for record, _ttl in answer.records(kind)]
+        except DnsUnreachable:
+            continue
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _upwards(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.partition(".")[2]
