@@ -189,6 +189,8 @@ class Rfc2136:
         if rcode in _RACED:
             raise Raced(f"somebody else changed {place.name} at the same moment")
         if rcode == dns.rcode.REFUSED:
+            # A zone that takes no updates at all refuses this too.
+            self._stands(place, NOTHING)
             raise self._not_granted(place)
         self._raise_unless_known(place, rcode)
 

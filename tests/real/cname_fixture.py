@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +45,11 @@ class Dns:
     zone: str = ZONE
 
     def provider(
-        self, key: Key | None = None, *, port: int = 0, address: str = "", timeout: float = TIMEOUT
+        self, key: Key | None = None, *, at: tuple[str, int] | None = None, timeout: float = TIMEOUT
     ) -> Rfc2136:
         """svcagent's provider; at another address and port, if something stands between."""
-        server = DnsServer(address or self.bind.address, port or self.bind.port, timeout)
-        return Rfc2136(server, from_file((key or self.key).file))
+        host, port = at or (self.bind.address, self.bind.port)
+        return Rfc2136(DnsServer(host, port, timeout), from_file((key or self.key).file))
 
     def place(self, name: str) -> Place:
         """Of a name inside the zone."""
@@ -97,26 +97,24 @@ def marked(target: str = TARGET, *, ttl: int = 60, gen: int = 0, owner: str = OW
 
 
 @contextmanager
-def dns_server(zone: str = ZONE, *, options: str = "recursion no;", more: str = "") -> Iterator[Dns]:
-    """A running BIND that is primary for one zone."""
+def dns_server(
+    zone: str = ZONE, *, grants: Sequence[str] = (), zones: Sequence[Zone] = (), options: str = "recursion no;"
+) -> Iterator[Dns]:
+    """A running BIND that is primary for one zone and for ``zones``. ``grants``: svcagent's rights, if not all."""
     with claimed() as ground:
         directory = ground.directory / "bind"
         directory.mkdir()
         key, stranger, admin = (make_key(ground.directory, name) for name in ("svcagent", "stranger", "admin"))
-        granted = (
-            f"grant svcagent subdomain {zone} CNAME;",
-            f"grant svcagent subdomain _svcagent.{zone} TXT;",
-            "grant admin zonesub ANY;",
-        )
+        everything = (f"grant svcagent subdomain {zone} CNAME;", f"grant svcagent subdomain _svcagent.{zone} TXT;")
+        granted = (*(grants or everything), "grant admin zonesub ANY;")
         bind = Bind(
             "bind",
             directory,
             ground.address(1),
             environment_in(ground.directory, ground.directory),
-            zones=[Zone(zone, granted)],
+            zones=[Zone(zone, granted), *zones],
             keys=[key, stranger, admin],
             options=options,
-            more=more,
         )
         bind.start()
         try:
@@ -143,16 +141,29 @@ class Faults:
     def serve(self, connection: socket.socket) -> None:
         """One connection."""
         message = _received(connection)
-        is_change = (message[2] >> 3) & 15 == UPDATE_OPCODE and struct.unpack("!H", message[8:10])[0] > 0
+        is_change = self.is_update(message) and struct.unpack("!H", message[8:10])[0] > 0
         if is_change and self._take("swallowed"):
             return
+        if is_change:
+            self.before_change()
         with socket.create_connection(self.target, 10) as onward:
             onward.sendall(struct.pack("!H", len(message)) + message)
-            reply = _received(onward)
+            reply = self.answer(message, _received(onward))
         if is_change and self._take("lost"):
             return
         framed = struct.pack("!H", len(reply)) + reply
         connection.sendall(framed[: len(framed) // 2] if is_change and self._take("torn") else framed)
+
+    def is_update(self, message: bytes) -> bool:
+        """Is it an update, with or without anything to change?"""
+        return (message[2] >> 3) & 15 == UPDATE_OPCODE
+
+    def before_change(self) -> None:
+        """What happens right before the server gets one."""
+
+    def answer(self, _message: bytes, reply: bytes) -> bytes:
+        """What comes back instead."""
+        return reply
 
     def _take(self, what: str) -> bool:
         left: int = getattr(self, what)
