@@ -9,6 +9,7 @@ import click
 from agent.cli import wiring
 from agent.cli.output import show_warning
 from agent.cname import PROVIDERS, Keeper, Provider, Wanted, located, wanted_records
+from agent.cname.contest import KvContests
 from agent.consul import AgentSelf, Consul
 from agent.definitions import DnsSettings, complete
 from agent.errors import BadDefinition
@@ -50,7 +51,8 @@ class Site:
         """What plans and writes."""
         from agent.cname.targets import has_instances
 
-        return Keeper(self.providers, lambda target: has_instances(self.agent, target))
+        contests = KvContests(self.consul, self.agent.node, wiring.system_clock())
+        return Keeper(self.providers, lambda target: has_instances(self.agent, target), contests)
 
 
 @contextlib.contextmanager

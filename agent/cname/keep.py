@@ -5,9 +5,10 @@ not know what became of a write: every write is bound to what was seen, so doing
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agent.cname.plan import Decision, Outcome, decide, decide_adoption, decide_removal
+from agent.cname.contest import Contests
+from agent.cname.plan import Decision, Outcome, contested, decide, decide_adoption, decide_removal
 from agent.cname.provider import Place, Provider, Raced, Record, Seen
 from agent.cname.record import Wanted
 from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, Rejected, Unreachable
@@ -30,6 +31,8 @@ class Result:
     is_done: bool = False
     seen: Seen | None = None
     """What stood there before, where it could be read."""
+    is_contested: bool = False
+    """Does another definition of the same generation stand there?"""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class _Task:
     write: Callable[[Seen], None]
     wanted: Wanted | None = None
 
-    def result(self, outcome: Outcome, why: str, seen: Seen | None = None, *, is_done: bool = False) -> Result:
-        return Result(self.place, outcome, why, self.wanted, is_done, seen)
+    def result(self, outcome: Outcome, why: str, seen: Seen | None = None) -> Result:
+        return Result(self.place, outcome, why, self.wanted, seen=seen)
+
+    def decided(self, decision: Decision, seen: Seen, *, is_done: bool = False) -> Result:
+        is_contested = decision.is_contested
+        return Result(self.place, decision.outcome, decision.why, self.wanted, is_done, seen, is_contested)
 
 
 class _Lost(Exception):
@@ -58,21 +65,27 @@ class _Lost(Exception):
 class Keeper:
     """Plans and keeps records through their providers, which are opened by ``provider_of`` when first needed."""
 
-    def __init__(self, provider_of: Callable[[str], Provider], answers: Answers) -> None:
+    def __init__(
+        self, provider_of: Callable[[str], Provider], answers: Answers, contests: Contests | None = None
+    ) -> None:
+        """``contests``: None for a host that hears of no other."""
         self._provider_of = provider_of
         self._answers = answers
+        self._contests = contests
         self._silent: dict[str, str] = {}
 
     def plan(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
         """What `sync` would do now, permissions included; nothing is changed."""
-        return tuple(self._planned(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
+        found = (self._planned(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
+        return tuple(self._heard(one, is_reading=True) for one in found)
 
     def sync(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
         """Make the zones say what is wanted, as far as they are ours. One record's trouble does not stop the others.
 
         ``is_forced``: publish a target also if Consul DNS does not answer it.
         """
-        return tuple(self._kept(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
+        found = (self._kept(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
+        return tuple(self._heard(one, is_reading=False) for one in found)
 
     def adopt(self, wanted: Iterable[Wanted]) -> tuple[Result, ...]:
         """Mark records as ours that stand there as they should."""
@@ -139,15 +152,33 @@ class Keeper:
         if not decision.outcome.is_write:
             if lost is not None and decision.outcome in (Outcome.IN_PLACE, Outcome.ABSENT):
                 why = f"{lost.decision.why} (the server's answer was lost; read back)"
-                return task.result(lost.decision.outcome, why, lost.seen, is_done=True)
-            return task.result(decision.outcome, decision.why, seen)
+                return replace(task.decided(lost.decision, lost.seen, is_done=True), why=why)
+            return task.decided(decision, seen)
         if held_back := self._held_back(task, decision, seen, is_forced):
             return held_back
         try:
             task.write(seen)
         except OutcomeUnknown as error:
             raise _Lost(decision, seen, error) from error
-        return task.result(decision.outcome, decision.why, seen, is_done=True)
+        return task.decided(decision, seen, is_done=True)
+
+    def _heard(self, result: Result, *, is_reading: bool) -> Result:
+        """Tell other hosts of a contest that this one lost, and hear of those that it won.
+
+        Where Consul does not take part, hosts that lost are the only ones who know.
+        """
+        wanted, contests = result.wanted, self._contests
+        if wanted is None or contests is None:
+            return result
+        try:
+            if result.is_contested and not is_reading:
+                contests.claim(wanted)
+            elif result.outcome is Outcome.IN_PLACE and (claims := contests.others(wanted, is_reading=is_reading)):
+                decision = contested(wanted, claims)
+                return replace(result, outcome=decision.outcome, why=decision.why)
+        except (Unreachable, Denied) as error:
+            return replace(result, why=f"{result.why} (whether other hosts want something else is unknown: {error})")
+        return result
 
     def _held_back(self, task: _Task, decision: Decision, seen: Seen, is_forced: bool) -> Result | None:
         """A first publication of a name that nobody answers to would send clients nowhere."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.cname.contest import Claim
 from agent.cname.marker import Marker, parse
 from agent.cname.provider import Record, Seen
 from agent.cname.record import Wanted
@@ -60,6 +61,7 @@ _EXIT_CODES = {
     Outcome.UNKNOWN: DnsUnreachable.exit_code,
     Outcome.NOT_NOW: NotNow.exit_code,
 }
+_SETTLE = "Whichever is right: give it a higher gen, on every host"
 _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, NotNow.exit_code)
 
 
@@ -69,6 +71,8 @@ class Decision:
 
     outcome: Outcome
     why: str
+    is_contested: bool = False
+    """Does another definition of the same generation stand there?"""
     is_publication: bool = False
     """Will clients be sent to a target that they are not being sent to now?"""
 
@@ -103,13 +107,21 @@ def _compared(wanted: Wanted, seen: Seen, held: Marker) -> Decision:
         is_publication = held.record.target != wanted.record.target
         return Decision(Outcome.CHANGED, why, is_publication=is_publication)
     if held.record != wanted.record:
-        return _conflict(
+        why = (
             f"generation {held.gen} was published as {_text(held.record)}, and {wanted.file} says "
-            f"{_text(wanted.record)} in the same generation. Whichever is right: give it a higher gen, on every host"
+            f"{_text(wanted.record)} in the same generation. {_SETTLE}"
         )
+        return Decision(Outcome.CONFLICT, why, is_contested=True)
     if seen.record == wanted.record:
         return Decision(Outcome.IN_PLACE, f"→ {wanted.record.target}")
     return Decision(Outcome.REPAIRED, f"changed by other means: {_difference(seen.record, wanted.record)}")
+
+
+def contested(wanted: Wanted, claims: Iterable[Claim]) -> Decision:
+    """The record stands as this host wants it, and others want something else in the same generation."""
+    others = "; ".join(f"{one.node} wants {_text(one.record)}" for one in claims)
+    why = f"{_text(wanted.record)} of {wanted.file} stands there, and of the same generation {wanted.gen} {others}"
+    return Decision(Outcome.CONFLICT, f"{why}. {_SETTLE}")
 
 
 def decide_adoption(wanted: Wanted, seen: Seen) -> Decision:

@@ -16,7 +16,8 @@ from agent.errors import BadDefinition, Fault
 ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 """Those that RFC 8945 recommends; it calls MD5 and SHA-1 not to be used."""
 
-_COMMENT = re.compile(r"/\*.*?\*/|(?://|#)[^\n]*", re.DOTALL)
+# A secret may hold two slashes: in quotes they begin no comment.
+_QUOTED_OR_COMMENT = re.compile(r'("[^"]*")|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
 _KEY = re.compile(r'\bkey\s+"?(?P<name>[^\s"{;]+)"?\s*\{(?P<body>[^}]*)\}\s*;')
 _STATEMENT = re.compile(r'\b(algorithm|secret)\s+"?([^\s";]+)"?\s*;')
 _REMEDY = "make one: tsig-keygen -a hmac-sha256 svcagent"
@@ -56,7 +57,7 @@ def from_file(file: Path) -> Key:
         raise _bad(str(file), f"the key file cannot be read: {error.strerror}", "let svcagent read it") from error
     except UnicodeDecodeError as error:
         raise _bad(str(file), "not a BIND key file: not text", _REMEDY) from error
-    found = list(_KEY.finditer(_COMMENT.sub(" ", content)))
+    found = list(_KEY.finditer(_QUOTED_OR_COMMENT.sub(lambda one: one[1] or " ", content)))
     if len(found) != 1:
         what = "holds no key statement" if not found else f"holds {len(found)} keys"
         raise _bad(str(file), f"the key file {what}", f"leave one, or {_REMEDY}")

@@ -64,7 +64,8 @@ class Zone:
         servers = (("ns1", address), *self.secondaries)
         lines = [
             "$TTL 60",
-            f"@ IN SOA ns1 hostmaster 1 3600 600 86400 {self.minimum}",
+            # Absence is remembered for the lesser of the SOA's TTL and its minimum (RFC 2308).
+            f"@ {self.minimum} IN SOA ns1 hostmaster 1 3600 600 86400 {self.minimum}",
             *(f"@ IN NS {label}" for label, _address in servers),
             *(f"{label} IN A {found}" for label, found in servers),
             self.records,
@@ -203,16 +204,14 @@ options {{
         return int(soa.split()[2])
 
     def _is_answering(self) -> bool:
+        own = re.findall(r'^zone "([^"]+)" \{ type primary;', self.config.read_text(), re.MULTILINE)
         try:
             # A server that answers while it still loads says SERVFAIL for its own zones.
-            return all(self.query(zone, "SOA", 1).rcode() == dns.rcode.NOERROR for zone in self._own_zones())
-        except (OSError, dns.exception.DNSException):
+            return all(self.query(zone, "SOA", 1).rcode() == dns.rcode.NOERROR for zone in own) and bool(
+                own or self.query("localhost.", "SOA", 1)
+            )
+        except (OSError, EOFError, dns.exception.DNSException):
             return False
-
-    def _own_zones(self) -> list[str]:
-        found = re.findall(r'^zone "([^"]+)" \{ type primary;', self.config.read_text(), re.MULTILINE)
-        # Any answer will do where there is none.
-        return found or ["localhost."]
 
 
 def _ip(*arguments: str) -> str:

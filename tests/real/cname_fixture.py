@@ -18,8 +18,8 @@ from agent.cname.provider import Place, Record
 from agent.cname.queries import DnsServer
 from agent.cname.rfc2136 import Rfc2136
 from agent.cname.tsig import from_file
-from tests.lab.bind import Bind, Key, Zone, make_key
-from tests.lab.ground import Ground, claimed
+from tests.lab.bind import PORT, Bind, Key, Zone, make_key
+from tests.lab.ground import Ground, claimed, wait_until
 from tests.lab.host import environment_in
 
 ZONE = "example.test."
@@ -98,23 +98,35 @@ def marked(target: str = TARGET, *, ttl: int = 60, gen: int = 0, owner: str = OW
 
 @contextmanager
 def dns_server(
-    zone: str = ZONE, *, grants: Sequence[str] = (), zones: Sequence[Zone] = (), options: str = "recursion no;"
+    zone: str = ZONE,
+    *,
+    grants: Sequence[str] = (),
+    zones: Sequence[Zone] = (),
+    secondaries: int = 0,
+    is_notifying: bool = True,
+    minimum: int = 5,
 ) -> Iterator[Dns]:
-    """A running BIND that is primary for one zone and for ``zones``. ``grants``: svcagent's rights, if not all."""
+    """A running BIND that is primary for one zone and for ``zones``. ``grants``: svcagent's rights, if not all.
+
+    ``secondaries``: how many name servers the zone names besides it, at the addresses that follow; see `secondary`.
+    """
     with claimed() as ground:
         directory = ground.directory / "bind"
         directory.mkdir()
         key, stranger, admin = (make_key(ground.directory, name) for name in ("svcagent", "stranger", "admin"))
         everything = (f"grant svcagent subdomain {zone} CNAME;", f"grant svcagent subdomain _svcagent.{zone} TXT;")
         granted = (*(grants or everything), "grant admin zonesub ANY;")
+        others = [(f"ns{number}", ground.address(number)) for number in range(2, 2 + secondaries)]
+        told = " ".join(f"{address} port {PORT};" for _name, address in others)
+        notify = f"notify explicit; also-notify {{ {told} }};" if told and is_notifying else "notify no;"
+        own = Zone(zone, granted, options=notify, secondaries=tuple(others), minimum=minimum)
         bind = Bind(
             "bind",
             directory,
             ground.address(1),
             environment_in(ground.directory, ground.directory),
-            zones=[Zone(zone, granted), *zones],
+            zones=[own, *zones],
             keys=[key, stranger, admin],
-            options=options,
         )
         bind.start()
         try:
@@ -122,6 +134,49 @@ def dns_server(
             yield Dns(bind, ground, key, stranger, admin, zone)
         finally:
             bind.discard()
+
+
+@contextmanager
+def secondary(dns: Dns, number: int = 2) -> Iterator[Bind]:
+    """A running secondary of the zone, which has it."""
+    zone = dns.zone.rstrip(".")
+    primary = f"{dns.bind.address} port {dns.bind.port}"
+    more = f'zone "{zone}" {{ type secondary; primaries {{ {primary}; }}; file "secondary.zone"; }};'
+    with _another(dns, f"ns{number}", number, more=more) as bind:
+        wait_until(lambda: bool(bind.lookup(dns.zone, "SOA")), 20, "the secondary has the zone")
+        yield bind
+
+
+@contextmanager
+def resolver(
+    dns: Dns, consul_dns: tuple[str, int], *, options: str = "", is_forwarding: bool = True, last: int = 9
+) -> Iterator[Bind]:
+    """A running resolver that sends ``consul.`` to a Consul agent and the zone to its primary.
+
+    ``options`` may replace ``recursion yes; dnssec-validation no;``; not ``is_forwarding``: it knows no ``consul.``.
+    """
+    host, port = consul_dns
+    forwarded = f"{dns.bind.address} port {dns.bind.port}"
+    more = [f'zone "{dns.zone.rstrip(".")}" {{ type forward; forward only; forwarders {{ {forwarded}; }}; }};']
+    if is_forwarding:
+        more.append(f'zone "consul" {{ type forward; forward only; forwarders {{ {host} port {port}; }}; }};')
+    options = options or "recursion yes; dnssec-validation no;"
+    with _another(dns, f"resolver{last}", last, options=options, more="\n".join(more)) as bind:
+        yield bind
+
+
+@contextmanager
+def _another(dns: Dns, name: str, last: int, *, options: str = "recursion no;", more: str = "") -> Iterator[Bind]:
+    directory = dns.ground.directory / name
+    directory.mkdir(exist_ok=True)
+    environment = environment_in(dns.ground.directory, dns.ground.directory)
+    bind = Bind(name, directory, dns.ground.address(last), environment, options=options, more=more)
+    bind.start()
+    try:
+        bind.wait_ready()
+        yield bind
+    finally:
+        bind.discard()
 
 
 @dataclass
