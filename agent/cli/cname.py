@@ -3,7 +3,7 @@
 import click
 
 from agent.cli import wiring
-from agent.cli.cname_output import show_advice, show_reports, show_results
+from agent.cli.cname_output import show_results
 from agent.cli.cname_wiring import Site, complete_record, find_zone, is_named, site
 from agent.cli.options import output_options
 from agent.cname import Result
@@ -81,6 +81,7 @@ def status(names: tuple[str, ...]) -> int:
     Needs no key. Exit 1 if a server lacks the record or lags behind, or if the resolver names an address where no
     passing instance is; 69 if all that is wrong is that a server does not answer.
     """
+    from agent.cli.cname_report import show_reports
     from agent.cname import verify, zones
 
     reports = []
@@ -135,6 +136,7 @@ def doctor(names: tuple[str, ...]) -> int:
 
     For everything that hurts it shows the line to write, and where. Changes nothing. Exit 1 if there is any.
     """
+    from agent.cli.cname_report import show_advice
     from agent.cname import zones
     from agent.cname.doctor import Doctor
 

@@ -155,7 +155,8 @@ class Doctor:
         name = f"{NOBODY}.service.{self.agent.datacenter}.{self.agent.domain}."
         told = _negative_ttl(self._consul().ask(name, "A"))
         # What a cache holds it says in the TTL alone; the rest of the SOA is Consul's.
-        cached = max((ttl for _soa, ttl in self._asked_negative(name).records("SOA", is_authority=True)), default=0)
+        remembered = self.resolver.ask(name, "A", is_recursive=True).records("SOA", is_authority=True)
+        cached = max((ttl for _soa, ttl in remembered), default=0)
         if told:
             return (
                 f"when no instance passes, clients remember that for {told} s",
@@ -167,9 +168,6 @@ class Doctor:
                 "in the options of named.conf: min-ncache-ttl 0;",
             )
         return "nobody remembers that no instance passes", ""
-
-    def _asked_negative(self, name: str) -> Answer:
-        return self.resolver.ask(name, "A", is_recursive=True)
 
     def _is_answered(self, target: str) -> bool:
         return _ttl(self._consul().ask(target, "A")) is not None

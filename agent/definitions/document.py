@@ -8,11 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.definitions.checks import KIND_OF
 from agent.definitions.cname import Cname
-from agent.definitions.faults import Finding, shown
+from agent.definitions.faults import Finding
 from agent.definitions.part import Part, Refusal, always
 from agent.definitions.reload import Reload
 from agent.definitions.service import Service
-from agent.definitions.values import is_label
 
 PROBED_KINDS = ("http", "tcp")
 """The kinds of check that svcagent asks itself before it calls a reloaded instance ready."""
@@ -73,7 +72,6 @@ class Document(Part):
             yield Finding("service", "missing", "add the service that this file defines")
         if isinstance(given.get("services"), tuple) and not given["services"]:
             yield Finding("services", "the list is empty", "add a service, or remove the file")
-        yield from _unresolvable(given)
         if "reload" not in given:
             return
         if "services" in given:
@@ -86,23 +84,6 @@ class Document(Part):
                 "service.checks",
                 "reload needs an http or tcp check: svcagent asks it itself before clients come back",
                 'add one, like {"http": "http://127.0.0.1:8080/", "interval": "10s"}',
-            )
-
-
-def _unresolvable(given: Mapping[str, Any]) -> Iterator[Finding]:
-    """CNAMEs at a name that Consul DNS does not know how to read: it takes a dot for the end of the service's name."""
-    several = given.get("services")
-    service = given.get("service", several[0] if isinstance(several, tuple) and several else None)
-    name = service.get("name") if isinstance(service, dict) else None
-    cnames = given.get("cname")
-    if not isinstance(name, str) or not isinstance(cnames, tuple) or is_label(name):
-        return
-    for index, cname in enumerate(cnames):
-        if isinstance(cname, dict) and "target" not in cname:
-            yield Finding(
-                f"cname[{index}]",
-                f"Consul DNS has no name for the service {shown(name)}",
-                "give the service a name of letters, digits and dashes, or write the target out",
             )
 
 

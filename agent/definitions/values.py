@@ -76,14 +76,9 @@ def at_least(shortest: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def is_label(value: str) -> bool:
-    """Is it one DNS label of Consul's alphabet? Anything else registers, and cannot be looked up."""
-    return _LABEL.fullmatch(value) is not None and len(value) <= 63
-
-
 def label(value: str) -> str:
-    """One DNS label."""
-    if not is_label(value):
+    """One DNS label of Consul's alphabet; anything else registers, and cannot be looked up."""
+    if not _LABEL.fullmatch(value) or len(value) > 63:
         raise Wrong(
             f"{shown(value)} cannot be looked up in DNS",
             "write at most 63 letters, digits and dashes, beginning and ending with a letter or digit",
