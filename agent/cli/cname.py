@@ -4,7 +4,7 @@ import click
 
 from agent.cli import wiring
 from agent.cli.cname_output import show_results
-from agent.cli.cname_wiring import Site, complete_record, find_zone, is_named, site
+from agent.cli.cname_wiring import Site, complete_record, find_zone, site
 from agent.cli.options import output_options
 from agent.cname import Result
 from agent.errors import DnsUnreachable
@@ -120,8 +120,8 @@ def adopt(names: tuple[str, ...]) -> int:
 def remove(name: str, *, owner: str | None, zone: str | None) -> int:
     """Take a record away that svcagent published, if it still is what was published.
 
-    NAME is the record's complete name. Take it out of the definitions of all hosts first: the next sync of one that
-    still has it publishes it again.
+    NAME is the record's complete name, or a service that one record here points at. Take it out of the definitions of
+    all hosts first: the next sync of one that still has it publishes it again.
     """
     with site((name,), is_lenient=True) as here:
         result = _removed(here, name, owner, zone)
@@ -149,13 +149,19 @@ def doctor(names: tuple[str, ...]) -> int:
 
 def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Result:
     from agent.cname.marker import place
-    from agent.definitions import complete
+    from agent.definitions import Wrong, complete, misplaced, record_name
 
-    defined = next((one for one in here.wanted if is_named(one, (name,))), None)
-    if defined is not None:
+    if len(here.wanted) > 1:
+        raise click.BadParameter(f"{name} has several: {', '.join(one.name for one in here.wanted)}; name one of them")
+    for defined in here.wanted:
         return here.keeper.remove(defined.place, defined.provider, owner, defined)
-    full = complete(name, zone)
+    try:
+        full = record_name(name, zone)
+    except Wrong as wrong:
+        raise click.BadParameter(str(wrong)) from wrong
     found = complete(zone) if zone else find_zone(here.dns, full)
+    if finding := misplaced(full, found):
+        raise click.BadParameter(finding.problem)
     return here.keeper.remove(place(found, full), here.dns.provider, owner, None)
 
 

@@ -67,9 +67,9 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
         agent = consul.agent_self()
         definitions = wiring.definitions(chosen, lambda: agent.address)
         everything = wanted_records(definitions, agent.datacenter, agent.domain, chosen.dns.provider)
-        wanted = tuple(one for one in everything if not names or is_named(one, names))
+        wanted = tuple(one for one in everything if not names or _is_named(one, names))
         for name in names:
-            if not is_lenient and not any(is_named(one, (name,)) for one in wanted):
+            if not is_lenient and not any(_is_named(one, (name,)) for one in wanted):
                 there = ", ".join(sorted({one.name for one in everything})) or "none"
                 where = chosen.services_dir
                 raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
@@ -78,7 +78,7 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
         yield Site(chosen.dns, consul, agent, _located(chosen.dns, wanted), providers)
 
 
-def is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
+def _is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
     """Is the record, or the service that it points at, among the names?"""
     return wanted.service in names or any(complete(name) == wanted.name for name in names)
 

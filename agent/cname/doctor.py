@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from agent.cname.provider import Provider
-from agent.cname.queries import Answer, DnsServer
+from agent.cname.queries import SOA, Answer, DnsServer
 from agent.cname.record import Wanted
 from agent.consul import AgentSelf
 from agent.errors import DnsUnreachable, SvcagentError
@@ -76,7 +76,7 @@ class Doctor:
 
     def _negative(self, zone: str) -> tuple[str, str]:
         answer = self.authority.ask(zone, "SOA", is_recursive=True)
-        seconds = min((min(soa.minimum, ttl) for soa, ttl in answer.records("SOA", zone)), default=None)  # type: ignore[attr-defined]  # an SOA has one
+        seconds = min((min(soa.minimum, ttl) for soa, ttl in answer.records(SOA, zone)), default=None)
         if seconds is None:
             return f"{self.authority} has no SOA of {zone} (answers {answer.rcode})", "correct dns.server, or the zone"
         if seconds <= LONGEST_NEGATIVE:
@@ -122,7 +122,7 @@ class Doctor:
                     f'in the options of named.conf: validate-except {{ "{zone}"; }};',
                 )
         if answer.rcode in ("NOERROR", "NXDOMAIN"):
-            is_there = bool(answer.records("CNAME", name))
+            is_there = answer.cname(name) is not None
             return f"{self.resolver} {'has' if is_there else 'reaches the zone and does not have'} the record", ""
         line = f'zone "{zone}" {{ type forward; forward only; forwarders {{ {_place(self.authority)} }}; }};'
         return (
@@ -155,7 +155,7 @@ class Doctor:
         name = f"{NOBODY}.service.{self.agent.datacenter}.{self.agent.domain}."
         told = _negative_ttl(self._consul().ask(name, "A"))
         # What a cache holds it says in the TTL alone; the rest of the SOA is Consul's.
-        remembered = self.resolver.ask(name, "A", is_recursive=True).records("SOA", is_authority=True)
+        remembered = self.resolver.ask(name, "A", is_recursive=True).records(SOA, is_authority=True)
         cached = max((ttl for _soa, ttl in remembered), default=0)
         if told:
             return (
@@ -188,9 +188,9 @@ def _place(server: DnsServer) -> str:
 
 
 def _ttl(answer: Answer) -> int | None:
-    return max((ttl for kind in ("A", "AAAA") for _record, ttl in answer.records(kind)), default=None)
+    return max((ttl for _address, ttl in answer.addresses()), default=None)
 
 
 def _negative_ttl(answer: Answer) -> int | None:
-    found = answer.records("SOA", is_authority=True)
-    return min((min(soa.minimum, ttl) for soa, ttl in found), default=None)  # type: ignore[attr-defined]  # an SOA has one
+    found = answer.records(SOA, is_authority=True)
+    return min((min(soa.minimum, ttl) for soa, ttl in found), default=None)

@@ -73,9 +73,11 @@ class Keeper:
         self._answers = answers
         self._contests = contests
         self._silent: dict[str, str] = {}
+        """What is known of providers that did not answer, for the length of one call."""
 
     def plan(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
         """What `sync` would do now, permissions included; nothing is changed."""
+        self._silent = {}
         found = (self._planned(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
         return tuple(self._heard(one, is_reading=True) for one in found)
 
@@ -84,11 +86,13 @@ class Keeper:
 
         ``is_forced``: publish a target also if Consul DNS does not answer it.
         """
+        self._silent = {}
         found = (self._kept(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
         return tuple(self._heard(one, is_reading=False) for one in found)
 
     def adopt(self, wanted: Iterable[Wanted]) -> tuple[Result, ...]:
         """Mark records as ours that stand there as they should."""
+        self._silent = {}
         return tuple(self._kept(self._adoption(one), one.provider) for one in wanted)
 
     def remove(self, place: Place, provider: str, owner: str | None, wanted: Wanted | None) -> Result:
@@ -99,6 +103,7 @@ class Keeper:
             lambda seen: self._provider_of(provider).remove(place, seen),
             wanted,
         )
+        self._silent = {}
         return self._kept(task, provider)
 
     def _publication(self, wanted: Wanted) -> _Task:
@@ -120,7 +125,7 @@ class Keeper:
             decision = task.decide(seen)
             if decision.outcome.is_write:
                 self._provider_of(provider).preflight(task.place)
-            return self._held_back(task, decision, seen, is_forced) or task.result(decision.outcome, decision.why, seen)
+            return self._held_back(task, decision, seen, is_forced) or task.decided(decision, seen)
 
         return self._guarded(task, provider, once)
 
@@ -176,7 +181,7 @@ class Keeper:
             elif result.outcome is Outcome.IN_PLACE and (claims := contests.others(wanted, is_reading=is_reading)):
                 decision = contested(wanted, claims)
                 return replace(result, outcome=decision.outcome, why=decision.why)
-        except (Unreachable, Denied) as error:
+        except (Unreachable, Denied, Rejected) as error:
             return replace(result, why=f"{result.why} (whether other hosts want something else is unknown: {error})")
         return result
 

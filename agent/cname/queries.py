@@ -6,6 +6,7 @@ asked, not before: dnspython takes 100 ms.
 
 import socket
 from dataclasses import dataclass
+from typing import TypeVar
 
 import dns.exception
 import dns.flags
@@ -16,8 +17,18 @@ import dns.rcode
 import dns.rdata
 import dns.rdatatype
 import dns.tsig
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.NS import NS
+from dns.rdtypes.ANY.SOA import SOA
+from dns.rdtypes.ANY.TXT import TXT
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
 
 from agent.errors import DnsUnreachable
+
+__all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Lost", "text"]
+
+R = TypeVar("R", bound=dns.rdata.Rdata)
 
 
 class Lost(DnsUnreachable):
@@ -104,19 +115,24 @@ class Answer:
         """Does the server ask others for those who ask it?"""
         return bool(self.message.flags & dns.flags.RA)
 
-    def records(
-        self, kind: str, name: str | None = None, *, is_authority: bool = False
-    ) -> list[tuple[dns.rdata.Rdata, int]]:
+    def records(self, kind: type[R], name: str | None = None, *, is_authority: bool = False) -> list[tuple[R, int]]:
         """The records of one type, each with its TTL; those of one name only, if it is given."""
-        wanted = dns.rdatatype.from_text(kind)
         owner = dns.name.from_text(name) if name else None
-        section = self.message.authority if is_authority else self.message.answer
         return [
             (record, rrset.ttl)
-            for rrset in section
-            if rrset.rdtype == wanted and (owner is None or rrset.name == owner)
+            for rrset in (self.message.authority if is_authority else self.message.answer)
+            if owner is None or rrset.name == owner
             for record in rrset
+            if isinstance(record, kind)
         ]
+
+    def cname(self, name: str) -> tuple[str, int] | None:
+        """The target of exactly this name, and its TTL."""
+        return next(((text(one.target), ttl) for one, ttl in self.records(CNAME, name)), None)
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """All addresses in the answer, each with its TTL: of the name asked for, or of what its CNAMEs lead to."""
+        return [(one.to_text(), ttl) for kind in (A, AAAA) for one, ttl in self.records(kind)]
 
     def soa_owner(self, *, is_authority: bool) -> str | None:
         """The name whose SOA record is in the answer, or beside it."""

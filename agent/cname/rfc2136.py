@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 
 import dns.name
 import dns.rcode
-import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-import dns.rdtypes.ANY.TXT
 import dns.tsig
 import dns.update
 
@@ -37,7 +35,7 @@ from agent.cname.provider import (
     UnknownKey,
     UpdatesOff,
 )
-from agent.cname.queries import Answer, DnsServer, Lost, text
+from agent.cname.queries import TXT, Answer, DnsServer, Lost, text
 from agent.cname.tsig import Key, find_key
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, DnsUnreachable, Fault, OutcomeUnknown
@@ -133,19 +131,19 @@ class Rfc2136:
 
     def _answered(self, place: Place) -> Seen:
         found = self._authoritative(place, place.name, "CNAME")
-        cnames = found.records("CNAME", place.name)
+        cname = found.cname(place.name)
         others: list[str] = []
-        if not cnames and found.rcode == "NOERROR":
+        if cname is None and found.rcode == "NOERROR":
             everything = self._authoritative(place, place.name, "ANY")
             for rrset in everything.message.answer:
                 kind = dns.rdatatype.to_text(rrset.rdtype)
                 if text(rrset.name) == place.name and kind not in BESIDE_A_CNAME:
                     others += [f"{kind} {one.to_text()}" for one in rrset]
-        markers = self._authoritative(place, place.marker, "TXT").records("TXT", place.marker)
+        markers = self._authoritative(place, place.marker, "TXT").records(TXT, place.marker)
         return Seen(
-            record=Record(text(cnames[0][0].target), cnames[0][1]) if cnames else None,  # type: ignore[attr-defined]  # a CNAME has one
+            record=Record(*cname) if cname else None,
             others=tuple(sorted(others)),
-            markers=tuple(sorted(_joined(one) for one, _ttl in markers)),
+            markers=tuple(sorted(b"".join(one.strings).decode(errors="replace") for one, _ttl in markers)),
         )
 
     def _authoritative(self, place: Place, name: str, kind: str) -> Answer:
@@ -168,8 +166,9 @@ class Rfc2136:
         if rcode == dns.rcode.REFUSED:
             key = self.key.name
             raise UpdatesOff(
-                f"the DNS server {self.server} takes no updates of {place.zone}: the zone is frozen "
-                f"(rndc thaw {place.zone.rstrip('.')}), or its zone block permits none; then add to it: "
+                f"the DNS server {self.server} takes no updates of {place.zone}: it is not the primary (set dns.server "
+                f"to that one), or the zone is frozen (rndc thaw {place.zone.rstrip('.')}), or its zone block permits "
+                "none; then add to it: "
                 f"update-policy {{ {_grant_record(key, place)} {_grant_marker(key, place)} }};"
             )
         self._raise_unless_known(place, rcode)
@@ -293,13 +292,8 @@ def _name(name: str) -> dns.name.Name:
     return dns.name.from_text(name)
 
 
-def _txt(value: str) -> dns.rdtypes.ANY.TXT.TXT:
+def _txt(value: str) -> TXT:
     """One TXT record, its text cut into the strings of at most 255 bytes that the format has."""
     raw = value.encode()
     strings = [raw[start : start + _LONGEST_STRING] for start in range(0, len(raw), _LONGEST_STRING)]
-    return dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings)
-
-
-def _joined(record: dns.rdata.Rdata) -> str:
-    strings: tuple[bytes, ...] = record.strings  # type: ignore[attr-defined]  # a TXT has them
-    return b"".join(strings).decode(errors="replace")
+    return TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from agent.clock import Clock, Deadline, poll
 from agent.cname.plan import described
 from agent.cname.provider import Record, Seen
-from agent.cname.queries import DnsServer, text
+from agent.cname.queries import SOA, DnsServer
 from agent.cname.record import Wanted
-from agent.cname.zones import addresses as addresses_of
 from agent.cname.zones import name_servers
 from agent.consul import Instance
 from agent.errors import DnsUnreachable
@@ -77,26 +76,25 @@ def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> Se
         found = server.ask(record_name, "CNAME")
     except DnsUnreachable as error:
         return ServerView(name, str(server), problem=str(error))
-    serials = [record.serial for record, _ttl in soa.records("SOA", zone)]  # type: ignore[attr-defined]  # an SOA has one
+    serials = [record.serial for record, _ttl in soa.records(SOA, zone)]
     if not serials or not soa.is_authoritative:
         return ServerView(name, str(server), problem=f"it does not hold the zone {zone} (answers {soa.rcode})")
-    cnames = [Record(text(one.target), ttl) for one, ttl in found.records("CNAME", record_name)]  # type: ignore[attr-defined]  # a CNAME has one
-    return ServerView(name, str(server), serials[0], cnames[0] if cnames else None)
+    cname = found.cname(record_name)
+    return ServerView(name, str(server), serials[0], Record(*cname) if cname else None)
 
 
 def observe_clients(resolver: DnsServer, wanted: Wanted) -> ClientView:
     """Ask the resolver as a client would."""
     asked = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
     try:
-        answer = resolver.ask(asked, "CNAME", is_recursive=True)
-        found = [text(one.target) for one, _ttl in answer.records("CNAME", asked)]  # type: ignore[attr-defined]  # a CNAME has one
-        reached = resolver.ask(asked, "A", is_recursive=True)
-        if reached.rcode not in ("NOERROR", "NXDOMAIN"):
-            return ClientView(str(resolver), asked, found[0] if found else None, problem=f"answers {reached.rcode}")
-        addresses = addresses_of(asked, resolver)
+        cname = resolver.ask(asked, "CNAME", is_recursive=True).cname(asked)
+        answers = [resolver.ask(asked, kind, is_recursive=True) for kind in ("A", "AAAA")]
     except DnsUnreachable as error:
         return ClientView(str(resolver), asked, problem=str(error))
-    return ClientView(str(resolver), asked, found[0] if found else None, tuple(sorted(addresses)))
+    failed = [one.rcode for one in answers if one.rcode not in ("NOERROR", "NXDOMAIN")]
+    addresses = {address for one in answers for address, _ttl in one.addresses()}
+    problem = f"answers {failed[0]}" if failed else ""
+    return ClientView(str(resolver), asked, cname[0] if cname else None, tuple(sorted(addresses)), problem)
 
 
 def report(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import dns.exception
 import dns.resolver
 
-from agent.cname.queries import DnsServer, text
+from agent.cname.queries import CNAME, NS, DnsServer, text
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
 
@@ -58,7 +58,7 @@ def find_zone(server: DnsServer, name: str) -> str:
         if answer.soa_owner(is_authority=False) == candidate:
             return candidate
         # What is beside a CNAME belongs to the zone of its target.
-        beside = None if answer.records("CNAME") else answer.soa_owner(is_authority=True)
+        beside = None if answer.records(CNAME) else answer.soa_owner(is_authority=True)
         if beside and beside != "." and candidate.endswith(f".{beside}"):
             return beside
     raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
@@ -70,7 +70,7 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[Nam
     ``fallback`` is asked for addresses that ``server`` does not know.
     """
     answer = server.ask(zone, "NS", is_recursive=True)
-    names = sorted(text(record.target) for record, _ttl in answer.records("NS", zone))  # type: ignore[attr-defined]  # an NS has one
+    names = sorted(text(record.target) for record, _ttl in answer.records(NS, zone))
     return tuple(
         NameServer(
             name,
@@ -83,15 +83,12 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[Nam
 def addresses(name: str, *servers: DnsServer) -> tuple[str, ...]:
     """The IPv4 and IPv6 addresses of a name, from the first server that knows any."""
     for server in servers:
-        found: list[str] = []
         try:
-            for kind in ("A", "AAAA"):
-                answer = server.ask(name, kind, is_recursive=True)
-                found += [record.to_text() for record, _ttl in answer.records(kind)]
+            answers = [server.ask(name, kind, is_recursive=True) for kind in ("A", "AAAA")]
         except DnsUnreachable:
             continue
-        if found:
-            return tuple(found)
+        if found := tuple(address for answer in answers for address, _ttl in answer.addresses()):
+            return found
     return ()
 
 

@@ -4,8 +4,9 @@ Nothing here speaks to Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
-from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced
+from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition
+from agent.definitions.faults import Wrong
 from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
 from agent.definitions.load import load
 from agent.definitions.reload import Drain, MinHealthy, Ready, Reload
@@ -33,8 +34,10 @@ __all__ = [
     "Settings",
     "TaggedAddress",
     "Weights",
+    "Wrong",
     "complete",
     "load",
     "misplaced",
+    "record_name",
     "schema",
 ]

@@ -19,6 +19,9 @@ WILDCARD = "_wildcard"
 LONGEST_FIRST_LABEL = 57
 """``cname-`` goes before it there, and a label has 63 characters at most."""
 
+LONGEST_NAME = 229
+"""Characters of a record's complete name: with what goes into its marker's name, that is one of at most 253."""
+
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
@@ -98,11 +101,23 @@ class Cname(Part):
             yield Finding("name", problem, "end it with a dot if it is complete, or add the zone")
             return
         full = complete(name, zone)
+        if len(full) > LONGEST_NAME:
+            problem = f"{shown(full)} is too long for its marker to have a name"
+            yield Finding("name", problem, f"write at most {LONGEST_NAME} characters in all")
         found = misplaced(full, complete(zone)) if zone else None
         if found:
             yield found
         if _is_good(target, _domain) and _answers_itself(full, complete(target)):
             yield Finding("target", f"{shown(name)} would point at itself", "write where its clients should go")
+
+
+def record_name(name: str, zone: str | None = None) -> str:
+    """The complete name of a record that is named outside a definition. Raises `Wrong`."""
+    _owner(name)
+    given = {"name": name} | ({"zone": _domain(zone)} if zone else {})
+    for finding in Cname.across(given):
+        raise Wrong(finding.problem, finding.remedy)
+    return complete(name, zone)
 
 
 def _is_good(value: object, check: Callable[[str], str]) -> TypeGuard[str]:

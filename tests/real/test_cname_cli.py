@@ -425,6 +425,27 @@ def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner
     assert right["outcome"] == "removed"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("www",), 2),
+        (("a.*.b.",), 2),
+        ((f"{'a' * 64}.b.",), 2),
+        ((ZONE,), 2),
+        (("www", "--zone", "b..c"), 2),
+        (("www.elsewhere.test.",), 1),
+        (("www.elsewhere.test.", "--zone", "elsewhere.test."), 1),
+        (("www", "--zone", ZONE), 0),
+        (("chocon",), 0),
+    ],
+)
+def test_what_can_be_named_to_be_removed(site: Site, arguments: tuple[str, ...], code: int) -> None:
+    """A complete name, or one with its zone; nothing stands there."""
+    result = site.run("remove", *arguments)
+
+    assert result.code == code, result.text
+
+
 # ---------------------------------------------------------------- status
 
 

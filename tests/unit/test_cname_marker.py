@@ -1,11 +1,13 @@
 """Markers: where they stand, and that what is written is what is read."""
 
+import dns.name
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cname.marker import Marker, parse, place, render
 from agent.cname.provider import Record
+from agent.definitions.cname import LONGEST_FIRST_LABEL, LONGEST_NAME
 
 LABELS = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(lambda labels: ".".join(labels) + ".")
@@ -27,6 +29,15 @@ OWNERS = st.tuples(LABELS, LABELS, LABELS).map("/".join)
 def test_where_a_marker_stands(zone: str, name: str, marker: str) -> None:
     """In one subtree of the zone, never beside or below the record."""
     assert place(zone, name).marker == marker
+
+
+def test_the_longest_names_have_markers_that_dns_can_hold() -> None:
+    """A label of 63 characters, a name of 255 bytes on the wire."""
+    long = f"{'a' * LONGEST_FIRST_LABEL}.{'b.' * LONGEST_NAME}"[: LONGEST_NAME - 1].rstrip(".") + "."
+    wild = f"*.{'b.' * LONGEST_NAME}"[: LONGEST_NAME - 1].rstrip(".") + "."
+
+    for name in (long, wild):
+        assert len(dns.name.from_text(place("b.", name).marker).to_wire() or b"") <= 255
 
 
 @given(NAMES, NAMES)

@@ -108,6 +108,7 @@ def test_a_provider_that_there_is_not(tmp_path: Path) -> None:
         ({"name": "_wildcard.example.org."}, "cname[0].name", "keeps its markers"),
         ({"name": "cname-www._svcagent.example.org."}, "cname[0].name", "keeps its markers"),
         ({"name": f"{'a' * 58}.example.org."}, "cname[0].name", "no room"),
+        ({"name": "a." * 115}, "cname[0].name", "too long for its marker"),
         ({"name": "w.z.", "target": "w.z."}, "cname[0].target", "point at itself"),
         ({"name": "*.z.", "target": "A.b.z"}, "cname[0].target", "point at itself"),
         ({"name": "w.z.", "tag": "a.b"}, "cname[0].tag", "cannot be looked up"),
