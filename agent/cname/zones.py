@@ -59,7 +59,7 @@ def find_zone(server: DnsServer, name: str) -> str:
             return candidate
         # What is beside a CNAME belongs to the zone of its target.
         beside = None if answer.records(CNAME) else answer.soa_owner(is_authority=True)
-        if beside and beside != "." and candidate.endswith(f".{beside}"):
+        if beside and candidate.endswith(f".{beside}"):
             return beside
     raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
 

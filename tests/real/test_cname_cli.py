@@ -76,8 +76,9 @@ def servers(host: ConsulHost) -> Iterator[tuple[Dns, Bind, Bind]]:
 @pytest.fixture
 def site(host: ConsulHost, servers: tuple[Dns, Bind, Bind], svcagent: Svcagent) -> Iterator[Site]:
     """chocon defined, and passing in Consul; nothing in the zone."""
-    dns, _second, resolving = servers
+    dns, second, resolving = servers
     register(host)
+    wait_until(lambda: second.serial(ZONE) == dns.serial, 10, "the secondary has caught up")
     site = Site(svcagent, dns, resolving, host)
     site.define()
     yield site
