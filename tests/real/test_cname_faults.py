@@ -25,7 +25,9 @@ from agent.cname.provider import (
     UpdatesOff,
 )
 from agent.cname.queries import DnsServer
+from agent.cname.targets import has_instances
 from agent.cname.zones import find_zone
+from agent.consul import AgentSelf
 from agent.errors import DnsUnreachable, OutcomeUnknown, Rejected
 from tests.lab.bind import Zone
 from tests.lab.ground import wait_until
@@ -447,6 +449,22 @@ def test_what_is_no_dns_server(dns_: Dns, name: str, answer: bytes) -> None:
         (result,) = kept(dns_.provider(at=("127.0.0.1", server.port), timeout=1), wanted(name))
 
     assert result.outcome is Outcome.UNREACHABLE
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x00\x0cgarbage-here"])
+def test_consul_dns_that_breaks_off_is_unreachable(dns_: Dns, name: str, answer: bytes) -> None:
+    """Whether the target may be published is unknown then, and nothing is."""
+    with Listener(answering(answer)) as consul:
+        agent = AgentSelf("host1", "dc1", "consul", ("127.0.0.1", consul.port), "1.8.7")
+        keeper = Keeper(lambda _name: dns_.provider(), lambda target: has_instances(agent, target))
+        (result,) = keeper.sync([wanted(name)])
+    switched_off = dataclasses.replace(agent, dns=None)
+    (unsure,) = Keeper(lambda _name: dns_.provider(), lambda target: has_instances(switched_off, target)).sync(
+        [wanted(name)]
+    )
+
+    assert (result.outcome, unsure.outcome) == (Outcome.UNREACHABLE, Outcome.UNREACHABLE)
+    assert "--force" in unsure.why
 
 
 def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> None:
