@@ -178,8 +178,8 @@ class Keeper:
         try:
             if result.is_contested and not is_reading:
                 contests.claim(wanted)
-            elif result.outcome is Outcome.IN_PLACE and (claims := contests.others(wanted, is_reading=is_reading)):
-                decision = contested(wanted, claims)
+            elif result.outcome is Outcome.IN_PLACE and (others := contests.others(wanted, is_reading=is_reading)):
+                decision = contested(wanted, others)
                 return replace(result, outcome=decision.outcome, why=decision.why)
         except (Unreachable, Denied, Rejected) as error:
             return replace(result, why=f"{result.why} (whether other hosts want something else is unknown: {error})")
