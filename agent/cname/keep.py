@@ -192,7 +192,10 @@ class Keeper:
         target = task.wanted.record.target
         if self._answers(target):
             return None
-        why = f"Consul DNS names no instance for {target}; start one, or publish it all the same with --force"
+        why = (
+            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs a token of its own, "
+            "acl.tokens.default, that reads the service), or publish it all the same with --force"
+        )
         return task.result(Outcome.NOT_NOW, why, seen)
 
     def _guarded(self, task: _Task, provider: str, work: Callable[[], Result]) -> Result:

@@ -84,7 +84,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
         return _conflict(f"a CNAME cannot stand beside what is there: {described(seen)}; {remedy}")
     if not seen.markers:
         if seen.record is None:
-            return Decision(Outcome.CREATED, f"nothing stands there yet; → {wanted.record.target}", is_publication=True)
+            return Decision(Outcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
         return _conflict(_unmarked(wanted, seen.record))
     held = _held(seen)
     if held is None:
