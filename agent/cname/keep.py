@@ -193,8 +193,8 @@ class Keeper:
         if self._answers(target):
             return None
         why = (
-            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs a token of its own, "
-            "acl.tokens.default, that reads the service), or publish it all the same with --force"
+            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs a token of "
+            "its own, acl.tokens.default, that reads the service), or publish it all the same with --force"
         )
         return task.result(Outcome.NOT_NOW, why, seen)
 
