@@ -8,12 +8,12 @@ less strict than RFC 2136:
   between that read and the UPSERT is overwritten. The next sync sees it, and the higher generation wins. (A batch that
   DELETEs the old values and CREATEs the new ones would make the service compare. The simulator of the tests does not
   do that as the service does, and what is not tested is not promised.) A removal does name the values it removes.
-- Record and marker are two questions, not answered at one moment. A mixture of two moments can lead to a write, which
-  the read before it stops; it is never taken for a record without a marker.
+- Record and marker are two questions, not answered at one moment. So the record is asked for before and after its
+  marker; only one that was changed and changed back in between would not be noticed.
 - What is written is in the service's own data at once, and that is what is read; its name servers follow within about
   a minute.
 
-The service takes 5 requests a second for a whole account. Reading a record costs 2 of them and writing it 5 more; boto3
+The service takes 5 requests a second for a whole account. Reading a record costs 3 of them and writing it 7 more; boto3
 waits and asks again when it is told that it was too many.
 """
 
@@ -48,11 +48,11 @@ from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, SvcagentError
 MARKER_TTL = 60
 """Seconds. Nobody but svcagent reads markers, and it asks the service's own data."""
 
-ATTEMPTS = 4
+ATTEMPTS = 3
 """Of boto3, for one request. All that is sent here may be sent twice."""
 
 READS = 5
-"""How often a place is read again where a record stands without a marker, which may be a mixture of two moments."""
+"""How often a place is read again that changes while it is read."""
 
 PAGE = 10
 """Record sets of one answer; those of other names come after those asked for."""
@@ -97,6 +97,7 @@ class Route53:
 
     client: Any
     promises: Promises = field(default=Promises(compares=False, is_atomic=True), init=False)
+    warnings: tuple[str, ...] = field(default=(), init=False)
     _zone_ids: dict[str, str] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -115,7 +116,7 @@ class Route53:
         self.client.close()
 
     def read(self, place: Place) -> Seen:
-        """The record, then its marker: of a record that is just being made the marker is seen too."""
+        """What stands there, as far as it did not change meanwhile."""
         return _seen(*self._stored(place))
 
     def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
@@ -161,9 +162,9 @@ class Route53:
 
     def _stored(self, place: Place) -> tuple[list[RecordSet], list[RecordSet]]:
         for _ in range(READS):
-            stored = self._at(place, place.name), self._at(place, place.marker, "TXT")
-            if not stored[0] or stored[1] or self._at(place, place.name) == stored[0]:
-                return stored
+            records, markers = self._at(place, place.name), self._at(place, place.marker, "TXT")
+            if self._at(place, place.name) == records:
+                return records, markers
         raise Raced(f"{place.name} changed {READS} times while it was read; try again")
 
     def _stored_as(self, place: Place, seen: Seen) -> list[RecordSet]:
