@@ -63,7 +63,7 @@ class Site:
 def empty_site() -> Iterator[Site]:
     """Proxies that nobody can reach by name."""
     with Lab(2) as lab:
-        chocon = Chocon(lab)
+        chocon = Chocon(lab, interval="1s")
         chocon.start()
         with naming(lab) as names:
             yield Site(lab, chocon, names)

@@ -41,8 +41,10 @@ ENTRYPOINT ["{python}", "-I", "-S", "/proxy.py"]
 class Chocon:
     """The proxies of a lab; versions as with `Lab.push`."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, interval: str = "10s") -> None:
+        """``interval``: of the check of every proxy."""
         self._lab = lab
+        self._interval = interval
         self._repository = f"{lab.repository.rpartition('/')[0]}/{NAME}"
 
     def start(self, load_seconds: float = 0.2) -> None:
@@ -93,7 +95,7 @@ class Chocon:
                 "tags": [TAG],
                 "address": host.address,
                 "port": PORT,
-                "checks": [{"http": url, "interval": "10s", "timeout": "5s"}],
+                "checks": [{"http": url, "interval": self._interval, "timeout": "5s"}],
             },
             "reload": {
                 "image": f"{self._repository}:latest",
