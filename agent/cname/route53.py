@@ -1,5 +1,5 @@
-"""The DNS provider for Amazon Route 53, through boto3 (the extra ``route53``). Credentials, profile, region and endpoint
-are found by boto3's own rules (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL_ROUTE_53``, …).
+"""The DNS provider for Amazon Route 53, through boto3 (the extra ``route53``), whose own rules find credentials and
+endpoint (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL_ROUTE_53``, …).
 
 A change batch is carried out whole or not at all, so record and marker are always both there. In three things it is
 less strict than RFC 2136:
@@ -54,11 +54,17 @@ ATTEMPTS = 3
 READS = 5
 """How often a place is read again that changes while it is read."""
 
+REGION = "us-east-1"
+"""If none is configured. The service has one for the whole world, and this is what its signatures name."""
+
 PAGE = 10
 """Record sets of one answer; those of other names come after those asked for."""
 
 LONGEST_STRING = 255
 """Bytes of one string of a TXT record (RFC 1035 3.3)."""
+
+SERVERS_FAULT = 500
+"""HTTP statuses from here on say nothing of what became of a request."""
 
 NO_SUCH_TARGET = "svcagent-preflight.invalid."
 
@@ -87,7 +93,13 @@ _NO_CREDENTIALS = (
     boto.CredentialRetrievalError,
     boto.TokenRetrievalError,
     boto.ProfileNotFound,
+    boto.ConfigNotFound,
+    boto.ConfigParseError,
+    boto.InvalidRegionError,
 )
+LOOKING_FOR_ZONES = '{"Effect": "Allow", "Action": "route53:ListHostedZonesByName", "Resource": "*"}'
+"""The statement of an IAM policy for finding a zone by its name."""
+
 _NO_ANSWER = (boto.ConnectionError, boto.HTTPClientError)
 
 
@@ -102,14 +114,15 @@ class Route53:
 
     @classmethod
     def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Route53":
-        """:raises Denied: boto3 is configured with a profile that there is not."""
+        """:raises Denied: boto3's own configuration is of no use."""
         config = Config(
             connect_timeout=settings.timeout,
             read_timeout=settings.timeout,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         )
-        with _translated("its configuration", is_write=False):
-            return cls(boto3.session.Session().client("route53", config=config))
+        with _translated("to be asked", is_write=False):
+            session = boto3.session.Session()
+            return cls(session.client("route53", region_name=session.region_name or REGION, config=config))
 
     def close(self) -> None:
         """Give connections back."""
@@ -151,9 +164,10 @@ class Route53:
             ("DELETE", _record_set(place.name, "CNAME", 0, NO_SUCH_TARGET)),
             ("DELETE", _record_set(place.marker, "TXT", 0, quoted("svcagent preflight"))),
         ]
-        with _translated(f"{place.name} to be changed", is_write=False, line=self._line(place)):
+        zone_id = self._zone_id(place.zone)
+        with _translated(f"{place.name} to be changed", is_write=False, line=_permission(zone_id)):
             try:
-                self._send(place, nothing)
+                self._send(zone_id, nothing)
             except boto.ClientError as error:
                 if _code(error) not in _CONTENT:
                     raise
@@ -177,9 +191,10 @@ class Route53:
     def _at(self, place: Place, name: str, kind: str | None = None) -> list[RecordSet]:
         """All record sets of this name, or those of one type."""
         found = []
-        with _translated(place.name, is_write=False, line=self._line(place)):
+        zone_id = self._zone_id(place.zone)
+        with _translated(f"{place.name} to be read", is_write=False, line=_permission(zone_id)):
             pages = self.client.get_paginator("list_resource_record_sets").paginate(
-                HostedZoneId=self._zone_id(place.zone), StartRecordName=name, PaginationConfig={"PageSize": PAGE}
+                HostedZoneId=zone_id, StartRecordName=name, PaginationConfig={"PageSize": PAGE}
             )
             for one in (one for page in pages for one in page["ResourceRecordSets"]):
                 # The first is the one asked for, or the one after where it would be.
@@ -192,7 +207,7 @@ class Route53:
     def _zone_id(self, zone: str) -> str:
         """:raises NotAuthoritative: there is none, or more than one."""
         if zone not in self._zone_ids:
-            with _translated(f"the hosted zone {zone}", is_write=False, line=_LIST_ZONES):
+            with _translated(f"{zone} to be looked for", is_write=False, line=LOOKING_FOR_ZONES):
                 answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
             found = [one for one in answer["HostedZones"] if unescaped(one["Name"]).lower() == zone]
             if len(found) != 1:
@@ -205,18 +220,19 @@ class Route53:
     # ------------------------------------------------------------ writing
 
     def _change(self, place: Place, changes: Sequence[tuple[str, RecordSet]]) -> None:
-        with _translated(place.name, is_write=True, line=self._line(place)):
+        zone_id = self._zone_id(place.zone)
+        with _translated(f"{place.name} to be changed", is_write=True, line=_permission(zone_id)):
             try:
-                self._send(place, changes)
+                self._send(zone_id, changes)
             except boto.ClientError as error:
                 if _code(error) not in _CONTENT:
                     raise
                 # It was fit to be written a moment ago.
                 raise Raced(f"Route 53 cannot change {place.name} as it stands now: {error}") from error
 
-    def _send(self, place: Place, changes: Sequence[tuple[str, RecordSet]]) -> None:
+    def _send(self, zone_id: str, changes: Sequence[tuple[str, RecordSet]]) -> None:
         self.client.change_resource_record_sets(
-            HostedZoneId=self._zone_id(place.zone),
+            HostedZoneId=zone_id,
             ChangeBatch={
                 "Comment": "svcagent",
                 "Changes": [{"Action": action, "ResourceRecordSet": one} for action, one in changes],
@@ -230,16 +246,6 @@ class Route53:
             raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
         if found != wanted:
             raise Raced(f"{place.name} is not as it was just written: {found}")
-
-    def _line(self, place: Place) -> str:
-        """The statement of an IAM policy that permits all that is done in a zone."""
-        return (
-            '{"Effect": "Allow", "Action": ["route53:ListResourceRecordSets", "route53:ChangeResourceRecordSets"], '
-            f'"Resource": "arn:aws:route53:::hostedzone/{self._zone_ids.get(place.zone, "*")}"}}'
-        )
-
-
-_LIST_ZONES = '{"Effect": "Allow", "Action": "route53:ListHostedZonesByName", "Resource": "*"}'
 
 
 def unescaped(name: str) -> str:
@@ -288,28 +294,37 @@ def _record_set(name: str, kind: str, ttl: int, value: str) -> RecordSet:
     return {"Name": name, "Type": kind, "TTL": ttl, "ResourceRecords": [{"Value": value}]}
 
 
+def _permission(zone_id: str) -> str:
+    """The statement of an IAM policy for all that is done in a zone."""
+    return (
+        '{"Effect": "Allow", "Action": ["route53:ListResourceRecordSets", "route53:ChangeResourceRecordSets"], '
+        f'"Resource": "arn:aws:route53:::hostedzone/{zone_id}"}}'
+    )
+
+
 def _code(error: boto.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @contextmanager
-def _translated(what: str, *, is_write: bool, line: str = "") -> Iterator[None]:
+def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
     """boto3's errors as this house's. ``line``: the statement that gives the right, if it is rights that lack."""
     try:
         yield
     except _NO_CREDENTIALS as error:
-        raise Denied(f"boto3 finds no credentials for Route 53: {error}; set AWS_PROFILE, or a role of this host") from error
+        remedy = "set AWS_PROFILE or what else boto3 reads, or give this host a role"
+        raise Denied(f"boto3 is not set up for Route 53: {error}; {remedy}") from error
     except _NO_ANSWER as error:
         if is_write:
-            raise OutcomeUnknown(f"unknown whether {what} was written: {error}") from error
-        raise DnsUnreachable(f"Route 53 does not answer for {what}: {error}") from error
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
+        raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
     except boto.ClientError as error:
         code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in _RIGHTS:
-            raise NotGranted(f"Route 53 does not permit {what}; add to the IAM policy: {line}") from error
+            raise NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}") from error
         if code in _ERRORS:
             kind, remedy = _ERRORS[code]
-            raise kind(f"Route 53 refuses {what} ({code}): {remedy}") from error
-        if is_write and status >= 500:
-            raise OutcomeUnknown(f"unknown whether {what} was written: {error}") from error
-        raise ServerFailed(f"Route 53 fails for {what}: {error}") from error
+            raise kind(f"Route 53 does not permit {wish} ({code}): {remedy}") from error
+        if is_write and status >= SERVERS_FAULT:
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
+        raise ServerFailed(f"Route 53 failed when it was asked for {wish}: {error}") from error

@@ -6,6 +6,7 @@ What happens to a request depends on the access key that signed it: see `FAULTS`
 signatures are not checked.
 """
 
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -57,7 +58,7 @@ class Gate:
             return Response(ERROR.format(code=code), status, content_type="text/xml")(environ, start)
         answer = self._behind(environ, start)
         if key == LOSES_REPLIES and is_write:
-            environ["werkzeug.socket"].close()
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return answer
 
 

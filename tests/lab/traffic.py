@@ -68,7 +68,7 @@ class Load:
         workers: int = 8,
         timeout: float = 5,
         dns: Sequence[tuple[str, int]] | None = None,
-        url: Url = Url(),  # noqa: B008 - frozen
+        url: Url = Url(),
     ) -> None:
         """``dns``: the resolvers asked in turn; by default the Consul agents of all hosts.
 

@@ -63,7 +63,9 @@ class Aws:
     def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
         """The administrator replaces all records of one type."""
         # The service folds names by itself, the simulator does not.
-        self.put_set({"Name": name.lower(), "Type": kind, "TTL": ttl, "ResourceRecords": [{"Value": one} for one in values]})
+        self.put_set(
+            {"Name": name.lower(), "Type": kind, "TTL": ttl, "ResourceRecords": [{"Value": one} for one in values]}
+        )
 
     def put_set(self, one: RecordSet) -> None:
         """A record set of any kind."""
