@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.lab import Host, Lab
-from tests.lab.chocon import CLIENTS_NAME, CLIENTS_PATH, NAME, RECORD, TAG, Chocon
+from tests.lab import Host, Lab, Load
+from tests.lab.chocon import CLIENTS_NAME, CLIENTS_PATH, NAME, PORT, RECORD, TAG, Chocon
 from tests.lab.names import ZONE, Names, naming
 from tests.lab.parts import DATACENTER
+from tests.lab.rollout import Rollout
+from tests.lab.traffic import Url
 from tests.lab.watching import CLIENTS, CONSUL, watching
 
 URL = f"http://{CLIENTS_NAME}{CLIENTS_PATH}"
@@ -137,3 +139,20 @@ def test_a_record_removed_by_hand_is_back_after_the_next_sync(site: Site) -> Non
 
     assert site.answers() == {site.answer_of(host) for host in site.lab.hosts}
     assert site.sync(site.lab.hosts[0])["outcome"] == "in place"
+
+
+def test_a_rollout_of_the_proxies_loses_no_request(site: Site) -> None:
+    """Clients who ask for the name anew each time see every proxy change its version, and nothing else."""
+    url = Url(CLIENTS_NAME, PORT, CLIENTS_PATH)
+    with Load(site.lab, rate=200, dns=[site.names.resolver], url=url) as load:
+        load.wait_for(requests=100)
+        site.chocon.push("2")
+        rollout = Rollout(site.lab, NAME)
+        rollout.wait(90)
+        load.wait_for(requests=100)
+        summary = load.stop()
+
+    assert (summary.failed, summary.failures) == ((), 0)
+    assert set(summary.versions) == {"1", "2"}
+    assert [process.returncode for process in rollout.processes.values()] == [0, 0], rollout.errors
+    assert site.chocon.versions() == {host.name: "2" for host in site.lab.hosts}

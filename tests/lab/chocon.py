@@ -6,7 +6,7 @@ Their image holds `proxy` alone; Python is the host's own, bound read-only into 
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,18 @@ class Chocon:
         for host in self._lab.hosts:
             self.run(host, load_seconds)
             self.write_definition(host)
-        registering = {host.name: self._lab.svcagent(host, "register") for host in self._lab.hosts}
-        for name, process in registering.items():
-            _output, errors = process.communicate(timeout=60)
-            if process.returncode:
-                raise LabError(f"svcagent register on {name}: {errors}")
+        self.everywhere("register")
         self.wait_passing()
+
+    def everywhere(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """svcagent on all hosts at once, which must succeed; what it prints, by host."""
+        running = {host.name: self._lab.svcagent(host, *arguments, env=dict(env or {})) for host in self._lab.hosts}
+        printed = {}
+        for name, process in running.items():
+            printed[name], errors = process.communicate(timeout=60)
+            if process.returncode:
+                raise LabError(f"svcagent {' '.join(arguments)} on {name}: {errors}")
+        return printed
 
     def push(self, version: str) -> str:
         """Build one version and push it; its digest in the registry."""

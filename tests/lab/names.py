@@ -40,6 +40,11 @@ class Names:
     key: Key
     directory: Path
 
+    @property
+    def resolver(self) -> tuple[str, int]:
+        """Whom clients ask."""
+        return self.bind.address, self.bind.port
+
     def environment(self) -> dict[str, str]:
         """What svcagent needs to know to keep the zone."""
         return {
