@@ -107,6 +107,13 @@ def test_status_follows_the_name_down_to_passing_instances(site: Site) -> None:
     assert sorted(report["resolver"]["addresses"]) == [host.address for host in site.lab.hosts]
 
 
+def test_the_doctor_finds_nothing(site: Site) -> None:
+    """Forwarding, caches and rights are as they should be."""
+    code, output = site.svcagent(site.lab.hosts[0], "cname", "doctor")
+
+    assert code == 0, output
+
+
 def test_a_proxy_under_maintenance_is_not_named_any_more(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Once Consul's own DNS does not name it, clients asked 50 ms later are not told of it either."""
     staying, leaving = site.lab.hosts
