@@ -81,6 +81,14 @@ class NotReady(SvcagentError):
     """An instance did not become ready, or its container stopped while it was awaited."""
 
 
+class CommandFailed(SvcagentError):
+    """A command of the definition could not be started, ended with another status than 0, or took too long."""
+
+
+class HookFailed(CommandFailed):
+    """One of the operator's own commands around a reload failed."""
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM ended a wait. The exit code is the shell's for that signal: 130 or 143.
 

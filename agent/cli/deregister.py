@@ -5,6 +5,9 @@ import click
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
+from agent.consul import Consul
+from agent.definitions import Settings
+from agent.errors import BadDefinition
 from agent.registration import Action, apply_plan, make_removal
 
 
@@ -20,8 +23,10 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     """
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
-    with wiring.consul(wiring.settings()) as consul:
-        plan = make_removal(consul.services({name: name for name in names}), frozenset(names))
+    settings = wiring.settings()
+    with wiring.consul(settings) as consul:
+        expected = {name: name for name in names} or _defined(settings, consul)
+        plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
             apply_plan(consul, plan, lambda _change: None, lambda _check: False)
     if current().as_json:
@@ -33,5 +38,14 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         else:
             show_line(f"{change.service_id}: {'would be deregistered' if dry_run else 'deregistered'}")
     if not plan:
-        show_line("nothing to deregister")
+        show_line("nothing to deregister" + ("" if expected else ", as far as the Consul token may see"))
     return 1 if any(change.action is Action.REFUSE for change in plan) else 0
+
+
+def _defined(settings: Settings, consul: Consul) -> dict[str, str]:
+    """The services of services.d, which would be missed if they were hidden from the token; none if it is unusable."""
+    try:
+        found = wiring.definitions(settings, lambda: consul.agent_self().address)
+    except BadDefinition:
+        return {}
+    return {service.id: service.name for definition in found for service in definition.services}

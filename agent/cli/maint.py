@@ -144,12 +144,12 @@ def enable(
     epilog="\b\nExamples:\n"
     "  svcagent maint disable keyword-suggest\n"
     "  svcagent maint disable --node\n"
-    "  svcagent maint disable keyword-suggest --force    (of a reload that is dead)"
+    "  svcagent maint disable keyword-suggest --force    (from a reload; if it is dead, rather: svcagent recover)"
 )
 @_name
 @click.option("--node", is_flag=True, help="The host's own maintenance; services taken out one by one stay out.")
 @_all
-@click.option("--force", is_flag=True, help="Also lift a reload's maintenance, once you know that it is dead.")
+@click.option("--force", is_flag=True, help="Also lift a reload's maintenance, ready or not.")
 @_wait
 @output_options
 def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:

@@ -4,12 +4,15 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.options import current
 from agent.errors import BadDefinition, Interrupted, SvcagentError
+
+if TYPE_CHECKING:  # imported only by those who draw
+    from rich.table import Table
 
 
 def show_document(document: Any) -> None:
@@ -57,15 +60,21 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             click.echo("\t".join(row))
         return
     from rich.console import Console
+
+    Console().print(table(headers, rows))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    """The table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    made = Table(box=None, header_style="bold", pad_edge=False)
     for header in headers:
-        table.add_column(header, overflow="fold")
+        made.add_column(header, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return made
 
 
 def log(**fields: object) -> None:
@@ -90,4 +99,11 @@ _STYLES = {
     "update": "yellow",
     "remove": "red",
     "refuse": "red",
+    "running": "green",
+    "queueing": "yellow",
+    "reloading": "yellow",
+    "rolled back": "red",
+    "failed": "red",
+    "stranded": "red",
+    "unreadable": "red",
 }

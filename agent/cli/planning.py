@@ -33,7 +33,8 @@ class Planner:
         self._clock = clock
         self._asked = asked
         self._agent: AgentSelf | None = None
-        self._definitions: tuple[Definition, ...] = ()
+        self.definitions: tuple[Definition, ...] = ()
+        """What services.d says, once it is read."""
         self.world = World({}, {})
         """What the agent held when the last plan was made."""
 
@@ -47,15 +48,15 @@ class Planner:
     @property
     def services(self) -> list[Service]:
         """All services of services.d."""
-        return [service for definition in self._definitions for service in definition.services]
+        return [service for definition in self.definitions for service in definition.services]
 
     def read(self) -> None:
         """Read services.d; its faults are told even if no agent is there."""
         directory = self._settings.services_dir
         if self._asked.is_empty_allowed and not directory.exists():
-            self._definitions = ()
+            self.definitions = ()
             return
-        self._definitions = wiring.definitions(self._settings, lambda: self.agent.address)
+        self.definitions = wiring.definitions(self._settings, lambda: self.agent.address)
         for name in self._asked.names:
             if not any(name in (service.name, service.id) for service in self.services):
                 raise wiring.unknown_name(name, self.services, directory)
@@ -63,14 +64,14 @@ class Planner:
     def plan(self) -> tuple[Change, ...]:
         """What has to change now."""
         names = self._asked.names
-        if faults := unmet(self._definitions, self.agent, names):
+        if faults := unmet(self.definitions, self.agent, names):
             raise BadDefinition(faults)
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
         self.world = World(*self._consul.services_and_checks(expected))
         plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
-        if removed and not self._definitions and not self._asked.is_empty_allowed:
+        if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
                 "right directory? If so, run: svcagent register --allow-empty"

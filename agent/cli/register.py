@@ -5,9 +5,12 @@ import click
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, exit_code, show_plan
-from agent.consul import NODE_MAINTENANCE
-from agent.definitions import Check
+from agent.clock import Interrupts
+from agent.consul import NODE_MAINTENANCE, Consul
+from agent.definitions import Check, Settings
+from agent.maintenance import is_of_reload, parse
 from agent.registration import World, apply_plan
+from agent.reload import journalled
 
 
 @click.command(epilog="Examples: svcagent register --dry-run; on boot: svcagent register --wait 5m")
@@ -27,11 +30,18 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
     """Make the local Consul agent hold exactly what services.d says.
 
     Services that are as they should be are not written. Only services that svcagent registered itself are updated
-    or removed. Maintenance stays as it is, unless it is an operator's and its end has come.
+    or removed. Maintenance stays as it is, unless it is an operator's and its end has come. What a reload of this host
+    left half done when it was killed is brought to its end.
     """
     settings = wiring.settings()
     clock = wiring.system_clock()
     asked = Asked(frozenset(names), wait, is_dry=dry_run, is_adopting=adopt, is_empty_allowed=allow_empty)
+    left_behind = journalled(settings.state_dir)
+    if left_behind and not dry_run:
+        from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
+
+        revive_containers(settings, left_behind)
+    repaired = 0
     with wiring.consul(settings) as consul:
         planner = Planner(settings, consul, clock, asked)
         planner.read()
@@ -45,6 +55,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
                     planner.read()
                 plan = planner.plan()
                 apply_plan(consul, plan, lambda _change: None, _is_passing)
+            repaired = _repair(settings, consul, planner, left_behind)
             if _is_anything_out(planner.world):
                 from agent.cli.maint_output import tell_ended
                 from agent.maintenance import lift_expired  # rarely needed, and slow to import
@@ -52,7 +63,26 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
                 own = {service.id for service in planner.services}
                 tell_ended(lift_expired(consul, clock, planner.agent.node, own))
     show_plan(plan, is_dry=dry_run)
-    return exit_code(plan)
+    return max(exit_code(plan), repaired)
+
+
+def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: frozenset[str]) -> int:
+    """Bring to its end what reloads left that were killed; the exit code that says whether that succeeded."""
+    out = {
+        one.id
+        for one in planner.world.services.values()
+        if one.maintenance is not None and is_of_reload(parse(one.maintenance.notes), planner.agent.node)
+    }
+    if not (left_behind or out):
+        return 0
+    from agent.cli.reload_output import tell_repaired
+    from agent.cli.repairing import repair  # rarely needed, and slow to import
+
+    interrupts = Interrupts()
+    with interrupts.caught():
+        return tell_repaired(
+            repair(settings, consul, planner.agent, planner.definitions, left_behind | out, interrupts)
+        )
 
 
 def _is_passing(check: Check) -> bool:

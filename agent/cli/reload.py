@@ -1,22 +1,21 @@
 """``svcagent reload``."""
 
-import contextlib
 import dataclasses
-import os
-import sys
 
 import click
 
 from agent.cli import wiring
 from agent.cli.maint_output import tell_ended
 from agent.cli.options import current, output_options
-from agent.cli.output import log, show_document, show_line, show_warning
+from agent.cli.output import show_document, show_line, show_warning
+from agent.cli.reload_output import Printer, show_result, tell_repaired
+from agent.cli.repairing import edges_of, engine_of, repair_one
 from agent.clock import Interrupts
-from agent.consul import AgentSelf
-from agent.definitions import Settings
-from agent.engine import Engine, PullProgress
+from agent.consul import AgentSelf, Consul
+from agent.engine import Engine
+from agent.errors import ConsulUnreachable
 from agent.maintenance import lift_expired
-from agent.reload import Edges, Event, Executor, HostLock, Phase, Prober, Result, Step
+from agent.reload import Asked, Executor, HostLock, Journal, Step, read_journal, revive
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
@@ -28,7 +27,17 @@ DEFAULT_LOCK_SECONDS = 3600.0
 @click.argument("name", shell_complete=wiring.complete_name)
 @click.option("--check", "only_check", is_flag=True, help="Say whether there is a newer image, and stop there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what stands in the way; change nothing.")
-@click.option("--force", is_flag=True, help="Reload even if the newest image runs already. The guard still holds.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Reload even if the newest image runs already, or it is paused, quarantined, too young, outside its windows, "
+    "or too few others pass. Says what it overrides; never lifts maintenance.",
+)
+@click.option(
+    "--in-maintenance",
+    is_flag=True,
+    help="Reload even if an operator holds it out, and leave it out. Without this it keeps its image until it is back.",
+)
 @click.option(
     "--lock-timeout",
     type=wiring.GoDuration(),
@@ -37,12 +46,15 @@ DEFAULT_LOCK_SECONDS = 3600.0
     "[default: 1h for other hosts, 0 on this one]",
 )
 @output_options
-def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_timeout: float | None) -> int:
+def reload(
+    name: str, *, only_check: bool, dry_run: bool, force: bool, in_maintenance: bool, lock_timeout: float | None
+) -> int:
     """Take the newest image of NAME on this host, without a lost request.
 
     Asks the registry first: with nothing new it takes no lock and pulls nothing, and from cron prints nothing.
     Otherwise: pull, wait for this host's turn, drain, restart, wait until it is ready, put it back. Ctrl-C and
-    SIGTERM put the service back before the process ends.
+    SIGTERM put the service back before the process ends. What an earlier reload left half done when it was killed is
+    brought to its end first.
     """
     settings = wiring.settings()
     state_dir = wiring.state_directory(settings)
@@ -52,42 +64,38 @@ def reload(name: str, *, only_check: bool, dry_run: bool, force: bool, lock_time
     service = definition.service
     clock = wiring.system_clock()
     interrupts = Interrupts()
-    engine = Engine(settings.docker.host, os.environ, clock)
     waits = DEFAULT_LOCK_SECONDS if lock_timeout is None else lock_timeout
+    changes_nothing = only_check or dry_run
     with (
-        contextlib.closing(engine),
-        wiring.consul(settings) as consul,
         interrupts.caught(),
         HostLock(state_dir, service.id, clock, lock_timeout or 0.0, interrupts.allowed),
+        wiring.consul(settings) as consul,
+        engine_of(settings, clock) as engine,
     ):
-        with interrupts.allowed():
-            agent = consul.agent_self()
-            if not (only_check or dry_run):
+        agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
+        edges = edges_of(settings, consul, engine, agent, definition, interrupts)
+        if not changes_nothing:
+            repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
+            if code := tell_repaired(repaired):
+                return code
+            with interrupts.allowed():
                 tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
-        printer = _Printer(service.name)
-        edges = Edges(
-            consul=consul,
-            engine=engine,
-            agent=agent,
-            prober=Prober(),
-            clock=clock,
-            interrupts=interrupts,
-            drain_dns=_drain_dns(settings, agent),
-            tell=printer.tell,
-            tell_pull=printer.tell_pull,
-        )
-        executor = Executor(service, definition.reload, edges, lock_timeout=waits, is_forced=force)
-        if only_check or dry_run:
+        asked = Asked(waits, is_forced=force, is_in_maintenance=in_maintenance)
+        executor = Executor(service, definition.reload, edges, asked)
+        if changes_nothing:
             return _show_check(executor, is_dry=dry_run)
-        return _show_result(executor.run())
+        return show_result(executor.run())
 
 
-def _drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
-    """Whom clients ask: as set, else the local agent, unless its DNS is switched off."""
-    if not settings.drain_dns:
-        return (agent.dns,) if agent.dns else ()
-    split = (server.rpartition(":") for server in settings.drain_dns)
-    return tuple((host.strip("[]"), int(port)) for host, _, port in split)
+def _agent(consul: Consul, engine: Engine, journal: Journal, interrupts: Interrupts) -> AgentSelf:
+    """The local agent. If it is not there, at least the container that a dead reload left is put right."""
+    try:
+        with interrupts.allowed():
+            return consul.agent_self()
+    except ConsulUnreachable:
+        if record := read_journal(journal, show_warning):
+            revive(engine, record)
+        raise
 
 
 def _show_check(executor: Executor, *, is_dry: bool) -> int:
@@ -107,44 +115,3 @@ def _show_check(executor: Executor, *, is_dry: bool) -> int:
         for obstacle in obstacles:
             show_warning(f"not now: {obstacle}")
     return 0
-
-
-def _show_result(result: Result) -> int:
-    if current().as_json:
-        show_document(dataclasses.asdict(result))
-    if result.error:
-        for line in result.error.splitlines():
-            click.secho(f"svcagent: {line}", fg="red", err=True)
-    elif result.outcome == "reloaded":
-        seconds = sum(step["seconds"] for step in result.steps)
-        show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
-    elif sys.stdout.isatty():
-        show_line(f"{result.service} runs the newest {result.image} already", "green")
-    return result.exit_code
-
-
-class _Printer:
-    """A line a step, from the first that does something: cron mails whatever is printed."""
-
-    def __init__(self, service: str) -> None:
-        self._service = service
-        self._percent = -1
-
-    def tell(self, event: Event) -> None:
-        log(service=self._service, step=event.step, phase=event.phase, seconds=f"{event.seconds:.3f}", text=event.text)
-        if event.step is Step.CHECK:
-            return
-        if event.phase is Phase.END:
-            show_line(f"{event.step:<10} {event.seconds:7.2f} s")
-        elif event.phase is Phase.NOTE:
-            show_warning(f"{self._service}: {event.text}")
-
-    def tell_pull(self, progress: PullProgress) -> None:
-        percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
-        step = 1 if sys.stdout.isatty() else 25
-        if percent >= self._percent + step:
-            self._percent = percent
-            end = "\r" if sys.stdout.isatty() and percent < 100 else "\n"
-            if not current().quiet and not current().as_json:
-                text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers"
-                click.echo(f"{text:<40}{end}", nl=False)

@@ -10,7 +10,7 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_table, show_warning
 from agent.consul import LocalService
-from agent.definitions import Reload, Service
+from agent.definitions import ContainerRestart, Reload, Service
 from agent.engine import Engine
 from agent.errors import Unreachable
 from agent.maintenance import parse
@@ -96,8 +96,11 @@ def _row(service: Service, found: LocalService | None) -> Row:
 
 
 def _container(engine: Engine, reload: Reload) -> tuple[str, str]:
-    found = engine.find(reload.container)
+    strategy = reload.strategy
+    if not isinstance(strategy, ContainerRestart):
+        return "-", "-"
+    found = engine.find(strategy.container)
     if found is None:
-        return f"{reload.container} (missing)", "-"
-    digest = engine.digest_of(found, reload.image) or "unknown"
-    return f"{reload.container} ({'running' if found.is_running else 'stopped'})", digest[:SHORT_DIGEST]
+        return f"{strategy.container} (missing)", "-"
+    digest = engine.digest_of(found, strategy.image) or "unknown"
+    return f"{strategy.container} ({'running' if found.is_running else 'stopped'})", digest[:SHORT_DIGEST]

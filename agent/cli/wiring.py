@@ -139,9 +139,12 @@ def _is_locked(descriptor: int) -> bool:
     return True
 
 
-def definition_of(chosen: Settings, name: str) -> Definition:
-    """The one definition whose service is called ``name``. A usage error lists the names there are."""
-    found = definitions(chosen)
+def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | None = None) -> Definition:
+    """The one definition whose service is called ``name``. A usage error lists the names there are.
+
+    ``ask_address`` as in `definitions`.
+    """
+    found = definitions(chosen, ask_address)
     for definition in found:
         if any(name in (service.name, service.id) for service in definition.services):
             return definition

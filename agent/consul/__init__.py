@@ -3,6 +3,11 @@
 from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns
 from agent.consul.lock import Lock
+from agent.consul.lock_holder import Holder
+from agent.consul.lock_keeper import SESSION_TTL as SESSION_SECONDS
+from agent.consul.lock_leftovers import give_back_dead, own_sessions
+from agent.consul.lock_names import queue_of
+from agent.consul.lock_status import LockForm, LockStatus, lock_status
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
@@ -16,13 +21,21 @@ from agent.consul.model import (
 __all__ = [
     "NODE_MAINTENANCE",
     "SERVICE_MAINTENANCE",
+    "SESSION_SECONDS",
     "AgentSelf",
     "CheckState",
     "Consul",
     "DnsAnswer",
+    "Holder",
     "Instance",
     "KvPair",
     "LocalService",
     "Lock",
+    "LockForm",
+    "LockStatus",
     "ask_dns",
+    "give_back_dead",
+    "lock_status",
+    "own_sessions",
+    "queue_of",
 ]

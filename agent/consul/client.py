@@ -4,33 +4,37 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 `Rejected`; nothing is told by a return value of False.
 """
 
+import base64
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import consul.base
-
-from agent.consul.failures import ServerFailed
+from agent.consul.connection import Answer
+from agent.consul.failures import TRANSACTION, ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
     AgentSelf,
     CheckState,
     Instance,
+    KvOperation,
     KvPair,
     LocalService,
+    Session,
 )
-from agent.consul.transport import Api, Transport
+from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.errors import Denied, NotFound
+
+if TYPE_CHECKING:
+    from agent.consul.api import Api
 
 T = TypeVar("T")
 
 # A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
 NEVER = "87600h"
-
-_json = consul.base.CB.json(allow_404=False)
 
 
 class Consul:
@@ -39,8 +43,14 @@ class Consul:
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
         self._transport = Transport(settings)
-        self._api = Api(self._transport)
         self._may_read_nodes = False
+        self._readable_prefixes: set[str] = set()
+
+    @cached_property
+    def _api(self) -> "Api":
+        from agent.consul.api import Api  # slow to import, and not needed to register
+
+        return Api(self._transport)
 
     def another(self) -> "Consul":
         """A second connection to the same agent, for another thread."""
@@ -50,7 +60,7 @@ class Consul:
 
     def close(self) -> None:
         """Give the connection back."""
-        self._transport.session.close()
+        self._transport.close()
 
     # ------------------------------------------------------------ the agent
 
@@ -230,7 +240,59 @@ class Consul:
             flags=raw["Flags"],
             session=raw.get("Session"),
             modify_index=raw["ModifyIndex"],
+            create_index=raw["CreateIndex"],
         )
+
+    def kv_tree(
+        self, prefix: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
+    ) -> tuple[int, tuple[KvPair, ...]]:
+        """Every key below a prefix (``…/``), in order, by one request. ``index`` and ``wait`` as in `kv_get`.
+
+        :raises Denied: there is nothing, and the token could not have seen it.
+        """
+        params: list[tuple[str, Any]] = [("recurse", "1")]
+        if index is not None:
+            params += [("index", index), ("wait", _wait(wait))]
+        if consistent:
+            params.append(("consistent", "1"))
+        found = self._transport.get(_parse_tree, f"/v1/kv/{prefix}", params)
+        if not found[1]:
+            self._assert_may_read_keys(prefix)
+        return found
+
+    def kv_keys(self, prefix: str, separator: str = "") -> tuple[str, ...]:
+        """The keys below a prefix (``…/``), in order, without their values; with ``separator`` up to the next one.
+
+        :raises Denied: there is nothing, and the token could not have seen it.
+        """
+        params: list[tuple[str, Any]] = [("keys", "1")]
+        if separator:
+            params.append(("separator", separator))
+        found = self._transport.get(_parse_keys, f"/v1/kv/{prefix}", params)
+        if not found:
+            self._assert_may_read_keys(prefix)
+        return found
+
+    def _assert_may_read_keys(self, prefix: str) -> None:
+        """Without ``key:read`` Consul leaves keys out of a tree without a word; of one key it says so (1.8)."""
+        if prefix not in self._readable_prefixes:
+            self.kv_get(prefix)
+            self._readable_prefixes.add(prefix)
+
+    def kv_transaction(self, *operations: KvOperation) -> bool:
+        """All of them in one write, or none: then False, for what one of them would have refused alone.
+
+        A lock that is held, or closed after its holder's death, or whose session is gone; a key that was modified;
+        another session's key. Which of these it was, only Consul's words say: look.
+        """
+        body = [{"KV": _operation(one)} for one in operations]
+        errors = self._transport.put(
+            lambda raw: json.loads(raw.body)["Errors"] or (), TRANSACTION, data=json.dumps(body)
+        )
+        for one in errors:
+            if error := self._transport.failures.denied_in_transaction(operations[one["OpIndex"]].key, one["What"]):
+                raise error
+        return not errors
 
     def kv_put(self, key: str, value: str, **how: Any) -> bool:
         """Write a key. ``how``: ``flags``, and ``cas``, ``acquire`` or ``release``, whose refusal is False."""
@@ -240,12 +302,13 @@ class Consul:
         """Delete a key; with ``cas`` only if it was not modified since that index, False if it was."""
         return bool(self._api.kv.delete(key, cas=cas))
 
-    def create_session(self, name: str, ttl: int) -> str:
+    def create_session(self, name: str, ttl: int, *, behaviour: str = "release") -> str:
         """A session that lives as long as it is renewed every ``ttl`` seconds (it may take twice that to die).
 
-        It is bound to no check: a flapping node check would end it in the middle of a reload.
+        It is bound to no check: a flapping node check would end it in the middle of a reload. ``behaviour`` is what
+        becomes of the keys that it holds when it ends: ``release`` or ``delete``.
         """
-        return str(self._api.session.create(name=name, checks=[], ttl=ttl))
+        return str(self._api.session.create(name=name, checks=[], ttl=ttl, behavior=behaviour))
 
     def renew_session(self, session: str) -> bool:
         """Keep a session alive; False if it exists no more."""
@@ -255,21 +318,29 @@ class Consul:
         """End a session; gone already is fine."""
         self._api.session.destroy(session)
 
-    def session_holder(self, session: str) -> str | None:
-        """``name on node`` of a session, or None if it exists no more or the token may not see it (session:read)."""
-        return self._transport.get(
-            _then(lambda raw: f"{raw[0]['Name'] or 'a session'} on {raw[0]['Node']}" if raw else None),
-            f"/v1/session/info/{session}",
-        )
+    def session(self, session: str) -> Session | None:
+        """A session, or None if it exists no more or the token may not see it (session:read)."""
+        found = self._transport.get(_then(_parse_sessions), f"/v1/session/info/{session}")
+        return found[0] if found else None
+
+    def node_sessions(self, node: str) -> tuple[Session, ...]:
+        """The living sessions of a node; none if the token may not see them (session:read)."""
+        return self._transport.get(_then(_parse_sessions), f"/v1/session/node/{node}", [("consistent", "1")])
 
 
-def _is_there(response: Any) -> bool:
-    return bool(response.code != 404)
+def _is_there(answer: Answer) -> bool:
+    return answer.code != 404
 
 
-def _then(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+def _json(answer: Answer) -> Any:
+    if answer.code == 404:
+        raise LookupError("not found, where something always is")
+    return answer.json
+
+
+def _then(parse: Callable[[Any], T]) -> Callable[[Answer], T]:
     """The answer's JSON, taken apart where a wrong shape is told as such (see `Transport`)."""
-    return lambda response: parse(_json(response))
+    return lambda answer: parse(_json(answer))
 
 
 def _parse_self(raw: Any, http_address: str) -> AgentSelf:
@@ -306,17 +377,58 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
     }
 
 
-def _parse_instances(response: Any) -> tuple[int, tuple[Instance, ...]]:
-    index = int(response.headers["X-Consul-Index"])
-    return index, tuple(Instance.parse(entry) for entry in _json(response) or ())
+def _parse_instances(answer: Answer) -> tuple[int, tuple[Instance, ...]]:
+    index = int(answer.headers["X-Consul-Index"])
+    return index, tuple(Instance.parse(entry) for entry in _json(answer) or ())
 
 
-def _parse_node_checks(response: Any) -> tuple[int, dict[str, CheckState]]:
-    index = int(response.headers["X-Consul-Index"])
-    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(response) or ()}
+def _parse_node_checks(answer: Answer) -> tuple[int, dict[str, CheckState]]:
+    index = int(answer.headers["X-Consul-Index"])
+    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(answer) or ()}
 
 
-def _json_or_nothing(response: Any) -> None:
+def _parse_tree(answer: Answer) -> tuple[int, tuple[KvPair, ...]]:
+    index = int(answer.headers["X-Consul-Index"])
+    raw = _json(answer) if answer.code != 404 else ()
+    return index, tuple(
+        KvPair(
+            key=one["Key"],
+            value=base64.b64decode(one["Value"] or ""),
+            flags=one["Flags"],
+            session=one.get("Session"),
+            modify_index=one["ModifyIndex"],
+            create_index=one["CreateIndex"],
+        )
+        for one in raw
+    )
+
+
+def _parse_keys(answer: Answer) -> tuple[str, ...]:
+    return tuple(_json(answer)) if answer.code != 404 else ()
+
+
+def _parse_sessions(raw: Any) -> tuple[Session, ...]:
+    return tuple(Session(one["ID"], one["Name"], one["Node"]) for one in raw or ())
+
+
+def _parse_refusals(answer: Answer) -> list[dict[str, Any]]:
+    return answer.json["Errors"] or []
+
+
+def _operation(one: KvOperation) -> dict[str, Any]:
+    value = None if one.value is None else base64.b64encode(one.value.encode()).decode()
+    found = {
+        "Verb": one.verb,
+        "Key": one.key,
+        "Value": value,
+        "Flags": one.flags,
+        "Index": one.index,
+        "Session": one.session,
+    }
+    return {name: field for name, field in found.items() if field is not None}
+
+
+def _json_or_nothing(_answer: Answer) -> None:
     """The agent's writes answer with an empty body."""
 
 

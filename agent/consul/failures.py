@@ -4,11 +4,9 @@ Nothing in a message comes from the request: it would be a way out for the token
 """
 
 import ssl
-from collections.abc import Iterator
+from http.client import HTTPException
 
-import requests
-from urllib3.exceptions import NewConnectionError
-
+from agent.consul.connection import Answer
 from agent.consul.rights import THIS_NODE, needed_right
 from agent.consul.tls import explain_handshake
 from agent.consul.token import Token
@@ -16,10 +14,14 @@ from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
 
 SAID_LENGTH = 300
+TRANSACTION = "/v1/txn"
+"""Its refusals have a status of their own, and say in their body which operation was refused and why."""
 # Go's HTTP server says this, with status 400, before Consul sees anything.
 _PLAIN_HTTP = "Client sent an HTTP request to an HTTPS server"
 # The only 403 that is about the token itself, not about its rights (Consul's acl.ErrNotFound); there is no code for it.
 _UNKNOWN_TOKEN = "ACL not found"  # noqa: S105  # not a token, but what Consul says of one
+# How a 403 about rights begins, and a transaction's refusal for want of them.
+_NO_RIGHTS = ("Permission denied", "rpc error making call: Permission denied")
 
 
 class ServerFailed(OutcomeUnknown):
@@ -38,39 +40,42 @@ class Failures:
     def _where(self) -> str:
         return f"the Consul agent at {self._settings.address} (from {self._settings.address_source})"
 
-    def unanswered(self, method: str, path: str, error: requests.RequestException) -> Unreachable:
+    def no_connection(self, error: OSError) -> ConsulUnreachable:
+        """Nothing was sent."""
+        if isinstance(error, ssl.SSLError) and error.reason:
+            return self._no_tls(error)
+        said = error.strerror or str(error) or type(error).__name__
+        return ConsulUnreachable(
+            f"cannot reach {self._where}: {said}. Start the agent, or set CONSUL_HTTP_ADDR to its address"
+        )
+
+    def unanswered(self, method: str, path: str, error: OSError | HTTPException) -> Unreachable:
         """No answer, or not all of it."""
-        handshake = next((one for one in _chain(error) if isinstance(one, ssl.SSLError)), None)
-        if handshake is not None and handshake.reason:
-            problem, remedy = explain_handshake(handshake, has_own=self._settings.client_cert is not None)
-            return ConsulUnreachable(f"no TLS connection to {self._where}: {problem}. {remedy}")
-        if isinstance(error, requests.ConnectTimeout) or any(isinstance(e, NewConnectionError) for e in _chain(error)):
-            return ConsulUnreachable(
-                f"cannot reach {self._where}: {_root_cause(error)}. Start the agent, or set CONSUL_HTTP_ADDR to its "
-                "address"
-            )
+        if isinstance(error, ssl.SSLError) and error.reason:
+            # Since TLS 1.3 a client's certificate is refused after the handshake.
+            return self._no_tls(error)
         said = f"{self._where} did not answer {method} {path}"
         if method != "GET":
             return OutcomeUnknown(f"{said}; it is unknown whether it was carried out: look with svcagent status")
-        if isinstance(error, requests.ReadTimeout):
+        if isinstance(error, TimeoutError):
             return ConsulUnreachable(f"{said} in time. Are the agent and its servers alive? Try: consul members")
         return ConsulUnreachable(
             f"{said}: it closed the connection. It may be restarting; or this host has as many connections to it as "
             "it allows (limits.http_max_conns_per_client, 200 by default): see who has them with ss -tnp"
         )
 
-    def refused(self, method: str, path: str, response: requests.Response) -> SvcagentError | None:
-        """The error that a status stands for; None for 2xx and 404."""
-        status, said = response.status_code, self._shown(response.text)
+    def refused(self, method: str, path: str, answer: Answer) -> SvcagentError | None:
+        """The error that a status stands for; None for 2xx, 404 and a transaction that was not carried out."""
+        status, said = answer.code, self._shown(answer.body)
         answered = f"{self._where} answered {method} {path} with {status}"
         if 300 <= status < 400:
-            target = self._shown(response.headers.get("Location", "nowhere"))
+            target = self._shown(answer.headers.get("Location", "nowhere"))
             return ConsulUnreachable(
                 f"{answered}, a redirect to {target}; svcagent follows none. Set CONSUL_HTTP_ADDR to the agent itself"
             )
-        if "html" in response.headers.get("Content-Type", ""):
-            return self.not_consul(method, path, response)
-        if status < 400 or status == 404:
+        if "html" in answer.headers.get("Content-Type", ""):
+            return self.not_consul(method, path, answer)
+        if status < 400 or status == 404 or (status == 409 and path == TRANSACTION):
             return None
         if status in (401, 403):
             return self._denied(method, path, said, answered)
@@ -84,12 +89,12 @@ class Failures:
             return ConsulUnreachable(f"{answered}: {said}. Look into the agent's own log: consul monitor")
         return ServerFailed(f"{answered}: {said}; it is unknown whether it was carried out: look with svcagent status")
 
-    def not_consul(self, method: str, path: str, response: requests.Response) -> ConsulUnreachable:
+    def not_consul(self, method: str, path: str, answer: Answer) -> ConsulUnreachable:
         """An answer in which nothing is where Consul would put it."""
         return ConsulUnreachable(
             f"{self._where} answered {method} {path} with something that is not Consul's "
-            f"({response.status_code}, {response.headers.get('Content-Type', 'no Content-Type')}): "
-            f"{self._shown(response.text)!r}. Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
+            f"({answer.code}, {answer.headers.get('Content-Type', 'no Content-Type')}): "
+            f"{self._shown(answer.body)!r}. Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
         )
 
     def lacking(self, method: str, path: str, said: str = "") -> Denied:
@@ -106,13 +111,23 @@ class Failures:
         unknown = f" ({THIS_NODE}: this host's name in Consul)" if right.name == THIS_NODE else ""
         return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}")
 
+    def denied_in_transaction(self, key: str, said: str) -> Denied | None:
+        """What was said of one key of a transaction, if it is about rights: there is no status for it."""
+        if not said.startswith(_NO_RIGHTS):
+            return None
+        return self.lacking("PUT", f"/v1/kv/{key}", said)
+
+    def _no_tls(self, error: ssl.SSLError) -> ConsulUnreachable:
+        problem, remedy = explain_handshake(error, has_own=self._settings.client_cert is not None)
+        return ConsulUnreachable(f"no TLS connection to {self._where}: {problem}. {remedy}")
+
     def _denied(self, method: str, path: str, said: str, answered: str) -> Denied:
         if _UNKNOWN_TOKEN in said and self._token.source:
             return Denied(
                 f"the Consul token from {self._token.source} is unknown to Consul ({self._where}): it was deleted, has "
                 "expired, or belongs to another datacenter. Put a valid one there"
             )
-        if said.startswith(("Permission denied", "rpc error making call: Permission denied")):
+        if said.startswith(_NO_RIGHTS):
             return self.lacking(method, path, said)
         return Denied(f"{answered}: {said}. Check the token's policy")
 
@@ -121,28 +136,6 @@ class Failures:
         return text if len(text) <= SAID_LENGTH else f"{text[:SAID_LENGTH]}…"
 
 
-def was_dropped(error: requests.RequestException) -> bool:
+def was_dropped(error: OSError | HTTPException) -> bool:
     """Was a connection closed under the request, as when the agent restarted since the last one?"""
-    return isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError) and not any(
-        isinstance(one, NewConnectionError | ssl.SSLError | TimeoutError) for one in _chain(error)
-    )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all below it: urllib3 and requests wrap what they caught, in `reason`, arguments or causes."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        one = waiting.pop(0)
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        below = [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
-        waiting += [inner for inner in below if isinstance(inner, BaseException)]
-
-
-def _root_cause(error: BaseException) -> str:
-    """The operating system's own words, without the layers around them."""
-    chain = list(_chain(error))
-    system = next((one for one in chain if isinstance(one, OSError) and one.strerror), None)
-    return str(system.strerror) if system is not None else str(chain[-1]) or type(error).__name__
+    return not isinstance(error, ssl.SSLError | TimeoutError)

@@ -133,3 +133,26 @@ class KvPair:
     flags: int
     session: str | None
     modify_index: int
+    create_index: int
+    """Greater with every key made, whoever makes it: an order that needs no clock."""
+
+
+@dataclass(frozen=True)
+class KvOperation:
+    """One part of a transaction. ``verb`` is Consul's: lock, cas, delete, delete-cas, check-session."""
+
+    verb: str
+    key: str
+    value: str | None = None
+    flags: int | None = None
+    index: int | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session: its id, the name its maker gave it, and the node whose agent made it."""
+
+    id: str
+    name: str
+    node: str

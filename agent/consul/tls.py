@@ -1,7 +1,4 @@
-"""TLS to the Consul agent: the context from the settings, and what to say when a handshake fails.
-
-requests' own handling is not used: it would trust its own bundle of authorities beside the one given, or in its place.
-"""
+"""TLS to the Consul agent: the context from the settings, and what to say when a handshake fails."""
 
 import os
 import ssl

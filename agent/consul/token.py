@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.definitions import ConsulSettings
 from agent.errors import Denied
 
-# What may stand in a header's value, without spaces. requests would quote anything else in its error message.
+# What may stand in a header's value, without spaces. Python's HTTP client would quote anything else in an error.
 _USABLE = re.compile(r"[\x21-\x7e]+")
 # Consul makes its tokens in this form; in the place of a path it is a token in the wrong variable.
 _LIKE_A_TOKEN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

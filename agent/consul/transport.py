@@ -1,25 +1,16 @@
-"""How requests reach the Consul agent: python-consul2's HTTP seam, with time limits and typed failures.
+"""How requests reach the Consul agent: with a token, within time limits, and with typed failures.
 
-python-consul2 reads CONSUL_HTTP_ADDR itself, breaks on addresses with a scheme, a socket or IPv6 in them, and has
-no time limits. So its client is built here without its constructor, on a transport of our own. Above this module a
-failure is one of `agent.errors`; what requests and python-consul2 raise stays below it.
+Above this module a failure is one of `agent.errors`; what Python's HTTP client raises stays below it.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
 
-import consul.base
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InsecureRequestWarning
-from urllib3.util.retry import Retry
-
-from agent.consul.adapters import TlsAdapter, UnixAdapter
+from agent.consul.connection import Answer, Connection
 from agent.consul.failures import Failures, was_dropped
-from agent.consul.tls import make_context
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import Rejected
@@ -32,48 +23,39 @@ T = TypeVar("T")
 Params: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | None
 
 
-class Transport(consul.base.HTTPClient):  # type: ignore[misc]  # python-consul2 ships no types
-    """One kept-alive session to one agent. Not for use by two threads at once."""
+class Transport:
+    """One kept-alive connection to one agent, in the place of python-consul2's HTTP client: hence the methods' shape.
+
+    Not for use by two threads at once.
+    """
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._token = Token(settings)
         self.failures = Failures(settings, self._token)
-        self.session = requests.Session()
-        # The environment's proxies and CA bundles are not meant for the agent on this host.
-        self.session.trust_env = False
-        # Only connecting is retried: what was sent may have been carried out.
-        retries = Retry(total=None, connect=2, read=False, redirect=0, status=0, other=0, backoff_factor=0.05)
-        self.base_uri = settings.address
-        if settings.address.startswith("unix://"):
-            self.base_uri = "http+unix://consul"
-            socket = settings.address.removeprefix("unix://")
-            self.session.mount("http+unix://", UnixAdapter(socket, CONNECT_SECONDS, retries))
-        elif settings.address.startswith("https://"):
-            if not settings.verify:
-                # The user asked for it; a warning of Python's, with a line of its source, is not for a terminal.
-                urllib3.disable_warnings(InsecureRequestWarning)
-            self.session.mount("https://", TlsAdapter(make_context(settings), settings.tls_server_name, retries))
-        else:
-            self.session.mount("http://", HTTPAdapter(max_retries=retries))
+        self._connection = Connection(settings, CONNECT_SECONDS)
 
-    def get(self, callback: Callable[[Any], T], path: str, params: Params = None, headers: Any = None) -> T:
+    def close(self) -> None:
+        """Give the connection back; the next call makes another."""
+        self._connection.close()
+
+    def get(self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None) -> T:
         """Read; asked a second time when the kept-alive connection turns out to be gone."""
         return self._request("GET", callback, path, params, headers)
 
     def put(
-        self, callback: Callable[[Any], T], path: str, params: Params = None, data: Any = "", headers: Any = None
+        self, callback: Callable[[Answer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
         """Write."""
         return self._request("PUT", callback, path, params, headers, data)
 
     def delete(
-        self, callback: Callable[[Any], T], path: str, params: Params = None, data: Any = "", headers: Any = None
+        self, callback: Callable[[Answer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
         """Delete."""
         return self._request("DELETE", callback, path, params, headers, data)
 
     def post(
-        self, callback: Callable[[Any], T], path: str, params: Params = None, headers: Any = None, data: Any = ""
+        self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None, data: Any = ""
     ) -> T:
         """Post."""
         return self._request("POST", callback, path, params, headers, data)
@@ -81,7 +63,7 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]  # python-consul2
     def _request(
         self,
         method: str,
-        callback: Callable[[Any], T],
+        callback: Callable[[Answer], T],
         path: str,
         params: Params,
         headers: Any,
@@ -89,52 +71,39 @@ class Transport(consul.base.HTTPClient):  # type: ignore[misc]  # python-consul2
     ) -> T:
         """Send, translate, and hand what came back to the callback, which takes it apart."""
         _refuse_unaddressable(path)
-        response = self._send(method, path, params, headers, data)
+        answer = self._send(method, path, params, headers, data)
         # A 403 was not carried out, so asking again is safe. The token's file may have been replaced just now.
-        if response.status_code == 403 and self._token.has_changed():
-            response = self._send(method, path, params, headers, data)
-        response.encoding = "utf-8"
-        if error := self.failures.refused(method, path, response):
+        if answer.code == 403 and self._token.has_changed():
+            answer = self._send(method, path, params, headers, data)
+        if error := self.failures.refused(method, path, answer):
             raise error
         try:
-            if response.ok and response.content:
+            if answer.code < 300 and answer.content:
                 # A write's callback does not look at its answer, which may be a proxy's.
-                json.loads(response.content)
-            return callback(
-                consul.base.Response(response.status_code, response.headers, response.text, response.content)
-            )
-        except (ValueError, LookupError, TypeError, AttributeError, consul.base.NotFound) as error:
-            raise self.failures.not_consul(method, path, response) from error
+                _ = answer.json
+            return callback(answer)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self.failures.not_consul(method, path, answer) from error
 
-    def _send(self, method: str, path: str, params: Params, headers: Any, data: Any) -> requests.Response:
+    def _send(self, method: str, path: str, params: Params, headers: Any, data: Any) -> Answer:
+        target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
         wait = _wait_seconds(params)
         # Consul adds up to a sixteenth to the wait it was asked for, so that waiters do not wake together.
-        timeout = (CONNECT_SECONDS, ANSWER_SECONDS + wait + wait / 16)
+        seconds = ANSWER_SECONDS + wait + wait / 16
         is_repeated = False
         while True:
             token = self._token.value()
             sent = {**(headers or {}), **({"X-Consul-Token": token} if token else {})}
             try:
-                return self.session.request(
-                    method, self.uri(path, params), data=data, headers=sent, timeout=timeout, allow_redirects=False
-                )
-            except requests.RequestException as error:
+                self._connection.open()
+            except OSError as error:
+                raise self.failures.no_connection(error) from error
+            try:
+                return self._connection.ask(method, target, data, sent, seconds)
+            except (OSError, HTTPException) as error:
                 if method != "GET" or is_repeated or not was_dropped(error):
                     raise self.failures.unanswered(method, path, error) from error
                 is_repeated = True
-
-
-class Api(consul.base.Consul):  # type: ignore[misc]  # python-consul2 ships no types
-    """python-consul2's calls on our transport. Its constructor would read and misread the environment."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.http = transport
-        self.token = None  # the transport sends it
-        self.dc = None
-        self.consistency = "default"
-        self.agent = consul.base.Consul.Agent(self)
-        self.kv = consul.base.Consul.KV(self)
-        self.session = consul.base.Consul.Session(self)
 
 
 def _refuse_unaddressable(path: str) -> None:

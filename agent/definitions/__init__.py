@@ -9,10 +9,20 @@ from agent.definitions.document import Definition
 from agent.definitions.faults import Wrong
 from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
 from agent.definitions.load import load
-from agent.definitions.reload import Drain, MinHealthy, Ready, Reload
+from agent.definitions.reload import (
+    CommandRestart,
+    ContainerRestart,
+    Drain,
+    Hooks,
+    MinHealthy,
+    Ready,
+    Reload,
+    Strategy,
+)
 from agent.definitions.schema import schema
 from agent.definitions.service import Service, TaggedAddress, Weights
 from agent.definitions.settings import ConsulSettings, DnsSettings, DockerSettings, Settings
+from agent.definitions.windows import Window
 
 __all__ = [
     "ADDRESS",
@@ -22,18 +32,23 @@ __all__ = [
     "WILDCARD",
     "Check",
     "Cname",
+    "CommandRestart",
     "ConsulSettings",
+    "ContainerRestart",
     "Definition",
     "DnsSettings",
     "DockerSettings",
     "Drain",
+    "Hooks",
     "MinHealthy",
     "Ready",
     "Reload",
     "Service",
     "Settings",
+    "Strategy",
     "TaggedAddress",
     "Weights",
+    "Window",
     "Wrong",
     "complete",
     "load",

@@ -13,6 +13,7 @@ from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, listed, shown
 from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
 from agent.definitions.values import (
+    Command,
     ContainerName,
     Count,
     DurationText,
@@ -129,12 +130,6 @@ def _grpc(value: str) -> str:
     return value
 
 
-def _command(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not value[0].strip():
-        raise Wrong("the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]')
-    return value
-
-
 def _header(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     for name, lines in value.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
@@ -163,7 +158,7 @@ class Check(Part):
         None, description="The HTTP method; GET if left out."
     )
     header: Annotated[dict[str, tuple[str, ...]], AfterValidator(_header)] = Field(
-        {}, description="HTTP request headers, a list of values each."
+        default_factory=dict, description="HTTP request headers, a list of values each."
     )
     body: str | None = Field(None, description="The HTTP request's body.")
     disable_redirects: bool = Field(False, description="Take a redirect for the answer. Consul 1.12 and later.")
@@ -180,7 +175,7 @@ class Check(Part):
         None, description="Ping over TLS, as Consul does if left out. Consul 1.11 and later."
     )
     ttl: DurationText | None = Field(None, description="The service reports itself at least this often.")
-    args: Annotated[tuple[str, ...], AfterValidator(_command)] | None = Field(
+    args: Command | None = Field(
         None, description="A command; exit code 0 is passing, 1 warning, anything else critical."
     )
     docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")
@@ -238,7 +233,7 @@ class Check(Part):
 
     def fields(self) -> dict[str, Any]:
         """The check in the API's spelling without its ID, which the API spells differently from call to call."""
-        given = {API_NAMES[field]: getattr(self, field) for field in API_NAMES}
+        given = {name: getattr(self, field) for field, name in API_NAMES.items() if field in self.model_fields_set}
         # Every switch is off unless it is on; but Consul pings over TLS unless it is told not to.
         is_plain = {"H2PingUseTLS": False} if self.h2ping_use_tls is False else {}
         return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})} | is_plain

@@ -1,10 +1,11 @@
 """A definition: the shape of one file of ``services.d/``, and what is made of it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from agent.definitions.checks import KIND_OF
 from agent.definitions.cname import Cname
@@ -17,10 +18,9 @@ PROBED_KINDS = ("http", "tcp")
 """The kinds of check that svcagent asks itself before it calls a reloaded instance ready."""
 
 
-class Definition(BaseModel):
+@dataclass(frozen=True)
+class Definition:
     """What one file defines."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
 
     file: Path
     services: tuple[Service, ...]

@@ -3,28 +3,30 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import Part, Refusal, always
-from agent.definitions.values import AbsolutePath, ContainerName, HttpUrl, Positive, PositiveSeconds, Seconds
+from agent.definitions.part import Part
+from agent.definitions.values import AbsolutePath, Command, ContainerName, HttpUrl, Positive, PositiveSeconds, Seconds
+from agent.definitions.windows import Window, WindowText
 
 OWN_PREFIX = "svcagent"
 """Where svcagent keeps its documents in Consul KV."""
 
-NOT_YET = frozenset({"restart", "windows", "hooks", "minage"})
-"""Promised keys, folded, that this version would ignore."""
+OF_A_CONTAINER = ("image", "container", "stop_timeout", "rollback", "keep_images", "tag_file", "min_age")
+"""What has no meaning for a service that is restarted by a command."""
 
 _IMAGE = re.compile(
     r"(?P<name>((?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?/)?"
     r"[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*)"
     r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
 )
-_NOT_CARRIED_OUT = "not carried out by this version of svcagent"
 
 
 def _image(value: str) -> str:
@@ -87,6 +89,12 @@ def _lock(value: str) -> str:
             f"{shown(value)} is where svcagent keeps its own documents",
             f'write "{OWN_PREFIX}/<service>" or leave it out',
         )
+    return value
+
+
+def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
+    if not value:
+        raise Wrong("the list is empty", "add a window, or leave it out: then a reload may begin at any time")
     return value
 
 
@@ -154,25 +162,89 @@ class Ready(Part):
     successes: Positive = Field(3, description="Rounds in a row in which every check must succeed.")
     interval: PositiveSeconds = Field(0.05, description="The time between two rounds.")
     warmup: tuple[HttpUrl, ...] = Field((), description="URLs to be asked once before clients come back.")
+    warmup_timeout: PositiveSeconds = Field(60.0, description="How long each of these may take to answer.")
+
+
+class Hooks(Part):
+    """Commands of the operator's own around a reload, without a shell."""
+
+    before_drain: Command | None = Field(
+        None, description="Run before clients are sent away; if it fails, nothing is changed."
+    )
+    after_drain: Command | None = Field(
+        None, description="Run when no client is left; if it fails, the service is put back as it was."
+    )
+    after_restart: Command | None = Field(
+        None, description="Run when the new instance has been started; if it fails, the old one is put back."
+    )
+    after_return: Command | None = Field(None, description="Run when clients are back; if it fails, that is told.")
+    on_failure: Command | None = Field(
+        None, description="Run when the reload has failed; if it fails too, that is told."
+    )
+    timeout: PositiveSeconds = Field(60.0, description="How long each may take.")
+
+
+@dataclass(frozen=True)
+class ContainerRestart:
+    """Make the container anew from the image's newest digest, when there is a newer one."""
+
+    image: str
+    container: str
+    stop_timeout: float | None
+    """Seconds; None: the container's own."""
+    rollback: bool
+    keep_images: int
+    tag_file: Path | None
+    min_age: float
+    """Seconds; 0 for any."""
+
+
+@dataclass(frozen=True)
+class CommandRestart:
+    """Run a command, each time: there is no image that could be newer, and nothing to go back to."""
+
+    argv: tuple[str, ...]
+    timeout: float
+    """Seconds."""
+
+
+Strategy: TypeAlias = ContainerRestart | CommandRestart
+
+
+def _told_apart(schema: dict[str, Any]) -> None:
+    """Say in the JSON Schema: an image and its container, or a command."""
+    schema["oneOf"] = [
+        {"required": ["image", "container"], "properties": {"restart": False, "restart_timeout": False}},
+        {"required": ["restart"], "properties": dict.fromkeys(OF_A_CONTAINER, False)},
+    ]
 
 
 class Reload(Part):
-    """What to follow, what to recreate, and how gently."""
+    """What to follow, what to restart, and how gently."""
 
-    # Ignoring these silently would be dangerous: an unheeded window restarts a service at noon.
-    refused: ClassVar[Mapping[str, Refusal]] = dict.fromkeys(NOT_YET, always(_NOT_CARRIED_OUT, "remove it"))
+    model_config = ConfigDict(json_schema_extra=_told_apart)
 
     image: Annotated[str, AfterValidator(_image)] = Field(
-        description="The image to follow, by name and tag; the tag is latest if left out."
+        "", description="The image to follow, by name and tag; the tag is latest if left out."
     )
-    container: ContainerName = Field(description="The container to be made anew from the image.")
+    container: ContainerName = Field("", description="The container to be made anew from the image.")
+    restart: Command | None = Field(
+        None,
+        description="A command that restarts a service without an image; it runs at every reload, without a shell.",
+    )
+    restart_timeout: PositiveSeconds = Field(120.0, description="How long that command may take.")
     schedule: Annotated[str, AfterValidator(_schedule)] | None = Field(
         None, description="When to look for a new image: five cron fields, with cron's own weekday numbers."
     )
     timezone: Annotated[str, AfterValidator(_timezone)] | None = Field(
-        None, description="The time zone of the schedule; the host's own if left out."
+        None, description="The time zone of schedule and windows; the host's own if left out."
     )
     jitter: Seconds = Field(0.0, description="Look up to this much later, by chance, so that hosts do not ask at once.")
+    windows: Annotated[tuple[WindowText, ...], AfterValidator(_windows)] = Field(
+        (),
+        description='When a reload may begin: times of day, with days or without, like "Mon-Fri 22:00-06:00". '
+        "At any time if left out.",
+    )
     lock: Annotated[str, AfterValidator(_lock)] | None = Field(
         None,
         description="The prefix of the lock in Consul KV, as consul lock takes it; svcagent/<service> if left out.",
@@ -184,20 +256,58 @@ class Reload(Part):
     )
     drain: Drain = Field(Drain(), description="How clients are given time to leave.")
     ready: Ready = Field(Ready(), description="When the new instance counts as ready.")
+    hooks: Hooks = Field(Hooks(), description="Commands of your own to run on the way.")
     stop_timeout: Seconds | None = Field(
         None, description="How long the container may take to stop; its own setting if left out."
     )
     rollback: bool = Field(True, description="Put the old container back when the new one does not become ready.")
     keep_images: Positive = Field(2, description="How many images of this name to keep.")
     tag_file: AbsolutePath | None = Field(None, description="A file that gets the tag deployed.")
+    min_age: Seconds = Field(0.0, description="Leave an image that was built less than this ago for later.")
+
+    @property
+    def strategy(self) -> Strategy:
+        """How the service is restarted, with what only that way of doing it has."""
+        if self.restart is not None:
+            return CommandRestart(self.restart, self.restart_timeout)
+        return ContainerRestart(
+            image=self.image,
+            container=self.container,
+            stop_timeout=self.stop_timeout,
+            rollback=self.rollback,
+            keep_images=self.keep_images,
+            tag_file=self.tag_file,
+            min_age=self.min_age,
+        )
 
     def lock_prefix(self, service_name: str) -> str:
         """Where the lock stands in Consul KV."""
         return self.lock or f"{OWN_PREFIX}/{service_name}"
 
     @classmethod
-    def across(cls, given: Mapping[str, Any]) -> Iterator[Finding]:
-        """Reloading several hosts at once is promised, and not there yet."""
-        parallel = given.get("max_parallel")
-        if isinstance(parallel, int) and not isinstance(parallel, bool) and parallel > 1:
-            yield Finding("max_parallel", f"more than 1 is {_NOT_CARRIED_OUT}", "remove it")
+    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
+        """A container of an image, or a command; what belongs to the one says nothing about the other."""
+        if given.get("restart") is not None:
+            for key in OF_A_CONTAINER:
+                if key in given:
+                    yield Finding(
+                        key, 'belongs to a container, and a service with "restart" has none', 'remove it or "restart"'
+                    )
+            return
+        if "restart_timeout" in given:
+            yield Finding("restart_timeout", 'there is no "restart" that it could limit', "remove it")
+        if "restart" in given:
+            return  # null, which is a fault of its own
+        if "image" not in given and "container" not in given:
+            yield Finding(
+                "",
+                "says neither what image to follow nor how to restart",
+                'add "image" and "container", or "restart" for a service without a container',
+            )
+            return
+        for key, what in (
+            ("image", "the image to follow"),
+            ("container", "the container to be made anew from the image"),
+        ):
+            if key not in given:
+                yield Finding(key, "missing", f'add "{key}": {what}')

@@ -90,8 +90,12 @@ class Service(Part):
     tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = Field((), description="Labels that clients may ask for.")
     port: Port | None = Field(None, description="The port that clients connect to.")
     address: Host | None = Field(None, description="The address for clients; the node's own if left out.")
-    meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field({}, description="Pairs of text for clients.")
-    tagged_addresses: dict[str, TaggedAddress] = Field({}, description="Addresses for other networks: lan, wan, …")
+    meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field(
+        default_factory=dict, description="Pairs of text for clients."
+    )
+    tagged_addresses: dict[str, TaggedAddress] = Field(
+        default_factory=dict, description="Addresses for other networks: lan, wan, …"
+    )
     weights: Weights = Field(Weights(), description="How much of the SRV lookups' traffic this instance gets.")
     enable_tag_override: bool = Field(False, description="Let others change the tags in the catalog.")
     check: Check | None = Field(None, description="Consul's old form of a single check; joins the checks.", repr=False)

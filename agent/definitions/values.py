@@ -140,15 +140,13 @@ def _absolute(value: Path) -> Path:
 
 def http_url(value: str) -> str:
     """An absolute URL that the probes of Consul and svcagent can both ask."""
-    remedy = 'write it in full, like "http://127.0.0.1:8080/hc"'
-    problem = f"{shown(value)} is not an http or https URL"
     try:
         parts = urlsplit(value)
-        port = parts.port
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
-        raise Wrong(problem, remedy) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise Wrong(problem, remedy)
+        is_usable = False
+    if not is_usable:
+        raise Wrong(f"{shown(value)} is not an http or https URL", 'write it in full, like "http://127.0.0.1:8080/hc"')
     if not value.isprintable() or " " in value:
         raise Wrong(f"{shown(value)} holds a space or a control character", "escape it, like %20")
     return value
@@ -160,6 +158,14 @@ def host_port(value: str) -> str:
     if found is None or not 1 <= int(found[3]) <= 65535:
         raise Wrong(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
     host(found[1] or found[2])
+    return value
+
+
+def _command(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not value[0].strip():
+        raise Wrong("the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]')
+    if any("\0" in argument for argument in value):
+        raise Wrong("an argument holds a NUL character", "no program can be given one: remove it")
     return value
 
 
@@ -180,6 +186,8 @@ Host = Annotated[str, AfterValidator(host), AfterValidator(_not_every_address)]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 HostPort = Annotated[str, AfterValidator(host_port)]
 ContainerName = Annotated[str, AfterValidator(container)]
+Command = Annotated[tuple[str, ...], AfterValidator(_command)]
+"""A program and its arguments; no shell sees them."""
 FilePath = Annotated[Path, BeforeValidator(file_path), WithJsonSchema({"type": "string", "minLength": 1})]
 AbsolutePath = Annotated[
     Path,

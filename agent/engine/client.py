@@ -1,17 +1,19 @@
 """`Engine`: what other rooms may ask of Docker."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from docker.errors import APIError
 from requests import codes
 
 from agent.clock import Clock
-from agent.engine import connections, prune, pull, reference, replace, sockets
+from agent.engine import connections, prune, pull, reference, replace
 from agent.engine.connection import Connection
-from agent.engine.model import Container, PullProgress, Replacement
+from agent.engine.host_clients import host_connections
+from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
-from agent.engine.swap import NEW_SUFFIX
+from agent.engine.swap import NEW_SUFFIX, Standing
 from agent.errors import NotFound
 
 
@@ -78,6 +80,16 @@ class Engine:
         wanted = reference.parse(image)
         return self._has(wanted.at(digest), wanted.repository, digest)
 
+    def image_created(self, image: str, digest: str) -> datetime:
+        """When that digest of the image's repository, which must be here, was built; in UTC.
+
+        It is what its maker wrote into it. Reproducible builds write 1970, some builders nothing at all: such an image
+        counts as old, whenever it was made. Raises `NotFound`.
+        """
+        wanted = reference.parse(image).at(digest)
+        with self._docker.call(f"inspect image {wanted}") as client:
+            return moment(client.image(wanted).get("Created"))
+
     def pull(self, image: str, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Bring that digest of the image's repository here, and let the image's tag stand for it.
 
@@ -108,6 +120,18 @@ class Engine:
         svcagent's, `NotFound` when the old one is gone.
         """
         return replace.roll_back(self._docker, self._clock, name, restart_policy)
+
+    def standing(self, name: str) -> Standing:
+        """How far the last replacement of that container got, and what stands under its name now.
+
+        All that a recovery decides on, whether or not a journal is left: with `Stand.NEW` it may become ready yet, and
+        `Stand.MIXED` has to be rolled back.
+        """
+        return replace.standing(self._docker, name)
+
+    def start(self, name: str) -> None:
+        """Start a container that is stopped; one that runs goes on. Raises `NotFound`."""
+        replace.start(self._docker, name)
 
     def remove_old(self, name: str) -> None:
         """Remove what `replace` kept for a `roll_back`."""
@@ -145,7 +169,7 @@ class Engine:
         The Engine must be on this machine: connections are read from its process table.
         """
         if container.network_mode == "host":
-            return connections.count(sockets.local_ends(port), address)
+            return host_connections(port, address)
         with self._docker.call(f"inspect container {container.name}") as client:
             found = client.inspect_container(container.id)
         if not found["State"]["Pid"]:

@@ -13,14 +13,6 @@ from agent.engine.model import Inspect
 from agent.engine.sockets import COUNTED_STATES, Address
 
 
-def count(ends: Iterable[Address], address: str | None = None) -> int:
-    """How many of these local ends are on ``address``; all of them where that is none in particular."""
-    only = ipaddress.ip_address(address) if address else None
-    if only is None or only.is_unspecified:
-        return sum(1 for _ in ends)
-    return sum(end == only for end in ends)
-
-
 def in_table(table: str, ports: Iterable[int]) -> list[Address]:
     """The local ends of the connections to these ports. There may be many rows: only those that count are parsed."""
     wanted = "|".join(f"{port:04X}" for port in ports)

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 Inspect = Mapping[str, Any]
 """A JSON document as the Engine's API gives it."""
+
+HEALTH_OUTPUT_LENGTH = 200
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 DEFAULT_STOP_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL where the container does not say (the Engine's own default)."""
@@ -34,11 +38,14 @@ class Container:
     """Seconds; None when the container does not say."""
     restart_policy: str
     """As ``docker run --restart`` takes it: ``no``, ``always``, ``unless-stopped``, ``on-failure:3``."""
+    health_output: str = ""
+    """What its HEALTHCHECK said last, in one line."""
 
     @classmethod
     def of(cls, inspect: Inspect) -> "Container":
         """Read the Engine's answer to ``GET /containers/<id>/json``."""
         state, config, host = inspect["State"], inspect["Config"], inspect["HostConfig"]
+        health_log = (state.get("Health") or {}).get("Log") or [{}]
         health = (state.get("Health") or {}).get("Status")
         return cls(
             id=inspect["Id"],
@@ -55,6 +62,7 @@ class Container:
             pid=state["Pid"],
             stop_timeout=config.get("StopTimeout"),
             restart_policy=policy_text(host.get("RestartPolicy") or {}),
+            health_output=" ".join(str(health_log[-1].get("Output") or "").split())[:HEALTH_OUTPUT_LENGTH],
         )
 
 
@@ -79,6 +87,11 @@ class PullProgress:
     layers: int
     bytes_done: int
     bytes_total: int
+
+
+def moment(text: str | None) -> datetime:
+    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else LONG_AGO
 
 
 def policy_text(policy: Inspect) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from agent.engine.connection import Connection
+from agent.engine.model import moment
 from agent.engine.reference import Reference, is_only_of
 from agent.errors import Conflict, NotFound
 
@@ -38,7 +39,7 @@ def prune(docker: Connection, reference: Reference, keep: int) -> tuple[str, ...
                 image = client.image(entry["Id"])
                 # When it was deployed here, rather than when it was built: reproducible builds are all of 1970.
                 tagged_at = (image.get("Metadata") or {}).get("LastTagTime")
-                untagged.append(Image(entry["Id"], (_moment(tagged_at), _moment(image.get("Created")))))
+                untagged.append(Image(entry["Id"], (moment(tagged_at), moment(image.get("Created")))))
     removed = []
     for image_id in choose(untagged, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
         try:
@@ -53,8 +54,3 @@ def prune(docker: Connection, reference: Reference, keep: int) -> tuple[str, ...
 def _real(names: Sequence[str] | None) -> list[str]:
     """The Engine writes ``<none>:<none>`` and ``<none>@<none>`` for no name."""
     return [name for name in names or [] if not name.startswith("<none>")]
-
-
-def _moment(text: str | None) -> datetime:
-    """RFC 3339, with an offset and up to nine digits of a second, or nothing."""
-    return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)

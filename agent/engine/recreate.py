@@ -6,13 +6,16 @@ A value that was given explicitly and equals the old image's default cannot be t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.engine.model import Inspect
 
 REPLACES_LABEL = "svcagent.replaces"
 DIGEST_LABEL = "svcagent.digest"
+
+COMPOSE_IMAGE_LABEL = "com.docker.compose.image"
+"""Where Docker Compose 2 writes down the ID of the image: on the next ``up`` another one makes the container anew."""
 
 _BUILTIN_NETWORKS = {"default", "bridge", "host", "none"}
 _DICTS = ("Volumes", "ExposedPorts")
@@ -38,12 +41,18 @@ def refusal(inspect: Inspect) -> tuple[str, str] | None:
 
 
 def payload(
-    old: Inspect, old_image: Inspect, image: str, labels: Mapping[str, str], engine_host: str = ""
+    old: Inspect,
+    old_image: Inspect,
+    image: str,
+    labels: Mapping[str, str],
+    engine_host: str = "",
+    lenders: Sequence[Inspect] = (),
 ) -> dict[str, Any]:
     """The body of ``POST /containers/create``.
 
     ``labels`` are added; ``engine_host`` is the host name of the machine the Engine runs on, which containers in host
-    networking carry unless they were given another one. Further networks: `further_networks`, after the create.
+    networking carry unless they were given another one; ``lenders`` are the containers named by ``--volumes-from``.
+    Further networks: `further_networks`, after the create.
     """
     defaults: Mapping[str, Any] = old_image.get("Config") or {}
     config = {**old["Config"], "Image": image}
@@ -62,7 +71,7 @@ def payload(
     if not _is_own_hostname(old, engine_host):
         config["Hostname"] = ""
     primary = _primary_network(old)
-    host = _host_config(old)
+    host = _host_config(old, lenders)
     endpoints = {}
     if primary is not None:
         host["NetworkMode"] = primary  # a name, also where an ID stood: both places must agree from API 1.44 on
@@ -70,6 +79,17 @@ def payload(
         if config.get("MacAddress"):
             endpoints[primary]["MacAddress"] = config["MacAddress"]
     return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints}}
+
+
+def compose_labels(old: Inspect, image_id: str) -> dict[str, str]:
+    """What Docker Compose shall find on the new container, so that it takes it for up to date."""
+    noted = (old["Config"].get("Labels") or {}).get(COMPOSE_IMAGE_LABEL)
+    return {COMPOSE_IMAGE_LABEL: image_id} if noted == old["Image"] else {}
+
+
+def lender_names(old: Inspect) -> tuple[str, ...]:
+    """The containers that it takes volumes from (``--volumes-from``), by ID or name."""
+    return tuple(entry.partition(":")[0] for entry in old["HostConfig"].get("VolumesFrom") or ())
 
 
 def further_networks(old: Inspect) -> dict[str, dict[str, Any]]:
@@ -114,13 +134,15 @@ def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
     return bool(hostname) and not old["Id"].startswith(hostname)
 
 
-def _host_config(old: Inspect) -> dict[str, Any]:
+def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
     host = dict(old["HostConfig"])
+    # Theirs come by VolumesFrom again, and would hide the ones that they get when they are made anew.
+    borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
     host["Links"] = [_link(link) for link in host.get("Links") or []] or None
     anonymous = {
         mount["Destination"]: mount
         for mount in old.get("Mounts") or []
-        if mount.get("Type") == "volume" and mount.get("Name")
+        if mount.get("Type") == "volume" and mount.get("Name") and mount["Name"] not in borrowed
     }
     for bind in host.get("Binds") or []:
         anonymous.pop(_bind_target(bind), None)

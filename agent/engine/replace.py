@@ -11,8 +11,8 @@ from agent.engine.connection import Connection
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Step, World
-from agent.errors import Conflict, NotFound
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
+from agent.errors import Conflict, NotFound, NotReady, Rejected
 
 ROLL_BACK_STOP_SECONDS = 2
 """A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
@@ -24,12 +24,18 @@ log = logging.getLogger(__name__)
 
 def inspect(docker: Connection, name: str) -> Inspect | None:
     """The container of exactly that name, or None. Docker itself would take an ID's prefix for a name."""
+    found = _any(docker, name)
+    return found if found is not None and found["Name"] == f"/{name}" else None
+
+
+def _any(docker: Connection, name_or_id: str) -> Inspect | None:
+    """The container of that name or ID, or None."""
     try:
-        with docker.call(f"inspect container {name}") as client:
-            found: Inspect = client.inspect_container(name)
+        with docker.call(f"inspect container {name_or_id}") as client:
+            found: Inspect = client.inspect_container(name_or_id)
     except NotFound:
         return None
-    return found if found["Name"] == f"/{name}" else None
+    return found
 
 
 def existing(docker: Connection, name: str) -> Inspect:
@@ -56,6 +62,12 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
             f"told from what the container was given; make it anew by hand (docker run --name {name} …)"
         ) from error
+    gone = [other for other in recreate.lender_names(old) if _any(docker, other) is None]
+    if gone:
+        raise Conflict(
+            f"container {name} cannot be replaced: it takes volumes from container {gone[0]}, which is gone; "
+            f"make {name} anew by hand, with the volumes by their names (--volume)"
+        )
     with docker.call("list containers") as client:
         guests = [entry["Names"][0] for entry in client.containers(all=True) if _lives_in(entry, old)]
     if guests:
@@ -85,7 +97,10 @@ def replace(
     exit_code = existing(docker, name)["State"]["ExitCode"]
     _carry_out(docker, (Step("rename", old["Id"], name + OLD_SUFFIX), Step("rename", new_id, name)))
     starting = clock.monotonic()
-    _carry_out(docker, (Step("start", new_id),))
+    try:
+        _carry_out(docker, (Step("start", new_id),))
+    except Rejected as error:  # 400: what the image says to run is not there, or cannot be run
+        raise NotReady(f"the container of {digest} does not start: {error}") from error
     return Replacement(
         old_id=old["Id"],
         new_id=new_id,
@@ -104,6 +119,8 @@ def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: st
     if not steps:
         return None
     _carry_out(docker, steps)
+    if not Container.of(existing(docker, name)).is_running:
+        start(docker, name)  # the engine was restarted meanwhile, and the container's policy is not to be
     if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
         log.warning(
             "container %s runs again, but its restart policy is lost: it is now %r; set it by docker update --restart",
@@ -111,6 +128,16 @@ def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: st
             world.old.restart_policy,
         )
     return clock.monotonic() - begun
+
+
+def standing(docker: Connection, name: str) -> Standing:
+    """What stands under the name, and beside it."""
+    return swap.standing(_observe(docker, name))
+
+
+def start(docker: Connection, name: str) -> None:
+    """Start the container as ``docker start`` does; nothing happens to one that runs."""
+    _carry_out(docker, (Step("start", existing(docker, name)["Id"]),))
 
 
 def remove_old(docker: Connection, name: str) -> None:
@@ -134,11 +161,13 @@ def _observe(docker: Connection, name: str) -> World:
 def _seen(found: Inspect | None) -> Seen | None:
     if found is None:
         return None
+    labels = found["Config"].get("Labels") or {}
     return Seen(
         id=found["Id"],
         is_running=Container.of(found).is_running,
         restart_policy=policy_text(found["HostConfig"].get("RestartPolicy") or {}),
-        replaces=(found["Config"].get("Labels") or {}).get(recreate.REPLACES_LABEL, ""),
+        replaces=labels.get(recreate.REPLACES_LABEL, ""),
+        digest=labels.get(recreate.DIGEST_LABEL, ""),
     )
 
 
@@ -177,8 +206,10 @@ def _create(docker: Connection, old: Inspect, name: str, reference: Reference, d
         old_image = client.image(old["Image"])
         wanted = client.image(reference.at(digest))["Id"]
         engine_host = client.info()["Name"] if old["HostConfig"]["NetworkMode"] == "host" else ""
-    labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
-    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host)
+    ours = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
+    labels = ours | recreate.compose_labels(old, wanted)
+    lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
+    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
     for _ in range(2):
         # The container shall show the name it was given, not a bare digest; so the tag must stand for that digest.
         if reference.tag:

@@ -7,12 +7,16 @@ takes a tenth of a second; here the kernel itself passes them over.
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-COUNTED_STATES = (1, 3, 8)
+CLOSE_WAIT = 8
+COUNTED_STATES = (1, 3, CLOSE_WAIT)
 """ESTABLISHED, SYN_RECV and CLOSE_WAIT (include/net/tcp_states.h): a client that still expects an answer."""
+CLIENT_STATES = (1, 2, 4, 5)
+"""In which such a client's own end is: ESTABLISHED, SYN_SENT, FIN_WAIT1 and FIN_WAIT2."""
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -22,17 +26,44 @@ _HEADER = struct.Struct("=IHHII")
 _BUFFER = 1 << 16
 
 
-def local_ends(port: int) -> list[Address]:
-    """The local address of each connection to a local TCP port. Raises `OSError` where the kernel does not tell."""
+def count(ends: Iterable[Address], address: str | None = None) -> int:
+    """How many of these local ends are on ``address``; all of them where that is none in particular."""
+    only = ipaddress.ip_address(address) if address else None
+    if only is None or only.is_unspecified:
+        return sum(1 for _ in ends)
+    return sum(end == only for end in ends)
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a connection. ``inode`` names its socket; 0 when no process holds that any more."""
+
+    state: int
+    local: tuple[Address, int]
+    remote: tuple[Address, int]
+    inode: int
+
+
+def served(port: int) -> list[End]:
+    """The servers' ends of the connections to a local TCP port. Raises `OSError` where the kernel does not tell."""
+    return _dump(COUNTED_STATES, struct.pack("!HH", port, 0))
+
+
+def asking(port: int) -> list[End]:
+    """The clients' ends, on this machine, of connections to that TCP port anywhere. Raises `OSError` likewise."""
+    return _dump(CLIENT_STATES, struct.pack("!HH", 0, port))
+
+
+def _dump(states: Collection[int], ports: bytes) -> list[End]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(5)
-        return [end for family in (socket.AF_INET, socket.AF_INET6) for end in _asked(netlink, family, port)]
+        return [end for family in (socket.AF_INET, socket.AF_INET6) for end in _asked(netlink, family, states, ports)]
 
 
-def _asked(netlink: socket.socket, family: int, port: int) -> Iterator[Address]:
-    states = sum(1 << state for state in COUNTED_STATES)
-    # struct inet_diag_req_v2, its sockid with the source port alone, in network order.
-    body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, states) + struct.pack("!H46x", port)
+def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[End]:
+    mask = sum(1 << state for state in states)
+    # struct inet_diag_req_v2; of its sockid only the ports, source and destination, in network order.
+    body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, mask) + ports + bytes(44)
     header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0)
     netlink.send(header + body)
     while True:
@@ -43,13 +74,23 @@ def _asked(netlink: socket.socket, family: int, port: int) -> Iterator[Address]:
                 return
             if kind == _ERROR:
                 raise OSError(-struct.unpack_from("=i", messages, _HEADER.size)[0], "sock_diag refused")
-            yield _source(messages[_HEADER.size : length])
+            yield _end(messages[_HEADER.size : length])
             messages = messages[(length + 3) & ~3 :]
 
 
-def _source(message: memoryview) -> Address:
-    """The source address of a ``struct inet_diag_msg``; IPv4 inside IPv6 is given as IPv4."""
-    family, raw = message[0], bytes(message[8:24])
+def _end(message: memoryview) -> End:
+    """From a ``struct inet_diag_msg``."""
+    source, destination = struct.unpack_from("!HH", message, 4)
+    return End(
+        state=message[1],
+        local=(_address(message[0], bytes(message[8:24])), source),
+        remote=(_address(message[0], bytes(message[24:40])), destination),
+        inode=struct.unpack_from("=I", message, 68)[0],
+    )
+
+
+def _address(family: int, raw: bytes) -> Address:
+    """IPv4 inside IPv6 is given as IPv4."""
     if family == socket.AF_INET:
         return ipaddress.IPv4Address(raw[:4])
     address = ipaddress.IPv6Address(raw)

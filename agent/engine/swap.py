@@ -18,6 +18,7 @@ policy to restore.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from agent.errors import Conflict, NotFound
@@ -35,6 +36,8 @@ class Seen:
     restart_policy: str
     replaces: str = ""
     """The ID in its label, if svcagent made it."""
+    digest: str = ""
+    """The digest in its label, likewise."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,35 @@ class World:
     old: Seen | None
 
 
+class Stand(StrEnum):
+    """How far a replacement got."""
+
+    OLD = "old"
+    """One container, and no replacement under way: none was begun, or the last one was finished or rolled back."""
+    MIXED = "mixed"
+    """Broken off in between: only a roll-back leads out."""
+    NEW = "new"
+    """The new container stands under the name, the one that it replaces beside it."""
+    ABSENT = "absent"
+    """No container under any of the names."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands under a container's name, and all that a recovery has to know of it.
+
+    ``id`` is that container's, empty when there is none; ``digest`` the one that svcagent made it of, empty when others
+    made it. ``restart_policy`` is the one that belongs under the name,
+    whichever container carries it now; None when nobody remembers: `roll_back` then needs to be told.
+    """
+
+    stand: Stand
+    id: str = ""
+    is_running: bool = False
+    digest: str = ""
+    restart_policy: str | None = None
+
+
 @dataclass(frozen=True)
 class Step:
     """One call to the Engine. ``argument``: the new name, or the restart policy."""
@@ -54,6 +86,28 @@ class Step:
     verb: Literal["stop", "rename", "start", "policy", "remove"]
     id: str
     argument: str = ""
+
+
+def standing(world: World) -> Standing:
+    """How far the replacement got that left this world."""
+    current, new, old = world.current, world.new, world.old
+    if current is None and new is None and old is None:
+        return Standing(Stand.ABSENT)
+    if new is None and old is None:
+        stand = Stand.OLD
+    elif current is not None and new is None and old is not None and current.replaces == old.id:
+        stand = Stand.NEW
+    else:
+        stand = Stand.MIXED
+    # From before it is stopped the old one's own says `no`; the new one was made with what the old one had.
+    carrier = new if new is not None else None if stand is Stand.MIXED else current
+    return Standing(
+        stand,
+        id=current.id if current else "",
+        is_running=current is not None and current.is_running,
+        digest=current.digest if current else "",
+        restart_policy=carrier.restart_policy if carrier else None,
+    )
 
 
 def roll_back(world: World, remembered_policy: str | None = None) -> tuple[Step, ...]:
@@ -116,8 +170,9 @@ def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[S
 
 
 def _revive(container: Seen, policy: str | None) -> tuple[Step, ...]:
+    # The policy first: an engine that restarts after the start then starts it again.
     start = () if container.is_running else (Step("start", container.id),)
-    return (*start, *_restore_policy(container, policy))
+    return (*_restore_policy(container, policy), *start)
 
 
 def _restore_policy(container: Seen, policy: str | None) -> tuple[Step, ...]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from agent.clock import Clock, Deadline, poll
-from agent.consul import DnsAnswer
+from agent.consul import Consul, DnsAnswer
 from agent.errors import NotDrained
+from agent.maintenance.target import Target
 
 DNS_SECONDS = 30.0
 POLL_SECONDS = 0.02
@@ -31,6 +32,24 @@ def await_absence_from_dns(servers: Mapping[str, Ask], own: tuple[str, int], clo
                 "Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml"
             )
     clock.sleep(remembered)
+
+
+def await_absence_from_health(consul: Consul, clock: Clock, target: Target) -> None:
+    """Wait until the leader's answer to who is passing leaves the target out.
+
+    :raises NotDrained: it is still named after 30 s.
+    """
+    deadline = Deadline.after(clock, DNS_SECONDS)
+    index: int | None = None
+    while True:
+        index, instances = consul.instances(target.name, index, min(5.0, deadline.remaining))
+        own = [one for one in instances if (one.node, one.service_id) == (target.node, target.service_id)]
+        if not any(one.is_passing for one in own):
+            return
+        if deadline.is_over:
+            raise NotDrained(
+                f"Consul still names {target} among the passing {DNS_SECONDS:.0f} s after it was taken out"
+            )
 
 
 def _is_absent(ask: Ask, own: tuple[str, int]) -> bool:

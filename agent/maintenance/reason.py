@@ -79,6 +79,11 @@ def by_reload(reload_id: str, host: str, why: str, since: datetime) -> Maintenan
     return Maintenance(OwnerKind.RELOAD, _word(reload_id), _word(host), why, _second(since))
 
 
+def is_of_reload(maintenance: Maintenance, host: str) -> bool:
+    """Did a reload on that host set it? Whoever has that host's lock for the service knows that it is over."""
+    return maintenance.kind is OwnerKind.RELOAD and maintenance.host == _word(host)
+
+
 def render(maintenance: Maintenance) -> str:
     """The text for Consul. What `parse` makes of it is the same maintenance."""
     if maintenance.kind is OwnerKind.UNKNOWN or maintenance.since is None:

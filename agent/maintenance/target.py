@@ -82,7 +82,7 @@ def decide_disable(target: Target, held: Maintenance | None, *, is_forced: bool)
         return Decision(target, Action.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:
         remedy = (
-            f"that reload puts it back itself. If it is dead, run: svcagent maint disable {target.argument} --force"
+            "that reload puts it back itself. If it is dead, run: svcagent recover. To put it back unseen, add: --force"
         )
         return Decision(target, Action.REFUSE, held, remedy=remedy)
     return Decision(target, Action.LIFT, held)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.consul import LocalService
-from agent.registration.mark import MARK, is_own, is_same_definition, own_checks
+from agent.registration.mark import MARK, is_own, own_checks, wanted_checks
 
 _CONSULS_OWN_ADDRESSES = frozenset({"lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"})
 """Tagged addresses that Consul adds by itself to a service with an address."""
@@ -74,13 +74,14 @@ def _field(field: str, before: Any, after: Any) -> Iterator[Difference]:
 def _checks(body: Mapping[str, Any], found: LocalService) -> Iterator[Difference]:
     there = {check.id: check for check in found.real_checks}
     own = own_checks(found) if is_own(found) else dict.fromkeys(there, "")
-    wanted = {check["CheckID"]: check for check in body["Checks"]}
-    for check_id, check in wanted.items():
+    wanted = wanted_checks(body)
+    for check in body["Checks"]:
+        check_id = check["CheckID"]
         state = there.get(check_id)
         if state is None:
             yield Difference(f"checks[{check_id}]", None, "new")
         elif (
-            not is_same_definition(check, own.get(check_id, ""))
+            own.get(check_id) != wanted[check_id]
             or (state.name, state.notes) != (check["Name"], check.get("Notes", ""))
             or is_other_type(check, state.type)
         ):

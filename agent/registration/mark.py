@@ -47,17 +47,19 @@ def is_own(service: LocalService) -> bool:
 
 def own_checks(found: LocalService) -> dict[str, str]:
     """The checks of one of our services that are ours, by ID, each with the letters of its definition."""
-    marked = _marked_checks(found.meta[MARK])
+    marked = dict(_marked(found.meta[MARK]))
+    by_id = {check.id: _letters(check.id) for check in found.real_checks}
     return {
-        check.id: marked.get(_letters(check.id), "")
-        for check in found.real_checks
-        if check.id.startswith(HOLD) or _letters(check.id) in marked
+        check_id: marked.get(letters, "")
+        for check_id, letters in by_id.items()
+        if letters in marked or check_id.startswith(HOLD)
     }
 
 
-def is_same_definition(check: Mapping[str, Any], letters: str) -> bool:
-    """Was the check registered with this definition?"""
-    return _letters(_text(check)) == letters
+def wanted_checks(body: Mapping[str, Any]) -> dict[str, str]:
+    """The checks of a registration, by ID, each with the letters of its definition."""
+    ids = (check["CheckID"] for check in body["Checks"])
+    return {check_id: letters for check_id, (_, letters) in zip(ids, _marked(body["Meta"][MARK]), strict=True)}
 
 
 def owner(service: LocalService) -> str:
@@ -72,14 +74,14 @@ def _mark(body: Mapping[str, Any]) -> str:
     return f"{fingerprint}.{checks}"
 
 
-def _marked_checks(mark: str) -> dict[str, str]:
+def _marked(mark: str) -> list[tuple[str, str]]:
+    """The letters of every check's ID and of its definition, in the order of the checks."""
     letters = mark.partition(".")[2]
     pairs = range(0, len(letters), 2 * _LETTERS)
-    return {letters[at : at + _LETTERS]: letters[at + _LETTERS : at + 2 * _LETTERS] for at in pairs}
+    return [(letters[at : at + _LETTERS], letters[at + _LETTERS : at + 2 * _LETTERS]) for at in pairs]
 
 
-def _text(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+_text = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _letters(text: str) -> str:

@@ -1,23 +1,61 @@
-"""One host's reload of one service: pure steps, the guard, and the executor that carries the steps out."""
+"""One host's reload of one service: pure steps, the guard, the executor that carries the steps out, and recovery.
 
-from agent.reload.execute import Edges, Executor
-from agent.reload.guard import Obstacle, find_obstacles
-from agent.reload.host_lock import HostLock
-from agent.reload.probe import Prober
-from agent.reload.record import Event, Phase, Result
-from agent.reload.steps import State, Step, next_step
+Names are loaded when they are first asked for: ``register`` looks for journals, and only if it finds one for the rest.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.reload.edges import Edges
+    from agent.reload.execute import Asked, Executor
+    from agent.reload.guard import Obstacle, find_obstacles
+    from agent.reload.host_lock import HostLock
+    from agent.reload.journal import Journal, journalled
+    from agent.reload.probe import Prober
+    from agent.reload.record import Event, Phase, Result
+    from agent.reload.recover import Recovery, abandon, find_leftover, read_journal, revive
+    from agent.reload.steps import State, Step, next_step
 
 __all__ = [
+    "Asked",
     "Edges",
     "Event",
     "Executor",
     "HostLock",
+    "Journal",
     "Obstacle",
     "Phase",
     "Prober",
+    "Recovery",
     "Result",
     "State",
     "Step",
+    "abandon",
+    "find_leftover",
     "find_obstacles",
+    "journalled",
     "next_step",
+    "read_journal",
+    "revive",
 ]
+
+_MODULES = {
+    "edges": ("Edges",),
+    "execute": ("Asked", "Executor"),
+    "guard": ("Obstacle", "find_obstacles"),
+    "host_lock": ("HostLock",),
+    "journal": ("Journal", "journalled"),
+    "probe": ("Prober",),
+    "record": ("Event", "Phase", "Result"),
+    "recover": ("Recovery", "abandon", "find_leftover", "read_journal", "revive"),
+    "steps": ("State", "Step", "next_step"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for (PEP 562)."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,11 +25,31 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], last_wor
         result.error = f"{_signal_name(pending)} came when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code
     if result.outcome == "stranded":
-        result.exit_code = (Unreachable if isinstance(troubles[-1], Unreachable) else SvcagentError).exit_code
-        result.error = (
-            f"{result.service} IS STILL OUT OF SERVICE on {result.node}: {result.error}. When it is repaired, run: "
-            f"svcagent maint disable {result.service} --force"
-        )
+        _strand(result, troubles)
+    return _with_last_words(result, last_words)
+
+
+def conclude_recovery(
+    result: Result, state: State, troubles: Sequence[Trouble], last_words: str, _pending: int | None
+) -> Result:
+    """The same for a recovery. What failed on the way is told; the exit code says whether the instance is back."""
+    result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
+    if troubles:
+        result.error = "; then: ".join(str(trouble) for trouble in troubles)
+    if result.outcome == "stranded":
+        _strand(result, troubles)
+    return _with_last_words(result, last_words)
+
+
+def _strand(result: Result, troubles: Sequence[Trouble]) -> None:
+    result.exit_code = (Unreachable if isinstance(troubles[-1], Unreachable) else SvcagentError).exit_code
+    result.error = (
+        f"{result.service} IS STILL OUT OF SERVICE on {result.node}: {result.error}. Every register and reload tries "
+        f"again; when the cause is repaired, run: svcagent recover {result.service}"
+    )
+
+
+def _with_last_words(result: Result, last_words: str) -> Result:
     if last_words:
         result.error = f"{result.error}\nThe last lines of the container that failed:\n{last_words.rstrip()}"
     return result

@@ -3,12 +3,15 @@
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy, SvcagentError
+from agent.reload.journal import state_file
+
+_LOCKS = Path("/proc/locks")
 
 
 class HostLock:
@@ -22,7 +25,7 @@ class HostLock:
         timeout: float,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._path = state_dir / f"reload-{service}.lock"
+        self._path = state_file(state_dir, service, ".lock")
         self._service = service
         self._clock = clock
         self._timeout = timeout
@@ -54,14 +57,38 @@ class HostLock:
                 f"another reload of {self._service} runs on this host"
                 f"{f' (pid {holder})' if holder else ''}. Try again later, or wait for it with --lock-timeout"
             )
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk: who holds it is for messages only
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
+
+    def holder(self) -> int | None:
+        """The process that has it, None if no one has; asked without taking it, even for a moment.
+
+        The kernel lists its locks by process, device and inode (proc(5)). Some file systems show another device to
+        programs; then the process id that the holder leaves in the file tells.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found, left = os.fstat(descriptor), os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            finally:
+                os.close(descriptor)
+            locks = _LOCKS.read_text().splitlines()
+        except OSError:
+            return None
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+        for line in locks:
+            _number, kind, _advisory, _mode, pid, place, *_range = line.split()
+            at, _, inode = place.rpartition(":")
+            if kind == "FLOCK" and inode == str(found.st_ino) and (at == device or pid == left):
+                return int(pid)
+        return None
 
     def _try(self) -> bool:
         try:

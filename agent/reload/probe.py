@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import requests
 import urllib3
 
+from agent.clock import Clock, Deadline, SystemClock
 from agent.definitions import Check
 
-WARMUP_SECONDS = 60.0
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Answer:
 
 class Prober:
     """Runs single checks; a connection of its own for each, as new clients would have."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
 
     @staticmethod
     def can_probe(check: Check) -> bool:
@@ -42,9 +46,9 @@ class Prober:
             is_verified=not check.tls_skip_verify,
         )
 
-    def warm_up(self, url: str) -> Answer:
-        """One request for its side effect: caches filled before the first client comes."""
-        return self._http(url, WARMUP_SECONDS)
+    def warm_up(self, url: str, limit: float) -> Answer:
+        """One request for its side effect: caches filled before the first client comes. ``limit``: seconds."""
+        return self._http(url, limit)
 
     def _tcp(self, address: str, timeout: float) -> Answer:
         host, _, port = address.rpartition(":")
@@ -66,10 +70,17 @@ class Prober:
     ) -> Answer:
         headers = {"User-Agent": "svcagent", "Connection": "close"}
         headers |= {name: ", ".join(values) for name, values in (header or {}).items()}
+        # The timeout of requests is one between bytes; a server that trickles must not outlast the limit either.
+        deadline = Deadline.after(self._clock, timeout)
         with requests.Session() as session:
             session.trust_env = False
             try:
-                reply = session.request(method, url, headers=headers, data=body, timeout=timeout, verify=is_verified)
+                with session.request(
+                    method, url, headers=headers, data=body, timeout=timeout, verify=is_verified, stream=True
+                ) as reply:
+                    while reply.raw.read1(_CHUNK, decode_content=False):
+                        if deadline.is_over:
+                            return Answer(False, f"{url} was still answering after {timeout:g} s")
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 return Answer(False, f"{url}: {_short(error)}")
         return Answer(200 <= reply.status_code < 300, f"{url} answers {reply.status_code}")

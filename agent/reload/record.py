@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agent.errors import SvcagentError
 from agent.reload.steps import Step
 
 
@@ -30,19 +31,27 @@ class Event:
 class Result:
     """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, or stranded (still out of service).
-    Moments are seconds since the epoch.
+    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, stranded (still out of service), or,
+    of a recovery, recovered. ``running`` and ``wanted`` are digests, ``remark`` says why that one is wanted; ``id`` is
+    the reload's. Moments are seconds since the epoch.
     """
 
     service: str
     node: str
     image: str
+    id: str = ""
     outcome: str = ""
     running: str | None = None
     wanted: str | None = None
+    remark: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, float] = field(default_factory=dict)
     locked_at: float | None = None
     released_at: float | None = None
     error: str | None = None
     exit_code: int = 0
+
+    @classmethod
+    def failed(cls, service: str, node: str, error: SvcagentError) -> "Result":
+        """One that could not even begin."""
+        return cls(service, node, "", outcome="failed", error=f"{service}: {error}", exit_code=error.exit_code)

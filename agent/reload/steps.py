@@ -2,13 +2,16 @@
 
 There are two roads. The way forward runs from check to release. As soon as anything fails or is interrupted, the
 way back begins: it takes no disruptive step and ends with the instance in service again, on the old container or,
-if that was ready already, on the new one.
+if that was ready already, on the new one. Recovery after a crash is the way back from a state that `recovered` makes of
+what was found: there the new container, which nobody has judged yet, gets its chance before the old one.
 
 Kept here, for every state that can be reached:
 
 - maintenance is lifted (RETURN) only when the instance is ready;
 - a disruptive step (DRAIN, RESTART) is never taken on the way back, nor without the lock;
 - the old container is given up (CLEAN) only when the new one is ready and in service;
+- a digest whose container did not become ready is quarantined before anything else is tried, and while the lock is
+  still held; if that fails, once more when the instance is back;
 - what was taken (maintenance, lock) is given back before the end, unless no container can be made ready: then the
   instance is stranded, and stays out.
 """
@@ -18,7 +21,7 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """A row of the reload's step table, ROLL_BACK being the one that only the way back has."""
+    """A row of the reload's step table; QUARANTINE and ROLL_BACK are those that only the way back has."""
 
     CHECK = "check"
     PULL = "pull"
@@ -27,6 +30,7 @@ class Step(StrEnum):
     PLAN_AGAIN = "plan again"
     DRAIN = "drain"
     RESTART = "restart"
+    QUARANTINE = "quarantine"
     ROLL_BACK = "roll back"
     READY = "ready"
     RETURN = "return"
@@ -50,9 +54,21 @@ class Container(StrEnum):
     NEW = "new"
 
 
+class Quarantine(StrEnum):
+    """Is a digest to be quarantined? LATER: the first attempt failed, and the instance comes first."""
+
+    NO = "no"
+    DUE = "due"
+    LATER = "later"
+
+
 @dataclass(frozen=True)
 class State:
-    """What is known to be done. ``is_newer`` is None until the registry was asked."""
+    """What is known to be done.
+
+    ``is_newer`` is None until the registry was asked. ``is_out``: own maintenance may be on. ``may_try_new``: a new
+    container that is not known to be ready has not been judged yet.
+    """
 
     is_newer: bool | None = None
     is_pulled: bool = False
@@ -66,7 +82,29 @@ class State:
     is_cleaned: bool = False
     has_failed: bool = False
     may_roll_back: bool = True
+    may_try_new: bool = False
+    quarantine: Quarantine = Quarantine.NO
     is_stranded: bool = False
+
+
+def recovered(
+    container: Container, *, is_out: bool, is_bad: bool, was_replacing: bool, is_locked: bool, may_roll_back: bool
+) -> State:
+    """The state to go on from after a crash, from what was found.
+
+    ``is_out``: own maintenance is on. ``is_bad``: the new container was judged already. ``was_replacing``: the
+    replacement had begun, so whatever stands there may have been restarted and is to be looked at.
+    """
+    return State(
+        is_locked=is_locked,
+        is_out=is_out,
+        container=container,
+        is_ready=not (is_out or was_replacing or container is not Container.OLD),
+        has_failed=True,
+        may_roll_back=may_roll_back,
+        may_try_new=not is_bad,
+        quarantine=Quarantine.DUE if is_bad else Quarantine.NO,
+    )
 
 
 def next_step(state: State) -> Step:
@@ -94,25 +132,36 @@ def _way_forward(state: State) -> Step:
 
 
 def _way_back(state: State) -> Step:
+    if state.quarantine is Quarantine.DUE:
+        return Step.QUARANTINE
     if not state.is_stranded:
-        if state.container is Container.MIXED or (state.container is Container.NEW and not state.is_ready):
+        if state.container is Container.MIXED:
             return Step.ROLL_BACK
+        if not state.is_ready:
+            is_judged = state.container is Container.NEW and not state.may_try_new
+            return Step.ROLL_BACK if is_judged else Step.READY
         if state.is_out:
-            return Step.RETURN if state.is_ready else Step.READY
-        if state.container is Container.NEW and not state.is_cleaned:
-            return Step.CLEAN
+            return Step.RETURN
+    if state.quarantine is Quarantine.LATER:
+        return Step.QUARANTINE
+    if not state.is_stranded and state.container is Container.NEW and not state.is_cleaned:
+        return Step.CLEAN
     return Step.RELEASE if state.is_locked else Step.END
 
 
-def succeeded(state: State, step: Step, *, is_newer: bool = True) -> State:
-    """The state after a step that did what it should. ``is_newer``: what CHECK and PLAN_AGAIN found."""
+def succeeded(state: State, step: Step, *, is_newer: bool = True, is_out: bool = True) -> State:
+    """The state after a step that did what it should.
+
+    ``is_newer``: what CHECK and PLAN_AGAIN found. ``is_out``: did DRAIN put own maintenance on, rather than find an
+    operator's that may stay?
+    """
     match step:
         case Step.CHECK:
             return replace(state, is_newer=is_newer)
         case Step.PLAN_AGAIN:
             return replace(state, is_newer=is_newer, is_confirmed=True)
         case Step.DRAIN:
-            return replace(state, is_out=True, is_drained=True, is_ready=False)
+            return replace(state, is_out=is_out, is_drained=True, is_ready=False)
         case Step.ROLL_BACK:
             return replace(state, container=Container.OLD, is_ready=False)
         case Step.RETURN:
@@ -125,36 +174,39 @@ def succeeded(state: State, step: Step, *, is_newer: bool = True) -> State:
         Step.ACQUIRE: {"is_locked": True},
         Step.RESTART: {"container": Container.NEW},
         Step.READY: {"is_ready": True},
+        Step.QUARANTINE: {"quarantine": Quarantine.NO},
         Step.CLEAN: {"is_cleaned": True},
     }
     return replace(state, **changes[step])  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
-def failed(state: State, step: Step, *, is_out: bool, is_interrupted: bool) -> State:
+def failed(
+    state: State, step: Step, *, is_out: bool, is_interrupted: bool = False, is_bad_image: bool = False
+) -> State:
     """The state after a step that raised.
 
     ``is_out``: may maintenance of ours be on? ``is_interrupted``: a person or systemd ended it, so that going back
-    to the old container is right even where the definition forbids a rollback of failures.
+    to the old container is right even where the definition forbids a rollback of failures. ``is_bad_image``: the new
+    container did not start, or did not become ready.
     """
     after = replace(state, has_failed=True, is_out=is_out, may_roll_back=state.may_roll_back or is_interrupted)
+    if is_bad_image:
+        after = replace(after, quarantine=Quarantine.DUE)
     match step:
         case Step.DRAIN:
-            return replace(after, is_ready=False)
+            return replace(after, is_ready=not is_out)
         case Step.RESTART:
-            return _strand_unless_allowed(replace(after, container=Container.MIXED))
-        case Step.READY:
-            if state.container is Container.OLD:
-                return replace(after, is_stranded=True)
-            return _strand_unless_allowed(after)
-        case Step.ROLL_BACK | Step.RETURN:
+            return replace(after, container=Container.MIXED)
+        case Step.READY if state.container is Container.NEW:
+            return replace(after, may_try_new=False, is_stranded=not after.may_roll_back)
+        case Step.READY | Step.ROLL_BACK | Step.RETURN:
             return replace(after, is_stranded=True)
+        case Step.QUARANTINE:
+            is_first = state.quarantine is Quarantine.DUE
+            return replace(after, quarantine=Quarantine.LATER if is_first else Quarantine.NO)
         case Step.CLEAN:
             return replace(after, is_cleaned=True)
         case Step.RELEASE:
             return replace(after, is_locked=False)
         case _:
             return after
-
-
-def _strand_unless_allowed(state: State) -> State:
-    return state if state.may_roll_back else replace(state, is_stranded=True)

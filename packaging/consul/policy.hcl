@@ -25,10 +25,11 @@ node_prefix "" { policy = "read" }
 # Registering the service and its checks, its maintenance, and reading them back (write includes read).
 service "SERVICE" { policy = "write" }
 
-# The session under which the reload lock is held.
+# The session under which the reload lock is held and waited for.
 session "NODE" { policy = "write" }
 
-# The locks svcagent/<service>, and what hosts tell each other: host states.
+# The locks svcagent/<service>, the line before every lock, and what hosts tell each other: the image of a rollout,
+# quarantine, pause, states, history.
 key_prefix "svcagent/" { policy = "write" }
 
 # A lock by another name, such as one shared with consul lock.

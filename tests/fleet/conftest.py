@@ -21,7 +21,8 @@ class Fleet:
     _versions: Iterator[int] = field(default_factory=lambda: itertools.count(2))
 
     def push_next(self, **how: Any) -> str:
-        """A newer image; its version."""
+        """A newer image, and no rollout under way that would have to end before it; its version."""
+        self.lab.consul().delete(f"/v1/kv/svcagent/{NAME}/rollout")
         version = str(next(self._versions))
         self.lab.push(version, **how)
         return version

@@ -5,7 +5,7 @@ Networks: besides host networking, user-defined bridges work; the engine has no 
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +144,40 @@ def docker_host() -> Iterator[DockerHost]:
         engine = Engine(server.url, environment, SystemClock())
         stack.callback(engine.close)
         yield DockerHost(ground.directory, server, registry, f"{ground.address(1)}:5000/app", engine)
+
+
+def newer(docker: DockerHost, image: str, *changes: str, content: str = "2") -> str:
+    """The second version, pushed and here; its digest."""
+    digest = docker.push(content, *changes)
+    docker.engine.pull(image, digest, lambda _: None)
+    return digest
+
+
+def flat(document: Any, path: str = "") -> dict[str, Any]:
+    """Every leaf by its path; lists of plain values are leaves."""
+    if isinstance(document, Mapping) and document:
+        return {key: leaf for name, part in document.items() for key, leaf in flat(part, f"{path}/{name}").items()}
+    if isinstance(document, list) and any(isinstance(part, Mapping) for part in document):
+        named = {str(part.get("Destination", part.get("Target", at))): part for at, part in enumerate(document)}
+        return flat(named, path)
+    return {path: document}
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs in all that a container is made of, by path."""
+    parts = (
+        "Config",
+        "HostConfig",
+        "Mounts",
+        "NetworkSettings",
+        "Path",
+        "Args",
+        "RestartCount",
+        "Platform",
+        "AppArmorProfile",
+    )
+    one, other = (flat({part: inspect[part] for part in parts}) for inspect in (before, after))
+    return {path: (one.get(path), other.get(path)) for path in {*one, *other} if one.get(path) != other.get(path)}
 
 
 def _cmd(command: Sequence[str]) -> str:

@@ -118,6 +118,12 @@ def test_the_shipped_policy_suffices(acl: Acl, svcagent: Svcagent) -> None:
         ["maint", "enable", "web", "--reason", "disk"],
         ["maint", "status"],
         ["status"],
+        ["pause", "web", "--reason", "release"],
+        ["fleet", "web"],
+        ["quarantine", "list"],
+        ["quarantine", "clear", "web"],
+        ["history", "web"],
+        ["resume", "web"],
         ["maint", "disable", "web"],
         ["maint", "enable", "--node", "--reason", "disk"],
         ["maint", "disable", "--node"],
@@ -140,6 +146,8 @@ def test_the_shipped_policy_suffices(acl: Acl, svcagent: Svcagent) -> None:
         (["service"], ["register"], 'service:write on "web": add to its policy: service "web" { policy = "write" }'),
         (["service"], ["deregister", "web"], 'service:read on "web": add to its policy: service "web"'),
         (["service"], ["status"], 'service:read on "web": add to its policy: service "web" { policy = "write" }'),
+        (['key_prefix "svcagent/'], ["pause", "web", "--reason", "x"], 'key_prefix "svcagent/" { policy = "write" }'),
+        (['key_prefix "svcagent/'], ["quarantine", "list"], 'key_prefix "svcagent/" { policy = "write" }'),
         (["node "], ["maint", "enable", "--node", "--reason", "x"], f'node "{NODE}" {{ policy = "write" }}'),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -169,6 +177,8 @@ def test_a_verb_names_the_rule_that_it_lacks(
         ("session", "svcagent/web", f'session "{NODE}" {{ policy = "write" }}'),
         ('key_prefix "svcagent/', "svcagent/web", 'key_prefix "svcagent/" { policy = "write" }'),
         ('key_prefix "web_reload/', "web_reload", 'key_prefix "web_reload/" { policy = "write" }'),
+        # The line before a lock is among svcagent's own keys, whatever the lock is called.
+        ('key_prefix "svcagent/', "web_reload", 'key_prefix "svcagent/" { policy = "write" }'),
     ],
 )
 def test_the_lock_names_the_rule_that_it_lacks(acl: Acl, without: str, prefix: str, rule: str) -> None:
@@ -176,6 +186,32 @@ def test_the_lock_names_the_rule_that_it_lacks(acl: Acl, without: str, prefix: s
 
     with pytest.raises(Denied, match=re.escape(rule)):
         _hold_lock(acl, token, prefix)
+
+
+def test_a_lock_that_may_only_be_read_leaves_no_session(acl: Acl) -> None:
+    """What a transaction is refused has no status of its own; the rule is named all the same."""
+    rules = [one for one in shipped_rules() if not one.startswith('key_prefix "web_reload/')]
+    token = acl.token(*rules, 'key_prefix "web_reload/" { policy = "read" }')
+
+    with pytest.raises(
+        Denied, match=r'lacks key:write on "web_reload/\.lock": add to its policy: key_prefix "web_reload/'
+    ):
+        _hold_lock(acl, token, "web_reload")
+
+    assert not [one for one in acl.ask.get("/v1/session/list") if one["Name"].endswith("'web_reload'")]
+
+
+def test_the_shipped_policy_suffices_for_a_lock_of_several(acl: Acl) -> None:
+    """Contenders stand beside the lock's key, the turn beside the line."""
+    token = acl.token(*shipped_rules())
+    for prefix in ("svcagent/web", "web_reload"):
+        with (
+            acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul,
+            Lock(consul, prefix, "svcagent reload web", {}, SystemClock(), limit=2) as lock,
+        ):
+            lock.acquire(Deadline.after(SystemClock(), 5))
+            with lock.turn(Deadline.after(SystemClock(), 5)):
+                lock.ask()
 
 
 def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:
@@ -186,6 +222,36 @@ def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:
         with pytest.raises(Denied, match=r'service "web" \{'):
             consul.services({"web-1": "web"})
         assert consul.services({"other": "other"}) == {}
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["", "dry"])
+def test_deregistering_all_does_not_pass_over_what_is_hidden(acl: Acl, svcagent: Svcagent, more: list[str]) -> None:
+    """The token that may not see a service of services.d cannot say that there is nothing to deregister."""
+    svcagent.define("web")
+    assert svcagent("register", **acl.settings(MASTER)).code == 0
+    blind = acl.settings(acl.token(*(rule for rule in shipped_rules() if not rule.startswith("service"))))
+
+    result = svcagent("deregister", "--all", *more, **blind)
+
+    assert result.code == 1
+    assert 'service:read on "web": add to its policy: service "web"' in result.err
+    assert "nothing to deregister" not in result.text
+    assert "web" in acl.services()
+
+
+def test_without_definitions_deregistering_all_says_what_it_cannot_know(acl: Acl, svcagent: Svcagent) -> None:
+    """It works: whoever takes a host out of the fleet may have removed them first."""
+    svcagent.define("web")
+    assert svcagent("register", **acl.settings(MASTER)).code == 0
+    (svcagent.services_dir / "web.json").write_text("{")
+    blind = acl.settings(acl.token(*(rule for rule in shipped_rules() if not rule.startswith("service"))))
+
+    hidden = svcagent("deregister", "--all", **blind)
+    assert hidden.code == 0
+    assert "nothing to deregister, as far as the Consul token may see" in hidden.out
+
+    assert svcagent("deregister", "--all", **acl.settings(MASTER)).code == 0
+    assert acl.services() == {}
 
 
 def test_what_is_not_registered_is_not_found_under_acls_either(acl: Acl) -> None:

@@ -106,6 +106,22 @@ def test_a_frozen_agent(access: Access, svcagent: Svcagent, monkeypatch: pytest.
     assert "did not answer GET /v1/agent/self in time" in result.err
 
 
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one(
+    access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.consul.transport.ANSWER_SECONDS", 0.3)
+    with access.connection() as consul:
+        consul.agent_self()
+        access.server.freeze()
+        try:
+            with pytest.raises(ConsulUnreachable, match="in time"):
+                consul.checks()
+        finally:
+            access.server.thaw()
+
+        assert consul.agent_self().node == "server"
+
+
 PAGE = b"Content-Type: text/html\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<html>"
 ANSWERS = {
     "a page": (b"HTTP/1.1 200 OK\r\n" + PAGE, "not Consul's"),
@@ -175,6 +191,17 @@ def test_a_restarted_agent_is_asked_again(access: Access) -> None:
         access.server.restart()
 
         assert consul.agent_self().node == "server"
+
+
+def test_a_write_notices_that_its_connection_is_gone(access: Access) -> None:
+    """Before it is sent: sent into a dead connection, nobody would know whether it was carried out."""
+    with access.connection() as consul:
+        consul.register_service({"Name": "before"})
+        access.server.restart()
+
+        consul.register_service({"Name": "after"})
+
+        assert "after" in consul.services()
 
 
 def test_a_frozen_agent_can_be_interrupted(access: Access, svcagent: Svcagent) -> None:

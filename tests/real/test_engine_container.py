@@ -17,12 +17,16 @@ def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, 
     base = docker.run("base", image)
     docker.run("removed", image, host_config={"auto_remove": True})
     docker.run("bare", image_id)
+    docker.run("lender", image, volumes=["/shared"])
+    docker.run("borrower", image, host_config={"volumes_from": ["lender"]})
+    docker.api.remove_container("lender", force=True)
     docker.run("guest", image, host_config={"network_mode": f"container:{base}"})
 
     for name, way_out in (
         ("removed", "without --rm"),
         ("bare", "repository:tag"),
         ("guest", "network of its own"),
+        ("borrower", r"volumes by their names \(--volume\)"),
         ("base", "guest lives in its network"),
     ):
         with pytest.raises(Conflict, match=way_out):
@@ -32,7 +36,7 @@ def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, 
 
     with pytest.raises(NotFound, match="docker run"):
         docker.engine.check_recreatable("absent")
-    assert docker.names() == {"base", "removed", "bare", "guest"}
+    assert docker.names() == {"base", "removed", "bare", "guest", "borrower"}
 
 
 def test_a_container_whose_image_is_gone_is_refused(docker: DockerHost, image: str) -> None:

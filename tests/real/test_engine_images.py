@@ -1,8 +1,10 @@
 """Digests, pulls and prunes, against a real engine and a real registry."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,21 @@ def test_a_pull_brings_the_digest_gives_it_the_tag_and_reports_its_progress(dock
     assert seen[-1].bytes_done == seen[-1].bytes_total > 0
 
 
+def test_an_image_tells_when_it_was_built(docker: DockerHost) -> None:
+    """By its digest, in UTC, for min_age."""
+    image = f"{docker.repository}:latest"
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    digest = docker.push("1")
+
+    with pytest.raises(NotFound):
+        docker.engine.image_created(image, digest)
+    docker.engine.pull(image, digest, ignore)
+    created = docker.engine.image_created(image, digest)
+
+    assert before <= created <= datetime.now(UTC)
+    assert created.tzinfo is UTC
+
+
 def test_pulling_what_is_here_already_moves_the_tag_back(docker: DockerHost) -> None:
     image = f"{docker.repository}:latest"
     first, second = docker.push("1"), docker.push("2")
@@ -130,7 +147,7 @@ def blob(docker: DockerHost, digest: str) -> Path:
     return blobs / algorithm / name[:2] / name / "data"
 
 
-def test_an_engine_that_dies_in_mid_pull_fails_the_pull(docker: DockerHost) -> None:
+def test_an_engine_that_dies_in_mid_pull_fails_the_pull_and_the_next_one_brings_it(docker: DockerHost) -> None:
     digest = docker.push("cut")
 
     def cut(_: PullProgress) -> None:
@@ -146,6 +163,8 @@ def test_an_engine_that_dies_in_mid_pull_fails_the_pull(docker: DockerHost) -> N
         docker.server.restart()
 
     assert not docker.engine.has_image(f"{docker.repository}:latest", digest)
+    docker.engine.pull(f"{docker.repository}:latest", digest, ignore)
+    assert docker.engine.has_image(f"{docker.repository}:latest", digest)
 
 
 def test_what_the_progress_callback_raises_ends_the_pull(docker: DockerHost) -> None:
@@ -222,6 +241,27 @@ def test_a_docker_login_counts_from_the_next_call_on(docker: DockerHost, private
         assert engine.registry_digest(private) == digest
         engine.pull(private, digest, ignore)
         assert engine.has_image(private, digest)
+    finally:
+        engine.close()
+
+
+def test_a_credential_helper_is_asked(
+    docker: DockerHost, private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Docker's configuration names it: for one registry, or for all."""
+    digest = docker.push("1")
+    registry = private.partition("/")[0]
+    helper = tmp_path / "docker-credential-lab"
+    answer = json.dumps({"ServerURL": registry, "Username": "user", "Secret": "secret"})
+    helper.write_text(f"#!/bin/sh\ncat >/dev/null\necho '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    engine = Engine(docker.server.url, dict(os.environ) | {"DOCKER_CONFIG": str(tmp_path)}, SystemClock())
+    try:
+        for content in ({"credHelpers": {registry: "lab"}}, {"credsStore": "lab"}):
+            (tmp_path / "config.json").write_text(json.dumps(content))
+            assert engine.registry_digest(private) == digest
+        engine.pull(private, digest, ignore)
     finally:
         engine.close()
 

@@ -1,48 +1,11 @@
 """Replacing containers on a real engine: what is kept, what is refused, who is connected."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 from docker.types import EndpointConfig
 
-from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost
+from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, differences, newer
 
 API = "1.41"
-
-
-def newer(docker: DockerHost, image: str, *changes: str) -> str:
-    """The second version, pushed and here; its digest."""
-    digest = docker.push("2", *changes)
-    docker.engine.pull(image, digest, lambda _: None)
-    return digest
-
-
-def flat(document: Any, path: str = "") -> dict[str, Any]:
-    """Every leaf by its path; lists of plain values are leaves."""
-    if isinstance(document, Mapping) and document:
-        return {key: leaf for name, part in document.items() for key, leaf in flat(part, f"{path}/{name}").items()}
-    if isinstance(document, list) and any(isinstance(part, Mapping) for part in document):
-        named = {str(part.get("Destination", part.get("Target", at))): part for at, part in enumerate(document)}
-        return flat(named, path)
-    return {path: document}
-
-
-def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs in all that a container is made of, by path."""
-    parts = (
-        "Config",
-        "HostConfig",
-        "Mounts",
-        "NetworkSettings",
-        "Path",
-        "Args",
-        "RestartCount",
-        "Platform",
-        "AppArmorProfile",
-    )
-    one, other = (flat({part: inspect[part] for part in parts}) for inspect in (before, after))
-    return {path: (one.get(path), other.get(path)) for path in {*one, *other} if one.get(path) != other.get(path)}
 
 
 def test_the_new_container_runs_the_new_image_and_says_so(docker: DockerHost, image: str) -> None:

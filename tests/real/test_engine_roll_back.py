@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import requests
 
+from agent.engine import Stand, Standing
 from agent.engine.connection import Client
-from agent.errors import Conflict, DockerUnreachable, OutcomeUnknown, SvcagentError
+from agent.errors import Conflict, DockerUnreachable, NotFound, OutcomeUnknown, SvcagentError
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
 
@@ -69,10 +71,116 @@ def cut(monkeypatch: pytest.MonkeyPatch, at: int, *, is_done: bool) -> None:
         monkeypatch.setattr(Client, name, losing(getattr(Client, name)))
 
 
+def test_how_far_a_replacement_got_is_seen_from_its_containers_alone(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each call: old, then mixed, then new; always with the restart policy that belongs there."""
+    old_id = docker.engine.container("app").id
+    seen = []
+    for at in range(1, REPLACE_WRITES + 1):
+        with monkeypatch.context() as patch:
+            cut(patch, at, is_done=False)
+            with pytest.raises(OutcomeUnknown):
+                docker.engine.replace("app", image, digest, 0)
+        seen.append(docker.engine.standing("app"))
+        docker.engine.roll_back("app")
+    new_id = docker.engine.replace("app", image, digest, 0).new_id
+
+    assert [(found.stand, found.id, found.is_running) for found in seen[:4]] == [
+        (Stand.OLD, old_id, True),
+        (Stand.MIXED, old_id, True),
+        (Stand.MIXED, old_id, True),
+        (Stand.MIXED, old_id, False),
+    ]
+    assert [found.stand for found in seen[4:]] == [Stand.MIXED, Stand.NEW]
+    assert docker.engine.standing("app") == Standing(Stand.NEW, new_id, True, digest, "unless-stopped")
+    assert {found.restart_policy for found in seen} == {"unless-stopped"}
+    docker.engine.remove_old("app")
+    assert docker.engine.standing("app").stand is Stand.OLD
+    assert docker.engine.standing("nobody") == Standing(Stand.ABSENT)
+
+
+@pytest.mark.usefixtures("image")
+def test_what_stands_there_stopped_is_started_and_what_runs_goes_on(docker: DockerHost) -> None:
+    """For a container that came back stopped after a power loss."""
+    docker.api.stop("app", timeout=0)
+
+    docker.engine.start("app")
+    started = docker.engine.container("app")
+    docker.engine.start("app")
+
+    assert started.is_running
+    assert docker.engine.container("app") == started
+    with pytest.raises(NotFound, match="no container nobody"):
+        docker.engine.start("nobody")
+
+
 def is_as_before(docker: DockerHost, old_id: str) -> bool:
     app = docker.engine.container("app")
     as_it_was = (app.id, app.is_running, app.restart_policy) == (old_id, True, "unless-stopped")
     return as_it_was and docker.names() == {"app"} and docker.executed("app", "cat", "/version") == "1"
+
+
+def restart_before(monkeypatch: pytest.MonkeyPatch, docker: DockerHost, at: int) -> None:
+    """Restart the engine itself just before the write number ``at``."""
+    count = 0
+
+    def restarting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(client: Client, *arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == at:
+                docker.server.restart()
+            return original(client, *arguments, **options)
+
+        return call
+
+    for name in WRITES:
+        monkeypatch.setattr(Client, name, restarting(getattr(Client, name)))
+
+
+@pytest.mark.parametrize("at", range(1, REPLACE_WRITES + 1))
+def test_an_engine_restarted_between_any_two_calls_of_a_replacement_can_roll_back(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """The replacement goes on, or ends with an error that says what is known; either way there is a way back."""
+    old_id = docker.engine.container("app").id
+    with monkeypatch.context() as patch, suppress(DockerUnreachable, OutcomeUnknown):
+        restart_before(patch, docker, at)
+        docker.engine.replace("app", image, digest, 0)
+
+    docker.engine.roll_back("app")
+
+    wait_until(lambda: is_as_before(docker, old_id), 10, "the old one runs as before")
+
+
+@pytest.mark.parametrize("at", range(1, ROLL_BACK_WRITES + 1))
+def test_an_engine_restarted_between_any_two_calls_of_a_roll_back_can_finish_it(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """At once, or when it is asked again."""
+    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    with monkeypatch.context() as patch, suppress(DockerUnreachable, OutcomeUnknown):
+        restart_before(patch, docker, at)
+        docker.engine.roll_back("app")
+
+    docker.engine.roll_back("app")
+
+    wait_until(lambda: is_as_before(docker, old_id), 10, "the old one runs as before")
+
+
+def test_an_engine_restarted_during_a_roll_back_does_not_leave_a_container_without_policy_stopped(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine would not start it again; whoever rolls back does."""
+    docker.api.update_container("app", restart_policy={"Name": "no"})  # type: ignore[arg-type]  # so in types-docker
+    docker.engine.replace("app", image, digest, 0)
+    with monkeypatch.context() as patch:
+        restart_before(patch, docker, ROLL_BACK_WRITES - 1)  # there is no policy to restore: the last call
+        docker.engine.roll_back("app")
+
+    assert docker.engine.container("app").is_running
+    assert docker.names() == {"app"}
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["not done", "done"])

@@ -24,7 +24,7 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
         (State(has_failed=True), [], [LockBusy("busy")], None, "failed", 75, "busy"),
         (BACK, ["roll back"], [NotReady("slow")], None, "rolled back", 1, "slow"),
         (OUT, ["roll back"], [NotReady("slow"), NotReady("dead")], None, "stranded", 1, "STILL OUT OF SERVICE"),
-        (OUT, [], [NotReady("slow"), ConsulUnreachable("gone")], None, "stranded", 69, "maint disable web --force"),
+        (OUT, [], [NotReady("slow"), ConsulUnreachable("gone")], None, "stranded", 69, "svcagent recover web"),
     ],
 )
 def test_how_it_ended(

@@ -1,6 +1,7 @@
 """What a good definition becomes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,20 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from agent.definitions import Check, Definition, Drain, MinHealthy, Reload, Service, load, schema
+from agent.definitions import (
+    Check,
+    CommandRestart,
+    ContainerRestart,
+    Definition,
+    Drain,
+    Hooks,
+    MinHealthy,
+    Ready,
+    Reload,
+    Service,
+    load,
+    schema,
+)
 
 SERVICES_D = Path(__file__).parents[2] / "services.d"
 HTTP = {"http": "http://127.0.0.1:8080/hc", "interval": "10s"}
@@ -198,10 +212,13 @@ def test_a_reload_with_everything(tmp_path: Path) -> None:
         "timezone": "UTC",
         "jitter": "1m",
         "lock": "svcagent/other",
-        "max_parallel": 1,
+        "windows": ["Mon-Fri 22:00-06:00", "sat,Sun 00:00-24:00"],
+        "max_parallel": 3,
         "min_healthy": "50%",
         "drain": {"min": "0s", "max": "1m30s", "connections": False},
         "ready": {"timeout": "5m", "successes": 1, "interval": "250ms", "warmup": ["http://127.0.0.1:8080/a"]},
+        "hooks": {"before_drain": ["/usr/local/bin/tell", "$HOME *"], "timeout": "5s"},
+        "min_age": "1h",
         "stop_timeout": "0s",
         "rollback": False,
         "keep_images": 5,
@@ -215,7 +232,65 @@ def test_a_reload_with_everything(tmp_path: Path) -> None:
     assert reload.drain == Drain(min=0.0, max=90.0, connections=False)
     assert (reload.jitter, reload.stop_timeout, reload.ready.interval) == (60.0, 0.0, 0.25)
     assert reload.lock_prefix("web") == "svcagent/other"
-    assert reload.tag_file == Path("/var/lib/web/tag")
+    assert [(sorted(window.days), window.begin, window.end) for window in reload.windows] == [
+        ([0, 1, 2, 3, 4], 22 * 60, 30 * 60),
+        ([5, 6], 0, 24 * 60),
+    ]
+    assert [str(window) for window in reload.windows] == given["windows"]
+    assert reload.hooks == Hooks(before_drain=("/usr/local/bin/tell", "$HOME *"), timeout=5.0)
+    assert reload.max_parallel == 3
+    assert reload.strategy == ContainerRestart(
+        image="localhost:5000/team/web_app:v1.2",
+        container="web",
+        stop_timeout=0.0,
+        rollback=False,
+        keep_images=5,
+        tag_file=Path("/var/lib/web/tag"),
+        min_age=3600.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, CommandRestart(("systemctl", "restart", "web"), 120.0)),
+        ({"restart_timeout": "5s"}, CommandRestart(("systemctl", "restart", "web"), 5.0)),
+    ],
+)
+def test_a_service_without_an_image_is_restarted_by_a_command(
+    tmp_path: Path, given: dict[str, Any], expected: CommandRestart
+) -> None:
+    file = {
+        "service": {"name": "web", "checks": [HTTP]},
+        "reload": {"restart": ["systemctl", "restart", "web"], **given},
+    }
+
+    reload = loaded(tmp_path, file).reload
+
+    jsonschema.validate(file, schema(), jsonschema.Draft202012Validator)
+    assert reload is not None
+    assert reload.strategy == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "days", "begin", "end"),
+    [
+        ("00:00-24:00", {0, 1, 2, 3, 4, 5, 6}, 0, 1440),
+        ("22:30-00:00", {0, 1, 2, 3, 4, 5, 6}, 1350, 1440),
+        ("Fri-Mon 01:00-05:00", {4, 5, 6, 0}, 60, 300),
+        ("Mon,Wed-Fri,Sun  01:00-05:00", {0, 2, 3, 4, 6}, 60, 300),
+        ("MON 23:59-00:01", {0}, 1439, 1441),
+    ],
+)
+def test_windows_are_days_and_minutes(tmp_path: Path, text: str, days: set[int], begin: int, end: int) -> None:
+    given = {"image": "web", "container": "web", "windows": [text]}
+    file = {"service": {"name": "web", "checks": [HTTP]}, "reload": given}
+
+    reload = loaded(tmp_path, file).reload
+
+    jsonschema.validate(file, schema(), jsonschema.Draft202012Validator)
+    assert reload is not None
+    assert [(window.days, window.begin, window.end) for window in reload.windows] == [(frozenset(days), begin, end)]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +334,9 @@ def test_the_schema_accepts_the_services_of_the_origin() -> None:
         {"service": {"name": "web", "port": None}},
         {"service": {"name": "web"}, "reload": {"image": "web"}},
         {"service": {"name": "web"}, "reload": {"image": "web", "container": "web", "drain": {"max": 30}}},
+        {"service": {"name": "web"}, "reload": {"image": "web", "container": "web", "restart": ["true"]}},
+        {"service": {"name": "web"}, "reload": {"restart": ["true"], "keep_images": 2}},
+        {"service": {"name": "web"}, "reload": {"image": "web", "container": "web", "windows": ["22-06"]}},
     ],
 )
 def test_the_schema_refuses_what_it_can_tell(bad: dict[str, Any]) -> None:
@@ -272,3 +350,16 @@ def test_every_field_of_the_schema_is_described() -> None:
     undescribed = [name for part in parts for name, field in part["properties"].items() if "description" not in field]
 
     assert undescribed == []
+
+
+def test_the_readme_names_every_key_of_a_reload() -> None:
+    """Its table of keys is what people read."""
+    text = (SERVICES_D.parent / "README.md").read_text()
+    written = set(
+        re.findall(r"`([a-z_.]+)`", text[text.index("| key | default | |") : text.index("## On a real host")])
+    )
+    known = Reload.model_fields.keys() - {"drain", "ready"}
+    known |= {f"drain.{name}" for name in Drain.model_fields} | {f"ready.{name}" for name in Ready.model_fields}
+    known |= Hooks.model_fields.keys() - {"timeout"} | {"hooks.timeout"}
+
+    assert known - written == set()

@@ -38,13 +38,16 @@ def reload(**fields: Any) -> dict[str, Any]:
     return service(checks=[HTTP]) | {"reload": {"image": "web", "container": "web", **fields}}
 
 
+def restart(**fields: Any) -> dict[str, Any]:
+    return service(checks=[HTTP]) | {"reload": {"restart": ["systemctl", "restart", "web"], **fields}}
+
+
 def cname(**fields: Any) -> dict[str, Any]:
     return service() | {"cname": [{"name": "www.example.com.", **fields}]}
 
 
 CHECK = "service.checks[0]"
 NO_DURATION = 'is not a duration; write a number with a unit, like "10s" or "1m30s"'
-NOT_YET = "not carried out by this version of svcagent; remove it"
 
 BAD: list[tuple[Any, str, str]] = [
     # The document
@@ -196,11 +199,41 @@ BAD: list[tuple[Any, str, str]] = [
         "service.checks",
         "needs an http or tcp check",
     ),
-    (reload(restart=["systemctl"]), "reload.restart", NOT_YET),
-    (reload(windows=[]), "reload.windows", NOT_YET),
-    (reload(hooks={}), "reload.hooks", NOT_YET),
-    (reload(min_age="1h"), "reload.min_age", NOT_YET),
-    (reload(max_parallel=2), "reload.max_parallel", "not carried out by this version of svcagent; remove it"),
+    (service(checks=[HTTP]) | {"reload": {}}, "reload", 'add "image" and "container", or "restart"'),
+    (restart(image="web"), "reload.image", 'remove it or "restart"'),
+    (restart(container="web"), "reload.container", 'a service with "restart" has none'),
+    (restart(keep_images=2), "reload.keep_images", "belongs to a container"),
+    (restart(tag_file="/tag"), "reload.tag_file", "belongs to a container"),
+    (restart(min_age="1h"), "reload.min_age", "belongs to a container"),
+    (restart(rollback=True), "reload.rollback", "belongs to a container"),
+    (restart(stop_timeout="1s"), "reload.stop_timeout", "belongs to a container"),
+    (restart(restart=[]), "reload.restart", "the command is empty"),
+    (restart(restart=[" "]), "reload.restart", "the command is empty"),
+    (restart(restart=["a", "b\0"]), "reload.restart", "NUL character"),
+    (restart(restart="systemctl restart web"), "reload.restart", 'write ["systemctl restart web"]'),
+    (restart(restart=["a", 1]), "reload.restart[1]", "not text"),
+    (restart(restart=None), "reload.restart", "null is not a value"),
+    (restart(restart_timeout="0s"), "reload.restart_timeout", "more than zero"),
+    (reload(restart_timeout="1m"), "reload.restart_timeout", 'no "restart" that it could limit'),
+    (reload(min_age="-1h"), "reload.min_age", "less than nothing"),
+    (reload(windows=[]), "reload.windows", "the list is empty; add a window, or leave it out"),
+    (reload(windows="22:00-06:00"), "reload.windows", 'write ["22:00-06:00"]'),
+    (reload(windows=[5]), "reload.windows[0]", "is a number, not a window of time"),
+    (reload(windows=[{"begin": 5}]), "reload.windows[0]", "is an object, not a window of time"),
+    (reload(windows=["22-06"]), "reload.windows[0]", 'write it like "22:00-06:00", "Mon-Fri 01:00-05:00"'),
+    (reload(windows=["01:00-02:00", "1:00-2:00"]), "reload.windows[1]", "is not a window of time"),
+    (reload(windows=["25:00-26:00"]), "reload.windows[0]", "is not a window of time"),
+    (reload(windows=["24:00-06:00"]), "reload.windows[0]", "is not a window of time"),
+    (reload(windows=["01:00-05:00 Mon"]), "reload.windows[0]", "is not a window of time"),
+    (reload(windows=["05:00-05:00"]), "reload.windows[0]", 'write "00:00-24:00" for a whole day'),
+    (reload(windows=["Mo 01:00-05:00"]), "reload.windows[0]", '"Mo" is not a day; write Mon, Tue, Wed'),
+    (reload(windows=["Mon- 01:00-05:00"]), "reload.windows[0]", "is not a day"),
+    (reload(windows=["Mon-Wed-Fri 01:00-05:00"]), "reload.windows[0]", "is not a day"),
+    (reload(hooks=[]), "reload.hooks", "not an object"),
+    (reload(hooks={"before_drain": []}), "reload.hooks.before_drain", "the command is empty"),
+    (reload(hooks={"after_drain": "/bin/true"}), "reload.hooks.after_drain", 'write ["/bin/true"]'),
+    (reload(hooks={"after_drian": ["/bin/true"]}), "reload.hooks.after_drian", 'write "after_drain" if'),
+    (reload(hooks={"timeout": "0s"}), "reload.hooks.timeout", "more than zero"),
     (reload(max_parallel=0), "reload.max_parallel", "at least 1"),
     (reload(image="Web"), "reload.image", "not the name of an image"),
     (reload(image="web:a b"), "reload.image", "not the name of an image"),
@@ -245,6 +278,7 @@ BAD: list[tuple[Any, str, str]] = [
     (reload(ready={"successes": 0}), "reload.ready.successes", "at least 1"),
     (reload(ready={"interval": "0s"}), "reload.ready.interval", "more than zero"),
     (reload(ready={"warmup": ["/a"]}), "reload.ready.warmup[0]", "not an http or https URL"),
+    (reload(ready={"warmup_timeout": "0s"}), "reload.ready.warmup_timeout", "more than zero"),
     (reload(ready={"warmup": "http://h/"}), "reload.ready.warmup", "not a list"),
     (reload(stop_timeout="soon"), "reload.stop_timeout", NO_DURATION),
     (reload(rollback=0), "reload.rollback", "not true or false"),

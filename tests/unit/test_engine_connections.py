@@ -1,10 +1,13 @@
 """Counting connections in the kernel's tables."""
 
 import sys
+from ipaddress import ip_address
 
 import pytest
 
-from agent.engine.connections import container_ports, count, in_table
+from agent.engine.connections import container_ports, in_table
+from agent.engine.host_clients import is_client
+from agent.engine.sockets import End, count
 
 pytestmark = pytest.mark.skipif(
     sys.byteorder != "little", reason="the tables below were taken on a little-endian machine"
@@ -82,3 +85,37 @@ def test_an_empty_table_holds_no_connection() -> None:
 )
 def test_a_published_port_is_looked_for_under_the_containers_own(ports: object, expected: set[int]) -> None:
     assert container_ports({"NetworkSettings": {"Ports": ports}}, 8080) == expected
+
+
+HERE, AWAY = ("127.0.0.9", 8080), ("198.18.0.1", 4000)
+
+
+def end(
+    state: int, remote: tuple[str, int] = ("127.0.0.1", 4000), local: tuple[str, int] = HERE, inode: int = 1
+) -> End:
+    return End(state, (ip_address(local[0]), local[1]), (ip_address(remote[0]), remote[1]), inode)
+
+
+@pytest.mark.parametrize(
+    ("served", "peer", "expected"),
+    [
+        (end(1), end(1, HERE, inode=7), True),
+        (end(8), end(5, HERE, inode=7), True),
+        # Consul's own.
+        (end(1), end(1, HERE, inode=99), False),
+        (end(8), end(5, HERE, inode=99), False),
+        # Nobody holds the other end any more, or it is no more.
+        (end(8), end(5, HERE, inode=0), False),
+        (end(1), end(4, HERE, inode=0), False),
+        (end(8), None, False),
+        (end(8, remote=(HERE[0], 4000)), None, False),
+        # It may just have come, and of other machines nothing is known.
+        (end(1), None, True),
+        (end(1, AWAY), None, True),
+        (end(8, AWAY), None, True),
+    ],
+)
+def test_of_connections_from_this_machine_those_count_whose_other_end_waits(
+    served: End, peer: End | None, expected: bool
+) -> None:
+    assert is_client(served, peer, {99}) is expected

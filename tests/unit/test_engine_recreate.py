@@ -147,6 +147,37 @@ def test_anonymous_volumes_become_named_ones(host: Any, mounts: Any, binds: Any,
     assert (request.get("Binds"), request.get("Mounts")) == (binds, expected_mounts)
 
 
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ("sha256:" + "a" * 64, {"com.docker.compose.image": "sha256:new"}),
+        ("of some other meaning", {}),
+        (None, {}),
+    ],
+)
+def test_docker_compose_finds_the_new_image_noted_where_it_noted_the_old_one(
+    noted: str | None, expected: dict[str, str]
+) -> None:
+    """So that its next ``up`` leaves the container alone."""
+    labels = {} if noted is None else {"com.docker.compose.image": noted}
+
+    assert recreate.compose_labels(old({"Labels": labels}), "sha256:new") == expected
+
+
+def test_volumes_from_another_container_are_asked_of_it_again() -> None:
+    """Pinned by name they would hide what that container has after it is made anew."""
+    mine, theirs = volume("f00", "/data"), volume("bar", "/shared")
+    container = old(host={"VolumesFrom": ["db:ro", "0123456789"]}, mounts=[mine, theirs])
+
+    request = recreate.payload(container, {"Config": {}}, "app:latest", {}, lenders=[{"Mounts": [theirs]}, {}])
+
+    assert recreate.lender_names(container) == ("db", "0123456789")
+    assert (request["HostConfig"]["Binds"], request["HostConfig"]["VolumesFrom"]) == (
+        ["f00:/data"],
+        ["db:ro", "0123456789"],
+    )
+
+
 def endpoint(network_id: str = "n1", **more: Any) -> dict[str, Any]:
     return {"NetworkID": network_id, "IPAddress": "198.18.0.2", "MacAddress": "02:42:c6:12:00:02", **more}
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Step, World, roll_back, tidy
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Stand, Standing, Step, World, roll_back, standing, tidy
 from agent.errors import Conflict, NotFound
 
 RUNNING = Seen("old", is_running=True, restart_policy="no")
@@ -128,3 +128,51 @@ def test_harmless_leftovers_are_cleared_away_before_a_replacement(world: World, 
 def test_leftovers_that_may_be_needed_stop_a_replacement(world: World) -> None:
     with pytest.raises(Conflict):
         tidy(world)
+
+
+STANDING = {
+    "created, policy still there": Standing(Stand.MIXED, "old", True, "", "always"),
+    "policy taken": Standing(Stand.MIXED, "old", True, "", "always"),
+    "old stopped": Standing(Stand.MIXED, "old", False, "", "always"),
+    "old renamed": Standing(Stand.MIXED, "", False, "", "always"),
+    "both renamed": Standing(Stand.NEW, "new", False, "sha256:2", "always"),
+    "new started": Standing(Stand.NEW, "new", True, "sha256:2", "always"),
+    "new failed": Standing(Stand.NEW, "new", False, "sha256:2", "always"),
+    "old started by somebody": Standing(Stand.NEW, "new", True, "sha256:2", "always"),
+    "a second replacement was begun": Standing(Stand.MIXED, "new", False, "sha256:2", "always"),
+}
+
+
+@pytest.mark.parametrize("where", HALF_WAY)
+def test_every_half_way_point_is_recognised_with_the_policy_that_belongs_there(where: str) -> None:
+    """With what is there alone: a journal may be lost."""
+    world = HALF_WAY[where]
+    current = replace(world.current, digest="sha256:2") if world.current and world.current.replaces else world.current
+
+    assert standing(replace(world, current=current)) == STANDING[where]
+
+
+@pytest.mark.parametrize(
+    ("world", "expected"),
+    [
+        (World("app", None, None, None), Standing(Stand.ABSENT)),
+        (World("app", FOREIGN, None, None), Standing(Stand.OLD, "hand", True, "", "always")),
+        (World("app", STOPPED, None, None), Standing(Stand.OLD, "old", False, "", "no")),
+        # A finished replacement: what svcagent made last time is the old one of the next time.
+        (World("app", STARTED, None, None), Standing(Stand.OLD, "new", True, "", "always")),
+        # Nobody knows the old one's policy any more.
+        (World("app", None, None, STOPPED), Standing(Stand.MIXED)),
+        (World("app", FOREIGN, None, STOPPED), Standing(Stand.MIXED, "hand", True)),
+        (World("app", None, CREATED, None), Standing(Stand.MIXED, restart_policy="always")),
+    ],
+)
+def test_where_nothing_is_half_way_or_others_had_a_hand_in_it(world: World, expected: Standing) -> None:
+    """Absent, old, or in need of a roll-back, which says what is wrong."""
+    assert standing(world) == expected
+
+
+@pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
+def test_a_roll_back_ends_with_what_standing_said_belongs_there(world: World) -> None:
+    """The policy that is told is the one that is restored."""
+    assert standing(carried_out(world, roll_back(world))).stand is Stand.OLD
+    assert standing(world).restart_policy == standing(carried_out(world, roll_back(world))).restart_policy

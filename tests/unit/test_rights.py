@@ -22,6 +22,7 @@ from agent.consul.rights import needed_right
         ("PUT", "/v1/session/renew/0d", 'session:write on "h1"', 'session "h1" { policy = "write" }'),
         ("GET", "/v1/session/info/0d", 'session:read on "h1"', 'session "h1" { policy = "read" }'),
         ("GET", "/v1/kv/svcagent/web/.lock", 'key:read on "svcagent/web/.lock"', 'key_prefix "svcagent/"'),
+        ("GET", "/v1/kv/svcagent/web/hosts/", 'key:read on "svcagent/web/hosts/"', 'key_prefix "svcagent/"'),
         ("PUT", "/v1/kv/web_reload/.lock", 'key:write on "web_reload/.lock"', 'key_prefix "web_reload/"'),
         ("DELETE", "/v1/kv/a/b/.lock", 'key:write on "a/b/.lock"', 'key_prefix "a/b/" { policy = "write" }'),
         ("PUT", "/v1/kv/bare", 'key:write on "bare"', 'key "bare" { policy = "write" }'),

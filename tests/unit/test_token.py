@@ -1,12 +1,9 @@
-"""Where the ACL token comes from, and the lock's keeper when it is refused."""
+"""Where the ACL token comes from."""
 
 from pathlib import Path
 
 import pytest
 
-from agent.clock import SystemClock
-from agent.consul import lock
-from agent.consul.lock import _Keeper
 from agent.consul.token import Token
 from agent.definitions import Settings
 from agent.errors import Denied
@@ -69,23 +66,3 @@ def test_what_cannot_be_a_token_is_not_shown(tmp_path: Path, text: str) -> None:
     with pytest.raises(Denied, match="holds a space, a line break") as caught:
         _token(file).value()
     assert text not in str(caught.value)
-
-
-class _Refusing:
-    """A Consul that knows the token no more."""
-
-    def renew_session(self, _session: str) -> bool:
-        raise Denied("unknown token")
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_lock_whose_token_is_refused_is_lost_when_its_session_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keeper may not die of it: nobody would know that the session is not renewed."""
-    monkeypatch.setattr(lock, "SESSION_TTL", 0)
-    keeper = _Keeper(_Refusing(), "session", "key", SystemClock())  # type: ignore[arg-type]  # all that it asks
-
-    keeper.run()
-
-    assert keeper.is_lost

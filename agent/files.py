@@ -8,7 +8,7 @@ from agent.errors import SvcagentError
 
 
 def write_atomically(file: Path, text: str, mode: int = 0o644) -> None:
-    """A temporary file beside it, synced, renamed over it.
+    """A temporary file beside it, synced, renamed over it; then the directory is synced, so that the name lasts too.
 
     :raises SvcagentError: it could not be written; the old content stands.
     """
@@ -22,6 +22,11 @@ def write_atomically(file: Path, text: str, mode: int = 0o644) -> None:
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
         temporary.rename(file)
+        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""``svcagent fleet``."""
+
+import sys
+from collections.abc import Iterable
+
+import click
+
+from agent.cli import wiring
+from agent.cli.fleet_input import service_of
+from agent.cli.fleet_output import HEADERS, document, rows, summary
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line, show_table, show_warning, table
+from agent.clock import Interrupts
+from agent.errors import Interrupted
+from agent.fleet import Seen, Watch, observe
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  svcagent fleet keyword-suggest\n"
+    "  svcagent fleet keyword-suggest --watch\n"
+    "  svcagent --json fleet keyword-suggest"
+)
+@click.argument("name", shell_complete=wiring.complete_name)
+@click.option("--watch", "is_watching", is_flag=True, help="Show every change until Ctrl-C; in a pipe a line for each.")
+@output_options
+def fleet(name: str, *, is_watching: bool) -> int:
+    """Show what all hosts of NAME run and how they fare: a row for each.
+
+    Digest, tag, state and since are what the host told last; health and whose maintenance it is in are the catalog's.
+    A host that told nothing yet is shown too, and one that has no instance any more.
+    """
+    if is_watching and current().as_json:
+        raise click.UsageError("--watch shows changes and --json one document: give one of them.")
+    settings, clock, interrupts = wiring.settings(), wiring.system_clock(), Interrupts()
+    with wiring.consul(settings) as consul:
+        service = service_of(settings, consul, name)
+        if is_watching:
+            try:
+                with interrupts.caught(), interrupts.allowed(), Watch(consul, service, clock) as watch:
+                    (_draw if sys.stdout.isatty() else _print_changes)(service, watch.seen())
+            except Interrupted as ended:  # which is how a watch ends
+                return ended.exit_code
+        seen = Seen(observe(consul, service, clock.now()), consul.instances(service)[1])
+    if current().as_json:
+        show_document(document(service, seen.view, seen.instances))
+        return 0
+    for line in summary(service, seen.view, seen.instances):
+        show_line(line)
+    if found := rows(service, seen.view, seen.instances):
+        show_table(HEADERS, [row.cells for row in found])
+    else:
+        show_line(f"no host has an instance of {service}, or told anything about it")
+    return 0
+
+
+def _draw(service: str, moments: Iterable[Seen]) -> None:
+    """On a terminal: the table, drawn anew in its place."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live:
+        for seen in moments:
+            lines = [Text(line) for line in summary(service, seen.view, seen.instances)]
+            if seen.trouble:
+                lines.append(Text(f"{seen.trouble}. What follows may be out of date", style="yellow"))
+            shown = table(HEADERS, [row.cells for row in rows(service, seen.view, seen.instances)])
+            live.update(Group(*lines, shown), refresh=True)
+
+
+def _print_changes(service: str, moments: Iterable[Seen]) -> None:
+    """In a pipe: every row once, then each that changed or went, and each new line of the summary."""
+    before: dict[str, tuple[str, ...]] | None = None
+    told: list[str] = []
+    is_troubled = False
+    for seen in moments:
+        if seen.trouble:
+            if not is_troubled:
+                show_warning(f"{seen.trouble}. Waiting for it")
+            is_troubled = True
+            continue
+        is_troubled = False
+        lines = list(summary(service, seen.view, seen.instances))
+        now = {row.host: row.cells for row in rows(service, seen.view, seen.instances)}
+        for line in lines:
+            if line not in told:
+                show_line(line)
+        if before is None:
+            show_table(HEADERS, list(now.values()))
+        else:
+            for host in sorted(before.keys() | now.keys()):
+                if now.get(host) != before.get(host):
+                    show_line("\t".join(now.get(host, (host, "gone"))))
+        before, told = now, lines
+        sys.stdout.flush()

@@ -1,0 +1,39 @@
+"""Which service a NAME stands for where the whole fleet is meant: it need not be defined on this host."""
+
+import click
+
+from agent.cli import wiring
+from agent.consul import Consul
+from agent.definitions import Service, Settings
+from agent.errors import BadDefinition
+from agent.fleet import is_known
+
+
+def service_of(chosen: Settings, consul: Consul, name: str) -> str:
+    """The name of the service: of one that is defined here, by its name or ID, or of one that Consul knows.
+
+    Definitions with faults do not keep anybody from stopping a fleet. A usage error lists the names there are.
+    """
+    services: list[Service] = []
+    faults: BadDefinition | None = None
+    try:
+        services = [one for definition in wiring.placeheld_definitions(chosen) for one in definition.services]
+    except BadDefinition as error:
+        faults = error
+    defined = next((one.name for one in services if name in (one.name, one.id)), None)
+    if defined is not None:
+        return defined
+    # Consul cannot be asked about a name with a slash in it.
+    if "/" not in name and (consul.instances(name)[1] or is_known(consul, name)):
+        return name
+    if faults is not None:
+        raise faults
+    raise _unknown(name, services, chosen)
+
+
+def _unknown(name: str, services: list[Service], chosen: Settings) -> click.BadParameter:
+    names = ", ".join(sorted({service.name for service in services})) or "none"
+    return click.BadParameter(
+        f"no service is called {name!r}, neither in Consul nor in {chosen.services_dir}; there is: {names}",
+        param_hint="NAME",
+    )

@@ -1,0 +1,89 @@
+"""``svcagent history``."""
+
+from typing import Any
+
+import click
+
+from agent.cli import wiring
+from agent.cli.fleet_input import service_of
+from agent.cli.fleet_output import first_line, moment, short
+from agent.cli.maint_output import shown
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line, show_table, show_warning
+from agent.definitions import Settings
+from agent.errors import ConsulUnreachable
+from agent.fleet import Past
+from agent.fleet import history as pasts
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  svcagent history keyword-suggest\n"
+    "  svcagent history keyword-suggest --host host2 --limit 5\n"
+    "  svcagent --json history keyword-suggest"
+)
+@click.argument("name", shell_complete=wiring.complete_name)
+@click.option("--host", metavar="NODE", help="Of one host alone, by its name in Consul.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@output_options
+def history(name: str, *, host: str | None, limit: int) -> int:
+    """Show past reloads of NAME on all hosts, the newest first, with seconds by step.
+
+    Each host keeps its last 20 in Consul and its last 200 on disk. The exit code is 69 when Consul cannot be asked;
+    what this host has on disk is shown then.
+    """
+    settings = wiring.settings()
+    with wiring.consul(settings) as consul:
+        try:
+            found = pasts.read(consul, service_of(settings, consul, name), limit, host)
+        except ConsulUnreachable as error:
+            show_warning(f"{error}. What follows is what this host has on disk")
+            _show(_from_disk(settings, name, limit, host))
+            return error.exit_code
+    _show(found)
+    return 0
+
+
+def _from_disk(chosen: Settings, name: str, limit: int, host: str | None) -> list[Past]:
+    found = pasts.read_from_disk(wiring.state_directory(chosen), name, limit)
+    return [past for past in found if host in (None, past.node)]
+
+
+def _show(found: list[Past]) -> None:
+    if current().as_json:
+        show_document([_document(past) for past in found])
+        return
+    if not found:
+        show_line("no reload is known")
+        return
+    show_table(
+        ("BEGAN", "HOST", "OUTCOME", "FROM", "TO", "SECONDS", "STEPS", "ERROR"),
+        [
+            (
+                shown(past.began) if past.began else "-",
+                past.node or "-",
+                past.outcome,
+                short(past.before),
+                short(past.after),
+                f"{past.seconds:.1f}",
+                ", ".join(f"{step} {seconds:.2f}" for step, seconds in past.steps) or "-",
+                first_line(past.error) or "-",
+            )
+            for past in found
+        ],
+    )
+
+
+def _document(past: Past) -> dict[str, Any]:
+    return {
+        "id": past.id,
+        "host": past.node,
+        "began": moment(past.began),
+        "outcome": past.outcome,
+        "image": past.image,
+        "from": past.before or None,
+        "to": past.after or None,
+        "seconds": round(past.seconds, 3),
+        "steps": [{"step": step, "seconds": seconds} for step, seconds in past.steps],
+        "error": past.error or None,
+    }

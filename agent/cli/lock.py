@@ -1,0 +1,101 @@
+"""``svcagent lock``."""
+
+import click
+
+from agent.cli import wiring
+from agent.cli.maint_output import shown
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line, show_table
+from agent.consul import SESSION_SECONDS, Holder, LockForm, LockStatus, lock_status, queue_of
+from agent.maintenance import iso
+
+SHORT_DIGEST = 19
+
+
+@click.group(epilog="Example: svcagent lock status keyword-suggest")
+def lock() -> None:
+    """Look at the lock that lets one host after the other reload a service."""
+
+
+@lock.command(epilog="Examples: svcagent lock status keyword-suggest; svcagent --json lock status keyword-suggest")
+@click.argument("name", shell_complete=wiring.complete_name)
+@output_options
+def status(name: str) -> None:
+    """Show who holds the lock of NAME, and who waits for it in which order.
+
+    Also who holds it by consul lock, with the node and the command. Who waits by consul lock stands in no line, so is
+    not shown: it competes with the first that waits here.
+    """
+    settings = wiring.settings()
+    definition = wiring.definition_of(settings, name)
+    if definition.reload is None:
+        raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
+    service = definition.service.name
+    with wiring.consul(settings) as consul:
+        found = lock_status(consul, definition.reload.lock_prefix(service), queue_of(service))
+    if current().as_json:
+        show_document(_document(found))
+        return
+    if found.holders or found.waiters:
+        rows = [("holds it", *_row(holder)) for holder in found.holders]
+        rows += [(f"waits, {place}", *_row(waiter)) for place, waiter in enumerate(found.waiters, 1)]
+        show_table(("LOCK", "NODE", "PID", "WHAT", "SINCE", "STEP", "DIGEST", "SESSION"), rows)
+    show_line(_summary(found))
+    if found.holders:
+        show_line(_advice(found))
+
+
+def _summary(found: LockStatus) -> str:
+    waiting = f"{len(found.waiters)} waiting" if found.waiters else "nobody waiting"
+    if found.form is LockForm.NONE or not found.holders:
+        return f"the lock {found.prefix} is free, {waiting}"
+    return f"the lock {found.prefix} is held by {len(found.holders)} of at most {found.limit}, {waiting}"
+
+
+def _advice(found: LockStatus) -> str:
+    """Sessions tell the living from the dead better than people do; say so, before somebody deletes keys."""
+    first = found.holders[0]
+    process = f"ps -p {first.pid}" if first.pid is not None else "ps ax"
+    return (
+        f"A holder that dies loses it by itself: within {2 * SESSION_SECONDS} s its session ends, or at once by "
+        "svcagent register or\nreload on its host. One that is here after that is alive: look at it on "
+        f"{first.node or 'its node'} ({process}). To take the lock\naway all the same, end its session: "
+        f"curl -X PUT $CONSUL_HTTP_ADDR/v1/session/destroy/{first.session}\nA reload that loses its lock starts "
+        "nothing more, and puts its service back."
+    )
+
+
+def _row(holder: Holder) -> tuple[str, ...]:
+    return (
+        holder.node or "-",
+        str(holder.pid) if holder.pid is not None else "-",
+        holder.command or holder.name or "-",
+        shown(holder.since) if holder.since else "-",
+        holder.step or "-",
+        holder.digest[:SHORT_DIGEST] or "-",
+        holder.session,
+    )
+
+
+def _document(found: LockStatus) -> dict[str, object]:
+    return {
+        "lock": found.prefix,
+        "form": str(found.form),
+        "limit": found.limit,
+        "holders": [_details(holder) for holder in found.holders],
+        "waiters": [_details(waiter) | {"place": place} for place, waiter in enumerate(found.waiters, 1)],
+    }
+
+
+def _details(holder: Holder) -> dict[str, object]:
+    return {
+        "session": holder.session,
+        "session_name": holder.name or None,
+        "node": holder.node or None,
+        "pid": holder.pid,
+        "command": holder.command or None,
+        "service": holder.service or None,
+        "digest": holder.digest or None,
+        "step": holder.step or None,
+        "since": iso(holder.since) if holder.since else None,
+    }

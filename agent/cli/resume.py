@@ -1,0 +1,33 @@
+"""``svcagent resume``."""
+
+import click
+
+from agent.cli import wiring
+from agent.cli.fleet_input import service_of
+from agent.cli.fleet_output import pause_document
+from agent.cli.maint_output import shown
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line
+from agent.fleet import pause as pauses
+
+
+@click.command(epilog="\b\nExamples:\n  svcagent resume keyword-suggest")
+@click.argument("name", shell_complete=wiring.complete_name)
+@output_options
+def resume(name: str) -> None:
+    """Let the reloads of NAME go on, on all hosts, and say who had paused them.
+
+    Not paused: nothing to do. Each host goes on at its next reload, from cron or by hand.
+    """
+    settings = wiring.settings()
+    with wiring.consul(settings) as consul:
+        service = service_of(settings, consul, name)
+        held = pauses.clear(consul, service)
+    if current().as_json:
+        show_document({"service": service, "was": pause_document(held)})
+    if held is None:
+        show_line(f"{service}: not paused")
+    elif held.is_over(wiring.system_clock().now()):
+        show_line(f"{service}: not paused any more; it was paused {held.describe(shown)}")
+    else:
+        show_line(f"{service}: reloads go on; they were paused {held.describe(shown)}")

@@ -1,0 +1,80 @@
+"""Who holds a lock or waits for it: the JSON that svcagent leaves as its keys' values, and how it is told to people.
+
+Pure. Others' keys are empty (`consul lock`) or hold what they like: then the session alone is known.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One holder or waiter, as far as it is known. ``name`` is its session's, for those who left no details."""
+
+    session: str
+    node: str = ""
+    pid: int | None = None
+    command: str = ""
+    service: str = ""
+    digest: str = ""
+    step: str = ""
+    since: datetime | None = None
+    name: str = ""
+
+    @property
+    def is_described(self) -> bool:
+        """Is more known than the session's id?"""
+        return bool(self.node)
+
+    def __str__(self) -> str:
+        if not self.node:
+            return f"session {self.session}"
+        if not self.command:
+            return f"{self.name or 'a session'} on {self.node}"
+        details = [self.command]
+        if self.pid is not None:
+            details.append(f"pid {self.pid}")
+        if self.since is not None:
+            details.append(f"since {self.since:%H:%M:%S} UTC")
+        if self.step:
+            details.append(f"now at {self.step}")
+        return f"{self.node} ({', '.join(details)})"
+
+
+def encode(details: dict[str, Any]) -> str:
+    """The value of a key."""
+    return json.dumps({"v": VERSION, **details}, separators=(",", ":"))
+
+
+def decode(value: bytes) -> dict[str, Any]:
+    """What somebody left as a key's value; nothing if it is no JSON object."""
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def parse(session: str, value: bytes) -> Holder:
+    """The holder of a key, by its details; by its session alone if it left none that can be read."""
+    return holder_of(session, decode(value))
+
+
+def holder_of(session: str, found: dict[str, Any]) -> Holder:
+    """The same, of details that were decoded already."""
+    texts = {name: found.get(name, "") for name in ("node", "command", "service", "digest", "step")}
+    if not texts["node"] or not all(isinstance(text, str) for text in texts.values()):
+        return Holder(session)
+    pid = found.get("pid")
+    return Holder(session, pid=pid if isinstance(pid, int) else None, since=_moment(found.get("since")), **texts)
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

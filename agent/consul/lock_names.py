@@ -1,0 +1,49 @@
+"""Where a lock's parts stand in Consul, and what its sessions are called."""
+
+import re
+from dataclasses import replace
+
+from agent.consul.client import Consul
+from agent.consul.lock_form import Form
+from agent.consul.lock_holder import Holder
+from agent.consul.lock_semaphore import Semaphore
+from agent.consul.lock_single import Single
+
+OWN = "svcagent"
+
+
+def lock_key(prefix: str) -> str:
+    """The key that `consul lock` uses below a prefix."""
+    return f"{prefix}/.lock"
+
+
+def queue_of(service: str) -> str:
+    """Where those who wait for a service's lock stand in line."""
+    return f"{OWN}/{service}/queue"
+
+
+def turn_of(queue: str) -> str:
+    """The key beside the line that says whose turn it is among several holders."""
+    folder, _slash, _name = queue.rpartition("/")
+    return f"{folder}/turn"
+
+
+def form_of(consul: Consul, prefix: str, limit: int) -> Form:
+    """The form that `consul lock -n LIMIT` uses."""
+    return Single(consul, lock_key(prefix)) if limit == 1 else Semaphore(consul, prefix, limit)
+
+
+def session_name(command: str, prefix: str) -> str:
+    """As `consul lock` names its own; ``command`` begins with ``svcagent``."""
+    return f"Consul lock for '{command}' at '{prefix}'"
+
+
+def is_own_name(name: str, prefix: str) -> bool:
+    """Is it the name of a session of svcagent's for that lock?"""
+    return re.fullmatch(rf"Consul lock for '{OWN}\b[^']*' at '{re.escape(prefix)}'", name) is not None
+
+
+def named(consul: Consul, holder: Holder) -> Holder:
+    """The holder with its session's name and node, if it left no details of its own."""
+    session = None if holder.is_described else consul.session(holder.session)
+    return holder if session is None else replace(holder, node=session.node, name=session.name)

@@ -1,0 +1,156 @@
+"""The form of ``consul lock -n N``: a list of holders, changed by check-and-set.
+
+Source: Consul's ``api/semaphore.go`` and ``command/lock`` (1.8). Everybody who wants to hold it has a key
+``<prefix>/<session>``, held by that session, whose behaviour is ``delete``; ``<prefix>/.lock`` belongs to no session
+and holds ``{"Limit":N,"Holders":{"<session>":true}}``. A holder without its key is dead, and whoever comes next drops
+it from the list. The contender's value is ours to fill: Consul's own leave it empty.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.consul.client import Consul
+from agent.consul.lock_form import Look
+from agent.consul.lock_holder import Holder, decode, parse
+from agent.consul.model import KvOperation, KvPair
+from agent.errors import Conflict
+
+SEMAPHORE_FLAGS = 0xE0F69A2BAA414DE0
+# A holder's death deletes its key and leaves the list alone, and the list is what a waiter watches.
+LOOK_AGAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The list of holders, the dead left out. ``index`` is the key's, 0 if there is none: what check-and-set wants."""
+
+    index: int
+    limit: int
+    living: tuple[Holder, ...]
+    is_any_dead: bool
+    contenders: frozenset[str]
+    """The sessions that have a key of their own, holders or not."""
+
+
+class Semaphore:
+    """A lock that ``limit`` sessions may hold at a time."""
+
+    behaviour = "delete"
+
+    def __init__(self, consul: Consul, prefix: str, limit: int) -> None:
+        self._consul = consul
+        self._prefix = prefix
+        self._key = f"{prefix}/.lock"
+        self._limit = limit
+        self._listed = Listed(0, limit, (), is_any_dead=False, contenders=frozenset())
+
+    def look(self, index: int | None = None, wait: float = 0.0) -> Look:
+        """Who holds it; with ``index`` (of an earlier look) waits for a change, up to ``wait`` or a few seconds.
+
+        :raises Conflict: the key there is another form's, or has another limit.
+        """
+        if index:
+            self._consul.kv_get(self._key, index, min(wait, LOOK_AGAIN_SECONDS))
+        self._listed = listed = self._list()
+        return Look(listed.index, listed.living, is_free=len(listed.living) < self._limit)
+
+    def take(self, session: str, value: str, spent: str | None) -> bool:
+        """Hold it, as the last `look` found it, and delete the key ``spent``, in one write; or neither."""
+        holders = (*(holder.session for holder in self._listed.living), session)
+        return self._consul.kv_transaction(
+            KvOperation("lock", self._contender(session), value, SEMAPHORE_FLAGS, session=session),
+            self._changed(self._listed, holders),
+            *([KvOperation("delete", spent)] if spent else []),
+        )
+
+    def is_held(self, session: str) -> bool:
+        """Asked of the leader, confirmed by its peers."""
+        _index, own = self._consul.kv_get(self._contender(session), consistent=True)
+        _index, pair = self._consul.kv_get(self._key, consistent=True)
+        return own is not None and own.session == session and session in _holders(pair)
+
+    def watch(self, session: str, index: int | None, wait: float) -> tuple[int | None, bool]:
+        """Is it held by that session? With ``index`` waits for a change of its own key, which goes with the session."""
+        index, own = self._consul.kv_get(self._contender(session), index, wait)
+        _index, pair = self._consul.kv_get(self._key)
+        return index, own is not None and own.session == session and session in _holders(pair)
+
+    def rewrite(self, session: str, value: str) -> bool:
+        """Change what its own key says of the holder; False if that is gone."""
+        key = self._contender(session)
+        return self._consul.kv_transaction(
+            KvOperation("check-session", key, session=session),
+            KvOperation("lock", key, value, SEMAPHORE_FLAGS, session=session),
+        )
+
+    def give_back(self, session: str) -> None:
+        """Take that session off the list, and delete its key, in one write; nothing if neither is there."""
+        while True:
+            listed = self._list()
+            living = tuple(holder.session for holder in listed.living)
+            changes = [KvOperation("delete", self._contender(session))] if session in listed.contenders else []
+            if session in living or listed.is_any_dead:
+                changes.append(self._changed(listed, [one for one in living if one != session]))
+            # Refused when somebody else changed the list meanwhile: then it looks otherwise.
+            if not changes or self._consul.kv_transaction(*changes):
+                return
+
+    def clear(self) -> None:
+        """Delete the list if nobody is on it."""
+        listed = self._list()
+        if listed.index and not listed.living:
+            self._consul.kv_delete(self._key, cas=listed.index)
+
+    def _contender(self, session: str) -> str:
+        return f"{self._prefix}/{session}"
+
+    def _changed(self, listed: Listed, holders: Sequence[str]) -> KvOperation:
+        if not holders:
+            return KvOperation("delete-cas", self._key, index=listed.index)
+        value = json.dumps({"Limit": listed.limit, "Holders": dict.fromkeys(holders, True)}, separators=(",", ":"))
+        return KvOperation("cas", self._key, value, SEMAPHORE_FLAGS, index=listed.index)
+
+    def _list(self) -> Listed:
+        """List and contenders at one moment."""
+        _index, pairs = self._consul.kv_tree(f"{self._prefix}/")
+        found = read_list(self._prefix, pairs, self._limit)
+        if found.limit != self._limit:
+            raise Conflict(
+                f"the lock {self._prefix} is in use with {found.limit} holders at a time, not {self._limit}. Use the "
+                "same -n (reload.max_parallel) everywhere; after a change, wait until all that hold it are done"
+            )
+        return found
+
+
+def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
+    """What the keys below a prefix say of its semaphore; ``limit`` is what one that is not there would have.
+
+    :raises Conflict: something else stands there.
+    """
+    contenders = {one.session: one for one in pairs if one.session is not None and one.key == f"{prefix}/{one.session}"}
+    pair = next((one for one in pairs if one.key == f"{prefix}/.lock"), None)
+    if pair is None:
+        return Listed(0, limit, (), is_any_dead=False, contenders=frozenset(contenders))
+    found = decode(pair.value).get("Limit")
+    if pair.flags != SEMAPHORE_FLAGS or not isinstance(found, int):
+        raise Conflict(
+            f"the key {pair.key} is in use as something other than a lock of several holders (`consul lock -n 1`?). "
+            "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own. If a "
+            f"crash left it and svcagent lock status shows no holder: consul kv delete {pair.key}"
+        )
+    # As Consul has it: any key below the prefix that a session holds is a sign of life.
+    alive = {one.session for one in pairs if one.session is not None}
+    holders = _holders(pair)
+    living = tuple(
+        parse(session, contenders[session].value if session in contenders else b"")
+        for session in holders
+        if session in alive
+    )
+    is_any_dead = len(living) < len(holders)
+    return Listed(pair.modify_index, found, living, is_any_dead, frozenset(contenders))
+
+
+def _holders(pair: KvPair | None) -> dict[str, bool]:
+    found = decode(pair.value).get("Holders") if pair is not None else None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,58 @@
+"""Who holds a lock and who waits for it, for whoever asks from outside."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.consul.client import Consul
+from agent.consul.lock_holder import Holder, parse
+from agent.consul.lock_names import lock_key, named
+from agent.consul.lock_queue import Queue, order
+from agent.consul.lock_semaphore import read_list
+from agent.consul.lock_single import LOCK_FLAGS
+
+
+class LockForm(StrEnum):
+    """What stands at the lock's key."""
+
+    NONE = "none"
+    """Nothing: nobody holds it."""
+    SINGLE = "single"
+    SEMAPHORE = "semaphore"
+
+
+@dataclass(frozen=True)
+class LockStatus:
+    """One lock at one moment. ``limit`` is 0 where nothing stands there.
+
+    ``waiters`` are svcagent's, in order; `consul lock` queues nobody, so whoever waits by it is not seen.
+    """
+
+    prefix: str
+    form: LockForm
+    limit: int
+    holders: tuple[Holder, ...]
+    waiters: tuple[Holder, ...]
+
+
+def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
+    """Look at the lock, in whichever form it is, and at the line before it.
+
+    :raises Conflict: something else stands at the lock's key.
+    """
+    _index, pair = consul.kv_get(lock_key(prefix), consistent=True)
+    if pair is None:
+        form, limit, holders = LockForm.NONE, 0, tuple[Holder, ...]()
+    elif pair.flags == LOCK_FLAGS:
+        form, limit = LockForm.SINGLE, 1
+        holders = (parse(pair.session, pair.value),) if pair.session is not None else ()
+    else:
+        _index, pairs = consul.kv_tree(f"{prefix}/", consistent=True)
+        listed = read_list(prefix, pairs, 0)
+        form, limit, holders = LockForm.SEMAPHORE, listed.limit, listed.living
+    return LockStatus(
+        prefix,
+        form,
+        limit,
+        tuple(named(consul, holder) for holder in holders),
+        tuple(named(consul, entry.holder) for entry in order(Queue(consul, queue, prefix).entries())),
+    )

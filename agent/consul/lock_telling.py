@@ -1,0 +1,53 @@
+"""What a waiter says of those it waits for: in words, and only when they change."""
+
+from collections.abc import Callable
+
+from agent.consul.client import Consul
+from agent.consul.lock_form import Look
+from agent.consul.lock_holder import Holder
+from agent.consul.lock_names import named
+from agent.errors import LockBusy
+
+
+class Telling:
+    """Of one lock, to whoever waits for it. Sessions that say no more than their id are asked about once."""
+
+    def __init__(self, consul: Consul, prefix: str, tell_place: Callable[[int, str], None] | None) -> None:
+        self._consul = consul
+        self._prefix = prefix
+        self._tell_place = tell_place
+        self._told: tuple[int, str] | None = None
+        self._known: dict[str, Holder] = {}
+
+    def place(self, number: int, look: Look) -> None:
+        """Tell the place in the line and the holder, if either is another than last time."""
+        if self._tell_place is None:
+            return
+        told = (number, self.holders(look))
+        if told != self._told:
+            self._told = told
+            self._tell_place(*told)
+
+    def holders(self, look: Look) -> str:
+        """Who holds it."""
+        return ", ".join(self._in_words(holder) for holder in look.holders) or "nobody"
+
+    def busy(self, look: Look, number: int) -> LockBusy:
+        """Why it was not had in time, by whoever stood at that place."""
+        if look.holders:
+            why = f"is held by {self.holders(look)}"
+        elif number > 1:
+            why = "is free, but others came before"
+        else:
+            why = "is free, but Consul refuses it for up to 15 s after its holder died"
+        return LockBusy(
+            f"the lock {self._prefix} {why}; this is place {number} in the line for it. Try again later, or wait "
+            "longer with --lock-timeout"
+        )
+
+    def _in_words(self, holder: Holder) -> str:
+        if holder.is_described:
+            return str(holder)
+        if holder.session not in self._known:
+            self._known[holder.session] = named(self._consul, holder)
+        return str(self._known[holder.session])

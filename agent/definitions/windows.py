@@ -1,0 +1,80 @@
+"""How the times of day at which a reload may begin are written. Whether one is open now: `agent.reload.window`."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from agent.definitions.faults import Wrong, kind_of, shown
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+MINUTES_A_DAY = 24 * 60
+
+_EVERY_DAY = frozenset(range(len(DAYS)))
+_HOW = 'write it like "22:00-06:00", "Mon-Fri 01:00-05:00" or "Sat,Sun 00:00-24:00"'
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+_WINDOW = re.compile(rf"((?P<days>[A-Za-z,-]+) +)?(?P<begin>{_TIME})-(?P<end>{_TIME}|24:00)")
+_SCHEMA = {
+    "type": "string",
+    "pattern": rf"^([A-Za-z]{{3}}([,-][A-Za-z]{{3}})* +)?{_TIME}-({_TIME}|24:00)$",
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of the day, by the clock on the wall. One over midnight belongs to the day on which it begins."""
+
+    text: str
+    """As it was written."""
+    days: frozenset[int]
+    """The days on which it begins; Monday is 0, as for `datetime.weekday`."""
+    begin: int
+    """Minutes after the day's midnight."""
+    end: int
+    """Likewise, and not itself in the window; more than a day's minutes where it ends on the next day."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _window(value: object) -> Window:
+    if isinstance(value, Window):
+        return value
+    if not isinstance(value, str):
+        raise Wrong(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
+    found = _WINDOW.fullmatch(value)
+    if found is None:
+        raise Wrong(f"{shown(value)} is not a window of time", _HOW)
+    begin, end = _minutes(found["begin"]), _minutes(found["end"])
+    if begin == end:
+        raise Wrong(f"{shown(value)} ends when it begins", 'write "00:00-24:00" for a whole day')
+    days = _EVERY_DAY if found["days"] is None else _days(found["days"])
+    return Window(value, days, begin, end if end > begin else end + MINUTES_A_DAY)
+
+
+def _minutes(text: str) -> int:
+    hours, _, minutes = text.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _days(text: str) -> frozenset[int]:
+    """``Mon,Wed`` or ``Fri-Mon``, or both together."""
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        begin, end = _day(first), _day(last if dash else first)
+        chosen.update((begin + more) % len(DAYS) for more in range((end - begin) % len(DAYS) + 1))
+    return frozenset(chosen)
+
+
+def _day(text: str) -> int:
+    name = text.capitalize()
+    if name not in DAYS:
+        raise Wrong(
+            f"{shown(text)} is not a day", f"write {', '.join(DAYS[:-1])} or {DAYS[-1]}, like Mon-Fri or Sat,Sun"
+        )
+    return DAYS.index(name)
+
+
+WindowText = Annotated[Window, BeforeValidator(_window), WithJsonSchema(_SCHEMA)]

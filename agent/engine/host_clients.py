@@ -1,0 +1,64 @@
+"""How many clients are connected to a port of this machine, for services in its own network namespace.
+
+Of connections from the machine itself the other end can be seen too. Two sorts of them are no clients: those of the
+Consul agent, which goes on checking an instance that is being drained, and those that nobody holds any more, such as a
+check's that ran out of time while the instance did not answer.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from agent.engine.sockets import CLOSE_WAIT, End, asking, count, served
+
+CONSUL = "consul"
+"""The name of the Consul agent's process."""
+
+
+def host_connections(port: int, address: str | None = None, proc: Path = Path("/proc")) -> int:
+    """How many clients are connected.
+
+    ``address``: the local address to count; None or an unspecified one counts all. ``proc``: where this machine's
+    process table is mounted. Raises `OSError` where the kernel does not tell.
+    """
+    clients = _clients(port, proc)
+    if any(_is_from_here(end) for end in clients):
+        # Between two of the kernel's answers a check may have begun, or ended: that is no client twice.
+        again = {(end.local, end.remote) for end in _clients(port, proc)}
+        clients = [end for end in clients if (end.local, end.remote) in again]
+    return count((end.local[0] for end in clients), address)
+
+
+def _clients(port: int, proc: Path) -> list[End]:
+    ends = served(port)
+    if not any(_is_from_here(end) for end in ends):
+        return ends
+    peers = {(end.local, end.remote): end for end in asking(port)}
+    checking = sockets_of(CONSUL, proc)
+    return [end for end in ends if is_client(end, peers.get((end.remote, end.local)), checking)]
+
+
+def is_client(end: End, peer: End | None, checking: Collection[int]) -> bool:
+    """Does anybody expect an answer there? ``peer``: the other end, if it can be seen; ``checking``: inodes."""
+    if peer is not None:
+        return peer.inode != 0 and peer.inode not in checking
+    return not (_is_from_here(end) and end.state == CLOSE_WAIT)
+
+
+def _is_from_here(end: End) -> bool:
+    return end.remote[0].is_loopback or end.remote[0] == end.local[0]
+
+
+def sockets_of(name: str, proc: Path) -> frozenset[int]:
+    """The inodes of all sockets of the processes of that name; of those that may be looked into."""
+    found: set[int] = set()
+    for process in proc.iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if (process / "comm").read_text().rstrip("\n") != name:
+                continue
+            links = [str(link.readlink()) for link in (process / "fd").iterdir()]
+        except OSError:  # it has ended meanwhile, or belongs to somebody else
+            continue
+        found.update(int(link[8:-1]) for link in links if link.startswith("socket:["))
+    return frozenset(found)

@@ -1,0 +1,130 @@
+"""``svcagent/<service>/history/<node>/<id>``: past reloads, each told by its own host; bounded. And the same on disk.
+
+The ids are in order of time, over all hosts. The file is read where Consul cannot be.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.consul import Consul
+from agent.errors import SvcagentError
+from agent.files import write_atomically
+from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key
+
+ROOM = "history"
+KEPT_PER_HOST = 20
+KEPT_ON_DISK = 200
+
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Past:
+    """One reload that has ended: when it began, how it ended, from which digest to which, and seconds by step.
+
+    ``outcome`` is a `Result`'s, or `UNREADABLE` for a document that is; ``began`` is None then, and ``error`` says why.
+    """
+
+    id: str
+    node: str
+    began: datetime | None
+    outcome: str
+    image: str = ""
+    before: str = ""
+    after: str = ""
+    steps: tuple[tuple[str, float], ...] = ()
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """All its steps together."""
+        return sum(seconds for _step, seconds in self.steps)
+
+
+def tell(consul: Consul, service: str, past: Past) -> None:
+    """Tell the fleet, and forget what this host told beyond `KEPT_PER_HOST`. Telling twice is harmless."""
+    own = key(service, ROOM, past.node, "")
+    consul.kv_put(f"{own}{_order(past)}", _encoded(past))
+    for old in consul.kv_keys(own)[:-KEPT_PER_HOST]:
+        consul.kv_delete(old)
+
+
+def read(consul: Consul, service: str, limit: int, node: str | None = None) -> list[Past]:
+    """The last ones of a host, or of all, the newest first; ``limit`` of them at most."""
+    keys = consul.kv_keys(key(service, ROOM, node, "") if node else key(service, ROOM, ""))
+    newest = sorted(keys, key=lambda one: one.rpartition("/")[2], reverse=True)[:limit]
+    found = []
+    for one in newest:
+        _index, pair = consul.kv_get(one)
+        if pair is not None:  # else its host has just forgotten it
+            *_rest, host, name = one.split("/")
+            found.append(_parse(pair.value, host, name))
+    return found
+
+
+def write_to_disk(state_dir: Path, service: str, past: Past) -> None:
+    """Remember it on this host, the last `KEPT_ON_DISK` of them.
+
+    :raises SvcagentError: the file cannot be read or written.
+    """
+    file = _file(state_dir, service)
+    lines = [*_lines(file), _encoded(past)][-KEPT_ON_DISK:]
+    write_atomically(file, "".join(f"{line}\n" for line in lines), mode=0o600)
+
+
+def read_from_disk(state_dir: Path, service: str, limit: int) -> list[Past]:
+    """The last ones of this host, the newest first.
+
+    :raises SvcagentError: the file cannot be read.
+    """
+    return [_parse(line, "", "") for line in reversed(_lines(_file(state_dir, service))[-limit:])]
+
+
+def _file(state_dir: Path, service: str) -> Path:
+    return state_dir / f"history-{service}.jsonl"
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text(errors="replace").split("\n") if line.strip()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SvcagentError(f"cannot read {file}: {error.strerror}. Run as the owner of the state directory") from error
+
+
+def _order(past: Past) -> str:
+    moment = past.began.astimezone(UTC) if past.began else datetime.fromtimestamp(0, UTC)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{past.id}"
+
+
+def _encoded(past: Past) -> str:
+    return encode(
+        id=past.id,
+        node=past.node,
+        began=past.began,
+        outcome=past.outcome,
+        image=past.image,
+        **{"from": past.before, "to": past.after},
+        steps=[[step, round(seconds, 3)] for step, seconds in past.steps],
+        error=bounded(past.error, ERROR_BYTES),
+    )
+
+
+def _parse(text: bytes | str, node: str, name: str) -> Past:
+    try:
+        fields = Fields(text)
+        return Past(
+            fields.text("id"),
+            fields.text("node"),
+            fields.moment("began"),
+            fields.text("outcome"),
+            fields.text_or_empty("image"),
+            fields.text_or_empty("from"),
+            fields.text_or_empty("to"),
+            fields.steps("steps"),
+            fields.text_or_empty("error"),
+        )
+    except Unreadable as error:
+        return Past(name, node, None, UNREADABLE, error=f"it cannot be read: {error}")

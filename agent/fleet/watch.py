@@ -1,0 +1,135 @@
+"""Following a service: what hosts tell of it and what the catalog shows, by blocking queries. Nothing is polled.
+
+Each kind of document is waited for on a connection of its own, by a thread that ends with the process.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from agent.clock import Clock
+from agent.consul import Consul, Instance
+from agent.errors import SvcagentError, Unreachable
+from agent.fleet import host_state, pause, quarantine, rollout
+from agent.fleet.document import key
+from agent.fleet.view import View
+
+WAIT_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+
+Read: TypeAlias = Callable[[Consul, int | None], tuple[int, Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The service at one moment. ``trouble``: why it may be out of date, if Consul does not answer."""
+
+    view: View
+    instances: tuple[Instance, ...]
+    trouble: str = ""
+
+
+class Watch:
+    """A service, from ``with`` to its end."""
+
+    def __init__(self, consul: Consul, service: str, clock: Clock) -> None:
+        self._consul = consul
+        self._clock = clock
+        self._news: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._reads: dict[str, Read] = {
+            "instances": lambda own, index: own.instances(service, index, WAIT_SECONDS),
+            "hosts": _tree(key(service, host_state.ROOM, ""), host_state.parse_all),
+            "quarantine": _tree(key(service, quarantine.ROOM, ""), quarantine.parse_all),
+            "pause": _one(key(service, pause.ROOM), pause.parse),
+            "pin": _one(key(service, rollout.ROOM), rollout.parse),
+        }
+
+    def __enter__(self) -> "Watch":
+        for name, read in self._reads.items():
+            arguments = (name, read, self._consul.another())
+            threading.Thread(target=self._follow, args=arguments, name=f"watch-{name}", daemon=True).start()
+        return self
+
+    def __exit__(self, *_ended: object) -> None:
+        self._stopping.set()
+
+    def seen(self) -> Iterator[Seen]:
+        """The service now, as soon as all of it is known, and after each change; for ever.
+
+        :raises SvcagentError: Consul refuses to tell it.
+        """
+        parts: dict[str, Any] = {}
+        troubles: dict[str, SvcagentError] = {}
+        while True:
+            wait = self._until_pause_ends(parts.get("pause"))
+            for name, found in self._take(wait):
+                if isinstance(found, Unreachable):
+                    troubles[name] = found
+                elif isinstance(found, SvcagentError):
+                    raise found
+                else:
+                    troubles.pop(name, None)
+                    parts[name] = found
+            trouble = str(next(iter(troubles.values()), ""))
+            if len(parts) == len(self._reads) or trouble:
+                yield _seen(parts, trouble, self._clock.now())
+
+    def _take(self, wait: float | None) -> Iterator[tuple[str, Any]]:
+        """What has come, once something has or the time is over."""
+        try:
+            yield self._news.get(timeout=wait)
+            while True:
+                yield self._news.get_nowait()
+        except Empty:
+            return
+
+    def _until_pause_ends(self, held: pause.Pause | None) -> float | None:
+        """Its end is nothing that Consul would tell."""
+        if held is None or held.until is None or held.is_over(self._clock.now()):
+            return None
+        return min((held.until - self._clock.now()).total_seconds(), threading.TIMEOUT_MAX)
+
+    def _follow(self, name: str, read: Read, consul: Consul) -> None:
+        index: int | None = None
+        while not self._stopping.is_set():
+            try:
+                new_index, found = read(consul, index)
+            except SvcagentError as error:
+                self._news.put((name, error))
+                index = None
+                self._stopping.wait(RETRY_SECONDS)
+                continue
+            if new_index != index:
+                self._news.put((name, found))
+            # Consul's documentation: an index that goes backwards is to be forgotten.
+            index = new_index if index is None or new_index >= index else None
+        consul.close()
+
+
+def _tree(prefix: str, parse: Callable[[Any], Any]) -> Read:
+    def read(consul: Consul, index: int | None) -> tuple[int, Any]:
+        new_index, pairs = consul.kv_tree(prefix, index, WAIT_SECONDS)
+        return new_index, parse(pairs)
+
+    return read
+
+
+def _one(name: str, parse: Callable[[Any], Any]) -> Read:
+    def read(consul: Consul, index: int | None) -> tuple[int, Any]:
+        new_index, pair = consul.kv_get(name, index, WAIT_SECONDS)
+        return new_index, None if pair is None else parse(pair)
+
+    return read
+
+
+def _seen(parts: dict[str, Any], trouble: str, now: datetime) -> Seen:
+    known = dict(parts)
+    instances = known.pop("instances", ())
+    view = replace(View(), **known)
+    if view.pause is not None and view.pause.is_over(now):
+        view = replace(view, pause=None)
+    return Seen(view, instances, trouble)

@@ -1,0 +1,30 @@
+"""The outside world of one reload, as it was given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clock import Clock, Interrupts
+from agent.consul import AgentSelf, Consul
+from agent.engine import Engine, PullProgress
+from agent.reload.journal import Journal
+from agent.reload.probe import Prober
+from agent.reload.record import Event
+
+
+@dataclass(frozen=True)
+class Edges:
+    """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is the agent's own."""
+
+    consul: Consul
+    engine: Engine
+    agent: AgentSelf
+    state_dir: Path
+    journal: Journal
+    prober: Prober
+    clock: Clock
+    interrupts: Interrupts
+    environ: Mapping[str, str]
+    drain_dns: tuple[tuple[str, int], ...]
+    tell: Callable[[Event], None]
+    tell_pull: Callable[[PullProgress], None]

@@ -1,0 +1,104 @@
+"""Looking at everything that the guard judges, and at which digest the fleet takes. Nothing is decided here."""
+
+from agent.definitions import Reload, Service
+from agent.errors import GuardRefused
+from agent.fleet import Action, Pin, agree, decide, observe, rollout
+from agent.maintenance import Maintenance, parse
+from agent.reload.edges import Edges
+from agent.reload.guard import Observed, able_nodes
+from agent.reload.restart import Restarter
+from agent.reload.restore import own_instance
+from agent.reload.window import verdict, zone
+
+
+class Observer:
+    """One service of this host."""
+
+    def __init__(
+        self, service: Service, reload: Reload, restart: Restarter, edges: Edges, is_in_maintenance: bool
+    ) -> None:
+        self._service = service
+        self._reload = reload
+        self._restarter = restart
+        self._edges = edges
+        self._is_in_maintenance = is_in_maintenance
+        self._pinned: str | None = None
+
+    def look(self, wanted: str, *, is_queueing: bool = False, is_fetched: bool = True) -> Observed:
+        """Everything, as it is now. ``is_fetched``: ``wanted`` is on this host, so that it tells its age."""
+        edges, reload, now = self._edges, self._reload, self._edges.clock.now()
+        _index, instances = edges.consul.instances(self._service.name)
+        view = observe(edges.consul, self._service.name, now)
+        window = verdict(reload.windows, zone(reload.timezone), now)
+        min_age = reload.min_age if is_fetched else 0.0
+        return Observed(
+            instances=instances,
+            node=edges.agent.node,
+            service=self._service.name,
+            service_id=self._service.id,
+            min_healthy=reload.min_healthy,
+            now=now,
+            is_queueing=is_queueing,
+            wanted=wanted,
+            quarantine=view.quarantine.get(wanted) if wanted else None,
+            pause=view.pause,
+            image_created=self._restarter.built(wanted) if min_age else None,
+            min_age=min_age,
+            is_window_open=window.is_open,
+            next_opening=window.opens_at,
+            is_in_maintenance_allowed=self._is_in_maintenance,
+        )
+
+    def wanted(self, newest: str, running: str) -> tuple[str, str]:
+        """The digest that this host would take, and why."""
+        consul, now = self._edges.consul, self._edges.clock.now()
+        _index, instances = consul.instances(self._service.name)
+        view = observe(consul, self._service.name, now)
+        decision = decide(view, self._reload.image, newest, running, able_nodes(instances), now)
+        return decision.wanted, decision.why
+
+    def insisted(self, newest: str) -> str:
+        """Pin the newest whatever is pinned, for all: an operator wants it now. What that overrides, if anything."""
+        edges, service = self._edges, self._service.name
+        found, index = rollout.find(edges.consul, service)
+        self._pinned = newest
+        if found is not None and found.digest == newest:
+            return ""
+        rollout.pin(edges.consul, service, Pin(self._reload.image, newest, edges.agent.node, edges.clock.now()), index)
+        return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
+
+    def agreed(self, newest: str, running: str) -> tuple[str, str]:
+        """The digest that this host takes, and why; pinned for all if it is the first to find it."""
+        edges = self._edges
+        _index, instances = edges.consul.instances(self._service.name)
+        decision, view = agree(
+            edges.consul,
+            self._service.name,
+            edges.agent.node,
+            self._reload.image,
+            newest,
+            running,
+            able_nodes(instances),
+            edges.clock,
+        )
+        is_pinned_now = decision.action is not Action.KEEP
+        self._pinned = decision.wanted if is_pinned_now else view.pin.digest if view.pin else ""
+        return decision.wanted, decision.why
+
+    def require_pinned(self, digest: str) -> None:
+        """Under the lock: other hosts may have agreed on another digest while this one waited.
+
+        :raises GuardRefused: they have; the next reload takes that one.
+        """
+        found, _index = rollout.find(self._edges.consul, self._service.name)
+        if self._pinned is not None and found is not None and found.digest not in ("", digest, self._pinned):
+            raise GuardRefused(
+                f"while {self._edges.agent.node} waited for its turn to take {digest}, {found.node} pinned "
+                f"{found.digest}; run this again to take that one"
+            )
+
+    def own_maintenance(self) -> Maintenance | None:
+        """What holds this host's instance out, as the catalog shows it."""
+        _index, instances = self._edges.consul.instances(self._service.name)
+        own = own_instance(instances, self._edges.agent.node, self._service.id)
+        return parse(own.maintenance.notes) if own is not None and own.maintenance is not None else None

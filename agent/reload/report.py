@@ -1,0 +1,93 @@
+"""What a reload tells the fleet of itself: its host's state while it runs, and a page of history when it has ended.
+
+Nobody's safety rests on it, so that it could not be told fails no reload: that is noted, once.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+from agent.errors import SvcagentError
+from agent.fleet import HostStanding, HostState, Past, history, tell_running, write_host_state
+from agent.reload.edges import Edges
+from agent.reload.journal import Record
+from agent.reload.record import Result
+
+_STANDINGS = {
+    "up to date": HostStanding.RUNNING,
+    "reloaded": HostStanding.RUNNING,
+    "recovered": HostStanding.RUNNING,
+    "interrupted": HostStanding.RUNNING,
+    "refused": HostStanding.RUNNING,
+    "rolled back": HostStanding.ROLLED_BACK,
+    "stranded": HostStanding.STRANDED,
+}
+
+
+class Report:
+    """Of one reload, or of one recovery."""
+
+    def __init__(self, edges: Edges, service: str, tag: str, note: Callable[[str], None]) -> None:
+        self._edges = edges
+        self._service = service
+        self._tag = tag
+        self._note = note
+        self._is_silent = False
+
+    def is_under_way(self, standing: HostStanding, step: str, record: Record) -> None:
+        """Queueing or reloading, and at which step; what runs is still the old digest."""
+        self._write(HostState(record.digest_before, standing, self._now(), self._tag, record.reload_id, step))
+
+    def ended(self, result: Result, record: Record, digest: str) -> None:
+        """How it ended, with ``digest`` running; also where nothing was to be done, if that is news."""
+        edges = self._edges
+        if result.outcome == "up to date":
+            with self._told():
+                tell_running(edges.consul, self._service, edges.agent.node, digest, self._tag, self._now())
+            return
+        standing = _STANDINGS.get(result.outcome, HostStanding.FAILED)
+        self._write(
+            HostState(digest, standing, self._now(), self._tag, record.reload_id, record.step, error=result.error or "")
+        )
+        if result.outcome == "refused":
+            return  # which cron repeats until something changes, and that is all that history would be
+        past = Past(
+            id=record.reload_id,
+            node=edges.agent.node,
+            began=_moment(record.since) or self._now(),
+            outcome=result.outcome,
+            image=record.image,
+            before=record.digest_before,
+            after=record.digest,
+            steps=tuple((step["step"], step["seconds"]) for step in result.steps),
+            error=result.error or "",
+        )
+        with self._told():
+            history.write_to_disk(edges.state_dir, self._service, past)
+        if self._is_silent:
+            return
+        with self._told():
+            history.tell(edges.consul, self._service, past)
+
+    def _write(self, state: HostState) -> None:
+        if self._is_silent:
+            return
+        with self._told():
+            write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except SvcagentError as error:
+            self._note(f"the fleet is not told of this: {error}")
+            self._is_silent = True
+
+    def _now(self) -> datetime:
+        return self._edges.clock.now()
+
+
+def _moment(text: str) -> datetime | None:
+    with suppress(ValueError):
+        return datetime.fromisoformat(text).astimezone(UTC)
+    return None

@@ -1,0 +1,193 @@
+"""Why this host does not run the newest image: everything at once, each with who can clear it. Changes nothing.
+
+What cannot be asked (Docker, the registry, Consul) is one of the reasons, and keeps none of the others from being
+found.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.clock import Clock
+from agent.consul import AgentSelf, Consul, Instance, LockStatus, lock_status, queue_of
+from agent.definitions import Reload, Service
+from agent.errors import DockerUnreachable, NotFound, SvcagentError
+from agent.fleet import View, decide, observe, progress
+from agent.maintenance import iso
+from agent.reload.guard import Observed, able_nodes, find_obstacles
+from agent.reload.host_lock import HostLock
+from agent.reload.restart import Restarter
+from agent.reload.window import Verdict, verdict, zone
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing in the way. ``kind``: a `guard.Kind`, or docker, registry, consul, rollout, lock, reload."""
+
+    kind: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """Whom to ask."""
+
+    consul: Consul
+    restarter: Restarter
+    clock: Clock
+    host_lock: HostLock
+
+
+@dataclass
+class Explanation:
+    """``running``: the digest of the instance; ``newest``: what its tag stands for; None for what is not known.
+
+    Neither is known of a service that has no image.
+    """
+
+    running: str | None = None
+    newest: str | None = None
+    wanted: str | None = None
+    reasons: list[Reason] = field(default_factory=list)
+
+    @property
+    def is_newest(self) -> bool:
+        """Is it known that the newest image runs here?"""
+        return self.newest is not None and self.running == self.newest
+
+
+@dataclass(frozen=True)
+class _Fleet:
+    agent: AgentSelf
+    instances: tuple[Instance, ...]
+    view: View
+
+
+def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
+    """Ask everybody, and put together what stands in the way."""
+    found = Explanation()
+    now = ask.clock.now()
+    try:
+        _ask_for_images(ask.restarter, found)
+    except DockerUnreachable as error:
+        found.reasons.append(Reason("docker", str(error)))
+    found.wanted = found.newest
+    window = Verdict(is_open=True)
+    with _told_as("window", found):
+        window = verdict(reload.windows, zone(reload.timezone), now)
+    fleet: _Fleet | None = None
+    with _told_as("consul", found):
+        agent = ask.consul.agent_self()
+        _index, instances = ask.consul.instances(service.name)
+        fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now))
+    if fleet is not None:
+        _judge_rollout(service, reload, fleet, now, found)
+        seen = Observed(
+            instances=fleet.instances,
+            node=fleet.agent.node,
+            service=service.name,
+            service_id=service.id,
+            min_healthy=reload.min_healthy,
+            now=now,
+            is_queueing=True,
+            wanted=found.newest or "",
+            quarantine=fleet.view.quarantine.get(found.newest or ""),
+            pause=fleet.view.pause,
+            image_created=_created(reload, ask.restarter, found),
+            # The age of an image that nobody could name is nothing to judge.
+            min_age=reload.min_age if found.newest else 0.0,
+            is_window_open=window.is_open,
+            next_opening=window.opens_at,
+        )
+        found.reasons += [Reason(str(one.kind), one.what, one.remedy) for one in find_obstacles(seen)]
+        with _told_as("lock", found):
+            prefix = reload.lock_prefix(service.name)
+            status = lock_status(ask.consul, prefix, queue_of(service.name))
+            _judge_lock(status, fleet.agent.node, reload.max_parallel, found)
+    _judge_host_lock(service, ask.host_lock.holder(), found)
+    return found
+
+
+@contextmanager
+def _told_as(kind: str, found: Explanation) -> Iterator[None]:
+    """A failure inside is a reason, and says itself what to do; without Docker, once is enough."""
+    try:
+        yield
+    except DockerUnreachable:
+        raise
+    except SvcagentError as error:
+        found.reasons.append(Reason(kind, str(error)))
+
+
+def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
+    """What runs and what could."""
+    with _told_as("docker", found):
+        found.running = restarter.running() or None
+        restarter.check_possible()
+    with _told_as("registry", found):
+        found.newest = restarter.newest() or None
+    if found.running and found.newest:
+        # The same image may have several digests in its repository.
+        with _told_as("docker", found):
+            if restarter.is_current(found.newest):
+                found.running = found.newest
+
+
+def _created(reload: Reload, restarter: Restarter, found: Explanation) -> datetime | None:
+    """When the newest was built; None where nobody asks, or it is not on this host yet."""
+    if not reload.min_age or not found.newest:
+        return None
+    try:
+        return restarter.built(found.newest)
+    except (NotFound, DockerUnreachable):
+        return None
+
+
+def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetime, found: Explanation) -> None:
+    if found.newest is None:
+        return
+    able, view = able_nodes(fleet.instances), fleet.view
+    decision = decide(view, reload.image, found.newest, found.running, able, now)
+    found.wanted = decision.wanted
+    pin = view.pin
+    if decision.wanted == found.newest or pin is None:
+        return
+    missing = ", ".join(sorted(progress(pin, view.hosts, able).missing))
+    since = f" since {iso(pin.since)}" if pin.since else ""
+    found.reasons.append(
+        Reason(
+            "rollout",
+            f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
+            f"{found.newest} comes when that is on all hosts (it waits for: {missing}), is quarantined, or made no "
+            f"progress for an hour; see: svcagent fleet {service.name}",
+        )
+    )
+
+
+def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explanation) -> None:
+    """Held by as many as may, or others wait for it: nothing to clear, but to wait for."""
+    if len(status.holders) < (status.limit or max_parallel) and not status.waiters:
+        return
+    held = f"held by {', '.join(map(str, status.holders))}" if status.holders else "free"
+    waiting = [holder.node for holder in status.waiters]
+    line = f", and in line for it stand: {', '.join(waiting)}" if waiting else ""
+    place = f"; this host is number {waiting.index(node) + 1}" if node in waiting else ""
+    found.reasons.append(
+        Reason(
+            "lock",
+            f"the lock {status.prefix} is {held}{line}{place}",
+            "each hands it on when it is done; of one that has died it is free within half a minute",
+        )
+    )
+
+
+def _judge_host_lock(service: Service, pid: int | None, found: Explanation) -> None:
+    if pid is not None:
+        what = f"another reload of {service.name} runs on this host (pid {pid})"
+        remedy = f"it may be at work on this, and ends by itself; see: svcagent fleet {service.name}"
+        found.reasons.append(Reason("reload", what, remedy))

@@ -1,0 +1,119 @@
+"""Killing reloads of one host, and what has to hold after each: shared by the tests and the long run."""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.fleet.conftest import NAME, Fleet
+from tests.lab.ground import LabError, wait_until
+
+LONGEST_REPAIR = 90
+
+
+@dataclass
+class Victim:
+    """The first host of a fleet, whose svcagent dies."""
+
+    fleet: Fleet
+    started: int = 0
+    before: str | None = None
+    wanted: str = ""
+    log: list[str] = field(default_factory=list)
+
+    def push(self, **how: bool) -> None:
+        """Something new to reload to."""
+        self.before = self.fleet.lab.versions()["host1"]
+        self.wanted = self.fleet.push_next(**how)
+
+    def die_at(self, change: int) -> int:
+        """A reload that is killed after so many changes of its journal; its exit status."""
+        argv = (sys.executable, "-m", "tests.lab.dying", str(change), "reload", NAME)
+        process = self.fleet.lab.command(self.fleet.lab.hosts[0], *argv)
+        _output, errors = process.communicate(timeout=90)
+        self.log.append(errors)
+        return process.returncode
+
+    def die_after(self, seconds: float) -> int:
+        """A reload that is killed after so long; its exit status."""
+        process = self.fleet.lab.svcagent(self.fleet.lab.hosts[0], "-v", "reload", NAME)
+        try:
+            _output, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _output, errors = process.communicate(timeout=10)
+        self.log.append(errors)
+        return process.returncode
+
+    def repair(self, verb: str) -> tuple[int, str]:
+        """One run of what boot or cron would start."""
+        arguments = ("register",) if verb == "register" else ("reload", NAME)
+        code, _output, errors = self.fleet.run(0, "-v", *arguments, seconds=LONGEST_REPAIR)
+        return code, errors
+
+    def assert_back(self, context: str) -> None:
+        """The instance runs, is ready and in service, on the old image or the new; nothing is left of the dead one."""
+        lab = self.fleet.lab
+        assert "host1" in lab.consul().passing(), context
+        assert lab.versions()["host1"] in (self.before, self.wanted), context
+        try:
+            # A session that was made and not yet noted down ends by itself.
+            wait_until(lambda: self.fleet.leftovers() == [], 40, "nothing is left behind", every=0.1)
+        except LabError as error:
+            raise AssertionError(f"{context}: {self.fleet.leftovers()}") from error
+        assert list(lab.hosts[0].state_dir.glob("*.journal")) == [], context
+
+
+@contextmanager
+def least_passing(fleet: Fleet) -> Iterator[list[int]]:
+    """Inside the block the catalog is watched; at its end the list holds the fewest instances ever seen passing."""
+    fewest = [len(fleet.lab.hosts)]
+    is_over = threading.Event()
+    asked = fleet.lab.consul().url
+
+    def watch() -> None:
+        import requests
+
+        with requests.Session() as session:
+            session.trust_env = False
+            index = 0
+            while not is_over.is_set():
+                reply = session.get(f"{asked}/v1/health/service/{NAME}?passing&index={index}&wait=200ms", timeout=10)
+                index = int(reply.headers["X-Consul-Index"])
+                fewest[0] = min(fewest[0], len(reply.json()))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield fewest
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def random_kills(fleet: Fleet, seed: int, count: int, longest: float) -> None:
+    """``count`` reloads killed at moments between start and end that ``seed`` chooses, each repaired and checked.
+
+    The other host reloads at the same time now and then. ``longest``: seconds that a reload takes at most.
+    """
+    chance = random.Random(seed)
+    victim = Victim(fleet)
+    killed = 0
+    while killed < count:
+        victim.push()
+        other = fleet.lab.svcagent(fleet.lab.hosts[1], "reload", NAME) if chance.random() < 0.3 else None
+        seconds = chance.uniform(0.25, longest)
+        status = victim.die_after(seconds)
+        killed += status == -signal.SIGKILL
+        verb = chance.choice(("register", "reload"))
+        code, errors = victim.repair(verb)
+        context = f"seed {seed}, kill {killed} after {seconds:.3f} s, then {verb}: {code} {errors}\n{victim.log[-1]}"
+        assert code == 0, context
+        victim.assert_back(context)
+        if other is not None:
+            _output, said = other.communicate(timeout=LONGEST_REPAIR)
+            assert other.returncode == 0, f"{context}\nthe other host: {said}"

@@ -1,0 +1,133 @@
+"""SIGKILL at every place of a reload: the next ``register`` or ``reload`` brings the instance back, all else goes."""
+
+import signal
+
+import pytest
+
+from tests.fleet.conftest import NAME, Fleet
+from tests.fleet.crash import Victim, least_passing, random_kills
+from tests.lab.traffic import Load
+
+SEEDS = (1, 2, 3, 4)
+KILLS_A_SEED = 20
+MOST_CHANGES = 30
+
+
+@pytest.mark.parametrize("verb", ["register", "reload"])
+@pytest.mark.timeout(600)
+def test_killed_after_each_change_of_its_journal(fleet: Fleet, verb: str) -> None:
+    """One run of what boot or cron starts is enough, wherever the reload died; no request is lost meanwhile."""
+    victim = Victim(fleet)
+    with Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
+        for change in range(1, MOST_CHANGES):
+            victim.push()
+            if victim.die_at(change) != -signal.SIGKILL:
+                break
+            code, errors = victim.repair(verb)
+            context = f"killed after change {change}, then {verb}: {code} {errors}"
+            assert code == 0, context
+            victim.assert_back(context)
+        summary = load.stop()
+
+    assert change > 8, "a reload has more steps than that"
+    assert summary.failed == ()
+    assert fewest == [1]
+
+
+@pytest.mark.timeout(600)
+def test_killed_after_each_change_of_its_journal_with_an_image_that_fails(fleet: Fleet) -> None:
+    """The old container is back, whether the new one had been judged or not, and whatever of the roll-back was done."""
+    fleet.define(ready={"timeout": "1s"})
+    victim = Victim(fleet)
+    with Load(fleet.lab, rate=100) as load:
+        for change in range(1, MOST_CHANGES):
+            victim.push(healthy=False)
+            if victim.die_at(change) != -signal.SIGKILL:
+                break
+            code, errors = victim.repair("register")
+            context = f"killed after change {change}: {code} {errors}"
+            assert code == 0, context
+            victim.assert_back(context)
+            assert fleet.lab.versions()["host1"] == victim.before, context
+        summary = load.stop()
+
+    assert change > 8, "a reload that is rolled back has more steps than that"
+    assert summary.failed == ()
+    fleet.push_next()
+    fleet.reset()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_random_moments(fleet: Fleet, seed: int) -> None:
+    """In the middle of whatever it was doing, alone or while the other host waits: repaired by one run, none lost."""
+    with Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
+        random_kills(fleet, seed, KILLS_A_SEED, longest=2.5)
+        summary = load.stop()
+
+    assert summary.failed == ()
+    assert fewest[0] >= 1
+
+
+def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
+    """A journal goes only when all is given back."""
+    victim = Victim(fleet)
+    victim.push()
+    assert victim.die_at(5) == -signal.SIGKILL
+    for _ in range(3):
+        process = fleet.lab.svcagent(fleet.lab.hosts[0], "register")
+        process.kill()
+        process.wait()
+
+    code, errors = victim.repair("register")
+
+    assert code == 0, errors
+    victim.assert_back(errors)
+
+
+def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
+    """Own maintenance is known by its reason, own containers by their names; the dead one's session is waited for."""
+    victim = Victim(fleet)
+    victim.push()
+    assert victim.die_at(5) == -signal.SIGKILL
+    for file in fleet.lab.hosts[0].state_dir.iterdir():
+        file.unlink()
+
+    code, errors = victim.repair("register")
+
+    assert code == 0, errors
+    victim.assert_back(errors)
+
+
+def test_a_damaged_journal_and_that_of_another_service_stop_nobody(fleet: Fleet) -> None:
+    """What cannot be used is told, and done without."""
+    victim = Victim(fleet)
+    victim.push()
+    assert victim.die_at(5) == -signal.SIGKILL
+    state_dir = fleet.lab.hosts[0].state_dir
+    [journal] = state_dir.glob("*.journal")
+    journal.write_bytes(journal.read_bytes()[:40])
+    (state_dir / "reload-another.journal").write_text("{")
+
+    code, errors = victim.repair("reload")
+
+    assert code == 0, errors
+    assert "cannot be used" in errors
+    assert "host1" in fleet.lab.consul().passing()
+    assert fleet.run(0, "recover")[0] == 0
+    victim.assert_back(errors)
+
+
+def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) -> None:
+    """By hand, too; twice is harmless."""
+    victim = Victim(fleet)
+    victim.push()
+    assert victim.die_at(4) == -signal.SIGKILL
+
+    code, _output, errors = fleet.run(0, "recover", NAME)
+    again, output, _none = fleet.run(0, "recover", NAME)
+
+    assert (code, again) == (0, 0), errors
+    assert "in service again" in errors
+    assert "nothing was left" in output
+    victim.assert_back(errors)

@@ -1,0 +1,101 @@
+"""Containers made by docker-compose: what it still knows of them after a replacement."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.real.engine_fixture import POLITE, DockerHost, newer
+
+
+class Compose:
+    """``docker-compose`` for one project of one service."""
+
+    def __init__(self, docker: DockerHost, file: Path) -> None:
+        self._docker = docker
+        self._file = file
+
+    def __call__(self, *arguments: str) -> str:
+        """Run it; what it prints on standard output and standard error."""
+        command = ["docker-compose", "--ansi", "never", "--host", self._docker.server.url, "--file", str(self._file)]
+        environ = self._docker.environment | {"DOCKER_HOST": self._docker.server.url}
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environ, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def ids(self) -> list[str]:
+        """The containers that it knows as the project's."""
+        return self("ps", "--quiet").split()
+
+
+@pytest.fixture
+def compose(docker: DockerHost, image: str, tmp_path: Path) -> Compose:
+    """A project whose service runs as ``app`` under host networking."""
+    service = {
+        "image": image,
+        "container_name": "app",
+        "network_mode": "host",
+        "restart": "unless-stopped",
+        "command": [part.replace("$", "$$") for part in POLITE],
+        "labels": {"team": "search"},
+        "volumes": ["data:/data", "/anonymous"],
+        "stop_grace_period": "1s",
+    }
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(json.dumps({"version": "3.7", "services": {"web": service}, "volumes": {"data": {}}}))
+    project = Compose(docker, file)
+    project("up", "--detach")
+    return project
+
+
+def labels(docker: DockerHost) -> dict[str, str]:
+    """Without svcagent's own."""
+    found: dict[str, str] = docker.inspect("app")["Config"]["Labels"]
+    return {key: value for key, value in found.items() if not key.startswith("svcagent.")}
+
+
+def test_a_container_of_docker_compose_stays_its_own(docker: DockerHost, image: str, compose: Compose) -> None:
+    """Labels are kept; ps, stop and start act on the new container; up --no-recreate leaves it alone."""
+    before = labels(docker)
+    new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
+    docker.engine.remove_old("app")
+
+    assert labels(docker) == before
+    assert compose.ids() == [new_id]
+    compose("stop")
+    assert not docker.engine.container("app").is_running
+    compose("start")
+    compose("up", "--detach", "--no-recreate")
+    app = docker.engine.container("app")
+    assert (app.id, app.is_running, app.restart_policy) == (new_id, True, "unless-stopped")
+
+
+def test_the_next_up_of_docker_compose_1_makes_it_anew_once_with_the_same_data(
+    docker: DockerHost, image: str, compose: Compose
+) -> None:
+    """It counts the image to the configuration, as after a pull of its own; svcagent can replace what it makes."""
+    docker.executed("app", "sh", "-c", "echo precious > /data/file; echo precious > /anonymous/file")
+    new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
+    docker.engine.remove_old("app")
+
+    compose("up", "--detach")
+    made = docker.engine.container("app").id
+    compose("up", "--detach")
+
+    assert docker.engine.container("app").id == made != new_id
+    assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "2precious\nprecious"
+    docker.engine.replace("app", image, newer(docker, image, content="3"), None)
+    assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "3precious\nprecious"
+
+
+def test_while_a_replacement_is_under_way_docker_compose_sees_both(
+    docker: DockerHost, image: str, compose: Compose
+) -> None:
+    """The old one is stopped; its removal ends that."""
+    docker.engine.replace("app", image, newer(docker, image), None)
+
+    listed = compose("ps")
+
+    assert "app.svcagent-old" in listed
+    assert listed.count(" Up ") == 1

@@ -1,0 +1,41 @@
+"""The container strategy of a reload, step by step, on a real engine."""
+
+from pathlib import Path
+
+from agent.clock import SystemClock
+from agent.definitions import ContainerRestart
+from agent.engine import Stand
+from agent.reload.restart import restarter
+from tests.real.engine_fixture import DockerHost
+
+
+def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_path: Path) -> None:
+    """Newest, fetch, restart, put back, restart again, finish: each is seen in Docker, the tag file comes last."""
+    docker.run("app", image, host_config={"restart_policy": {"Name": "always"}})
+    tag_file = tmp_path / "tag"
+    strategy = ContainerRestart(image, "app", 0.0, rollback=True, keep_images=1, tag_file=tag_file, min_age=0.0)
+    app = restarter(strategy, "app", docker.engine, {}, SystemClock())
+    before = app.running()
+    assert app.newest() == before
+    assert app.is_current(before)
+
+    wanted = docker.push("2")
+    app.check_possible()
+    assert (app.newest(), app.is_current(wanted)) == (wanted, False)
+    app.fetch(wanted, lambda _: None)
+    app.fetch(wanted, lambda _: None)
+    assert app.built(wanted) is not None
+    assert set(app.restart(wanted).seconds) == {"create", "stop", "start"}
+    assert (app.running(), app.standing().stand) == (wanted, Stand.NEW)
+
+    app.put_back("always")
+    assert (app.running(), app.standing().restart_policy) == (before, "always")
+    app.restart(wanted)
+    assert not tag_file.exists()
+    app.finish(wanted)
+
+    assert (app.running(), app.standing().stand) == (wanted, Stand.OLD)
+    assert tag_file.read_text() == "latest\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["tag"]
+    assert docker.names() == {"app"}
+    assert len(docker.api.images()) == 1

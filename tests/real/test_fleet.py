@@ -1,0 +1,384 @@
+"""What hosts tell each other, on a real Consul: documents there and back, races, rights."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import TypeVar
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.consul import Consul
+from agent.errors import Conflict, Denied
+from agent.fleet import (
+    Action,
+    HostStanding,
+    HostState,
+    Past,
+    Pause,
+    Pin,
+    Quarantine,
+    View,
+    agree,
+    history,
+    host_state,
+    observe,
+    pause,
+    quarantine,
+    rollout,
+    write_host_state,
+)
+from agent.fleet.document import ERROR_BYTES, LOG_BYTES
+from tests.lab.ground import wait_until
+from tests.real.access_fixture import Access, asked, consul_with
+from tests.real.conftest import ConsulHost
+
+T = TypeVar("T")
+
+CLOCK = SystemClock()
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+OLD, PINNED, NEW = "sha256:0", "sha256:1", "sha256:2"
+IMAGE = "registry.example.com/web:latest"
+HOSTS = 8
+_numbers = count(1)
+
+
+@pytest.fixture
+def service() -> str:
+    """A name of its own for a test."""
+    return f"web{next(_numbers)}"
+
+
+@pytest.fixture
+def consuls(host: ConsulHost) -> Iterator[list[Consul]]:
+    """A connection for each host."""
+    connections = [Consul(host.settings) for _ in range(HOSTS)]
+    yield connections
+    for one in connections:
+        one.close()
+
+
+def _at_once(consuls: list[Consul], act: Callable[[int, Consul], T]) -> list[T]:
+    """Every host does this at the same moment; what each got."""
+    start, results = threading.Barrier(len(consuls)), dict[int, T]()
+
+    def run(number: int, consul: Consul) -> None:
+        start.wait(10)
+        results[number] = act(number, consul)
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(consuls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return [results[number] for number in range(len(consuls))]
+
+
+# ---------------------------------------------------------------- documents
+
+
+def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) -> None:
+    """Whatever it is written in; and a view has them all."""
+    pinned = Pin(IMAGE, PINNED, "host1", NOW)
+    entry = Quarantine(PINNED, "host1", NOW, "nicht bereit: größer, 日本", IMAGE, "line 1\nline 2")
+    stop = Pause("alice", "host1", "größer", NOW, NOW + timedelta(hours=2))
+    state = HostState(PINNED, HostStanding.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready")
+    assert observe(consul, service, NOW) == View()
+
+    assert rollout.pin(consul, service, pinned, 0) == pinned
+    assert quarantine.put(consul, service, entry) == entry
+    assert pause.put(consul, service, stop, NOW) is None
+    write_host_state(consul, service, "host1", state)
+
+    view = observe(consul, service, NOW)
+    assert view == View(pinned, view.pin_index, {"host1": state}, {PINNED: entry}, stop)
+    assert quarantine.find(consul, service, PINNED) == entry
+    assert quarantine.find(consul, service, NEW) is None
+    assert pause.find(consul, service, NOW) == stop
+    assert observe(consul, service, NOW + timedelta(hours=2)).pause is None
+    assert quarantine.clear(consul, service, PINNED) == entry
+    assert quarantine.clear(consul, service, PINNED) is None
+    assert pause.clear(consul, service) == stop
+    assert pause.clear(consul, service) is None
+
+
+def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consul, service: str) -> None:
+    """Anybody's tools can read them, and none is large."""
+    quarantine.put(consul, service, Quarantine(PINNED, "host1", NOW, "w" * 9000, IMAGE, "line\n" * 10_000))
+    write_host_state(consul, service, "host1", HostState(PINNED, "running", NOW, error="e" * 9000))
+
+    raw = host.ask.get(f"/v1/kv/svcagent/{service}/quarantine/{PINNED}?raw")
+    assert raw["v"] == 1
+    assert len(raw["log"]) <= LOG_BYTES
+    assert raw["log"].endswith("line\nline")
+    state = host.ask.get(f"/v1/kv/svcagent/{service}/hosts/host1?raw")
+    assert len(state.pop("error")) == ERROR_BYTES
+    assert state == {"v": 1, "digest": PINNED, "state": "running", "since": "2026-05-01T12:00:00+00:00"}
+
+
+def test_a_host_that_has_nothing_to_do_tells_it_once(consul: Consul, service: str) -> None:
+    """Every ten minutes from cron: no write, and since stays; another digest, tag or state is told."""
+    for digest, tag in ((OLD, "latest"), (NEW, "latest"), (NEW, "stable")):
+        host_state.tell_running(consul, service, "h1", digest, tag, NOW)
+        index, _ = consul.kv_get(f"svcagent/{service}/hosts/h1")
+        host_state.tell_running(consul, service, "h1", digest, tag, NOW + timedelta(hours=1))
+        assert consul.kv_get(f"svcagent/{service}/hosts/h1")[0] == index
+    write_host_state(consul, service, "h1", HostState(NEW, HostStanding.ROLLED_BACK, NOW, "stable"))
+    host_state.tell_running(consul, service, "h1", NEW, "stable", NOW)
+
+    assert host_state.read_all(consul, service) == {"h1": HostState(NEW, "running", NOW, "stable")}
+
+
+def test_a_service_is_not_shown_what_belongs_to_one_with_a_longer_name(consul: Consul, service: str) -> None:
+    """A prefix of keys ends where the service's name does."""
+    write_host_state(consul, f"{service}-other", "host1", HostState(OLD, "running", NOW))
+
+    assert observe(consul, service, NOW) == View()
+
+
+def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, consul: Consul, service: str) -> None:
+    """Nobody takes them for absent; the verbs' calls take them away."""
+    for name in (f"quarantine/{PINNED}", "pause", "rollout", "hosts/host1"):
+        host.ask.put(f"/v1/kv/svcagent/{service}/{name}", {"v": 99})
+
+    view = observe(consul, service, NOW)
+    assert view.pin is not None
+    assert view.pin.problem
+    assert view.pause is not None
+    assert PINNED in view.quarantine
+    assert view.hosts["host1"].state == HostStanding.UNREADABLE
+    entry = Quarantine(PINNED, "host2", NOW, "w")
+    assert quarantine.put(consul, service, entry).node == ""
+    with pytest.raises(Conflict, match="update svcagent"):
+        pause.put(consul, service, Pause("alice", "host1", "w", NOW), NOW)
+
+    assert quarantine.clear(consul, service, PINNED) is not None
+    assert pause.clear(consul, service) is not None
+    decision, _view = agree(consul, service, "host2", IMAGE, NEW, OLD, ["host1", "host2"], CLOCK)
+    assert (decision.wanted, decision.action) == (NEW, Action.REPLACE)
+    found, _index = rollout.find(consul, service)
+    assert found is not None
+    assert found.digest == NEW
+
+
+# ---------------------------------------------------------------- pauses
+
+
+def test_a_pause_belongs_to_whoever_set_it(consul: Consul, service: str) -> None:
+    """Asked again: nothing to do, or its end moves; another's stands until it is replaced, lifted or over."""
+    mine = Pause("alice", "host1", "release", NOW, NOW + timedelta(hours=1))
+    longer = Pause("alice", "host1", "release", NOW + timedelta(minutes=5), NOW + timedelta(hours=2))
+    bobs = Pause("bob", "host2", "disk", NOW)
+    pause.put(consul, service, mine, NOW)
+
+    assert pause.put(consul, service, mine, NOW) == mine
+    assert pause.put(consul, service, longer, NOW) == mine
+    held = pause.find(consul, service, NOW)
+    assert held is not None
+    assert (held.since, held.until) == (NOW, longer.until)
+    with pytest.raises(Conflict, match=r"paused already by alice on host1 since .* until .* \(release\)"):
+        pause.put(consul, service, bobs, NOW)
+    assert pause.put(consul, service, bobs, NOW, is_replacing=True) == held
+    assert pause.put(consul, service, Pause("carol", "host3", "x", NOW), NOW, is_replacing=True) == bobs
+
+
+def test_a_pause_that_is_over_makes_room(consul: Consul, service: str) -> None:
+    """Nobody has to lift what does not count."""
+    pause.put(consul, service, Pause("alice", "host1", "w", NOW, NOW + timedelta(hours=1)), NOW)
+    later = NOW + timedelta(hours=1)
+
+    assert pause.put(consul, service, Pause("bob", "host2", "w", later), later) is None
+
+
+def test_of_many_who_pause_at_once_one_does(consuls: list[Consul], service: str) -> None:
+    """The others are told whose it is."""
+
+    def stop(number: int, consul: Consul) -> str:
+        try:
+            pause.put(consul, service, Pause(f"user{number}", "h", "w", NOW), NOW)
+        except Conflict as error:
+            return str(error)
+        return ""
+
+    results = _at_once(consuls, stop)
+
+    assert results.count("") == 1
+    winner = results.index("")
+    assert all(f"paused already by user{winner} on h" in one for one in results if one)
+
+
+# ---------------------------------------------------------------- quarantine and pin, raced for
+
+
+def test_of_many_who_find_an_image_broken_the_first_entry_stays(consuls: list[Consul], service: str) -> None:
+    """And everybody knows which."""
+    entries = _at_once(
+        consuls, lambda number, consul: quarantine.put(consul, service, Quarantine(PINNED, f"h{number}", NOW, "w"))
+    )
+
+    assert len({entry.node for entry in entries}) == 1
+    assert quarantine.read_all(consuls[0], service) == {PINNED: entries[0]}
+
+
+def test_of_many_who_pin_one_does_and_all_know_which(consuls: list[Consul], service: str) -> None:
+    """The bare check-and-set."""
+    stands = _at_once(
+        consuls, lambda number, consul: rollout.pin(consul, service, Pin(IMAGE, f"sha256:{number}", "h", NOW), 0)
+    )
+
+    assert len(set(stands)) == 1
+    assert rollout.find(consuls[0], service)[0] == stands[0]
+
+
+def test_hosts_whose_tag_moves_under_them_agree_on_one_digest(consuls: list[Consul], service: str) -> None:
+    """Each has seen another digest under the tag, and all decide at the same moment."""
+    nodes = [f"h{number}" for number in range(HOSTS)]
+    for node in nodes:
+        write_host_state(consuls[0], service, node, HostState(OLD, "running", NOW))
+
+    def take(number: int, consul: Consul) -> str:
+        decision, view = agree(consul, service, nodes[number], IMAGE, f"sha256:n{number}", OLD, nodes, CLOCK)
+        assert set(view.hosts) == set(nodes)
+        return decision.wanted
+
+    first = _at_once(consuls, take)
+    assert len(set(first)) == 1
+
+    for node in nodes:
+        write_host_state(consuls[0], service, node, HostState(first[0], "running", CLOCK.now()))
+
+    def take_next(number: int, consul: Consul) -> str:
+        decision, _view = agree(consul, service, nodes[number], IMAGE, f"sha256:m{number}", first[0], nodes, CLOCK)
+        return decision.wanted
+
+    second = _at_once(consuls, take_next)
+    assert len(set(second)) == 1
+    assert second[0].startswith("sha256:m")
+
+
+def test_a_pin_that_was_replaced_meanwhile_is_not_overwritten(consul: Consul, service: str) -> None:
+    """An index of an earlier look does not count any more."""
+    rollout.pin(consul, service, Pin(IMAGE, OLD, "a", NOW), 0)
+    _found, index = rollout.find(consul, service)
+    theirs = Pin(IMAGE, PINNED, "b", NOW)
+    assert rollout.pin(consul, service, theirs, index) == theirs
+
+    assert rollout.pin(consul, service, Pin(IMAGE, NEW, "a", NOW), index) == theirs
+
+
+# ---------------------------------------------------------------- history
+
+
+def _past(number: int, node: str = "h1") -> Past:
+    began = NOW + timedelta(minutes=number)
+    return Past(f"id{number}", node, began, "reloaded", IMAGE, OLD, NEW, (("check", 0.1), ("ready", 3.25)))
+
+
+def test_history_is_bounded_by_host_and_the_newest_comes_first_over_all(consul: Consul, service: str) -> None:
+    """Told twice it is there once; a host's own comes alone."""
+    for number in range(history.KEPT_PER_HOST + 3):
+        history.tell(consul, service, _past(number))
+    history.tell(consul, service, _past(history.KEPT_PER_HOST + 2))
+    other = _past(10, node="h2")
+    history.tell(consul, service, other)
+
+    own = history.read(consul, service, 100, "h1")
+    assert own == [_past(number) for number in reversed(range(3, history.KEPT_PER_HOST + 3))]
+    everything = history.read(consul, service, 100)
+    assert len(everything) == history.KEPT_PER_HOST + 1
+    assert other in everything
+    moments = [one.began for one in everything]
+    assert moments == sorted(moments, key=lambda moment: moment or NOW, reverse=True)
+    assert history.read(consul, service, 2) == everything[:2]
+    assert history.read(consul, "nobody", 2) == []
+
+
+def test_a_damaged_past_is_one_row_and_says_so(host: ConsulHost, consul: Consul, service: str) -> None:
+    """It hides nothing of the others."""
+    history.tell(consul, service, _past(1))
+    host.ask.put(f"/v1/kv/svcagent/{service}/history/h2/20990101T000000Z-x", [])
+
+    damaged, whole = history.read(consul, service, 10)
+    assert (damaged.node, damaged.outcome) == ("h2", history.UNREADABLE)
+    assert whole == _past(1)
+
+
+# ---------------------------------------------------------------- the tree itself
+
+
+def test_a_tree_can_be_waited_for(host: ConsulHost, consul: Consul, service: str) -> None:
+    """A change below it, the first one too, ends the wait at once; none, and it ends when its time is over."""
+    index, empty = consul.kv_tree(f"svcagent/{service}/hosts/")
+    assert empty == ()
+    timer = threading.Timer(0.2, lambda: host.ask.put(f"/v1/kv/svcagent/{service}/hosts/h1", {"v": 1}))
+    timer.start()
+    began = time.monotonic()
+    while not (pairs := consul.kv_tree(f"svcagent/{service}/hosts/", index, 10)[1]):
+        assert time.monotonic() - began < 9
+    timer.join()
+
+    assert [pair.key for pair in pairs] == [f"svcagent/{service}/hosts/h1"]
+    assert json.loads(pairs[0].value) == {"v": 1}
+    assert consul.kv_keys(f"svcagent/{service}/") == (f"svcagent/{service}/hosts/h1",)
+    assert consul.kv_keys(f"svcagent/{service}/", "/") == (f"svcagent/{service}/hosts/",)
+
+
+# ---------------------------------------------------------------- rights
+
+
+MASTER = str(uuid.uuid4())
+
+
+@pytest.fixture(scope="module")
+def denying() -> Iterator[Access]:
+    """An agent that denies by default, with a host's state, a quarantine and a pin in it."""
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER}}
+    with consul_with({"acl": acl}) as access:
+        with access.connection(CONSUL_HTTP_TOKEN=MASTER) as consul:
+            wait_until(lambda: _may_write(consul), 20, "the ACLs are in force")
+            quarantine.put(consul, "web", Quarantine(PINNED, "h1", NOW, "w"))
+        yield access
+
+
+def _may_write(consul: Consul) -> bool:
+    try:
+        return consul.kv_put("svcagent/web/hosts/h1", "{}")
+    except Denied:
+        return False
+
+
+def test_a_token_that_may_not_read_keys_is_not_told_that_there_are_none(denying: Access) -> None:
+    """Consul leaves them out of a tree without a word; svcagent names the rule."""
+    with asked(denying.address, MASTER) as ask:
+        ask.put("/v1/acl/policy", {"Name": "blind", "Rules": 'key_prefix "other/" { policy = "write" }'})
+        token = ask.put("/v1/acl/token", {"Policies": [{"Name": "blind"}]})["SecretID"]
+    with denying.connection(CONSUL_HTTP_TOKEN=token) as consul:
+        for ask_for in (
+            lambda: observe(consul, "web", NOW),
+            lambda: host_state.read_all(consul, "web"),
+            lambda: quarantine.read_all(consul, "web"),
+            lambda: history.read(consul, "web", 5),
+            lambda: consul.kv_keys("svcagent/"),
+        ):
+            with pytest.raises(Denied, match=r'key_prefix "svcagent/" \{ policy = "write" \}'):
+                ask_for()
+
+
+def test_the_shipped_rule_for_keys_suffices(denying: Access) -> None:
+    """All that hosts tell each other, with that rule and nothing else."""
+    with asked(denying.address, MASTER) as ask:
+        ask.put("/v1/acl/policy", {"Name": "shipped", "Rules": 'key_prefix "svcagent/" { policy = "write" }'})
+        token = ask.put("/v1/acl/token", {"Policies": [{"Name": "shipped"}]})["SecretID"]
+    with denying.connection(CONSUL_HTTP_TOKEN=token) as consul:
+        assert PINNED in observe(consul, "web", NOW).quarantine
+        assert observe(consul, "empty", NOW) == View()
+        agree(consul, "web", "h1", IMAGE, NEW, OLD, ["h1"], CLOCK)
+        write_host_state(consul, "web", "h1", HostState(NEW, "running", NOW))
+        history.tell(consul, "web", _past(1))
+        pause.put(consul, "web", Pause("alice", "h1", "w", NOW), NOW)
+        assert pause.clear(consul, "web") is not None
+        assert quarantine.clear(consul, "web", PINNED) is not None

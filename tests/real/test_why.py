@@ -1,0 +1,246 @@
+"""``svcagent why`` on a real Consul, Docker Engine and registry: all that stands in the way, at once."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from agent.clock import Deadline, SystemClock
+from agent.consul import Consul, Lock
+from agent.fleet import HostState, Pause, Pin, Quarantine, pause, quarantine, rollout, write_host_state
+from agent.maintenance import by_operator, by_reload, render
+from agent.reload.host_lock import HostLock
+from tests.lab.ground import wait_until
+from tests.real.access_fixture import Svcagent
+from tests.real.conftest import ConsulHost
+from tests.real.engine_fixture import DockerHost
+
+NODE = "server"
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+class Site:
+    """One host with the service ``web``, and whom to ask why it does not reload."""
+
+    def __init__(self, host: ConsulHost, docker: DockerHost, svcagent: Svcagent, image: str) -> None:
+        self.host, self.docker, self.svcagent, self.image = host, docker, svcagent, image
+        self.define()
+
+    def define(self, **reload: Any) -> None:
+        """Its definition; a fleet of one, unless ``reload`` says otherwise."""
+        check = {"tcp": f"{self.host.address}:8500", "interval": "1s", "status": "passing"}
+        service = {"name": "web", "port": 1, "checks": [check]}
+        section = {"image": self.image, "container": "web", "min_healthy": 0, **reload}
+        (self.svcagent.services_dir / "web.json").write_text(json.dumps({"service": service, "reload": section}))
+
+    def run(self, *argv: str, code: int = 0, **settings: str) -> str:
+        """svcagent to its end, which must have this exit code; all that it printed."""
+        given = {
+            "CONSUL_HTTP_ADDR": f"{self.host.address}:8500",
+            "DOCKER_HOST": self.docker.server.url,
+            "SUDO_USER": "alice",
+        }
+        result = self.svcagent(*argv, **(given | settings))
+        assert result.code == code, result
+        return result.text
+
+    def why(self, code: int = 75, **settings: str) -> dict[str, str]:
+        """What stands in the way, in words, by kind."""
+        reasons = json.loads(self.run("--json", "why", "web", code=code, **settings))["reasons"]
+        found = {one["kind"]: f"{one['what']}; {one['remedy']}" for one in reasons}
+        assert len(found) == len(reasons), reasons
+        return found
+
+
+@pytest.fixture
+def site(host: ConsulHost, docker: DockerHost, svcagent: Svcagent, image: str) -> Any:
+    """Version 1 runs and passes; nothing newer is in the registry."""
+    docker.run("web", image)
+    made = Site(host, docker, svcagent, image)
+    made.run("register")
+    wait_until(lambda: host.ask.passing("web") == (NODE,), 10, "web passes")
+    yield made
+    made.run("deregister", "web")
+    host.ask.delete("/v1/kv/svcagent/web/?recurse")
+
+
+def test_nothing_newer_and_nothing_in_the_way(site: Site) -> None:
+    """Both are 0; the second says what to run."""
+    assert "web runs the newest image already: sha256:" in site.run("why", "web")
+    newest = site.docker.push("2")
+
+    assert f"the newest is {newest}\nnothing stands in the way; run: svcagent reload web" in site.run("why", "web")
+
+
+def test_everything_in_the_way_is_said_at_once_with_who_can_clear_it(site: Site, consul: Consul) -> None:
+    """Pause, quarantine, maintenance of an operator, another reload here: four lines, and nothing was changed."""
+    newest = site.docker.push("2")
+    pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
+    quarantine.put(consul, "web", Quarantine(newest, "host3", NOW, "not ready in 2 m"))
+    consul.enable_maintenance("web", render(by_operator("carol", NODE, "disk", NOW)))
+    wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is out")
+    before = site.host.ask.get("/v1/kv/svcagent/?recurse")
+    images = site.docker.api.images()
+
+    with HostLock(site.svcagent.state_dir, "web", SystemClock(), 0):
+        found = site.why()
+
+    assert set(found) == {"pause", "quarantine", "maintenance", "reload"}
+    assert "by bob on host2 since" in found["pause"]
+    assert "svcagent resume web" in found["pause"]
+    assert "it failed on host3" in found["quarantine"]
+    assert f"svcagent quarantine clear web {newest}" in found["quarantine"]
+    assert "by carol on server" in found["maintenance"]
+    assert "svcagent maint disable web" in found["maintenance"]
+    assert "svcagent reload web --in-maintenance" in found["maintenance"]
+    assert "another reload of web runs on this host (pid " in found["reload"]
+    assert set(site.why()) == {"pause", "quarantine", "maintenance"}
+    assert site.host.ask.get("/v1/kv/svcagent/?recurse") == before
+    assert site.docker.api.images() == images
+
+
+def test_what_would_be_in_the_way_is_said_also_when_there_is_nothing_newer(site: Site, consul: Consul) -> None:
+    """But it hinders nothing, so it is 0."""
+    pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
+
+    said = site.run("why", "web")
+    assert "in the way of the next one stands:\n- reloads of web are paused, by bob" in said
+
+
+def test_too_few_others_and_a_dead_reloads_maintenance(site: Site, consul: Consul) -> None:
+    """The definition asks for another instance; then a reload's maintenance stands there, and how to lift it."""
+    site.docker.push("2")
+    site.define(min_healthy=1)
+    assert "min_healthy: 0" in site.why()["health"]
+
+    consul.enable_maintenance("web", render(by_reload("ab12", NODE, "to run sha256:1", NOW)))
+    wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is out")
+    found = site.why()
+    assert "svcagent recover web" in found["maintenance"]
+    assert "health" not in found
+
+
+def test_windows_and_the_age_of_an_image(site: Site) -> None:
+    """The window opens for a minute, half a day from now; the image's age is known once it is here."""
+    newest = site.docker.push("2")
+    opens = NOW + timedelta(hours=12)
+    closes = opens + timedelta(minutes=1)
+    site.define(windows=[f"{opens:%H:%M}-{closes:%H:%M}"], timezone="UTC", min_age="1h")
+
+    found = site.why()
+    assert set(found) == {"window", "age"}
+    assert f"wait until {opens:%Y-%m-%dT%H:%M:00Z}" in found["window"]
+    assert "it is known once the image has been pulled" in found["age"]
+    site.docker.engine.pull(site.image, newest, lambda _: None)
+    assert "takes no image younger than 1h (reload.min_age), and this one was made" in site.why()["age"]
+
+
+def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site, consul: Consul) -> None:
+    """The holder by its details, those who wait by their hosts' names, this host by its number."""
+    site.docker.push("2")
+    clock, done = SystemClock(), threading.Event()
+    details = {"service": "web", "pid": 7, "command": "svcagent reload"}
+
+    def wait_in_line(own: Consul) -> None:
+        with Lock(own, "svcagent/web", "svcagent reload web", {**details, "node": NODE}, clock) as waiting:
+            waiting.acquire(Deadline.after(clock, 60))
+            done.wait(30)
+
+    with Lock(consul, "svcagent/web", "svcagent reload web", {**details, "node": "host2"}, clock) as lock:
+        lock.acquire(Deadline.after(clock, 10))
+        own = consul.another()
+        waiter = threading.Thread(target=wait_in_line, args=(own,))
+        waiter.start()
+        wait_until(lambda: "number 1" in site.why().get("lock", ""), 20, "it stands in the line")
+        said = site.why()["lock"]
+    assert "the lock svcagent/web is held by host2 (svcagent reload, pid 7" in said
+    assert f"in line for it stand: {NODE}; this host is number 1" in said
+    wait_until(lambda: f"held by {NODE} (" in site.why().get("lock", ""), 20, "it was handed on")
+    done.set()
+    waiter.join(30)
+    own.close()
+
+    assert site.why(code=0) == {}
+
+
+def test_a_service_that_a_command_restarts_has_no_image(site: Site) -> None:
+    """No line about Docker or the registry, but the rest."""
+    file = site.svcagent.services_dir / "web.json"
+    definition = json.loads(file.read_text())
+    definition["reload"] = {"restart": ["/bin/true"], "min_healthy": 1}
+    file.write_text(json.dumps(definition))
+
+    assert set(site.why(DOCKER_HOST="unix:///nowhere/docker.sock")) == {"health"}
+    assert "web is restarted by a command" in site.run("why", "web", code=75)
+
+
+def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: Consul) -> None:
+    """Older than the newest; it says who is waited for. When it is over, nothing stands in the way."""
+    newest = site.docker.push("3")
+    older = f"sha256:{'2' * 64}"
+    rollout.pin(consul, "web", Pin(site.image, older, "host2", NOW - timedelta(minutes=5)), 0)
+
+    found = site.why()
+    assert set(found) == {"rollout"}
+    assert f"a rollout to an older digest, {older}, is under way, pinned by host2 since" in found["rollout"]
+    assert f"it waits for: {NODE}" in found["rollout"]
+    assert newest in found["rollout"]
+    document = json.loads(site.run("--json", "why", "web", code=75))
+    assert (document["newest"], document["wanted"], document["is_newest"]) == (newest, older, False)
+
+    write_host_state(consul, "web", NODE, HostState(older, "running", NOW))
+    assert site.why(code=0) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [({"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, "consul"), ({"DOCKER_HOST": "unix:///nowhere/docker.sock"}, "docker")],
+)
+def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
+    site: Site, consul: Consul, settings: dict[str, str], kind: str
+) -> None:
+    """Without Consul what Docker says is known, and the other way round."""
+    site.docker.push("2")
+    pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
+
+    found = site.why(75, **settings)
+    assert set(found) == ({kind} if kind == "consul" else {kind, "pause"})
+    assert next(iter(settings.values())).removeprefix("unix://") in found[kind]
+
+
+def test_nobody_can_be_asked(site: Site) -> None:
+    """Each is a line, also when the definition refers to the agent's address."""
+    file = site.svcagent.services_dir / "web.json"
+    file.write_text(file.read_text().replace('"port"', '"address": "${ADDRESS}", "port"'))
+
+    found = site.why(CONSUL_HTTP_ADDR="127.0.0.1:1", DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert set(found) == {"consul", "docker"}
+
+
+def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, consul: Consul) -> None:
+    """Both are lines, beside the rest."""
+    pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
+    site.define(image="127.0.0.1:1/web:latest", container="nobody")
+
+    found = site.why()
+    assert set(found) == {"registry", "docker", "pause"}
+    assert "127.0.0.1:1" in found["registry"]
+    assert "nobody" in found["docker"]
+
+
+def test_an_instance_that_is_not_registered_is_told(site: Site) -> None:
+    """The catalog does not show it, so nobody could see it leave."""
+    site.docker.push("2")
+    site.host.ask.put("/v1/agent/service/deregister/web")
+    wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is gone")
+
+    assert "svcagent register" in site.why()["absent"]
+
+
+def test_a_name_without_a_definition_or_reload_is_a_usage_error(site: Site) -> None:
+    """It lists the names there are."""
+    assert "there is: web" in site.run("why", "nothing", code=2)
+    site.svcagent.define("still")
+    assert "has no reload section" in site.run("why", "still", code=2)

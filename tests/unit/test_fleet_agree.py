@@ -1,0 +1,124 @@
+"""Which digest a host takes: every situation of a rollout in, the decision out."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.fleet import Action, HostState, Pin, Quarantine, View, decide, progress
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(hours=3)
+RECENT = NOW - timedelta(minutes=59)
+IMAGE = "registry.example.com/web:latest"
+OLD, PINNED, NEW = "sha256:0", "sha256:1", "sha256:2"
+
+
+def _pin(digest: str = PINNED, image: str = IMAGE, since: datetime = RECENT) -> Pin:
+    return Pin(image, digest, "a", since)
+
+
+def _hosts(since: datetime = RECENT, **digests: str) -> dict[str, HostState]:
+    return {node: HostState(digest, "running", since) for node, digest in digests.items()}
+
+
+def _quarantine(*digests: str) -> dict[str, Quarantine]:
+    return {digest: Quarantine(digest, "a", NOW, "broken") for digest in digests}
+
+
+@pytest.mark.parametrize(
+    ("view", "newest", "running", "wanted", "action"),
+    [
+        # The newest runs here: nothing to do, whatever the pin.
+        (View(), NEW, NEW, NEW, Action.KEEP),
+        (View(_pin()), NEW, NEW, NEW, Action.KEEP),
+        (View(_pin(), quarantine=_quarantine(NEW)), NEW, NEW, NEW, Action.KEEP),
+        # No pin, or none that counts: the newest is pinned.
+        (View(), NEW, OLD, NEW, Action.PIN),
+        (View(), NEW, None, NEW, Action.PIN),
+        (View(Pin("", "", "", None, problem="it is not JSON")), NEW, OLD, NEW, Action.REPLACE),
+        (View(_pin(image="registry.example.com/web:stable")), NEW, OLD, NEW, Action.REPLACE),
+        # The newest is the pinned one.
+        (View(_pin(NEW)), NEW, OLD, NEW, Action.KEEP),
+        (View(_pin(NEW), quarantine=_quarantine(NEW)), NEW, OLD, NEW, Action.KEEP),
+        (View(_pin(NEW, since=LONG_AGO)), NEW, OLD, NEW, Action.KEEP),
+        (View(_pin(NEW), hosts=_hosts(a=NEW, b=NEW)), NEW, OLD, NEW, Action.KEEP),
+        # Under way: the pinned one, though the tag has moved; who runs it already has nothing to do.
+        (View(_pin()), NEW, OLD, PINNED, Action.KEEP),
+        (View(_pin(), hosts=_hosts(a=PINNED, b=OLD)), NEW, OLD, PINNED, Action.KEEP),
+        (View(_pin(), hosts=_hosts(a=PINNED, b=OLD)), NEW, PINNED, PINNED, Action.KEEP),
+        (View(_pin(), hosts=_hosts(a=PINNED)), NEW, OLD, PINNED, Action.KEEP),
+        (View(_pin(), hosts=_hosts(a=PINNED, b="")), NEW, OLD, PINNED, Action.KEEP),
+        (View(_pin(), quarantine=_quarantine(NEW)), NEW, OLD, PINNED, Action.KEEP),
+        # Finished, quarantined, stalled: the newest takes its place.
+        (View(_pin(), hosts=_hosts(a=PINNED, b=PINNED)), NEW, PINNED, NEW, Action.REPLACE),
+        (View(_pin(), hosts=_hosts(a=PINNED, b=PINNED, gone=OLD)), NEW, PINNED, NEW, Action.REPLACE),
+        (View(_pin(), quarantine=_quarantine(PINNED)), NEW, OLD, NEW, Action.REPLACE),
+        (View(_pin(since=LONG_AGO)), NEW, OLD, NEW, Action.REPLACE),
+        (View(_pin(since=LONG_AGO), hosts=_hosts(LONG_AGO, a=PINNED)), NEW, OLD, NEW, Action.REPLACE),
+        (View(_pin(since=LONG_AGO), hosts=_hosts(RECENT, b=OLD)), NEW, OLD, NEW, Action.REPLACE),
+        # A host that took it lately is progress, however long ago it was pinned.
+        (View(_pin(since=LONG_AGO), hosts=_hosts(RECENT, a=PINNED)), NEW, OLD, PINNED, Action.KEEP),
+        # A clock that is far ahead does not hold the fleet for as long.
+        (View(_pin(since=NOW + timedelta(days=400))), NEW, OLD, NEW, Action.REPLACE),
+        # A quarantined digest is never pinned.
+        (View(quarantine=_quarantine(NEW)), NEW, OLD, NEW, Action.KEEP),
+        (View(_pin(), quarantine=_quarantine(PINNED, NEW)), NEW, OLD, NEW, Action.KEEP),
+    ],
+)
+def test_what_a_host_takes(view: View, newest: str, running: str | None, wanted: str, action: Action) -> None:
+    """Each row: what hosts have told, what the tag stands for, what runs here; the digest taken and the pin's fate."""
+    decision = decide(view, IMAGE, newest, running, {"a", "b"}, NOW)
+
+    assert (decision.wanted, decision.action) == (wanted, action)
+    assert decision.why
+
+
+def test_a_fleet_without_any_host_that_can_take_it_does_not_keep_its_pin() -> None:
+    """All are held out by operators: nobody is waited for."""
+    assert decide(View(_pin()), IMAGE, NEW, OLD, (), NOW).action is Action.REPLACE
+
+
+def test_progress_counts_the_hosts_that_can_take_it() -> None:
+    """One that is gone from the catalog counts for nothing."""
+    found = progress(_pin(), _hosts(a=PINNED, b=OLD, gone=PINNED), {"a", "b", "c"})
+
+    assert found.done == {"a"}
+    assert found.missing == {"b", "c"}
+
+
+def test_every_host_follows_the_first_one_though_the_tag_moves_on_each_step() -> None:
+    """Replayed host by host: a tag that moves before every host's turn, and still each rollout is one digest."""
+    nodes = [f"h{number}" for number in range(5)]
+    hosts = _hosts(LONG_AGO, **dict.fromkeys(nodes, OLD))
+    pinned, now, taken = None, NOW, []
+    for turn in range(2 * len(nodes)):
+        node, newest = nodes[turn % len(nodes)], f"sha256:tag{turn}"
+        now += timedelta(minutes=1)
+        decision = decide(View(pinned, hosts=hosts), IMAGE, newest, hosts[node].digest, nodes, now)
+        if decision.action is not Action.KEEP:
+            pinned = Pin(IMAGE, decision.wanted, node, now)
+        hosts[node] = HostState(decision.wanted, "running", now)
+        taken.append(decision.wanted)
+
+    assert taken == ["sha256:tag0"] * 5 + ["sha256:tag5"] * 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=60))
+def test_in_whatever_order_hosts_come_a_rollout_ends_before_the_next_begins(turns: list[tuple[int, int]]) -> None:
+    """Each turn: which host, and whether the tag moves on or back before it. Nobody fails, no hour passes."""
+    nodes = [f"h{number}" for number in range(4)]
+    hosts = _hosts(NOW, **dict.fromkeys(nodes, OLD))
+    pinned, tag = None, 0
+    for number, move in turns:
+        tag = max(0, tag + (0, 1, -1)[move])
+        node = nodes[number]
+        decision = decide(View(pinned, hosts=hosts), IMAGE, f"sha256:{tag}", hosts[node].digest, nodes, NOW)
+        if decision.action is not Action.KEEP:
+            assert pinned is None or all(state.digest == pinned.digest for state in hosts.values())
+            pinned = Pin(IMAGE, decision.wanted, node, NOW)
+        if decision.wanted != hosts[node].digest:
+            assert pinned is not None
+            assert decision.wanted == pinned.digest
+        hosts[node] = HostState(decision.wanted, "running", NOW)

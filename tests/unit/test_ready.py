@@ -1,0 +1,201 @@
+"""When an instance counts as ready: by checks that are really asked, of a container that is made up."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.consul import Consul
+from agent.definitions import Check, Ready, Reload, Service
+from agent.engine import Container, Engine
+from agent.errors import NotReady
+from agent.reload.probe import Prober
+from agent.reload.ready import Readiness
+
+CONTAINER = Container(
+    id="new",
+    name="web",
+    image_id="sha256:1",
+    image_ref="web:latest",
+    is_running=True,
+    exit_code=0,
+    restart_count=0,
+    started_at="",
+    health=None,
+    network_mode="host",
+    pid=7,
+    stop_timeout=None,
+    restart_policy="no",
+)
+
+
+@dataclass
+class FakeEngine:
+    """Shows a container as each look is to find it; the last for ever."""
+
+    looks: list[Container]
+
+    def container(self, _name: str) -> Container:
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+
+class NoConsul:
+    """Nobody may ask Consul where svcagent can ask itself."""
+
+
+@dataclass
+class Origin:
+    """A web server that counts what it was asked."""
+
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    delays: dict[str, float] = field(default_factory=dict)
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    """``/trickle`` answers a byte every 50 ms, ``/broken`` with 500; all after the seconds in ``delays``."""
+    found, over = Origin(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.asked.append(self.path)
+            over.wait(found.delays.get(self.path, 0.0))
+            self.send_response(500 if self.path == "/broken" else 200)
+            self.end_headers()
+            while self.path == "/trickle" and not over.wait(0.05):
+                try:
+                    self.wfile.write(b".")
+                except OSError:
+                    return
+
+        def log_message(self, *_arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def readiness(origin: Origin, *looks: Container, restart: bool = False, **ready: Any) -> Readiness:
+    service = Service(name="web", checks=(Check(http=f"{origin.url}/hc", interval="10s", timeout="1s"),))
+    wanted = Ready(**{"timeout": 0.3, "interval": 0.01, **ready})
+    reload = Reload(restart=("true",), ready=wanted) if restart else Reload(image="web", container="web", ready=wanted)
+    engine = FakeEngine(list(looks))
+    clock = SystemClock()
+    return Readiness(service, reload, cast("Consul", NoConsul()), cast("Engine", engine), Prober(clock), clock)
+
+
+def test_every_check_must_succeed_several_times_in_a_row_and_warm_up_comes_last(origin: Origin) -> None:
+    """Asked by svcagent itself, in that order."""
+    readiness(origin, CONTAINER, successes=2, warmup=(f"{origin.url}/a", f"{origin.url}/b")).wait()
+
+    assert origin.asked == ["/hc", "/hc", "/a", "/b"]
+
+
+def test_a_service_without_a_container_is_asked_by_its_checks_alone(origin: Origin) -> None:
+    """There is no Engine to ask."""
+    readiness(origin, restart=True, successes=2).wait(is_fresh=True)
+
+    assert origin.asked == ["/hc", "/hc"]
+
+
+STOPPED = replace(CONTAINER, is_running=False, exit_code=3)
+GONE = [
+    ([CONTAINER, CONTAINER, STOPPED], "exit status 3"),
+    ([CONTAINER, CONTAINER, replace(CONTAINER, restart_count=1)], "restarts 1"),
+    ([CONTAINER, CONTAINER, replace(CONTAINER, id="other")], "stopped while it was awaited"),
+]
+
+
+@pytest.mark.parametrize(("looks", "said"), GONE)
+def test_a_container_that_ended_is_not_waited_for(origin: Origin, looks: list[Container], said: str) -> None:
+    """Exited, restarted or replaced: at once, with minutes left to wait."""
+    with pytest.raises(NotReady, match=said):
+        readiness(origin, *looks, timeout=60.0).wait()
+
+    assert len(origin.asked) == 1
+
+
+def test_a_container_started_by_this_reload_may_not_have_been_restarted_before_the_first_look(origin: Origin) -> None:
+    """One that has run for long may have been, long ago."""
+    restarted = replace(CONTAINER, restart_count=2)
+
+    with pytest.raises(NotReady, match="restarts 2"):
+        readiness(origin, restarted).wait(is_fresh=True)
+    readiness(origin, restarted).wait()
+
+
+def test_unhealthy_is_not_final_and_what_its_health_check_said_is_told(origin: Origin) -> None:
+    """Docker goes on asking: it may be healthy yet; if not, the limit counts."""
+    unhealthy = replace(CONTAINER, health="unhealthy", health_output="index not loaded")
+
+    readiness(origin, unhealthy, unhealthy, replace(CONTAINER, health="healthy")).wait()
+    with pytest.raises(NotReady, match=r"says unhealthy \(index not loaded\).*raise reload\.ready\.timeout"):
+        readiness(origin, unhealthy).wait()
+
+
+@pytest.mark.parametrize("path", ["/slow", "/trickle"])
+def test_a_warm_up_request_has_a_limit_of_its_own(origin: Origin, path: str) -> None:
+    """For the whole answer: one that comes byte by byte does not outlast it; the message names the key."""
+    origin.delays = {"/slow": 5.0}
+    clock = SystemClock()
+    began = clock.monotonic()
+
+    with pytest.raises(NotReady, match=r"warm-up of web failed.*reload\.ready\.warmup_timeout"):
+        readiness(origin, CONTAINER, warmup=(f"{origin.url}{path}",), warmup_timeout=0.4).wait()
+
+    assert 0.4 <= clock.monotonic() - began < 3
+
+
+def test_a_warm_up_request_may_take_longer_than_the_limit_for_readiness(origin: Origin) -> None:
+    """They are two limits."""
+    origin.delays = {"/a": 0.4}
+
+    readiness(origin, CONTAINER, timeout=0.2, warmup=(f"{origin.url}/a",)).wait()
+
+    assert origin.asked[-1] == "/a"
+
+
+def test_a_warm_up_request_that_is_refused_fails_the_new_instance(origin: Origin) -> None:
+    """The first client would be no better off."""
+    with pytest.raises(NotReady, match="/broken answers 500"):
+        readiness(origin, CONTAINER, warmup=(f"{origin.url}/broken",)).wait()
+
+
+def test_a_container_that_ends_during_warm_up_is_told_as_that(origin: Origin) -> None:
+    """Not as a connection that was reset."""
+    with pytest.raises(NotReady, match="exit status 3"):
+        readiness(origin, CONTAINER, CONTAINER, STOPPED, successes=1, warmup=(f"{origin.url}/a",)).wait()
+
+
+def test_a_check_that_trickles_counts_as_failed_after_its_own_timeout(origin: Origin) -> None:
+    """As it does for Consul, whose timeout is for the whole answer."""
+    answer = Prober().probe(Check(http=f"{origin.url}/trickle", interval="10s", timeout="200ms"), 60.0)
+
+    assert not answer.is_passing
+    assert "still answering after 0.2 s" in answer.said
+
+
+def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
+    """Connection refused, not four layers of it."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}/"
+
+        answer = Prober().probe(Check(http=url, interval="10s"), 1.0)
+
+    assert (answer.is_passing, answer.said) == (False, f"{url}: Connection refused")
