@@ -134,10 +134,9 @@ class Answer:
         """All addresses in the answer, each with its TTL: of the name asked for, or of what its CNAMEs lead to."""
         return [(one.to_text(), ttl) for kind in (A, AAAA) for one, ttl in self.records(kind)]
 
-    def soa_owner(self, *, is_authority: bool) -> str | None:
-        """The name whose SOA record is in the answer, or beside it."""
-        section = self.message.authority if is_authority else self.message.answer
-        return next((text(rrset.name) for rrset in section if rrset.rdtype == dns.rdatatype.SOA), None)
+    def soa_owner(self) -> str | None:
+        """The name whose SOA record is beside a negative answer: its zone's."""
+        return next((text(rrset.name) for rrset in self.message.authority if rrset.rdtype == dns.rdatatype.SOA), None)
 
 
 def text(name: dns.name.Name) -> str:

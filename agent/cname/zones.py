@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import dns.exception
 import dns.resolver
 
-from agent.cname.queries import CNAME, NS, DnsServer, text
+from agent.cname.queries import NS, DnsServer, text
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
 
@@ -44,22 +44,21 @@ def authority(settings: DnsSettings) -> DnsServer:
 
 
 def find_zone(server: DnsServer, name: str) -> str:
-    """The zone that holds a name, told by its SOA record: with the answer, or beside a negative one (RFC 2308).
+    """The zone that holds a name, told by the SOA record beside a negative answer (RFC 2308).
+
+    Asked for CNAMEs, which servers do not follow then: to the zone of a published record's target, which may fail.
 
     :raises Rejected: the server knows none.
     """
     for candidate in _upwards(name):
-        answer = server.ask(candidate, "SOA", is_recursive=True)
+        answer = server.ask(candidate, "CNAME", is_recursive=True)
         if answer.rcode not in ("NOERROR", "NXDOMAIN"):
             raise Rejected(
                 f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; "
                 "does it hold that zone? Write the zone in the definition, or correct dns.server"
             )
-        if answer.soa_owner(is_authority=False) == candidate:
-            return candidate
-        # What is beside a CNAME belongs to the zone of its target.
-        beside = None if answer.records(CNAME) else answer.soa_owner(is_authority=True)
-        if beside and candidate.endswith(f".{beside}"):
+        beside = answer.soa_owner()
+        if beside and f".{candidate}".endswith(f".{beside}"):
             return beside
     raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from agent.cname.provider import Place, Provider
 from tests.real.cname_fixture import Dns, dns_server
+from tests.real.route53_fixture import simulator
 
 
 class Stage(Protocol):
@@ -80,5 +81,6 @@ def _rfc2136() -> Iterator[Stage]:
 
 STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
     "rfc2136": _rfc2136,
+    "route53": simulator,
 }
 """By the name that the provider has in `agent.cname.provider.PROVIDERS`."""
