@@ -43,6 +43,10 @@ class DockerUnreachable(Unreachable):
     """The Docker Engine cannot be reached."""
 
 
+class DnsUnreachable(Unreachable):
+    """A DNS server does not answer."""
+
+
 class RegistryUnreachable(Unreachable):
     """The Docker Engine cannot reach the image's registry."""
 

@@ -26,6 +26,7 @@ VERBS = {
     "reload": "Take the service's newest image, without a lost request.",
     "recover": "Bring to its end what a killed reload left half done.",
     "maint": "Take a service or this host out of service and put it back.",
+    "cname": "Keep CNAMEs in your DNS that point at services.",
     "lock": "Look at the lock that lets one host after the other reload a service.",
     "status": "What this host's services are doing.",
     "pause": "Stop a service's reloads on all hosts.",
@@ -62,7 +63,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog='Shell completion: eval "$(_SVCAGENT_COMPLETE=bash_source svcagent)", or zsh_source, fish_source. '
-    "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul or Docker unreachable, "
+    "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul, Docker or DNS unreachable, "
     "75 not now, 78 bad definition or settings, 130/143 interrupted and put back.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="svcagent", message="%(prog)s %(version)s")

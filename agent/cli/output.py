@@ -32,6 +32,12 @@ def show_warning(text: str) -> None:
     click.secho(f"svcagent: {text}", fg="yellow", err=True)
 
 
+def show_trouble(text: str) -> None:
+    """Something that a person has to see to, on standard error."""
+    for line in text.splitlines():
+        click.secho(f"svcagent: {line}", fg="red", err=True)
+
+
 def show_error(error: SvcagentError | Interrupted, *, as_json: bool) -> None:
     """An error on standard error, and with ``--json`` as the document too."""
     if as_json:
@@ -41,8 +47,7 @@ def show_error(error: SvcagentError | Interrupted, *, as_json: bool) -> None:
                 {"file": f.file, "path": f.path, "problem": f.problem, "remedy": f.remedy} for f in error.faults
             ]
         show_document(document)
-    for line in str(error).splitlines():
-        click.secho(f"svcagent: {line}", fg="red", err=True)
+    show_trouble(str(error))
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -4,8 +4,9 @@ Nothing here speaks to Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
-from agent.definitions.cname import Cname
+from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition
+from agent.definitions.faults import Wrong
 from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
 from agent.definitions.load import load
 from agent.definitions.reload import (
@@ -20,19 +21,22 @@ from agent.definitions.reload import (
 )
 from agent.definitions.schema import schema
 from agent.definitions.service import Service, TaggedAddress, Weights
-from agent.definitions.settings import ConsulSettings, DockerSettings, Settings
+from agent.definitions.settings import ConsulSettings, DnsSettings, DockerSettings, Settings
 from agent.definitions.windows import Window
 
 __all__ = [
     "ADDRESS",
     "ENVIRONMENT",
     "HOSTNAME",
+    "MARKERS",
+    "WILDCARD",
     "Check",
     "Cname",
     "CommandRestart",
     "ConsulSettings",
     "ContainerRestart",
     "Definition",
+    "DnsSettings",
     "DockerSettings",
     "Drain",
     "Hooks",
@@ -45,6 +49,10 @@ __all__ = [
     "TaggedAddress",
     "Weights",
     "Window",
+    "Wrong",
+    "complete",
     "load",
+    "misplaced",
+    "record_name",
     "schema",
 ]

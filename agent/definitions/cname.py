@@ -1,13 +1,26 @@
-"""A CNAME that points at the service's Consul DNS name. Only its shape is looked at here."""
+"""A CNAME that points at the service's Consul DNS name. Only what the file alone shows is looked at here."""
 
 import re
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, TypeGuard
 
 from pydantic import AfterValidator, Field
 
-from agent.definitions.faults import Wrong, shown
+from agent.definitions.faults import Finding, Wrong, shown
 from agent.definitions.part import Part
 from agent.definitions.values import Filled, Label
+
+MARKERS = "_svcagent"
+"""The label below which svcagent keeps what it knows of a zone's records."""
+
+WILDCARD = "_wildcard"
+"""What stands for ``*`` in the names of that."""
+
+LONGEST_FIRST_LABEL = 57
+"""``cname-`` goes before it there, and a label has 63 characters at most."""
+
+LONGEST_NAME = 229
+"""Characters of a record's complete name: with what goes into its marker's name, that is one of at most 253."""
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
@@ -20,10 +33,42 @@ def _domain(value: str) -> str:
 
 
 def _owner(value: str) -> str:
-    """A wildcard is one only as the whole of the first label."""
-    if value != "*":
-        _domain(value.removeprefix("*."))
+    """A wildcard is one only as the whole of the first label (RFC 4592)."""
+    rest = "" if value == "*" else value.removeprefix("*.")
+    if "*" in rest:
+        raise Wrong(
+            f"{shown(value)} is not a DNS name: * must be the whole first label", 'write it like "*.example.com."'
+        )
+    if rest or value != "*":
+        _domain(rest)
+    first = value.partition(".")[0]
+    if first.lower() == WILDCARD or MARKERS in value.lower().split("."):
+        raise Wrong(f"{shown(value)} is where svcagent keeps its markers", "choose another name")
+    if len(first) > LONGEST_FIRST_LABEL:
+        raise Wrong(
+            f"the first label of {shown(value)} leaves no room for the name of its marker",
+            f"write at most {LONGEST_FIRST_LABEL} characters before the first dot",
+        )
     return value
+
+
+def complete(name: str, zone: str | None = None) -> str:
+    """A name in lower case that ends in a dot; one without a dot at its end is inside the zone, if one is given."""
+    folded = name.lower()
+    if folded.endswith(".") or zone is None:
+        return f"{folded.rstrip('.')}."
+    return f"{folded}.{complete(zone)}"
+
+
+def misplaced(name: str, zone: str) -> Finding | None:
+    """What is wrong with a complete name in a complete zone. Both in lower case."""
+    if name == zone:
+        problem = f"{shown(name)} is the top of its zone, where no CNAME can stand beside SOA and NS"
+        return Finding("name", problem, "choose a name inside the zone")
+    if not name.endswith(f".{zone}"):
+        problem = f"{shown(name)} is not in the zone {shown(zone)}"
+        return Finding("name", problem, "correct the one or the other; a name that ends in a dot is complete")
+    return None
 
 
 class Cname(Part):
@@ -33,14 +78,55 @@ class Cname(Part):
         description="The record's name, complete when it ends in a dot, else inside the zone; * may be its first label."
     )
     tag: Label | None = Field(None, description="Point at the instances with this tag only.")
-    zone: Annotated[str, AfterValidator(_domain)] | None = Field(None, description="The zone that holds the record.")
-    ttl: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
-        None, description="The record's time to live, seconds."
+    zone: Annotated[str, AfterValidator(_domain)] | None = Field(
+        None, description="The zone that holds the record; asked of the DNS server if left out."
     )
+    ttl: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(60, description="The record's time to live, seconds.")
     target: Annotated[str, AfterValidator(_domain)] | None = Field(
         None, description="Where the record points; <tag>.<service>.service.<dc>.<domain>. if left out."
     )
     provider: Filled | None = Field(None, description="The DNS provider that keeps the zone.")
-    gen: Annotated[int, Field(ge=0)] = Field(
+    gen: Annotated[int, Field(ge=0, lt=10**18)] = Field(
         0, description="The generation of this definition: of hosts that disagree, the highest wins."
     )
+
+    @classmethod
+    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
+        """Names that do not fit their zone, and records that point at themselves."""
+        name, zone, target = given.get("name"), given.get("zone"), given.get("target")
+        if not _is_good(name, _owner) or not (zone is None or _is_good(zone, _domain)):
+            return
+        if zone is None and not name.endswith("."):
+            problem = f"{shown(name)} is incomplete, and no zone says where it belongs"
+            yield Finding("name", problem, "end it with a dot if it is complete, or add the zone")
+            return
+        full = complete(name, zone)
+        if len(full) > LONGEST_NAME:
+            problem = f"{shown(full)} is too long for its marker to have a name"
+            yield Finding("name", problem, f"write at most {LONGEST_NAME} characters in all")
+        found = misplaced(full, complete(zone)) if zone else None
+        if found:
+            yield found
+        if _is_good(target, _domain) and _answers_itself(full, complete(target)):
+            yield Finding("target", f"{shown(name)} would point at itself", "write where its clients should go")
+
+
+def record_name(name: str, zone: str | None = None) -> str:
+    """The complete name of a record that is named outside a definition. Raises `Wrong`."""
+    _owner(name)
+    given = {"name": name} | ({"zone": _domain(zone)} if zone else {})
+    for finding in Cname.across(given):
+        raise Wrong(finding.problem, finding.remedy)
+    return complete(name, zone)
+
+
+def _is_good(value: object, check: Callable[[str], str]) -> TypeGuard[str]:
+    """What is wrong with one field is told by that field."""
+    try:
+        return isinstance(value, str) and bool(check(value))
+    except Wrong:
+        return False
+
+
+def _answers_itself(name: str, target: str) -> bool:
+    return target == name or (name.startswith("*.") and target.endswith(name[1:]))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 SHOWN_LENGTH = 60
 """Characters of a bad value that a message repeats: enough to find it by, short enough to read."""
 
-SECRETS = frozenset({"token", "header"})
+SECRETS = frozenset({"token", "header", "key_secret"})
 """Keys below which a value is never repeated."""
 
 

@@ -8,11 +8,19 @@ from typing import Any, Self
 from pydantic import field_validator
 
 from agent.definitions.faults import shown
-from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DockerTable, SettingsFile
+from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DnsTable, DockerTable, SettingsFile
 from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
 from agent.errors import BadDefinition, Fault
 
 _TOKENS = ("consul.token", "consul.token_file")
+_KEYS = ("dns.key_file", "dns.key_name", "dns.key_algorithm", "dns.key_secret")
+_PAIRS = (
+    ("consul.client_cert", "consul.client_key"),
+    ("consul.client_key", "consul.client_cert"),
+    ("dns.key_name", "dns.key_secret"),
+    ("dns.key_secret", "dns.key_name"),
+    ("dns.key_algorithm", "dns.key_secret"),
+)
 
 
 class ConsulSettings(ConsulTable):
@@ -37,11 +45,20 @@ class DockerSettings(DockerTable):
     source: str = "default"
 
 
+class DnsSettings(DnsTable):
+    """How to keep CNAMEs, and who said so, for messages."""
+
+    server_source: str = "default"
+    key_file_source: str = ""
+    key_secret_source: str = ""
+
+
 class Settings(SettingsFile):
     """All settings."""
 
     consul: ConsulSettings = ConsulSettings()
     docker: DockerSettings = DockerSettings()
+    dns: DnsSettings = DnsSettings()
 
     @classmethod
     def load(cls, config: Path | None, environ: Mapping[str, str], **options: str | Path | None) -> Self:
@@ -53,10 +70,11 @@ class Settings(SettingsFile):
         faults: list[Fault] = []
         for given, found in (from_file(config), from_environment(environ), from_options(options)):
             faults.extend(found)
-            # Consul prefers a token file to a token, but a later source to an earlier one.
-            if not given.keys().isdisjoint(_TOKENS):
-                for name in _TOKENS:
-                    chosen.pop(name, None)
+            # Consul prefers a token file to a token, but a later source to an earlier one. So it is for keys of DNS.
+            for names in (_TOKENS, _KEYS):
+                if not given.keys().isdisjoint(names):
+                    for name in names:
+                        chosen.pop(name, None)
             chosen.update(given)
         is_tls, found = wants_tls(environ)
         faults.extend(found)
@@ -76,12 +94,15 @@ def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
             consul[f"{name}_source"] = chosen[f"consul.{name}"].file
     if "docker.host" in chosen:
         docker["source"] = chosen["docker.host"].file
+    for name in ("server", "key_file", "key_secret"):
+        if f"dns.{name}" in chosen:
+            tree["dns"][f"{name}_source"] = chosen[f"dns.{name}"].file
     return tree
 
 
 def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
-    """Certificates that are not there, or of no use alone: better told now than by a handshake."""
-    for name in ("consul.ca_file", "consul.client_cert", "consul.client_key"):
+    """Files that are not there, and halves of no use alone: better told now than by a handshake."""
+    for name in ("consul.ca_file", "consul.client_cert", "consul.client_key", "dns.key_file"):
         if name in chosen and not chosen[name].value.is_file():
             yield chosen[name].fault(
                 f"there is no file {shown(str(chosen[name].value))}", "put it there, or name another"
@@ -90,6 +111,7 @@ def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
         yield chosen["consul.ca_path"].fault(
             f"there is no directory {shown(str(chosen['consul.ca_path'].value))}", "put it there, or name another"
         )
-    for name, other in (("client_cert", "client_key"), ("client_key", "client_cert")):
-        if f"consul.{name}" in chosen and f"consul.{other}" not in chosen:
-            yield chosen[f"consul.{name}"].fault(f"of no use without {other}", f"give {other} as well")
+    for name, other in _PAIRS:
+        if name in chosen and other not in chosen:
+            key = other.partition(".")[2]
+            yield chosen[name].fault(f"of no use without {key}", f"give {key} as well")

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from agent.definitions.faults import Wrong, shown
 from agent.definitions.part import Part
-from agent.definitions.values import FilePath, Filled, HostPort, host
+from agent.definitions.values import FilePath, Filled, HostPort, PositiveSeconds, host, host_port
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8500"
 
@@ -48,6 +48,12 @@ def _docker_host(value: str) -> str:
     return value
 
 
+def _dns_server(value: str) -> str:
+    """A host, or an address, with the port that DNS has if none is given."""
+    is_with_port = re.fullmatch(r"\[[^\]]*\]:\d+|[^:]*:\d+", value)
+    return host_port(value if is_with_port else f"[{value}]:53" if ":" in value else f"{value}:53")
+
+
 class ConsulTable(Part):
     """How to reach the local Consul agent, as ``[consul]`` in the settings file has it."""
 
@@ -68,6 +74,23 @@ class DockerTable(Part):
     host: Annotated[str, AfterValidator(_docker_host)] | None = Field(None, description="The engine's address.")
 
 
+class DnsTable(Part):
+    """How to keep CNAMEs, as ``[dns]`` in the settings file has it."""
+
+    provider: Filled = Field("rfc2136", description="The provider of records that name none.")
+    server: Annotated[str, AfterValidator(_dns_server)] | None = Field(
+        None, description="The zones' primary server, which takes their updates."
+    )
+    key_file: FilePath | None = Field(None, description="The key of updates, as tsig-keygen writes it.")
+    key_name: Filled | None = Field(None, description="The key's name, if it is not in a file.")
+    key_algorithm: Filled = Field("hmac-sha256", description="The key's algorithm, if it is not in a file.")
+    key_secret: SecretStr | None = Field(None, description="The key's secret in base64, if it is not in a file.")
+    resolver: Annotated[str, AfterValidator(_dns_server)] | None = Field(
+        None, description="The server that clients ask; the host's own resolver if left out."
+    )
+    timeout: PositiveSeconds = Field(5.0, description="How long one answer of a DNS server may take.")
+
+
 class SettingsFile(Part):
     """``svcagent.toml``."""
 
@@ -75,6 +98,7 @@ class SettingsFile(Part):
     state_dir: FilePath = Field(Path("/var/lib/svcagent"), description="Where svcagent keeps its journals.")
     consul: ConsulTable = Field(ConsulTable(), description="How to reach the local Consul agent.")
     docker: DockerTable = Field(DockerTable(), description="How to reach the Docker Engine.")
+    dns: DnsTable = Field(DnsTable(), description="How to keep CNAMEs.")
     drain_dns: tuple[HostPort, ...] = Field(
         (), description="DNS servers that must not name a draining service any more; the local agent's if empty."
     )

@@ -33,6 +33,14 @@ VARIABLES: Mapping[str, str] = {
     "CONSUL_CLIENT_KEY": "consul.client_key",
     "CONSUL_TLS_SERVER_NAME": "consul.tls_server_name",
     "DOCKER_HOST": "docker.host",
+    "SVCAGENT_DNS_PROVIDER": "dns.provider",
+    "SVCAGENT_DNS_SERVER": "dns.server",
+    "SVCAGENT_DNS_KEY_FILE": "dns.key_file",
+    "SVCAGENT_DNS_KEY_NAME": "dns.key_name",
+    "SVCAGENT_DNS_KEY_ALGORITHM": "dns.key_algorithm",
+    "SVCAGENT_DNS_KEY_SECRET": "dns.key_secret",
+    "SVCAGENT_DNS_RESOLVER": "dns.resolver",
+    "SVCAGENT_DNS_TIMEOUT": "dns.timeout",
 }
 """Environment variables, and the setting each is. An empty one is not set, as for Consul and Docker."""
 

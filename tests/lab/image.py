@@ -46,6 +46,11 @@ def build(api: docker.APIClient, reference: str, version: str, *, broken: bool, 
     }
     if healthy:
         files["www/hc"] = b"ok\n"
+    make(api, reference, files)
+
+
+def make(api: docker.APIClient, reference: str, files: dict[str, bytes]) -> None:
+    """Build an image from its files by name, ``Dockerfile`` among them."""
     _drained(api.build(fileobj=_tar(files), custom_context=True, tag=reference, rm=True, decode=True))
 
 

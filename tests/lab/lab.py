@@ -70,6 +70,10 @@ class Lab:
         """The environment of a program that belongs to no host."""
         return environment_in(self.directory, self.directory)
 
+    def address(self, last: int) -> str:
+        """One address of the lab's block; the server and the hosts have those from 1 on."""
+        return self._ground.address(last)
+
     @property
     def server_dns(self) -> tuple[str, int]:
         """The DNS server of the Consul server, for clients that shall not depend on any host."""

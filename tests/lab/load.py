@@ -131,7 +131,8 @@ class Generator:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._question = Question(options.name)
-        self._request = f"GET / HTTP/1.1\r\nHost: {options.name}:{options.port}\r\nConnection: close\r\n\r\n".encode()
+        host = options.name if options.port == 80 else f"{options.name}:{options.port}"
+        self._request = f"GET {options.path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         self._tally = Tally()
         self._stopping = asyncio.Event()
         self._begin = self._next = 0.0
@@ -229,6 +230,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dns", type=_address, action="append", required=True, help="ADDRESS:PORT; asked in turn")
     parser.add_argument("--name", required=True)
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--path", default="/")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rate", type=float, default=400, help="requests per second, all workers together")
     parser.add_argument("--timeout", type=float, default=5, help="seconds for one request, DNS included")

@@ -48,6 +48,15 @@ class Summary(Snapshot):
 NOTHING = Snapshot(0.0, 0, 0, {}, {}, 0.0)
 
 
+@dataclass(frozen=True)
+class Url:
+    """What clients ask for."""
+
+    name: str = f"{image.NAME}.service.{DATACENTER}.consul"
+    port: int = image.PORT
+    path: str = "/"
+
+
 class Load:
     """Clients of a lab's service, from ``with`` to `stop` or its end."""
 
@@ -59,6 +68,7 @@ class Load:
         workers: int = 8,
         timeout: float = 5,
         dns: Sequence[tuple[str, int]] | None = None,
+        url: Url = Url(),
     ) -> None:
         """``dns``: the resolvers asked in turn; by default the Consul agents of all hosts.
 
@@ -68,7 +78,7 @@ class Load:
         self._argv = [
             *(sys.executable, "-m", "tests.lab.load"),
             *(word for address, port in resolvers for word in ("--dns", f"{address}:{port}")),
-            *("--name", f"{image.NAME}.service.{DATACENTER}.consul", "--port", str(image.PORT)),
+            *("--name", url.name, "--port", str(url.port), "--path", url.path),
             *("--workers", str(workers), "--rate", str(rate), "--timeout", str(timeout)),
         ]
         self._environment = lab.environment()

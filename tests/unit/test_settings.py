@@ -134,6 +134,38 @@ def test_dns_servers_are_kept_in_order(toml: Path) -> None:
     assert settings.drain_dns == ("10.0.0.53:53", "[::1]:8600")
 
 
+def test_dns_has_a_table_and_variables(toml: Path, tmp_path: Path) -> None:
+    """Servers have DNS's own port where none is given; a key of a later source replaces the whole key."""
+    key = tmp_path / "svcagent.key"
+    key.touch()
+    toml.write_text('[dns]\nserver = "10.0.0.53"\nkey_name = "a"\nkey_secret = "hush-hush"\ntimeout = "2s"\n')
+
+    written = Settings.load(toml, {}).dns
+    assert (written.server, written.server_source) == ("10.0.0.53:53", str(toml))
+    assert (written.provider, written.timeout, written.resolver) == ("rfc2136", 2.0, None)
+    assert "hush-hush" not in repr(written)
+
+    environ = {"SVCAGENT_DNS_KEY_FILE": str(key), "SVCAGENT_DNS_RESOLVER": "::1", "SVCAGENT_DNS_TIMEOUT": "500ms"}
+    both = Settings.load(toml, environ).dns
+    assert (both.key_file, both.key_file_source, both.key_secret) == (key, "SVCAGENT_DNS_KEY_FILE", None)
+    assert (both.resolver, both.timeout) == ("[::1]:53", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("10.0.0.53", "10.0.0.53:53"),
+        ("10.0.0.53:5300", "10.0.0.53:5300"),
+        ("ns1.example.com", "ns1.example.com:53"),
+        ("ns1.example.com:5300", "ns1.example.com:5300"),
+        ("2001:db8::1", "[2001:db8::1]:53"),
+        ("[2001:db8::1]:5300", "[2001:db8::1]:5300"),
+    ],
+)
+def test_the_address_of_a_dns_server(given: str, expected: str) -> None:
+    assert Settings.load(None, {"SVCAGENT_DNS_SERVER": given}).dns.server == expected
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
@@ -153,6 +185,13 @@ def test_dns_servers_are_kept_in_order(toml: Path) -> None:
         ("CONSUL_TLS_SERVER_NAME", " ", "is empty"),
         ("SVCAGENT_SERVICES_DIR", "a\nb", "is not a path"),
         ("DOCKER_HOST", "docker.example.com", "not a Docker host"),
+        ("SVCAGENT_DNS_SERVER", "300.0.0.1", "neither an IP address nor a host name"),
+        ("SVCAGENT_DNS_SERVER", "10.0.0.53:99999", "not host:port"),
+        ("SVCAGENT_DNS_KEY_FILE", "/nowhere/svcagent.key", "there is no file"),
+        ("SVCAGENT_DNS_KEY_NAME", "svcagent", "of no use without key_secret"),
+        ("SVCAGENT_DNS_KEY_SECRET", "hush-hush", "of no use without key_name"),
+        ("SVCAGENT_DNS_TIMEOUT", "5", "is not a duration"),
+        ("SVCAGENT_DNS_TIMEOUT", "0s", "no time at all"),
     ],
 )
 def test_a_bad_variable_is_named(variable: str, value: str, said: str) -> None:
@@ -175,6 +214,8 @@ def test_a_bad_variable_is_named(variable: str, value: str, said: str) -> None:
         ("[consul]\nport = 8500", "consul.port", "unknown key"),
         ('[consul]\nverify = "no"', "consul.verify", "not true or false"),
         ("[consul]\ntoken = 1234567", "consul.token", "not text"),
+        ("[dns]\nkey_secret = 1234567", "dns.key_secret", "not text"),
+        ('[dns]\nresolver = "a b"', "dns.resolver", "not host:port"),
         ("consul = 5", "consul", "not an object"),
         ('[docker]\nhost = "x"', "docker.host", "not a Docker host"),
         ('drain_dns = "10.0.0.53:53"', "drain_dns", "not a list"),

@@ -1,0 +1,185 @@
+"""``svcagent cname``."""
+
+import click
+
+from agent.cli import wiring
+from agent.cli.cname_output import show_results
+from agent.cli.cname_wiring import Site, complete_record, find_zone, site
+from agent.cli.options import output_options
+from agent.cname import Result
+from agent.errors import DnsUnreachable
+
+_names = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_record)
+_force = click.option("--force", is_flag=True, help="Publish a target also if Consul DNS names no instance for it.")
+
+
+@click.group(
+    epilog="\b\nExamples:\n"
+    "  svcagent cname plan\n"
+    "  svcagent cname sync\n"
+    "  svcagent cname status\n"
+    "In cron, on every host: svcagent cname sync"
+)
+def cname() -> None:
+    """Keep CNAMEs in the organisation's DNS that point at services' Consul DNS names.
+
+    Every host may run it at any time: hosts that agree make one change in all, and of hosts that do not, the higher
+    gen wins. What svcagent publishes is marked as its own by a TXT record; what is not marked is never touched. NAME is
+    a record's name, or that of the service that it points at.
+    """
+
+
+@cname.command(epilog="\b\nExamples:\n  svcagent cname plan\n  svcagent --json cname plan chocon")
+@_names
+@_force
+@output_options
+def plan(names: tuple[str, ...], *, force: bool) -> int:
+    """Show what sync would do to every record, and change nothing.
+
+    The rights of the key are looked at too, where there is something to write.
+    """
+    with site(names) as here:
+        results = here.keeper.plan(here.wanted, is_forced=force)
+    return show_results(results, is_plan=True)
+
+
+@cname.command(
+    epilog="\b\nExamples:\n  svcagent cname sync\n  svcagent cname sync --dry-run\n"
+    "  svcagent cname sync '*.ccnproxy-https.' --force"
+)
+@_names
+@click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing: the same as plan.")
+@_force
+@click.option(
+    "--wait",
+    type=wiring.GoDuration(),
+    default="10s",
+    show_default=True,
+    help="After a change, how long the zone's other servers may take to show it; those that do not are named.",
+)
+@output_options
+def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> int:
+    """Make the zones hold the records that services.d asks for, touching nothing else. Silent when all are in place.
+
+    A record is never written because a check changed, and never removed. What belongs to somebody else, and another
+    definition of the same generation, is a conflict (exit 1).
+    """
+    with site(names) as here:
+        if dry_run:
+            return show_results(here.keeper.plan(here.wanted, is_forced=force), is_plan=True)
+        results = here.keeper.sync(here.wanted, is_forced=force)
+        late = _late(here, results, wait)
+    return show_results(results, is_plan=False, late=late)
+
+
+@cname.command(epilog="\b\nExamples:\n  svcagent cname status\n  svcagent --json cname status chocon")
+@_names
+@output_options
+def status(names: tuple[str, ...]) -> int:
+    """Show what clients see: the record on every server of its zone, and the resolver's answer down to addresses.
+
+    Needs no key. Exit 1 if a server lacks the record or lags behind, or if the resolver names an address where no
+    passing instance is; 69 if all that is wrong is that a server does not answer.
+    """
+    from agent.cli.cname_report import show_reports
+    from agent.cname import verify, zones
+
+    reports = []
+    with site(names) as here:
+        resolver = zones.resolver(here.dns)
+        for one in here.wanted:
+            servers = verify.observe_servers(zones.authority(here.dns), resolver, one)
+            clients = verify.observe_clients(resolver, one)
+            reports.append(verify.report(one, servers, clients, here.consul.instances(one.service)[1]))
+    show_reports(reports)
+    wrong = [one for one in reports if one.problems]
+    return 0 if not wrong else DnsUnreachable.exit_code if all(one.is_silent for one in wrong) else 1
+
+
+@cname.command(epilog="\b\nExamples:\n  svcagent cname adopt '*.ccnproxy-https.'\n  svcagent cname adopt chocon")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_record)
+@output_options
+def adopt(names: tuple[str, ...]) -> int:
+    """Take over a record that stands there unmarked and as the definition says, by marking it as svcagent's.
+
+    Anything else is shown, and left as it is (exit 1).
+    """
+    with site(names) as here:
+        results = here.keeper.adopt(here.wanted)
+    return show_results(results, is_plan=False)
+
+
+@cname.command(
+    epilog="\b\nExamples:\n  svcagent cname remove '*.ccnproxy-https.'\n"
+    "  svcagent cname remove www.example.com. --owner web/production/dc1"
+)
+@click.argument("name", shell_complete=complete_record)
+@click.option("--owner", metavar="OWNER", help="Whose it is meant to be, if no definition here has it any more.")
+@click.option("--zone", metavar="ZONE", help="The zone that holds it, if no definition here has it any more.")
+@output_options
+def remove(name: str, *, owner: str | None, zone: str | None) -> int:
+    """Take a record away that svcagent published, if it still is what was published.
+
+    NAME is the record's complete name, or a service that one record here points at. Take it out of the definitions of
+    all hosts first: the next sync of one that still has it publishes it again.
+    """
+    with site((name,), is_lenient=True) as here:
+        result = _removed(here, name, owner, zone)
+    return show_results([result], is_plan=False)
+
+
+@cname.command(epilog="\b\nExamples:\n  svcagent cname doctor\n  svcagent --json cname doctor")
+@_names
+@output_options
+def doctor(names: tuple[str, ...]) -> int:
+    """Find what keeps clients from the record, or sends them astray: rights, forwarding, DNSSEC, caches.
+
+    For everything that hurts it shows the line to write, and where. Changes nothing. Exit 1 if there is any.
+    """
+    from agent.cli.cname_report import show_advice
+    from agent.cname import zones
+    from agent.cname.doctor import Doctor
+
+    with site(names) as here:
+        authority, resolver = zones.authority(here.dns), zones.resolver(here.dns)
+        found = Doctor(authority, resolver, here.agent, here.providers).examine(here.wanted)
+    show_advice(found)
+    return 0 if all(one.is_well for one in found) else 1
+
+
+def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Result:
+    from agent.cname.marker import place
+    from agent.definitions import Wrong, complete, misplaced, record_name
+
+    if len(here.wanted) > 1:
+        raise click.BadParameter(f"{name} has several: {', '.join(one.name for one in here.wanted)}; name one of them")
+    for defined in here.wanted:
+        return here.keeper.remove(defined.place, defined.provider, owner, defined)
+    try:
+        full = record_name(name, zone)
+    except Wrong as wrong:
+        raise click.BadParameter(str(wrong)) from wrong
+    found = complete(zone) if zone else find_zone(here.dns, full)
+    if finding := misplaced(full, found):
+        raise click.BadParameter(finding.problem)
+    return here.keeper.remove(place(found, full), here.dns.provider, owner, None)
+
+
+def _late(here: Site, results: tuple[Result, ...], wait: float) -> dict[str, list[str]]:
+    """The servers that do not show what was written, by record."""
+    written = [one.wanted for one in results if one.is_done and one.wanted is not None]
+    if not written:
+        return {}
+    from agent.cname import verify, zones
+
+    authority, resolver = zones.authority(here.dns), zones.resolver(here.dns)
+    late: dict[str, list[str]] = {}
+    for one in written:
+        try:
+            views = verify.await_secondaries(authority, resolver, one, wiring.system_clock(), wait)
+        except DnsUnreachable as error:
+            late[one.name] = [str(error)]
+            continue
+        if views:
+            late[one.name] = [f"{view.name} {view.address} {view.problem}".strip() for view in views]
+    return late

@@ -1,0 +1,59 @@
+"""What ``svcagent cname status`` and ``doctor`` print: what servers say. Slow to import, as all that asks DNS is."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from agent.cli.cname_output import NO_RECORDS, wanted_document
+from agent.cli.options import current
+from agent.cli.output import show_document, show_line, show_table, show_trouble
+from agent.cname.doctor import Advice
+from agent.cname.verify import Report
+
+
+def show_reports(reports: Sequence[Report]) -> None:
+    """What every server and the resolver say of each record, and every problem."""
+    if current().as_json:
+        show_document([_report(one) for one in reports])
+    rows = []
+    for report in reports:
+        for server in report.servers:
+            record = f"{server.record.target} (TTL {server.record.ttl})" if server.record else "-"
+            serial = "-" if server.serial is None else str(server.serial)
+            rows.append((report.wanted.name, f"{server.name} {server.address}".strip(), serial, record))
+        clients = report.clients
+        seen = ", ".join(clients.addresses) or "-"
+        rows.append((report.wanted.name, f"resolver {clients.resolver}", "-", f"{clients.target or '-'} → {seen}"))
+    if rows:
+        show_table(("RECORD", "ASKED", "SERIAL", "ANSWER"), rows)
+    else:
+        show_line(NO_RECORDS)
+    for report in reports:
+        for problem in report.problems:
+            show_trouble(f"{report.wanted.name}: {problem}")
+
+
+def show_advice(found: Sequence[Advice]) -> None:
+    """Every examination, and the lines to write."""
+    if current().as_json:
+        show_document([asdict(one) for one in found])
+    if found:
+        show_table(
+            ("", "EXAMINED", "FOUND"), [("ok" if one.is_well else "bad", one.subject, one.found) for one in found]
+        )
+    else:
+        show_line(NO_RECORDS)
+    for one in found:
+        if not one.is_well:
+            show_trouble(f"{one.subject}: {one.found}" + (f"\n    {one.remedy}" if one.remedy else ""))
+
+
+def _report(report: Report) -> dict[str, object]:
+    return {
+        "record": report.wanted.name,
+        "zone": report.wanted.zone,
+        **wanted_document(report.wanted),
+        "servers": [asdict(one) for one in report.servers],
+        "resolver": asdict(report.clients),
+        "passing": list(report.passing),
+        "problems": list(report.problems),
+    }

@@ -1,0 +1,104 @@
+"""What the verbs of ``svcagent cname`` work with: the records that are wanted, their providers, the servers asked."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import click
+
+from agent.cli import wiring
+from agent.cli.output import show_warning
+from agent.cname import PROVIDERS, Keeper, Provider, Wanted, located, wanted_records
+from agent.cname.contest import KvContests
+from agent.consul import AgentSelf, Consul
+from agent.definitions import DnsSettings, complete
+from agent.errors import BadDefinition
+
+
+@dataclass
+class Providers:
+    """Providers by name, each opened once, when it is first needed."""
+
+    settings: DnsSettings
+    _opened: dict[str, Provider] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> Provider:
+        """Open it and show what it warns of."""
+        if name not in self._opened:
+            self._opened[name] = PROVIDERS[name](self.settings, wiring.system_clock())
+            for warning in self._opened[name].warnings:
+                show_warning(warning)
+        return self._opened[name]
+
+    def close(self) -> None:
+        """Close those that were opened."""
+        for provider in self._opened.values():
+            provider.close()
+
+
+@dataclass(frozen=True)
+class Site:
+    """This host's side of its CNAMEs. ``wanted``: those of the names asked for, their zones known."""
+
+    dns: DnsSettings
+    consul: Consul
+    agent: AgentSelf
+    wanted: tuple[Wanted, ...]
+    providers: Providers
+
+    @property
+    def keeper(self) -> Keeper:
+        """What plans and writes."""
+        from agent.cname.targets import has_instances
+
+        contests = KvContests(self.consul, self.agent.node, wiring.system_clock())
+        return Keeper(self.providers, lambda target: has_instances(self.agent, target), contests)
+
+
+@contextlib.contextmanager
+def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[Site]:
+    """Everything read and every fault told, before anything is sent.
+
+    ``names``: services or records; all when empty. ``is_lenient``: also names that no definition has.
+    """
+    chosen = wiring.settings()
+    with contextlib.ExitStack() as stack:
+        consul = stack.enter_context(wiring.consul(chosen))
+        agent = consul.agent_self()
+        definitions = wiring.definitions(chosen, lambda: agent.address)
+        everything = wanted_records(definitions, agent.datacenter, agent.domain, chosen.dns.provider)
+        wanted = tuple(one for one in everything if not names or _is_named(one, names))
+        for name in names:
+            if not is_lenient and not any(_is_named(one, (name,)) for one in wanted):
+                there = ", ".join(sorted({one.name for one in everything})) or "none"
+                where = chosen.services_dir
+                raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
+        providers = Providers(chosen.dns)
+        stack.callback(providers.close)
+        yield Site(chosen.dns, consul, agent, _located(chosen.dns, wanted), providers)
+
+
+def _is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
+    """Is the record, or the service that it points at, among the names?"""
+    return wanted.service in names or any(complete(name) == wanted.name for name in names)
+
+
+def find_zone(dns: DnsSettings, name: str) -> str:
+    """The zone that holds a name."""
+    from agent.cname import zones
+
+    return zones.find_zone(zones.authority(dns), name)
+
+
+def _located(dns: DnsSettings, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
+    return located(wanted, lambda name: find_zone(dns, name))
+
+
+def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of a record's name."""
+    try:
+        found = wiring.placeheld_definitions(wiring.settings())
+    except BadDefinition:
+        return []
+    names = {complete(one.name, one.zone) for definition in found for one in definition.cname}
+    return sorted(name for name in names if name.startswith(incomplete))

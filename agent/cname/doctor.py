@@ -1,0 +1,196 @@
+"""What stands between a record and its clients that no record shows: forwarding, validation, caches, rights.
+
+Each examination asks one question of a real server, says what its answer means for clients, and gives the line that
+mends it. The lines are BIND's and Consul's.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from agent.cname.provider import Provider
+from agent.cname.queries import SOA, Answer, DnsServer
+from agent.cname.record import Wanted
+from agent.consul import AgentSelf
+from agent.errors import DnsUnreachable, SvcagentError
+
+LONGEST_NEGATIVE = 60
+"""Seconds for which a name may be remembered as absent before it is told: as long as svcagent's own records live."""
+
+NOBODY = "svcagent-doctor-asks-for-nobody"
+"""A service that there is not, to see how long its absence is remembered."""
+
+LABEL = "svcagent-doctor"
+
+Examination = Callable[[], tuple[str, str]]
+"""Gives what was found, and the line that mends it, empty if it is well."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One examination: what was examined, what was found, and, if it is not well, the line to write and where."""
+
+    subject: str
+    found: str
+    is_well: bool = True
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """``authority`` holds the zones, ``resolver`` is whom clients ask, ``agent`` the local Consul agent."""
+
+    authority: DnsServer
+    resolver: DnsServer
+    agent: AgentSelf
+    provider_of: Callable[[str], Provider]
+
+    def examine(self, wanted: Iterable[Wanted]) -> tuple[Advice, ...]:
+        """Everything, servers that do not answer included."""
+        return tuple(self._attempt(subject, examination) for subject, examination in self._examinations(tuple(wanted)))
+
+    def _examinations(self, records: tuple[Wanted, ...]) -> Iterator[tuple[str, Examination]]:
+        for one in records:
+            yield f"right to write {one.name}", partial(self._right, one)
+        for zone in sorted({one.zone for one in records}):
+            yield f"negative answers of {zone}", partial(self._negative, zone)
+        targets = sorted({one.record.target for one in records if one.is_in_consul})
+        if targets:
+            yield "forwarding to Consul", partial(self._forwarding, targets[0])
+            yield "negative answers of Consul", self._consul_negative
+        for target in targets:
+            yield f"cache of {target}", partial(self._cache, target)
+        for one in records:
+            yield f"resolving {one.name}", partial(self._resolving, one)
+
+    def _attempt(self, subject: str, examination: Examination) -> Advice:
+        try:
+            found, remedy = examination()
+        except SvcagentError as error:
+            return Advice(subject, str(error), is_well=False)
+        return Advice(subject, found, not remedy, remedy)
+
+    def _right(self, wanted: Wanted) -> tuple[str, str]:
+        self.provider_of(wanted.provider).preflight(wanted.place)
+        return "granted", ""
+
+    def _negative(self, zone: str) -> tuple[str, str]:
+        answer = self.authority.ask(zone, "SOA", is_recursive=True)
+        seconds = min((min(soa.minimum, ttl) for soa, ttl in answer.records(SOA, zone)), default=None)
+        if seconds is None:
+            return f"{self.authority} has no SOA of {zone} (answers {answer.rcode})", "correct dns.server, or the zone"
+        if seconds <= LONGEST_NEGATIVE:
+            return f"a missing name is remembered for {seconds} s", ""
+        return (
+            f"a name that is asked for before it is published stays unknown to that resolver for {seconds} s",
+            f"in the SOA of {zone}, as its last number (minimum): {LONGEST_NEGATIVE}",
+        )
+
+    def _forwarding(self, target: str) -> tuple[str, str]:
+        """Recursion, forwarding and validation have one symptom; asking without validation tells them apart."""
+        domain, resolver = self.agent.domain, self.resolver
+        answer = resolver.ask(target, "A", is_recursive=True)
+        if answer.rcode == "NOERROR" and _ttl(answer) is not None:
+            return f"{resolver} resolves {target}", ""
+        if answer.rcode in ("NOERROR", "NXDOMAIN") and not self._is_answered(target):
+            return f"{resolver} answers {answer.rcode}, as Consul DNS does: {target} has no passing instance", ""
+        if answer.rcode == "SERVFAIL":
+            unchecked = resolver.ask(target, "A", is_recursive=True, is_checking_disabled=True)
+            if unchecked.rcode == "NOERROR" and _ttl(unchecked) is not None:
+                return (
+                    f"{resolver} resolves {target}, and then refuses it: {domain} cannot be validated by DNSSEC",
+                    f'in the options of named.conf: validate-except {{ "{domain}"; }};',
+                )
+        said = f"{resolver} answers {answer.rcode} for {target}"
+        if not answer.is_recursive:
+            return (
+                f"{said}, and does not ask others for its clients (no recursion)",
+                f"in the options of named.conf: recursion yes; allow-recursion {{ localnets; localhost; }}; and: "
+                f"{self._forward_zone()}",
+            )
+        return f"{said}, although Consul DNS knows it", f"in named.conf: {self._forward_zone()}"
+
+    def _resolving(self, wanted: Wanted) -> tuple[str, str]:
+        name = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
+        answer = self.resolver.ask(name, "CNAME", is_recursive=True)
+        zone = wanted.zone.rstrip(".")
+        if answer.rcode == "SERVFAIL":
+            unchecked = self.resolver.ask(name, "CNAME", is_recursive=True, is_checking_disabled=True)
+            if unchecked.rcode != "SERVFAIL":
+                return (
+                    f"{self.resolver} refuses {name}: {zone} cannot be validated by DNSSEC",
+                    f'in the options of named.conf: validate-except {{ "{zone}"; }};',
+                )
+        if answer.rcode in ("NOERROR", "NXDOMAIN"):
+            is_there = answer.cname(name) is not None
+            return f"{self.resolver} {'has' if is_there else 'reaches the zone and does not have'} the record", ""
+        line = f'zone "{zone}" {{ type forward; forward only; forwarders {{ {_place(self.authority)} }}; }};'
+        return (
+            f"{self.resolver} answers {answer.rcode} for {name}",
+            f"in its named.conf, unless it holds the zone: {line}",
+        )
+
+    def _cache(self, target: str) -> tuple[str, str]:
+        """Consul's own TTL against the one that the resolver gives: a floor raises it."""
+        consul = self._consul()
+        told = _ttl(consul.ask(target, "A"))
+        cached = _ttl(self.resolver.ask(target, "A", is_recursive=True))
+        if told is None or cached is None:
+            return "nothing to compare: no address is answered", ""
+        if cached > told:
+            return (
+                f"Consul gives the addresses for {told} s and {self.resolver} keeps them for {cached} s: "
+                "clients go to an instance for so long after it is out",
+                "in the options of named.conf: min-cache-ttl 0;",
+            )
+        if told > 0:
+            return (
+                f"clients remember addresses for {told} s, and go to an instance for so long after it is out",
+                'in the configuration of every Consul agent: "dns_config": {"service_ttl": {"*": "0s"}}; '
+                f'or let reloads wait: "drain": {{"min": "{told}s"}}',
+            )
+        return "nobody remembers addresses", ""
+
+    def _consul_negative(self) -> tuple[str, str]:
+        name = f"{NOBODY}.service.{self.agent.datacenter}.{self.agent.domain}."
+        told = _negative_ttl(self._consul().ask(name, "A"))
+        # What a cache holds it says in the TTL alone; the rest of the SOA is Consul's.
+        remembered = self.resolver.ask(name, "A", is_recursive=True).records(SOA, is_authority=True)
+        cached = max((ttl for _soa, ttl in remembered), default=0)
+        if told:
+            return (
+                f"when no instance passes, clients remember that for {told} s",
+                'in the configuration of every Consul agent: "dns_config": {"soa": {"min_ttl": 0}}',
+            )
+        if cached:
+            return (
+                f"when no instance passes, {self.resolver} remembers that for {cached} s",
+                "in the options of named.conf: min-ncache-ttl 0;",
+            )
+        return "nobody remembers that no instance passes", ""
+
+    def _is_answered(self, target: str) -> bool:
+        return _ttl(self._consul().ask(target, "A")) is not None
+
+    def _consul(self) -> DnsServer:
+        if self.agent.dns is None:
+            raise DnsUnreachable("the DNS of the local Consul agent is switched off; switch it on (ports.dns)")
+        return DnsServer(*self.agent.dns, self.resolver.timeout)
+
+    def _forward_zone(self) -> str:
+        consul = self._consul()
+        return f'zone "{self.agent.domain}" {{ type forward; forward only; forwarders {{ {_place(consul)} }}; }};'
+
+
+def _place(server: DnsServer) -> str:
+    """A server as named.conf writes it."""
+    return f"{server.host} port {server.port};"
+
+
+def _ttl(answer: Answer) -> int | None:
+    return max((ttl for _address, ttl in answer.addresses()), default=None)
+
+
+def _negative_ttl(answer: Answer) -> int | None:
+    found = answer.records(SOA, is_authority=True)
+    return min((min(soa.minimum, ttl) for soa, ttl in found), default=None)

@@ -1,0 +1,148 @@
+"""Asking one DNS server one question, over TCP and with a deadline; and what its answers mean.
+
+Whatever the server says is an answer; only silence, and what cannot be understood, is an error. Imported when DNS is
+asked, not before: dnspython takes 100 ms.
+"""
+
+import socket
+from dataclasses import dataclass
+from typing import TypeVar
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.query
+import dns.rcode
+import dns.rdata
+import dns.rdatatype
+import dns.tsig
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.NS import NS
+from dns.rdtypes.ANY.SOA import SOA
+from dns.rdtypes.ANY.TXT import TXT
+from dns.rdtypes.IN.A import A
+from dns.rdtypes.IN.AAAA import AAAA
+
+from agent.errors import DnsUnreachable
+
+__all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Lost", "text"]
+
+R = TypeVar("R", bound=dns.rdata.Rdata)
+
+
+class Lost(DnsUnreachable):
+    """The message was sent, and no answer came back that could be used."""
+
+
+@dataclass(frozen=True)
+class DnsServer:
+    """One server; ``timeout`` in seconds is for a whole exchange."""
+
+    host: str
+    port: int
+    timeout: float
+
+    @classmethod
+    def at(cls, endpoint: str, timeout: float) -> "DnsServer":
+        """From ``host:port``, an IPv6 address in brackets."""
+        host, _, port = endpoint.rpartition(":")
+        return cls(host.strip("[]"), int(port), timeout)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def ask(self, name: str, kind: str, *, is_recursive: bool = False, is_checking_disabled: bool = False) -> "Answer":
+        """One question. ``is_checking_disabled``: also what does not pass the server's own DNSSEC validation.
+
+        :raises DnsUnreachable: there is no answer.
+        """
+        query = dns.message.make_query(name, kind, use_edns=True)
+        if not is_recursive:
+            query.flags &= ~dns.flags.RD
+        if is_checking_disabled:
+            query.flags |= dns.flags.CD
+        return Answer(query, self.exchange(query))
+
+    def exchange(self, message: dns.message.Message) -> dns.message.Message:
+        """Send a message and return the answer, whose signature is checked if the message is signed.
+
+        :raises DnsUnreachable: the message was not sent.
+        :raises Lost: it was, and its answer did not come or is not one.
+        :raises dns.tsig.PeerError: the server does not take the signature.
+        """
+        try:
+            connection = socket.create_connection((self.host, self.port), self.timeout)
+        except OSError as error:
+            raise DnsUnreachable(f"the DNS server {self} does not answer: {_reason(error)}") from error
+        with connection:
+            connection.setblocking(False)
+            try:
+                return dns.query.tcp(message, "", timeout=self.timeout, sock=connection)
+            except dns.tsig.PeerError:
+                raise
+            except dns.exception.Timeout as error:
+                raise Lost(
+                    f"the DNS server {self} took the message and did not answer in {self.timeout:g} s"
+                ) from error
+            except (OSError, EOFError) as error:
+                problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
+                raise Lost(problem) from error
+            except dns.exception.DNSException as error:
+                kind = type(error).__name__
+                raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said to one question."""
+
+    query: dns.message.Message
+    message: dns.message.Message
+
+    @property
+    def rcode(self) -> str:
+        """``NOERROR``, ``NXDOMAIN``, ``SERVFAIL``, …"""
+        return dns.rcode.to_text(self.message.rcode())
+
+    @property
+    def is_authoritative(self) -> bool:
+        """Did the server say this of a zone of its own?"""
+        return bool(self.message.flags & dns.flags.AA)
+
+    @property
+    def is_recursive(self) -> bool:
+        """Does the server ask others for those who ask it?"""
+        return bool(self.message.flags & dns.flags.RA)
+
+    def records(self, kind: type[R], name: str | None = None, *, is_authority: bool = False) -> list[tuple[R, int]]:
+        """The records of one type, each with its TTL; those of one name only, if it is given."""
+        owner = dns.name.from_text(name) if name else None
+        return [
+            (record, rrset.ttl)
+            for rrset in (self.message.authority if is_authority else self.message.answer)
+            if owner is None or rrset.name == owner
+            for record in rrset
+            if isinstance(record, kind)
+        ]
+
+    def cname(self, name: str) -> tuple[str, int] | None:
+        """The target of exactly this name, and its TTL."""
+        return next(((text(one.target), ttl) for one, ttl in self.records(CNAME, name)), None)
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """All addresses in the answer, each with its TTL: of the name asked for, or of what its CNAMEs lead to."""
+        return [(one.to_text(), ttl) for kind in (A, AAAA) for one, ttl in self.records(kind)]
+
+    def soa_owner(self) -> str | None:
+        """The name whose SOA record is beside a negative answer: its zone's."""
+        return next((text(rrset.name) for rrset in self.message.authority if rrset.rdtype == dns.rdatatype.SOA), None)
+
+
+def text(name: dns.name.Name) -> str:
+    """A name as this room writes it: complete, in lower case, ending in a dot."""
+    return name.to_text().lower()
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

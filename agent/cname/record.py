@@ -1,0 +1,115 @@
+"""The records that definitions ask for: their names, their targets, and whose they are. Pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent.cname.marker import Marker, place, render
+from agent.cname.provider import PROVIDERS, Place, Record
+from agent.definitions import Cname, Definition, complete, misplaced
+from agent.errors import BadDefinition, Fault
+
+NO_TAG = "-"
+"""Stands for the tag in an owner's name where the record points at all instances; no tag is called so."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One record as a definition has it. ``file`` and ``path`` say where that is, for messages."""
+
+    name: str
+    """Complete, in lower case."""
+    record: Record
+    owner: str
+    """``<service>/<tag>/<dc>``: the service that it points at, not the host that says so."""
+    gen: int
+    provider: str
+    service: str
+    zone: str = ""
+    """Complete, in lower case; empty until it is found."""
+    is_in_consul: bool = True
+    """Does the target belong to Consul's own DNS domain?"""
+    file: Path = field(default=Path(), compare=False)
+    path: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> Place:
+        """Where it stands, once the zone is known."""
+        return place(self.zone, self.name)
+
+    @property
+    def marker(self) -> str:
+        """The text that says whose it is."""
+        return render(Marker(self.owner, self.gen, self.record))
+
+    def fault(self, problem: str, remedy: str, key: str = "") -> Fault:
+        """What is wrong with it."""
+        return Fault(str(self.file), f"{self.path}.{key}" if key else self.path, problem, remedy)
+
+
+def wanted_records(
+    definitions: Iterable[Definition], datacenter: str, domain: str, default_provider: str
+) -> tuple[Wanted, ...]:
+    """Every record that the definitions ask for, each once. ``datacenter`` and ``domain`` are the local agent's.
+
+    :raises BadDefinition: a provider that there is not, or two definitions that disagree about one record.
+    """
+    faults: list[Fault] = []
+    by_name: dict[str, Wanted] = {}
+    for definition in definitions:
+        for index, cname in enumerate(definition.cname):
+            one = _wanted(definition, cname, f"cname[{index}]", datacenter, domain, default_provider)
+            if one.provider not in PROVIDERS:
+                known = ", ".join(sorted(PROVIDERS))
+                faults.append(
+                    one.fault(f"there is no DNS provider {one.provider!r}", f"write one of: {known}", "provider")
+                )
+            first = by_name.setdefault(one.name, one)
+            if first != one:
+                faults.append(
+                    one.fault(
+                        f"{one.name} is also published by {first.file} ({first.path}), as something else",
+                        "leave one of the two",
+                        "name",
+                    )
+                )
+    if faults:
+        raise BadDefinition(faults)
+    return tuple(by_name.values())
+
+
+def located(wanted: Iterable[Wanted], find_zone: Callable[[str], str]) -> tuple[Wanted, ...]:
+    """The same with their zones, asked for where the definition names none.
+
+    :raises BadDefinition: a name that cannot be a CNAME in its zone.
+    """
+    found = tuple(one if one.zone else replace(one, zone=find_zone(one.name)) for one in wanted)
+    faults = [
+        one.fault(finding.problem, finding.remedy, finding.path)
+        for one in found
+        if (finding := misplaced(one.name, one.zone))
+    ]
+    if faults:
+        raise BadDefinition(faults)
+    return found
+
+
+def _wanted(
+    definition: Definition, cname: Cname, path: str, datacenter: str, domain: str, default_provider: str
+) -> Wanted:
+    service = definition.service.name
+    tag = f"{cname.tag}." if cname.tag else ""
+    computed = complete(f"{tag}{service}.service.{datacenter}.{domain}")
+    target = complete(cname.target) if cname.target else computed
+    return Wanted(
+        name=complete(cname.name, cname.zone),
+        record=Record(target, cname.ttl),
+        owner=f"{service}/{cname.tag or NO_TAG}/{datacenter}".lower(),
+        gen=cname.gen,
+        provider=cname.provider or default_provider,
+        service=service,
+        zone=complete(cname.zone) if cname.zone else "",
+        is_in_consul=target.endswith(f".{complete(domain)}"),
+        file=definition.file,
+        path=path,
+    )

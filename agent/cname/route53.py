@@ -1,0 +1,330 @@
+"""The DNS provider for Amazon Route 53, through boto3 (the extra ``route53``), whose own rules find credentials and
+endpoint (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL_ROUTE_53``, …).
+
+A change batch is carried out whole or not at all, so record and marker are always both there. In three things it is
+less strict than RFC 2136:
+
+- An UPSERT has no prerequisites: what stands there is read once more right before it, and what somebody else writes
+  between that read and the UPSERT is overwritten. The next sync sees it, and the higher generation wins. (A batch that
+  DELETEs the old values and CREATEs the new ones would make the service compare. The simulator of the tests does not
+  do that as the service does, and what is not tested is not promised.) A removal does name the values it removes.
+- Record and marker are two questions, not answered at one moment. So the record is asked for before and after its
+  marker; only one that was changed and changed back in between would not be noticed.
+- What is written is in the service's own data at once, and that is what is read; its name servers follow within about
+  a minute.
+
+The service takes 5 requests a second for a whole account. Reading a record costs 3 of them and writing it 7 more; boto3
+waits and asks again when it is told that it was too many.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import boto3
+import botocore.exceptions as boto
+from botocore.config import Config
+
+from agent.clock import Clock
+from agent.cname.provider import (
+    NOTHING,
+    BadSignature,
+    ClockSkewed,
+    NotAuthoritative,
+    NotGranted,
+    Place,
+    Promises,
+    Raced,
+    Record,
+    Seen,
+    ServerFailed,
+    UnknownKey,
+)
+from agent.definitions import DnsSettings
+from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, SvcagentError
+
+MARKER_TTL = 60
+"""Seconds. Nobody but svcagent reads markers, and it asks the service's own data."""
+
+ATTEMPTS = 3
+"""Of boto3, for one request. All that is sent here may be sent twice."""
+
+READS = 5
+"""How often a place is read again that changes while it is read."""
+
+REGION = "us-east-1"
+"""If none is configured. The service has one for the whole world, and this is what its signatures name."""
+
+PAGE = 10
+"""Record sets of one answer; those of other names come after those asked for."""
+
+LONGEST_STRING = 255
+"""Bytes of one string of a TXT record (RFC 1035 3.3)."""
+
+SERVERS_FAULT = 500
+"""HTTP statuses from here on say nothing of what became of a request."""
+
+NO_SUCH_TARGET = "svcagent-preflight.invalid."
+
+RecordSet: TypeAlias = dict[str, Any]
+"""As the service has it: Name, Type, TTL, ResourceRecords, or AliasTarget, SetIdentifier, …"""
+
+_ESCAPED = re.compile(r"\\([0-7]{3}|.)")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+# By the codes of errors (Route 53 API Reference, "Common Errors" and those of ChangeResourceRecordSets).
+_CONTENT = frozenset({"InvalidChangeBatch", "InvalidInput"})
+_RIGHTS = frozenset({"AccessDenied", "AccessDeniedException"})
+_ERRORS: dict[str, tuple[type[SvcagentError], str]] = {
+    "SignatureDoesNotMatch": (BadSignature, "the secret key does not belong to the access key; set both again"),
+    "IncompleteSignature": (BadSignature, "the access key or its secret is damaged; set both again"),
+    "InvalidClientTokenId": (UnknownKey, "there is no such access key; set another"),
+    "UnrecognizedClientException": (UnknownKey, "there is no such access key; set another"),
+    "ExpiredToken": (UnknownKey, "the session has expired; renew it"),
+    "ExpiredTokenException": (UnknownKey, "the session has expired; renew it"),
+    "RequestExpired": (ClockSkewed, "this host's clock is wrong; is NTP running?"),
+    "NoSuchHostedZone": (NotAuthoritative, "the hosted zone is gone; correct the zone in the definition"),
+}
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.TokenRetrievalError,
+    boto.ProfileNotFound,
+    boto.ConfigNotFound,
+    boto.ConfigParseError,
+    boto.InvalidRegionError,
+)
+LOOKING_FOR_ZONES = '{"Effect": "Allow", "Action": "route53:ListHostedZonesByName", "Resource": "*"}'
+"""The statement of an IAM policy for finding a zone by its name."""
+
+_NO_ANSWER = (boto.ConnectionError, boto.HTTPClientError)
+
+
+@dataclass
+class Route53:
+    """The hosted zones that boto3's credentials lead to."""
+
+    client: Any
+    promises: Promises = field(default=Promises(compares=False, is_atomic=True), init=False)
+    warnings: tuple[str, ...] = field(default=(), init=False)
+    _zone_ids: dict[str, str] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Route53":
+        """:raises Denied: boto3's own configuration is of no use."""
+        config = Config(
+            connect_timeout=settings.timeout,
+            read_timeout=settings.timeout,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        )
+        with _translated("to be asked", is_write=False):
+            session = boto3.session.Session()
+            return cls(session.client("route53", region_name=session.region_name or REGION, config=config))
+
+    def close(self) -> None:
+        """Give connections back."""
+        self.client.close()
+
+    def read(self, place: Place) -> Seen:
+        """What stands there, as far as it did not change meanwhile."""
+        return _seen(*self._stored(place))
+
+    def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
+        """One batch of two UPSERTs, right after another read."""
+        wanted = Seen(record=record, markers=(marker,))
+        if seen == wanted:
+            return
+        self._stored_as(place, seen)
+        self._change(
+            place,
+            [
+                ("UPSERT", _record_set(place.name, "CNAME", record.ttl, record.target)),
+                ("UPSERT", _record_set(place.marker, "TXT", MARKER_TTL, quoted(marker))),
+            ],
+        )
+        self._confirm(place, wanted)
+
+    def remove(self, place: Place, seen: Seen) -> None:
+        """One batch of DELETEs, which name every value that they take away."""
+        if seen == NOTHING:
+            return
+        self._change(place, [("DELETE", one) for one in self._stored_as(place, seen)])
+        self._confirm(place, NOTHING)
+
+    def preflight(self, place: Place) -> None:
+        """Take away what is not there: rights are looked at before content.
+
+        A policy that permits some actions of a batch only (``ChangeResourceRecordSetsActions``) can still refuse the
+        UPSERT.
+        """
+        nothing = [
+            ("DELETE", _record_set(place.name, "CNAME", 0, NO_SUCH_TARGET)),
+            ("DELETE", _record_set(place.marker, "TXT", 0, quoted("svcagent preflight"))),
+        ]
+        zone_id = self._zone_id(place.zone)
+        with _translated(f"{place.name} to be changed", is_write=False, line=_permission(zone_id)):
+            try:
+                self._send(zone_id, nothing)
+            except boto.ClientError as error:
+                if _code(error) not in _CONTENT:
+                    raise
+
+    # ------------------------------------------------------------ reading
+
+    def _stored(self, place: Place) -> tuple[list[RecordSet], list[RecordSet]]:
+        for _ in range(READS):
+            records, markers = self._at(place, place.name), self._at(place, place.marker, "TXT")
+            if self._at(place, place.name) == records:
+                return records, markers
+        raise Raced(f"{place.name} changed {READS} times while it was read; try again")
+
+    def _stored_as(self, place: Place, seen: Seen) -> list[RecordSet]:
+        """What stands there, if that is what was seen before."""
+        records, markers = self._stored(place)
+        if _seen(records, markers) != seen:
+            raise Raced(f"somebody else changed {place.name} at the same moment")
+        return records + markers
+
+    def _at(self, place: Place, name: str, kind: str | None = None) -> list[RecordSet]:
+        """All record sets of this name, or those of one type."""
+        found = []
+        zone_id = self._zone_id(place.zone)
+        with _translated(f"{place.name} to be read", is_write=False, line=_permission(zone_id)):
+            pages = self.client.get_paginator("list_resource_record_sets").paginate(
+                HostedZoneId=zone_id, StartRecordName=name, PaginationConfig={"PageSize": PAGE}
+            )
+            for one in (one for page in pages for one in page["ResourceRecordSets"]):
+                # The first is the one asked for, or the one after where it would be.
+                if unescaped(one["Name"]).lower() != name:
+                    break
+                if kind in (None, one["Type"]):
+                    found.append(one)
+        return found
+
+    def _zone_id(self, zone: str) -> str:
+        """:raises NotAuthoritative: there is none, or more than one."""
+        if zone not in self._zone_ids:
+            with _translated(f"{zone} to be looked for", is_write=False, line=LOOKING_FOR_ZONES):
+                answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
+            found = [one for one in answer["HostedZones"] if unescaped(one["Name"]).lower() == zone]
+            if len(found) != 1:
+                problem = "there are several" if found else "there is none"
+                remedy = "correct the zone in the definition, or use credentials of the account that has one"
+                raise NotAuthoritative(f"Route 53 has no one hosted zone {zone}: {problem}; {remedy}")
+            self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
+        return self._zone_ids[zone]
+
+    # ------------------------------------------------------------ writing
+
+    def _change(self, place: Place, changes: Sequence[tuple[str, RecordSet]]) -> None:
+        zone_id = self._zone_id(place.zone)
+        with _translated(f"{place.name} to be changed", is_write=True, line=_permission(zone_id)):
+            try:
+                self._send(zone_id, changes)
+            except boto.ClientError as error:
+                if _code(error) not in _CONTENT:
+                    raise
+                # It was fit to be written a moment ago.
+                raise Raced(f"Route 53 cannot change {place.name} as it stands now: {error}") from error
+
+    def _send(self, zone_id: str, changes: Sequence[tuple[str, RecordSet]]) -> None:
+        self.client.change_resource_record_sets(
+            HostedZoneId=zone_id,
+            ChangeBatch={
+                "Comment": "svcagent",
+                "Changes": [{"Action": action, "ResourceRecordSet": one} for action, one in changes],
+            },
+        )
+
+    def _confirm(self, place: Place, wanted: Seen) -> None:
+        try:
+            found = self.read(place)
+        except DnsUnreachable as error:
+            raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
+        if found != wanted:
+            raise Raced(f"{place.name} is not as it was just written: {found}")
+
+
+def unescaped(name: str) -> str:
+    """A name as DNS has it: the service writes ``\\052`` for ``*``."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)) if len(found[1]) == 3 else found[1], name)
+
+
+def quoted(text: str) -> str:
+    """The value of a TXT record set that holds this text; ASCII."""
+    strings = [text[start : start + LONGEST_STRING] for start in range(0, len(text), LONGEST_STRING)]
+    return " ".join('"{}"'.format(re.sub(r'(["\\])', r"\\\1", one)) for one in strings)
+
+
+def unquoted(value: str) -> str:
+    """The text in a value of a TXT record set, its strings joined."""
+    return "".join(unescaped(one) for one in _STRING.findall(value))
+
+
+def _seen(records: Sequence[RecordSet], markers: Sequence[RecordSet]) -> Seen:
+    plain = [one for one in records if _is_plain_cname(one)]
+    return Seen(
+        record=Record(_target(plain[0]), plain[0]["TTL"]) if plain else None,
+        others=tuple(sorted(value for one in records if one not in plain for value in _in_words(one))),
+        markers=tuple(sorted(unquoted(value["Value"]) for one in markers for value in one["ResourceRecords"])),
+    )
+
+
+def _is_plain_cname(one: RecordSet) -> bool:
+    """Not an alias, and not one of several that the service chooses from."""
+    return one["Type"] == "CNAME" and "SetIdentifier" not in one and len(one.get("ResourceRecords", ())) == 1
+
+
+def _target(one: RecordSet) -> str:
+    return f"{unescaped(one['ResourceRecords'][0]['Value']).rstrip('.').lower()}."
+
+
+def _in_words(one: RecordSet) -> list[str]:
+    """What is no plain CNAME, like lines of a zone file."""
+    values = [value["Value"] for value in one.get("ResourceRecords", ())]
+    alias = [f"alias {one['AliasTarget']['DNSName']}"] if "AliasTarget" in one else []
+    chosen = f" ({one['SetIdentifier']})" if "SetIdentifier" in one else ""
+    return [f"{one['Type']} {value}{chosen}" for value in values + alias]
+
+
+def _record_set(name: str, kind: str, ttl: int, value: str) -> RecordSet:
+    return {"Name": name, "Type": kind, "TTL": ttl, "ResourceRecords": [{"Value": value}]}
+
+
+def _permission(zone_id: str) -> str:
+    """The statement of an IAM policy for all that is done in a zone."""
+    return (
+        '{"Effect": "Allow", "Action": ["route53:ListResourceRecordSets", "route53:ChangeResourceRecordSets"], '
+        f'"Resource": "arn:aws:route53:::hostedzone/{zone_id}"}}'
+    )
+
+
+def _code(error: boto.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
+    """boto3's errors as this house's. ``line``: the statement that gives the right, if it is rights that lack."""
+    try:
+        yield
+    except _NO_CREDENTIALS as error:
+        remedy = "set AWS_PROFILE or what else boto3 reads, or give this host a role"
+        raise Denied(f"boto3 is not set up for Route 53: {error}; {remedy}") from error
+    except _NO_ANSWER as error:
+        if is_write:
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
+        raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
+    except boto.ClientError as error:
+        code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in _RIGHTS:
+            raise NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}") from error
+        if code in _ERRORS:
+            kind, remedy = _ERRORS[code]
+            raise kind(f"Route 53 does not permit {wish} ({code}): {remedy}") from error
+        if is_write and status >= SERVERS_FAULT:
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
+        raise ServerFailed(f"Route 53 failed when it was asked for {wish}: {error}") from error

@@ -1,0 +1,172 @@
+"""What clients see: every authoritative server of the zone, the resolver's answer down to addresses, and Consul's view.
+
+Observing asks servers and collects; judging is pure. Nothing here needs the key of updates.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.clock import Clock, Deadline, poll
+from agent.cname.plan import described
+from agent.cname.provider import Record, Seen
+from agent.cname.queries import SOA, DnsServer
+from agent.cname.record import Wanted
+from agent.cname.zones import name_servers
+from agent.consul import Instance
+from agent.errors import DnsUnreachable
+
+PAUSE = 0.1
+LABEL = "svcagent-status"
+"""What is asked for in the place of ``*``."""
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """One authoritative server, at one address, and what it says; ``problem`` if it says nothing of use."""
+
+    name: str
+    address: str
+    serial: int | None = None
+    record: Record | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ClientView:
+    """What the resolver answers to those who ask for the record's addresses."""
+
+    resolver: str
+    asked: str
+    target: str | None = None
+    addresses: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One record as it is seen; it is well when there are no problems."""
+
+    wanted: Wanted
+    servers: tuple[ServerView, ...]
+    clients: ClientView
+    passing: tuple[str, ...]
+    """Addresses of the service's passing instances."""
+    problems: tuple[str, ...]
+    is_silent: bool
+    """Are all problems those of servers that do not answer?"""
+
+
+def observe_servers(server: DnsServer, resolver: DnsServer, wanted: Wanted) -> tuple[ServerView, ...]:
+    """Ask every server of the zone, those that are silent included.
+
+    :raises DnsUnreachable: ``server`` itself does not say which they are.
+    """
+    place = wanted.place
+    views: list[ServerView] = []
+    for one in name_servers(server, place.zone, resolver):
+        if not one.servers:
+            views.append(ServerView(one.name, "", problem="its name has no address"))
+        views += [_ask_server(one.name, at, place.zone, place.name) for at in one.servers]
+    return tuple(views)
+
+
+def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> ServerView:
+    try:
+        soa = server.ask(zone, "SOA")
+        found = server.ask(record_name, "CNAME")
+    except DnsUnreachable as error:
+        return ServerView(name, str(server), problem=str(error))
+    serials = [record.serial for record, _ttl in soa.records(SOA, zone)]
+    if not serials or not soa.is_authoritative:
+        return ServerView(name, str(server), problem=f"it does not hold the zone {zone} (answers {soa.rcode})")
+    cname = found.cname(record_name)
+    return ServerView(name, str(server), serials[0], Record(*cname) if cname else None)
+
+
+def observe_clients(resolver: DnsServer, wanted: Wanted) -> ClientView:
+    """Ask the resolver as a client would."""
+    asked = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
+    try:
+        cname = resolver.ask(asked, "CNAME", is_recursive=True).cname(asked)
+        answers = [resolver.ask(asked, kind, is_recursive=True) for kind in ("A", "AAAA")]
+    except DnsUnreachable as error:
+        return ClientView(str(resolver), asked, problem=str(error))
+    failed = [one.rcode for one in answers if one.rcode not in ("NOERROR", "NXDOMAIN")]
+    addresses = {address for one in answers for address, _ttl in one.addresses()}
+    problem = f"answers {failed[0]}" if failed else ""
+    return ClientView(str(resolver), asked, cname[0] if cname else None, tuple(sorted(addresses)), problem)
+
+
+def report(
+    wanted: Wanted, servers: tuple[ServerView, ...], clients: ClientView, instances: Iterable[Instance]
+) -> Report:
+    """Judge what was observed. Pure.
+
+    Consul names three instances at most over UDP, so not all that pass need be answered; but whatever is answered
+    must pass.
+    """
+    passing = tuple(sorted({one.address for one in instances if one.is_passing}))
+    silent = [f"{one.name} ({one.address}): {one.problem}" for one in servers if one.problem]
+    wrong = [problem for one in servers if not one.problem for problem in _of_server(wanted, one, servers)]
+    if not servers:
+        wrong.append(f"the zone {wanted.zone} names no servers")
+    wrong += _of_clients(wanted, clients, passing)
+    return Report(wanted, servers, clients, passing, (*silent, *wrong), is_silent=bool(silent) and not wrong)
+
+
+def _of_server(wanted: Wanted, view: ServerView, servers: tuple[ServerView, ...]) -> list[str]:
+    where = f"{view.name} ({view.address})"
+    serials = [one.serial for one in servers if one.serial is not None]
+    others = [serial for serial in serials if view.serial is not None and _is_newer(serial, view.serial)]
+    if view.record != wanted.record:
+        stands = described(Seen(record=view.record))
+        late = f", and its serial {view.serial} is behind {others[0]}" if others else ""
+        return [f"{where}: {stands}{late}; wanted is {described(Seen(record=wanted.record))}"]
+    return [f"{where}: its serial {view.serial} is behind {others[0]}"] if others else []
+
+
+def _of_clients(wanted: Wanted, clients: ClientView, passing: tuple[str, ...]) -> list[str]:
+    where = f"the resolver {clients.resolver}, asked for {clients.asked}"
+    doctor = "svcagent cname doctor says what to write"
+    if clients.problem:
+        return [f"{where}: {clients.problem}; {doctor}"]
+    if clients.target != wanted.record.target:
+        return [f"{where}: names {clients.target or 'no CNAME'}, not {wanted.record.target}"]
+    if not wanted.is_in_consul:
+        return [] if clients.addresses else [f"{where}: follows the CNAME to no address"]
+    strange = sorted(set(clients.addresses) - set(passing))
+    if strange:
+        return [f"{where}: names {', '.join(strange)}, where no passing instance of {wanted.service} is"]
+    if not clients.addresses:
+        what = (
+            f"although {', '.join(passing)} pass; {doctor}"
+            if passing
+            else f"and no instance of {wanted.service} passes"
+        )
+        return [f"{where}: follows the CNAME to no address, {what}"]
+    return []
+
+
+def _is_newer(serial: int, than: int) -> bool:
+    """Serials wrap (RFC 1982)."""
+    return 0 < (serial - than) % 2**32 < 2**31
+
+
+def await_secondaries(
+    server: DnsServer, resolver: DnsServer, wanted: Wanted, clock: Clock, seconds: float
+) -> tuple[ServerView, ...]:
+    """Wait until every server of the zone shows the record, and return those that did not within ``seconds``.
+
+    A secondary is told at once, and a second one within ``notify-delay`` (BIND: 5 s).
+
+    :raises DnsUnreachable: ``server`` does not say which they are.
+    """
+    late: tuple[ServerView, ...] = ()
+
+    def is_everywhere() -> bool:
+        nonlocal late
+        late = tuple(one for one in observe_servers(server, resolver, wanted) if one.record != wanted.record)
+        return not late
+
+    poll(is_everywhere, Deadline.after(clock, seconds), PAUSE)
+    return late

@@ -1,0 +1,97 @@
+"""Which zone holds a name, which servers hold the zone, and whom this host's clients ask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dns.exception
+import dns.resolver
+
+from agent.cname.queries import NS, DnsServer, text
+from agent.definitions import DnsSettings
+from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
+
+DNS_PORT = 53
+
+
+@dataclass(frozen=True)
+class NameServer:
+    """One authoritative server of a zone; ``servers`` are its addresses, none if its name has no address."""
+
+    name: str
+    servers: tuple[DnsServer, ...]
+
+
+def resolver(settings: DnsSettings) -> DnsServer:
+    """The server that clients ask: as set, else the first one of /etc/resolv.conf.
+
+    :raises BadDefinition: neither names one.
+    """
+    if settings.resolver is not None:
+        return DnsServer.at(settings.resolver, settings.timeout)
+    try:
+        found = [str(one) for one in dns.resolver.Resolver().nameservers]
+    except dns.exception.DNSException:
+        found = []
+    if not found:
+        problem, remedy = "this host has no resolver", "name one in /etc/resolv.conf, or set dns.resolver"
+        raise BadDefinition([Fault("/etc/resolv.conf", "", problem, remedy)])
+    return DnsServer(found[0], DNS_PORT, settings.timeout)
+
+
+def authority(settings: DnsSettings) -> DnsServer:
+    """Who is asked about zones: their primary server as set, else the resolver."""
+    return DnsServer.at(settings.server, settings.timeout) if settings.server is not None else resolver(settings)
+
+
+def find_zone(server: DnsServer, name: str) -> str:
+    """The zone that holds a name, told by the SOA record beside a negative answer (RFC 2308).
+
+    Asked for CNAMEs, which servers do not follow then: to the zone of a published record's target, which may fail.
+
+    :raises Rejected: the server knows none.
+    """
+    for candidate in _upwards(name):
+        answer = server.ask(candidate, "CNAME", is_recursive=True)
+        if answer.rcode not in ("NOERROR", "NXDOMAIN"):
+            raise Rejected(
+                f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; "
+                "does it hold that zone? Write the zone in the definition, or correct dns.server"
+            )
+        beside = answer.soa_owner()
+        if beside and f".{candidate}".endswith(f".{beside}"):
+            return beside
+    raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
+
+
+def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[NameServer, ...]:
+    """The servers that the zone itself names, in order of name; asked at the port at which ``server`` answers.
+
+    ``fallback`` is asked for addresses that ``server`` does not know.
+    """
+    answer = server.ask(zone, "NS", is_recursive=True)
+    names = sorted(text(record.target) for record, _ttl in answer.records(NS, zone))
+    return tuple(
+        NameServer(
+            name,
+            tuple(DnsServer(address, server.port, server.timeout) for address in addresses(name, server, fallback)),
+        )
+        for name in names
+    )
+
+
+def addresses(name: str, *servers: DnsServer) -> tuple[str, ...]:
+    """The IPv4 and IPv6 addresses of a name, from the first server that knows any."""
+    for server in servers:
+        try:
+            answers = [server.ask(name, kind, is_recursive=True) for kind in ("A", "AAAA")]
+        except DnsUnreachable:
+            continue
+        if found := tuple(address for answer in answers for address, _ttl in answer.addresses()):
+            return found
+    return ()
+
+
+def _upwards(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.partition(".")[2]

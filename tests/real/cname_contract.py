@@ -1,0 +1,86 @@
+"""What every DNS provider keeps to. A provider joins by a `Stage` of its own, and a row of `STAGES`.
+
+Where a provider cannot promise what another can, its `Promises` say so, and the tests expect what is stated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.cname.provider import Place, Provider
+from tests.real.cname_fixture import Dns, dns_server
+from tests.real.route53_fixture import simulator
+
+
+class Stage(Protocol):
+    """A zone, a provider that keeps it, and somebody who changes it by other means."""
+
+    def provider(self) -> Provider:
+        """A connection of its own, with all rights."""
+
+    def powerless(self) -> Provider:
+        """One whose credentials are good and may not write."""
+
+    def unreachable(self) -> Provider:
+        """One whose server is not there."""
+
+    def place(self, name: str) -> Place:
+        """Of a name inside the zone."""
+
+    def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
+        """Replace all records of one type at a complete name, by other means."""
+
+    def take(self, name: str, kind: str) -> None:
+        """Take all records of one type away, by other means."""
+
+    def version(self) -> object:
+        """Something that differs after every change of the zone."""
+
+
+@dataclass(frozen=True)
+class Rfc2136Stage:
+    """BIND."""
+
+    dns: Dns
+
+    def provider(self) -> Provider:
+        """With svcagent's key."""
+        return self.dns.provider()
+
+    def powerless(self) -> Provider:
+        """With a key that no policy names."""
+        return self.dns.provider(self.dns.stranger)
+
+    def unreachable(self) -> Provider:
+        """At a port where nobody listens."""
+        return self.dns.provider(at=(self.dns.bind.address, self.dns.bind.port + 1))
+
+    def place(self, name: str) -> Place:
+        """Of a name inside the zone."""
+        return self.dns.place(name)
+
+    def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
+        """With the administrator's key."""
+        self.dns.put(name, ttl, kind, *values)
+
+    def take(self, name: str, kind: str) -> None:
+        """With the administrator's key."""
+        self.dns.take(name, kind)
+
+    def version(self) -> object:
+        """The serial."""
+        return self.dns.serial
+
+
+@contextmanager
+def _rfc2136() -> Iterator[Stage]:
+    with dns_server() as dns:
+        yield Rfc2136Stage(dns)
+
+
+STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
+    "rfc2136": _rfc2136,
+    "route53": simulator,
+}
+"""By the name that the provider has in `agent.cname.provider.PROVIDERS`."""

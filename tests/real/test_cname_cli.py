@@ -1,0 +1,582 @@
+"""``svcagent cname`` on a real BIND, a secondary, a resolver and a Consul server, as hosts and operators run it."""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.bind import Bind
+from tests.lab.ground import LabError, wait_until
+from tests.real.access_fixture import Result, Svcagent
+from tests.real.cname_fixture import Dns, dns_server, resolver, secondary
+from tests.real.conftest import ConsulHost
+
+ZONE = "ccnproxy-https."
+RECORD = f"*.{ZONE}"
+MARKER = f"cname-_wildcard._svcagent.{ZONE}"
+TARGET = "production.chocon.service.dc1.consul."
+CHOCON = {
+    "service": {"name": "chocon", "tags": ["production"], "port": 80, "checks": [{"ttl": "1h", "status": "passing"}]},
+    "cname": [{"name": RECORD, "tag": "production"}],
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """One host's svcagent, and the servers that it works with."""
+
+    svcagent: Svcagent
+    dns: Dns
+    resolver: Bind
+    consul: ConsulHost
+
+    def define(self, **cname: Any) -> None:
+        """chocon with this CNAME."""
+        content = {**CHOCON, "cname": [{"name": RECORD, "tag": "production", **cname}]}
+        (self.svcagent.services_dir / "chocon.json").write_text(json.dumps(content))
+
+    def run(self, *arguments: str, **settings: str) -> Result:
+        """A verb of ``svcagent cname``."""
+        usual = {
+            "CONSUL_HTTP_ADDR": f"{self.consul.address}:8500",
+            "SVCAGENT_DNS_SERVER": self.dns.bind.endpoint,
+            "SVCAGENT_DNS_KEY_FILE": str(self.dns.key.file),
+            "SVCAGENT_DNS_RESOLVER": self.resolver.endpoint,
+            "SVCAGENT_DNS_TIMEOUT": "3s",
+        }
+        result = self.svcagent("cname", *arguments, **{**usual, **settings})
+        assert "Traceback" not in result.err, result.err
+        return result
+
+    def outcome(self, *arguments: str, code: int = 0, **settings: str) -> dict[str, Any]:
+        """What it says of the one record."""
+        result = self.run(*arguments, "--json", **settings)
+        assert result.code == code, result.text
+        (record,) = json.loads(result.out)["records"]
+        found: dict[str, Any] = record
+        return found
+
+
+@pytest.fixture(scope="module")
+def servers(host: ConsulHost) -> Iterator[tuple[Dns, Bind, Bind]]:
+    """The primary, its secondary, and the resolver."""
+    with (
+        dns_server(ZONE, secondaries=1) as dns,
+        secondary(dns) as second,
+        resolver(dns, (host.address, 8600)) as resolving,
+    ):
+        yield dns, second, resolving
+
+
+@pytest.fixture
+def site(host: ConsulHost, servers: tuple[Dns, Bind, Bind], svcagent: Svcagent) -> Iterator[Site]:
+    """chocon defined, and passing in Consul; nothing in the zone."""
+    dns, second, resolving = servers
+    register(host)
+    wait_until(lambda: second.serial(ZONE) == dns.serial, 10, "the secondary has caught up")
+    site = Site(svcagent, dns, resolving, host)
+    site.define()
+    yield site
+    dns.clear("*", "www")
+    resolving.rndc("flush")
+    host.ask.delete("/v1/kv/svcagent/?recurse")
+
+
+def register(host: ConsulHost, status: str = "passing") -> None:
+    """chocon in the agent; in the catalog when this returns."""
+    check = {"CheckID": "chocon-real", "TTL": "1h", "Status": status}
+    host.ask.put("/v1/agent/service/deregister/chocon")
+    body = {"ID": "chocon", "Name": "chocon", "Tags": ["production"], "Port": 80, "Checks": [check]}
+    host.ask.put("/v1/agent/service/register", {**body, "Address": host.address})
+    wait_until(lambda: bool(host.ask.passing("chocon")) == (status == "passing"), 10, "the catalog shows chocon")
+
+
+# ---------------------------------------------------------------- plan and sync
+
+
+def test_sync_creates_the_record_and_then_has_nothing_to_do(site: Site) -> None:
+    """Silent the second time, for cron; the zone is found by asking for it."""
+    before = site.dns.serial
+
+    created = site.outcome("sync")
+    again = site.run("sync")
+
+    assert (created["outcome"], created["is_done"], created["unverified"]) == ("created", True, [])
+    assert (created["zone"], created["target"], created["owner"]) == (ZONE, TARGET, "chocon/production/dc1")
+    assert (again.code, again.text) == (0, "")
+    assert site.dns.serial == before + 1
+    assert site.dns.bind.lookup(RECORD, "CNAME") == (TARGET,)
+    assert "owner=chocon/production/dc1 gen=0" in site.dns.bind.lookup(MARKER, "TXT")[0]
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("sync", "--dry-run")])
+def test_a_plan_changes_nothing(site: Site, arguments: tuple[str, ...]) -> None:
+    """And says what would be."""
+    before = site.dns.serial
+
+    told = site.run(*arguments)
+    planned = site.outcome(*arguments)
+
+    assert "to be created" in told.out
+    assert (planned["outcome"], planned["is_done"]) == ("created", False)
+    assert site.dns.serial == before
+
+
+def test_a_plan_knows_what_the_key_may_not_do(site: Site) -> None:
+    """Before anybody tries."""
+    planned = site.outcome("plan", code=1, SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
+
+    assert planned["outcome"] == "refused"
+    assert f"grant stranger name {RECORD} CNAME;" in planned["why"]
+
+
+def test_a_target_that_nobody_answers_is_not_published(site: Site) -> None:
+    """Exit 75: it may be answered later; --force publishes it now; once published, it is kept in any case."""
+    register(site.consul, "critical")
+
+    for verb in ("plan", "sync"):
+        assert site.outcome(verb, code=75)["outcome"] == "not now"
+    assert site.outcome("sync", "--force")["outcome"] == "created"
+    site.dns.take(RECORD, "CNAME")
+    assert site.outcome("sync")["outcome"] == "repaired"
+
+
+def test_a_check_that_fails_changes_no_record(site: Site) -> None:
+    """Consul DNS takes instances in and out; the CNAME stays."""
+    site.run("sync")
+    before = site.dns.serial
+
+    register(site.consul, "critical")
+
+    assert site.outcome("sync")["outcome"] == "in place"
+    assert site.dns.serial == before
+
+
+def test_a_definition_that_is_gone_removes_nothing(site: Site) -> None:
+    """A directory may be empty for a moment on one host of many."""
+    site.run("sync")
+    (site.svcagent.services_dir / "chocon.json").unlink()
+
+    result = site.run("sync")
+
+    assert (result.code, "no definition has a CNAME" in result.out) == (0, True)
+    assert site.dns.bind.lookup(RECORD, "CNAME") == (TARGET,)
+
+
+def test_a_conflict_is_loud(site: Site) -> None:
+    """On standard error, also with --quiet, and in the exit code."""
+    site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
+
+    result = site.run("sync", "--quiet")
+
+    assert (result.code, result.out) == (1, "")
+    assert "conflict" in result.err
+    assert "elsewhere.example.net." in result.err
+
+
+def test_definitions_of_one_generation_are_a_conflict_on_every_host(site: Site) -> None:
+    """Also on those whose record stands: they hear it from the others through Consul KV. A higher gen settles it."""
+    site.run("sync")
+    before = site.dns.serial
+
+    site.define(ttl=300)
+    on_another = site.outcome("sync", code=1)
+    # The other host's word, as one of another name has it.
+    _say_as(site, "host2")
+    site.define()
+    here = [site.outcome(verb, code=1) for verb in ("sync", "plan", "sync")]
+    assert site.dns.serial == before
+    site.define(ttl=300, gen=1)
+    settled = site.outcome("sync")
+    after = site.outcome("sync")
+
+    assert on_another["outcome"] == "conflict"
+    assert [one["outcome"] for one in here] == ["conflict"] * 3
+    assert all("host2 wants" in one["why"] for one in here)
+    assert (settled["outcome"], after["outcome"]) == ("changed", "in place")
+
+
+def test_a_host_that_gives_in_is_heard_no_more(site: Site) -> None:
+    """Its definition is what stands there now."""
+    site.run("sync")
+    site.define(ttl=300)
+    site.run("sync")
+    assert _keys(site) == [f"svcagent/chocon/cname/_wildcard.{ZONE.rstrip('.')}/server"]
+
+    site.define()
+
+    assert site.outcome("sync")["outcome"] == "in place"
+    assert _keys(site) == []
+
+
+def _keys(site: Site) -> list[str]:
+    try:
+        found: list[str] = site.consul.ask.get("/v1/kv/svcagent/?keys&consistent")
+    except LabError:
+        return []
+    return found
+
+
+def _say_as(site: Site, node: str) -> None:
+    """Make the word of the local host in Consul KV another host's."""
+    (key,) = _keys(site)
+    (pair,) = site.consul.ask.get(f"/v1/kv/{key}?consistent")
+    said = json.loads(base64.b64decode(pair["Value"]))
+    assert datetime.fromisoformat(said["at"]) <= datetime.now(UTC)
+    site.consul.ask.delete(f"/v1/kv/{key}")
+    site.consul.ask.put(f"/v1/kv/{key.rpartition('/')[0]}/{node}", said)
+
+
+def test_an_older_generation_gives_way_quietly(site: Site) -> None:
+    """A host whose files are not rolled out yet: exit 0, and nothing on standard error."""
+    site.define(gen=2)
+    site.run("sync")
+    site.define(gen=1, ttl=5)
+
+    result = site.run("sync")
+
+    assert (result.code, result.err) == (0, "")
+    assert "gives way" in result.out
+
+
+# ---------------------------------------------------------------- faults and silence
+
+
+@pytest.mark.parametrize(
+    ("cname", "said"),
+    [
+        ({"name": ZONE}, "top of its zone"),
+        ({"name": "www.example.org.", "zone": ZONE}, "not in the zone"),
+        ({"name": "www.*.example.org."}, "* must be the whole first label"),
+        ({"name": "www"}, "incomplete"),
+        ({"tag": "a.b"}, "cannot be looked up"),
+        ({"tag": ["a", "b"]}, "is a list, not text"),
+        ({"provider": "bind9"}, "there is no DNS provider 'bind9'"),
+        ({"target": f"x.{ZONE}"}, "would point at itself"),
+    ],
+)
+def test_faults_are_told_before_anything_is_sent(site: Site, cname: dict[str, Any], said: str) -> None:
+    """Exit 78, and the zone is as it was."""
+    before = site.dns.serial
+    site.define(**cname)
+
+    result = site.run("sync")
+
+    assert result.code == 78
+    assert said in result.err
+    assert "chocon.json: cname[0]" in result.err
+    assert site.dns.serial == before
+
+
+def test_a_dotted_service_is_a_fault(site: Site) -> None:
+    """Consul DNS would read another service's name from it."""
+    file = site.svcagent.services_dir / "chocon.json"
+    file.write_text(json.dumps({**CHOCON, "service": {"name": "chocon.v2"}}))
+
+    result = site.run("plan")
+
+    assert result.code == 78
+    assert '"chocon.v2" cannot be looked up in DNS' in result.err
+
+
+def test_two_definitions_of_one_record_are_a_fault(site: Site) -> None:
+    """Both files are named."""
+    other = {**CHOCON, "service": {"name": "other"}}
+    (site.svcagent.services_dir / "other.json").write_text(json.dumps(other))
+
+    result = site.run("sync")
+
+    assert result.code == 78
+    assert "other.json: cname[0].name" in result.err
+    assert "chocon.json (cname[0])" in result.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ({"SVCAGENT_DNS_SERVER": ""}, 78, "dns.server"),
+        ({"SVCAGENT_DNS_KEY_FILE": ""}, 78, "need a key"),
+        ({"SVCAGENT_DNS_KEY_FILE": "/nowhere.key"}, 78, "there is no file"),
+        ({"SVCAGENT_DNS_SERVER": "127.0.0.1:9"}, 69, "does not answer"),
+        ({"CONSUL_HTTP_ADDR": "127.0.0.1:9"}, 69, "cannot reach"),
+    ],
+)
+def test_settings_and_silence_have_exit_codes_of_their_own(
+    site: Site, settings: dict[str, str], code: int, said: str
+) -> None:
+    """What is missing is named."""
+    result = site.run("sync", **settings)
+
+    assert result.code == code, result.text
+    assert said in result.err
+
+
+def test_an_unknown_name_is_a_usage_error(site: Site) -> None:
+    """It lists those there are; a record's name and its service's are both known."""
+    assert site.run("plan", "nobody").code == 2
+    assert RECORD in site.run("plan", "nobody").err
+    for name in ("chocon", RECORD, RECORD.rstrip("."), RECORD.upper()):
+        assert site.run("plan", name).code == 0
+
+
+def test_the_key_is_never_shown(site: Site, tmp_path: Path) -> None:
+    """Neither in a log nor in an error; a key that everybody can read is warned of."""
+    exposed = tmp_path / "exposed.key"
+    exposed.write_text(site.dns.key.file.read_text())
+    exposed.chmod(0o644)
+
+    result = site.run("sync", "-v", SVCAGENT_DNS_KEY_FILE=str(exposed))
+    in_environment = site.run(
+        "sync", "-v", SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_KEY_NAME="svcagent", SVCAGENT_DNS_KEY_SECRET="c2VjcmV0"
+    )
+
+    assert result.code == 0
+    assert f"chmod o-r {exposed}" in result.err
+    assert in_environment.code == 1
+    assert "another secret than SVCAGENT_DNS_KEY_SECRET has" in in_environment.err
+    for secret in (site.dns.key.secret, "c2VjcmV0"):
+        assert secret not in result.text + in_environment.text
+
+
+def test_a_key_of_the_environment(site: Site) -> None:
+    """In the place of a file."""
+    secret = site.dns.key.secret
+
+    created = site.outcome(
+        "sync", SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_KEY_NAME="svcagent", SVCAGENT_DNS_KEY_SECRET=secret
+    )
+
+    assert created["outcome"] == "created"
+
+
+# ---------------------------------------------------------------- adopt and remove
+
+
+def test_adopting_marks_the_record_and_leaves_it(site: Site) -> None:
+    """One that stands there as the definition says."""
+    site.dns.put(RECORD, 60, "CNAME", TARGET)
+    assert site.outcome("sync", code=1)["outcome"] == "conflict"
+
+    adopted = site.outcome("adopt", "chocon")
+
+    assert adopted["outcome"] == "adopted"
+    assert site.outcome("adopt", "chocon")["outcome"] == "in place"
+    assert site.outcome("sync")["outcome"] == "in place"
+
+
+def test_what_is_not_as_the_definition_says_is_not_adopted(site: Site) -> None:
+    """It is shown."""
+    site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
+
+    refused = site.outcome("adopt", RECORD, code=1)
+
+    assert "elsewhere.example.net." in refused["why"]
+    assert site.dns.bind.lookup(MARKER, "TXT") == ()
+
+
+def test_remove_takes_what_was_published(site: Site) -> None:
+    """Record and marker; a second time there is nothing to do."""
+    site.run("sync")
+
+    removed = site.outcome("remove", RECORD)
+    again = site.outcome("remove", RECORD)
+
+    assert (removed["outcome"], again["outcome"]) == ("removed", "absent")
+    assert site.dns.bind.lookup(RECORD, "CNAME") == ()
+    assert site.dns.bind.lookup(MARKER, "TXT") == ()
+
+
+@pytest.mark.parametrize("changed", ["value", "marker", "no marker", "generation"])
+def test_remove_leaves_what_is_not_as_it_was_published(site: Site, changed: str) -> None:
+    """It says what stands there instead."""
+    site.run("sync")
+    if changed == "value":
+        site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
+    elif changed == "marker":
+        site.dns.put(MARKER, 60, "TXT", '"hands off"')
+    elif changed == "no marker":
+        site.dns.take(MARKER, "TXT")
+    else:
+        site.define(gen=1)
+    before = site.dns.serial
+
+    refused = site.outcome("remove", RECORD, code=1)
+
+    assert refused["outcome"] == "conflict"
+    assert site.dns.serial == before
+
+
+def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner(site: Site) -> None:
+    """The message says how."""
+    site.run("sync")
+    (site.svcagent.services_dir / "chocon.json").unlink()
+
+    unsure = site.outcome("remove", RECORD, code=1)
+    wrong = site.outcome("remove", RECORD, "--owner", "web/production/dc1", code=1)
+    right = site.outcome("remove", RECORD, "--owner", "chocon/production/dc1")
+
+    assert "--owner chocon/production/dc1" in unsure["why"]
+    assert "belongs to chocon/production/dc1" in wrong["why"]
+    assert right["outcome"] == "removed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("www",), 2),
+        (("a.*.b.",), 2),
+        ((f"{'a' * 64}.b.",), 2),
+        ((ZONE,), 2),
+        (("www", "--zone", "b..c"), 2),
+        (("www.elsewhere.test.",), 1),
+        (("www.elsewhere.test.", "--zone", "elsewhere.test."), 1),
+        (("www", "--zone", ZONE), 0),
+        (("chocon",), 0),
+    ],
+)
+def test_what_can_be_named_to_be_removed(site: Site, arguments: tuple[str, ...], code: int) -> None:
+    """A complete name, or one with its zone; nothing stands there."""
+    result = site.run("remove", *arguments)
+
+    assert result.code == code, result.text
+
+
+# ---------------------------------------------------------------- status
+
+
+def test_status_shows_every_server_and_the_resolver(site: Site, servers: tuple[Dns, Bind, Bind]) -> None:
+    """Down to the addresses of passing instances. No key is needed."""
+    site.run("sync")
+
+    result = site.run("status", "--json", SVCAGENT_DNS_KEY_FILE="")
+
+    assert result.code == 0, result.text
+    (report,) = json.loads(result.out)
+    serial = site.dns.serial
+    assert [(one["name"], one["serial"], one["record"]) for one in report["servers"]] == [
+        (f"ns1.{ZONE}", serial, {"target": TARGET, "ttl": 60}),
+        (f"ns2.{ZONE}", serial, {"target": TARGET, "ttl": 60}),
+    ]
+    assert report["servers"][1]["address"] == servers[1].endpoint
+    assert (report["resolver"]["target"], report["resolver"]["addresses"]) == (TARGET, [site.consul.address])
+    assert report["passing"] == [site.consul.address]
+    assert TARGET in site.run("status").out
+
+
+def test_status_without_a_record(site: Site) -> None:
+    """Every server and the resolver say so."""
+    result = site.run("status")
+
+    assert result.code == 1
+    assert result.err.count("nothing stands there; wanted is CNAME") == 2
+    assert "names no CNAME" in result.err
+
+
+def test_status_with_an_instance_that_does_not_pass(site: Site) -> None:
+    """Consul DNS names instances in the state warning, too."""
+    site.run("sync")
+    register(site.consul)
+    site.consul.ask.put("/v1/agent/check/warn/chocon-real")
+    wait_until(lambda: not site.consul.ask.passing("chocon"), 10, "the catalog shows the warning")
+
+    result = site.run("status")
+
+    assert result.code == 1
+    assert f"names {site.consul.address}, where no passing instance of chocon is" in result.err
+
+
+def test_status_with_a_server_that_is_silent(site: Site, servers: tuple[Dns, Bind, Bind]) -> None:
+    """Exit 69; what the others say is shown all the same."""
+    site.run("sync")
+    servers[1].freeze()
+    try:
+        result = site.run("status", SVCAGENT_DNS_TIMEOUT="500ms")
+    finally:
+        servers[1].thaw()
+
+    assert result.code == 69
+    assert f"ns2.{ZONE}" in result.err
+    assert f"resolver {site.resolver.endpoint}" in result.out
+
+
+def test_a_secondary_that_lags_is_named(host: ConsulHost, site: Site) -> None:
+    """By sync, which waits for it no longer than it was told, and by status, until it has caught up."""
+    with (
+        dns_server(ZONE, secondaries=1, is_notifying=False) as dns,
+        secondary(dns) as second,
+        resolver(dns, (host.address, 8600)) as resolving,
+    ):
+        lagging = Site(site.svcagent, dns, resolving, host)
+
+        synced = lagging.outcome("sync", "--wait", "300ms")
+        behind = lagging.run("status")
+        second.rndc("refresh", ZONE)
+        wait_until(lambda: second.serial(ZONE) == dns.serial, 10, "the secondary has caught up")
+        caught_up = lagging.run("status")
+
+    assert synced["outcome"] == "created"
+    assert len(synced["unverified"]) == 1
+    assert synced["unverified"][0].startswith(f"ns2.{ZONE}")
+    assert behind.code == 1
+    assert "its serial 1 is behind 2" in behind.err
+    assert caught_up.code == 0, caught_up.text
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def test_doctor_finds_nothing_where_all_is_well(site: Site) -> None:
+    """Before and after the record is there."""
+    assert site.run("doctor").code == 0, site.run("doctor").text
+    site.run("sync")
+
+    result = site.run("doctor", "--json")
+
+    assert result.code == 0, result.text
+    assert all(one["is_well"] for one in json.loads(result.out))
+
+
+@pytest.mark.parametrize(
+    ("options", "is_forwarding", "line"),
+    [
+        ("recursion no;", True, "recursion yes;"),
+        ("recursion yes; dnssec-validation no;", False, 'zone "consul" { type forward; forward only;'),
+        ("recursion yes; dnssec-validation auto;", True, 'validate-except { "consul"; };'),
+        ("recursion yes; dnssec-validation auto;", True, 'validate-except { "ccnproxy-https"; };'),
+        ("recursion yes; dnssec-validation no; min-cache-ttl 30;", True, "min-cache-ttl 0;"),
+        ("recursion yes; dnssec-validation no; min-ncache-ttl 30;", True, "min-ncache-ttl 0;"),
+    ],
+)
+def test_doctor_names_the_line_that_lacks_in_the_resolver(
+    host: ConsulHost, site: Site, options: str, is_forwarding: bool, line: str
+) -> None:
+    """One setting at a time."""
+    site.run("sync")
+    consul_dns = (host.address, 8600)
+    with resolver(site.dns, consul_dns, options=options, is_forwarding=is_forwarding, last=10) as resolving:
+        result = site.run("doctor", SVCAGENT_DNS_RESOLVER=resolving.endpoint, SVCAGENT_DNS_TIMEOUT="8s")
+
+    assert result.code == 1
+    assert line in result.err, result.text
+
+
+def test_doctor_names_what_the_key_lacks(site: Site) -> None:
+    """The line for the zone."""
+    result = site.run("doctor", SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
+
+    assert result.code == 1
+    assert f"grant stranger subdomain _svcagent.{ZONE} TXT;" in result.err
+
+
+def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, site: Site) -> None:
+    """A day, as many zones have it."""
+    with dns_server(ZONE, minimum=86400) as dns:
+        result = Site(site.svcagent, dns, site.resolver, host).run("doctor")
+
+    assert result.code == 1
+    assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.err

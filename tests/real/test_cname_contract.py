@@ -1,0 +1,334 @@
+"""The contract of DNS providers, each on its real server: see `tests.real.cname_contract`."""
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from agent.cname.provider import NOTHING, PROVIDERS, Place, Provider, Raced, Record, Seen
+from agent.errors import Denied, DnsUnreachable
+from tests.real.cname_contract import STAGES, Stage
+from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked
+
+_numbers = count(1)
+WRITERS = 8
+READS = 50
+
+
+@pytest.fixture(scope="module", params=sorted(STAGES))
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One provider's server."""
+    with STAGES[request.param]() as running:
+        yield running
+
+
+@pytest.fixture
+def provider(stage: Stage) -> Iterator[Provider]:
+    """One connection to it."""
+    opened = stage.provider()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def place(stage: Stage) -> Place:
+    """A name of its own for a test."""
+    return stage.place(f"www{next(_numbers)}")
+
+
+def test_every_provider_is_under_contract() -> None:
+    """A row of the table without a stage would be tested by nobody."""
+    assert sorted(STAGES) == sorted(PROVIDERS)
+
+
+def test_nothing_reads_as_nothing(provider: Provider, place: Place) -> None:
+    """A name that is not there."""
+    assert provider.read(place) == NOTHING
+
+
+def test_ensure_creates_record_and_marker(provider: Provider, place: Place) -> None:
+    """And whoever reads sees both."""
+    record, marker = marked()
+
+    provider.ensure(place, NOTHING, record, marker)
+
+    assert provider.read(place) == Seen(record=record, markers=(marker,))
+
+
+@pytest.mark.parametrize("name", ["*", "*.eu", "deep.er.still", "under_score"])
+def test_names_of_every_kind(stage: Stage, provider: Provider, name: str) -> None:
+    """Wildcards and deeper names have markers of their own, which do not disturb them."""
+    place = stage.place(name)
+    record, marker = marked()
+
+    provider.ensure(place, NOTHING, record, marker)
+
+    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    provider.remove(place, Seen(record=record, markers=(marker,)))
+
+
+def test_ensuring_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: Place) -> None:
+    """Any number of times."""
+    record, marker = marked()
+    provider.ensure(place, NOTHING, record, marker)
+    before = stage.version()
+
+    for _ in range(3):
+        provider.ensure(place, provider.read(place), record, marker)
+
+    assert stage.version() == before
+
+
+def test_ensure_replaces_what_was_seen(provider: Provider, place: Place) -> None:
+    """Target, TTL and marker at once."""
+    record, marker = marked()
+    provider.ensure(place, NOTHING, record, marker)
+    other, its_marker = marked(OTHER_TARGET, ttl=5, gen=1)
+
+    provider.ensure(place, Seen(record=record, markers=(marker,)), other, its_marker)
+
+    assert provider.read(place) == Seen(record=other, markers=(its_marker,))
+
+
+def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, place: Place) -> None:
+    """Without touching the marker."""
+    record, marker = marked()
+    provider.ensure(place, NOTHING, record, marker)
+    stage.put(place.name, 7, "CNAME", TARGET)
+
+    seen = provider.read(place)
+    provider.ensure(place, seen, record, marker)
+
+    assert seen == Seen(record=Record(TARGET, 7), markers=(marker,))
+    assert provider.read(place) == Seen(record=record, markers=(marker,))
+
+
+def test_a_lost_record_is_seen_and_mended(stage: Stage, provider: Provider, place: Place) -> None:
+    """Its marker is still there."""
+    record, marker = marked()
+    provider.ensure(place, NOTHING, record, marker)
+    stage.take(place.name, "CNAME")
+
+    seen = provider.read(place)
+    provider.ensure(place, seen, record, marker)
+
+    assert seen == Seen(markers=(marker,))
+    assert provider.read(place) == Seen(record=record, markers=(marker,))
+
+
+def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider: Provider, place: Place) -> None:
+    """That is what adopting writes."""
+    record, marker = marked()
+    stage.put(place.name, 77, "CNAME", TARGET)
+
+    seen = provider.read(place)
+    provider.ensure(place, seen, Record(TARGET, 77), marker)
+
+    assert seen == Seen(record=Record(TARGET, 77))
+    assert provider.read(place) == Seen(record=Record(TARGET, 77), markers=(marker,))
+    assert record.ttl != 77
+
+
+def test_other_records_are_shown(stage: Stage, provider: Provider, place: Place) -> None:
+    """Every one that cannot stand beside a CNAME."""
+    stage.put(place.name, 60, "A", "192.0.2.1", "192.0.2.2")
+    stage.put(place.name, 60, "TXT", '"hello"')
+
+    assert provider.read(place) == Seen(others=("A 192.0.2.1", "A 192.0.2.2", 'TXT "hello"'))
+
+
+def test_an_answer_of_a_wildcard_is_no_record(stage: Stage, provider: Provider) -> None:
+    """Every name below it has an answer, and is not there."""
+    wildcard = stage.place("*.wild")
+    record, marker = marked()
+    provider.ensure(wildcard, NOTHING, record, marker)
+    below = stage.place("below.wild")
+
+    assert provider.read(below) == NOTHING
+    provider.ensure(below, NOTHING, Record(OTHER_TARGET, 60), marker)
+    assert provider.read(below).record == Record(OTHER_TARGET, 60)
+    assert provider.read(wildcard).record == record
+
+
+def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider, place: Place) -> None:
+    """A string has 255 bytes, a name up to 253."""
+    target = ".".join(["a" * 60] * 4) + "."
+    record, marker = marked(target, owner=f"{'s' * 63}/{'t' * 63}/dc1")
+    assert len(marker) > 255
+
+    provider.ensure(place, NOTHING, record, marker)
+
+    assert provider.read(place) == Seen(record=record, markers=(marker,))
+
+
+def test_case_makes_no_difference(stage: Stage, provider: Provider, place: Place) -> None:
+    """Somebody wrote it in capitals."""
+    stage.put(place.name.upper(), 60, "CNAME", TARGET.upper())
+
+    assert provider.read(place) == Seen(record=Record(TARGET, 60))
+
+
+def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provider, place: Place) -> None:
+    """All its texts."""
+    stage.put(place.marker, 60, "TXT", '"one"', '"two"')
+
+    assert provider.read(place) == Seen(markers=("one", "two"))
+
+
+def test_remove_takes_both(provider: Provider, place: Place) -> None:
+    """And nothing is left."""
+    record, marker = marked()
+    provider.ensure(place, NOTHING, record, marker)
+
+    provider.remove(place, Seen(record=record, markers=(marker,)))
+
+    assert provider.read(place) == NOTHING
+
+
+@pytest.mark.parametrize("changed", ["record", "marker", "everything"])
+def test_what_was_not_seen_is_neither_replaced_nor_removed(
+    stage: Stage, provider: Provider, place: Place, changed: str
+) -> None:
+    """Somebody else changed it between reading and writing."""
+    record, marker = marked()
+    provider.ensure(place, NOTHING, record, marker)
+    seen = provider.read(place)
+    if changed != "marker":
+        stage.put(place.name, 60, "CNAME", OTHER_TARGET)
+    if changed != "record":
+        stage.put(place.marker, 60, "TXT", '"mine"')
+    found = provider.read(place)
+
+    with pytest.raises(Raced):
+        provider.ensure(place, seen, *marked(gen=1))
+    with pytest.raises(Raced):
+        provider.remove(place, seen)
+
+    assert provider.read(place) == found
+
+
+def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provider, place: Place) -> None:
+    """By a CNAME, or by an address."""
+    stage.put(place.name, 60, "A", "192.0.2.1")
+
+    with pytest.raises(Raced):
+        provider.ensure(place, NOTHING, *marked())
+
+    assert provider.read(place) == Seen(others=("A 192.0.2.1",))
+
+
+def test_a_place_that_somebody_marked_meanwhile_is_left(stage: Stage, provider: Provider, place: Place) -> None:
+    """Also where the record is still to come."""
+    stage.put(place.marker, 60, "TXT", '"mine"')
+
+    with pytest.raises(Raced):
+        provider.ensure(place, NOTHING, *marked())
+
+    assert provider.read(place) == Seen(markers=("mine",))
+
+
+def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: Place) -> None:
+    """Where the provider compares; where it does not, more than one may believe so, and one of them is right."""
+    contents = [marked(f"t{number}.example.net.", gen=number) for number in range(WRITERS)]
+    providers = [stage.provider() for _ in contents]
+    start = threading.Barrier(WRITERS)
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        start.wait(10)
+        try:
+            providers[number].ensure(place, NOTHING, *contents[number])
+        except Raced:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    promises = providers[0].promises
+    assert len(won) == 1 if promises.compares else len(won) <= WRITERS
+    seen = providers[0].read(place)
+    standing = [number for number, (record, _marker) in enumerate(contents) if record == seen.record]
+    assert len(standing) == 1
+    if promises.compares:
+        assert standing == won
+    if promises.is_atomic:
+        assert seen.markers == (contents[standing[0]][1],)
+
+
+def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: Place) -> None:
+    """While it is changed all the time; where the provider does not write both at once, this is not promised."""
+    writer, reader = stage.provider(), stage.provider()
+    contents = [marked(TARGET, gen=0), marked(OTHER_TARGET, gen=1)]
+    writer.ensure(place, NOTHING, *contents[0])
+    is_over = threading.Event()
+
+    def write() -> None:
+        for number in count(1):
+            record, marker = contents[1 - number % 2]
+            writer.ensure(place, Seen(record, (), (marker,)), *contents[number % 2])
+            if is_over.is_set():
+                return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    mixed, reads, end = [], 0, time.monotonic() + 20
+    while reads < READS and time.monotonic() < end:
+        try:
+            seen = reader.read(place)
+        except Raced:
+            continue
+        reads += 1
+        if (seen.record, seen.markers) not in [(record, (marker,)) for record, marker in contents]:
+            mixed.append(seen)
+    is_over.set()
+    thread.join(60)
+
+    assert reads
+    assert not mixed or not reader.promises.is_atomic
+
+
+def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: Place) -> None:
+    """Not even the serial, whether something stands there or not."""
+    before = stage.version()
+    provider.preflight(place)
+    assert stage.version() == before
+
+    provider.ensure(place, NOTHING, *marked())
+    between = stage.version()
+    provider.preflight(place)
+
+    assert stage.version() == between
+
+
+def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, place: Place) -> None:
+    """Known beforehand, and nothing is changed by trying."""
+    powerless = stage.powerless()
+    record, marker = marked()
+    with pytest.raises(Denied):
+        powerless.preflight(place)
+    with pytest.raises(Denied):
+        powerless.ensure(place, NOTHING, record, marker)
+    provider.ensure(place, NOTHING, record, marker)
+    with pytest.raises(Denied):
+        powerless.remove(place, Seen(record=record, markers=(marker,)))
+
+    assert provider.read(place) == Seen(record=record, markers=(marker,))
+
+
+def test_a_server_that_is_not_there(stage: Stage, place: Place) -> None:
+    """Nothing is known, and that is what is told."""
+    nobody = stage.unreachable()
+
+    for ask in (
+        lambda: nobody.read(place),
+        lambda: nobody.ensure(place, NOTHING, *marked()),
+        lambda: nobody.preflight(place),
+    ):
+        with pytest.raises(DnsUnreachable):
+            ask()

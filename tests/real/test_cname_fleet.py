@@ -1,0 +1,135 @@
+"""Many hosts keep one record at once, all on one BIND: the zone changes as often as it must, and then never again."""
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from agent.cname import Keeper, Outcome, Result, Wanted
+from tests.real.cname_fixture import OTHER_TARGET, OWNER, TARGET, ZONE, Dns, dns_server, marked
+
+HOSTS = 10
+SECONDS = 5.0
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def dns_() -> Iterator[Dns]:
+    """A running BIND."""
+    with dns_server() as running:
+        yield running
+
+
+@pytest.fixture
+def name() -> str:
+    """A label of its own for a test."""
+    return f"www{next(_numbers)}"
+
+
+def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60) -> Wanted:
+    """What the definitions of one host say."""
+    return Wanted(f"{name}.{ZONE}", marked(target, ttl=ttl)[0], OWNER, gen, "rfc2136", "chocon", ZONE)
+
+
+def rolled_out(dns_: Dns, definitions: list[Wanted], seconds: float = SECONDS) -> list[list[Result]]:
+    """Every host syncs its definition again and again, all at once; what each of them saw."""
+    start = threading.Barrier(len(definitions))
+    seen: list[list[Result]] = [[] for _ in definitions]
+
+    def host(number: int) -> None:
+        keeper = Keeper(lambda _name: dns_.provider(timeout=30), lambda _target: True)
+        start.wait(10)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            seen[number] += keeper.sync([definitions[number]])
+
+    threads = [threading.Thread(target=host, args=(number,)) for number in range(len(definitions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all(seen)
+    return seen
+
+
+def outcomes(seen: list[list[Result]]) -> dict[Outcome, int]:
+    """How often each came out."""
+    everything = [result.outcome for of_host in seen for result in of_host]
+    return {outcome: everything.count(outcome) for outcome in set(everything)}
+
+
+def test_hosts_that_agree_make_one_change(dns_: Dns, name: str) -> None:
+    """One of them creates it, and all others, all the time, find it in place."""
+    before = dns_.serial
+
+    seen = rolled_out(dns_, [wanted(name)] * HOSTS)
+
+    assert dns_.serial == before + 1
+    found = outcomes(seen)
+    assert found.pop(Outcome.CREATED) == 1
+    assert set(found) == {Outcome.IN_PLACE}
+
+
+def test_of_two_generations_the_higher_one_stays(dns_: Dns, name: str) -> None:
+    """At most two changes, however many hosts still have the old files; those give way, and say nothing is wrong."""
+    before = dns_.serial
+    old, new = wanted(name), wanted(name, OTHER_TARGET, gen=1)
+
+    seen = rolled_out(dns_, [old, new] * (HOSTS // 2))
+
+    assert 1 <= dns_.serial - before <= 2
+    assert dns_.bind.lookup(new.name, "CNAME") == (OTHER_TARGET,)
+    found = outcomes(seen)
+    assert set(found) <= {
+        Outcome.CREATED,
+        Outcome.CHANGED,
+        Outcome.IN_PLACE,
+        Outcome.GIVES_WAY,
+    }
+    assert {of_host[-1].outcome for of_host in seen[0::2]} == {Outcome.GIVES_WAY}
+    assert {of_host[-1].outcome for of_host in seen[1::2]} == {Outcome.IN_PLACE}
+    assert Outcome.GIVES_WAY.exit_code == 0
+
+
+@pytest.mark.parametrize("other", [{"target": OTHER_TARGET}, {"ttl": 300}], ids=["target", "ttl"])
+def test_two_definitions_of_one_generation_are_a_conflict_everywhere(
+    dns_: Dns, name: str, other: dict[str, object]
+) -> None:
+    """On all hosts of the side that came second, and the zone is still: one change in all."""
+    before = dns_.serial
+    first, second = wanted(name), wanted(name, **other)  # type: ignore[arg-type]  # one of the two
+
+    seen = rolled_out(dns_, [first, second] * (HOSTS // 2), seconds=2)
+
+    assert dns_.serial == before + 1
+    last = [{of_host[-1].outcome for of_host in seen[side::2]} for side in (0, 1)]
+    assert sorted(last, key=str) == sorted([{Outcome.IN_PLACE}, {Outcome.CONFLICT}], key=str)
+    assert Outcome.CONFLICT.exit_code == 1
+
+
+def test_a_conflict_is_seen_on_both_sides_once_it_is_told_from_a_newer_file(dns_: Dns, name: str) -> None:
+    """Both are told what the other one is: whoever does not stand there sees the conflict."""
+    rolled_out(dns_, [wanted(name, gen=3)], seconds=0.1)
+    other = wanted(name, OTHER_TARGET, gen=3)
+
+    (result,) = rolled_out(dns_, [other], seconds=0.1)[0][-1:]
+
+    assert result.outcome is Outcome.CONFLICT
+    assert TARGET in result.why
+    assert OTHER_TARGET in result.why
+
+
+def test_a_record_that_everybody_repairs_is_repaired_once(dns_: Dns, name: str) -> None:
+    """Removed by hand while all hosts sync."""
+    rolled_out(dns_, [wanted(name)], seconds=0.1)
+    dns_.take(f"{name}.{ZONE}", "CNAME")
+    before = dns_.serial
+
+    seen = rolled_out(dns_, [wanted(name)] * HOSTS, seconds=1)
+
+    assert dns_.serial == before + 1
+    found = outcomes(seen)
+    assert found.pop(Outcome.REPAIRED) == 1
+    assert set(found) == {Outcome.IN_PLACE}
