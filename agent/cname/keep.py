@@ -178,8 +178,8 @@ class Keeper:
         try:
             if result.is_contested and not is_reading:
                 contests.claim(wanted)
-            elif result.outcome is Outcome.IN_PLACE and (claims := contests.others(wanted, is_reading=is_reading)):
-                decision = contested(wanted, claims)
+            elif result.outcome is Outcome.IN_PLACE and (others := contests.others(wanted, is_reading=is_reading)):
+                decision = contested(wanted, others)
                 return replace(result, outcome=decision.outcome, why=decision.why)
         except (Unreachable, Denied, Rejected) as error:
             return replace(result, why=f"{result.why} (whether other hosts want something else is unknown: {error})")
@@ -192,7 +192,10 @@ class Keeper:
         target = task.wanted.record.target
         if self._answers(target):
             return None
-        why = f"Consul DNS names no instance for {target}; start one, or publish it all the same with --force"
+        why = (
+            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs a token of "
+            "its own, acl.tokens.default, that reads the service), or publish it all the same with --force"
+        )
         return task.result(Outcome.NOT_NOW, why, seen)
 
     def _guarded(self, task: _Task, provider: str, work: Callable[[], Result]) -> Result:

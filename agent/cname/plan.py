@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.cname.contest import Claim
+from agent.cname.contest import Contender
 from agent.cname.marker import Marker, parse
 from agent.cname.provider import Record, Seen
 from agent.cname.record import Wanted
@@ -84,7 +84,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
         return _conflict(f"a CNAME cannot stand beside what is there: {described(seen)}; {remedy}")
     if not seen.markers:
         if seen.record is None:
-            return Decision(Outcome.CREATED, f"nothing stands there yet; → {wanted.record.target}", is_publication=True)
+            return Decision(Outcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
         return _conflict(_unmarked(wanted, seen.record))
     held = _held(seen)
     if held is None:
@@ -117,9 +117,9 @@ def _compared(wanted: Wanted, seen: Seen, held: Marker) -> Decision:
     return Decision(Outcome.REPAIRED, f"changed by other means: {_difference(seen.record, wanted.record)}")
 
 
-def contested(wanted: Wanted, claims: Iterable[Claim]) -> Decision:
+def contested(wanted: Wanted, contenders: Iterable[Contender]) -> Decision:
     """The record stands as this host wants it, and others want something else in the same generation."""
-    others = "; ".join(f"{one.node} wants {_text(one.record)}" for one in claims)
+    others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in contenders)
     why = f"{_text(wanted.record)} of {wanted.file} stands there, and of the same generation {wanted.gen} {others}"
     return Decision(Outcome.CONFLICT, f"{why}. {_SETTLE}")
 

@@ -58,7 +58,7 @@ def find_zone(server: DnsServer, name: str) -> str:
                 "does it hold that zone? Write the zone in the definition, or correct dns.server"
             )
         beside = answer.soa_owner()
-        if beside and beside != "." and (candidate == beside or candidate.endswith(f".{beside}")):
+        if beside and f".{candidate}".endswith(f".{beside}"):
             return beside
     raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
 

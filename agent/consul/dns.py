@@ -31,7 +31,7 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
     query = dns.message.make_query(name, dns.rdatatype.SRV)
     try:
         reply = dns.query.tcp(query, host, timeout=timeout, port=port)
-    except (OSError, dns.exception.DNSException) as error:
+    except (OSError, EOFError, dns.exception.DNSException) as error:
         raise ConsulUnreachable(f"Consul DNS at {host}:{port} does not answer for {name}: {error}") from error
     if reply.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         raise ConsulUnreachable(f"Consul DNS at {host}:{port} answers {dns.rcode.to_text(reply.rcode())} for {name}")

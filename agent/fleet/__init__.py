@@ -1,10 +1,10 @@
 """What hosts tell each other through Consul KV, under ``svcagent/<service>/``: a module for each document.
 
-``quarantine``, ``pause``, ``rollout`` (the pin), ``host_state`` and ``history`` read and write theirs; `observe` reads
-what a decision needs, and `decide` and `agree` say which digest a host takes.
+``quarantine``, ``pause``, ``rollout`` (the pin), ``host_state``, ``history`` and ``claim`` (a CNAME's) read and write
+theirs; `observe` reads what a decision needs, and `decide` and `agree` say which digest a host takes.
 """
 
-from agent.fleet import history, host_state, pause, quarantine, rollout
+from agent.fleet import claim, history, host_state, pause, quarantine, rollout
 from agent.fleet.agree import Action, Decision, Progress, agree, decide, progress
 from agent.fleet.history import Past
 from agent.fleet.host_state import HostStanding, HostState, tell_running, write_host_state
@@ -28,6 +28,7 @@ __all__ = [
     "View",
     "Watch",
     "agree",
+    "claim",
     "decide",
     "history",
     "host_state",

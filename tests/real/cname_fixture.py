@@ -105,10 +105,12 @@ def dns_server(
     secondaries: int = 0,
     is_notifying: bool = True,
     minimum: int = 5,
+    more: str = "",
 ) -> Iterator[Dns]:
     """A running BIND that is primary for one zone and for ``zones``. ``grants``: svcagent's rights, if not all.
 
     ``secondaries``: how many name servers the zone names besides it, at the addresses that follow; see `secondary`.
+    ``more``: further statements of the zone's block.
     """
     with claimed() as ground:
         directory = ground.directory / "bind"
@@ -119,7 +121,7 @@ def dns_server(
         others = [(f"ns{number}", ground.address(number)) for number in range(2, 2 + secondaries)]
         told = " ".join(f"{address} port {PORT};" for _name, address in others)
         notify = f"notify explicit; also-notify {{ {told} }};" if told and is_notifying else "notify no;"
-        own = Zone(zone, granted, options=notify, secondaries=tuple(others), minimum=minimum)
+        own = Zone(zone, granted, options=f"{notify} {more}", secondaries=tuple(others), minimum=minimum)
         bind = Bind(
             "bind",
             directory,
@@ -142,7 +144,7 @@ def secondary(dns: Dns, number: int = 2) -> Iterator[Bind]:
     zone = dns.zone.rstrip(".")
     primary = f"{dns.bind.address} port {dns.bind.port}"
     more = f'zone "{zone}" {{ type secondary; primaries {{ {primary}; }}; file "secondary.zone"; }};'
-    with _another(dns, f"ns{number}", number, more=more) as bind:
+    with _another(dns, f"ns{number}", number, keys=[dns.key], more=more) as bind:
         wait_until(lambda: bool(bind.lookup(dns.zone, "SOA")), 20, "the secondary has the zone")
         yield bind
 
@@ -166,11 +168,13 @@ def resolver(
 
 
 @contextmanager
-def _another(dns: Dns, name: str, last: int, *, options: str = "recursion no;", more: str = "") -> Iterator[Bind]:
+def _another(
+    dns: Dns, name: str, last: int, *, keys: Sequence[Key] = (), options: str = "recursion no;", more: str = ""
+) -> Iterator[Bind]:
     directory = dns.ground.directory / name
     directory.mkdir(exist_ok=True)
     environment = environment_in(dns.ground.directory, dns.ground.directory)
-    bind = Bind(name, directory, dns.ground.address(last), environment, options=options, more=more)
+    bind = Bind(name, directory, dns.ground.address(last), environment, keys=keys, options=options, more=more)
     bind.start()
     try:
         bind.wait_ready()

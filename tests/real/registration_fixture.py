@@ -36,9 +36,12 @@ class Site:
     environment: dict[str, str] = field(default_factory=dict)
 
     def write(self, file: str, content: Any) -> Path:
-        """A definition, whole or as text."""
+        """A definition, whole, as text or as bytes."""
         path = self.directory / f"{file}.json"
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
     def service(self, name: str, **fields: Any) -> Path:

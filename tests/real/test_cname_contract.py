@@ -1,6 +1,7 @@
 """The contract of DNS providers, each on its real server: see `tests.real.cname_contract`."""
 
 import threading
+import time
 from collections.abc import Iterator
 from itertools import count
 
@@ -13,6 +14,7 @@ from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked
 
 _numbers = count(1)
 WRITERS = 8
+READS = 50
 
 
 @pytest.fixture(scope="module", params=sorted(STAGES))
@@ -217,6 +219,16 @@ def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provide
     assert provider.read(place) == Seen(others=("A 192.0.2.1",))
 
 
+def test_a_place_that_somebody_marked_meanwhile_is_left(stage: Stage, provider: Provider, place: Place) -> None:
+    """Also where the record is still to come."""
+    stage.put(place.marker, 60, "TXT", '"mine"')
+
+    with pytest.raises(Raced):
+        provider.ensure(place, NOTHING, *marked())
+
+    assert provider.read(place) == Seen(markers=("mine",))
+
+
 def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: Place) -> None:
     """Where the provider compares; where it does not, more than one may believe so, and one of them is right."""
     contents = [marked(f"t{number}.example.net.", gen=number) for number in range(WRITERS)]
@@ -257,16 +269,16 @@ def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: 
     is_over = threading.Event()
 
     def write() -> None:
-        for number in range(1, 40):
-            writer.ensure(
-                place, Seen(contents[number % 2 - 1][0], (), (contents[number % 2 - 1][1],)), *contents[number % 2]
-            )
-        is_over.set()
+        for number in count(1):
+            record, marker = contents[1 - number % 2]
+            writer.ensure(place, Seen(record, (), (marker,)), *contents[number % 2])
+            if is_over.is_set():
+                return
 
     thread = threading.Thread(target=write)
     thread.start()
-    mixed, reads = [], 0
-    while not is_over.is_set():
+    mixed, reads, end = [], 0, time.monotonic() + 20
+    while reads < READS and time.monotonic() < end:
         try:
             seen = reader.read(place)
         except Raced:
@@ -274,6 +286,7 @@ def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: 
         reads += 1
         if (seen.record, seen.markers) not in [(record, (marker,)) for record, marker in contents]:
             mixed.append(seen)
+    is_over.set()
     thread.join(60)
 
     assert reads

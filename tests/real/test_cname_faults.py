@@ -24,19 +24,35 @@ from agent.cname.provider import (
     UnknownKey,
     UpdatesOff,
 )
+from agent.cname.queries import DnsServer
+from agent.cname.targets import has_instances
 from agent.cname.zones import find_zone
+from agent.consul import AgentSelf
 from agent.errors import DnsUnreachable, OutcomeUnknown, Rejected
 from tests.lab.bind import Zone
+from tests.lab.ground import wait_until
 from tests.real.access_fixture import Listener, answering
-from tests.real.cname_fixture import OTHER_TARGET, OWNER, TARGET, ZONE, Dns, Faults, dns_server, marked, written_key
+from tests.real.cname_fixture import (
+    OTHER_TARGET,
+    OWNER,
+    TARGET,
+    ZONE,
+    Dns,
+    Faults,
+    dns_server,
+    marked,
+    resolver,
+    secondary,
+    written_key,
+)
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
 def dns_() -> Iterator[Dns]:
-    """A running BIND, with another zone that takes no updates."""
-    with dns_server(zones=[Zone("static.test.")]) as running:
+    """A running BIND, with another zone that takes no updates, and the one above both."""
+    with dns_server(zones=[Zone("static.test."), Zone("test.")]) as running:
         yield running
 
 
@@ -158,6 +174,48 @@ def test_half_a_grant_names_the_other_half(granted: str, lacking: str) -> None:
         running.provider().ensure(place, NOTHING, *marked())
 
 
+def test_a_repair_needs_the_right_to_the_record_alone() -> None:
+    """A marker that is right is not written again."""
+    with dns_server(grants=("grant svcagent subdomain example.test. CNAME;",)) as running:
+        place = running.place("www")
+        record, marker = marked()
+        running.put(place.name, 7, "CNAME", TARGET)
+        running.put(place.marker, 60, "TXT", f'"{marker}"')
+
+        running.provider().ensure(place, running.provider().read(place), record, marker)
+
+        assert running.provider().read(place) == Seen(record=record, markers=(marker,))
+
+
+def test_a_secondary_takes_no_updates() -> None:
+    """It answers for the zone and knows the key, and is the wrong server to name."""
+    with (
+        dns_server(secondaries=1) as running,
+        secondary(running) as second,
+        pytest.raises(UpdatesOff, match="not the primary"),
+    ):
+        running.provider(at=(second.address, second.port)).read(running.place("www"))
+
+
+def test_a_signed_zone() -> None:
+    """DNSSEC's own records stand beside a CNAME, and in place of one that is not there."""
+    options = "dnssec-policy default; inline-signing no;"
+    with dns_server(more=options) as running:
+        wait_until(lambda: bool(running.bind.lookup(ZONE, "DNSKEY")), 20, "the zone is signed")
+        place, below = running.place("*"), running.place("below")
+        record, marker = marked()
+
+        running.provider().ensure(place, NOTHING, record, marker)
+
+        assert running.provider().read(place) == Seen(record=record, markers=(marker,))
+        assert running.provider().read(below) == NOTHING
+        running.provider().ensure(place, Seen(record=record, markers=(marker,)), *marked(OTHER_TARGET, gen=1))
+        running.provider().remove(place, running.provider().read(place))
+        assert running.provider().read(place) == NOTHING
+        running.put(below.name, 60, "A", "192.0.2.7")
+        assert running.provider().read(below) == Seen(others=("A 192.0.2.7",))
+
+
 def test_a_frozen_zone(dns_: Dns, place: Place) -> None:
     """It says REFUSED; thawed, it takes the update."""
     with dns_.bind.frozen_zone(ZONE), pytest.raises(UpdatesOff, match=r"rndc thaw example\.test"):
@@ -176,8 +234,8 @@ def test_a_zone_that_takes_no_updates(dns_: Dns) -> None:
 
 def test_a_zone_that_the_server_does_not_hold(dns_: Dns) -> None:
     """Its primary is another server."""
-    with pytest.raises(NotAuthoritative, match=r"elsewhere\.test\."):
-        dns_.provider().read(dataclasses.replace(dns_, zone="elsewhere.test.").place("www"))
+    with pytest.raises(NotAuthoritative, match=r"elsewhere\.example\."):
+        dns_.provider().read(dataclasses.replace(dns_, zone="elsewhere.example.").place("www"))
 
 
 def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: Place) -> None:
@@ -201,18 +259,28 @@ def test_the_zone_of_a_name_is_found(dns_: Dns, name: str) -> None:
     assert find_zone(dns_.provider().server, f"{name}.{ZONE}") == ZONE
 
 
-def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: Place) -> None:
-    """The answer speaks of the CNAME's target, also where that is in the same zone."""
-    dns_.provider().ensure(place, NOTHING, *marked("nobody.example.test."))
+@pytest.mark.parametrize("target", ["nobody.example.test.", "nobody.test.", "nobody.static.test.", TARGET])
+def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: Place, target: str) -> None:
+    """The answer speaks of the CNAME's target, which may be in the same zone, above it, or elsewhere."""
+    dns_.provider().ensure(place, NOTHING, *marked(target))
 
     assert find_zone(dns_.provider().server, place.name) == ZONE
     assert find_zone(dns_.provider().server, f"below.{place.name}") == ZONE
 
 
+def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: Dns, place: Place) -> None:
+    """It follows the CNAME, and shows the zone of its target beside the answer."""
+    dns_.provider().ensure(place, NOTHING, *marked("nobody.test."))
+    with resolver(dataclasses.replace(dns_, zone="test."), ("127.0.0.1", 9)) as resolving:
+        asked = DnsServer(resolving.address, resolving.port, 10)
+
+        assert find_zone(asked, place.name) == ZONE
+
+
 def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
     """It says which server does not know it."""
-    with pytest.raises(Rejected, match=r"elsewhere\.test\."):
-        find_zone(dns_.provider().server, "www.elsewhere.test.")
+    with pytest.raises(Rejected, match=r"elsewhere\.example\."):
+        find_zone(dns_.provider().server, "www.elsewhere.example.")
 
 
 # ---------------------------------------------------------------- what stands in the way
@@ -383,9 +451,25 @@ def test_what_is_no_dns_server(dns_: Dns, name: str, answer: bytes) -> None:
     assert result.outcome is Outcome.UNREACHABLE
 
 
+@pytest.mark.parametrize("answer", [b"", b"\x00\x0cgarbage-here"])
+def test_consul_dns_that_breaks_off_is_unreachable(dns_: Dns, name: str, answer: bytes) -> None:
+    """Whether the target may be published is unknown then, and nothing is."""
+    with Listener(answering(answer)) as consul:
+        agent = AgentSelf("host1", "dc1", "consul", ("127.0.0.1", consul.port), "1.8.7")
+        keeper = Keeper(lambda _name: dns_.provider(), lambda target: has_instances(agent, target))
+        (result,) = keeper.sync([wanted(name)])
+    switched_off = dataclasses.replace(agent, dns=None)
+    (unsure,) = Keeper(lambda _name: dns_.provider(), lambda target: has_instances(switched_off, target)).sync(
+        [wanted(name)]
+    )
+
+    assert (result.outcome, unsure.outcome) == (Outcome.UNREACHABLE, Outcome.UNREACHABLE)
+    assert "--force" in unsure.why
+
+
 def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> None:
     """Each has its own outcome."""
-    elsewhere = dataclasses.replace(wanted(name), name="www.elsewhere.test.", zone="elsewhere.test.")
+    elsewhere = dataclasses.replace(wanted(name), name="www.elsewhere.example.", zone="elsewhere.example.")
     dns_.put(dns_.place(f"taken-{name}").name, 60, "A", "192.0.2.7")
 
     results = kept(dns_.provider(), elsewhere, wanted(f"taken-{name}"), wanted(name))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.consul import Consul
+from agent.consul.connection import Answer, Connection
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.registration_fixture import Backend, Site, backend
@@ -94,18 +94,23 @@ def test_a_plan_names_every_field_before_and_after_and_writes_nothing(site: Site
 
 
 def test_an_unchanged_directory_costs_no_write(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at the agent, its services and its checks, however many there are."""
     address = "10.0.0.7"
     site.service("web", port=80, address=address, tagged_addresses={"wan": {"address": address}}, checks=[http()])
     site.service("bare", enable_tag_override=True, checks=[{"ttl": "1h"}])
     site.register()
 
-    def written(*_args: object) -> None:
-        raise AssertionError("nothing was to be written")
+    asked = []
+    ask = Connection.ask
 
-    for write in ("register_service", "deregister_service", "register_check", "deregister_check"):
-        monkeypatch.setattr(Consul, write, written)
+    def recorded(self: Connection, method: str, target: str, *more: Any) -> Answer:
+        asked.append((method, target))
+        return ask(self, method, target, *more)
+
+    monkeypatch.setattr(Connection, "ask", recorded)
 
     assert site.register().out == "0 changed, 2 unchanged\n"
+    assert asked == [("GET", "/v1/agent/self"), ("GET", "/v1/agent/checks"), ("GET", "/v1/agent/services")]
 
 
 def test_what_was_changed_by_hand_is_put_right(site: Site) -> None:

@@ -4,19 +4,21 @@ import json
 import random
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.consul.connection import Answer, Connection
 from tests.lab.asking import Consul as Asking
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
 from tests.lab.server import Server
 from tests.real.conftest import ConsulHost
 from tests.real.registration_fixture import Site
-from tests.unit.test_definitions_faults import BAD
+from tests.unit.test_definitions_faults import BAD, UNREADABLE
 
 SERVICES = 80
 
@@ -85,6 +87,59 @@ def test_killed_at_any_moment_the_next_run_converges(site: Site) -> None:
     assert theirs(site) == foreign
 
 
+class Killed(BaseException):
+    """No handler of svcagent's takes it for a failure."""
+
+
+def test_cut_off_before_any_write_the_next_run_converges(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every moment of a run that creates, changes, retypes and removes: all that Consul saw is a number of writes."""
+    tcp, http = {"tcp": "127.0.0.1:1", "interval": "1h"}, {"http": "http://127.0.0.1:1/", "interval": "1h"}
+    for writes in count():
+        site.put("service/register", {"ID": "theirs", "Name": "gone", "Check": {"CheckID": "their-check", "TTL": "1h"}})
+        foreign = theirs(site)
+        site.service("changed", port=1, checks=[{"id": "stays", **http}, {"id": "goes", "ttl": "1h"}])
+        site.service("retyped", checks=[{"id": "one", **http}, {"id": "moves", "ttl": "1h"}])
+        site.service("gone", checks=[{"ttl": "1h"}])
+        site.register()
+        site.remove("gone")
+        site.service("changed", port=2, checks=[{"id": "stays", **http}, {"id": "new", "ttl": "1h"}])
+        site.service("new", checks=[{"id": "moves", "ttl": "1h"}])
+        site.service("retyped", checks=[{"id": "one", **tcp}])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "ask", _killed_after(writes))
+            try:
+                site.register()
+            except Killed:
+                is_complete = False
+            else:
+                is_complete = True
+        site.register()
+
+        assert {change["action"] for change in site.planned().values()} == {"keep"}, writes
+        assert set(site.services()) == {"changed", "new", "retyped", "theirs"}
+        assert {"stays", "new", "moves", "one", "their-check"} == set(site.checks()) - {"serfHealth"}, writes
+        assert theirs(site) == foreign
+        site.clear()
+        for file in site.directory.glob("*.json"):
+            file.unlink()
+        if is_complete:
+            assert writes > 5
+            return
+
+
+def _killed_after(writes: int) -> Callable[..., Answer]:
+    """A connection on which that many writes are carried out, and no more."""
+    left, ask = iter(range(writes)), Connection.ask
+
+    def counted(self: Connection, method: str, *more: Any) -> Answer:
+        if method != "GET" and next(left, None) is None:
+            raise Killed
+        return ask(self, method, *more)
+
+    return counted
+
+
 def test_two_runs_at_once_both_end_well(site: Site) -> None:
     many(site, 0, 60)
     site.register()
@@ -102,12 +157,16 @@ def test_two_runs_at_once_both_end_well(site: Site) -> None:
 
 
 def test_a_hundred_malformed_definitions_are_each_told_and_change_nothing(site: Site) -> None:
+    """Wrong JSON, and what is no JSON: cut short, not UTF-8, huge, nested deeply, a link to nowhere."""
     site.service("good")
     site.register()
     site.service("other")
     before = site.services()
-    files = [site.write(f"bad{number:03}", content) for number, (content, _path, _said) in enumerate(BAD)]
+    bad = [*BAD, *UNREADABLE]
+    files = [site.write(f"bad {number:03}.v1", content) for number, (content, _path, _said) in enumerate(bad)]
     assert len(files) >= 100
+    lost = site.directory / "lost.json"
+    lost.symlink_to("nowhere")
 
     run = site.start("--json", "register")
     out, err = run.communicate()
@@ -115,7 +174,8 @@ def test_a_hundred_malformed_definitions_are_each_told_and_change_nothing(site: 
     faults = json.loads(out)["faults"]
     assert run.returncode == 78
     assert {fault["file"] for fault in faults} >= {str(file) for file in files}
-    for file, (_content, path, said) in zip(files, BAD, strict=True):
+    assert f"{lost}: the link leads to" in err
+    for file, (_content, path, said) in zip(files, bad, strict=True):
         told = [one for one in faults if one["file"] == str(file) and one["path"] == path]
         assert any(said in f"{one['problem']}; {one['remedy']}" for one in told), (file, path, said)
         assert f"{file}: " in err

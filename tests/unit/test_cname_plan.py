@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.cname import Outcome, Record, Seen, Wanted, exit_code
-from agent.cname.contest import MEMORY, Claim, relevant
+from agent.cname.contest import MEMORY, relevant
 from agent.cname.marker import Marker, render
 from agent.cname.plan import decide, decide_adoption, decide_removal
+from agent.fleet.claim import Claim
 
 TARGET = "production.chocon.service.dc1.consul."
 OTHER = "production.chocon2.service.dc1.consul."
@@ -187,16 +188,18 @@ def test_exit_codes(outcomes: list[Outcome], code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claim", "is_relevant"),
+    ("wants", "at", "is_relevant"),
     [
-        (Claim("host2", 1, MOVED, NOW), True),
-        (Claim("host2", 1, DRIFTED, NOW), True),
-        (Claim("host2", 1, RECORD, NOW), False),
-        (Claim("host2", 0, MOVED, NOW), False),
-        (Claim("host2", 1, MOVED, NOW - MEMORY + timedelta(seconds=1)), True),
-        (Claim("host2", 1, MOVED, NOW - MEMORY), False),
+        (marker(record=MOVED), NOW, True),
+        (marker(record=DRIFTED), NOW, True),
+        (marker(), NOW, False),
+        (marker(gen=0, record=MOVED), NOW, False),
+        (marker(gen=2, record=MOVED), NOW, False),
+        (marker(record=MOVED), NOW - MEMORY + timedelta(seconds=1), True),
+        (marker(record=MOVED), NOW - MEMORY, False),
+        (("of a later version",), NOW, False),
     ],
 )
-def test_which_words_of_other_hosts_count(claim: Claim, is_relevant: bool) -> None:
+def test_which_words_of_other_hosts_count(wants: tuple[str, ...], at: datetime, is_relevant: bool) -> None:
     """Those of this generation that want something else, for a day."""
-    assert bool(relevant([claim], WANTED, NOW)) == is_relevant
+    assert bool(relevant([Claim("host2", wants[0], at)], WANTED, NOW)) == is_relevant

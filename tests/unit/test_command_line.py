@@ -38,6 +38,17 @@ print("THIRD", sorted(roots - set(sys.stdlib_module_names) - {{"agent", "click"}
     assert _python(code).splitlines()[-1] == "THIRD []"
 
 
+def test_registering_imports_no_library_that_it_has_no_use_for() -> None:
+    """It runs at every boot and deployment; these take as long to import as the rest of it takes."""
+    code = """
+import sys
+import agent.cli.register
+print(sorted(sys.modules.keys() & {"apscheduler", "consul", "cronsim", "dns", "docker", "requests", "rich", "urllib3"}))
+"""
+
+    assert _python(code) == "[]\n"
+
+
 def test_every_verb_has_help_with_an_example() -> None:
     """Each verb's help says what it does and shows a line to copy."""
     for verb in VERBS:

@@ -1,0 +1,50 @@
+"""``svcagent/<service>/cname/<record>/<node>``: what a host wants of a CNAME and cannot have. Only that host writes it.
+
+Another record of the same generation stands there, and the hosts that published it would not know otherwise.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.consul import Consul, KvPair
+from agent.fleet.document import Fields, Unreadable, encode, key
+
+ROOM = "cname"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a host wants, as its marker would say it, and when it last said so."""
+
+    node: str
+    wants: str
+    at: datetime
+
+
+def write(consul: Consul, service: str, record: str, claim: Claim) -> None:
+    """Tell the fleet. ``record`` is the record's complete name."""
+    consul.kv_put(key(service, ROOM, _part(record), claim.node), encode(wants=claim.wants, at=claim.at))
+
+
+def clear(consul: Consul, service: str, record: str, node: str) -> None:
+    """The host is content, or wants nothing any more; not there is fine."""
+    consul.kv_delete(key(service, ROOM, _part(record), node))
+
+
+def read_all(consul: Consul, service: str, record: str) -> tuple[Claim, ...]:
+    """Every host's, in order of node, read from the leader; what cannot be read contests nothing, and is left out."""
+    pairs = consul.kv_tree(key(service, ROOM, _part(record), ""), consistent=True)[1]
+    return tuple(claim for pair in pairs if (claim := parse(pair)) is not None)
+
+
+def parse(pair: KvPair) -> Claim | None:
+    """The claim that a key holds."""
+    try:
+        fields = Fields.of(pair)
+        return Claim(pair.key.rpartition("/")[2], fields.text("wants"), fields.moment("at"))
+    except Unreadable:
+        return None
+
+
+def _part(record: str) -> str:
+    return record.replace("*", "_wildcard").rstrip(".")
