@@ -122,18 +122,18 @@ def test_a_proxy_under_maintenance_is_not_named_any_more(site: Site, capsys: pyt
         code, output = site.svcagent(leaving, "maint", "enable", NAME, "--reason", "disk swap")
         assert code == 0, output
         watch.wait_for({staying.address})
+        gone = watch.gone(CONSUL, leaving.address)
+        watch.wait_asked_after(gone + SEEN_WITHIN)
     served = site.answers()
     assert site.svcagent(leaving, "maint", "disable", NAME)[0] == 0
     site.chocon.wait_passing()
 
-    gone = watch.gone(CONSUL, leaving.address)
     with capsys.disabled():
         milliseconds = 1000 * (watch.gone(CLIENTS, leaving.address) - gone)
         print(f"\n  clients are told {milliseconds:+.1f} ms after Consul DNS", end=" ")
     assert served == {site.answer_of(staying)}
     # By when they asked, not by when they were told: a machine that is busy with other things would be blamed.
     late = [answer for answer in watch.answers(CLIENTS) if answer.asked > gone + SEEN_WITHIN]
-    assert late
     assert {address for answer in late for address in answer.addresses} == {staying.address}
 
 

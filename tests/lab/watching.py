@@ -47,6 +47,10 @@ class Watch:
 
         wait_until(is_so, seconds, f"Consul DNS and clients name exactly {sorted(addresses)}")
 
+    def wait_asked_after(self, moment: float, seconds: float = 20) -> None:
+        """Until a client has its answer to a question from after this moment."""
+        wait_until(lambda: self.answers(CLIENTS)[-1].asked > moment, seconds, "clients go on asking")
+
     def gone(self, who: str, address: str) -> float:
         """When the answer came that was the first one without this address."""
         answers = self.answers(who)
