@@ -103,7 +103,14 @@ def _show_check(executor: Executor, *, is_dry: bool) -> int:
     result = executor.result
     if current().as_json:
         document = {"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted}
-        show_document({**document, "obstacles": [dataclasses.asdict(one) for one in obstacles]} if is_dry else document)
+        show_document(
+            {
+                **document,
+                "obstacles": [{**dataclasses.asdict(one), "is_forceable": one.is_forceable} for one in obstacles],
+            }
+            if is_dry
+            else document
+        )
         return 0
     if not is_newer:
         show_line(f"{result.service} runs the newest {result.image} ({result.wanted})", "green")

@@ -5,7 +5,7 @@ from agent.consul.dns import DnsAnswer, ask_dns
 from agent.consul.lock import Lock
 from agent.consul.lock_holder import Holder
 from agent.consul.lock_keeper import SESSION_TTL as SESSION_SECONDS
-from agent.consul.lock_leftovers import give_back_dead, own_sessions
+from agent.consul.lock_leftovers import clear_free, give_back_dead, own_sessions
 from agent.consul.lock_names import queue_of
 from agent.consul.lock_status import LockForm, LockStatus, lock_status
 from agent.consul.model import (
@@ -34,6 +34,7 @@ __all__ = [
     "LockForm",
     "LockStatus",
     "ask_dns",
+    "clear_free",
     "give_back_dead",
     "lock_status",
     "own_sessions",

@@ -30,3 +30,9 @@ def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1,
     consul.destroy_session(session)
     with suppress(Conflict):
         form.clear()
+
+
+def clear_free(consul: Consul, prefix: str, *, limit: int = 1) -> None:
+    """Delete the lock's key if nobody holds it, as `consul lock` does; nothing happens to any other."""
+    with suppress(Conflict):
+        form_of(consul, prefix, limit).clear()

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from agent.errors import GuardRefused, Interrupted, SvcagentError, Unreachable
+from agent.errors import Interrupted, NotNow, SvcagentError, Unreachable
 from agent.reload.record import Result
 from agent.reload.steps import Container, State, Step
 
@@ -62,7 +62,7 @@ def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
         return "reloaded" if state.is_cleaned else "up to date"
     if isinstance(troubles[0], Interrupted):
         return "interrupted"
-    if isinstance(troubles[0], GuardRefused):
+    if isinstance(troubles[0], NotNow):
         return "refused"
     was_rolled_back = any(step["step"] == Step.ROLL_BACK for step in result.steps)
     return "rolled back" if was_rolled_back and state.container is Container.OLD else "failed"

@@ -17,6 +17,7 @@ from agent.errors import (
     Interrupted,
     LockLost,
     NotFound,
+    NotNow,
     SvcagentError,
     Unreachable,
 )
@@ -123,7 +124,7 @@ class Executor(Procedure):
             except SvcagentError as error:
                 self._troubles.append(error)
         result = self._concluded(conclude)
-        if self._troubles and not isinstance(self._troubles[0], GuardRefused | Interrupted):
+        if self._troubles and not isinstance(self._troubles[0], NotNow | Interrupted):
             self._run_hook(Hook.ON_FAILURE)
         return result
 
@@ -283,7 +284,7 @@ class Executor(Procedure):
             service_id=self._service.id,
             node=self._edges.agent.node,
             reload=self._record.reload_id,
-            step=self._record.step,
+            step=str(self._failed_step or self._step),
             digest=self._record.digest,
             digest_before=self._record.digest_before,
             result=self.result.outcome or "reloaded",

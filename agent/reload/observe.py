@@ -2,7 +2,7 @@
 
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused
-from agent.fleet import Action, Pin, agree, decide, observe, rollout
+from agent.fleet import Action, Pin, agree, decide, observe, pause, quarantine, rollout
 from agent.maintenance import Maintenance, parse
 from agent.reload.edges import Edges
 from agent.reload.guard import Observed, able_nodes
@@ -28,7 +28,7 @@ class Observer:
         """Everything, as it is now. ``is_fetched``: ``wanted`` is on this host, so that it tells its age."""
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
-        view = observe(edges.consul, self._service.name, now)
+        held = quarantine.find(edges.consul, self._service.name, wanted) if wanted else None
         window = verdict(reload.windows, zone(reload.timezone), now)
         min_age = reload.min_age if is_fetched else 0.0
         return Observed(
@@ -40,8 +40,8 @@ class Observer:
             now=now,
             is_queueing=is_queueing,
             wanted=wanted,
-            quarantine=view.quarantine.get(wanted) if wanted else None,
-            pause=view.pause,
+            quarantine=held,
+            pause=pause.find(edges.consul, self._service.name, now),
             image_created=self._restarter.built(wanted) if min_age else None,
             min_age=min_age,
             is_window_open=window.is_open,

@@ -33,6 +33,7 @@ class Procedure:
         self._record = record
         self._step = Step.END
         self._step_began = 0.0
+        self._failed_step: Step | None = None
         self._troubles: list[Trouble] = []
         _repository, _, tag = record.image.rpartition(":")
         self._report = Report(edges, record.service, tag, self._tell_note)
@@ -49,6 +50,7 @@ class Procedure:
                 raise
             except (SvcagentError, Interrupted) as error:
                 self._troubles.append(error)
+                self._failed_step = self._failed_step or step
                 self._tell(Phase.FAILED, str(error))
                 self._state = self._after(step, error)
 

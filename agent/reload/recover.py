@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.clock import Deadline, poll
-from agent.consul import Consul, give_back_dead, own_sessions, queue_of
+from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
 from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand, Standing
 from agent.errors import Interrupted, NotNow, Unreachable
@@ -156,6 +156,8 @@ class Recovery(Procedure):
             self._restoration.insist(
                 lambda: give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
             )
+        else:
+            self._restoration.insist(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
 
 
 def _restarter(service: Service, reload: Reload, edges: Edges) -> Restarter:

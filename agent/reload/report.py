@@ -14,11 +14,9 @@ from agent.reload.journal import Record
 from agent.reload.record import Result
 
 _STANDINGS = {
-    "up to date": HostStanding.RUNNING,
     "reloaded": HostStanding.RUNNING,
     "recovered": HostStanding.RUNNING,
     "interrupted": HostStanding.RUNNING,
-    "refused": HostStanding.RUNNING,
     "rolled back": HostStanding.ROLLED_BACK,
     "stranded": HostStanding.STRANDED,
 }
@@ -41,7 +39,8 @@ class Report:
     def ended(self, result: Result, record: Record, digest: str) -> None:
         """How it ended, with ``digest`` running; also where nothing was to be done, if that is news."""
         edges = self._edges
-        if result.outcome == "up to date":
+        if result.outcome in ("up to date", "refused"):
+            # Cron repeats these; told each time, they would look like progress, and be all that history is.
             with self._told():
                 tell_running(edges.consul, self._service, edges.agent.node, digest, self._tag, self._now())
             return
@@ -49,8 +48,6 @@ class Report:
         self._write(
             HostState(digest, standing, self._now(), self._tag, record.reload_id, record.step, error=result.error or "")
         )
-        if result.outcome == "refused":
-            return  # which cron repeats until something changes, and that is all that history would be
         past = Past(
             id=record.reload_id,
             node=edges.agent.node,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab.ground import LabError, wait_until
+from tests.lab.traffic import Load
 
 LONGEST_REPAIR = 90
 
@@ -117,3 +118,12 @@ def random_kills(fleet: Fleet, seed: int, count: int, longest: float) -> None:
         if other is not None:
             _output, said = other.communicate(timeout=LONGEST_REPAIR)
             assert other.returncode == 0, f"{context}\nthe other host: {said}"
+
+
+def assert_survives_random_kills(fleet: Fleet, seed: int, count: int = 20) -> None:
+    """The same under load: no request lost, and never fewer instances in service than the other host."""
+    with Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
+        random_kills(fleet, seed, count, longest=2.5)
+        summary = load.stop()
+    assert summary.failed == ()
+    assert fewest[0] >= 1

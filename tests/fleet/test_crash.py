@@ -5,11 +5,9 @@ import signal
 import pytest
 
 from tests.fleet.conftest import NAME, Fleet
-from tests.fleet.crash import Victim, least_passing, random_kills
+from tests.fleet.crash import Victim, least_passing
 from tests.lab.traffic import Load
 
-SEEDS = (1, 2, 3, 4)
-KILLS_A_SEED = 20
 MOST_CHANGES = 30
 
 
@@ -55,18 +53,6 @@ def test_killed_after_each_change_of_its_journal_with_an_image_that_fails(fleet:
     assert summary.failed == ()
     fleet.push_next()
     fleet.reset()
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_killed_at_random_moments(fleet: Fleet, seed: int) -> None:
-    """In the middle of whatever it was doing, alone or while the other host waits: repaired by one run, none lost."""
-    with Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
-        random_kills(fleet, seed, KILLS_A_SEED, longest=2.5)
-        summary = load.stop()
-
-    assert summary.failed == ()
-    assert fewest[0] >= 1
 
 
 def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:

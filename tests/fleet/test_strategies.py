@@ -126,7 +126,8 @@ def test_a_hook_that_fails_stops_the_reload_and_blames_no_image(
     result = "rolled back" if failing == "after_restart" else "failed"
     told = noted(host)
     assert [line.split()[0] for line in told] == [*before_it, failing, "on_failure"]
-    assert told[-1].endswith(f" {result}")
+    failed_step = "restart" if failing == "after_restart" else "drain"
+    assert told[-1] == f"on_failure host1 {failed_step} {result}"
 
 
 def test_a_failing_hook_after_the_return_is_told_and_no_more(fleet: Fleet) -> None:

@@ -21,7 +21,7 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
         (State(has_failed=True), [], [Interrupted(2)], 2, "interrupted", 130, "nothing had been changed"),
         (BACK, [], [Interrupted(15)], 15, "interrupted", 143, "put back"),
         (State(has_failed=True), [], [GuardRefused("no")], None, "refused", 75, "no"),
-        (State(has_failed=True), [], [LockBusy("busy")], None, "failed", 75, "busy"),
+        (State(has_failed=True), [], [LockBusy("busy")], None, "refused", 75, "busy"),
         (BACK, ["roll back"], [NotReady("slow")], None, "rolled back", 1, "slow"),
         (OUT, ["roll back"], [NotReady("slow"), NotReady("dead")], None, "stranded", 1, "STILL OUT OF SERVICE"),
         (OUT, [], [NotReady("slow"), ConsulUnreachable("gone")], None, "stranded", 69, "svcagent recover web"),
