@@ -1,6 +1,8 @@
 """A fleet of two hosts for the tests of a module, and what they all ask of it."""
 
 import itertools
+import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +62,17 @@ class Fleet:
             if name != f"/{NAME}"
         ]
         return sessions + keys + held + containers
+
+
+def until_step(process: "subprocess.Popen[str]", step: str) -> None:
+    """Return when a reload that was started with ``-v`` begins a step."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if f"step={json.dumps(step) if ' ' in step else step} phase=begin" in line:
+            return
+    raise AssertionError(f"it ended without reaching {step}: {seen}")
 
 
 def start(lab: Lab, load_seconds: float) -> Fleet:

@@ -2,12 +2,11 @@
 
 import json
 import signal
-import subprocess
 from contextlib import ExitStack
 
 import pytest
 
-from tests.fleet.conftest import NAME, Fleet
+from tests.fleet.conftest import NAME, Fleet, until_step
 from tests.lab.ground import wait_until
 from tests.lab.rollout import Rollout
 from tests.lab.traffic import Load
@@ -58,7 +57,7 @@ def test_a_second_reload_on_the_same_host_is_refused_at_once_or_waits(fleet: Fle
     with ExitStack() as stack:
         first = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
         stack.callback(first.communicate)
-        _until_step(first, "drain")
+        until_step(first, "drain")
 
         code, _output, errors = fleet.run(0, "reload", NAME)
         waited_code, waited_output, waited_errors = fleet.run(0, "--json", "reload", NAME, "--lock-timeout", "60s")
@@ -73,14 +72,6 @@ def test_a_second_reload_on_the_same_host_is_refused_at_once_or_waits(fleet: Fle
     fleet.reset()
 
 
-def _until_step(process: "subprocess.Popen[str]", step: str) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if f"step={json.dumps(step) if ' ' in step else step} phase=begin" in line:
-            return
-    raise AssertionError(f"it ended without reaching {step}")
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "step",
@@ -92,7 +83,7 @@ def test_a_signal_in_any_step_puts_the_service_back(fleet: Fleet, step: str, sig
     before = fleet.lab.versions()["host1"]
     version = fleet.push_next()
     process = fleet.lab.svcagent(host, "-v", "reload", NAME)
-    _until_step(process, step)
+    until_step(process, step)
 
     process.send_signal(signum)
     _output, errors = process.communicate(timeout=60)
@@ -160,7 +151,7 @@ def test_an_operator_takes_over_from_a_running_reload(fleet: Fleet) -> None:
     fleet.define(drain={"min": "3s"})
     version = fleet.push_next()
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
-    _until_step(process, "drain")
+    until_step(process, "drain")
     wait_until(lambda: "host1" not in fleet.lab.consul().passing(), 10, "host1 is drained")
 
     refused, _said, _why = fleet.run(0, "maint", "enable", NAME, "--reason", "disk swap", "--replace")
@@ -198,7 +189,7 @@ def test_a_lock_taken_away_while_draining_brings_the_service_back(fleet: Fleet) 
     host = fleet.lab.hosts[0]
     with _held_connection(host.address):
         process = fleet.lab.svcagent(host, "-v", "reload", NAME)
-        _until_step(process, "drain")
+        until_step(process, "drain")
         wait_until(lambda: "host1" not in fleet.lab.consul().passing(), 10, "host1 is drained")
         fleet.lab.consul().delete("/v1/kv/keyword_suggest_reload/.lock")
         _output, errors = process.communicate(timeout=60)

@@ -93,6 +93,7 @@ def test_the_trace_of_a_bug_does_not_show_it(
         f'token = "{TOKEN}\\n"',
         f'token = "{TOKEN}\u2026"',
     ],
+    ids=lambda table: table.replace(TOKEN, "TOKEN"),
 )
 def test_no_fault_of_a_settings_file_shows_it(svcagent: Svcagent, tmp_path: Path, table: str) -> None:
     """Also not one that stands in the wrong place, or has something behind it."""
