@@ -37,7 +37,7 @@ def test_a_bad_image_stops_at_the_first_host(fleet: Fleet) -> None:
         assert fleet.lab.versions() == before
         [entry] = json.loads(listed)
         tried = next(host for host, one in results.items() if one["outcome"] == "rolled back")
-        assert (code, entry["node"]) == (0, tried)
+        assert (code, entry["host"]) == (0, tried)
         assert "listening" in entry["log"]
         assert again == 75
         assert "svcagent quarantine clear" in said
