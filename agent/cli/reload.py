@@ -75,11 +75,11 @@ def reload(
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
         if not changes_nothing:
+            with interrupts.allowed():
+                tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
             repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
             if code := tell_repaired(repaired):
                 return code
-            with interrupts.allowed():
-                tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
         asked = Asked(waits, is_forced=force, is_in_maintenance=in_maintenance)
         executor = Executor(service, definition.reload, edges, asked)
         if changes_nothing:
