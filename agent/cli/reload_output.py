@@ -66,5 +66,6 @@ class Printer:
             self._percent = percent
             end = "\r" if sys.stdout.isatty() and percent < 100 else "\n"
             if not current().quiet and not current().as_json:
-                text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers"
+                megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
+                text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
                 click.echo(f"{text:<40}{end}", nl=False)

@@ -5,7 +5,7 @@ import pytest
 from tests.fleet.conftest import Fleet
 from tests.fleet.crash import assert_survives_random_kills
 
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
 
 
 @pytest.mark.timeout(900)

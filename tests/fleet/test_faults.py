@@ -230,3 +230,24 @@ def test_the_host_loses_power(fleet: Fleet, step: str) -> None:
 
         assert_in_order(victim, "register", f"no power at {step}", is_agent_new=True)
     fleet.lab.wait_passing()
+
+
+def test_a_consul_agent_that_does_not_come_back_is_told_and_the_rest_is_done_when_it_does(fleet: Fleet) -> None:
+    """The container is ready all the same; 69, saying what is left; ``register`` does that when the agent is there."""
+    agent = fleet.lab.hosts[0].consul
+    victim = Victim(fleet)
+    victim.push()
+    with unnoticed(fleet):
+        process = begun(fleet, "ready")
+        agent.kill()
+        _output, errors = process.communicate(timeout=180)
+        version = fleet.lab.versions()["host1"]
+        agent.restart()
+
+        assert process.returncode == 69, errors
+        assert "IS STILL OUT OF SERVICE" in errors
+        assert f"svcagent recover {NAME}" in errors
+        assert version == victim.wanted
+        assert "host1" not in fleet.lab.consul().passing()
+        assert_in_order(victim, "register", errors, is_agent_new=True)
+    fleet.lab.wait_passing()
