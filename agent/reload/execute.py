@@ -92,7 +92,7 @@ class Executor(Procedure):
             waiting=edges.interrupts.allowed,
             limit=reload.max_parallel,
             queue=queue_of(service.name),
-            on_session=lambda session: self._note_down(session=session),
+            on_session=lambda session: self._note_down(session=session, is_required=True),
             tell_place=lambda place, holder: self._tell_note(
                 f"place {place} in the line; the lock is held by {holder}"
             ),
@@ -240,7 +240,7 @@ class Executor(Procedure):
                 "again; it is not restarted. Run this again"
             )
         policy = self._restarter.standing().restart_policy
-        self._note_down(is_replacing=True, restart_policy=policy or "")
+        self._note_down(is_replacing=True, restart_policy=policy or "", is_required=True)
         done = self._restarter.restart(self._record.digest)
         self.result.engine = {part: round(seconds, 4) for part, seconds in done.seconds.items()}
         if done.note:

@@ -22,6 +22,9 @@ Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | N
 # Nothing is to be put back after them, so a crash in them needs no journal.
 UNJOURNALLED = frozenset({Step.CHECK, Step.PULL, Step.GUARD, Step.PLAN_AGAIN, Step.READY})
 
+TAKING = DISRUPTIVE | {Step.ACQUIRE}
+"""What they take must be given back after a crash: no journal, no taking."""
+
 
 class Procedure:
     """The loop, its journal and its report; what is done in it comes from those who inherit."""
@@ -73,7 +76,8 @@ class Procedure:
         try:
             self._may_begin(step)
             if step not in UNJOURNALLED:
-                self._note_down(step=str(step))
+                is_required = not self._state.has_failed and step in TAKING
+                self._note_down(step=str(step), is_required=is_required)
             finding = action()
         finally:
             seconds = self._edges.clock.monotonic() - self._step_began
@@ -96,10 +100,10 @@ class Procedure:
             is_bad_image=is_bad,
         )
 
-    def _note_down(self, **changes: object) -> None:
+    def _note_down(self, *, is_required: bool = False, **changes: object) -> None:
         """Bring the journal up to date.
 
-        :raises SvcagentError: it cannot be written, and what comes is disruptive. What restores goes on without.
+        :raises SvcagentError: it cannot be written, and what comes must not begin without. What restores goes on.
         """
         record = replace(self._record, **changes)  # type: ignore[arg-type]  # the keys are its own fields
         if record == self._record:
@@ -108,9 +112,9 @@ class Procedure:
         try:
             self._edges.journal.write(record)
         except SvcagentError as error:
-            if self._step in DISRUPTIVE or (self._step is Step.ACQUIRE and not self._state.has_failed):
+            if is_required:
                 raise
-            self._tell(Phase.NOTE, f"going on without a journal: {error}")
+            self._tell_note(f"going on without a journal: {error}")
 
     def _quarantine(self) -> None:
         """Tell the fleet that the digest is bad; its container's last words go with it."""

@@ -82,8 +82,9 @@ def abandon(consul: Consul, engine: Engine, journal: Journal, note: Callable[[st
     record = read_journal(journal, note)
     if record is not None:
         revive(engine, record)
-        queue = queue_of(record.service)
-        give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
+        if record.session:
+            queue = queue_of(record.service)
+            give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
     journal.remove()
     return record is not None
 

@@ -1,0 +1,92 @@
+"""The loop under a reload: what a journal that cannot be written stops, and what it does not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.errors import NotReady, SvcagentError
+from agent.reload.edges import Edges
+from agent.reload.journal import Journal, Record
+from agent.reload.procedure import Procedure
+from agent.reload.record import Event, Phase, Result
+from agent.reload.restore import Restoration
+from agent.reload.steps import State, Step
+
+HELD = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
+
+
+class FullDisk:
+    """A journal on a disk with room for so many more writes."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def write(self, _record: Record) -> None:
+        self._room -= 1
+        if self._room < 0:
+            raise SvcagentError("cannot write it: no space left on device")
+
+
+class Reload(Procedure):
+    """A procedure whose steps only note that they were taken; those named in ``failing`` fail."""
+
+    def __init__(
+        self, state: State, failing: dict[Step, SvcagentError], told: Callable[[Event], None], room: int = 0
+    ) -> None:
+        edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=told)
+        restoration = SimpleNamespace(is_out=state.is_out)
+        record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2")
+        super().__init__(
+            cast("Edges", edges), cast("Restoration", restoration), state, record, Result("web", "host1", "web:latest")
+        )
+        self.taken: list[Step] = []
+        self._failing = failing
+
+    def walk(self) -> State:
+        self._walk({step: self._taking(step) for step in Step})
+        return self._state
+
+    def _taking(self, step: Step) -> Callable[[], Any]:
+        def take() -> None:
+            if step in self._failing:
+                raise self._failing[step]
+            self.taken.append(step)
+
+        return take
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (State(is_newer=True, is_pulled=True, is_clear=True), []),
+        (HELD, [Step.RELEASE]),
+        (
+            replace(HELD, is_out=True, is_drained=True, is_ready=False),
+            [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE],
+        ),
+    ],
+)
+def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: State, expected: list[Step]) -> None:
+    """Acquire, drain and restart need their entry; what restores goes on, and says that it does."""
+    events: list[Event] = []
+    reload = Reload(state, {}, events.append)
+
+    end = reload.walk()
+
+    assert reload.taken == expected
+    assert not end.is_out
+    assert bool(expected) == any(event.phase is Phase.NOTE and "without a journal" in event.text for event in events)
+
+
+def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> None:
+    """The disk is full from the moment at which its container did not start: quarantined, and the old one is back."""
+    state = replace(HELD, is_out=True, is_drained=True, is_ready=False)
+    reload = Reload(state, {Step.RESTART: NotReady("it does not start")}, lambda _event: None, room=1)
+
+    reload.walk()
+
+    assert reload.taken == [Step.QUARANTINE, Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
