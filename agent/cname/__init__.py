@@ -5,7 +5,8 @@ Zones, servers and advice (`zones`, `verify`, `doctor`) are imported by those wh
 
 from agent.cname.keep import Keeper, Result
 from agent.cname.plan import Decision, Outcome, described, exit_code
-from agent.cname.provider import PROVIDERS, Place, Provider, Record, Seen
+from agent.cname.provider import Place, Provider, Record, Seen
+from agent.cname.providers import PROVIDERS
 from agent.cname.record import Wanted, located, wanted_records
 
 __all__ = [

@@ -1,16 +1,13 @@
-"""What keeps a zone: the protocol of DNS providers, the types they share with the rest, and the table of them.
+"""What keeps a zone: the protocol of DNS providers, and the types they share with the rest.
 
 A provider reads and writes, one record with its marker at a time, and decides nothing. Adding one is a file of this
-room and a row of `PROVIDERS`; the contract that its tests share is ``tests/real/cname_contract.py``.
+room and a row of `providers.PROVIDERS`; the contract that its tests share is ``tests/real/cname_contract.py``.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.clock import Clock
-from agent.definitions import DnsSettings
-from agent.errors import BadDefinition, Conflict, Denied, Fault, Rejected
+from agent.errors import Conflict, Denied, Rejected
 
 
 @dataclass(frozen=True)
@@ -130,29 +127,3 @@ class NotAuthoritative(Rejected):
 
 class ServerFailed(Rejected):
     """The server answered that it failed, or that it does not understand."""
-
-
-def _rfc2136(settings: DnsSettings, clock: Clock) -> Provider:
-    from agent.cname.rfc2136 import Rfc2136
-
-    return Rfc2136.from_settings(settings, clock)
-
-
-def _route53(settings: DnsSettings, clock: Clock) -> Provider:
-    try:
-        from agent.cname.route53 import Route53
-    except ModuleNotFoundError as error:
-        if error.name not in ("boto3", "botocore"):
-            raise
-        remedy = "install it where svcagent is: pip install 'svcagent[route53]'; or choose another provider"
-        fault = Fault("settings", "dns.provider", f"route53 needs {error.name}, which is not installed", remedy)
-        raise BadDefinition([fault]) from error
-
-    return Route53.from_settings(settings, clock)
-
-
-PROVIDERS: Mapping[str, Callable[[DnsSettings, Clock], Provider]] = {
-    "rfc2136": _rfc2136,
-    "route53": _route53,
-}
-"""Providers by the name that definitions and settings use. A row imports its provider only when it is opened."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.cname.marker import Marker, place, render
-from agent.cname.provider import PROVIDERS, Place, Record
+from agent.cname.provider import Place, Record
+from agent.cname.providers import PROVIDERS
 from agent.definitions import Cname, Definition, complete, misplaced
 from agent.errors import BadDefinition, Fault
 

@@ -7,7 +7,8 @@ from itertools import count
 
 import pytest
 
-from agent.cname.provider import NOTHING, PROVIDERS, Place, Provider, Raced, Record, Seen
+from agent.cname.provider import NOTHING, Place, Provider, Raced, Record, Seen
+from agent.cname.providers import PROVIDERS
 from agent.errors import Denied, DnsUnreachable
 from tests.real.cname_contract import STAGES, Stage
 from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked

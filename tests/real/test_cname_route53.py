@@ -18,7 +18,6 @@ import pytest
 from agent.clock import SystemClock
 from agent.cname.provider import (
     NOTHING,
-    PROVIDERS,
     BadSignature,
     ClockSkewed,
     NotAuthoritative,
@@ -29,6 +28,7 @@ from agent.cname.provider import (
     Seen,
     UnknownKey,
 )
+from agent.cname.providers import PROVIDERS
 from agent.cname.route53 import Route53, quoted, unescaped, unquoted
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, OutcomeUnknown
