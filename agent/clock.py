@@ -84,7 +84,7 @@ RAISE_AGAIN_SECONDS = 1.0
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into `Interrupted`, but only where the code says that it may stop.
+    """Turns SIGINT, SIGTERM and SIGHUP into `Interrupted`, but only where the code says that it may stop.
 
     Outside `allowed` a signal is kept and raised at the next place that allows it: a step that changes the world is
     never torn in the middle, and what puts the world back is not interrupted at all.
@@ -96,8 +96,10 @@ class Interrupts:
 
     @contextmanager
     def caught(self) -> Iterator["Interrupts"]:
-        """Own both signals inside the block. Main thread only."""
-        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        """Own these signals inside the block; SIGHUP unless it is ignored, as under nohup. Main thread only."""
+        signals = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
         before = {signum: signal.signal(signum, self._receive) for signum in signals}
         try:
             yield self

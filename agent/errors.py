@@ -90,7 +90,7 @@ class HookFailed(CommandFailed):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM ended a wait. The exit code is the shell's for that signal: 130 or 143.
+    """SIGINT, SIGTERM or SIGHUP ended a wait. The exit code is the shell's for that signal: 130, 143 or 129.
 
     Not an `Exception`, as KeyboardInterrupt is none: libraries catch those, and would make a failure of it.
     """

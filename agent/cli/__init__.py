@@ -105,12 +105,13 @@ def main() -> NoReturn:
     """Run, and turn every way of ending into its exit code."""
     _collect_less()
     options = Options()
+    code = 0
     try:
         code = _run(options)
         sys.stdout.flush()
     except BrokenPipeError:
+        # Whoever read has gone; Python would say so once more when it ends.
         sys.stderr.close()
-        code = 0
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,9 @@ def show_line(text: str, colour: str | None = None) -> None:
 
 
 def show_warning(text: str) -> None:
-    """Something a person should know, on standard error."""
-    click.secho(f"svcagent: {text}", fg="yellow", err=True)
+    """Something a person should know, on standard error. That it cannot be told keeps nothing from being done."""
+    with suppress(OSError):
+        click.secho(f"svcagent: {text}", fg="yellow", err=True)
 
 
 def show_trouble(text: str) -> None:

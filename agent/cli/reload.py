@@ -13,7 +13,7 @@ from agent.cli.repairing import edges_of, engine_of, repair_one
 from agent.clock import Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.engine import Engine
-from agent.errors import ConsulUnreachable
+from agent.errors import ConsulUnreachable, Denied, SvcagentError
 from agent.maintenance import lift_expired
 from agent.reload import Asked, Executor, HostLock, Journal, Step, read_journal, revive
 
@@ -72,14 +72,22 @@ def reload(
         wiring.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
-        agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
+        agent = _agent(consul, engine, None if changes_nothing else Journal(state_dir, service.id), interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
         if not changes_nothing:
-            with interrupts.allowed():
-                tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
+            trouble: SvcagentError | None = None
+            try:
+                with interrupts.allowed():
+                    tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
+            except SvcagentError as error:
+                trouble = error  # what is left behind is repaired all the same
             repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
             if code := tell_repaired(repaired):
+                if current().as_json:
+                    show_document(dataclasses.asdict(repaired[-1]))
                 return code
+            if trouble is not None:
+                raise trouble
         asked = Asked(waits, is_forced=force, is_in_maintenance=in_maintenance)
         executor = Executor(service, definition.reload, edges, asked)
         if changes_nothing:
@@ -87,13 +95,13 @@ def reload(
         return show_result(executor.run())
 
 
-def _agent(consul: Consul, engine: Engine, journal: Journal, interrupts: Interrupts) -> AgentSelf:
-    """The local agent. If it is not there, at least the container that a dead reload left is put right."""
+def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:
+    """The local agent. If it does not answer, at least the container that a dead reload left is put right."""
     try:
         with interrupts.allowed():
             return consul.agent_self()
-    except ConsulUnreachable:
-        if record := read_journal(journal, show_warning):
+    except (ConsulUnreachable, Denied):
+        if journal is not None and (record := read_journal(journal, show_warning)):
             revive(engine, record)
         raise
 

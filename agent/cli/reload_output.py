@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -40,7 +41,11 @@ def tell_repaired(results: Sequence[Result]) -> int:
 
 
 class Printer:
-    """A line a step, from the first that does something: cron mails whatever is printed."""
+    """A line a step, from the first that does something: cron mails whatever is printed.
+
+    A terminal that is gone, a pager that was quit or a log on a full disk must not stop a reload half-way: what cannot
+    be printed is not.
+    """
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -50,11 +55,14 @@ class Printer:
         """One event of a reload."""
         self.tell_quietly(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
-            show_line(f"{event.step:<10} {event.seconds:7.2f} s")
+            with suppress(OSError):
+                show_line(f"{event.step:<10} {event.seconds:7.2f} s")
 
     def tell_quietly(self, event: Event) -> None:
         """One event of a recovery: for the log, but for what a person should know."""
-        log(service=self._service, step=event.step, phase=event.phase, seconds=f"{event.seconds:.3f}", text=event.text)
+        seconds = f"{event.seconds:.3f}"
+        with suppress(OSError):
+            log(service=self._service, step=event.step, phase=event.phase, seconds=seconds, text=event.text)
         if event.phase is Phase.NOTE:
             show_warning(f"{self._service}: {event.text}")
 
@@ -68,4 +76,5 @@ class Printer:
             if not current().quiet and not current().as_json:
                 megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
                 text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
-                click.echo(f"{text:<40}{end}", nl=False)
+                with suppress(OSError):
+                    click.echo(f"{text:<40}{end}", nl=False)

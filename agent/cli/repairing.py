@@ -101,8 +101,12 @@ def repair(
                             settings, consul, engine, agent, by_id[service_id], interrupts, is_recovery=True
                         )
                         results += repair_one(by_id[service_id], edges)
-                    elif abandon(consul, engine, Journal(settings.state_dir, service_id), show_warning):
-                        show_warning(f"{service_id}: no definition reloads it any more; its dead reload is forgotten")
+                    elif abandon(
+                        consul, engine, Journal(settings.state_dir, service_id), agent.node, service_id, show_warning
+                    ):
+                        show_warning(
+                            f"{service_id}: what a dead reload left of it is seen to; none is defined any more"
+                        )
             except LockBusy:
                 continue  # a living reload's
             except SvcagentError as error:

@@ -3,15 +3,15 @@
 from contextlib import suppress
 
 from agent.consul.client import Consul
-from agent.consul.lock_names import form_of, is_own_name, queue_of, turn_of
+from agent.consul.lock_names import form_of, queue_of, session_name, turn_of
 from agent.consul.lock_queue import Queue
 from agent.consul.lock_single import Single
 from agent.errors import Conflict
 
 
-def own_sessions(consul: Consul, node: str, prefix: str) -> tuple[str, ...]:
-    """The ids of living sessions that svcagent made on this node for that lock, this process's among them."""
-    return tuple(one.id for one in consul.node_sessions(node) if is_own_name(one.name, prefix))
+def own_sessions(consul: Consul, node: str, prefix: str, command: str) -> tuple[str, ...]:
+    """The ids of living sessions that ``command`` made on this node for that lock, this process's among them."""
+    return tuple(one.id for one in consul.node_sessions(node) if one.name == session_name(command, prefix))
 
 
 def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1, queue: str | None = None) -> None:

@@ -26,6 +26,10 @@ _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: D
 
 # The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
 _LOCAL = re.compile("no space left on device|failed to register layer|read-only file system|disk quota exceeded")
+_OF_THE_HOST = re.compile(
+    "no space left on device|read-only file system|disk quota exceeded|port is already allocated|"
+    "address already in use|cannot allocate memory|too many open files|resource temporarily unavailable"
+)
 _MISSING = re.compile("manifest unknown|name unknown|repository name not known")
 _DENIED = re.compile(
     r"unauthorized|denied|no basic auth credentials|authentication required|status(?: code)?:? 40[13]\b"
@@ -66,6 +70,11 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
     return DockerUnreachable(
         f"cannot reach Docker at {address}: {text}; is it running there? DOCKER_HOST sets the address"
     )
+
+
+def is_the_hosts_fault(text: str) -> bool:
+    """Does a message of the Engine's name something that no image can help: a full disk, a port that is taken?"""
+    return _OF_THE_HOST.search(text.lower()) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:

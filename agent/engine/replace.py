@@ -8,6 +8,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.engine import recreate, swap
 from agent.engine.connection import Connection
+from agent.engine.failures import is_the_hosts_fault
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference
@@ -109,16 +110,18 @@ def replace(
 
 
 def _start_new(docker: Connection, new_id: str, digest: str) -> None:
-    """Start it; that Docker cannot counts against the image.
+    """Start it; that Docker cannot counts against the image, unless it says that this host is to blame.
 
     Its status does not tell whose fault it is: a missing program is 400, but a user that the image does not have is
-    500, as is a port that is taken.
+    500, as are a port that is taken and a disk that is full. So for those its words are looked at.
     """
     try:
         _carry_out(docker, (Step("start", new_id),))
     except Unreachable:
         raise
     except SvcagentError as error:
+        if is_the_hosts_fault(str(error)):
+            raise
         raise NotReady(f"the container of {digest} does not start: {error}") from error
 
 

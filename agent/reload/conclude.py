@@ -25,7 +25,7 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], last_wor
         result.error = f"{_signal_name(pending)} came when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code
     if result.outcome == "stranded":
-        _strand(result, troubles)
+        _strand(result, state, troubles)
     return _with_last_words(result, last_words)
 
 
@@ -37,14 +37,15 @@ def conclude_recovery(
     if troubles:
         result.error = "; then: ".join(str(trouble) for trouble in troubles)
     if result.outcome == "stranded":
-        _strand(result, troubles)
+        _strand(result, state, troubles)
     return _with_last_words(result, last_words)
 
 
-def _strand(result: Result, troubles: Sequence[Trouble]) -> None:
+def _strand(result: Result, state: State, troubles: Sequence[Trouble]) -> None:
     result.exit_code = (Unreachable if isinstance(troubles[-1], Unreachable) else SvcagentError).exit_code
+    how = "IS STILL OUT OF SERVICE" if state.is_out else "could not be put in order"
     result.error = (
-        f"{result.service} IS STILL OUT OF SERVICE on {result.node}: {result.error}. Every register and reload tries "
+        f"{result.service} {how} on {result.node}: {result.error}. Every register and reload tries "
         f"again; when the cause is repaired, run: svcagent recover {result.service}"
     )
 

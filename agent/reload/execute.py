@@ -30,7 +30,7 @@ from agent.reload.guard import Obstacle, find_obstacles, overridden
 from agent.reload.hooks import WARN_ONLY, Hook, Occasion, run_hook
 from agent.reload.journal import Record
 from agent.reload.observe import Observer
-from agent.reload.procedure import Procedure
+from agent.reload.procedure import Procedure, command_of
 from agent.reload.record import Phase, Result
 from agent.reload.restart import restarter
 from agent.reload.restore import Restoration
@@ -80,7 +80,7 @@ class Executor(Procedure):
         self._lock = Lock(
             edges.consul,
             reload.lock_prefix(service.name),
-            command=f"svcagent reload {service.name}",
+            command=command_of(service.id),
             details={
                 "node": edges.agent.node,
                 "pid": os.getpid(),
@@ -234,7 +234,7 @@ class Executor(Procedure):
 
     def _restart(self) -> None:
         self._lock.ask()
-        if not self._restoration.is_out and self._observer.own_maintenance() is None:
+        if self._observer.own_maintenance() is None:
             raise GuardRefused(
                 f"the maintenance that held {self._service.id} out was lifted meanwhile, so clients are sent to it "
                 "again; it is not restarted. Run this again"

@@ -4,6 +4,7 @@ One file a service, there from the first thing taken (the lock's session) until 
 that has the service's `HostLock` reads or writes it.
 """
 
+import glob
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -87,8 +88,16 @@ class Journal:
             raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
 
     def remove(self) -> None:
-        """All is given back; not there is fine. Works on a full disk."""
-        self._file.unlink(missing_ok=True)
+        """All is given back; not there is fine. Works on a full disk.
+
+        :raises SvcagentError: it could not be removed.
+        """
+        try:
+            self._file.unlink(missing_ok=True)
+            for unfinished in self._file.parent.glob(f".{glob.escape(self._file.name)}.*"):
+                unfinished.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        except OSError as error:
+            raise SvcagentError(f"cannot remove {self._file}: {error.strerror}") from error
 
 
 def _parsed(content: bytes) -> Record:

@@ -57,6 +57,8 @@ class Prober:
                 return Answer(True, f"{address} accepts connections")
         except OSError as error:
             return Answer(False, f"{address}: {error.strerror or error}")
+        except UnicodeError as error:  # a name that no resolver can be asked for
+            return Answer(False, f"{address}: {error}")
 
     def _http(
         self,
@@ -81,7 +83,7 @@ class Prober:
                     while reply.raw.read1(_CHUNK, decode_content=False):
                         if deadline.is_over:
                             return Answer(False, f"{url} was still answering after {timeout:g} s")
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
                 return Answer(False, f"{url}: {_short(error)}")
         return Answer(200 <= reply.status_code < 300, f"{url} answers {reply.status_code}")
 

@@ -16,6 +16,7 @@ from agent.reload.record import Event, Phase, Result
 from agent.reload.report import Report
 from agent.reload.restore import Restoration
 from agent.reload.steps import DISRUPTIVE, Container, State, Step, failed, next_step, succeeded
+from agent.reload.steps import Quarantine as Quarantined
 
 Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | None], Result]
 
@@ -63,11 +64,14 @@ class Procedure:
         state = replace(self._state, is_out=self._restoration.is_out)
         words = self._restoration.last_words
         result = conclude(self.result, state, self._troubles, words, self._edges.interrupts.pending)
-        is_new = state.container is Container.NEW or self._record.digest_before == self._record.digest
-        result.running = (self._record.digest if is_new else self._record.digest_before) or None
-        self._report.ended(result, self._record, result.running or "")
-        if not state.is_stranded:
-            self._edges.journal.remove()
+        running = self._record.digest if state.is_newer is False else self._restoration.running()
+        result.running = running or None
+        self._report.ended(result, self._record, running)
+        if not state.is_stranded and state.quarantine is not Quarantined.OWED:
+            try:
+                self._edges.journal.remove()
+            except SvcagentError as error:
+                self._tell_note(str(error))
         return result
 
     def _take(self, step: Step, action: Callable[[], bool | None]) -> State:
@@ -89,7 +93,7 @@ class Procedure:
         """Raise what keeps a step from beginning."""
 
     def _after(self, step: Step, error: Trouble) -> State:
-        is_bad = bool(self._record.digest) and _blames_the_image(step, error, self._state)
+        is_bad = self._blames(step, error)
         if is_bad:
             self._note_down(is_bad=True, why=str(error))
         return failed(
@@ -99,6 +103,12 @@ class Procedure:
             is_interrupted=isinstance(error, Interrupted),
             is_bad_image=is_bad,
         )
+
+    def _blames(self, step: Step, error: Trouble) -> bool:
+        """Did the container of a new digest not start, or not become ready?"""
+        is_new = step is Step.RESTART or (step is Step.READY and self._state.container is Container.NEW)
+        is_new = is_new and self._record.digest not in ("", self._record.digest_before)
+        return is_new and isinstance(error, NotReady)
 
     def _note_down(self, *, is_required: bool = False, **changes: object) -> None:
         """Bring the journal up to date.
@@ -141,7 +151,6 @@ class Procedure:
         self._tell(Phase.NOTE, text)
 
 
-def _blames_the_image(step: Step, error: Trouble, state: State) -> bool:
-    """Did the new container not start, or not become ready?"""
-    is_new = step is Step.RESTART or (step is Step.READY and state.container is Container.NEW)
-    return is_new and isinstance(error, NotReady)
+def command_of(service_id: str) -> str:
+    """What a reload's session is named for, so that its host knows it again."""
+    return f"svcagent reload {service_id}"

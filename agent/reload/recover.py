@@ -12,11 +12,11 @@ from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue
 from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand, Standing
 from agent.errors import Interrupted, NotNow, Unreachable
-from agent.maintenance import is_of_reload, parse
-from agent.reload.conclude import conclude_recovery
+from agent.maintenance import Target, is_of_reload, lift_own, parse
+from agent.reload.conclude import Trouble, conclude_recovery
 from agent.reload.edges import Edges
 from agent.reload.journal import Journal, JournalDamaged, Record
-from agent.reload.procedure import Procedure
+from agent.reload.procedure import Procedure, command_of
 from agent.reload.record import Result
 from agent.reload.restart import Restarter, restarter
 from agent.reload.restore import Restoration
@@ -46,6 +46,9 @@ class Leftover:
 def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
     """What is to be brought to its end; None if there is nothing. ``note`` hears of a damaged journal."""
     record = read_journal(edges.journal, note)
+    if record is not None and record.container not in ("", reload.container):
+        note(f"its definition names another container now; {record.container} is put right as well")
+        revive(edges.engine, record)
     standing = _restarter(service, reload, edges).standing()
     try:
         local = edges.consul.services().get(service.id)
@@ -74,10 +77,13 @@ def revive(engine: Engine, record: Record) -> None:
         engine.roll_back(record.container, record.restart_policy or None)
 
 
-def abandon(consul: Consul, engine: Engine, journal: Journal, note: Callable[[str], None]) -> bool:
-    """Of a service that no definition reloads any more: its container runs, its lock is free. False: nothing was left.
+def abandon(
+    consul: Consul, engine: Engine, journal: Journal, node: str, service_id: str, note: Callable[[str], None]
+) -> bool:
+    """Of a service that no definition reloads any more: its container runs, its lock is free, its maintenance lifted.
 
-    Its maintenance goes with its registration, which is no longer wanted either.
+    There is nothing to ask whether it is ready but the checks that Consul runs: where one does not pass, it stays out,
+    and the journal stays. False: nothing was left.
     """
     record = read_journal(journal, note)
     if record is not None:
@@ -85,8 +91,20 @@ def abandon(consul: Consul, engine: Engine, journal: Journal, note: Callable[[st
         if record.session:
             queue = queue_of(record.service)
             give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
+    local = consul.services().get(service_id)
+    held = parse(local.maintenance.notes) if local is not None and local.maintenance is not None else None
+    if local is not None and held is not None and is_of_reload(held, node):
+        failing = [check.id for check in local.real_checks if check.status != "passing"]
+        if failing:
+            note(
+                f"{service_id}: a dead reload has it out, no definition reloads it any more, and it stays out because "
+                f"these checks do not pass: {', '.join(failing)}. Put it back by: svcagent maint disable {service_id} "
+                "--force"
+            )
+            return True
+        lift_own(consul, Target(node, service_id, local.name), held)
     journal.remove()
-    return record is not None
+    return record is not None or held is not None
 
 
 class Recovery(Procedure):
@@ -103,6 +121,7 @@ class Recovery(Procedure):
             is_out=leftover.is_out,
             is_bad=record.is_bad,
             was_replacing=record.is_replacing,
+            is_settled=not leftover.is_out and (leftover.record is None or record.step in (Step.CLEAN, Step.RELEASE)),
             is_locked=bool(record.session) or leftover.record is None,
             may_roll_back=reload.rollback,
         )
@@ -132,12 +151,17 @@ class Recovery(Procedure):
         )
         return self._concluded(conclude_recovery)
 
+    def _blames(self, _step: Step, _error: Trouble) -> bool:
+        """Never: a host that has just booted is not the one to judge. The next reload tries once more, and may."""
+        return False
+
     def _await_end_of_sessions(self) -> None:
         edges, lock = self._edges, self._record.lock
+        command = command_of(self._record.service_id)
         deadline = Deadline.after(edges.clock, SESSION_SECONDS)
         with edges.interrupts.allowed():
             are_gone = poll(
-                lambda: not own_sessions(edges.consul, edges.agent.node, lock), deadline, SESSION_POLL_SECONDS
+                lambda: not own_sessions(edges.consul, edges.agent.node, lock, command), deadline, SESSION_POLL_SECONDS
             )
         if not are_gone:
             raise NotNow(

@@ -59,8 +59,10 @@ class Report:
             steps=tuple((step["step"], step["seconds"]) for step in result.steps),
             error=result.error or "",
         )
-        with self._told():
+        try:
             history.write_to_disk(edges.state_dir, self._service, past)
+        except SvcagentError as error:
+            self._note(f"not in this host's history: {error}")
         if self._is_silent:
             return
         with self._told():

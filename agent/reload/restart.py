@@ -152,10 +152,10 @@ class ContainerRestarter:
     def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
         """Old container and old images go; the tag file says what runs."""
         its = self._its
+        self._engine.remove_old(its.container)
         if its.tag_file is not None:
             _repository, _, tag = its.image.rpartition(":")
             write_atomically(its.tag_file, f"{tag}\n")
-        self._engine.remove_old(its.container)
         self._engine.prune(its.image, its.keep_images)
 
 

@@ -45,6 +45,12 @@ class Restoration:
             with suppress(SvcagentError):  # worth having, not worth failing for
                 self.last_words = self._restarter.last_words()
 
+    def running(self) -> str:
+        """The digest that runs now; empty where nobody knows."""
+        with suppress(SvcagentError):
+            return self._restarter.running()
+        return ""
+
     def roll_back(self, restart_policy: str | None) -> None:
         """Put back what ran before. ``restart_policy``: its own, where it is known."""
         self.remember_last_words()
@@ -72,12 +78,13 @@ class Restoration:
         self._restarter.finish(digest)
 
     def insist(self, action: Callable[[], object]) -> None:
-        """What restores goes on while the other side cannot be reached, for so many seconds."""
-        deadline = Deadline.after(self._edges.clock, RESTORE_SECONDS)
+        """What restores goes on while the other side cannot be reached, for a while from its first silence on."""
+        deadline: Deadline | None = None
         while True:
             try:
                 action()
             except Unreachable:
+                deadline = deadline or Deadline.after(self._edges.clock, RESTORE_SECONDS)
                 if deadline.is_over:
                     raise
                 self._edges.clock.sleep(RETRY_SECONDS)

@@ -55,11 +55,15 @@ class Container(StrEnum):
 
 
 class Quarantine(StrEnum):
-    """Is a digest to be quarantined? LATER: the first attempt failed, and the instance comes first."""
+    """Is a digest to be quarantined? LATER: the first attempt failed, and the instance comes first.
+
+    OWED: the second failed too; the journal stays, and the next process tries.
+    """
 
     NO = "no"
     DUE = "due"
     LATER = "later"
+    OWED = "owed"
 
 
 @dataclass(frozen=True)
@@ -88,21 +92,29 @@ class State:
 
 
 def recovered(
-    container: Container, *, is_out: bool, is_bad: bool, was_replacing: bool, is_locked: bool, may_roll_back: bool
+    container: Container,
+    *,
+    is_out: bool,
+    is_bad: bool,
+    was_replacing: bool,
+    is_locked: bool,
+    may_roll_back: bool,
+    is_settled: bool = False,
 ) -> State:
     """The state to go on from after a crash, from what was found.
 
     ``is_out``: own maintenance is on. ``is_bad``: the new container was judged already. ``was_replacing``: the
-    replacement had begun, so whatever stands there may have been restarted and is to be looked at.
+    replacement had begun, so whatever stands there may have been restarted and is to be looked at. ``is_settled``: the
+    new container had been in service again, so it is not judged once more; only tidying is left.
     """
     return State(
         is_locked=is_locked,
         is_out=is_out,
         container=container,
-        is_ready=not (is_out or was_replacing or container is not Container.OLD),
+        is_ready=is_settled or not (is_out or was_replacing or container is not Container.OLD),
         has_failed=True,
         may_roll_back=may_roll_back,
-        may_try_new=not is_bad,
+        may_try_new=not is_bad or not may_roll_back,
         quarantine=Quarantine.DUE if is_bad else Quarantine.NO,
     )
 
@@ -203,7 +215,7 @@ def failed(
             return replace(after, is_stranded=True)
         case Step.QUARANTINE:
             is_first = state.quarantine is Quarantine.DUE
-            return replace(after, quarantine=Quarantine.LATER if is_first else Quarantine.NO)
+            return replace(after, quarantine=Quarantine.LATER if is_first else Quarantine.OWED)
         case Step.CLEAN:
             return replace(after, is_cleaned=True)
         case Step.RELEASE:

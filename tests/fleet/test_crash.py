@@ -1,11 +1,15 @@
 """SIGKILL at every place of a reload: the next ``register`` or ``reload`` brings the instance back, all else goes."""
 
+import json
+import shlex
 import signal
 
 import pytest
 
 from tests.fleet.conftest import NAME, Fleet
 from tests.fleet.crash import Victim, least_passing
+from tests.lab.ground import wait_until
+from tests.lab.server import svcagent_argv
 from tests.lab.traffic import Load
 
 MOST_CHANGES = 30
@@ -117,3 +121,38 @@ def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) 
     assert "in service again" in errors
     assert "nothing was left" in output
     victim.assert_back(errors)
+
+
+def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: Fleet) -> None:
+    """The file lost its reload section after the crash: container, lock and maintenance are seen to by register."""
+    victim = Victim(fleet)
+    victim.push()
+    assert victim.die_at(5) == -signal.SIGKILL
+    file = fleet.lab.write_definition(fleet.lab.hosts[0], interval="1s")
+    definition = json.loads(file.read_text())
+    del definition["reload"]
+    file.write_text(json.dumps(definition))
+
+    def is_back() -> bool:
+        fleet.run(0, "register")
+        return "host1" in fleet.lab.consul().passing()
+
+    wait_until(is_back, 30, "its checks pass, so that it is put back", every=0.5)
+    victim.assert_back("without a reload section")
+    fleet.reset()
+
+
+@pytest.mark.parametrize("broken", ["pipe", "full disk"])
+def test_nobody_to_print_to_stops_nothing(fleet: Fleet, broken: str) -> None:
+    """The reader has gone, or the log's disk is full: the reload goes on to its end."""
+    victim = Victim(fleet)
+    victim.push()
+    command = f"{shlex.join(svcagent_argv())} -v reload {NAME}"
+    script = f"{command} 2>&1 | true" if broken == "pipe" else f"{command} >/dev/full 2>&1"
+    process = fleet.lab.command(fleet.lab.hosts[0], "sh", "-c", script)
+    process.communicate(timeout=90)
+
+    wait_until(lambda: fleet.lab.versions()["host1"] == victim.wanted, 30, "the new image runs")
+    wait_until(lambda: "host1" in fleet.lab.consul().passing(), 30, "it is in service")
+    wait_until(lambda: not list(fleet.lab.hosts[0].state_dir.glob("*.journal")), 10, "it came to its end")
+    victim.assert_back(broken)

@@ -96,6 +96,22 @@ def test_a_signal_in_any_step_puts_the_service_back(fleet: Fleet, step: str, sig
         assert fleet.lab.versions()["host1"] == before
 
 
+def test_a_terminal_that_is_gone_puts_the_service_back(fleet: Fleet) -> None:
+    """SIGHUP, as from a lost connection to the host: 129, and in service before the process ends."""
+    before = fleet.lab.versions()["host1"]
+    fleet.push_next()
+    process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
+    until_step(process, "drain")
+
+    process.send_signal(signal.SIGHUP)
+    _output, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGHUP, errors
+    assert fleet.lab.versions()["host1"] == before
+    assert "host1" in fleet.lab.consul().passing()
+    assert fleet.leftovers() == []
+
+
 def test_an_image_that_does_not_become_ready_is_rolled_back(fleet: Fleet) -> None:
     """Nobody notices: the old container is back, in service, the exit code says 1, and why."""
     fleet.define(ready={"timeout": "2s"})

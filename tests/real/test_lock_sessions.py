@@ -165,12 +165,13 @@ def test_own_sessions_are_this_node_s_for_this_lock(consul: Consul, another: Cal
     node = consul.agent_self().node
     theirs = consul.create_session("Consul lock for 'sleep 600' at 'mine'", SESSION_TTL)
     with make_lock(consul, "mine") as lock, make_lock(another(), "mine2") as other:
-        assert own_sessions(consul, node, "mine") == ()
+        assert own_sessions(consul, node, "mine", "svcagent reload web") == ()
         lock.acquire(soon())
         other.acquire(soon())
 
-        assert own_sessions(consul, node, "mine") == (lock.session,)
-        assert own_sessions(consul, "elsewhere", "mine") == ()
+        assert own_sessions(consul, node, "mine", "svcagent reload web") == (lock.session,)
+        assert own_sessions(consul, "elsewhere", "mine", "svcagent reload web") == ()
+        assert own_sessions(consul, node, "mine", "svcagent reload another") == ()
     consul.destroy_session(theirs)
 
 

@@ -6,7 +6,7 @@ import urllib3
 from docker.errors import APIError, DockerException
 from docker.errors import NotFound as DockerNotFound
 
-from agent.engine.failures import registry_failure, translated
+from agent.engine.failures import is_the_hosts_fault, registry_failure, translated
 from agent.errors import (
     Conflict,
     Denied,
@@ -110,3 +110,17 @@ def test_what_is_not_dockers_passes_unchanged() -> None:
 )
 def test_a_registrys_message_tells_what_kind_of_failure_it_was(text: str, expected: type) -> None:
     assert registry_failure(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "is_the_hosts"),
+    [
+        ("driver failed: Bind for 0.0.0.0:80 failed: port is already allocated", True),
+        ("mkdir /var/lib/docker/x: no space left on device", True),
+        ('exec: "/bin/app": stat /bin/app: no such file or directory', False),
+        ("unable to find user app: no matching entries in passwd file", False),
+    ],
+)
+def test_what_no_image_can_help_does_not_count_against_it(text: str, is_the_hosts: bool) -> None:
+    """A container that cannot start for such a reason is rolled back, and its digest is not quarantined."""
+    assert is_the_hosts_fault(text) is is_the_hosts

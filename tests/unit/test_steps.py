@@ -27,9 +27,17 @@ def _outcomes(state: State, step: Step) -> Iterator[State]:
 def _recoveries() -> list[State]:
     """Every state that a crash may leave."""
     return [
-        recovered(container, is_out=is_out, is_bad=is_bad, was_replacing=replacing, is_locked=locked, may_roll_back=may)
+        recovered(
+            container,
+            is_out=is_out,
+            is_bad=is_bad,
+            was_replacing=replacing,
+            is_locked=locked,
+            may_roll_back=may,
+            is_settled=settled and not is_out and container is not Container.MIXED,
+        )
         for container in Container
-        for is_out, is_bad, replacing, locked, may in itertools.product((False, True), repeat=5)
+        for is_out, is_bad, replacing, locked, may, settled in itertools.product((False, True), repeat=6)
     ]
 
 
@@ -183,7 +191,7 @@ def test_the_lock_is_never_given_back_before_a_bad_digest_was_quarantined_or_tha
     """Otherwise the next host would try it."""
     for state, step, _after in TRANSITIONS:
         if step is Step.RELEASE:
-            assert state.quarantine is Quarantine.NO
+            assert state.quarantine in (Quarantine.NO, Quarantine.OWED)
 
 
 def test_recovery_takes_no_disruptive_step() -> None:
@@ -238,3 +246,41 @@ def test_under_an_operators_maintenance_nothing_is_lifted() -> None:
 
     assert Step.RETURN not in taken
     assert taken[-4:] == [Step.RESTART, Step.READY, Step.CLEAN, Step.RELEASE]
+
+
+def test_a_new_container_that_was_in_service_again_is_only_tidied_after() -> None:
+    """It is not judged a second time: its checks may fail for reasons that are not the image's."""
+    state = recovered(
+        Container.NEW,
+        is_out=False,
+        is_bad=False,
+        was_replacing=True,
+        is_locked=False,
+        may_roll_back=True,
+        is_settled=True,
+    )
+
+    assert next_step(state) is Step.CLEAN
+    assert next_step(succeeded(state, Step.CLEAN)) is Step.END
+
+
+def test_where_rolling_back_is_forbidden_recovery_leaves_the_failed_container_standing() -> None:
+    """Somebody wants to look at it; it gets one more chance to become ready, and then stays out."""
+    state = recovered(Container.NEW, is_out=True, is_bad=True, was_replacing=True, is_locked=False, may_roll_back=False)
+    state = succeeded(state, Step.QUARANTINE)
+    assert next_step(state) is Step.READY
+
+    state = failed(state, Step.READY, is_out=True)
+
+    assert next_step(state) is Step.END
+    assert state.is_stranded
+
+
+def test_a_quarantine_that_could_not_be_told_twice_is_owed() -> None:
+    """The journal is kept for it (see the procedure), and the lock is given back."""
+    state = State(is_locked=True, container=Container.OLD, has_failed=True, quarantine=Quarantine.LATER)
+
+    state = failed(state, Step.QUARANTINE, is_out=False)
+
+    assert state.quarantine is Quarantine.OWED
+    assert next_step(state) is Step.RELEASE
