@@ -1,6 +1,6 @@
 """The long run: reloads killed at moments that seeds choose, each repaired and checked, with clients all the while.
 
-Repeatable by its seeds. On a machine of 2 cores a kill with its repair takes about 4 s, so 1,000 take a little over an hour.
+Repeatable by its seeds. On a machine of 2 cores a kill with its repair takes about 4 s, so 1,000 take some 70 minutes.
 """
 
 import argparse
