@@ -11,7 +11,7 @@ from agent.clock import Deadline, poll
 from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
 from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand, Standing
-from agent.errors import Interrupted, NotNow, Unreachable
+from agent.errors import Interrupted, NotNow, NotReady, Unreachable
 from agent.maintenance import Target, is_of_reload, lift_own, parse
 from agent.reload.conclude import Trouble, conclude_recovery
 from agent.reload.edges import Edges
@@ -82,8 +82,9 @@ def abandon(
 ) -> bool:
     """Of a service that no definition reloads any more: its container runs, its lock is free, its maintenance lifted.
 
-    There is nothing to ask whether it is ready but the checks that Consul runs: where one does not pass, it stays out,
-    and the journal stays. False: nothing was left.
+    There is nothing to ask whether it is ready but the checks that Consul runs. False: nothing was left.
+
+    :raises NotReady: one of them does not pass; it stays out, and the journal stays.
     """
     record = read_journal(journal, note)
     if record is not None:
@@ -96,12 +97,10 @@ def abandon(
     if local is not None and held is not None and is_of_reload(held, node):
         failing = [check.id for check in local.real_checks if check.status != "passing"]
         if failing:
-            note(
-                f"{service_id}: a dead reload has it out, no definition reloads it any more, and it stays out because "
-                f"these checks do not pass: {', '.join(failing)}. Put it back by: svcagent maint disable {service_id} "
-                "--force"
+            raise NotReady(
+                "IT IS STILL OUT OF SERVICE: a dead reload has it out, no definition reloads it any more, and these checks "
+                f"do not pass: {', '.join(failing)}. Repair it, or run: svcagent maint disable {service_id} --force"
             )
-            return True
         lift_own(consul, Target(node, service_id, local.name), held)
     journal.remove()
     return record is not None or held is not None
