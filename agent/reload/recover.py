@@ -98,8 +98,8 @@ def abandon(
         failing = [check.id for check in local.real_checks if check.status != "passing"]
         if failing:
             raise NotReady(
-                "IT IS STILL OUT OF SERVICE: a dead reload has it out, no definition reloads it any more, and these checks "
-                f"do not pass: {', '.join(failing)}. Repair it, or run: svcagent maint disable {service_id} --force"
+                "IT IS STILL OUT OF SERVICE: a dead reload has it out, no definition reloads it any more, and these "
+                f"checks fail: {', '.join(failing)}. Repair it, or run: svcagent maint disable {service_id} --force"
             )
         lift_own(consul, Target(node, service_id, local.name), held)
     journal.remove()
