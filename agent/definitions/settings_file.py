@@ -1,8 +1,9 @@
 """The settings file ``svcagent.toml``: its shape, which the environment and the options share."""
 
+import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -91,6 +92,57 @@ class DnsTable(Part):
     timeout: PositiveSeconds = Field(5.0, description="How long one answer of a DNS server may take.")
 
 
+def _loopback(value: str) -> str:
+    """An address of this host alone, with a port: what listens there has no password."""
+    text = host_port(value)
+    name = text.rpartition(":")[0].strip("[]")
+    if name != "localhost" and not _is_loopback(name):
+        raise Wrong(
+            f"{shown(name)} can be reached from other hosts",
+            'write "127.0.0.1:9632", and put a proxy that asks who calls before it',
+        )
+    return text
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class DaemonTable(Part):
+    """``svcagent run``, as ``[daemon]`` in the settings file has it."""
+
+    socket: FilePath = Field(Path("/run/svcagent/svcagent.sock"), description="The Unix socket of its local API.")
+    listen: Annotated[str, AfterValidator(_loopback)] | None = Field(
+        None, description="A loopback address and port that answers questions and gives metrics, over HTTP."
+    )
+
+
+class MetricsTable(Part):
+    """Metrics without the daemon, as ``[metrics]`` in the settings file has it."""
+
+    textfile_dir: FilePath | None = Field(
+        None, description="The directory of node_exporter's textfile collector; reload and register write there."
+    )
+
+
+class NotifyTable(Part):
+    """Whom to tell of rollouts, as ``[notify]`` in the settings file has it."""
+
+    urls: tuple[SecretStr, ...] = Field((), description="Where to, as Apprise writes it; they may hold secrets.")
+    stuck_after: PositiveSeconds = Field(1800.0, description="Without progress for so long, a rollout is stuck.")
+
+
+class LogTable(Part):
+    """Logs, as ``[log]`` in the settings file has it."""
+
+    format: Literal["auto", "text", "json", "journal"] = Field(
+        "auto", description="text is key=value; auto is journal where systemd gives it, else text."
+    )
+
+
 class SettingsFile(Part):
     """``svcagent.toml``."""
 
@@ -99,6 +151,10 @@ class SettingsFile(Part):
     consul: ConsulTable = Field(ConsulTable(), description="How to reach the local Consul agent.")
     docker: DockerTable = Field(DockerTable(), description="How to reach the Docker Engine.")
     dns: DnsTable = Field(DnsTable(), description="How to keep CNAMEs.")
+    daemon: DaemonTable = Field(DaemonTable(), description="svcagent run.")
+    metrics: MetricsTable = Field(MetricsTable(), description="Metrics without the daemon.")
+    notify: NotifyTable = Field(NotifyTable(), description="Whom to tell of rollouts.")
+    log: LogTable = Field(LogTable(), description="Logs.")
     drain_dns: tuple[HostPort, ...] = Field(
         (), description="DNS servers that must not name a draining service any more; the local agent's if empty."
     )

@@ -41,6 +41,10 @@ VARIABLES: Mapping[str, str] = {
     "SVCAGENT_DNS_KEY_SECRET": "dns.key_secret",
     "SVCAGENT_DNS_RESOLVER": "dns.resolver",
     "SVCAGENT_DNS_TIMEOUT": "dns.timeout",
+    "SVCAGENT_SOCKET": "daemon.socket",
+    "SVCAGENT_LISTEN": "daemon.listen",
+    "SVCAGENT_TEXTFILE_DIR": "metrics.textfile_dir",
+    "SVCAGENT_LOG_FORMAT": "log.format",
 }
 """Environment variables, and the setting each is. An empty one is not set, as for Consul and Docker."""
 
