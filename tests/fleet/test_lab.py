@@ -237,8 +237,7 @@ def test_a_broken_image_ends_with_status_1(lab: Lab) -> None:
 def test_the_origin_rolls_the_fleet(lab: Lab) -> None:
     """The shell script brings every host to the new version and back into service, sleeping seven seconds on each.
 
-    What ``consul lock`` itself says at its end is not svcagent's: under load it has been seen to exit with 1, by a fault of
-    its own.
+    The exit code of ``consul lock`` is not looked at: under load it has been seen to be 1.
     """
     lab.push("2")
 
