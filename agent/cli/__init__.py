@@ -81,7 +81,13 @@ class LazyGroup(click.Group):
     help="What svcagent remembers.  [env: SVCAGENT_STATE_DIR; default: /var/lib/svcagent]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens on standard error, as key=value lines.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens on standard error.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json", "journal"]),
+    help="How to log: key=value, one JSON object a line, or journal fields.  [env: SVCAGENT_LOG_FORMAT; default: auto, "
+    "the journal under systemd, else text]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_context
 def cli(ctx: click.Context, /, **given: Any) -> None:
@@ -135,14 +141,13 @@ def _run(options: Options) -> int:
     except (SvcagentError, Interrupted) as error:
         from agent.cli.output import show_error
 
-        show_error(error, as_json=options.as_json)
+        show_error(error, options)
         return error.exit_code
     except BrokenPipeError:
         raise
-    except Exception:  # noqa: BLE001  # the one top-level handler: whatever comes here is a bug, and its trace is wanted
-        import traceback
+    except Exception as error:  # noqa: BLE001  # the one top-level handler: whatever comes here is a bug, and its trace is wanted
+        from agent.cli.output import show_bug
 
-        traceback.print_exc()
-        click.echo("svcagent: this is a bug in svcagent; please report it with the lines above", err=True)
+        show_bug(error, options)
         return BUG
     return result if isinstance(result, int) else 0

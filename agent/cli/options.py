@@ -19,6 +19,7 @@ class Options:
     as_json: bool = False
     verbose: bool = False
     quiet: bool = False
+    log_format: str | None = None
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # click's signature

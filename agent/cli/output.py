@@ -1,15 +1,17 @@
 """Printing: colour and tables for a terminal, plain lines for a pipe, one document for ``--json``."""
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.options import current
+from agent import logs
+from agent.cli.options import Options, current
 from agent.errors import BadDefinition, Interrupted, SvcagentError
 
 if TYPE_CHECKING:  # imported only by those who draw
@@ -28,28 +30,61 @@ def show_line(text: str, colour: str | None = None) -> None:
         click.secho(text, fg=colour)
 
 
-def show_warning(text: str) -> None:
-    """Something a person should know, on standard error. That it cannot be told keeps nothing from being done."""
+def show_warning(text: str, **fields: object) -> None:
+    """Something a person should know, on standard error or in the log. That it cannot be told keeps nothing from being
+    done. ``fields`` are for the log: which service, which reload."""
+    if logs.is_for_machines():
+        logs.log(text, level=logs.WARNING, **fields)
+        return
     with suppress(OSError):
         click.secho(f"svcagent: {text}", fg="yellow", err=True)
 
 
-def show_trouble(text: str) -> None:
-    """Something that a person has to see to, on standard error."""
-    for line in text.splitlines():
-        click.secho(f"svcagent: {line}", fg="red", err=True)
+def show_trouble(text: str, **fields: object) -> None:
+    """Something that a person has to see to, on standard error or in the log."""
+    if logs.is_for_machines():
+        logs.log(text, level=logs.ERROR, **fields)
+        return
+    with suppress(OSError):
+        for line in text.splitlines():
+            click.secho(f"svcagent: {line}", fg="red", err=True)
 
 
-def show_error(error: SvcagentError | Interrupted, *, as_json: bool) -> None:
-    """An error on standard error, and with ``--json`` as the document too."""
-    if as_json:
+def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
+    """An error on standard error or in the log, and with ``--json`` as the document too."""
+    if options.as_json:
         document: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code}
         if isinstance(error, BadDefinition):
             document["faults"] = [
                 {"file": f.file, "path": f.path, "problem": f.problem, "remedy": f.remedy} for f in error.faults
             ]
         show_document(document)
-    show_trouble(str(error))
+    _set_up_logs_once(options)
+    show_trouble(str(error), exit_code=error.exit_code)
+
+
+def show_bug(error: Exception, options: Options) -> None:
+    """An exception that should have been foreseen, with its trace."""
+    _set_up_logs_once(options)
+    if logs.is_for_machines():
+        logs.log_bug("this is a bug in svcagent; please report it with its trace", error)
+        return
+    traceback.print_exception(error)
+    click.echo("svcagent: this is a bug in svcagent; please report it with the lines above", err=True)
+
+
+def set_up_logs(options: Options, setting: str) -> None:
+    """``--log-format``, else the environment, else the setting."""
+    given = options.log_format or os.environ.get("SVCAGENT_LOG_FORMAT") or setting
+    logs.set_up(logs.Format(given), is_verbose=options.verbose)
+
+
+def _set_up_logs_once(options: Options) -> None:
+    """For an error that came before the settings were known."""
+    if logs.chosen() is None:
+        given = options.log_format or os.environ.get("SVCAGENT_LOG_FORMAT")
+        known = given if given in list(logs.Format) else logs.Format.AUTO
+        set_up_logs(options, known)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -77,18 +112,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     for row in rows:
         made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return made
-
-
-def log(**fields: object) -> None:
-    """One ``key=value`` line on standard error, with ``-v``."""
-    if current().verbose:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        click.echo(" ".join([f"time={now}", *(f"{key}={_quoted(value)}" for key, value in fields.items())]), err=True)
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    return json.dumps(text) if not text or any(c in text for c in ' "=\n') else text
 
 
 _STYLES = {

@@ -2,13 +2,16 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
+from typing import Any
 
 import click
 
+from agent import logs
 from agent.cli.options import current
-from agent.cli.output import log, show_document, show_line, show_warning
+from agent.cli.output import show_document, show_line, show_trouble, show_warning
 from agent.engine import PullProgress
 from agent.reload import Event, Phase, Result, Step
 
@@ -18,8 +21,7 @@ def show_result(result: Result) -> int:
     if current().as_json:
         show_document(dataclasses.asdict(result))
     if result.error:
-        for line in result.error.splitlines():
-            click.secho(f"svcagent: {line}", fg="red", err=True)
+        show_trouble(result.error, service=result.service, reload=result.id, outcome=result.outcome)
     elif result.outcome == "reloaded":
         seconds = sum(step["seconds"] for step in result.steps)
         show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
@@ -34,9 +36,10 @@ def tell_repaired(results: Sequence[Result]) -> int:
     for result in results:
         if result.outcome == "recovered":
             died = f"the reload {result.id} had died" if result.id else "a reload had died"
-            show_warning(f"{result.service}: {died} and is put right; the instance is ready and in service again")
+            said = f"{died} and is put right; the instance is ready and in service again"
+            show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         for line in (result.error or "").splitlines():
-            show_warning(line)
+            show_warning(line, service=result.service, reload=result.id)
     return max((result.exit_code for result in results), default=0)
 
 
@@ -49,6 +52,7 @@ class Printer:
 
     def __init__(self, service: str) -> None:
         self._service = service
+        self._reload = ""
         self._percent = -1
 
     def tell(self, event: Event) -> None:
@@ -60,21 +64,47 @@ class Printer:
 
     def tell_quietly(self, event: Event) -> None:
         """One event of a recovery: for the log, but for what a person should know."""
-        seconds = f"{event.seconds:.3f}"
-        with suppress(OSError):
-            log(service=self._service, step=event.step, phase=event.phase, seconds=seconds, text=event.text)
-        if event.phase is Phase.NOTE:
+        self._reload = event.reload
+        is_note = event.phase is Phase.NOTE
+        logs.log(
+            event.text,
+            level=logs.WARNING if is_note and logs.is_for_machines() else logs.INFO,
+            service=self._service,
+            reload=event.reload,
+            step=event.step,
+            phase=event.phase,
+            seconds=round(event.seconds, 3),
+        )
+        if is_note and not logs.is_for_machines():
             show_warning(f"{self._service}: {event.text}")
 
     def tell_pull(self, progress: PullProgress) -> None:
-        """How far the pull is, a line for every percent on a terminal and for every quarter otherwise."""
+        """How far the pull is, a line for every percent on a terminal or in a log and for every quarter otherwise."""
         percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
-        step = 1 if sys.stdout.isatty() else 25
-        if percent >= self._percent + step:
-            self._percent = percent
+        is_fine = sys.stdout.isatty() or logs.is_for_machines()
+        if percent < self._percent + (1 if is_fine else 25):
+            return
+        self._percent = percent
+        if logs.is_for_machines():
+            done = dataclasses.asdict(progress)
+            logs.log("", service=self._service, reload=self._reload, step=Step.PULL, phase=PROGRESS, **done)
+        if not current().quiet and not current().as_json:
             end = "\r" if sys.stdout.isatty() and percent < 100 else "\n"
-            if not current().quiet and not current().as_json:
-                megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
-                text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
-                with suppress(OSError):
-                    click.echo(f"{text:<40}{end}", nl=False)
+            megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
+            text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
+            with suppress(OSError):
+                click.echo(f"{text:<40}{end}", nl=False)
+
+    def replay(self, record: Mapping[str, Any]) -> None:
+        """What another svcagent logged of a reload as JSON, told as if it were this one's."""
+        match record:
+            case {"step": str(step), "phase": "progress", **rest}:
+                self.tell_pull(PullProgress(**{one.name: rest.get(one.name, 0) for one in fields(PullProgress)}))
+            case {"step": str(step), "phase": str(phase), "reload": str(reload), "seconds": float(seconds)}:
+                self.tell(Event(Step(step), Phase(phase), seconds, str(record.get("text", "")), reload))
+            case {"level": "warning" | "error", "text": str(text)}:
+                show_warning(text)
+
+
+PROGRESS = "progress"
+"""The phase of a pull's events in the log."""

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from agent.cli.options import current
-from agent.cli.output import log
+from agent.cli.output import set_up_logs
 from agent.clock import Clock, Deadline, SystemClock, poll
 from agent.consul import AgentSelf, Consul
 from agent.definitions import ADDRESS, ENVIRONMENT, HOSTNAME, Definition, Service, Settings, durations, load
 from agent.errors import BadDefinition, ConsulUnreachable, Fault, LockBusy
+from agent.logs import log
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
@@ -28,12 +29,14 @@ ANY_ADDRESS = "192.0.2.1"
 def settings() -> Settings:
     """The settings file, the environment and the options, the later winning over the earlier."""
     options = current()
-    return Settings.load(
+    found = Settings.load(
         Path(options.config) if options.config else None,
         os.environ,
         services_dir=options.services_dir,
         state_dir=options.state_dir,
     )
+    set_up_logs(options, found.log.format)
+    return found
 
 
 def state_directory(chosen: Settings) -> Path:
@@ -56,7 +59,7 @@ def state_directory(chosen: Settings) -> Path:
 def consul(chosen: Settings) -> Iterator[Consul]:
     """A connection to the local agent, closed at the end."""
     if chosen.consul.address.startswith("https://") and not chosen.consul.verify:
-        log(consul=chosen.consul.address, tls="its certificate is not verified, as CONSUL_HTTP_SSL_VERIFY says")
+        log("its certificate is not verified, as CONSUL_HTTP_SSL_VERIFY says", consul=chosen.consul.address)
     connection = Consul(chosen.consul)
     try:
         yield connection

@@ -145,7 +145,7 @@ class Procedure:
 
     def _tell(self, phase: Phase, text: str = "") -> None:
         seconds = self._edges.clock.monotonic() - self._step_began
-        self._edges.tell(Event(self._step, phase, seconds, text))
+        self._edges.tell(Event(self._step, phase, seconds, text, self.result.id))
 
     def _tell_note(self, text: str) -> None:
         self._tell(Phase.NOTE, text)

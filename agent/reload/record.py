@@ -19,12 +19,13 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened: ``seconds`` since the step began, ``text`` for a person."""
+    """Something happened: ``seconds`` since the step began, ``text`` for a person, ``reload`` the reload's id."""
 
     step: Step
     phase: Phase
     seconds: float = 0.0
     text: str = ""
+    reload: str = ""
 
 
 @dataclass

@@ -1,0 +1,166 @@
+"""The reloads that the daemon runs: one at a time of a service, each a child process; who asked for it, who looks on.
+
+All of it happens on the event loop's thread.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from agent.clock import Clock
+from agent.daemon.children import Child, Ended, Launcher, Record
+from agent.daemon.underway import UnderWay
+from agent.errors import SvcagentError
+from agent.logs import WARNING, log, reemit
+
+LOCK_TIMEOUT = "1h"
+"""For other hosts, and for a reload of this host that cron or an operator started."""
+KEPT_RECORDS = 1000
+"""Of one reload, for those who begin to look on in the middle."""
+
+_IDLE_STEPS = ("", "check")
+"""Until here a reload has found nothing to do yet."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A reload as it was asked for. ``why``: schedule, taken up again, retry, or whoever asked over the local API."""
+
+    service_id: str
+    why: str
+    is_forced: bool = False
+    is_in_maintenance: bool = False
+    lock_timeout: str = LOCK_TIMEOUT
+
+    @property
+    def verb(self) -> list[str]:
+        """The command line, after svcagent's options."""
+        flags = ["--force"] * self.is_forced + ["--in-maintenance"] * self.is_in_maintenance
+        return ["reload", self.service_id, "--lock-timeout", self.lock_timeout, *flags]
+
+
+@dataclass
+class Activity:
+    """One that runs. ``text``: what it said last of the step that it is at."""
+
+    wanted: Wanted
+    since: datetime
+    step: str = ""
+    text: str = ""
+    records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
+    lookers_on: list[Callable[[Record], None]] = field(default_factory=list)
+    result: Mapping[str, Any] | None = None
+
+    def tell(self, record: Record) -> None:
+        """Something was logged, or it has ended."""
+        self.records.append(record)
+        for one in self.lookers_on:
+            one(record)
+
+
+class Reloads:
+    """``tell`` hears every record of every reload, ``tell_end`` every result."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        under_way: UnderWay,
+        clock: Clock,
+        tell: Callable[[Activity, Record], None],
+        tell_end: Callable[[Activity, Ended], None],
+    ) -> None:
+        self._launcher = launcher
+        self._under_way = under_way
+        self._clock = clock
+        self._tell = tell
+        self._tell_end = tell_end
+        self._children: dict[str, Child] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self.running: dict[str, Activity] = {}
+
+    def begin(self, wanted: Wanted) -> tuple[Activity, bool]:
+        """Start it, or give the one of that service that runs; True if it was started."""
+        there = self.running.get(wanted.service_id)
+        if there is not None:
+            return there, False
+        activity = Activity(wanted, self._clock.now())
+        self.running[wanted.service_id] = activity
+        task = asyncio.create_task(self._run(activity))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return activity, True
+
+    def cancel(self, service_id: str) -> None:
+        """Ask it to put its service back and to end."""
+        if service_id in self._children:
+            self._children[service_id].stop()
+
+    def child(self, service_id: str) -> Child | None:
+        """Its process, while there is one."""
+        return self._children.get(service_id)
+
+    async def stop(self, seconds: float) -> frozenset[str]:
+        """Ask all to put back and to end, and wait so long; the services of those that have not ended."""
+        self._is_stopping = True
+        for child in self._children.values():
+            child.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        return frozenset(self.running)
+
+    async def _run(self, activity: Activity) -> None:
+        service_id = activity.wanted.service_id
+        try:
+            ended = await self._run_child(activity)
+        except OSError as error:
+            ended = Ended(1, {"service": service_id, "outcome": "failed", "error": f"cannot be started: {error}"})
+        result = _result(activity, ended)
+        is_cut_short = ended.was_killed or (self._is_stopping and result["outcome"] == "interrupted")
+        if not is_cut_short:
+            self._remember(self._under_way.end, service_id)
+        del self.running[service_id]
+        activity.result = result
+        activity.tell({"result": result})
+        self._tell_end(activity, ended)
+
+    async def _run_child(self, activity: Activity) -> Ended:
+        service_id = activity.wanted.service_id
+        child = await self._launcher.start(activity.wanted.verb, lambda record: self._heard(activity, record))
+        self._children[service_id] = child
+        if self._is_stopping:
+            child.stop()
+        try:
+            return await child.ended()
+        finally:
+            del self._children[service_id]
+
+    def _heard(self, activity: Activity, record: Record) -> None:
+        if "step" in record:
+            if activity.step in _IDLE_STEPS and record["step"] not in _IDLE_STEPS:
+                self._remember(self._under_way.begin, activity.wanted.service_id)
+            activity.step = record["step"]
+            activity.text = record.get("text", "")
+        reemit(record)
+        activity.tell(record)
+        self._tell(activity, record)
+
+    def _remember(self, change: Callable[[str], None], service_id: str) -> None:
+        try:
+            change(service_id)
+        except SvcagentError as error:
+            log(f"a daemon started anew would not know of it: {error}", level=WARNING, service=service_id)
+
+
+def _result(activity: Activity, ended: Ended) -> dict[str, Any]:
+    """What it printed, or as much as is known of one that printed nothing or only why it did not begin."""
+    service_id = activity.wanted.service_id
+    if isinstance(ended.document, dict):
+        return {"service": service_id, "outcome": "failed", "exit_code": ended.status, **ended.document}
+    how = f"was killed by signal {-ended.status}" if ended.was_killed else f"ended with exit code {ended.status}"
+    error = f"{service_id}: its reload {how}; the next one puts right what it left"
+    code = 1 if ended.was_killed else ended.status
+    return {"service": service_id, "outcome": "failed", "error": error, "exit_code": code}

@@ -1,0 +1,94 @@
+"""What the daemon knows, as one line for systemd and as a document for the local API. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+LONGEST_LINE = 200
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Doing:
+    """A reload under way: at which ``step``, and what it said last of it."""
+
+    service: str
+    step: str
+    text: str
+    since: datetime
+    why: str
+    id: str = ""
+
+    def __str__(self) -> str:
+        if self.step == "acquire" and self.text:
+            return f"{self.service} waiting: {self.text}"
+        return f"{self.service}: {self.step or 'starting'}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """``trouble``: why the last convergence did not come to its end, empty if it did. ``faults``: of definitions."""
+
+    pid: int
+    version: str
+    began: datetime
+    state_dir: str
+    services_dir: str
+    services: tuple[str, ...] = ()
+    is_ready: bool = False
+    is_stopping: bool = False
+    trouble: str = ""
+    faults: tuple[Mapping[str, str], ...] = ()
+    doing: tuple[Doing, ...] = ()
+    converged_at: datetime | None = None
+    next_runs: Mapping[str, datetime] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """What it is doing, the most important first; at most `LONGEST_LINE` characters."""
+        parts = []
+        if self.is_stopping:
+            parts.append("stopping")
+        if self.trouble:
+            parts.append(self.trouble)
+        count = len(self.services)
+        parts.append(f"{count} service{'' if count == 1 else 's'}" if self.is_ready else "starting")
+        if self.faults:
+            files = len({one["file"] for one in self.faults})
+            parts.append(f"{files} file{'' if files == 1 else 's'} with faults")
+        parts += [str(one) for one in self.doing[:MOST_NAMED]]
+        if len(self.doing) > MOST_NAMED:
+            parts.append(f"{len(self.doing) - MOST_NAMED} more reloads")
+        line = ", ".join(parts)
+        return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """For ``GET /v1/status``."""
+        return {
+            "pid": self.pid,
+            "version": self.version,
+            "since": self.began,
+            "state_dir": self.state_dir,
+            "services_dir": self.services_dir,
+            "status": self.line,
+            "is_ready": self.is_ready,
+            "is_stopping": self.is_stopping,
+            "trouble": self.trouble,
+            "services": list(self.services),
+            "faults": list(self.faults),
+            "converged_at": self.converged_at,
+            "reloads": [
+                {
+                    "service": one.service,
+                    "step": one.step,
+                    "text": one.text,
+                    "since": one.since,
+                    "why": one.why,
+                    "id": one.id,
+                }
+                for one in self.doing
+            ],
+            "next_runs": dict(self.next_runs),
+        }

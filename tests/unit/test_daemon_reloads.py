@@ -1,0 +1,237 @@
+"""The daemon's reloads: one of a service at a time, looked on at, stopped, taken up again. A program is the verb."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.daemon.children import Ended, Launcher, Record
+from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.underway import UnderWay
+
+SAY = "import json, signal, sys\ndef say(**record): print(json.dumps(record), file=sys.stderr, flush=True)\n"
+
+RELOADED = SAY + (
+    "say(step='check', phase='begin', text='')\n"
+    "say(step='drain', phase='begin', text='')\n"
+    "print(json.dumps({'service': 'one', 'outcome': 'reloaded', 'exit_code': 0}))\n"
+)
+UP_TO_DATE = SAY + (
+    "say(step='check', phase='begin', text='')\nprint(json.dumps({'outcome': 'up to date', 'exit_code': 0}))\n"
+)
+HELD_UP = SAY + (
+    "def put_back(*_):\n"
+    "    print(json.dumps({'outcome': 'interrupted', 'exit_code': 143}))\n"
+    "    sys.exit(143)\n"
+    "signal.signal(signal.SIGTERM, put_back)\n"
+    "say(step='acquire', phase='note', text='place 2 in the line')\n"
+    "while True: signal.pause()\n"
+)
+KILLED = SAY + "import os\nsay(step='drain', phase='begin', text='')\nos.kill(os.getpid(), 9)\n"
+STUBBORN = (
+    SAY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay(step='ready', text='')\nsignal.pause()\nsignal.pause()\n"
+)
+
+
+class Site:
+    """Reloads of one program, and what was heard of them."""
+
+    def __init__(self, state_dir: Path, program: str) -> None:
+        self.under_way = UnderWay(state_dir)
+        self.heard: list[Record] = []
+        self.ended: list[tuple[Activity, Ended]] = []
+        self.has_spoken = asyncio.Event()
+        launcher = Launcher([], {}, (sys.executable, "-c", program))
+        self.reloads = Reloads(launcher, self.under_way, SystemClock(), self._hear, self._hear_end)
+
+    async def until_idle(self) -> None:
+        """Wait for the end of all."""
+        async with asyncio.timeout(20):
+            while self.reloads.running:
+                await asyncio.sleep(0.01)
+
+    async def until_spoken(self) -> None:
+        """Wait for the first record."""
+        async with asyncio.timeout(20):
+            await self.has_spoken.wait()
+
+    def _hear(self, _activity: Activity, record: Record) -> None:
+        self.heard.append(record)
+        self.has_spoken.set()
+
+    def _hear_end(self, activity: Activity, ended: Ended) -> None:
+        self.ended.append((activity, ended))
+
+
+Case = Callable[[Site], Awaitable[None]]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[[str, Case], Site]:
+    """Run a case on an event loop of its own, with reloads of a program."""
+
+    def run(program: str, case: Case) -> Site:
+        async def main() -> Site:
+            site = Site(tmp_path, program)
+            await case(site)
+            return site
+
+        return asyncio.run(main())
+
+    return run
+
+
+def left(state_dir: Path) -> list[str]:
+    """What a daemon started anew would take up."""
+    return sorted(UnderWay(state_dir).ids)
+
+
+async def to_its_end(site: Site) -> None:
+    """One reload, from start to end."""
+    site.reloads.begin(Wanted("one", "schedule"))
+    await site.until_idle()
+
+
+def test_a_reload_is_heard_and_ends(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """Its records come in order, its result last, and nothing of it is under way any more."""
+    site = play(RELOADED, to_its_end)
+
+    [(activity, ended)] = site.ended
+    assert ended.status == 0
+    assert [record["step"] for record in site.heard] == ["check", "drain"]
+    assert activity.result == {"service": "one", "outcome": "reloaded", "exit_code": 0}
+    assert activity.records[-1] == {"result": activity.result}
+    assert left(tmp_path) == []
+
+
+def test_looking_for_an_image_is_not_written_down(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """A hundred services that look every minute and find nothing cost the disk nothing."""
+    play(UP_TO_DATE, to_its_end)
+
+    assert not (tmp_path / "under-way.json").exists()
+
+
+def test_one_at_a_time_and_others_look_on(play: Callable[[str, Case], Site]) -> None:
+    """A second wish for the same service gets the one that runs."""
+
+    async def case(site: Site) -> None:
+        first, is_new = site.reloads.begin(Wanted("one", "schedule"))
+        assert is_new
+        await site.until_spoken()
+        second, is_new = site.reloads.begin(Wanted("one", "an operator"))
+        assert (second, is_new) == (first, False)
+        seen: list[Record] = []
+        second.lookers_on.append(seen.append)
+        site.reloads.cancel("one")
+        await site.until_idle()
+        assert seen == [{"result": first.result}]
+
+    site = play(HELD_UP, case)
+
+    assert len(site.ended) == 1
+
+
+def test_what_is_cancelled_is_not_taken_up_again(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """Somebody wanted it to end."""
+
+    async def case(site: Site) -> None:
+        site.reloads.begin(Wanted("one", "schedule"))
+        await site.until_spoken()
+        site.reloads.cancel("one")
+        await site.until_idle()
+
+    site = play(HELD_UP, case)
+
+    assert site.ended[0][0].result == {"service": "one", "outcome": "interrupted", "exit_code": 143}
+    assert left(tmp_path) == []
+
+
+def test_what_the_daemons_end_interrupted_is_taken_up_again(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """A restart of the daemon in the middle of a rollout loses no host's turn."""
+
+    async def case(site: Site) -> None:
+        site.reloads.begin(Wanted("one", "schedule"))
+        await site.until_spoken()
+        assert await site.reloads.stop(20) == frozenset()
+
+    site = play(HELD_UP, case)
+
+    assert site.ended[0][1].status == 143
+    assert left(tmp_path) == ["one"]
+
+
+def test_what_was_killed_is_taken_up_again(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """A result is told of it all the same, and it says what comes next."""
+    site = play(KILLED, to_its_end)
+
+    [(activity, ended)] = site.ended
+    assert ended.was_killed
+    assert activity.result is not None
+    assert (activity.result["outcome"], activity.result["exit_code"]) == ("failed", 1)
+    assert "signal 9" in activity.result["error"]
+    assert left(tmp_path) == ["one"]
+
+
+def test_what_does_not_end_in_time_is_left_to_its_journal(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """The daemon ends in the time that it has, and says of which service it knows no end."""
+
+    async def case(site: Site) -> None:
+        site.reloads.begin(Wanted("one", "schedule"))
+        await site.until_spoken()
+        child = site.reloads.child("one")
+        try:
+            assert await site.reloads.stop(0.2) == {"one"}
+        finally:
+            assert child is not None
+            child.kill()
+            await site.until_idle()
+
+    play(STUBBORN, case)
+
+    assert left(tmp_path) == ["one"]
+
+
+def test_a_program_that_is_not_there(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """No process to be had is a failed reload, not a daemon that stops."""
+
+    async def case(site: Site) -> None:
+        launcher = Launcher([], {}, (str(tmp_path / "nothing"),))
+        reloads = Reloads(launcher, site.under_way, SystemClock(), site._hear, site._hear_end)  # noqa: SLF001 - its own
+        activity, _is_new = reloads.begin(Wanted("one", "schedule"))
+        async with asyncio.timeout(20):
+            while reloads.running:
+                await asyncio.sleep(0.01)
+        assert activity.result is not None
+        assert activity.result["exit_code"] == 1
+
+    play("", case)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"v": 1}', '{"v": 1, "services": 3}', '{"v": 9, "services": ["one"]}'])
+def test_a_damaged_list_is_an_empty_one(tmp_path: Path, content: str) -> None:
+    """The daemon starts with whatever it finds; what was under way is then only repaired."""
+    (tmp_path / "under-way.json").write_text(content)
+
+    under_way = UnderWay(tmp_path)
+    under_way.begin("two")
+
+    assert json.loads((tmp_path / "under-way.json").read_text()) == {"v": 1, "services": ["two"]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "verb"),
+    [
+        (Wanted("one", ""), ["reload", "one", "--lock-timeout", "1h"]),
+        (
+            Wanted("one", "", is_forced=True, is_in_maintenance=True, lock_timeout="90s"),
+            ["reload", "one", "--lock-timeout", "90s", "--force", "--in-maintenance"],
+        ),
+    ],
+)
+def test_the_verb(wanted: Wanted, verb: list[str]) -> None:
+    """What was asked for, as the command line has it."""
+    assert wanted.verb == verb
