@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.reload.record import Event, Phase, Result
     from agent.reload.recover import Recovery, abandon, find_leftover, read_journal, revive
     from agent.reload.steps import State, Step, next_step
+    from agent.reload.window import verdict, zone
 
 __all__ = [
     "Asked",
@@ -38,6 +39,8 @@ __all__ = [
     "next_step",
     "read_journal",
     "revive",
+    "verdict",
+    "zone",
 ]
 
 _MODULES = {
@@ -50,6 +53,7 @@ _MODULES = {
     "record": ("Event", "Phase", "Result"),
     "recover": ("Recovery", "abandon", "find_leftover", "read_journal", "revive"),
     "steps": ("State", "Step", "next_step"),
+    "window": ("verdict", "zone"),
 }
 
 

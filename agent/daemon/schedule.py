@@ -1,0 +1,87 @@
+"""When a service's reload is due. Pure.
+
+The expression means what it means to Debian's cron, clock changes included (cronsim): what runs at set times runs once
+in the night that has an hour twice, and right after the hour that is skipped; what runs every so many minutes goes on
+by time passed. Runs outside the windows are left out.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from agent.definitions import Definition, Window
+from agent.reload import verdict, zone
+
+MOST_CLOSED = 500
+"""So many runs in a row that fall into no window, and there is none that does."""
+
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Five fields of cron, on a clock of that zone, ``offset`` later, and only in the windows (always, without any)."""
+
+    expression: str
+    zone: tzinfo
+    offset: timedelta = timedelta()
+    windows: tuple[Window, ...] = ()
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first run later than ``moment``, in the schedule's zone; None if there is none, ever."""
+        from cronsim import CronSim  # only for those who have a schedule
+
+        earliest = moment.astimezone(UTC)
+        for _closed in range(MOST_CLOSED):
+            for due in CronSim(self.expression, (earliest - self.offset).astimezone(self.zone)):
+                # In UTC: Python compares times of one zone by the wall, where an hour comes twice.
+                run = due.astimezone(UTC) + self.offset
+                if run > earliest:
+                    break
+            else:
+                return None
+            found = verdict(self.windows, self.zone, run)
+            if found.opens_at is None:
+                return run.astimezone(self.zone)
+            earliest = max(run, found.opens_at.astimezone(UTC) - _SECOND)
+        return None
+
+
+@dataclass(frozen=True)
+class Every:
+    """Once in ``seconds``, ``offset`` after the full ones."""
+
+    seconds: float
+    offset: timedelta = timedelta()
+
+    def after(self, moment: datetime) -> datetime:
+        """The first run later than ``moment``."""
+        passed = (moment - self.offset).timestamp() // self.seconds + 1
+        return datetime.fromtimestamp(passed * self.seconds, UTC) + self.offset
+
+
+def schedule_of(definition: Definition, host: str, environ: Mapping[str, str]) -> Schedule | None:
+    """A definition's, None if it has none: then it is reloaded when somebody asks for it.
+
+    :raises SvcagentError: the host's own time zone is needed, and cannot be told.
+    """
+    reload = definition.reload
+    if reload is None or reload.schedule is None:
+        return None
+    return Schedule(
+        reload.schedule,
+        zone(reload.timezone, environ),
+        spread(reload.jitter, host, definition.service.id),
+        reload.windows,
+    )
+
+
+def spread(seconds: float, *names: str) -> timedelta:
+    """A part of so many seconds that is always the same for these names, and another one for others.
+
+    Hosts that would all ask at once ask one after another, and each can tell when it will.
+    """
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    share = int.from_bytes(digest[:4], "big") / 2**32
+    return timedelta(milliseconds=int(1000 * seconds * share))
