@@ -101,6 +101,17 @@ class Consul:
             "/v1/agent/checks",
         )
 
+    def service_hash(self, service_id: str, known: str = "", wait: float = 0.0) -> str | None:
+        """What stands for the content of a service's registration; None if the local agent holds no such service.
+
+        With a ``known`` one it waits up to ``wait`` seconds for another. A maintenance changes nothing of it. Only the
+        local agent is asked, no server.
+
+        :raises Denied: the token may not see it.
+        """
+        params: list[tuple[str, Any]] = [("hash", known), ("wait", _wait(wait))] if known else []
+        return self._transport.get(_parse_hash, f"/v1/agent/service/{service_id}", params)
+
     def register_service(self, body: dict[str, Any]) -> None:
         """Create or update a service, keeping its maintenance.
 
@@ -343,6 +354,10 @@ def _json(answer: Answer) -> Any:
     if answer.code == 404:
         raise LookupError("not found, where something always is")
     return answer.json
+
+
+def _parse_hash(answer: Answer) -> str | None:
+    return None if answer.code == 404 else str(answer.json["ContentHash"])
 
 
 def _then(parse: Callable[[Any], T]) -> Callable[[Answer], T]:

@@ -7,8 +7,8 @@ from agent.definitions.checks import Check
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition
 from agent.definitions.faults import Wrong
-from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
-from agent.definitions.load import load
+from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, host_values
+from agent.definitions.load import Judgement, judge, load, read
 from agent.definitions.reload import (
     CommandRestart,
     ContainerRestart,
@@ -26,8 +26,7 @@ from agent.definitions.windows import Window
 
 __all__ = [
     "ADDRESS",
-    "ENVIRONMENT",
-    "HOSTNAME",
+    "ANY_ADDRESS",
     "MARKERS",
     "WILDCARD",
     "Check",
@@ -40,6 +39,7 @@ __all__ = [
     "DockerSettings",
     "Drain",
     "Hooks",
+    "Judgement",
     "MinHealthy",
     "Ready",
     "Reload",
@@ -51,8 +51,11 @@ __all__ = [
     "Window",
     "Wrong",
     "complete",
+    "host_values",
+    "judge",
     "load",
     "misplaced",
+    "read",
     "record_name",
     "schema",
 ]

@@ -4,9 +4,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+
+from agent.errors import Fault
 
 SHOWN_LENGTH = 60
 """Characters of a bad value that a message repeats: enough to find it by, short enough to read."""
@@ -31,6 +34,10 @@ class Finding:
     path: str
     problem: str
     remedy: str = ""
+
+    def at(self, file: Path) -> Fault:
+        """The fault of that file."""
+        return Fault(str(file), self.path, self.problem, self.remedy)
 
 
 # Consul makes its tokens in this form; one in the wrong setting must not be shown for it.

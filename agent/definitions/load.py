@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,37 +24,68 @@ SIZE_LIMIT = 1024 * 1024
 NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What files come to: the definitions of those without faults, in the order in which they were given."""
+
+    definitions: tuple[Definition, ...]
+    faults: tuple[Fault, ...]
+
+
 def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:
     """The definitions of ``*.json`` directly in the directory, in order of file name; hidden files are left alone.
 
     ``values``: what references like ``${HOSTNAME}`` stand for, by name. Raises `BadDefinition` with all faults of all
     files.
     """
+    contents, unreadable = read(directory)
+    found = judge(contents, values)
+    if unreadable or found.faults:
+        raise BadDefinition([*unreadable, *found.faults])
+    return found.definitions
+
+
+def read(directory: Path) -> tuple[dict[Path, bytes], list[Fault]]:
+    """What stands in the directory's definitions, in order of file name, and those that cannot be read.
+
+    :raises BadDefinition: the directory cannot be read.
+    """
+    contents: dict[Path, bytes] = {}
+    faults = []
+    for file in _files(directory):
+        try:
+            contents[file] = _bytes(file)
+        except _Unusable as unusable:
+            faults.append(unusable.finding.at(file))
+    return contents, faults
+
+
+def judge(contents: Mapping[Path, bytes], values: Mapping[str, str] = NO_VALUES) -> Judgement:
+    """What these files come to together. Of two that claim one name, the fault is the later one's. ``values``: as
+    for `load`."""
     definitions: list[Definition] = []
     faults: list[Fault] = []
     claimed: list[Claim] = []
-    for file in _files(directory):
+    for file, raw in contents.items():
         tree: object = {}
         definition = None
         try:
-            definition, found, tree = _defined(file, values)
+            definition, found, tree = _defined(file, raw, values)
         except _Unusable as unusable:
             found = [unusable.finding]
         except RecursionError:
             found = [Finding("", "nested too deeply", "write it flat")]
-        faults.extend(Fault(str(file), finding.path, finding.problem, finding.remedy) for finding in found)
+        faults.extend(finding.at(file) for finding in found)
         claimed.extend(claims(file, tree, definition))
         if definition is not None:
             definitions.append(definition)
     faults.extend(clashes(claimed))
-    if faults:
-        raise BadDefinition(faults)
-    return tuple(definitions)
+    return Judgement(tuple(definitions), tuple(faults))
 
 
-def _defined(file: Path, values: Mapping[str, str]) -> tuple[Definition | None, list[Finding], object]:
+def _defined(file: Path, raw: bytes, values: Mapping[str, str]) -> tuple[Definition | None, list[Finding], object]:
     """The definition, unless there are findings; and the tidied tree."""
-    text = _content(file)
+    text = _text(raw)
     written, unset, used = _parsed(text), list[Finding](), frozenset[str]()
     if "$" in text or "\\u" in text:
         written, unset, used = interpolate(written, values)
@@ -87,8 +119,7 @@ def _files(directory: Path) -> list[Path]:
     raise BadDefinition([Fault(str(directory), "", problem, remedy)])
 
 
-def _content(file: Path) -> str:
-    raw = _bytes(file)
+def _text(raw: bytes) -> str:
     if len(raw) > SIZE_LIMIT:
         raise _Unusable(f"larger than {SIZE_LIMIT // 1024} KiB", "a definition is much smaller: is this one?")
     if raw.startswith(b"\xef\xbb\xbf"):
