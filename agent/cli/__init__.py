@@ -24,6 +24,7 @@ VERBS = {
     "register": "Make the local Consul agent hold what services.d says. On boot.",
     "deregister": "Take services that svcagent registered out of the local agent.",
     "reload": "Take the service's newest image, without a lost request.",
+    "run": "The daemon: all of this, each in its time.",
     "recover": "Bring to its end what a killed reload left half done.",
     "maint": "Take a service or this host out of service and put it back.",
     "cname": "Keep CNAMEs in your DNS that point at services.",

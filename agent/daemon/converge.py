@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent.clock import Clock
-from agent.consul import AgentSelf, CheckState, Consul, LocalService
+from agent.consul import AgentSelf, Consul
 from agent.daemon.good import GoodFiles
 from agent.definitions import Check, Definition, Service, Settings, host_values
 from agent.errors import ConsulUnreachable, Fault, SvcagentError
@@ -22,7 +22,9 @@ from agent.reload import Prober
 ALONE_SECONDS = 30.0
 """For a ``svcagent register`` that runs at the same time."""
 
-_NOTHING = World({}, {})
+
+NOTHING = World({}, {})
+"""What an agent holds that could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Outcome:
     """How a convergence ended.
 
     ``definitions``: those in force, also where Consul could not be reached. ``trouble``: why the agent may not hold
-    what they say; empty if it does. ``services`` and ``checks``: what the agent held. ``canary``: the id of a service
+    what they say; empty if it does. ``world``: what the agent held. ``canary``: the id of a service
     of ours that it holds now, if any.
     """
 
@@ -39,8 +41,7 @@ class Outcome:
     trouble: str = ""
     is_consul_reachable: bool = True
     node: str = ""
-    services: Mapping[str, LocalService] = _NOTHING.services
-    checks: Mapping[str, CheckState] = _NOTHING.checks
+    world: World = NOTHING
     canary: str | None = None
     at: datetime | None = None
 
@@ -101,8 +102,7 @@ class Convergence:
             outcome,
             faults=(*outcome.faults, *beyond),
             node=self._agent.node,
-            services=world.services,
-            checks=world.checks,
+            world=world,
             canary=min(own, default=None),
         )
 

@@ -1,0 +1,296 @@
+"""``svcagent run``: what happens when, and in which process or thread. What is done is decided elsewhere.
+
+One event loop (asyncio) owns all that changes; it never waits for Consul, Docker or another host. One thread converges
+the local agent, one watches it, requests of the local API have threads of their own, and what is heavy or takes a
+service out is a verb in a process of its own (`children`).
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent import __version__
+from agent.clock import Clock
+from agent.consul import Consul
+from agent.daemon.agent_watch import AgentWatch
+from agent.daemon.children import Ended, Launcher, Record
+from agent.daemon.converge import Convergence, Outcome
+from agent.daemon.files_watch import FilesWatch
+from agent.daemon.good import DIRECTORY
+from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.schedule import Every, schedule_of, spread
+from agent.daemon.scheduler import Plan, Scheduler
+from agent.daemon.status import Doing, Status
+from agent.daemon.systemd import Systemd
+from agent.daemon.underway import UnderWay
+from agent.daemon.worker import Worker
+from agent.definitions import Definition, Settings
+from agent.errors import ConsulUnreachable, SvcagentError
+from agent.logs import INFO, WARNING, log, reemit
+from agent.reload import journalled
+
+TICK_SECONDS = 0.5
+STOP_SECONDS = 75.0
+"""For reloads to put back what they took out. Less than the unit's TimeoutStopSec: what takes longer is left to the
+journal."""
+WORKER_STOP_SECONDS = 5.0
+TROUBLE_SECONDS = 1.0
+"""Between two attempts to converge while the agent does not answer."""
+RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
+"""After a reload that met no Consul, no engine or no registry, or was killed: its schedule may be a day away."""
+
+CONVERGENCE = "convergence"
+CNAMES = "cname sync"
+RELOAD = "reload "
+
+UNREACHABLE = ConsulUnreachable.exit_code
+
+
+class Daemon:
+    """One host's, to be `run` once. ``options``: what its children get before their verb, beside their definitions."""
+
+    def __init__(self, settings: Settings, clock: Clock, environ: Mapping[str, str], options: Sequence[str]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._environ = environ
+        self._systemd = Systemd(environ)
+        self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
+        self._under_way = UnderWay(settings.state_dir)
+        self._reloads = Reloads(self._launcher, self._under_way, clock, self._heard, self._reload_ended)
+        self._scheduler = Scheduler(clock, self._due)
+        self._began = clock.now()
+        self._outcome = Outcome(())
+        self._is_ready = False
+        self._is_stopping = False
+        self._failures: dict[str, int] = {}
+        self._bug: BaseException | None = None
+        self._cname_log: list[Record] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT.
+
+        :raises Exception: a bug in one of its threads.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        left_behind = journalled(self._settings.state_dir) | self._under_way.ids
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(signum, self._over.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
+        consul, watching = Consul(self._settings.consul), Consul(self._settings.consul)
+        convergence = Convergence(self._settings, consul, self._clock, self._environ)
+        self._worker = Worker(CONVERGENCE, convergence.run, self._converged_in_thread)
+        self._agent_watch = AgentWatch(watching, self._worker.want)
+        self._files_watch = FilesWatch(self._settings.services_dir, self._loop, self._worker.want)
+        log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
+        self._worker.start()
+        self._agent_watch.start()
+        self._files_watch.start()
+        self._worker.want()
+        self._start(self._take_up(left_behind))
+        ticking = asyncio.create_task(self._tick())
+        try:
+            await self._over.wait()
+            self._is_stopping = True
+            await self._stop()
+        finally:
+            ticking.cancel()
+        if self._bug is not None:
+            raise self._bug
+
+    # ------------------------------------------------------------ what there is to tell
+
+    @property
+    def status(self) -> Status:
+        """What it does now."""
+        return Status(
+            pid=os.getpid(),
+            version=__version__,
+            began=self._began,
+            state_dir=str(self._settings.state_dir),
+            services_dir=str(self._settings.services_dir),
+            services=tuple(one.name for found in self._outcome.definitions for one in found.services),
+            is_ready=self._is_ready,
+            is_stopping=self._is_stopping,
+            trouble=self._outcome.trouble,
+            faults=tuple(vars(fault) for fault in self._outcome.faults),
+            doing=tuple(_doing(one) for one in self._reloads.running.values()),
+            converged_at=self._outcome.at,
+            next_runs=self._scheduler.next_runs(),
+        )
+
+    async def _tick(self) -> None:
+        """Time passes: what is due, and what systemd wants to know."""
+        told = self._loop.time()
+        while True:
+            if not self._is_stopping:
+                self._scheduler.tick()
+            self._systemd.status(self.status.line)
+            every = self._systemd.watchdog_seconds
+            if every is not None and self._loop.time() - told >= every - TICK_SECONDS:
+                told = self._loop.time()
+                self._systemd.alive()
+            await asyncio.sleep(TICK_SECONDS)
+
+    # ------------------------------------------------------------ what is due
+
+    def _due(self, job: str) -> None:
+        if job == CONVERGENCE:
+            self._files_watch.renew()
+            self._worker.want()
+        elif job == CNAMES:
+            self._start(self._sync_cnames())
+        else:
+            self._reloads.begin(Wanted(job.removeprefix(RELOAD), "schedule"))
+
+    def _plans(self, definitions: Sequence[Definition]) -> dict[str, Plan]:
+        host = os.uname().nodename
+        plans: dict[str, Plan] = {CONVERGENCE: Every(60, spread(60, host, CONVERGENCE))}
+        if any(one.cname for one in definitions):
+            plans[CNAMES] = Every(300, spread(300, host, CNAMES))
+        for one in definitions:
+            try:
+                schedule = schedule_of(one, host, self._environ)
+            except SvcagentError as error:
+                log(str(error), level=WARNING, service=one.service.id)
+                continue
+            if schedule is not None:
+                plans[f"{RELOAD}{one.service.id}"] = schedule
+        return plans
+
+    def _read_again(self) -> None:
+        """SIGHUP."""
+        log("reading everything again")
+        self._systemd.reloading()
+        self._files_watch.renew()
+        self._worker.want()
+        if CNAMES in self._scheduler.next_runs():
+            self._start(self._sync_cnames())
+        if self._is_ready:
+            self._systemd.ready()
+
+    # ------------------------------------------------------------ convergence
+
+    def _converged_in_thread(self, found: Outcome | BaseException) -> None:
+        self._loop.call_soon_threadsafe(self._converged, found)
+
+    def _converged(self, found: Outcome | BaseException) -> None:
+        if isinstance(found, BaseException):
+            self._bug = found
+            self._over.set()
+            return
+        before, self._outcome = self._outcome, found
+        if found.definitions != before.definitions or not self._scheduler.next_runs():
+            self._scheduler.replace(self._plans(found.definitions))
+        if found.trouble:
+            if not found.is_consul_reachable and not self._is_stopping:
+                self._loop.call_later(TROUBLE_SECONDS, self._worker.want)
+            return
+        self._agent_watch.follow(found.canary)
+        if _cnames(found.definitions) != _cnames(before.definitions):
+            self._start(self._sync_cnames())
+        if not self._is_ready:
+            self._is_ready = True
+            log("ready", services=len(self.status.services))
+            self._systemd.ready()
+
+    # ------------------------------------------------------------ verbs
+
+    async def _take_up(self, left_behind: frozenset[str]) -> None:
+        """Bring to its end what reloads left that died, and do again what a daemon was about when it died."""
+        while not self._is_stopping:
+            child = await self._launcher.start(["recover"], reemit)
+            ended = await child.ended()
+            if ended.status != UNREACHABLE:
+                break
+            await asyncio.sleep(TROUBLE_SECONDS)
+        while not self._outcome.at:
+            await asyncio.sleep(TICK_SECONDS)
+        known = {one.service.id for one in self._outcome.definitions if one.reload is not None}
+        for service_id in sorted(left_behind):
+            if service_id in known:
+                self._reloads.begin(Wanted(service_id, "taken up again"))
+            else:
+                self._under_way.end(service_id)
+
+    async def _sync_cnames(self) -> None:
+        """Quietly, as long as it says what it said last time."""
+        said: list[Record] = []
+        ended = await (await self._launcher.start(["cname", "sync"], said.append)).ended()
+        said = [record for record in said if record.get("level") != "info"]
+        if [one.get("text") for one in said] != [one.get("text") for one in self._cname_log]:
+            for record in said:
+                reemit(record)
+            if not said:
+                log("CNAMEs are as they should be", exit_code=ended.status)
+        self._cname_log = said
+
+    def _heard(self, activity: Activity, record: Record) -> None:
+        """A reload said something."""
+
+    def _reload_ended(self, activity: Activity, ended: Ended) -> None:
+        wanted = activity.wanted
+        result = activity.result or {}
+        log(
+            str(result.get("error") or ""),
+            level=WARNING if result.get("error") else INFO,
+            service=wanted.service_id,
+            reload=result.get("id"),
+            outcome=result.get("outcome"),
+            exit_code=result.get("exit_code"),
+            why=wanted.why,
+        )
+        if self._is_stopping or not (ended.was_killed or ended.status == UNREACHABLE):
+            self._failures.pop(wanted.service_id, None)
+            return
+        count = self._failures.get(wanted.service_id, 0)
+        self._failures[wanted.service_id] = count + 1
+        seconds = RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)]
+        log(f"tried again in {seconds:.0f} s", service=wanted.service_id)
+        self._loop.call_later(seconds, self._begin_again, Wanted(wanted.service_id, "retry"))
+
+    def _begin_again(self, wanted: Wanted) -> None:
+        if not self._is_stopping and wanted.service_id in {one.service.id for one in self._outcome.definitions}:
+            self._reloads.begin(wanted)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bug = error
+            self._over.set()
+
+    async def _stop(self) -> None:
+        """Put back what reloads took out, and end."""
+        log("stopping", reloads=len(self._reloads.running))
+        self._systemd.stopping()
+        self._systemd.status(self.status.line)
+        self._agent_watch.stop()
+        self._files_watch.stop()
+        left = await self._reloads.stop(STOP_SECONDS)
+        if left:
+            log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
+        for task in self._tasks:
+            task.cancel()
+        await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
+        self._scheduler.shutdown()
+        log("stopped")
+
+
+def _doing(activity: Activity) -> Doing:
+    last = next((one for one in reversed(activity.records) if one.get("reload")), {})
+    wanted = activity.wanted
+    return Doing(
+        wanted.service_id, activity.step, activity.text, activity.since, wanted.why, str(last.get("reload", ""))
+    )
+
+
+def _cnames(definitions: Sequence[Definition]) -> list[Any]:
+    return [(one.service.id, record) for one in definitions for record in one.cname]
