@@ -234,9 +234,10 @@ class Daemon:
     def _reload_ended(self, activity: Activity, ended: Ended) -> None:
         wanted = activity.wanted
         result = activity.result or {}
+        # A reload that ended by itself has said why.
         log(
-            str(result.get("error") or ""),
-            level=WARNING if result.get("error") else INFO,
+            str(result.get("error")) if ended.was_killed else "",
+            level=WARNING if ended.was_killed else INFO,
             service=wanted.service_id,
             reload=result.get("id"),
             outcome=result.get("outcome"),

@@ -73,6 +73,18 @@ class Victim:
         assert list(lab.hosts[0].state_dir.glob("*.journal")) == [], context
 
 
+def is_rolled_out(fleet: Fleet, version: str) -> bool:
+    """Does every host run and pass it?"""
+    hosts = tuple(host.name for host in fleet.lab.hosts)
+    return set(fleet.lab.versions().values()) == {version} and fleet.lab.consul().passing() == hosts
+
+
+def is_at_rest(fleet: Fleet) -> bool:
+    """Is nothing held, waited for or out, and no journal left?"""
+    journals = [file for host in fleet.lab.hosts for file in host.state_dir.glob("*.journal")]
+    return not fleet.leftovers() and not journals
+
+
 @contextmanager
 def least_passing(fleet: Fleet) -> Iterator[list[int]]:
     """Inside the block the catalog is watched; at its end the list holds the fewest instances ever seen passing."""

@@ -43,6 +43,11 @@ class Host:
         """Where its svcagent keeps journals."""
         return self.directory / "state"
 
+    @property
+    def socket(self) -> Path:
+        """Where its daemon's local API listens."""
+        return self.directory / "svcagent.sock"
+
     def environment(self) -> dict[str, str]:
         """The environment in which svcagent, docker and consul run as if on this host, and nothing of the user's."""
         return environment_in(self.directory.parent, self.directory) | {
@@ -51,6 +56,7 @@ class Host:
             "DOCKER_CONFIG": str(self.directory / "docker"),
             "SVCAGENT_SERVICES_DIR": str(self.services_dir),
             "SVCAGENT_STATE_DIR": str(self.state_dir),
+            "SVCAGENT_SOCKET": str(self.socket),
         }
 
     def power_off(self) -> None:

@@ -1,0 +1,45 @@
+"""``svcagent run`` on a fleet, killed and started again at once by whoever watches over it."""
+
+import random
+import time
+
+import pytest
+
+from tests.fleet.conftest import Fleet
+from tests.fleet.crash import is_at_rest, is_rolled_out, least_passing
+from tests.lab.ground import wait_until
+from tests.lab.traffic import Load
+from tests.lab.unit import Unit, units
+
+KILLS = 8
+"""Of one rollout; then it may come to its end."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments_of_rollouts(fleet: Fleet, seed: int) -> None:
+    """SIGKILL to the daemon, alone or with its children, and a start at once: every rollout ends, none is lost."""
+    chance = random.Random(seed)
+    fleet.define(schedule="* * * * *")
+    with units(fleet.lab) as daemons, Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
+        version = fleet.push_next()
+        wait_until(lambda: any(_is_busy(one) for one in daemons), 75, "a reload has begun", every=0.005)
+        kills = 0
+        while kills < KILLS and not is_rolled_out(fleet, version):
+            time.sleep(chance.uniform(0.05, 2.0))  # not a wait for anything: the moment of the kill
+            victim = chance.choice(daemons)
+            victim.kill(with_children=chance.random() < 0.5)
+            victim.start()
+            kills += 1
+        wait_until(lambda: is_rolled_out(fleet, version), 150, "the rollout ends on all hosts")
+        wait_until(lambda: is_at_rest(fleet), 60, "nothing is left", every=0.1)
+        summary = load.stop()
+
+    assert kills > 0
+    assert summary.failed == ()
+    assert fewest[0] >= 1
+
+
+def _is_busy(one: Unit) -> bool:
+    """Is its reload beyond looking?"""
+    return any("step=" in line and "step=check" not in line for line in one.log.splitlines())
