@@ -1,7 +1,7 @@
-"""The local API of the daemon: HTTP/1.1 with JSON, on a Unix socket and, if set, on a loopback address.
+"""The local API of the daemon: what it answers with, and where that is asked for. Plain HTTP/1.1 with JSON.
 
-What is asked for is done by the `Backend`; here is only how it is asked and who may ask. Whoever may open the socket may
-start a reload; over TCP, where nobody is known, questions are answered and nothing is done.
+What is asked for is done by the `Backend`. How one request is read and answered is in `api_request`, where connections
+come from in `api_server`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,49 @@ from typing import Any, Protocol, TypeAlias
 Record: TypeAlias = Mapping[str, Any]
 """One line of a reload's log, a JSON object; the last one is ``{"result": …}``."""
 
+ADDRESSES = (
+    "GET /v1/status",
+    "GET /v1/schedule",
+    "GET /v1/history/NAME",
+    "GET /metrics",
+    "POST /v1/reload/NAME",
+    "POST /v1/reload/NAME/cancel",
+)
+"""All that can be asked for."""
+
+HEARTBEAT_SECONDS = 5.0
+"""Of a reload that tells nothing, at the latest: whoever looks on knows that the daemon lives."""
+
 
 class Subscription(Protocol):
-    """One looker-on at a reload that runs, with its records from the first on. Used by one thread, not the loop's.
+    """One looker-on at a reload that runs, with its records from the first on. Used by one thread, not the loop's."""
 
-    ``is_started_here``: this very call started it. ``why`` and ``since``: of the reload. ``pid``: of its process, None
-    where there is none yet. ``is_forced`` and ``is_in_maintenance``: what the reload that runs was asked with.
-    """
+    @property
+    def is_started_here(self) -> bool:
+        """Did this very call start it?"""
 
-    is_started_here: bool
-    since: datetime
-    why: str
-    pid: int | None
-    is_forced: bool
-    is_in_maintenance: bool
+    @property
+    def since(self) -> datetime:
+        """When it was started."""
+
+    @property
+    def why(self) -> str:
+        """Who or what wanted it."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None where there is none yet."""
+
+    @property
+    def is_forced(self) -> bool:
+        """Does it run with ``--force``?"""
+
+    @property
+    def is_in_maintenance(self) -> bool:
+        """Does it run with ``--in-maintenance``?"""
 
     def get(self, timeout: float) -> Record | None:
-        """The next record, None if none comes within ``timeout`` seconds. None follows ``{"result": …}``."""
+        """The next record; None if none comes within ``timeout`` seconds. The last one is ``{"result": …}``."""
 
     def close(self) -> None:
         """Look on no more; the reload goes on."""
@@ -36,8 +62,8 @@ class Subscription(Protocol):
 class Backend(Protocol):
     """What the daemon answers with; called from the threads of requests, several at once.
 
-    Errors are those of `agent.errors`, told with their texts and exit codes. An unknown ``name`` (of a service or its
-    id) is `NotFound`, its text naming those there are.
+    Errors are those of `agent.errors`, told with their texts and exit codes. An unknown ``name``, of a service or its
+    id, is `NotFound`, its text naming those there are.
     """
 
     def status(self) -> Mapping[str, Any]:
