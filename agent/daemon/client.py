@@ -154,7 +154,10 @@ class Reloading:
         self._records: list[Record] = []
         while not self._records:
             self._read()
-        self.head: Mapping[str, Any] = self._records.pop(0)["reload"]
+        head = self._records.pop(0).get("reload")
+        if not isinstance(head, dict):
+            raise self._gone("said nothing of the reload")
+        self.head: Mapping[str, Any] = head
 
     def wait(self) -> None:
         """Until something has come."""
@@ -191,7 +194,10 @@ class Reloading:
             del self._encoded[: begin + size + 2]
         *lines, rest = self._decoded.split(b"\n")
         self._decoded = rest
-        self._records += [json.loads(line) for line in lines]
+        for record in map(json.loads, lines):
+            if not isinstance(record, dict):
+                raise ValueError("no JSON object")  # noqa: TRY004 - as for all that is not of our form
+            self._records.append(record)
 
     def _gone(self, how: str) -> DaemonGone:
         return DaemonGone(
