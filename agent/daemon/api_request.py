@@ -55,8 +55,9 @@ class Request(BaseHTTPRequestHandler):
     """One connection with its one request. ``may_act``: may it change anything?"""
 
     protocol_version = "HTTP/1.1"
-    # Before a request line has been read, or where it is none.
-    request_version, requestline, command = "HTTP/1.1", "", ""
+    # Where a request line says nothing of it, or is none: every answer has a head.
+    default_request_version = "HTTP/1.0"
+    request_version, requestline, command = default_request_version, "", ""
 
     def __init__(self, connection: socket.socket, address: Any, *, backend: Backend, may_act: bool) -> None:
         self._backend = backend
@@ -147,6 +148,8 @@ class Request(BaseHTTPRequestHandler):
     def _actions(self) -> None:
         match self._path():
             case ["v1", "reload", name]:
+                if self.request_version == self.default_request_version:
+                    raise Rejected("a reload is shown over HTTP/1.1 alone: its end is not known when it begins")
                 asked = self._asked()
                 with closing(self._backend.reload(name, **asked, asker=self._asker())) as subscription:
                     self._show(name, subscription)
