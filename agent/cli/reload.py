@@ -5,6 +5,7 @@ import dataclasses
 import click
 
 from agent.cli import wiring
+from agent.cli.attach import Wanted, reload_in_daemon
 from agent.cli.maint_output import tell_ended
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
@@ -55,6 +56,9 @@ def reload(
     Otherwise: pull, wait for this host's turn, drain, restart, wait until it is ready, put it back. Ctrl-C and
     SIGTERM put the service back before the process ends. What an earlier reload left half done when it was killed is
     brought to its end first.
+
+    Where svcagent run runs, it does the reload and this shows it. If it reloads NAME already, this shows that reload,
+    and Ctrl-C only looks away.
     """
     settings = wiring.settings()
     state_dir = wiring.state_directory(settings)
@@ -66,6 +70,12 @@ def reload(
     interrupts = Interrupts()
     waits = DEFAULT_LOCK_SECONDS if lock_timeout is None else lock_timeout
     changes_nothing = only_check or dry_run
+    if not changes_nothing:
+        wanted = Wanted(force, in_maintenance, lock_timeout)
+        with interrupts.caught():
+            code = reload_in_daemon(settings, service, wanted, interrupts)
+        if code is not None:
+            return code
     with (
         interrupts.caught(),
         HostLock(state_dir, service.id, clock, lock_timeout or 0.0, interrupts.allowed),

@@ -2,13 +2,18 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
 
 import click
 
 from agent.cli import wiring
+from agent.cli.attach import daemon_status
+from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_table, show_warning
+from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.consul import LocalService
 from agent.definitions import ContainerRestart, Reload, Service
 from agent.engine import Engine
@@ -36,7 +41,7 @@ class Row:
 @click.argument("name", required=False, shell_complete=wiring.complete_name)
 @output_options
 def status(name: str | None) -> int:
-    """Show what this host's services are doing: health, registration, container, maintenance.
+    """Show what this host's services are doing: health, registration, container, maintenance. And the daemon.
 
     The exit code is 69 when Docker cannot be asked; what Consul says is shown all the same.
     """
@@ -62,16 +67,25 @@ def status(name: str | None) -> int:
                     trouble = error
                     row.container = "unknown"
             rows.append(row)
+    daemon = daemon_status(settings)
     if current().as_json:
-        show_document([asdict(row) for row in rows])
+        show_document({"services": [asdict(row) for row in rows], "daemon": daemon})
     show_table(
         ("SERVICE", "STATE", "REGISTRATION", "CHECKS", "CONTAINER", "DIGEST", "MAINTENANCE"),
         [tuple(asdict(row).values()) for row in rows],
     )
+    show_line(_daemon_line(daemon))
     if trouble is not None:
         show_warning(str(trouble))
         return trouble.exit_code
     return 0
+
+
+def _daemon_line(daemon: Mapping[str, Any] | None) -> str:
+    if daemon is None:
+        return "daemon: does not run"
+    since = shown(datetime.fromisoformat(daemon["since"]))
+    return f"daemon: runs since {since} (pid {daemon['pid']}): {daemon['status']}"
 
 
 def _row(service: Service, found: LocalService | None) -> Row:
