@@ -110,11 +110,10 @@ def from_environment(environ: Mapping[str, str]) -> Source:
     raw: dict[str, Any] = {}
     for variable, name in VARIABLES.items():
         text = environ.get(variable)
-        if text == "" and variable in NONE_IF_EMPTY:
-            raw[name] = None
-        elif text:
+        if text:
             raw[name] = _boolean(variable, text, faults) if name == "consul.verify" else text
     given, found = _said(raw, {name: variable for variable, name in VARIABLES.items()})
+    given |= {VARIABLES[one]: Given(None, one) for one in NONE_IF_EMPTY if environ.get(one) == ""}
     return given, faults + found
 
 
