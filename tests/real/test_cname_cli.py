@@ -115,7 +115,7 @@ def test_sync_creates_the_record_and_then_has_nothing_to_do(site: Site) -> None:
 
 
 def test_a_sync_tells_node_exporter(site: Site, tmp_path: Path) -> None:
-    """What became of every record, also where that is a conflict; a plan tells nothing, a missing directory fails nothing."""
+    """What became of every record, also a conflict; a plan tells nothing, a missing directory fails nothing."""
     file = tmp_path / "svcagent_cname.prom"
 
     def state(*arguments: str, code: int = 0) -> str:
