@@ -39,7 +39,7 @@ def _held(service: str, notes: str) -> Held:
     return Held(service, owner, it.since.timestamp() if it.since else None)
 
 
-class Host:
+class HostSeries:
     """Of this host as a whole."""
 
     def __init__(self, clock: Clock) -> None:
@@ -90,7 +90,7 @@ class Host:
         self._maintenance.values = since
 
 
-class Cnames:
+class CnameSeries:
     """Of the records that this host keeps."""
 
     def __init__(self, clock: Clock) -> None:

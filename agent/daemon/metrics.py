@@ -13,8 +13,8 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 
 from agent.clock import Clock
-from agent.daemon.host_series import Cnames, Held, Host, held_by
-from agent.daemon.reload_series import Reloads
+from agent.daemon.host_series import CnameSeries, Held, HostSeries, held_by
+from agent.daemon.reload_series import ReloadSeries
 from agent.daemon.series import Family
 
 __all__ = ["Held", "Metrics", "held_by"]
@@ -40,7 +40,7 @@ class Metrics:
 
     def __init__(self, clock: Clock) -> None:
         self._lock = threading.Lock()
-        self._reloads, self._host, self._cnames = Reloads(clock), Host(clock), Cnames(clock)
+        self._reloads, self._host, self._cnames = ReloadSeries(clock), HostSeries(clock), CnameSeries(clock)
         self._process = ProcessCollector(registry=None)
 
     def reload_event(self, record: Mapping[str, Any]) -> None:

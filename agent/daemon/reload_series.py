@@ -16,7 +16,7 @@ GOOD = ("up to date", "reloaded")
 """After these the newest image runs here that may."""
 
 
-class Reloads:
+class ReloadSeries:
     """Of every service that is reloaded here."""
 
     def __init__(self, clock: Clock) -> None:

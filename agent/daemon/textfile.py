@@ -15,9 +15,9 @@ from urllib.parse import quote
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.clock import Clock, Deadline, poll
-from agent.daemon.host_series import Cnames, Held, Host
+from agent.daemon.host_series import CnameSeries, Held, HostSeries
 from agent.daemon.metrics import Part, metrics_of, text_of
-from agent.daemon.reload_series import Reloads
+from agent.daemon.reload_series import ReloadSeries
 from agent.errors import SvcagentError
 from agent.files import write_atomically
 
@@ -47,13 +47,13 @@ class Textfiles:
         for result in results:
             by_service.setdefault(str(result["service"]), []).append(result)
         for service, ended in by_service.items():
-            with self._going_on(_of_service(service), Reloads) as reloads:
+            with self._going_on(_of_service(service), ReloadSeries) as reloads:
                 for result in ended:
                     reloads.ended(result)
 
     def converged(self, services: Iterable[str], held: Iterable[Held], refused: int) -> None:
         """As `Metrics.converged`, without faults."""
-        with self._going_on(HOST, Host) as host:
+        with self._going_on(HOST, HostSeries) as host:
             host.consul(is_up=True)
             host.faulty({})
             host.converged(held, refused)
@@ -64,17 +64,17 @@ class Textfiles:
 
     def faulty(self, faults: Mapping[str, int]) -> None:
         """As `Metrics.faulty`."""
-        with self._going_on(HOST, Host) as host:
+        with self._going_on(HOST, HostSeries) as host:
             host.faulty(faults)
 
     def consul(self, *, is_up: bool) -> None:
         """As `Metrics.consul`."""
-        with self._going_on(HOST, Host) as host:
+        with self._going_on(HOST, HostSeries) as host:
             host.consul(is_up=is_up)
 
     def cnames(self, document: Mapping[str, Any], *, is_all: bool) -> None:
         """As `Metrics.cnames`. ``is_all``: of all records, or of some that were named."""
-        with self._going_on(CNAMES, Cnames) as cnames:
+        with self._going_on(CNAMES, CnameSeries) as cnames:
             cnames.synced(document, is_all=is_all)
 
     @contextmanager

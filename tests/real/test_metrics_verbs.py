@@ -1,8 +1,9 @@
-"""What the verbs leave for node_exporter, on a real Consul: always after their work, and never instead of it."""
+"""What the verbs tell of themselves, on a real Consul: by files for node_exporter, and to a daemon that runs them."""
 
 import fcntl
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.clock import SystemClock
+from agent.clock import Deadline, SystemClock
+from agent.consul import Consul, Lock
+from agent.daemon.metrics import Metrics
 from agent.reload import HostLock
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
@@ -170,6 +173,38 @@ def test_without_the_setting_nothing_is_written_nor_imported(site: Site) -> None
     told = run(environment)
     assert [file.name for file in site.directory.iterdir()] == ["svcagent_reload_web.prom"]
     assert "prometheus_client" in told.stderr
+
+
+def test_what_a_reload_logs_is_what_a_daemon_tells(site: Site, consul: Consul) -> None:
+    """The step that it is at, its place in the line while somebody else has the lock, and how it ended."""
+    metrics = Metrics(SystemClock())
+    options = ["--json", "--log-format", "json", "-v"]
+    environment = site.svcagent.environment(**site.settings)
+    with Lock(consul, "svcagent/web", "svcagent reload web", {"node": "host2"}, SystemClock()) as lock:
+        lock.acquire(Deadline.after(SystemClock(), 10))
+        argv = [*svcagent_argv(), *options, "reload", "web"]
+        with spawn(argv, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            for line in process.stderr or ():
+                metrics.reload_event(json.loads(line))
+                if "svcagent_lock_queue_length" in told(metrics):
+                    break
+            waiting = told(metrics)
+            process.send_signal(signal.SIGTERM)
+            output, _errors = process.communicate(timeout=20)
+    metrics.reload_ended(json.loads(output))
+    ended = told(metrics)
+
+    assert 'svcagent_lock_queue_length{service="web"} 1.0' in waiting
+    assert 'svcagent_reload_step_since_timestamp_seconds{service="web",step="acquire"}' in waiting
+    assert 'svcagent_reloads_total{result="interrupted",service="web"} 1.0' in ended
+    assert 'svcagent_lock_wait_seconds_count{service="web"} 1.0' in ended
+    assert "svcagent_lock_queue_length" not in ended
+    assert "step_since" not in ended
+
+
+def told(metrics: Metrics) -> str:
+    """Its text."""
+    return metrics.render()[0].decode()
 
 
 @contextmanager
