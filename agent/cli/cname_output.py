@@ -17,12 +17,7 @@ def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str,
     """
     late = late or {}
     if current().as_json:
-        show_document(
-            {
-                "dry_run": is_plan,
-                "records": [_document(one) | {"unverified": list(late.get(one.place.name, ()))} for one in results],
-            }
-        )
+        show_document(results_document(results, is_plan=is_plan, late=late))
     rows = [
         (_outcome(one, is_plan), one.place.name, one.why)
         for one in results
@@ -40,6 +35,17 @@ def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str,
     elif not rows and sys.stdout.isatty():
         show_line(f"{sum(one.outcome is Outcome.IN_PLACE for one in results)} in place")
     return exit_code(one.outcome for one in results)
+
+
+def results_document(
+    results: Sequence[Result], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, object]:
+    """What ``--json`` shows of them; ``late`` as in `show_results`."""
+    late = late or {}
+    return {
+        "dry_run": is_plan,
+        "records": [_document(one) | {"unverified": list(late.get(one.place.name, ()))} for one in results],
+    }
 
 
 def _outcome(result: Result, is_plan: bool) -> str:

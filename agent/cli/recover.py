@@ -9,6 +9,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
 from agent.cli.reload_output import tell_repaired
 from agent.cli.repairing import repair, revive_containers
+from agent.cli.textfile import reloads_ended
 from agent.clock import Interrupts
 from agent.reload import journalled
 
@@ -38,6 +39,7 @@ def recover(names: tuple[str, ...]) -> int:
             agent = consul.agent_self()
             ids = chosen if names else chosen | journalled(state_dir)
             results = repair(settings, consul, agent, definitions, ids, interrupts)
+    reloads_ended(settings, results)
     if current().as_json:
         show_document([dataclasses.asdict(result) for result in results])
     if not results:

@@ -1,15 +1,18 @@
 """``svcagent register``."""
 
+import contextlib
+
 import click
 
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, exit_code, show_plan
+from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
-from agent.registration import World, alone_in, apply_plan
+from agent.registration import Action, World, alone_in, apply_plan
 from agent.reload import journalled
 
 
@@ -42,7 +45,8 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
 
         revive_containers(settings, left_behind)
     repaired = 0
-    with wiring.consul(settings) as consul:
+    told = contextlib.nullcontext() if dry_run else registration_told(settings)
+    with wiring.consul(settings) as consul, told:
         planner = Planner(settings, consul, clock, asked)
         planner.read()
         if dry_run:
@@ -62,6 +66,8 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
 
                 own = {service.id for service in planner.services}
                 tell_ended(lift_expired(consul, clock, planner.agent.node, own))
+            if not names:
+                registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=dry_run)
     return max(exit_code(plan), repaired)
 
@@ -80,9 +86,9 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
 
     interrupts = Interrupts()
     with interrupts.caught():
-        return tell_repaired(
-            repair(settings, consul, planner.agent, planner.definitions, left_behind | out, interrupts)
-        )
+        results = repair(settings, consul, planner.agent, planner.definitions, left_behind | out, interrupts)
+        reloads_ended(settings, results)
+        return tell_repaired(results)
 
 
 def _is_passing(check: Check) -> bool:

@@ -11,6 +11,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import Printer, show_result, tell_repaired
 from agent.cli.repairing import edges_of, engine_of, repair_one
+from agent.cli.textfile import reload_told
 from agent.clock import Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.engine import Engine
@@ -78,6 +79,8 @@ def reload(
             return code
     with (
         interrupts.caught(),
+        # Before the lock, so that it is written after it.
+        reload_told(settings, service.name, is_off=changes_nothing) as results,
         HostLock(state_dir, service.id, clock, lock_timeout or 0.0, interrupts.allowed),
         wiring.consul(settings) as consul,
         engine_of(settings, clock) as engine,
@@ -92,6 +95,7 @@ def reload(
             except SvcagentError as error:
                 trouble = error  # what is left behind is repaired all the same
             repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
+            results += repaired
             if code := tell_repaired(repaired):
                 if current().as_json:
                     show_document(dataclasses.asdict(repaired[-1]))
@@ -102,7 +106,8 @@ def reload(
         executor = Executor(service, definition.reload, edges, asked)
         if changes_nothing:
             return _show_check(executor, is_dry=dry_run)
-        return show_result(executor.run())
+        results.append(executor.run())
+        return show_result(results[-1])
 
 
 def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:

@@ -74,6 +74,7 @@ class Printer:
             step=event.step,
             phase=event.phase,
             seconds=round(event.seconds, 3),
+            **({"place": event.place} if event.place is not None else {}),
         )
         if is_note and not logs.is_for_machines():
             show_warning(f"{self._service}: {event.text}")

@@ -48,6 +48,9 @@ VARIABLES: Mapping[str, str] = {
 }
 """Environment variables, and the setting each is. An empty one is not set, as for Consul and Docker."""
 
+NONE_IF_EMPTY = frozenset({"SVCAGENT_TEXTFILE_DIR"})
+"""But an empty one of these takes away what the settings file says: the daemon tells for its children."""
+
 SSL_VARIABLE = "CONSUL_HTTP_SSL"
 
 OPTIONS: Mapping[str, str] = {"--services-dir": "services_dir", "--state-dir": "state_dir"}
@@ -110,6 +113,7 @@ def from_environment(environ: Mapping[str, str]) -> Source:
         if text:
             raw[name] = _boolean(variable, text, faults) if name == "consul.verify" else text
     given, found = _said(raw, {name: variable for variable, name in VARIABLES.items()})
+    given |= {VARIABLES[one]: Given(None, one) for one in NONE_IF_EMPTY if environ.get(one) == ""}
     return given, faults + found
 
 

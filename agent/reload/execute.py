@@ -93,8 +93,8 @@ class Executor(Procedure):
             limit=reload.max_parallel,
             queue=queue_of(service.name),
             on_session=lambda session: self._note_down(session=session, is_required=True),
-            tell_place=lambda place, holder: self._tell_note(
-                f"place {place} in the line; the lock is held by {holder}"
+            tell_place=lambda place, holder: self._tell(
+                Phase.NOTE, f"place {place} in the line; the lock is held by {holder}", place
             ),
         )
 

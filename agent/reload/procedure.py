@@ -143,9 +143,9 @@ class Procedure:
             f"svcagent quarantine clear {self._record.service} {self._record.digest}"
         )
 
-    def _tell(self, phase: Phase, text: str = "") -> None:
+    def _tell(self, phase: Phase, text: str = "", place: int | None = None) -> None:
         seconds = self._edges.clock.monotonic() - self._step_began
-        self._edges.tell(Event(self._step, phase, seconds, text, self.result.id))
+        self._edges.tell(Event(self._step, phase, seconds, text, self.result.id, place))
 
     def _tell_note(self, text: str) -> None:
         self._tell(Phase.NOTE, text)

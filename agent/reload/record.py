@@ -19,13 +19,17 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened: ``seconds`` since the step began, ``text`` for a person, ``reload`` the reload's id."""
+    """Something happened: ``seconds`` since the step began, ``text`` for a person, ``reload`` the reload's id.
+
+    ``place``: in the line for the lock, where that is what happened.
+    """
 
     step: Step
     phase: Phase
     seconds: float = 0.0
     text: str = ""
     reload: str = ""
+    place: int | None = None
 
 
 @dataclass

@@ -114,6 +114,22 @@ def test_sync_creates_the_record_and_then_has_nothing_to_do(site: Site) -> None:
     assert "owner=chocon/production/dc1 gen=0" in site.dns.bind.lookup(MARKER, "TXT")[0]
 
 
+def test_a_sync_tells_node_exporter(site: Site, tmp_path: Path) -> None:
+    """What became of every record, also a conflict; a plan tells nothing, a missing directory fails nothing."""
+    file = tmp_path / "svcagent_cname.prom"
+
+    def state(*arguments: str, code: int = 0) -> str:
+        site.outcome(*arguments, code=code, SVCAGENT_TEXTFILE_DIR=str(tmp_path))
+        return next((line for line in file.read_text().splitlines() if line.startswith("svcagent_cname_state{")), "")
+
+    assert state("sync") == f'svcagent_cname_state{{record="{RECORD}",state="in place"}} 1.0'
+    site.define(target="elsewhere.example.com.")
+    assert "in place" in state("sync", "--dry-run", code=1)
+    assert "conflict" in state("sync", code=1)
+    unwritten = site.run("sync", SVCAGENT_TEXTFILE_DIR=str(tmp_path / "nowhere"))
+    assert (unwritten.code, "node_exporter is not told" in unwritten.err) == (1, True)
+
+
 @pytest.mark.parametrize("arguments", [("plan",), ("sync", "--dry-run")])
 def test_a_plan_changes_nothing(site: Site, arguments: tuple[str, ...]) -> None:
     """And says what would be."""

@@ -117,6 +117,14 @@ def test_an_empty_variable_is_not_set() -> None:
     assert Settings.load(None, {"CONSUL_HTTP_ADDR": "", "DOCKER_HOST": "", "CONSUL_HTTP_SSL": ""}) == Settings()
 
 
+def test_an_empty_textfile_directory_takes_away_that_of_the_settings_file(toml: Path) -> None:
+    """By which the daemon keeps its children from telling what it tells itself."""
+    toml.write_text('[metrics]\ntextfile_dir = "/var/lib/node_exporter"\n')
+
+    assert Settings.load(toml, {}).metrics.textfile_dir == Path("/var/lib/node_exporter")
+    assert Settings.load(toml, {"SVCAGENT_TEXTFILE_DIR": ""}).metrics.textfile_dir is None
+
+
 def test_a_token_of_the_environment_wins_over_a_token_file_of_the_settings_file(toml: Path) -> None:
     toml.write_text('[consul]\ntoken_file = "/run/token"\n')
 

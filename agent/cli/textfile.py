@@ -1,0 +1,85 @@
+"""What verbs leave for node_exporter, if ``[metrics] textfile_dir`` is set; that it cannot be left fails none."""
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.cli import wiring
+from agent.cli.output import show_warning
+from agent.consul import Consul
+from agent.definitions import Definition, Settings
+from agent.errors import BadDefinition, ConsulUnreachable, Interrupted, SvcagentError
+
+if TYPE_CHECKING:  # slow to import
+    from agent.daemon.textfile import Textfiles
+    from agent.reload import Result
+
+
+@contextlib.contextmanager
+def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[Result]]":
+    """The results that are put into the list are told when the block is left, and so is an error that ends it.
+
+    ``is_off``: nothing is told.
+    """
+    results: list[Result] = []
+    ended: list[Mapping[str, Any]] = []
+    try:
+        yield results
+    except (SvcagentError, Interrupted) as error:
+        ended.append({"service": service, "exit_code": error.exit_code})
+        raise
+    finally:
+        ended[:0] = map(dataclasses.asdict, results)
+        if ended and not is_off:
+            _tell(chosen, lambda files: files.reloads_ended(ended))
+
+
+def reloads_ended(chosen: Settings, results: "Sequence[Result]") -> None:
+    """These reloads or recoveries are over."""
+    if results:
+        _tell(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
+
+
+@contextlib.contextmanager
+def registration_told(chosen: Settings) -> Iterator[None]:
+    """What keeps it from being done is told: faults of files, an agent that does not answer."""
+    try:
+        yield
+    except BadDefinition as error:
+        faults = Counter(fault.file for fault in error.faults)
+        _tell(chosen, lambda files: files.faulty(faults))
+        raise
+    except ConsulUnreachable:
+        _tell(chosen, lambda files: files.consul(is_up=False))
+        raise
+
+
+def registered(chosen: Settings, consul: Consul, definitions: Iterable[Definition], refused: int) -> None:
+    """All of services.d is, but for so many that are somebody else's."""
+
+    def tell(files: "Textfiles") -> None:
+        from agent.daemon.metrics import held_by
+
+        held = held_by(consul.services().values(), consul.checks())
+        files.converged([one.service.name for one in definitions if one.reload is not None], held, refused)
+
+    _tell(chosen, tell)
+
+
+def cnames_synced(document: Mapping[str, Any], *, is_all: bool) -> None:
+    """``document``: what ``cname sync`` says with ``--json``, of all records or of some."""
+    _tell(wiring.settings(), lambda files: files.cnames(document, is_all=is_all))
+
+
+def _tell(chosen: Settings, tell: "Callable[[Textfiles], None]") -> None:
+    directory = chosen.metrics.textfile_dir
+    if directory is None:
+        return
+    from agent.daemon.textfile import Textfiles  # slow to import, and of no use where it is not set
+
+    try:
+        tell(Textfiles(directory, wiring.system_clock(), show_warning))
+    except SvcagentError as error:
+        show_warning(f"node_exporter is not told of this: {error}")

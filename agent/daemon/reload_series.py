@@ -1,0 +1,126 @@
+"""What Prometheus is told of reloads."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.clock import Clock
+from agent.daemon.series import Family, Histogram, Series
+from agent.errors import NotNow
+
+STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
+WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)
+
+RESULTS = ("up to date", "reloaded", "refused", "rolled back", "interrupted", "failed", "stranded", "recovered")
+"""How a reload or a recovery can end (`agent.reload.Result`)."""
+GOOD = ("up to date", "reloaded")
+"""After these the newest image runs here that may."""
+
+
+class ReloadSeries:
+    """Of every service that is reloaded here."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        by = ("service",)
+        self._ended = Series(
+            "svcagent_reloads_total", "Reloads that ended, and recoveries, by how.", ("service", "result")
+        )
+        self._steps = Histogram(
+            "svcagent_reload_step_seconds", "How long the steps of reloads took.", ("service", "step"), STEP_SECONDS
+        )
+        self._waits = Histogram(
+            "svcagent_lock_wait_seconds", "How long reloads waited for the fleet's lock.", by, WAIT_SECONDS
+        )
+        self._last_run = Series("svcagent_last_run_timestamp_seconds", "When a reload last ended, however.", by)
+        self._last_success = Series(
+            "svcagent_last_success_timestamp_seconds",
+            "When a reload last ended with what is wanted running.",
+            by,
+        )
+        self._stranded = Series(
+            "svcagent_stranded", "1 if a reload left the instance out of service and could not put it back.", by
+        )
+        self._image = Series(
+            "svcagent_image_info", "The digest that runs, as the last reload saw it.", ("service", "image", "digest")
+        )
+        self._queue = Series(
+            "svcagent_lock_queue_length", "The place in the line for the lock of a reload that waits; 1 is next.", by
+        )
+        self._under_way = Series(
+            "svcagent_reload_step_since_timestamp_seconds",
+            "When the step began that a running reload is at.",
+            ("service", "step"),
+        )
+
+        self.lasting: tuple[Family, ...] = (
+            self._ended,
+            self._steps,
+            self._waits,
+            self._last_run,
+            self._last_success,
+            self._stranded,
+            self._image,
+        )
+        self._passing: tuple[Family, ...] = (self._queue, self._under_way)
+        self.families = (*self.lasting, *self._passing)
+
+    def only(self, services: Iterable[str]) -> None:
+        """These are reloaded here; what was told of others is forgotten, and these begin with zeros."""
+        wanted = frozenset(services)
+        for service in {labels[0] for labels in self._ended.values} - wanted:
+            for family in self.families:
+                family.forget(service)
+        for service in sorted(wanted):
+            self._begin(service)
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """One line of a running reload's log."""
+        service, step = str(record.get("service", "")), str(record.get("step", ""))
+        if not service or not step:
+            return
+        if record.get("phase") == "begin":
+            for family in self._passing:
+                family.forget(service)
+            self._under_way.set(self._now(), service, step)
+        if isinstance(place := record.get("place"), int):
+            self._queue.set(place, service)
+
+    def ended(self, result: Mapping[str, Any]) -> None:
+        """A reload or a recovery is over."""
+        service, outcome = str(result["service"]), _outcome(result)
+        self._begin(service)
+        self._ended.add(service, outcome)
+        self._last_run.set(self._now(), service)
+        if outcome in GOOD:
+            self._last_success.set(self._now(), service)
+        # A reload that has an id had put right before what the last one left.
+        if outcome == "stranded" or outcome == "recovered" or result.get("id"):
+            self._stranded.set(outcome == "stranded", service)
+        if result.get("image") and result.get("running"):
+            self._image.forget(service)
+            self._image.set(1, service, str(result["image"]), str(result["running"]))
+        for step in result.get("steps") or ():
+            self._steps.observe(step["seconds"], service, step["step"])
+            if step["step"] == "acquire":
+                self._waits.observe(step["seconds"], service)
+        for family in self._passing:
+            family.forget(service)
+
+    def _begin(self, service: str) -> None:
+        """Zeros first: what appears as 1 is no increase to Prometheus."""
+        for result in RESULTS:
+            self._ended.add(service, result, by=0)
+        self._stranded.add(service, by=0)
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    """As `agent.reload.Result` says; where a verb ended before it had one, by its exit code."""
+    if outcome := result.get("outcome"):
+        return str(outcome)
+    code = int(result.get("exit_code", 1))
+    if code == NotNow.exit_code:
+        return "refused"
+    return "interrupted" if code >= 128 else "failed"

@@ -1,0 +1,134 @@
+"""Metrics as files for node_exporter's textfile collector: those of verbs that run from cron, without the daemon.
+
+A file for each service that is reloaded, one for the host, one for its CNAMEs: no series is in two of them, which
+node_exporter would refuse. What was counted is read from the file and gone on from.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.clock import Clock, Deadline, poll
+from agent.daemon.host_series import CnameSeries, Held, HostSeries
+from agent.daemon.metrics import Part, metrics_of, text_of
+from agent.daemon.reload_series import ReloadSeries
+from agent.errors import SvcagentError
+from agent.files import write_atomically
+
+P = TypeVar("P", bound=Part)
+
+HOST, CNAMES = "svcagent_register.prom", "svcagent_cname.prom"
+RELOAD = "svcagent_reload_{}.prom"
+
+READABLE = 0o644
+"""node_exporter is another user, and nothing here is secret."""
+
+LOCK_SECONDS = 2.0
+LOCK_PAUSE = 0.02
+
+
+class Textfiles:
+    """The files of one directory. Its methods raise `SvcagentError` where one cannot be read or written."""
+
+    def __init__(self, directory: Path, clock: Clock, warn: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._warn = warn
+
+    def reloads_ended(self, results: Iterable[Mapping[str, Any]]) -> None:
+        """As `Metrics.reload_ended`, for several of any services."""
+        by_service: dict[str, list[Mapping[str, Any]]] = {}
+        for result in results:
+            by_service.setdefault(str(result["service"]), []).append(result)
+        for service, ended in by_service.items():
+            with self._going_on(_of_service(service), ReloadSeries) as reloads:
+                for result in ended:
+                    reloads.ended(result)
+
+    def converged(self, services: Iterable[str], held: Iterable[Held], refused: int) -> None:
+        """As `Metrics.converged`, without faults."""
+        with self._going_on(HOST, HostSeries) as host:
+            host.consul(is_up=True)
+            host.faulty({})
+            host.converged(held, refused)
+        wanted = {_of_service(service) for service in services}
+        for file in self._directory.glob(RELOAD.format("*")):
+            if file.name not in wanted:
+                file.unlink(missing_ok=True)
+
+    def faulty(self, faults: Mapping[str, int]) -> None:
+        """As `Metrics.faulty`."""
+        with self._going_on(HOST, HostSeries) as host:
+            host.faulty(faults)
+
+    def consul(self, *, is_up: bool) -> None:
+        """As `Metrics.consul`."""
+        with self._going_on(HOST, HostSeries) as host:
+            host.consul(is_up=is_up)
+
+    def cnames(self, document: Mapping[str, Any], *, is_all: bool) -> None:
+        """As `Metrics.cnames`. ``is_all``: of all records, or of some that were named."""
+        with self._going_on(CNAMES, CnameSeries) as cnames:
+            cnames.synced(document, is_all=is_all)
+
+    @contextmanager
+    def _going_on(self, name: str, make: Callable[[Clock], P]) -> Iterator[P]:
+        """What the file holds, to be added to; it is written when the block is left."""
+        with self._alone():
+            file = self._directory / name
+            part = self._read(file, make)
+            yield part
+            write_atomically(file, text_of(metrics_of(part)).decode(), mode=READABLE)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other verb reads and writes here meanwhile; but a count that may be lost is not waited for for long.
+
+        The lock is on the directory itself: nothing is left in it, and the kernel frees it however its holder ends.
+        """
+        try:
+            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SvcagentError(
+                f"cannot use {self._directory}: {error.strerror}. Make the directory, or set another textfile_dir"
+            ) from error
+        try:
+            poll(lambda: _is_locked(descriptor), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _read(self, file: Path, make: Callable[[Clock], P]) -> P:
+        part = make(self._clock)
+        families = {family.name.removesuffix("_total"): family for family in part.lasting}
+        try:
+            for metric in text_string_to_metric_families(file.read_text()):
+                if family := families.get(metric.name):
+                    family.resume(metric.samples)
+        except FileNotFoundError:
+            return part
+        except OSError as error:
+            raise SvcagentError(f"cannot read {file}: {error.strerror}. Let svcagent read it, or remove it") from error
+        except ValueError as error:  # not UTF-8, not Prometheus's format, or not as this version writes it
+            self._warn(f"{file} is damaged ({error}); its counters begin anew")
+            return make(self._clock)
+        return part
+
+
+def _of_service(name: str) -> str:
+    """A name may hold what a file's may not."""
+    return RELOAD.format(quote(name, safe=""))
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

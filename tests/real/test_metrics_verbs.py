@@ -1,0 +1,239 @@
+"""What the verbs tell of themselves, on a real Consul: by files for node_exporter, and to a daemon that runs them."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.clock import Deadline, SystemClock
+from agent.consul import Consul, Lock
+from agent.daemon.metrics import Metrics
+from agent.reload import HostLock
+from tests.lab.ground import wait_until
+from tests.lab.server import spawn, svcagent_argv
+from tests.real.access_fixture import Result, Svcagent
+from tests.real.conftest import ConsulHost
+
+Found = dict[tuple[str, ...], float]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One host with a service that a command restarts, and the directory of its node_exporter."""
+
+    svcagent: Svcagent
+    host: ConsulHost
+    directory: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What svcagent is told on this host."""
+        return {
+            "CONSUL_HTTP_ADDR": f"{self.host.address}:8500",
+            "SVCAGENT_TEXTFILE_DIR": str(self.directory),
+            "DOCKER_HOST": "unix:///nowhere/docker.sock",
+        }
+
+    def define(self, **reload: Any) -> None:
+        """web is there as long as Consul is."""
+        service = {"name": "web", "port": 8500, "checks": [{"tcp": f"{self.host.address}:8500", "interval": "1s"}]}
+        section = {"restart": ["/bin/true"], "min_healthy": 0, "drain": {"connections": False}, **reload}
+        (self.svcagent.services_dir / "web.json").write_text(json.dumps({"service": service, "reload": section}))
+
+    def run(self, *arguments: str, code: int = 0, **settings: str) -> Result:
+        """A verb that ends with this code."""
+        result = self.svcagent(*arguments, **{**self.settings, **settings})
+        assert result.code == code, result.text
+        return result
+
+    def series(self) -> Found:
+        """All that node_exporter would read there; a series in two files would be an error to it."""
+        found: Found = {}
+        for file in self.directory.glob("*.prom"):
+            for metric in text_string_to_metric_families(file.read_text()):
+                for sample in metric.samples:
+                    key = (sample.name, *(value for _label, value in sorted(sample.labels.items())))
+                    assert key not in found, key
+                    found[key] = sample.value
+        return found
+
+    def ended(self) -> dict[str, float]:
+        """How often reloads of web ended how."""
+        return {key[1]: value for key, value in self.series().items() if key[0] == "svcagent_reloads_total" and value}
+
+
+@pytest.fixture
+def site(host: ConsulHost, svcagent: Svcagent, tmp_path: Path) -> Iterator[Site]:
+    """web is registered and passing."""
+    directory = tmp_path / "textfile"
+    directory.mkdir()
+    site = Site(svcagent, host, directory)
+    site.define()
+    site.run("register")
+    wait_until(lambda: host.ask.get("/v1/health/service/web?passing") != [], 10, "web is passing")
+    yield site
+    host.ask.put("/v1/agent/service/deregister/web")
+    host.ask.delete("/v1/kv/svcagent/?recurse")
+
+
+def test_reloads_are_counted_over_processes(site: Site) -> None:
+    """However they end: done, refused, for want of Consul. What only looks is not counted."""
+    site.run("reload", "web")
+    site.run("reload", "web")
+    site.run("reload", "web", "--check")
+    with HostLock(site.svcagent.state_dir, "web", SystemClock(), 0):
+        site.run("reload", "web", code=75)
+    site.run("reload", "web", code=69, CONSUL_HTTP_ADDR="127.0.0.1:9")
+
+    assert site.ended() == {"reloaded": 2, "refused": 1, "failed": 1}
+    found = site.series()
+    assert found["svcagent_reload_step_seconds_count", "web", "drain"] == 2
+    assert found["svcagent_lock_wait_seconds_count", "web"] == 2
+
+
+def test_the_service_is_free_for_others_before_it_is_told(site: Site) -> None:
+    """Somebody who holds the directory delays no reload but this one's own end."""
+    service = HostLock(site.svcagent.state_dir, "web", SystemClock(), 0)
+    directory = os.open(site.directory, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    environment = site.svcagent.environment(**site.settings)
+    with spawn([*svcagent_argv(), "-q", "reload", "web"], environment) as process:
+        wait_until(lambda: service.holder() is not None, 20, "the reload has begun")
+        wait_until(lambda: service.holder() is None, 20, "the reload is over")
+        assert process.poll() is None
+        assert site.host.ask.get("/v1/session/list") == []
+        assert site.ended() == {}
+        os.close(directory)
+        assert process.wait(20) == 0
+
+    assert site.ended() == {"reloaded": 1}
+
+
+def test_register_tells_of_faults_consul_and_maintenance(site: Site) -> None:
+    """Each as it is now: after the last registration nothing of the troubles is left."""
+    bad = site.svcagent.services_dir / "bad.json"
+    bad.write_text('{"service": {"name": "x", "prot": 1, "tagz": []}}')
+    site.run("maint", "enable", "web", "--reason", "disk swap", SUDO_USER="alice")
+    site.run("register", code=78)
+    faulty = site.series()
+    bad.unlink()
+    site.run("register", "--wait", "0s", code=69, CONSUL_HTTP_ADDR="127.0.0.1:9")
+    away = site.series()
+    site.run("register")
+    held = site.series()
+    site.run("maint", "disable", "web")
+    site.run("register")
+    well = site.series()
+
+    since = ("svcagent_maintenance_since_timestamp_seconds", "alice", "web")
+    faults = ("svcagent_definition_faults", str(bad))
+    up = ("svcagent_consul_up",)
+    assert (faulty[faults], away[up]) == (2, 0)
+    assert since in held
+    assert held[up] == well[up] == 1
+    assert not {since, faults} & well.keys()
+    assert well["svcagent_last_convergence_timestamp_seconds",] > faulty["svcagent_last_convergence_timestamp_seconds",]
+
+
+def test_a_registration_of_some_and_a_dry_run_tell_nothing(site: Site) -> None:
+    """They have not seen all."""
+    before = site.series()
+    site.run("register", "web")
+    site.run("register", "--dry-run")
+
+    assert site.series() == before
+
+
+def test_without_the_setting_nothing_is_written_nor_imported(site: Site) -> None:
+    """An empty variable takes away what the settings file says: the daemon tells for its children."""
+    for file in site.directory.iterdir():
+        file.unlink()
+    config = site.directory.parent / "svcagent.toml"
+    config.write_text(f'[metrics]\ntextfile_dir = "{site.directory}"\n')
+    argv = [*svcagent_argv(), "--config", str(config), "reload", "web"]
+    environment = site.svcagent.environment(**site.settings, PYTHONPROFILEIMPORTTIME="1")
+
+    def run(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True)
+
+    silent = run(environment | {"SVCAGENT_TEXTFILE_DIR": ""})
+    assert list(site.directory.iterdir()) == []
+    assert "prometheus_client" not in silent.stderr
+
+    del environment["SVCAGENT_TEXTFILE_DIR"]
+    told = run(environment)
+    assert [file.name for file in site.directory.iterdir()] == ["svcagent_reload_web.prom"]
+    assert "prometheus_client" in told.stderr
+
+
+def test_what_a_reload_logs_is_what_a_daemon_tells(site: Site, consul: Consul) -> None:
+    """The step that it is at, its place in the line while somebody else has the lock, and how it ended."""
+    metrics = Metrics(SystemClock())
+    options = ["--json", "--log-format", "json", "-v"]
+    environment = site.svcagent.environment(**site.settings)
+    with Lock(consul, "svcagent/web", "svcagent reload web", {"node": "host2"}, SystemClock()) as lock:
+        lock.acquire(Deadline.after(SystemClock(), 10))
+        argv = [*svcagent_argv(), *options, "reload", "web"]
+        with spawn(argv, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            for line in process.stderr or ():
+                metrics.reload_event(json.loads(line))
+                if "svcagent_lock_queue_length" in told(metrics):
+                    break
+            waiting = told(metrics)
+            process.send_signal(signal.SIGTERM)
+            output, _errors = process.communicate(timeout=20)
+    metrics.reload_ended(json.loads(output))
+    ended = told(metrics)
+
+    assert 'svcagent_lock_queue_length{service="web"} 1.0' in waiting
+    assert 'svcagent_reload_step_since_timestamp_seconds{service="web",step="acquire"}' in waiting
+    assert 'svcagent_reloads_total{result="interrupted",service="web"} 1.0' in ended
+    assert 'svcagent_lock_wait_seconds_count{service="web"} 1.0' in ended
+    assert "svcagent_lock_queue_length" not in ended
+    assert "step_since" not in ended
+
+
+def told(metrics: Metrics) -> str:
+    """Its text."""
+    return metrics.render()[0].decode()
+
+
+@contextmanager
+def full_disk(directory: Path) -> Iterator[None]:
+    """On which nothing fits any more."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(directory)], check=True)
+    try:
+        done = subprocess.run(["dd", "if=/dev/zero", f"of={directory / 'ballast'}"], capture_output=True, check=False)
+        assert b"No space left" in done.stderr
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("arguments", [("reload", "web"), ("register",), ("recover",)])
+def test_a_full_disk_is_a_warning(site: Site, arguments: tuple[str, ...]) -> None:
+    """The work is done, and the exit code says so."""
+    with full_disk(site.directory):
+        said = site.run(*arguments).err
+        assert [file.name for file in site.directory.iterdir()] == ["ballast"]
+
+    assert ("No space left on device" in said) is (arguments != ("recover",))  # which had nothing to recover
+
+
+def test_a_missing_directory_is_a_warning(site: Site) -> None:
+    """With what to do about it."""
+    nowhere = site.directory / "nowhere"
+    for arguments in (("reload", "web"), ("register",)):
+        said = site.run(*arguments, SVCAGENT_TEXTFILE_DIR=str(nowhere)).err
+
+        assert f"node_exporter is not told of this: cannot use {nowhere}: No such file or directory" in said
+    assert not nowhere.exists()

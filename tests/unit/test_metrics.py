@@ -1,0 +1,385 @@
+"""What Prometheus is told, from what happened: tables of events and the series that stand afterwards."""
+
+import math
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, LocalService
+from agent.daemon.metrics import Held, Metrics, held_by
+from agent.daemon.reload_series import RESULTS
+from agent.daemon.series import Damaged, Histogram, Series
+from agent.maintenance import by_operator, by_reload, render
+from agent.reload import Result
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.moment = NOON
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self.moment.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics(clock: Clock) -> Metrics:
+    return Metrics(clock)
+
+
+def series(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by its name and labels; one that stands there twice fails here, as it would in Prometheus."""
+    text, _content_type = metrics.render()
+    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for metric in text_string_to_metric_families(text.decode()):
+        for sample in metric.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found, key
+            found[key] = sample.value
+    return found
+
+
+def of(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """The series of one name, by their labels' values in order of the labels' names."""
+    return {
+        tuple(value for _label, value in sorted(labels)): value
+        for (found, labels), value in series(metrics).items()
+        if found == name
+    }
+
+
+def ended(outcome: str, **more: Any) -> dict[str, Any]:
+    """What a reload of web leaves."""
+    result = Result("web", "host1", "registry/web:latest", id="1f3a9c21", outcome=outcome, running="sha256:one")
+    return {**asdict(result), **more}
+
+
+@pytest.mark.parametrize("outcome", RESULTS)
+def test_each_way_to_end_is_counted_beside_zeros(metrics: Metrics, outcome: str) -> None:
+    """A counter that begins at 1 would be no increase to Prometheus."""
+    metrics.reload_ended(ended(outcome))
+    metrics.reload_ended(ended(outcome))
+
+    assert of(metrics, "svcagent_reloads_total") == {
+        (result, "web"): 2.0 if result == outcome else 0.0 for result in RESULTS
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "counted"), [(75, "refused"), (69, "failed"), (78, "failed"), (1, "failed"), (143, "interrupted")]
+)
+def test_a_reload_that_left_an_error_alone_is_counted_by_its_exit_code(
+    metrics: Metrics, code: int, counted: str
+) -> None:
+    """As of a child that could not reach Consul, or found its service locked."""
+    metrics.reload_ended({"service": "web", "error": "…", "exit_code": code})
+
+    assert of(metrics, "svcagent_reloads_total")[counted, "web"] == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_success"),
+    [(outcome, outcome in ("up to date", "reloaded")) for outcome in RESULTS],
+)
+def test_the_last_success_is_of_what_ended_well(
+    metrics: Metrics, clock: Clock, outcome: str, *, is_success: bool
+) -> None:
+    """The last run is of any."""
+    metrics.reload_ended(ended("up to date"))
+    clock.sleep(60)
+    metrics.reload_ended(ended(outcome))
+
+    last = NOON.timestamp() + (60 if is_success else 0)
+    assert of(metrics, "svcagent_last_success_timestamp_seconds") == {("web",): last}
+    assert of(metrics, "svcagent_last_run_timestamp_seconds") == {("web",): NOON.timestamp() + 60}
+
+
+@pytest.mark.parametrize(
+    ("then", "is_stranded"),
+    [
+        (ended("stranded"), True),
+        (ended("recovered", id=""), False),
+        (ended("up to date"), False),
+        (ended("refused"), False),
+        # It never came to the point where it would have put right what was left.
+        (ended("failed", id=""), True),
+        ({"service": "web", "exit_code": 69}, True),
+        ({"service": "web", "exit_code": 75}, True),
+    ],
+)
+def test_an_instance_is_stranded_until_it_is_known_to_be_back(
+    metrics: Metrics, then: dict[str, Any], *, is_stranded: bool
+) -> None:
+    """What could not even begin says nothing of it."""
+    metrics.reload_ended(ended("stranded"))
+    metrics.reload_ended(then)
+
+    assert of(metrics, "svcagent_stranded") == {("web",): float(is_stranded)}
+
+
+def test_a_digest_replaces_the_one_before(metrics: Metrics) -> None:
+    """One series a service; a reload that does not know what runs leaves it."""
+    metrics.reload_ended(ended("reloaded"))
+    metrics.reload_ended(ended("reloaded", running="sha256:two"))
+    metrics.reload_ended(ended("failed", running=None))
+
+    assert of(metrics, "svcagent_image_info") == {("sha256:two", "registry/web:latest", "web"): 1.0}
+
+
+def test_steps_and_the_wait_for_the_lock_are_measured(metrics: Metrics) -> None:
+    """Every step in its buckets; that of the lock once more by itself."""
+    metrics.reload_ended(
+        ended("reloaded", steps=[{"step": "acquire", "seconds": 42.5}, {"step": "drain", "seconds": 0.5}])
+    )
+
+    assert of(metrics, "svcagent_reload_step_seconds_sum") == {("web", "acquire"): 42.5, ("web", "drain"): 0.5}
+    assert of(metrics, "svcagent_lock_wait_seconds_count") == {("web",): 1.0}
+    buckets = of(metrics, "svcagent_lock_wait_seconds_bucket")
+    assert (buckets["10.0", "web"], buckets["60.0", "web"], buckets["+Inf", "web"]) == (0.0, 1.0, 1.0)
+
+
+def test_where_a_running_reload_is(metrics: Metrics, clock: Clock) -> None:
+    """Its step and since when, its place in the line while it waits; nothing of it when it has ended."""
+    since, queue = "svcagent_reload_step_since_timestamp_seconds", "svcagent_lock_queue_length"
+    told = []
+    for record in (
+        {"service": "web", "step": "guard", "phase": "begin"},
+        {"service": "web", "step": "acquire", "phase": "begin"},
+        {"service": "web", "step": "acquire", "phase": "note", "place": 3},
+        {"service": "web", "step": "acquire", "phase": "note", "place": 1},
+        {"service": "web", "step": "drain", "phase": "begin"},
+    ):
+        clock.sleep(10)
+        metrics.reload_event(record)
+        told.append((of(metrics, since), of(metrics, queue)))
+    metrics.reload_ended(ended("reloaded"))
+
+    at = NOON.timestamp()
+    assert told == [
+        ({("web", "guard"): at + 10}, {}),
+        ({("web", "acquire"): at + 20}, {}),
+        ({("web", "acquire"): at + 20}, {("web",): 3.0}),
+        ({("web", "acquire"): at + 20}, {("web",): 1.0}),
+        ({("web", "drain"): at + 50}, {}),
+    ]
+    assert of(metrics, since) == of(metrics, queue) == {}
+
+
+def test_lines_of_the_log_that_tell_of_no_step_change_nothing(metrics: Metrics) -> None:
+    """Progress of a pull, warnings, lines of something else."""
+    before = set(series(metrics))
+    for record in ({}, {"text": "…"}, {"service": "web"}, {"service": "web", "step": "pull", "phase": "progress"}):
+        metrics.reload_event(record)
+
+    assert set(series(metrics)) == before
+
+
+def test_what_is_over_is_told_no_more(metrics: Metrics) -> None:
+    """A service removed, a maintenance ended, a file mended, a record no longer kept."""
+    record = {"record": "a.", "outcome": "conflict", "is_done": False}
+    metrics.converged(["web", "db"], {"a.json": 2, "b.json": 1}, [Held("web", "bob", 1.0), Held("", "eve", 2.0)])
+    metrics.reload_ended(ended("reloaded", service="db", steps=[{"step": "acquire", "seconds": 1}]))
+    metrics.reload_event({"service": "db", "step": "check", "phase": "begin"})
+    metrics.cnames({"dry_run": False, "records": [record, {**record, "record": "b."}]})
+
+    metrics.converged(["web"], {"b.json": 1}, [Held("web", "bob", 1.0)])
+    metrics.cnames({"dry_run": False, "records": [record]})
+
+    assert of(metrics, "svcagent_definition_faults") == {("b.json",): 1.0}
+    assert of(metrics, "svcagent_maintenance_since_timestamp_seconds") == {("bob", "web"): 1.0}
+    assert of(metrics, "svcagent_cname_state") == {("a.", "conflict"): 1.0}
+    assert not [labels for _name, labels in series(metrics) if ("service", "db") in labels]
+
+
+@pytest.mark.parametrize(
+    ("is_done", "outcome", "state"),
+    [
+        (False, "in place", "in place"),
+        (True, "created", "in place"),
+        (True, "repaired", "in place"),
+        (False, "gives way", "gives way"),
+        (False, "conflict", "conflict"),
+        (False, "unreachable", "unreachable"),
+    ],
+)
+def test_the_state_of_a_cname(metrics: Metrics, outcome: str, state: str, *, is_done: bool) -> None:
+    """What was written is in place."""
+    metrics.cnames({"dry_run": False, "records": [{"record": "a.", "outcome": outcome, "is_done": is_done}]})
+
+    assert of(metrics, "svcagent_cname_state") == {("a.", state): 1.0}
+    assert of(metrics, "svcagent_cname_last_sync_timestamp_seconds") == {(): NOON.timestamp()}
+
+
+def test_a_sync_that_failed_or_only_planned_changes_nothing(metrics: Metrics) -> None:
+    """An error's document has no records."""
+    before = set(series(metrics))
+    metrics.cnames({"error": "Consul does not answer", "exit_code": 69})
+    metrics.cnames({"dry_run": True, "records": [{"record": "a.", "outcome": "created", "is_done": False}]})
+
+    assert set(series(metrics)) == before
+
+
+def test_consul_faults_and_convergence_are_told_apart(metrics: Metrics, clock: Clock) -> None:
+    """Each by itself; the last convergence stays what it was while Consul is away."""
+    metrics.converged([], {}, [], refused=2)
+    clock.sleep(60)
+    metrics.consul(is_up=False)
+    metrics.faulty({"a.json": 3, "b.json": 0})
+
+    assert of(metrics, "svcagent_consul_up") == {(): 0.0}
+    assert of(metrics, "svcagent_definition_faults") == {("a.json",): 3.0}
+    assert of(metrics, "svcagent_registrations_refused") == {(): 2.0}
+    assert of(metrics, "svcagent_last_convergence_timestamp_seconds") == {(): NOON.timestamp()}
+
+
+def test_a_maintenance_that_nobody_dated_is_as_old_as_it_is_known(metrics: Metrics, clock: Clock) -> None:
+    """As of consul maint; of two instances of one service the older counts."""
+    two = [Held("web", "bob", 20.0), Held("web", "bob", 10.0), Held("web", "unknown", None)]
+    metrics.converged([], {}, two)
+    clock.sleep(3600)
+    metrics.converged([], {}, two)
+
+    assert of(metrics, "svcagent_maintenance_since_timestamp_seconds") == {
+        ("bob", "web"): 10.0,
+        ("unknown", "web"): NOON.timestamp(),
+    }
+
+
+def test_whose_maintenance_the_agent_holds() -> None:
+    """An operator by name; a reload without its id, which would make a series of every reload; else unknown."""
+
+    def held(check_id: str, notes: str) -> CheckState:
+        return CheckState(check_id, "", "critical", notes, "")
+
+    def service(name: str, notes: str) -> LocalService:
+        check = held(f"{SERVICE_MAINTENANCE}{name}", notes)
+        return LocalService(f"{name}-1", name, (), 1, "", {}, (check,))
+
+    services = [
+        service("a", render(by_operator("alice", "host1", "disk", NOON))),
+        service("b", render(by_reload("1f3a9c21", "host1", "new image", NOON))),
+        service("c", "Maintenance mode is enabled for this service"),
+        LocalService("d", "d", (), 1, "", {}),
+    ]
+    at = NOON.timestamp()
+
+    assert held_by(services, {NODE_MAINTENANCE: held(NODE_MAINTENANCE, "")}) == (
+        Held("a", "alice", at),
+        Held("b", "svcagent reload", at),
+        Held("c", "unknown", None),
+        Held("", "unknown", None),
+    )
+
+
+def test_it_is_rendered_while_it_is_told() -> None:
+    """Every text is whole: the counter of one service and its histogram belong to the same moment."""
+    metrics = Metrics(Clock())
+    is_over = threading.Event()
+
+    def tell() -> None:
+        while not is_over.is_set():
+            metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1}]))
+            metrics.converged(["web"], {}, [])
+            metrics.converged([], {}, [])
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        for _ in range(200):
+            found = series(metrics)
+            count = found.get(("svcagent_lock_wait_seconds_count", frozenset({("service", "web")})), 0.0)
+            total = found.get(("svcagent_reloads_total", frozenset({("service", "web"), ("result", "reloaded")})), 0.0)
+            assert count == total
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_the_text_is_in_the_format_that_all_versions_of_prometheus_read(metrics: Metrics) -> None:
+    """Version 0.0.4, and what every exporter tells of its process."""
+    text, content_type = metrics.render()
+
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"process_resident_memory_bytes" in text
+    assert b"svcagent_build_info{version=" in text
+
+
+def test_the_daemon_with_metrics_imports_nothing_that_only_its_children_need() -> None:
+    """It has to stay small."""
+    code = """
+import sys
+import agent.daemon.metrics
+print(sorted(sys.modules.keys() & {"apprise", "consul", "dns", "docker", "requests", "rich"}))
+"""
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def resumed(histogram: Histogram) -> Histogram:
+    """Another one of the same kind, gone on from what this one tells."""
+    other = Histogram("h_seconds", "…", ("service",), (1, 10))
+    metric = histogram.metric()
+    assert metric is not None
+    other.resume(metric.samples)
+    return other
+
+
+@given(
+    before=st.lists(st.floats(0, 20, allow_nan=False), min_size=1),
+    after=st.lists(st.floats(0, 20, allow_nan=False)),
+)
+def test_a_histogram_goes_on_as_if_it_had_never_stopped(before: list[float], after: list[float]) -> None:
+    """Taken up from its own samples, it says what one that saw everything says."""
+    whole, part = (Histogram("h_seconds", "…", ("service",), (1, 10)) for _ in range(2))
+    for seconds in (*before, *after):
+        whole.observe(seconds, "web")
+    for seconds in before:
+        part.observe(seconds, "web")
+    part = resumed(part)
+    for seconds in after:
+        part.observe(seconds, "web")
+
+    assert part.metric() == whole.metric()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_numbers_that_svcagent_never_writes_are_not_gone_on_from(value: float) -> None:
+    """Added to, they would stay for ever."""
+    told = Series("a_total", "…", ("service",))
+    told.set(value, "web")
+    metric = told.metric()
+    assert metric is not None
+
+    with pytest.raises(Damaged):
+        Series("a_total", "…", ("service",)).resume(metric.samples)
+
+
+def test_a_histogram_with_other_buckets_is_not_gone_on_from() -> None:
+    """As after an upgrade that changed them."""
+    told = Histogram("h_seconds", "…", ("service",), (1, 2, 3))
+    told.observe(1, "web")
+
+    with pytest.raises(Damaged):
+        resumed(told)
