@@ -32,8 +32,8 @@ class Outcome:
     """How a convergence ended.
 
     ``definitions``: those in force, also where Consul could not be reached. ``trouble``: why the agent may not hold
-    what they say; empty if it does. ``world``: what the agent held. ``canary``: the id of a service
-    of ours that it holds now, if any.
+    what they say; empty if it does. ``world``: what the agent held. ``refused``: how many services somebody else has
+    registered. ``canary``: the id of a service of ours that it holds now, if any.
     """
 
     definitions: tuple[Definition, ...]
@@ -42,6 +42,7 @@ class Outcome:
     is_consul_reachable: bool = True
     node: str = ""
     world: World = NOTHING
+    refused: int = 0
     canary: str | None = None
     at: datetime | None = None
 
@@ -103,6 +104,7 @@ class Convergence:
             faults=(*outcome.faults, *beyond),
             node=self._agent.node,
             world=world,
+            refused=sum(change.action is Action.REFUSE for change in plan),
             canary=min(own, default=None),
         )
 
@@ -158,7 +160,7 @@ class _Teller:
         """Of definitions."""
         found = frozenset(faults)
         for fault in sorted(found - self._faults):
-            log(f"{fault}. The last good version stays in force", level=WARNING, file=fault.file)
+            log(f"{fault}. Until it is mended, what it said before stays in force", level=WARNING, file=fault.file)
         for file in sorted({one.file for one in self._faults} - {one.file for one in found}):
             log("good again", file=file)
         self._faults = found

@@ -6,15 +6,19 @@ service out is a verb in a process of its own (`children`).
 """
 
 import asyncio
+import itertools
 import os
 import signal
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.clock import Clock
-from agent.consul import Consul
+from agent.consul import Consul, LocalService
 from agent.daemon.agent_watch import AgentWatch
+from agent.daemon.api_server import ApiServer
+from agent.daemon.backend import LiveBackend
 from agent.daemon.children import Ended, Launcher, Record
 from agent.daemon.converge import Convergence, Outcome
 from agent.daemon.files_watch import FilesWatch
@@ -29,15 +33,23 @@ from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
 from agent.errors import ConsulUnreachable, SvcagentError
 from agent.logs import INFO, WARNING, log, reemit
+from agent.maintenance import is_of_reload, parse
 from agent.reload import journalled
+
+if TYPE_CHECKING:  # slow to import, and large
+    from agent.daemon.metrics import Metrics
 
 TICK_SECONDS = 0.5
 STOP_SECONDS = 75.0
 """For reloads to put back what they took out. Less than the unit's TimeoutStopSec: what takes longer is left to the
 journal."""
 WORKER_STOP_SECONDS = 5.0
+API_STOP_SECONDS = 2.0
+"""For those who look on to hear how it ended."""
 TROUBLE_SECONDS = 1.0
 """Between two attempts to converge while the agent does not answer."""
+RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Between two attempts to put right what is left while Consul or the engine does not answer."""
 RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 """After a reload that met no Consul, no engine or no registry, or was killed: its schedule may be a day away."""
 
@@ -56,9 +68,14 @@ class Daemon:
         self._clock = clock
         self._environ = environ
         self._systemd = Systemd(environ)
+        self.metrics = _metrics(clock) if settings.daemon.listen else None
+        if self.metrics is not None:
+            # What is told to who asks here must not be told by files too: it would count twice.
+            environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
+        # Other definitions than the daemon's own also keep a child from asking the daemon to do its work.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
         self._under_way = UnderWay(settings.state_dir)
-        self._reloads = Reloads(self._launcher, self._under_way, clock, self._heard, self._reload_ended)
+        self.reloads = Reloads(self._launcher, self._under_way, clock, self._heard, self._reload_ended)
         self._scheduler = Scheduler(clock, self._due)
         self._began = clock.now()
         self._outcome = Outcome(())
@@ -66,7 +83,7 @@ class Daemon:
         self._is_stopping = False
         self._failures: dict[str, int] = {}
         self._bug: BaseException | None = None
-        self._cname_log: list[Record] = []
+        self._said: dict[tuple[str, ...], list[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
@@ -76,6 +93,7 @@ class Daemon:
         """
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
+        self._converged_once = asyncio.Event()
         left_behind = journalled(self._settings.state_dir) | self._under_way.ids
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._over.set)
@@ -85,6 +103,8 @@ class Daemon:
         self._worker = Worker(CONVERGENCE, convergence.run, self._converged_in_thread)
         self._agent_watch = AgentWatch(watching, self._worker.want)
         self._files_watch = FilesWatch(self._settings.services_dir, self._loop, self._worker.want)
+        api = ApiServer(LiveBackend(self, self._settings), self._settings.daemon.socket, self._settings.daemon.listen)
+        api.start()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
         self._worker.start()
         self._agent_watch.start()
@@ -98,10 +118,16 @@ class Daemon:
             await self._stop()
         finally:
             ticking.cancel()
+            await self._loop.run_in_executor(None, api.stop, API_STOP_SECONDS)
         if self._bug is not None:
             raise self._bug
 
     # ------------------------------------------------------------ what there is to tell
+
+    @property
+    def definitions(self) -> Sequence[Definition]:
+        """Those in force."""
+        return self._outcome.definitions
 
     @property
     def status(self) -> Status:
@@ -117,7 +143,7 @@ class Daemon:
             is_stopping=self._is_stopping,
             trouble=self._outcome.trouble,
             faults=tuple(vars(fault) for fault in self._outcome.faults),
-            doing=tuple(_doing(one) for one in self._reloads.running.values()),
+            doing=tuple(_doing(one) for one in self.reloads.running.values()),
             converged_at=self._outcome.at,
             next_runs=self._scheduler.next_runs(),
         )
@@ -144,7 +170,7 @@ class Daemon:
         elif job == CNAMES:
             self._start(self._sync_cnames())
         else:
-            self._reloads.begin(Wanted(job.removeprefix(RELOAD), "schedule"))
+            self.reloads.begin(Wanted(job.removeprefix(RELOAD), "schedule"))
 
     def _plans(self, definitions: Sequence[Definition]) -> dict[str, Plan]:
         host = os.uname().nodename
@@ -185,6 +211,7 @@ class Daemon:
         before, self._outcome = self._outcome, found
         if found.definitions != before.definitions or not self._scheduler.next_runs():
             self._scheduler.replace(self._plans(found.definitions))
+        self._tell_metrics(found)
         if found.trouble:
             if not found.is_consul_reachable and not self._is_stopping:
                 self._loop.call_later(TROUBLE_SECONDS, self._worker.want)
@@ -194,46 +221,79 @@ class Daemon:
             self._start(self._sync_cnames())
         if not self._is_ready:
             self._is_ready = True
+            self._converged_once.set()
             log("ready", services=len(self.status.services))
             self._systemd.ready()
+
+    def _tell_metrics(self, found: Outcome) -> None:
+        if self.metrics is None:
+            return
+        faults = Counter(fault.file for fault in found.faults)
+        if found.trouble:
+            self.metrics.faulty(faults)
+            self.metrics.consul(is_up=found.is_consul_reachable)
+            return
+        from agent.daemon.metrics import held_by
+
+        reloaded = [one.service.name for one in found.definitions if one.reload is not None]
+        self.metrics.converged(
+            reloaded, faults, held_by(found.world.services.values(), found.world.checks), found.refused
+        )
 
     # ------------------------------------------------------------ verbs
 
     async def _take_up(self, left_behind: frozenset[str]) -> None:
-        """Bring to its end what reloads left that died, and do again what a daemon was about when it died."""
-        while not self._is_stopping:
-            child = await self._launcher.start(["recover"], reemit)
-            ended = await child.ended()
-            if ended.status != UNREACHABLE:
-                break
-            await asyncio.sleep(TROUBLE_SECONDS)
-        while not self._outcome.at:
-            await asyncio.sleep(TICK_SECONDS)
-        known = {one.service.id for one in self._outcome.definitions if one.reload is not None}
+        """Bring to its end what reloads left that died, and do again what a daemon was about when it died.
+
+        A reload may have died with its journal too; then the maintenance that it left tells of it.
+        """
+        if left_behind:
+            await self._recover()
+        await self._converged_once.wait()
+        if any(_is_left(one, self._outcome.node) for one in self._outcome.world.services.values()):
+            await self._recover()
+        known = {one.service.id for one in self.definitions if one.reload is not None}
         for service_id in sorted(left_behind):
             if service_id in known:
-                self._reloads.begin(Wanted(service_id, "taken up again"))
+                self.reloads.begin(Wanted(service_id, "taken up again"))
             else:
                 self._under_way.end(service_id)
 
-    async def _sync_cnames(self) -> None:
-        """Quietly, as long as it says what it said last time."""
-        said: list[Record] = []
-        ended = await (await self._launcher.start(["cname", "sync"], said.append)).ended()
-        said = [record for record in said if record.get("level") != "info"]
-        if [one.get("text") for one in said] != [one.get("text") for one in self._cname_log]:
-            for record in said:
-                reemit(record)
-            if not said:
-                log("CNAMEs are as they should be", exit_code=ended.status)
-        self._cname_log = said
+    async def _recover(self) -> None:
+        """Until it is over, or there is something that a person has to see to."""
+        for seconds in (*RECOVER_SECONDS, *itertools.repeat(RECOVER_SECONDS[-1])):
+            ended = await self._say_if_new("recover")
+            if ended.status != UNREACHABLE:
+                return
+            await asyncio.sleep(seconds)
 
-    def _heard(self, activity: Activity, record: Record) -> None:
-        """A reload said something."""
+    async def _say_if_new(self, *verb: str) -> Ended:
+        """A verb that is run again and again; its warnings are told when they are others than last time."""
+        said: list[Record] = []
+        ended = await (await self._launcher.start(verb, said.append)).ended()
+        warnings = [record for record in said if record.get("level") != "info"]
+        before, self._said[verb] = self._said.get(verb, []), [str(one.get("text")) for one in warnings]
+        if self._said[verb] != before:
+            for record in warnings:
+                reemit(record)
+            if not warnings:
+                log("all is well again", verb=" ".join(verb))
+        return ended
+
+    async def _sync_cnames(self) -> None:
+        ended = await self._say_if_new("cname", "sync")
+        if self.metrics is not None and isinstance(ended.document, dict):
+            self.metrics.cnames(ended.document)
+
+    def _heard(self, _activity: Activity, record: Record) -> None:
+        if self.metrics is not None:
+            self.metrics.reload_event(record)
 
     def _reload_ended(self, activity: Activity, ended: Ended) -> None:
         wanted = activity.wanted
         result = activity.result or {}
+        if self.metrics is not None:
+            self.metrics.reload_ended(result)
         # A reload that ended by itself has said why.
         log(
             str(result.get("error")) if ended.was_killed else "",
@@ -255,7 +315,7 @@ class Daemon:
 
     def _begin_again(self, wanted: Wanted) -> None:
         if not self._is_stopping and wanted.service_id in {one.service.id for one in self._outcome.definitions}:
-            self._reloads.begin(wanted)
+            self.reloads.begin(wanted)
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -270,12 +330,12 @@ class Daemon:
 
     async def _stop(self) -> None:
         """Put back what reloads took out, and end."""
-        log("stopping", reloads=len(self._reloads.running))
+        log("stopping", reloads=len(self.reloads.running))
         self._systemd.stopping()
         self._systemd.status(self.status.line)
         self._agent_watch.stop()
         self._files_watch.stop()
-        left = await self._reloads.stop(STOP_SECONDS)
+        left = await self.reloads.stop(STOP_SECONDS)
         if left:
             log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
         for task in self._tasks:
@@ -285,12 +345,23 @@ class Daemon:
         log("stopped")
 
 
+def _metrics(clock: Clock) -> "Metrics":
+    from agent.daemon.metrics import Metrics
+
+    return Metrics(clock)
+
+
 def _doing(activity: Activity) -> Doing:
     last = next((one for one in reversed(activity.records) if one.get("reload")), {})
     wanted = activity.wanted
     return Doing(
         wanted.service_id, activity.step, activity.text, activity.since, wanted.why, str(last.get("reload", ""))
     )
+
+
+def _is_left(service: LocalService, node: str) -> bool:
+    """Is it out for a reload of this host? At the start of the daemon none of them runs that is its own."""
+    return service.maintenance is not None and is_of_reload(parse(service.maintenance.notes), node)
 
 
 def _cnames(definitions: Sequence[Definition]) -> list[Any]:
