@@ -1,0 +1,92 @@
+"""The daemon while its Consul agent is away for long: what it says, what it costs, and how soon all is well again.
+
+While the agent is away a definition is added. The agent comes back with nothing of what it held.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import requests
+
+from tests.bench.idle import processor_seconds
+from tests.bench.registration import write
+from tests.lab import asking, parts
+from tests.lab.ground import LabError, claimed, wait_until
+from tests.lab.host import environment_in
+from tests.lab.server import svcagent_argv
+
+BACK_LIMIT_SECONDS = 1.0
+LINES_LIMIT = 2
+"""One warning and one "back"; each service that is registered anew has a line of its own."""
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the limits hold."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--services", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=10)
+    options = parser.parse_args()
+    with claimed() as ground:
+        address, directory, state = ground.address(1), ground.directory / "services.d", ground.directory / "state"
+        state.mkdir(mode=0o700)
+        environment = environment_in(ground.directory, ground.directory) | {
+            "CONSUL_HTTP_ADDR": f"{address}:8500",
+            "SVCAGENT_SERVICES_DIR": str(directory),
+            "SVCAGENT_STATE_DIR": str(state),
+            "SVCAGENT_SOCKET": str(ground.directory / "svcagent.sock"),
+        }
+        write(directory, options.services)
+        server = parts.consul_server(ground.directory, address, environment)
+        ask = asking.Consul(f"http://{address}:8500")
+        log = ground.directory / "daemon.log"
+        server.start()
+        daemon = None
+        try:
+            server.wait_ready()
+            with log.open("wb") as stream:
+                daemon = subprocess.Popen([*svcagent_argv(), "run"], env=environment, stderr=stream)
+            wait_until(lambda: len(ask.get("/v1/agent/services")) == options.services, 30, "all are registered")
+            before = log.read_text().splitlines()
+            server.kill()
+            used, began = processor_seconds(daemon.pid), time.monotonic()
+            time.sleep(30 * options.minutes)
+            (directory / "new.json").write_text(json.dumps({"service": {"name": "new", "port": 80}}))
+            time.sleep(30 * options.minutes)
+            share = (processor_seconds(daemon.pid) - used) / (time.monotonic() - began)
+            for kept in [*ground.directory.rglob("services"), *ground.directory.rglob("checks")]:
+                shutil.rmtree(kept)
+            server.start()
+            wait_until(lambda: _answers(ask), 60, "the agent answers", every=0.005)
+            came = time.monotonic()
+            wait_until(lambda: len(ask.get("/v1/agent/services")) == options.services + 1, 60, "all are there again")
+            back = time.monotonic() - came
+            lines = [line for line in log.read_text().splitlines()[len(before) :] if "action=create" not in line]
+        finally:
+            if daemon is not None:
+                daemon.terminate()
+                daemon.wait(30)
+            ask.close()
+            server.discard()
+    print(f"{options.services} services, Consul away for {options.minutes:g} minutes")
+    print(f"all registered again, and the new one {back:7.2f} s after its first answer, limit {BACK_LIMIT_SECONDS:g} s")
+    print(f"lines logged                          {len(lines):4d}     limit {LINES_LIMIT}")
+    print(f"processor time meanwhile              {100 * share:7.2f} %")
+    for line in lines:
+        print(f"    {line}")
+    return 0 if back <= BACK_LIMIT_SECONDS and len(lines) <= LINES_LIMIT else 1
+
+
+def _answers(ask: asking.Consul) -> bool:
+    try:
+        ask.get("/v1/agent/services")
+    except (requests.RequestException, LabError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
