@@ -25,6 +25,7 @@ class Looking:
     is_started_here: bool
     records: "queue.SimpleQueue[Record]" = field(default_factory=queue.SimpleQueue)
     is_closed: bool = False
+    is_dead: bool = False
     since: datetime = SINCE
     why: str = "schedule"
     pid: int | None = 4711
@@ -32,7 +33,9 @@ class Looking:
     is_in_maintenance: bool = False
 
     def get(self, timeout: float) -> Record | None:
-        """The next one that the test told."""
+        """The next one that the test told; a dead daemon's connection is gone."""
+        if self.is_dead:
+            raise ConnectionAbortedError
         try:
             return self.records.get(timeout=timeout)
         except queue.Empty:
