@@ -40,44 +40,50 @@ def main() -> int:
             "SVCAGENT_SOCKET": str(ground.directory / "svcagent.sock"),
         }
         write(directory, options.services)
-        server = parts.consul_server(ground.directory, address, environment)
+        leader = parts.consul_server(ground.directory, ground.address(2), environment)
+        home = ground.directory / "host1"
+        home.mkdir()
+        agent = parts.consul_agent("host1", home, address, ground.address(2), environment)
         ask = asking.Consul(f"http://{address}:8500")
         log = ground.directory / "daemon.log"
-        server.start()
+        leader.start()
+        agent.start()
         daemon = None
         try:
-            server.wait_ready()
+            leader.wait_ready()
+            agent.wait_ready()
             with log.open("wb") as stream:
                 daemon = subprocess.Popen([*svcagent_argv(), "run"], env=environment, stderr=stream)
             wait_until(lambda: len(ask.get("/v1/agent/services")) == options.services, 30, "all are registered")
             before = log.read_text().splitlines()
-            server.kill()
+            agent.kill()
             used, began = processor_seconds(daemon.pid), time.monotonic()
             time.sleep(30 * options.minutes)
             (directory / "new.json").write_text(json.dumps({"service": {"name": "new", "port": 80}}))
             time.sleep(30 * options.minutes)
             share = (processor_seconds(daemon.pid) - used) / (time.monotonic() - began)
-            for kept in [*ground.directory.rglob("services"), *ground.directory.rglob("checks")]:
-                shutil.rmtree(kept)
-            server.start()
+            shutil.rmtree(home / "consul")
+            agent.start()
             wait_until(lambda: _answers(ask), 60, "the agent answers", every=0.005)
             came = time.monotonic()
             wait_until(lambda: len(ask.get("/v1/agent/services")) == options.services + 1, 60, "all are there again")
             back = time.monotonic() - came
+            wait_until(lambda: "back after" in log.read_text(), 10, "the daemon says so")
             lines = [line for line in log.read_text().splitlines()[len(before) :] if "action=create" not in line]
         finally:
             if daemon is not None:
                 daemon.terminate()
                 daemon.wait(30)
             ask.close()
-            server.discard()
+            agent.discard()
+            leader.discard()
     print(f"{options.services} services, Consul away for {options.minutes:g} minutes")
     print(f"all registered again, and the new one {back:7.2f} s after its first answer, limit {BACK_LIMIT_SECONDS:g} s")
     print(f"lines logged                          {len(lines):4d}     limit {LINES_LIMIT}")
     print(f"processor time meanwhile              {100 * share:7.2f} %")
     for line in lines:
         print(f"    {line}")
-    return 0 if back <= BACK_LIMIT_SECONDS and len(lines) <= LINES_LIMIT else 1
+    return 0 if back <= BACK_LIMIT_SECONDS and len(lines) == LINES_LIMIT else 1
 
 
 def _answers(ask: asking.Consul) -> bool:

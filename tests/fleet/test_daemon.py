@@ -6,9 +6,9 @@ import pytest
 
 from tests.fleet.conftest import Fleet
 from tests.fleet.crash import is_at_rest, is_rolled_out
-from tests.lab.ground import wait_until
+from tests.lab.ground import LabError, wait_until
 from tests.lab.traffic import Load
-from tests.lab.unit import units, until_next_minute
+from tests.lab.unit import Unit, units, until_next_minute
 
 EVERY_MINUTE = "* * * * *"
 
@@ -21,7 +21,7 @@ def test_a_rollout_on_schedule(fleet: Fleet) -> None:
         minute = time.time() + until_next_minute()
         wait_until(lambda: all("step=check phase=begin" in one.log for one in daemons), 70, "both look")
         assert time.time() - minute < 3  # a second to start in, and the time that Python needs on a busy machine
-        wait_until(lambda: is_rolled_out(fleet, version), 60, "both hosts run it")
+        _wait_rolled_out(fleet, daemons, version, 60)
         wait_until(lambda: is_at_rest(fleet), 40, "nothing is left", every=0.1)
         summary = load.stop()
         assert [one.stop() for one in daemons] == [0, 0]
@@ -43,8 +43,15 @@ def test_stopped_in_the_middle_and_started_again(fleet: Fleet, step: str) -> Non
         assert time.monotonic() - began < 80
         assert fleet.lab.consul().passing() != ()
         victim.start()
-        wait_until(lambda: is_rolled_out(fleet, version), 100, "it is taken up again")
+        _wait_rolled_out(fleet, daemons, version, 100)
         wait_until(lambda: is_at_rest(fleet), 40, "nothing is left", every=0.1)
         summary = load.stop()
 
     assert summary.failed == ()
+
+
+def _wait_rolled_out(fleet: Fleet, daemons: list[Unit], version: str, seconds: float) -> None:
+    try:
+        wait_until(lambda: is_rolled_out(fleet, version), seconds, f"both hosts run {version}")
+    except LabError as error:
+        raise AssertionError("\n\n".join(one.log for one in daemons)) from error
