@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.daemon.api import Record
-from agent.daemon.reloads import LOCK_TIMEOUT, Activity, Reloads, Wanted
+from agent.daemon.reloads import Activity, Reloads, Wanted
 from agent.daemon.status import Status
 from agent.definitions import Definition, Settings
 from agent.errors import NotFound, NotNow
@@ -85,7 +85,7 @@ class LiveBackend:
                 raise NotFound(f"{definition.file} has no reload section for {name}")
             if self._source.status.is_stopping:
                 raise NotNow("the daemon is stopping; ask again when it runs again")
-            waits = LOCK_TIMEOUT if lock_timeout is None else f"{lock_timeout:.3f}s"
+            waits = None if lock_timeout is None else f"{lock_timeout:.3f}s"
             wanted = Wanted(definition.service.id, asker, force, in_maintenance, waits)
             activity, is_new = self._source.reloads.begin(wanted)
             return Looking(activity, is_started_here=is_new, reloads=self._source.reloads, loop=self._loop)
@@ -119,9 +119,11 @@ class LiveBackend:
         async def answer() -> T:
             return question()
 
+        asked = asyncio.run_coroutine_threadsafe(answer(), self._loop)
         try:
-            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(ANSWER_SECONDS)
+            return asked.result(ANSWER_SECONDS)
         except TimeoutError as error:
+            asked.cancel()
             raise NotNow("the daemon is busy; ask again") from error
 
 

@@ -261,7 +261,7 @@ class Daemon:
 
     async def _recover(self) -> None:
         """Until it is over, or there is something that a person has to see to."""
-        for seconds in (*RECOVER_SECONDS, *itertools.repeat(RECOVER_SECONDS[-1])):
+        for seconds in itertools.chain(RECOVER_SECONDS, itertools.repeat(RECOVER_SECONDS[-1])):
             ended = await self._say_if_new("recover")
             if ended.status != UNREACHABLE:
                 return

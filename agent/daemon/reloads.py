@@ -4,6 +4,7 @@ All of it happens on the event loop's thread.
 """
 
 import asyncio
+import signal
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.daemon.children import Child, Ended, Launcher, Record
 from agent.daemon.underway import UnderWay
-from agent.errors import SvcagentError
+from agent.errors import Interrupted, SvcagentError
 from agent.logs import WARNING, log, reemit
 
 LOCK_TIMEOUT = "1h"
@@ -27,19 +28,23 @@ _IDLE_STEPS = ("", "check")
 
 @dataclass(frozen=True)
 class Wanted:
-    """A reload as it was asked for. ``why``: schedule, taken up again, retry, or whoever asked over the local API."""
+    """A reload as it was asked for. ``why``: schedule, taken up again, retry, or whoever asked over the local API.
+
+    ``lock_timeout``: None for the verb's own.
+    """
 
     service_id: str
     why: str
     is_forced: bool = False
     is_in_maintenance: bool = False
-    lock_timeout: str = LOCK_TIMEOUT
+    lock_timeout: str | None = LOCK_TIMEOUT
 
     @property
     def verb(self) -> list[str]:
         """The command line, after svcagent's options."""
         flags = ["--force"] * self.is_forced + ["--in-maintenance"] * self.is_in_maintenance
-        return ["reload", self.service_id, "--lock-timeout", self.lock_timeout, *flags]
+        waits = [] if self.lock_timeout is None else ["--lock-timeout", self.lock_timeout]
+        return ["reload", self.service_id, *waits, *flags]
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Activity:
     records: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_RECORDS))
     lookers_on: list[Callable[[Record], None]] = field(default_factory=list)
     result: Mapping[str, Any] | None = None
+    is_cancelled: bool = False
 
     def tell(self, record: Record) -> None:
         """Something was logged, or it has ended."""
@@ -96,6 +102,8 @@ class Reloads:
 
     def cancel(self, service_id: str) -> None:
         """Ask it to put its service back and to end."""
+        if service_id in self.running:
+            self.running[service_id].is_cancelled = True
         if service_id in self._children:
             self._children[service_id].stop()
 
@@ -131,7 +139,7 @@ class Reloads:
         service_id = activity.wanted.service_id
         child = await self._launcher.start(activity.wanted.verb, lambda record: self._heard(activity, record))
         self._children[service_id] = child
-        if self._is_stopping:
+        if self._is_stopping or activity.is_cancelled:
             child.stop()
         try:
             return await child.ended()
@@ -160,6 +168,11 @@ def _result(activity: Activity, ended: Ended) -> dict[str, Any]:
     service_id = activity.wanted.service_id
     if isinstance(ended.document, dict):
         return {"service": service_id, "outcome": "failed", "exit_code": ended.status, **ended.document}
+    if ended.status == -signal.SIGTERM:
+        # It came before the verb could see to it.
+        interrupted = Interrupted(signal.SIGTERM)
+        error = "SIGTERM ended the reload; nothing had been changed"
+        return {"service": service_id, "outcome": "interrupted", "error": error, "exit_code": interrupted.exit_code}
     how = f"was killed by signal {-ended.status}" if ended.was_killed else f"ended with exit code {ended.status}"
     error = f"{service_id}: its reload {how}; the next one puts right what it left"
     code = 1 if ended.was_killed else ended.status

@@ -150,6 +150,21 @@ def test_what_is_cancelled_is_not_taken_up_again(play: Callable[[str, Case], Sit
     assert left(tmp_path) == []
 
 
+def test_what_is_cancelled_while_it_starts(play: Callable[[str, Case], Site]) -> None:
+    """A wish to end that comes before there is a process is not lost, and one that Python itself meets is an end."""
+
+    async def case(site: Site) -> None:
+        site.reloads.begin(Wanted("one", "schedule"))
+        site.reloads.cancel("one")
+        await site.until_idle()
+
+    site = play(HELD_UP, case)
+
+    result = site.ended[0][0].result
+    assert result is not None
+    assert (result["outcome"], result["exit_code"]) == ("interrupted", 143)
+
+
 def test_what_the_daemons_end_interrupted_is_taken_up_again(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
     """A restart of the daemon in the middle of a rollout loses no host's turn."""
 
@@ -226,6 +241,7 @@ def test_a_damaged_list_is_an_empty_one(tmp_path: Path, content: str) -> None:
     ("wanted", "verb"),
     [
         (Wanted("one", ""), ["reload", "one", "--lock-timeout", "1h"]),
+        (Wanted("one", "", lock_timeout=None), ["reload", "one"]),
         (
             Wanted("one", "", is_forced=True, is_in_maintenance=True, lock_timeout="90s"),
             ["reload", "one", "--lock-timeout", "90s", "--force", "--in-maintenance"],
