@@ -28,8 +28,9 @@ HELD_UP = SAY + (
     "    print(json.dumps({'outcome': 'interrupted', 'exit_code': 143}))\n"
     "    sys.exit(143)\n"
     "signal.signal(signal.SIGTERM, put_back)\n"
-    "say(step='acquire', phase='note', text='place 2 in the line')\n"
-    "while True: signal.pause()\n"
+    "while True:\n"
+    "    say(step='acquire', phase='note', text='place 2 in the line')\n"
+    "    signal.pause()\n"
 )
 KILLED = SAY + "import os\nsay(step='drain', phase='begin', text='')\nos.kill(os.getpid(), 9)\n"
 STUBBORN = (
