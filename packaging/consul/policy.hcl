@@ -29,7 +29,7 @@ service "SERVICE" { policy = "write" }
 session "NODE" { policy = "write" }
 
 # The locks svcagent/<service>, the line before every lock, and what hosts tell each other: the image of a rollout,
-# quarantine, pause, states, history.
+# quarantine, pause, states, history, and what people have been told of it.
 key_prefix "svcagent/" { policy = "write" }
 
 # A lock by another name, such as one shared with consul lock.

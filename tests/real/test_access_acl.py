@@ -1,7 +1,10 @@
 """On an agent that denies by default: the shipped policy suffices, and what it lacks is named."""
 
+import json
 import os
 import re
+import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from agent.consul import Consul, Lock
 from agent.errors import Denied, NotFound, Rejected
 from tests.lab import asking
 from tests.lab.ground import LabError, wait_until
+from tests.lab.server import spawn, svcagent_argv
 from tests.real.access_fixture import PACKAGING, Access, Svcagent, asked, consul_with
 
 MASTER = str(uuid.uuid4())
@@ -135,6 +139,31 @@ def test_the_shipped_policy_suffices(acl: Acl, svcagent: Svcagent) -> None:
     assert "web" in acl.services()
     assert svcagent("deregister", "web", **settings).code == 0
     assert "web" not in acl.services()
+
+
+def test_the_shipped_policy_suffices_for_the_daemon(acl: Acl, svcagent: Svcagent) -> None:
+    """It sees at once that the agent forgot the service; a reload beside it tells the fleet; nobody complains."""
+    host = acl.access.address
+    check = {"tcp": f"{host}:8500", "interval": "1s", "status": "passing"}
+    reload = {"restart": ["/bin/true"], "min_healthy": 0, "drain": {"connections": False}}
+    definition = {"service": {"name": "web", "port": 8500, "checks": [check]}, "reload": reload}
+    (svcagent.services_dir / "web.json").write_text(json.dumps(definition))
+    settings = {**acl.settings(acl.token(*shipped_rules())), "DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    argv = [*svcagent_argv(), "--log-format", "json", "run"]
+    with spawn(argv, svcagent.environment(**settings), stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            wait_until(lambda: "web" in acl.services(), 20, "it is registered")
+            acl.ask.put("/v1/agent/service/deregister/web")
+            wait_until(lambda: "web" in acl.services(), 5, "it is registered again, before the minute is over")
+            wait_until(lambda: bool(acl.ask.passing("web")), 20, "it is passing")
+            reloaded = svcagent("reload", "web", **settings)
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+        _output, log = daemon.communicate(timeout=30)
+
+    assert (reloaded.code, "not told" in reloaded.err) == (0, False), reloaded.text
+    assert daemon.returncode == 0
+    assert [line for line in map(json.loads, log.splitlines()) if line["level"] != "info"] == []
 
 
 @pytest.mark.parametrize(

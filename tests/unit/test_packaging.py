@@ -99,6 +99,19 @@ def started_by(unit: Path) -> list[str]:
     return re.findall(r"^Exec\w+=svcagent (.*)$", unit.read_text(), re.MULTILINE)
 
 
+def test_the_readme_says_where_each_file_goes() -> None:
+    """Every shipped file is named, or is one of a kind that is; and every unit that is to be enabled is shipped."""
+    text = README.read_text()
+    shipped = [file.relative_to(REPOSITORY) for file in PACKAGING.rglob("*") if file.is_file() and file != STORIES]
+    ways = re.findall(r"packaging/[\w./*-]*[\w*]", text)
+    enabled = [word for line in re.findall(r"systemctl enable --now (.*)", text) for word in line.split("#")[0].split()]
+
+    assert [file for file in shipped if not any(file.match(way) or way in map(str, file.parents) for way in ways)] == []
+    for unit in enabled:
+        name = re.sub(r"@[^.]+", "@", unit)
+        assert (UNITS / (name if "." in name else f"{name}.service")).is_file()
+
+
 def crontab_lines() -> Iterator[str]:
     """Those that start something."""
     for line in CRONTAB.read_text().splitlines():
