@@ -69,9 +69,8 @@ class Daemon:
         self._environ = environ
         self._systemd = Systemd(environ)
         self.metrics = _metrics(clock) if settings.daemon.listen else None
-        if self.metrics is not None:
-            # What is told to who asks here must not be told by files too: it would count twice.
-            environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
+        # A file is for hosts where no process stays; told here and there, everything would count twice.
+        environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
         # Other definitions than the daemon's own also keep a child from asking the daemon to do its work.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
         self._under_way = UnderWay(settings.state_dir)
@@ -106,6 +105,9 @@ class Daemon:
         api = ApiServer(LiveBackend(self, self._settings), self._settings.daemon.socket, self._settings.daemon.listen)
         api.start()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
+        if self._settings.metrics.textfile_dir is not None:
+            said = "metrics.textfile_dir is for hosts without the daemon, and nothing is written there"
+            log(f"{said}; set daemon.listen, and let Prometheus ask there", level=WARNING)
         self._worker.start()
         self._agent_watch.start()
         self._files_watch.start()
@@ -264,8 +266,11 @@ class Daemon:
         for seconds in itertools.chain(RECOVER_SECONDS, itertools.repeat(RECOVER_SECONDS[-1])):
             ended = await self._say_if_new("recover")
             if ended.status != UNREACHABLE:
-                return
+                break
             await asyncio.sleep(seconds)
+        if self.metrics is not None and isinstance(ended.document, list):
+            for result in ended.document:
+                self.metrics.reload_ended(result)
 
     async def _say_if_new(self, *verb: str) -> Ended:
         """A verb that is run again and again; its warnings are told when they are others than last time."""

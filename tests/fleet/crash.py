@@ -73,6 +73,12 @@ class Victim:
         assert list(lab.hosts[0].state_dir.glob("*.journal")) == [], context
 
 
+def begin_everywhere(fleet: Fleet) -> None:
+    """Each host's daemon is asked for a reload, by a command that is not waited for."""
+    for host in fleet.lab.hosts:
+        fleet.lab.svcagent(host, "reload", NAME, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def is_rolled_out(fleet: Fleet, version: str) -> bool:
     """Does every host run and pass it?"""
     hosts = tuple(host.name for host in fleet.lab.hosts)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.fleet.conftest import Fleet
-from tests.fleet.crash import is_at_rest, is_rolled_out
+from tests.fleet.crash import begin_everywhere, is_at_rest, is_rolled_out
 from tests.lab.ground import LabError, wait_until
 from tests.lab.traffic import Load
 from tests.lab.unit import Unit, units, until_next_minute
@@ -35,8 +35,9 @@ def test_stopped_in_the_middle_and_started_again(fleet: Fleet, step: str) -> Non
     fleet.define(schedule=EVERY_MINUTE)
     with units(fleet.lab) as daemons, Load(fleet.lab, rate=100) as load:
         version = fleet.push_next()
+        begin_everywhere(fleet)
         begun = f"step={step} phase=begin"
-        wait_until(lambda: any(begun in one.log for one in daemons), 75, f"a reload is at {step}", every=0.005)
+        wait_until(lambda: any(begun in one.log for one in daemons), 30, f"a reload is at {step}", every=0.005)
         victim = next(one for one in daemons if begun in one.log)
         began = time.monotonic()
         assert victim.stop() == 0

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.fleet.conftest import Fleet
-from tests.fleet.crash import is_at_rest, is_rolled_out, least_passing
+from tests.fleet.crash import begin_everywhere, is_at_rest, is_rolled_out, least_passing
 from tests.lab.ground import wait_until
 from tests.lab.traffic import Load
 from tests.lab.unit import Unit, units
@@ -23,7 +23,8 @@ def test_killed_at_random_moments_of_rollouts(fleet: Fleet, seed: int) -> None:
     fleet.define(schedule="* * * * *")
     with units(fleet.lab) as daemons, Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
         version = fleet.push_next()
-        wait_until(lambda: any(_is_busy(one) for one in daemons), 75, "a reload has begun", every=0.005)
+        begin_everywhere(fleet)
+        wait_until(lambda: any(_is_busy(one) for one in daemons), 30, "a reload has begun", every=0.005)
         kills = 0
         while kills < KILLS and not is_rolled_out(fleet, version):
             time.sleep(chance.uniform(0.05, 2.0))  # not a wait for anything: the moment of the kill
