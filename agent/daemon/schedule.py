@@ -6,11 +6,11 @@ by time passed. Runs outside the windows are left out.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from agent.definitions import Definition, Window
+from agent.definitions import Definition, Window, durations
 from agent.reload import verdict, zone
 
 MOST_CLOSED = 500
@@ -47,6 +47,19 @@ class Schedule:
             earliest = max(run, found.opens_at.astimezone(UTC) - _SECOND)
         return None
 
+    def runs(self, moment: datetime) -> Iterator[datetime]:
+        """All runs later than ``moment``, in their order."""
+        run = self.after(moment)
+        while run is not None:
+            yield run
+            run = self.after(run)
+
+    def why_never(self) -> str:
+        """What to say where `after` finds none, and what to do about it."""
+        late = f", {durations.text(self.offset.total_seconds())} later by its jitter," if self.offset else ""
+        windows = ", ".join(window.text for window in self.windows)
+        return f'no run of "{self.expression}"{late} falls into its windows ({windows}); change reload.schedule or them'
+
 
 @dataclass(frozen=True)
 class Every:
@@ -63,6 +76,8 @@ class Every:
 
 def schedule_of(definition: Definition, host: str, environ: Mapping[str, str]) -> Schedule | None:
     """A definition's, None if it has none: then it is reloaded when somebody asks for it.
+
+    ``host``: the name that the kernel has for it, which is there when Consul is not.
 
     :raises SvcagentError: the host's own time zone is needed, and cannot be told.
     """
