@@ -18,7 +18,7 @@ from agent.maintenance import length
 
 @dataclass(frozen=True)
 class Timetable:
-    """A service's next runs, and why there are none."""
+    """A service's next runs, in the zone of its schedule, and why there are none."""
 
     definition: Definition
     schedule: Schedule | None
@@ -59,7 +59,7 @@ def _timetable(definition: Definition, now: datetime, count: int) -> Timetable:
     if found is None:
         what = "reload section" if definition.reload is None else "reload.schedule"
         return Timetable(definition, None, (), f"{definition.file} has no {what}")
-    runs = tuple(islice(found.runs(now), count))
+    runs = tuple(run.astimezone(found.zone) for run in islice(found.runs(now), count))
     return Timetable(definition, found, runs, "" if runs else found.why_never())
 
 

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from agent.definitions import Definition, Window, durations
 from agent.reload import verdict, zone
 
-MOST_CLOSED = 500
-"""So many runs in a row that fall into no window, and there is none that does."""
+MOST_CLOSED = 100
+"""So many runs in a row that fall into no window, and none is thought to: windows repeat weekly, and even 29 February
+is each day of the week within the ten times that it comes in forty years."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -29,7 +30,7 @@ class Schedule:
     windows: tuple[Window, ...] = ()
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first run later than ``moment``, in the schedule's zone; None if there is none, ever."""
+        """The first run later than ``moment``, in UTC; None if there is none, ever."""
         from cronsim import CronSim  # only for those who have a schedule
 
         earliest = moment.astimezone(UTC)
@@ -43,7 +44,7 @@ class Schedule:
                 return None
             found = verdict(self.windows, self.zone, run)
             if found.opens_at is None:
-                return run.astimezone(self.zone)
+                return run
             earliest = max(run, found.opens_at.astimezone(UTC) - _SECOND)
         return None
 
