@@ -2,7 +2,8 @@
 
 The expression means what it means to Debian's cron, clock changes included (cronsim): what runs at set times runs once
 in the night that has an hour twice, and right after the hour that is skipped; what runs every so many minutes goes on
-by time passed. Runs outside the windows are left out.
+by time passed. (Where clocks skip midnight itself, as in Cairo, what goes by minutes may run at 01:00 for 00:00.) Runs
+outside the windows are left out.
 """
 
 import hashlib
