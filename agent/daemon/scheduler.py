@@ -39,13 +39,13 @@ class Plan(Protocol):
 
 
 class _Trigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
-    """A plan, as APScheduler asks for it."""
+    """A plan, as APScheduler asks for it: for what comes after now, so that what was missed is not counted up."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        return self.plan.after(now if previous_fire_time is None else max(now, previous_fire_time))
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime | None:
+        return self.plan.after(now)
 
 
 class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
