@@ -25,6 +25,7 @@ VERBS = {
     "deregister": "Take services that svcagent registered out of the local agent.",
     "reload": "Take the service's newest image, without a lost request.",
     "run": "The daemon: all of this, each in its time.",
+    "schedule": "When the daemon will reload what next, or why never.",
     "recover": "Bring to its end what a killed reload left half done.",
     "maint": "Take a service or this host out of service and put it back.",
     "cname": "Keep CNAMEs in your DNS that point at services.",

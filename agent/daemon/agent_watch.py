@@ -58,6 +58,8 @@ class AgentWatch:
             try:
                 found = self._consul.service_hash(canary, content or "", WAIT_SECONDS)
             except ConsulUnreachable:
+                if content is not None:
+                    self._wake()  # so that it is said now
                 content = None
                 self._is_over.wait(RETRY_SECONDS)
                 continue

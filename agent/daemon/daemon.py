@@ -24,7 +24,7 @@ from agent.daemon.converge import Convergence, Outcome
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
 from agent.daemon.reloads import Activity, Reloads, Wanted
-from agent.daemon.schedule import Every, schedule_of, spread
+from agent.daemon.schedule import Every, Schedule, schedule_of, spread
 from agent.daemon.scheduler import Plan, Scheduler
 from agent.daemon.status import Doing, Status
 from agent.daemon.systemd import Systemd
@@ -113,13 +113,12 @@ class Daemon:
         self._files_watch.start()
         self._worker.want()
         self._start(self._take_up(left_behind))
-        ticking = asyncio.create_task(self._tick())
+        self._start(self._tick())
         try:
             await self._over.wait()
             self._is_stopping = True
             await self._stop()
         finally:
-            ticking.cancel()
             await self._loop.run_in_executor(None, api.stop, API_STOP_SECONDS)
         if self._bug is not None:
             raise self._bug
@@ -189,6 +188,13 @@ class Daemon:
                 plans[f"{RELOAD}{one.service.id}"] = schedule
         return plans
 
+    def _warn_of_idle(self, plans: Mapping[str, Plan]) -> None:
+        """Of reloads that will never be due."""
+        due = self._scheduler.next_runs()
+        for job, plan in plans.items():
+            if isinstance(plan, Schedule) and job not in due:
+                log(plan.why_never(), level=WARNING, service=job.removeprefix(RELOAD))
+
     def _read_again(self) -> None:
         """SIGHUP."""
         log("reading everything again")
@@ -211,8 +217,10 @@ class Daemon:
             self._over.set()
             return
         before, self._outcome = self._outcome, found
-        if found.definitions != before.definitions or not self._scheduler.next_runs():
-            self._scheduler.replace(self._plans(found.definitions))
+        plans = self._plans(found.definitions)
+        self._scheduler.replace(plans)
+        if found.definitions != before.definitions:
+            self._warn_of_idle(plans)
         self._tell_metrics(found)
         if found.trouble:
             if not found.is_consul_reachable and not self._is_stopping:

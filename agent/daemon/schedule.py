@@ -2,19 +2,21 @@
 
 The expression means what it means to Debian's cron, clock changes included (cronsim): what runs at set times runs once
 in the night that has an hour twice, and right after the hour that is skipped; what runs every so many minutes goes on
-by time passed. Runs outside the windows are left out.
+by time passed. (Where clocks skip midnight itself, as in Cairo, what goes by minutes may run at 01:00 for 00:00.) Runs
+outside the windows are left out.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from agent.definitions import Definition, Window
+from agent.definitions import Definition, Window, durations
 from agent.reload import verdict, zone
 
-MOST_CLOSED = 500
-"""So many runs in a row that fall into no window, and there is none that does."""
+MOST_CLOSED = 100
+"""So many runs in a row that fall into no window, and none is thought to: windows repeat weekly, and even 29 February
+is each day of the week within the ten times that it comes in forty years."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -29,7 +31,7 @@ class Schedule:
     windows: tuple[Window, ...] = ()
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first run later than ``moment``, in the schedule's zone; None if there is none, ever."""
+        """The first run later than ``moment``, in UTC; None if there is none, ever."""
         from cronsim import CronSim  # only for those who have a schedule
 
         earliest = moment.astimezone(UTC)
@@ -43,9 +45,22 @@ class Schedule:
                 return None
             found = verdict(self.windows, self.zone, run)
             if found.opens_at is None:
-                return run.astimezone(self.zone)
+                return run
             earliest = max(run, found.opens_at.astimezone(UTC) - _SECOND)
         return None
+
+    def runs(self, moment: datetime) -> Iterator[datetime]:
+        """All runs later than ``moment``, in their order."""
+        run = self.after(moment)
+        while run is not None:
+            yield run
+            run = self.after(run)
+
+    def why_never(self) -> str:
+        """What to say where `after` finds none, and what to do about it."""
+        late = f", {durations.text(self.offset.total_seconds())} later by its jitter," if self.offset else ""
+        windows = ", ".join(window.text for window in self.windows)
+        return f'no run of "{self.expression}"{late} falls into its windows ({windows}); change reload.schedule or them'
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,8 @@ class Every:
 
 def schedule_of(definition: Definition, host: str, environ: Mapping[str, str]) -> Schedule | None:
     """A definition's, None if it has none: then it is reloaded when somebody asks for it.
+
+    ``host``: the name that the kernel has for it, which is there when Consul is not.
 
     :raises SvcagentError: the host's own time zone is needed, and cannot be told.
     """

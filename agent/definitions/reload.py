@@ -241,7 +241,10 @@ class Reload(Part):
     timezone: Annotated[str, AfterValidator(_timezone)] | None = Field(
         None, description="The time zone of schedule and windows; the host's own if left out."
     )
-    jitter: Seconds = Field(0.0, description="Look up to this much later, by chance, so that hosts do not ask at once.")
+    jitter: Seconds = Field(
+        0.0,
+        description="Look up to this much later, so that hosts do not ask at once; always the same on one host.",
+    )
     windows: Annotated[tuple[WindowText, ...], AfterValidator(_windows)] = Field(
         (),
         description='When a reload may begin: times of day, with days or without, like "Mon-Fri 22:00-06:00". '

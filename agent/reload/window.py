@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -52,13 +54,18 @@ def zone(name: str | None, environ: Mapping[str, str] = os.environ) -> tzinfo:
     try:
         if own:
             return ZoneInfo(own)
-        with _LOCALTIME.open("rb") as file:
-            return ZoneInfo.from_file(file, key="localtime")
+        return _local(_LOCALTIME.read_bytes())
     except FileNotFoundError:
         return UTC
     except (KeyError, ValueError, OSError) as error:
         problem = f"the time zone of this host cannot be told (TZ={own or 'not set'}, {_LOCALTIME}): {error}"
         raise SvcagentError(f"{problem}. Write reload.timezone into the definition") from error
+
+
+@lru_cache(maxsize=1)
+def _local(content: bytes) -> ZoneInfo:
+    """The same object for the same file: zones are equal only to themselves, and who compares plans compares zones."""
+    return ZoneInfo.from_file(BytesIO(content), key="localtime")
 
 
 def _is_open(windows: Sequence[Window], local: datetime) -> bool:

@@ -1,0 +1,380 @@
+"""The table of jobs over a month of simulated time, and on clocks that are set, machines that sleep, jobs that fail."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from agent import logs
+from agent.clock import Deadline, SystemClock, poll
+from agent.daemon.daemon import TICK_SECONDS
+from agent.daemon.schedule import Every, Schedule
+from agent.daemon.scheduler import Plan, Scheduler
+from tests.unit.schedule_tools import FakeClock, cron_runs, utc
+
+HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+TICK = timedelta(seconds=TICK_SECONDS)
+
+EXPRESSIONS = (
+    "*/10 * * * *",
+    "0 * * * *",
+    "*/20 1 * * *",
+    "0 */2 * * *",
+    "30 1 * * *",
+    "0,30 0-3 * * *",
+    "5 1,2 * * *",
+    "0 2 * * *",
+    "45 23 * * 7",
+    "0 3 * * 1-5",
+    "0 12 13 * 5",
+    "10 4 1 * *",
+)
+
+
+class Runs:
+    """A scheduler on a clock that is moved by hand, and when it ran what."""
+
+    def __init__(self, begin: datetime, plans: Mapping[str, Plan]) -> None:
+        self.clock = FakeClock(begin)
+        self.of: dict[str, list[datetime]] = {job: [] for job in plans}
+        self.scheduler = Scheduler(self.clock, lambda job: self.of[job].append(self.clock.now()))
+        self.scheduler.replace(plans)
+
+    def until(self, end: datetime) -> None:
+        """Time passes as fast as there is nothing to do."""
+        while self.clock.now() < end:
+            soonest = min(self.scheduler.next_runs().values(), default=end)
+            self.clock.pass_by(min(soonest, end) - self.clock.now())
+            self.scheduler.tick()
+
+    def tick_until(self, end: datetime) -> None:
+        """Time passes as it does for the daemon."""
+        while self.clock.now() < end:
+            self.clock.pass_by(TICK)
+            self.scheduler.tick()
+
+
+def _plans(zone: str) -> dict[str, Plan]:
+    """Each with another share of its jitter."""
+    return {
+        expression: Schedule(expression, ZoneInfo(zone), timedelta(seconds=97 * place, milliseconds=place))
+        for place, expression in enumerate(EXPRESSIONS)
+    }
+
+
+def _expected(zone: str, begin: datetime, end: datetime) -> dict[str, list[datetime]]:
+    found = {}
+    for place, expression in enumerate(EXPRESSIONS):
+        offset = timedelta(seconds=97 * place, milliseconds=place)
+        runs = [run + offset for run in cron_runs(expression, zone, begin - HOUR, end)]
+        found[expression] = [run for run in runs if begin < run <= end]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("zone", "month"),
+    [("Europe/London", 3), ("Europe/London", 10), ("Asia/Tokyo", 3), ("Asia/Tokyo", 10)],
+)
+def test_a_month(zone: str, month: int) -> None:
+    """Each run at its very moment, none missed, none twice, over both clock changes of London and none of Tokyo."""
+    begin, end = datetime(2026, month, 1, tzinfo=UTC), datetime(2026, month + 1, 1, tzinfo=UTC)
+    runs = Runs(begin, _plans(zone))
+
+    runs.until(end)
+
+    assert runs.of == _expected(zone, begin, end)
+
+
+@pytest.mark.parametrize("night", ["2026-03-29", "2026-10-25"])
+def test_the_nights_of_the_clock_changes_tick_by_tick(night: str) -> None:
+    """As the daemon goes through them: each run within a tick of its moment, in its order."""
+    begin, end = utc(f"{night} 00:00"), utc(f"{night} 03:00")
+    runs = Runs(begin, _plans("Europe/London"))
+
+    runs.tick_until(end)
+
+    for expression, expected in _expected("Europe/London", begin, end).items():
+        late = [run - due for run, due in zip(runs.of[expression], expected, strict=True)]
+        assert all(timedelta() <= one < TICK for one in late), expression
+
+
+def test_the_hour_that_comes_twice_is_no_clock_that_was_set_back() -> None:
+    """Set times run once in it, what has a star goes on; written out by hand for London's October."""
+    begin = utc("2026-10-24 23:45")
+    plans = {one: Schedule(one, ZoneInfo("Europe/London")) for one in ("30 1 * * *", "*/30 1 * * *", "0 2 * * *")}
+    runs = Runs(begin, plans)
+
+    runs.tick_until(utc("2026-10-25 03:00"))
+
+    assert {job: [f"{run:%H:%M}" for run in found] for job, found in runs.of.items()} == {
+        "30 1 * * *": ["00:30"],
+        "*/30 1 * * *": ["00:00", "00:30", "01:00", "01:30"],
+        "0 2 * * *": ["02:00"],
+    }
+
+
+def test_every_minute_of_a_month() -> None:
+    """What is due each so many seconds stays on its grid, looked at by a process that is late by more and less."""
+    begin = utc("2026-03-01 00:00")
+    runs = Runs(begin, {"minutely": Every(60, timedelta(seconds=17))})
+    end, step = begin + timedelta(days=31), 0
+
+    while runs.clock.now() < end:
+        step += 1
+        runs.clock.pass_by(timedelta(seconds=20 + step % 7 * 1.5))
+        runs.scheduler.tick()
+
+    assert len(runs.of["minutely"]) == 31 * 24 * 60
+    assert all((run - timedelta(seconds=17)).second < 30 for run in runs.of["minutely"])
+
+
+CLOCKS = [
+    # A clock set forward, or a machine that was asleep; a process that was stopped while time went on.
+    pytest.param(FakeClock.set, id="set forward or asleep"),
+    pytest.param(FakeClock.pass_by, id="stopped"),
+]
+
+
+@pytest.mark.parametrize("move", CLOCKS)
+def test_what_was_missed_is_run_once_at_once(
+    move: Callable[[FakeClock, timedelta], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However often it was missed; it is told, and goes on at its own times."""
+    logs.set_up(logs.Format.JSON, is_verbose=False)
+    begin = utc("2026-06-01 10:05")
+    runs = Runs(begin, {"often": Schedule("*/10 * * * *", UTC), "daily": Schedule("0 3 * * *", UTC)})
+
+    move(runs.clock, 3 * HOUR + 2 * MINUTE)
+    runs.tick_until(utc("2026-06-01 13:21"))
+
+    assert runs.of == {
+        "often": [utc("2026-06-01 13:07:00") + TICK, utc("2026-06-01 13:10"), utc("2026-06-01 13:20")],
+        "daily": [],
+    }
+    [told] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (told["level"], told["jobs"]) == ("warning", "often")
+    assert "2h 57m" in told["text"]
+
+
+def test_a_month_asleep_is_one_run() -> None:
+    """It does not count through all that was missed."""
+    runs = Runs(utc("2026-06-01 10:05"), {"often": Schedule("* * * * *", UTC)})
+    runs.clock.set(timedelta(days=30))
+
+    runs.scheduler.tick()
+
+    assert len(runs.of["often"]) == 1
+    assert runs.scheduler.next_runs() == {"often": utc("2026-07-01 10:06")}
+
+
+def test_a_clock_set_back_plans_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing waits for the hours that come again to pass: the next runs are those of the time that it shows now."""
+    logs.set_up(logs.Format.JSON, is_verbose=False)
+    runs = Runs(utc("2026-06-01 10:05"), {"often": Schedule("*/10 * * * *", UTC), "every": Every(60)})
+    runs.until(utc("2026-06-01 10:25"))
+
+    runs.clock.set(-5 * HOUR)
+    runs.scheduler.tick()
+
+    assert runs.scheduler.next_runs() == {"often": utc("2026-06-01 05:30"), "every": utc("2026-06-01 05:26")}
+    assert "5h" in json.loads(capsys.readouterr().err)["text"]
+
+
+def test_a_clock_set_back_by_little_runs_nothing_twice() -> None:
+    """By less than a minute, right after a run, as a time server does."""
+    runs = Runs(utc("2026-06-01 10:05"), {"often": Schedule("*/10 * * * *", UTC)})
+    runs.tick_until(utc("2026-06-01 10:10:05"))
+
+    runs.clock.set(timedelta(seconds=-50))
+    runs.tick_until(utc("2026-06-01 10:21"))
+
+    assert runs.of["often"] == [utc("2026-06-01 10:10"), utc("2026-06-01 10:20")]
+
+
+def test_reading_the_definitions_again_runs_nothing_twice() -> None:
+    """A job whose plan is the same keeps its next run also where the clock shows a time before the last one."""
+    plan = Schedule("*/10 * * * *", UTC)
+    runs = Runs(utc("2026-06-01 10:05"), {"web": plan})
+    runs.tick_until(utc("2026-06-01 10:10:05"))
+
+    runs.clock.set(timedelta(seconds=-50))
+    runs.scheduler.replace({"web": plan})
+
+    assert runs.scheduler.next_runs() == {"web": utc("2026-06-01 10:20")}
+
+
+def test_small_steps_back_add_up() -> None:
+    """Many of them are one large one: no run is late by the sum."""
+    runs = Runs(utc("2026-06-01 10:05"), {"often": Schedule("* * * * *", UTC)})
+
+    for _step in range(10):
+        runs.clock.set(timedelta(seconds=-50))
+        runs.tick_until(runs.clock.now() + SECOND)
+
+    assert runs.scheduler.next_runs()["often"] - runs.clock.now() <= 2 * MINUTE
+
+
+def test_a_clock_set_forward_and_back_again() -> None:
+    """What was run for the wrong time is run for the right one too, and then goes on."""
+    runs = Runs(utc("2026-06-01 02:30"), {"daily": Schedule("0 3 * * *", UTC)})
+    runs.clock.set(HOUR)
+    runs.tick_until(utc("2026-06-01 03:31"))
+
+    runs.clock.set(-HOUR)
+    runs.tick_until(utc("2026-06-01 04:00"))
+
+    assert runs.of["daily"] == [utc("2026-06-01 03:30") + TICK, utc("2026-06-01 03:00")]
+
+
+def test_replacing_a_job_by_itself_changes_nothing() -> None:
+    """Its next run stays, however often the definitions are read: also one that is due and not yet run."""
+    plan = Schedule("*/10 * * * *", ZoneInfo("Europe/London"), timedelta(seconds=3))
+    runs = Runs(utc("2026-06-01 10:05"), {"web": plan})
+    for _second in range(6 * 60 + 10):
+        runs.clock.pass_by(SECOND)
+        runs.scheduler.replace({"web": Schedule("*/10 * * * *", ZoneInfo("Europe/London"), timedelta(seconds=3))})
+
+    runs.scheduler.tick()
+
+    assert runs.of["web"] == [utc("2026-06-01 10:11:10")]
+    assert runs.scheduler.next_runs() == {"web": utc("2026-06-01 10:20:03")}
+
+
+def test_a_run_that_is_due_when_its_plan_changes_is_not_lost() -> None:
+    """A file was written in the very second: the run is for the old plan, the next one for the new."""
+    runs = Runs(utc("2026-06-01 10:05"), {"web": Schedule("*/10 * * * *", UTC)})
+    runs.clock.pass_by(5 * MINUTE + timedelta(milliseconds=300))
+
+    runs.scheduler.replace({"web": Schedule("0 * * * *", UTC)})
+    runs.scheduler.tick()
+
+    assert len(runs.of["web"]) == 1
+    assert runs.scheduler.next_runs() == {"web": utc("2026-06-01 11:00")}
+
+
+def test_jobs_come_and_go() -> None:
+    """A job that is gone is not run, a new one is, a changed one goes by its new plan."""
+    begin = utc("2026-06-01 10:05")
+    runs = Runs(begin, {"gone": Every(60), "changed": Every(60), "new": Every(3600)})
+    runs.scheduler.replace({"changed": Every(600)})
+    runs.scheduler.replace({"changed": Every(600), "new": Every(300)})
+
+    runs.until(begin + 15 * MINUTE)
+
+    assert {job: [run.minute for run in found] for job, found in runs.of.items()} == {
+        "gone": [],
+        "changed": [10, 20],
+        "new": [10, 15, 20],
+    }
+
+
+class _Never:
+    def after(self, _moment: datetime) -> None:
+        return None
+
+
+def test_a_job_that_is_never_due_waits_for_another_plan() -> None:
+    """It has no next run, keeps nothing else from running, and is not asked again."""
+    runs = Runs(utc("2026-06-01 10:05"), {"never": _Never(), "often": Every(600)})
+    runs.until(utc("2026-06-01 11:00"))
+
+    assert runs.scheduler.next_runs().keys() == {"often"}
+    assert runs.of["never"] == []
+
+    runs.scheduler.replace({"never": Every(60), "often": Every(600)})
+
+    assert runs.scheduler.next_runs().keys() == {"never", "often"}
+
+
+class _Once:
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def after(self, moment: datetime) -> datetime | None:
+        return self.at if self.at > moment else None
+
+
+def test_a_plan_may_come_to_its_end() -> None:
+    """After the last run there is none."""
+    at = utc("2026-06-01 10:10")
+    runs = Runs(utc("2026-06-01 10:05"), {"once": _Once(at)})
+    runs.until(utc("2026-06-01 11:00"))
+
+    assert runs.of["once"] == [at]
+    assert runs.scheduler.next_runs() == {}
+
+
+def test_a_job_that_fails_is_told_and_harms_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor its own next run. It is told once, with its trace, in the form of the log."""
+    logs.set_up(logs.Format.JSON, is_verbose=False)
+    clock, ran = FakeClock(utc("2026-06-01 10:05")), []
+
+    def run(job: str) -> None:
+        ran.append(job)
+        if job == "bad":
+            raise ValueError("out of order")
+
+    scheduler = Scheduler(clock, run)
+    scheduler.replace({"bad": Every(60), "good": Every(60)})
+    for _minute in range(2):
+        clock.pass_by(MINUTE)
+        scheduler.tick()
+
+    assert sorted(ran) == ["bad", "bad", "good", "good"]
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(one["level"], "out of order" in one["trace"]) for one in told] == [("error", True)] * 2
+
+
+def test_after_the_shutdown_nothing_runs() -> None:
+    """A daemon that stops begins no reload any more."""
+    runs = Runs(utc("2026-06-01 10:05"), {"web": Every(60)})
+    runs.scheduler.shutdown()
+    runs.clock.pass_by(HOUR)
+
+    runs.scheduler.tick()
+
+    assert runs.of["web"] == []
+
+
+def test_on_the_machine_s_own_clock_it_starts_within_a_second() -> None:
+    """Of its time plus its jitter, looked at as often as the daemon looks."""
+    clock, begun = SystemClock(), []
+    scheduler = Scheduler(clock, lambda _job: begun.append(clock.now()))
+    now = clock.now()
+    due = now + timedelta(seconds=1.2)
+    scheduler.replace({"web": Schedule("* * * * *", UTC, due - due.replace(second=0, microsecond=0))})
+    assert scheduler.next_runs() == {"web": due}
+
+    def is_begun() -> bool:
+        scheduler.tick()
+        return bool(begun)
+
+    assert poll(is_begun, Deadline.after(clock, 10), every=TICK_SECONDS)
+    assert timedelta() <= begun[0] - due < SECOND
+
+
+def test_a_hundred_services_cost_nothing_while_nothing_is_due() -> None:
+    """Each look is a glance at the first of them, whatever the others are planned by."""
+    asked = []
+
+    class Counting:
+        def after(self, moment: datetime) -> datetime:
+            asked.append(moment)
+            return moment + HOUR
+
+    runs = Runs(utc("2026-06-01 10:05"), {f"web{number}": Counting() for number in range(100)})
+
+    runs.tick_until(utc("2026-06-01 11:04"))
+
+    assert len(asked) == 100
+
+
+def test_runs_of_one_job_are_in_order() -> None:
+    """Whatever the clock did meanwhile, a plan's runs are as far apart as it says."""
+    runs = Runs(utc("2026-06-01 10:05"), {"web": Every(300, timedelta(seconds=42))})
+    runs.until(utc("2026-06-02 10:05"))
+
+    assert {later - sooner for sooner, later in pairwise(runs.of["web"])} == {5 * MINUTE}
