@@ -56,6 +56,10 @@ def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: 
     )
 
 
+PROGRESS = "progress"
+"""The phase of a pull's events in the log."""
+
+
 class Printer:
     """A line a step, from the first that does something: cron mails whatever is printed.
 
@@ -138,19 +142,15 @@ def event_of(record: Mapping[str, Any]) -> Event | PullProgress | None:
         case {"step": Step.PULL, "phase": "progress"}:
             found = {one.name: record.get(one.name) for one in dataclasses.fields(PullProgress)}
             return PullProgress(**{name: value if isinstance(value, int) else 0 for name, value in found.items()})
-        case {"step": step, "phase": phase, "seconds": int() | float() as seconds} if (
-            step in _STEPS and phase in _PHASES
-        ):
-            text, reload_id = str(record.get("text", "")), str(record.get("reload", ""))
-            return Event(Step(step), Phase(phase), seconds, text, reload_id)
+        case {"step": str(step), "phase": str(phase), "seconds": int() | float() as seconds}:
+            if step in _STEPS and phase in _PHASES:
+                text, reload_id = str(record.get("text", "")), str(record.get("reload", ""))
+                return Event(Step(step), Phase(phase), seconds, text, reload_id)
     return None
 
 
 def _more(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in ("time", "level", "text")}
 
-
-PROGRESS = "progress"
-"""The phase of a pull's events in the log."""
 
 _STEPS, _PHASES = frozenset(Step), frozenset(Phase)

@@ -33,7 +33,7 @@ class Handler(logging.Handler):
         event = _event(record, self._common)
         try:
             if self._lost:
-                text = f"{self._lost} lines of the log before this one could not be written"
+                text = f"lines of the log that could not be written before this one: {self._lost}"
                 self.write(
                     replace(event, level=logging.WARNING, name="warning", text=text, fields={"lost": self._lost})
                 )
