@@ -6,6 +6,7 @@ Each verb is a module of this package, imported when it is called. Errors end he
 import atexit
 import gc
 import importlib
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from agent.cli.options import Options
 from agent.errors import Interrupted, SvcagentError
 
 BUG = 3
+STDOUT, STDERR = 1, 2
 
 VERBS = {
     "validate": "Show every fault of every definition; change nothing.",
@@ -112,15 +114,31 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
 def main() -> NoReturn:
     """Run, and turn every way of ending into its exit code."""
     _collect_less()
+    _fill_missing_streams()
     options = Options()
-    code = 0
-    try:
-        code = _run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has gone; Python would say so once more when it ends.
-        sys.stderr.close()
+    code = _run(options)
+    _flush()
     sys.exit(code)
+
+
+def _fill_missing_streams() -> None:
+    """Somebody may start a process without standard output or error; the next file would take their place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
+
+
+def _flush() -> None:
+    """Write what can still be written. Python would try the rest once more at its end, complain, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _collect_less() -> None:
@@ -135,21 +153,25 @@ def _collect_less() -> None:
 def _run(options: Options) -> int:
     try:
         result = cli.main(standalone_mode=False, prog_name="svcagent", obj=options)
+        # A reader that has gone wants no more of it; a full disk is a failure.
+        unprinted = None if isinstance(options.unprinted, BrokenPipeError) else options.unprinted
+        if unprinted is not None and not result:
+            raise SvcagentError(f"cannot write to standard output: {unprinted.strerror}")  # noqa: TRY301 - as all errors
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        from agent.cli.output import show_usage
+
+        show_usage(error, options)
         return error.exit_code
     except (SvcagentError, Interrupted) as error:
         from agent.cli.output import show_error
 
         show_error(error, options)
         return error.exit_code
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001  # the one top-level handler: whatever comes here is a bug, and its trace is wanted
         from agent.cli.output import show_bug
 
-        show_bug(error, options)
+        show_bug(error, options, BUG)
         return BUG
     return result if isinstance(result, int) else 0

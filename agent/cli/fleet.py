@@ -41,6 +41,7 @@ def fleet(name: str, *, is_watching: bool) -> int:
                     (_draw if sys.stdout.isatty() else _print_changes)(service, watch.seen())
             except Interrupted as ended:  # which is how a watch ends
                 return ended.exit_code
+            return 0  # or there is nobody any more who reads it
         seen = Seen(observe(consul, service, clock.now()), consul.instances(service)[1])
     if current().as_json:
         show_document(document(service, seen.view, seen.instances))
@@ -93,4 +94,5 @@ def _print_changes(service: str, moments: Iterable[Seen]) -> None:
                 if now.get(host) != before.get(host):
                     show_line("\t".join(now.get(host, (host, "gone"))))
         before, told = now, lines
-        sys.stdout.flush()
+        if current().unprinted is not None:
+            return

@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Options:
-    """What was given on the command line for all verbs."""
+    """What was given on the command line for all verbs; ``unprinted``: why not all of the output could be printed."""
 
     config: str | None = None
     services_dir: str | None = None
@@ -20,6 +20,7 @@ class Options:
     verbose: bool = False
     quiet: bool = False
     log_format: str | None = None
+    unprinted: OSError | None = None
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # click's signature

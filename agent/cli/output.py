@@ -1,90 +1,129 @@
-"""Printing: colour and tables for a terminal, plain lines for a pipe, one document for ``--json``."""
+"""Printing: colour and tables for a terminal, plain lines for a pipe, one document for ``--json``.
+
+Warnings and errors are lines on standard error for people, or events of the log (`agent.logs`); which, depends on
+``--log-format``. That something cannot be printed keeps nothing from being done.
+"""
 
 import json
 import os
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent import logs
 from agent.cli.options import Options, current
-from agent.errors import BadDefinition, Interrupted, SvcagentError
+from agent.errors import BadDefinition, Interrupted, NotNow, SvcagentError
 
 if TYPE_CHECKING:  # imported only by those who draw
     from rich.table import Table
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """What cannot be printed on standard output is remembered, and stops nothing; the verb's end may tell of it."""
+    try:
+        yield
+    except OSError as error:
+        current().unprinted = error
+
+
 def show_document(document: Any) -> None:
     """The one document of ``--json``."""
-    click.echo(json.dumps(document, indent=2, default=str))
+    with printing():
+        click.echo(json.dumps(document, indent=2, default=str))
 
 
 def show_line(text: str, colour: str | None = None) -> None:
     """One line for a person; nothing with ``--quiet`` or ``--json``."""
     options = current()
     if not options.quiet and not options.as_json:
-        click.secho(text, fg=colour)
+        with printing():
+            click.secho(text, fg=colour)
 
 
 def show_warning(text: str, **fields: object) -> None:
-    """Something a person should know, on standard error or in the log. That it cannot be told keeps nothing from being
-    done. ``fields`` are for the log: which service, which reload."""
+    """Something a person should know. ``fields`` are for the log: which service, which reload."""
     if logs.is_for_machines():
         logs.log(text, level=logs.WARNING, **fields)
-        return
-    with suppress(OSError):
-        click.secho(f"svcagent: {text}", fg="yellow", err=True)
+    print_warning(text)
 
 
-def show_trouble(text: str, **fields: object) -> None:
-    """Something that a person has to see to, on standard error or in the log."""
+def print_warning(text: str) -> None:
+    """The same of what has been logged already."""
+    if not logs.is_alone():
+        with suppress(OSError):
+            click.secho(f"svcagent: {text}", fg="yellow", err=True)
+
+
+def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **fields: object) -> None:
+    """Something that a person has to see to, line by line. ``level`` and ``fields`` are for the log."""
     if logs.is_for_machines():
-        logs.log(text, level=logs.ERROR, **fields)
-        return
-    with suppress(OSError):
-        for line in text.splitlines():
-            click.secho(f"svcagent: {line}", fg="red", err=True)
+        logs.log(text, level=level, **fields)
+    if not logs.is_alone():
+        with suppress(OSError):
+            for line in text.splitlines():
+                click.secho(f"svcagent: {line}", fg=colour, err=True)
 
 
 def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
-    """An error on standard error or in the log, and with ``--json`` as the document too."""
-    if options.as_json:
-        document: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code}
-        if isinstance(error, BadDefinition):
-            document["faults"] = [
-                {"file": f.file, "path": f.path, "problem": f.problem, "remedy": f.remedy} for f in error.faults
-            ]
-        show_document(document)
+    """An error that ends the verb: on standard error or in the log, and with ``--json`` as the document too."""
+    found: dict[str, Any] = {"exit_code": error.exit_code}
+    if isinstance(error, BadDefinition):
+        found["faults"] = [
+            {"file": f.file, "path": f.path, "problem": f.problem, "remedy": f.remedy} for f in error.faults
+        ]
+    # What may pass by itself is nothing to wake anybody for.
+    level = logs.WARNING if isinstance(error, NotNow | Interrupted) else logs.ERROR
     _set_up_logs_once(options)
-    show_trouble(str(error), exit_code=error.exit_code)
+    show_trouble(str(error), level=level, **found)
+    _show_end(options, str(error), **found)
 
 
-def show_bug(error: Exception, options: Options) -> None:
-    """An exception that should have been foreseen, with its trace."""
+def show_usage(error: click.ClickException, options: Options) -> None:
+    """A command line that cannot be carried out, the same way."""
+    text = error.format_message()
     _set_up_logs_once(options)
     if logs.is_for_machines():
-        logs.log_bug("this is a bug in svcagent; please report it with its trace", error)
-        return
-    traceback.print_exception(error)
-    click.echo("svcagent: this is a bug in svcagent; please report it with the lines above", err=True)
+        logs.log(text, level=logs.ERROR, exit_code=error.exit_code)
+    if not logs.is_alone():
+        with suppress(OSError):
+            error.show()
+    _show_end(options, text, exit_code=error.exit_code)
+
+
+def show_bug(error: Exception, options: Options, exit_code: int) -> None:
+    """An exception that should have been foreseen, the same way, with its trace."""
+    text = "this is a bug in svcagent; please report it with "
+    _set_up_logs_once(options)
+    if logs.is_for_machines():
+        logs.log_bug(f"{text}its trace", error, exit_code=exit_code)
+    if not logs.is_alone():
+        import traceback  # hopefully never needed
+
+        with suppress(OSError):
+            traceback.print_exception(error)
+            click.echo(f"svcagent: {text}the lines above", err=True)
+    _show_end(options, f"{text}the trace in its log", exit_code=exit_code)
+
+
+def _show_end(options: Options, text: str, **found: object) -> None:
+    if options.as_json:
+        show_document({"error": text, **found})
 
 
 def set_up_logs(options: Options, setting: str) -> None:
-    """``--log-format``, else the environment, else the setting."""
-    given = options.log_format or os.environ.get("SVCAGENT_LOG_FORMAT") or setting
-    logs.set_up(logs.Format(given), is_verbose=options.verbose)
+    """``--log-format``, else what the environment or the settings file say, which ``setting`` is."""
+    logs.set_up(logs.Format(options.log_format or setting), is_verbose=options.verbose)
 
 
 def _set_up_logs_once(options: Options) -> None:
     """For an error that came before the settings were known."""
     if logs.chosen() is None:
-        given = options.log_format or os.environ.get("SVCAGENT_LOG_FORMAT")
-        known = given if given in list(logs.Format) else logs.Format.AUTO
-        set_up_logs(options, known)
+        told = os.environ.get("SVCAGENT_LOG_FORMAT", "")
+        set_up_logs(options, told if told in list(logs.Format) else logs.Format.AUTO)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -92,13 +131,14 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     options = current()
     if options.quiet or options.as_json:
         return
-    if not sys.stdout.isatty():
-        for row in (headers, *rows):
-            click.echo("\t".join(row))
-        return
-    from rich.console import Console
+    with printing():
+        if not sys.stdout.isatty():
+            for row in (headers, *rows):
+                click.echo("\t".join(row))
+            return
+        from rich.console import Console
 
-    Console().print(table(headers, rows))
+        Console().print(table(headers, rows))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":

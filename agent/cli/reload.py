@@ -16,6 +16,7 @@ from agent.clock import Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.engine import Engine
 from agent.errors import ConsulUnreachable, Denied, SvcagentError
+from agent.logs import about
 from agent.maintenance import lift_expired
 from agent.reload import Asked, Executor, HostLock, Journal, Step, read_journal, revive
 
@@ -106,8 +107,9 @@ def reload(
         executor = Executor(service, definition.reload, edges, asked)
         if changes_nothing:
             return _show_check(executor, is_dry=dry_run)
-        results.append(executor.run())
-        return show_result(results[-1])
+        with about(service=service.name, reload=executor.result.id):
+            results.append(executor.run())
+            return show_result(results[-1])
 
 
 def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:

@@ -3,31 +3,31 @@
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
 import click
 
 from agent import logs
 from agent.cli.options import current
-from agent.cli.output import show_document, show_line, show_trouble, show_warning
+from agent.cli.output import print_warning, printing, show_document, show_line, show_trouble, show_warning
 from agent.engine import PullProgress
 from agent.reload import Event, Phase, Result, Step
 
 
 def show_result(result: Result) -> int:
     """How a reload ended; its exit code."""
-    if current().as_json:
-        show_document(dataclasses.asdict(result))
     if result.error:
-        show_trouble(result.error, service=result.service, reload=result.id, outcome=result.outcome)
+        # What may pass by itself is nothing to wake anybody for.
+        level = logs.WARNING if result.outcome in ("refused", "interrupted") else logs.ERROR
+        _show_trouble(result, level=level, exit_code=result.exit_code)
     elif result.outcome == "reloaded":
         seconds = sum(step["seconds"] for step in result.steps)
         show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
         show_line(f"{result.service} runs {result.wanted} of {result.image} already{remark}", "green")
+    if current().as_json:
+        show_document(dataclasses.asdict(result))
     return result.exit_code
 
 
@@ -38,9 +38,26 @@ def tell_repaired(results: Sequence[Result]) -> int:
             died = f"the reload {result.id} had died" if result.id else "a reload had died"
             said = f"{died} and is put right; the instance is ready and in service again"
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
-        for line in (result.error or "").splitlines():
-            show_warning(line, service=result.service, reload=result.id)
+        if result.error:
+            level = logs.ERROR if result.exit_code else logs.WARNING
+            _show_trouble(result, colour="yellow", level=level, exit_code=result.exit_code or None)
     return max((result.exit_code for result in results), default=0)
+
+
+def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: str = "red") -> None:
+    show_trouble(
+        result.error or "",
+        colour=colour,
+        level=level,
+        service=result.service,
+        reload=result.id,
+        outcome=result.outcome,
+        exit_code=exit_code,
+    )
+
+
+PROGRESS = "progress"
+"""The phase of a pull's events in the log."""
 
 
 class Printer:
@@ -53,59 +70,87 @@ class Printer:
     def __init__(self, service: str) -> None:
         self._service = service
         self._reload = ""
-        self._percent = -1
+        self._percent_logged = -1
+        self._percent_shown = -1
 
     def tell(self, event: Event) -> None:
         """One event of a reload."""
-        self.tell_quietly(event)
+        self._log(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
-            with suppress(OSError):
-                show_line(f"{event.step:<10} {event.seconds:7.2f} s")
+            show_line(f"{event.step:<10} {event.seconds:7.2f} s")
 
     def tell_quietly(self, event: Event) -> None:
         """One event of a recovery: for the log, but for what a person should know."""
-        self._reload = event.reload
-        is_note = event.phase is Phase.NOTE
-        logs.log(
-            event.text,
-            level=logs.WARNING if is_note and logs.is_for_machines() else logs.INFO,
-            service=self._service,
-            reload=event.reload,
-            step=event.step,
-            phase=event.phase,
-            seconds=round(event.seconds, 3),
-            **({"place": event.place} if event.place is not None else {}),
-        )
-        if is_note and not logs.is_for_machines():
-            show_warning(f"{self._service}: {event.text}")
+        self._log(event, recovery=True)
 
     def tell_pull(self, progress: PullProgress) -> None:
-        """How far the pull is, a line for every percent on a terminal or in a log and for every quarter otherwise."""
+        """How far the pull is: for every percent on a terminal and in the log, for every quarter otherwise."""
         percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
-        is_fine = sys.stdout.isatty() or logs.is_for_machines()
-        if percent < self._percent + (1 if is_fine else 25):
-            return
-        self._percent = percent
-        if logs.is_for_machines():
+        megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
+        text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
+        if logs.is_for_machines() and percent > self._percent_logged:
+            self._percent_logged = percent
             done = dataclasses.asdict(progress)
-            logs.log("", service=self._service, reload=self._reload, step=Step.PULL, phase=PROGRESS, **done)
-        if not current().quiet and not current().as_json:
-            end = "\r" if sys.stdout.isatty() and percent < 100 else "\n"
-            megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
-            text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
-            with suppress(OSError):
-                click.echo(f"{text:<40}{end}", nl=False)
+            logs.log(text, service=self._service, reload=self._reload, step=Step.PULL, phase=PROGRESS, **done)
+        is_terminal = sys.stdout.isatty()
+        if current().quiet or current().as_json or percent < self._percent_shown + (1 if is_terminal else 25):
+            return
+        self._percent_shown = percent
+        with printing():
+            click.echo(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"), nl=False)
 
     def replay(self, record: Mapping[str, Any]) -> None:
-        """What another svcagent logged of a reload as JSON, told as if it were this one's."""
-        match record:
-            case {"step": str(step), "phase": "progress", **rest}:
-                self.tell_pull(PullProgress(**{one.name: rest.get(one.name, 0) for one in fields(PullProgress)}))
-            case {"step": str(step), "phase": str(phase), "reload": str(reload), "seconds": float(seconds)}:
-                self.tell(Event(Step(step), Phase(phase), seconds, str(record.get("text", "")), reload))
-            case {"level": "warning" | "error", "text": str(text)}:
-                show_warning(text)
+        """What another svcagent logged of a reload as JSON, told as if it were this one's.
+
+        But for how it ended, which its result tells.
+        """
+        self._reload = str(record.get("reload") or self._reload)
+        match event_of(record):
+            case PullProgress() as progress:
+                self.tell_pull(progress)
+            case Event() as event if record.get("recovery"):
+                self.tell_quietly(event)
+            case Event() as event:
+                self.tell(event)
+            case None if "exit_code" in record:
+                return
+            case None if record.get("level") in ("warning", "error", "critical"):
+                show_warning(str(record.get("text", "")), **_more(record))
+            case None:
+                logs.reemit(record)
+
+    def _log(self, event: Event, *, recovery: bool | None = None) -> None:
+        self._reload = event.reload
+        fields = {
+            "service": self._service,
+            "reload": event.reload,
+            "step": event.step,
+            "phase": event.phase,
+            "seconds": round(event.seconds, 3),
+            "place": event.place,
+            "recovery": recovery,
+        }
+        is_note = event.phase is Phase.NOTE
+        logs.log(event.text, level=logs.WARNING if is_note and logs.is_for_machines() else logs.INFO, **fields)
+        if is_note:
+            print_warning(f"{self._service}: {event.text}")
 
 
-PROGRESS = "progress"
-"""The phase of a pull's events in the log."""
+def event_of(record: Mapping[str, Any]) -> Event | PullProgress | None:
+    """What a `Printer` logged as JSON, as it was told of it; None if it is none of its lines."""
+    match record:
+        case {"step": Step.PULL, "phase": "progress"}:
+            found = {one.name: record.get(one.name) for one in dataclasses.fields(PullProgress)}
+            return PullProgress(**{name: value if isinstance(value, int) else 0 for name, value in found.items()})
+        case {"step": str(step), "phase": str(phase), "seconds": int() | float() as seconds}:
+            if step in _STEPS and phase in _PHASES:
+                text, reload_id = str(record.get("text", "")), str(record.get("reload", ""))
+                return Event(Step(step), Phase(phase), seconds, text, reload_id)
+    return None
+
+
+def _more(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("time", "level", "text")}
+
+
+_STEPS, _PHASES = frozenset(Step), frozenset(Phase)

@@ -12,6 +12,7 @@ from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Settings
 from agent.engine import Engine
 from agent.errors import LockBusy, SvcagentError
+from agent.logs import about
 from agent.reload import (
     Edges,
     HostLock,
@@ -70,14 +71,14 @@ def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
     with engine_of(settings, clock) as engine:
         for service_id in sorted(service_ids):
             try:
-                with HostLock(settings.state_dir, service_id, clock, 0.0):
+                with about(service=service_id), HostLock(settings.state_dir, service_id, clock, 0.0):
                     record = read_journal(Journal(settings.state_dir, service_id), show_warning)
                     if record is not None:
                         revive(engine, record)
             except LockBusy:
                 continue  # a living reload's
             except SvcagentError as error:
-                show_warning(f"{service_id}: {error}; tried again when Consul is there")
+                show_warning(f"{service_id}: {error}; tried again when Consul is there", service=service_id)
 
 
 def repair(
@@ -95,7 +96,7 @@ def repair(
     with engine_of(settings, clock) as engine:
         for service_id in sorted(service_ids):
             try:
-                with HostLock(settings.state_dir, service_id, clock, 0.0):
+                with about(service=service_id), HostLock(settings.state_dir, service_id, clock, 0.0):
                     if service_id in by_id:
                         edges = edges_of(
                             settings, consul, engine, agent, by_id[service_id], interrupts, is_recovery=True
@@ -117,10 +118,13 @@ def repair(
 def repair_one(definition: Definition, edges: Edges) -> list[Result]:
     """The same for one service, whose `HostLock` the caller has; empty when nothing was left."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the caller asks for such definitions only
-    leftover = find_leftover(definition.service, definition.reload, edges, show_warning)
-    if leftover is None:
-        return []
-    return [Recovery(definition.service, definition.reload, edges, leftover).run()]
+    with about(service=definition.service.name):
+        leftover = find_leftover(definition.service, definition.reload, edges, show_warning)
+        if leftover is None:
+            return []
+        recovery = Recovery(definition.service, definition.reload, edges, leftover)
+        with about(reload=recovery.result.id):
+            return [recovery.run()]
 
 
 def _drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:

@@ -22,6 +22,7 @@ from agent.errors import (
     Unreachable,
 )
 from agent.fleet import HostStanding
+from agent.logs import log
 from agent.maintenance import Target, await_absence_from_dns, await_absence_from_health, by_reload, put_out
 from agent.reload.conclude import conclude
 from agent.reload.drain import await_quiet
@@ -292,11 +293,14 @@ class Executor(Procedure):
         edges = self._edges
         waiting = nullcontext if hook in WARN_ONLY else edges.interrupts.allowed
         try:
-            run_hook(self._reload.hooks, hook, occasion, edges.environ, edges.clock, waiting)
+            finished = run_hook(self._reload.hooks, hook, occasion, edges.environ, edges.clock, waiting)
         except HookFailed as error:
             if hook not in WARN_ONLY:
                 raise
             self._tell(Phase.NOTE, str(error))
+            return
+        if finished is not None and finished.output:
+            log(finished.output, service=occasion.service, reload=occasion.reload, step=occasion.step, hook=str(hook))
 
 
 def _ip(address: str) -> str | None:

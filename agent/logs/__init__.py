@@ -1,0 +1,142 @@
+"""Logs: one event is one line, as key=value, JSON or native journal fields. What people read is printed by the verbs.
+
+Logging never keeps work from being done: a pipe that nobody reads any more, a full disk or a journal that is gone loses
+the line and nothing else, and the next line that can be written says how many were lost.
+
+The standard library's logging stands behind it. It is imported by those who have something to log: most verbs have not.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
+"""Levels, numbered as in the standard library."""
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+
+
+class Format(StrEnum):
+    """How a line is written. AUTO: to the journal where systemd connected standard error with it, else as text."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+    JOURNAL = "journal"
+
+
+@dataclass
+class _State:
+    """Of this process. ``common``: fields of every line for now; ``undo``: what `set_up` changed elsewhere."""
+
+    chosen: Format | None = None
+    level: int = WARNING
+    is_alone: bool = False
+    common: dict[str, object] = field(default_factory=dict)
+    undo: ExitStack = field(default_factory=ExitStack)
+
+
+_state = _State()
+_LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR, "critical": ERROR}
+
+
+def chosen() -> Format | None:
+    """How this process logs, never AUTO; None before `set_up`."""
+    return _state.chosen
+
+
+def is_for_machines() -> bool:
+    """Are warnings and errors, which are printed for people, events of the log?"""
+    return _state.chosen in (Format.JSON, Format.JOURNAL)
+
+
+def is_alone() -> bool:
+    """Has the log standard error for itself, so that nothing may be printed there for people?
+
+    Not if it goes to the journal while standard error goes elsewhere: whoever is there reads no journal.
+    """
+    return _state.is_alone
+
+
+def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -> None:
+    """Say how and how much is logged from now on, for the whole process.
+
+    Without ``is_verbose``: warnings and errors. Those of libraries come with them, through the same format; only with
+    text that is not verbose they are printed as Python does it, and nothing is changed.
+    """
+    is_connected = _is_journal(os.environ.get("JOURNAL_STREAM", ""))
+    found = wanted
+    if wanted is Format.AUTO:
+        found = Format.JOURNAL if is_connected else Format.TEXT
+    _state.chosen = found
+    _state.level = INFO if is_verbose else WARNING
+    _state.is_alone = found is Format.JSON or (found is Format.JOURNAL and is_connected)
+    _state.undo.close()
+    if found is Format.TEXT and not is_verbose:
+        return
+    from agent.logs import formats, handlers  # see above
+
+    handler: handlers.Handler
+    match found:
+        case Format.JOURNAL:
+            handler = handlers.Journal(_state.common, journal)
+        case Format.JSON:
+            handler = handlers.Lines(_state.common, formats.as_json)
+        case _:
+            handler = handlers.Lines(_state.common, formats.as_text)
+    handlers.install(handler, _state.level, _state.undo, is_alone=_state.is_alone)
+
+
+@contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Every line inside the block carries these fields: of this process's threads and of libraries too."""
+    before = dict(_state.common)
+    _state.common.update(fields)
+    try:
+        yield
+    finally:
+        _state.common.clear()
+        _state.common.update(before)
+
+
+def log(text: str, *, level: int = INFO, **fields: object) -> None:
+    """One event: what happened, for a person, and its fields (``service``, ``reload``, ``step``, …) for machines.
+
+    A field that is None is as if it were not there.
+    """
+    _log(text, level, fields)
+
+
+def log_bug(text: str, error: BaseException, **fields: object) -> None:
+    """An exception that should have been foreseen, with its trace."""
+    import traceback  # rarely needed
+
+    log(text, level=ERROR, **fields, trace="".join(traceback.format_exception(error)))
+
+
+def reemit(record: Mapping[str, Any]) -> None:
+    """A line that another svcagent logged as JSON, through this one's own format, with the time that it had there."""
+    fields = {name: value for name, value in record.items() if name not in ("level", "text")}
+    _log(str(record.get("text", "")), _LEVELS.get(str(record.get("level")), INFO), fields)
+
+
+def _log(text: str, level: int, fields: Mapping[str, object]) -> None:
+    if level >= _state.level:
+        import logging  # see above
+
+        logging.getLogger("svcagent").log(level, "%s", text, extra={"fields": fields})
+
+
+def _is_journal(stream: str) -> bool:
+    """Is standard error what systemd connected with the journal (systemd.exec(5), ``$JOURNAL_STREAM``)?"""
+    if not stream:
+        return False
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return stream == f"{found.st_dev}:{found.st_ino}"

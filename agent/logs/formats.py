@@ -1,0 +1,110 @@
+"""How one event is written. Pure: an event in, a line or the journal's fields out."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
+
+_PRIORITIES = ((CRITICAL, 2), (ERROR, 3), (WARNING, 4), (INFO, 6), (0, 7))
+"""syslog(3)'s, from the highest level down."""
+_LONGEST_NAME = 64
+"""Of a field of the journal; one with a longer name is thrown away there."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """``time`` in ISO 8601; ``level`` as in the standard library, ``name`` what it is called."""
+
+    time: str
+    level: int
+    name: str
+    text: str
+    fields: Mapping[str, object]
+
+
+def as_text(event: Event) -> str:
+    """Pairs that logfmt readers understand; what holds more than plain signs is a string as in JSON."""
+    pairs = {"time": event.time, "level": event.name, **event.fields}
+    if event.text:
+        pairs["text"] = event.text
+    named = ((re.sub(r"[^\w.-]", "_", name, flags=re.ASCII) or "_", value) for name, value in pairs.items())
+    return " ".join(f"{name}={_quoted(_words(value))}" for name, value in named if value is not None)
+
+
+def as_json(event: Event) -> str:
+    """One object. In ASCII, so that nothing between here and its reader can misread it."""
+    tree = {"time": event.time, "level": event.name, "text": event.text, **event.fields}
+    return json.dumps({name: _plain(value) for name, value in tree.items() if value is not None})
+
+
+def as_journal(event: Event) -> list[tuple[str, str]]:
+    """The fields of systemd.journal-fields(7), ours under ``SVCAGENT_``."""
+    own = {name: _words(value) for name, value in event.fields.items() if value is not None}
+    priority = next(number for level, number in _PRIORITIES if event.level >= level)
+    return [
+        ("MESSAGE", _shown(_message(event.text, own))),
+        ("PRIORITY", str(priority)),
+        ("SYSLOG_IDENTIFIER", "svcagent"),
+        *((_journal_name(name), _shown(value)) for name, value in own.items()),
+    ]
+
+
+def _message(text: str, fields: Mapping[str, str]) -> str:
+    """What ``journalctl`` shows if it is not asked for more: whose event it is, and what happened."""
+    said = text or " ".join(fields[name] for name in ("step", "phase") if name in fields)
+    service = fields.get("service")
+    return said if service is None or said.startswith(service) else f"{service}: {said}"
+
+
+def _journal_name(name: str) -> str:
+    return f"SVCAGENT_{re.sub(r'[^A-Z0-9_]', '_', name.upper())}"[:_LONGEST_NAME]
+
+
+def _plain(value: object) -> Any:
+    """Nothing that JSON does not have: neither NaN nor keys that are no strings nor objects of ours."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case str():
+            return str(value)
+        case bytes():
+            return value.decode(errors="replace")
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case Sequence() | set() | frozenset():
+            return [_plain(one) for one in value]
+    return str(value)
+
+
+def _words(value: object) -> str:
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def _quoted(text: str) -> str:
+    """As it is, or within quotes with JSON's escapes; never a sign that ends the line or moves a terminal's cursor."""
+    if text and text.isprintable() and not any(sign in text for sign in ' "=\\'):
+        return text
+    return f'"{"".join(_escaped(sign) if sign in _SPECIAL else _visible(sign) for sign in text)}"'
+
+
+_SPECIAL = '"\\'
+
+
+def _shown(text: str) -> str:
+    """For the journal, which keeps lines apart, but shows nothing of a text with other signs that cannot be printed."""
+    return "".join(sign if sign in "\n\t" else _visible(sign) for sign in text)
+
+
+def _visible(sign: str) -> str:
+    return sign if sign.isprintable() else _escaped(sign)
+
+
+def _escaped(sign: str) -> str:
+    return json.dumps(sign)[1:-1]

@@ -1,0 +1,163 @@
+"""Where lines go: standard error, or the journal. Handlers of the standard library's logging."""
+
+import logging
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from agent.logs.formats import Event, as_journal
+
+PATIENCE_SECONDS = 0.2
+"""For a reader that does not keep up. Once: while lines are lost, none is waited for."""
+
+
+class Handler(logging.Handler):
+    """Swallows what cannot be written, counts it, and tells the number as soon as something can be written again."""
+
+    def __init__(self, common: Mapping[str, object]) -> None:
+        super().__init__()
+        self._common = common
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the event, if it can be written."""
+        event = _event(record, self._common)
+        try:
+            if self._lost:
+                text = f"lines of the log that could not be written before this one: {self._lost}"
+                self.write(
+                    replace(event, level=logging.WARNING, name="warning", text=text, fields={"lost": self._lost})
+                )
+                self._lost = 0
+            self.write(event)
+        except (OSError, ValueError):  # nobody reads it, the disk is full, the journal is gone, the stream is closed
+            self._lost += 1
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for whoever reads."""
+        return 0.0 if self._lost else PATIENCE_SECONDS
+
+    def write(self, event: Event) -> None:
+        """Write it.
+
+        :raises OSError: it cannot be written now.
+        """
+        raise NotImplementedError
+
+
+class Lines(Handler):
+    """On standard error, whatever that is at the moment."""
+
+    def __init__(self, common: Mapping[str, object], form: Callable[[Event], str]) -> None:
+        super().__init__(common)
+        self._form = form
+        self._is_torn = False
+
+    def write(self, event: Event) -> None:
+        """In pieces that a pipe takes at once or not at all, each when there is room for it."""
+        line = f"{self._form(event)}\n"
+        try:
+            descriptor = sys.stderr.fileno()
+        except (OSError, ValueError):  # no file: whatever a test or a library put in its place
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            return
+        data = (f"\n{line}" if self._is_torn else line).encode(errors="backslashreplace")
+        room = select.poll()
+        room.register(descriptor, select.POLLOUT)
+        done = 0
+        try:
+            while done < len(data):
+                if not room.poll(self.patience * 1000):
+                    raise BlockingIOError
+                done += os.write(descriptor, data[done : done + select.PIPE_BUF])
+        except OSError:
+            self._is_torn = self._is_torn or done > 0
+            raise
+        self._is_torn = False
+
+
+class Journal(Handler):
+    """The journal's own protocol: fields by which ``journalctl SVCAGENT_RELOAD=…`` finds one reload's lines."""
+
+    def __init__(self, common: Mapping[str, object], address: str) -> None:
+        from logging_journald import JournaldTransport  # slow to import, and rarely needed
+
+        super().__init__(common)
+        # Not connected: each line finds the socket of a journal that was started anew.
+        self._connect: Callable[[], Any] = lambda: JournaldTransport(address, connected=False)
+        self._transport: Any = None
+
+    def write(self, event: Event) -> None:
+        """Send it, if the journal takes it in time."""
+        if self._transport is None:
+            self._transport = self._connect()
+            microseconds = int(PATIENCE_SECONDS * 1_000_000)
+            timeout = struct.pack("@ll", 0, microseconds)
+            self._transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        self._transport.socket.setblocking(self.patience > 0)
+        self._transport.send(as_journal(event))
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._transport is not None:
+            self._transport.socket.close()
+            self._transport = None
+        super().close()
+
+
+def install(handler: Handler, level: int, undo: ExitStack, *, is_alone: bool) -> None:
+    """Let it have every event from ``level`` on and libraries' warnings; ``undo`` gets what takes it away again.
+
+    ``is_alone``: also what Python itself prints on standard error: warnings, and exceptions that nobody caught.
+    """
+    root, ours = logging.getLogger(), logging.getLogger("svcagent")
+    root.addHandler(handler)
+    undo.callback(handler.close)
+    undo.callback(root.removeHandler, handler)
+    undo.callback(ours.setLevel, ours.level)
+    ours.setLevel(level)
+    if not is_alone:
+        return
+    logging.captureWarnings(capture=True)
+    undo.callback(logging.captureWarnings, capture=False)
+    for place, name, hook in (
+        (sys, "excepthook", _log_uncaught),
+        (sys, "unraisablehook", lambda seen: _log_uncaught(seen.exc_type, seen.exc_value, seen.exc_traceback)),
+        (threading, "excepthook", lambda seen: _log_uncaught(seen.exc_type, seen.exc_value, seen.exc_traceback)),
+    ):
+        undo.callback(setattr, place, name, getattr(place, name))
+        setattr(place, name, hook)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if not issubclass(kind, SystemExit):  # of a thread: Python is silent about it as well
+        text = "an exception that nobody caught; this is a bug in svcagent: please report it with its trace"
+        logging.getLogger("svcagent").error(text, exc_info=(kind, error or kind(), trace), extra={"fields": {}})
+
+
+def _event(record: logging.LogRecord, common: Mapping[str, object]) -> Event:
+    """An event of ours; of a library's line, which logger it came from, and the trace that it may bring."""
+    own: Mapping[str, object] | None = getattr(record, "fields", None)
+    fields = {**common, **(own if own is not None else {"logger": record.name})}
+    if record.exc_info:
+        fields["trace"] = logging.Formatter().formatException(record.exc_info)
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return Event(time, record.levelno, record.levelname.lower(), _text(record), fields)
+
+
+def _text(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (LookupError, TypeError, ValueError) as error:  # a library's format does not fit its arguments
+        return f"{record.msg!r} with {record.args!r}: {error}"
