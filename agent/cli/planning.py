@@ -10,7 +10,7 @@ from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition, SvcagentError
-from agent.registration import Action, Change, World, make_plan, nodes_followed, unmet, without_unknown_nodes
+from agent.registration import Action, Change, World, make_plan, observe, refuse_unknown_nodes, unmet
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Planner:
             raise BadDefinition(faults)
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
-        self.world = World(*self._consul.services_and_checks(expected))
+        self.world = observe(self._consul, expected)
         plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
@@ -76,8 +76,7 @@ class Planner:
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
                 "right directory? If so, run: svcagent register --allow-empty"
             )
-        unknown = frozenset(node for node in nodes_followed(plan) if not self._consul.is_node_known(node))
-        return without_unknown_nodes(plan, unknown)
+        return refuse_unknown_nodes(self._consul, plan)
 
 
 def show_plan(plan: Iterable[Change], *, is_dry: bool) -> None:

@@ -9,7 +9,7 @@ from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
-from agent.registration import World, apply_plan
+from agent.registration import World, alone_in, apply_plan
 from agent.reload import journalled
 
 
@@ -50,7 +50,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
         else:
             # Waited for before the lock is taken, so that nobody waits for one who waits.
             _ = planner.agent
-            with wiring.alone_in(settings.services_dir, clock, wait) as was_another_first:
+            with alone_in(settings.services_dir, clock, wait) as was_another_first:
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()

@@ -5,7 +5,7 @@ import click
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
-from agent.definitions import ADDRESS
+from agent.definitions import ADDRESS, ANY_ADDRESS
 
 
 @click.command(
@@ -25,5 +25,5 @@ def validate() -> None:
     for definition in definitions:
         show_line(f"{definition.file}: {', '.join(service.name for service in definition.services) or 'no service'}")
     if any(ADDRESS in definition.names_used for definition in definitions):
-        show_line(f"${{{ADDRESS}}} was taken for {wiring.ANY_ADDRESS}: only the Consul agent knows what it stands for")
+        show_line(f"${{{ADDRESS}}} was taken for {ANY_ADDRESS}: only the Consul agent knows what it stands for")
     show_line(f"{len(definitions)} definitions, {len(services)} services, no faults", "green")

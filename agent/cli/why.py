@@ -9,7 +9,7 @@ import click
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
-from agent.definitions import Reload, Service, Settings
+from agent.definitions import ANY_ADDRESS, Reload, Service, Settings
 from agent.engine import Engine
 from agent.errors import NotNow, SvcagentError
 from agent.reload.host_lock import HostLock
@@ -51,7 +51,7 @@ def _address(chosen: Settings) -> str:
         with wiring.consul(chosen) as consul:
             return consul.agent_self().address
     except SvcagentError:
-        return wiring.ANY_ADDRESS
+        return ANY_ADDRESS
 
 
 def _show(service: Service, found: Explanation, reload: Reload) -> None:

@@ -1,7 +1,6 @@
 """From options to the things that verbs work with: settings, definitions, connections. Imported by verbs only."""
 
 import contextlib
-import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -12,17 +11,13 @@ import click
 
 from agent.cli.options import current
 from agent.cli.output import log
-from agent.clock import Clock, Deadline, SystemClock, poll
+from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
-from agent.definitions import ADDRESS, ENVIRONMENT, HOSTNAME, Definition, Service, Settings, durations, load
-from agent.errors import BadDefinition, ConsulUnreachable, Fault, LockBusy
+from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Service, Settings, durations, load, values_of
+from agent.errors import BadDefinition, ConsulUnreachable, Fault
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
-LOCK_PAUSE = 0.05
-
-ANY_ADDRESS = "192.0.2.1"
-"""What ``${ADDRESS}`` stands for where no agent is asked: an address of documentation, which no host has (RFC 5737)."""
 
 
 def settings() -> Settings:
@@ -99,44 +94,12 @@ def placeheld_definitions(chosen: Settings) -> tuple[Definition, ...]:
 
 
 def _values(address: str) -> dict[str, str]:
-    environment = {f"{ENVIRONMENT}{name}": value for name, value in os.environ.items()}
-    return {**environment, HOSTNAME: socket.gethostname(), ADDRESS: address}
+    return values_of(os.environ, socket.gethostname(), address)
 
 
 def _address(chosen: Settings) -> str:
     with consul(chosen) as connection:
         return connection.agent_self().address
-
-
-@contextlib.contextmanager
-def alone_in(directory: Path, clock: Clock, wait: float) -> Iterator[bool]:
-    """No other svcagent registers from this directory meanwhile; the block is told if another one just did.
-
-    The lock is on the directory itself: nothing is written, and the kernel frees it however its holder ends.
-
-    :raises LockBusy: another one was not done within ``wait`` seconds.
-    """
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        deadline = Deadline.after(clock, wait)
-        is_first = _is_locked(descriptor)
-        if not is_first and not poll(lambda: _is_locked(descriptor), deadline, LOCK_PAUSE):
-            raise LockBusy(f"another svcagent has been registering {directory} for {wait:.0f} s; try again after it")
-        yield not is_first
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | None = None) -> Definition:

@@ -4,11 +4,13 @@ Nothing here speaks to Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
+from agent.definitions.claims import clashes
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition
+from agent.definitions.examine import Examined, examine
 from agent.definitions.faults import Wrong
-from agent.definitions.interpolate import ADDRESS, ENVIRONMENT, HOSTNAME
-from agent.definitions.load import load
+from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
+from agent.definitions.load import files_of, load, look_at
 from agent.definitions.reload import (
     CommandRestart,
     ContainerRestart,
@@ -26,7 +28,7 @@ from agent.definitions.windows import Window
 
 __all__ = [
     "ADDRESS",
-    "ENVIRONMENT",
+    "ANY_ADDRESS",
     "HOSTNAME",
     "MARKERS",
     "WILDCARD",
@@ -39,6 +41,7 @@ __all__ = [
     "DnsSettings",
     "DockerSettings",
     "Drain",
+    "Examined",
     "Hooks",
     "MinHealthy",
     "Ready",
@@ -50,9 +53,14 @@ __all__ = [
     "Weights",
     "Window",
     "Wrong",
+    "clashes",
     "complete",
+    "examine",
+    "files_of",
     "load",
+    "look_at",
     "misplaced",
     "record_name",
     "schema",
+    "values_of",
 ]

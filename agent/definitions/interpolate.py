@@ -13,8 +13,16 @@ ADDRESS = "ADDRESS"
 ENVIRONMENT = "env:"
 """What the names of environment variables begin with."""
 
+ANY_ADDRESS = "192.0.2.1"
+"""What ``${ADDRESS}`` stands for where no agent is asked: an address of documentation, which no host has (RFC 5737)."""
+
 _REFERENCE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _ESCAPE = "for the characters themselves write $${"
+
+
+def values_of(environ: Mapping[str, str], hostname: str, address: str = ANY_ADDRESS) -> dict[str, str]:
+    """What every reference stands for on a host. ``address``: the one that its Consul agent advertises."""
+    return {**{f"{ENVIRONMENT}{name}": value for name, value in environ.items()}, HOSTNAME: hostname, ADDRESS: address}
 
 
 def interpolate(tree: object, values: Mapping[str, str]) -> tuple[object, list[Finding], frozenset[str]]:

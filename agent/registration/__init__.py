@@ -1,8 +1,10 @@
 """Converging the local agent's services to services.d/: observe → plan → apply."""
 
+from agent.registration.alone import alone_in
 from agent.registration.apply import apply_plan, renew_checks_as_passing
 from agent.registration.difference import Difference
 from agent.registration.mark import is_own, registration
+from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
     Action,
     Change,
@@ -10,8 +12,6 @@ from agent.registration.plan import (
     is_current,
     make_plan,
     make_removal,
-    nodes_followed,
-    without_unknown_nodes,
 )
 from agent.registration.requirements import unmet
 
@@ -20,14 +20,15 @@ __all__ = [
     "Change",
     "Difference",
     "World",
+    "alone_in",
     "apply_plan",
     "is_current",
     "is_own",
     "make_plan",
     "make_removal",
-    "nodes_followed",
+    "observe",
+    "refuse_unknown_nodes",
     "registration",
     "renew_checks_as_passing",
     "unmet",
-    "without_unknown_nodes",
 ]
