@@ -62,6 +62,17 @@ class Consul:
         """Give the connection back."""
         self._transport.close()
 
+    def hang_up(self) -> None:
+        """Cut off what another thread waits for on this connection; there it fails. The one call for two threads."""
+        self._transport.hang_up()
+
+    def stay_connected(self, seconds: float) -> None:
+        """Keep a connection on which nothing is asked, for that time.
+
+        :raises ConsulUnreachable: there is no connecting, or the agent ended it.
+        """
+        self._transport.stay_connected(seconds)
+
     # ------------------------------------------------------------ the agent
 
     def agent_self(self) -> AgentSelf:
@@ -93,6 +104,14 @@ class Consul:
             if service_id not in services:
                 self._has_service(service_id, name)
         return services, checks
+
+    def service_hash(self, service_id: str, known: str = "", wait: float = 0.0) -> str | None:
+        """Consul's hash of one service's definition; None if it is not registered here. Only the agent is asked.
+
+        With ``known``, an earlier hash, it waits up to ``wait`` seconds for another one, or for the service to go.
+        """
+        params = [("hash", known), ("wait", _wait(wait))] if known else []
+        return self._transport.get(_parse_hash, f"/v1/agent/service/{service_id}", params)
 
     def checks(self) -> dict[str, CheckState]:
         """Every check of the local agent by id, maintenance included."""
@@ -416,6 +435,10 @@ def _parse_keys(answer: Answer) -> tuple[str, ...]:
 
 def _parse_sessions(raw: Any) -> tuple[Session, ...]:
     return tuple(Session(one["ID"], one["Name"], one["Node"]) for one in raw or ())
+
+
+def _parse_hash(answer: Answer) -> str | None:
+    return None if answer.code == 404 else str(answer.json["ContentHash"])
 
 
 def _parse_refusals(answer: Answer) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ from agent.definitions.checks import Check
 from agent.definitions.claims import clashes
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition
-from agent.definitions.examine import Examined, examine
+from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import Wrong
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
-from agent.definitions.load import files_of, load, look_at
+from agent.definitions.load import files_of, load
 from agent.definitions.reload import (
     CommandRestart,
     ContainerRestart,
@@ -58,8 +58,8 @@ __all__ = [
     "examine",
     "files_of",
     "load",
-    "look_at",
     "misplaced",
+    "read",
     "record_name",
     "schema",
     "values_of",

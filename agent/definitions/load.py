@@ -23,7 +23,7 @@ def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Defini
     faults: list[Fault] = []
     claimed: list[Claim] = []
     for file in files_of(directory):
-        found = look_at(file, values)
+        found = _look_at(file, values)
         faults.extend(found.faults)
         claimed.extend(found.claims)
         if found.definition is not None:
@@ -34,7 +34,7 @@ def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Defini
     return tuple(definitions)
 
 
-def look_at(file: Path, values: Mapping[str, str]) -> Examined:
+def _look_at(file: Path, values: Mapping[str, str]) -> Examined:
     """A file, read and examined; one that cannot be read is faulty, and empty."""
     try:
         content = read(file)

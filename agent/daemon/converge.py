@@ -1,0 +1,197 @@
+"""One convergence: the local agent made to hold what the good files of services.d define, and maintenance ended.
+
+For whoever wires it::
+
+    convergence = Convergence(settings, Consul(settings.consul), clock, os.environ, socket.gethostname())
+    result = convergence.run()       # always in one thread; raises nothing that svcagent foresees
+    agent_watch.follow(result.canary)
+
+Run it at the start, when files changed, when the agent watch says so, on SIGHUP and each minute; and where
+``result.again_in`` is not None, after so many seconds whatever else happens. What a person should know is logged here,
+each thing once: a fault when it comes and when it is mended, an outage when it begins and when it ends, every change.
+
+It asks Consul for three things and writes differences only.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from agent.clock import Clock
+from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul, ServerFailed
+from agent.daemon.converged import Converged, Out
+from agent.daemon.good import Choice, GoodFiles
+from agent.daemon.telling import Telling
+from agent.definitions import Check, Definition, Settings, values_of
+from agent.errors import Fault, SvcagentError, Unreachable
+from agent.maintenance import Ended, Target, find_ended, lift_ended, parse
+from agent.registration import (
+    Action,
+    Change,
+    World,
+    alone_in,
+    apply_plan,
+    is_own,
+    make_plan,
+    observe,
+    refuse_unknown_nodes,
+    unmet,
+)
+
+ALONE_SECONDS = 10.0
+"""How long another svcagent that registers is waited for."""
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 5.0
+
+
+class Convergence:
+    """Converges again and again, and remembers what it saw last and what it told. For one thread."""
+
+    def __init__(
+        self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
+    ) -> None:
+        self._directory = settings.services_dir
+        self._consul = consul
+        self._clock = clock
+        self._environ = environ
+        self._hostname = hostname
+        self._good = GoodFiles(settings.services_dir, settings.state_dir)
+        self._telling = Telling(clock)
+        self._last = Converged()
+        self._pause = FIRST_PAUSE
+
+    def run(self) -> Converged:
+        """Converge once."""
+        begun = self._clock.monotonic()
+        trouble: SvcagentError | None = None
+        agent = self._last.agent
+        try:
+            agent = self._consul.agent_self()
+        except SvcagentError as error:
+            trouble = error
+        choice = self._take(agent)
+        found = replace(self._last, agent=agent, changes=(), failed=(), ended=())
+        if agent is not None and trouble is None:
+            one = _One(self._consul, self._clock, agent, self._last.canary)
+            try:
+                with alone_in(self._directory, self._clock, ALONE_SECONDS) as was_another_first:
+                    if was_another_first:
+                        choice = self._take(agent)
+                    one.converge(choice)
+            except SvcagentError as error:
+                trouble = error
+            found = one.told(found)
+        found = replace(found, definitions=choice.definitions, faults=choice.faults, trouble=trouble)
+        self._last = replace(found, again_in=self._again_in(found), seconds=self._clock.monotonic() - begun)
+        self._telling.tell(self._last)
+        return self._last
+
+    def _take(self, agent: AgentSelf | None) -> Choice:
+        if agent is None:
+            return self._good.take(values_of(self._environ, self._hostname))
+
+        def unfit(definition: Definition) -> Iterable[Fault]:
+            return unmet((definition,), agent)
+
+        return self._good.take(values_of(self._environ, self._hostname, agent.address), unfit)
+
+    def _again_in(self, found: Converged) -> float | None:
+        if found.trouble is not None:
+            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            return pause
+        self._pause = FIRST_PAUSE
+        now = self._clock.now()
+        ends = [one.maintenance.until for one in found.out if one.maintenance.until is not None]
+        return min(((end - now).total_seconds() for end in ends if end > now), default=None)
+
+
+class _One:
+    """One convergence of an agent that answers; what was done stays known if it breaks off."""
+
+    def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str) -> None:
+        self._consul = consul
+        self._clock = clock
+        self._agent = agent
+        self._canary = canary
+        self._world: World | None = None
+        self._plan: tuple[Change, ...] = ()
+        self._done: list[Change] = []
+        self._failed: list[tuple[str, SvcagentError]] = []
+        self._kept: tuple[str, ...] = ()
+        self._ended: tuple[Ended, ...] = ()
+
+    def converge(self, choice: Choice) -> None:
+        """Observe, plan, apply; then lift what is over."""
+        self._world = world = observe(self._consul)
+        services = [service for definition in choice.definitions for service in definition.services]
+        plan = make_plan(services, world)
+        self._kept = tuple(
+            one.service_id for one in plan if one.action is Action.REMOVE and not choice.may_remove(one.service_id)
+        )
+        self._plan = refuse_unknown_nodes(self._consul, (one for one in plan if one.service_id not in self._kept))
+        # A new check is asked before it is registered, which may take its timeout: nobody else waits for that.
+        for change in sorted(self._plan, key=lambda one: (one.action is Action.REMOVE, bool(one.new_checks))):
+            self._carry_out(change)
+        self._end_maintenance(choice.service_ids)
+
+    def _carry_out(self, change: Change) -> None:
+        """One service that the agent refuses keeps no other from being registered; one that does not answer does."""
+        try:
+            apply_plan(self._consul, [change], self._done.append, _is_passing)
+        except SvcagentError as error:
+            if isinstance(error, Unreachable) and not isinstance(error, ServerFailed):
+                raise
+            self._failed.append((change.service_id, error))
+
+    def _end_maintenance(self, own: frozenset[str]) -> None:
+        assert self._world is not None  # noqa: S101 - for mypy: the caller has just seen it
+        now = self._clock.now()
+        ended = self._find_ended(self._world, own, now)
+        if ended and self._done:
+            # What was just changed may fail by now.
+            self._world = observe(self._consul)
+            ended = self._find_ended(self._world, own, now)
+        self._ended = lift_ended(self._consul, ended)
+
+    def _find_ended(self, world: World, own: frozenset[str], now: datetime) -> tuple[Ended, ...]:
+        return find_ended(world.services, world.checks, self._agent.node, now, own)
+
+    def told(self, before: Converged) -> Converged:
+        """What came of it. What was not seen is as before."""
+        if self._world is None:
+            return before
+        return replace(
+            before,
+            changes=tuple(self._done),
+            refused=tuple(one for one in self._plan if one.action is Action.REFUSE),
+            failed=tuple(self._failed),
+            kept=self._kept,
+            ended=self._ended,
+            out=self._out(self._world),
+            canary=self._chosen_canary(self._world),
+        )
+
+    def _out(self, world: World) -> tuple[Out, ...]:
+        lifted = {one.target for one in self._ended if one.is_liftable}
+        found = [
+            Out(Target(self._agent.node, one.id, one.name), parse(one.maintenance.notes))
+            for one in sorted(world.services.values(), key=lambda one: one.id)
+            if one.maintenance is not None and is_own(one)
+        ]
+        if NODE_MAINTENANCE in world.checks:
+            found.append(Out(Target(self._agent.node), parse(world.checks[NODE_MAINTENANCE].notes)))
+        return tuple(one for one in found if one.target not in lifted)
+
+    def _chosen_canary(self, world: World) -> str:
+        """The same as long as it is there."""
+        there = {one.id for one in world.services.values() if is_own(one)}
+        there |= {one.service_id for one in self._done if one.action is not Action.REMOVE}
+        there -= {one.service_id for one in self._done if one.action is Action.REMOVE}
+        return self._canary if self._canary in there else min(there, default="")
+
+
+def _is_passing(check: Check) -> bool:
+    from agent.reload import is_passing_now  # rarely needed, and slow to import
+
+    return is_passing_now(check)
