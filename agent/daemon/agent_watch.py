@@ -1,4 +1,4 @@
-"""Tells when the local Consul agent lost its state, was restarted, or is back: by waiting for it, not by asking often.
+"""Tells when the local Consul agent lost its state, is gone, or is back: by waiting for it, not by asking often.
 
 One service of ours is the canary: a query that the agent holds until that service is defined otherwise, or gone. No
 server is asked for it. With no service of ours on the agent, a connection is kept on which nothing is asked, and whose
@@ -106,6 +106,8 @@ class AgentWatch:
             try:
                 answer = self._ask(seen)
             except SvcagentError as error:
+                if not seen.is_away:
+                    self._wake_up()
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
                 continue

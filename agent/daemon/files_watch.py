@@ -32,7 +32,6 @@ from watchdog.events import (
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
-    FileSystemMovedEvent,
 )
 from watchdog.observers.api import ObservedWatch
 from watchdog.observers.inotify import InotifyObserver
@@ -43,8 +42,6 @@ from agent.logs import WARNING, log
 
 QUIET_SECONDS = 0.2
 """Without an event: whoever was writing is done."""
-MOVED_SECONDS = 0.02
-"""The same after a rename, which watchdog keeps back for half a second to find its other half."""
 LONGEST_SECONDS = 0.5
 """From the first event, however many follow."""
 RENEW_SECONDS = 60.0
@@ -97,11 +94,10 @@ class FilesWatch(FileSystemEventHandler):
             self._observer.stop()
             self._observer.join()
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, _event: FileSystemEvent) -> None:
         """What watchdog calls, in a thread of its own."""
-        quiet = MOVED_SECONDS if isinstance(event, FileSystemMovedEvent) else QUIET_SECONDS
         with self._news:
-            self._due = monotonic() + quiet
+            self._due = monotonic() + QUIET_SECONDS
             self._news.notify()
 
     def _watch(self) -> None:
