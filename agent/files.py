@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.errors import SvcagentError
 
 
-def write_atomically(file: Path, text: str, mode: int = 0o644) -> None:
+def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> None:
     """A temporary file beside it, synced, renamed over it; then the directory is synced, so that the name lasts too.
 
     :raises SvcagentError: it could not be written; the old content stands.
@@ -16,8 +16,8 @@ def write_atomically(file: Path, text: str, mode: int = 0o644) -> None:
     try:
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         temporary = Path(name)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())

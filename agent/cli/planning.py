@@ -10,7 +10,7 @@ from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition, SvcagentError
-from agent.registration import Action, Change, World, observe_and_plan, unmet
+from agent.registration import Action, Change, World, make_plan, observe, refuse_unknown_nodes, unmet
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,15 @@ class Planner:
             raise BadDefinition(faults)
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
-        plan, self.world = observe_and_plan(
-            self._consul, self.services, names, is_adopting=self._asked.is_adopting, expected=expected
-        )
+        self.world = observe(self._consul, expected)
+        plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
                 "right directory? If so, run: svcagent register --allow-empty"
             )
-        return plan
+        return refuse_unknown_nodes(self._consul, plan)
 
 
 def show_plan(plan: Iterable[Change], *, is_dry: bool) -> None:

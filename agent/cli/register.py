@@ -10,6 +10,7 @@ from agent.cli.planning import Asked, Planner, exit_code, show_plan
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
+from agent.daemon.good import forget
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
 from agent.registration import Action, World, alone_in, apply_plan
@@ -58,6 +59,8 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()
+                if allow_empty and not planner.definitions:
+                    forget(settings.state_dir)
                 apply_plan(consul, plan, lambda _change: None, _is_passing)
             repaired = _repair(settings, consul, planner, left_behind)
             if _is_anything_out(planner.world):
@@ -92,11 +95,9 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
 
 
 def _is_passing(check: Check) -> bool:
-    """Does it pass now? What only Consul can run has had no say yet: clients are sent to the service, and stay."""
-    from agent.reload import Prober  # rarely needed, and slow to import
+    from agent.reload import is_passing_now  # rarely needed, and slow to import
 
-    prober = Prober()
-    return not prober.can_probe(check) or prober.probe(check, check.timeout_seconds).is_passing
+    return is_passing_now(check)
 
 
 def _is_anything_out(world: World) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from agent.cli.options import current
 from agent.cli.output import set_up_logs
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
-from agent.definitions import ADDRESS, Definition, Service, Settings, durations, host_values, load
+from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Service, Settings, durations, load, values_of
 from agent.errors import BadDefinition, ConsulUnreachable, Fault
 from agent.logs import log
 
@@ -87,12 +88,16 @@ def definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) 
     if not any(ADDRESS in definition.names_used for definition in found):
         return found
     address = ask_address() if ask_address else _address(chosen)
-    return load(chosen.services_dir, host_values(os.environ, address))
+    return load(chosen.services_dir, _values(address))
 
 
 def placeheld_definitions(chosen: Settings) -> tuple[Definition, ...]:
     """The definitions as they can be read without an agent: ``${ADDRESS}`` stands for `ANY_ADDRESS`."""
-    return load(chosen.services_dir, host_values(os.environ))
+    return load(chosen.services_dir, _values(ANY_ADDRESS))
+
+
+def _values(address: str) -> dict[str, str]:
+    return values_of(os.environ, socket.gethostname(), address)
 
 
 def _address(chosen: Settings) -> str:

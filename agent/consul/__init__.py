@@ -2,6 +2,7 @@
 
 from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns
+from agent.consul.failures import ServerFailed
 from agent.consul.lock import Lock
 from agent.consul.lock_holder import Holder
 from agent.consul.lock_keeper import SESSION_TTL as SESSION_SECONDS
@@ -33,6 +34,7 @@ __all__ = [
     "Lock",
     "LockForm",
     "LockStatus",
+    "ServerFailed",
     "ask_dns",
     "clear_free",
     "give_back_dead",

@@ -62,6 +62,17 @@ class Consul:
         """Give the connection back."""
         self._transport.close()
 
+    def hang_up(self) -> None:
+        """Cut off what another thread waits for on this connection; there it fails. The one call for two threads."""
+        self._transport.hang_up()
+
+    def stay_connected(self, seconds: float) -> None:
+        """Keep a connection on which nothing is asked, for that time.
+
+        :raises ConsulUnreachable: there is no connecting, or the agent ended it.
+        """
+        self._transport.stay_connected(seconds)
+
     # ------------------------------------------------------------ the agent
 
     def agent_self(self) -> AgentSelf:
@@ -94,23 +105,20 @@ class Consul:
                 self._has_service(service_id, name)
         return services, checks
 
+    def service_hash(self, service_id: str, known: str = "", wait: float = 0.0) -> str | None:
+        """Consul's hash of one service's definition; None if it is not registered here. Only the agent is asked.
+
+        With ``known``, an earlier hash, it waits up to ``wait`` seconds for another one, or for the service to go.
+        """
+        params = [("hash", known), ("wait", _wait(wait))] if known else []
+        return self._transport.get(_parse_hash, f"/v1/agent/service/{service_id}", params)
+
     def checks(self) -> dict[str, CheckState]:
         """Every check of the local agent by id, maintenance included."""
         return self._transport.get(
             _then(lambda raw: {check_id: CheckState.parse(check) for check_id, check in raw.items()}),
             "/v1/agent/checks",
         )
-
-    def service_hash(self, service_id: str, known: str = "", wait: float = 0.0) -> str | None:
-        """What stands for the content of a service's registration; None if the local agent holds no such service.
-
-        With a ``known`` one it waits up to ``wait`` seconds for another. A maintenance changes nothing of it. Only the
-        local agent is asked, no server.
-
-        :raises Denied: the token may not see it.
-        """
-        params: list[tuple[str, Any]] = [("hash", known), ("wait", _wait(wait))] if known else []
-        return self._transport.get(_parse_hash, f"/v1/agent/service/{service_id}", params)
 
     def register_service(self, body: dict[str, Any]) -> None:
         """Create or update a service, keeping its maintenance.

@@ -5,6 +5,7 @@ every call costs several of these. What fails is raised as it is, an `OSError` o
 what that means.
 """
 
+import contextlib
 import json
 import select
 import socket
@@ -75,6 +76,21 @@ class Connection(HTTPConnection):
         if self._tls is not None:
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._server_name)
 
+    def hang_up(self) -> None:
+        """End what another thread waits for on this connection: there it fails as if the agent had closed it.
+
+        Closing alone would not wake that thread.
+        """
+        sock = self.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not TLS's own shutdown, which would change what the other thread is using.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def is_ended(self, seconds: float) -> bool:
+        """Does the agent close the open connection, on which nothing is asked, within that time? It says nothing."""
+        return _has_news(self.sock, seconds)
+
     def ask(
         self, method: str, target: str, content: str | bytes | None, headers: Mapping[str, str], seconds: float
     ) -> Answer:
@@ -90,7 +106,7 @@ class Connection(HTTPConnection):
             raise
 
 
-def _has_news(sock: socket.socket) -> bool:
+def _has_news(sock: socket.socket, seconds: float = 0) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(1000 * seconds))

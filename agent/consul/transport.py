@@ -38,6 +38,19 @@ class Transport:
         """Give the connection back; the next call makes another."""
         self._connection.close()
 
+    def hang_up(self) -> None:
+        """Cut off the request that another thread waits for, so that it ends."""
+        self._connection.hang_up()
+
+    def stay_connected(self, seconds: float) -> None:
+        """Connect, ask nothing, and wait; raises `ConsulUnreachable` when the connection does not last."""
+        try:
+            self._connection.open()
+        except OSError as error:
+            raise self.failures.no_connection(error) from error
+        if self._connection.is_ended(seconds):
+            raise self.failures.no_connection(ConnectionResetError("it closed the connection"))
+
     def get(self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None) -> T:
         """Read; asked a second time when the kept-alive connection turns out to be gone."""
         return self._request("GET", callback, path, params, headers)

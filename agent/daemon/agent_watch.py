@@ -1,77 +1,143 @@
-"""Notices at once that the local Consul agent has lost what it held, or is back.
+"""Tells when the local Consul agent lost its state, is gone, or is back: by waiting for it, not by asking often.
 
-It asks the agent alone, which costs no server anything: a blocking query for one of svcagent's own services, the canary
-(``GET /v1/agent/service/:id?hash=``). An agent that forgets its services forgets that one too and the query ends; one
-that ends takes the connection with it, and is asked until it is back.
+One service of ours is the canary: a query that the agent holds until that service is defined otherwise, or gone. No
+server is asked for it. With no service of ours on the agent, a connection is kept on which nothing is asked, and whose
+end is the agent's. While the agent is away, it is tried twice a second, which costs next to nothing.
+
+For whoever wires it::
+
+    agent_watch = AgentWatch(Consul(settings.consul), clock, wake)   # wake is called in the watch's own thread
+    agent_watch.start()
+    agent_watch.follow(result.canary)                                # after every convergence
+    agent_watch.stop()                                               # within a second
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from agent.clock import Clock
 from agent.consul import Consul
-from agent.errors import ConsulUnreachable, SvcagentError
+from agent.errors import SvcagentError, Unreachable
 
 WAIT_SECONDS = 60.0
-RETRY_SECONDS = 0.2
-"""While the agent does not answer: a refused connection on loopback costs next to nothing."""
-SLOW_RETRY_SECONDS = 30.0
-"""While it answers and does not let the canary be seen."""
+AWAY_SECONDS = 0.5
+"""Between two tries to reach an agent that is away: half of the time within which its being back is to be told."""
+REFUSED_SECONDS = 10.0
+"""Between two questions to an agent that refuses the token."""
+FOLLOW_SECONDS = 10.0
+"""How long, after waking a convergence, its end is waited for."""
+IDLE_SECONDS = 0.5
+"""How often, with no canary to watch, it is looked whether there is one now."""
+ANY_SERVICE = "svcagent"
+"""Asked for where there is no canary: that it is not there is a sign of life too."""
+MOST_WAKES = 20
+WITHIN_SECONDS = 60.0
+"""Whatever changes the canary as often as it is put right must not keep this host busy."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of the agent. ``known``: the canary's hash; empty before it was asked, None when it is gone."""
+
+    canary: str = ""
+    known: str | None = ""
+    is_away: bool = False
+
+    def about(self, canary: str) -> "Seen":
+        """The same agent, watched by this canary."""
+        return self if canary == self.canary else replace(self, canary=canary, known="")
+
+
+def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
+    """What is known after an answer (None: not there), and whether a convergence is to be woken.
+
+    It is when the agent was away, and when the canary is no longer what it was. What it becomes then is for the
+    convergence to say, so it is asked for anew; only that it is gone is remembered, and told once.
+    """
+    if not seen.canary:
+        return Seen(), seen.is_away
+    is_waking = seen.is_away or (answer != seen.known and (answer is None or bool(seen.known)))
+    return Seen(seen.canary, "" if answer and is_waking else answer), is_waking
 
 
 class AgentWatch:
-    """``wake`` is called in this one's own thread."""
+    """A thread from `start` to `stop`, with a connection of its own."""
 
-    def __init__(self, consul: Consul, wake: Callable[[], None]) -> None:
+    def __init__(self, consul: Consul, clock: Clock, wake: Callable[[], None]) -> None:
         self._consul = consul
+        self._clock = clock
         self._wake = wake
-        self._canary: str | None = None
-        self._has_canary = threading.Event()
-        self._is_over = threading.Event()
-        # Not waited for at the end of the process: it sits in a blocking query.
-        self._thread = threading.Thread(target=self._run, name="agent-watch", daemon=True)
+        self._wakes: deque[float] = deque(maxlen=MOST_WAKES)
+        self._news = threading.Condition()
+        self._canary = ""
+        self._followed = 0
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._watch, name="agent-watch", daemon=True)
 
     def start(self) -> None:
-        """Watch, as soon as there is a canary."""
+        """Begin."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Wake nobody any more."""
-        self._is_over.set()
-        self._has_canary.set()
-
-    def follow(self, canary: str | None) -> None:
-        """The id of a service that the agent holds now; None if it holds none of ours."""
-        if canary != self._canary or not self._has_canary.is_set():
+    def follow(self, canary: str) -> None:
+        """A convergence is over, and this service of ours is there; empty: none is."""
+        with self._news:
             self._canary = canary
-            (self._has_canary.set if canary else self._has_canary.clear)()
+            self._followed += 1
+            self._news.notify()
 
-    def _run(self) -> None:
-        while not self._is_over.is_set():
-            self._has_canary.wait()
-            if self._canary is not None and not self._is_over.is_set():
-                self._follow(self._canary)
+    def stop(self) -> None:
+        """End it, and cut off what it waits for."""
+        with self._news:
+            self._is_stopping = True
+            self._news.notify()
+        while self._thread.is_alive():
+            # Again and again: it may have been just about to ask.
+            self._consul.hang_up()
+            self._thread.join(0.05)
+        self._consul.close()
 
-    def _follow(self, canary: str) -> None:
-        """Until it is gone or another one is to be followed."""
-        content: str | None = ""
-        while canary == self._canary and self._has_canary.is_set() and not self._is_over.is_set():
+    def _watch(self) -> None:
+        seen = Seen()
+        while not self._is_stopping:
+            followed = self._followed
+            seen = seen.about(self._canary)
             try:
-                found = self._consul.service_hash(canary, content or "", WAIT_SECONDS)
-            except ConsulUnreachable:
-                if content is not None:
-                    self._wake()  # so that it is said now
-                content = None
-                self._is_over.wait(RETRY_SECONDS)
+                answer = self._ask(seen)
+            except SvcagentError as error:
+                if not seen.is_away:
+                    self._wake_up()
+                seen = replace(seen, is_away=True)
+                self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
                 continue
-            except SvcagentError:
-                content = ""
-                self._is_over.wait(SLOW_RETRY_SECONDS)
-                continue
-            if found is None or content is None:
-                # Whoever is woken says what to follow next.
-                self._has_canary.clear()
-                self._wake()
-                return
-            if content and found != content:
-                self._wake()
-            content = found
+            seen, is_waking = heard(seen, answer)
+            if is_waking:
+                self._wake_up()
+            if is_waking or seen.known is None:
+                self._pause(FOLLOW_SECONDS, followed)
+
+    def _ask(self, seen: Seen) -> str | None:
+        if seen.is_away or (seen.canary and not seen.known):
+            return self._consul.service_hash(seen.canary or ANY_SERVICE)
+        if seen.canary:
+            return self._consul.service_hash(seen.canary, seen.known or "", WAIT_SECONDS)
+        self._consul.stay_connected(IDLE_SECONDS)
+        return None
+
+    def _wake_up(self) -> None:
+        now = self._clock.monotonic()
+        if len(self._wakes) == MOST_WAKES and now - self._wakes[0] < WITHIN_SECONDS:
+            self._pause(REFUSED_SECONDS)
+        self._wakes.append(self._clock.monotonic())
+        if not self._is_stopping:
+            self._wake()
+
+    def _pause(self, seconds: float, followed: int | None = None) -> None:
+        """Wait until the end; with ``followed``, until a later convergence is over."""
+
+        def is_over() -> bool:
+            return self._is_stopping or (followed is not None and self._followed != followed)
+
+        with self._news:
+            self._news.wait_for(is_over, seconds)

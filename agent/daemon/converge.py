@@ -1,190 +1,197 @@
-"""Makes the local Consul agent hold what services.d says, again and again, and ends maintenance whose time is over.
+"""One convergence: the local agent made to hold what the good files of services.d define, and maintenance ended.
 
-The integrator calls `Convergence.run` from one thread: at the start, when a file has changed, when the agent may have
-lost something, on SIGHUP, and once a minute. It raises nothing that is foreseen: what went wrong is in the `Outcome`,
-and is logged when it begins and when it is over, not every time.
+For whoever wires it::
+
+    convergence = Convergence(settings, Consul(settings.consul), clock, os.environ, socket.gethostname())
+    result = convergence.run()       # always in one thread; raises nothing that svcagent foresees
+    agent_watch.follow(result.canary)
+
+Run it at the start, when files changed, when the agent watch says so, on SIGHUP and each minute; and where
+``result.again_in`` is not None, after so many seconds whatever else happens. What a person should know is logged here,
+each thing once: a fault when it comes and when it is mended, an outage when it begins and when it ends, every change.
+
+It asks Consul for three things and writes differences only.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from agent.clock import Clock
-from agent.consul import AgentSelf, Consul
-from agent.daemon.good import GoodFiles
-from agent.definitions import Check, Definition, Service, Settings, host_values
-from agent.errors import ConsulUnreachable, Fault, SvcagentError
-from agent.logs import WARNING, log
-from agent.maintenance import find_ended, lift_expired
-from agent.registration import Action, Change, World, alone_in, apply_plan, is_own, observe_and_plan, unmet
-from agent.reload import Prober
+from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul, ServerFailed
+from agent.daemon.converged import Converged, Out
+from agent.daemon.good import Choice, GoodFiles
+from agent.daemon.telling import Telling
+from agent.definitions import Check, Definition, Settings, values_of
+from agent.errors import Fault, SvcagentError, Unreachable
+from agent.maintenance import Ended, Target, find_ended, lift_ended, parse
+from agent.registration import (
+    Action,
+    Change,
+    World,
+    alone_in,
+    apply_plan,
+    is_own,
+    make_plan,
+    observe,
+    refuse_unknown_nodes,
+    unmet,
+)
 
-ALONE_SECONDS = 30.0
-"""For a ``svcagent register`` that runs at the same time."""
+ALONE_SECONDS = 10.0
+"""How long another svcagent that registers is waited for."""
 
-
-NOTHING = World({}, {})
-"""What an agent holds that could not be asked."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a convergence ended.
-
-    ``definitions``: those in force, also where Consul could not be reached. ``trouble``: why the agent may not hold
-    what they say; empty if it does. ``world``: what the agent held. ``refused``: how many services somebody else has
-    registered. ``canary``: the id of a service of ours that it holds now, if any.
-    """
-
-    definitions: tuple[Definition, ...]
-    faults: tuple[Fault, ...] = ()
-    trouble: str = ""
-    is_consul_reachable: bool = True
-    node: str = ""
-    world: World = NOTHING
-    refused: int = 0
-    canary: str | None = None
-    at: datetime | None = None
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 5.0
 
 
 class Convergence:
-    """For one thread. ``consul``: a connection of its own."""
+    """Converges again and again, and remembers what it saw last and what it told. For one thread."""
 
-    def __init__(self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
+    ) -> None:
+        self._directory = settings.services_dir
         self._consul = consul
         self._clock = clock
         self._environ = environ
-        self._files = GoodFiles(settings.services_dir, settings.state_dir)
-        self._agent: AgentSelf | None = None
-        self._is_complete = False
-        self._teller = _Teller(clock)
+        self._hostname = hostname
+        self._good = GoodFiles(settings.services_dir, settings.state_dir)
+        self._telling = Telling(clock)
+        self._last = Converged()
+        self._pause = FIRST_PAUSE
 
-    def run(self) -> Outcome:
-        """Once. Unchanged, it costs two requests."""
-        outcome = Outcome(())
+    def run(self) -> Converged:
+        """Converge once."""
+        begun = self._clock.monotonic()
+        trouble: SvcagentError | None = None
+        agent = self._last.agent
         try:
-            outcome = self._follow()
-            outcome = self._converge(outcome)
-            self._teller.trouble(None)
+            agent = self._consul.agent_self()
         except SvcagentError as error:
-            # Another agent may be there when this one is back.
-            self._agent = None
-            self._teller.trouble(error)
-            is_reachable = not isinstance(error, ConsulUnreachable)
-            outcome = replace(outcome, trouble=str(error), is_consul_reachable=is_reachable)
-        self._teller.faults(outcome.faults)
-        return replace(outcome, at=self._clock.now())
+            trouble = error
+        choice = self._take(agent)
+        found = replace(self._last, agent=agent, changes=(), failed=(), ended=())
+        if agent is not None and trouble is None:
+            one = _One(self._consul, self._clock, agent, self._last.canary)
+            try:
+                with alone_in(self._directory, self._clock, ALONE_SECONDS) as was_another_first:
+                    if was_another_first:
+                        choice = self._take(agent)
+                    one.converge(choice)
+            except SvcagentError as error:
+                trouble = error
+            found = one.told(found)
+        found = replace(found, definitions=choice.definitions, faults=choice.faults, trouble=trouble)
+        self._last = replace(found, again_in=self._again_in(found), seconds=self._clock.monotonic() - begun)
+        self._telling.tell(self._last)
+        return self._last
 
-    def _follow(self) -> Outcome:
-        """What services.d says; without an agent yet, with a placeholder for its address."""
-        values = host_values(self._environ, *([self._agent.address] if self._agent else []))
-        definitions, faults, self._is_complete = self._files.follow(values)
-        return Outcome(definitions, faults)
+    def _take(self, agent: AgentSelf | None) -> Choice:
+        if agent is None:
+            return self._good.take(values_of(self._environ, self._hostname))
 
-    def _converge(self, outcome: Outcome) -> Outcome:
-        if self._agent is None:
-            self._agent = self._consul.agent_self()
-            outcome = self._follow()
-        beyond = unmet(outcome.definitions, self._agent)
-        files = {fault.file for fault in beyond}
-        services = [one for found in outcome.definitions if str(found.file) not in files for one in found.services]
-        # Of a file that asks for more than the agent can do, what is registered stays as it is.
-        kept = {one.id for found in outcome.definitions if str(found.file) in files for one in found.services}
-        plan, world = self._plan(services, kept)
-        if any(change.action not in (Action.KEEP, Action.REFUSE) for change in plan):
-            with alone_in(self._settings.services_dir, self._clock, ALONE_SECONDS):
-                plan, world = self._plan(services, kept)
-                apply_plan(self._consul, plan, self._teller.change, _is_passing)
-        self._teller.refusals(plan)
-        self._end_maintenance(self._agent.node, world)
-        own = [change.service_id for change in plan if change.action in (Action.KEEP, Action.CREATE, Action.UPDATE)]
-        return replace(
-            outcome,
-            faults=(*outcome.faults, *beyond),
-            node=self._agent.node,
-            world=world,
-            refused=sum(change.action is Action.REFUSE for change in plan),
-            canary=min(own, default=None),
-        )
+        def unfit(definition: Definition) -> Iterable[Fault]:
+            return unmet((definition,), agent)
 
-    def _plan(self, services: Iterable[Service], kept: set[str]) -> tuple[tuple[Change, ...], World]:
-        plan, world = observe_and_plan(self._consul, services)
-        removals = {
-            change.service_id
-            for change in plan
-            if change.action is Action.REMOVE and (change.service_id in kept or not self._is_complete)
-        }
-        return tuple(change for change in plan if change.service_id not in removals), world
+        return self._good.take(values_of(self._environ, self._hostname, agent.address), unfit)
 
-    def _end_maintenance(self, node: str, world: World) -> None:
-        own = {one.id for one in world.services.values() if is_own(one)}
-        if not find_ended(world.services, world.checks, node, self._clock.now(), own):
-            self._teller.held(())
-            return
-        ended = lift_expired(self._consul, self._clock, node, own)
-        for one in ended:
-            if one.is_liftable:
-                log("its maintenance had come to its end: in service again", service=one.target.service_id or node)
-        self._teller.held(
-            (str(one.target), ", ".join(f"{check.id} {check.status}" for check in one.failing))
-            for one in ended
-            if not one.is_liftable
-        )
+    def _again_in(self, found: Converged) -> float | None:
+        if found.trouble is not None:
+            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            return pause
+        self._pause = FIRST_PAUSE
+        now = self._clock.now()
+        ends = [one.maintenance.until for one in found.out if one.maintenance.until is not None]
+        return min(((end - now).total_seconds() for end in ends if end > now), default=None)
 
 
-class _Teller:
-    """Says what has changed since it was last asked to say something."""
+class _One:
+    """One convergence of an agent that answers; what was done stays known if it breaks off."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str) -> None:
+        self._consul = consul
         self._clock = clock
-        self._trouble: type[SvcagentError] | None = None
-        self._since = clock.now()
-        self._faults: frozenset[Fault] = frozenset()
-        self._refused: frozenset[tuple[str, str]] = frozenset()
-        self._held: frozenset[tuple[str, str]] = frozenset()
+        self._agent = agent
+        self._canary = canary
+        self._world: World | None = None
+        self._plan: tuple[Change, ...] = ()
+        self._done: list[Change] = []
+        self._failed: list[tuple[str, SvcagentError]] = []
+        self._kept: tuple[str, ...] = ()
+        self._ended: tuple[Ended, ...] = ()
 
-    def trouble(self, error: SvcagentError | None) -> None:
-        """An outage is one warning, however long it is and however its message varies, and one line at its end."""
-        kind = type(error) if error is not None else None
-        if kind is self._trouble:
-            return
-        if error is not None:
-            log(f"{error}. Tried again until it is over", level=WARNING)
-            self._since = self._clock.now() if self._trouble is None else self._since
-        else:
-            log(f"back after {(self._clock.now() - self._since).total_seconds():.0f} s")
-        self._trouble = kind
+    def converge(self, choice: Choice) -> None:
+        """Observe, plan, apply; then lift what is over."""
+        self._world = world = observe(self._consul)
+        services = [service for definition in choice.definitions for service in definition.services]
+        plan = make_plan(services, world)
+        self._kept = tuple(
+            one.service_id for one in plan if one.action is Action.REMOVE and not choice.may_remove(one.service_id)
+        )
+        self._plan = refuse_unknown_nodes(self._consul, (one for one in plan if one.service_id not in self._kept))
+        # A new check is asked before it is registered, which may take its timeout: nobody else waits for that.
+        for change in sorted(self._plan, key=lambda one: (one.action is Action.REMOVE, bool(one.new_checks))):
+            self._carry_out(change)
+        self._end_maintenance(choice.service_ids)
 
-    def faults(self, faults: Iterable[Fault]) -> None:
-        """Of definitions."""
-        found = frozenset(faults)
-        for fault in sorted(found - self._faults):
-            log(f"{fault}. Until it is mended, what it said before stays in force", level=WARNING, file=fault.file)
-        for file in sorted({one.file for one in self._faults} - {one.file for one in found}):
-            log("good again", file=file)
-        self._faults = found
+    def _carry_out(self, change: Change) -> None:
+        """One service that the agent refuses keeps no other from being registered; one that does not answer does."""
+        try:
+            apply_plan(self._consul, [change], self._done.append, _is_passing)
+        except SvcagentError as error:
+            if isinstance(error, Unreachable) and not isinstance(error, ServerFailed):
+                raise
+            self._failed.append((change.service_id, error))
 
-    def refusals(self, plan: Iterable[Change]) -> None:
-        """Of registrations."""
-        found = frozenset((one.service_id, one.why) for one in plan if one.action is Action.REFUSE)
-        for service_id, why in sorted(found - self._refused):
-            log(f"left alone: {why}", level=WARNING, service=service_id)
-        self._refused = found
+    def _end_maintenance(self, own: frozenset[str]) -> None:
+        assert self._world is not None  # noqa: S101 - for mypy: the caller has just seen it
+        now = self._clock.now()
+        ended = self._find_ended(self._world, own, now)
+        if ended and self._done:
+            # What was just changed may fail by now.
+            self._world = observe(self._consul)
+            ended = self._find_ended(self._world, own, now)
+        self._ended = lift_ended(self._consul, ended)
 
-    def held(self, held: Iterable[tuple[str, str]]) -> None:
-        """Maintenances over their end that cannot be lifted."""
-        found = frozenset(held)
-        for target, why in sorted(found - self._held):
-            log(f"{target} stays out though its maintenance has come to its end: {why}", level=WARNING)
-        self._held = found
+    def _find_ended(self, world: World, own: frozenset[str], now: datetime) -> tuple[Ended, ...]:
+        return find_ended(world.services, world.checks, self._agent.node, now, own)
 
-    def change(self, change: Change) -> None:
-        """One that was made."""
-        log(change.why, service=change.service_id, action=str(change.action))
+    def told(self, before: Converged) -> Converged:
+        """What came of it. What was not seen is as before."""
+        if self._world is None:
+            return before
+        return replace(
+            before,
+            changes=tuple(self._done),
+            refused=tuple(one for one in self._plan if one.action is Action.REFUSE),
+            failed=tuple(self._failed),
+            kept=self._kept,
+            ended=self._ended,
+            out=self._out(self._world),
+            canary=self._chosen_canary(self._world),
+        )
+
+    def _out(self, world: World) -> tuple[Out, ...]:
+        lifted = {one.target for one in self._ended if one.is_liftable}
+        found = [
+            Out(Target(self._agent.node, one.id, one.name), parse(one.maintenance.notes))
+            for one in sorted(world.services.values(), key=lambda one: one.id)
+            if one.maintenance is not None and is_own(one)
+        ]
+        if NODE_MAINTENANCE in world.checks:
+            found.append(Out(Target(self._agent.node), parse(world.checks[NODE_MAINTENANCE].notes)))
+        return tuple(one for one in found if one.target not in lifted)
+
+    def _chosen_canary(self, world: World) -> str:
+        """The same as long as it is there."""
+        there = {one.id for one in world.services.values() if is_own(one)}
+        there |= {one.service_id for one in self._done if one.action is not Action.REMOVE}
+        there -= {one.service_id for one in self._done if one.action is Action.REMOVE}
+        return self._canary if self._canary in there else min(there, default="")
 
 
 def _is_passing(check: Check) -> bool:
-    """Does it pass now? What only Consul can run has had no say yet: clients are sent to the service, and stay."""
-    prober = Prober()
-    return not prober.can_probe(check) or prober.probe(check, check.timeout_seconds).is_passing
+    from agent.reload import is_passing_now  # rarely needed, and slow to import
+
+    return is_passing_now(check)

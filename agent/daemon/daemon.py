@@ -9,18 +9,21 @@ import asyncio
 import itertools
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.clock import Clock
-from agent.consul import Consul, LocalService
+from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
 from agent.daemon.api_server import ApiServer
 from agent.daemon.backend import LiveBackend
 from agent.daemon.children import Ended, Launcher, Record
-from agent.daemon.converge import Convergence, Outcome
+from agent.daemon.converge import Convergence
+from agent.daemon.converged import Converged
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
 from agent.daemon.reloads import Activity, Reloads, Wanted
@@ -33,7 +36,7 @@ from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
 from agent.errors import ConsulUnreachable, SvcagentError
 from agent.logs import INFO, WARNING, log, reemit
-from agent.maintenance import is_of_reload, parse
+from agent.maintenance import is_of_reload
 from agent.reload import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
@@ -46,8 +49,6 @@ journal."""
 WORKER_STOP_SECONDS = 5.0
 API_STOP_SECONDS = 2.0
 """For those who look on to hear how it ended."""
-TROUBLE_SECONDS = 1.0
-"""Between two attempts to converge while the agent does not answer."""
 RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between two attempts to put right what is left while Consul or the engine does not answer."""
 RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
@@ -77,7 +78,8 @@ class Daemon:
         self.reloads = Reloads(self._launcher, self._under_way, clock, self._heard, self._reload_ended)
         self._scheduler = Scheduler(clock, self._due)
         self._began = clock.now()
-        self._outcome = Outcome(())
+        self._found = Converged()
+        self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
         self._failures: dict[str, int] = {}
@@ -98,10 +100,10 @@ class Daemon:
             self._loop.add_signal_handler(signum, self._over.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
         consul, watching = Consul(self._settings.consul), Consul(self._settings.consul)
-        convergence = Convergence(self._settings, consul, self._clock, self._environ)
+        convergence = Convergence(self._settings, consul, self._clock, self._environ, socket.gethostname())
         self._worker = Worker(CONVERGENCE, convergence.run, self._converged_in_thread)
-        self._agent_watch = AgentWatch(watching, self._worker.want)
-        self._files_watch = FilesWatch(self._settings.services_dir, self._loop, self._worker.want)
+        self._agent_watch = AgentWatch(watching, self._clock, self._worker.want)
+        self._files_watch = FilesWatch(self._settings.services_dir, self._worker.want)
         api = ApiServer(LiveBackend(self, self._settings), self._settings.daemon.socket, self._settings.daemon.listen)
         api.start()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
@@ -128,7 +130,7 @@ class Daemon:
     @property
     def definitions(self) -> Sequence[Definition]:
         """Those in force."""
-        return self._outcome.definitions
+        return self._found.definitions
 
     @property
     def status(self) -> Status:
@@ -139,13 +141,13 @@ class Daemon:
             began=self._began,
             state_dir=str(self._settings.state_dir),
             services_dir=str(self._settings.services_dir),
-            services=tuple(one.name for found in self._outcome.definitions for one in found.services),
+            services=tuple(one.name for found in self._found.definitions for one in found.services),
             is_ready=self._is_ready,
             is_stopping=self._is_stopping,
-            trouble=self._outcome.trouble,
-            faults=tuple(vars(fault) for fault in self._outcome.faults),
+            trouble=str(self._found.trouble or ""),
+            faults=tuple(vars(fault) for fault in self._found.faults),
             doing=tuple(_doing(one) for one in self.reloads.running.values()),
-            converged_at=self._outcome.at,
+            converged_at=self._converged_at,
             next_runs=self._scheduler.next_runs(),
         )
 
@@ -166,7 +168,6 @@ class Daemon:
 
     def _due(self, job: str) -> None:
         if job == CONVERGENCE:
-            self._files_watch.renew()
             self._worker.want()
         elif job == CNAMES:
             self._start(self._sync_cnames())
@@ -199,7 +200,6 @@ class Daemon:
         """SIGHUP."""
         log("reading everything again")
         self._systemd.reloading()
-        self._files_watch.renew()
         self._worker.want()
         if CNAMES in self._scheduler.next_runs():
             self._start(self._sync_cnames())
@@ -208,25 +208,26 @@ class Daemon:
 
     # ------------------------------------------------------------ convergence
 
-    def _converged_in_thread(self, found: Outcome | BaseException) -> None:
+    def _converged_in_thread(self, found: Converged | BaseException) -> None:
         self._loop.call_soon_threadsafe(self._converged, found)
 
-    def _converged(self, found: Outcome | BaseException) -> None:
+    def _converged(self, found: Converged | BaseException) -> None:
         if isinstance(found, BaseException):
             self._bug = found
             self._over.set()
             return
-        before, self._outcome = self._outcome, found
+        before, self._found = self._found, found
+        self._converged_at = self._clock.now()
         plans = self._plans(found.definitions)
         self._scheduler.replace(plans)
         if found.definitions != before.definitions:
             self._warn_of_idle(plans)
-        self._tell_metrics(found)
-        if found.trouble:
-            if not found.is_consul_reachable and not self._is_stopping:
-                self._loop.call_later(TROUBLE_SECONDS, self._worker.want)
-            return
+        if found.again_in is not None:
+            self._loop.call_later(found.again_in, self._worker.want)
         self._agent_watch.follow(found.canary)
+        self._tell_metrics(found)
+        if found.trouble is not None:
+            return
         if _cnames(found.definitions) != _cnames(before.definitions):
             self._start(self._sync_cnames())
         if not self._is_ready:
@@ -235,20 +236,19 @@ class Daemon:
             log("ready", services=len(self.status.services))
             self._systemd.ready()
 
-    def _tell_metrics(self, found: Outcome) -> None:
+    def _tell_metrics(self, found: Converged) -> None:
         if self.metrics is None:
             return
         faults = Counter(fault.file for fault in found.faults)
-        if found.trouble:
+        if found.trouble is not None:
             self.metrics.faulty(faults)
-            self.metrics.consul(is_up=found.is_consul_reachable)
+            self.metrics.consul(is_up=not isinstance(found.trouble, ConsulUnreachable))
             return
-        from agent.daemon.metrics import held_by
+        from agent.daemon.metrics import held_of
 
         reloaded = [one.service.name for one in found.definitions if one.reload is not None]
-        self.metrics.converged(
-            reloaded, faults, held_by(found.world.services.values(), found.world.checks), found.refused
-        )
+        out = [held_of(one.target.name, one.maintenance) for one in found.out]
+        self.metrics.converged(reloaded, faults, out, len(found.refused))
 
     # ------------------------------------------------------------ verbs
 
@@ -260,7 +260,7 @@ class Daemon:
         if left_behind:
             await self._recover()
         await self._converged_once.wait()
-        if any(_is_left(one, self._outcome.node) for one in self._outcome.world.services.values()):
+        if any(is_of_reload(one.maintenance, one.target.node) for one in self._found.out):
             await self._recover()
         known = {one.service.id for one in self.definitions if one.reload is not None}
         for service_id in sorted(left_behind):
@@ -327,7 +327,7 @@ class Daemon:
         self._loop.call_later(seconds, self._begin_again, Wanted(wanted.service_id, "retry"))
 
     def _begin_again(self, wanted: Wanted) -> None:
-        if not self._is_stopping and wanted.service_id in {one.service.id for one in self._outcome.definitions}:
+        if not self._is_stopping and wanted.service_id in {one.service.id for one in self._found.definitions}:
             self.reloads.begin(wanted)
 
     def _start(self, work: Any) -> None:
@@ -370,11 +370,6 @@ def _doing(activity: Activity) -> Doing:
     return Doing(
         wanted.service_id, activity.step, activity.text, activity.since, wanted.why, str(last.get("reload", ""))
     )
-
-
-def _is_left(service: LocalService, node: str) -> bool:
-    """Is it out for a reload of this host? At the start of the daemon none of them runs that is its own."""
-    return service.maintenance is not None and is_of_reload(parse(service.maintenance.notes), node)
 
 
 def _cnames(definitions: Sequence[Definition]) -> list[Any]:

@@ -1,131 +1,208 @@
-"""The definitions that the daemon goes by: of every file its last good version, kept on disk.
+"""Which definitions the daemon goes by: of every file the newest version that is good, kept over restarts.
 
-One bad file stops nothing but itself: the version before it stays in force, also for a daemon that is started while
-the file is bad, and the others go on. Which files those are is decided by `choose`, which is pure.
+`choose` decides, and is pure. `GoodFiles` is its edge: it reads services.d, and keeps a copy of every version chosen in
+a directory of the daemon's own, which the verbs that the daemon starts read in its place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from agent.definitions import Definition, Judgement, judge, read
+from agent.definitions import Definition, Examined, clashes, examine, files_of, read
 from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.files import write_atomically
-from agent.logs import WARNING, log
 
 DIRECTORY = "definitions"
-"""In the state directory: what children are given as their ``services.d``."""
+"""Below the state directory: the last good version of every file."""
 
-Contents = Mapping[str, bytes]
-"""Files by name."""
+
+Unfit: TypeAlias = Callable[[Definition], Iterable[Fault]]
+
+
+def fit(_definition: Definition) -> Iterable[Fault]:
+    """Nothing is wrong with it."""
+    return ()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The files to go by, what is wrong with the others, and whether each of those has a good version."""
+    """The files to go by, and what is wrong with those that are not as services.d has them."""
 
-    files: Contents
+    files: tuple[Examined, ...]
+    """In order of name; all good, and none clashes with another."""
     faults: tuple[Fault, ...] = ()
-    is_complete: bool = True
+    gone: frozenset[str] | None = None
+    """IDs of the services that may be taken away because nothing defines them any more; None: all such. Some faulty
+    file may mean any of the others, and was never seen good."""
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """What the files define."""
+        return tuple(one.definition for one in self.files if one.definition is not None)
+
+    @property
+    def service_ids(self) -> frozenset[str]:
+        """The services that they define."""
+        return frozenset(service.id for definition in self.definitions for service in definition.services)
+
+    def may_remove(self, service_id: str) -> bool:
+        """May this service of ours be taken away?"""
+        return service_id not in self.service_ids and (self.gone is None or service_id in self.gone)
 
 
-def choose(now: Contents, good: Contents, find_faults: Callable[[Contents], Sequence[tuple[str, Fault]]]) -> Choice:
-    """Each file as it is now, or else its last good version, or else not at all.
+def choose(now: Mapping[str, Examined], good: Mapping[str, Examined], gone: frozenset[str] = frozenset()) -> Choice:
+    """Choose between what is in each file now and its last good version, by file name.
 
-    ``find_faults``: of files, in an order in which the later one is at fault when two claim the same name. So those
-    that have not changed come first: a new file does not take what another one has.
+    ``gone``: services that good files defined at some earlier time.
+
+    The cases:
+
+    - good now: what is there now
+    - faulty now, good before: as it was before
+    - faulty now, never good: left out, and what it may have registered stays
+    - two files use one name: the file that changed is faulty for it, not the one that was good; of two that changed,
+      the later in order of name
+    - there no more: gone
     """
-    chosen = dict(now)
-    faults: list[Fault] = []
-    is_complete = True
-    while True:
-        same = {name: content for name, content in chosen.items() if good.get(name) == content}
-        found = find_faults({**dict(sorted(same.items())), **dict(sorted(chosen.items() - same.items()))})
-        if not found:
-            return Choice(dict(sorted(chosen.items())), tuple(faults), is_complete)
-        for name in {name for name, _fault in found}:
-            if name in good and chosen[name] != good[name]:
-                chosen[name] = good[name]
-            else:
-                del chosen[name]
-                is_complete = False
-        # What a file is blamed for in a later round comes of what was put in the place of another.
-        faults += [fault for name, fault in found]
+    chosen = {name: one for name in now if (one := _best(now[name], good.get(name))) is not None}
+    faults = [fault for one in now.values() for fault in one.faults]
+    # Each round takes one file a step back, to its last good version or out, so there are two rounds a file at most.
+    while found := _first_clash(chosen, good):
+        name = Path(found[0].file).name
+        faults.extend(fault for fault in found if fault not in faults)
+        before = _best(None, good.get(name))
+        if before is None or before.content == chosen[name].content:
+            del chosen[name]
+        else:
+            chosen[name] = before
+    files = tuple(chosen[name] for name in sorted(chosen))
+    return Choice(files, tuple(sorted(faults)), _gone(now, good, chosen, gone))
+
+
+def _best(now: Examined | None, good: Examined | None) -> Examined | None:
+    return next((one for one in (now, good) if one is not None and not one.faults), None)
+
+
+def _first_clash(chosen: Mapping[str, Examined], good: Mapping[str, Examined]) -> list[Fault]:
+    """All clashes of the first file that has any; what was good before has the older claim to its names."""
+
+    def is_changed(name: str) -> bool:
+        return name not in good or chosen[name].content != good[name].content
+
+    order = sorted(chosen, key=lambda name: (is_changed(name), name))
+    found = list(clashes(claim for name in order for claim in chosen[name].claims))
+    return [fault for fault in found if fault.file == found[0].file]
+
+
+def _gone(
+    now: Mapping[str, Examined], good: Mapping[str, Examined], chosen: Mapping[str, Examined], gone: frozenset[str]
+) -> frozenset[str] | None:
+    left_out = now.keys() - chosen.keys()
+    if not left_out:
+        return None
+    meant = [_ids(now[name]) for name in left_out]
+    if not all(meant):
+        # Whose name cannot be read may be any.
+        return frozenset()
+    meant += [_ids(good[name]) for name in left_out & good.keys()]
+    before = gone.union(*map(_ids, good.values()))
+    return before.difference(*map(_ids, chosen.values()), *meant)
+
+
+def _ids(examined: Examined) -> frozenset[str]:
+    return frozenset(claim.name for claim in examined.claims if claim.what == "service ID")
 
 
 class GoodFiles:
-    """``<state directory>/definitions``, and services.d, which it follows."""
+    """services.d, and beside it the last good version of each of its files."""
 
     def __init__(self, services_dir: Path, state_dir: Path) -> None:
         self._services_dir = services_dir
-        self.directory = state_dir / DIRECTORY
-        self._good: dict[str, bytes] | None = None
-        self._seen: tuple[dict[str, bytes], Mapping[str, str]] | None = None
-        self._choice = Choice({})
-        self._definitions: tuple[Definition, ...] = ()
+        self._kept_dir = state_dir / DIRECTORY
+        self._values: Mapping[str, str] = {}
+        self._examined: dict[tuple[str, bytes], Examined] = {}
+        self._gone: frozenset[str] = frozenset()
 
-    def follow(self, values: Mapping[str, str]) -> tuple[tuple[Definition, ...], tuple[Fault, ...], bool]:
-        """The definitions to go by now, all faults of services.d, and whether every file has a version in force.
+    def take(self, values: Mapping[str, str], unfit: Unfit = fit) -> Choice:
+        """Read services.d, choose, and keep what was chosen. Whatever is wrong is among the faults; nothing is raised.
 
-        Where one has none, nobody knows which services are its, so that none may be taken for removed. ``values``: as
-        for `load`. The copy on disk is brought up to date.
-
-        :raises SvcagentError: the copy cannot be written or read.
+        ``values`` as in `load`; ``unfit``: what else makes a definition unusable on this host.
         """
-        if self._good is None:
-            self._good = self._read_copy()
+        known = self._examined if values == self._values else {}
+        self._values, self._examined = values, {}
+
+        def examined(name: str, content: bytes) -> Examined:
+            # Named as in services.d, wherever it was read: that is where somebody has to mend it.
+            one = known.get((name, content)) or examine(self._services_dir / name, content, values)
+            self._examined[name, content] = one
+            more = tuple(unfit(one.definition)) if one.definition is not None else ()
+            return replace(one, faults=one.faults + more) if more else one
+
+        kept = self._read_kept()
+        good = {name: examined(name, content) for name, content in kept.items()}
         try:
-            contents, unreadable = read(self._services_dir)
+            now = {file.name: _read(file, examined) for file in files_of(self._services_dir)}
         except BadDefinition as error:
-            return self._by_the_good_ones(error.faults, values)
-        now = {file.name: content for file, content in contents.items()}
-        kept = {Path(fault.file).name for fault in unreadable} & self._good.keys()
-        if not now and not unreadable and self._good:
-            problem = "holds no definition any more, so nothing is taken out"
-            remedy = "if that is meant, run: svcagent register --allow-empty, and start the daemon anew"
-            return self._by_the_good_ones([Fault(str(self._services_dir), "", problem, remedy)], values)
-        now |= {name: self._good[name] for name in kept}
-        if self._seen != (now, values):
-            self._choose(now, values)
-            self._seen = (now, dict(values))
-        is_complete = self._choice.is_complete and len(kept) == len(unreadable)
-        return self._definitions, (*unreadable, *self._choice.faults), is_complete
+            return _unchanged(good, error.faults)
+        if good and not now:
+            return _unchanged(good, (self._is_empty(good),))
+        choice = choose(now, good, self._gone)
+        self._gone = self._gone.union(*map(_ids, good.values())) - choice.service_ids
+        if not now:
+            choice = replace(choice, gone=frozenset())
+        return replace(choice, faults=choice.faults + self._keep(choice.files, kept))
 
-    def _by_the_good_ones(
-        self, faults: Sequence[Fault], values: Mapping[str, str]
-    ) -> tuple[tuple[Definition, ...], tuple[Fault, ...], bool]:
-        """The directory as a whole cannot be used: all stays as it is."""
-        self._seen = None
-        self._choose(self._good or {}, values)
-        return self._definitions, tuple(faults), False
+    def _is_empty(self, good: Mapping[str, Examined]) -> Fault:
+        names = ", ".join(sorted(good)[:3]) + (" and more" if len(good) > 3 else "")
+        return Fault(
+            str(self._services_dir),
+            "",
+            f"holds no definition any more; what it held last is kept ({names})",
+            "mount it again; or, if nothing is to be defined on this host, run: svcagent register --allow-empty",
+        )
 
-    def _choose(self, now: Contents, values: Mapping[str, str]) -> None:
-        good = self._good or {}
-        choice = choose(now, good, lambda files: self._faults(files, values))
-        self._choice, self._definitions = choice, self._judged(choice.files, values).definitions
-        for name, content in choice.files.items():
-            if good.get(name) != content:
-                write_atomically(self.directory / name, content.decode(), mode=0o600)
-        for name in good.keys() - choice.files.keys():
-            if name not in now:
-                (self.directory / name).unlink(missing_ok=True)
-        self._good = {**{name: good[name] for name in good.keys() & now.keys()}, **choice.files}
+    def _read_kept(self) -> dict[str, bytes]:
+        kept = {}
+        with suppress(BadDefinition):
+            for file in files_of(self._kept_dir):
+                with suppress(BadDefinition):
+                    kept[file.name] = read(file)
+        return kept
 
-    def _judged(self, files: Contents, values: Mapping[str, str]) -> Judgement:
-        return judge({self._services_dir / name: content for name, content in files.items()}, values)
-
-    def _faults(self, files: Contents, values: Mapping[str, str]) -> list[tuple[str, Fault]]:
-        return [(Path(fault.file).name, fault) for fault in self._judged(files, values).faults]
-
-    def _read_copy(self) -> dict[str, bytes]:
-        """What a daemon before this one went by."""
+    def _keep(self, files: Iterable[Examined], kept: Mapping[str, bytes]) -> tuple[Fault, ...]:
+        """Make the copy hold these files alone; written is only what differs."""
+        wanted = {one.file.name: one.content for one in files}
         try:
-            self.directory.mkdir(mode=0o700, exist_ok=True)
-            contents, unreadable = read(self.directory)
-        except OSError as error:
-            raise SvcagentError(
-                f"cannot make {self.directory}: {error.strerror}. Run as the owner of the state directory"
-            ) from error
-        for fault in unreadable:
-            log(f"a last good version cannot be used: {fault}", level=WARNING)
-        return {file.name: content for file, content in contents.items()}
+            self._kept_dir.mkdir(mode=0o700, exist_ok=True)
+            for file in files_of(self._kept_dir):
+                if file.name not in wanted:
+                    file.unlink(missing_ok=True)
+            for name, content in wanted.items():
+                if kept.get(name) != content:
+                    write_atomically(self._kept_dir / name, content, 0o600)
+        except (OSError, SvcagentError) as error:
+            problem = f"the last good definitions cannot be kept: {error}"
+            return (Fault(str(self._kept_dir), "", problem, "reloads go by what it holds until svcagent may write it"),)
+        return ()
+
+
+def forget(state_dir: Path) -> None:
+    """Keep no definition any more: services.d is empty, and somebody said that it is meant to be."""
+    for file in (state_dir / DIRECTORY).glob("*.json"):
+        file.unlink(missing_ok=True)
+
+
+def _read(file: Path, examined: Callable[[str, bytes], Examined]) -> Examined:
+    try:
+        content = read(file)
+    except BadDefinition as error:
+        return Examined(file, b"", None, error.faults)
+    return examined(file.name, content)
+
+
+def _unchanged(good: Mapping[str, Examined], faults: tuple[Fault, ...]) -> Choice:
+    """services.d is not there: nothing is changed, and nothing removed."""
+    choice = choose(good, good)
+    return replace(choice, faults=faults + choice.faults, gone=frozenset())

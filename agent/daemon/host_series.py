@@ -8,7 +8,7 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, CheckState, LocalService
 from agent.daemon.series import Family, Series
-from agent.maintenance import OwnerKind, parse
+from agent.maintenance import Maintenance, OwnerKind, parse
 
 IN_PLACE = "in place"
 
@@ -29,11 +29,11 @@ def held_by(services: Iterable[LocalService], checks: Mapping[str, CheckState]) 
     """The maintenances that the local agent holds, from what it says of its services and of all checks."""
     found = [(one.name, one.maintenance) for one in services]
     found.append(("", checks.get(NODE_MAINTENANCE)))
-    return tuple(_held(service, check.notes) for service, check in found if check is not None)
+    return tuple(held_of(service, parse(check.notes)) for service, check in found if check is not None)
 
 
-def _held(service: str, notes: str) -> Held:
-    it = parse(notes)
+def held_of(service: str, it: Maintenance) -> Held:
+    """One of them."""
     # A reload's id in a label would be a new series for each reload.
     owner = {OwnerKind.OPERATOR: it.owner, OwnerKind.RELOAD: "svcagent reload", OwnerKind.UNKNOWN: "unknown"}[it.kind]
     return Held(service, owner, it.since.timestamp() if it.since else None)

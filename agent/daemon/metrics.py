@@ -13,11 +13,11 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 
 from agent.clock import Clock
-from agent.daemon.host_series import CnameSeries, Held, HostSeries, held_by
+from agent.daemon.host_series import CnameSeries, Held, HostSeries, held_by, held_of
 from agent.daemon.reload_series import ReloadSeries
 from agent.daemon.series import Family
 
-__all__ = ["Held", "Metrics", "held_by"]
+__all__ = ["Held", "Metrics", "held_by", "held_of"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text that every version of Prometheus reads, and node_exporter."""

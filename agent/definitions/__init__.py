@@ -4,11 +4,13 @@ Nothing here speaks to Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
+from agent.definitions.claims import clashes
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition
+from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import Wrong
-from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, host_values
-from agent.definitions.load import Judgement, judge, load, read
+from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
+from agent.definitions.load import files_of, load
 from agent.definitions.reload import (
     CommandRestart,
     ContainerRestart,
@@ -27,6 +29,7 @@ from agent.definitions.windows import Window
 __all__ = [
     "ADDRESS",
     "ANY_ADDRESS",
+    "HOSTNAME",
     "MARKERS",
     "WILDCARD",
     "Check",
@@ -38,8 +41,8 @@ __all__ = [
     "DnsSettings",
     "DockerSettings",
     "Drain",
+    "Examined",
     "Hooks",
-    "Judgement",
     "MinHealthy",
     "Ready",
     "Reload",
@@ -50,12 +53,14 @@ __all__ = [
     "Weights",
     "Window",
     "Wrong",
+    "clashes",
     "complete",
-    "host_values",
-    "judge",
+    "examine",
+    "files_of",
     "load",
     "misplaced",
     "read",
     "record_name",
     "schema",
+    "values_of",
 ]

@@ -1,10 +1,9 @@
 """What differs from host to host, put into a file's text: ``${HOSTNAME}``, ``${ADDRESS}``, ``${env:NAME}``.
 
-Pure but for `host_values`. ``$${`` stands for ``${`` itself. Only the text of values is looked at, never keys.
+Pure: the values are handed in. ``$${`` stands for ``${`` itself. Only the text of values is looked at, never keys.
 """
 
 import re
-import socket
 from collections.abc import Mapping
 
 from agent.definitions.faults import Finding, joined, shown
@@ -13,6 +12,7 @@ HOSTNAME = "HOSTNAME"
 ADDRESS = "ADDRESS"
 ENVIRONMENT = "env:"
 """What the names of environment variables begin with."""
+
 ANY_ADDRESS = "192.0.2.1"
 """What ``${ADDRESS}`` stands for where no agent is asked: an address of documentation, which no host has (RFC 5737)."""
 
@@ -20,10 +20,9 @@ _REFERENCE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _ESCAPE = "for the characters themselves write $${"
 
 
-def host_values(environ: Mapping[str, str], address: str = ANY_ADDRESS) -> dict[str, str]:
-    """What references stand for on this host. ``address``: the one that its Consul agent advertises."""
-    environment = {f"{ENVIRONMENT}{name}": value for name, value in environ.items()}
-    return {**environment, HOSTNAME: socket.gethostname(), ADDRESS: address}
+def values_of(environ: Mapping[str, str], hostname: str, address: str = ANY_ADDRESS) -> dict[str, str]:
+    """What every reference stands for on a host. ``address``: the one that its Consul agent advertises."""
+    return {**{f"{ENVIRONMENT}{name}": value for name, value in environ.items()}, HOSTNAME: hostname, ADDRESS: address}
 
 
 def interpolate(tree: object, values: Mapping[str, str]) -> tuple[object, list[Finding], frozenset[str]]:

@@ -3,7 +3,7 @@
 The end stands in the reason text, of which Consul itself knows nothing: whoever runs svcagent next lifts it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -61,14 +61,19 @@ def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] 
 
     :raises OutcomeUnknown: something was lifted, and the catalog did not show it in time.
     """
-    ended = find_ended(consul.services(), consul.checks(), node, clock.now(), only)
-    # One that is no longer this maintenance has been seen to by somebody else meanwhile.
-    gone = [one for one in ended if one.is_liftable and not lift_own(consul, one.target, one.maintenance)]
-    left = tuple(one for one in ended if one not in gone)
-    for one in left:
+    ended = lift_ended(consul, find_ended(consul.services(), consul.checks(), node, clock.now(), only))
+    for one in ended:
         if one.is_liftable:
             await_shown(consul, clock, one.target, None)
-    return left
+    return ended
+
+
+def lift_ended(consul: Consul, ended: Iterable[Ended]) -> tuple[Ended, ...]:
+    """Have the local agent lift those that are fit; all but what somebody else has seen to meanwhile is returned.
+
+    :raises OutcomeUnknown: the agent did not answer in time.
+    """
+    return tuple(one for one in ended if not one.is_liftable or lift_own(consul, one.target, one.maintenance))
 
 
 def _failing(checks: Collection[CheckState]) -> tuple[CheckState, ...]:

@@ -4,7 +4,7 @@ from agent.registration.alone import alone_in
 from agent.registration.apply import apply_plan, renew_checks_as_passing
 from agent.registration.difference import Difference
 from agent.registration.mark import is_own, registration
-from agent.registration.observe import observe_and_plan
+from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
     Action,
     Change,
@@ -26,7 +26,8 @@ __all__ = [
     "is_own",
     "make_plan",
     "make_removal",
-    "observe_and_plan",
+    "observe",
+    "refuse_unknown_nodes",
     "registration",
     "renew_checks_as_passing",
     "unmet",

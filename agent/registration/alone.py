@@ -1,4 +1,4 @@
-"""One svcagent at a time registers from a directory."""
+"""One svcagent at a time registers from a directory: ``svcagent register`` and the daemon exclude each other."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy
 
-PAUSE_SECONDS = 0.05
+PAUSE = 0.05
 
 
 @contextlib.contextmanager
@@ -22,13 +22,14 @@ def alone_in(directory: Path, clock: Clock, wait: float) -> Iterator[bool]:
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
+        # Nothing is defined there; why, whoever reads it is told.
         yield False
         return
     try:
         deadline = Deadline.after(clock, wait)
         is_first = _is_locked(descriptor)
-        if not is_first and not poll(lambda: _is_locked(descriptor), deadline, PAUSE_SECONDS):
+        if not is_first and not poll(lambda: _is_locked(descriptor), deadline, PAUSE):
             raise LockBusy(f"another svcagent has been registering {directory} for {wait:.0f} s; try again after it")
         yield not is_first
     finally:

@@ -88,6 +88,12 @@ class Prober:
         return Answer(200 <= reply.status_code < 300, f"{url} answers {reply.status_code}")
 
 
+def is_passing_now(check: Check) -> bool:
+    """Does it pass? What only Consul can run has had no say yet: clients are sent to the service, and stay."""
+    prober = Prober()
+    return not prober.can_probe(check) or prober.probe(check, check.timeout_seconds).is_passing
+
+
 def _short(error: BaseException) -> str:
     """The innermost cause: requests wraps `Connection refused` in four layers."""
     while (inner := error.__cause__ or error.__context__) is not None:

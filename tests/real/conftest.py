@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import logs
 from agent.consul import Consul
 from agent.definitions import ConsulSettings, Settings
 from tests.lab import asking, parts
@@ -111,3 +112,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("CONSUL_", "SVCAGENT_", "DOCKER_")) and name != "SVCAGENT_PARTS_DIR":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """All that is logged meanwhile, as by a daemon."""
+    logs.set_up(logs.Format.TEXT, is_verbose=True)
+    yield caplog
+    logs.set_up(logs.Format.TEXT, is_verbose=False)

@@ -1,0 +1,92 @@
+"""What a convergence tells a person: each thing once, when it begins, and once more when it is over."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from agent.clock import Clock
+from agent.daemon.converged import Converged
+from agent.errors import SvcagentError, Unreachable
+from agent.logs import WARNING, log
+from agent.maintenance import length
+from agent.registration import Action
+
+_UNREACHABLE = ("unreachable",)
+_PAST = {Action.CREATE: "registered", Action.UPDATE: "updated", Action.REMOVE: "deregistered"}
+
+
+class Telling:
+    """Remembers what it has told."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._trouble: tuple[str, ...] = ()
+        self._since = 0.0
+        self._before = Converged()
+        self._lasting: dict[str, dict[str, str]] = {}
+
+    def tell(self, found: Converged) -> None:
+        """What is new since the last convergence."""
+        self._tell_trouble(found.trouble)
+        self._tell_faults(found)
+        for change in found.changes:
+            log(f"{change.service_id}: {_PAST[change.action]}: {change.why}", service=change.service_id)
+        for one in found.ended:
+            if one.is_liftable:
+                was = one.maintenance.describe()
+                log(f"{one.target}: its maintenance {was} has ended and is lifted", service=one.target.service_id)
+        if found.trouble is None:
+            self._tell_lasting(found)
+        self._before = found
+
+    def _tell_trouble(self, trouble: SvcagentError | None) -> None:
+        kind = _kind(trouble)
+        if kind == self._trouble:
+            return
+        now = self._clock.monotonic()
+        if trouble is not None:
+            if not self._trouble:
+                self._since = now
+            log(f"{trouble}. What is registered stays as it is; this is tried until it succeeds", level=WARNING)
+        else:
+            whose = "Consul is back" if self._trouble == _UNREACHABLE else "converging again"
+            log(f"{whose} after {length(timedelta(seconds=now - self._since))}")
+        self._trouble = kind
+
+    def _tell_faults(self, found: Converged) -> None:
+        before = self._before.faults
+        for fault in found.faults:
+            if fault not in before:
+                log(str(fault), level=WARNING, file=fault.file)
+        for file in sorted({one.file for one in before} - {one.file for one in found.faults}):
+            log(f"{file}: no longer faulty", file=file)
+
+    def _tell_lasting(self, found: Converged) -> None:
+        refused = {one.service_id: f"is left alone: {one.why}" for one in found.refused}
+        self._tell_begun_and_over("refused", refused, "is no longer in the way of anything")
+        failed = {service_id: f"cannot be converged: {error}" for service_id, error in found.failed}
+        self._tell_begun_and_over("failed", failed, "is no longer refused by the agent")
+        kept = dict.fromkeys(found.kept, "stays registered: no good file defines it, but a faulty one may")
+        self._tell_begun_and_over("kept", kept, "is defined, or gone")
+        failing = {
+            str(one.target): "stays out of service although its end has come: "
+            + "; ".join(f"check {check.id} is {check.status}" for check in one.failing)
+            for one in found.ended
+            if not one.is_liftable
+        }
+        self._tell_begun_and_over("failing", failing, "is no longer kept out of service by failing checks")
+
+    def _tell_begun_and_over(self, sort: str, found: Mapping[str, str], is_over: str) -> None:
+        before = self._lasting.get(sort, {})
+        for name, text in found.items():
+            if before.get(name) != text:
+                log(f"{name} {text}", level=WARNING, service=name)
+        for name in before.keys() - found.keys():
+            log(f"{name} {is_over}", service=name)
+        self._lasting[sort] = dict(found)
+
+
+def _kind(trouble: SvcagentError | None) -> tuple[str, ...]:
+    """What makes it another trouble. An agent that is gone is refused, reset and without a leader in turn, all one."""
+    if trouble is None:
+        return ()
+    return _UNREACHABLE if isinstance(trouble, Unreachable) else (type(trouble).__name__, str(trouble))

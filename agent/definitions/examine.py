@@ -1,0 +1,140 @@
+"""One file of definitions: its bytes as they are, and what they define, or everything that is wrong with them."""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.definitions.claims import Claim, claims
+from agent.definitions.document import Definition, Document
+from agent.definitions.faults import Finding, shown
+from agent.definitions.interpolate import interpolate
+from agent.definitions.tidy import Pairs
+from agent.definitions.validate import validate
+from agent.errors import BadDefinition, Fault
+
+SIZE_LIMIT = 1024 * 1024
+"""Bytes of a file: a thousand services fit, and a log that strayed into the directory does not."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found in a file: a definition, or faults. ``claims`` are the names that it uses, faulty or not."""
+
+    file: Path
+    content: bytes
+    definition: Definition | None
+    faults: tuple[Fault, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+def read(file: Path) -> bytes:
+    """The content of a file, cut off somewhere beyond `SIZE_LIMIT`.
+
+    :raises BadDefinition: it cannot be read, or is no file; its one fault says why.
+    """
+    try:
+        return _bytes(file)
+    except _Unusable as unusable:
+        raise BadDefinition([_fault(file, unusable.finding)]) from unusable
+
+
+def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
+    """What this content of a file defines; the file itself is not looked at. ``values`` as in `load`."""
+    tree: object = {}
+    definition = None
+    try:
+        definition, found, tree = _defined(file, content, values)
+    except _Unusable as unusable:
+        found = [unusable.finding]
+    except RecursionError:
+        found = [Finding("", "nested too deeply", "write it flat")]
+    faults = tuple(_fault(file, finding) for finding in found)
+    return Examined(file, content, definition, faults, tuple(claims(file, tree, definition)))
+
+
+def _fault(file: Path, finding: Finding) -> Fault:
+    return Fault(str(file), finding.path, finding.problem, finding.remedy)
+
+
+def _defined(file: Path, content: bytes, values: Mapping[str, str]) -> tuple[Definition | None, list[Finding], object]:
+    """The definition, unless there are findings; and the tidied tree."""
+    text = _text(content)
+    written, unset, used = _parsed(text), list[Finding](), frozenset[str]()
+    if "$" in text or "\\u" in text:
+        written, unset, used = interpolate(written, values)
+    document, found, tree = validate(written, Document)
+    if unset:
+        # What validation says of text that could not be put together would only repeat this.
+        places = {finding.path for finding in unset}
+        found = unset + [finding for finding in found if finding.path not in places]
+    return (document.definition(file, used) if document and not found else None), found, tree
+
+
+class _Unusable(Exception):
+    """A file that does not even hold a JSON object."""
+
+    def __init__(self, problem: str, remedy: str, path: str = "") -> None:
+        super().__init__(problem)
+        self.finding = Finding(path, problem, remedy)
+
+
+def _text(raw: bytes) -> str:
+    if len(raw) > SIZE_LIMIT:
+        raise _Unusable(f"larger than {SIZE_LIMIT // 1024} KiB", "a definition is much smaller: is this one?")
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise _Unusable("begins with a byte order mark", "save it as UTF-8 without one")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        before = raw[: error.start].decode()
+        raise _Unusable("not UTF-8", "save the file as UTF-8", _place(before, len(before))) from error
+    if not text.strip():
+        raise _Unusable("the file is empty", "write a definition, or remove the file")
+    return text
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        found = os.stat(file)  # noqa: PTH116  # a third of pathlib's time, for thousands of files
+        if not stat.S_ISREG(found.st_mode):
+            # Opening a FIFO that somebody left here would wait for its writer for ever.
+            raise _Unusable(
+                "a directory, not a file" if stat.S_ISDIR(found.st_mode) else "not a file", "move it elsewhere"
+            )
+        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123  # likewise
+            # Python makes room for as much as is asked for.
+            return stream.read(min(found.st_size, SIZE_LIMIT) + 1) or b""
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and file.is_symlink():
+            problem = f"the link leads to {shown(str(file.readlink()))}, which is not there"
+            raise _Unusable(problem, "mend it or remove it") from error
+        raise _Unusable(f"the file cannot be read: {error.strerror}", "let svcagent read it") from error
+
+
+def _parsed(text: str) -> object:
+    def no_constant(name: str) -> None:
+        # The parser does not say where; outside strings the first one is it.
+        tokens = re.finditer(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', text)
+        position = next(token.start() for token in tokens if token[1])
+        raise _Unusable(f"{name} is not JSON", "write a number, or leave the key out", _place(text, position))
+
+    try:
+        tree = json.loads(text, object_pairs_hook=Pairs, parse_constant=no_constant)
+    except json.JSONDecodeError as error:
+        said = error.msg.removesuffix(" at")
+        problem = f"not JSON: {said[:1].lower()}{said[1:]}"
+        remedy = "JSON has no comments, double quotes only, and no comma after the last item"
+        raise _Unusable(problem, remedy, f"line {error.lineno} column {error.colno}") from error
+    except ValueError as error:
+        raise _Unusable("holds a number of thousands of digits", "write it shorter") from error
+    if not isinstance(tree, dict):
+        raise _Unusable("the file does not hold an object", 'write {"service": {…}}')
+    return tree
+
+
+def _place(text: str, position: int) -> str:
+    return f"line {text.count(chr(10), 0, position) + 1} column {position - text.rfind(chr(10), 0, position)}"

@@ -1,0 +1,513 @@
+"""Convergence on a real agent: last good files, outages, maintenance's end, and all pieces wired together."""
+
+import json
+import os
+import shutil
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.consul.connection import Answer, Connection
+from agent.errors import ConsulUnreachable, Denied, LockBusy
+from agent.maintenance import by_operator, by_reload, render
+from agent.registration import Action, alone_in
+from tests.lab.ground import wait_until
+from tests.real.access_fixture import asked, consul_with
+from tests.real.converge_fixture import HOSTNAME, Agent, Place, Wired, consul_agent, converging
+
+NEVER = {"interval": "1h", "status": "passing"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Agent]:
+    """An agent in -dev mode: it forgets everything when it is restarted or reloaded."""
+    with consul_agent(is_remembering=False) as found:
+        yield found
+
+
+@pytest.fixture
+def agent(server: Agent) -> Iterator[Agent]:
+    yield server
+    if not server.server.is_running:
+        server.server.restart()
+    server.clear()
+    server.ask.put("/v1/agent/maintenance?enable=false")
+
+
+@pytest.fixture
+def place(agent: Agent, tmp_path: Path) -> Place:
+    return Place(tmp_path, agent.address)
+
+
+def ports(agent: Agent) -> dict[str, int]:
+    """What is registered, told apart by the port."""
+    return {service_id: service["Port"] for service_id, service in agent.services().items()}
+
+
+def warnings(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelname == "WARNING"]
+
+
+# ---------------------------------------------------------------- one convergence
+
+
+def test_a_bad_file_keeps_its_service_as_it_was_and_the_others_go_on(
+    agent: Agent, place: Place, log: pytest.LogCaptureFixture
+) -> None:
+    """It is told once when it comes, and once when it is mended."""
+    place.define("web", port=80)
+    place.define("api", port=90)
+    with converging(place) as convergence:
+        convergence.run()
+        bad = place.write("web", '{"service": {"name": "web", "prot": 81}}')
+        place.define("api", port=91)
+        place.define("new", port=70)
+
+        result = convergence.run()
+
+        assert ports(agent) == {"web": 80, "api": 91, "new": 70}
+        assert [(fault.file, fault.path) for fault in result.faults] == [(str(bad), "service.prot")]
+        assert [one.service.port for one in result.definitions] == [91, 70, 80]
+        assert {one.action for one in result.changes} == {Action.CREATE, Action.UPDATE}
+        convergence.run()
+        assert len(warnings(log)) == 1
+        place.define("web", port=82)
+        assert convergence.run().faults == ()
+    assert ports(agent)["web"] == 82
+    assert log.messages[-2:] == [f"{bad}: no longer faulty", "web: updated: its definition changed"]
+
+
+def test_after_a_restart_a_bad_file_is_still_as_it_was(agent: Agent, place: Place) -> None:
+    """Even if the agent has forgotten it meanwhile."""
+    place.define("web", port=80)
+    with converging(place) as convergence:
+        convergence.run()
+    place.write("web", "{")
+    place.define("api", port=90)
+    agent.forget("web")
+    with converging(place) as convergence:
+        result = convergence.run()
+
+    assert ports(agent) == {"web": 80, "api": 90}
+    assert len(result.faults) == 1
+
+
+def test_what_is_kept_is_private_and_written_only_when_it_changes(agent: Agent, place: Place) -> None:
+    """A copy of each good file, which a verb can read in the place of services.d."""
+    place.define("web", port=80, checks=[{"http": "http://127.0.0.1:1/", **NEVER, "header": {"X": ["secret"]}}])
+    place.define("api", port=90)
+    kept = place.state_dir / "definitions"
+    with converging(place) as convergence:
+        convergence.run()
+        before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
+        place.define("api", port=91)
+        place.write("web", "{")
+        convergence.run()
+        after = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
+
+        assert (kept.stat().st_mode & 0o777, (kept / "web.json").stat().st_mode & 0o777) == (0o700, 0o600)
+        assert before["web.json"] == after["web.json"]
+        assert before["api.json"] != after["api.json"]
+        assert {name: one["service"]["port"] for name, one in place.kept().items()} == {"web.json": 80, "api.json": 91}
+        (place.services_dir / "api.json").unlink()
+        convergence.run()
+    assert set(place.kept()) == {"web.json"}
+    assert set(agent.services()) == {"web"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "is_removed"),
+    [
+        ("{", False),
+        ('{"service": {"name": "old", "prot": 1}}', False),
+        ('{"service": {"name": "x", "prot": 1}}', False),
+    ],
+)
+def test_nothing_is_removed_that_an_unknown_bad_file_may_mean(
+    agent: Agent, place: Place, bad: str, is_removed: bool, log: pytest.LogCaptureFixture
+) -> None:
+    """The daemon is new on this host, and finds a service registered whose file is faulty by now."""
+    place.define("web", port=80)
+    place.define("old", port=70)
+    with converging(place) as convergence:
+        convergence.run()
+    shutil.rmtree(place.state_dir / "definitions")
+    place.write("old", bad)
+    with converging(place) as convergence:
+        result = convergence.run()
+        assert result.kept == ("old",)
+        assert ("old" in agent.services()) is not is_removed
+        (place.services_dir / "old.json").unlink()
+        convergence.run()
+    assert set(agent.services()) == {"web"}
+    assert "old stays registered: no good file defines it, but a faulty one may" in warnings(log)
+
+
+def test_a_service_that_was_given_up_goes_though_a_new_file_is_bad(agent: Agent, place: Place) -> None:
+    place.define("web", port=80)
+    place.define("old", port=70)
+    with converging(place) as convergence:
+        convergence.run()
+        place.write("new", '{"service": {"name": "new", "prot": 1}}')
+        (place.services_dir / "old.json").unlink()
+        result = convergence.run()
+
+    assert set(agent.services()) == {"web"}
+    assert result.kept == ()
+
+
+@pytest.mark.parametrize("gone", ["emptied", "removed", "a file", "a link to nowhere"])
+def test_without_its_directory_everything_stays(
+    agent: Agent, place: Place, log: pytest.LogCaptureFixture, gone: str
+) -> None:
+    """A disk that is not mounted is no order to deregister; it is told, and what the agent forgets is refilled."""
+    place.define("web", port=80)
+    with converging(place) as convergence:
+        convergence.run()
+        shutil.rmtree(place.services_dir)
+        match gone:
+            case "emptied":
+                place.services_dir.mkdir()
+            case "a file":
+                place.services_dir.write_text("")
+            case "a link to nowhere":
+                place.services_dir.symlink_to("nowhere")
+        agent.forget("web")
+        result = convergence.run()
+
+        assert set(agent.services()) == {"web"}
+        assert [fault.file for fault in result.faults] == [str(place.services_dir)]
+        assert [one.service.name for one in result.definitions] == ["web"]
+        assert len(warnings(log)) == 1
+
+
+def test_an_empty_directory_is_believed_when_somebody_says_so(agent: Agent, place: Place) -> None:
+    """``svcagent register --allow-empty`` is heard by the daemon as well, which would put all back otherwise."""
+    from click.testing import CliRunner
+
+    from agent.cli import cli
+
+    file = place.define("web", port=80)
+    with converging(place) as convergence:
+        convergence.run()
+        file.unlink()
+        environ = {
+            "CONSUL_HTTP_ADDR": f"{place.address}:8500",
+            "SVCAGENT_SERVICES_DIR": str(place.services_dir),
+            "SVCAGENT_STATE_DIR": str(place.state_dir),
+        }
+        done = CliRunner().invoke(cli, ["register", "--allow-empty"], env=environ, standalone_mode=False)
+        assert done.return_value == 0
+        result = convergence.run()
+
+    assert agent.services() == {}
+    assert (result.faults, result.definitions, result.canary) == ((), (), "")
+
+
+def test_a_file_that_cannot_be_read_is_faulty(agent: Agent, place: Place) -> None:
+    """A directory of that name, a pipe, a link to nowhere; what was there before stays."""
+    for name in ("web", "api", "new"):
+        place.define(name, port=80)
+    with converging(place) as convergence:
+        convergence.run()
+        for name in ("web", "api", "new"):
+            (place.services_dir / f"{name}.json").unlink()
+        (place.services_dir / "web.json").mkdir()
+        os.mkfifo(place.services_dir / "api.json")
+        (place.services_dir / "new.json").symlink_to("nowhere")
+        result = convergence.run()
+
+    assert set(agent.services()) == {"web", "api", "new"}
+    assert len(result.faults) == 3
+
+
+def test_links_to_files_are_kept_as_files(agent: Agent, place: Place, tmp_path: Path) -> None:
+    """What a configuration manager links to may go with its release."""
+    release = tmp_path / "release"
+    release.mkdir()
+    place.define("web", port=80).rename(release / "web.json")
+    (place.services_dir / "web.json").symlink_to(release / "web.json")
+    with converging(place) as convergence:
+        convergence.run()
+        shutil.rmtree(release)
+        agent.forget("web")
+        convergence.run()
+
+    assert set(agent.services()) == {"web"}
+    assert not (place.state_dir / "definitions" / "web.json").is_symlink()
+
+
+def test_what_differs_from_host_to_host_is_filled_in(agent: Agent, place: Place) -> None:
+    """The host's name, its agent's address, and the daemon's environment, whose lack is a fault of that file."""
+    place.environ["COLOUR"] = "blue"
+    place.define("web", id="web-${HOSTNAME}", address="${ADDRESS}", tags=["${env:COLOUR}"])
+    place.define("api", tags=["${env:NOT_SET}"])
+    with converging(place) as convergence:
+        result = convergence.run()
+
+    (found,) = agent.services().values()
+    assert (found["ID"], found["Address"], found["Tags"]) == (f"web-{HOSTNAME}", agent.address, ["blue"])
+    assert [fault.path for fault in result.faults] == ["service.tags[0]"]
+
+
+def test_what_the_agent_cannot_do_is_a_fault_of_that_file(agent: Agent, place: Place) -> None:
+    """Script checks are off on it: the service stays as it was."""
+    place.define("web", port=80)
+    place.define("api", port=90)
+    with converging(place) as convergence:
+        convergence.run()
+        place.define("web", port=81, checks=[{"args": ["/bin/true"], "interval": "1h"}])
+        place.define("api", port=91)
+        result = convergence.run()
+
+    assert ports(agent) == {"web": 80, "api": 91}
+    assert [fault.path for fault in result.faults] == ["service.checks[0].args"]
+
+
+def test_others_services_are_left_alone_and_told_once(
+    agent: Agent, place: Place, log: pytest.LogCaptureFixture
+) -> None:
+    agent.ask.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
+    place.define("web", port=80)
+    place.define("api", port=90)
+    with converging(place) as convergence:
+        for _ in range(3):
+            result = convergence.run()
+
+        assert ports(agent) == {"web": 1, "api": 90}
+        assert [one.service_id for one in result.refused] == ["web"]
+        assert len(warnings(log)) == 1
+        agent.forget("web")
+        convergence.run()
+    assert ports(agent)["web"] == 80
+
+
+def test_nothing_to_do_costs_three_questions(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many services there are."""
+    for number in range(20):
+        place.define(f"web{number}", port=80, checks=[{"ttl": "1h", "status": "passing"}])
+    asked = []
+    ask = Connection.ask
+
+    def recorded(self: Connection, method: str, target: str, *more: Any) -> Answer:
+        asked.append((method, target))
+        return ask(self, method, target, *more)
+
+    with converging(place) as convergence:
+        convergence.run()
+        monkeypatch.setattr(Connection, "ask", recorded)
+        convergence.run()
+
+    assert asked == [("GET", "/v1/agent/self"), ("GET", "/v1/agent/checks"), ("GET", "/v1/agent/services")]
+    assert len(agent.services()) == 20
+
+
+def test_another_svcagent_that_registers_is_waited_for(
+    agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And when it takes too long, this is tried again soon, with nothing written meanwhile."""
+    monkeypatch.setattr("agent.daemon.converge.ALONE_SECONDS", 0.2)
+    place.define("web", port=80)
+    with converging(place) as convergence:
+        with alone_in(place.services_dir, SystemClock(), 0):
+            result = convergence.run()
+            assert isinstance(result.trouble, LockBusy)
+            assert result.again_in is not None
+            assert agent.services() == {}
+        assert convergence.run().trouble is None
+    assert set(agent.services()) == {"web"}
+
+
+# ---------------------------------------------------------------- maintenance
+
+
+def _out(agent: Agent, service_id: str, reason: str) -> None:
+    agent.ask.put(f"/v1/agent/service/maintenance/{service_id}?enable=true&reason={reason}")
+
+
+def test_maintenance_is_lifted_when_its_end_has_come(agent: Agent, place: Place) -> None:
+    """And only then, and not on what fails its checks; the next end is when to look again."""
+    now = datetime.now(UTC)
+    check = {"ttl": "1h", "status": "passing"}
+    for name in ("over", "later", "endless", "failing"):
+        place.define(name, checks=[check if name != "failing" else {"ttl": "1h"}])
+    with converging(place) as convergence:
+        convergence.run()
+        ends = {"over": -1, "later": 30, "failing": -1}
+        for name in ("over", "later", "endless", "failing"):
+            until = now + timedelta(seconds=ends[name]) if name in ends else None
+            _out(agent, name, render(by_operator("alice", "web1", "disk", now - timedelta(hours=1), until)))
+        result = convergence.run()
+
+        assert {one.target.service_id: one.is_liftable for one in result.ended} == {"over": True, "failing": False}
+        assert [one.target.service_id for one in result.out] == ["endless", "failing", "later"]
+        assert result.out[2].maintenance.owner == "alice"
+        assert result.again_in is not None
+        assert 20 < result.again_in <= 30
+        again = convergence.run()
+        assert again.ended == tuple(one for one in result.ended if not one.is_liftable)
+
+
+def test_the_hosts_maintenance_and_a_reloads_are_told_and_left(agent: Agent, place: Place) -> None:
+    place.define("web")
+    with converging(place) as convergence:
+        convergence.run()
+        _out(agent, "web", render(by_reload("1f3a9c21", "web1", "new image", datetime.now(UTC))))
+        agent.ask.put("/v1/agent/maintenance?enable=true&reason=kernel")
+        result = convergence.run()
+
+    assert [(one.target.service_id, one.maintenance.kind) for one in result.out] == [("web", "reload"), ("", "unknown")]
+    assert sum("aintenance" in check for check in agent.ask.get("/v1/agent/checks")) == 2
+
+
+# ---------------------------------------------------------------- outages
+
+
+def test_without_an_agent_it_is_told_once_and_the_files_are_known_all_the_same(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """Pauses grow to a few seconds."""
+    place = Place(tmp_path, "127.0.0.1:1")
+    place.environ["CONSUL_HTTP_ADDR"] = "127.0.0.1:1"
+    place.define("web", address="${ADDRESS}")
+    place.write("bad", "{")
+    with converging(place) as convergence:
+        results = [convergence.run() for _ in range(6)]
+
+    assert all(isinstance(one.trouble, ConsulUnreachable) for one in results)
+    assert [one.again_in for one in results] == [0.5, 1, 2, 4, 5, 5]
+    assert [one.service.name for one in results[0].definitions] == ["web"]
+    assert len(warnings(log)) == 2
+    assert set(place.kept()) == {"web.json"}
+
+
+ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": str(uuid.uuid4())}}
+
+
+def test_a_token_that_is_refused_is_told_once_and_keeps_only_what_it_must(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """A token for one of two services registers that one; a token that is unknown registers none."""
+    master = ACL["tokens"]["master"]  # type: ignore[index]  # it is a mapping
+    with consul_with({"acl": ACL}) as access, asked(access.address, master) as ask:
+        wait_until(lambda: _is_answered(lambda: ask.get("/v1/health/node/server")), 20, "the ACLs are in force")
+        rules = 'agent_prefix "" { policy = "read" } node_prefix "" { policy = "read" }'
+        rules += ' service "web" { policy = "write" }'
+        ask.put("/v1/acl/policy", {"Name": "web", "Rules": rules})
+        token = ask.put("/v1/acl/token", {"Policies": [{"Name": "web"}]})["SecretID"]
+        place = Place(tmp_path, access.address)
+        file = tmp_path / "token"
+        place.environ["CONSUL_HTTP_TOKEN_FILE"] = str(file)
+        place.define("api")
+        place.define("web")
+        file.write_text(token)
+        with converging(place) as convergence:
+            first, *_again = [convergence.run() for _ in range(3)]
+            assert [one.service_id for one in first.changes] == ["web"]
+            assert [(service_id, type(error)) for service_id, error in first.failed] == [("api", Denied)]
+            assert (first.canary, first.trouble) == ("web", None)
+            assert len(warnings(log)) == 1
+            file.write_text(str(uuid.uuid4()))
+            last = [convergence.run() for _ in range(3)][-1]
+            assert isinstance(last.trouble, Denied)
+            assert len(warnings(log)) == 2
+            file.write_text(token)
+            assert convergence.run().trouble is None
+    assert len(warnings(log)) == 2
+    assert [one for one in log.messages if "again after" in one] == ["converging again after 0s"]
+
+
+def _is_answered(question: Callable[[], Any]) -> bool:
+    from tests.lab.ground import LabError
+
+    try:
+        return bool(question())
+    except LabError:
+        return False
+
+
+# ---------------------------------------------------------------- wired together
+
+
+def within(seconds: float, condition: Callable[[], bool], what: str) -> float:
+    """Wait for it; the seconds it took, which must be fewer."""
+    begun = time.monotonic()
+    wait_until(condition, 10, what, every=0.005)
+    took = time.monotonic() - begun
+    assert took < seconds, f"{what}: {took:.2f} s"
+    return took
+
+
+def test_a_changed_file_is_registered_within_a_second(agent: Agent, place: Place) -> None:
+    """From the write to the agent's own answer, whichever way it is written; and a hundred services are there."""
+    for number in range(100):
+        place.define(f"service{number}", port=1, checks=[{"http": "http://127.0.0.1:1/", **NEVER}])
+    with Wired(place) as wired:
+        assert len(agent.services()) == 100
+        place.define("service7", port=2)
+        within(1, lambda: ports(agent)["service7"] == 2, "written")
+        (place.services_dir / ".new").write_text(json.dumps({"service": {"name": "service8", "port": 2}}))
+        (place.services_dir / ".new").rename(place.services_dir / "service8.json")
+        within(1, lambda: ports(agent)["service8"] == 2, "renamed into place")
+        (place.services_dir / "service9.json").unlink()
+        within(1, lambda: "service9" not in ports(agent), "removed")
+        place.write("service1", "{")
+        place.define("service2", port=2)
+        within(1, lambda: ports(agent)["service2"] == 2, "beside a bad file")
+        assert ports(agent)["service1"] == 1
+        assert len(wired.last.faults) == 1
+
+
+def test_an_agent_that_forgot_everything_is_refilled_within_a_second(agent: Agent, place: Place) -> None:
+    """A service deregistered by hand, a reload and a restart in -dev mode."""
+    names = {"api", "db", "web"}
+    for name in names:
+        place.define(name, port=80)
+    with Wired(place) as wired:
+        agent.forget(wired.last.canary)
+        within(1, lambda: set(agent.services()) == names, "deregistered")
+        os.kill(agent.server.pid, signal.SIGHUP)
+        wait_until(lambda: "signal=hangup" in agent.server.tail(100), 10, "it heard")
+        within(1, lambda: set(agent.services()) == names, "reloaded")
+        agent.server.stop()
+        agent.server.start()
+        wait_until(agent.is_answering, 20, "it is back", every=0.005)
+        within(1, lambda: set(agent.services()) == names, "restarted")
+
+
+def test_an_outage_is_told_once_and_its_end_once(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
+    """Told within a second or two, however often Consul is tried meanwhile; a change of that time is not missed."""
+    place.define("web", port=80)
+    with Wired(place) as wired:
+        agent.server.stop()
+        wait_until(lambda: wired.last.trouble is not None, 3, "it is noticed")
+        place.define("web", port=81)
+        time.sleep(4)
+        tries = len(wired.runs)
+        agent.server.start()
+        wait_until(agent.is_answering, 20, "it is back", every=0.005)
+        within(1, lambda: ports(agent) == {"web": 81}, "registered as it is by now")
+        wait_until(lambda: wired.last.trouble is None, 3, "that is noticed")
+
+    assert 2 <= tries <= 12
+    assert len(warnings(log)) == 1
+    assert "cannot reach the Consul agent" in warnings(log)[0]
+    assert len([one for one in log.messages if one.startswith("Consul is back after ")]) == 1
+
+
+def test_a_frozen_agent_is_waited_for(agent: Agent, place: Place) -> None:
+    """What changed meanwhile is registered when it goes on."""
+    place.define("web", port=80)
+    with Wired(place):
+        agent.server.freeze()
+        place.define("web", port=81)
+        time.sleep(1)
+        agent.server.thaw()
+        within(1, lambda: ports(agent) == {"web": 81}, "registered")
