@@ -63,6 +63,13 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
     _logger.setLevel(INFO if is_verbose else WARNING)
 
 
+def mute_libraries() -> None:
+    """Drop every line that is not svcagent's own, until the next `set_up`: it may hold what nobody may read."""
+    for one in logging.getLogger().handlers:
+        if isinstance(one, _Handler):
+            one.addFilter(lambda record: record.name == _logger.name)
+
+
 def log(text: str, *, level: int = INFO, **fields: object) -> None:
     """One event: what happened, for a person, and its fields (``service``, ``reload``, ``step``, …) for machines."""
     _logger.log(level, "%s", text, extra={"fields": fields})
