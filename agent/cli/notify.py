@@ -41,7 +41,7 @@ def test() -> int:
     found = endpoints.endpoints(_urls(settings))
     unknown = [one.position for one in found if one.plugin is None]
     if unknown:
-        remedy = "write it as Apprise does, and install what its kind needs; to see what lacks: apprise -vv URL"
+        remedy = "write it as Apprise's documentation has that kind, and install the library that it may need"
         raise BadDefinition(
             [_fault(f"notify.urls[{one}]", "Apprise has no use for this URL", remedy) for one in unknown]
         )
