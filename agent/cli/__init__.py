@@ -39,6 +39,7 @@ VERBS = {
     "fleet": "What all hosts of a service run, and how they fare.",
     "why": "What stands between this host and the newest image, and who can clear it.",
     "history": "Past reloads, with seconds by step.",
+    "notify": "Try the messages that tell people of rollouts.",
 }
 
 

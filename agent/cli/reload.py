@@ -7,6 +7,7 @@ import click
 from agent.cli import wiring
 from agent.cli.attach import Wanted, reload_in_daemon
 from agent.cli.maint_output import tell_ended
+from agent.cli.notifying import rollout_told
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import Printer, show_result, tell_repaired
@@ -80,14 +81,15 @@ def reload(
             return code
     with (
         interrupts.caught(),
-        # Before the lock, so that it is written after it.
+        # Before the lock, so that both come after it.
+        rollout_told(settings, definition, interrupts, is_off=changes_nothing) as heard,
         reload_told(settings, service.name, is_off=changes_nothing) as results,
         HostLock(state_dir, service.id, clock, lock_timeout or 0.0, interrupts.allowed),
         wiring.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, None if changes_nothing else Journal(state_dir, service.id), interrupts)
-        edges = edges_of(settings, consul, engine, agent, definition, interrupts)
+        edges = heard(edges_of(settings, consul, engine, agent, definition, interrupts))
         if not changes_nothing:
             trouble: SvcagentError | None = None
             try:

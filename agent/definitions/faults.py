@@ -14,7 +14,7 @@ from agent.errors import Fault
 SHOWN_LENGTH = 60
 """Characters of a bad value that a message repeats: enough to find it by, short enough to read."""
 
-SECRETS = frozenset({"token", "header", "key_secret"})
+SECRETS = frozenset({"token", "header", "key_secret", "urls"})
 """Keys below which a value is never repeated."""
 
 

@@ -128,10 +128,19 @@ class MetricsTable(Part):
     )
 
 
+def _notifier(value: SecretStr) -> SecretStr:
+    """Apprise alone knows which schemes there are, and it is slow to import: here only that there is one."""
+    if not re.match(r"[A-Za-z0-9]+://", value.get_secret_value()):
+        raise Wrong("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
+    return value
+
+
 class NotifyTable(Part):
     """Whom to tell of rollouts, as ``[notify]`` in the settings file has it."""
 
-    urls: tuple[SecretStr, ...] = Field((), description="Where to, as Apprise writes it; they may hold secrets.")
+    urls: tuple[Annotated[SecretStr, AfterValidator(_notifier)], ...] = Field(
+        (), description="Where to, as Apprise writes it; they may hold secrets."
+    )
     stuck_after: PositiveSeconds = Field(1800.0, description="Without progress for so long, a rollout is stuck.")
 
 

@@ -23,17 +23,17 @@ class Claim:
 
 def write(consul: Consul, service: str, record: str, claim: Claim) -> None:
     """Tell the fleet. ``record`` is the record's complete name."""
-    consul.kv_put(key(service, ROOM, _part(record), claim.node), encode(wants=claim.wants, at=claim.at))
+    consul.kv_put(key(service, ROOM, part_of(record), claim.node), encode(wants=claim.wants, at=claim.at))
 
 
 def clear(consul: Consul, service: str, record: str, node: str) -> None:
     """The host is content, or wants nothing any more; not there is fine."""
-    consul.kv_delete(key(service, ROOM, _part(record), node))
+    consul.kv_delete(key(service, ROOM, part_of(record), node))
 
 
 def read_all(consul: Consul, service: str, record: str) -> tuple[Claim, ...]:
     """Every host's, in order of node, read from the leader; what cannot be read contests nothing, and is left out."""
-    pairs = consul.kv_tree(key(service, ROOM, _part(record), ""), consistent=True)[1]
+    pairs = consul.kv_tree(key(service, ROOM, part_of(record), ""), consistent=True)[1]
     return tuple(claim for pair in pairs if (claim := parse(pair)) is not None)
 
 
@@ -46,5 +46,6 @@ def parse(pair: KvPair) -> Claim | None:
         return None
 
 
-def _part(record: str) -> str:
+def part_of(record: str) -> str:
+    """A record's name as a part of a key."""
     return record.replace("*", "_wildcard").rstrip(".")

@@ -90,6 +90,13 @@ class Fields:
             raise Unreadable(f"its {name} is not a time") from error
         raise Unreadable(f"its {name} has no time zone")
 
+    def texts(self, name: str) -> frozenset[str]:
+        """A list of texts without an order, empty if it is not there."""
+        found = self._document.get(name, [])
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise Unreadable(f"its {name} is not a list of texts")
+        return frozenset(found)
+
     def steps(self, name: str) -> tuple[tuple[str, float], ...]:
         """Steps with their seconds, none if it is not there."""
         found = self._document.get(name, [])

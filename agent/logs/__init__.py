@@ -111,6 +111,14 @@ def log(text: str, *, level: int = INFO, **fields: object) -> None:
     _log(text, level, fields)
 
 
+def mute_libraries() -> None:
+    """Drop every line that is not svcagent's own, until the next `set_up`: it may hold what nobody may read."""
+    import logging  # see above
+
+    for one in logging.getLogger().handlers:
+        one.addFilter(lambda record: record.name == "svcagent")
+
+
 def log_bug(text: str, error: BaseException, **fields: object) -> None:
     """An exception that should have been foreseen, with its trace."""
     import traceback  # rarely needed

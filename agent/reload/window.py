@@ -34,13 +34,18 @@ class Verdict:
 
 def verdict(windows: Sequence[Window], zone: tzinfo, now: datetime) -> Verdict:
     """Is ``now``, which has a time zone, in one of the windows, and when does the next one open? No windows: always."""
-    if not windows or _is_open(windows, now.astimezone(zone)):
+    if is_open(windows, zone, now):
         return Verdict(is_open=True)
     # In UTC: Python compares times of one zone by the wall, where an hour comes twice.
     begin = now.astimezone(UTC)
     moments = {*_beginnings(windows, zone, begin), *_clock_changes(zone, begin)}
     openings = (moment for moment in sorted(moments) if moment > begin and _is_open(windows, moment.astimezone(zone)))
     return Verdict(is_open=False, opens_at=next(openings).astimezone(zone))
+
+
+def is_open(windows: Sequence[Window], zone: tzinfo, moment: datetime) -> bool:
+    """The first half of `verdict`, for those who ask of many moments."""
+    return not windows or _is_open(windows, moment.astimezone(zone))
 
 
 def zone(name: str | None, environ: Mapping[str, str] = os.environ) -> tzinfo:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import Result, Svcagent
 from tests.real.cname_fixture import Dns, dns_server, resolver, secondary
 from tests.real.conftest import ConsulHost
+from tests.real.notify_fixture import Endpoint, settings_file
 
 ZONE = "ccnproxy-https."
 RECORD = f"*.{ZONE}"
@@ -34,6 +35,8 @@ class Site:
     dns: Dns
     resolver: Bind
     consul: ConsulHost
+    options: tuple[str, ...] = ()
+    """What stands before the verb."""
 
     def define(self, **cname: Any) -> None:
         """chocon with this CNAME."""
@@ -49,7 +52,7 @@ class Site:
             "SVCAGENT_DNS_RESOLVER": self.resolver.endpoint,
             "SVCAGENT_DNS_TIMEOUT": "3s",
         }
-        result = self.svcagent("cname", *arguments, **{**usual, **settings})
+        result = self.svcagent(*self.options, "cname", *arguments, **{**usual, **settings})
         assert "Traceback" not in result.err, result.err
         return result
 
@@ -596,3 +599,27 @@ def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, s
 
     assert result.code == 1
     assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.err
+
+
+# ---------------------------------------------------------------- telling people
+
+
+def test_a_conflict_is_told_once_until_the_record_is_in_place(site: Site, tmp_path: Path) -> None:
+    """By whichever host finds it first; again when it comes back; and never where nobody is to be told."""
+    foreign = "elsewhere.example.com."
+    with Endpoint() as endpoint:
+        told = replace(site, options=("--config", str(settings_file(tmp_path, [endpoint.url]))))
+        site.dns.put(RECORD, 60, "CNAME", foreign)
+        assert site.run("sync").code == 1
+        assert [told.run("sync").code for _time in range(3)] == [1, 1, 1]
+        [message] = endpoint.messages
+        assert message["title"] == f"chocon: conflict in DNS, {RECORD} is not kept as a definition says"
+        assert foreign in message["message"]
+
+        site.dns.take(RECORD, "CNAME")
+        assert [told.run("sync").code for _time in range(2)] == [0, 0]
+        site.dns.clear("*")
+        site.dns.put(RECORD, 60, "CNAME", foreign)
+        assert told.run("sync").code == 1
+
+    assert len(endpoint.messages) == 2

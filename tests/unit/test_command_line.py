@@ -78,7 +78,7 @@ def commands_table() -> str:
         command = cli.get_command(context, verb)
         assert command is not None
         subcommands = command.commands.items() if isinstance(command, click.Group) else [("", command)]
-        for name, one in subcommands:
+        for name, one in [(name, one) for name, one in subcommands if not one.hidden]:
             with click.Context(one, info_name=f"svcagent {verb} {name}".strip(), parent=None) as inner:
                 usage = " ".join(one.collect_usage_pieces(inner))
             lines.append(f"| `{inner.info_name} {usage}` | {one.get_short_help_str(200)} |")

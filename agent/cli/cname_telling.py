@@ -1,0 +1,49 @@
+"""How ``cname sync`` tells people of conflicts in DNS: each once for the whole fleet, until the record is in place."""
+
+from collections.abc import Sequence
+
+from agent import logs
+from agent.cli import wiring
+from agent.cli.cname_wiring import Site
+from agent.cli.delivering import Deliveries, assert_possible
+from agent.cli.output import show_warning
+from agent.cname import Outcome, Result
+from agent.errors import ConsulUnreachable, SvcagentError
+from agent.fleet import notified
+from agent.fleet.notices import Notice, conflict, due_conflict
+
+
+def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
+    """Of all records of this host. A record that is in place, with nobody against it, ends its conflict.
+
+    Others that are content do not: one that gives way to a newer generation, say, while two hosts contend for it.
+    """
+    found: list[Notice] = []
+    for one in results:
+        if one.outcome in (Outcome.CONFLICT, Outcome.IN_PLACE):
+            try:
+                found += _due(here, one)
+            except ConsulUnreachable as error:
+                logs.log(f"not looked for what people should be told: {error}", record=one.place.name)
+            except SvcagentError as error:
+                show_warning(f"{one.place.name}: nobody is told of its conflict: {error}", record=one.place.name)
+    deliveries = Deliveries("cname sync", wiring.system_clock())
+    deliveries.send(found)
+    deliveries.wait()
+
+
+def _due(here: Site, result: Result) -> tuple[Notice, ...]:
+    wanted = result.wanted
+    if wanted is None:
+        return ()
+    notice = None
+    if result.outcome is Outcome.CONFLICT:
+        notice = conflict(wanted.service, wanted.name, wanted.owner, result.why, here.agent.node)
+
+    def decide(told: frozenset[str]) -> tuple[tuple[Notice, ...], frozenset[str]]:
+        notices, after = due_conflict(notice, wanted.owner, told)
+        if notices:
+            assert_possible()
+        return notices, after
+
+    return notified.take(here.consul, notified.place(wanted.service, wanted.name), decide)

@@ -1,0 +1,134 @@
+"""Notices on their way: each batch in a process of its own, so that an endpoint that hangs delays nothing.
+
+The process, ``svcagent notify deliver``, reads the endpoints from the settings by itself: their URLs hold secrets.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from agent import logs
+from agent.cli.options import current
+from agent.cli.output import show_warning
+from agent.clock import Clock, Deadline, poll
+from agent.errors import SvcagentError
+from agent.fleet.notices import Notice
+
+WAIT_SECONDS = 5.0
+"""How long a verb that has ended its work waits for what became of its notices."""
+
+POLL_SECONDS = 0.05
+
+SVCAGENT = (sys.executable, "-P", "-m", "agent")
+"""This very svcagent. -P: a directory called agent where it was started is another one."""
+
+
+def assert_possible() -> None:
+    """Called before a notice is noted as told: on another host it may be possible.
+
+    :raises SvcagentError: Apprise is not installed.
+    """
+    if importlib.util.find_spec("apprise") is None:
+        from agent.cli.endpoints import MISSING
+
+        raise SvcagentError(f"{MISSING}; or take urls out of [notify]")
+
+
+@dataclass
+class _Delivery:
+    """A process under way. What it prints is in memory: no pipe that it could wait at, or for which others wait."""
+
+    notices: Sequence[Notice]
+    process: "subprocess.Popen[bytes]"
+    output: IO[bytes]
+
+    @classmethod
+    def start(cls, notices: Sequence[Notice]) -> "_Delivery":
+        """:raises OSError: there is no process or no memory to be had."""
+        config = ("--config", str(current().config)) if current().config else ()
+        output = _memory()
+        with _memory() as message:
+            messages = [{"title": one.title, "body": one.body, "tone": one.tone} for one in notices]
+            message.write(json.dumps(messages).encode())
+            message.seek(0)
+            process = subprocess.Popen(  # noqa: S603 - svcagent itself, without a shell
+                [*SVCAGENT, *config, "notify", "deliver"],
+                stdin=message,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                # Neither Ctrl-C on the terminal nor the end of this process reaches it.
+                start_new_session=True,
+            )
+        return cls(notices, process, output)
+
+    @property
+    def has_ended(self) -> bool:
+        """Has the process?"""
+        return self.process.poll() is not None
+
+    @property
+    def titles(self) -> str:
+        """What it is to tell."""
+        return "; ".join(one.title for one in self.notices)
+
+    def problems(self) -> Iterator[str]:
+        """Of one that has ended: what was not taken, and by whom."""
+        self.output.seek(0)
+        try:
+            outcomes = json.load(self.output)
+        except ValueError:
+            yield f"its process ended with {self.process.returncode}"
+            return
+        for one in outcomes:
+            if one["problem"]:
+                yield f"notify.urls[{one['position']}] {one['name']}: {one['problem']}"
+
+    def leave(self) -> None:
+        """Go on without it."""
+        # Popen remembers, and warns of, a process that it has not seen the end of.
+        self.process.returncode = self.process.returncode or 0
+        self.output.close()
+
+
+@dataclass
+class Deliveries:
+    """Those of one verb about one service. ``is_hurried``: it is not to wait any more."""
+
+    service: str
+    clock: Clock
+    is_hurried: Callable[[], bool] = lambda: False
+    _under_way: list[_Delivery] = field(default_factory=list)
+
+    def send(self, notices: Sequence[Notice]) -> None:
+        """Begin; nothing is waited for."""
+        if not notices:
+            return
+        try:
+            delivery = _Delivery.start(notices)
+        except OSError as error:
+            show_warning(f"{self.service}: nobody is told: {error.strerror}", service=self.service)
+            return
+        self._under_way.append(delivery)
+        for one in notices:
+            logs.log(f"telling: {one.title}", service=self.service, notice=one.kind)
+
+    def wait(self) -> None:
+        """Give them `WAIT_SECONDS`, all together, and warn of what was not taken by then. The late ones go on."""
+        limit = Deadline.after(self.clock, WAIT_SECONDS)
+        poll(lambda: self.is_hurried() or all(one.has_ended for one in self._under_way), limit, POLL_SECONDS)
+        for one in self._under_way:
+            late = f"not known after {WAIT_SECONDS:.0f} s whether it arrived; process {one.process.pid} goes on with it"
+            for problem in one.problems() if one.has_ended else [late]:
+                text = f'{self.service}: notification "{one.titles}": {problem}. To try all: svcagent notify test'
+                show_warning(text, service=self.service)
+            one.leave()
+        self._under_way.clear()
+
+
+def _memory() -> IO[bytes]:
+    return os.fdopen(os.memfd_create("svcagent"), "w+b")

@@ -1,0 +1,119 @@
+"""The endpoints of ``[notify] urls``, through Apprise. Slow to import Apprise, so imported by those who send alone.
+
+An endpoint's URL is a secret: nothing here shows more of it than its scheme and host, and no word of Apprise, of the
+libraries below it or of their exceptions is passed on, for they may repeat it.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from agent import logs
+from agent.clock import Clock, Deadline
+from agent.errors import SvcagentError
+
+if TYPE_CHECKING:  # slow, and an extra
+    from apprise import NotifyBase
+
+MISSING = "Apprise, which sends notifications, is not installed; where svcagent is: pip install 'svcagent[notify]'"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is sent. ``tone`` is one of Apprise's notification types: info, success, warning, failure."""
+
+    title: str
+    body: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One URL: its ``position`` in the setting, from 0, what may be shown of it, and its plugin, if there is one."""
+
+    position: int
+    name: str
+    plugin: "NotifyBase | None"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of all messages to one endpoint. ``problem`` is empty if they were taken."""
+
+    position: int
+    name: str
+    problem: str = ""
+
+
+def endpoints(urls: Sequence[SecretStr]) -> tuple[Endpoint, ...]:
+    """All of them, also those for which Apprise has no plugin.
+
+    :raises SvcagentError: Apprise is not installed.
+    """
+    logs.mute_libraries()
+    try:
+        from apprise import Apprise, AppriseAsset
+    except ModuleNotFoundError as error:
+        if error.name != "apprise":
+            raise
+        raise SvcagentError(MISSING) from error
+
+    asset = AppriseAsset(app_id="svcagent", app_desc="svcagent", app_url="")
+    made = []
+    for position, secret in enumerate(urls):
+        url = secret.get_secret_value()
+        plugin = Apprise.instantiate(url, asset=asset)
+        made.append(Endpoint(position, _shown(url, plugin), plugin))
+    return tuple(made)
+
+
+def send(found: Sequence[Endpoint], messages: Sequence[Message], clock: Clock, seconds: float) -> tuple[Outcome, ...]:
+    """Send to all endpoints at once; each gets the messages in order. One that hangs is given up after ``seconds``."""
+    problems: dict[int, str] = {}
+    threads = {
+        one.position: threading.Thread(target=_send_one, args=(one, messages, problems), daemon=True) for one in found
+    }
+    for thread in threads.values():
+        thread.start()
+    limit = Deadline.after(clock, seconds)
+    for thread in threads.values():
+        thread.join(limit.remaining)
+    late = f"no answer within {seconds:.0f} s"
+    return tuple(Outcome(one.position, one.name, problems.get(one.position, late)) for one in found)
+
+
+def _send_one(endpoint: Endpoint, messages: Sequence[Message], problems: dict[int, str]) -> None:
+    if endpoint.plugin is None:
+        problems[endpoint.position] = "Apprise has no use for this URL"
+        return
+    try:
+        failed = [one for one in messages if not _notify(endpoint.plugin, one)]
+    except Exception as error:  # noqa: BLE001  # a plugin may raise anything, and what it says may hold the URL
+        problems[endpoint.position] = f"Apprise failed with {type(error).__name__}"
+        return
+    problems[endpoint.position] = "not taken: unreachable, refused, or too slow for Apprise" if failed else ""
+
+
+def _notify(plugin: "NotifyBase", message: Message) -> bool:
+    from apprise import Apprise, NotifyFormat, NotifyType
+
+    alone = Apprise()
+    alone.add(plugin)
+    tone: Any = getattr(NotifyType, message.tone.upper())  # a string up to 1.9.3, an enumeration since
+    return bool(alone.notify(message.body, message.title, notify_type=tone, body_format=NotifyFormat.TEXT))
+
+
+def _shown(url: str, plugin: "NotifyBase | None") -> str:
+    """Scheme, and the host where what stands in its place is one in each of the plugin's forms, not a token or topic.
+
+    Nothing of a URL that Apprise does not know: who knows what it is.
+    """
+    if plugin is None:
+        return ""
+    scheme = url.partition("://")[0].lower()
+    authorities: list[str] = [form.partition("://")[2].rpartition("@")[2] for form in map(str, plugin.templates or ())]
+    is_host = bool(authorities) and all(one.startswith("{host}") for one in authorities)
+    return f"{scheme}://{plugin.host}" if is_host else f"{scheme}://…"

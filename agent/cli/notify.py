@@ -1,0 +1,83 @@
+"""``svcagent notify``."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+from pydantic import SecretStr
+
+from agent.cli import endpoints, wiring
+from agent.cli.endpoints import Message, Outcome
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line, show_trouble
+from agent.definitions import Settings
+from agent.definitions.sources import DEFAULT_FILE
+from agent.errors import BadDefinition, Fault, SvcagentError
+
+TEST_SECONDS = 30.0
+DELIVERY_SECONDS = 60.0
+
+
+@click.group(epilog="\b\nExamples:\n  svcagent notify test\n  svcagent --json notify test")
+def notify() -> None:
+    """Look after the messages that tell people of rollouts: see [notify] in the settings file.
+
+    reload tells of a rollout that started, finished, was rolled back and quarantined, or is stuck, and cname sync of a
+    conflict in DNS: each once for the whole fleet.
+    """
+
+
+@notify.command(epilog="\b\nExamples:\n  svcagent notify test\n  svcagent --json notify test")
+@output_options
+def test() -> int:
+    """Send a message to every one of [notify] urls, and say which took it.
+
+    Of an endpoint its scheme and host are shown at most. Exit 1 if one did not take it; 78 if there is none, or one
+    that Apprise does not know, and then nothing is sent.
+    """
+    settings = wiring.settings()
+    found = endpoints.endpoints(_urls(settings))
+    unknown = [one.position for one in found if one.plugin is None]
+    if unknown:
+        remedy = "write it as Apprise's documentation has that kind, and install the library that it may need"
+        raise BadDefinition(
+            [_fault(f"notify.urls[{one}]", "Apprise has no use for this URL", remedy) for one in unknown]
+        )
+    message = Message("svcagent: this is a test", "Notifications of rollouts will come here.", "info")
+    outcomes = endpoints.send(found, [message], wiring.system_clock(), TEST_SECONDS)
+    return _show(outcomes)
+
+
+@notify.command(hidden=True)
+def deliver() -> None:
+    """Send the messages on standard input; what became of them is printed as JSON. For svcagent's own use."""
+    settings = wiring.settings()
+    messages = [Message(**one) for one in json.load(sys.stdin)]
+    found = endpoints.endpoints(settings.notify.urls)
+    outcomes = endpoints.send(found, messages, wiring.system_clock(), DELIVERY_SECONDS)
+    show_document([asdict(one) for one in outcomes])
+
+
+def _urls(settings: Settings) -> Sequence[SecretStr]:
+    if not settings.notify.urls:
+        remedy = 'name whom to tell, as Apprise does: urls = ["mailto://user:password@example.com"]'
+        raise BadDefinition([_fault("notify.urls", "missing", remedy)])
+    return settings.notify.urls
+
+
+def _fault(path: str, problem: str, remedy: str) -> Fault:
+    return Fault(current().config or str(DEFAULT_FILE), path, problem, remedy)
+
+
+def _show(outcomes: tuple[Outcome, ...]) -> int:
+    if current().as_json:
+        show_document([{**asdict(one), "is_taken": not one.problem} for one in outcomes])
+    for one in outcomes:
+        where = f"notify.urls[{one.position}] {one.name}"
+        if one.problem:
+            show_trouble(f"{where}: {one.problem}")
+        else:
+            show_line(f"{where}: sent", "green")
+    return SvcagentError.exit_code if any(one.problem for one in outcomes) else 0

@@ -1,0 +1,45 @@
+"""Where ``reload`` and ``cname sync`` hand over to those who tell people; with no ``[notify] urls`` nothing is done.
+
+This module imports none of it: most hosts tell nobody.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+from agent.cli import wiring
+from agent.clock import Interrupts
+from agent.definitions import Definition, Settings
+from agent.reload import Edges
+
+if TYPE_CHECKING:
+    from agent.cli.cname_wiring import Site
+    from agent.cname import Result
+
+Hearing: TypeAlias = Callable[[Edges], Edges]
+"""Makes of a reload's edges those that are listened to as well."""
+
+
+@contextmanager
+def rollout_told(
+    settings: Settings, definition: Definition, interrupts: Interrupts, *, is_off: bool
+) -> Iterator[Hearing]:
+    """Around a reload and its locks: people are told of the rollout when it begins, and after the block of the rest.
+
+    ``is_off``: nothing is told.
+    """
+    if is_off or not settings.notify.urls:
+        yield lambda edges: edges
+        return
+    from agent.cli.telling import Teller
+
+    with Teller(settings, definition, interrupts) as teller:
+        yield teller.hearing
+
+
+def conflicts_told(here: "Site", results: Sequence["Result"]) -> None:
+    """People are told of records that cannot be kept as a definition says."""
+    if wiring.settings().notify.urls:
+        from agent.cli.cname_telling import tell_conflicts
+
+        tell_conflicts(here, results)

@@ -1,0 +1,102 @@
+"""How ``reload`` tells people of its rollout: what is due is decided in `agent.fleet.notices`, once for the fleet.
+
+Looking costs a few reads of Consul, and none of them delays a drain: the first look is before the pull, long before
+the lock, the second when lock and reload are over.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+
+from agent import logs
+from agent.cli import wiring
+from agent.cli.delivering import Deliveries, assert_possible
+from agent.cli.output import show_warning
+from agent.clock import Interrupts
+from agent.consul import Consul
+from agent.definitions import Definition, Reload, Settings
+from agent.errors import ConsulUnreachable, SvcagentError
+from agent.fleet import notified, observe, rollout
+from agent.fleet.course import Course
+from agent.fleet.notices import Kind, Notice, due, is_closed
+from agent.reload import Edges, Event, Phase, Step
+from agent.reload.guard import able_nodes
+from agent.reload.window import is_open, zone
+
+
+class Teller:
+    """Of one service's rollout, around one reload."""
+
+    def __init__(self, settings: Settings, definition: Definition, interrupts: Interrupts) -> None:
+        assert definition.reload is not None  # noqa: S101 - for mypy: who asks is about to reload it
+        self._settings = settings
+        self._service = definition.service.name
+        self._reload: Reload = definition.reload
+        self._clock = wiring.system_clock()
+        self._interrupts = interrupts
+        self._deliveries = Deliveries(self._service, self._clock, lambda: interrupts.pending is not None)
+        self._is_idle = True
+
+    def hearing(self, edges: Edges) -> Edges:
+        """The reload's own, listened to: it has found something to take, and pinned it, when it begins to pull."""
+
+        def tell(event: Event) -> None:
+            edges.tell(event)
+            if event.step is Step.PULL and event.phase is Phase.BEGIN:
+                self._is_idle = False
+                self._look(edges.consul, {Kind.STARTED})
+
+        return replace(edges, tell=tell)
+
+    def __enter__(self) -> "Teller":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Look again, also for other hosts: this one may have had nothing to do, or have been refused."""
+        is_foreseen = error is None or (isinstance(error, SvcagentError) and not isinstance(error, ConsulUnreachable))
+        if is_foreseen and self._interrupts.pending is None:
+            with wiring.consul(self._settings) as consul:
+                self._look(consul, tuple(Kind))
+        self._deliveries.wait()
+
+    def _look(self, consul: Consul, kinds: Collection[Kind]) -> None:
+        """Tell what is due. That it cannot be told is no failure of a reload."""
+        try:
+            self._deliveries.send(self._due(consul, kinds))
+        except ConsulUnreachable as error:
+            logs.log(f"not looked for what people should be told: {error}", service=self._service)
+        except SvcagentError as error:
+            show_warning(f"{self._service}: nobody is told how its rollout goes: {error}", service=self._service)
+
+    def _due(self, consul: Consul, kinds: Collection[Kind]) -> tuple[Notice, ...]:
+        where = notified.place(self._service)
+        if self._is_idle and is_closed(rollout.find(consul, self._service)[0], notified.find(consul, where)[0]):
+            return ()
+        course = self._course(consul)
+
+        def decide(told: frozenset[str]) -> tuple[tuple[Notice, ...], frozenset[str]]:
+            notices, after = due(course, told, kinds)
+            if notices:
+                assert_possible()
+            return notices, after
+
+        return notified.take(consul, where, decide)
+
+    def _course(self, consul: Consul) -> Course:
+        now = self._clock.now()
+        _index, instances = consul.instances(self._service)
+        awaited = able_nodes(instances)
+        return Course(
+            self._service,
+            observe(consul, self._service, now),
+            awaited,
+            now,
+            timedelta(seconds=self._settings.notify.stuck_after),
+            held_out=frozenset(one.node for one in instances) - awaited,
+            min_age=timedelta(seconds=self._reload.min_age),
+            is_open=partial(is_open, self._reload.windows, zone(self._reload.timezone)),
+        )

@@ -1,0 +1,86 @@
+"""How a rollout goes: under way, finished, or standing still though it should not. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agent.fleet.agree import Progress, progress
+from agent.fleet.host_state import HostStanding
+from agent.fleet.rollout import Pin
+from agent.fleet.view import View
+
+_SAMPLES = 1000
+
+
+def _always(_moment: datetime) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a service's rollout goes, as far as it is known at ``now``.
+
+    ``awaited`` are the nodes whose instance could take a new image, ``held_out`` those whose operators keep them from
+    it. ``min_age`` and ``is_open`` say when hosts are to stand still: before an image is that old (it was made before
+    it was pinned), and outside the service's windows.
+    """
+
+    service: str
+    view: View
+    awaited: frozenset[str]
+    now: datetime
+    stuck_after: timedelta
+    held_out: frozenset[str] = frozenset()
+    min_age: timedelta = timedelta()
+    is_open: Callable[[datetime], bool] = _always
+
+    @property
+    def pin(self) -> Pin | None:
+        """The pin, if there is one that can be read."""
+        found = self.view.pin
+        return None if found is None or found.problem else found
+
+    @property
+    def at(self) -> Progress:
+        """How far it is."""
+        return progress(self.pin, self.view.hosts, self.awaited) if self.pin else Progress(frozenset(), frozenset())
+
+    @property
+    def is_under_way(self) -> bool:
+        """Is it to go on? Not with a quarantined digest: no host takes that."""
+        return self.pin is not None and bool(self.at.missing) and self.pin.digest not in self.view.quarantine
+
+    @property
+    def stood_still(self) -> timedelta:
+        """For how long no host has come further, not counting the time in which none was to.
+
+        Progress is a host that took the digest or is at it just now. Hosts write by their own clocks; a moment that
+        is far ahead is none, or it would keep a rollout from being stuck for as long.
+        """
+        moments = [
+            state.since
+            for state in self.view.hosts.values()
+            if self.pin and (state.digest == self.pin.digest or state.state == HostStanding.RELOADING)
+        ]
+        if self.pin and self.pin.since:
+            moments.append(self.pin.since + self.min_age)
+        moved = [one for one in moments if one is not None and one - self.now <= max(self.stuck_after, self.min_age)]
+        return _open_time(max(moved), self.now, self.is_open) if moved else self.stuck_after
+
+    @property
+    def is_still(self) -> bool:
+        """Should it go on, and does not?"""
+        return self.is_under_way and self.is_open(self.now) and self.stood_still >= self.stuck_after
+
+    def is_at_it(self, node: str) -> bool:
+        """Is a reload of that host under way, and has not been at the same step for too long?"""
+        host = self.view.hosts.get(node)
+        if host is None or host.since is None or host.state != HostStanding.RELOADING:
+            return False
+        return self.now - host.since < self.stuck_after
+
+
+def _open_time(begin: datetime, end: datetime, is_open: Callable[[datetime], bool]) -> timedelta:
+    """About how much of that time was open."""
+    step = max(end - begin, timedelta()) / _SAMPLES
+    return step * sum(is_open(begin + step * (number + 0.5)) for number in range(_SAMPLES))

@@ -1,0 +1,296 @@
+"""What people are to be told of a service's rollouts and of its records in DNS: decided here, and put into words. Pure.
+
+A kind of notice is a row of `NOTICES`: a function from the course of a rollout to all that there is to tell of it. What
+of that has been told, by any host, is noted in `notified`; so it is told once for the whole fleet.
+
+A rollout is known by its digest: pinned again it is the same one, and another digest is another rollout. A quarantine
+is known by its digest and its moment, so that an image which fails again after it was cleared is told again.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from agent.definitions import durations
+from agent.fleet.course import Course
+from agent.fleet.host_state import HostStanding, HostState
+from agent.fleet.quarantine import Quarantine
+from agent.fleet.rollout import Pin
+
+MOST_HOSTS = 10
+"""How many hosts a message names."""
+
+NEWS = timedelta(days=1)
+"""What is older is news to nobody: a pin of last month, say, on the day on which notifications are first set up."""
+
+LONGEST_WHY = 300
+"""Characters of a reason in a message. The rest, and what a container printed, stays where only operators read it."""
+
+SHORT_DIGEST = 19
+
+
+class Kind(StrEnum):
+    """What a notice tells."""
+
+    STARTED = "started"
+    FINISHED = "finished"
+    QUARANTINED = "quarantined"
+    STUCK = "stuck"
+    PAUSED = "paused"
+    CONFLICT = "conflict"
+
+
+class Tone(StrEnum):
+    """How it should look; the names are Apprise's."""
+
+    INFO = "info"
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One message. ``subject``: what it is about, so that the fleet can tell it from another one of the same kind.
+
+    ``at``: when that happened; None where it holds now.
+    """
+
+    kind: Kind
+    subject: str
+    at: datetime | None
+    tone: Tone
+    title: str
+    body: str
+
+    @property
+    def key(self) -> str:
+        """By which it is remembered."""
+        return f"{self.kind} {self.subject}"
+
+
+def due(
+    course: Course, told: Collection[str], kinds: Collection[Kind] = tuple(Kind)
+) -> tuple[tuple[Notice, ...], frozenset[str]]:
+    """What is to be told now, of these kinds, and the keys of all that counts as told then.
+
+    ``told``: the keys of what has been told. What is no news any more is noted like the rest, and not told. What is
+    about other rollouts, or a quarantine that was cleared, is forgotten.
+    """
+    found = [notice for kind, row in NOTICES.items() if kind in kinds for notice in row(course)]
+    subjects = {_subject(entry) for entry in course.view.quarantine.values()}
+    if course.pin is not None:
+        subjects.add(course.pin.digest)
+    kept = {key for key in told if key.partition(" ")[2] in subjects}
+    news = (one for one in found if one.at is None or abs(course.now - one.at) < NEWS)
+    return tuple(one for one in news if one.key not in told), frozenset(kept | {one.key for one in found})
+
+
+def is_closed(pin: Pin | None, told: Collection[str]) -> bool:
+    """Has a host that had nothing to do nothing to tell either?"""
+    return pin is None or f"{Kind.FINISHED} {pin.digest}" in told
+
+
+# ------------------------------------------------------------ the rows
+
+
+def _started(course: Course) -> Iterator[Notice]:
+    pin = course.pin
+    if pin is None or not course.is_under_way:
+        return
+    waits = () if course.is_open(course.now) else ("It is outside the service's windows; hosts wait for them.",)
+    yield Notice(
+        Kind.STARTED,
+        pin.digest,
+        pin.since,
+        Tone.INFO,
+        f"{course.service}: rollout of {_name(pin)} started, {_of_all(course)} run it",
+        _body(_what(pin), _who(pin), *_far(course), *waits, f"To follow it: svcagent fleet {course.service} --watch"),
+    )
+
+
+def _finished(course: Course) -> Iterator[Notice]:
+    pin, done = course.pin, course.at.done
+    last = max((since for node in done if (since := course.view.hosts[node].since)), default=None)
+    if pin is None or pin.since is None or last is None or course.at.missing:
+        return
+    took = _length(max(last - pin.since, timedelta()))
+    yield Notice(
+        Kind.FINISHED,
+        pin.digest,
+        last,
+        Tone.SUCCESS,
+        f"{course.service}: rollout of {_name(pin)} finished, {_of_all(course)} run it after {took}",
+        _body(_what(pin), f"{_who(pin)}, took {took}", *_far(course), f"Details: svcagent history {course.service}"),
+    )
+
+
+def _quarantined(course: Course) -> Iterator[Notice]:
+    """Once its host has put back what there was, or has not for too long."""
+    for entry in course.view.quarantine.values():
+        host = course.view.hosts.get(entry.node)
+        if entry.since is None or course.is_at_it(entry.node):
+            continue
+        short = entry.digest[:SHORT_DIGEST]
+        how = _HOW.get(host.state if host else "", "failed on {node} and is quarantined").format(node=entry.node)
+        yield Notice(
+            Kind.QUARANTINED,
+            _subject(entry),
+            entry.since,
+            Tone.FAILURE,
+            f"{course.service}: {short} {how}",
+            _body(
+                f"{entry.image or 'an image'} is {entry.digest}",
+                f"why: {_first_line(entry.why)}",
+                "No host takes it. Push a better image; what its container printed last: "
+                f"svcagent quarantine list {course.service}",
+                f"If the fault was not the image's: svcagent quarantine clear {course.service} {entry.digest}",
+            ),
+        )
+
+
+def _stuck(course: Course) -> Iterator[Notice]:
+    pin = course.pin
+    if pin is None or not course.is_still or course.view.pause is not None:
+        return
+    for_long = _length(course.stood_still)
+    yield Notice(
+        Kind.STUCK,
+        pin.digest,
+        None,
+        Tone.WARNING,
+        f"{course.service}: rollout of {_name(pin)} is stuck, {_of_all(course)} run it and none followed "
+        f"for {for_long}",
+        _body(
+            _what(pin),
+            _who(pin),
+            *_far(course),
+            *(_told(node, course.view.hosts.get(node)) for node in sorted(course.at.missing)[:MOST_HOSTS]),
+            f"What keeps a host: svcagent why {course.service}, on that host. "
+            f"All of them: svcagent fleet {course.service}",
+        ),
+    )
+
+
+def _paused(course: Course) -> Iterator[Notice]:
+    pin, pause = course.pin, course.view.pause
+    if pin is None or pause is None or not course.is_still:
+        return
+    yield Notice(
+        Kind.PAUSED,
+        pin.digest,
+        None,
+        Tone.INFO,
+        f"{course.service}: rollout of {_name(pin)} waits, for reloads are paused; {_of_all(course)} run it",
+        _body(
+            _what(pin),
+            _who(pin),
+            *_far(course),
+            f"Paused {pause.describe(_shown)}",
+            f"To go on: svcagent resume {course.service}",
+        ),
+    )
+
+
+NOTICES: Mapping[Kind, Callable[[Course], Iterator[Notice]]] = {
+    Kind.STARTED: _started,
+    Kind.FINISHED: _finished,
+    Kind.QUARANTINED: _quarantined,
+    Kind.STUCK: _stuck,
+    Kind.PAUSED: _paused,
+}
+"""Kinds of notices about rollouts; a row yields all that there is to tell."""
+
+
+def conflict(service: str, record: str, owner: str, why: str, node: str) -> Notice:
+    """Of one record: it cannot be kept as a definition says. Known by whose it would be, whatever stands there."""
+    return Notice(
+        Kind.CONFLICT,
+        owner,
+        None,
+        Tone.FAILURE,
+        f"{service}: conflict in DNS, {record} is not kept as a definition says",
+        _body(f"{record}: {_first_line(why)}", f"as {node} sees it; to see it again: svcagent cname plan"),
+    )
+
+
+def due_conflict(found: Notice | None, owner: str, told: frozenset[str]) -> tuple[tuple[Notice, ...], frozenset[str]]:
+    """The same as `due` for one record: ``found``, if it is a conflict for ``owner``; if it is none, it is over.
+
+    What other owners were told of the record stays, or two that contend for it would be told in turns.
+    """
+    if found is None:
+        return (), told - {f"{Kind.CONFLICT} {owner}"}
+    return (() if found.key in told else (found,)), told | {found.key}
+
+
+# ------------------------------------------------------------ words
+
+
+_HOW: Mapping[str, str] = {
+    HostStanding.ROLLED_BACK: "rolled back on {node} and quarantined",
+    HostStanding.STRANDED: "failed on {node}, WHICH IS OUT OF SERVICE, and is quarantined",
+    HostStanding.RELOADING: "failed on {node}, whose reload has not ended, and is quarantined",
+}
+
+
+def _subject(entry: Quarantine) -> str:
+    return f"{entry.digest}@{_shown(entry.since)}" if entry.since else entry.digest
+
+
+def _body(*lines: str) -> str:
+    return "\n".join(lines)
+
+
+def _name(pin: Pin) -> str:
+    """Short enough for a title: the image without its registry."""
+    return f"{pin.image.rpartition('/')[2]} ({pin.digest[:SHORT_DIGEST]})"
+
+
+def _what(pin: Pin) -> str:
+    return f"{pin.image} is {pin.digest}"
+
+
+def _who(pin: Pin) -> str:
+    return f"pinned by {pin.node}" + (f" at {_shown(pin.since)}" if pin.since else "")
+
+
+def _of_all(course: Course) -> str:
+    done, everyone = len(course.at.done), len(course.awaited)
+    return f"{done} of {everyone} host{'' if everyone == 1 else 's'}"
+
+
+def _far(course: Course) -> Iterator[str]:
+    for what, nodes in (
+        ("run it", course.at.done),
+        ("do not yet", course.at.missing),
+        ("in maintenance, and not waited for", course.held_out),
+    ):
+        if nodes:
+            yield f"{what}: {_names(nodes)}"
+
+
+def _told(node: str, state: HostState | None) -> str:
+    if state is None:
+        return f"{node} has told nothing yet"
+    since = f" since {_shown(state.since)}" if state.since else ""
+    return f"{node}: {state.state}{since}" + (f": {_first_line(state.error)}" if state.error else "")
+
+
+def _names(nodes: Collection[str]) -> str:
+    more = f" and {len(nodes) - MOST_HOSTS} more" if len(nodes) > MOST_HOSTS else ""
+    return ", ".join(sorted(nodes)[:MOST_HOSTS]) + more
+
+
+def _first_line(text: str) -> str:
+    line = next(iter(text.strip().splitlines()), "")
+    return line if len(line) <= LONGEST_WHY else f"{line[:LONGEST_WHY]}…"
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _length(span: timedelta) -> str:
+    return durations.text(round(span.total_seconds()))

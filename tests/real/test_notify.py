@@ -1,0 +1,547 @@
+"""``svcagent notify``, and who tells what, on a real Consul and real HTTP endpoints."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import click
+import pytest
+from pydantic import TypeAdapter
+
+from agent import logs
+from agent.cli.cname_telling import tell_conflicts
+from agent.cli.cname_wiring import Site
+from agent.cli.notifying import Hearing, rollout_told
+from agent.cli.options import Options
+from agent.clock import Interrupts
+from agent.cname import Outcome, Record, Result, Wanted
+from agent.consul import Consul
+from agent.definitions import Settings, load
+from agent.definitions.windows import WindowText
+from agent.errors import ConsulUnreachable, GuardRefused
+from agent.fleet import HostState, Pin, Quarantine, notified, quarantine, rollout, write_host_state
+from agent.reload import Edges, Event, Phase, Step
+from tests.lab.ground import wait_until
+from tests.real.access_fixture import Result as Ended
+from tests.real.access_fixture import Svcagent
+from tests.real.conftest import ConsulHost
+from tests.real.notify_fixture import PASSWORD, Endpoint, hanging, settings_file
+
+# Apprise's, or of a plugin of it; svcagent does not run with warnings as errors.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+OLD, NEW, NEXT = (f"sha256:{digit * 64}" for digit in "012")
+IMAGE = "registry.example.com/web:latest"
+HOSTS = ("host1", "host2", "host3")
+_numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """A verb's way of logging is its process's; the next test has its own."""
+    yield
+    logs.set_up(logs.Format.TEXT, is_verbose=False)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint() as found:
+        yield found
+
+
+# ---------------------------------------------------------------- notify test
+
+
+@pytest.fixture
+def notify_test(svcagent: Svcagent, tmp_path: Path) -> Callable[..., Ended]:
+    """``svcagent notify test`` with these endpoints; nothing that it prints may give away their secrets."""
+
+    def run(*urls: str, options: tuple[str, ...] = ()) -> Ended:
+        result = svcagent("--config", str(settings_file(tmp_path, urls)), *options, "notify", "test")
+        assert PASSWORD not in result.text
+        assert "Traceback" not in result.err
+        return result
+
+    return run
+
+
+def test_a_test_message_reaches_every_endpoint(notify_test: Callable[..., Ended], endpoint: Endpoint) -> None:
+    """Each is named by position, scheme and host."""
+    with Endpoint() as second:
+        result = notify_test(endpoint.url, second.url)
+
+    assert result.code == 0, result
+    assert result.out == "notify.urls[0] json://127.0.0.1: sent\nnotify.urls[1] json://127.0.0.1: sent\n"
+    assert endpoint.titles == second.titles == ["svcagent: this is a test"]
+
+
+def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
+    notify_test: Callable[..., Ended], endpoint: Endpoint
+) -> None:
+    """One refuses, nobody listens at another, a third hangs: exit 1."""
+    with Endpoint(status=403) as refusing, Endpoint() as gone, hanging() as silent:
+        gone.__exit__()
+        result = notify_test(refusing.url, endpoint.url, gone.url, silent, options=("--json", "-v"))
+
+    assert result.code == 1
+    assert [one["is_taken"] for one in json.loads(result.out)] == [False, True, False, False]
+    assert endpoint.titles == ["svcagent: this is a test"]
+    assert "notify.urls[2] json://127.0.0.1: not taken" in result.err
+    assert "notify.urls[1]" not in result.err
+
+
+@pytest.mark.parametrize(
+    "url", ["nosuchthing://hush-hush:1/x", "slack://hush-hush", "mailto://", "json://svcagent:hush-hush@"]
+)
+def test_a_url_that_apprise_does_not_know_is_told_by_its_position(
+    notify_test: Callable[..., Ended], endpoint: Endpoint, url: str
+) -> None:
+    """Exit 78, and nothing is sent to the others."""
+    result = notify_test(endpoint.url, url)
+
+    assert result.code == 78
+    assert "notify.urls[1]: Apprise has no use for this URL" in result.err
+    assert endpoint.messages == []
+
+
+def test_of_an_endpoint_whose_place_of_the_host_holds_a_token_the_scheme_alone_is_shown(
+    notify_test: Callable[..., Ended],
+) -> None:
+    """Slack's and Telegram's tokens, and ntfy's topic, which is as good as a password; none of them is reached."""
+    result = notify_test("ntfy://hush-hush?mode=private", options=("--json",))
+
+    assert result.code == 1
+    assert [one["name"] for one in json.loads(result.out)] == ["ntfy://…"]
+
+
+def test_without_endpoints_there_is_nothing_to_try(svcagent: Svcagent) -> None:
+    """And it says what to write."""
+    result = svcagent("notify", "test")
+
+    assert result.code == 78
+    assert "notify.urls: missing; name whom to tell" in result.err
+
+
+@pytest.mark.parametrize("urls", ['"slack://hush-hush"', '[["hush-hush"]]', '["hush-hush"]', "[7]"])
+def test_a_bad_setting_does_not_show_its_value(svcagent: Svcagent, tmp_path: Path, urls: str) -> None:
+    """Found without Apprise, by every verb."""
+    file = tmp_path / "svcagent.toml"
+    file.write_text(f"[notify]\nurls = {urls}\n")
+    result = svcagent("--config", str(file), "validate")
+
+    assert result.code == 78
+    assert "notify.urls" in result.err
+    assert PASSWORD not in result.text
+
+
+def test_where_apprise_is_not_installed_it_says_how_to(
+    notify_test: Callable[..., Ended], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is an extra."""
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    result = notify_test(endpoint.url)
+
+    assert result.code == 1
+    assert "pip install 'svcagent[notify]'" in result.err
+
+
+def test_apprise_itself_is_kept_silent(tmp_path: Path) -> None:
+    """It logs URLs, and so do the libraries below it; whatever the log's format, no line of theirs is written."""
+    code = (
+        "import logging\n"
+        "from pydantic import SecretStr\n"
+        "from agent import logs\n"
+        "from agent.cli.endpoints import endpoints\n"
+        "logs.set_up(logs.Format.TEXT, is_verbose=True)\n"
+        "logging.getLogger('apprise').warning('hush-hush')\n"
+        "endpoints([SecretStr('nosuchthing://x')])\n"
+        "for name in ('apprise', 'urllib3.connectionpool', None): logging.getLogger(name).critical('hush-hush')\n"
+        "logs.log('svcagent goes on')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert result.stderr.count(PASSWORD) == 1
+    assert "svcagent goes on" in result.stderr
+
+
+# ---------------------------------------------------------------- who tells
+
+
+class Fleet:
+    """Hosts of one service, by what they have told each other, and what they do after a reload."""
+
+    def __init__(self, host: ConsulHost, consul: Consul, directory: Path) -> None:
+        self.name = f"web{next(_numbers)}"
+        self.consul = consul
+        self._host = host
+        self._directory = directory
+        service = {"name": self.name, "port": 1, "checks": [{"tcp": "127.0.0.9:1", "interval": "1h"}]}
+        definition = {"service": service, "reload": {"image": IMAGE, "container": self.name}}
+        (directory / "services.d").mkdir()
+        (directory / "services.d" / f"{self.name}.json").write_text(json.dumps(definition))
+        [self.definition] = load(directory / "services.d", {})
+        for node in HOSTS:
+            body = {"Node": node, "Address": "127.0.0.9", "Service": {"Service": self.name, "Port": 1}}
+            host.ask.put("/v1/catalog/register", body)
+
+    def pinned(self, digest: str = NEW, minutes: float = 1) -> None:
+        """A rollout that began so long ago."""
+        _found, index = rollout.find(self.consul, self.name)
+        rollout.pin(self.consul, self.name, Pin(IMAGE, digest, "host1", NOW - timedelta(minutes=minutes)), index)
+
+    def run(self, digest: str, *nodes: str) -> None:
+        """These hosts, or all, took it just now."""
+        for node in nodes or HOSTS:
+            write_host_state(self.consul, self.name, node, HostState(digest, "running", NOW))
+
+    @contextmanager
+    def reloading(self, *urls: str, interrupts: Interrupts | None = None) -> Iterator[Hearing]:
+        """What one host's reload does about people, with these endpoints."""
+        file = settings_file(self._directory, urls)
+        settings = Settings.load(file, {"CONSUL_HTTP_ADDR": f"{self._host.address}:8500"})
+        with (
+            click.Context(click.Command("reload"), obj=Options(config=str(file))),
+            rollout_told(settings, self.definition, interrupts or Interrupts(), is_off=False) as hearing,
+        ):
+            yield hearing
+
+    def reload(self, *urls: str, error: Exception | None = None) -> None:
+        """It had nothing to do, or ended with this."""
+        with self.reloading(*urls):
+            if error is not None:
+                raise error
+
+    def told(self) -> frozenset[str]:
+        """What is noted."""
+        return notified.find(self.consul, notified.place(self.name))[0]
+
+
+@pytest.fixture
+def fleet(host: ConsulHost, consul: Consul, tmp_path: Path) -> Fleet:
+    """Three hosts."""
+    return Fleet(host, consul, tmp_path)
+
+
+def at_once(number: int, act: Callable[[], None]) -> None:
+    """That many do it at the same moment."""
+    start = threading.Barrier(number)
+
+    def run() -> None:
+        start.wait(10)
+        act()
+
+    threads = [threading.Thread(target=run) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+
+def test_of_hosts_that_end_at_once_one_tells(fleet: Fleet, endpoint: Endpoint) -> None:
+    """Three of them, and later again: one message in all, with all that a person needs."""
+    fleet.pinned()
+    fleet.run(NEW)
+    at_once(3, lambda: fleet.reload(endpoint.url))
+    endpoint.wait_for(1)
+    fleet.reload(endpoint.url)
+
+    [message] = endpoint.messages
+    assert message["title"].startswith(
+        f"{fleet.name}: rollout of web:latest ({NEW[:19]}) finished, 3 of 3 hosts run it"
+    )
+    assert (message["type"], f"svcagent history {fleet.name}" in message["message"]) == ("success", True)
+    assert fleet.told() == {f"finished {NEW}"}
+
+
+def test_each_kind_is_told_once_and_the_next_rollout_anew(fleet: Fleet, endpoint: Endpoint) -> None:
+    """Started late by another host than the one that pinned it, bad, then replaced by a better one, finished."""
+    fleet.run(OLD)
+    fleet.pinned()
+    fleet.reload(endpoint.url)
+    quarantine.put(fleet.consul, fleet.name, Quarantine(NEW, "host1", NOW, "web exited with 1", IMAGE))
+    write_host_state(fleet.consul, fleet.name, "host1", HostState(OLD, "rolled back", NOW))
+    fleet.pinned(NEXT)
+    at_once(3, lambda: fleet.reload(endpoint.url))
+    fleet.run(NEXT)
+    at_once(3, lambda: fleet.reload(endpoint.url))
+    endpoint.wait_for(4)
+
+    said = [
+        title.removeprefix(f"{fleet.name}: ") for title in sorted(endpoint.titles, key=lambda one: NEXT[:19] in one)
+    ]
+    assert sorted(one["type"] for one in endpoint.messages) == ["failure", "info", "info", "success"]
+    assert f"{NEW[:19]} rolled back on host1 and quarantined" in said
+    assert len(said) == 4
+
+
+def test_a_stuck_rollout_is_told_by_a_host_that_is_done_or_refused(fleet: Fleet, endpoint: Endpoint) -> None:
+    """Whoever looks first; a reload that was refused looks too, and one that found no Consul does not."""
+    fleet.run(OLD)
+    fleet.pinned(minutes=40)
+    with pytest.raises(ConsulUnreachable):
+        fleet.reload(endpoint.url, error=ConsulUnreachable("gone"))
+    assert fleet.told() == frozenset()
+    with pytest.raises(GuardRefused):
+        fleet.reload(endpoint.url, error=GuardRefused("not now"))
+    endpoint.wait_for(2)
+
+    assert sum("is stuck, 0 of 3 hosts run it" in one for one in endpoint.titles) == 1
+
+
+def test_outside_its_windows_a_rollout_that_stands_still_is_not_stuck(fleet: Fleet, endpoint: Endpoint) -> None:
+    """The definition's own windows, in its own zone."""
+    fleet.run(OLD)
+    fleet.pinned(minutes=40)
+    assert fleet.definition.reload is not None
+    begin = f"{NOW + timedelta(hours=3):%H:%M}-{NOW + timedelta(hours=4):%H:%M}"
+    closed = {"windows": (TypeAdapter(WindowText).validate_python(begin),), "timezone": "UTC"}
+    always, fleet.definition = (
+        fleet.definition,
+        replace(fleet.definition, reload=fleet.definition.reload.model_copy(update=closed)),
+    )
+    fleet.reload(endpoint.url)
+    assert fleet.told() == {f"started {NEW}"}
+    assert "outside the service's windows" in endpoint.messages[0]["message"]
+
+    fleet.definition = always
+    fleet.reload(endpoint.url)
+    assert fleet.told() == {f"started {NEW}", f"stuck {NEW}"}
+
+
+def _site(consul: Consul, node: str) -> Site:
+    """A host's side, as far as telling needs it."""
+    found: Any = SimpleNamespace(consul=consul, agent=SimpleNamespace(node=node))
+    return cast("Site", found)
+
+
+def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
+    consul: Consul, another: Callable[[], Consul], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """Those whose record stands and those whose does not; a host that gives way ends nothing, one in place does."""
+    record = Record("web.service.dc1.consul.", 60)
+    wanted = Wanted("www.example.com.", record, "web/-/dc1", 0, "rfc2136", "web", "example.com.")
+    found = Result(wanted.place, Outcome.CONFLICT, "an A record stands there", wanted)
+    hosts = iter([_site(another(), node) for node in HOSTS])
+    where = notified.place("web", wanted.name)
+    config = str(settings_file(tmp_path, [endpoint.url]))
+
+    def sync(here: Site, outcome: Outcome = Outcome.CONFLICT) -> None:
+        with click.Context(click.Command("cname"), obj=Options(config=config)):
+            tell_conflicts(here, [replace(found, outcome=outcome)])
+
+    at_once(3, lambda: sync(next(hosts)))
+    here = _site(consul, "host4")
+    sync(here, Outcome.GIVES_WAY)
+    sync(here)
+    assert endpoint.titles == ["web: conflict in DNS, www.example.com. is not kept as a definition says"]
+    assert len(notified.find(consul, where)[0]) == 1
+
+    sync(here, Outcome.IN_PLACE)
+    assert notified.find(consul, where)[0] == frozenset()
+
+
+def test_a_host_that_begins_to_pull_tells_that_it_started_and_waits_for_nothing(
+    fleet: Fleet, endpoint: Endpoint, consul: Consul
+) -> None:
+    """The step begins as soon as the notice is noted, whatever the endpoint does."""
+    fleet.run(OLD)
+    fleet.pinned(minutes=40)
+    heard: list[Event] = []
+    edges = _edges(consul, heard.append)
+    with hanging() as silent, fleet.reloading(silent, endpoint.url) as hearing:
+        tell = hearing(edges).tell
+        tell(Event(Step.CHECK, Phase.BEGIN))
+        assert fleet.told() == frozenset()
+        began = time.monotonic()
+        tell(Event(Step.PULL, Phase.BEGIN))
+        seconds = time.monotonic() - began
+        assert fleet.told() == {f"started {NEW}"}
+        endpoint.wait_for(1)
+
+    assert [(one.step, one.phase) for one in heard] == [(Step.CHECK, Phase.BEGIN), (Step.PULL, Phase.BEGIN)]
+    assert seconds < 2
+    assert "started, 0 of 3 hosts run it" in endpoint.titles[0]
+
+
+def _edges(consul: Consul, tell: Callable[[Event], None] = lambda _event: None) -> Edges:
+    """As far as telling needs them."""
+    unused: dict[str, Any] = dict.fromkeys(one.name for one in fields(Edges))
+    return Edges(**unused | {"consul": consul, "tell": tell})
+
+
+def test_an_endpoint_that_hangs_or_refuses_is_warned_of_and_others_get_theirs(
+    fleet: Fleet, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end of the verb is not far behind; the secrets of the URLs are nowhere."""
+    fleet.pinned()
+    fleet.run(NEW)
+    with Endpoint(status=500) as refusing, hanging() as silent:
+        began = time.monotonic()
+        fleet.reload(silent, refusing.url, endpoint.url)
+        seconds = time.monotonic() - began
+
+    said = capsys.readouterr().err
+    assert seconds < 15
+    assert len(endpoint.messages) == 1
+    assert "notification" in said
+    assert "svcagent notify test" in said
+    assert PASSWORD not in said
+
+
+def test_a_process_that_delivers_shows_no_secret_and_ends_by_itself(fleet: Fleet) -> None:
+    """Its command line is what every user of the host can read; it holds neither endpoint nor message."""
+    fleet.pinned()
+    fleet.run(NEW)
+    with hanging() as silent:
+        telling = threading.Thread(target=fleet.reload, args=(silent,))
+        telling.start()
+        wait_until(lambda: len(_deliveries()) == 1, 20, "one process delivers")
+        [(pid, argv, session)] = _deliveries()
+        wait_until(lambda: not _deliveries(), 60, "it has ended")
+        telling.join(20)
+
+    assert session == pid
+    assert argv[-2:] == ["notify", "deliver"]
+    assert PASSWORD not in " ".join(argv)
+    assert fleet.name not in " ".join(argv)
+
+
+def _deliveries() -> list[tuple[int, list[str], int]]:
+    """Processes of this test that deliver: pid, arguments, session."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (process / "cmdline").read_text().split("\0")[:-1]
+            parent = int((process / "stat").read_text().rpartition(") ")[2].split()[1])
+            pid = int(process.name)
+            if argv[-1:] == ["deliver"] and parent == os.getpid():
+                found.append((pid, argv, os.getsid(pid)))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def test_where_apprise_is_not_installed_another_host_may_tell(
+    fleet: Fleet, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One warning, with what to install, and only when there is something to tell; nothing is noted."""
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "apprise", None)
+        fleet.reload(endpoint.url)
+        assert capsys.readouterr().err == ""
+        fleet.pinned()
+        fleet.run(NEW)
+        fleet.reload(endpoint.url)
+        assert capsys.readouterr().err.count("pip install 'svcagent[notify]'") == 1
+        assert fleet.told() == frozenset()
+
+    fleet.reload(endpoint.url)
+    assert len(endpoint.messages) == 1
+
+
+@pytest.mark.parametrize("notes", [{"v": 2}, {"v": 1, "told": "finished"}, {"v": 1, "told": [7]}, []])
+def test_notes_that_cannot_be_read_tell_nothing_and_say_what_to_do(
+    fleet: Fleet, endpoint: Endpoint, host: ConsulHost, capsys: pytest.CaptureFixture[str], notes: object
+) -> None:
+    """A newer svcagent's, say: two versions that replaced each other's would tell everything again and again."""
+    fleet.pinned()
+    fleet.run(NEW)
+    host.ask.put(f"/v1/kv/{notified.place(fleet.name)}", notes)
+    fleet.reload(endpoint.url)
+
+    assert f"consul kv delete '{notified.place(fleet.name)}'" in capsys.readouterr().err
+    assert endpoint.messages == []
+
+
+def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_path: Path) -> None:
+    """Most hosts tell nobody: a reload's edges are its own, and no module of all this is there."""
+    fleet.pinned()
+    fleet.run(NEW)
+    fleet.reload()
+    assert fleet.told() == frozenset()
+
+    code = (
+        "import sys\n"
+        "import agent.cli.reload\n"
+        "from agent.clock import Interrupts\n"
+        "from agent.definitions import Settings\n"
+        "with agent.cli.reload.rollout_told(Settings(), None, Interrupts(), is_off=False) as heard:\n"
+        "    assert heard(sys) is sys\n"
+        "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.telling', 'agent.cli.delivering',"
+        " 'agent.fleet.notices', 'agent.fleet.notified'}))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
+
+
+def test_a_host_with_nothing_to_do_asks_little_once_all_is_told(fleet: Fleet, endpoint: Endpoint) -> None:
+    """Two reads of Consul, the pin and what was told, at each of cron's runs."""
+    fleet.pinned()
+    fleet.run(NEW)
+    fleet.reload(endpoint.url)
+    asked: list[Any] = []
+    with pytest.MonkeyPatch.context() as patched:
+        real = Consul.kv_get
+
+        def noted(own: Consul, key: str, *arguments: Any, **how: Any) -> Any:
+            asked.append(key)
+            return real(own, key, *arguments, **how)
+
+        patched.setattr(Consul, "kv_get", noted)
+        patched.setattr(Consul, "kv_tree", lambda *_arguments, **_how: asked.append("a tree"))
+        fleet.reload(endpoint.url)
+
+    assert asked == [f"svcagent/{fleet.name}/rollout", f"svcagent/{fleet.name}/notified"]
+
+
+def test_a_message_is_delivered_though_the_one_who_began_it_is_killed(tmp_path: Path, endpoint: Endpoint) -> None:
+    """It is in a session of its own, and holds nothing of the other's open."""
+    file = settings_file(tmp_path, [endpoint.url])
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import click\n"
+        "from agent.cli.delivering import Deliveries\n"
+        "from agent.cli.options import Options\n"
+        "from agent.fleet.notices import conflict\n"
+        "from agent.clock import SystemClock\n"
+        f"with click.Context(click.Command('x'), obj=Options(config={str(file)!r})):\n"
+        "    notice = conflict('web', 'www.example.com.', 'web', 'why', 'host1')\n"
+        "    Deliveries('web', SystemClock()).send([notice])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+
+    endpoint.wait_for(1)
+    assert endpoint.titles == ["web: conflict in DNS, www.example.com. is not kept as a definition says"]
+
+
+def test_a_host_that_is_told_to_end_neither_looks_nor_waits(fleet: Fleet) -> None:
+    """SIGTERM came: what is due is left to the next reload, and a delivery under way goes on by itself."""
+    fleet.run(OLD)
+    fleet.pinned()
+    interrupts = Interrupts()
+    with hanging() as silent, interrupts.caught():
+        with fleet.reloading(silent, interrupts=interrupts) as hearing:
+            hearing(_edges(fleet.consul)).tell(Event(Step.PULL, Phase.BEGIN))
+            fleet.run(NEW)
+            os.kill(os.getpid(), signal.SIGTERM)
+            began = time.monotonic()
+        seconds = time.monotonic() - began
+        wait_until(lambda: not _deliveries(), 60, "the delivery has ended")
+
+    assert seconds < 1
+    assert fleet.told() == {f"started {NEW}"}

@@ -1,0 +1,321 @@
+"""What people are told of a rollout, and once: every course that it can take in, the notices out."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.fleet import HostState, Pause, Pin, Quarantine, View
+from agent.fleet.course import Course
+from agent.fleet.notices import (
+    LONGEST_WHY,
+    MOST_HOSTS,
+    NOTICES,
+    Kind,
+    Notice,
+    Tone,
+    conflict,
+    due,
+    due_conflict,
+    is_closed,
+)
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+STUCK_AFTER = timedelta(minutes=30)
+IMAGE = "registry.example.com/web:latest"
+OLD, NEW, NEXT = (f"sha256:{digit * 64}" for digit in "012")
+A_PAUSE = Pause("alice", "host2", "release party", NOW - timedelta(hours=1))
+
+
+def ago(minutes: float) -> datetime:
+    return NOW - timedelta(minutes=minutes)
+
+
+def pin(minutes: float = 1, digest: str = NEW, node: str = "a") -> Pin:
+    return Pin(IMAGE, digest, node, ago(minutes))
+
+
+def running(digest: str, minutes: float = 1) -> HostState:
+    return HostState(digest, "running", ago(minutes))
+
+
+def at(state: str, minutes: float = 1, error: str = "") -> HostState:
+    return HostState(OLD, state, ago(minutes), error=error)
+
+
+def quarantined(digest: str = NEW, minutes: float = 1, why: str = "web exited with 1") -> dict[str, Quarantine]:
+    return {digest: Quarantine(digest, "a", ago(minutes), why, IMAGE)}
+
+
+def course(view: View, awaited: str = "ab", **more: Any) -> Course:
+    return Course("web", view, frozenset(awaited), NOW, STUCK_AFTER, **more)
+
+
+def kinds(notices: tuple[Notice, ...]) -> list[str]:
+    return [str(one.kind) for one in notices]
+
+
+BOTH_OLD = {"a": running(OLD, 900), "b": running(OLD, 900)}
+ONE_NEW = {"a": running(NEW, 5), "b": running(OLD, 900)}
+BOTH_NEW = {"a": running(NEW, 5), "b": running(NEW, 2)}
+ROLLED_BACK = {"a": at("rolled back"), "b": running(OLD, 900)}
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        # Nothing is pinned, or nobody can say what.
+        (View(), []),
+        (View(Pin("", "", "", None, problem="it is not JSON"), hosts=BOTH_OLD), []),
+        # Under way.
+        (View(pin(), hosts=BOTH_OLD), ["started"]),
+        (View(pin(5), hosts=ONE_NEW), ["started"]),
+        (View(pin(), hosts={}), ["started"]),
+        (View(pin(), hosts={"a": at("reloading"), "b": at("queueing")}), ["started"]),
+        (View(pin(), hosts=BOTH_OLD, pause=A_PAUSE), ["started"]),
+        # Finished: each host that is waited for runs it, and hosts that are gone count for nothing.
+        (View(pin(10), hosts=BOTH_NEW), ["finished"]),
+        (View(pin(10), hosts={**BOTH_NEW, "gone": running(OLD, 900)}), ["finished"]),
+        (View(pin(10), hosts=BOTH_NEW, pause=A_PAUSE), ["finished"]),
+        # Bad: told when its host has put back what there was, not before.
+        (View(pin(), hosts=ROLLED_BACK, quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts={"a": at("stranded")}, quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts={}, quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts={"a": at("reloading")}, quarantine=quarantined()), []),
+        (View(pin(), hosts={"a": at("reloading", 31)}, quarantine=quarantined()), ["quarantined"]),
+        # One that is not pinned any more is told as well.
+        (View(pin(digest=NEXT), hosts=ROLLED_BACK, quarantine=quarantined()), ["started", "quarantined"]),
+        # Overridden by --force, everywhere: it is both.
+        (View(pin(10), hosts=BOTH_NEW, quarantine=quarantined()), ["finished", "quarantined"]),
+        # Stuck, or paused: no host has come further for so long, and not all have.
+        (View(pin(31), hosts=BOTH_OLD), ["started", "stuck"]),
+        (View(pin(29), hosts=BOTH_OLD), ["started"]),
+        (View(pin(31), hosts=BOTH_OLD, pause=A_PAUSE), ["started", "paused"]),
+        (View(pin(90), hosts={**ONE_NEW, "a": running(NEW, 31)}), ["started", "stuck"]),
+        (View(pin(90), hosts=ONE_NEW), ["started"]),
+        (View(pin(31), hosts={"a": at("reloading", 5), "b": running(OLD, 900)}), ["started"]),
+        (View(pin(90), hosts={"a": at("reloading", 31), "b": running(OLD, 900)}), ["started", "stuck"]),
+        (View(pin(31), hosts={"a": at("queueing", 5), "b": at("failed", 1)}), ["started", "stuck"]),
+        (View(pin(31), hosts=ROLLED_BACK, quarantine=quarantined(minutes=31)), ["quarantined"]),
+        (View(pin(90), hosts=BOTH_NEW), ["finished"]),
+        # What is old is no news; what holds now is.
+        (View(pin(60 * 25), hosts=BOTH_OLD), ["stuck"]),
+        (View(pin(60 * 25), hosts={"a": running(NEW, 60 * 24), "b": running(NEW, 60 * 24)}), []),
+        (View(pin(60 * 25), hosts={"a": running(NEW, 60 * 24), "b": running(NEW, 5)}), ["finished"]),
+        (View(pin(60 * 25), hosts=ROLLED_BACK, quarantine=quarantined(minutes=60 * 25)), []),
+        # A clock that is a little ahead, and one that is far ahead: its moments are none.
+        (View(pin(-5), hosts=BOTH_OLD), ["started"]),
+        (View(pin(-60 * 24 * 400), hosts=BOTH_OLD), ["stuck"]),
+        (View(pin(90), hosts={"a": running(NEW, -60 * 24 * 400), "b": running(OLD, 900)}), ["started", "stuck"]),
+    ],
+)
+def test_what_there_is_to_tell(view: View, expected: list[str]) -> None:
+    """Each row: what hosts have told each other, of two that are waited for; what people are told, in order."""
+    notices, told = due(course(view), frozenset())
+
+    assert kinds(notices) == expected
+    assert {one.key for one in notices} <= told
+    assert due(course(view), told) == ((), told)
+
+
+def test_a_rollout_that_nobody_can_take_is_neither_stuck_nor_finished() -> None:
+    """Operators hold every host out."""
+    assert due(course(View(pin(90), hosts=BOTH_OLD), awaited=""), frozenset()) == ((), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("pinned", "opened", "closes", "expected"),
+    [
+        (16 * 60, 120, -120, ["started", "stuck"]),
+        (16 * 60, 29, -120, ["started"]),
+        (16 * 60, 31, -120, ["started", "stuck"]),
+        (16 * 60, 120, 1, ["started"]),
+        (20, 120, -120, ["started"]),
+    ],
+)
+def test_outside_its_windows_a_rollout_is_not_stuck(
+    pinned: float, opened: float, closes: float, expected: list[str]
+) -> None:
+    """Minutes ago: when it was pinned, when the window opened and closed. Closed hours do not count."""
+    found = course(View(pin(pinned), hosts=BOTH_OLD), is_open=lambda moment: ago(opened) <= moment < ago(closes))
+
+    notices, _told = due(found, frozenset())
+
+    assert kinds(notices) == expected
+
+
+@pytest.mark.parametrize(("pinned", "expected"), [(60, ["started"]), (89, ["started"]), (91, ["started", "stuck"])])
+def test_an_image_that_is_too_young_is_not_stuck(pinned: float, expected: list[str]) -> None:
+    """It was made before it was pinned, so an hour after that it is an hour old."""
+    found = course(View(pin(pinned), hosts=BOTH_OLD), min_age=timedelta(hours=1))
+
+    assert kinds(due(found, frozenset())[0]) == expected
+
+
+def test_another_digest_is_another_rollout_and_the_same_one_again_is_not() -> None:
+    """Pinned anew by another host: nothing new. Another digest: all of it again. Back to the first: again too."""
+    _first, told = due(course(View(pin(), hosts=BOTH_OLD)), frozenset())
+    again, told = due(course(View(pin(0, node="b"), hosts=BOTH_OLD)), told)
+    assert kinds(again) == []
+
+    other, told = due(course(View(pin(digest=NEXT), hosts=BOTH_OLD)), told)
+    assert kinds(other) == ["started"]
+    assert told == {f"started {NEXT}"}
+
+    back, told = due(course(View(pin(), hosts=BOTH_OLD)), told)
+    assert kinds(back) == ["started"]
+    assert told == {f"started {NEW}"}
+
+
+def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
+    """The same digest, at another moment."""
+    _first, told = due(course(View(pin(90), hosts=ROLLED_BACK, quarantine=quarantined(minutes=80))), frozenset())
+    cleared, told = due(course(View(pin(90), hosts=ROLLED_BACK)), told, {Kind.QUARANTINED})
+    again, told = due(course(View(pin(90), hosts=ROLLED_BACK, quarantine=quarantined(minutes=1))), told)
+
+    assert kinds(cleared) == []
+    assert kinds(again) == ["quarantined"]
+
+
+def test_only_what_is_asked_for_is_told_and_noted() -> None:
+    """A host that begins to pull tells that it started; what else there is comes when it has ended."""
+    view = View(pin(31), hosts=BOTH_OLD)
+    notices, told = due(course(view), frozenset(), {Kind.STARTED})
+
+    assert kinds(notices) == ["started"]
+    assert kinds(due(course(view), told)[0]) == ["stuck"]
+
+
+def test_a_finished_rollout_is_closed_for_hosts_that_have_nothing_to_do() -> None:
+    """Also one that had ended long before anybody was told of anything: it is noted, so it is looked at once."""
+    old = {"a": running(NEW, 60 * 48), "b": running(NEW, 60 * 48)}
+    notices, told = due(course(View(pin(60 * 49), hosts=old)), frozenset())
+
+    assert notices == ()
+    assert is_closed(pin(60 * 49), told)
+    assert is_closed(None, frozenset())
+    assert not is_closed(pin(digest=NEXT), told)
+    assert not is_closed(pin(), {f"started {NEW}"})
+
+
+_DIGESTS = st.sampled_from([OLD, NEW, NEXT])
+_MINUTES = st.integers(-60, 60 * 30)
+_STATES = st.builds(
+    HostState,
+    _DIGESTS,
+    st.sampled_from(["running", "reloading", "queueing", "failed", "rolled back", "of a newer svcagent"]),
+    _MINUTES.map(ago),
+)
+_VIEWS = st.builds(
+    View,
+    st.none() | st.builds(pin, _MINUTES, _DIGESTS, st.sampled_from("abc")),
+    hosts=st.dictionaries(st.sampled_from("abc"), _STATES),
+    quarantine=st.builds(quarantined, _DIGESTS, _MINUTES),
+    pause=st.none() | st.just(A_PAUSE),
+)
+
+
+@given(st.lists(_VIEWS, max_size=6))
+def test_whatever_happens_nothing_is_told_twice_and_little_is_remembered(views: list[View]) -> None:
+    """Of one rollout no kind comes twice while its pin stands, and what is noted is about what is there."""
+    told: frozenset[str] = frozenset()
+    for view in views:
+        notices, told = due(course(view, "abc"), told)
+        again, same = due(course(view, "abc"), told)
+
+        assert (again, same) == ((), told)
+        assert len({one.key for one in notices}) == len(notices)
+        assert len(told) <= len(NOTICES) + len(view.quarantine)
+
+
+def test_messages_say_what_where_and_what_to_do_next() -> None:
+    """A line for the title; image, digest, hosts and command below; what is long or many is cut."""
+    many = {
+        f"host{number:02}": at("failed", 40, f"{'x' * 2 * LONGEST_WHY}\nsecret") for number in range(MOST_HOSTS + 3)
+    }
+    stuck = Course(
+        "web",
+        View(pin(45), hosts={**many, "a": running(NEW, 40)}),
+        frozenset({*many, "a"}),
+        NOW,
+        STUCK_AFTER,
+        frozenset({"z"}),
+    )
+    notices = {one.kind: one for one in due(stuck, frozenset())[0]}
+    text = notices[Kind.STUCK].body
+
+    assert notices[Kind.STUCK].title == (
+        f"web: rollout of web:latest ({NEW[:19]}) is stuck, 1 of 14 hosts run it and none followed for 40m0s"
+    )
+    assert f"{IMAGE} is {NEW}" in text
+    assert "pinned by a at 2026-05-01T11:15:00Z" in text
+    assert "do not yet: host00, host01" in text
+    assert "and 3 more" in text
+    assert "in maintenance, and not waited for: z" in text
+    assert "svcagent fleet web" in text
+    assert "secret" not in text
+    assert max(map(len, text.splitlines())) < LONGEST_WHY + 100
+    assert all("\n" not in one.title for one in notices.values())
+
+
+@pytest.mark.parametrize(
+    ("view", "kind", "tone", "words"),
+    [
+        (View(pin(), hosts=BOTH_OLD), Kind.STARTED, Tone.INFO, ["svcagent fleet web --watch"]),
+        (
+            View(pin(10), hosts=BOTH_NEW),
+            Kind.FINISHED,
+            Tone.SUCCESS,
+            ["2 of 2 hosts run it after 8m0s", "run it: a, b", "svcagent history web"],
+        ),
+        (
+            View(pin(), hosts=ROLLED_BACK, quarantine=quarantined(why="web exited with 1\nlog")),
+            Kind.QUARANTINED,
+            Tone.FAILURE,
+            [
+                "rolled back on a and quarantined",
+                "why: web exited with 1\nNo host",
+                f"svcagent quarantine clear web {NEW}",
+            ],
+        ),
+        (
+            View(pin(), hosts={"a": at("stranded")}, quarantine=quarantined()),
+            Kind.QUARANTINED,
+            Tone.FAILURE,
+            ["failed on a, WHICH IS OUT OF SERVICE, and is quarantined"],
+        ),
+        (View(pin(31), hosts=BOTH_OLD), Kind.STUCK, Tone.WARNING, ["0 of 2 hosts", "svcagent why web"]),
+        (
+            View(pin(31), hosts=BOTH_OLD, pause=A_PAUSE),
+            Kind.PAUSED,
+            Tone.INFO,
+            ["alice on host2", "release party", "svcagent resume web"],
+        ),
+    ],
+)
+def test_every_kind_has_its_words(view: View, kind: Kind, tone: Tone, words: list[str]) -> None:
+    """Its tone, and what a person needs."""
+    [notice] = [one for one in due(course(view), frozenset())[0] if one.kind is kind]
+
+    assert notice.tone is tone
+    for one in words:
+        assert one in f"{notice.title}\n{notice.body}"
+    assert notice.title.startswith("web: ")
+
+
+def test_a_conflict_is_told_once_until_the_record_is_in_place() -> None:
+    """Of another owner's it is told too, and neither forgets the other's."""
+    ours, theirs = "web/production/dc1", "web/staging/dc1"
+    found = conflict("web", "www.example.com.", ours, "an A record stands there", "host1")
+    other = conflict("web", "www.example.com.", theirs, "it belongs to web/production/dc1", "host2")
+
+    first, told = due_conflict(found, ours, frozenset())
+    again, told = due_conflict(found, ours, told)
+    second, told = due_conflict(other, theirs, told)
+    assert (first, again, second) == ((found,), (), (other,))
+
+    assert due_conflict(None, ours, told) == ((), frozenset({other.key}))
+    assert due_conflict(found, ours, frozenset({other.key}))[0] == (found,)
+    assert "svcagent cname plan" in found.body
