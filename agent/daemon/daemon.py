@@ -17,6 +17,7 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import Consul, LocalService
 from agent.daemon.agent_watch import AgentWatch
+from agent.daemon.api import RELOAD_JOB
 from agent.daemon.api_server import ApiServer
 from agent.daemon.backend import LiveBackend
 from agent.daemon.children import Ended, Launcher, Record
@@ -55,7 +56,6 @@ RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
-RELOAD = "reload "
 
 UNREACHABLE = ConsulUnreachable.exit_code
 
@@ -170,7 +170,7 @@ class Daemon:
         elif job == CNAMES:
             self._start(self._sync_cnames())
         else:
-            self.reloads.begin(Wanted(job.removeprefix(RELOAD), "schedule"))
+            self.reloads.begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
 
     def _plans(self, definitions: Sequence[Definition]) -> dict[str, Plan]:
         host = os.uname().nodename
@@ -184,7 +184,7 @@ class Daemon:
                 log(str(error), level=WARNING, service=one.service.id)
                 continue
             if schedule is not None:
-                plans[f"{RELOAD}{one.service.id}"] = schedule
+                plans[f"{RELOAD_JOB}{one.service.id}"] = schedule
         return plans
 
     def _read_again(self) -> None:
