@@ -28,21 +28,31 @@ class Wanted:
     lock_timeout: float | None
 
 
-def daemon_status(settings: Settings) -> Mapping[str, Any] | None:
-    """What the daemon of these very directories says of itself; None if there is none.
+@dataclass(frozen=True)
+class Found:
+    """What the daemon of these very directories says of itself; without it, ``why_not`` in words."""
+
+    status: Mapping[str, Any] | None
+    why_not: str = ""
+
+
+def find_daemon(settings: Settings) -> Found:
+    """Ask whether there is one.
 
     That one may be there and cannot be asked is a warning: whatever a verb does, it can do without.
     """
     try:
         status = Client(settings.daemon.socket).status()
     except NoDaemon:
-        return None
+        return Found(None, "does not run")
     except SvcagentError as error:
         show_warning(str(error))
-        return None
+        return Found(None, "cannot be asked")
     ours = (settings.state_dir, settings.services_dir)
     theirs = (str(status.get("state_dir", "")), str(status.get("services_dir", "")))
-    return status if [one.resolve() for one in ours] == [Path(one).resolve() for one in theirs] else None
+    if [one.resolve() for one in ours] == [Path(one).resolve() for one in theirs]:
+        return Found(status)
+    return Found(None, f"runs, but for other directories: {theirs[0]} and {theirs[1]}")
 
 
 def reload_in_daemon(settings: Settings, service: Service, wanted: Wanted, interrupts: Interrupts) -> int | None:
@@ -51,7 +61,7 @@ def reload_in_daemon(settings: Settings, service: Service, wanted: Wanted, inter
     :raises Interrupted: it was only looked on, and goes on.
     :raises DaemonGone: the daemon died meanwhile.
     """
-    if daemon_status(settings) is None:
+    if find_daemon(settings).status is None:
         return None
     client = Client(settings.daemon.socket)
     try:

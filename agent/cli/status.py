@@ -2,19 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 
 import click
 
 from agent.cli import wiring
-from agent.cli.attach import daemon_status
+from agent.cli.attach import Found, find_daemon
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.consul import LocalService
+from agent.daemon.api import RELOAD_JOB
 from agent.definitions import ContainerRestart, Reload, Service
 from agent.engine import Engine
 from agent.errors import Unreachable
@@ -67,25 +67,32 @@ def status(name: str | None) -> int:
                     trouble = error
                     row.container = "unknown"
             rows.append(row)
-    daemon = daemon_status(settings)
+    daemon = find_daemon(settings)
     if current().as_json:
-        show_document({"services": [asdict(row) for row in rows], "daemon": daemon})
+        show_document({"services": [asdict(row) for row in rows], "daemon": daemon.status})
     show_table(
         ("SERVICE", "STATE", "REGISTRATION", "CHECKS", "CONTAINER", "DIGEST", "MAINTENANCE"),
         [tuple(asdict(row).values()) for row in rows],
     )
-    show_line(_daemon_line(daemon))
+    for line in _daemon_lines(daemon, {service.id for _definition, service in wanted}, is_all=not name):
+        show_line(line)
     if trouble is not None:
         show_warning(str(trouble))
         return trouble.exit_code
     return 0
 
 
-def _daemon_line(daemon: Mapping[str, Any] | None) -> str:
-    if daemon is None:
-        return "daemon: does not run"
-    since = shown(datetime.fromisoformat(daemon["since"]))
-    return f"daemon: runs since {since} (pid {daemon['pid']}): {daemon['status']}"
+def _daemon_lines(daemon: Found, ids: set[str], *, is_all: bool) -> Iterator[str]:
+    """Whether it runs, what it is doing, and what it does next: with these services, or all that it does."""
+    if daemon.status is None:
+        yield f"daemon: {daemon.why_not}"
+        return
+    since = shown(datetime.fromisoformat(daemon.status["since"]))
+    yield f"daemon: runs since {since} (pid {daemon.status['pid']}): {daemon.status['status']}"
+    runs = {job: datetime.fromisoformat(at) for job, at in daemon.status["next_runs"].items()}
+    for job, at in sorted(runs.items(), key=lambda item: item[1]):
+        if is_all or (job.startswith(RELOAD_JOB) and job.removeprefix(RELOAD_JOB) in ids):
+            yield f"next {job}: {shown(at)}"
 
 
 def _row(service: Service, found: LocalService | None) -> Row:

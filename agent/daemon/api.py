@@ -14,12 +14,16 @@ Record: TypeAlias = Mapping[str, Any]
 ADDRESSES = (
     "GET /v1/status",
     "GET /v1/schedule",
+    "GET /v1/schedule/NAME",
     "GET /v1/history/NAME",
     "GET /metrics",
     "POST /v1/reload/NAME",
     "POST /v1/reload/NAME/cancel",
 )
 """All that can be asked for."""
+
+RELOAD_JOB = "reload "
+"""What the name of a job begins with that reloads the service whose id follows."""
 
 HEARTBEAT_SECONDS = 5.0
 """Of a reload that tells nothing, at the latest: whoever looks on knows that the daemon lives."""
@@ -69,8 +73,8 @@ class Backend(Protocol):
     def status(self) -> Mapping[str, Any]:
         """The status document (`agent.daemon.status.Status.document`)."""
 
-    def schedule(self) -> Sequence[Mapping[str, Any]]:
-        """What runs next, and when."""
+    def schedule(self, name: str | None) -> Sequence[Mapping[str, Any]]:
+        """What runs next, and when, the first one first: a ``job`` and ``at``. With ``name``, its reload alone."""
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
         """Past reloads of this host, the newest first."""

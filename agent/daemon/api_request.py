@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
@@ -134,7 +135,9 @@ class Request(BaseHTTPRequestHandler):
             case ["v1", "status"]:
                 self._send_document(self._backend.status())
             case ["v1", "schedule"]:
-                self._send_document(self._backend.schedule())
+                self._send_document(self._backend.schedule(None))
+            case ["v1", "schedule", name]:
+                self._send_document(self._backend.schedule(name))
             case ["v1", "history", name]:
                 self._send_document(self._backend.history(name))
             case ["metrics"]:
@@ -226,7 +229,8 @@ class Request(BaseHTTPRequestHandler):
                     silent = 0.0
             self.wfile.write(b"0\r\n\r\n")
         finally:
-            if subscription.is_started_here and not has_ended:
+            # One that has ended is not to be asked: what runs by its name now may be another's.
+            if subscription.is_started_here and not has_ended and not _has_ended(subscription):
                 with suppress(NotFound):  # it has just ended by itself
                     self._backend.cancel(name)
 
@@ -298,6 +302,11 @@ def _head(subscription: Subscription) -> dict[str, Any]:
         "is_forced": subscription.is_forced,
         "is_in_maintenance": subscription.is_in_maintenance,
     }
+
+
+def _has_ended(subscription: Subscription) -> bool:
+    """Is its result among the records that were not shown any more?"""
+    return any("result" in record for record in iter(partial(subscription.get, 0), None))
 
 
 def _line(document: Any) -> bytes:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from agent.daemon.api import Record
+from agent.daemon.api import RELOAD_JOB, Record
 from agent.daemon.reloads import Activity, Reloads, Wanted
 from agent.daemon.status import Status
 from agent.definitions import Definition, Settings
@@ -59,10 +59,17 @@ class LiveBackend:
         """The status document."""
         return self._ask(lambda: self._source.status.document)
 
-    def schedule(self) -> Sequence[Mapping[str, Any]]:
-        """What runs next, and when, the first one first."""
-        runs = self._ask(lambda: self._source.status.next_runs)
-        return [{"job": job, "at": at} for job, at in sorted(runs.items(), key=lambda item: item[1])]
+    def schedule(self, name: str | None) -> Sequence[Mapping[str, Any]]:
+        """What runs next, and when, the first one first; of ``name`` its reload alone."""
+
+        def runs() -> Mapping[str, datetime]:
+            found = self._source.status.next_runs
+            if name is None:
+                return found
+            job = f"{RELOAD_JOB}{self._definition(name).service.id}"
+            return {job: found[job]} if job in found else {}
+
+        return [{"job": job, "at": at} for job, at in sorted(self._ask(runs).items(), key=lambda item: item[1])]
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
         """Past reloads of this host, the newest first."""

@@ -19,6 +19,7 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
+from agent.daemon.api import RELOAD_JOB
 from agent.daemon.api_server import ApiServer
 from agent.daemon.backend import LiveBackend
 from agent.daemon.children import Ended, Launcher, Record
@@ -56,7 +57,6 @@ RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
-RELOAD = "reload "
 
 UNREACHABLE = ConsulUnreachable.exit_code
 
@@ -172,7 +172,7 @@ class Daemon:
         elif job == CNAMES:
             self._start(self._sync_cnames())
         else:
-            self.reloads.begin(Wanted(job.removeprefix(RELOAD), "schedule"))
+            self.reloads.begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
 
     def _plans(self, definitions: Sequence[Definition]) -> dict[str, Plan]:
         host = os.uname().nodename
@@ -186,7 +186,7 @@ class Daemon:
                 log(str(error), level=WARNING, service=one.service.id)
                 continue
             if schedule is not None:
-                plans[f"{RELOAD}{one.service.id}"] = schedule
+                plans[f"{RELOAD_JOB}{one.service.id}"] = schedule
         return plans
 
     def _warn_of_idle(self, plans: Mapping[str, Plan]) -> None:
@@ -194,7 +194,7 @@ class Daemon:
         due = self._scheduler.next_runs()
         for job, plan in plans.items():
             if isinstance(plan, Schedule) and job not in due:
-                log(plan.why_never(), level=WARNING, service=job.removeprefix(RELOAD))
+                log(plan.why_never(), level=WARNING, service=job.removeprefix(RELOAD_JOB))
 
     def _read_again(self) -> None:
         """SIGHUP."""
@@ -317,7 +317,8 @@ class Daemon:
             exit_code=result.get("exit_code"),
             why=wanted.why,
         )
-        if self._is_stopping or not (ended.was_killed or ended.status == UNREACHABLE):
+        is_over = activity.is_cancelled or not (ended.was_killed or ended.status == UNREACHABLE)
+        if self._is_stopping or is_over:
             self._failures.pop(wanted.service_id, None)
             return
         count = self._failures.get(wanted.service_id, 0)

@@ -128,6 +128,7 @@ class Reloads:
             ended = Ended(1, {"service": service_id, "outcome": "failed", "error": f"cannot be started: {error}"})
         result = _result(activity, ended)
         is_cut_short = ended.was_killed or (self._is_stopping and result["outcome"] == "interrupted")
+        is_cut_short = is_cut_short and not activity.is_cancelled
         if not is_cut_short:
             self._remember(self._under_way.end, service_id)
         del self.running[service_id]

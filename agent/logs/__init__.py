@@ -115,7 +115,9 @@ def mute_libraries() -> None:
     """Drop every line that is not svcagent's own, until the next `set_up`: it may hold what nobody may read."""
     import logging  # see above
 
-    for one in logging.getLogger().handlers:
+    root = logging.getLogger()
+    root.addHandler(logging.NullHandler())  # without any, Python would print them
+    for one in root.handlers:
         one.addFilter(lambda record: record.name == "svcagent")
 
 

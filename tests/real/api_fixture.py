@@ -15,6 +15,7 @@ from agent.daemon.api_server import ApiServer
 from agent.errors import BadDefinition, Fault, NotFound
 
 SINCE = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
+NEXT = datetime(2026, 3, 1, 10, 10, tzinfo=UTC)
 RELOADED = {"service": "web", "node": "host1", "image": "web:1", "outcome": "reloaded", "wanted": "sha256:2"}
 
 
@@ -66,11 +67,15 @@ class Backend:
             "services_dir": str(self.directory / "services.d"),
             "status": "1 service",
             "is_ready": True,
+            "next_runs": {"reload web": NEXT, "cname sync": SINCE, "reload api": NEXT},
         }
 
-    def schedule(self) -> Sequence[Mapping[str, Any]]:
-        """One run."""
-        return [{"service": "web", "at": SINCE}]
+    def schedule(self, name: str | None) -> Sequence[Mapping[str, Any]]:
+        """Two runs, one of them of web."""
+        if name is None:
+            return [{"job": "cname sync", "at": SINCE}, {"job": "reload web", "at": NEXT}]
+        self._known(name)
+        return [{"job": "reload web", "at": NEXT}]
 
     def history(self, name: str) -> Sequence[Mapping[str, Any]]:
         """An error of each kind, or nothing."""

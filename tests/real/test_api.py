@@ -15,7 +15,7 @@ from agent.daemon import api_request, api_server
 from agent.daemon.api_server import ApiServer, listen_on
 from agent.errors import BadDefinition, Conflict, LockBusy, SvcagentError
 from tests.lab.ground import wait_until
-from tests.real.api_fixture import RELOADED, SINCE, Backend, Daemon, ask, connected, daemon_in, directory, event
+from tests.real.api_fixture import NEXT, RELOADED, SINCE, Backend, Daemon, ask, connected, daemon_in, directory, event
 
 
 @pytest.fixture
@@ -148,7 +148,9 @@ def test_what_the_daemon_knows_is_answered_on_both_roads(daemon: Daemon) -> None
     for address in (daemon.path, _tcp(daemon)):
         status, document = _get(address, "/v1/status")
         assert (status, document["since"], document["is_ready"]) == (200, SINCE.isoformat(), True)
-        assert _get(address, "/v1/schedule") == (200, [{"service": "web", "at": SINCE.isoformat()}])
+        runs = [{"job": "cname sync", "at": SINCE.isoformat()}, {"job": "reload web", "at": NEXT.isoformat()}]
+        assert _get(address, "/v1/schedule") == (200, runs)
+        assert _get(address, "/v1/schedule/web") == (200, runs[1:])
         assert _get(address, "/v1/history/web") == (200, [])
         assert b"text/plain; version=0.0.4\r\n" in ask(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
@@ -156,6 +158,7 @@ def test_what_the_daemon_knows_is_answered_on_both_roads(daemon: Daemon) -> None
 @pytest.mark.parametrize(
     ("path", "status", "code", "text"),
     [
+        ("/v1/schedule/nope", 404, 1, "no service is called 'nope'; there is: web"),
         ("/v1/history/nope", 404, 1, "no service is called 'nope'; there is: web"),
         ("/v1/history/b%2Fc", 404, 1, "no service is called 'b/c'; there is: web"),
         ("/v1/history/bad", 422, 78, "web.json: service.port: is wrong"),
@@ -173,6 +176,15 @@ def test_an_unknown_address_is_told_all_there_are(daemon: Daemon) -> None:
 
     assert status == 404
     assert "GET /v1/status, GET /v1/schedule" in document["error"]
+
+
+def test_the_other_loopback_is_listened_on_too(place: Path) -> None:
+    """IPv6, its address in brackets as everywhere."""
+    with daemon_in(place, "[::1]:0") as daemon:
+        port = _tcp(daemon)[1]
+
+        assert _get(("::1", port), "/v1/status", f"Host: [::1]:{port}")[0] == 200
+        assert _post(("::1", port), "/v1/reload/web")[0] == 405
 
 
 def test_tcp_answers_questions_alone(daemon: Daemon) -> None:
@@ -353,6 +365,23 @@ def test_the_reload_of_a_client_that_goes_is_cancelled(daemon: Daemon) -> None:
 
     wait_until(lambda: daemon.backend.cancelled == ["web"], 10, "it is cancelled")
     assert daemon.backend.lookers_on[0].is_closed
+
+
+def test_a_client_that_goes_after_the_end_cancels_no_other_reload(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was stopped (Ctrl-Z) while its reload ended: what runs by that name now is the schedule's."""
+    monkeypatch.setattr(api_request, "WRITE_SECONDS", 1.0)
+    with connected(daemon.path) as connection:
+        connection.sendall(_posted("/v1/reload/web").encode())
+        wait_until(lambda: bool(daemon.backend.lookers_on), 10, "it is started")
+        for _ in range(50):
+            daemon.backend.tell(event("pull", "note", "x" * 20_000))
+        daemon.backend.end()
+        daemon.backend.is_running = True
+        wait_until(lambda: daemon.backend.lookers_on[0].is_closed, 10, "the daemon gives the client up")
+
+    assert daemon.backend.cancelled == []
 
 
 def test_a_client_that_only_looked_on_may_go(daemon: Daemon) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +223,14 @@ def test_the_daemon_dies_while_it_is_shown(site: Site) -> None:
     assert "svcagent recover" in err
 
 
+def test_a_reload_of_the_daemons_imports_no_slow_library() -> None:
+    """Cron asks every few minutes, for every service."""
+    slow = {"agent.cli.reload_here", "consul", "docker", "requests", "rich"}
+    code = f"import sys, agent.cli.reload; print(sorted(sys.modules.keys() & {slow}))"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 @pytest.mark.parametrize("option", ["--check", "--dry-run"])
 def test_what_changes_nothing_needs_no_daemon(site: Site, daemon: Daemon, option: str) -> None:
     """It asks Consul itself."""
@@ -265,15 +274,25 @@ def test_a_daemon_that_cannot_be_asked_is_a_warning(site: Site) -> None:
 
 
 def test_status_says_whether_the_daemon_runs(site: Site, host: ConsulHost) -> None:
-    """For people a line, in JSON its whole document."""
+    """For people in lines, with what comes next; in JSON its whole document."""
     site.consul = f"{host.address}:8500"
     (site.place / "services.d" / "web.json").write_text(json.dumps({"service": DEFINITION["service"]}))
     assert site.run("status")[1].splitlines()[-1] == "daemon: does not run"
     assert json.loads(site.run("--json", "status")[1])["daemon"] is None
-    with daemon_in(site.place):
-        line = site.run("status")[1].splitlines()[-1]
+    with daemon_in(site.place) as daemon:
+        lines = site.run("status")[1].splitlines()[2:]
+        of_web = site.run("status", "web")[1].splitlines()[2:]
         document = json.loads(site.run("--json", "status")[1])
+        daemon.backend.directory = Path("/elsewhere")
+        of_others = site.run("status")[1].splitlines()[-1]
+        daemon.backend.status = lambda: ["none of ours"]  # type: ignore[assignment,method-assign,return-value]  # that is the fault
+        unknown = site.run("status")[1].splitlines()[-1]
 
-    assert line == "daemon: runs since 2026-03-01T10:00:00Z (pid 4711): 1 service"
+    runs = "daemon: runs since 2026-03-01T10:00:00Z (pid 4711): 1 service"
+    cnames, web = "next cname sync: 2026-03-01T10:00:00Z", "next reload web: 2026-03-01T10:10:00Z"
+    assert lines == [runs, cnames, web, "next reload api: 2026-03-01T10:10:00Z"]
+    assert of_web == [runs, web]
+    assert of_others == "daemon: runs, but for other directories: /elsewhere/state and /elsewhere/services.d"
+    assert unknown == "daemon: cannot be asked"
     assert document["daemon"]["is_ready"]
     assert [row["service"] for row in document["services"]] == ["web"]

@@ -475,10 +475,10 @@ def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_
 
     code = (
         "import sys\n"
-        "import agent.cli.reload\n"
+        "import agent.cli.reload_here\n"
         "from agent.clock import Interrupts\n"
         "from agent.definitions import Settings\n"
-        "with agent.cli.reload.rollout_told(Settings(), None, Interrupts(), is_off=False) as heard:\n"
+        "with agent.cli.reload_here.rollout_told(Settings(), None, Interrupts(), is_off=False) as heard:\n"
         "    assert heard(sys) is sys\n"
         "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.telling', 'agent.cli.delivering',"
         " 'agent.fleet.notices', 'agent.fleet.notified'}))\n"

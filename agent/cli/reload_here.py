@@ -1,0 +1,125 @@
+"""A reload that this very process does, where no daemon does it: its wiring. Loaded when it is needed (`reload`)."""
+
+import dataclasses
+from pathlib import Path
+
+from agent.cli import wiring
+from agent.cli.attach import Wanted
+from agent.cli.maint_output import tell_ended
+from agent.cli.notifying import rollout_told
+from agent.cli.options import current
+from agent.cli.output import show_document, show_line, show_warning
+from agent.cli.reload_output import Printer, show_result, tell_repaired
+from agent.cli.repairing import edges_of, engine_of, repair_one
+from agent.cli.textfile import reload_told
+from agent.clock import Interrupts
+from agent.consul import AgentSelf, Consul
+from agent.definitions import Definition, Reload, Settings
+from agent.engine import Engine
+from agent.errors import ConsulUnreachable, Denied, SvcagentError
+from agent.logs import about
+from agent.maintenance import lift_expired
+from agent.reload import Asked, Executor, HostLock, Journal, Step, read_journal, revive
+
+DEFAULT_LOCK_SECONDS = 3600.0
+
+
+def reload_here(
+    settings: Settings, state_dir: Path, definition: Definition, reload: Reload, wanted: Wanted, interrupts: Interrupts
+) -> int:
+    """Put right what is left behind, reload, and show it; the exit code. Signals are caught already."""
+    service = definition.service
+    clock = wiring.system_clock()
+    with (
+        # Before the lock, so that both come after it.
+        rollout_told(settings, definition, interrupts, is_off=False) as heard,
+        reload_told(settings, service.name, is_off=False) as results,
+        HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
+        wiring.consul(settings) as consul,
+        engine_of(settings, clock) as engine,
+    ):
+        agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
+        edges = heard(edges_of(settings, consul, engine, agent, definition, interrupts))
+        trouble: SvcagentError | None = None
+        try:
+            with interrupts.allowed():
+                tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
+        except SvcagentError as error:
+            trouble = error  # what is left behind is repaired all the same
+        repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
+        results += repaired
+        if code := tell_repaired(repaired):
+            if current().as_json:
+                show_document(dataclasses.asdict(repaired[-1]))
+            return code
+        if trouble is not None:
+            raise trouble
+        executor = Executor(service, reload, edges, _asked(wanted))
+        with about(service=service.name, reload=executor.result.id):
+            results.append(executor.run())
+            return show_result(results[-1])
+
+
+def check_here(
+    settings: Settings,
+    state_dir: Path,
+    definition: Definition,
+    reload: Reload,
+    wanted: Wanted,
+    interrupts: Interrupts,
+    *,
+    is_dry: bool,
+) -> int:
+    """Say what a reload would do; changes nothing. The exit code."""
+    service = definition.service
+    clock = wiring.system_clock()
+    with (
+        HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
+        wiring.consul(settings) as consul,
+        engine_of(settings, clock) as engine,
+    ):
+        agent = _agent(consul, engine, None, interrupts)
+        edges = edges_of(settings, consul, engine, agent, definition, interrupts)
+        return _show_check(Executor(service, reload, edges, _asked(wanted)), is_dry=is_dry)
+
+
+def _asked(wanted: Wanted) -> Asked:
+    waits = DEFAULT_LOCK_SECONDS if wanted.lock_timeout is None else wanted.lock_timeout
+    return Asked(waits, is_forced=wanted.is_forced, is_in_maintenance=wanted.is_in_maintenance)
+
+
+def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:
+    """The local agent. If it does not answer, at least the container that a dead reload left is put right."""
+    try:
+        with interrupts.allowed():
+            return consul.agent_self()
+    except (ConsulUnreachable, Denied):
+        if journal is not None and (record := read_journal(journal, show_warning)):
+            revive(engine, record)
+        raise
+
+
+def _show_check(executor: Executor, *, is_dry: bool) -> int:
+    is_newer, obstacles = executor.check()
+    result = executor.result
+    if current().as_json:
+        document = {"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted}
+        show_document(
+            {
+                **document,
+                "obstacles": [{**dataclasses.asdict(one), "is_forceable": one.is_forceable} for one in obstacles],
+            }
+            if is_dry
+            else document
+        )
+        return 0
+    if not is_newer:
+        show_line(f"{result.service} runs the newest {result.image} ({result.wanted})", "green")
+        return 0
+    show_line(f"{result.service}: {result.image} is newer than what runs: {result.wanted}")
+    if is_dry:
+        steps = [str(step) for step in Step if step not in (Step.CHECK, Step.ROLL_BACK, Step.END)]
+        show_line(f"would do: {', '.join(steps)}")
+        for obstacle in obstacles:
+            show_warning(f"not now: {obstacle}")
+    return 0
