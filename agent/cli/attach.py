@@ -102,8 +102,7 @@ def _show(reloading: Reloading, client: Client, service: Service, wanted: Wanted
             if notice and (sys.stdout.isatty() or record.get("step", "check") != "check"):
                 show_line(notice)
                 notice = ""
-            if not _is_in_result(record):
-                printer.replay(record)
+            printer.replay(record)
 
 
 def _notice(service: Service, head: Mapping[str, Any]) -> str:
@@ -120,11 +119,6 @@ def _warn_of_options(wanted: Wanted, head: Mapping[str, Any]) -> None:
     }
     if names := [name for name, is_lost in lost.items() if is_lost]:
         show_warning(f"{', '.join(names)}: without effect on a reload that runs already; when it has ended, ask again")
-
-
-def _is_in_result(record: Mapping[str, Any]) -> bool:
-    """Is it the last word of a verb, which the result holds too?"""
-    return record.get("level") == "error" and bool(record.keys() & {"outcome", "exit_code"})
 
 
 def _result(document: Mapping[str, Any], service: Service, interrupted: Interrupted | None) -> Result:

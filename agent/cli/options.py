@@ -11,7 +11,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Options:
-    """What was given on the command line for all verbs; ``unprinted``: why not all of the output could be printed."""
+    """What was given on the command line for all verbs, and what has become of it.
+
+    ``is_logging``: it is known how to log. ``unprinted``: why not all of the output could be printed.
+    """
 
     config: str | None = None
     services_dir: str | None = None
@@ -20,6 +23,7 @@ class Options:
     verbose: bool = False
     quiet: bool = False
     log_format: str | None = None
+    is_logging: bool = False
     unprinted: OSError | None = None
 
 

@@ -117,11 +117,12 @@ def _show_end(options: Options, text: str, **found: object) -> None:
 def set_up_logs(options: Options, setting: str) -> None:
     """``--log-format``, else what the environment or the settings file say, which ``setting`` is."""
     logs.set_up(logs.Format(options.log_format or setting), is_verbose=options.verbose)
+    options.is_logging = True
 
 
 def _set_up_logs_once(options: Options) -> None:
     """For an error that came before the settings were known."""
-    if logs.chosen() is None:
+    if not options.is_logging:
         told = os.environ.get("SVCAGENT_LOG_FORMAT", "")
         set_up_logs(options, told if told in list(logs.Format) else logs.Format.AUTO)
 

@@ -144,8 +144,9 @@ def event_of(record: Mapping[str, Any]) -> Event | PullProgress | None:
             return PullProgress(**{name: value if isinstance(value, int) else 0 for name, value in found.items()})
         case {"step": str(step), "phase": str(phase), "seconds": int() | float() as seconds}:
             if step in _STEPS and phase in _PHASES:
-                text, reload_id = str(record.get("text", "")), str(record.get("reload", ""))
-                return Event(Step(step), Phase(phase), seconds, text, reload_id)
+                text, reload_id, place = record.get("text", ""), record.get("reload", ""), record.get("place")
+                place = place if isinstance(place, int) else None
+                return Event(Step(step), Phase(phase), seconds, str(text), str(reload_id), place)
     return None
 
 

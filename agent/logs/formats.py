@@ -56,6 +56,7 @@ def as_journal(event: Event) -> list[tuple[str, str]]:
 def _message(text: str, fields: Mapping[str, str]) -> str:
     """What ``journalctl`` shows if it is not asked for more: whose event it is, and what happened."""
     said = text or " ".join(fields[name] for name in ("step", "phase") if name in fields)
+    said = said or " ".join(f"{name}={value}" for name, value in fields.items() if name not in ("service", "reload"))
     service = fields.get("service")
     return said if service is None or said.startswith(service) else f"{service}: {said}"
 

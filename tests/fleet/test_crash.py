@@ -1,6 +1,8 @@
 """SIGKILL at every place of a reload: the next ``register`` or ``reload`` brings the instance back, all else goes."""
 
+import fcntl
 import json
+import os
 import shlex
 import signal
 
@@ -143,12 +145,13 @@ def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: F
     fleet.reset()
 
 
+@pytest.mark.parametrize("options", ["-v", "-v --json --log-format json"])
 @pytest.mark.parametrize("broken", ["pipe", "full disk"])
-def test_nobody_to_print_to_stops_nothing(fleet: Fleet, broken: str) -> None:
+def test_nobody_to_print_to_stops_nothing(fleet: Fleet, broken: str, options: str) -> None:
     """The reader has gone, or the log's disk is full: the reload goes on to its end."""
     victim = Victim(fleet)
     victim.push()
-    command = f"{shlex.join(svcagent_argv())} -v reload {NAME}"
+    command = f"{shlex.join(svcagent_argv())} {options} reload {NAME}"
     script = f"{command} 2>&1 | true" if broken == "pipe" else f"{command} >/dev/full 2>&1"
     process = fleet.lab.command(fleet.lab.hosts[0], "sh", "-c", script)
     process.communicate(timeout=90)
@@ -157,3 +160,26 @@ def test_nobody_to_print_to_stops_nothing(fleet: Fleet, broken: str) -> None:
     wait_until(lambda: "host1" in fleet.lab.consul().passing(), 30, "it is in service")
     wait_until(lambda: not list(fleet.lab.hosts[0].state_dir.glob("*.journal")), 10, "it came to its end")
     victim.assert_back(broken)
+
+
+def test_a_daemon_that_hangs_holds_up_no_reload(fleet: Fleet) -> None:
+    """Nobody reads its log, and the pipe is full before the service is out: it comes back, and the rest is not told."""
+    victim = Victim(fleet)
+    victim.push()
+    reader, writer = os.pipe()
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        options = ("--json", "--log-format", "json", "-v")
+        process = fleet.lab.svcagent(fleet.lab.hosts[0], *options, "reload", NAME, stderr=writer)
+        output, _errors = process.communicate(timeout=90)
+        told = os.read(reader, 1 << 16).decode().splitlines()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+    result = json.loads(output)
+    assert (process.returncode, result["outcome"]) == (0, "reloaded")
+    steps = {json.loads(line)["step"] for line in told}
+    assert "check" in steps
+    assert "release" not in steps, "the pipe was to be too small"
+    victim.assert_back("not read")

@@ -37,6 +37,7 @@ def started_at(host: Host) -> str:
 def noting(host: Host, *, failing: str = "") -> dict[str, list[str]]:
     """Hooks that write down what they are told; one of them fails."""
     script = f"""echo "$SVCAGENT_HOOK $SVCAGENT_NODE $SVCAGENT_STEP $SVCAGENT_RESULT" >>{host.directory}/hooks
+        echo heard by the log
         test "$SVCAGENT_HOOK" != {failing or "none"} || {{ echo said by the hook; exit 9; }}"""
     (host.directory / "hooks").write_text("")
     return {hook: ["/bin/sh", "-c", script] for hook in HOOKS}
@@ -94,6 +95,23 @@ def test_hooks_run_in_their_order(fleet: Fleet) -> None:
         "after_restart host1 restart ",
         "after_return host1 return reloaded",
     ]
+
+
+def test_every_line_of_a_reload_carries_its_id(fleet: Fleet) -> None:
+    """Steps, how far the pull is, and what hooks print."""
+    host = fleet.lab.hosts[0]
+    fleet.lab.write_definition(host, hooks=noting(host))
+    fleet.push_next()
+
+    code, output, errors = fleet.run(0, "--json", "--log-format", "json", "-v", "reload", NAME)
+
+    assert code == 0, errors
+    records = [json.loads(line) for line in errors.splitlines()]
+    assert {(one["service"], one["reload"]) for one in records} == {(NAME, json.loads(output)["id"])}
+    ended = [one["step"] for one in records if one.get("phase") == "end"]
+    assert ended == [step["step"] for step in json.loads(output)["steps"]]
+    assert [one["hook"] for one in records if one["text"] == "heard by the log"] == list(HOOKS[:-1])
+    assert [one["layers_done"] for one in records if one.get("phase") == "progress"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ VERBS = (
     ["-v", "maint", "enable", "web", "--reason", "x"],
     ["-v", "deregister", "--all"],
     ["-v", "validate"],
+    ["-v", "--log-format", "json", "register", "--wait", "0s"],
+    ["-v", "--log-format", "json", "--json", "status"],
+    ["-v", "--log-format", "journal", "maint", "status"],
 )
 
 
@@ -61,8 +64,9 @@ def test_no_failure_shows_it(access: Access, svcagent: Svcagent) -> None:
                 assert result.code != 0 or "validate" in argv
 
 
+@pytest.mark.parametrize("form", ["text", "json", "journal"])
 def test_the_trace_of_a_bug_does_not_show_it(
-    access: Access, svcagent: Svcagent, monkeypatch: pytest.MonkeyPatch
+    access: Access, svcagent: Svcagent, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     """Not even when the error at its end was made from what holds it."""
 
@@ -72,7 +76,8 @@ def test_the_trace_of_a_bug_does_not_show_it(
     monkeypatch.setattr(Consul, "agent_self", broken)
     svcagent.define("web")
 
-    result = svcagent("-v", "maint", "status", CONSUL_HTTP_ADDR=f"{access.address}:8500", CONSUL_HTTP_TOKEN=TOKEN)
+    argv = ("-v", "--log-format", form, "maint", "status")
+    result = svcagent(*argv, CONSUL_HTTP_ADDR=f"{access.address}:8500", CONSUL_HTTP_TOKEN=TOKEN)
 
     assert result.code == 3
     assert "RuntimeError" in result.err

@@ -171,6 +171,10 @@ def test_a_level_is_a_priority_of_syslog(level: int, priority: str) -> None:
         (event("", service="web", step="drain", phase="begin"), "web: drain begin"),
         (event("line one\nline two\tx\x1b[2J"), "line one\nline two\tx\\u001b[2J"),
         (event("\udcff"), "\\udcff"),
+        (
+            event("", service="web", reload="r1", outcome="reloaded", why="schedule"),
+            "web: outcome=reloaded why=schedule",
+        ),
         (event(""), ""),
     ],
 )

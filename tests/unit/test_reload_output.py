@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("fresh_logs", "options")
 EVENTS = (
     Event(Step.CHECK, Phase.BEGIN, 0.0, "", "r1"),
     Event(Step.CHECK, Phase.END, 0.0123, "", "r1"),
-    Event(Step.ACQUIRE, Phase.NOTE, 1.5, "place 2 in the line;\nheld by host2", "r1"),
+    Event(Step.ACQUIRE, Phase.NOTE, 1.5, "place 2 in the line;\nheld by host2", "r1", 2),
     Event(Step.DRAIN, Phase.END, 2.0, "", "r1"),
     Event(Step.READY, Phase.FAILED, 30.0, "not ready", "r1"),
 )
@@ -56,6 +56,7 @@ def test_every_line_says_which_reload_and_which_step(capfd: pytest.CaptureFixtur
             "step": event.step,
             "phase": event.phase,
             "seconds": round(event.seconds, 3),
+            **({"place": 2} if event.phase is Phase.NOTE else {}),
         }
         for event in EVENTS
     ]
