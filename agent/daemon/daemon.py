@@ -84,6 +84,7 @@ class Daemon:
         self._is_stopping = False
         self._failures: dict[str, int] = {}
         self._bug: BaseException | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._said: dict[tuple[str, ...], list[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -222,13 +223,14 @@ class Daemon:
         self._scheduler.replace(plans)
         if found.definitions != before.definitions:
             self._warn_of_idle(plans)
-        if found.again_in is not None:
-            self._loop.call_later(found.again_in, self._worker.want)
+        if self._again is not None:
+            self._again.cancel()
+        self._again = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
         self._agent_watch.follow(found.canary)
         self._tell_metrics(found)
         if found.trouble is not None:
             return
-        if _cnames(found.definitions) != _cnames(before.definitions):
+        if _cnames(found.definitions) != (_cnames(before.definitions) if self._is_ready else []):
             self._start(self._sync_cnames())
         if not self._is_ready:
             self._is_ready = True
