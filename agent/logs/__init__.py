@@ -33,7 +33,7 @@ class Format(StrEnum):
 class _State:
     """Of this process. ``common``: fields of every line for now; ``undo``: what `set_up` changed elsewhere."""
 
-    chosen: Format | None = None
+    form: Format = Format.TEXT
     level: int = WARNING
     is_alone: bool = False
     common: dict[str, object] = field(default_factory=dict)
@@ -44,14 +44,9 @@ _state = _State()
 _LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR, "critical": ERROR}
 
 
-def chosen() -> Format | None:
-    """How this process logs, never AUTO; None before `set_up`."""
-    return _state.chosen
-
-
 def is_for_machines() -> bool:
     """Are warnings and errors, which are printed for people, events of the log?"""
-    return _state.chosen in (Format.JSON, Format.JOURNAL)
+    return _state.form in (Format.JSON, Format.JOURNAL)
 
 
 def is_alone() -> bool:
@@ -72,7 +67,7 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
     found = wanted
     if wanted is Format.AUTO:
         found = Format.JOURNAL if is_connected else Format.TEXT
-    _state.chosen = found
+    _state.form = found
     _state.level = INFO if is_verbose else WARNING
     _state.is_alone = found is Format.JSON or (found is Format.JOURNAL and is_connected)
     _state.undo.close()

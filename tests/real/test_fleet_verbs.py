@@ -271,6 +271,22 @@ def test_fleet_in_a_pipe_prints_a_line_for_each_change(host: ConsulHost, consul:
     assert (process.returncode, output, errors) == (130, "", "")
 
 
+def test_fleet_ends_when_nobody_reads_it_any_more(host: ConsulHost, consul: Consul, web: str) -> None:
+    """As with ``| head``: at the next change."""
+    process = _watching(host, web, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(3):
+            _line(process)
+        assert process.stdout is not None
+        process.stdout.close()
+        write_host_state(consul, web, "host1", HostState(OLD, "reloading", NOW, step="drain"))
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        _output, errors = process.communicate(timeout=20)
+    assert errors == ""
+
+
 def test_fleet_waits_for_a_consul_that_is_away(host: ConsulHost, consul: Consul, web: str) -> None:
     """Says so once, and shows what has changed when it is back."""
     process = _watching(host, web, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

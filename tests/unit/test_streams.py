@@ -101,7 +101,9 @@ def run(directory: Path, options: Sequence[str], ending: str, **streams: Any) ->
     """The verb; it must have done its work."""
     file = directory / "file"
     argv = [sys.executable, "-c", PROGRAM, *options, "probe", str(file), ending]
-    ended = subprocess.run(argv, text=True, check=False, timeout=60, **streams)
+    # With buffers, as it is run outside tests: what is left in one is written once more at the end.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(argv, env=environ, text=True, check=False, timeout=60, **streams)
     assert file.read_text() == "done"
     return ended
 
