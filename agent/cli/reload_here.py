@@ -1,6 +1,7 @@
 """A reload that this very process does, where no daemon does it: its wiring. Loaded when it is needed (`reload`)."""
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 
 from agent.cli import wiring
@@ -31,6 +32,8 @@ def reload_here(
     service = definition.service
     clock = wiring.system_clock()
     with (
+        about(service=service.name),
+        ExitStack() as last,
         # Before the lock, so that both come after it.
         rollout_told(settings, definition, interrupts, is_off=False) as heard,
         reload_told(settings, service.name, is_off=False) as results,
@@ -55,9 +58,9 @@ def reload_here(
         if trouble is not None:
             raise trouble
         executor = Executor(service, reload, edges, _asked(wanted))
-        with about(service=service.name, reload=executor.result.id):
-            results.append(executor.run())
-            return show_result(results[-1])
+        last.enter_context(about(reload=executor.result.id))  # also what is said when it has ended
+        results.append(executor.run())
+        return show_result(results[-1])
 
 
 def check_here(
