@@ -132,8 +132,8 @@ def test_a_failure_is_told_once_with_its_exit_code(site: Site, daemon: Daemon, *
     process = site.start("reload", "web")
     _looked_on(daemon)
     error = "web: paused by alice"
-    last = {"outcome": "refused"} if is_under_way else {"exit_code": 75}
-    daemon.backend.tell({"level": "error", "text": error, **last})
+    last = {"outcome": "refused"} if is_under_way else {}
+    daemon.backend.tell({"level": "warning", "text": error, "exit_code": 75, **last})
     daemon.backend.end(outcome="refused", error=error, exit_code=75)
 
     assert ended(process) == (75, "", f"svcagent: {error}\n")
