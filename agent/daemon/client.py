@@ -179,6 +179,8 @@ class Reloading:
             piece = self._response.fp.read1(_PIECE)
             self._encoded += piece
             self._decode()
+        except ConnectionResetError:  # it ended with something unread
+            piece = b""
         except (OSError, ValueError) as error:
             raise self._gone(f"cannot be understood any more ({error})") from error
         if not piece:
