@@ -39,7 +39,7 @@ WITHIN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the agent. ``known``: the canary's hash; empty before it was asked, None when it is gone."""
+    """What is known of the agent. ``known``: the canary's hash; empty before it was asked, None if there is none."""
 
     canary: str = ""
     known: str | None = ""
@@ -57,7 +57,7 @@ def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
     convergence to say, so it is asked for anew; only that it is gone is remembered, and told once.
     """
     if not seen.canary:
-        return Seen(), seen.is_away
+        return Seen(known=None), seen.is_away
     is_waking = seen.is_away or (answer != seen.known and (answer is None or bool(seen.known)))
     return Seen(seen.canary, "" if answer and is_waking else answer), is_waking
 
@@ -114,16 +114,15 @@ class AgentWatch:
             seen, is_waking = heard(seen, answer)
             if is_waking:
                 self._wake_up()
-            if is_waking or seen.known is None:
+            if seen.canary and (is_waking or seen.known is None):
                 self._pause(FOLLOW_SECONDS, followed)
 
     def _ask(self, seen: Seen) -> str | None:
-        if seen.is_away or (seen.canary and not seen.known):
-            return self._consul.service_hash(seen.canary or ANY_SERVICE)
-        if seen.canary:
-            return self._consul.service_hash(seen.canary, seen.known or "", WAIT_SECONDS)
-        self._consul.stay_connected(IDLE_SECONDS)
-        return None
+        if not seen.canary and seen.known is None and not seen.is_away:
+            self._consul.stay_connected(IDLE_SECONDS)
+            return None
+        known = "" if seen.is_away else seen.known or ""
+        return self._consul.service_hash(seen.canary or ANY_SERVICE, known, WAIT_SECONDS)
 
     def _wake_up(self) -> None:
         now = self._clock.monotonic()

@@ -139,6 +139,8 @@ class Agent:
     address: str
     directory: Path
     ask: asking.Consul
+    is_remembering: bool
+    """Does it keep its services over a restart?"""
 
     def services(self) -> Mapping[str, Any]:
         """What it holds; nothing while it does not answer."""
@@ -186,7 +188,7 @@ def consul_agent(*, is_remembering: bool) -> Iterator[Agent]:
         server.start()
         try:
             server.wait_ready()
-            yield Agent(server, address, ground.directory, ask)
+            yield Agent(server, address, ground.directory, ask, is_remembering)
         finally:
             ask.close()
             server.discard()
