@@ -189,9 +189,18 @@ class GoodFiles:
 
 
 def forget(state_dir: Path) -> None:
-    """Keep no definition any more: services.d is empty, and somebody said that it is meant to be."""
-    for file in (state_dir / DIRECTORY).glob("*.json"):
-        file.unlink(missing_ok=True)
+    """Keep no definition any more: services.d is empty, and somebody said that it is meant to be.
+
+    :raises SvcagentError: they cannot be removed.
+    """
+    try:
+        for file in (state_dir / DIRECTORY).glob("*.json"):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise SvcagentError(
+            f"cannot remove the daemon's copy of the last definitions from {state_dir / DIRECTORY}: {error.strerror}. "
+            "It would register them again: run this as the daemon's user"
+        ) from error
 
 
 def _read(file: Path, examined: Callable[[str, bytes], Examined]) -> Examined:

@@ -5,62 +5,17 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.clock import SystemClock
-from agent.consul import Consul
 from agent.consul.connection import Answer, Connection
 from agent.daemon import agent_watch
-from agent.daemon.agent_watch import AgentWatch
-from agent.definitions import Settings
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import asked, consul_with
-from tests.real.converge_fixture import Agent, consul_agent
-
-
-class Waker:
-    """What a watch calls. It converges nothing, but follows again, as if it had."""
-
-    def __init__(self, address: str, canary: str = "", **environ: str) -> None:
-        settings = Settings.load(None, {"CONSUL_HTTP_ADDR": address, **environ}).consul
-        self.watch = AgentWatch(Consul(settings), SystemClock(), self._wake)
-        self.canary = canary
-        self.wakes: list[float] = []
-
-    def __enter__(self) -> "Waker":
-        self.watch.follow(self.canary)
-        self.watch.start()
-        return self
-
-    def __exit__(self, *_ended: object) -> None:
-        begun = time.monotonic()
-        self.watch.stop()
-        took = time.monotonic() - begun
-        assert took < 1, f"it took {took:.2f} s to stop"
-        assert not [one for one in threading.enumerate() if one.name == "agent-watch"]
-
-    def wakes_within(self, seconds: float, change: Callable[[], object]) -> None:
-        """It wakes so soon after a change."""
-        before, begun = len(self.wakes), time.monotonic()
-        change()
-        wait_until(lambda: len(self.wakes) > before, seconds + 3, "it wakes", every=0.002)
-        took = self.wakes[before] - begun
-        assert took < seconds, f"{took:.2f} s"
-
-    def sleeps(self, seconds: float) -> None:
-        """It does not wake."""
-        before = len(self.wakes)
-        time.sleep(seconds)
-        assert len(self.wakes) == before
-
-    def _wake(self) -> None:
-        self.wakes.append(time.monotonic())
-        # Asynchronously, as a convergence is over some time later.
-        threading.Timer(0.02, lambda: self.watch.follow(self.canary)).start()
+from tests.real.converge_fixture import Agent, Waker, consul_agent
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["-dev", "with a data directory"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import time
@@ -320,6 +321,45 @@ def test_another_svcagent_that_registers_is_waited_for(
             assert agent.services() == {}
         assert convergence.run().trouble is None
     assert set(agent.services()) == {"web"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_the_agent_holds_what_was_good_last(agent: Agent, place: Place, seed: int) -> None:
+    """Files written well and badly, removed and written again, services lost, the daemon restarted; in any order."""
+    chance = random.Random(seed)
+    now: dict[str, int | None] = {}
+    good: dict[str, int] = {}
+
+    def happen(name: str) -> None:
+        match chance.choice(["write", "write", "break", "remove", "forget"]):
+            case "write":
+                now[name] = chance.randint(1, 9)
+                place.define(name, port=now[name])
+            case "break":
+                now[name] = None
+                place.define(name, prot=1) if chance.random() < 0.5 else place.write(name, "{")
+            case "remove" if len(now) > 1:
+                now.pop(name, None)
+                (place.services_dir / f"{name}.json").unlink(missing_ok=True)
+            case "forget":
+                agent.forget(name)
+
+    place.define("always", port=1)
+    now["always"] = 1
+    for _ in range(12):
+        with converging(place) as convergence:
+            for _ in range(chance.randint(1, 3)):
+                for _ in range(chance.randint(1, 3)):
+                    happen(chance.choice("abcd"))
+                result = convergence.run()
+                before = set(good)
+                good = {name: port or good.get(name, 0) for name, port in now.items() if port or name in good}
+                held = ports(agent)
+                assert {name: held.get(name) for name in good} == good
+                assert {Path(fault.file).stem for fault in result.faults} == {one for one in now if now[one] is None}
+                # More is held only where a bad file that was never good may mean it.
+                assert held.keys() - good.keys() == set(result.kept)
+                assert not result.kept or any(name not in before for name in now if now[name] is None)
 
 
 # ---------------------------------------------------------------- maintenance
