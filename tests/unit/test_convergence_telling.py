@@ -1,10 +1,12 @@
 """What a convergence tells: each thing when it begins and when it is over, whatever happens between."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent import logs
 from agent.consul import CheckState
 from agent.daemon.converged import Converged
 from agent.daemon.telling import Telling
@@ -35,7 +37,6 @@ class Told:
     """What was told, with W for a warning and i for information."""
 
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
-        log.set_level("INFO", "svcagent")
         self._log = log
         self.clock = Now()
         self._telling = Telling(self.clock)
@@ -48,8 +49,10 @@ class Told:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Told:
-    return Told(caplog)
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[Told]:
+    logs.set_up(logs.Format.TEXT, is_verbose=True)
+    yield Told(caplog)
+    logs.set_up(logs.Format.TEXT, is_verbose=False)
 
 
 def test_an_outage_is_one_line_and_its_end_another(told: Told) -> None:
