@@ -65,25 +65,22 @@ class Convergence:
     def run(self) -> Converged:
         """Converge once."""
         begun = self._clock.monotonic()
-        trouble: SvcagentError | None = None
-        agent = self._last.agent
+        found = replace(self._last, changes=(), failed=(), ended=(), trouble=None)
+        choice: Choice | None = None
+        turn: _Turn | None = None
         try:
-            agent = self._consul.agent_self()
+            found = replace(found, agent=(agent := self._consul.agent_self()))
+            with alone_in(self._directory, self._clock, ALONE_SECONDS):
+                choice = self._take(agent)
+                turn = _Turn(self._consul, self._clock, agent, self._last.canary)
+                turn.converge(choice)
         except SvcagentError as error:
-            trouble = error
-        choice = self._take(agent)
-        found = replace(self._last, agent=agent, changes=(), failed=(), ended=())
-        if agent is not None and trouble is None:
-            turn = _Turn(self._consul, self._clock, agent, self._last.canary)
-            try:
-                with alone_in(self._directory, self._clock, ALONE_SECONDS) as was_another_first:
-                    if was_another_first:
-                        choice = self._take(agent)
-                    turn.converge(choice)
-            except SvcagentError as error:
-                trouble = error
+            found = replace(found, trouble=error)
+        if choice is None:
+            choice = self._take(found.agent)
+        if turn is not None:
             found = turn.found(found)
-        found = replace(found, definitions=choice.definitions, faults=choice.faults, trouble=trouble)
+        found = replace(found, definitions=choice.definitions, faults=choice.faults)
         self._last = replace(found, again_in=self._again_in(found), seconds=self._clock.monotonic() - begun)
         self._telling.tell(self._last)
         return self._last

@@ -287,6 +287,17 @@ def test_others_services_are_left_alone_and_told_once(
     assert ports(agent)["web"] == 80
 
 
+def test_a_check_that_follows_an_unknown_node_keeps_no_other_waiting(agent: Agent, place: Place) -> None:
+    """It would crash the agent; its service is refused until that node is there."""
+    place.define("follower", checks=[{"alias_node": "nowhere"}])
+    place.define("web", port=80)
+    with converging(place) as convergence:
+        result = convergence.run()
+
+    assert set(agent.services()) == {"web"}
+    assert [one.service_id for one in result.refused] == ["follower"]
+
+
 def test_nothing_to_do_costs_three_questions(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many services there are."""
     for number in range(20):
@@ -435,7 +446,8 @@ def test_a_token_that_is_refused_is_told_once_and_keeps_only_what_it_must(
     master = ACL["tokens"]["master"]  # type: ignore[index]  # it is a mapping
     with consul_with({"acl": ACL}) as access, asked(access.address, master) as ask:
         wait_until(lambda: _is_answered(lambda: ask.get("/v1/health/node/server")), 20, "the ACLs are in force")
-        rules = ('agent_prefix "" { policy = "read" }', 'service "web" { policy = "write" }')
+        rules = [f'{kind} "" {{ policy = "read" }}' for kind in ("agent_prefix", "node_prefix")]
+        rules.append('service "web" { policy = "write" }')
         ask.put("/v1/acl/policy", {"Name": "web", "Rules": "\n".join(rules)})
         token = ask.put("/v1/acl/token", {"Policies": [{"Name": "web"}]})["SecretID"]
         place = Place(tmp_path, access.address)
@@ -451,13 +463,18 @@ def test_a_token_that_is_refused_is_told_once_and_keeps_only_what_it_must(
             assert [(service_id, type(error)) for service_id, error in first.failed] == [("api", Denied)]
             assert (first.canary, first.trouble) == ("web", None)
             assert len(warnings(log)) == 1
+            over = by_operator("alice", "web1", "kernel", datetime.now(UTC), datetime.now(UTC))
+            ask.put(f"/v1/agent/maintenance?enable=true&reason={render(over)}")
+            assert [service_id for service_id, _error in convergence.run().failed] == ["api", "server (this host)"]
+            ask.put("/v1/agent/maintenance?enable=false")
+            convergence.run()
+            log.clear()
             file.write_text(str(uuid.uuid4()))
             last = [convergence.run() for _ in range(3)][-1]
             assert isinstance(last.trouble, Denied)
-            assert len(warnings(log)) == 2
             file.write_text(token)
             assert convergence.run().trouble is None
-    assert len(warnings(log)) == 2
+    assert len(warnings(log)) == 1
     assert [one for one in log.messages if "again after" in one] == ["converging again after 0s"]
 
 
