@@ -2,7 +2,7 @@
 
 One service of ours is the canary: a query that the agent holds until that service is defined otherwise, or gone. No
 server is asked for it. With no service of ours on the agent, a connection is kept on which nothing is asked, and whose
-end is the agent's. While the agent is away, it is tried twice a second, which costs next to nothing.
+end is the agent's. While the agent is away, it is tried some times a second, which costs next to nothing.
 
 For whoever wires it::
 
@@ -22,8 +22,9 @@ from agent.consul import Consul
 from agent.errors import SvcagentError, Unreachable
 
 WAIT_SECONDS = 60.0
-AWAY_SECONDS = 0.5
-"""Between two tries to reach an agent that is away: half of the time within which its being back is to be told."""
+AWAY_SECONDS = 0.2
+"""Between two tries to reach an agent that is away. What it forgot is to be there again within a second of its being
+back, and a hundred services take most of that."""
 REFUSED_SECONDS = 10.0
 """Between two questions to an agent that refuses the token."""
 FOLLOW_SECONDS = 10.0
