@@ -16,7 +16,8 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul.connection import Answer, Connection
-from agent.errors import ConsulUnreachable, Denied, LockBusy
+from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
+from agent.files import write_atomically
 from agent.maintenance import by_operator, by_reload, render
 from agent.registration import Action, alone_in
 from tests.lab.ground import wait_until
@@ -121,6 +122,40 @@ def test_what_is_kept_is_private_and_written_only_when_it_changes(agent: Agent, 
         convergence.run()
     assert set(place.kept()) == {"web.json"}
     assert set(agent.services()) == {"web"}
+
+
+def test_the_copy_never_lacks_a_service_that_is_defined(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each write: it is not there yet, or whole, or names one twice, which a verb refuses; also when cut short."""
+    seen: list[set[str] | None] = []
+
+    def look() -> None:
+        kept = place.state_dir / "definitions"
+        names = {one["service"]["name"] for one in place.kept().values()}
+        seen.append(names if kept.exists() else None)
+
+    def watched(*given: Any) -> None:
+        look()
+        write_atomically(*given)
+        look()
+
+    def cut_short(*given: Any) -> None:
+        write_atomically(*given)
+        raise SvcagentError("the disk is full")
+
+    place.define("web", port=80)
+    place.define("api", port=90)
+    monkeypatch.setattr("agent.daemon.good.write_atomically", cut_short)
+    with converging(place) as convergence:
+        assert len(convergence.run().faults) == 1
+        assert place.kept() == {}
+        monkeypatch.setattr("agent.daemon.good.write_atomically", watched)
+        assert convergence.run().faults == ()
+        assert set(place.kept()) == {"api.json", "web.json"}
+        (place.services_dir / "web.json").rename(place.services_dir / "zweb.json")
+        convergence.run()
+
+    assert set(place.kept()) == {"api.json", "zweb.json"}
+    assert seen == [None] * 4 + [{"api", "web"}] * 2
 
 
 @pytest.mark.parametrize(
