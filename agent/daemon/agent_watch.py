@@ -2,7 +2,7 @@
 
 One service of ours is the canary: a query that the agent holds until that service is defined otherwise, or gone. No
 server is asked for it. With no service of ours on the agent, a connection is kept on which nothing is asked, and whose
-end is the agent's. While the agent is away, it is tried twice a second, which costs next to nothing.
+end is the agent's. While the agent is away, it is tried some times a second, which costs next to nothing.
 
 For whoever wires it::
 
@@ -22,8 +22,9 @@ from agent.consul import Consul
 from agent.errors import SvcagentError, Unreachable
 
 WAIT_SECONDS = 60.0
-AWAY_SECONDS = 0.5
-"""Between two tries to reach an agent that is away: half of the time within which its being back is to be told."""
+AWAY_SECONDS = 0.2
+"""Between two tries to reach an agent that is away. What it forgot is to be there again within a second of its being
+back, and a hundred services take most of that."""
 REFUSED_SECONDS = 10.0
 """Between two questions to an agent that refuses the token."""
 FOLLOW_SECONDS = 10.0
@@ -39,7 +40,7 @@ WITHIN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the agent. ``known``: the canary's hash; empty before it was asked, None when it is gone."""
+    """What is known of the agent. ``known``: the canary's hash; empty before it was asked, None if there is none."""
 
     canary: str = ""
     known: str | None = ""
@@ -57,7 +58,7 @@ def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
     convergence to say, so it is asked for anew; only that it is gone is remembered, and told once.
     """
     if not seen.canary:
-        return Seen(), seen.is_away
+        return Seen(known=None), seen.is_away
     is_waking = seen.is_away or (answer != seen.known and (answer is None or bool(seen.known)))
     return Seen(seen.canary, "" if answer and is_waking else answer), is_waking
 
@@ -114,16 +115,15 @@ class AgentWatch:
             seen, is_waking = heard(seen, answer)
             if is_waking:
                 self._wake_up()
-            if is_waking or seen.known is None:
+            if seen.canary and (is_waking or seen.known is None):
                 self._pause(FOLLOW_SECONDS, followed)
 
     def _ask(self, seen: Seen) -> str | None:
-        if seen.is_away or (seen.canary and not seen.known):
-            return self._consul.service_hash(seen.canary or ANY_SERVICE)
-        if seen.canary:
-            return self._consul.service_hash(seen.canary, seen.known or "", WAIT_SECONDS)
-        self._consul.stay_connected(IDLE_SECONDS)
-        return None
+        if not seen.canary and seen.known is None and not seen.is_away:
+            self._consul.stay_connected(IDLE_SECONDS)
+            return None
+        known = "" if seen.is_away else seen.known or ""
+        return self._consul.service_hash(seen.canary or ANY_SERVICE, known, WAIT_SECONDS)
 
     def _wake_up(self) -> None:
         now = self._clock.monotonic()

@@ -13,9 +13,9 @@ each thing once: a fault when it comes and when it is mended, an outage when it 
 It asks Consul for three things and writes differences only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul, ServerFailed
@@ -33,6 +33,7 @@ from agent.registration import (
     apply_plan,
     is_own,
     make_plan,
+    nodes_followed,
     observe,
     refuse_unknown_nodes,
     unmet,
@@ -64,25 +65,22 @@ class Convergence:
     def run(self) -> Converged:
         """Converge once."""
         begun = self._clock.monotonic()
-        trouble: SvcagentError | None = None
-        agent = self._last.agent
+        found = replace(self._last, changes=(), failed=(), ended=(), trouble=None)
+        choice: Choice | None = None
+        turn: _Turn | None = None
         try:
-            agent = self._consul.agent_self()
+            found = replace(found, agent=(agent := self._consul.agent_self()))
+            with alone_in(self._directory, self._clock, ALONE_SECONDS):
+                choice = self._take(agent)
+                turn = _Turn(self._consul, self._clock, agent, self._last.canary)
+                turn.converge(choice)
         except SvcagentError as error:
-            trouble = error
-        choice = self._take(agent)
-        found = replace(self._last, agent=agent, changes=(), failed=(), ended=())
-        if agent is not None and trouble is None:
-            one = _One(self._consul, self._clock, agent, self._last.canary)
-            try:
-                with alone_in(self._directory, self._clock, ALONE_SECONDS) as was_another_first:
-                    if was_another_first:
-                        choice = self._take(agent)
-                    one.converge(choice)
-            except SvcagentError as error:
-                trouble = error
-            found = one.told(found)
-        found = replace(found, definitions=choice.definitions, faults=choice.faults, trouble=trouble)
+            found = replace(found, trouble=error)
+        if choice is None:
+            choice = self._take(found.agent)
+        if turn is not None:
+            found = turn.found(found)
+        found = replace(found, definitions=choice.definitions, faults=choice.faults)
         self._last = replace(found, again_in=self._again_in(found), seconds=self._clock.monotonic() - begun)
         self._telling.tell(self._last)
         return self._last
@@ -106,7 +104,7 @@ class Convergence:
         return min(((end - now).total_seconds() for end in ends if end > now), default=None)
 
 
-class _One:
+class _Turn:
     """One convergence of an agent that answers; what was done stays known if it breaks off."""
 
     def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str) -> None:
@@ -115,7 +113,7 @@ class _One:
         self._agent = agent
         self._canary = canary
         self._world: World | None = None
-        self._plan: tuple[Change, ...] = ()
+        self._refused: list[Change] = []
         self._done: list[Change] = []
         self._failed: list[tuple[str, SvcagentError]] = []
         self._kept: tuple[str, ...] = ()
@@ -129,42 +127,45 @@ class _One:
         self._kept = tuple(
             one.service_id for one in plan if one.action is Action.REMOVE and not choice.may_remove(one.service_id)
         )
-        self._plan = refuse_unknown_nodes(self._consul, (one for one in plan if one.service_id not in self._kept))
-        # A new check is asked before it is registered, which may take its timeout: nobody else waits for that.
-        for change in sorted(self._plan, key=lambda one: (one.action is Action.REMOVE, bool(one.new_checks))):
+        for change in sorted((one for one in plan if one.service_id not in self._kept), key=_readiness):
             self._carry_out(change)
-        self._end_maintenance(choice.service_ids)
+        self._end_maintenance(world, choice.service_ids)
 
     def _carry_out(self, change: Change) -> None:
-        """One service that the agent refuses keeps no other from being registered; one that does not answer does."""
+        with self._alone(change.service_id):
+            plan = refuse_unknown_nodes(self._consul, [change])
+            self._refused += [one for one in plan if one.action is Action.REFUSE]
+            apply_plan(self._consul, plan, self._done.append, _is_passing)
+
+    def _end_maintenance(self, world: World, own: frozenset[str]) -> None:
+        node, now = self._agent.node, self._clock.now()
+        ended = find_ended(world.services, world.checks, node, now, own)
+        if ended and self._done:
+            # What was just changed may fail by now.
+            self._world = world = observe(self._consul)
+            ended = find_ended(world.services, world.checks, node, now, own)
+        for one in ended:
+            with self._alone(str(one.target)):
+                self._ended += lift_ended(self._consul, [one])
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """What the agent refuses of one service keeps no other waiting; that it does not answer is everybody's."""
         try:
-            apply_plan(self._consul, [change], self._done.append, _is_passing)
+            yield
         except SvcagentError as error:
             if isinstance(error, Unreachable) and not isinstance(error, ServerFailed):
                 raise
-            self._failed.append((change.service_id, error))
+            self._failed.append((name, error))
 
-    def _end_maintenance(self, own: frozenset[str]) -> None:
-        assert self._world is not None  # noqa: S101 - for mypy: the caller has just seen it
-        now = self._clock.now()
-        ended = self._find_ended(self._world, own, now)
-        if ended and self._done:
-            # What was just changed may fail by now.
-            self._world = observe(self._consul)
-            ended = self._find_ended(self._world, own, now)
-        self._ended = lift_ended(self._consul, ended)
-
-    def _find_ended(self, world: World, own: frozenset[str], now: datetime) -> tuple[Ended, ...]:
-        return find_ended(world.services, world.checks, self._agent.node, now, own)
-
-    def told(self, before: Converged) -> Converged:
+    def found(self, before: Converged) -> Converged:
         """What came of it. What was not seen is as before."""
         if self._world is None:
             return before
         return replace(
             before,
             changes=tuple(self._done),
-            refused=tuple(one for one in self._plan if one.action is Action.REFUSE),
+            refused=tuple(sorted(self._refused, key=lambda one: one.service_id)),
             failed=tuple(self._failed),
             kept=self._kept,
             ended=self._ended,
@@ -189,6 +190,11 @@ class _One:
         there |= {one.service_id for one in self._done if one.action is not Action.REMOVE}
         there -= {one.service_id for one in self._done if one.action is Action.REMOVE}
         return self._canary if self._canary in there else min(there, default="")
+
+
+def _readiness(change: Change) -> tuple[bool, bool, bool]:
+    """Removals after all else; and what may take long last, so that nobody waits while others are asked."""
+    return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
 
 
 def _is_passing(check: Check) -> bool:

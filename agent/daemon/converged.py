@@ -31,7 +31,7 @@ class Converged:
     refused: tuple[Change, ...] = ()
     """Services that are somebody else's to change."""
     failed: tuple[tuple[str, SvcagentError], ...] = ()
-    """Services, by ID, that the agent would not take or give up."""
+    """Services, by ID, that the agent would not take, give up or put back; and why."""
     kept: tuple[str, ...] = ()
     """Services, by ID, that no good file defines any more, and a faulty one may."""
     ended: tuple[Ended, ...] = ()

@@ -172,16 +172,24 @@ class GoodFiles:
         return kept
 
     def _keep(self, files: Iterable[Examined], kept: Mapping[str, bytes]) -> tuple[Fault, ...]:
-        """Make the copy hold these files alone; written is only what differs."""
+        """Make the copy hold these files alone; written is only what differs.
+
+        A verb may read it meanwhile. It must not take a service for one that nothing defines: the directory comes to
+        be whole, and a definition that moves to another file is in both for a moment, which is refused.
+        """
         wanted = {one.file.name: one.content for one in files}
         try:
-            self._kept_dir.mkdir(mode=0o700, exist_ok=True)
-            for file in files_of(self._kept_dir):
+            is_new = not self._kept_dir.is_dir()
+            directory = self._kept_dir.with_suffix(".new") if is_new else self._kept_dir
+            directory.mkdir(mode=0o700, exist_ok=True)
+            for name, content in wanted.items():
+                if is_new or kept.get(name) != content:
+                    write_atomically(directory / name, content, 0o600)
+            for file in files_of(directory):
                 if file.name not in wanted:
                     file.unlink(missing_ok=True)
-            for name, content in wanted.items():
-                if kept.get(name) != content:
-                    write_atomically(self._kept_dir / name, content, 0o600)
+            if is_new:
+                directory.rename(self._kept_dir)
         except (OSError, SvcagentError) as error:
             problem = f"the last good definitions cannot be kept: {error}"
             return (Fault(str(self._kept_dir), "", problem, "reloads go by what it holds until svcagent may write it"),)
@@ -189,9 +197,18 @@ class GoodFiles:
 
 
 def forget(state_dir: Path) -> None:
-    """Keep no definition any more: services.d is empty, and somebody said that it is meant to be."""
-    for file in (state_dir / DIRECTORY).glob("*.json"):
-        file.unlink(missing_ok=True)
+    """Keep no definition any more: services.d is empty, and somebody said that it is meant to be.
+
+    :raises SvcagentError: they cannot be removed.
+    """
+    try:
+        for file in (state_dir / DIRECTORY).glob("*.json"):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise SvcagentError(
+            f"cannot remove the daemon's copy of the last definitions from {state_dir / DIRECTORY}: {error.strerror}. "
+            "It would register them again: run this as the daemon's user"
+        ) from error
 
 
 def _read(file: Path, examined: Callable[[str, bytes], Examined]) -> Examined:

@@ -12,6 +12,7 @@ from agent.registration.plan import (
     is_current,
     make_plan,
     make_removal,
+    nodes_followed,
 )
 from agent.registration.requirements import unmet
 
@@ -26,6 +27,7 @@ __all__ = [
     "is_own",
     "make_plan",
     "make_removal",
+    "nodes_followed",
     "observe",
     "refuse_unknown_nodes",
     "registration",

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +131,47 @@ class Wired:
             again_in = result.again_in
 
 
+class Waker:
+    """What a watch calls. It converges nothing, but follows again, as if it had."""
+
+    def __init__(self, address: str, canary: str = "", **environ: str) -> None:
+        settings = Settings.load(None, {"CONSUL_HTTP_ADDR": address, **environ}).consul
+        self.watch = AgentWatch(Consul(settings), SystemClock(), self._wake)
+        self.canary = canary
+        self.wakes: list[float] = []
+
+    def __enter__(self) -> "Waker":
+        self.watch.follow(self.canary)
+        self.watch.start()
+        return self
+
+    def __exit__(self, *_ended: object) -> None:
+        begun = time.monotonic()
+        self.watch.stop()
+        took = time.monotonic() - begun
+        assert took < 1, f"it took {took:.2f} s to stop"
+        assert not [one for one in threading.enumerate() if one.name == "agent-watch"]
+
+    def wakes_within(self, seconds: float, change: Callable[[], object]) -> None:
+        """It wakes so soon after a change."""
+        before, begun = len(self.wakes), time.monotonic()
+        change()
+        wait_until(lambda: len(self.wakes) > before, seconds + 3, "it wakes", every=0.002)
+        took = self.wakes[before] - begun
+        assert took < seconds, f"{took:.2f} s"
+
+    def sleeps(self, seconds: float) -> None:
+        """It does not wake."""
+        before = len(self.wakes)
+        time.sleep(seconds)
+        assert len(self.wakes) == before
+
+    def _wake(self) -> None:
+        self.wakes.append(time.monotonic())
+        # Asynchronously, as a convergence is over some time later.
+        threading.Timer(0.02, lambda: self.watch.follow(self.canary)).start()
+
+
 @dataclass(frozen=True)
 class Agent:
     """One Consul agent that a test may stop, start and ask."""
@@ -139,6 +180,8 @@ class Agent:
     address: str
     directory: Path
     ask: asking.Consul
+    is_remembering: bool
+    """Does it keep its services over a restart?"""
 
     def services(self) -> Mapping[str, Any]:
         """What it holds; nothing while it does not answer."""
@@ -186,7 +229,7 @@ def consul_agent(*, is_remembering: bool) -> Iterator[Agent]:
         server.start()
         try:
             server.wait_ready()
-            yield Agent(server, address, ground.directory, ask)
+            yield Agent(server, address, ground.directory, ask, is_remembering)
         finally:
             ask.close()
             server.discard()

@@ -17,6 +17,7 @@ from agent.errors import ConsulUnreachable, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
 from tests.real.access_fixture import Access, Listener, Svcagent, answering, consul_with, forwarding
+from tests.real.converge_fixture import Waker
 
 LIMIT = 200
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -228,3 +229,15 @@ def _is_connected(address: str) -> bool:
 
 def _tcp() -> list[str]:
     return Path("/proc/net/tcp").read_text().splitlines()
+
+
+@pytest.mark.parametrize("canary", ["web", ""])
+def test_a_watch_over_a_unix_socket_wakes_and_stops(access: Access, canary: str) -> None:
+    address = f"unix://{access.directory}/consul.sock"
+    with access.connection() as consul:
+        consul.register_service({"Name": "web"})
+        with Waker(address, canary) as waker:
+            waker.sleeps(0.5)
+            if canary:
+                waker.wakes_within(0.5, lambda: consul.deregister_service("web"))
+        consul.deregister_service("web")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.server import svcagent_argv
 from tests.real.access_fixture import Access, Listener, Svcagent, consul_with, forwarding
+from tests.real.converge_fixture import Waker
 
 SERVER_NAME = "server.dc1.consul"
 
@@ -239,3 +240,15 @@ def test_the_environment_s_proxies_and_authorities_have_no_effect(tls: Tls, svca
         environment = svcagent.environment(**settings, **others)
         ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("canary", ["web", ""])
+def test_a_watch_over_tls_wakes_and_stops(tls: Tls, canary: str) -> None:
+    """Its waiting is cut off below TLS; and what TLS itself sends is not taken for the agent's end."""
+    with tls.access.connection(**tls.good) as consul:
+        consul.register_service({"Name": "web"})
+        with Waker(tls.good["CONSUL_HTTP_ADDR"], canary, **tls.good) as waker:
+            waker.sleeps(1)
+            if canary:
+                waker.wakes_within(0.5, lambda: consul.deregister_service("web"))
+        consul.deregister_service("web")

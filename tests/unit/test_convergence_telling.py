@@ -1,0 +1,151 @@
+"""What a convergence tells: each thing when it begins and when it is over, whatever happens between."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent import logs
+from agent.consul import CheckState
+from agent.daemon.converged import Converged
+from agent.daemon.telling import Telling
+from agent.errors import ConsulUnreachable, Denied, Fault, LockBusy, OutcomeUnknown, Rejected, SvcagentError
+from agent.maintenance import Ended, Target, by_operator
+from agent.registration import Action, Change
+
+NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+
+
+@dataclass
+class Now:
+    """A clock that is set."""
+
+    seconds: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.seconds)
+
+    def sleep(self, _seconds: float) -> None:
+        raise AssertionError("nothing is waited for")
+
+
+class Told:
+    """What was told, with W for a warning and i for information."""
+
+    def __init__(self, log: pytest.LogCaptureFixture) -> None:
+        self._log = log
+        self.clock = Now()
+        self._telling = Telling(self.clock)
+
+    def of(self, found: Converged) -> list[str]:
+        """All lines about this one."""
+        self._log.clear()
+        self._telling.tell(found)
+        return [f"{one.levelname[0].replace('I', 'i')} {one.getMessage()}" for one in self._log.records]
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[Told]:
+    logs.set_up(logs.Format.TEXT, is_verbose=True)
+    yield Told(caplog)
+    logs.set_up(logs.Format.TEXT, is_verbose=False)
+
+
+def test_an_outage_is_one_line_and_its_end_another(told: Told) -> None:
+    """Ten minutes of every sort of silence, tried every five seconds."""
+    silences = [
+        ConsulUnreachable("cannot reach the Consul agent: Connection refused"),
+        ConsulUnreachable("did not answer in time"),
+        OutcomeUnknown("did not answer"),
+        ConsulUnreachable("answered with 500: No cluster leader"),
+    ]
+    lines = []
+    for number in range(120):
+        lines += told.of(Converged(trouble=silences[number % 4]))
+        told.clock.seconds += 5
+    lines += told.of(Converged())
+    lines += told.of(Converged())
+
+    assert len(lines) == 2
+    assert lines[0].startswith("W cannot reach the Consul agent: Connection refused. What is registered stays")
+    assert lines[1] == "i Consul is back after 10m"
+
+
+def test_each_other_trouble_is_a_line(told: Told) -> None:
+    """A change of state, not of words about the same state; the end is counted from the beginning of it all."""
+    sequence: list[tuple[SvcagentError | None, int]] = [
+        (ConsulUnreachable("refused"), 1),
+        (Denied("the token is unknown"), 1),
+        (Denied("the token is unknown"), 0),
+        (Denied("the token lacks service:write"), 1),
+        (ConsulUnreachable("refused"), 1),
+        (LockBusy("another svcagent registers"), 1),
+        (None, 1),
+        (None, 0),
+    ]
+    for trouble, lines in sequence:
+        found = told.of(Converged(trouble=trouble))
+        assert len(found) == lines, (trouble, found)
+        if trouble is None and lines:
+            assert found == ["i converging again after 6s"]
+        told.clock.seconds += 1
+
+
+def test_a_fault_is_told_when_it_comes_and_a_file_when_it_is_good(told: Told) -> None:
+    """Also while Consul is away."""
+    one, two, other = Fault("a", "x", "bad"), Fault("a", "y", "bad"), Fault("b", "", "bad")
+    away = Converged(trouble=ConsulUnreachable("refused"))
+    told.of(away)
+
+    assert told.of(replace(away, faults=(one, two))) == ["W a: x: bad", "W a: y: bad"]
+    assert told.of(replace(away, faults=(one, two))) == []
+    assert told.of(replace(away, faults=(two, other))) == ["W b: bad"]
+    assert told.of(replace(away, faults=(other,))) == ["i a: no longer faulty"]
+    assert told.of(Converged(faults=(other,))) == ["i Consul is back after 0s"]
+
+
+def test_what_stands_in_a_services_way_is_told_until_it_is_gone(told: Told) -> None:
+    """What was not seen in an outage is not over for that."""
+    refused = Change(Action.REFUSE, "web", "somebody else's")
+    found = Converged(refused=(refused,), failed=(("api", Rejected("no")),), kept=("old",))
+
+    assert told.of(found) == [
+        "W web is left alone: somebody else's",
+        "W api cannot be converged: no",
+        "W old stays registered: no good file defines it, but a faulty one may",
+    ]
+    assert told.of(found) == []
+    assert len(told.of(replace(found, failed=(), trouble=ConsulUnreachable("refused")))) == 1
+    assert told.of(found) == ["i Consul is back after 0s"]
+    assert told.of(replace(found, failed=(("api", Denied("no rights")),))) == ["W api cannot be converged: no rights"]
+    assert len(told.of(Converged())) == 3
+
+
+def test_every_change_is_told(told: Told) -> None:
+    actions = (Action.CREATE, Action.UPDATE, Action.REMOVE)
+    changes = tuple(Change(action, "web", "for a reason") for action in actions)
+
+    assert told.of(Converged(changes=changes)) == [
+        "i web: registered: for a reason",
+        "i web: updated: for a reason",
+        "i web: deregistered: for a reason",
+    ]
+
+
+def test_the_end_of_maintenance_is_told_and_what_keeps_it_on_once(told: Told) -> None:
+    over = by_operator("alice", "web1", "disk", NOON - timedelta(hours=1), NOON)
+    failing = CheckState("service:api", "up", "critical", "", "api")
+    lifted = Ended(Target("web1", "web", "web"), over, ())
+    kept = Ended(Target("web1", "api", "api"), over, (failing,))
+
+    assert told.of(Converged(ended=(kept, lifted))) == [
+        "i web: its maintenance by alice on web1 since 2026-05-01T11:00:00Z until 2026-05-01T12:00:00Z (disk) has "
+        "ended and is lifted",
+        "W api stays out of service although its end has come: check service:api is critical",
+    ]
+    assert told.of(Converged(ended=(kept,))) == []
+    assert told.of(Converged()) == ["i api is no longer kept out of service by failing checks"]
