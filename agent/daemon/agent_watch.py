@@ -4,7 +4,7 @@ One service of ours is the canary: a query that the agent holds until that servi
 server is asked for it. With no service of ours on the agent, a connection is kept on which nothing is asked, and whose
 end is the agent's. While the agent is away, it is tried some times a second, which costs next to nothing.
 
-For whoever wires it::
+In use::
 
     agent_watch = AgentWatch(Consul(settings.consul), clock, wake)   # wake is called in the watch's own thread
     agent_watch.start()

@@ -1,6 +1,6 @@
 """One convergence: the local agent made to hold what the good files of services.d define, and maintenance ended.
 
-For whoever wires it::
+In use::
 
     convergence = Convergence(settings, Consul(settings.consul), clock, os.environ, socket.gethostname())
     result = convergence.run()       # always in one thread; raises nothing that svcagent foresees

@@ -7,7 +7,7 @@ Watched are services.d, the directory above it, and each directory in which a sy
 services.d or from it to a file. Where the kernel has no watches left that is told, and whoever looks each minute
 anyway finds the changes.
 
-For whoever wires it::
+In use::
 
     files_watch = FilesWatch(settings.services_dir, changed)   # changed is called in the watch's own thread
     files_watch.start()                                        # what changes from now on is told
