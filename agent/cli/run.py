@@ -5,14 +5,13 @@ import os
 import click
 
 from agent.cli import wiring
-from agent.cli.options import current, output_options
+from agent.cli.options import current
 
 
 @click.command(
     epilog="\b\nExamples:\n  svcagent run\n  as a service: systemctl enable --now svcagent\n"
     "  to read services.d again: systemctl reload svcagent, or kill -HUP"
 )
-@output_options
 def run() -> int:
     """The daemon: register, reload, keep CNAMEs and end maintenance, each in its time.
 
