@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from agent.daemon.api import RELOAD_JOB, Record
 from agent.daemon.reloads import Activity, Reloads, Wanted
 from agent.daemon.status import Status
-from agent.definitions import Definition, Settings
+from agent.definitions import Definition, Settings, defining
 from agent.errors import NotFound, NotNow
 from agent.fleet import history
 
@@ -115,11 +115,10 @@ class LiveBackend:
 
         :raises NotFound: there is none.
         """
-        services = [(one, service) for one in self._source.definitions for service in one.services]
-        for one, service in services:
-            if name in (service.id, service.name):
-                return one
-        names = ", ".join(sorted({service.name for _one, service in services})) or "none"
+        found = defining(self._source.definitions, name)
+        if found is not None:
+            return found
+        names = ", ".join(sorted({each.name for one in self._source.definitions for each in one.services})) or "none"
         raise NotFound(f"the daemon knows no service {name!r}; there is: {names}")
 
     def _ask(self, question: Callable[[], T]) -> T:

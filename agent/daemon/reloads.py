@@ -6,7 +6,7 @@ All of it happens on the event loop's thread.
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -44,7 +44,8 @@ class Wanted:
         """The command line, after svcagent's options."""
         flags = ["--force"] * self.is_forced + ["--in-maintenance"] * self.is_in_maintenance
         waits = [] if self.lock_timeout is None else ["--lock-timeout", self.lock_timeout]
-        return ["reload", self.service_id, *waits, *flags]
+        # An id may begin with a dash.
+        return ["reload", *waits, *flags, "--", self.service_id]
 
 
 @dataclass
@@ -68,7 +69,8 @@ class Activity:
 
 
 class Reloads:
-    """``tell`` hears every record of every reload, ``tell_end`` every result."""
+    """``tell`` hears every record of every reload, ``tell_end`` every result. ``start`` begins a task, and sees to it
+    that what the task raises, a bug, does not go unseen."""
 
     def __init__(
         self,
@@ -77,12 +79,14 @@ class Reloads:
         clock: Clock,
         tell: Callable[[Activity, Record], None],
         tell_end: Callable[[Activity, Ended], None],
+        start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
     ) -> None:
         self._launcher = launcher
         self._under_way = under_way
         self._clock = clock
         self._tell = tell
         self._tell_end = tell_end
+        self._start = start
         self._children: dict[str, Child] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -95,7 +99,7 @@ class Reloads:
             return there, False
         activity = Activity(wanted, self._clock.now())
         self.running[wanted.service_id] = activity
-        task = asyncio.create_task(self._run(activity))
+        task = self._start(self._run(activity))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return activity, True
@@ -106,6 +110,10 @@ class Reloads:
             self.running[service_id].is_cancelled = True
         if service_id in self._children:
             self._children[service_id].stop()
+
+    def forget(self, service_id: str) -> None:
+        """It was under way when a daemon died, and nothing defines it any more."""
+        self._remember(self._under_way.end, service_id)
 
     def child(self, service_id: str) -> Child | None:
         """Its process, while there is one."""

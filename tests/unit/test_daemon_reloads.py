@@ -241,11 +241,11 @@ def test_a_damaged_list_is_an_empty_one(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "verb"),
     [
-        (Wanted("one", ""), ["reload", "one", "--lock-timeout", "1h"]),
-        (Wanted("one", "", lock_timeout=None), ["reload", "one"]),
+        (Wanted("one", ""), ["reload", "--lock-timeout", "1h", "--", "one"]),
+        (Wanted("one", "", lock_timeout=None), ["reload", "--", "one"]),
         (
             Wanted("one", "", is_forced=True, is_in_maintenance=True, lock_timeout="90s"),
-            ["reload", "one", "--lock-timeout", "90s", "--force", "--in-maintenance"],
+            ["reload", "--lock-timeout", "90s", "--force", "--in-maintenance", "--", "one"],
         ),
     ],
 )
