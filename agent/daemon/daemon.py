@@ -29,6 +29,7 @@ from agent.daemon.converged import Converged
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
 from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.retries import Retries
 from agent.daemon.schedule import Every, Schedule, schedule_of, spread
 from agent.daemon.scheduler import Plan, Scheduler
 from agent.daemon.status import Doing, Status
@@ -53,8 +54,6 @@ API_STOP_SECONDS = 2.0
 """For those who look on to hear how it ended."""
 RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between two attempts to put right what is left while Consul or the engine does not answer."""
-RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
-"""After a reload that met no Consul, no engine or no registry, or was killed: its schedule may be a day away."""
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
@@ -85,8 +84,7 @@ class Daemon:
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._failures: dict[str, int] = {}
-        self._retries: dict[str, asyncio.TimerHandle] = {}
+        self._retries = Retries(lambda service_id: self._begin(Wanted(service_id, "retry")))
         self._held: dict[str, Wanted] = {}
         self._bug: BaseException | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -372,24 +370,12 @@ class Daemon:
             exit_code=result.get("exit_code"),
             why=wanted.why,
         )
-        if wanted.service_id in self._retries:
-            self._retries.pop(wanted.service_id).cancel()
         is_over = activity.is_cancelled or not (ended.was_killed or ended.status == UNREACHABLE)
         if self._is_stopping or is_over:
-            self._failures.pop(wanted.service_id, None)
-            return
-        count = self._failures.get(wanted.service_id, 0)
-        self._failures[wanted.service_id] = count + 1
-        seconds = RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)]
-        log(f"tried again in {seconds:.0f} s", service=wanted.service_id)
-        self._retries[wanted.service_id] = self._loop.call_later(
-            seconds, self._begin_again, Wanted(wanted.service_id, "retry")
-        )
-
-    def _begin_again(self, wanted: Wanted) -> None:
-        del self._retries[wanted.service_id]
-        if not self._is_stopping:
-            self._begin(wanted)
+            self._retries.over(wanted.service_id)
+        else:
+            seconds = self._retries.failed(wanted.service_id)
+            log(f"tried again in {seconds:.0f} s", service=wanted.service_id)
 
     def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """What it raises is a bug, and ends the daemon."""
@@ -409,6 +395,7 @@ class Daemon:
         self._systemd.status(self.status.line)
         self._agent_watch.stop()
         self._files_watch.stop()
+        self._retries.stop()
         for task in self._tasks:
             task.cancel()
         left, _over = await asyncio.gather(

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,3 +253,36 @@ def test_a_damaged_list_is_an_empty_one(tmp_path: Path, content: str) -> None:
 def test_the_verb(wanted: Wanted, verb: list[str]) -> None:
     """What was asked for, as the command line has it."""
     assert wanted.verb == verb
+
+
+def test_what_cannot_be_forgotten_is_told(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """A directory that cannot be written stops no daemon."""
+    (tmp_path / "under-way.json").write_text('{"v": 1, "services": ["gone"]}')
+
+    async def case(site: Site) -> None:
+        (tmp_path / "under-way.json").unlink()
+        tmp_path.rename(tmp_path.with_name("elsewhere"))
+        site.reloads.forget("gone")
+
+    play("", case)
+
+
+def test_a_bug_is_handed_on(tmp_path: Path) -> None:
+    """To whoever starts the tasks: it does not vanish with one of them."""
+    begun: list[asyncio.Task[None]] = []
+
+    def start(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        begun.append(asyncio.create_task(work))
+        return begun[0]
+
+    def fail(_activity: Activity, _ended: Ended) -> None:
+        raise LookupError("a bug")
+
+    async def main() -> None:
+        launcher = Launcher([], {}, (sys.executable, "-c", ""))
+        under_way = UnderWay(tmp_path)
+        Reloads(launcher, under_way, SystemClock(), lambda *_: None, fail, start).begin(Wanted("one", "schedule"))
+        with pytest.raises(LookupError, match="a bug"):
+            await begun[0]
+
+    asyncio.run(main())
