@@ -22,6 +22,12 @@ LOCK_TIMEOUT = "1h"
 KEPT_RECORDS = 1000
 """Of one reload, for those who begin to look on in the middle."""
 
+MOST_STARTING = 8
+"""At once, until they have found something to do: a hundred services that are due in the same minute would each take
+half a second of a processor, and 50 MB, at the same time."""
+STARTING_SECONDS = 30.0
+"""Whatever takes longer waits for something else, and keeps nobody else from starting."""
+
 _IDLE_STEPS = ("", "check")
 """Until here a reload has found nothing to do yet."""
 
@@ -60,6 +66,7 @@ class Activity:
     lookers_on: list[Callable[[Record], None]] = field(default_factory=list)
     result: Mapping[str, Any] | None = None
     is_cancelled: bool = False
+    is_starting: bool = False
 
     def tell(self, record: Record) -> None:
         """Something was logged, or it has ended."""
@@ -90,6 +97,7 @@ class Reloads:
         self._children: dict[str, Child] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._starting = asyncio.Semaphore(MOST_STARTING)
         self.running: dict[str, Activity] = {}
 
     def begin(self, wanted: Wanted) -> tuple[Activity, bool]:
@@ -146,18 +154,33 @@ class Reloads:
 
     async def _run_child(self, activity: Activity) -> Ended:
         service_id = activity.wanted.service_id
-        child = await self._launcher.start(activity.wanted.verb, lambda record: self._heard(activity, record))
-        self._children[service_id] = child
-        if self._is_stopping or activity.is_cancelled:
-            child.stop()
+        await self._starting.acquire()
+        activity.is_starting = True
+        timer = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._has_started, activity)
         try:
-            return await child.ended()
+            if self._is_stopping or activity.is_cancelled:
+                return Ended(-signal.SIGTERM)
+            child = await self._launcher.start(activity.wanted.verb, lambda record: self._heard(activity, record))
+            self._children[service_id] = child
+            if self._is_stopping or activity.is_cancelled:
+                child.stop()
+            try:
+                return await child.ended()
+            finally:
+                del self._children[service_id]
         finally:
-            del self._children[service_id]
+            timer.cancel()
+            self._has_started(activity)
+
+    def _has_started(self, activity: Activity) -> None:
+        if activity.is_starting:
+            activity.is_starting = False
+            self._starting.release()
 
     def _heard(self, activity: Activity, record: Record) -> None:
         if "step" in record:
             if activity.step in _IDLE_STEPS and record["step"] not in _IDLE_STEPS:
+                self._has_started(activity)
                 self._remember(self._under_way.begin, activity.wanted.service_id)
             activity.step = record["step"]
             activity.text = record.get("text", "")

@@ -8,7 +8,7 @@ RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class Retries:
-    """One timer a service, whatever starts its reloads meanwhile. ``begin`` gets the service's id, on the event loop."""
+    """One timer a service, whatever starts it meanwhile. ``begin`` gets the service's id, on the event loop."""
 
     def __init__(self, begin: Callable[[str], None], pauses: Sequence[float] = RETRY_SECONDS) -> None:
         self._begin = begin

@@ -148,14 +148,14 @@ def test_a_bug_of_the_listener_is_seen_and_stops_no_child() -> None:
 def test_it_leaves_nothing_open() -> None:
     """A daemon lives for months: no file descriptor and no process is left of a child."""
 
-    async def main() -> tuple[set[str], set[str]]:
-        before: set[str] = set()
+    async def main() -> tuple[set[Path], set[Path]]:
+        before: set[Path] = set()
         for number in range(5):
             await (await launcher("print('{}')").start(["verb"], lambda _record: None)).ended()
             await asyncio.sleep(0)  # what is closed is closed by the loop
             if number == 0:
-                before = set(os.listdir("/proc/self/fd"))
-        return before, set(os.listdir("/proc/self/fd"))
+                before = set(Path("/proc/self/fd").iterdir())
+        return before, set(Path("/proc/self/fd").iterdir())
 
     before, after = asyncio.run(main())
 

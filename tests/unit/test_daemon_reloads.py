@@ -11,7 +11,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.daemon.children import Ended, Launcher, Record
-from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.reloads import MOST_STARTING, Activity, Reloads, Wanted
 from agent.daemon.underway import UnderWay
 
 SAY = "import json, signal, sys\ndef say(**record): print(json.dumps(record), file=sys.stderr, flush=True)\n"
@@ -286,3 +286,43 @@ def test_a_bug_is_handed_on(tmp_path: Path) -> None:
             await begun[0]
 
     asyncio.run(main())
+
+
+LOOKING = SAY + (
+    "import os\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    "say(step='check', phase='begin', text='', pid=os.getpid())\n"
+    "signal.pause()\n"
+)
+
+
+def test_not_all_start_at_once(play: Callable[[str, Case], Site]) -> None:
+    """Of many that are due in one minute some look first; those that have not begun end with the others."""
+
+    async def case(site: Site) -> None:
+        for number in range(MOST_STARTING + 4):
+            site.reloads.begin(Wanted(f"service {number}", "schedule"))
+        async with asyncio.timeout(20):
+            while len(site.heard) < MOST_STARTING:
+                await asyncio.sleep(0.01)
+        assert await site.reloads.stop(20) == frozenset()
+
+    site = play(LOOKING, case)
+
+    assert len(site.heard) == MOST_STARTING
+    outcomes = [activity.result["outcome"] for activity, _ended in site.ended if activity.result]
+    assert outcomes.count("interrupted") == 4
+
+
+def test_who_waits_for_a_lock_keeps_nobody_from_starting(play: Callable[[str, Case], Site]) -> None:
+    """It has found something to do, and takes no processor."""
+
+    async def case(site: Site) -> None:
+        for number in range(MOST_STARTING + 1):
+            site.reloads.begin(Wanted(f"service {number}", "schedule"))
+        async with asyncio.timeout(20):
+            while len(site.heard) <= MOST_STARTING:
+                await asyncio.sleep(0.01)
+        await site.reloads.stop(20)
+
+    play(HELD_UP, case)
