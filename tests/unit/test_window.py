@@ -168,6 +168,9 @@ def test_days_are_looked_at_once() -> None:
         def dst(self, _moment: datetime | None) -> timedelta:
             return timedelta()
 
+        def tzname(self, _moment: datetime | None) -> str:
+            return "UTC"
+
     zone = Zone()
     counts = []
     for _ in range(2):
