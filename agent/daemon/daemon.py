@@ -309,7 +309,11 @@ class Daemon:
             ended = await self._say_if_new("recover")
             if ended.status != UNREACHABLE:
                 break
-            await asyncio.sleep(seconds)
+            if self._converged_once.is_set():
+                await asyncio.sleep(seconds)
+            else:  # at the start, Consul may come sooner
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._converged_once.wait(), seconds)
         if self.metrics is not None and isinstance(ended.document, list):
             for result in ended.document:
                 self.metrics.reload_ended(result)
