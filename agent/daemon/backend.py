@@ -103,8 +103,10 @@ class LiveBackend:
         """Ask the one that runs to put back and to end."""
 
         def cancel() -> None:
-            service_id = self._definition(name).service.id
-            if service_id not in self._source.reloads.running:
+            running = self._source.reloads.running
+            # What defined it may be gone since it was begun.
+            service_id = name if name in running else self._definition(name).service.id
+            if service_id not in running:
                 raise NotFound(f"the daemon does not reload {name} just now")
             self._source.reloads.cancel(service_id)
 

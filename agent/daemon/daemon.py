@@ -397,8 +397,6 @@ class Daemon:
         log("stopping", reloads=len(self.reloads.running))
         self._systemd.stopping()
         self._systemd.status(self.status.line)
-        self._agent_watch.stop()
-        self._files_watch.stop()
         self._retries.stop()
         for task in self._tasks:
             task.cancel()
@@ -407,6 +405,9 @@ class Daemon:
         )
         if left:
             log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
+        # After what counts: a services.d on a file system that hangs holds up who looks at it.
+        self._agent_watch.stop()
+        self._files_watch.stop()
         await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
         self._scheduler.shutdown()
         log("stopped")

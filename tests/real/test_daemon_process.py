@@ -252,6 +252,23 @@ def test_due_while_consul_is_away(site: Site) -> None:
     assert "level=error" not in site.daemon.log
 
 
+def test_ctrl_c_after_its_definition_has_gone(site: Site) -> None:
+    """The reload that was asked for is put back all the same, and does not go on unseen."""
+    site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "60"]})
+    site.daemon.start()
+    site.daemon.wait_ready()
+    reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    site.wait_logged("step=drain phase=begin")
+    site.define_reload("another")
+    (site.services_dir / "web.json").unlink()
+    site.wait_logged("web: deregistered")
+
+    reload.send_signal(signal.SIGINT)
+
+    assert reload.wait(20) == 130
+    assert json.loads((site.state_dir / "under-way.json").read_text())["services"] == []
+
+
 # ------------------------------------------------------------ stop
 
 
