@@ -13,7 +13,7 @@ from agent.cli.options import current
 from agent.cli.output import set_up_logs
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
-from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Service, Settings, durations, load, values_of
+from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Service, Settings, defining, durations, load, values_of
 from agent.errors import BadDefinition, ConsulUnreachable, Fault
 from agent.logs import log
 
@@ -111,10 +111,10 @@ def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | 
     ``ask_address`` as in `definitions`.
     """
     found = definitions(chosen, ask_address)
-    for definition in found:
-        if any(name in (service.name, service.id) for service in definition.services):
-            return definition
-    raise unknown_name(name, [service for one in found for service in one.services], chosen.services_dir)
+    definition = defining(found, name)
+    if definition is None:
+        raise unknown_name(name, [service for one in found for service in one.services], chosen.services_dir)
+    return definition
 
 
 def unknown_name(name: str, services: list[Service], directory: Path) -> click.BadParameter:

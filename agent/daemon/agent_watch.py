@@ -9,7 +9,7 @@ In use::
     agent_watch = AgentWatch(Consul(settings.consul), clock, wake)   # wake is called in the watch's own thread
     agent_watch.start()
     agent_watch.follow(result.canary)                                # after every convergence
-    agent_watch.stop()                                               # within a second
+    agent_watch.stop()                                               # within a second, whatever it waits for
 """
 
 import threading
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.clock import Clock
+from agent.clock import Clock, Deadline
 from agent.consul import Consul
 from agent.errors import SvcagentError, Unreachable
 
@@ -33,6 +33,8 @@ IDLE_SECONDS = 0.5
 """How often, with no canary to watch, it is looked whether there is one now."""
 ANY_SERVICE = "svcagent"
 """Asked for where there is no canary: that it is not there is a sign of life too."""
+STOP_SECONDS = 1.0
+"""While it looks up a name, or connects with a host that says nothing, nothing can cut it off."""
 MOST_WAKES = 20
 WITHIN_SECONDS = 60.0
 """Whatever changes the canary as often as it is put right must not keep this host busy."""
@@ -93,11 +95,13 @@ class AgentWatch:
         with self._news:
             self._is_stopping = True
             self._news.notify()
-        while self._thread.is_alive():
+        deadline = Deadline.after(self._clock, STOP_SECONDS)
+        while self._thread.is_alive() and not deadline.is_over:
             # Again and again: it may have been just about to ask.
             self._consul.hang_up()
             self._thread.join(0.05)
-        self._consul.close()
+        if not self._thread.is_alive():
+            self._consul.close()
 
     def _watch(self) -> None:
         seen = Seen()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from agent.daemon.api import RELOAD_JOB, Record
 from agent.daemon.reloads import Activity, Reloads, Wanted
 from agent.daemon.status import Status
-from agent.definitions import Definition, Settings
+from agent.definitions import Definition, Settings, defining
 from agent.errors import NotFound, NotNow
 from agent.fleet import history
 
@@ -103,8 +103,10 @@ class LiveBackend:
         """Ask the one that runs to put back and to end."""
 
         def cancel() -> None:
-            service_id = self._definition(name).service.id
-            if service_id not in self._source.reloads.running:
+            running = self._source.reloads.running
+            # What defined it may be gone since it was begun.
+            service_id = name if name in running else self._definition(name).service.id
+            if service_id not in running:
                 raise NotFound(f"the daemon does not reload {name} just now")
             self._source.reloads.cancel(service_id)
 
@@ -115,11 +117,10 @@ class LiveBackend:
 
         :raises NotFound: there is none.
         """
-        services = [(one, service) for one in self._source.definitions for service in one.services]
-        for one, service in services:
-            if name in (service.id, service.name):
-                return one
-        names = ", ".join(sorted({service.name for _one, service in services})) or "none"
+        found = defining(self._source.definitions, name)
+        if found is not None:
+            return found
+        names = ", ".join(sorted({each.name for one in self._source.definitions for each in one.services})) or "none"
         raise NotFound(f"the daemon knows no service {name!r}; there is: {names}")
 
     def _ask(self, question: Callable[[], T]) -> T:

@@ -66,7 +66,6 @@ class Launcher:
             process = await asyncio.create_subprocess_exec(
                 *argv,
                 env=environ,
-                cwd="/",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=child_log,
@@ -114,9 +113,13 @@ class Child:
             lambda: asyncio.StreamReaderProtocol(reader), self._log
         )
         reading = asyncio.create_task(self._read(reader))
+        # Also if a bug ends it: a child must not wait for a reader that is gone.
+        reading.add_done_callback(lambda _reading: pipe.close())
         try:
             status = await self._process.wait()
-            await asyncio.wait({reading}, timeout=LINGER_SECONDS)
+            done, _pending = await asyncio.wait({reading}, timeout=LINGER_SECONDS)
+            for one in done:
+                one.result()
             return Ended(status, _document(self._output))
         finally:
             reading.cancel()

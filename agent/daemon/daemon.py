@@ -11,7 +11,8 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from agent.daemon.converged import Converged
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
 from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.retries import Retries
 from agent.daemon.schedule import Every, Schedule, schedule_of, spread
 from agent.daemon.scheduler import Plan, Scheduler
 from agent.daemon.status import Doing, Status
@@ -52,8 +54,6 @@ API_STOP_SECONDS = 2.0
 """For those who look on to hear how it ended."""
 RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Between two attempts to put right what is left while Consul or the engine does not answer."""
-RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
-"""After a reload that met no Consul, no engine or no registry, or was killed: its schedule may be a day away."""
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
@@ -75,17 +75,22 @@ class Daemon:
         # Other definitions than the daemon's own also keep a child from asking the daemon to do its work.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
         self._under_way = UnderWay(settings.state_dir)
-        self.reloads = Reloads(self._launcher, self._under_way, clock, self._heard, self._reload_ended)
+        self.reloads = Reloads(
+            self._launcher, self._under_way, clock, self._heard, self._reload_ended, self._start_watched
+        )
         self._scheduler = Scheduler(clock, self._due)
         self._began = clock.now()
         self._found = Converged()
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._failures: dict[str, int] = {}
+        self._retries = Retries(lambda service_id: self._begin(Wanted(service_id, "retry")))
+        self._held: dict[str, Wanted] = {}
         self._bug: BaseException | None = None
         self._again: asyncio.TimerHandle | None = None
         self._said: dict[tuple[str, ...], list[str]] = {}
+        self._unplanned: dict[str, str] = {}
+        self._cnames: list[Any] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
@@ -96,6 +101,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._converged_once = asyncio.Event()
+        self._are_cnames_due = asyncio.Event()
         left_behind = journalled(self._settings.state_dir) | self._under_way.ids
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._over.set)
@@ -115,12 +121,14 @@ class Daemon:
         self._agent_watch.start()
         self._files_watch.start()
         self._worker.want()
-        self._start(self._take_up(left_behind))
-        self._start(self._tick())
+        for work in (self._take_up(left_behind), self._keep_cnames()):
+            self._tasks.add(self._start_watched(work))
+        ticking = self._start_watched(self._tick())
         try:
             await self._over.wait()
             self._is_stopping = True
             await self._stop()
+            ticking.cancel()
         finally:
             await self._loop.run_in_executor(None, api.stop, API_STOP_SECONDS)
         if self._bug is not None:
@@ -140,8 +148,9 @@ class Daemon:
             pid=os.getpid(),
             version=__version__,
             began=self._began,
-            state_dir=str(self._settings.state_dir),
-            services_dir=str(self._settings.services_dir),
+            # Whoever asks may be elsewhere.
+            state_dir=str(self._settings.state_dir.absolute()),
+            services_dir=str(self._settings.services_dir.absolute()),
             services=tuple(one.name for found in self._found.definitions for one in found.services),
             is_ready=self._is_ready,
             is_stopping=self._is_stopping,
@@ -171,20 +180,34 @@ class Daemon:
         if job == CONVERGENCE:
             self._worker.want()
         elif job == CNAMES:
-            self._start(self._sync_cnames())
+            self._are_cnames_due.set()
         else:
-            self.reloads.begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
+            self._begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
+
+    def _begin(self, wanted: Wanted) -> None:
+        """Reload, or as soon as Consul is back: without it a reload can do nothing but say so, each time anew."""
+        if isinstance(self._found.trouble, ConsulUnreachable):
+            self._held[wanted.service_id] = wanted
+        elif wanted.service_id in self._reloadable:
+            self.reloads.begin(wanted)
+
+    @property
+    def _reloadable(self) -> frozenset[str]:
+        return frozenset(one.service.id for one in self._found.definitions if one.reload is not None)
 
     def _plans(self, definitions: Sequence[Definition]) -> dict[str, Plan]:
         host = os.uname().nodename
         plans: dict[str, Plan] = {CONVERGENCE: Every(60, spread(60, host, CONVERGENCE))}
+        before, self._unplanned = self._unplanned, {}
         if any(one.cname for one in definitions):
             plans[CNAMES] = Every(300, spread(300, host, CNAMES))
         for one in definitions:
             try:
                 schedule = schedule_of(one, host, self._environ)
             except SvcagentError as error:
-                log(str(error), level=WARNING, service=one.service.id)
+                self._unplanned[one.service.id] = str(error)
+                if before.get(one.service.id) != str(error):
+                    log(str(error), level=WARNING, service=one.service.id)
                 continue
             if schedule is not None:
                 plans[f"{RELOAD_JOB}{one.service.id}"] = schedule
@@ -199,23 +222,28 @@ class Daemon:
 
     def _read_again(self) -> None:
         """SIGHUP."""
+        if self._is_stopping:
+            return
         log("reading everything again")
         self._systemd.reloading()
         self._worker.want()
         if CNAMES in self._scheduler.next_runs():
-            self._start(self._sync_cnames())
+            self._are_cnames_due.set()
         if self._is_ready:
             self._systemd.ready()
 
     # ------------------------------------------------------------ convergence
 
     def _converged_in_thread(self, found: Converged | BaseException) -> None:
-        self._loop.call_soon_threadsafe(self._converged, found)
+        with suppress(RuntimeError):  # the loop has ended: it took longer than a stop waits for
+            self._loop.call_soon_threadsafe(self._converged, found)
 
     def _converged(self, found: Converged | BaseException) -> None:
         if isinstance(found, BaseException):
             self._bug = found
             self._over.set()
+            return
+        if self._is_stopping:
             return
         before, self._found = self._found, found
         self._converged_at = self._clock.now()
@@ -230,8 +258,12 @@ class Daemon:
         self._tell_metrics(found)
         if found.trouble is not None:
             return
-        if _cnames(found.definitions) != (_cnames(before.definitions) if self._is_ready else []):
-            self._start(self._sync_cnames())
+        if (cnames := _cnames(found.definitions)) != self._cnames:
+            self._cnames = cnames
+            self._are_cnames_due.set()
+        held, self._held = self._held, {}
+        for wanted in held.values():
+            self._begin(wanted)
         if not self._is_ready:
             self._is_ready = True
             self._converged_once.set()
@@ -264,12 +296,12 @@ class Daemon:
         await self._converged_once.wait()
         if any(is_of_reload(one.maintenance, one.target.node) for one in self._found.out):
             await self._recover()
-        known = {one.service.id for one in self.definitions if one.reload is not None}
+        known = self._reloadable
         for service_id in sorted(left_behind):
             if service_id in known:
-                self.reloads.begin(Wanted(service_id, "taken up again"))
+                self._begin(Wanted(service_id, "taken up again"))
             else:
-                self._under_way.end(service_id)
+                self.reloads.forget(service_id)
 
     async def _recover(self) -> None:
         """Until it is over, or there is something that a person has to see to."""
@@ -277,7 +309,11 @@ class Daemon:
             ended = await self._say_if_new("recover")
             if ended.status != UNREACHABLE:
                 break
-            await asyncio.sleep(seconds)
+            if self._converged_once.is_set():
+                await asyncio.sleep(seconds)
+            else:  # at the start, Consul may come sooner
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._converged_once.wait(), seconds)
         if self.metrics is not None and isinstance(ended.document, list):
             for result in ended.document:
                 self.metrics.reload_ended(result)
@@ -285,7 +321,7 @@ class Daemon:
     async def _say_if_new(self, *verb: str) -> Ended:
         """A verb that is run again and again; its warnings are told when they are others than last time."""
         said: list[Record] = []
-        ended = await (await self._launcher.start(verb, said.append)).ended()
+        ended = await self._run_verb(verb, said)
         warnings = [record for record in said if record.get("level") != "info"]
         before, self._said[verb] = self._said.get(verb, []), [str(one.get("text")) for one in warnings]
         if self._said[verb] != before:
@@ -295,10 +331,29 @@ class Daemon:
                 log("all is well again", verb=" ".join(verb))
         return ended
 
-    async def _sync_cnames(self) -> None:
-        ended = await self._say_if_new("cname", "sync")
-        if self.metrics is not None and isinstance(ended.document, dict):
-            self.metrics.cnames(ended.document)
+    async def _run_verb(self, verb: Sequence[str], said: list[Record]) -> Ended:
+        """One to its end. If nobody wants it any more, it is asked to end, and waited for all the same."""
+        try:
+            child = await self._launcher.start(verb, said.append)
+        except OSError as error:
+            said.append({"level": "warning", "text": f"svcagent {' '.join(verb)} cannot be started: {error}"})
+            return Ended(UNREACHABLE)
+        ending = asyncio.create_task(child.ended())
+        try:
+            return await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            child.stop()
+            await asyncio.wait({ending}, timeout=STOP_SECONDS)
+            raise
+
+    async def _keep_cnames(self) -> None:
+        """Whenever it is wanted, one after the other; wishes that come meanwhile are one."""
+        while True:
+            await self._are_cnames_due.wait()
+            self._are_cnames_due.clear()
+            ended = await self._say_if_new("cname", "sync")
+            if self.metrics is not None and isinstance(ended.document, dict):
+                self.metrics.cnames(ended.document)
 
     def _heard(self, _activity: Activity, record: Record) -> None:
         if self.metrics is not None:
@@ -313,7 +368,7 @@ class Daemon:
         log(
             str(result.get("error")) if ended.was_killed else "",
             level=WARNING if ended.was_killed else INFO,
-            service=wanted.service_id,
+            service=result.get("service"),
             reload=result.get("id"),
             outcome=result.get("outcome"),
             exit_code=result.get("exit_code"),
@@ -321,25 +376,18 @@ class Daemon:
         )
         is_over = activity.is_cancelled or not (ended.was_killed or ended.status == UNREACHABLE)
         if self._is_stopping or is_over:
-            self._failures.pop(wanted.service_id, None)
-            return
-        count = self._failures.get(wanted.service_id, 0)
-        self._failures[wanted.service_id] = count + 1
-        seconds = RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)]
-        log(f"tried again in {seconds:.0f} s", service=wanted.service_id)
-        self._loop.call_later(seconds, self._begin_again, Wanted(wanted.service_id, "retry"))
+            self._retries.over(wanted.service_id)
+        else:
+            seconds = self._retries.failed(wanted.service_id)
+            log(f"tried again in {seconds:.0f} s", service=wanted.service_id)
 
-    def _begin_again(self, wanted: Wanted) -> None:
-        if not self._is_stopping and wanted.service_id in {one.service.id for one in self._found.definitions}:
-            self.reloads.begin(wanted)
-
-    def _start(self, work: Any) -> None:
+    def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """What it raises is a bug, and ends the daemon."""
         task = asyncio.create_task(work)
-        self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
+    def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bug = error
             self._over.set()
@@ -349,13 +397,17 @@ class Daemon:
         log("stopping", reloads=len(self.reloads.running))
         self._systemd.stopping()
         self._systemd.status(self.status.line)
-        self._agent_watch.stop()
-        self._files_watch.stop()
-        left = await self.reloads.stop(STOP_SECONDS)
-        if left:
-            log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
+        self._retries.stop()
         for task in self._tasks:
             task.cancel()
+        left, _over = await asyncio.gather(
+            self.reloads.stop(STOP_SECONDS), asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+        )
+        if left:
+            log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
+        # After what counts: a services.d on a file system that hangs holds up who looks at it.
+        self._agent_watch.stop()
+        self._files_watch.stop()
         await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
         self._scheduler.shutdown()
         log("stopped")

@@ -116,9 +116,15 @@ def _ids(examined: Examined) -> frozenset[str]:
 
 
 class GoodFiles:
-    """services.d, and beside it the last good version of each of its files."""
+    """services.d, and beside it the last good version of each of its files.
+
+    :raises BadDefinition: both are one directory; then what is faulty would be deleted.
+    """
 
     def __init__(self, services_dir: Path, state_dir: Path) -> None:
+        if services_dir.resolve() == (state_dir / DIRECTORY).resolve():
+            problem = f"here the daemon keeps its own copy of the definitions, for the state directory {state_dir}"
+            raise BadDefinition([Fault(str(services_dir), "", problem, "keep them elsewhere, and name that directory")])
         self._services_dir = services_dir
         self._kept_dir = state_dir / DIRECTORY
         self._values: Mapping[str, str] = {}

@@ -6,7 +6,7 @@ All of it happens on the event loop's thread.
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,12 @@ LOCK_TIMEOUT = "1h"
 """For other hosts, and for a reload of this host that cron or an operator started."""
 KEPT_RECORDS = 1000
 """Of one reload, for those who begin to look on in the middle."""
+
+MOST_STARTING = 8
+"""At once, until they have found something to do: a hundred services that are due in the same minute would each take
+half a second of a processor, and 50 MB, at the same time."""
+STARTING_SECONDS = 30.0
+"""Whatever takes longer waits for something else, and keeps nobody else from starting."""
 
 _IDLE_STEPS = ("", "check")
 """Until here a reload has found nothing to do yet."""
@@ -44,7 +50,8 @@ class Wanted:
         """The command line, after svcagent's options."""
         flags = ["--force"] * self.is_forced + ["--in-maintenance"] * self.is_in_maintenance
         waits = [] if self.lock_timeout is None else ["--lock-timeout", self.lock_timeout]
-        return ["reload", self.service_id, *waits, *flags]
+        # An id may begin with a dash.
+        return ["reload", *waits, *flags, "--", self.service_id]
 
 
 @dataclass
@@ -59,6 +66,7 @@ class Activity:
     lookers_on: list[Callable[[Record], None]] = field(default_factory=list)
     result: Mapping[str, Any] | None = None
     is_cancelled: bool = False
+    is_starting: bool = False
 
     def tell(self, record: Record) -> None:
         """Something was logged, or it has ended."""
@@ -68,7 +76,8 @@ class Activity:
 
 
 class Reloads:
-    """``tell`` hears every record of every reload, ``tell_end`` every result."""
+    """``tell`` hears every record of every reload, ``tell_end`` every result. ``start`` begins a task, and sees to it
+    that what the task raises, a bug, does not go unseen."""
 
     def __init__(
         self,
@@ -77,15 +86,18 @@ class Reloads:
         clock: Clock,
         tell: Callable[[Activity, Record], None],
         tell_end: Callable[[Activity, Ended], None],
+        start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
     ) -> None:
         self._launcher = launcher
         self._under_way = under_way
         self._clock = clock
         self._tell = tell
         self._tell_end = tell_end
+        self._start = start
         self._children: dict[str, Child] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._starting = asyncio.Semaphore(MOST_STARTING)
         self.running: dict[str, Activity] = {}
 
     def begin(self, wanted: Wanted) -> tuple[Activity, bool]:
@@ -95,7 +107,7 @@ class Reloads:
             return there, False
         activity = Activity(wanted, self._clock.now())
         self.running[wanted.service_id] = activity
-        task = asyncio.create_task(self._run(activity))
+        task = self._start(self._run(activity))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return activity, True
@@ -106,6 +118,10 @@ class Reloads:
             self.running[service_id].is_cancelled = True
         if service_id in self._children:
             self._children[service_id].stop()
+
+    def forget(self, service_id: str) -> None:
+        """It was under way when a daemon died, and nothing defines it any more."""
+        self._remember(self._under_way.end, service_id)
 
     def child(self, service_id: str) -> Child | None:
         """Its process, while there is one."""
@@ -138,18 +154,33 @@ class Reloads:
 
     async def _run_child(self, activity: Activity) -> Ended:
         service_id = activity.wanted.service_id
-        child = await self._launcher.start(activity.wanted.verb, lambda record: self._heard(activity, record))
-        self._children[service_id] = child
-        if self._is_stopping or activity.is_cancelled:
-            child.stop()
+        await self._starting.acquire()
+        activity.is_starting = True
+        timer = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._has_started, activity)
         try:
-            return await child.ended()
+            if self._is_stopping or activity.is_cancelled:
+                return Ended(-signal.SIGTERM)
+            child = await self._launcher.start(activity.wanted.verb, lambda record: self._heard(activity, record))
+            self._children[service_id] = child
+            if self._is_stopping or activity.is_cancelled:
+                child.stop()
+            try:
+                return await child.ended()
+            finally:
+                del self._children[service_id]
         finally:
-            del self._children[service_id]
+            timer.cancel()
+            self._has_started(activity)
+
+    def _has_started(self, activity: Activity) -> None:
+        if activity.is_starting:
+            activity.is_starting = False
+            self._starting.release()
 
     def _heard(self, activity: Activity, record: Record) -> None:
         if "step" in record:
             if activity.step in _IDLE_STEPS and record["step"] not in _IDLE_STEPS:
+                self._has_started(activity)
                 self._remember(self._under_way.begin, activity.wanted.service_id)
             activity.step = record["step"]
             activity.text = record.get("text", "")

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import LockBusy, SvcagentError
@@ -33,8 +33,9 @@ def only_daemon(state_dir: Path) -> Iterator[None]:
                 f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
                 "svcagent status"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk: who holds it is for messages only
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -6,7 +6,7 @@ Nothing here speaks to Consul, Docker or DNS.
 from agent.definitions.checks import Check
 from agent.definitions.claims import clashes
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
-from agent.definitions.document import Definition
+from agent.definitions.document import Definition, defining
 from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import Wrong
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
@@ -55,6 +55,7 @@ __all__ = [
     "Wrong",
     "clashes",
     "complete",
+    "defining",
     "examine",
     "files_of",
     "load",

@@ -1,6 +1,6 @@
 """A definition: the shape of one file of ``services.d/``, and what is made of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,6 +85,18 @@ class Document(Part):
                 "reload needs an http or tcp check: svcagent asks it itself before clients come back",
                 'add one, like {"http": "http://127.0.0.1:8080/", "interval": "10s"}',
             )
+
+
+def defining(definitions: Sequence[Definition], name: str) -> Definition | None:
+    """The one that defines the service of this id, or else of this name; one's id may be another's name."""
+    by_name = None
+    for definition in definitions:
+        for service in definition.services:
+            if service.id == name:
+                return definition
+            if service.name == name:
+                by_name = by_name or definition
+    return by_name
 
 
 def _checks(service: dict[str, Any]) -> tuple[object, ...]:

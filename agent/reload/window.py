@@ -95,12 +95,20 @@ def _beginnings(windows: Sequence[Window], zone: tzinfo, begin: datetime) -> Ite
 
 def _clock_changes(zone: tzinfo, begin: datetime) -> Iterator[datetime]:
     """Each moment at which the clock jumps; in UTC. `zoneinfo` does not tell, so it is looked for, hour by hour."""
-    hour = begin.replace(minute=0, second=0, microsecond=0)
-    while hour < begin + HORIZON:
+    midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)
+    for days in range(HORIZON.days + 1):
+        yield from _clock_changes_of(zone, midnight + timedelta(days))
+
+
+@lru_cache(maxsize=1024)
+def _clock_changes_of(zone: tzinfo, midnight: datetime) -> tuple[datetime, ...]:
+    """Those of one day. Remembered: a hundred services ask of the same days, and of all Mondays of two years."""
+    found = []
+    for hour in (midnight + _HOUR * hours for hours in range(24)):
         if _offset(zone, hour) != _offset(zone, hour + _HOUR):
             minutes = (hour + _MINUTE * more for more in range(1, 61))
-            yield next(minute for minute in minutes if _offset(zone, minute) != _offset(zone, hour))
-        hour += _HOUR
+            found.append(next(minute for minute in minutes if _offset(zone, minute) != _offset(zone, hour)))
+    return tuple(found)
 
 
 def _offset(zone: tzinfo, moment: datetime) -> timedelta | None:

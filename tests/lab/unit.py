@@ -5,23 +5,26 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tests.lab.ground import LabError, wait_until
-from tests.lab.host import Host
 from tests.lab.lab import Lab
 
 
 class Unit:
-    """One daemon. What it logs, over all its lives, is in `log`."""
+    """One daemon. What it logs, over all its lives, is in `log`.
 
-    def __init__(self, lab: Lab, host: Host) -> None:
-        self._lab = lab
-        self._host = host
-        self._log = host.directory / "daemon.log"
-        self._notified = host.directory / "notify"
+    ``launch``: starts svcagent on its host, as `Lab.svcagent` does; ``directory``: for its log.
+    """
+
+    def __init__(self, name: str, directory: Path, launch: "Callable[..., subprocess.Popen[str]]") -> None:
+        self._name = name
+        self._launch = launch
+        self._log = directory / "daemon.log"
+        self._notified = directory / "notify"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self._notified))
         self._socket.setblocking(False)
@@ -49,12 +52,11 @@ class Unit:
         """Has it not ended?"""
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> None:
-        """Start it; not waited for."""
+    def start(self, **environment: str) -> None:
+        """Start it; not waited for. ``environment``: what is added to its host's."""
+        told = {"NOTIFY_SOCKET": str(self._notified)}
         with self._log.open("a") as log:
-            self._process = self._lab.svcagent(
-                self._host, "run", env={"NOTIFY_SOCKET": str(self._notified)}, stderr=log, stdout=log
-            )
+            self._process = self._launch("run", env=told | environment, stderr=log, stdout=log)
 
     def told(self, message: str) -> bool:
         """Has it told systemd this, in any of its lives?"""
@@ -65,7 +67,7 @@ class Unit:
 
     def wait_ready(self, seconds: float = 20) -> None:
         """Wait until it says that it has converged."""
-        wait_until(lambda: self.told("READY=1"), seconds, f"the daemon of {self._host.name} is ready")
+        wait_until(lambda: self.told("READY=1"), seconds, f"the daemon of {self._name} is ready")
 
     def kill(self, *, with_children: bool) -> None:
         """SIGKILL, as the kernel sends it to one process out of memory, or systemd to all of a unit."""
@@ -81,7 +83,7 @@ class Unit:
         try:
             return self._running.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            raise LabError(f"the daemon of {self._host.name} has not ended after {seconds:g} s: {self.log}") from error
+            raise LabError(f"the daemon of {self._name} has not ended after {seconds:g} s: {self.log}") from error
 
     def hang_up(self) -> None:
         """SIGHUP: read everything again."""
@@ -104,7 +106,7 @@ class Unit:
 @contextmanager
 def units(lab: Lab) -> Iterator[list[Unit]]:
     """A daemon on each host, ready."""
-    found = [Unit(lab, host) for host in lab.hosts]
+    found = [Unit(host.name, host.directory, partial(lab.svcagent, host)) for host in lab.hosts]
     try:
         for unit in found:
             unit.start()

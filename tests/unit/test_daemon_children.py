@@ -1,8 +1,12 @@
 """Verbs in processes of their own. The verb is a Python program of the test, started as svcagent would be."""
 
 import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
+
+import pytest
 
 from agent.daemon.children import IN_JSON, Ended, Launcher, Record
 
@@ -122,6 +126,38 @@ def test_it_is_not_mistaken_for_the_daemon() -> None:
 
 def test_it_is_in_a_group_of_its_own() -> None:
     """Ctrl-C in a terminal reaches the daemon, which tells its children itself."""
-    ended, _told = run("import os; print(os.getpgrp() == os.getpid() and os.getcwd() == '/' and 'true' or 'false')")
+    ended, _told = run("import os; print(os.getpgrp() == os.getpid() and 'true' or 'false')")
 
     assert ended.document is True
+
+
+def test_a_bug_of_the_listener_is_seen_and_stops_no_child() -> None:
+    """It is raised when the child has ended, which does not wait for a reader that is gone."""
+
+    def fail(_record: Record) -> None:
+        raise LookupError("a bug")
+
+    async def main() -> Ended:
+        child = await launcher("import sys; sys.stderr.write('{}\\n' * 100_000)").start(["verb"], fail)
+        return await asyncio.wait_for(child.ended(), 20)
+
+    with pytest.raises(LookupError, match="a bug"):
+        asyncio.run(main())
+
+
+def test_it_leaves_nothing_open() -> None:
+    """A daemon lives for months: no file descriptor and no process is left of a child."""
+
+    async def main() -> tuple[set[Path], set[Path]]:
+        before: set[Path] = set()
+        for number in range(5):
+            await (await launcher("print('{}')").start(["verb"], lambda _record: None)).ended()
+            await asyncio.sleep(0)  # what is closed is closed by the loop
+            if number == 0:
+                before = set(Path("/proc/self/fd").iterdir())
+        return before, set(Path("/proc/self/fd").iterdir())
+
+    before, after = asyncio.run(main())
+
+    assert len(after) == len(before)
+    assert not Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -3,14 +3,15 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.clock import SystemClock
 from agent.daemon.children import Ended, Launcher, Record
-from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.reloads import MOST_STARTING, Activity, Reloads, Wanted
 from agent.daemon.underway import UnderWay
 
 SAY = "import json, signal, sys\ndef say(**record): print(json.dumps(record), file=sys.stderr, flush=True)\n"
@@ -241,14 +242,87 @@ def test_a_damaged_list_is_an_empty_one(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "verb"),
     [
-        (Wanted("one", ""), ["reload", "one", "--lock-timeout", "1h"]),
-        (Wanted("one", "", lock_timeout=None), ["reload", "one"]),
+        (Wanted("one", ""), ["reload", "--lock-timeout", "1h", "--", "one"]),
+        (Wanted("one", "", lock_timeout=None), ["reload", "--", "one"]),
         (
             Wanted("one", "", is_forced=True, is_in_maintenance=True, lock_timeout="90s"),
-            ["reload", "one", "--lock-timeout", "90s", "--force", "--in-maintenance"],
+            ["reload", "--lock-timeout", "90s", "--force", "--in-maintenance", "--", "one"],
         ),
     ],
 )
 def test_the_verb(wanted: Wanted, verb: list[str]) -> None:
     """What was asked for, as the command line has it."""
     assert wanted.verb == verb
+
+
+def test_what_cannot_be_forgotten_is_told(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """A directory that cannot be written stops no daemon."""
+    (tmp_path / "under-way.json").write_text('{"v": 1, "services": ["gone"]}')
+
+    async def case(site: Site) -> None:
+        (tmp_path / "under-way.json").unlink()
+        tmp_path.rename(tmp_path.with_name("elsewhere"))
+        site.reloads.forget("gone")
+
+    play("", case)
+
+
+def test_a_bug_is_handed_on(tmp_path: Path) -> None:
+    """To whoever starts the tasks: it does not vanish with one of them."""
+    begun: list[asyncio.Task[None]] = []
+
+    def start(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        begun.append(asyncio.create_task(work))
+        return begun[0]
+
+    def fail(_activity: Activity, _ended: Ended) -> None:
+        raise LookupError("a bug")
+
+    async def main() -> None:
+        launcher = Launcher([], {}, (sys.executable, "-c", ""))
+        under_way = UnderWay(tmp_path)
+        Reloads(launcher, under_way, SystemClock(), lambda *_: None, fail, start).begin(Wanted("one", "schedule"))
+        with pytest.raises(LookupError, match="a bug"):
+            await begun[0]
+
+    asyncio.run(main())
+
+
+LOOKING = SAY + (
+    "import os\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    "say(step='check', phase='begin', text='', pid=os.getpid())\n"
+    "signal.pause()\n"
+)
+
+
+def test_not_all_start_at_once(play: Callable[[str, Case], Site]) -> None:
+    """Of many that are due in one minute some look first; those that have not begun end with the others."""
+
+    async def case(site: Site) -> None:
+        for number in range(MOST_STARTING + 4):
+            site.reloads.begin(Wanted(f"service {number}", "schedule"))
+        async with asyncio.timeout(20):
+            while len(site.heard) < MOST_STARTING:
+                await asyncio.sleep(0.01)
+        assert await site.reloads.stop(20) == frozenset()
+
+    site = play(LOOKING, case)
+
+    assert len(site.heard) == MOST_STARTING
+    outcomes = [activity.result["outcome"] for activity, _ended in site.ended if activity.result]
+    assert outcomes.count("interrupted") == 4
+
+
+def test_who_waits_for_a_lock_keeps_nobody_from_starting(play: Callable[[str, Case], Site]) -> None:
+    """It has found something to do, and takes no processor."""
+
+    async def case(site: Site) -> None:
+        for number in range(MOST_STARTING + 1):
+            site.reloads.begin(Wanted(f"service {number}", "schedule"))
+        async with asyncio.timeout(20):
+            while len(site.heard) <= MOST_STARTING:
+                await asyncio.sleep(0.01)
+        await site.reloads.stop(20)
+
+    play(HELD_UP, case)

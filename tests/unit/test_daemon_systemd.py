@@ -1,8 +1,10 @@
 """What systemd is told, over a socket as it gives one; and that there is one daemon a host."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -133,3 +135,35 @@ def test_the_status_line(found: Status, line: str) -> None:
 def test_the_status_line_is_short() -> None:
     """systemctl shows one line."""
     assert len(status(trouble="x" * 500).line) == LONGEST_LINE
+
+
+def test_a_busy_manager_is_told_later(manager: socket.socket) -> None:
+    """One that takes no more for a moment hears all the same that the daemon is ready: it would wait for ever."""
+    systemd = Systemd({"NOTIFY_SOCKET": manager.getsockname()})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
+        others.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                others.sendto(b"BUSY=1", manager.getsockname())
+    systemd.ready()
+    heard = []
+    manager.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            heard.append(manager.recv(100).decode())
+    assert "READY=1" not in heard
+
+    systemd.status("")
+
+    assert manager.recv(100).decode() == "READY=1"
+
+
+def test_a_full_disk_keeps_no_daemon_from_starting(tmp_path: Path) -> None:
+    """Who holds the lock is for messages only."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with only_daemon(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,6 +1,6 @@
 """Windows of time: what is open when, by clocks that jump twice a year."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -151,3 +151,31 @@ def test_the_zone_is_the_definitions_else_the_hosts(monkeypatch: pytest.MonkeyPa
         zone(None, {"TZ": "CET-1CEST"})
     localtime.symlink_to("/usr/share/zoneinfo/Asia/Tokyo")
     assert noon.astimezone(zone(None, {})).hour == 21
+
+
+def test_days_are_looked_at_once() -> None:
+    """A hundred services with windows ask of the same days; the daemon's loop must not stand still for that."""
+    asked = 0
+
+    class Zone(tzinfo):
+        """UTC, and how often it was asked."""
+
+        def utcoffset(self, _moment: datetime | None) -> timedelta:
+            nonlocal asked
+            asked += 1
+            return timedelta()
+
+        def dst(self, _moment: datetime | None) -> timedelta:
+            return timedelta()
+
+        def tzname(self, _moment: datetime | None) -> str:
+            return "UTC"
+
+    zone = Zone()
+    counts = []
+    for _ in range(2):
+        asked = 0
+        verdict(windows("Mon 03:00-03:05"), zone, datetime(2026, 5, 5, 12, tzinfo=UTC))
+        counts.append(asked)
+
+    assert counts[1] < counts[0] / 4

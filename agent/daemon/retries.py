@@ -1,0 +1,44 @@
+"""When a reload is tried again that met no engine or no registry, or was killed: its schedule may be a day away."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
+"""Between two tries, the last one for good."""
+
+
+class Retries:
+    """One timer a service, whatever starts it meanwhile. ``begin`` gets the service's id, on the event loop."""
+
+    def __init__(self, begin: Callable[[str], None], pauses: Sequence[float] = RETRY_SECONDS) -> None:
+        self._begin = begin
+        self._pauses = pauses
+        self._failures: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def failed(self, service_id: str) -> float:
+        """Once more: in how many seconds it is tried again."""
+        self._cancel(service_id)
+        count = self._failures.get(service_id, 0)
+        self._failures[service_id] = count + 1
+        pause = self._pauses[min(count, len(self._pauses) - 1)]
+        self._timers[service_id] = asyncio.get_running_loop().call_later(pause, self._try, service_id)
+        return pause
+
+    def over(self, service_id: str) -> None:
+        """It has come to an end, good or bad, that another try does not change."""
+        self._cancel(service_id)
+        self._failures.pop(service_id, None)
+
+    def stop(self) -> None:
+        """Try nothing any more."""
+        for service_id in list(self._timers):
+            self._cancel(service_id)
+
+    def _try(self, service_id: str) -> None:
+        del self._timers[service_id]
+        self._begin(service_id)
+
+    def _cancel(self, service_id: str) -> None:
+        if service_id in self._timers:
+            self._timers.pop(service_id).cancel()

@@ -1,0 +1,332 @@
+"""``svcagent run`` as a process beside one Consul agent: how it starts, waits, stops, and what it lets nobody see."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.daemon.schedule import spread
+from tests.lab.ground import wait_until
+from tests.lab.server import spawn, svcagent_argv
+from tests.lab.unit import Unit
+from tests.real.conftest import ConsulHost
+
+TOKEN = "b1f5c1de-5ec8-4e7e-8e7e-5ec8e75ec8e7"
+STOP_SECONDS = 2.0
+FROZEN_SECONDS = 8.0
+"""To stop while Consul is frozen: a convergence is waited for, and given up."""
+DUE_IN_SECONDS = 5.0
+
+
+class Site:
+    """A daemon, the directories that it has for itself, and the Consul agent beside it."""
+
+    def __init__(self, host: ConsulHost, directory: Path) -> None:
+        self.host = host
+        self.services_dir, self.state_dir = directory / "services.d", directory / "state"
+        self.services_dir.mkdir()
+        self.state_dir.mkdir(mode=0o700)
+        self.environment = host.environment() | {
+            "SVCAGENT_SERVICES_DIR": str(self.services_dir),
+            "SVCAGENT_STATE_DIR": str(self.state_dir),
+            "SVCAGENT_SOCKET": str(directory / "svcagent.sock"),
+        }
+        self.daemon = Unit("this host", directory, self.svcagent)
+
+    def svcagent(self, *arguments: str, env: dict[str, str] | None = None, **popen: Any) -> "subprocess.Popen[str]":
+        """Start it with any verb."""
+        argv = (*svcagent_argv(), *arguments)
+        return spawn(argv, self.environment | (env or {}), stdin=subprocess.DEVNULL, text=True, **popen)
+
+    def define(self, name: str, service_id: str = "", **more: Any) -> None:
+        """Write one definition, of a service that passes."""
+        check = {"tcp": f"{self.host.address}:8500", "interval": "1s", "timeout": "1s"}
+        service = {"name": name, "id": service_id or name, "port": 8500, "checks": [check]}
+        (self.services_dir / f"{name}.json").write_text(json.dumps({"service": service, **more}))
+
+    def define_reload(self, name: str, service_id: str = "", **more: Any) -> None:
+        """The same of one that a command restarts."""
+        reload = {"restart": ["/bin/true"], "min_healthy": 0, "drain": {"connections": False}}
+        self.define(name, service_id, reload={**reload, **more})
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """svcagent to its end: exit code, and all that it printed."""
+        process = self.svcagent(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, _errors = process.communicate(timeout=30)
+        return process.returncode, output
+
+    def wait_logged(self, text: str, seconds: float = 20) -> None:
+        """Wait until the daemon logs it."""
+        wait_until(lambda: text in self.daemon.log, seconds, f"the daemon logs {text!r}")
+
+
+@pytest.fixture
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[Site]:
+    """With one service."""
+    found = Site(host, tmp_path)
+    found.define("web")
+    try:
+        yield found
+    finally:
+        found.daemon.discard()
+
+
+@contextmanager
+def frozen(host: ConsulHost) -> Iterator[None]:
+    """Consul takes connections, and answers none, until the end of the block."""
+    host.server.freeze()
+    try:
+        yield
+    finally:
+        host.server.thaw()
+
+
+@contextmanager
+def silent_server(kind: socket.SocketKind) -> Iterator[str]:
+    """The address of one that never answers."""
+    with socket.socket(socket.AF_INET, kind) as server:
+        server.bind(("127.0.0.1", 0))
+        if kind is socket.SOCK_STREAM:
+            server.listen()
+        yield "{}:{}".format(*server.getsockname())
+
+
+def command_line(pid: int) -> str:
+    """Of a process, empty when it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+# ------------------------------------------------------------ start
+
+
+def test_a_second_daemon_is_told_so(site: Site) -> None:
+    """Exit 75, and it says which process is the first."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+
+    code, printed = site.run("run")
+
+    assert code == 75
+    assert f"pid {site.daemon.pid}" in printed
+
+
+def test_it_is_ready_after_the_first_convergence(site: Site) -> None:
+    """Not while Consul does not answer; and then the service is registered."""
+    with frozen(site.host):
+        site.daemon.start()
+        site.wait_logged("started")
+        wait_until(lambda: site.daemon.told("STATUS=starting"), 10, "systemd is told that it starts")
+        assert not site.daemon.told("READY=1")
+
+    site.daemon.wait_ready()
+    assert "web" in site.host.ask.get("/v1/agent/services")
+
+
+def test_consul_absent_at_start(site: Site) -> None:
+    """One warning, and ready when it comes."""
+    site.host.server.stop()
+    site.daemon.start()
+    site.wait_logged("level=warning")
+    site.host.server.start()
+    site.host.server.wait_ready()
+    site.daemon.wait_ready()
+
+    assert site.daemon.log.count("level=warning") == 1
+    assert site.daemon.log.count("Consul is back") == 1
+
+
+def test_definitions_where_it_keeps_its_own(site: Site) -> None:
+    """Refused before a file is touched: there it would delete what is faulty, and ask itself for its own work."""
+    (site.state_dir / "definitions").symlink_to(site.services_dir)
+    (site.services_dir / "faulty.json").write_text("{")
+
+    code, printed = site.run("run")
+
+    assert code == 78
+    assert str(site.services_dir) in printed
+    assert (site.services_dir / "faulty.json").exists()
+
+
+def test_a_directory_named_from_where_it_starts(site: Site, tmp_path: Path) -> None:
+    """Its children and those who ask it find the same one."""
+    site.define_reload("web")
+    site.daemon.discard()
+    site.daemon = Unit("this host", tmp_path, partial(site.svcagent, "--state-dir", "state", cwd=tmp_path))
+    site.daemon.start()
+    site.daemon.wait_ready()
+
+    code, printed = site.run("reload", "web")
+
+    assert code == 0, printed
+    site.wait_logged("outcome=reloaded")
+
+
+# ------------------------------------------------------------ work
+
+
+def test_no_secret_is_seen(site: Site) -> None:
+    """The token stands in no command line and in no line of the log, and what is kept is its owner's alone."""
+    site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "0.5"]})
+    site.daemon.start(CONSUL_HTTP_TOKEN=TOKEN)
+    site.daemon.wait_ready()
+    reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    site.wait_logged("step=drain phase=begin")
+    seen = [command_line(pid) for pid in (site.daemon.pid, *site.daemon.children)]
+    modes = {file.name: file.stat().st_mode & 0o777 for file in site.state_dir.rglob("*") if file.is_file()}
+    assert reload.wait(20) == 0
+
+    assert [" reload " in line for line in seen] == [False, True]
+    assert not any(TOKEN in text for text in (*seen, site.daemon.log))
+    assert {"under-way.json", "daemon.lock", "web.json"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_an_id_that_looks_like_an_option(site: Site) -> None:
+    """Is an id all the same, and it is that service that is reloaded."""
+    site.define_reload("web", service_id="--check")
+    site.daemon.start()
+    site.daemon.wait_ready()
+
+    code, printed = site.run("reload", "web")
+
+    assert code == 0, printed
+    site.wait_logged("outcome=reloaded")
+
+
+def test_many_wishes_are_one(site: Site) -> None:
+    """However often it is told to read everything again, CNAMEs are kept by one process at a time."""
+    with silent_server(socket.SOCK_DGRAM) as dns:
+        site.define("web", cname=[{"name": "web.example.", "zone": "example."}])
+        site.daemon.start(SVCAGENT_DNS_SERVER=dns)
+        site.daemon.wait_ready()
+        for number in range(5):
+            site.daemon.hang_up()
+            wait_until(lambda: site.daemon.log.count("everything again") > number, 10, "it was heard")  # noqa: B023 - at once
+
+        assert len(site.daemon.children) == 1
+        assert site.daemon.stop() == 0
+
+
+def test_what_is_wrong_with_a_schedule_is_told_once(site: Site) -> None:
+    """Not with every convergence."""
+    site.define_reload("web", schedule="0 4 * * *")
+    site.daemon.start(TZ="Nowhere/At_All")
+    site.daemon.wait_ready()
+    for name in ("one", "two"):
+        site.define(name)
+        site.wait_logged(f"{name}: registered")
+
+    assert site.daemon.log.count("of this host cannot be told") == 1
+
+
+def test_due_while_consul_is_away(site: Site) -> None:
+    """A reload waits for it without a word, and is not lost."""
+    delay = (time.time() + DUE_IN_SECONDS) % 60
+    jitter = delay / spread(1.0, os.uname().nodename, "web").total_seconds()
+    site.define_reload("web", schedule="* * * * *", jitter=f"{jitter:.3f}s")
+    site.daemon.start()
+    site.daemon.wait_ready()
+    due = time.time() + DUE_IN_SECONDS
+    site.host.server.stop()
+    site.wait_logged("level=warning")
+    # And time for a reload to begin, and to fail: that none does cannot be waited for.
+    wait_until(lambda: time.time() > due + 2, 2 * DUE_IN_SECONDS, "it was due")
+
+    site.host.server.start()
+    site.host.server.wait_ready()
+
+    site.wait_logged("outcome=reloaded")
+    assert site.daemon.log.count("level=warning") == 1
+    assert "level=error" not in site.daemon.log
+
+
+def test_ctrl_c_after_its_definition_has_gone(site: Site) -> None:
+    """The reload that was asked for is put back all the same, and does not go on unseen."""
+    site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "60"]})
+    site.daemon.start()
+    site.daemon.wait_ready()
+    reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    site.wait_logged("step=drain phase=begin")
+    site.define_reload("another")
+    (site.services_dir / "web.json").unlink()
+    site.wait_logged("web: deregistered")
+
+    reload.send_signal(signal.SIGINT)
+
+    assert reload.wait(20) == 130
+    assert json.loads((site.state_dir / "under-way.json").read_text())["services"] == []
+
+
+# ------------------------------------------------------------ stop
+
+
+def test_it_stops_when_it_is_told(site: Site) -> None:
+    """SIGTERM: exit 0, soon, systemd is told, and nobody finds its socket any more."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+
+    began = time.monotonic()
+    assert site.daemon.stop() == 0
+
+    assert time.monotonic() - began < STOP_SECONDS
+    assert site.daemon.told("STOPPING=1")
+    assert not Path(site.environment["SVCAGENT_SOCKET"]).exists()
+
+
+def test_it_stops_before_it_is_ready(site: Site) -> None:
+    """While it waits for Consul for the first time."""
+    with frozen(site.host):
+        site.daemon.start()
+        site.wait_logged("started")
+
+        began = time.monotonic()
+        assert site.daemon.stop() == 0
+
+        assert time.monotonic() - began < FROZEN_SECONDS
+    assert "Traceback" not in site.daemon.log
+
+
+def test_it_stops_in_a_convergence(site: Site) -> None:
+    """Told twice, while Consul is frozen."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+    with frozen(site.host):
+        site.daemon.hang_up()
+        site.wait_logged("reading everything again")
+
+        began = time.monotonic()
+        os.kill(site.daemon.pid, signal.SIGTERM)
+        assert site.daemon.stop() == 0
+
+        assert time.monotonic() - began < FROZEN_SECONDS
+    assert "Traceback" not in site.daemon.log
+
+
+def test_it_stops_while_it_recovers(site: Site) -> None:
+    """The verb that does it is asked to end too, and waited for: nothing is left running, and nothing forgotten."""
+    site.define("web", reload={"image": "registry.invalid/web", "container": "web", "min_healthy": 0})
+    under_way = site.state_dir / "under-way.json"
+    under_way.write_text('{"v": 1, "services": ["web"]}')
+    with silent_server(socket.SOCK_STREAM) as docker:
+        site.daemon.start(DOCKER_HOST=f"tcp://{docker}")
+        wait_until(
+            lambda: any(" recover " in f"{command_line(pid)} " for pid in site.daemon.children), 20, "it recovers"
+        )
+        [child] = site.daemon.children
+
+        assert site.daemon.stop() == 0
+
+        assert command_line(child) == ""
+    assert json.loads(under_way.read_text())["services"] == ["web"]

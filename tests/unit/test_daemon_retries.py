@@ -1,0 +1,60 @@
+"""When the daemon tries a reload again, on an event loop with pauses of moments."""
+
+import asyncio
+
+from agent.daemon.retries import Retries
+
+MOMENT = 0.05
+AFTER = 4 * MOMENT
+
+
+def tried(*events: str) -> list[str]:
+    """What was begun again after these came at one moment: ``failed``, ``over`` or ``stop``, each followed by an id."""
+    begun: list[str] = []
+
+    async def main() -> None:
+        retries = Retries(begun.append, (MOMENT, 1.5 * MOMENT))
+        for event in events:
+            match event.split():
+                case ["failed", service_id]:
+                    retries.failed(service_id)
+                case ["over", service_id]:
+                    retries.over(service_id)
+                case _:
+                    retries.stop()
+        await asyncio.sleep(AFTER)  # that nothing more comes is seen only by waiting
+
+    asyncio.run(main())
+    return begun
+
+
+def test_one_try_a_service() -> None:
+    """A schedule that fails meanwhile adds none: they would be more with every minute of an outage."""
+    assert tried("failed web", "failed web", "failed web") == ["web"]
+
+
+def test_each_service_has_its_own() -> None:
+    """One keeps no other from its try."""
+    assert tried("failed web", "failed api") == ["web", "api"]
+
+
+def test_what_has_ended_well_is_not_tried() -> None:
+    """The schedule was sooner."""
+    assert tried("failed web", "over web") == []
+
+
+def test_a_daemon_that_stops_tries_nothing() -> None:
+    """It takes up what was under way when it is started anew."""
+    assert tried("failed web", "failed api", "stop") == []
+
+
+def test_pauses_grow_and_are_forgotten() -> None:
+    """Up to the last one; after an end of its own it begins anew."""
+
+    async def main() -> list[float]:
+        retries = Retries(lambda _service_id: None, (1.0, 2.0))
+        pauses = [retries.failed("web") for _ in range(3)]
+        retries.over("web")
+        return [*pauses, retries.failed("web")]
+
+    assert asyncio.run(main()) == [1.0, 2.0, 2.0, 1.0]
