@@ -99,8 +99,8 @@ def enable(
     Out already by yourself for the same reason: nothing to do, or its end moves. Out already by somebody else: says
     who and why, changes nothing (of all that was named) and exits 1.
 
-    Once its end has come, the daemon, or the next register, reload or maint expire, puts it back, if its checks pass. Exit code 69
-    says that it is unknown whether it is out: Consul did not answer. Run the same command again then.
+    Once its end has come, the daemon, or the next register, reload or maint expire, puts it back, if its checks pass.
+    Exit code 69 says that it is unknown whether it is out: Consul did not answer. Run the same command again then.
     """
     if force and not replace:
         raise click.UsageError("--force goes with --replace: it takes a running reload's maintenance over.")
