@@ -28,6 +28,9 @@ half a second of a processor, and 50 MB, at the same time."""
 STARTING_SECONDS = 30.0
 """Whatever takes longer waits for something else, and keeps nobody else from starting."""
 
+PROGRESS = "progress"
+"""The phase of the records that tell how far a pull is."""
+
 _IDLE_STEPS = ("", "check")
 """Until here a reload has found nothing to do yet."""
 
@@ -184,7 +187,8 @@ class Reloads:
                 self._remember(self._under_way.begin, activity.wanted.service_id)
             activity.step = record["step"]
             activity.text = record.get("text", "")
-        reemit(record)
+        if record.get("phase") != PROGRESS:  # for those who look on; in a log a hundred lines a pull
+            reemit(record)
         activity.tell(record)
         self._tell(activity, record)
 

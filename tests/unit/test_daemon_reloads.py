@@ -24,6 +24,7 @@ RELOADED = SAY + (
 UP_TO_DATE = SAY + (
     "say(step='check', phase='begin', text='')\nprint(json.dumps({'outcome': 'up to date', 'exit_code': 0}))\n"
 )
+PULLING = SAY + "for phase in ('begin', 'progress', 'progress', 'end'): say(step='pull', phase=phase, text='')\n"
 HELD_UP = SAY + (
     "def put_back(*_):\n"
     "    print(json.dumps({'outcome': 'interrupted', 'exit_code': 143}))\n"
@@ -326,3 +327,14 @@ def test_who_waits_for_a_lock_keeps_nobody_from_starting(play: Callable[[str, Ca
         await site.reloads.stop(20)
 
     play(HELD_UP, case)
+
+
+def test_how_far_a_pull_is_fills_no_log(play: Callable[[str, Case], Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks on sees each percent of it; the daemon's own log holds what has happened."""
+    logged: list[Record] = []
+    monkeypatch.setattr("agent.daemon.reloads.reemit", logged.append)
+
+    site = play(PULLING, to_its_end)
+
+    assert [record["phase"] for record in logged] == ["begin", "end"]
+    assert [record["phase"] for record in site.heard] == ["begin", "progress", "progress", "end"]
