@@ -28,7 +28,7 @@ from agent.daemon.converge import Convergence
 from agent.daemon.converged import Converged
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
-from agent.daemon.reloads import Activity, Reloads, Wanted
+from agent.daemon.reloads import UNREACHABLE, Activity, Reloads, Wanted, is_unfinished
 from agent.daemon.retries import Retries
 from agent.daemon.schedule import Every, Schedule, schedule_of, spread
 from agent.daemon.scheduler import Plan, Scheduler
@@ -57,8 +57,6 @@ RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
-
-UNREACHABLE = ConsulUnreachable.exit_code
 
 
 class Daemon:
@@ -374,8 +372,7 @@ class Daemon:
             exit_code=result.get("exit_code"),
             why=wanted.why,
         )
-        is_over = activity.is_cancelled or not (ended.was_killed or ended.status == UNREACHABLE)
-        if self._is_stopping or is_over:
+        if self._is_stopping or activity.is_cancelled or not is_unfinished(ended):
             self._retries.over(wanted.service_id)
         else:
             seconds = self._retries.failed(wanted.service_id)

@@ -14,7 +14,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.daemon.children import Child, Ended, Launcher, Record
 from agent.daemon.underway import UnderWay
-from agent.errors import Interrupted, SvcagentError
+from agent.errors import Interrupted, SvcagentError, Unreachable
 from agent.logs import WARNING, log, reemit
 
 LOCK_TIMEOUT = "1h"
@@ -30,6 +30,8 @@ STARTING_SECONDS = 30.0
 
 PROGRESS = "progress"
 """The phase of the records that tell how far a pull is."""
+
+UNREACHABLE = Unreachable.exit_code
 
 _IDLE_STEPS = ("", "check")
 """Until here a reload has found nothing to do yet."""
@@ -146,7 +148,7 @@ class Reloads:
         except OSError as error:
             ended = Ended(1, {"service": service_id, "outcome": "failed", "error": f"cannot be started: {error}"})
         result = _result(activity, ended)
-        is_cut_short = ended.was_killed or (self._is_stopping and result["outcome"] == "interrupted")
+        is_cut_short = is_unfinished(ended) or (self._is_stopping and result["outcome"] == "interrupted")
         is_cut_short = is_cut_short and not activity.is_cancelled
         if not is_cut_short:
             self._remember(self._under_way.end, service_id)
@@ -197,6 +199,11 @@ class Reloads:
             change(service_id)
         except SvcagentError as error:
             log(f"a daemon started anew would not know of it: {error}", level=WARNING, service=service_id)
+
+
+def is_unfinished(ended: Ended) -> bool:
+    """Was it killed, or met it no Consul, no engine or no registry? Then it is to be tried again."""
+    return ended.was_killed or ended.status == UNREACHABLE
 
 
 def _result(activity: Activity, ended: Ended) -> dict[str, Any]:

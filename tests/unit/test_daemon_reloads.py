@@ -24,6 +24,7 @@ RELOADED = SAY + (
 UP_TO_DATE = SAY + (
     "say(step='check', phase='begin', text='')\nprint(json.dumps({'outcome': 'up to date', 'exit_code': 0}))\n"
 )
+MET_NOBODY = SAY + "say(step='drain', phase='begin', text='')\nsys.exit(69)\n"
 PULLING = SAY + "for phase in ('begin', 'progress', 'progress', 'end'): say(step='pull', phase=phase, text='')\n"
 HELD_UP = SAY + (
     "def put_back(*_):\n"
@@ -191,6 +192,13 @@ def test_what_was_killed_is_taken_up_again(play: Callable[[str, Case], Site], tm
     assert activity.result is not None
     assert (activity.result["outcome"], activity.result["exit_code"]) == ("failed", 1)
     assert "signal 9" in activity.result["error"]
+    assert left(tmp_path) == ["one"]
+
+
+def test_what_met_nobody_is_taken_up_again(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+    """As long as it is to be tried again a daemon that is started anew tries it too."""
+    play(MET_NOBODY, to_its_end)
+
     assert left(tmp_path) == ["one"]
 
 
