@@ -6,7 +6,6 @@ service out is a verb in a process of its own (`children`).
 """
 
 import asyncio
-import itertools
 import os
 import signal
 import socket
@@ -24,21 +23,22 @@ from agent.daemon.api import RELOAD_JOB
 from agent.daemon.api_server import ApiServer
 from agent.daemon.backend import LiveBackend
 from agent.daemon.children import Ended, Launcher, Record
+from agent.daemon.chores import STOP_SECONDS, Chores
 from agent.daemon.converge import Convergence
 from agent.daemon.converged import Converged
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
-from agent.daemon.reloads import UNREACHABLE, Activity, Reloads, Wanted, is_unfinished
+from agent.daemon.reloads import Activity, Reloads, Wanted, is_unfinished
 from agent.daemon.retries import Retries
-from agent.daemon.schedule import Every, Schedule, schedule_of, spread
-from agent.daemon.scheduler import Plan, Scheduler
+from agent.daemon.schedule import CNAMES, CONVERGENCE, Schedule, plans_of
+from agent.daemon.scheduler import Scheduler
 from agent.daemon.status import Doing, Status
 from agent.daemon.systemd import Systemd
 from agent.daemon.underway import UnderWay
 from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
-from agent.errors import ConsulUnreachable, SvcagentError
-from agent.logs import INFO, WARNING, log, reemit
+from agent.errors import ConsulUnreachable
+from agent.logs import INFO, WARNING, log
 from agent.maintenance import is_of_reload
 from agent.reload import journalled
 
@@ -46,17 +46,9 @@ if TYPE_CHECKING:  # slow to import, and large
     from agent.daemon.metrics import Metrics
 
 TICK_SECONDS = 0.5
-STOP_SECONDS = 75.0
-"""For reloads to put back what they took out. Less than the unit's TimeoutStopSec: what takes longer is left to the
-journal."""
 WORKER_STOP_SECONDS = 5.0
 API_STOP_SECONDS = 2.0
 """For those who look on to hear how it ended."""
-RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Between two attempts to put right what is left while Consul or the engine does not answer."""
-
-CONVERGENCE = "convergence"
-CNAMES = "cname sync"
 
 
 class Daemon:
@@ -72,6 +64,7 @@ class Daemon:
         environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
         # Other definitions than the daemon's own also keep a child from asking the daemon to do its work.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
+        self._chores = Chores(self._launcher, self.metrics)
         self._under_way = UnderWay(settings.state_dir)
         self.reloads = Reloads(
             self._launcher, self._under_way, clock, self._heard, self._reload_ended, self._start_watched
@@ -86,7 +79,6 @@ class Daemon:
         self._held: dict[str, Wanted] = {}
         self._bug: BaseException | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._said: dict[tuple[str, ...], list[str]] = {}
         self._unplanned: dict[str, str] = {}
         self._cnames: list[Any] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -99,7 +91,6 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._converged_once = asyncio.Event()
-        self._are_cnames_due = asyncio.Event()
         left_behind = journalled(self._settings.state_dir) | self._under_way.ids
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._over.set)
@@ -119,7 +110,7 @@ class Daemon:
         self._agent_watch.start()
         self._files_watch.start()
         self._worker.want()
-        for work in (self._take_up(left_behind), self._keep_cnames()):
+        for work in (self._take_up(left_behind), self._chores.keep_cnames()):
             self._tasks.add(self._start_watched(work))
         ticking = self._start_watched(self._tick())
         try:
@@ -178,7 +169,7 @@ class Daemon:
         if job == CONVERGENCE:
             self._worker.want()
         elif job == CNAMES:
-            self._are_cnames_due.set()
+            self._chores.are_cnames_due.set()
         else:
             self._begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
 
@@ -193,30 +184,18 @@ class Daemon:
     def _reloadable(self) -> frozenset[str]:
         return frozenset(one.service.id for one in self._found.definitions if one.reload is not None)
 
-    def _plans(self, definitions: Sequence[Definition]) -> dict[str, Plan]:
-        host = os.uname().nodename
-        plans: dict[str, Plan] = {CONVERGENCE: Every(60, spread(60, host, CONVERGENCE))}
-        before, self._unplanned = self._unplanned, {}
-        if any(one.cname for one in definitions):
-            plans[CNAMES] = Every(300, spread(300, host, CNAMES))
-        for one in definitions:
-            try:
-                schedule = schedule_of(one, host, self._environ)
-            except SvcagentError as error:
-                self._unplanned[one.service.id] = str(error)
-                if before.get(one.service.id) != str(error):
-                    log(str(error), level=WARNING, service=one.service.id)
-                continue
-            if schedule is not None:
-                plans[f"{RELOAD_JOB}{one.service.id}"] = schedule
-        return plans
-
-    def _warn_of_idle(self, plans: Mapping[str, Plan]) -> None:
-        """Of reloads that will never be due."""
+    def _plan(self, definitions: Sequence[Definition]) -> None:
+        """What is due from now on; what never is, or cannot be told, is said once."""
+        plans, unplanned = plans_of(definitions, os.uname().nodename, self._environ)
+        self._scheduler.replace(plans)
         due = self._scheduler.next_runs()
         for job, plan in plans.items():
             if isinstance(plan, Schedule) and job not in due:
-                log(plan.why_never(), level=WARNING, service=job.removeprefix(RELOAD_JOB))
+                unplanned[job.removeprefix(RELOAD_JOB)] = plan.why_never()
+        for service_id, why in unplanned.items():
+            if self._unplanned.get(service_id) != why:
+                log(why, level=WARNING, service=service_id)
+        self._unplanned = unplanned
 
     def _read_again(self) -> None:
         """SIGHUP."""
@@ -226,7 +205,7 @@ class Daemon:
         self._systemd.reloading()
         self._worker.want()
         if CNAMES in self._scheduler.next_runs():
-            self._are_cnames_due.set()
+            self._chores.are_cnames_due.set()
         if self._is_ready:
             self._systemd.ready()
 
@@ -243,12 +222,9 @@ class Daemon:
             return
         if self._is_stopping:
             return
-        before, self._found = self._found, found
+        self._found = found
         self._converged_at = self._clock.now()
-        plans = self._plans(found.definitions)
-        self._scheduler.replace(plans)
-        if found.definitions != before.definitions:
-            self._warn_of_idle(plans)
+        self._plan(found.definitions)
         if self._again is not None:
             self._again.cancel()
         self._again = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
@@ -258,7 +234,7 @@ class Daemon:
             return
         if (cnames := _cnames(found.definitions)) != self._cnames:
             self._cnames = cnames
-            self._are_cnames_due.set()
+            self._chores.are_cnames_due.set()
         held, self._held = self._held, {}
         for wanted in held.values():
             self._begin(wanted)
@@ -290,68 +266,16 @@ class Daemon:
         A reload may have died with its journal too; then the maintenance that it left tells of it.
         """
         if left_behind:
-            await self._recover()
+            await self._chores.recover(self._converged_once)
         await self._converged_once.wait()
         if any(is_of_reload(one.maintenance, one.target.node) for one in self._found.out):
-            await self._recover()
+            await self._chores.recover(self._converged_once)
         known = self._reloadable
         for service_id in sorted(left_behind):
             if service_id in known:
                 self._begin(Wanted(service_id, "taken up again"))
             else:
                 self.reloads.forget(service_id)
-
-    async def _recover(self) -> None:
-        """Until it is over, or there is something that a person has to see to."""
-        for seconds in itertools.chain(RECOVER_SECONDS, itertools.repeat(RECOVER_SECONDS[-1])):
-            ended = await self._say_if_new("recover")
-            if ended.status != UNREACHABLE:
-                break
-            if self._converged_once.is_set():
-                await asyncio.sleep(seconds)
-            else:  # at the start, Consul may come sooner
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._converged_once.wait(), seconds)
-        if self.metrics is not None and isinstance(ended.document, list):
-            for result in ended.document:
-                self.metrics.reload_ended(result)
-
-    async def _say_if_new(self, *verb: str) -> Ended:
-        """A verb that is run again and again; its warnings are told when they are others than last time."""
-        said: list[Record] = []
-        ended = await self._run_verb(verb, said)
-        warnings = [record for record in said if record.get("level") != "info"]
-        before, self._said[verb] = self._said.get(verb, []), [str(one.get("text")) for one in warnings]
-        if self._said[verb] != before:
-            for record in warnings:
-                reemit(record)
-            if not warnings:
-                log("all is well again", verb=" ".join(verb))
-        return ended
-
-    async def _run_verb(self, verb: Sequence[str], said: list[Record]) -> Ended:
-        """One to its end. If nobody wants it any more, it is asked to end, and waited for all the same."""
-        try:
-            child = await self._launcher.start(verb, said.append)
-        except OSError as error:
-            said.append({"level": "warning", "text": f"svcagent {' '.join(verb)} cannot be started: {error}"})
-            return Ended(UNREACHABLE)
-        ending = asyncio.create_task(child.ended())
-        try:
-            return await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            child.stop()
-            await asyncio.wait({ending}, timeout=STOP_SECONDS)
-            raise
-
-    async def _keep_cnames(self) -> None:
-        """Whenever it is wanted, one after the other; wishes that come meanwhile are one."""
-        while True:
-            await self._are_cnames_due.wait()
-            self._are_cnames_due.clear()
-            ended = await self._say_if_new("cname", "sync")
-            if self.metrics is not None and isinstance(ended.document, dict):
-                self.metrics.cnames(ended.document)
 
     def _heard(self, _activity: Activity, record: Record) -> None:
         if self.metrics is not None:

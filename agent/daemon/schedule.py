@@ -1,4 +1,4 @@
-"""When a service's reload is due. Pure.
+"""When what is due: each service's reload, and what the daemon does now and then. Pure.
 
 The expression means what it means to Debian's cron, clock changes included (cronsim): what runs at set times runs once
 in the night that has an hour twice, and right after the hour that is skipped; what runs every so many minutes goes on
@@ -7,12 +7,18 @@ outside the windows are left out.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from agent.daemon.api import RELOAD_JOB
 from agent.definitions import Definition, Window, durations
+from agent.errors import SvcagentError
 from agent.reload import verdict, zone
+
+CONVERGENCE = "convergence"
+CNAMES = "cname sync"
+"""Jobs. Those of reloads begin with `RELOAD_JOB`."""
 
 MOST_CLOSED = 100
 """So many runs in a row that fall into no window, and none is thought to: windows repeat weekly, and even 29 February
@@ -92,6 +98,25 @@ def schedule_of(definition: Definition, host: str, environ: Mapping[str, str]) -
         spread(reload.jitter, host, definition.service.id),
         reload.windows,
     )
+
+
+def plans_of(
+    definitions: Iterable[Definition], host: str, environ: Mapping[str, str]
+) -> tuple[dict[str, Schedule | Every], dict[str, str]]:
+    """All that is due on this host now and then, by job; and by service, why its schedule cannot be kept."""
+    plans: dict[str, Schedule | Every] = {CONVERGENCE: Every(60, spread(60, host, CONVERGENCE))}
+    unplanned: dict[str, str] = {}
+    for one in definitions:
+        if one.cname:
+            plans[CNAMES] = Every(300, spread(300, host, CNAMES))
+        try:
+            schedule = schedule_of(one, host, environ)
+        except SvcagentError as error:
+            unplanned[one.service.id] = str(error)
+            continue
+        if schedule is not None:
+            plans[f"{RELOAD_JOB}{one.service.id}"] = schedule
+    return plans, unplanned
 
 
 def spread(seconds: float, *names: str) -> timedelta:
