@@ -1,5 +1,6 @@
-"""Writing a file so that a reader, or a crash, finds the old content or the new and nothing between."""
+"""Files written so that a reader, or a crash, finds the old content or the new and nothing between; locks on files."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -31,3 +32,12 @@ def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> Non
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise SvcagentError(f"cannot write {file}: {error.strerror}. Make its directory writable") from error
+
+
+def take_lock(descriptor: int) -> bool:
+    """Take the file's advisory lock (flock(2)), which ends with its descriptor. False: another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -86,11 +86,12 @@ class Daemon:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT.
 
-        :raises Exception: a bug in one of its threads.
+        :raises Exception: a bug, in whichever thread, task or callback it was met.
         """
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
-        self._converged_once = asyncio.Event()
+        self._looked_once, self._converged_once = asyncio.Event(), asyncio.Event()
+        self._loop.set_exception_handler(self._failed_in_loop)
         left_behind = journalled(self._settings.state_dir) | self._under_way.ids
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._over.set)
@@ -223,6 +224,7 @@ class Daemon:
         if self._is_stopping:
             return
         self._found = found
+        self._looked_once.set()
         self._converged_at = self._clock.now()
         self._plan(found.definitions)
         if self._again is not None:
@@ -266,6 +268,9 @@ class Daemon:
         A reload may have died with its journal too; then the maintenance that it left tells of it.
         """
         if left_behind:
+            if not (self._settings.state_dir / DIRECTORY).is_dir():
+                # The first daemon of this host: until it has looked, its children have no definitions to go by.
+                await self._looked_once.wait()
             await self._chores.recover(self._converged_once)
         await self._converged_once.wait()
         if any(is_of_reload(one.maintenance, one.target.node) for one in self._found.out):
@@ -312,6 +317,15 @@ class Daemon:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bug = error
             self._over.set()
+
+    def _failed_in_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a callback raises is a bug too: asyncio would log it and go on with half of the work done."""
+        error = context.get("exception")
+        if "handle" in context and error is not None:
+            self._bug = error
+            self._over.set()
+        else:
+            loop.default_exception_handler(context)
 
     async def _stop(self) -> None:
         """Put back what reloads took out, and end."""

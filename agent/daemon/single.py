@@ -1,12 +1,12 @@
 """One daemon a host: a lock file that ends with its process."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.errors import LockBusy, SvcagentError
+from agent.files import take_lock
 
 FILE = "daemon.lock"
 
@@ -25,14 +25,12 @@ def only_daemon(state_dir: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror}. Run as the owner of the state directory, or set SVCAGENT_STATE_DIR"
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take_lock(descriptor):
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             raise LockBusy(
                 f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
                 "svcagent status"
-            ) from None
+            )
         with suppress(OSError):  # on a full disk: who holds it is for messages only
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -4,7 +4,6 @@ A file for each service that is reloaded, one for the host, one for its CNAMEs: 
 node_exporter would refuse. What was counted is read from the file and gone on from.
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from agent.daemon.host_series import CnameSeries, Held, HostSeries
 from agent.daemon.metrics import Part, metrics_of, text_of
 from agent.daemon.reload_series import ReloadSeries
 from agent.errors import SvcagentError
-from agent.files import write_atomically
+from agent.files import take_lock, write_atomically
 
 P = TypeVar("P", bound=Part)
 
@@ -99,7 +98,7 @@ class Textfiles:
                 f"cannot use {self._directory}: {error.strerror}. Make the directory, or set another textfile_dir"
             ) from error
         try:
-            poll(lambda: _is_locked(descriptor), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
+            poll(lambda: take_lock(descriptor), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
             yield
         finally:
             os.close(descriptor)
@@ -124,11 +123,3 @@ class Textfiles:
 def _of_service(name: str) -> str:
     """A name may hold what a file's may not."""
     return RELOAD.format(quote(name, safe=""))
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

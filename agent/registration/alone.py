@@ -1,13 +1,13 @@
 """One svcagent at a time registers from a directory: ``svcagent register`` and the daemon exclude each other."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy
+from agent.files import take_lock
 
 PAUSE = 0.05
 
@@ -28,17 +28,9 @@ def alone_in(directory: Path, clock: Clock, wait: float) -> Iterator[bool]:
         return
     try:
         deadline = Deadline.after(clock, wait)
-        is_first = _is_locked(descriptor)
-        if not is_first and not poll(lambda: _is_locked(descriptor), deadline, PAUSE):
+        is_first = take_lock(descriptor)
+        if not is_first and not poll(lambda: take_lock(descriptor), deadline, PAUSE):
             raise LockBusy(f"another svcagent has been registering {directory} for {wait:.0f} s; try again after it")
         yield not is_first
     finally:
         os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,6 +1,5 @@
 """One reload of a service at a time on one host: an advisory file lock that ends with its process."""
 
-import fcntl
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -9,6 +8,7 @@ from types import TracebackType
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy, SvcagentError
+from agent.files import take_lock
 from agent.reload.journal import state_file
 
 _LOCKS = Path("/proc/locks")
@@ -46,7 +46,9 @@ class HostLock:
             ) from error
         try:
             with self._waiting():
-                is_held = poll(self._try, Deadline.after(self._clock, self._timeout), every=0.05)
+                is_held = poll(
+                    lambda: take_lock(self._descriptor), Deadline.after(self._clock, self._timeout), every=0.05
+                )
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -89,10 +91,3 @@ class HostLock:
             if kind == "FLOCK" and inode == str(found.st_ino) and (at == device or pid == left):
                 return int(pid)
         return None
-
-    def _try(self) -> bool:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.bench.registration import write
 from tests.lab import parts
-from tests.lab.ground import claimed, wait_until
+from tests.lab.ground import Ground, claimed, wait_until
 from tests.lab.host import environment_in
 from tests.lab.server import svcagent_argv
 
@@ -25,6 +25,7 @@ PROCESSOR_LIMIT = 0.005
 REQUESTS_LIMIT = 1.0
 """A minute and service."""
 SETTLE_SECONDS = 10.0
+"""What starting costs is not what resting costs: the measurement begins so long after the start is over."""
 LIBRARIES = (
     "import apscheduler.schedulers.base, asyncio, click, consul, cronsim, http.server, pydantic, watchdog.observers"
 )
@@ -46,6 +47,16 @@ def processor_seconds(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def daemon_environment(ground: Ground, address: str) -> dict[str, str]:
+    """For a daemon beside the Consul agent at that address, its files where the bench is."""
+    return environment_in(ground.directory, ground.directory) | {
+        "CONSUL_HTTP_ADDR": f"{address}:8500",
+        "SVCAGENT_SERVICES_DIR": str(ground.directory / "services.d"),
+        "SVCAGENT_STATE_DIR": str(ground.directory / "state"),
+        "SVCAGENT_SOCKET": str(ground.directory / "svcagent.sock"),
+    }
+
+
 def main() -> int:
     """Measure, print, and say by the exit code whether the limits hold."""
     parser = argparse.ArgumentParser()
@@ -55,12 +66,7 @@ def main() -> int:
     with claimed() as ground:
         address, directory, state = ground.address(1), ground.directory / "services.d", ground.directory / "state"
         state.mkdir(mode=0o700)
-        environment = environment_in(ground.directory, ground.directory) | {
-            "CONSUL_HTTP_ADDR": f"{address}:8500",
-            "SVCAGENT_SERVICES_DIR": str(directory),
-            "SVCAGENT_STATE_DIR": str(state),
-            "SVCAGENT_SOCKET": str(ground.directory / "svcagent.sock"),
-        }
+        environment = daemon_environment(ground, address)
         write(directory, options.services)
         server = parts.consul_server(ground.directory, address, environment, {"log_level": "DEBUG"})
         server.start()
@@ -83,7 +89,7 @@ def main() -> int:
             used, began, most = processor_seconds(daemon.pid), time.monotonic(), 0
             while time.monotonic() - began < 60 * options.minutes:
                 most = max(most, kilobytes(daemon.pid, "VmRSS"))
-                time.sleep(1)
+                time.sleep(1)  # between two looks at its memory
             took = time.monotonic() - began
             share = (processor_seconds(daemon.pid) - used) / took
             requests = _REQUEST.findall(server.log.read_text())[seen:]

@@ -110,6 +110,23 @@ def command_line(pid: int) -> str:
 # ------------------------------------------------------------ start
 
 
+def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: Site) -> None:
+    """A host that had cron has a journal, and no copy of its definitions yet: nothing is recovered without them."""
+    site.define_reload("app")
+    (site.state_dir / "reload-app.journal").write_text("damaged")
+    with frozen(site.host):
+        site.daemon.start()
+        site.wait_logged("started")
+        over = time.monotonic() + 2
+        while time.monotonic() < over:
+            assert site.daemon.children == []
+            time.sleep(0.05)
+
+    site.daemon.wait_ready()
+    site.wait_logged("reload-app.journal")
+    assert "no such directory" not in site.daemon.log
+
+
 def test_a_second_daemon_is_told_so(site: Site) -> None:
     """Exit 75, and it says which process is the first."""
     site.daemon.start()
