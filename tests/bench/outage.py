@@ -64,7 +64,7 @@ def main() -> int:
             wait_until(lambda: len(ask.get("/v1/agent/services")) == options.services + 1, 60, "all are there again")
             back = time.monotonic() - came
             wait_until(lambda: "back after" in log.read_text(), 10, "the daemon says so")
-            lines = [line for line in log.read_text().splitlines()[len(before) :] if "action=create" not in line]
+            lines = [line for line in log.read_text().splitlines()[len(before) :] if ": registered: " not in line]
         finally:
             if daemon is not None:
                 daemon.terminate()
