@@ -1,5 +1,6 @@
 """Runs one command of a definition: no shell, no secrets, a time limit, and nothing left running that was cut short."""
 
+import errno
 import os
 import re
 import shlex
@@ -107,15 +108,7 @@ def run(
     :raises OSError: the program could not be started.
     """
     began = clock.monotonic()
-    process = subprocess.Popen(  # noqa: S603 - argv comes from the definition, and no shell sees it
-        argv,
-        env=dict(environ),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = _started(argv, environ)
     assert process.stdout is not None  # noqa: S101 - for mypy: a pipe was asked for
     with process.stdout as pipe:
         tail = _Tail(pipe.fileno())
@@ -128,6 +121,21 @@ def run(
         if not has_ended:
             _end(process, tail, clock)
         return Finished(process.returncode if has_ended else None, clock.monotonic() - began, tail.text)
+
+
+def _started(argv: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(  # noqa: S603 - argv comes from the definition, and no shell sees it
+            argv,
+            env=dict(environ),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except ValueError as error:  # a NUL character, or a text that cannot be encoded
+        raise OSError(errno.EINVAL, f"an argument or a variable cannot be passed on: {error}") from error
 
 
 class _Tail:
