@@ -7,7 +7,7 @@ from agent.consul.client import Consul
 from agent.consul.lock_holder import Holder, parse
 from agent.consul.lock_names import lock_key, named
 from agent.consul.lock_queue import Queue, order
-from agent.consul.lock_semaphore import read_list
+from agent.consul.lock_semaphore import read_keys, read_list
 from agent.consul.lock_single import LOCK_FLAGS
 
 
@@ -46,8 +46,7 @@ def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
         form, limit = LockForm.SINGLE, 1
         holders = (parse(pair.session, pair.value),) if pair.session is not None else ()
     else:
-        _index, pairs = consul.kv_tree(f"{prefix}/", consistent=True)
-        listed = read_list(prefix, pairs, 0)
+        listed = read_list(prefix, read_keys(consul, prefix), 0)
         form, limit, holders = LockForm.SEMAPHORE, listed.limit, listed.living
     return LockStatus(
         prefix,

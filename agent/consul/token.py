@@ -67,13 +67,14 @@ class Token:
                 if stamp == self._seen:
                     return
                 text = opened.read().decode("utf-8", "replace").strip()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if self._from_file:
                 # Between the old file and the new one there may be a moment without any.
                 return
+            said = getattr(error, "strerror", None) or error
             raise Denied(
                 f"cannot read the Consul token file {_shown(file)} (from {self._settings.token_file_source}): "
-                f"{error.strerror}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN"
+                f"{said}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN"
             ) from error
         if text or not self._from_file:
             self._from_file = _usable(text, f"{file} (from {self._settings.token_file_source})") if text else None

@@ -1,6 +1,6 @@
 """Pulls an image by digest and gives it its tag. What the registry's answers mean stands in `failures`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -64,21 +64,28 @@ def pull(docker: Connection, reference: Reference, digest: str, progress: Callab
     """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host."""
     wanted = reference.at(digest)
     tally, last = Tally(), PullProgress(0, 0, 0, 0)
-    with docker.call(f"pull {wanted}") as client, _registry(docker, reference):
+    with closing(_events(docker, reference, digest)) as events:
+        for event in events:
+            current = tally.add(event)
+            if current != last:
+                progress(current)
+            last = current
+    with docker.call(f"find {wanted}, which it has just pulled,") as client:
+        client.image(wanted)
+    if reference.tag:
+        tag(docker, reference, digest)
+
+
+def _events(docker: Connection, reference: Reference, digest: str) -> Generator[Mapping[str, Any]]:
+    """The pull's events. A generator, so that only what the pull raises is translated, not what its reader does."""
+    with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference):
         docker.refresh_credentials(client)
         with closing(client.pull(reference.repository, tag=digest, stream=True, decode=True)) as events:
             for event in events:
                 require(event, {"id?": str, "status?": str, "progressDetail?": _PROGRESS})
                 if event.get("error"):
                     raise _failure(docker, reference, str(event["error"]))
-                current = tally.add(event)
-                if current != last:
-                    progress(current)
-                last = current
-    with docker.call(f"find {wanted}, which it has just pulled,") as client:
-        client.image(wanted)
-    if reference.tag:
-        tag(docker, reference, digest)
+                yield event
 
 
 def tag(docker: Connection, reference: Reference, digest: str) -> None:
