@@ -165,6 +165,16 @@ class Ready(Part):
     warmup_timeout: PositiveSeconds = Field(60.0, description="How long each of these may take to answer.")
 
 
+class Settle(Part):
+    """How long a returned instance must stay healthy under traffic, in seconds."""
+
+    canary: Seconds = Field(
+        10.0,
+        description="On the first host of a version; that one also waits until Consul has run each check once.",
+    )
+    each: Seconds = Field(1.0, description="On every further host.")
+
+
 class Hooks(Part):
     """Commands of the operator's own around a reload, without a shell."""
 
@@ -261,6 +271,11 @@ class Reload(Part):
     )
     drain: Drain = Field(Drain(), description="How clients are given time to leave.")
     ready: Ready = Field(Ready(), description="When the new instance counts as ready.")
+    settle: Settle = Field(
+        Settle(),
+        description="How long the new instance must stay healthy in service before the old one is removed and the "
+        "next host may begin.",
+    )
     hooks: Hooks = Field(Hooks(), description="Commands of your own to run on the way.")
     stop_timeout: Seconds | None = Field(
         None, description="How long the container may take to stop; its own setting if left out."

@@ -22,6 +22,9 @@ from tests.lab.server import REPOSITORY, Server, spawn, svcagent_argv
 
 LOCK = "keyword_suggest_reload"
 
+QUICK_SETTLE = {"canary": "0.3s", "each": "0.1s"}
+"""Most tests are about other steps; those about this one write their own."""
+
 
 class Lab:
     """A fleet, from ``with`` to its end. Main thread only: see `spawn`."""
@@ -117,6 +120,7 @@ class Lab:
                 "image": f"{self.repository}:latest",
                 "container": image.NAME,
                 "lock": LOCK,
+                "settle": QUICK_SETTLE,
                 **reload,
             },
         }
