@@ -87,13 +87,31 @@ class Lab:
         """The service's image, without a tag."""
         return f"{self._ground.address(1)}:5000/{image.NAME}"
 
-    def push(self, version: str, *, broken: bool = False, healthy: bool = True, tag: str = "latest") -> str:
+    def push(
+        self,
+        version: str,
+        *,
+        broken: bool = False,
+        healthy: bool = True,
+        tag: str = "latest",
+        serve: str = image.SERVE,
+        depends_on: int = 0,
+    ) -> str:
         """Build one version and push it; its digest in the registry.
 
         ``broken``: its container prints an error and exits with 1. Not ``healthy``: it serves, but without ``/hc``.
+        ``serve`` and ``depends_on``: as for `image.build`.
         """
         reference = f"{self.repository}:{tag}"
-        image.build(self.builder.api, reference, version, broken=broken, healthy=healthy)
+        image.build(
+            self.builder.api,
+            reference,
+            version,
+            broken=broken,
+            healthy=healthy,
+            serve=serve,
+            depends_on=depends_on,
+        )
         return image.push(self.builder.api, reference)
 
     def run_service(self, host: Host, load_seconds: float = 0.5) -> str:
