@@ -41,6 +41,10 @@ EXITS_SOON = """\
 /bin/busybox httpd -f -p "$ADDR:$PORT" -h /www &
 /bin/busybox sleep 2 & wait $!
 echo "keyword-suggest {version}: out of memory" >&2; exit 1"""
+STOPS_SLOWLY = """\
+trap '/bin/busybox sleep 3; exit 0' TERM
+/bin/busybox httpd -f -p "$ADDR:$PORT" -h /www & wait $!"""
+"""It goes on serving for 3 s after it was asked to stop."""
 DEPENDENT_CHECK = """\
 #!/bin/busybox sh
 if /bin/busybox nc -w 1 "$ADDR" {port} </dev/null >/dev/null 2>&1; then echo "Status: 200 OK"
