@@ -56,10 +56,6 @@ class Instance:
         return all(check.status == "passing" for check in self.checks)
 
     @property
-    def is_served(self) -> bool:
-        return all(check.status != "critical" for check in self.checks)
-
-    @property
     def maintenance(self) -> CheckState | None:
         """The check that holds it out of service: the service's own maintenance, else its node's."""
         held = [check for check in self.checks if check.is_maintenance]

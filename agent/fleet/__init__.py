@@ -11,7 +11,7 @@ from agent.fleet.host_state import HostStanding, HostState, tell_running, write_
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
-from agent.fleet.view import View, is_first, is_known, observe, services
+from agent.fleet.view import View, is_known, observe, services
 from agent.fleet.watch import Seen, Watch
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "claim",
     "decide",
     "history",
-    "is_first",
     "host_state",
     "is_known",
     "observe",

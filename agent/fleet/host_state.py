@@ -37,12 +37,6 @@ class HostState:
     reload: str = ""
     step: str = ""
     error: str = ""
-    service_id: str = ""
-    session: str = ""
-    wanted: str = ""
-    is_settled: bool = False
-    seen: datetime | None = None
-    verdict: str = ""
 
 
 def write_host_state(consul: Consul, service: str, node: str, state: HostState) -> None:
@@ -59,9 +53,7 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
     consul.kv_put(key(service, ROOM, node), text)
 
 
-def tell_running(
-    consul: Consul, service: str, node: str, service_id: str, digest: str, tag: str, now: datetime
-) -> None:
+def tell_running(consul: Consul, service: str, node: str, digest: str, tag: str, now: datetime) -> None:
     """Tell that it runs, unless that is what it told already: a host that never reloaded is waited for otherwise."""
     _index, pair = consul.kv_get(key(service, ROOM, node))
     told = None if pair is None else parse(pair)

@@ -51,7 +51,3 @@ def services(consul: Consul) -> tuple[str, ...]:
     """The names of all services about which hosts have told something."""
     found = consul.kv_keys(f"{OWN_PREFIX}/", "/")
     return tuple(one.removeprefix(f"{OWN_PREFIX}/").rstrip("/") for one in found if one.endswith("/"))
-
-
-def is_first(view: View, digest: str, own: tuple[str, str]) -> bool:
-    return True

@@ -24,25 +24,10 @@ class Observer:
         self._is_in_maintenance = is_in_maintenance
         self._pinned: str | None = None
 
-    def look(
-        self,
-        wanted: str,
-        *,
-        is_queueing: bool = False,
-        is_fetched: bool = True,
-        own_reload: str = "",
-        differences: tuple[str, ...] = (),
-    ) -> Observed:
+    def look(self, wanted: str, *, is_queueing: bool = False, is_fetched: bool = True) -> Observed:
         """Everything, as it is now. ``is_fetched``: ``wanted`` is on this host, so that it tells its age."""
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
-        if own_reload:
-            from dataclasses import replace
-
-            instances = tuple(
-                replace(one, checks=tuple(c for c in one.checks if not (c.is_maintenance and own_reload in c.notes)))
-                for one in instances
-            )
         held = quarantine.find(edges.consul, self._service.name, wanted) if wanted else None
         window = verdict(reload.windows, zone(reload.timezone), now)
         min_age = reload.min_age if is_fetched else 0.0

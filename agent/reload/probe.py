@@ -20,10 +20,6 @@ class Answer:
     is_passing: bool
     said: str
 
-    @property
-    def status(self) -> str:
-        return "passing" if self.is_passing else "critical"
-
 
 class Prober:
     """Runs single checks; a connection of its own for each, as new clients would have."""

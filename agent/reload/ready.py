@@ -1,20 +1,11 @@
 """Waiting until an instance is ready, by asking the instance itself. Changes nothing."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 from agent.clock import Clock, Deadline
 from agent.consul import Consul
 from agent.definitions import ContainerRestart, Reload, Service
 from agent.engine import Container, Engine
 from agent.errors import NotReady
 from agent.reload.probe import Prober
-
-
-@dataclass(frozen=True)
-class Baseline:
-    statuses: Mapping[str, str]
-    differences: tuple[str, ...] = ()
 
 
 class Readiness:
@@ -26,17 +17,8 @@ class Readiness:
     """
 
     def __init__(
-        self,
-        service: Service,
-        reload: Reload,
-        consul: Consul,
-        engine: Engine,
-        prober: Prober,
-        clock: Clock,
-        before: Mapping[str, str] | None = None,
+        self, service: Service, reload: Reload, consul: Consul, engine: Engine, prober: Prober, clock: Clock
     ) -> None:
-        self.signatures: frozenset[str] = frozenset()
-        self.last_signature = ""
         self._service = service
         self._ready = reload.ready
         strategy = reload.strategy
@@ -46,27 +28,7 @@ class Readiness:
         self._prober = prober
         self._clock = clock
 
-    def survey(self) -> Baseline:
-        return Baseline({one.id: "passing" for one in self._service.checks})
-
-    def expect_fresh_results(self) -> None:
-        return
-
-    def missing_now(self, *, is_returning: bool = False) -> str | None:
-        try:
-            return self._what_is_missing(None, 0, 5.0)
-        except NotReady as error:
-            return str(error)
-
-    def unproven(self) -> tuple[str, ...]:
-        return ()
-
-    def consul_critical(self) -> str | None:
-        return None
-
-    def wait(
-        self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = lambda: None
-    ) -> float:
+    def wait(self, *, is_fresh: bool = False) -> float:
         """Return when every check succeeds ``ready.successes`` times in a row and the warm-up is done.
 
         Returns the seconds until the first round that succeeded. ``is_fresh``: the container was started just before,
