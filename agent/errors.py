@@ -78,7 +78,15 @@ class NotDrained(SvcagentError):
 
 
 class NotReady(SvcagentError):
-    """An instance did not become ready, or its container stopped while it was awaited."""
+    """An instance did not become ready, or its container stopped during the wait.
+
+    ``signature`` says for programs which check failed and how (``service:web:http http 503``): ``refused`` where no
+    connection was accepted, empty where the cause is unknown.
+    """
+
+    def __init__(self, message: str = "", *, signature: str = "") -> None:
+        super().__init__(message)
+        self.signature = signature
 
 
 class CommandFailed(SvcagentError):
