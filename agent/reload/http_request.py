@@ -89,7 +89,7 @@ def following(first: Request, last: Request, status: int, location: str) -> Requ
     if not _is_within(str(after.hostname), str(_split(first.url).hostname)):
         headers = {name: values for name, values in headers.items() if name.lower() not in _SENSITIVE}
     if not (before.scheme == "https" and after.scheme == "http"):
-        headers.setdefault("Referer", (before._replace(netloc=before.netloc.rpartition("@")[2], fragment="").geturl(),))
+        headers.setdefault("Referer", (before._replace(netloc=before.netloc.rpartition("@")[2]).geturl(),))
     request = replace(last, url=url, headers=headers, host="" if ":" in location.partition("/")[0] else first.host)
     if status in KEEPING_METHOD:
         return request
