@@ -97,12 +97,13 @@ class NotDrained(SvcagentError):
 
 
 class NotReady(SvcagentError):
-    """An instance did not become ready, or its container stopped while it was awaited.
+    """An instance did not become ready, or its container stopped during the wait.
 
-    ``signature``: which check failed with which class of answer; equal for equal failures, empty if unknown.
+    ``signature`` says for programs which check failed and how (``service:web:http http 503``): ``refused`` where no
+    connection was accepted, empty where the cause is unknown.
     """
 
-    def __init__(self, message: str, signature: str = "") -> None:
+    def __init__(self, message: str = "", *, signature: str = "") -> None:
         super().__init__(message)
         self.signature = signature
 

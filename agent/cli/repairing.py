@@ -55,7 +55,7 @@ def edges_of(
         agent=agent,
         state_dir=settings.state_dir,
         journal=Journal(settings.state_dir, definition.service.id),
-        prober=Prober(),
+        prober=Prober(is_agent_tls_used=agent.is_tls_used_for_checks),
         clock=wiring.system_clock(),
         interrupts=interrupts,
         environ=os.environ,

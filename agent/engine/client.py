@@ -179,6 +179,22 @@ class Engine:
         ports = connections.container_ports(found, port)
         return sum(len(connections.in_table(table, ports)) for table in self._tables(found["State"]["Pid"]))
 
+    def is_listening(self, container: Container, port: int, address: str) -> bool | None:
+        """True if something in the container listens where Docker forwards this address and port of the host to.
+
+        None if Docker forwards them to no port of the container: then whoever accepts a connection there is the
+        service itself. Otherwise it may be docker-proxy, which accepts before the service listens. The Engine must be
+        on this machine, as for `connections`.
+        """
+        with self._docker.call(f"inspect container {container.name}") as client:
+            found = client.inspect_container(container.id)
+            owner = found["HostConfig"]["NetworkMode"].partition("container:")[2]
+            publisher = client.inspect_container(owner) if owner else found
+        ports = connections.forwarded_ports(publisher, port, address)
+        if not ports:
+            return None
+        return any(connections.has_listener(table, ports) for table in self._tables(found["State"]["Pid"]))
+
     def close(self) -> None:
         """Give the sockets back; the engine connects again when it is asked again."""
         self._docker.close()

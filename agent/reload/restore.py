@@ -295,7 +295,7 @@ class Restoration:
         plan = make_plan([self._service], World(*consul.services_and_checks()), frozenset({self._service.id}))
         if creation := [change for change in plan if change.action is Action.CREATE]:
             self._note("the Consul agent had forgotten the service; it is registered again")
-            apply_plan(consul, creation, lambda _change: None, lambda _check: True)
+            apply_plan(consul, creation, lambda _change: None, lambda _check: "passing")
             renew_checks_as_passing(consul, self._service, filter(self._passes, self._service.checks))
         return consul.services().get(self._service.id)
 
