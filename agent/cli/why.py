@@ -8,7 +8,7 @@ import click
 
 from agent.cli import wiring
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line
+from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import Consul
 from agent.definitions import ANY_ADDRESS, Reload, Service, Settings
 from agent.engine import Engine
@@ -65,8 +65,11 @@ def _address(chosen: Settings) -> str:
 
 
 def _show(service: Service, found: Explanation, reload: Reload) -> None:
+    if found.stopped is not None:
+        show_warning(f"{service.id}: {found.stopped}", service=service.id)
     if found.is_newest:
-        show_line(f"{service.name} runs the newest image already: {found.newest}", "green")
+        state = "runs" if found.stopped is None else "has"
+        show_line(f"{service.name} {state} the newest image already: {found.newest}", "green")
     elif found.newest is not None:
         show_line(f"{service.name} runs {found.running or 'an unknown digest'}; the newest is {found.newest}")
     elif reload.restart is not None:

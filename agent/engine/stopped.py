@@ -28,12 +28,20 @@ class StoppedContainer:
     start: str
     by_hand: bool
 
+    @property
+    def remedy(self) -> str:
+        """What a person can do."""
+        return f"to start it, run: {self.start}" if self.start else "create it, for example with docker run"
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
 
 def find_stopped(name: str, container: Container | None) -> StoppedContainer | None:
     """Return how the container is stopped; None for one that runs, or that Docker restarts."""
     start = f"docker start {name}"
     if container is None:
-        return StoppedContainer(f"there is no container {name}", f"create the container {name}", by_hand=False)
+        return StoppedContainer(f"there is no container {name}", "", by_hand=False)
     match container.status:
         case "paused":
             return StoppedContainer(

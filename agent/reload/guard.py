@@ -160,11 +160,6 @@ def able_nodes(instances: Iterable[Instance]) -> frozenset[str]:
     return frozenset(node for node, _service_id in able_instances(instances))
 
 
-def dead_nodes(instances: Iterable[Instance]) -> frozenset[str]:
-    """Return the nodes that Consul says have failed: a rollout does not wait for them."""
-    return frozenset(one.node for one in instances if one.is_node_dead)
-
-
 def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obstacle | None:
     """Refuse to drain where DNS clients may remember the instance for longer than a drain may take. Pure.
 
@@ -181,7 +176,7 @@ def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obs
     )
 
 
-def names(found: Iterable[str]) -> str:
+def _names(found: Iterable[str]) -> str:
     """Return some of them in order, and how many more there are."""
     listed = sorted(set(found))
     more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
@@ -224,7 +219,7 @@ def _health(seen: Observed, own: Instance) -> tuple[Obstacle, ...]:
     needed = seen.min_healthy.needed(count)
     if healthy >= needed:
         return ()
-    departed = names(node for node, _service_id in seen.departed)
+    departed = _names(node for node, _service_id in seen.departed)
     return (
         Obstacle(
             Kind.HEALTH,

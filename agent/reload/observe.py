@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from agent.consul import Instance, ask_dns
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused
-from agent.fleet import Action, Decision, Pin, View, agree, decide, observe, progress, rollout
+from agent.fleet import Action, Pin, View, agree, decide, observe, rollout
 from agent.maintenance import Maintenance, parse
 from agent.reload.edges import Edges
-from agent.reload.guard import Observed, able_nodes, dead_nodes, names
+from agent.reload.guard import Observed, able_nodes
 from agent.reload.restart import Restarter
 from agent.reload.restore import own_instance
 from agent.reload.window import verdict, zone
@@ -81,7 +81,7 @@ class Observer:
         _index, instances = consul.instances(self._service.name)
         view = observe(consul, self._service.name, now)
         decision = decide(view, self._reload.image, newest, running, able_nodes(instances), now)
-        return decision.wanted, _explained(decision, view, instances)
+        return decision.wanted, decision.why
 
     def insisted(self, newest: str) -> str:
         """Pin the newest whatever is pinned, for all: an operator wants it now. What that overrides, if anything."""
@@ -109,7 +109,7 @@ class Observer:
         )
         is_pinned_now = decision.action is not Action.KEEP
         self._pinned = decision.wanted if is_pinned_now else view.pin.digest if view.pin else ""
-        return decision.wanted, _explained(decision, view, instances)
+        return decision.wanted, decision.why
 
     def require_pinned(self, digest: str) -> None:
         """Under the lock: other hosts may have agreed on another digest while this one waited.
@@ -151,13 +151,3 @@ def known_instances(
         if node not in nodes and state.since is not None and now - state.since < KNOWN_FOR
     }
     return frozenset(in_catalog | reported)
-
-
-def _explained(decision: Decision, view: View, instances: tuple[Instance, ...]) -> str:
-    """Return why that digest is taken, and which hosts a rollout that binds this one waits for."""
-    if view.pin is None or decision.action is not Action.KEEP or decision.wanted != view.pin.digest:
-        return decision.why
-    missing = progress(view.pin, view.hosts, able_nodes(instances)).missing
-    waits = f"; it waits for: {names(missing)}" if missing else ""
-    dead = dead_nodes(instances)
-    return f"{decision.why}{waits}" + (f" (not for hosts that Consul says have failed: {names(dead)})" if dead else "")

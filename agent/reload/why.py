@@ -15,7 +15,7 @@ from agent.engine import StoppedContainer
 from agent.errors import DockerUnreachable, NotFound, SvcagentError
 from agent.fleet import View, decide, observe, progress
 from agent.maintenance import iso
-from agent.reload.guard import Observed, able_nodes, dead_nodes, find_obstacles, names
+from agent.reload.guard import Observed, able_nodes, find_obstacles
 from agent.reload.host_lock import HostLock
 from agent.reload.observe import known_instances
 from agent.reload.restart import Restarter
@@ -85,9 +85,8 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
         _ask_for_images(ask.restarter, found)
     except DockerUnreachable as error:
         found.reasons.append(Reason("docker", str(error)))
-    if found.stopped is not None and not found.stopped.by_hand:
-        remedy = f"to start it, run: {found.stopped.start}; a newer image replaces it"
-        found.reasons.append(Reason("docker", found.stopped.what, remedy))
+    if found.stopped is not None and not found.stopped.by_hand and not found.reasons:
+        found.reasons.append(Reason("docker", found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
     window = Verdict(is_open=True)
     with _told_as("window", found):
@@ -198,15 +197,13 @@ def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetim
     pin = view.pin
     if decision.wanted == found.newest or pin is None:
         return
-    missing = names(progress(pin, view.hosts, able).missing)
-    dead = dead_nodes(fleet.instances)
-    not_for = f", and not for {names(dead)}, which Consul says has failed" if dead else ""
+    missing = ", ".join(sorted(progress(pin, view.hosts, able).missing))
     since = f" since {iso(pin.since)}" if pin.since else ""
     found.reasons.append(
         Reason(
             "rollout",
             f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
-            f"{found.newest} comes when that is on all hosts (it waits for: {missing}{not_for}), is quarantined, or "
+            f"{found.newest} comes when that is on all hosts (it waits for: {missing}), is quarantined, or "
             f"made no progress for an hour; see: svcagent fleet {service.name}",
         )
     )
