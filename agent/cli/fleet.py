@@ -6,10 +6,11 @@ from collections.abc import Iterable
 import click
 
 from agent.cli import wiring
-from agent.cli.fleet_input import service_of
+from agent.cli.fleet_input import defined_here, service_of
 from agent.cli.fleet_output import HEADERS, document, rows, summary
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning, table
+from agent.cli.stopped import look_for_stopped
 from agent.clock import Interrupts
 from agent.errors import Interrupted
 from agent.fleet import Seen, Watch, observe
@@ -43,6 +44,7 @@ def fleet(name: str, *, is_watching: bool) -> int:
                 return ended.exit_code
             return 0  # or there is nobody any more who reads it
         seen = Seen(observe(consul, service, clock.now()), consul.instances(service)[1])
+        look_for_stopped(settings, consul, defined_here(settings, service))
     if current().as_json:
         show_document(document(service, seen.view, seen.instances))
         return 0

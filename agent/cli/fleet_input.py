@@ -4,7 +4,7 @@ import click
 
 from agent.cli import wiring
 from agent.consul import Consul
-from agent.definitions import Service, Settings
+from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition
 from agent.fleet import is_known
 
@@ -29,6 +29,15 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
     if faults is not None:
         raise faults
     raise _unknown(name, services, chosen)
+
+
+def defined_here(chosen: Settings, service: str) -> tuple[Definition, ...]:
+    """Return this host's definitions of the service; none where a file has faults, which other verbs report."""
+    try:
+        found = wiring.placeheld_definitions(chosen)
+    except BadDefinition:
+        return ()
+    return tuple(one for one in found if one.service.name == service)
 
 
 def _unknown(name: str, services: list[Service], chosen: Settings) -> click.BadParameter:

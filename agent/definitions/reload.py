@@ -99,14 +99,20 @@ def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
 
 
 class MinHealthy(Part):
-    """How many of the other instances must be passing: a number of them, or a share."""
+    """How many of the other instances must be passing: a number of them, or a percentage."""
 
     value: int = Field(ge=0)
     is_percent: bool = False
 
     def needed(self, others: int) -> int:
-        """Of so many other instances, how many must pass; a share is rounded up."""
-        return math.ceil(others * self.value / 100) if self.is_percent else self.value
+        """Return how many of so many other instances must pass.
+
+        A percentage is rounded up. Above 0 it needs at least one instance, also where no other one is known: an
+        empty catalog does not prove that this host may leave clients without any.
+        """
+        if not self.is_percent:
+            return self.value
+        return max(math.ceil(others * self.value / 100), min(self.value, 1))
 
     def __str__(self) -> str:
         return f"{self.value}%" if self.is_percent else str(self.value)
@@ -267,7 +273,8 @@ class Reload(Part):
     max_parallel: Positive = Field(1, description="How many hosts may reload at once.")
     min_healthy: Annotated[MinHealthy, BeforeValidator(_min_healthy), WithJsonSchema(_MIN_HEALTHY_SCHEMA)] = Field(
         MinHealthy(value=1),
-        description="How many of the other instances must be passing: a number, or a percentage of them.",
+        description="How many of the other instances must be passing: a number, or a percentage of those known within "
+        "the last day, in the catalog or not. A percentage above 0 needs at least one.",
     )
     drain: Drain = Field(Drain(), description="How clients are given time to leave.")
     ready: Ready = Field(Ready(), description="When the new instance counts as ready.")

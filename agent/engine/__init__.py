@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, PullProgress, Replacement
+from agent.engine.stopped import StoppedContainer, find_stopped
 from agent.engine.swap import NEW_SUFFIX, Stand, Standing
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ __all__ = [
     "Replacement",
     "Stand",
     "Standing",
+    "StoppedContainer",
+    "find_stopped",
     "host_connections",
 ]
 

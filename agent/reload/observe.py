@@ -1,14 +1,20 @@
-"""Looking at everything that the guard judges, and at which digest the fleet takes. Nothing is decided here."""
+"""Observing everything that the guard judges, and which digest the fleet takes. Nothing is decided here."""
 
+from datetime import datetime, timedelta
+
+from agent.consul import Instance, ask_dns
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused
-from agent.fleet import Action, Pin, agree, decide, observe, pause, quarantine, rollout
+from agent.fleet import Action, Pin, View, agree, decide, observe, rollout
 from agent.maintenance import Maintenance, parse
 from agent.reload.edges import Edges
 from agent.reload.guard import Observed, able_nodes
 from agent.reload.restart import Restarter
 from agent.reload.restore import own_instance
 from agent.reload.window import verdict, zone
+
+KNOWN_FOR = timedelta(days=1)
+"""An instance that is missing from the catalog counts as existing for so long after its host reported it."""
 
 
 class Observer:
@@ -24,13 +30,26 @@ class Observer:
         self._is_in_maintenance = is_in_maintenance
         self._pinned: str | None = None
 
-    def look(self, wanted: str, *, is_queueing: bool = False, is_fetched: bool = True) -> Observed:
-        """Everything, as it is now. ``is_fetched``: ``wanted`` is on this host, so that it tells its age."""
+    def look(
+        self,
+        wanted: str,
+        *,
+        is_queueing: bool = False,
+        is_fetched: bool = True,
+        own_reload: str = "",
+        differences: tuple[str, ...] = (),
+    ) -> Observed:
+        """Return everything as it is now.
+
+        ``is_fetched``: ``wanted`` is on this host, so that its age is known. ``own_reload``: the ID of the reload that
+        has enabled its maintenance already and asks once more. ``differences``: what the preflight of readiness found.
+        """
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
-        held = quarantine.find(edges.consul, self._service.name, wanted) if wanted else None
+        view = observe(edges.consul, self._service.name, now)
         window = verdict(reload.windows, zone(reload.timezone), now)
         min_age = reload.min_age if is_fetched else 0.0
+        stopped = self._restarter.stopped()
         return Observed(
             instances=instances,
             node=edges.agent.node,
@@ -38,15 +57,22 @@ class Observer:
             service_id=self._service.id,
             min_healthy=reload.min_healthy,
             now=now,
+            known=known_instances(view, instances, self._service.id, now),
             is_queueing=is_queueing,
+            own_reload=own_reload,
             wanted=wanted,
-            quarantine=held,
-            pause=pause.find(edges.consul, self._service.name, now),
+            quarantine=view.quarantine.get(wanted) if wanted else None,
+            pause=view.pause,
             image_created=self._restarter.built(wanted) if min_age else None,
             min_age=min_age,
             is_window_open=window.is_open,
             next_opening=window.opens_at,
             is_in_maintenance_allowed=self._is_in_maintenance,
+            stopped=stopped.what if stopped is not None and stopped.by_hand else "",
+            start_it=stopped.start if stopped is not None else "",
+            differences=differences,
+            remembered=self._remembered(),
+            drain_max=reload.drain.max,
         )
 
     def wanted(self, newest: str, running: str) -> tuple[str, str]:
@@ -97,8 +123,31 @@ class Observer:
                 f"{found.digest}; run this again to take that one"
             )
 
+    def _remembered(self) -> int:
+        """Return for how many seconds clients of the DNS servers may remember this instance."""
+        agent = self._edges.agent
+        name = f"{self._service.name}.service.{agent.datacenter}.{agent.domain}"
+        return max((ask_dns(server, name).ttl for server in self._edges.drain_dns), default=0)
+
     def own_maintenance(self) -> Maintenance | None:
         """What holds this host's instance out, as the catalog shows it."""
         _index, instances = self._edges.consul.instances(self._service.name)
         own = own_instance(instances, self._edges.agent.node, self._service.id)
         return parse(own.maintenance.notes) if own is not None and own.maintenance is not None else None
+
+
+def known_instances(
+    view: View, instances: tuple[Instance, ...], service_id: str, now: datetime
+) -> frozenset[tuple[str, str]]:
+    """Return node and service ID of the instances that the catalog shows, or whose host reported within a day.
+
+    A host's clock may be wrong: a report from the future counts as well.
+    """
+    in_catalog = {(one.node, one.service_id) for one in instances}
+    nodes = {node for node, _service_id in in_catalog}
+    reported = {
+        (node, service_id)
+        for node, state in view.hosts.items()
+        if node not in nodes and state.since is not None and now - state.since < KNOWN_FOR
+    }
+    return frozenset(in_catalog | reported)

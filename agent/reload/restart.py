@@ -11,7 +11,16 @@ from typing import Protocol, assert_never
 
 from agent.clock import Clock
 from agent.definitions import CommandRestart, ContainerRestart, Strategy
-from agent.engine import NEW_SUFFIX, Engine, PullProgress, Stand, Standing, host_connections
+from agent.engine import (
+    NEW_SUFFIX,
+    Engine,
+    PullProgress,
+    Stand,
+    Standing,
+    StoppedContainer,
+    find_stopped,
+    host_connections,
+)
 from agent.files import write_atomically
 from agent.reload.command import Command, carry_out, without_secrets
 
@@ -48,6 +57,9 @@ class Restarter(Protocol):
 
     def built(self, digest: str) -> datetime | None:
         """When that digest, fetched before, was built; None where there is nothing to build."""
+
+    def stopped(self) -> StoppedContainer | None:
+        """How the instance's container is stopped, and whether an operator did that; None if it runs or has none."""
 
     def connections(self, port: int, address: str | None) -> int:
         """How many clients are connected to the instance."""
@@ -126,6 +138,10 @@ class ContainerRestarter:
     def built(self, digest: str) -> datetime | None:
         """As the image says."""
         return self._engine.image_created(self._its.image, digest)
+
+    def stopped(self) -> StoppedContainer | None:
+        """By what Docker shows of the container."""
+        return find_stopped(self._its.container, self._engine.find(self._its.container))
 
     def connections(self, port: int, address: str | None) -> int:
         """Those of the container; none once it is gone."""
@@ -219,6 +235,10 @@ class CommandRestarter:
 
     def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
         """Nothing was built."""
+        return None
+
+    def stopped(self) -> StoppedContainer | None:
+        """No container."""
         return None
 
     def connections(self, port: int, address: str | None) -> int:
