@@ -6,6 +6,8 @@ from typing import Any
 
 NODE_MAINTENANCE = "_node_maintenance"
 SERVICE_MAINTENANCE = "_service_maintenance:"
+SERF_HEALTH = "serfHealth"
+"""The check of a node by which agents say whether they reach it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Instance:
     def is_passing(self) -> bool:
         """Would ``?passing`` list it? Maintenance, of service or node, counts as a failing check."""
         return all(check.status == "passing" for check in self.checks)
+
+    @property
+    def is_host_down(self) -> bool:
+        """True if the other agents cannot reach the host's agent."""
+        return any(check.id == SERF_HEALTH and check.status == "critical" for check in self.checks)
 
     @property
     def maintenance(self) -> CheckState | None:

@@ -98,13 +98,17 @@ def overridden(obstacles: Iterable[Obstacle], *, is_forced: bool) -> tuple[tuple
     return tuple(one for one in everything if one not in ignored), ignored
 
 
-def able_nodes(instances: Iterable[Instance]) -> frozenset[str]:
-    """The nodes whose instance could take a new image: a rollout waits for them.
+def able_instances(instances: Iterable[Instance]) -> frozenset[tuple[str, str]]:
+    """Return node and service ID of the instances that could take a new image: a rollout waits for them.
 
-    Not one that an operator holds out, or somebody unknown: by default it keeps its image until
-    ``reload --in-maintenance``. One that a reload has out is taking it just now.
+    Not one that an operator, or somebody unknown, holds in maintenance: by default it keeps its image until
+    ``reload --in-maintenance``. Not one whose host is down. One that a reload holds in maintenance is taking it now.
     """
-    return frozenset(one.node for one in instances if not any(map(_is_an_operators, _held(one))))
+    return frozenset(
+        (one.node, one.service_id)
+        for one in instances
+        if not one.is_host_down and not any(map(_is_an_operators, _held(one)))
+    )
 
 
 def _own(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:

@@ -8,7 +8,16 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from agent.errors import SvcagentError
-from agent.fleet import HostStanding, HostState, Past, history, tell_running, write_host_state
+from agent.fleet import (
+    HostStanding,
+    HostState,
+    Past,
+    history,
+    remove_departed,
+    remove_old_claims,
+    tell_running,
+    write_host_state,
+)
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
 from agent.reload.record import Result
@@ -34,7 +43,21 @@ class Report:
 
     def is_under_way(self, standing: HostStanding, step: str, record: Record) -> None:
         """Queueing or reloading, and at which step; what runs is still the old digest."""
-        self._write(HostState(record.digest_before, standing, self._now(), self._tag, record.reload_id, step))
+        now = self._now()
+        self._write(
+            HostState(
+                digest=record.digest_before,
+                state=standing,
+                since=now,
+                tag=self._tag,
+                reload=record.reload_id,
+                step=step,
+                service_id=record.service_id,
+                session=record.session,
+                wanted=record.digest,
+                seen=now,
+            )
+        )
 
     def ended(self, result: Result, record: Record, digest: str) -> None:
         """How it ended, with ``digest`` running; also where nothing was to be done, if that is news."""
@@ -42,11 +65,31 @@ class Report:
         if result.outcome in ("up to date", "refused"):
             # Cron repeats these; told each time, they would look like progress, and be all that history is.
             with self._told():
-                tell_running(edges.consul, self._service, edges.agent.node, digest, self._tag, self._now())
+                tell_running(
+                    edges.consul,
+                    self._service,
+                    edges.agent.node,
+                    record.service_id,
+                    digest,
+                    self._tag,
+                    self._now(),
+                )
             return
         standing = _STANDINGS.get(result.outcome, HostStanding.FAILED)
+        now = self._now()
         self._write(
-            HostState(digest, standing, self._now(), self._tag, record.reload_id, record.step, error=result.error or "")
+            HostState(
+                digest=digest,
+                state=standing,
+                since=now,
+                tag=self._tag,
+                reload=record.reload_id,
+                step=record.step,
+                error=result.error or "",
+                service_id=record.service_id,
+                wanted=record.digest,
+                seen=now,
+            )
         )
         past = Past(
             id=record.reload_id,
@@ -67,6 +110,8 @@ class Report:
             return
         with self._told():
             history.tell(edges.consul, self._service, past)
+            remove_departed(edges.consul, self._service, edges.agent.node, now)
+            remove_old_claims(edges.consul, self._service, now)
 
     def _write(self, state: HostState) -> None:
         if self._is_silent:

@@ -4,6 +4,7 @@ What cannot be asked (Docker, the registry, Consul) is one of the reasons, and k
 found.
 """
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from agent.definitions import Reload, Service
 from agent.errors import DockerUnreachable, NotFound, SvcagentError
 from agent.fleet import View, decide, observe, progress
 from agent.maintenance import iso
-from agent.reload.guard import Observed, able_nodes, find_obstacles
+from agent.reload.guard import Observed, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
 from agent.reload.restart import Restarter
 from agent.reload.window import Verdict, verdict, zone
@@ -151,20 +152,20 @@ def _created(reload: Reload, restarter: Restarter, found: Explanation) -> dateti
 def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetime, found: Explanation) -> None:
     if found.newest is None:
         return
-    able, view = able_nodes(fleet.instances), fleet.view
+    able, view = able_instances(fleet.instances), fleet.view
     decision = decide(view, reload.image, found.newest, found.running, able, now)
     found.wanted = decision.wanted
     pin = view.pin
     if decision.wanted == found.newest or pin is None:
         return
-    missing = ", ".join(sorted(progress(pin, view.hosts, able).missing))
+    waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
     found.reasons.append(
         Reason(
             "rollout",
             f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
-            f"{found.newest} comes when that is on all hosts (it waits for: {missing}), is quarantined, or made no "
-            f"progress for an hour; see: svcagent fleet {service.name}",
+            f"{found.newest} comes when that is on all hosts (it waits for: {waits_for}), is quarantined, or made no "
+            f"progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}",
         )
     )
 
