@@ -23,6 +23,9 @@ def show_result(result: Result) -> int:
     elif result.outcome == "reloaded":
         seconds = sum(step["seconds"] for step in result.steps)
         show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
+    elif result.outcome == "up to date" and result.remark:
+        # The newest version is not taken, and cron prints nothing else.
+        show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
         show_line(f"{result.service} runs {result.wanted} of {result.image} already{remark}", "green")

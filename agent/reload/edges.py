@@ -17,6 +17,7 @@ class Edges:
     """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is the agent's own.
 
     ``share_log_tails``: what a failed container printed last may be published in Consul KV.
+    ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``).
     """
 
     consul: Consul
@@ -32,3 +33,4 @@ class Edges:
     tell: Callable[[Event], None]
     tell_pull: Callable[[PullProgress], None]
     share_log_tails: bool = False
+    trusts_pins: bool = False

@@ -170,7 +170,6 @@ class Executor(Procedure):
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
             self._refuse_unless_clear(self._survey(), is_queueing=True)
-            self._restoration.dns_memory()  # a server that does not answer could not be seen to forget this instance
 
     def _acquire(self) -> None:
         self._report.is_queueing(self._record)

@@ -29,7 +29,8 @@ class Record:
 
     ``restart_policy``: the old container's before it was replaced, empty before that. ``before``: the status of each
     check before the drain, by its ID. ``blame``: what is known about the fault of ``digest`` (`steps.Blame`), with
-    ``why`` it failed and the ``signature`` of that failure. The rest is as in the definition that the reload began with.
+    ``why`` it failed and the ``signature`` of that failure. The rest is as in the definition at the
+    reload's beginning.
     """
 
     reload_id: str

@@ -14,6 +14,7 @@ from agent.logs import log_bug
 from agent.reload.conclude import Trouble, with_mishaps
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
+from agent.reload.ready import is_of_startup
 from agent.reload.record import Event, Phase, Result
 from agent.reload.report import Report
 from agent.reload.restore import Restoration
@@ -165,12 +166,13 @@ class Procedure:
         return self._state.container is Container.NEW and isinstance(error, NotReady | Unforeseen)
 
     def _is_environment(self) -> bool:
-        """True if the failure of the new version was seen again on the old one, so that it is not shown to be its fault.
+        """True if the failure of the new version was seen again on the old one, which then is not the version's fault.
 
         Only the first time: a version that fails like this twice in a row, on any host, is quarantined.
         """
         seen = self._restoration.signatures
-        if not self._record.signature or self._record.signature not in seen:
+        signature = self._record.signature
+        if signature not in seen or is_of_startup(signature):
             return False
         with self._survived("read earlier verdicts"):
             return not self._report.had_environment_verdict(self._record.digest)

@@ -1,14 +1,14 @@
 """After a crash: finish or roll back what an earlier process of this host left half done.
 
-The caller has the service's `HostLock`, so that process is dead. Its journal is used, but not needed: the maintenance of
-a reload names its host, and the names of the containers show how far their replacement got.
+The caller has the service's `HostLock`, so that process is dead. Its journal is used, but not needed: the maintenance
+of a reload names its host, and the names of the containers show how far their replacement got.
 """
 
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.clock import Deadline, poll
+from agent.clock import Deadline, nothing_ends_it, poll
 from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
 from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand, Standing
@@ -20,7 +20,7 @@ from agent.reload.journal import Journal, JournalDamaged, Record
 from agent.reload.procedure import Procedure, command_of
 from agent.reload.record import Result
 from agent.reload.restart import Restarter, restarter
-from agent.reload.restore import Restoration, nothing
+from agent.reload.restore import Restoration
 from agent.reload.steps import Blame, Container, Step, recovered
 
 SESSION_SECONDS = 35.0
@@ -190,7 +190,7 @@ class Recovery(Procedure):
         is_first = self._report.is_first(self._record.digest)
         seconds = self._settle_seconds.canary if is_first else self._settle_seconds.each
         with self._edges.interrupts.allowed():
-            return self._restoration.settle(seconds, until_proven=is_first, still=nothing)
+            return self._restoration.settle(seconds, until_proven=is_first, still=nothing_ends_it)
 
     def _release(self) -> None:
         self._publish(conclude_recovery)

@@ -17,6 +17,8 @@ from agent.fleet import (
     history,
     is_first,
     observe,
+    remove_departed,
+    remove_old_claims,
     tell_running,
     write_host_state,
 )
@@ -121,6 +123,8 @@ class Report:
             return
         with self._published():
             history.tell(edges.consul, self._service, past)
+            remove_departed(edges.consul, self._service, edges.agent.node, self._now())
+            remove_old_claims(edges.consul, self._service, self._now())
 
     def is_first(self, digest: str) -> bool:
         """True unless another host is known to have run the digest through its settle step."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from agent.clock import Deadline
+from agent.clock import Deadline, nothing_ends_it
 from agent.consul import Instance, LocalService, ask_dns
-from agent.definitions import Check, Reload, Service
+from agent.definitions import Reload, Service
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.maintenance import (
     Maintenance,
@@ -25,7 +25,7 @@ from agent.maintenance import (
     parse,
     take_out,
 )
-from agent.registration import Action, World, apply_plan, is_own, make_plan, registration, renew_checks_as_passing
+from agent.registration import Action, World, apply_plan, is_own, make_plan, registration, renew_checks
 from agent.reload.drain import await_quiet
 from agent.reload.edges import Edges
 from agent.reload.ready import Readiness
@@ -43,10 +43,6 @@ MOMENT_SECONDS = 10.0
 SETTLE_INTERVAL = 0.2
 FAILED_ROUNDS = 3
 """Rounds in a row in which an instance that clients use fails its checks, before the step settle fails."""
-
-
-def nothing() -> None:
-    """Look for nothing while waiting."""
 
 
 class Restoration:
@@ -161,14 +157,13 @@ class Restoration:
         connections that are open at the limit.
         """
         edges = self._edges
-        await_absence_from_health(edges.consul, edges.clock, self._target)
-        await_absence_from_dns(self.ask_dns, (own.address, own.port), edges.clock, remembered)
+        await_absence_from_health(edges.consul, edges.clock, self._target, still)
+        await_absence_from_dns(self.ask_dns, (own.address, own.port), edges.clock, remembered, still)
 
         def count() -> int:
-            still()
             return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
 
-        return await_quiet(count, self._reload.drain, edges.clock, limit)
+        return await_quiet(count, self._reload.drain, edges.clock, limit, still)
 
     def drain_again(self) -> None:
         """Take an instance that fails in service out again, so that clients leave it while the old one is started.
@@ -194,7 +189,7 @@ class Restoration:
         own = own_instance(instances, edges.agent.node, self._service.id)
         if own is not None:
             limit = Deadline.after(edges.clock, self._reload.drain.max)
-            self.await_drained(own, 0, limit, nothing)
+            self.await_drained(own, 0, limit, nothing_ends_it)
 
     # ------------------------------------------------------------ back to the old container
 
@@ -267,15 +262,18 @@ class Restoration:
             self.is_out = False
             self._note("the maintenance is no longer this reload's; its owner ends it")
             return False
-        self._require_ready(is_returning=is_returning)
+        seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
-            renew_checks_as_passing(consul, service, filter(self._passes, service.checks))
+            renew_checks(consul, service, seen)
         lift_own(consul, self._target, held)
         self.is_out = False
         return True
 
-    def _require_ready(self, *, is_returning: bool) -> None:
-        """See the instance ready right now: what was seen before an agent or a server hung may be out of date."""
+    def _require_ready(self, *, is_returning: bool) -> Mapping[str, str]:
+        """See the instance ready right now: what was seen before an agent or a server hung may be out of date.
+
+        Returns the statuses, by ID, that svcagent's own checks have.
+        """
         readiness = self.readiness()
         deadline = Deadline.after(self._edges.clock, min(MOMENT_SECONDS, self._reload.ready.timeout))
         while (missing := readiness.missing_now(is_returning=is_returning)) is not None:
@@ -284,10 +282,7 @@ class Restoration:
                     f"{self._service.id} was ready, but no longer is: {missing}", signature=readiness.last_signature
                 )
             self._edges.clock.sleep(self._reload.ready.interval)
-
-    def _passes(self, check: Check) -> bool:
-        prober = self._edges.prober
-        return prober.can_probe(check) and prober.probe(check, check.timeout_seconds).status == "passing"
+        return readiness.last_statuses
 
     def _registered_again(self) -> LocalService | None:
         """Register a service that the agent forgot when it restarted; None if another's is in the way."""
@@ -296,7 +291,6 @@ class Restoration:
         if creation := [change for change in plan if change.action is Action.CREATE]:
             self._note("the Consul agent had forgotten the service; it is registered again")
             apply_plan(consul, creation, lambda _change: None, lambda _check: "passing")
-            renew_checks_as_passing(consul, self._service, filter(self._passes, self._service.checks))
         return consul.services().get(self._service.id)
 
     def _await_served(self) -> None:

@@ -263,32 +263,29 @@ def failed(state: State, step: Step, *, is_out: bool, is_interrupted: bool = Fal
     after = replace(state, has_failed=True, is_out=is_out, may_roll_back=state.may_roll_back or is_interrupted)
     if is_versions:
         after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
-    is_new = state.container is Container.NEW
+    if state.container is Container.NEW and (step is Step.READY or (is_versions and step in _IN_SERVICE)):
+        # One in service, where a crash left it or where it failed, is drained first, also without a way back.
+        is_stranded = not after.may_roll_back and is_out
+        return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
     match step:
         case Step.DRAIN:
             return replace(after, is_ready=not is_out)
         case Step.RESTART:
             return replace(after, container=Container.MIXED)
-        case Step.READY if is_new:
-            # In service when a crash left it there: it is taken out first, whatever comes then.
-            is_stranded = not after.may_roll_back and is_out
-            return replace(after, may_try_new=False, is_stranded=is_stranded)
-        case Step.RETURN | Step.SETTLE if is_new and is_versions:
-            return replace(after, is_ready=False, may_try_new=False, is_stranded=not after.may_roll_back and is_out)
-        case Step.SETTLE:
-            return replace(after, is_settled=False)
         case Step.DRAIN_AGAIN:
             return _drained_again(after)
         case Step.READY | Step.ROLL_BACK | Step.RETURN:
             return replace(after, is_stranded=True, blame=_unjudged(after))
-        case Step.QUARANTINE:
-            return replace(after, blame=Blame.OWED)
-        case Step.CLEAN:
-            return replace(after, is_cleaned=True)
-        case Step.RELEASE:
-            return replace(after, is_locked=False)
-        case _:
-            return after
+    changes = {
+        Step.SETTLE: {"is_settled": False},
+        Step.QUARANTINE: {"blame": Blame.OWED},
+        Step.CLEAN: {"is_cleaned": True},
+        Step.RELEASE: {"is_locked": False},
+    }
+    return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields
+
+
+_IN_SERVICE = frozenset({Step.RETURN, Step.SETTLE})
 
 
 def _drained_again(state: State) -> State:

@@ -70,7 +70,7 @@ def test_an_agent_that_hangs_while_the_container_dies_returns_no_dead_instance(f
         until_step(process, "ready")
         host.consul.freeze()
         wait_until(lambda: fleet.lab.versions()["host1"] == victim.wanted, 20, "the new container answers")
-        host.engine.api.update_container(NAME, restart_policy={"Name": "no"})
+        host.engine.client_update(NAME)
         host.engine.api.kill(NAME)
         wait_until(lambda: fleet.lab.versions()["host1"] is None, 20, "it is dead")
         host.consul.thaw()

@@ -106,7 +106,7 @@ def test_a_signal_in_settle_leaves_the_new_version_in_service_and_the_next_host_
 
 
 def test_a_version_is_not_blamed_for_what_the_old_one_lacks_too(fleet: Fleet) -> None:
-    """A database is away while the new version is judged: nothing is quarantined, and the instance comes back with it."""
+    """A database is away while the new version is judged: nothing is quarantined, the instance comes back with it."""
     check = f"http://{fleet.lab.hosts[0].address}:{image.PORT}/cgi-bin/hc"
     fleet.define(ready={"timeout": "3s"})
     fleet.push_next(depends_on=DATABASE)

@@ -9,7 +9,7 @@ import pytest
 from agent.consul import CheckState, Instance
 from agent.definitions import MinHealthy
 from agent.fleet import Pause, Quarantine
-from agent.reload.guard import Kind, Observed, able_nodes, find_obstacles, overridden
+from agent.reload.guard import Kind, Observed, able_instances, find_obstacles, overridden
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 BY_RELOAD = "Taken out by svcagent reload ab12cd34 on a since 2026-05-01T12:00:00Z: to run sha256:1"
@@ -200,4 +200,4 @@ def test_a_rollout_waits_for_those_that_can_take_it() -> None:
         _instance("host", node_held=True),
     ]
 
-    assert able_nodes(fleet) == {"passing", "critical", "reloading"}
+    assert {node for node, _service_id in able_instances(fleet)} == {"passing", "critical", "reloading"}

@@ -177,7 +177,7 @@ def test_an_interruption_rolls_back_even_where_failures_do_not() -> None:
 
 
 def _walk(state: State, **ends: bool) -> list[Step]:
-    taken = []
+    taken: list[Step] = []
     while (step := next_step(state)) is not Step.END:
         taken.append(step)
         state = succeeded(state, step, is_out=state.is_out, **ends)
