@@ -24,8 +24,10 @@ _SEQUENCE = re.compile(
 # Printable for Unicode, but drawn as nothing or as a blank: fillers, variation selectors, the braille blank.
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 # More marks on one letter than any script uses cover the lines around it.
-_MARKS = re.compile("([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{3})"
-                    "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
+_MARKS = re.compile(
+    "([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{3})"
+    "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
+)
 _LONGEST_SOURCE = 16
 """Characters that are read for one that may be shown: the rest may be escape sequences."""
 
@@ -96,9 +98,13 @@ _LONGEST_NAME = 200
 _USER_INFO = re.compile(r"""((?<![A-Za-z0-9+.\-])[A-Za-z][A-Za-z0-9+.\-]*://)([^/\s?#"'<>]+)@""")
 _BEARER = re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:(basic|bearer|digest|token)\s+)?[^\s\"',]+")
 _LONE_BEARER = re.compile(r"(?i)\b(bearer)\s+[A-Za-z0-9._~+/=\-]{12,}")
-_HEADER = re.compile(r"(?i)\b((?:x-[a-z0-9\-]{0,60}?(?:token|key|secret|auth)|(?:set-)?cookie|api-?key)[\"']?\s*:\s*[\"']?)[^\s\"',]+")
+_HEADER = re.compile(
+    r"(?i)\b((?:x-[a-z0-9\-]{0,60}?(?:token|key|secret|auth)|(?:set-)?cookie|api-?key)[\"']?\s*:\s*[\"']?)[^\s\"',]+"
+)
 # name=value, "name": "value" and --name value. The value ends where a URL's or a shell's word would.
-_ASSIGNED = re.compile(r"""(?<![\w.\-])(?:--?)?(?P<name>[A-Za-z_][\w.\-]*)(?P<between>["']?=["']?|"\s*:\s*")(?P<value>[^\s&;,"'<>]+)""")
+_ASSIGNED = re.compile(
+    r"""(?<![\w.\-])(?:--?)?(?P<name>[A-Za-z_][\w.\-]*)(?P<between>["']?=["']?|"\s*:\s*")(?P<value>[^\s&;,"'<>]+)"""
+)
 _OPTION = re.compile(r"""(?<![\w\-])--?(?P<name>[A-Za-z][\w.\-]+)(?P<between>["']?\s+["']?)(?P<value>(?!-)[^\s"']+)""")
 _LOGIN = re.compile(r"""(?<!\S)(-u|--user|--proxy-user)([\s=]+["']?)([^\s:"']*):[^\s"']+""")
 _SAFE_SCHEMES = ("ssh://",)

@@ -62,6 +62,7 @@ def edges_of(
         drain_dns=_drain_dns(settings, agent),
         tell=printer.tell_quietly if is_recovery else printer.tell,
         tell_pull=printer.tell_pull,
+        shares_log_tails=settings.log.share_tails,
     )
 
 

@@ -17,6 +17,7 @@ from agent.fleet.course import Course
 from agent.fleet.host_state import HostStanding, HostState
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
+from agent.text import clean, without_credentials
 
 MOST_HOSTS = 10
 """How many hosts a message names."""
@@ -285,7 +286,7 @@ def _names(nodes: Collection[str]) -> str:
 
 def _first_line(text: str) -> str:
     line = next(iter(text.strip().splitlines()), "")
-    return line if len(line) <= LONGEST_WHY else f"{line[:LONGEST_WHY]}…"
+    return without_credentials(clean(line, LONGEST_WHY))
 
 
 def _shown(moment: datetime) -> str:
