@@ -99,7 +99,7 @@ _USER_INFO = re.compile(r"""((?<![A-Za-z0-9+.\-])[A-Za-z][A-Za-z0-9+.\-]*://)([^
 _BEARER = re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:(basic|bearer|digest|token)\s+)?[^\s\"',]+")
 _LONE_BEARER = re.compile(r"(?i)\b(bearer)\s+[A-Za-z0-9._~+/=\-]{12,}")
 _HEADER = re.compile(
-    r"(?i)\b((?:x-[a-z0-9\-]{0,60}?(?:token|key|secret|auth)|(?:set-)?cookie|api-?key)[\"']?\s*:\s*[\"']?)[^\s\"',]+"
+    r"(?i)(?<![\w\-])((?:x-[a-z0-9\-]{0,60}?(?:token|key|secret|auth)|(?:set-)?cookie|api-?key)[\"']?\s*:\s*[\"']?)[^\s\"',]+"
 )
 # name=value, "name": "value" and --name value. The value ends where a URL's or a shell's word would.
 _ASSIGNED = re.compile(

@@ -15,6 +15,7 @@ from agent.definitions.tidy import Pairs
 from agent.definitions.validate import validate
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted
+from agent.logs import log_bug
 
 SIZE_LIMIT = 1024 * 1024
 """Bytes of a file: a thousand services fit, and a log that strayed into the directory does not."""
@@ -52,6 +53,10 @@ def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
         found = [unusable.finding]
     except RecursionError:
         found = [Finding("", "nested too deeply", "write it flat")]
+    except Exception as error:  # noqa: BLE001  # a bug met in one file must not keep the others from being used
+        log_bug(f"{file} cannot be examined", error)
+        problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
+        found = [Finding("", problem, "please report it with the trace in the log")]
     faults = tuple(_fault(file, finding) for finding in found)
     return Examined(file, content, definition, faults, tuple(claims(file, tree, definition)))
 

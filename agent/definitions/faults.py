@@ -89,6 +89,7 @@ def joined(path: str, key: str | int) -> str:
     """The path of an item: ``checks`` and 0 make ``checks[0]``."""
     if isinstance(key, int):
         return f"{path}[{key}]"
+    key = key if key.isprintable() and len(key) <= SHOWN_LENGTH else clean(key, SHOWN_LENGTH)
     return f"{path}.{key}" if path else key
 
 
