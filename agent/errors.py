@@ -109,7 +109,15 @@ class NotReady(SvcagentError):
 
 
 class CommandFailed(SvcagentError):
-    """A command of the definition could not be started, ended with another status than 0, or took too long."""
+    """A command of the definition could not be started, ended with another status than 0, or took too long.
+
+    ``log_tail`` is the end of what it printed, ``summary`` the message without it: only that may leave the host.
+    """
+
+    def __init__(self, summary: str, log_tail: str = "") -> None:
+        super().__init__(f"{summary}. Its last lines:\n{log_tail}" if log_tail else summary)
+        self.summary = summary
+        self.log_tail = log_tail
 
 
 class HookFailed(CommandFailed):

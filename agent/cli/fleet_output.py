@@ -11,6 +11,7 @@ from agent.consul import Instance
 from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View, progress, state_of, suspect
 from agent.maintenance import iso, parse
 from agent.reload.guard import able_instances
+from agent.text import clean
 
 SHORT_DIGEST = 19
 
@@ -144,7 +145,7 @@ def short(digest: str) -> str:
 
 def first_line(text: str) -> str:
     """What fits into a table."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return clean(next((line for line in text.splitlines() if line.strip()), ""))
 
 
 def moment(value: datetime | None) -> str | None:

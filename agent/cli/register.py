@@ -56,7 +56,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
         else:
             # Waited for before the lock is taken, so that nobody waits for one who waits.
             _ = planner.agent
-            with alone_in(settings.services_dir, clock, wait) as was_another_first:
+            with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()

@@ -5,11 +5,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
 from agent import logs
 from agent.cli.options import current
-from agent.cli.output import print_warning, printing, show_document, show_line, show_trouble, show_warning
+from agent.cli.output import (
+    print_warning,
+    printing,
+    show_document,
+    show_line,
+    show_progress,
+    show_trouble,
+    show_warning,
+)
 from agent.engine import PullProgress
 from agent.reload import Event, Phase, Result, Step
 
@@ -104,7 +110,7 @@ class Printer:
             return
         self._percent_shown = percent
         with printing():
-            click.echo(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"), nl=False)
+            show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
 
     def replay(self, record: Mapping[str, Any]) -> None:
         """What another svcagent logged of a reload as JSON, told as if it were this one's.

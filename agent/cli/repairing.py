@@ -63,6 +63,7 @@ def edges_of(
         tell=printer.tell_quietly if is_recovery else printer.tell,
         tell_pull=printer.tell_pull,
         trusts_pins=settings.fleet.trust_pins,
+        shares_log_tails=settings.log.share_tails,
     )
 
 

@@ -160,6 +160,11 @@ class LogTable(Part):
     format: Literal["auto", "text", "json", "journal"] = Field(
         "auto", description="text is key=value; auto is journal where systemd gives it, else text."
     )
+    share_tails: bool = Field(
+        False,
+        description="Publish the last lines that a failed container or command printed, in Consul KV and in "
+        "notifications. They may contain secrets; without this they stay in the logs of the host.",
+    )
 
 
 class SettingsFile(Part):

@@ -15,6 +15,7 @@ from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
 from agent.errors import NotFound
+from agent.text import clean_lines
 
 
 class Engine:
@@ -161,7 +162,7 @@ class Engine:
                 if error.status_code == codes.not_implemented:
                     return ""
                 raise
-        return text.decode(errors="replace")
+        return clean_lines(text.decode(errors="replace"), lines)
 
     def connections(self, container: Container, port: int, address: str | None = None) -> int:
         """How many clients are connected to the container's service on ``port``; 0 when it does not run.

@@ -19,6 +19,7 @@ from agent.fleet.course import Course
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, host_names, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
+from agent.text import clean, without_credentials
 
 MOST_HOSTS = 10
 """How many hosts a message names."""
@@ -331,7 +332,7 @@ def _command(*arguments: str) -> str:
 
 def _first_line(text: str) -> str:
     line = next(iter(text.strip().splitlines()), "")
-    return line if len(line) <= LONGEST_WHY else f"{line[:LONGEST_WHY]}…"
+    return without_credentials(clean(line, LONGEST_WHY))
 
 
 def _shown(moment: datetime) -> str:

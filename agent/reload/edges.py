@@ -16,8 +16,8 @@ from agent.reload.record import Event
 class Edges:
     """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is the agent's own.
 
-    ``share_log_tails``: what a failed container printed last may be published in Consul KV.
     ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``).
+    ``shares_log_tails``: what a failed container or command printed may be written to Consul KV and notifications.
     """
 
     consul: Consul
@@ -32,5 +32,5 @@ class Edges:
     drain_dns: tuple[tuple[str, int], ...]
     tell: Callable[[Event], None]
     tell_pull: Callable[[PullProgress], None]
-    share_log_tails: bool = False
     trusts_pins: bool = False
+    shares_log_tails: bool = False

@@ -209,7 +209,7 @@ class Procedure:
             since=self._edges.clock.now(),
             why=self._record.why,
             image=self._record.image,
-            log=self._restoration.log_tail if self._edges.share_log_tails else "",
+            log=self._restoration.log_tail if self._edges.shares_log_tails else "",
         )
         self._restoration.insist(lambda: quarantine.put(self._edges.consul, self._record.service, entry))
         self._tell_note(
