@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.text import clean
+
 VERSION = 1
 LONGEST = 512 * 1024
 """Bytes of a value: as many as Consul stores (``limits.kv_max_value_size``)."""
 LONGEST_TEXT = 256
 LARGEST_PID = 1 << 22
 """Linux's own limit (proc(5), ``pid_max``)."""
+
+LONGEST_DETAIL = 200
+"""Characters of each text of a holder that a message repeats: it comes from KV."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,18 @@ class Holder:
 
     def __str__(self) -> str:
         if not self.node:
-            return f"session {self.session}"
+            return clean(f"session {self.session}", LONGEST_DETAIL)
+        node = clean(self.node, LONGEST_DETAIL)
         if not self.command:
-            return f"{self.name or 'a session'} on {self.node}"
-        details = [self.command]
+            return f"{clean(self.name, LONGEST_DETAIL) or 'a session'} on {node}"
+        details = [clean(self.command, LONGEST_DETAIL)]
         if self.pid is not None:
             details.append(f"pid {self.pid}")
         if self.since is not None:
             details.append(f"since {self.since:%H:%M:%S} UTC")
         if self.step:
-            details.append(f"now at {self.step}")
-        return f"{self.node} ({', '.join(details)})"
+            details.append(f"now at {clean(self.step, LONGEST_DETAIL)}")
+        return f"{node} ({', '.join(details)})"
 
 
 def encode(details: dict[str, Any]) -> str:

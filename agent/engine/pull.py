@@ -15,6 +15,7 @@ from agent.engine.model import PullProgress
 from agent.engine.reference import Reference, is_digest
 from agent.errors import Denied, NotFound, RegistryUnreachable, SvcagentError
 from agent.shapes import require
+from agent.text import clean, without_credentials
 
 _PROGRESS = {"current?": int, "total?": int}
 _DONE = {"Pull complete", "Already exists"}
@@ -120,6 +121,7 @@ def _failure(
     docker: Connection, reference: Reference, text: str, kind: type[SvcagentError] | None = None
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
+    text = clean(without_credentials(text))
     registry, image = reference.registry, reference.local_name
     if kind is NotFound:
         return NotFound(

@@ -239,9 +239,7 @@ def test_documents_beside_the_lock_are_not_read(
     host.ask.put("/v1/kv/svcagent/beside/history/h1/1", "x" * 100_000)
     real, seen = Transport.get, []
 
-    def get(
-        self: Transport, callback: Callable[[Answer], Any], path: str, params: Any = None, headers: Any = None
-    ) -> Any:
+    def get(self: Transport, callback: Callable[[Answer], Any], path: str, *more: Any) -> Any:
         def read(answer: Answer) -> Any:
             seen.append((path, len(answer.content)))
             return callback(answer)
