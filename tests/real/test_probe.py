@@ -2,8 +2,10 @@
 
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.definitions import Check
+from agent.consul import Consul
+from agent.definitions import Check, Settings
 from agent.reload.probe import Prober, ProbeResult
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
@@ -301,6 +304,23 @@ def test_checks_over_tls_are_left_to_an_agent_that_uses_its_own_certificate_for_
     assert [prober.can_probe(check) for check in checks] == [False, True, False, True]
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_consul_agent_says_whether_it_uses_its_own_certificate_for_checks(is_used: bool) -> None:
+    with claimed() as ground:
+        address = ground.address(1)
+        environment = environment_in(ground.directory, ground.directory)
+        more = {"enable_agent_tls_for_checks": is_used}
+        server = parts.consul_server(ground.directory, address, environment, more)
+        server.start()
+        try:
+            server.wait_ready()
+            consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul)
+            with closing(consul):
+                assert consul.agent_self().is_tls_used_for_checks is is_used
+        finally:
+            server.discard()
+
+
 # ------------------------------------------------------------ addresses
 
 
@@ -331,8 +351,6 @@ def test_every_address_of_a_name_is_tried(service: Origin, monkeypatch: pytest.M
 
 def test_a_resolver_that_does_not_answer_does_not_outlast_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver of libc has no timeout of its own that could be set."""
-    import threading
-
     over = threading.Event()
 
     def hang(_host: str, _port: int, **how: Any) -> Any:

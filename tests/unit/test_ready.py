@@ -228,7 +228,7 @@ class OddEngine:
 ODD = [RuntimeError("odd"), OSError(5, "odd"), ValueError("odd"), UnicodeError("odd"), RecursionError(), MemoryError()]
 
 
-def odd(consul: Any, engine: Any, *, timeout: float = 0.1) -> Readiness:
+def odd(consul: Any, engine: Any, *, timeout: float = 0.02) -> Readiness:
     """A service with a check that only Consul can run."""
     service = Service(name="web", checks=(Check(ttl="1h"),))
     reload = Reload(image="web", container="web", ready=Ready(timeout=timeout, interval=0.01))
