@@ -77,6 +77,7 @@ class Readiness:
     not: Docker goes on checking it, and one that loads a large index is unhealthy until it has; how long that may take
     is what ``ready.timeout`` says.
 
+    Keep one object from the restart to the return: it remembers which results of Consul's are newer than the restart.
     ``before``: what `survey` found before the drain, empty if that is not known.
     """
 
@@ -98,10 +99,12 @@ class Readiness:
         self._engine = engine
         self._prober = prober
         self._clock = clock
-        self._before = dict(before or {})
+        self.before: Mapping[str, str] = dict(before or {})
+        """What `survey` found before the drain; may be set when that is known."""
         self._signatures: set[str] = set()
         self._statuses: dict[str, str] = {}
         self._left_to_consul: set[str] = set()
+        self._left_for = ""
         self._first_run_by: dict[str, float] = {}
         self._is_renewed = True
         self.last_signature = ""
@@ -188,6 +191,7 @@ class Readiness:
             for check in checks
         }
         self._is_renewed = bool(checks) and self._renew(checks)
+        self._left_to_consul.clear()
 
     def wait(
         self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing
@@ -262,7 +266,7 @@ class Readiness:
                 return f"check {check.id} is not registered on the Consul agent any more"
         for state in states.values():
             is_own_check = state.service_id == self._service.id and not state.is_maintenance
-            if is_own_check and state.status == Status.CRITICAL and self._before.get(state.id) != Status.CRITICAL:
+            if is_own_check and state.status == Status.CRITICAL and self.before.get(state.id) != Status.CRITICAL:
                 return _shown_as(state)
         return None
 
@@ -277,6 +281,7 @@ class Readiness:
             if run is None and (first := self._look()) is not None:
                 run = _Run(first.id, 0 if is_fresh else first.restart_count)
             container = self._look()
+            self._forget_another_run(container)
             missing = self._stopped(container, run) or self._missing(container, deadline, is_returning=is_returning)
         except Unreachable:
             raise
@@ -288,6 +293,13 @@ class Readiness:
         if missing is not None:
             self._signatures.add(missing.signature)
         return run, missing
+
+    def _forget_another_run(self, container: Container | None) -> None:
+        """What Consul was asked to judge again was an instance that is gone, if another one runs now."""
+        run = "" if container is None else f"{container.id} {container.started_at}"
+        if run != self._left_for:
+            self._left_to_consul.clear()
+            self._left_for = run
 
     def _look(self) -> Container | None:
         if self._container is None:
@@ -346,7 +358,7 @@ class Readiness:
     def _unhealthy(self, container: Container, *, is_returning: bool) -> _Missing | None:
         if container.health in (None, "healthy"):
             return None
-        was_unhealthy = self._before.get(CONTAINER_HEALTH) == Status.CRITICAL
+        was_unhealthy = self.before.get(CONTAINER_HEALTH) == Status.CRITICAL
         if container.health == "unhealthy" and (is_returning or was_unhealthy):
             return None  # Consul's checks decide who is sent to the instance, and this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
@@ -354,7 +366,7 @@ class Readiness:
 
     def _is_acceptable(self, check_id: str, status: str, *, is_returning: bool) -> bool:
         """True if the status lets the instance serve, or is no worse than it was before the drain."""
-        before = self._before.get(check_id, Status.PASSING)
+        before = self.before.get(check_id, Status.PASSING)
         if status == Status.WARNING:
             return is_returning or _badness(before) >= _badness(status)
         return status == Status.PASSING or (is_returning and before == Status.CRITICAL)

@@ -133,7 +133,9 @@ class Authority:
         self._directory = directory
         self.certificate = directory / "ca.pem"
         self._key("ca")
-        self._run("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=organisation", "-days", "2", "-out", "ca.pem")
+        self._run(
+            *["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=organisation", "-days", "2", "-out", "ca.pem"]
+        )
 
     def issue(self, name: str, subject_alternatives: str) -> tuple[Path, Path]:
         """A certificate and its key."""
