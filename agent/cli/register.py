@@ -7,6 +7,7 @@ import click
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, exit_code, show_plan
+from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -55,7 +56,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
         else:
             # Waited for before the lock is taken, so that nobody waits for one who waits.
             _ = planner.agent
-            with alone_in(settings.services_dir, clock, wait) as was_another_first:
+            with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()
@@ -69,6 +70,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
 
                 own = {service.id for service in planner.services}
                 tell_ended(lift_expired(consul, clock, planner.agent.node, own))
+            look_for_stopped(settings, consul, planner.definitions)
             if not names:
                 registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=dry_run)

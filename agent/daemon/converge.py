@@ -52,7 +52,7 @@ class Convergence:
     def __init__(
         self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
     ) -> None:
-        self._directory = settings.services_dir
+        self._state_dir = settings.state_dir
         self._consul = consul
         self._clock = clock
         self._environ = environ
@@ -70,7 +70,7 @@ class Convergence:
         turn: _Turn | None = None
         try:
             found = replace(found, agent=(agent := self._consul.agent_self()))
-            with alone_in(self._directory, self._clock, ALONE_SECONDS):
+            with alone_in(self._state_dir, self._clock, ALONE_SECONDS):
                 choice = self._take(agent)
                 turn = _Turn(self._consul, self._clock, agent, self._last.canary)
                 turn.converge(choice)

@@ -443,6 +443,11 @@ class Readiness:
         return max([self._ready.timeout, SHORTEST_RETURN_WAIT, *firsts])
 
 
+def is_of_startup(signature: str) -> bool:
+    """True if every instance may fail like this for a moment after its start, so that it says nothing of a cause."""
+    return signature in ("", REFUSED) or signature.endswith(NOT_LISTENING)
+
+
 def _has_run(check: Check, state: CheckState | None) -> bool:
     if state is None:
         return False
