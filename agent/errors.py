@@ -69,6 +69,25 @@ class GuardRefused(NotNow):
     """Draining this instance now would break a promise made to its clients or operators."""
 
 
+class Unforeseen(SvcagentError):
+    """An exception of a type that the code under it should not raise: a bug, of svcagent or of a library.
+
+    What was begun is undone like after every failure. The cause is its ``__cause__``; the exit code is a bug's.
+    """
+
+    exit_code = 3
+
+    @classmethod
+    def of(cls, error: Exception, what: str) -> "Unforeseen":
+        """Wrap an exception that ended ``what``."""
+        found = cls(
+            f"{what} ended with an unexpected {type(error).__name__}: {error}. This is a bug in svcagent; please "
+            "report it with the trace in the log"
+        )
+        found.__cause__ = error
+        return found
+
+
 class LockLost(SvcagentError):
     """The lock was held and is held no longer."""
 
@@ -78,7 +97,15 @@ class NotDrained(SvcagentError):
 
 
 class NotReady(SvcagentError):
-    """An instance did not become ready, or its container stopped while it was awaited."""
+    """An instance did not become ready, or its container stopped during the wait.
+
+    ``signature`` says for programs which check failed and how (``service:web:http http 503``): ``refused`` where no
+    connection was accepted, empty where the cause is unknown.
+    """
+
+    def __init__(self, message: str = "", *, signature: str = "") -> None:
+        super().__init__(message)
+        self.signature = signature
 
 
 class CommandFailed(SvcagentError):

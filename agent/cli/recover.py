@@ -9,6 +9,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
 from agent.cli.reload_output import tell_repaired
 from agent.cli.repairing import repair, revive_containers
+from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import reloads_ended
 from agent.clock import Interrupts
 from agent.reload import journalled
@@ -39,6 +40,7 @@ def recover(names: tuple[str, ...]) -> int:
             agent = consul.agent_self()
             ids = chosen if names else chosen | journalled(state_dir)
             results = repair(settings, consul, agent, definitions, ids, interrupts)
+            look_for_stopped(settings, consul, (one for one in definitions if one.service.id in ids))
     reloads_ended(settings, results)
     if current().as_json:
         show_document([dataclasses.asdict(result) for result in results])

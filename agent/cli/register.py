@@ -7,6 +7,7 @@ import click
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, exit_code, show_plan
+from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -62,7 +63,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
                 plan = planner.plan()
                 if allow_empty and not planner.definitions:
                     forget(state_dir)
-                apply_plan(consul, plan, lambda _change: None, _is_passing)
+                apply_plan(consul, plan, lambda _change: None, _status)
             repaired = _repair(settings, consul, planner, left_behind)
             if _is_anything_out(planner.world):
                 from agent.cli.maint_output import tell_ended
@@ -70,6 +71,7 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
 
                 own = {service.id for service in planner.services}
                 tell_ended(lift_expired(consul, clock, planner.agent.node, own))
+            look_for_stopped(settings, consul, planner.definitions)
             if not names:
                 registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=dry_run)
@@ -95,10 +97,10 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
         return tell_repaired(results)
 
 
-def _is_passing(check: Check) -> bool:
-    from agent.reload import is_passing_now  # rarely needed, and slow to import
+def _status(check: Check) -> str:
+    from agent.reload import probe_status  # rarely needed, and slow to import
 
-    return is_passing_now(check)
+    return probe_status(check)
 
 
 def _is_anything_out(world: World) -> bool:

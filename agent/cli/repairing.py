@@ -55,13 +55,14 @@ def edges_of(
         agent=agent,
         state_dir=settings.state_dir,
         journal=Journal(settings.state_dir, definition.service.id),
-        prober=Prober(),
+        prober=Prober(is_agent_tls_used=agent.is_tls_used_for_checks),
         clock=wiring.system_clock(),
         interrupts=interrupts,
         environ=os.environ,
-        drain_dns=_drain_dns(settings, agent),
+        drain_dns=wiring.drain_dns(settings, agent),
         tell=printer.tell_quietly if is_recovery else printer.tell,
         tell_pull=printer.tell_pull,
+        trusts_pins=settings.fleet.trust_pins,
         shares_log_tails=settings.log.share_tails,
     )
 
@@ -126,11 +127,3 @@ def repair_one(definition: Definition, edges: Edges) -> list[Result]:
         recovery = Recovery(definition.service, definition.reload, edges, leftover)
         with about(reload=recovery.result.id):
             return [recovery.run()]
-
-
-def _drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
-    """Whom clients ask: as set, else the local agent, unless its DNS is switched off."""
-    if not settings.drain_dns:
-        return (agent.dns,) if agent.dns else ()
-    split = (server.rpartition(":") for server in settings.drain_dns)
-    return tuple((host.strip("[]"), int(port)) for host, _, port in split)

@@ -85,9 +85,14 @@ def by_reload(reload_id: str, host: str, why: str, since: datetime) -> Maintenan
     return Maintenance(OwnerKind.RELOAD, _word(reload_id), _word(host), why, _second(since))
 
 
-def is_of_reload(maintenance: Maintenance, host: str) -> bool:
-    """Did a reload on that host set it? Whoever has that host's lock for the service knows that it is over."""
-    return maintenance.kind is OwnerKind.RELOAD and maintenance.host == _word(host)
+def is_of_reload(maintenance: Maintenance, host: str, reload_id: str = "") -> bool:
+    """True if a reload on that host enabled it. The process that has the host's lock for the service knows it is over.
+
+    ``reload_id``: the ID of one reload of the host, which stays the same when the node is renamed.
+    """
+    if maintenance.kind is not OwnerKind.RELOAD:
+        return False
+    return maintenance.host == _word(host) or (bool(reload_id) and maintenance.owner == _word(reload_id))
 
 
 def render(maintenance: Maintenance) -> str:
