@@ -41,7 +41,8 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
     settings = wiring.settings()
     clock = wiring.system_clock()
     asked = Asked(frozenset(names), wait, is_dry=dry_run, is_adopting=adopt, is_empty_allowed=allow_empty)
-    left_behind = journalled(settings.state_dir)
+    state_dir = settings.state_dir if dry_run else wiring.state_directory(settings)
+    left_behind = journalled(state_dir)
     if left_behind and not dry_run:
         from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
 
@@ -56,12 +57,12 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
         else:
             # Waited for before the lock is taken, so that nobody waits for one who waits.
             _ = planner.agent
-            with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
+            with alone_in(state_dir, clock, wait) as was_another_first:
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()
                 if allow_empty and not planner.definitions:
-                    forget(settings.state_dir)
+                    forget(state_dir)
                 apply_plan(consul, plan, lambda _change: None, _status)
             repaired = _repair(settings, consul, planner, left_behind)
             if _is_anything_out(planner.world):
