@@ -310,7 +310,7 @@ def test_without_its_id_a_reloads_maintenance_is_an_obstacle() -> None:
 
 def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
     """By --force, or by --in-maintenance of an instance that an operator holds in maintenance."""
-    stopped = {"stopped": "the container web is stopped", "start_it": "docker start web"}
+    stopped: dict[str, Any] = {"stopped": "the container web is stopped", "start_it": "docker start web"}
     plain = find_obstacles(_seen(_instance("a", "critical"), _instance("b"), **stopped))
     held = _seen(_instance("a", "critical", held=BY_ALICE), _instance("b"), is_in_maintenance_allowed=True, **stopped)
     not_held = _seen(_instance("a", "critical"), _instance("b"), is_in_maintenance_allowed=True, **stopped)
