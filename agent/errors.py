@@ -69,6 +69,25 @@ class GuardRefused(NotNow):
     """Draining this instance now would break a promise made to its clients or operators."""
 
 
+class Unforeseen(SvcagentError):
+    """An exception of a type that the code under it should not raise: a bug, of svcagent or of a library.
+
+    What was begun is undone like after every failure. The cause is its ``__cause__``; the exit code is a bug's.
+    """
+
+    exit_code = 3
+
+    @classmethod
+    def of(cls, error: Exception, what: str) -> "Unforeseen":
+        """Wrap an exception that ended ``what``."""
+        found = cls(
+            f"{what} ended with an unexpected {type(error).__name__}: {error}. This is a bug in svcagent; please "
+            "report it with the trace in the log"
+        )
+        found.__cause__ = error
+        return found
+
+
 class LockLost(SvcagentError):
     """The lock was held and is held no longer."""
 
@@ -78,11 +97,27 @@ class NotDrained(SvcagentError):
 
 
 class NotReady(SvcagentError):
-    """An instance did not become ready, or its container stopped while it was awaited."""
+    """An instance did not become ready, or its container stopped during the wait.
+
+    ``signature`` says for programs which check failed and how (``service:web:http http 503``): ``refused`` where no
+    connection was accepted, empty where the cause is unknown.
+    """
+
+    def __init__(self, message: str = "", *, signature: str = "") -> None:
+        super().__init__(message)
+        self.signature = signature
 
 
 class CommandFailed(SvcagentError):
-    """A command of the definition could not be started, ended with another status than 0, or took too long."""
+    """A command of the definition could not be started, ended with another status than 0, or took too long.
+
+    ``log_tail`` is the end of what it printed, ``summary`` the message without it: only that may leave the host.
+    """
+
+    def __init__(self, summary: str, log_tail: str = "") -> None:
+        super().__init__(f"{summary}. Its last lines:\n{log_tail}" if log_tail else summary)
+        self.summary = summary
+        self.log_tail = log_tail
 
 
 class HookFailed(CommandFailed):

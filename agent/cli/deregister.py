@@ -28,7 +28,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         expected = {name: name for name in names} or _defined(settings, consul)
         plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
-            apply_plan(consul, plan, lambda _change: None, lambda _check: False)
+            apply_plan(consul, plan, lambda _change: None, lambda _check: "critical")
     if current().as_json:
         changes = [{"service": one.service_id, "action": str(one.action), "why": one.why} for one in plan]
         show_document({"dry_run": dry_run, "changes": changes})

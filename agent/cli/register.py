@@ -56,13 +56,13 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
         else:
             # Waited for before the lock is taken, so that nobody waits for one who waits.
             _ = planner.agent
-            with alone_in(settings.services_dir, clock, wait) as was_another_first:
+            with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()
                 if allow_empty and not planner.definitions:
                     forget(settings.state_dir)
-                apply_plan(consul, plan, lambda _change: None, _is_passing)
+                apply_plan(consul, plan, lambda _change: None, _status)
             repaired = _repair(settings, consul, planner, left_behind)
             if _is_anything_out(planner.world):
                 from agent.cli.maint_output import tell_ended
@@ -96,10 +96,10 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
         return tell_repaired(results)
 
 
-def _is_passing(check: Check) -> bool:
-    from agent.reload import is_passing_now  # rarely needed, and slow to import
+def _status(check: Check) -> str:
+    from agent.reload import probe_status  # rarely needed, and slow to import
 
-    return is_passing_now(check)
+    return probe_status(check)
 
 
 def _is_anything_out(world: World) -> bool:

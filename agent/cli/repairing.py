@@ -55,13 +55,15 @@ def edges_of(
         agent=agent,
         state_dir=settings.state_dir,
         journal=Journal(settings.state_dir, definition.service.id),
-        prober=Prober(),
+        prober=Prober(is_agent_tls_used=agent.is_tls_used_for_checks),
         clock=wiring.system_clock(),
         interrupts=interrupts,
         environ=os.environ,
         drain_dns=wiring.drain_dns(settings, agent),
         tell=printer.tell_quietly if is_recovery else printer.tell,
         tell_pull=printer.tell_pull,
+        trusts_pins=settings.fleet.trust_pins,
+        shares_log_tails=settings.log.share_tails,
     )
 
 

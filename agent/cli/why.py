@@ -10,10 +10,13 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import Consul
-from agent.definitions import ANY_ADDRESS, Reload, Service, Settings
+from agent.definitions import ANY_ADDRESS, Definition, Reload, Service, Settings
 from agent.engine import Engine
 from agent.errors import NotNow, SvcagentError
+from agent.fleet import HostState, find_suspects
 from agent.reload.host_lock import HostLock
+from agent.reload.probe import Prober
+from agent.reload.ready import Readiness
 from agent.reload.restart import Restarter, restarter
 from agent.reload.why import Explanation, Inquiry, explain
 
@@ -38,7 +41,7 @@ def why(name: str) -> int:
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
         how = restarter(definition.reload.strategy, service.id, engine, os.environ, clock)
-        found = explain(service, definition.reload, _inquiry(settings, consul, how, host_lock))
+        found = explain(service, definition.reload, _inquiry(settings, consul, engine, definition, how, host_lock))
     if current().as_json:
         show_document(_document(service, found))
     else:
@@ -46,13 +49,32 @@ def why(name: str) -> int:
     return NotNow.exit_code if found.reasons and not found.is_newest else 0
 
 
-def _inquiry(settings: Settings, consul: Consul, how: Restarter, host_lock: HostLock) -> Inquiry:
-    """What `explain` asks; where Consul does not answer, neither does its DNS."""
+def _inquiry(
+    settings: Settings, consul: Consul, engine: Engine, definition: Definition, how: Restarter, host_lock: HostLock
+) -> Inquiry:
+    """Return what `explain` asks; where Consul does not answer, neither does its DNS."""
+    assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
+    service, reload, clock = definition.service, definition.reload, wiring.system_clock()
+    readiness = Readiness(service, reload, consul, engine, Prober(), clock)
     try:
-        drain_dns = wiring.drain_dns(settings, consul.agent_self())
+        agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already
-        drain_dns = ()
-    return Inquiry(consul, how, wiring.system_clock(), host_lock, drain_dns)
+        return Inquiry(consul, how, clock, host_lock, (), lambda: readiness.survey().differences)
+
+    def find_suspect(digest: str) -> HostState | None:
+        own = (agent.node, service.id)
+        found = find_suspects(consul, service.name, reload.lock_prefix(service.name), digest, own)
+        return next(iter(found), None)
+
+    return Inquiry(
+        consul,
+        how,
+        clock,
+        host_lock,
+        wiring.drain_dns(settings, agent),
+        lambda: readiness.survey().differences,
+        find_suspect,
+    )
 
 
 def _address(chosen: Settings) -> str:

@@ -383,7 +383,14 @@ def _parse_self(raw: Any, http_address: str) -> AgentSelf:
         version=raw["Config"]["Version"],
         address=debug.get("AdvertiseAddrLAN") or raw["Member"]["Addr"],
         is_running_scripts=bool(debug.get("EnableRemoteScriptChecks")),
+        is_tls_used_for_checks=_uses_agent_tls(debug),
     )
+
+
+def _uses_agent_tls(debug: Mapping[str, Any]) -> bool:
+    """Older agents have the setting among the others, newer ones (1.12) in a section for TLS."""
+    section = debug.get("TLS") or {}
+    return bool(debug.get("EnableAgentTLSForChecks") or section.get("EnableAgentTLSForChecks"))
 
 
 def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dict[str, LocalService]:

@@ -12,6 +12,7 @@ from agent.consul.tls import explain_handshake
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
+from agent.text import clean
 
 SAID_LENGTH = 300
 TRANSACTION = "/v1/txn"
@@ -132,8 +133,7 @@ class Failures:
         return Denied(f"{answered}: {said}. Check the token's policy")
 
     def _shown(self, text: str) -> str:
-        text = " ".join(self._token.hide_in(text).split())
-        return text if len(text) <= SAID_LENGTH else f"{text[:SAID_LENGTH]}…"
+        return clean(self._token.hide_in(text), SAID_LENGTH)
 
 
 def was_dropped(error: OSError | HTTPException) -> bool:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from agent.text import clean
+
 VERSION = 1
+
+LONGEST_DETAIL = 200
+"""Characters of each text of a holder that a message repeats: it comes from KV."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +37,18 @@ class Holder:
 
     def __str__(self) -> str:
         if not self.node:
-            return f"session {self.session}"
+            return clean(f"session {self.session}", LONGEST_DETAIL)
+        node = clean(self.node, LONGEST_DETAIL)
         if not self.command:
-            return f"{self.name or 'a session'} on {self.node}"
-        details = [self.command]
+            return f"{clean(self.name, LONGEST_DETAIL) or 'a session'} on {node}"
+        details = [clean(self.command, LONGEST_DETAIL)]
         if self.pid is not None:
             details.append(f"pid {self.pid}")
         if self.since is not None:
             details.append(f"since {self.since:%H:%M:%S} UTC")
         if self.step:
-            details.append(f"now at {self.step}")
-        return f"{self.node} ({', '.join(details)})"
+            details.append(f"now at {clean(self.step, LONGEST_DETAIL)}")
+        return f"{node} ({', '.join(details)})"
 
 
 def encode(details: dict[str, Any]) -> str:
@@ -54,7 +60,7 @@ def decode(value: bytes) -> dict[str, Any]:
     """What somebody left as a key's value; nothing if it is no JSON object."""
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -76,5 +82,5 @@ def holder_of(session: str, found: dict[str, Any]) -> Holder:
 def _moment(text: object) -> datetime | None:
     try:
         return datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -139,6 +139,8 @@ class AgentSelf:
     address: str = ""
     is_running_scripts: bool = False
     """Does it take script checks through its API?"""
+    is_tls_used_for_checks: bool = False
+    """True if checks use the agent's own certificate and authority (``enable_agent_tls_for_checks``)."""
 
     @property
     def release(self) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ class Convergence:
     def __init__(
         self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
     ) -> None:
-        self._directory = settings.services_dir
+        self._state_dir = settings.state_dir
         self._consul = consul
         self._clock = clock
         self._environ = environ
@@ -70,7 +70,7 @@ class Convergence:
         turn: _Turn | None = None
         try:
             found = replace(found, agent=(agent := self._consul.agent_self()))
-            with alone_in(self._directory, self._clock, ALONE_SECONDS):
+            with alone_in(self._state_dir, self._clock, ALONE_SECONDS):
                 choice = self._take(agent)
                 turn = _Turn(self._consul, self._clock, agent, self._last.canary)
                 turn.converge(choice)
@@ -135,7 +135,7 @@ class _Turn:
         with self._alone(change.service_id):
             plan = refuse_unknown_nodes(self._consul, [change])
             self._refused += [one for one in plan if one.action is Action.REFUSE]
-            apply_plan(self._consul, plan, self._done.append, _is_passing)
+            apply_plan(self._consul, plan, self._done.append, _status)
 
     def _end_maintenance(self, world: World, own: frozenset[str]) -> None:
         node, now = self._agent.node, self._clock.now()
@@ -197,7 +197,7 @@ def _readiness(change: Change) -> tuple[bool, bool, bool]:
     return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
 
 
-def _is_passing(check: Check) -> bool:
-    from agent.reload import is_passing_now  # rarely needed, and slow to import
+def _status(check: Check) -> str:
+    from agent.reload import probe_status  # rarely needed, and slow to import
 
-    return is_passing_now(check)
+    return probe_status(check)

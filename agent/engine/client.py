@@ -15,6 +15,7 @@ from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
 from agent.errors import NotFound
+from agent.text import clean_lines
 
 
 class Engine:
@@ -112,15 +113,16 @@ class Engine:
         """
         return replace.replace(self._docker, self._clock, name, reference.parse(image), digest, stop_timeout)
 
-    def roll_back(self, name: str, restart_policy: str | None = None) -> float | None:
+    def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
         """Put the old container back under its name, with its restart policy, running; from wherever a `replace` ended.
 
         Seconds it took; None when there is nothing to roll back. The new container goes: read its `log_tail` first.
         ``restart_policy``: the old one's, as `Container.restart_policy` gave it before `replace`; it is needed only if
-        somebody removed the new container, which otherwise tells. Raises `Conflict` when a container in the way is not
-        svcagent's, `NotFound` when the old one is gone.
+        somebody removed the new container, which otherwise tells. ``finish_stop``: an old container that still runs may
+        be about to stop, since `replace` asked for that; it is stopped and started again. Raises `Conflict` when a
+        container in the way is not svcagent's, `NotFound` when the old one is gone.
         """
-        return replace.roll_back(self._docker, self._clock, name, restart_policy)
+        return replace.roll_back(self._docker, self._clock, name, restart_policy, finish_stop=finish_stop)
 
     def standing(self, name: str) -> Standing:
         """How far the last replacement of that container got, and what stands under its name now.
@@ -160,7 +162,7 @@ class Engine:
                 if error.status_code == codes.not_implemented:
                     return ""
                 raise
-        return text.decode(errors="replace")
+        return clean_lines(text.decode(errors="replace"), lines)
 
     def connections(self, container: Container, port: int, address: str | None = None) -> int:
         """How many clients are connected to the container's service on ``port``; 0 when it does not run.
@@ -177,6 +179,22 @@ class Engine:
             return 0
         ports = connections.container_ports(found, port)
         return sum(len(connections.in_table(table, ports)) for table in self._tables(found["State"]["Pid"]))
+
+    def is_listening(self, container: Container, port: int, address: str) -> bool | None:
+        """True if something in the container listens where Docker forwards this address and port of the host to.
+
+        None if Docker forwards them to no port of the container: then whoever accepts a connection there is the
+        service itself. Otherwise it may be docker-proxy, which accepts before the service listens. The Engine must be
+        on this machine, as for `connections`.
+        """
+        with self._docker.call(f"inspect container {container.name}") as client:
+            found = client.inspect_container(container.id)
+            owner = found["HostConfig"]["NetworkMode"].partition("container:")[2]
+            publisher = client.inspect_container(owner) if owner else found
+        ports = connections.forwarded_ports(publisher, port, address)
+        if not ports:
+            return None
+        return any(connections.has_listener(table, ports) for table in self._tables(found["State"]["Pid"]))
 
     def close(self) -> None:
         """Give the sockets back; the engine connects again when it is asked again."""

@@ -21,6 +21,7 @@ from agent.errors import (
     Rejected,
     SvcagentError,
 )
+from agent.text import clean, without_credentials
 
 _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
 
@@ -54,7 +55,10 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
         return kind(f"Docker could not {doing}: {explanation(error)}")
     causes = list(_causes(error))
     if not any(isinstance(cause, (OSError, urllib3.exceptions.HTTPError)) for cause in causes):
-        return DockerUnreachable(f"Docker at {address} could not {doing}: {error}; DOCKER_HOST sets the address")
+        return DockerUnreachable(
+            f"Docker at {address} could not {doing}: {clean(without_credentials(str(error)))}; "
+            "DOCKER_HOST sets the address"
+        )
     if any(isinstance(cause, PermissionError) for cause in causes):
         return DockerUnreachable(
             f"may not use Docker at {address}: permission denied; run as root, or as a member of group docker"
@@ -94,8 +98,8 @@ def registry_failure(text: str) -> type[SvcagentError]:
 
 
 def explanation(error: APIError) -> str:
-    """The Engine's own words."""
-    return error.explanation or str(error)
+    """The Engine's own words, which repeat what a registry answered."""
+    return clean(without_credentials(str(error.explanation or error)))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -13,6 +13,7 @@ from agent.engine.failures import explanation, registry_failure
 from agent.engine.model import PullProgress
 from agent.engine.reference import Reference
 from agent.errors import Denied, NotFound, RegistryUnreachable, SvcagentError
+from agent.text import clean, without_credentials
 
 _DONE = {"Pull complete", "Already exists"}
 _FETCHED = {"Verifying Checksum", "Download complete", "Extracting", *_DONE}
@@ -103,6 +104,7 @@ def _failure(
     docker: Connection, reference: Reference, text: str, kind: type[SvcagentError] | None = None
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
+    text = clean(without_credentials(text))
     registry, image = reference.registry, reference.local_name
     if kind is NotFound:
         return NotFound(

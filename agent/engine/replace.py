@@ -125,11 +125,13 @@ def _start_new(docker: Connection, new_id: str, digest: str) -> None:
         raise NotReady(f"the container of {digest} does not start: {error}") from error
 
 
-def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: str | None) -> float | None:
+def roll_back(
+    docker: Connection, clock: Clock, name: str, remembered_policy: str | None, *, finish_stop: bool = False
+) -> float | None:
     """Carry out `swap.roll_back` on what is there; None when there is nothing to do."""
     begun = clock.monotonic()
     world = _observe(docker, name)
-    steps = swap.roll_back(world, remembered_policy)
+    steps = swap.roll_back(world, remembered_policy, finish_stop=finish_stop)
     if not steps:
         return None
     _carry_out(docker, steps)

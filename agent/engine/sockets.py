@@ -13,6 +13,7 @@ from dataclasses import dataclass
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CLOSE_WAIT = 8
+LISTEN = 10
 COUNTED_STATES = (1, 3, CLOSE_WAIT)
 """ESTABLISHED, SYN_RECV and CLOSE_WAIT (include/net/tcp_states.h): a client that still expects an answer."""
 CLIENT_STATES = (1, 2, 4, 5)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agent.text import printable
+
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 """Levels, numbered as in the standard library."""
 
@@ -133,7 +135,7 @@ def _log(text: str, level: int, fields: Mapping[str, object]) -> None:
     if level >= _state.level:
         import logging  # see above
 
-        logging.getLogger("svcagent").log(level, "%s", text, extra={"fields": fields})
+        logging.getLogger("svcagent").log(level, "%s", printable(text), extra={"fields": fields})
 
 
 def _is_journal(stream: str) -> bool:

@@ -3,7 +3,7 @@
 Killed at any moment, the next run finishes: what is there is always either marked as ours or not there at all.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from agent.consul import Consul
@@ -13,12 +13,12 @@ from agent.registration.plan import Action, Change
 
 
 def apply_plan(
-    consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], bool]
+    consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], str]
 ) -> None:
-    """Create, update and remove; ``done`` hears of each change that was made.
+    """Create, update and remove services; call ``done`` after each change that was made.
 
-    ``probe`` says whether a check passes right now. It is asked of checks that are new on a service which clients are
-    being sent to: begun as critical, as Consul would, they would take it out until their first run.
+    ``probe`` returns the status that a check has now. It is called for checks that are new on a service which clients
+    are being sent to: with Consul's default, critical, they would take it out of service until their first run.
     """
     for change in changes:
         match change.action:
@@ -31,18 +31,24 @@ def apply_plan(
         done(change)
 
 
-def renew_checks_as_passing(consul: Consul, service: Service, seen_passing: Iterable[Check]) -> None:
-    """Make the agent show these checks as passing now, instead of after their next interval.
+def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) -> None:
+    """Make the agent show these checks, by ID, with these statuses until it has run them again.
 
-    Only for checks that svcagent has just seen pass itself, on a service still in maintenance: for a moment each
-    check does not exist. Registering over a check keeps its old status (Consul 1.8), so it is taken away first.
+    Only for a service in maintenance: for a moment each check does not exist. Registering over a check keeps its old
+    status (Consul 1.8), so it is deregistered first.
     """
-    for check in seen_passing:
-        consul.deregister_check(check.id)
-        consul.register_check({**check.registration(), "ServiceID": service.id, "Status": "passing"})
+    for check in service.checks:
+        if check.id in statuses:
+            consul.deregister_check(check.id)
+            consul.register_check({**check.registration(), "ServiceID": service.id, "Status": str(statuses[check.id])})
 
 
-def _register(consul: Consul, change: Change, probe: Callable[[Check], bool]) -> None:
+def renew_checks_as_passing(consul: Consul, service: Service, seen_passing: Iterable[Check]) -> None:
+    """Make the agent show these checks, which svcagent has just seen pass, as passing until it has run them again."""
+    renew_checks(consul, service, {check.id: "passing" for check in seen_passing})
+
+
+def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> None:
     body = _with_statuses(change, probe)
     replaced = change.replaced_checks or {}
     stale = list(change.stale_checks)
@@ -61,14 +67,14 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], bool]) ->
     consul.register_service(body)
 
 
-def _with_statuses(change: Change, probe: Callable[[Check], bool]) -> dict[str, Any]:
+def _with_statuses(change: Change, probe: Callable[[Check], str]) -> dict[str, Any]:
     """The body, with the status that each check begins with where that is known.
 
     Consul heeds it for checks that are not there yet, and keeps the status of all others.
     """
     known = {
         **{check_id: status for check_id, status in (change.replaced_checks or {}).items() if status},
-        **{check.id: "passing" if probe(check) else "critical" for check in change.new_checks},
+        **{check.id: str(probe(check)) for check in change.new_checks},
     }
     body = dict(change.body or {})
     body["Checks"] = [

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from agent.consul import Instance
 from agent.definitions import MinHealthy
-from agent.fleet import Pause, Quarantine
+from agent.fleet import HostState, Pause, Quarantine, suspect
 from agent.maintenance import Maintenance, OwnerKind, iso, length, parse
 
 MOST_NAMES = 5
@@ -66,7 +66,7 @@ class Observed:
     :ivar own_reload: the ID of the reload that asks after it has enabled maintenance. Its maintenance is no obstacle,
         and the instance is judged as it would be without it
     :ivar quarantine: the entry of the ``wanted`` digest
-    :ivar suspect: which host disappeared while it took the ``wanted`` digest; empty if none did
+    :ivar suspect: an instance whose reload to the ``wanted`` digest has disappeared, if there is one
     :ivar pause: the pause that is in force
     :ivar min_age: seconds since ``image_created``, which is read only where this is not zero
     :ivar next_opening: when the next window opens, if that is known
@@ -89,7 +89,7 @@ class Observed:
     own_reload: str = ""
     wanted: str = ""
     quarantine: Quarantine | None = None
-    suspect: str = ""
+    suspect: HostState | None = None
     pause: Pause | None = None
     image_created: datetime | None = None
     min_age: float = 0.0
@@ -277,16 +277,10 @@ def _quarantine(seen: Observed) -> tuple[Obstacle, ...]:
 
 
 def _suspect(seen: Observed) -> tuple[Obstacle, ...]:
-    if not seen.suspect:
+    if seen.suspect is None:
         return ()
-    return (
-        Obstacle(
-            Kind.SUSPECT,
-            seen.suspect,
-            "wait until that host reports how its reload ended. If the fault was not the version's, run: "
-            f"svcagent quarantine clear {seen.service} {seen.wanted}",
-        ),
-    )
+    what, remedy = suspect.what_happened(seen.suspect), suspect.what_to_do(seen.service, seen.suspect)
+    return (Obstacle(Kind.SUSPECT, what, remedy),)
 
 
 def _window(seen: Observed) -> tuple[Obstacle, ...]:

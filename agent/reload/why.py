@@ -3,6 +3,7 @@
 A server that does not answer (Docker, the registry, Consul) is one of the reasons; the others are found all the same.
 """
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_
 from agent.definitions import Reload, Service
 from agent.engine import StoppedContainer
 from agent.errors import DockerUnreachable, NotFound, SvcagentError
-from agent.fleet import View, decide, observe, progress
+from agent.fleet import HostState, View, decide, observe, progress
 from agent.maintenance import iso
-from agent.reload.guard import Observed, able_nodes, find_obstacles
+from agent.reload.guard import Observed, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
 from agent.reload.observe import known_instances
 from agent.reload.restart import Restarter
@@ -39,7 +40,7 @@ class Inquiry:
     """What is asked.
 
     ``drain_dns``: the DNS servers of the clients. ``preflight``: finds the checks that Consul passes on the running
-    instance and svcagent's own probe does not. ``suspect``: says which host disappeared while it took a digest.
+    instance and svcagent's own probe does not. ``suspect``: finds an instance whose reload to a digest disappeared.
     """
 
     consul: Consul
@@ -48,7 +49,7 @@ class Inquiry:
     host_lock: HostLock
     drain_dns: tuple[tuple[str, int], ...] = ()
     preflight: Callable[[], tuple[str, ...]] = tuple
-    suspect: Callable[[View, str], str] = lambda _view, _digest: ""
+    suspect: Callable[[str], HostState | None] = lambda _digest: None
 
 
 @dataclass
@@ -120,11 +121,14 @@ def _observed(
     """Return what the guard would judge; what cannot be asked becomes a reason."""
     newest = found.newest or ""
     remembered, differences = 0, tuple[str, ...]()
+    vanished: HostState | None = None
     with _told_as("dns", found):
         name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
     with _told_as("readiness", found):
         differences = ask.preflight()
+    with _told_as("consul", found):
+        vanished = ask.suspect(newest)
     by_hand = found.stopped is not None and found.stopped.by_hand
     return Observed(
         instances=fleet.instances,
@@ -133,11 +137,11 @@ def _observed(
         service_id=service.id,
         min_healthy=reload.min_healthy,
         now=now,
-        known=known_instances(fleet.view, fleet.instances, service.id, now),
+        known=known_instances(fleet.view, fleet.instances, now),
         is_queueing=True,
         wanted=newest,
         quarantine=fleet.view.quarantine.get(newest),
-        suspect=ask.suspect(fleet.view, newest),
+        suspect=vanished,
         pause=fleet.view.pause,
         image_created=_created(reload, ask.restarter, found),
         # The age of an image that nobody could name is nothing to judge.
@@ -191,20 +195,20 @@ def _created(reload: Reload, restarter: Restarter, found: Explanation) -> dateti
 def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetime, found: Explanation) -> None:
     if found.newest is None:
         return
-    able, view = able_nodes(fleet.instances), fleet.view
+    able, view = able_instances(fleet.instances), fleet.view
     decision = decide(view, reload.image, found.newest, found.running, able, now)
     found.wanted = decision.wanted
     pin = view.pin
     if decision.wanted == found.newest or pin is None:
         return
-    missing = ", ".join(sorted(progress(pin, view.hosts, able).missing))
+    waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
     found.reasons.append(
         Reason(
             "rollout",
             f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
-            f"{found.newest} comes when that is on all hosts (it waits for: {missing}), is quarantined, or "
-            f"made no progress for an hour; see: svcagent fleet {service.name}",
+            f"{found.newest} comes when that is on all hosts (it waits for: {waits_for}), is quarantined, or made no "
+            f"progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}",
         )
     )
 

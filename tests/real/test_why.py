@@ -144,18 +144,18 @@ def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site
     details = {"service": "web", "pid": 7, "command": "svcagent reload"}
 
     def wait_in_line(own: Consul) -> None:
-        with Lock(own, "svcagent/web", "svcagent reload web", {**details, "node": NODE}, clock) as waiting:
+        with Lock(own, "svcagent/web/lock", "svcagent reload web", {**details, "node": NODE}, clock) as waiting:
             waiting.acquire(Deadline.after(clock, 60))
             done.wait(30)
 
-    with Lock(consul, "svcagent/web", "svcagent reload web", {**details, "node": "host2"}, clock) as lock:
+    with Lock(consul, "svcagent/web/lock", "svcagent reload web", {**details, "node": "host2"}, clock) as lock:
         lock.acquire(Deadline.after(clock, 10))
         own = consul.another()
         waiter = threading.Thread(target=wait_in_line, args=(own,))
         waiter.start()
         wait_until(lambda: "number 1" in site.why().get("lock", ""), 20, "it stands in the line")
         said = site.why()["lock"]
-    assert "the lock svcagent/web is held by host2 (svcagent reload, pid 7" in said
+    assert "the lock svcagent/web/lock is held by host2 (svcagent reload, pid 7" in said
     assert f"waiting for it: {NODE}; this host is number 1" in said
     wait_until(lambda: f"held by {NODE} (" in site.why().get("lock", ""), 20, "it was handed on")
     done.set()

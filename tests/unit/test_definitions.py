@@ -62,7 +62,7 @@ def test_what_is_left_out_gets_the_documented_defaults(tmp_path: Path) -> None:
         drain=Drain(min=0.0, max=30.0, connections=True),
     )
     assert definition.reload is not None
-    assert definition.reload.lock_prefix("web") == "svcagent/web"
+    assert definition.reload.lock_prefix("web") == "svcagent/web/lock"
     assert (definition.reload.ready.timeout, definition.reload.ready.successes) == (120.0, 3)
     assert (definition.reload.stop_timeout, definition.reload.keep_images, definition.reload.rollback) == (
         None,
