@@ -125,8 +125,10 @@ def _observed(
     with _told_as("dns", found):
         name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
-    with _told_as("readiness", found):
-        differences = ask.preflight()
+    # Without Docker, or without a container, which is a reason already, there is nothing to probe.
+    if not any(one.kind == "docker" for one in found.reasons):
+        with _told_as("readiness", found):
+            differences = ask.preflight()
     with _told_as("consul", found):
         vanished = ask.suspect(newest)
     by_hand = found.stopped is not None and found.stopped.by_hand
