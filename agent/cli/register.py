@@ -7,7 +7,6 @@ import click
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, exit_code, show_plan
-from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -71,7 +70,10 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
 
                 own = {service.id for service in planner.services}
                 tell_ended(lift_expired(consul, clock, planner.agent.node, own))
-            look_for_stopped(settings, consul, planner.definitions)
+            if any(one.reload is not None for one in planner.definitions):
+                from agent.cli.stopped import look_for_stopped  # slow to import, and most files need none
+
+                look_for_stopped(settings, consul, planner.definitions)
             if not names:
                 registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=dry_run)

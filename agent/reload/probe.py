@@ -19,6 +19,7 @@ from agent.clock import Clock, Deadline, SystemClock
 from agent.definitions import Check
 from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, following, shown
 from agent.reload.stream import Stream, connect, secure, tls_context
+from agent.text import clean, without_credentials
 
 SHORTEST_PROBE = 0.05
 LONGEST_SAID = 300
@@ -282,6 +283,5 @@ def _explained(error: Exception, seconds: float) -> tuple[str, str]:
 
 
 def _line(text: str) -> str:
-    """One line of printable text, bounded: parts of it were chosen by the service."""
-    cleaned = "".join(sign if sign.isprintable() else " " for sign in text)
-    return " ".join(cleaned.split())[:LONGEST_SAID]
+    """One line of printable text, bounded and without credentials: parts of it were chosen by the service."""
+    return clean(without_credentials(text), LONGEST_SAID)

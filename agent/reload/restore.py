@@ -76,7 +76,7 @@ class Restoration:
         self.readiness = Readiness(
             service, reload, edges.consul, edges.engine, edges.prober, edges.clock, before=before
         )
-        """The judge of this instance's checks; one from restart to return, since it knows what Consul has to run again."""
+        """The judge of this instance's checks; one from restart to return, it knows what Consul runs again."""
         self.is_out = False
         """True if maintenance of a reload of this host may be enabled."""
         self.log_tail = ""
@@ -154,6 +154,7 @@ class Restoration:
         """
         edges = self._edges
         await_absence_from_health(edges.consul, edges.clock, self._target, still)
+        remembered = min(remembered, int(self._reload.drain.max))  # the guard refuses more, unless it was overridden
         await_absence_from_dns(self.ask_dns, (own.address, own.port), edges.clock, remembered, still)
 
         def count() -> int:
