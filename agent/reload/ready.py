@@ -15,6 +15,7 @@ from agent.engine import Container, Engine
 from agent.errors import NotFound, NotReady, Unreachable
 from agent.registration import is_own, registration, renew_checks
 from agent.reload.probe import Prober, ProbeResult, Status
+from agent.text import clean
 
 SHORTEST_RETURN_WAIT = 60.0
 """Seconds that an instance which returns to service is given at least."""
@@ -466,7 +467,7 @@ def _badness(status: str) -> int:
 
 
 def _shown_as(state: CheckState) -> str:
-    words = " ".join("".join(sign if sign.isprintable() else " " for sign in state.output).split())[:LONGEST_OUTPUT]
+    words = clean(state.output, LONGEST_OUTPUT)
     return f"Consul shows check {state.id} as {state.status}" + (f" ({words})" if words else "")
 
 
@@ -479,5 +480,4 @@ def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
 
 
 def _cannot_be_judged(error: Exception) -> _Missing:
-    text = " ".join("".join(sign if sign.isprintable() else " " for sign in str(error)).split())[:LONGEST_OUTPUT]
-    return _Missing(f"it cannot be judged: {type(error).__name__}: {text}")
+    return _Missing(f"it cannot be judged: {type(error).__name__}: {clean(str(error), LONGEST_OUTPUT)}")
