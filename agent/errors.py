@@ -35,6 +35,10 @@ class Unreachable(SvcagentError):
     exit_code = 69
 
 
+class UnexpectedAnswer(Unreachable):
+    """A server answered something that svcagent cannot use, or the library that asked it failed."""
+
+
 class ConsulUnreachable(Unreachable):
     """The Consul agent cannot be reached, or has no cluster leader."""
 
@@ -94,6 +98,10 @@ class LockLost(SvcagentError):
 
 class NotDrained(SvcagentError):
     """Clients were still being sent to the instance when the time to drain it was over."""
+
+
+class ConnectionsUnknown(SvcagentError):
+    """The kernel does not let svcagent see the connections to a port, so a drain cannot wait for their end."""
 
 
 class NotReady(SvcagentError):

@@ -7,7 +7,7 @@ from agent.consul.client import Consul
 from agent.consul.lock_holder import Holder, parse
 from agent.consul.lock_names import lock_key, named
 from agent.consul.lock_queue import Queue, order
-from agent.consul.lock_semaphore import read_list
+from agent.consul.lock_semaphore import read_keys, read_list
 from agent.consul.lock_single import LOCK_FLAGS
 
 
@@ -63,6 +63,5 @@ def _look(consul: Consul, prefix: str) -> tuple[LockForm, int, tuple[Holder, ...
         return LockForm.NONE, 0, ()
     if pair.flags == LOCK_FLAGS:
         return LockForm.SINGLE, 1, (parse(pair.session, pair.value),) if pair.session is not None else ()
-    _index, pairs = consul.kv_tree(f"{prefix}/", consistent=True)
-    listed = read_list(prefix, pairs, 0)
+    listed = read_list(prefix, read_keys(consul, prefix), 0)
     return LockForm.SEMAPHORE, listed.limit, listed.living

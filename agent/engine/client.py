@@ -14,7 +14,7 @@ from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
-from agent.errors import NotFound
+from agent.errors import ConnectionsUnknown, NotFound
 from agent.text import clean_lines
 
 
@@ -66,7 +66,7 @@ class Engine:
         Where the repository has the same image under several digests, it is the one svcagent took.
         """
         with self._docker.call(f"inspect container {container.name}") as client:
-            labels = client.inspect_container(container.id)["Config"].get("Labels") or {}
+            labels = client.inspect(container.id)["Config"].get("Labels") or {}
         try:
             with self._docker.call(f"inspect image {container.image_id}") as client:
                 names = client.image(container.image_id).get("RepoDigests")
@@ -89,6 +89,7 @@ class Engine:
         """
         wanted = reference.parse(image).at(digest)
         with self._docker.call(f"inspect image {wanted}") as client:
+            # Inside the call, so that a time nobody can read is reported as the Engine's answer.
             return moment(client.image(wanted).get("Created"))
 
     def pull(self, image: str, digest: str, progress: Callable[[PullProgress], None]) -> None:
@@ -170,11 +171,12 @@ class Engine:
         ``port``: as clients name it, so the published one. ``address``: under host networking, the local address to
         count, where several services share a port; None or an unspecified one (``0.0.0.0``) counts all.
         The Engine must be on this machine: connections are read from its process table.
+        Raises `ConnectionsUnknown` where they cannot be read.
         """
         if container.network_mode == "host":
             return host_connections(port, address)
         with self._docker.call(f"inspect container {container.name}") as client:
-            found = client.inspect_container(container.id)
+            found = client.inspect(container.id)
         if not found["State"]["Pid"]:
             return 0
         ports = connections.container_ports(found, port)
@@ -209,11 +211,19 @@ class Engine:
         return digest in reference.digests_of(found.get("RepoDigests"), repository)
 
     def _tables(self, pid: int) -> list[str]:
-        """Both address families' tables; none when the process has just ended, or the machine has no IPv6."""
+        """Both address families' tables; none when the process has just ended, or the machine has no IPv6.
+
+        :raises ConnectionsUnknown: they may not be read.
+        """
         tables = []
         for family in ("tcp", "tcp6"):
             try:
                 tables.append((self._proc / str(pid) / "net" / family).read_text(encoding="ascii"))
             except (FileNotFoundError, ProcessLookupError):
                 continue
+            except (OSError, ValueError) as error:
+                raise ConnectionsUnknown(
+                    f"cannot count connections: {self._proc}/{pid}/net/{family} cannot be read ({error}). Run svcagent "
+                    "as root, or set drain.connections to false"
+                ) from error
         return tables

@@ -53,11 +53,11 @@ def _local_ends(table: str, ports: str, states: str) -> list[Address]:
 
 def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
     """The ports inside the container that clients reach by ``port``: what is published under it, else itself."""
-    published = inspect["NetworkSettings"].get("Ports") or {}
+    published = (inspect.get("NetworkSettings") or {}).get("Ports") or {}
     inside = {
         int(inner.partition("/")[0])
         for inner, bindings in published.items()
-        if inner.endswith("/tcp") and any(binding["HostPort"] == str(port) for binding in bindings or ())
+        if re.fullmatch(r"[0-9]{1,5}/tcp", inner) and any(one.get("HostPort") == str(port) for one in bindings or ())
     }
     return frozenset(inside or {port})
 

@@ -98,8 +98,16 @@ class PullProgress:
 
 
 def moment(text: str | None) -> datetime:
-    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing."""
-    return datetime.fromisoformat(text).astimezone(UTC) if text else LONG_AGO
+    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing, and for the year 1.
+
+    :raises ValueError: it is not a time.
+    """
+    if not text:
+        return LONG_AGO
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError:  # the offset leads out of the calendar
+        return LONG_AGO
 
 
 def policy_text(policy: Inspect) -> str:
