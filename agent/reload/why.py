@@ -128,8 +128,9 @@ def _observed(
     with _told_as("dns", found):
         name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
-    with _told_as("readiness", found):
-        differences = ask.preflight()
+    if all(one.kind != "docker" for one in found.reasons):  # else nothing is known about the container
+        with _told_as("readiness", found):
+            differences = ask.preflight()
     with _told_as("consul", found):
         vanished = ask.suspect(newest)
     by_hand = found.stopped is not None and found.stopped.by_hand

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -257,8 +258,9 @@ def test_a_version_is_suspect_once_the_session_of_its_reload_is_gone(consul: Con
     """While the lock is held it is a reload like any other; both forms of the lock."""
     prefix, own = f"{service}_lock", ("own", "web")
     sessions: list[str] = []
+    second = consul.another()
     lock = Lock(
-        consul.another(),
+        second,
         prefix,
         "svcagent reload web",
         {"node": "h1"},
@@ -268,7 +270,7 @@ def test_a_version_is_suspect_once_the_session_of_its_reload_is_gone(consul: Con
         on_session=sessions.append,
     )
     taking = HostState(OLD, "reloading", NOW, step="ready", service_id="web", wanted=NEW)
-    with lock:
+    with closing(second), lock:
         lock.acquire(Deadline.after(CLOCK, 10))
         write_host_state(consul, service, "h1", replace(taking, session=sessions[-1]))
         assert alive_sessions(consul, prefix) == {sessions[-1]}

@@ -218,13 +218,23 @@ def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: Site, consul: Co
     assert found is not None
     assert found.digest == newest
 
-    # This host has seen the first version run, so a pin of it is followed.
-    newer = site.docker.push("4")
-    assert newer != newest
-    rollout.pin(consul, "web", Pin(site.image, newest, "host2", NOW), rollout.find(consul, "web")[1])
-    write_host_state(consul, "web", "absent", HostState(newest, "running", NOW))
-    said = site.run("reload", "web")
-    assert f"keeps {newest}: a rollout of {newest}, pinned by host2, is under way" in said or "runs" in said
+
+def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: Site, consul: Consul) -> None:
+    """The tag has moved, and another host has not got the pinned version yet: exit code 0, but not in silence."""
+    site.docker.push("2")
+    site.run("reload", "web")
+    found, _index = rollout.find(consul, "web")
+    assert found is not None
+    site.docker.push("3")
+    other = {"Node": "host2", "Address": "127.0.0.9", "Service": {"Service": "web", "Port": 1}}
+    site.host.ask.put("/v1/catalog/register", other)
+    try:
+        said = site.run("reload", "web")
+    finally:
+        site.host.ask.put("/v1/catalog/deregister", {"Node": "host2"})
+
+    assert f"web keeps {found.digest}: a rollout of {found.digest}, pinned by {NODE}, is under way" in said
+    assert "it waits for host2" in said
 
 
 @pytest.mark.parametrize(
