@@ -14,6 +14,7 @@ from agent.logs import log_bug
 from agent.reload.conclude import Trouble, summary_of, with_mishaps
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
+from agent.reload.probe import Status
 from agent.reload.ready import is_of_startup
 from agent.reload.record import Event, Phase, Result
 from agent.reload.report import Report
@@ -166,13 +167,15 @@ class Procedure:
         return self._state.container is Container.NEW and isinstance(error, NotReady | Unforeseen)
 
     def _is_environment(self) -> bool:
-        """True if the failure of the new version was seen again on the old one, which then is not the version's fault.
+        """True if the old version failed in the same way, or is in service only because it failed before as well.
 
+        Then the new one is not shown to be at fault.
         Only the first time: a version that fails like this twice in a row, on any host, is quarantined.
         """
         seen = self._restoration.signatures
         signature = self._record.signature
-        if signature not in seen or is_of_startup(signature):
+        is_seen_again = signature in seen and not is_of_startup(signature)
+        if not is_seen_again and Status.CRITICAL not in self._restoration.readiness.last_statuses.values():
             return False
         with self._survived("read earlier verdicts"):
             return not self._report.had_environment_verdict(self._record.digest)

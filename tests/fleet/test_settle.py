@@ -109,7 +109,7 @@ def test_a_version_is_not_blamed_for_what_the_old_one_lacks_too(fleet: Fleet) ->
     """A database is away while the new version is judged: nothing is quarantined, the instance comes back with it."""
     check = f"http://{fleet.lab.hosts[0].address}:{image.PORT}/cgi-bin/hc"
     fleet.define(ready={"timeout": "3s"})
-    fleet.push_next(depends_on=DATABASE)
+    fleet.push_next(check=image.DEPENDENT_CHECK)
     assert fleet.run(0, "reload", NAME)[0] == 0
     file = fleet.lab.hosts[0].services_dir / f"{NAME}.json"
     definition = json.loads(file.read_text())
@@ -119,7 +119,7 @@ def test_a_version_is_not_blamed_for_what_the_old_one_lacks_too(fleet: Fleet) ->
         assert fleet.run(0, "register")[0] == 0
         fleet.lab.wait_passing()
         before = fleet.lab.versions()["host1"]
-        version = fleet.push_next(depends_on=DATABASE)
+        version = fleet.push_next(check=image.DEPENDENT_CHECK)
         process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "--json", "reload", NAME)
         until_step(process, "restart")
     until_step(process, "roll back")

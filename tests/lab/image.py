@@ -47,20 +47,29 @@ trap '/bin/busybox sleep 3; exit 0' TERM
 """It goes on serving for 3 s after it was asked to stop."""
 DEPENDENT_CHECK = """\
 #!/bin/busybox sh
-if /bin/busybox nc -w 1 "$ADDR" {port} </dev/null >/dev/null 2>&1; then echo "Status: 200 OK"
+if /bin/busybox nc -w 1 "$ADDR" 5432 </dev/null >/dev/null 2>&1; then echo "Status: 200 OK"
 else echo "Status: 503 Service Unavailable"; fi
 echo; echo done
 """
-"""A check, at ``/cgi-bin/hc``, that passes while something listens on another port of the host."""
+"""It passes while something listens on port 5432 of the host."""
+PASSING_CHECK = """\
+#!/bin/busybox sh
+echo "Status: 200 OK"; echo; echo fine
+"""
+REDIRECTED_CHECK = """\
+#!/bin/busybox sh
+echo "Status: 302 Found"; echo "Location: http://[10.0.0.1]:8080/"; echo
+"""
+"""It redirects to an address that is none."""
 FAULT = """echo "keyword-suggest {version}: error: the index is damaged" >&2; exit 1"""
 
 
 def build(
-    api: docker.APIClient, reference: str, version: str, *, broken: bool, healthy: bool, serve: str, depends_on: int
+    api: docker.APIClient, reference: str, version: str, *, broken: bool, healthy: bool, serve: str, check: str
 ) -> None:
     """Build one version on an engine; the same version again comes from its cache, so it keeps its digest.
 
-    ``serve``: the shell command that serves. ``depends_on``: the port that ``/cgi-bin/hc`` needs; 0 for no such page.
+    ``serve``: the shell command that serves. ``check``: the script behind ``/cgi-bin/hc``; empty for no such page.
     """
     fault = FAULT.format(version=version) if broken else ""
     files = {
@@ -72,8 +81,8 @@ def build(
     }
     if healthy:
         files["www/hc"] = b"ok\n"
-    if depends_on:
-        files["www/cgi-bin/hc"] = DEPENDENT_CHECK.format(port=depends_on).encode()
+    if check:
+        files["www/cgi-bin/hc"] = check.encode()
     make(api, reference, files)
 
 

@@ -95,12 +95,12 @@ class Lab:
         healthy: bool = True,
         tag: str = "latest",
         serve: str = image.SERVE,
-        depends_on: int = 0,
+        check: str = "",
     ) -> str:
         """Build one version and push it; its digest in the registry.
 
         ``broken``: its container prints an error and exits with 1. Not ``healthy``: it serves, but without ``/hc``.
-        ``serve`` and ``depends_on``: as for `image.build`.
+        ``serve`` and ``check``: as for `image.build`.
         """
         reference = f"{self.repository}:{tag}"
         image.build(
@@ -110,7 +110,7 @@ class Lab:
             broken=broken,
             healthy=healthy,
             serve=serve,
-            depends_on=depends_on,
+            check=check,
         )
         return image.push(self.builder.api, reference)
 

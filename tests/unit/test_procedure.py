@@ -44,7 +44,9 @@ class Reload(Procedure):
         heals: bool = False,
     ) -> None:
         edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=told)
-        restoration = SimpleNamespace(is_out=state.is_out, signatures=frozenset())
+        restoration = SimpleNamespace(
+            is_out=state.is_out, signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})
+        )
         record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2")
         super().__init__(
             cast("Edges", edges), cast("Restoration", restoration), state, record, Result("web", "host1", "web:latest")
