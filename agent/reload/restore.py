@@ -269,7 +269,8 @@ class Restoration:
             return False
         seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
-            renew_checks(consul, service, seen)
+            # What svcagent fails and Consul does not stays Consul's to say.
+            renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
         lift_own(consul, self._target, held)
         self.is_out = False
         return True
@@ -307,16 +308,24 @@ class Restoration:
             if own is not None:
                 held = own.maintenance
                 # Just after it was disabled the catalog may still show it; another owner ends theirs.
-                if own.is_served or (held is not None and not self.own_maintenance(parse(held.notes))):
+                if held is None and not self._failing(own):
+                    return
+                if held is not None and not self.own_maintenance(parse(held.notes)):
                     return
             if deadline.is_over:
-                failing = (
-                    [check.id for check in own.checks if check.status == "critical"] if own else ["not registered"]
-                )
+                failing = self._failing(own) if own is not None else ["not registered"]
                 raise NotReady(
                     f"{self._service.id} answers its checks, but Consul does not show it as served after "
                     f"{RESTORE_SECONDS:.0f} s ({', '.join(failing)})"
                 )
+
+    def _failing(self, own: Instance) -> list[str]:
+        """Return the checks that are critical now and were not so before the drain."""
+        return [
+            check.id
+            for check in own.checks
+            if check.status == "critical" and self.readiness.before.get(check.id) != "critical"
+        ]
 
     def settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
         """Watch the instance that clients use until it was healthy for ``seconds``.
