@@ -7,7 +7,6 @@ import click
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, exit_code, show_plan
-from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -41,7 +40,8 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
     settings = wiring.settings()
     clock = wiring.system_clock()
     asked = Asked(frozenset(names), wait, is_dry=dry_run, is_adopting=adopt, is_empty_allowed=allow_empty)
-    left_behind = journalled(settings.state_dir)
+    state_dir = settings.state_dir if dry_run else wiring.state_directory(settings)
+    left_behind = journalled(state_dir)
     if left_behind and not dry_run:
         from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
 
@@ -56,12 +56,12 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
         else:
             # Waited for before the lock is taken, so that nobody waits for one who waits.
             _ = planner.agent
-            with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
+            with alone_in(state_dir, clock, wait) as was_another_first:
                 if was_another_first:
                     planner.read()
                 plan = planner.plan()
                 if allow_empty and not planner.definitions:
-                    forget(settings.state_dir)
+                    forget(state_dir)
                 apply_plan(consul, plan, lambda _change: None, _status)
             repaired = _repair(settings, consul, planner, left_behind)
             if _is_anything_out(planner.world):
@@ -70,7 +70,10 @@ def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool,
 
                 own = {service.id for service in planner.services}
                 tell_ended(lift_expired(consul, clock, planner.agent.node, own))
-            look_for_stopped(settings, consul, planner.definitions)
+            if any(one.reload is not None for one in planner.definitions):
+                from agent.cli.stopped import look_for_stopped  # slow to import, and most files need none
+
+                look_for_stopped(settings, consul, planner.definitions)
             if not names:
                 registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=dry_run)

@@ -1,7 +1,7 @@
 """Converging the local agent's services to services.d/: observe → plan → apply."""
 
 from agent.registration.alone import alone_in
-from agent.registration.apply import apply_plan, renew_checks, renew_checks_as_passing
+from agent.registration.apply import apply_plan, renew_checks
 from agent.registration.difference import Difference
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
@@ -32,6 +32,5 @@ __all__ = [
     "refuse_unknown_nodes",
     "registration",
     "renew_checks",
-    "renew_checks_as_passing",
     "unmet",
 ]
