@@ -21,6 +21,9 @@ from agent.errors import SvcagentError
 _MOST_LINKS = 40
 """Symbolic links on one path, as the kernel limits them."""
 
+LONGEST_FILE = 1 << 24
+"""Bytes that are read of a file of svcagent's own, which is far shorter."""
+
 
 class Untrusted(SvcagentError):
     """Another user may write the file, or replace it. ``problem`` and ``remedy`` are for a fault."""
@@ -63,6 +66,30 @@ def read_trusted(path: str | Path, limit: int) -> tuple[bytes, os.stat_result]:
 def read_trusted_alone(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
     """Read one file as `read_trusted` does, and check every directory on the way to it, too."""
     return read_trusted(_follow(path), limit)
+
+
+def read_regular(path: str | Path, limit: int = LONGEST_FILE) -> bytes:
+    """Read at most ``limit`` bytes of a file, whoever may write it. Nothing else is waited for: not a FIFO's writer.
+
+    :raises NotAFile: it is something else than a file.
+    :raises OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        _check_is_file(found)
+        return _read(descriptor, min(found.st_size + 1, limit), limit)
+    finally:
+        os.close(descriptor)
+
+
+def is_left_alone(path: Path) -> bool:
+    """True for what is there and is not a regular file, nor a link: a FIFO, a socket, a device, a directory."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode))
 
 
 def check_directory(directory: Path) -> Path:

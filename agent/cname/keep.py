@@ -11,7 +11,8 @@ from agent.cname.contest import Contests
 from agent.cname.plan import Decision, Outcome, contested, decide, decide_adoption, decide_removal
 from agent.cname.provider import Place, Provider, Raced, Record, Seen
 from agent.cname.record import Wanted
-from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, Rejected, Unreachable
+from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError, Unreachable
+from agent.logs import log_bug
 
 ATTEMPTS = 5
 """How often one record is read and written before svcagent says that it does not settle."""
@@ -215,3 +216,9 @@ class Keeper:
             return task.result(Outcome.UNREACHABLE, str(error))
         except Unreachable as error:
             return task.result(Outcome.UNREACHABLE, str(error))
+        except SvcagentError as error:
+            return task.result(Outcome.REFUSED, str(error))
+        # Whatever one record or one answer holds, the other records go on.
+        except Exception as error:  # noqa: BLE001
+            log_bug(f"{task.place.name} could not be looked after", error)
+            return task.result(Outcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace")

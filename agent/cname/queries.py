@@ -24,10 +24,11 @@ from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from agent.errors import DnsUnreachable
+from agent.errors import DnsUnreachable, Rejected
 
 __all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Lost", "text"]
 
+LONGEST_NAME = 255
 R = TypeVar("R", bound=dns.rdata.Rdata)
 
 
@@ -57,7 +58,10 @@ class DnsServer:
 
         :raises DnsUnreachable: there is no answer.
         """
-        query = dns.message.make_query(name, kind, use_edns=True)
+        try:
+            query = dns.message.make_query(name, kind, use_edns=True)
+        except (dns.exception.DNSException, ValueError) as error:
+            raise Rejected(f"{name[:LONGEST_NAME]!a} is no name that DNS can be asked for: {error}") from error
         if not is_recursive:
             query.flags &= ~dns.flags.RD
         if is_checking_disabled:
@@ -73,7 +77,7 @@ class DnsServer:
         """
         try:
             connection = socket.create_connection((self.host, self.port), self.timeout)
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:  # the latter: no host name, no port
             raise DnsUnreachable(f"the DNS server {self} does not answer: {_reason(error)}") from error
         with connection:
             connection.setblocking(False)
@@ -89,6 +93,10 @@ class DnsServer:
                 problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
                 raise Lost(problem) from error
             except dns.exception.DNSException as error:
+                kind = type(error).__name__
+                raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
+            # An answer decides what its parser raises, and not all of that is a DNSException: ValueError, KeyError, …
+            except Exception as error:
                 kind = type(error).__name__
                 raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
 

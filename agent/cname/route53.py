@@ -130,7 +130,8 @@ class Route53:
 
     def read(self, place: Place) -> Seen:
         """What stands there, as far as it did not change meanwhile."""
-        return _seen(*self._stored(place))
+        with _translated(f"{place.name} to be read", is_write=False):
+            return _seen(*self._stored(place))
 
     def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
         """One batch of two UPSERTs, right after another read."""
@@ -209,7 +210,7 @@ class Route53:
         if zone not in self._zone_ids:
             with _translated(f"{zone} to be looked for", is_write=False, line=LOOKING_FOR_ZONES):
                 answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
-            found = [one for one in answer["HostedZones"] if unescaped(one["Name"]).lower() == zone]
+                found = [one for one in answer["HostedZones"] if unescaped(one["Name"]).lower() == zone]
             if len(found) != 1:
                 problem = "there are several" if found else "there is none"
                 remedy = "correct the zone in the definition, or use credentials of the account that has one"
@@ -311,6 +312,8 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
     """boto3's errors as this house's. ``line``: the statement that gives the right, if it is rights that lack."""
     try:
         yield
+    except SvcagentError:
+        raise
     except _NO_CREDENTIALS as error:
         remedy = "set AWS_PROFILE or what else boto3 reads, or give this host a role"
         raise Denied(f"boto3 is not set up for Route 53: {error}; {remedy}") from error
@@ -319,12 +322,23 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
             raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
         raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
     except boto.ClientError as error:
-        code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in _RIGHTS:
-            raise NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}") from error
-        if code in _ERRORS:
-            kind, remedy = _ERRORS[code]
-            raise kind(f"Route 53 does not permit {wish} ({code}): {remedy}") from error
-        if is_write and status >= SERVERS_FAULT:
-            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
-        raise ServerFailed(f"Route 53 failed when it was asked for {wish}: {error}") from error
+        raise _refused(error, wish, is_write=is_write, line=line) from error
+    # Also what boto3 raises of its settings and of odd answers: BotoCoreError, KeyError, ValueError, …
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        if is_write:
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {said}") from error
+        raise ServerFailed(f"Route 53 cannot be used when it is asked for {wish}: {said}") from error
+
+
+def _refused(error: boto.ClientError, wish: str, *, is_write: bool, line: str) -> SvcagentError:
+    """What the service's own error stands for."""
+    code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _RIGHTS:
+        return NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}")
+    if code in _ERRORS:
+        kind, remedy = _ERRORS[code]
+        return kind(f"Route 53 does not permit {wish} ({code}): {remedy}")
+    if is_write and status >= SERVERS_FAULT:
+        return OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}")
+    return ServerFailed(f"Route 53 failed when it was asked for {wish}: {error}")

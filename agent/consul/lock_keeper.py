@@ -11,6 +11,7 @@ from collections.abc import Callable
 from agent.clock import Clock
 from agent.consul.client import Consul
 from agent.errors import SvcagentError
+from agent.logs import log_bug
 
 SESSION_TTL = 15
 """Seconds, as `consul lock` has it."""
@@ -70,6 +71,10 @@ class Keeper(threading.Thread):
                     self._keep()
                 except SvcagentError:
                     # Also a token that is being replaced is refused for a moment. What is lost is told by the time.
+                    self._rest(RETRY_SECONDS)
+                # A thread that ended here would lose the lock: what Consul answered once it may not answer again.
+                except Exception as error:  # noqa: BLE001
+                    log_bug("the lock's session could not be renewed; trying again", error)
                     self._rest(RETRY_SECONDS)
         finally:
             self._consul.close()

@@ -17,7 +17,7 @@ from agent.daemon.host_series import CnameSeries, Held, HostSeries
 from agent.daemon.metrics import Part, metrics_of, text_of
 from agent.daemon.reload_series import ReloadSeries
 from agent.errors import SvcagentError
-from agent.files import lock_file, take_lock, write_atomically
+from agent.files import NotAFile, is_left_alone, lock_file, read_regular, take_lock, write_atomically
 
 P = TypeVar("P", bound=Part)
 
@@ -62,7 +62,7 @@ class Textfiles:
             host.converged(held, refused)
         wanted = {_of_service(service) for service in services}
         for file in self._directory.glob(RELOAD.format("*")):
-            if file.name not in wanted:
+            if file.name not in wanted and not is_left_alone(file):
                 file.unlink(missing_ok=True)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
@@ -85,6 +85,8 @@ class Textfiles:
         """What the file holds, to be added to; it is written when the block is left."""
         with self._alone():
             file = self._directory / name
+            if is_left_alone(file):
+                raise SvcagentError(f"{file} is not a regular file, so it is left alone. Remove it")
             part = self._read(file, make)
             yield part
             write_atomically(file, text_of(metrics_of(part)).decode(), mode=READABLE)
@@ -108,14 +110,17 @@ class Textfiles:
         part = make(self._clock)
         families = {family.name.removesuffix("_total"): family for family in part.lasting}
         try:
-            for metric in text_string_to_metric_families(file.read_text()):
+            for metric in text_string_to_metric_families(read_regular(file).decode()):
                 if family := families.get(metric.name):
                     family.resume(metric.samples)
         except FileNotFoundError:
             return part
+        except NotAFile as error:
+            raise SvcagentError(f"{file} does not lead to a regular file, so it is left alone. Remove it") from error
         except OSError as error:
             raise SvcagentError(f"cannot read {file}: {error.strerror}. Let svcagent read it, or remove it") from error
-        except ValueError as error:  # not UTF-8, not Prometheus's format, or not as this version writes it
+        # Not UTF-8, not Prometheus's format, or not as this version writes it: the parser raises whatever it meets.
+        except Exception as error:  # noqa: BLE001
             self._warn(f"{file} is damaged ({error}); its counters begin anew")
             return make(self._clock)
         return part

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.files import write_atomically
+from agent.files import NotAFile, read_regular, write_atomically
 from agent.logs import WARNING, log
 
 FILE = "under-way.json"
@@ -49,11 +49,11 @@ class UnderWay:
     def _read(self) -> set[str]:
         """What a daemon before this one left; what cannot be read is as if nothing had been left."""
         try:
-            tree = json.loads(self._file.read_bytes())
+            tree = json.loads(read_regular(self._file))
             if isinstance(tree, dict) and tree.get("v") == VERSION:
                 return {str(one) for one in tree["services"]}
         except FileNotFoundError:
             return set()
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, NotAFile, ValueError, LookupError, TypeError, RecursionError) as error:
             log(f"{self._file} cannot be used, so no reload is taken up again by itself: {error}", level=WARNING)
         return set()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.consul import Consul
 from agent.errors import SvcagentError
-from agent.files import write_atomically
+from agent.files import read_regular, write_atomically
 from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, file_part, key, quoted, unquoted
 
 ROOM = "history"
@@ -87,7 +87,7 @@ def _file(state_dir: Path, service: str) -> Path:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line for line in file.read_text(errors="replace").split("\n") if line.strip()]
+        return [line for line in read_regular(file).decode(errors="replace").split("\n") if line.strip()]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -76,7 +76,7 @@ class HostLock:
         programs; then the process id that the holder leaves in the file tells.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 found, left = os.fstat(descriptor), os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             finally:

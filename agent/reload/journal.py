@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 from agent.definitions import Reload, Service
 from agent.errors import SvcagentError
-from agent.files import write_atomically
+from agent.files import NotAFile, read_regular, write_atomically
 
 VERSION = 1
 _PREFIX, _SUFFIX = "reload-", ".journal"
@@ -86,10 +86,10 @@ class Journal:
         :raises JournalDamaged: the file cannot be used.
         """
         try:
-            return _parsed(self._file.read_bytes())
+            return _parsed(read_regular(self._file))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, NotAFile, ValueError, TypeError, RecursionError) as error:
             raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
 
     def remove(self) -> None:

@@ -40,6 +40,13 @@ class Victim:
         self.log.append(errors)
         return process.returncode
 
+    def run_python(self, *arguments: str) -> tuple[int, str]:
+        """One run of Python in the first host's place: exit status and errors."""
+        process = self.fleet.lab.command(self.fleet.lab.hosts[0], sys.executable, *arguments)
+        _output, errors = process.communicate(timeout=120)
+        self.log.append(errors)
+        return process.returncode, errors
+
     def die_after(self, seconds: float) -> int:
         """A reload that is killed after so long; its exit status."""
         process = self.fleet.lab.svcagent(self.fleet.lab.hosts[0], "-v", "reload", NAME)
