@@ -169,7 +169,9 @@ class Executor(Procedure):
 
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
-            self._refuse_unless_clear(self._survey(), is_queueing=True)
+            own = self._refuse_unless_clear(self._survey(), is_queueing=True)
+            if self._reload.drain.connections:
+                self._restoration.count_connections(own)  # what cannot be counted is found out before the drain
 
     def _acquire(self) -> None:
         self._report.is_queueing(self._record)

@@ -157,10 +157,14 @@ class Restoration:
         remembered = min(remembered, int(self._reload.drain.max))  # the guard refuses more, unless it was overridden
         await_absence_from_dns(self.ask_dns, (own.address, own.port), edges.clock, remembered, still)
 
-        def count() -> int:
-            return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
+        return await_quiet(lambda: self.count_connections(own), self._reload.drain, edges.clock, limit, still)
 
-        return await_quiet(count, self._reload.drain, edges.clock, limit, still)
+    def count_connections(self, own: Instance) -> int:
+        """Return how many clients are connected to the instance.
+
+        :raises ConnectionsUnknown: the kernel does not say.
+        """
+        return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
 
     def drain_again(self) -> None:
         """Take an instance that fails in service out again, so that clients leave it while the old one is started.
