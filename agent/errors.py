@@ -89,6 +89,18 @@ class HookFailed(CommandFailed):
     """One of the operator's own commands around a reload failed."""
 
 
+class Unforeseen(SvcagentError):
+    """An exception that nobody foresaw, caught where other services or files have to go on: a bug in svcagent."""
+
+    exit_code = 3
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Unforeseen":
+        """Wrap it. Its trace is logged where it was caught."""
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return cls(f"a bug in svcagent ({text}); its trace is in the log, please report it")
+
+
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP ended a wait. The exit code is the shell's for that signal: 130, 143 or 129.
 

@@ -81,6 +81,18 @@ def choose(now: Mapping[str, Examined], good: Mapping[str, Examined], gone: froz
     return Choice(files, tuple(sorted(faults)), _gone(now, good, chosen, gone))
 
 
+def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
+    """Return the good files of a directory as they are now, and the faults of the others."""
+    try:
+        now = {
+            file.name: _read(file, lambda name, content: examine(services_dir / name, content, values))
+            for file in files_of(services_dir)
+        }
+    except BadDefinition as error:
+        return Choice((), error.faults, frozenset())
+    return choose(now, {})
+
+
 def _best(now: Examined | None, good: Examined | None) -> Examined | None:
     return next((one for one in (now, good) if one is not None and not one.faults), None)
 

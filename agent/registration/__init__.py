@@ -1,8 +1,17 @@
 """Converging the local agent's services to services.d/: observe → plan → apply."""
 
 from agent.registration.alone import alone_in
-from agent.registration.apply import apply_plan, renew_checks_as_passing
+from agent.registration.apply import (
+    Failure,
+    Failures,
+    apply_each,
+    apply_plan,
+    renew_checks_as_passing,
+    restore_node_maintenance,
+)
+from agent.registration.consent import ConsentNeeded, Objection, find_objection
 from agent.registration.difference import Difference
+from agent.registration.last_seen import LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
@@ -19,10 +28,18 @@ from agent.registration.requirements import unmet
 __all__ = [
     "Action",
     "Change",
+    "ConsentNeeded",
     "Difference",
+    "Failure",
+    "Failures",
+    "LastSeen",
+    "LastSeenFile",
+    "Objection",
     "World",
     "alone_in",
+    "apply_each",
     "apply_plan",
+    "find_objection",
     "is_current",
     "is_own",
     "make_plan",
@@ -32,5 +49,6 @@ __all__ = [
     "refuse_unknown_nodes",
     "registration",
     "renew_checks_as_passing",
+    "restore_node_maintenance",
     "unmet",
 ]
