@@ -5,11 +5,11 @@ import click
 from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_bug_of, show_document, show_line, show_trouble, show_warning
-from agent.cli.planning import exit_code
+from agent.cli.planning import exit_code, keep
 from agent.consul import Consul
 from agent.definitions import Settings
 from agent.errors import BadDefinition
-from agent.registration import Action, Failure, apply_each, make_removal
+from agent.registration import Action, Change, Failure, apply_each, make_removal
 
 
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
@@ -30,7 +30,9 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         failures: tuple[Failure, ...] = ()
         plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
-            failures = apply_each(consul, plan, lambda _change: None, lambda _check: False, show_bug_of)
+            done: list[Change] = []
+            failures = apply_each(consul, plan, done.append, lambda _check: False, show_bug_of)
+            keep(settings, lambda last: last.after_changes(done))
     failed = {one.service_id for one in failures}
     if current().as_json:
         changes = [{"service": one.service_id, "action": str(one.action), "why": one.why} for one in plan]

@@ -3,7 +3,7 @@
 import click
 
 from agent.cli import wiring
-from agent.cli.maint_input import end_of, operator, targets_of, with_held
+from agent.cli.maint_input import end_of, operator, remember, targets_of, with_held
 from agent.cli.maint_output import (
     described,
     show_decisions,
@@ -110,7 +110,8 @@ def enable(
     if not why:
         raise click.BadParameter("say why: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
-    with wiring.consul(wiring.settings()) as consul, interrupts.caught():
+    settings = wiring.settings()
+    with wiring.consul(settings) as consul, interrupts.caught():
         with interrupts.allowed():
             agent = consul.agent_self()
             wanted = by_operator(operator(), agent.node, why, now, end)
@@ -123,6 +124,7 @@ def enable(
             _warn_of_emptiness(consul, agent.node, entering, is_refusing=guard)
             remembered = dns_memory(consul, agent, entering) if wait_drained else 0
         _take_out(consul, decisions)
+        remember(settings, decisions)
         try:
             with interrupts.allowed():
                 for decision in decisions:
@@ -158,8 +160,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     Not in maintenance: nothing to do. One that a reload has out is left to that reload (exit 1), and so is all else
     that was named. Exit code 69 says that it is unknown whether it is back: Consul did not answer.
     """
-    clock = wiring.system_clock()
-    with wiring.consul(wiring.settings()) as consul:
+    clock, settings = wiring.system_clock(), wiring.settings()
+    with wiring.consul(settings) as consul:
         agent = consul.agent_self()
         decisions = [
             decide_disable(target, held, is_forced=force)
@@ -169,6 +171,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         for one in decisions:
             if one.held is not None and not lift_own(consul, one.target, one.held):
                 raise Conflict(f"somebody else changed {one.target} at the same moment; look: svcagent maint status")
+        remember(settings, decisions)
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)
         [(_host, host_held)] = with_held(consul, [Target(agent.node)])

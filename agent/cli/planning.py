@@ -1,7 +1,7 @@
 """What ``register``, ``plan`` and ``deregister`` share: the way to a plan, and how one is printed."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.cli import wiring
@@ -108,6 +108,14 @@ class Planner:
         if not has_consent:
             self.objection = find_objection(plan, self.world, self._settings.services_dir, self.last_seen)
         return refuse_unknown_nodes(self._consul, plan)
+
+
+def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
+    """Keep in the state directory what is known of the agent now. That it cannot be kept fails no verb."""
+    try:
+        LastSeenFile(settings.state_dir, wiring.system_clock()).change(change)
+    except SvcagentError as error:
+        show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
 
 
 def show_dry_run(planner: Planner) -> int:

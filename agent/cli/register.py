@@ -1,19 +1,17 @@
 """``svcagent register``."""
 
-from collections.abc import Callable
-
 import click
 
 from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.output import show_bug_of, show_warning
-from agent.cli.planning import Asked, Planner, exit_code, in_maintenance_again, show_dry_run, show_plan
+from agent.cli.planning import Asked, Planner, exit_code, in_maintenance_again, keep, show_dry_run, show_plan
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.good import forget
 from agent.definitions import Check, Settings
-from agent.errors import BadDefinition, SvcagentError
+from agent.errors import BadDefinition
 from agent.maintenance import is_of_reload, parse
 from agent.registration import (
     Action,
@@ -21,7 +19,6 @@ from agent.registration import (
     ConsentNeeded,
     Failure,
     LastSeen,
-    LastSeenFile,
     World,
     alone_in,
     apply_each,
@@ -111,8 +108,7 @@ def register(
 
 def _apply(settings: Settings, consul: Consul, planner: Planner, plan: tuple[Change, ...]) -> tuple[Failure, ...]:
     """Carry the plan out, and keep what is registered from where, and in which maintenance."""
-    kept = LastSeenFile(settings.state_dir, wiring.system_clock())
-    _keep(kept, lambda last: last.after(planner.world))
+    keep(settings, lambda last: last.after(planner.world))
     node_text = planner.last_seen.vanished_node(planner.world)
     if node_text is not None:
         show_warning(in_maintenance_again("", node_text))
@@ -124,15 +120,8 @@ def _apply(settings: Settings, consul: Consul, planner: Planner, plan: tuple[Cha
         last = last.after_changes(done)
         return last if failures else last.registered_from(settings.services_dir)
 
-    _keep(kept, after)
+    keep(settings, after)
     return failures
-
-
-def _keep(kept: LastSeenFile, change: Callable[[LastSeen], LastSeen]) -> None:
-    try:
-        kept.change(change)
-    except SvcagentError as error:
-        show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
 
 
 def _recover_what_is_usable(settings: Settings, left_behind: frozenset[str]) -> None:

@@ -57,9 +57,15 @@ class LastSeen:
         return replace(self, services={**vanished, **seen}, node=held.notes if held is not None else None)
 
     def after_changes(self, done: Iterable[Change]) -> "LastSeen":
-        """Return what is known after these changes were carried out."""
-        created = {one.service_id: one.maintenance for one in done if one.action is Action.CREATE}
-        return replace(self, services={**self.services, **created})
+        """Return what is known after these changes were carried out. What svcagent removed is meant to be gone."""
+        services = dict(self.services)
+        for one in done:
+            if one.action is Action.CREATE:
+                services.pop(one.replaces, None)
+                services[one.service_id] = one.maintenance
+            elif one.action is Action.REMOVE:
+                services.pop(one.service_id, None)
+        return replace(self, services=services)
 
     def registered_from(self, directory: Path) -> "LastSeen":
         """Return the same with the directory that was registered last."""
@@ -125,21 +131,12 @@ class LastSeenFile:
                 write_atomically(self._file, json.dumps({"v": VERSION, **asdict(after)}), mode=0o600)
         return after
 
-    def enabled(self, service_id: str, text: str) -> None:
-        """Note that maintenance was enabled, without a ``service_id`` on the node.
+    def maintained(self, service_id: str, text: str | None) -> None:
+        """Note the maintenance of a service, or without an ID of the node; None: it was disabled.
 
         :raises SvcagentError: it could not be written.
         """
-        self._maintained(service_id, text)
 
-    def disabled(self, service_id: str) -> None:
-        """Note that maintenance was disabled, without a ``service_id`` on the node.
-
-        :raises SvcagentError: it could not be written.
-        """
-        self._maintained(service_id, None)
-
-    def _maintained(self, service_id: str, text: str | None) -> None:
         def change(before: LastSeen) -> LastSeen:
             if not service_id:
                 return replace(before, node=text)

@@ -41,7 +41,7 @@ class Site:
     @property
     def state_dir(self) -> Path:
         """What svcagent keeps."""
-        return self.directory / "state"
+        return self.directory.with_name(f"{self.directory.name}-state")
 
     def write(self, file: str, content: Any) -> Path:
         """A definition, whole, as text or as bytes."""
