@@ -150,7 +150,7 @@ def show_plan(
     for change in plan:
         if change.action is Action.REFUSE:
             show_warning(f"{change.service_id} is left alone: {change.why}")
-        elif change.maintenance is not None:
+        elif change.maintenance is not None and not change.replaces:
             show_warning(in_maintenance_again(change.service_id, change.maintenance), service=change.service_id)
     changed = [
         change

@@ -70,6 +70,11 @@ class Metrics:
             self._host.faulty(faults)
             self._host.converged(held, refused)
 
+    def consent(self, *, is_needed: bool) -> None:
+        """Note whether changes wait for an operator's consent."""
+        with self._lock:
+            self._host.consent(is_needed=is_needed)
+
     def faulty(self, faults: Mapping[str, int]) -> None:
         """How many faults which files have now."""
         with self._lock:

@@ -56,10 +56,16 @@ class Textfiles:
             host.consul(is_up=True)
             host.faulty({})
             host.converged(held, refused)
+            host.consent(is_needed=False)
         wanted = {_of_service(service) for service in services}
         for file in self._directory.glob(RELOAD.format("*")):
             if file.name not in wanted:
                 file.unlink(missing_ok=True)
+
+    def consent(self, *, is_needed: bool) -> None:
+        """As `Metrics.consent`."""
+        with self._going_on(HOST, HostSeries) as host:
+            host.consent(is_needed=is_needed)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
         """As `Metrics.faulty`."""

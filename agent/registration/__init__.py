@@ -4,6 +4,7 @@ from agent.registration.alone import alone_in
 from agent.registration.apply import (
     Failure,
     Failures,
+    Report,
     apply_each,
     apply_plan,
     renew_checks_as_passing,
@@ -35,6 +36,7 @@ __all__ = [
     "LastSeen",
     "LastSeenFile",
     "Objection",
+    "Report",
     "World",
     "alone_in",
     "apply_each",
