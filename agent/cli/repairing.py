@@ -98,7 +98,8 @@ def recover_usable(
         agent = consul.agent_self()
         choice = usable(settings.services_dir, wiring.values(agent.address))
         services = [one.service for one in choice.definitions if one.reload is not None]
-        unfinished = journalled(settings.state_dir)
+        # A faulty file may define what no good file does, so that is not taken for a service without a definition.
+        unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)
         chosen = {one.id for one in services} | unfinished
         if names is not None:
             for name in names:

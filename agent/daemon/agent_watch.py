@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from agent.clock import Clock, Deadline
 from agent.consul import Consul
 from agent.errors import SvcagentError, Unreachable
+from agent.logs import log_bug
 
 WAIT_SECONDS = 60.0
 AWAY_SECONDS = 0.2
@@ -115,6 +116,13 @@ class AgentWatch:
                     self._wake_up()
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
+                continue
+            except Exception as error:  # noqa: BLE001 - a thread that ends would notice no lost state any more
+                if not seen.is_away:
+                    log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
+                    self._wake_up()
+                seen = replace(seen, is_away=True)
+                self._pause(REFUSED_SECONDS)
                 continue
             seen, is_waking = heard(seen, answer)
             if is_waking:
