@@ -92,7 +92,7 @@ def register(
                 raise ConsentNeeded(planner.objection.text)
             if allow_empty and not planner.definitions:
                 forget(settings.state_dir)
-            failures = _apply(settings, consul, planner, plan)
+            failures = _apply(settings, consul, planner, plan, is_all=not names)
         repaired = _repair(settings, consul, planner, left_behind)
         if _is_anything_out(planner.world) or any(one.maintenance is not None for one in plan):
             from agent.cli.maint_output import tell_ended
@@ -106,7 +106,9 @@ def register(
     return max(exit_code(plan, failures), repaired)
 
 
-def _apply(settings: Settings, consul: Consul, planner: Planner, plan: tuple[Change, ...]) -> tuple[Failure, ...]:
+def _apply(
+    settings: Settings, consul: Consul, planner: Planner, plan: tuple[Change, ...], *, is_all: bool
+) -> tuple[Failure, ...]:
     """Carry the plan out, and keep what is registered from where, and in which maintenance."""
     keep(settings, lambda last: last.after(planner.world))
     node_text = planner.last_seen.vanished_node(planner.world)
@@ -118,7 +120,7 @@ def _apply(settings: Settings, consul: Consul, planner: Planner, plan: tuple[Cha
 
     def after(last: LastSeen) -> LastSeen:
         last = last.after_changes(done)
-        return last if failures else last.registered_from(settings.services_dir)
+        return last if failures else last.registered_from(settings.services_dir, is_all=is_all)
 
     keep(settings, after)
     return failures

@@ -191,7 +191,7 @@ class _Turn:
     def _remembered(self, directory: Path) -> Callable[[LastSeen], LastSeen]:
         def change(last: LastSeen) -> LastSeen:
             last = last.after_changes(self._done)
-            return last if self._objection or self._failures.found else last.registered_from(directory)
+            return last if self._objection or self._failures.found else last.registered_from(directory, is_all=True)
 
         return change
 

@@ -37,7 +37,8 @@ def find_objection(plan: Iterable[Change], world: World, directory: Path, last: 
     - It removes more than `MOST_REMOVALS` services and more than half of those that svcagent registered.
     - It removes or changes services that were registered from another directory.
     """
-    own = [one for one in world.services.values() if is_own(one)]
+    own = {one.id for one in world.services.values() if is_own(one)}
+    own = own.intersection(last.agreed) or own
     removed = [one.service_id for one in plan if one.action is Action.REMOVE]
     changed = [one.service_id for one in plan if one.action is Action.UPDATE]
     place = shlex.quote(str(directory))

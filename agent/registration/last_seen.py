@@ -36,12 +36,15 @@ class LastSeen:
     ``services``: each service of svcagent by ID, with the reason text of its maintenance, None without one. A service
     that vanished in maintenance stays until it is seen again.
     ``node``: the reason text of the node's maintenance.
+    ``agreed``: the IDs of the services after the last registration of all definitions that needed no more consent.
+    Removals are measured by them, as what is registered while removals wait for consent must not outnumber these.
     """
 
     directory: str = ""
     real_directory: str = ""
     services: Mapping[str, str | None] = field(default_factory=dict)
     node: str | None = None
+    agreed: tuple[str, ...] = ()
 
     def after(self, world: World) -> "LastSeen":
         """Return what is known after the agent was seen like this."""
@@ -67,9 +70,11 @@ class LastSeen:
                 services.pop(one.service_id, None)
         return replace(self, services=services)
 
-    def registered_from(self, directory: Path) -> "LastSeen":
-        """Return the same with the directory that was registered last."""
-        return replace(self, directory=str(directory.absolute()), real_directory=str(directory.resolve()))
+    def registered_from(self, directory: Path, *, is_all: bool) -> "LastSeen":
+        """Return what is known after this directory was registered, ``is_all``: not only some of its services."""
+        agreed = tuple(sorted(self.services)) if is_all else self.agreed
+        place, real = str(directory.absolute()), str(directory.resolve())
+        return replace(self, directory=place, real_directory=real, agreed=agreed)
 
     def is_other_directory(self, directory: Path) -> bool:
         """True if another directory was registered last. A link that leads elsewhere now is the same directory."""
@@ -115,7 +120,7 @@ class LastSeenFile:
             return _parsed(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
             return LastSeen()
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             log(f"{self._file} cannot be used, so it is written again: {error}", level=WARNING)
             return LastSeen()
 
@@ -160,11 +165,11 @@ class LastSeenFile:
 
 
 def _parsed(tree: Any) -> LastSeen:
-    """:raises ValueError, TypeError, AttributeError: it is not a document of this version."""
+    """:raises ValueError, TypeError, LookupError, AttributeError: it is not a document of this version."""
     if not isinstance(tree, dict) or tree.pop("v", None) != VERSION:
         raise ValueError("not a document of this version")
-    found = LastSeen(**tree)
-    texts = (found.directory, found.real_directory, *found.services.values(), found.node)
+    found = LastSeen(**{**tree, "agreed": tuple(tree["agreed"])})
+    texts = (found.directory, found.real_directory, *found.services.values(), found.node, *found.agreed)
     if not all(one is None or isinstance(one, str) for one in texts):
         raise TypeError("not the values of this document")
     return found
