@@ -80,6 +80,21 @@ def poll(condition: Callable[[], bool], deadline: Deadline, every: float) -> boo
     return True
 
 
+def nothing_ends_it() -> None:
+    """The ``still`` of a wait that only its deadline ends."""
+
+
+LOOK_SECONDS = 0.25
+
+
+def linger(deadline: Deadline, still: Callable[[], None]) -> None:
+    """Wait until the deadline is over; ``still`` is called time and again meanwhile, and ends the wait by raising."""
+    while not deadline.is_over:
+        still()
+        deadline.clock.sleep(min(LOOK_SECONDS, deadline.remaining))
+    still()
+
+
 RAISE_AGAIN_SECONDS = 1.0
 
 

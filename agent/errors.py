@@ -35,6 +35,10 @@ class Unreachable(SvcagentError):
     exit_code = 69
 
 
+class UnexpectedAnswer(Unreachable):
+    """A server answered something that svcagent cannot use, or the library that asked it failed."""
+
+
 class ConsulUnreachable(Unreachable):
     """The Consul agent cannot be reached, or has no cluster leader."""
 
@@ -69,6 +73,25 @@ class GuardRefused(NotNow):
     """Draining this instance now would break a promise made to its clients or operators."""
 
 
+class Unforeseen(SvcagentError):
+    """An exception of a type that the code under it should not raise: a bug, of svcagent or of a library.
+
+    What was begun is undone like after every failure. The cause is its ``__cause__``; the exit code is a bug's.
+    """
+
+    exit_code = 3
+
+    @classmethod
+    def of(cls, error: Exception, what: str) -> "Unforeseen":
+        """Wrap an exception that ended ``what``."""
+        found = cls(
+            f"{what} ended with an unexpected {type(error).__name__}: {error}. This is a bug in svcagent; please "
+            "report it with the trace in the log"
+        )
+        found.__cause__ = error
+        return found
+
+
 class LockLost(SvcagentError):
     """The lock was held and is held no longer."""
 
@@ -77,28 +100,36 @@ class NotDrained(SvcagentError):
     """Clients were still being sent to the instance when the time to drain it was over."""
 
 
+class ConnectionsUnknown(SvcagentError):
+    """The kernel does not let svcagent see the connections to a port, so a drain cannot wait for their end."""
+
+
 class NotReady(SvcagentError):
-    """An instance did not become ready, or its container stopped while it was awaited."""
+    """An instance did not become ready, or its container stopped during the wait.
+
+    ``signature`` says for programs which check failed and how (``service:web:http http 503``): ``refused`` where no
+    connection was accepted, empty where the cause is unknown.
+    """
+
+    def __init__(self, message: str = "", *, signature: str = "") -> None:
+        super().__init__(message)
+        self.signature = signature
 
 
 class CommandFailed(SvcagentError):
-    """A command of the definition could not be started, ended with another status than 0, or took too long."""
+    """A command of the definition could not be started, ended with another status than 0, or took too long.
+
+    ``log_tail`` is the end of what it printed, ``summary`` the message without it: only that may leave the host.
+    """
+
+    def __init__(self, summary: str, log_tail: str = "") -> None:
+        super().__init__(f"{summary}. Its last lines:\n{log_tail}" if log_tail else summary)
+        self.summary = summary
+        self.log_tail = log_tail
 
 
 class HookFailed(CommandFailed):
     """One of the operator's own commands around a reload failed."""
-
-
-class Unforeseen(SvcagentError):
-    """An exception that nobody foresaw, caught where other services or files have to go on: a bug in svcagent."""
-
-    exit_code = 3
-
-    @classmethod
-    def of(cls, error: BaseException) -> "Unforeseen":
-        """Wrap it. Its trace is logged where it was caught."""
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return cls(f"a bug in svcagent ({text}); its trace is in the log, please report it")
 
 
 class Interrupted(BaseException):

@@ -18,6 +18,7 @@ from agent.cli.output import show_warning
 from agent.clock import Clock, Deadline, poll
 from agent.errors import SvcagentError
 from agent.fleet.notices import Notice
+from agent.text import clean, printable
 
 WAIT_SECONDS = 5.0
 """How long a verb that has ended its work waits for what became of its notices."""
@@ -53,7 +54,7 @@ class _Delivery:
         config = ("--config", str(current().config)) if current().config else ()
         output = _memory()
         with _memory() as message:
-            messages = [{"title": one.title, "body": one.body, "tone": one.tone} for one in notices]
+            messages = [{"title": clean(one.title), "body": printable(one.body), "tone": one.tone} for one in notices]
             message.write(json.dumps(messages).encode())
             message.seek(0)
             process = subprocess.Popen(  # noqa: S603 - svcagent itself, without a shell

@@ -31,7 +31,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
             done: list[Change] = []
-            failures = apply_each(consul, plan, done.append, lambda _check: False, show_bug_of)
+            failures = apply_each(consul, plan, done.append, lambda _check: "critical", show_bug_of)
             keep(settings, lambda last: last.after_changes(done))
     failed = {one.service_id for one in failures}
     if current().as_json:

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 import click
 
 from agent.cli import wiring
-from agent.cli.fleet_input import service_of
+from agent.cli.fleet_input import defined_here, lock_prefix_of, service_of
 from agent.cli.fleet_output import HEADERS, document, rows, summary
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning, table
+from agent.cli.stopped import look_for_stopped
 from agent.clock import Interrupts
 from agent.errors import Interrupted
-from agent.fleet import Seen, Watch, observe
+from agent.fleet import HostState, Seen, Watch, observe
+from agent.fleet.suspect import all_suspects, find_all_suspects
 
 
 @click.command(
@@ -27,28 +29,32 @@ from agent.fleet import Seen, Watch, observe
 def fleet(name: str, *, is_watching: bool) -> int:
     """Show what all hosts of NAME run and how they fare: a row for each.
 
-    Digest, tag, state and since are what the host told last; health and whose maintenance it is in are the catalog's.
-    A host that told nothing yet is shown too, and one that has no instance any more.
+    Digest, tag, state and since are what the host reported last; health and the owner of its maintenance are the
+    catalog's. A host that has not reported yet is shown too, and one that has no instance any more. A host whose reload
+    disappeared is shown as suspect: no other host takes that version until the host has recovered, or you clear it.
     """
     if is_watching and current().as_json:
         raise click.UsageError("--watch shows changes and --json one document: give one of them.")
     settings, clock, interrupts = wiring.settings(), wiring.system_clock(), Interrupts()
     with wiring.consul(settings) as consul:
         service = service_of(settings, consul, name)
+        lock_prefix = lock_prefix_of(settings, service)
         if is_watching:
             try:
-                with interrupts.caught(), interrupts.allowed(), Watch(consul, service, clock) as watch:
+                with interrupts.caught(), interrupts.allowed(), Watch(consul, service, lock_prefix, clock) as watch:
                     (_draw if sys.stdout.isatty() else _print_changes)(service, watch.seen())
             except Interrupted as ended:  # which is how a watch ends
                 return ended.exit_code
             return 0  # or there is nobody any more who reads it
-        seen = Seen(observe(consul, service, clock.now()), consul.instances(service)[1])
+        view, instances = observe(consul, service, clock.now()), consul.instances(service)[1]
+        suspects = find_all_suspects(consul, service, lock_prefix)
+        look_for_stopped(settings, consul, defined_here(settings, service))
     if current().as_json:
-        show_document(document(service, seen.view, seen.instances))
+        show_document(document(service, view, instances, suspects))
         return 0
-    for line in summary(service, seen.view, seen.instances):
+    for line in summary(service, view, instances, suspects):
         show_line(line)
-    if found := rows(service, seen.view, seen.instances):
+    if found := rows(service, view, instances, suspects):
         show_table(HEADERS, [row.cells for row in found])
     else:
         show_line(f"no host has an instance of {service}, or told anything about it")
@@ -63,10 +69,10 @@ def _draw(service: str, moments: Iterable[Seen]) -> None:
 
     with Live(auto_refresh=False) as live:
         for seen in moments:
-            lines = [Text(line) for line in summary(service, seen.view, seen.instances)]
+            lines = [Text(line) for line in summary(service, seen.view, seen.instances, _suspects(seen))]
             if seen.trouble:
                 lines.append(Text(f"{seen.trouble}. What follows may be out of date", style="yellow"))
-            shown = table(HEADERS, [row.cells for row in rows(service, seen.view, seen.instances)])
+            shown = table(HEADERS, [row.cells for row in rows(service, seen.view, seen.instances, _suspects(seen))])
             live.update(Group(*lines, shown), refresh=True)
 
 
@@ -82,8 +88,9 @@ def _print_changes(service: str, moments: Iterable[Seen]) -> None:
             is_troubled = True
             continue
         is_troubled = False
-        lines = list(summary(service, seen.view, seen.instances))
-        now = {row.host: row.cells for row in rows(service, seen.view, seen.instances)}
+        suspects = _suspects(seen)
+        lines = list(summary(service, seen.view, seen.instances, suspects))
+        now = {row.host: row.cells for row in rows(service, seen.view, seen.instances, suspects)}
         for line in lines:
             if line not in told:
                 show_line(line)
@@ -96,3 +103,8 @@ def _print_changes(service: str, moments: Iterable[Seen]) -> None:
         before, told = now, lines
         if current().unprinted is not None:
             return
+
+
+def _suspects(seen: Seen) -> tuple[HostState, ...]:
+    """Return the suspects; none where the lock's name is not known, so that nobody knows who holds it."""
+    return () if seen.sessions is None else all_suspects(seen.view.hosts, seen.sessions)

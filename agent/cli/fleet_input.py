@@ -4,7 +4,7 @@ import click
 
 from agent.cli import wiring
 from agent.consul import Consul
-from agent.definitions import Service, Settings
+from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition
 from agent.fleet import is_known
 
@@ -20,7 +20,8 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
         services = [one for definition in wiring.placeheld_definitions(chosen) for one in definition.services]
     except BadDefinition as error:
         faults = error
-    defined = next((one.name for one in services if name in (one.name, one.id)), None)
+    # Consul compares names without case.
+    defined = next((one.name for one in services if name == one.id or name.lower() == one.name.lower()), None)
     if defined is not None:
         return defined
     # Consul cannot be asked about a name with a slash in it.
@@ -29,6 +30,31 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
     if faults is not None:
         raise faults
     raise _unknown(name, services, chosen)
+
+
+def defined_here(chosen: Settings, service: str) -> tuple[Definition, ...]:
+    """Return this host's definitions of the service; none where a file has faults, which other verbs report."""
+    try:
+        found = wiring.placeheld_definitions(chosen)
+    except BadDefinition:
+        return ()
+    return tuple(one for one in found if one.service.name == service)
+
+
+def lock_prefix_of(chosen: Settings, service: str) -> str | None:
+    """Return the prefix of a service's lock; None if the service is not defined here, or its file has faults."""
+    try:
+        definitions = wiring.placeheld_definitions(chosen)
+    except BadDefinition:
+        return None
+    return next(
+        (
+            one.reload.lock_prefix(one.service.name)
+            for one in definitions
+            if one.reload is not None and one.service.name.lower() == service.lower()
+        ),
+        None,
+    )
 
 
 def _unknown(name: str, services: list[Service], chosen: Settings) -> click.BadParameter:

@@ -1,18 +1,19 @@
 """What the verbs about the whole fleet print: a service's hosts, its pin, its pause, what is quarantined."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 
 from agent.cli.maint_output import shown
 from agent.consul import Instance
-from agent.fleet import HostState, Pause, Pin, Quarantine, View, progress
+from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View, progress, state_of, suspect
 from agent.maintenance import iso, parse
-from agent.reload.guard import able_nodes
+from agent.reload.guard import able_instances
+from agent.text import clean
 
 SHORT_DIGEST = 19
-MOST_NAMES = 5
 
 HEADERS = ("HOST", "DIGEST", "TAG", "STATE", "HEALTH", "MAINTENANCE", "SINCE", "ERROR")
 
@@ -36,36 +37,85 @@ class Row:
         return astuple(self)
 
 
-def rows(service: str, view: View, instances: tuple[Instance, ...]) -> list[Row]:
-    """A row for each instance, and one for each host that told something and has none; in order of hosts."""
-    found = [_row(service, one.node, one, view.hosts.get(one.node)) for one in instances]
-    absent = sorted(view.hosts.keys() - {one.node for one in instances})
-    return sorted([*found, *(_row(service, node, None, view.hosts[node]) for node in absent)], key=lambda row: row.host)
+@dataclass(frozen=True)
+class Listed:
+    """One instance: of the catalog, of a host's document, or of both."""
+
+    node: str
+    service_id: str
+    instance: Instance | None
+    state: HostState | None
+    is_suspect: bool
+
+    def label(self, service: str) -> str:
+        """Return the host's name, with the service's ID where that is not the service's name."""
+        is_own_id = self.service_id.lower() in ("", service.lower())
+        return self.node if is_own_id else f"{self.node} ({self.service_id})"
 
 
-def summary(service: str, view: View, instances: tuple[Instance, ...]) -> Iterator[str]:
-    """Lines about the service as a whole."""
+def rows(service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()) -> list[Row]:
+    """Return a row for each instance, and one for each document without an instance; in order of hosts."""
+    return sorted((_row(service, one) for one in _listed(view, instances, suspects)), key=lambda row: row.host)
+
+
+def summary(
+    service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
+) -> Iterator[str]:
+    """Yield lines about the service as a whole."""
     if view.pin is not None:
         yield _pin_line(view.pin, view, instances)
     if view.pause is not None:
-        yield f"reloads are paused, {view.pause.describe(shown)}; to go on: svcagent resume {service}"
+        resume = shlex.join(["svcagent", "resume", service])
+        yield f"reloads are paused, {view.pause.describe(shown)}; to go on: {resume}"
     for entry in view.quarantine.values():
         where = f"it failed on {entry.node} at {shown(entry.since)}: " if entry.since else ""
         yield f"{short(entry.digest)} is quarantined: {where}{first_line(entry.why)}"
+    for one in suspects:
+        yield f"{suspect.what_happened(one)}; {suspect.what_to_do(service, one)}"
 
 
-def document(service: str, view: View, instances: tuple[Instance, ...]) -> dict[str, Any]:
-    """All of it for programs."""
-    of_node = {one.node: one for one in instances}
+def document(
+    service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
+) -> dict[str, Any]:
+    """Return all of it for programs."""
     return {
         "service": service,
         "pin": None if view.pin is None else _pin_document(view.pin, view, instances),
         "pause": pause_document(view.pause),
         "quarantine": [quarantine_document(entry) for entry in view.quarantine.values()],
-        "hosts": [
-            *(_host_document(one.node, one, view.hosts.get(one.node)) for one in instances),
-            *(_host_document(node, None, view.hosts[node]) for node in sorted(view.hosts.keys() - of_node.keys())),
-        ],
+        "suspects": [suspect_document(one) for one in suspects],
+        "hosts": [_host_document(one) for one in _listed(view, instances, suspects)],
+    }
+
+
+def _listed(view: View, instances: tuple[Instance, ...], suspects: Collection[HostState]) -> list[Listed]:
+    """Return the instances in the catalog's order, then the documents that belong to none of them."""
+    vanished = {(one.node, one.service_id) for one in suspects}
+    nodes = {one.node for one in instances}
+    found = [
+        Listed(
+            one.node,
+            one.service_id,
+            one,
+            state_of(view.hosts, (one.node, one.service_id)),
+            (one.node, one.service_id) in vanished,
+        )
+        for one in instances
+    ]
+    known: set[InstanceKey] = {(one.node, one.service_id) for one in instances} | {(node, "") for node in nodes}
+    absent = sorted(view.hosts.keys() - known)
+    return [*found, *(Listed(*key, None, view.hosts[key], key in vanished) for key in absent)]
+
+
+def suspect_document(state: HostState) -> dict[str, Any]:
+    """Return one suspect version for programs."""
+    return {
+        "digest": state.wanted,
+        "host": state.node,
+        "service_id": state.service_id or None,
+        "step": state.step,
+        "since": moment(state.since),
+        "reload": state.reload or None,
     }
 
 
@@ -95,7 +145,7 @@ def short(digest: str) -> str:
 
 def first_line(text: str) -> str:
     """What fits into a table."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return clean(next((line for line in text.splitlines() if line.strip()), ""))
 
 
 def moment(value: datetime | None) -> str | None:
@@ -103,43 +153,36 @@ def moment(value: datetime | None) -> str | None:
     return None if value is None else iso(value)
 
 
-def names(nodes: frozenset[str]) -> str:
-    """Some of them by name."""
-    listed = sorted(nodes)
-    more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
-    return ", ".join(listed[:MOST_NAMES]) + more
-
-
 def _pin_line(pin: Pin, view: View, instances: tuple[Instance, ...]) -> str:
     if pin.problem:
         return f"{pin.problem}; the next rollout replaces it"
-    at = progress(pin, view.hosts, able_nodes(instances))
+    at = progress(pin, view.hosts, able_instances(instances))
     since = f" at {shown(pin.since)}" if pin.since else ""
-    far = f"{len(at.done)} of {len(at.done) + len(at.missing)} hosts run it"
-    missing = f", not yet: {names(at.missing)}" if at.missing else ""
+    far = f"{len(at.hosts_done)} of {len(at.hosts_done | at.hosts_missing)} hosts run it"
+    missing = f", not yet: {at.waits_for}" if at.missing else ""
     return f"rollout of {pin.image} to {short(pin.digest)}, pinned by {pin.node}{since}: {far}{missing}"
 
 
 def _pin_document(pin: Pin, view: View, instances: tuple[Instance, ...]) -> dict[str, Any]:
-    at = progress(pin, view.hosts, able_nodes(instances))
+    at = progress(pin, view.hosts, able_instances(instances))
     return {
         "image": pin.image,
         "digest": pin.digest,
         "host": pin.node,
         "since": moment(pin.since),
         "problem": pin.problem or None,
-        "done": sorted(at.done),
-        "missing": sorted(at.missing),
+        "done": sorted(at.hosts_done),
+        "missing": sorted(at.hosts_missing),
     }
 
 
-def _row(service: str, node: str, instance: Instance | None, state: HostState | None) -> Row:
-    is_own_id = instance is None or instance.service_id == service
+def _row(service: str, listed: Listed) -> Row:
+    instance, state = listed.instance, listed.state
     return Row(
-        host=node if is_own_id or instance is None else f"{node} ({instance.service_id})",
+        host=listed.label(service),
         digest=short(state.digest) if state else "-",
         tag=(state.tag if state else "") or "-",
-        state=_state(state),
+        state=_state(listed),
         health=health(instance),
         maintenance=_maintenance(instance) or "-",
         since=shown(state.since) if state and state.since else "-",
@@ -147,10 +190,12 @@ def _row(service: str, node: str, instance: Instance | None, state: HostState | 
     )
 
 
-def _state(state: HostState | None) -> str:
+def _state(listed: Listed) -> str:
+    state = listed.state
     if state is None:
         return "not told"
-    return f"{state.state} ({state.step})" if state.step else state.state
+    name = "suspect" if listed.is_suspect else state.state
+    return f"{name} ({state.step})" if state.step else name
 
 
 def health(instance: Instance | None) -> str:
@@ -166,16 +211,22 @@ def _maintenance(instance: Instance | None) -> str:
     return parse(held.notes).whose if held is not None else ""
 
 
-def _host_document(node: str, instance: Instance | None, state: HostState | None) -> dict[str, Any]:
+def _host_document(listed: Listed) -> dict[str, Any]:
+    instance, state = listed.instance, listed.state
     return {
-        "host": node,
-        "service_id": instance.service_id if instance else None,
+        "host": listed.node,
+        "service_id": listed.service_id or None,
         "digest": state.digest if state else None,
         "tag": state.tag if state else None,
         "state": state.state if state else None,
         "step": (state.step or None) if state else None,
         "since": moment(state.since) if state else None,
         "reload": (state.reload or None) if state else None,
+        "wanted": (state.wanted or None) if state else None,
+        "settled": state.is_settled if state else None,
+        "suspect": listed.is_suspect,
+        "verdict": (state.verdict or None) if state else None,
+        "seen": moment(state.last_seen) if state else None,
         "error": (state.error or None) if state else None,
         "health": health(instance) if instance else None,
         "maintenance": _maintenance(instance) or None,

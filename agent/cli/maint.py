@@ -3,6 +3,7 @@
 import click
 
 from agent.cli import wiring
+from agent.cli.maint_enable import look_again, memory_of, saying_what_is_out, take_out_all, warn_of_emptiness
 from agent.cli.maint_input import end_of, operator, remember, targets_of, with_held
 from agent.cli.maint_output import (
     described,
@@ -13,24 +14,19 @@ from agent.cli.maint_output import (
 )
 from agent.cli.options import output_options
 from agent.cli.output import show_line, show_warning
-from agent.clock import Interrupts
-from agent.consul import Consul
-from agent.errors import Conflict, ConsulUnreachable, GuardRefused, Interrupted, NotNow, SvcagentError
+from agent.clock import Deadline, Interrupts
+from agent.errors import Conflict, NotNow
 from agent.maintenance import (
     Action,
     Decision,
-    Left,
     Target,
     await_shown,
     await_unnamed,
     by_operator,
     decide_disable,
     decide_enable,
-    dns_memory,
     lift_expired,
     lift_own,
-    take_out,
-    view,
 )
 
 _name = click.argument("name", required=False, shell_complete=wiring.complete_name)
@@ -76,8 +72,22 @@ def maint() -> None:
 )
 @click.option("--replace", is_flag=True, help="Take over what somebody else took out, without a moment in service.")
 @click.option("--force", is_flag=True, help="With --replace: also from a running reload, which then leaves it out.")
-@click.option("--guard", is_flag=True, help="Refuse (exit 75) to take the last passing instance out.")
-@click.option("--wait-drained", is_flag=True, help="Return when neither health API nor local DNS names it any more.")
+@click.option(
+    "--guard",
+    is_flag=True,
+    help="Refuse (exit 75) to take the last passing instance out. Checked before and again after it is out: if two "
+    "hosts do this at the same moment, maintenance is disabled again.",
+)
+@click.option(
+    "--wait-drained", is_flag=True, help="Return when neither the health API nor the local DNS returns it any more."
+)
+@click.option(
+    "--drain-timeout",
+    type=wiring.GoDuration(),
+    default="5m",
+    show_default=True,
+    help="How long --wait-drained may take, the TTL of DNS answers included.",
+)
 @_wait
 @output_options
 def enable(
@@ -92,15 +102,17 @@ def enable(
     force: bool,
     guard: bool,
     wait_drained: bool,
+    drain_timeout: float,
     wait: float,
 ) -> None:
-    """Take it out, and return when the catalog shows it.
+    """Enable maintenance, and return when the catalog shows it.
 
-    Out already by yourself for the same reason: nothing to do, or its end moves. Out already by somebody else: says
+    In maintenance already by yourself for the same reason: nothing to do, or its end moves. By another owner: prints
     who and why, changes nothing (of all that was named) and exits 1.
 
-    Once its end has come, the daemon, or the next register, reload or maint expire, puts it back, if its checks pass.
-    Exit code 69 says that it is unknown whether it is out: Consul did not answer. Run the same command again then.
+    Once its end has come, the daemon, or the next register, reload or maint expire, disables it if the checks pass.
+    Exit code 69 means that the state is unknown: Consul did not answer. Run the same command again then. After any
+    failure it prints what is in maintenance now, and how to disable it.
     """
     if force and not replace:
         raise click.UsageError("--force goes with --replace: it takes a running reload's maintenance over.")
@@ -121,24 +133,23 @@ def enable(
             ]
             _stop_if_refused(decisions)
             entering = [one.target for one in decisions if one.action is Action.ENABLE]
-            _warn_of_emptiness(consul, agent.node, entering, is_refusing=guard)
-            remembered = dns_memory(consul, agent, entering) if wait_drained else 0
-        _take_out(consul, decisions)
-        remember(settings, decisions)
-        try:
+            warn_of_emptiness(consul, agent.node, entering, is_refusing=guard)
+            remembered = memory_of(consul, agent, entering, drain_timeout) if wait_drained else 0
+        with saying_what_is_out(consul, decisions):
+            take_out_all(consul, decisions)
+            remember(settings, decisions)
             with interrupts.allowed():
                 for decision in decisions:
                     await_shown(consul, clock, decision.target, decision.wanted, wait)
-                show_out(decisions)
-                if wait_drained:
-                    await_unnamed(consul, clock, agent, [one.target for one in decisions], remembered)
-                    where = "the health API and DNS" if agent.dns else "the health API (the local agent's DNS is off)"
-                    show_line(f"drained: nothing is left of it in {where}")
-        except Interrupted:
-            targets = ", ".join(str(one.target) for one in decisions)
-            lift = "; ".join(f"svcagent maint disable {one.target.argument}" for one in decisions)
-            show_warning(f"interrupted while waiting; out of service stays: {targets}. To put it back, run: {lift}")
-            raise
+            if guard:
+                look_again(consul, clock, agent.node, [one for one in decisions if one.target in entering])
+            show_out(decisions)
+            if wait_drained:
+                limit = Deadline.after(clock, drain_timeout)
+                with interrupts.allowed():
+                    await_unnamed(consul, clock, agent, [one.target for one in decisions], remembered, limit)
+                where = "the health API and DNS" if agent.dns else "the health API (the local agent's DNS is off)"
+                show_line(f"drained: {where} no longer return it")
     show_decisions(decisions)
 
 
@@ -237,41 +248,3 @@ def _stop_if_refused(decisions: list[Decision]) -> None:
     if said:
         others = "\nnothing was changed" if len(decisions) > 1 else ""
         raise Conflict("\n".join(said) + others)
-
-
-def _take_out(consul: Consul, decisions: list[Decision]) -> None:
-    done: list[str] = []
-    try:
-        for one in decisions:
-            if one.wanted is not None and one.action is not Action.KEEP:
-                take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
-                done.append(str(one.target))
-    except SvcagentError:
-        if done:
-            show_warning(f"these were taken out before that: {', '.join(done)}")
-        raise
-
-
-def _warn_of_emptiness(consul: Consul, node: str, targets: list[Target], *, is_refusing: bool) -> None:
-    """Warn, or refuse, when clients of a service are left without any instance."""
-    try:
-        views = view(consul, node, targets)
-    except ConsulUnreachable as error:
-        if is_refusing:
-            raise
-        show_warning(f"nobody knows who is left for clients: {error}")
-        return
-    for one in views:
-        match one.left:
-            case Left.SOMEBODY:
-                continue
-            case Left.NOBODY:
-                said = f"no other instance of {one.name} passes its checks: its clients are left without any"
-            case Left.UNKNOWN:
-                said = (
-                    f"Consul's catalog does not show {one.name} on this host, so nobody knows who is left for its "
-                    "clients. If it has just been registered, wait a moment; else the token may lack node:read"
-                )
-        if is_refusing:
-            raise GuardRefused(f"{', '.join(one.service_ids)} stays in service: {said}. To do it still, omit --guard")
-        show_warning(said)

@@ -11,6 +11,7 @@ from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.consul import CheckState
 from agent.maintenance import Decision, Ended, Maintenance, OwnerKind, Target, for_people, iso, length
+from agent.text import clean
 
 
 def shown(moment: datetime) -> str:
@@ -85,7 +86,7 @@ def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
 
 
 def _said(check: CheckState) -> str:
-    output = " ".join(check.output.split())[:200]
+    output = clean(check.output, 200)
     return f"check {check.id} is {check.status}" + (f" ({output})" if output else "")
 
 

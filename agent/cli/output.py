@@ -2,8 +2,12 @@
 
 Warnings and errors are lines on standard error for people, or events of the log (`agent.logs`); which, depends on
 ``--log-format``. That something cannot be printed keeps nothing from being done.
+
+Everything that svcagent prints passes through this module, and what could move a terminal's cursor, change its title or
+reorder its text is removed or escaped here: no verb can forget it.
 """
 
+import io
 import json
 import os
 import sys
@@ -16,6 +20,10 @@ import click
 from agent import logs
 from agent.cli.options import Options, current
 from agent.errors import BadDefinition, Interrupted, NotNow, SvcagentError
+from agent.text import clean, printable
+
+LONGEST_CELL = 4000
+"""Characters of a table's cell."""
 
 if TYPE_CHECKING:  # imported only by those who draw
     from rich.table import Table
@@ -41,7 +49,12 @@ def show_line(text: str, colour: str | None = None) -> None:
     options = current()
     if not options.quiet and not options.as_json:
         with printing():
-            click.secho(text, fg=colour)
+            click.secho(printable(text), fg=colour)
+
+
+def show_progress(text: str) -> None:
+    """A piece of a line that may be overwritten: it ends as ``text`` ends."""
+    click.echo(printable(text, keep="\r\n"), nl=False)
 
 
 def show_warning(text: str, **fields: object) -> None:
@@ -55,7 +68,7 @@ def print_warning(text: str) -> None:
     """The same of what has been logged already."""
     if not logs.is_alone():
         with suppress(OSError):
-            click.secho(f"svcagent: {text}", fg="yellow", err=True)
+            click.secho(f"svcagent: {printable(text)}", fg="yellow", err=True)
 
 
 def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **fields: object) -> None:
@@ -64,7 +77,7 @@ def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **f
         logs.log(text, level=level, **fields)
     if not logs.is_alone():
         with suppress(OSError):
-            for line in text.splitlines():
+            for line in printable(text).split("\n"):
                 click.secho(f"svcagent: {line}", fg=colour, err=True)
 
 
@@ -84,13 +97,15 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
 
 def show_usage(error: click.ClickException, options: Options) -> None:
     """A command line that cannot be carried out, the same way."""
-    text = error.format_message()
+    text = printable(error.format_message())
     _set_up_logs_once(options)
     if logs.is_for_machines():
         logs.log(text, level=logs.ERROR, exit_code=error.exit_code)
     if not logs.is_alone():
+        shown = io.StringIO()
+        error.show(file=shown)
         with suppress(OSError):
-            error.show()
+            click.echo(printable(shown.getvalue()), err=True, nl=False)
     _show_end(options, text, exit_code=error.exit_code)
 
 
@@ -104,7 +119,7 @@ def show_bug(error: Exception, options: Options, exit_code: int) -> None:
         import traceback  # hopefully never needed
 
         with suppress(OSError):
-            traceback.print_exception(error)
+            click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
             click.echo(f"svcagent: {text}the lines above", err=True)
     _show_end(options, f"{text}the trace in its log", exit_code=exit_code)
 
@@ -148,7 +163,7 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with printing():
         if not sys.stdout.isatty():
             for row in (headers, *rows):
-                click.echo("\t".join(row))
+                click.echo("\t".join(map(_cell, row)))
             return
         from rich.console import Console
 
@@ -164,8 +179,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     for header in headers:
         made.add_column(header, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        made.add_row(*(Text(_cell(cell), style=_STYLES.get(cell, "")) for cell in row))
     return made
+
+
+def _cell(text: str) -> str:
+    """One line: a line break or a tab in foreign text must not look like another row or column."""
+    return clean(text, LONGEST_CELL)
 
 
 _STYLES = {

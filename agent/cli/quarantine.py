@@ -2,19 +2,74 @@
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import click
 
 from agent.cli import wiring
-from agent.cli.fleet_input import service_of
-from agent.cli.fleet_output import first_line, quarantine_document
+from agent.cli.fleet_input import lock_prefix_of, service_of
+from agent.cli.fleet_output import first_line, quarantine_document, suspect_document
+from agent.cli.maint_input import operator
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table
-from agent.fleet import Quarantine, services
+from agent.consul import Consul
+from agent.definitions import Settings
+from agent.fleet import HostState, Quarantine, services, suspect
 from agent.fleet import quarantine as quarantines
 
 _FULL = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A version that no host takes: quarantined, or suspect on one host."""
+
+    service: str
+    cause: Quarantine | HostState
+
+    @property
+    def digest(self) -> str:
+        """The version."""
+        return self.cause.digest if isinstance(self.cause, Quarantine) else self.cause.wanted
+
+    @property
+    def since(self) -> datetime | None:
+        """When it failed, or when the last step before it disappeared began."""
+        return self.cause.since
+
+    @property
+    def why(self) -> str:
+        """The reason, in one line."""
+        if isinstance(self.cause, Quarantine):
+            return first_line(self.cause.why)
+        return f"suspect: its reload disappeared at the step {self.cause.step}"
+
+    @property
+    def image(self) -> str:
+        """The image reference, where it is known."""
+        return self.cause.image if isinstance(self.cause, Quarantine) else ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it for programs."""
+        if isinstance(self.cause, Quarantine):
+            return {"service": self.service, "kind": "quarantined", **quarantine_document(self.cause)}
+        fields = {**suspect_document(self.cause), "why": self.why, "image": "", "log": ""}
+        return {"service": self.service, "kind": "suspect", **fields}
+
+    def clear(self, consul: Consul) -> bool:
+        """Remove what blocks it. False if that changed or went meanwhile."""
+        if isinstance(self.cause, Quarantine):
+            return quarantines.clear(consul, self.service, self.digest) is not None
+        return suspect.clear(consul, self.service, self.cause)
+
+
+def _blocked(settings: Settings, consul: Consul, service: str) -> list[Blocked]:
+    quarantined = [Blocked(service, entry) for entry in quarantines.read_all(consul, service).values()]
+    vanished = suspect.find_all_suspects(consul, service, lock_prefix_of(settings, service))
+    return [*quarantined, *(Blocked(service, state) for state in vanished)]
 
 
 @click.group(
@@ -24,23 +79,24 @@ _FULL = re.compile(r"sha256:[0-9a-f]{64}")
     "  svcagent quarantine clear keyword-suggest sha256:4f53cda1"
 )
 def quarantine() -> None:
-    """Show and clear images that no host takes, because they failed on one."""
+    """Show and clear versions that no host takes, because they failed on one or took it down."""
 
 
 @quarantine.command("list", epilog="\b\nExamples:\n  svcagent quarantine list\n  svcagent quarantine list --json")
 @click.argument("name", required=False, shell_complete=wiring.complete_name)
 @output_options
 def list_(name: str | None) -> None:
-    """Show which digests failed, on which host, when and why.
+    """Show which digests are quarantined or suspect, by which host, since when and why.
 
-    With NAME also the last lines that each one's container printed. Without: of all services that Consul knows.
+    A digest is suspect when the reload that was taking it disappeared, with its host or process. With NAME also the
+    last lines that each one's container printed. Without: of all services that Consul knows.
     """
     settings = wiring.settings()
     with wiring.consul(settings) as consul:
         chosen = [service_of(settings, consul, name)] if name else services(consul)
-        found = [(one, entry) for one in chosen for entry in quarantines.read_all(consul, one).values()]
+        found = [blocked for one in chosen for blocked in _blocked(settings, consul, one)]
     if current().as_json:
-        show_document([{"service": service, **quarantine_document(entry)} for service, entry in found])
+        show_document([one.document() for one in found])
         return
     if not found:
         show_line("nothing is quarantined")
@@ -49,20 +105,20 @@ def list_(name: str | None) -> None:
         ("SERVICE", "DIGEST", "HOST", "SINCE", "IMAGE", "WHY"),
         [
             (
-                service,
-                entry.digest,
-                entry.node or "-",
-                shown(entry.since) if entry.since else "-",
-                entry.image or "-",
-                first_line(entry.why) or "-",
+                one.service,
+                one.digest,
+                one.cause.node or "-",
+                shown(one.since) if one.since else "-",
+                one.image or "-",
+                one.why or "-",
             )
-            for service, entry in found
+            for one in found
         ],
     )
-    for _service, entry in found:
-        if name and entry.log:
-            show_line(f"\nthe last lines of {entry.digest} on {entry.node}:")
-            for line in entry.log.splitlines():
+    for one in found:
+        if name and isinstance(one.cause, Quarantine) and one.cause.log:
+            show_line(f"\nthe last lines of {one.digest} on {one.cause.node}:")
+            for line in one.cause.log.splitlines():
                 show_line(f"  {line}")
 
 
@@ -77,31 +133,33 @@ def list_(name: str | None) -> None:
 @click.option("--all", "every", is_flag=True, help="Every digest of NAME.")
 @output_options
 def clear(name: str, digest: str | None, *, every: bool) -> None:
-    """Let hosts take a digest of NAME again that was quarantined.
+    """Let hosts take a digest of NAME again that is quarantined or suspect.
 
     The first part of a digest is enough if no other begins with it, and none is needed where there is only one.
-    Not quarantined: nothing to do. If its tag still stands for it, the next reload takes it again.
+    Neither quarantined nor suspect: nothing to do. If its tag still stands for it, the next reload takes it again.
     """
     if digest and every:
         raise click.UsageError("Give a DIGEST or --all, not both.")
     settings = wiring.settings()
     with wiring.consul(settings) as consul:
         service = service_of(settings, consul, name)
-        there = quarantines.read_all(consul, service)
-        chosen = sorted(there) if every else _chosen(service, digest, there)
-        cleared = [entry for one in chosen if (entry := quarantines.clear(consul, service, one)) is not None]
+        there = _blocked(settings, consul, service)
+        digests = {one.digest for one in there}
+        chosen = digests if every else _chosen(service, digest, digests)
+        cleared = [one for one in there if one.digest in chosen and one.clear(consul)]
+    by = operator()
     if current().as_json:
-        show_document([{"service": service, **quarantine_document(entry)} for entry in cleared])
-    for entry in cleared:
-        show_line(f"{service}: {entry.digest} is free again; {_was(entry)}")
+        show_document([{**one.document(), "by": by} for one in cleared])
+    for one in cleared:
+        show_line(f"{service}: {one.digest} is free again; {_was(one)}; cleared by {by}")
     if not cleared:
         show_line(f"{service}: {digest or 'nothing'} is not quarantined" if digest else f"{service}: nothing to clear")
 
 
-def _chosen(service: str, digest: str | None, there: Collection[str]) -> list[str]:
+def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str]:
     """The one that is meant, none if it is not there. A usage error where that is not clear."""
     if not digest and len(there) <= 1:
-        return list(there)
+        return set(there)
     if not digest:
         raise click.UsageError(f"Give a DIGEST or --all; quarantined of {service}: {', '.join(sorted(there))}")
     begin = digest if ":" in digest else f"sha256:{digest}"
@@ -113,9 +171,11 @@ def _chosen(service: str, digest: str | None, there: Collection[str]) -> list[st
         raise click.BadParameter(
             f"no quarantined digest of {service} begins with {digest!r}; there is: {names}", param_hint="DIGEST"
         )
-    return matching
+    return set(matching)
 
 
-def _was(entry: Quarantine) -> str:
-    where = f"it had failed on {entry.node} at {shown(entry.since)}" if entry.since else "before"
-    return f"{where}: {first_line(entry.why)}"
+def _was(blocked: Blocked) -> str:
+    since = f" at {shown(blocked.since)}" if blocked.since else ""
+    if not isinstance(blocked.cause, Quarantine):
+        return f"the reload of {blocked.cause.node} that was taking it disappeared at the step {blocked.cause.step}"
+    return f"it had failed on {blocked.cause.node}{since}: {blocked.why}" if since else f"before: {blocked.why}"

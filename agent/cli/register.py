@@ -6,6 +6,7 @@ from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.output import show_bug_of, show_warning
 from agent.cli.planning import Asked, Planner, exit_code, in_maintenance_again, keep, show_dry_run, show_plan
+from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -84,7 +85,7 @@ def register(
             raise
         # Waited for before the lock is taken, so that nobody waits for one who waits.
         _ = planner.agent
-        with alone_in(settings.services_dir, clock, wait) as was_another_first:
+        with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
             if was_another_first:
                 planner.read()
             plan = planner.plan()
@@ -100,6 +101,7 @@ def register(
 
             own = {service.id for service in planner.services}
             tell_ended(lift_expired(consul, clock, planner.agent.node, own))
+        look_for_stopped(settings, consul, planner.definitions)
         if not names:
             registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=False, failures=failures)
@@ -116,7 +118,7 @@ def _apply(
         show_warning(in_maintenance_again("", node_text))
         restore_node_maintenance(consul, node_text)
     done: list[Change] = []
-    failures = apply_each(consul, plan, done.append, _is_passing, show_bug_of)
+    failures = apply_each(consul, plan, done.append, _status, show_bug_of)
 
     def after(last: LastSeen) -> LastSeen:
         last = last.after_changes(done)
@@ -159,10 +161,10 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
         return tell_repaired(results)
 
 
-def _is_passing(check: Check) -> bool:
-    from agent.reload import is_passing_now  # rarely needed, and slow to import
+def _status(check: Check) -> str:
+    from agent.reload import probe_status  # rarely needed, and slow to import
 
-    return is_passing_now(check)
+    return probe_status(check)
 
 
 def _is_anything_out(world: World) -> bool:

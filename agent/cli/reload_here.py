@@ -12,6 +12,7 @@ from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import Printer, show_result, tell_repaired
 from agent.cli.repairing import edges_of, engine_of, repair_one
+from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_told
 from agent.clock import Interrupts
 from agent.consul import AgentSelf, Consul
@@ -60,6 +61,8 @@ def reload_here(
         executor = Executor(service, reload, edges, _asked(wanted))
         last.enter_context(about(reload=executor.result.id))  # also what is said when it has ended
         results.append(executor.run())
+        if results[-1].outcome == "up to date":
+            warn_of_stopped(consul, engine, [definition])
         return show_result(results[-1])
 
 

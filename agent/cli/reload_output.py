@@ -5,11 +5,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
 from agent import logs
 from agent.cli.options import current
-from agent.cli.output import print_warning, printing, show_document, show_line, show_trouble, show_warning
+from agent.cli.output import (
+    print_warning,
+    printing,
+    show_document,
+    show_line,
+    show_progress,
+    show_trouble,
+    show_warning,
+)
 from agent.engine import PullProgress
 from agent.reload import Event, Phase, Result, Step
 
@@ -23,6 +29,9 @@ def show_result(result: Result) -> int:
     elif result.outcome == "reloaded":
         seconds = sum(step["seconds"] for step in result.steps)
         show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
+    elif result.outcome == "up to date" and result.remark:
+        # The newest version is not taken, and cron prints nothing else.
+        show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
         show_line(f"{result.service} runs {result.wanted} of {result.image} already{remark}", "green")
@@ -45,8 +54,12 @@ def tell_repaired(results: Sequence[Result]) -> int:
 
 
 def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: str = "red") -> None:
+    """Print an error, and after it what the container that failed printed last."""
+    text = result.error or ""
+    if result.log_tail:
+        text += f"\nThe last lines of the container that failed:\n{result.log_tail.rstrip()}"
     show_trouble(
-        result.error or "",
+        text,
         colour=colour,
         level=level,
         service=result.service,
@@ -97,7 +110,7 @@ class Printer:
             return
         self._percent_shown = percent
         with printing():
-            click.echo(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"), nl=False)
+            show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
 
     def replay(self, record: Mapping[str, Any]) -> None:
         """What another svcagent logged of a reload as JSON, told as if it were this one's.

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from agent.cli import wiring
 from agent.cli.output import show_bug_of, show_warning
 from agent.cli.reload_output import Printer
+from agent.cli.stopped import look_for_stopped
 from agent.clock import Clock, Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.daemon.good import usable
@@ -57,13 +58,15 @@ def edges_of(
         agent=agent,
         state_dir=settings.state_dir,
         journal=Journal(settings.state_dir, definition.service.id),
-        prober=Prober(),
+        prober=Prober(is_agent_tls_used=agent.is_tls_used_for_checks),
         clock=wiring.system_clock(),
         interrupts=interrupts,
         environ=os.environ,
-        drain_dns=_drain_dns(settings, agent),
+        drain_dns=wiring.drain_dns(settings, agent),
         tell=printer.tell_quietly if is_recovery else printer.tell,
         tell_pull=printer.tell_pull,
+        trusts_pins=settings.fleet.trust_pins,
+        shares_log_tails=settings.log.share_tails,
     )
 
 
@@ -108,7 +111,9 @@ def recover_usable(
                         raise BadDefinition(list(choice.faults))
                     raise wiring.unknown_name(name, services, settings.services_dir)
             chosen = {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))
-        return repair(settings, consul, agent, choice.definitions, chosen, interrupts), choice.faults
+        results = repair(settings, consul, agent, choice.definitions, chosen, interrupts)
+        look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in chosen))
+        return results, choice.faults
 
 
 def repair(
@@ -145,7 +150,7 @@ def repair(
                 results.append(Result.failed(service_id, agent.node, error))
             except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others out
                 show_bug_of(service_id, error)
-                results.append(Result.failed(service_id, agent.node, Unforeseen.of(error)))
+                results.append(Result.failed(service_id, agent.node, Unforeseen.of(error, "its recovery")))
     return results
 
 
@@ -159,11 +164,3 @@ def repair_one(definition: Definition, edges: Edges) -> list[Result]:
         recovery = Recovery(definition.service, definition.reload, edges, leftover)
         with about(reload=recovery.result.id):
             return [recovery.run()]
-
-
-def _drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
-    """Whom clients ask: as set, else the local agent, unless its DNS is switched off."""
-    if not settings.drain_dns:
-        return (agent.dns,) if agent.dns else ()
-    split = (server.rpartition(":") for server in settings.drain_dns)
-    return tuple((host.strip("[]"), int(port)) for host, _, port in split)

@@ -13,6 +13,7 @@ from agent.cli.attach import Found, find_daemon
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning
+from agent.cli.stopped import warn_of_stopped
 from agent.consul import LocalService
 from agent.daemon.api import RELOAD_JOB
 from agent.definitions import ContainerRestart, Reload, Service
@@ -67,6 +68,8 @@ def status(name: str | None) -> int:
                     trouble = error
                     row.container = "unknown"
             rows.append(row)
+        if trouble is None:
+            warn_of_stopped(consul, engine, (definition for definition, _service in wanted))
     daemon = find_daemon(settings)
     if current().as_json:
         show_document({"services": [asdict(row) for row in rows], "daemon": daemon.status})

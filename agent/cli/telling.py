@@ -21,8 +21,9 @@ from agent.errors import ConsulUnreachable, SvcagentError
 from agent.fleet import notified, observe, rollout
 from agent.fleet.course import Course
 from agent.fleet.notices import Kind, Notice, due, is_closed
+from agent.fleet.suspect import find_all_suspects
 from agent.reload import Edges, Event, Phase, Step
-from agent.reload.guard import able_nodes
+from agent.reload.guard import able_instances
 from agent.reload.window import is_open, zone
 
 
@@ -89,14 +90,17 @@ class Teller:
     def _course(self, consul: Consul) -> Course:
         now = self._clock.now()
         _index, instances = consul.instances(self._service)
-        awaited = able_nodes(instances)
+        awaited = able_instances(instances)
+        view = observe(consul, self._service, now)
         return Course(
             self._service,
-            observe(consul, self._service, now),
+            view,
             awaited,
             now,
             timedelta(seconds=self._settings.notify.stuck_after),
-            held_out=frozenset(one.node for one in instances) - awaited,
+            held_out=frozenset((one.node, one.service_id) for one in instances if not one.is_node_dead) - awaited,
+            down=frozenset((one.node, one.service_id) for one in instances if one.is_node_dead),
+            suspects=find_all_suspects(consul, self._service, self._reload.lock_prefix(self._service)),
             min_age=timedelta(seconds=self._reload.min_age),
             is_open=partial(is_open, self._reload.windows, zone(self._reload.timezone)),
         )

@@ -84,6 +84,6 @@ def _tell(chosen: Settings, tell: "Callable[[Textfiles], None]") -> None:
     from agent.daemon.textfile import Textfiles  # slow to import, and of no use where it is not set
 
     try:
-        tell(Textfiles(directory, wiring.system_clock(), show_warning))
+        tell(Textfiles(directory, wiring.system_clock(), show_warning, wiring.state_directory(chosen)))
     except SvcagentError as error:
         show_warning(f"node_exporter is not told of this: {error}")

@@ -8,12 +8,16 @@ import click
 
 from agent.cli import wiring
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line
-from agent.definitions import ANY_ADDRESS, Reload, Service, Settings
+from agent.cli.output import show_document, show_line, show_warning
+from agent.consul import Consul
+from agent.definitions import ANY_ADDRESS, Definition, Reload, Service, Settings
 from agent.engine import Engine
 from agent.errors import NotNow, SvcagentError
+from agent.fleet import HostState, find_suspects
 from agent.reload.host_lock import HostLock
-from agent.reload.restart import restarter
+from agent.reload.probe import Prober
+from agent.reload.ready import Readiness
+from agent.reload.restart import Restarter, restarter
 from agent.reload.why import Explanation, Inquiry, explain
 
 
@@ -21,10 +25,10 @@ from agent.reload.why import Explanation, Inquiry, explain
 @click.argument("name", shell_complete=wiring.complete_name)
 @output_options
 def why(name: str) -> int:
-    """Show everything that stands between this host and the newest image of NAME, and who can clear it.
+    """Show everything that blocks this host from the newest image of NAME, and who can clear it.
 
-    Changes nothing. The exit code is 0 when nothing stands in the way, or there is nothing newer; 75 when something
-    does, also that Consul, Docker or the registry cannot be asked.
+    Changes nothing. The exit code is 0 when nothing does, or there is nothing newer; 75 when something blocks it, for
+    example that Consul, Docker or the registry does not answer. A container that does not run is reported always.
     """
     settings, clock = wiring.settings(), wiring.system_clock()
     definition = wiring.definition_of(settings, name, lambda: _address(settings))
@@ -37,7 +41,7 @@ def why(name: str) -> int:
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
         how = restarter(definition.reload.strategy, service.id, engine, os.environ, clock)
-        found = explain(service, definition.reload, Inquiry(consul, how, clock, host_lock))
+        found = explain(service, definition.reload, _inquiry(settings, consul, engine, definition, how, host_lock))
     if current().as_json:
         show_document(_document(service, found))
     else:
@@ -45,8 +49,36 @@ def why(name: str) -> int:
     return NotNow.exit_code if found.reasons and not found.is_newest else 0
 
 
+def _inquiry(
+    settings: Settings, consul: Consul, engine: Engine, definition: Definition, how: Restarter, host_lock: HostLock
+) -> Inquiry:
+    """Return what `explain` asks; where Consul does not answer, neither does its DNS."""
+    assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
+    service, reload, clock = definition.service, definition.reload, wiring.system_clock()
+    readiness = Readiness(service, reload, consul, engine, Prober(), clock)
+    try:
+        agent = consul.agent_self()
+    except SvcagentError:  # one of the reasons already
+        return Inquiry(consul, how, clock, host_lock, (), lambda: readiness.survey().differences)
+
+    def find_suspect(digest: str) -> HostState | None:
+        own = (agent.node, service.id)
+        found = find_suspects(consul, service.name, reload.lock_prefix(service.name), digest, own)
+        return next(iter(found), None)
+
+    return Inquiry(
+        consul,
+        how,
+        clock,
+        host_lock,
+        wiring.drain_dns(settings, agent),
+        lambda: readiness.survey().differences,
+        find_suspect,
+    )
+
+
 def _address(chosen: Settings) -> str:
-    """The agent's, for files that refer to it; that it cannot be asked will be one of the reasons."""
+    """The agent's address, for files that refer to it; that it does not answer will be one of the reasons."""
     try:
         with wiring.consul(chosen) as consul:
             return consul.agent_self().address
@@ -55,16 +87,19 @@ def _address(chosen: Settings) -> str:
 
 
 def _show(service: Service, found: Explanation, reload: Reload) -> None:
+    if found.stopped is not None:
+        show_warning(f"{service.id}: {found.stopped}", service=service.id)
     if found.is_newest:
-        show_line(f"{service.name} runs the newest image already: {found.newest}", "green")
+        state = "runs" if found.stopped is None else "has"
+        show_line(f"{service.name} {state} the newest image already: {found.newest}", "green")
     elif found.newest is not None:
         show_line(f"{service.name} runs {found.running or 'an unknown digest'}; the newest is {found.newest}")
     elif reload.restart is not None:
         show_line(f"{service.name} is restarted by a command at every reload: no image could be newer")
     if not found.reasons and not found.is_newest:
-        show_line(f"nothing stands in the way; run: svcagent reload {service.name}", "green")
+        show_line(f"nothing blocks it; run: svcagent reload {service.name}", "green")
     if found.reasons and found.is_newest:
-        show_line("in the way of the next one stands:")
+        show_line("the next reload is blocked by:")
     for reason in found.reasons:
         show_line(f"- {reason}", None if found.is_newest else "yellow")
 

@@ -13,8 +13,20 @@ from agent.cli.options import current
 from agent.cli.output import set_up_logs
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
-from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Service, Settings, defining, durations, load, values_of
+from agent.definitions import (
+    ADDRESS,
+    ANY_ADDRESS,
+    Definition,
+    Service,
+    Settings,
+    defining,
+    durations,
+    load,
+    untrusted,
+    values_of,
+)
 from agent.errors import BadDefinition, ConsulUnreachable, Fault
+from agent.files import Untrusted, make_private_directory
 from agent.logs import log
 
 FIRST_PAUSE = 0.2
@@ -35,19 +47,17 @@ def settings() -> Settings:
 
 
 def state_directory(chosen: Settings) -> Path:
-    """The state directory, which must be there: making it would hide a wrong setting."""
-    if not chosen.state_dir.is_dir():
-        raise BadDefinition(
-            [
-                Fault(
-                    str(chosen.state_dir),
-                    "",
-                    "no such directory",
-                    "create it (mode 0700), or name another with --state-dir or SVCAGENT_STATE_DIR",
-                )
-            ]
-        )
-    return chosen.state_dir
+    """Return the state directory; it is created (0700) if its parent exists, and nobody else may write in it."""
+    directory = chosen.state_dir
+    try:
+        make_private_directory(directory)
+    except Untrusted as error:
+        raise BadDefinition([untrusted(str(directory), error)]) from error
+    except OSError as error:
+        remedy = "create it (mode 0700), or name another with --state-dir or SVCAGENT_STATE_DIR"
+        problem = "no such directory" if isinstance(error, FileNotFoundError) else f"cannot be used: {error.strerror}"
+        raise BadDefinition([Fault(str(directory), "", problem, remedy)]) from error
+    return directory
 
 
 @contextlib.contextmanager
@@ -154,3 +164,11 @@ class GoDuration(click.ParamType[float]):
 def system_clock() -> Clock:
     """The machine's clock."""
     return SystemClock()
+
+
+def drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
+    """Return the DNS servers that clients ask: as set, else the local agent, unless its DNS is switched off."""
+    if not settings.drain_dns:
+        return (agent.dns,) if agent.dns else ()
+    split = (server.rpartition(":") for server in settings.drain_dns)
+    return tuple((host.strip("[]"), int(port)) for host, _, port in split)

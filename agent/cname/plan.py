@@ -23,6 +23,7 @@ from agent.cname.marker import Marker, parse
 from agent.cname.provider import Record, Seen
 from agent.cname.record import Wanted
 from agent.errors import DnsUnreachable, NotNow, SvcagentError
+from agent.text import clean
 
 
 class Outcome(StrEnum):
@@ -61,6 +62,8 @@ _EXIT_CODES = {
     Outcome.UNKNOWN: DnsUnreachable.exit_code,
     Outcome.NOT_NOW: NotNow.exit_code,
 }
+LONGEST_RECORD = 300
+"""Characters of a foreign record that a message repeats."""
 _SETTLE = "Whichever is right: give it a higher gen, on every host"
 _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, NotNow.exit_code)
 
@@ -88,7 +91,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
         return _conflict(_unmarked(wanted, seen.record))
     held = _held(seen)
     if held is None:
-        return _conflict(f"its marker {wanted.place.marker} is not svcagent's: {'; '.join(seen.markers)}")
+        return _conflict(f"its marker {wanted.place.marker} is not svcagent's: {clean('; '.join(seen.markers))}")
     if held.owner != wanted.owner:
         return _conflict(
             f"it belongs to {held.owner} (generation {held.gen}), not to {wanted.owner}; {described(seen)}. "
@@ -177,7 +180,7 @@ def exit_code(outcomes: Iterable[Outcome]) -> int:
 def described(seen: Seen) -> str:
     """What stands there, in words."""
     parts = [_text(seen.record)] if seen.record else []
-    parts += seen.others
+    parts += [clean(one, LONGEST_RECORD) for one in seen.others]
     return ", ".join(parts) or "nothing stands there"
 
 
@@ -200,7 +203,7 @@ def _conflict(why: str) -> Decision:
 
 
 def _text(record: Record) -> str:
-    return f"CNAME {record.target} (TTL {record.ttl})"
+    return f"CNAME {clean(record.target, LONGEST_RECORD)} (TTL {record.ttl})"
 
 
 def _difference(before: Record | None, after: Record) -> str:

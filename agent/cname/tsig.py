@@ -10,8 +10,9 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.definitions import DnsSettings
+from agent.definitions import DnsSettings, untrusted
 from agent.errors import BadDefinition, Fault
+from agent.files import NotAFile, Untrusted, read_trusted_alone
 
 ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 """Those that RFC 8945 recommends; it calls MD5 and SHA-1 not to be used."""
@@ -20,6 +21,7 @@ ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 _QUOTED_OR_COMMENT = re.compile(r'("[^"]*")|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
 _KEY = re.compile(r'\bkey\s+"?(?P<name>[^\s"{;]+)"?\s*\{(?P<body>[^}]*)\}\s*;')
 _STATEMENT = re.compile(r'\b(algorithm|secret)\s+"?([^\s";]+)"?\s*;')
+_LONGEST = 64 * 1024
 _REMEDY = "make one: tsig-keygen -a hmac-sha256 svcagent"
 
 
@@ -51,8 +53,12 @@ def find_key(settings: DnsSettings) -> Key:
 def from_file(file: Path) -> Key:
     """The only key of a key file. Raises `BadDefinition`."""
     try:
-        content = file.read_text()
-        mode = file.stat().st_mode
+        raw, opened = read_trusted_alone(file, _LONGEST)
+        content = raw.decode()
+    except Untrusted as error:
+        raise BadDefinition([untrusted(str(file), error)]) from error
+    except NotAFile as error:
+        raise _bad(str(file), f"the key file is {error}", _REMEDY) from error
     except OSError as error:
         raise _bad(str(file), f"the key file cannot be read: {error.strerror}", "let svcagent read it") from error
     except UnicodeDecodeError as error:
@@ -65,7 +71,7 @@ def from_file(file: Path) -> Key:
     if missing := {"algorithm", "secret"} - stated.keys():
         raise _bad(str(file), f"the key has no {' and no '.join(sorted(missing))}", _REMEDY)
     key = _key(str(file), found[0]["name"], stated["algorithm"], stated["secret"])
-    return Key(key.name, key.algorithm, key.secret, key.source, bool(mode & stat.S_IROTH))
+    return Key(key.name, key.algorithm, key.secret, key.source, bool(opened.st_mode & stat.S_IROTH))
 
 
 def _key(source: str, name: str, algorithm: str, secret: str) -> Key:

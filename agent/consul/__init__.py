@@ -8,13 +8,14 @@ from agent.consul.lock_holder import Holder
 from agent.consul.lock_keeper import SESSION_TTL as SESSION_SECONDS
 from agent.consul.lock_leftovers import clear_free, give_back_dead, own_sessions
 from agent.consul.lock_names import queue_of
-from agent.consul.lock_status import LockForm, LockStatus, lock_status
+from agent.consul.lock_status import LockForm, LockStatus, lock_sessions, lock_status
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,
     AgentSelf,
     CheckState,
     Instance,
+    KvOperation,
     KvPair,
     LocalService,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "DnsAnswer",
     "Holder",
     "Instance",
+    "KvOperation",
     "KvPair",
     "LocalService",
     "Lock",
@@ -38,6 +40,7 @@ __all__ = [
     "ask_dns",
     "clear_free",
     "give_back_dead",
+    "lock_sessions",
     "lock_status",
     "own_sessions",
     "queue_of",

@@ -6,11 +6,12 @@ Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a wri
 
 import base64
 import json
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from agent.consul import answers as shapes
 from agent.consul.connection import Answer
 from agent.consul.failures import TRANSACTION, ServerFailed
 from agent.consul.model import (
@@ -27,6 +28,7 @@ from agent.consul.model import (
 from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.errors import Denied, NotFound
+from agent.shapes import Shape, require
 
 if TYPE_CHECKING:
     from agent.consul.api import Api
@@ -77,7 +79,9 @@ class Consul:
 
     def agent_self(self) -> AgentSelf:
         """Who the local agent is. Its DNS address is the one it listens on, or its HTTP address where that is any."""
-        found = self._transport.get(_then(lambda raw: _parse_self(raw, self._settings.address)), "/v1/agent/self")
+        found = self._transport.get(
+            _then(lambda raw: _parse_self(raw, self._settings.address), shapes.SELF), "/v1/agent/self"
+        )
         self._transport.failures.node = found.node
         return found
 
@@ -99,7 +103,9 @@ class Consul:
         by_service: dict[str, list[CheckState]] = {}
         for check in checks.values():
             by_service.setdefault(check.service_id or _maintained(check), []).append(check)
-        services = self._transport.get(_then(lambda raw: _parse_services(raw, by_service)), "/v1/agent/services")
+        services = self._transport.get(
+            _then(lambda raw: _parse_services(raw, by_service), shapes.SERVICES), "/v1/agent/services"
+        )
         for service_id, name in (expected or {}).items():
             if service_id not in services:
                 self._has_service(service_id, name)
@@ -116,7 +122,10 @@ class Consul:
     def checks(self) -> dict[str, CheckState]:
         """Every check of the local agent by id, maintenance included."""
         return self._transport.get(
-            _then(lambda raw: {check_id: CheckState.parse(check) for check_id, check in raw.items()}),
+            _then(
+                lambda raw: {check_id: CheckState.parse(check) for check_id, check in raw.items()},
+                {"*": shapes.CHECK},
+            ),
             "/v1/agent/checks",
         )
 
@@ -223,7 +232,7 @@ class Consul:
         """Without ``node:read`` health answers are empty, not refused. This host's own node has checks if visible."""
         if not self._may_read_nodes:
             path = f"/v1/health/node/{self._transport.failures.node or self.agent_self().node}"
-            if not self._transport.get(_json, path, [("consistent", "1")]):
+            if not self._transport.get(_then(list, shapes.CHECKS), path, [("consistent", "1")]):
                 raise self._transport.failures.lacking("GET", path)
             self._may_read_nodes = True
 
@@ -239,8 +248,7 @@ class Consul:
 
     def is_node_known(self, node: str) -> bool:
         """Is there a node of this name in the catalog of the agent's own datacenter?"""
-        raw = self._transport.get(_json, f"/v1/catalog/node/{node}")
-        return bool(raw)
+        return self._transport.get(lambda answer: bool(_json(answer)), f"/v1/catalog/node/{node}")
 
     # ------------------------------------------------------------ KV and sessions
 
@@ -248,19 +256,8 @@ class Consul:
         self, key: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
     ) -> tuple[int, KvPair | None]:
         """A key, or None. With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change."""
-        new_index, raw = self._api.kv.get(
-            key, index=index, wait=_wait(wait), consistency="consistent" if consistent else None
-        )
-        if raw is None:
-            return int(new_index), None
-        return int(new_index), KvPair(
-            key=raw["Key"],
-            value=raw["Value"] or b"",
-            flags=raw["Flags"],
-            session=raw.get("Session"),
-            modify_index=raw["ModifyIndex"],
-            create_index=raw["CreateIndex"],
-        )
+        new, pairs = self._transport.get(_parse_tree, f"/v1/kv/{key}", _kv_params(index, wait, consistent=consistent))
+        return new, pairs[0] if pairs else None
 
     def kv_tree(
         self, prefix: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
@@ -269,11 +266,7 @@ class Consul:
 
         :raises Denied: there is nothing, and the token could not have seen it.
         """
-        params: list[tuple[str, Any]] = [("recurse", "1")]
-        if index is not None:
-            params += [("index", index), ("wait", _wait(wait))]
-        if consistent:
-            params.append(("consistent", "1"))
+        params = [("recurse", "1"), *_kv_params(index, wait, consistent=consistent)]
         found = self._transport.get(_parse_tree, f"/v1/kv/{prefix}", params)
         if not found[1]:
             self._assert_may_read_keys(prefix)
@@ -305,11 +298,9 @@ class Consul:
         another session's key. Which of these it was, only Consul's words say: look.
         """
         body = [{"KV": _operation(one)} for one in operations]
-        errors = self._transport.put(
-            lambda raw: json.loads(raw.body)["Errors"] or (), TRANSACTION, data=json.dumps(body)
-        )
-        for one in errors:
-            if error := self._transport.failures.denied_in_transaction(operations[one["OpIndex"]].key, one["What"]):
+        errors = self._transport.put(partial(_parse_refusals, operations), TRANSACTION, data=json.dumps(body))
+        for key, said in errors:
+            if error := self._transport.failures.denied_in_transaction(key, said):
                 raise error
         return not errors
 
@@ -346,12 +337,12 @@ class Consul:
 
     def session(self, session: str) -> Session | None:
         """A session, or None if it exists no more or the token may not see it (session:read)."""
-        found = self._transport.get(_then(_parse_sessions), f"/v1/session/info/{session}", [("consistent", "1")])
+        found = self._transport.get(_parse_sessions, f"/v1/session/info/{session}", [("consistent", "1")])
         return found[0] if found else None
 
     def node_sessions(self, node: str) -> tuple[Session, ...]:
         """The living sessions of a node; none if the token may not see them (session:read)."""
-        return self._transport.get(_then(_parse_sessions), f"/v1/session/node/{node}", [("consistent", "1")])
+        return self._transport.get(_parse_sessions, f"/v1/session/node/{node}", [("consistent", "1")])
 
 
 def _is_there(answer: Answer) -> bool:
@@ -364,13 +355,35 @@ def _json(answer: Answer) -> Any:
     return answer.json
 
 
+def _checked(answer: Answer, shape: Shape) -> Any:
+    """The answer's JSON, which has that shape; null counts as an empty list (Go writes it for one)."""
+    found = _json(answer)
+    if found is None and isinstance(shape, list):
+        return []
+    require(found, shape)
+    return found
+
+
 def _parse_hash(answer: Answer) -> str | None:
-    return None if answer.code == 404 else str(answer.json["ContentHash"])
+    return None if answer.code == 404 else str(_checked(answer, {"ContentHash": str})["ContentHash"])
 
 
-def _then(parse: Callable[[Any], T]) -> Callable[[Answer], T]:
-    """The answer's JSON, taken apart where a wrong shape is told as such (see `Transport`)."""
-    return lambda answer: parse(_json(answer))
+def _then(parse: Callable[[Any], T], shape: Shape) -> Callable[[Answer], T]:
+    """Read the answer's JSON inside the request, where a wrong shape is reported as such (see `Transport`)."""
+    return lambda answer: parse(_checked(answer, shape))
+
+
+def _index(answer: Answer) -> int:
+    """The index to wait from, which Consul writes as an unsigned number of 64 bits."""
+    found = int(answer.headers["X-Consul-Index"])
+    if not 0 <= found < 1 << 64:
+        raise ValueError("an index out of range")
+    return found
+
+
+def _kv_params(index: int | None, wait: float, *, consistent: bool) -> list[tuple[str, Any]]:
+    waiting = [] if index is None else [("index", index), ("wait", _wait(wait))]
+    return [*waiting, *([("consistent", "1")] if consistent else [])]
 
 
 def _parse_self(raw: Any, http_address: str) -> AgentSelf:
@@ -381,9 +394,16 @@ def _parse_self(raw: Any, http_address: str) -> AgentSelf:
         domain=debug["DNSDomain"].strip(".") or "consul",
         dns=_dns_address(debug.get("DNSAddrs") or [], http_address),
         version=raw["Config"]["Version"],
-        address=debug.get("AdvertiseAddrLAN") or raw["Member"]["Addr"],
+        address=debug.get("AdvertiseAddrLAN") or (raw.get("Member") or {}).get("Addr") or "",
         is_running_scripts=bool(debug.get("EnableRemoteScriptChecks")),
+        is_tls_used_for_checks=_uses_agent_tls(debug),
     )
+
+
+def _uses_agent_tls(debug: Mapping[str, Any]) -> bool:
+    """Older agents have the setting among the others, newer ones (1.12) in a section for TLS."""
+    section = debug.get("TLS") or {}
+    return bool(debug.get("EnableAgentTLSForChecks") or section.get("EnableAgentTLSForChecks"))
 
 
 def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dict[str, LocalService]:
@@ -391,10 +411,10 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
         one["ID"]: LocalService(
             id=one["ID"],
             name=one["Service"],
-            tags=tuple(one["Tags"] or ()),
+            tags=tuple(one.get("Tags") or ()),
             port=one["Port"],
-            address=one["Address"],
-            meta=one["Meta"] or {},
+            address=one.get("Address") or "",
+            meta=one.get("Meta") or {},
             checks=tuple(by_service.get(one["ID"], ())),
             weights=_weights(one.get("Weights")),
             tagged_addresses={
@@ -408,22 +428,20 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
 
 
 def _parse_instances(answer: Answer) -> tuple[int, tuple[Instance, ...]]:
-    index = int(answer.headers["X-Consul-Index"])
-    return index, tuple(Instance.parse(entry) for entry in _json(answer) or ())
+    return _index(answer), tuple(Instance.parse(entry) for entry in _checked(answer, shapes.INSTANCES))
 
 
 def _parse_node_checks(answer: Answer) -> tuple[int, dict[str, CheckState]]:
-    index = int(answer.headers["X-Consul-Index"])
-    return index, {check["CheckID"]: CheckState.parse(check) for check in _json(answer) or ()}
+    found = _checked(answer, shapes.CHECKS)
+    return _index(answer), {check["CheckID"]: CheckState.parse(check) for check in found}
 
 
 def _parse_tree(answer: Answer) -> tuple[int, tuple[KvPair, ...]]:
-    index = int(answer.headers["X-Consul-Index"])
-    raw = _json(answer) if answer.code != 404 else ()
-    return index, tuple(
+    raw = _checked(answer, shapes.PAIRS) if answer.code != 404 else ()
+    return _index(answer), tuple(
         KvPair(
             key=one["Key"],
-            value=base64.b64decode(one["Value"] or ""),
+            value=base64.b64decode(one.get("Value") or ""),
             flags=one["Flags"],
             session=one.get("Session"),
             modify_index=one["ModifyIndex"],
@@ -434,15 +452,18 @@ def _parse_tree(answer: Answer) -> tuple[int, tuple[KvPair, ...]]:
 
 
 def _parse_keys(answer: Answer) -> tuple[str, ...]:
-    return tuple(_json(answer)) if answer.code != 404 else ()
+    return tuple(_checked(answer, [str])) if answer.code != 404 else ()
 
 
-def _parse_sessions(raw: Any) -> tuple[Session, ...]:
-    return tuple(Session(one["ID"], one["Name"], one["Node"]) for one in raw or ())
+def _parse_sessions(answer: Answer) -> tuple[Session, ...]:
+    found = _checked(answer, shapes.SESSIONS)
+    return tuple(Session(one["ID"], one.get("Name") or "", one["Node"]) for one in found)
 
 
-def _parse_refusals(answer: Answer) -> list[dict[str, Any]]:
-    return answer.json["Errors"] or []
+def _parse_refusals(operations: Sequence[KvOperation], answer: Answer) -> list[tuple[str, str]]:
+    """The keys of a transaction that were refused, each with Consul's words."""
+    found = _checked(answer, shapes.TRANSACTION).get("Errors") or []
+    return [(operations[one["OpIndex"]].key, one["What"]) for one in found]
 
 
 def _operation(one: KvOperation) -> dict[str, Any]:

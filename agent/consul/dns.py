@@ -1,8 +1,15 @@
-"""Asking Consul DNS what clients ask it: which instances of a service are there?"""
+"""Questions to Consul DNS as clients ask them: which instances does a service have?"""
 
+import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from agent.errors import ConsulUnreachable
+from agent.errors import ConsulUnreachable, Unreachable
+
+if TYPE_CHECKING:  # slow to import, and most verbs never ask
+    import dns.message
+
+NAMED_BY = "The server is named by drain_dns in svcagent.toml; without that it is the local agent (CONSUL_HTTP_ADDR)"
 
 
 @dataclass(frozen=True)
@@ -14,25 +21,34 @@ class DnsAnswer:
 
 
 def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnswer:
-    """The SRV answer for ``name`` (``web.service.dc1.consul``), addresses taken from its additional section.
+    """Return the SRV answer for ``name`` (``web.service.dc1.consul``), addresses taken from its additional section.
 
-    Asked over TCP: over UDP Consul names three instances at most, chosen at random.
+    Asked over TCP: over UDP Consul names three instances at most, chosen at random. The server may be given by name;
+    its addresses are tried in order until one answers.
 
     :raises ConsulUnreachable: no answer in ``timeout`` seconds, or one that is neither a list nor a clear no.
     """
-    # Slow to import, and most verbs never ask.
-    import dns.exception
-    import dns.message
-    import dns.query
+    where = f"Consul DNS at {server[0]}:{server[1]}"
+    try:
+        return _ask(server, name, timeout)
+    except Unreachable:
+        raise
+    except OSError as error:
+        said = error.strerror or str(error) or type(error).__name__
+        raise ConsulUnreachable(f"{where} does not answer for {name}: {said}. {NAMED_BY}") from error
+    # dnspython raises what an unusable name or answer makes it raise: DNSException, ValueError, EOFError, KeyError, …
+    except Exception as error:
+        said = str(error) or type(error).__name__
+        raise ConsulUnreachable(f"{where} cannot be asked for {name}: {said}. {NAMED_BY}") from error
+
+
+def _ask(server: tuple[str, int], name: str, timeout: float) -> DnsAnswer:
+    import dns.message  # slow to import
     import dns.rcode
     import dns.rdatatype
 
     host, port = server
-    query = dns.message.make_query(name, dns.rdatatype.SRV)
-    try:
-        reply = dns.query.tcp(query, host, timeout=timeout, port=port)
-    except (OSError, EOFError, dns.exception.DNSException) as error:
-        raise ConsulUnreachable(f"Consul DNS at {host}:{port} does not answer for {name}: {error}") from error
+    reply = _exchanged(server, dns.message.make_query(name, dns.rdatatype.SRV), timeout)
     if reply.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         raise ConsulUnreachable(f"Consul DNS at {host}:{port} answers {dns.rcode.to_text(reply.rcode())} for {name}")
     addresses: dict[str, set[str]] = {}
@@ -46,3 +62,28 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
         ),
         ttl=max((ttl for _record, ttl in srv), default=0),
     )
+
+
+def _exchanged(server: tuple[str, int], query: "dns.message.Message", timeout: float) -> "dns.message.Message":
+    """The answer of the first of the server's addresses that gives one; dnspython itself takes addresses only."""
+    import dns.query  # slow to import
+
+    last: Exception = OSError("it has no address")
+    for family, kind, protocol, _name, address in _addresses(*server):
+        try:
+            with socket.socket(family, kind, protocol) as connection:
+                connection.settimeout(timeout)
+                connection.connect(address)
+                connection.setblocking(False)
+                return dns.query.tcp(query, "", timeout=timeout, sock=connection)
+        except Exception as error:  # noqa: BLE001  # raised below, if no other address answers
+            last = error
+    raise last
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]  # of both families
+    except (OSError, ValueError, OverflowError) as error:  # unknown; not a host name; not a port
+        said = getattr(error, "strerror", None) or str(error)
+        raise ConsulUnreachable(f"the DNS server {host!a}:{port} cannot be resolved: {said}. {NAMED_BY}") from error

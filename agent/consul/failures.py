@@ -12,6 +12,8 @@ from agent.consul.tls import explain_handshake
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
+from agent.shapes import WrongShape
+from agent.text import clean
 
 SAID_LENGTH = 300
 TRANSACTION = "/v1/txn"
@@ -40,16 +42,16 @@ class Failures:
     def _where(self) -> str:
         return f"the Consul agent at {self._settings.address} (from {self._settings.address_source})"
 
-    def no_connection(self, error: OSError) -> ConsulUnreachable:
+    def no_connection(self, error: OSError | ValueError) -> ConsulUnreachable:
         """Nothing was sent."""
         if isinstance(error, ssl.SSLError) and error.reason:
             return self._no_tls(error)
-        said = error.strerror or str(error) or type(error).__name__
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ConsulUnreachable(
             f"cannot reach {self._where}: {said}. Start the agent, or set CONSUL_HTTP_ADDR to its address"
         )
 
-    def unanswered(self, method: str, path: str, error: OSError | HTTPException) -> Unreachable:
+    def unanswered(self, method: str, path: str, error: OSError | HTTPException | ValueError) -> Unreachable:
         """No answer, or not all of it."""
         if isinstance(error, ssl.SSLError) and error.reason:
             # Since TLS 1.3 a client's certificate is refused after the handshake.
@@ -89,8 +91,13 @@ class Failures:
             return ConsulUnreachable(f"{answered}: {said}. Look into the agent's own log: consul monitor")
         return ServerFailed(f"{answered}: {said}; it is unknown whether it was carried out: look with svcagent status")
 
-    def not_consul(self, method: str, path: str, answer: Answer) -> ConsulUnreachable:
-        """An answer in which nothing is where Consul would put it."""
+    def not_consul(self, method: str, path: str, answer: Answer, error: Exception | None = None) -> ConsulUnreachable:
+        """An answer in which something is not as Consul would put it; ``error`` is what reading it raised."""
+        if isinstance(error, WrongShape):
+            return ConsulUnreachable(
+                f"{self._where} answered {method} {path} with something that is not Consul's: {error}. "
+                "Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
+            )
         return ConsulUnreachable(
             f"{self._where} answered {method} {path} with something that is not Consul's "
             f"({answer.code}, {answer.headers.get('Content-Type', 'no Content-Type')}): "
@@ -132,10 +139,9 @@ class Failures:
         return Denied(f"{answered}: {said}. Check the token's policy")
 
     def _shown(self, text: str) -> str:
-        text = " ".join(self._token.hide_in(text).split())
-        return text if len(text) <= SAID_LENGTH else f"{text[:SAID_LENGTH]}…"
+        return clean(self._token.hide_in(text), SAID_LENGTH)
 
 
-def was_dropped(error: OSError | HTTPException) -> bool:
+def was_dropped(error: OSError | HTTPException | ValueError) -> bool:
     """Was a connection closed under the request, as when the agent restarted since the last one?"""
     return not isinstance(error, ssl.SSLError | TimeoutError)

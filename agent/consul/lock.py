@@ -15,7 +15,7 @@ from agent.consul.client import Consul
 from agent.consul.lock_form import Form, Look
 from agent.consul.lock_holder import encode
 from agent.consul.lock_keeper import SESSION_TTL, Keeper
-from agent.consul.lock_names import form_of, queue_of, session_name, turn_of
+from agent.consul.lock_names import form_of, queue_for, queue_of, session_name, turn_of
 from agent.consul.lock_queue import Place, Queue, find_dead_end, find_place, order
 from agent.consul.lock_telling import Telling
 from agent.consul.lock_turn import Turn
@@ -67,7 +67,7 @@ class Lock:
         self._clock = clock
         self._waiting = waiting
         self._limit = limit
-        folder = queue or queue_of(str(details.get("service") or prefix.removeprefix("svcagent/")))
+        folder = queue or (queue_of(str(details["service"])) if details.get("service") else queue_for(prefix))
         self._form: Form = form_of(consul, prefix, limit)
         self._queue = Queue(consul, folder, prefix)
         self._telling = Telling(consul, prefix, tell_place)

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from agent.consul.client import Consul
-from agent.consul.lock_names import form_of, queue_of, session_name, turn_of
+from agent.consul.lock_names import form_of, queue_for, session_name, turn_of
 from agent.consul.lock_queue import Queue
 from agent.consul.lock_single import Single
 from agent.errors import Conflict
@@ -21,7 +21,7 @@ def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1,
     Nothing of it there any more, or all of it somebody else's: nothing happens. ``limit`` and ``queue`` as the dead
     process gave them to `Lock`.
     """
-    folder = queue or queue_of(prefix.removeprefix("svcagent/"))
+    folder = queue or queue_for(prefix)
     form = form_of(consul, prefix, limit)
     with suppress(Conflict):  # the lock is of another form by now, so that session does not hold it
         form.give_back(session)

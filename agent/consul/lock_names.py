@@ -18,8 +18,13 @@ def lock_key(prefix: str) -> str:
 
 
 def queue_of(service: str) -> str:
-    """Where those who wait for a service's lock stand in line."""
-    return f"{OWN}/{service}/queue"
+    """Return the prefix of a service's queue. Consul compares service names without case, so it is in lower case."""
+    return f"{OWN}/{service.lower()}/queue"
+
+
+def queue_for(prefix: str) -> str:
+    """Return the prefix of the queue before a lock that is known by its own prefix alone."""
+    return queue_of(prefix.removeprefix(f"{OWN}/").removesuffix("/lock"))
 
 
 def turn_of(queue: str) -> str:

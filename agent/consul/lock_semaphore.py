@@ -7,6 +7,7 @@ it from the list. The contender's value is ours to fill: Consul's own leave it e
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ from agent.errors import Conflict
 SEMAPHORE_FLAGS = 0xE0F69A2BAA414DE0
 # A holder's death deletes its key and leaves the list alone, and the list is what a waiter watches.
 LOOK_AGAIN_SECONDS = 2.0
+LARGEST_LIMIT = 1 << 31
+MOST_HOLDERS = 1000
+"""More than any fleet lets reload at a time: a longer list is not a lock's, and its holders are not asked about."""
+_SESSION = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Listed:
     living: tuple[Holder, ...]
     is_any_dead: bool
     contenders: frozenset[str]
-    """The sessions that have a key of their own, holders or not."""
+    """Those of the holders, and of the sessions asked about, that have their key."""
 
 
 class Semaphore:
@@ -87,7 +92,7 @@ class Semaphore:
     def give_back(self, session: str) -> None:
         """Take that session off the list, and delete its key, in one write; nothing if neither is there."""
         while True:
-            listed = self._list()
+            listed = self._list(session)
             living = tuple(holder.session for holder in listed.living)
             changes = [KvOperation("delete", self._contender(session))] if session in listed.contenders else []
             if session in living or listed.is_any_dead:
@@ -111,16 +116,35 @@ class Semaphore:
         value = json.dumps({"Limit": listed.limit, "Holders": dict.fromkeys(holders, True)}, separators=(",", ":"))
         return KvOperation("cas", self._key, value, SEMAPHORE_FLAGS, index=listed.index)
 
-    def _list(self) -> Listed:
-        """List and contenders at one moment; consistently, lest a holder be taken for dead."""
-        _index, pairs = self._consul.kv_tree(f"{self._prefix}/", consistent=True)
-        found = read_list(self._prefix, pairs, self._limit)
+    def _list(self, *contenders: str) -> Listed:
+        """The list, and which of its holders and of these contenders live."""
+        found = read_list(self._prefix, read_keys(self._consul, self._prefix, contenders), self._limit)
         if found.limit != self._limit:
             raise Conflict(
                 f"the lock {self._prefix} is in use with {found.limit} holders at a time, not {self._limit}. Use the "
                 "same -n (reload.max_parallel) everywhere; after a change, wait until all that hold it are done"
             )
         return found
+
+
+def read_keys(consul: Consul, prefix: str, contenders: Sequence[str] = ()) -> tuple[KvPair, ...]:
+    """Return the list and the keys of its holders and of ``contenders``, as far as they exist; no other key is read.
+
+    The default prefix has all documents of the service below it. The list is read first: a holder has its key before
+    it is on the list, so one without a key has died or given the lock back. In the latter case the list has changed,
+    and a write that goes by this one is refused by its index.
+    """
+    pair = _read(consul, f"{prefix}/.lock")
+    sessions = dict.fromkeys((*_holders(pair), *contenders))
+    # What others wrote on the list may be anything; only what can be a session is asked about.
+    keys = [_read(consul, f"{prefix}/{session}") for session in sessions if _SESSION.fullmatch(session)]
+    return tuple(one for one in (pair, *keys) if one is not None)
+
+
+def _read(consul: Consul, key: str) -> KvPair | None:
+    """Read a key consistently, lest a holder be taken for dead."""
+    _index, pair = consul.kv_get(key, consistent=True)
+    return pair
 
 
 def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
@@ -132,8 +156,8 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
     pair = next((one for one in pairs if one.key == f"{prefix}/.lock"), None)
     if pair is None:
         return Listed(0, limit, (), is_any_dead=False, contenders=frozenset(contenders))
-    found = decode(pair.value).get("Limit")
-    if pair.flags != SEMAPHORE_FLAGS or not isinstance(found, int):
+    found = _limit(pair)
+    if pair.flags != SEMAPHORE_FLAGS or found is None or not _has_holders(pair):
         raise Conflict(
             f"the key {pair.key} is in use as something other than a lock of several holders (`consul lock -n 1`?). "
             "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own. If a "
@@ -151,6 +175,20 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
     return Listed(pair.modify_index, found, living, is_any_dead, frozenset(contenders))
 
 
+def _limit(pair: KvPair) -> int | None:
+    """The list's limit; None where it is not one."""
+    found = decode(pair.value).get("Limit")
+    if not isinstance(found, int) or isinstance(found, bool):
+        return None
+    return found if 1 <= found <= LARGEST_LIMIT else None
+
+
+def _has_holders(pair: KvPair) -> bool:
+    """True if the list can be read: one that cannot is somebody's, and may mean that somebody holds the lock."""
+    found = decode(pair.value).get("Holders")
+    return found is None or (isinstance(found, dict) and len(found) <= MOST_HOLDERS)
+
+
 def _holders(pair: KvPair | None) -> dict[str, bool]:
-    found = decode(pair.value).get("Holders") if pair is not None else None
+    found = decode(pair.value).get("Holders") if pair is not None and _has_holders(pair) else None
     return found if isinstance(found, dict) else {}

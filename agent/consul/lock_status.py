@@ -7,7 +7,7 @@ from agent.consul.client import Consul
 from agent.consul.lock_holder import Holder, parse
 from agent.consul.lock_names import lock_key, named
 from agent.consul.lock_queue import Queue, order
-from agent.consul.lock_semaphore import read_list
+from agent.consul.lock_semaphore import read_keys, read_list
 from agent.consul.lock_single import LOCK_FLAGS
 
 
@@ -39,16 +39,7 @@ def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
 
     :raises Conflict: something else stands at the lock's key.
     """
-    _index, pair = consul.kv_get(lock_key(prefix), consistent=True)
-    if pair is None:
-        form, limit, holders = LockForm.NONE, 0, tuple[Holder, ...]()
-    elif pair.flags == LOCK_FLAGS:
-        form, limit = LockForm.SINGLE, 1
-        holders = (parse(pair.session, pair.value),) if pair.session is not None else ()
-    else:
-        _index, pairs = consul.kv_tree(f"{prefix}/", consistent=True)
-        listed = read_list(prefix, pairs, 0)
-        form, limit, holders = LockForm.SEMAPHORE, listed.limit, listed.living
+    form, limit, holders = _look(consul, prefix)
     return LockStatus(
         prefix,
         form,
@@ -56,3 +47,21 @@ def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
         tuple(named(consul, holder) for holder in holders),
         tuple(named(consul, entry.holder) for entry in order(Queue(consul, queue, prefix).entries())),
     )
+
+
+def lock_sessions(consul: Consul, prefix: str) -> frozenset[str]:
+    """Return the sessions that hold the lock now, in whichever form it is, read from the leader.
+
+    :raises Conflict: something else is stored at the lock's key.
+    """
+    return frozenset(holder.session for holder in _look(consul, prefix)[2])
+
+
+def _look(consul: Consul, prefix: str) -> tuple[LockForm, int, tuple[Holder, ...]]:
+    _index, pair = consul.kv_get(lock_key(prefix), consistent=True)
+    if pair is None:
+        return LockForm.NONE, 0, ()
+    if pair.flags == LOCK_FLAGS:
+        return LockForm.SINGLE, 1, (parse(pair.session, pair.value),) if pair.session is not None else ()
+    listed = read_list(prefix, read_keys(consul, prefix), 0)
+    return LockForm.SEMAPHORE, listed.limit, listed.living

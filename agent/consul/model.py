@@ -1,9 +1,12 @@
 """What Consul says, as plain frozen data."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+NODE_HEALTH = "serfHealth"
+"""The check by which Consul itself says whether a node's agent is alive."""
 NODE_MAINTENANCE = "_node_maintenance"
 SERVICE_MAINTENANCE = "_service_maintenance:"
 
@@ -52,14 +55,34 @@ class Instance:
 
     @property
     def is_passing(self) -> bool:
-        """Would ``?passing`` list it? Maintenance, of service or node, counts as a failing check."""
+        """True if ``?passing`` lists it. Maintenance, of service or node, counts as a failing check."""
         return all(check.status == "passing" for check in self.checks)
+
+    @property
+    def is_served(self) -> bool:
+        """True if clients are sent to it: no check of it or of its node is critical, and no maintenance is on.
+
+        Consul DNS returns instances in warning. Only ``?passing`` and ``only_passing`` leave them out.
+        """
+        return not any(check.is_maintenance or check.status == "critical" for check in self.checks)
+
+    @property
+    def is_node_dead(self) -> bool:
+        """True if Consul's own check of the node says that its agent has failed."""
+        return any(check.id == NODE_HEALTH and check.status == "critical" for check in self.checks)
 
     @property
     def maintenance(self) -> CheckState | None:
         """The check that holds it out of service: the service's own maintenance, else its node's."""
         held = [check for check in self.checks if check.is_maintenance]
         return min(held, key=lambda check: check.id == NODE_MAINTENANCE, default=None)
+
+    def without_maintenance(self, reasons: Collection[str]) -> "Instance":
+        """Return the instance as it would be without the maintenances that have one of these reasons."""
+        return replace(
+            self,
+            checks=tuple(one for one in self.checks if not (one.is_maintenance and one.notes in reasons)),
+        )
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> "Instance":
@@ -116,6 +139,8 @@ class AgentSelf:
     address: str = ""
     is_running_scripts: bool = False
     """Does it take script checks through its API?"""
+    is_tls_used_for_checks: bool = False
+    """True if checks use the agent's own certificate and authority (``enable_agent_tls_for_checks``)."""
 
     @property
     def release(self) -> tuple[int, ...]:

@@ -80,7 +80,7 @@ def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
 def _load_authorities(context: ssl.SSLContext, file: Path) -> None:
     try:
         context.load_verify_locations(cafile=file)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unusable(file, "CONSUL_CACERT or CONSUL_CAPATH", "certificates", error) from error
 
 
@@ -88,7 +88,7 @@ def _load_directory(context: ssl.SSLContext, directory: Path) -> None:
     """Every file of it, hashed names or not: Consul's own client takes them all, OpenSSL looks for hashed ones only."""
     try:
         files = sorted(path for path in directory.iterdir() if path.is_file())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unusable(directory, "CONSUL_CAPATH", "certificates", error) from error
     if not files:
         raise BadDefinition([Fault(str(directory), "", "no file in this directory", "see CONSUL_CAPATH")])
@@ -100,16 +100,16 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         # Without this OpenSSL would ask for an encrypted key's password on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: b"")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unusable(
             certificate, "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "a certificate and its key", error
         ) from (error)
 
 
-def _unusable(file: Path, setting: str, what: str, error: OSError) -> BadDefinition:
+def _unusable(file: Path, setting: str, what: str, error: OSError | ValueError) -> BadDefinition:
     if isinstance(error, ssl.SSLError):
         said = (error.reason or "unreadable").lower().replace("_", " ")
     else:
-        said = os.strerror(error.errno) if error.errno else str(error)
+        said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     remedy = f"{setting}: give {what} in PEM form, the key without a password, readable by svcagent"
     return BadDefinition([Fault(str(file), "", f"cannot be used ({said})", remedy)])

@@ -1,14 +1,18 @@
 """The ACL token: where it comes from, and when it is read again. Its text leaves this module in a header only."""
 
-import os
 import re
+import shlex
 from pathlib import Path
 
 from agent.definitions import ConsulSettings
 from agent.errors import Denied
+from agent.files import NotAFile, Untrusted, is_exposed, read_trusted_alone
+from agent.logs import WARNING, log
 
 # What may stand in a header's value, without spaces. Python's HTTP client would quote anything else in an error.
 _USABLE = re.compile(r"[\x21-\x7e]+")
+_LONGEST = 4096
+"""Bytes of a token file that are read."""
 # Consul makes its tokens in this form; in the place of a path it is a token in the wrong variable.
 _LIKE_A_TOKEN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -61,20 +65,28 @@ class Token:
 
     def _look_at(self, file: Path) -> None:
         try:
-            with file.open("rb") as opened:
-                found = os.fstat(opened.fileno())
-                stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
-                if stamp == self._seen:
-                    return
-                text = opened.read().decode("utf-8", "replace").strip()
-        except OSError as error:
+            content, found = read_trusted_alone(file, _LONGEST)
+        except Untrusted as error:
+            raise Denied(f"the Consul token file (from {self._settings.token_file_source}): {error}") from error
+        except (OSError, NotAFile, ValueError) as error:  # ValueError: a path with NUL
             if self._from_file:
                 # Between the old file and the new one there may be a moment without any.
                 return
+            said = (error.strerror if isinstance(error, OSError) else "") or str(error)
             raise Denied(
                 f"cannot read the Consul token file {_shown(file)} (from {self._settings.token_file_source}): "
-                f"{error.strerror}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN"
+                f"{said}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN"
             ) from error
+        stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
+        if stamp == self._seen:
+            return
+        if self._seen is None and is_exposed(file, found):
+            log(
+                f"every user of this host can read the Consul token file {file}; run: "
+                f"{shlex.join(['chmod', 'o-rwx', str(file)])}",
+                level=WARNING,
+            )
+        text = content.decode("utf-8", "replace").strip()
         if text or not self._from_file:
             self._from_file = _usable(text, f"{file} (from {self._settings.token_file_source})") if text else None
             self._seen = stamp

@@ -13,7 +13,7 @@ from agent.consul.connection import Answer, Connection
 from agent.consul.failures import Failures, was_dropped
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
-from agent.errors import Rejected
+from agent.errors import Rejected, SvcagentError
 
 CONNECT_SECONDS = 3.0
 # A frozen server makes an agent answer a write 20 s late; past that the outcome is called unknown.
@@ -46,7 +46,7 @@ class Transport:
         """Connect, ask nothing, and wait; raises `ConsulUnreachable` when the connection does not last."""
         try:
             self._connection.open()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self.failures.no_connection(error) from error
         if self._connection.is_ended(seconds):
             raise self.failures.no_connection(ConnectionResetError("it closed the connection"))
@@ -95,11 +95,14 @@ class Transport:
                 # A write's callback does not look at its answer, which may be a proxy's.
                 _ = answer.json
             return callback(answer)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self.failures.not_consul(method, path, answer) from error
+        except SvcagentError:
+            raise
+        # Whatever an answer makes its reader raise (ValueError, KeyError, RecursionError, …): it is not Consul's.
+        except Exception as error:
+            raise self.failures.not_consul(method, path, answer, error) from error
 
     def _send(self, method: str, path: str, params: Params, headers: Any, data: Any) -> Answer:
-        target = quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
+        target = _target(path, params)
         wait = _wait_seconds(params)
         # Consul adds up to a sixteenth to the wait it was asked for, so that waiters do not wake together.
         seconds = ANSWER_SECONDS + wait + wait / 16
@@ -109,14 +112,25 @@ class Transport:
             sent = {**(headers or {}), **({"X-Consul-Token": token} if token else {})}
             try:
                 self._connection.open()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a host name that cannot be encoded
                 raise self.failures.no_connection(error) from error
             try:
                 return self._connection.ask(method, target, data, sent, seconds)
-            except (OSError, HTTPException) as error:
+            except UnicodeError as error:
+                raise Rejected(f"{method} {path} cannot be sent to Consul: {error}") from error
+            # ValueError: http.client's own, of an answer's first line or a length.
+            except (OSError, HTTPException, ValueError) as error:
                 if method != "GET" or is_repeated or not was_dropped(error):
                     raise self.failures.unanswered(method, path, error) from error
                 is_repeated = True
+
+
+def _target(path: str, params: Params) -> str:
+    """What is sent in the request's first line."""
+    try:
+        return quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
+    except UnicodeError as error:  # half of a surrogate pair, as JSON can hold it
+        raise Rejected(f"{path!a} cannot be sent to Consul: it is no valid Unicode") from error
 
 
 def _refuse_unaddressable(path: str) -> None:

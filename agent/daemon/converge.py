@@ -86,7 +86,7 @@ class Convergence:
         turn: _Turn | None = None
         try:
             found = replace(found, agent=(agent := self._consul.agent_self()))
-            with alone_in(self._directory, self._clock, ALONE_SECONDS):
+            with alone_in(self._state_dir, self._clock, ALONE_SECONDS):
                 choice = self._take(agent)
                 turn = _Turn(self._consul, self._clock, agent, self._last.canary, self._report)
                 turn.converge(choice, self._directory, self._last_seen, journalled(self._state_dir))
@@ -94,7 +94,7 @@ class Convergence:
             found = replace(found, trouble=error)
         except Exception as error:  # noqa: BLE001 - reloads and the other chores must not end with a convergence
             self._report("convergence", error)
-            found = replace(found, trouble=Unforeseen.of(error))
+            found = replace(found, trouble=Unforeseen.of(error, "the convergence"))
         if choice is None:
             choice = self._take_what_is_good(found.agent)
         if turn is not None:
@@ -199,7 +199,7 @@ class _Turn:
         with self._failures.collected(change.service_id):
             plan = refuse_unknown_nodes(self._consul, [change])
             self._refused += [one for one in plan if one.action is Action.REFUSE]
-            apply_plan(self._consul, plan, self._done.append, _is_passing)
+            apply_plan(self._consul, plan, self._done.append, _status)
 
     def _end_maintenance(self, world: World, own: frozenset[str]) -> None:
         node, now = self._agent.node, self._clock.now()
@@ -252,7 +252,7 @@ def _readiness(change: Change) -> tuple[bool, bool, bool]:
     return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
 
 
-def _is_passing(check: Check) -> bool:
-    from agent.reload import is_passing_now  # rarely needed, and slow to import
+def _status(check: Check) -> str:
+    from agent.reload import probe_status  # rarely needed, and slow to import
 
-    return is_passing_now(check)
+    return probe_status(check)

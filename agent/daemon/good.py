@@ -236,7 +236,9 @@ def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> Examined
         return examine(file, content, values)
     except Exception as error:  # noqa: BLE001 - see above; with its trace in the log
         log_bug(f"{file}: a bug in svcagent; please report it", error, file=file)
-        fault = Fault(str(file), "", str(Unforeseen.of(error)), "write it differently until that is mended")
+        fault = Fault(
+            str(file), "", str(Unforeseen.of(error, "reading it")), "write it differently until that is mended"
+        )
         return Examined(file, content, None, (fault,))
 
 

@@ -150,7 +150,7 @@ class Reloads:
             ended = Ended(1, {"service": service_id, "outcome": "failed", "error": f"cannot be started: {error}"})
         except Exception as error:  # noqa: BLE001 - a bug met with one reload must not end the daemon and the others
             log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
-            text = str(Unforeseen.of(error))
+            text = str(Unforeseen.of(error, "following the reload"))
             ended = Ended(Unforeseen.exit_code, {"service": service_id, "outcome": "failed", "error": text})
         result = _result(activity, ended)
         is_cut_short = is_unfinished(ended) or (self._is_stopping and result["outcome"] == "interrupted")

@@ -116,7 +116,7 @@ def plans_of(
             unplanned[one.service.id] = str(error)
             continue
         except Exception as error:  # noqa: BLE001 - the schedules of the other services have to be kept
-            unplanned[one.service.id] = f"its schedule cannot be kept: {Unforeseen.of(error)}"
+            unplanned[one.service.id] = f"its schedule cannot be kept: {Unforeseen.of(error, 'reading it')}"
             log_bug(f"{one.service.id}: {unplanned[one.service.id]}", error)
             continue
         if schedule is not None:

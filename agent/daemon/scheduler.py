@@ -8,12 +8,10 @@ that was asleep and a process that was stopped are noticed within a second of th
   nothing is run twice.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.job import Job
 from apscheduler.jobstores.memory import MemoryJobStore
@@ -57,15 +55,13 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
     """
 
     def __init__(self, clock: Clock, run: Callable[[str], None]) -> None:
-        logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # `_tell` tells it, in words of ours
-        self._store, self._executor = MemoryJobStore(), DebugExecutor()
+        self._store = MemoryJobStore()
         super().__init__(
             timezone=UTC,
             jobstores={"default": self._store},
-            executors={"default": self._executor},
+            executors={"default": DebugExecutor()},  # unused: `tick` calls; the default would start a thread pool
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )
-        self.add_listener(_tell, EVENT_JOB_ERROR)
         self._clock = clock
         self._run = run
         self._ahead = self._wall_ahead()
@@ -108,7 +104,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
         for job in due:
             run_time = job.next_run_time
             job.modify(next_run_time=job.trigger.get_next_fire_time(run_time, now))
-            self._executor.submit_job(job, [run_time])
+            self._start_job(job.id)
 
     def wakeup(self) -> None:
         """Nothing sleeps here: `tick` is called all the time."""
@@ -116,6 +112,13 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
     def shutdown(self, wait: bool = True) -> None:
         """Run nothing any more."""
         super().shutdown(wait)
+
+    def _start_job(self, job_id: str) -> None:
+        """Call the owner's function here instead of through an executor, which logs each failure a second time."""
+        try:
+            self._run(job_id)
+        except Exception as error:  # noqa: BLE001  # a bug in one job must not keep the others from running
+            log_bug(f"{job_id} was due and could not be started", error)
 
     def _notice_set_clock(self, now: datetime) -> None:
         """Plan anew if it was set back. Small steps add up: ``_ahead`` is the most that there was since then."""
@@ -147,7 +150,3 @@ def _next(plan: Plan, now: datetime) -> datetime | None:
 
 def _is_due(job: Job, now: datetime) -> bool:
     return job.next_run_time is not None and job.next_run_time <= now
-
-
-def _tell(event: JobExecutionEvent) -> None:
-    log_bug(f"{event.job_id} was due and could not be begun", event.exception)

@@ -4,7 +4,6 @@ A file for each service that is reloaded, one for the host, one for its CNAMEs: 
 node_exporter would refuse. What was counted is read from the file and gone on from.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,13 @@ from agent.daemon.host_series import CnameSeries, Held, HostSeries
 from agent.daemon.metrics import Part, metrics_of, text_of
 from agent.daemon.reload_series import ReloadSeries
 from agent.errors import SvcagentError
-from agent.files import take_lock, write_atomically
+from agent.files import lock_file, take_lock, write_atomically
 
 P = TypeVar("P", bound=Part)
 
 HOST, CNAMES = "svcagent_register.prom", "svcagent_cname.prom"
 RELOAD = "svcagent_reload_{}.prom"
+LOCK = "textfile.lock"
 
 READABLE = 0o644
 """node_exporter is another user, and nothing here is secret."""
@@ -35,8 +35,12 @@ LOCK_PAUSE = 0.02
 class Textfiles:
     """The files of one directory. Its methods raise `SvcagentError` where one cannot be read or written."""
 
-    def __init__(self, directory: Path, clock: Clock, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, directory: Path, clock: Clock, warn: Callable[[str], None], state_dir: Path | None = None
+    ) -> None:
+        """``state_dir``: where the lock file is. Without one the directory is locked, which its readers can do, too."""
         self._directory = directory
+        self._lock = directory if state_dir is None else state_dir / LOCK
         self._clock = clock
         self._warn = warn
 
@@ -95,19 +99,16 @@ class Textfiles:
     def _alone(self) -> Iterator[None]:
         """No other verb reads and writes here meanwhile; but a count that may be lost is not waited for for long.
 
-        The lock is on the directory itself: nothing is left in it, and the kernel frees it however its holder ends.
+        No other user can open the lock file, and so no other user can delay this.
         """
-        try:
-            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
+        if not self._directory.is_dir():
             raise SvcagentError(
-                f"cannot use {self._directory}: {error.strerror}. Make the directory, or set another textfile_dir"
-            ) from error
-        try:
+                f"cannot use {self._directory}: No such file or directory. Make the directory, or set another "
+                "textfile_dir"
+            )
+        with lock_file(self._lock) as descriptor:
             poll(lambda: take_lock(descriptor), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
             yield
-        finally:
-            os.close(descriptor)
 
     def _read(self, file: Path, make: Callable[[Clock], P]) -> P:
         part = make(self._clock)

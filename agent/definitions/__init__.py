@@ -8,7 +8,7 @@ from agent.definitions.claims import clashes
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition, defining
 from agent.definitions.examine import Examined, examine, read
-from agent.definitions.faults import Wrong
+from agent.definitions.faults import Wrong, untrusted
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
 from agent.definitions.load import files_of, load
 from agent.definitions.reload import (
@@ -63,5 +63,6 @@ __all__ = [
     "read",
     "record_name",
     "schema",
+    "untrusted",
     "values_of",
 ]

@@ -58,8 +58,9 @@ USED_BY: Mapping[str, frozenset[str]] = {
     "header": frozenset({"http"}),
     "body": frozenset({"http"}),
     "disable_redirects": frozenset({"http"}),
-    "tls_skip_verify": frozenset({"http", "grpc", "h2ping"}),
-    "tls_server_name": frozenset({"http", "grpc", "h2ping"}),
+    "tls_skip_verify": frozenset({"http", "tcp", "grpc", "h2ping"}),
+    "tls_server_name": frozenset({"http", "tcp", "grpc", "h2ping"}),
+    "tcp_use_tls": frozenset({"tcp"}),
     "grpc_use_tls": frozenset({"grpc"}),
     "h2ping_use_tls": frozenset({"h2ping"}),
     "shell": frozenset({"docker"}),
@@ -85,6 +86,7 @@ API_NAMES: Mapping[str, str] = {
     "tls_skip_verify": "TLSSkipVerify",
     "tls_server_name": "TLSServerName",
     "tcp": "TCP",
+    "tcp_use_tls": "TCPUseTLS",
     "udp": "UDP",
     "grpc": "GRPC",
     "grpc_use_tls": "GRPCUseTLS",
@@ -165,6 +167,9 @@ class Check(Part):
     tls_skip_verify: bool = Field(False, description="Accept any certificate of the service.")
     tls_server_name: Filled | None = Field(None, description="The name to ask TLS for. Consul 1.9 and later.")
     tcp: HostPort | None = Field(None, description="host:port; passing while it accepts connections.")
+    tcp_use_tls: bool = Field(
+        False, description="Do the TLS handshake, too. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each."
+    )
     udp: HostPort | None = Field(None, description="host:port; passing unless it is refused. Consul 1.13 and later.")
     grpc: Annotated[str, AfterValidator(_grpc)] | None = Field(
         None, description="host:port, or host:port/service; asked by gRPC's health checking protocol."
@@ -262,9 +267,19 @@ class Check(Part):
             yield Finding("args", "missing", "add the command to run inside the container")
         if kind in RUN_BY_CONSUL and "interval" not in given:
             yield Finding("interval", "missing", 'add how often to check, like "interval": "10s"')
-        for field, kinds in USED_BY.items():
-            if field in given and kind not in kinds:
-                yield Finding(field, f"a check of kind {shown(kind)} has no use for it", "remove it")
+        yield from _unused(kind, given)
+
+
+def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:
+    """The fields that Consul takes for a check of that kind, and ignores."""
+    for field, kinds in USED_BY.items():
+        if field in given and kind not in kinds:
+            yield Finding(field, f"a check of kind {shown(kind)} has no use for it", "remove it")
+    if kind == "tcp" and given.get("tcp_use_tls") is not True:
+        for field in ("tls_server_name", "tls_skip_verify"):
+            if field in given:
+                remedy = 'add "tcp_use_tls": true, or remove it'
+                yield Finding(field, 'a check of kind "tcp" without TLS has no use for it', remedy)
 
 
 def _plain(value: object) -> object:

@@ -13,6 +13,9 @@ UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10*
 LONGEST = 2**63 - 1
 """Nanoseconds in Go's longest duration, 292 years."""
 
+LONGEST_TEXT = 100
+"""Characters: no duration needs more, and Python refuses to read numbers of thousands of digits."""
+
 _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _SECOND = UNITS["s"]
 
@@ -27,6 +30,8 @@ def nanoseconds(text: str) -> int:
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if digits == "0":
         return 0
+    if len(digits) > LONGEST_TEXT:
+        raise NotADuration(text)
     total = position = 0
     while position < len(digits):
         term = _TERM.match(digits, position)

@@ -3,18 +3,19 @@
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.definitions.claims import Claim, claims
 from agent.definitions.document import Definition, Document
-from agent.definitions.faults import Finding, shown
+from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.interpolate import interpolate
 from agent.definitions.tidy import Pairs
 from agent.definitions.validate import validate
 from agent.errors import BadDefinition, Fault
+from agent.files import NotAFile, Untrusted, read_trusted
+from agent.logs import log_bug
 
 SIZE_LIMIT = 1024 * 1024
 """Bytes of a file: a thousand services fit, and a log that strayed into the directory does not."""
@@ -52,6 +53,10 @@ def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
         found = [unusable.finding]
     except RecursionError:
         found = [Finding("", "nested too deeply", "write it flat")]
+    except Exception as error:  # noqa: BLE001  # a bug met in one file must not keep the others from being used
+        log_bug(f"{file} cannot be examined", error)
+        problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
+        found = [Finding("", problem, "please report it with the trace in the log")]
     faults = tuple(_fault(file, finding) for finding in found)
     return Examined(file, content, definition, faults, tuple(claims(file, tree, definition)))
 
@@ -99,18 +104,16 @@ def _text(raw: bytes) -> str:
 
 def _bytes(file: Path) -> bytes:
     try:
-        found = os.stat(file)  # noqa: PTH116  # a third of pathlib's time, for thousands of files
-        if not stat.S_ISREG(found.st_mode):
-            # Opening a FIFO that somebody left here would wait for its writer for ever.
-            raise _Unusable(
-                "a directory, not a file" if stat.S_ISDIR(found.st_mode) else "not a file", "move it elsewhere"
-            )
-        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123  # likewise
-            # Python makes room for as much as is asked for.
-            return stream.read(min(found.st_size, SIZE_LIMIT) + 1) or b""
+        return read_trusted(file, SIZE_LIMIT + 1)[0]
+    except (NotAFile, IsADirectoryError) as error:
+        problem = str(error) if isinstance(error, NotAFile) else "a directory, not a file"
+        raise _Unusable(problem, "move it elsewhere") from error
+    except Untrusted as error:
+        fault = untrusted(str(file), error)
+        raise _Unusable(fault.problem, fault.remedy) from error
     except OSError as error:
         if isinstance(error, FileNotFoundError) and file.is_symlink():
-            problem = f"the link leads to {shown(str(file.readlink()))}, which is not there"
+            problem = f"the link leads to {shown(os.readlink(file))}, which is not there"  # noqa: PTH115  # text
             raise _Unusable(problem, "mend it or remove it") from error
         raise _Unusable(f"the file cannot be read: {error.strerror}", "let svcagent read it") from error
 

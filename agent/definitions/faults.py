@@ -10,9 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.errors import Fault
+from agent.files import Untrusted
+from agent.text import clean, without_credentials
 
 SHOWN_LENGTH = 60
 """Characters of a bad value that a message repeats: enough to find it by, short enough to read."""
+
+_READ_LENGTH = 1000
+"""Characters of a bad value that are looked at: long ones are cut before anything is made of them."""
 
 SECRETS = frozenset({"token", "header", "key_secret", "urls"})
 """Keys below which a value is never repeated."""
@@ -40,18 +45,24 @@ class Finding:
         return Fault(str(file), self.path, self.problem, self.remedy)
 
 
+def untrusted(file: str, error: Untrusted) -> Fault:
+    """The fault of a file that another user may write, whether by its own mode or by a directory's above it."""
+    where = "" if error.path == file else f"{error.path} is "
+    return Fault(file, "", f"{where}{error.problem}", error.remedy)
+
+
 # Consul makes its tokens in this form; one in the wrong setting must not be shown for it.
 _TOKEN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def shown(value: object) -> str:
     """The value as JSON, shortened, without what stands before the @ of a URL, or looks like an ACL token."""
-    masked = _TOKEN.sub("…", re.sub(r"//[^/@\s]+@", "//…@", value)) if isinstance(value, str) else value
+    masked = _TOKEN.sub("…", without_credentials(value[:_READ_LENGTH])) if isinstance(value, str) else value
     try:
         text = json.dumps(masked, ensure_ascii=False, default=str)
-    except ValueError:
-        text = str(masked)
-    text = text.encode("utf-8", "backslashreplace").decode()
+    except (ValueError, RecursionError):  # a number of thousands of digits, or one inside the other without end
+        text = kind_of(value)
+    text = clean(text, _READ_LENGTH)
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 2]}…" + ('"' if text[0] == '"' else "")
 
 
@@ -78,6 +89,7 @@ def joined(path: str, key: str | int) -> str:
     """The path of an item: ``checks`` and 0 make ``checks[0]``."""
     if isinstance(key, int):
         return f"{path}[{key}]"
+    key = key if key.isprintable() and len(key) <= SHOWN_LENGTH else clean(key, SHOWN_LENGTH)
     return f"{path}.{key}" if path else key
 
 

@@ -1,12 +1,15 @@
 """What differs from host to host, put into a file's text: ``${HOSTNAME}``, ``${ADDRESS}``, ``${env:NAME}``.
 
-Pure: the values are handed in. ``$${`` stands for ``${`` itself. Only the text of values is looked at, never keys.
+A variable that contains a credential is refused: what a definition says is published in Consul's catalog, and shown by
+plans and errors. Pure: the values are handed in. ``$${`` stands for ``${`` itself. Only the text of values is looked
+at, never keys.
 """
 
 import re
 from collections.abc import Mapping
 
 from agent.definitions.faults import Finding, joined, shown
+from agent.text import has_credentials, is_secret_name
 
 HOSTNAME = "HOSTNAME"
 ADDRESS = "ADDRESS"
@@ -56,6 +59,10 @@ class _Substitution:
             name = match["name"]
             if not match["end"]:
                 self._report(path, f"{shown(match[0])} has no end", f"close it with }}; {_ESCAPE}")
+            elif name.startswith(ENVIRONMENT) and self._is_secret(name):
+                variable = shown(name.removeprefix(ENVIRONMENT))
+                problem = f"the environment variable {variable} contains a credential, and Consul would publish it"
+                self._report(path, problem, "let the program read it from a file that only its user can read")
             elif name in self._values:
                 self.used.add(name)
                 return self._values[name]
@@ -69,6 +76,10 @@ class _Substitution:
             return match[0]
 
         return _REFERENCE.sub(replaced, text)
+
+    def _is_secret(self, name: str) -> bool:
+        """True if the variable has the name of a credential, or a value such as a URL with a password."""
+        return is_secret_name(name.removeprefix(ENVIRONMENT)) or has_credentials(self._values.get(name, ""))
 
     def _report(self, path: str, problem: str, remedy: str) -> None:
         self.found.append(Finding(path, problem, remedy))

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from agent.definitions.claims import Claim, clashes
 from agent.definitions.document import Definition
 from agent.definitions.examine import Examined, examine, read
+from agent.definitions.faults import untrusted
 from agent.errors import BadDefinition, Fault
+from agent.files import Untrusted, check_directory
 
 NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
@@ -49,11 +51,14 @@ def files_of(directory: Path) -> list[Path]:
     :raises BadDefinition: the directory cannot be read; its one fault says why.
     """
     try:
-        names = os.listdir(directory)  # noqa: PTH208  # names are filtered before they are joined
+        # Through the real path: nobody can replace what was checked.
+        names = os.listdir(check_directory(directory))  # noqa: PTH208  # names are filtered before they are joined
     except FileNotFoundError:
         problem, remedy = "no such directory", "create it or give --services-dir"
     except NotADirectoryError:
         problem, remedy = "not a directory", "give --services-dir the directory that holds the definitions"
+    except Untrusted as error:
+        raise BadDefinition([untrusted(str(directory), error)]) from error
     except OSError as error:
         problem, remedy = f"the directory cannot be read: {error.strerror}", "let svcagent read it"
     else:

@@ -19,6 +19,8 @@ from agent.definitions.windows import Window, WindowText
 OWN_PREFIX = "svcagent"
 """Where svcagent keeps its documents in Consul KV."""
 
+LOCK_FOLDER = "lock"
+
 OF_A_CONTAINER = ("image", "container", "stop_timeout", "rollback", "keep_images", "tag_file", "min_age")
 """What has no meaning for a service that is restarted by a command."""
 
@@ -84,10 +86,10 @@ def _lock(value: str) -> str:
             f"{shown(value)} is not a lock prefix",
             'write a key of Consul KV without slashes around it, like "web_reload"',
         )
-    if parts[0] == OWN_PREFIX and len(parts) != 2:
+    if parts[0] == OWN_PREFIX and not (len(parts) == 2 or (len(parts) == 3 and parts[2] == LOCK_FOLDER)):
         raise Wrong(
             f"{shown(value)} is where svcagent keeps its own documents",
-            f'write "{OWN_PREFIX}/<service>" or leave it out',
+            f'write "{OWN_PREFIX}/<service>/{LOCK_FOLDER}" or leave it out',
         )
     return value
 
@@ -99,14 +101,20 @@ def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
 
 
 class MinHealthy(Part):
-    """How many of the other instances must be passing: a number of them, or a share."""
+    """How many of the other instances must be passing: a number of them, or a percentage."""
 
     value: int = Field(ge=0)
     is_percent: bool = False
 
     def needed(self, others: int) -> int:
-        """Of so many other instances, how many must pass; a share is rounded up."""
-        return math.ceil(others * self.value / 100) if self.is_percent else self.value
+        """Return how many of so many other instances must pass.
+
+        A percentage is rounded up. Above 0 it needs at least one instance, also where no other one is known: an
+        empty catalog does not prove that this host may leave clients without any.
+        """
+        if not self.is_percent:
+            return self.value
+        return max(math.ceil(others * self.value / 100), min(self.value, 1))
 
     def __str__(self) -> str:
         return f"{self.value}%" if self.is_percent else str(self.value)
@@ -163,6 +171,16 @@ class Ready(Part):
     interval: PositiveSeconds = Field(0.05, description="The time between two rounds.")
     warmup: tuple[HttpUrl, ...] = Field((), description="URLs to be asked once before clients come back.")
     warmup_timeout: PositiveSeconds = Field(60.0, description="How long each of these may take to answer.")
+
+
+class Settle(Part):
+    """How long a returned instance must stay healthy under traffic, in seconds."""
+
+    canary: Seconds = Field(
+        10.0,
+        description="On the first host of a version; that one also waits until Consul has run each check once.",
+    )
+    each: Seconds = Field(1.0, description="On every further host.")
 
 
 class Hooks(Part):
@@ -252,15 +270,21 @@ class Reload(Part):
     )
     lock: Annotated[str, AfterValidator(_lock)] | None = Field(
         None,
-        description="The prefix of the lock in Consul KV, as consul lock takes it; svcagent/<service> if left out.",
+        description="The prefix of the lock in Consul KV, as consul lock takes it; by default svcagent/<service>/lock.",
     )
     max_parallel: Positive = Field(1, description="How many hosts may reload at once.")
     min_healthy: Annotated[MinHealthy, BeforeValidator(_min_healthy), WithJsonSchema(_MIN_HEALTHY_SCHEMA)] = Field(
         MinHealthy(value=1),
-        description="How many of the other instances must be passing: a number, or a percentage of them.",
+        description="How many of the other instances must be passing: a number, or a percentage of those known within "
+        "the last day, in the catalog or not. A percentage above 0 needs at least one.",
     )
     drain: Drain = Field(Drain(), description="How clients are given time to leave.")
     ready: Ready = Field(Ready(), description="When the new instance counts as ready.")
+    settle: Settle = Field(
+        Settle(),
+        description="How long the new instance must stay healthy in service before the old one is removed and the "
+        "next host may begin.",
+    )
     hooks: Hooks = Field(Hooks(), description="Commands of your own to run on the way.")
     stop_timeout: Seconds | None = Field(
         None, description="How long the container may take to stop; its own setting if left out."
@@ -286,8 +310,12 @@ class Reload(Part):
         )
 
     def lock_prefix(self, service_name: str) -> str:
-        """Where the lock stands in Consul KV."""
-        return self.lock or f"{OWN_PREFIX}/{service_name}"
+        """Return the lock's prefix in Consul KV.
+
+        Consul compares service names without case, so the default has the name in lower case. It is a folder below
+        the service's own, because a lock of several holders is read with everything below its prefix.
+        """
+        return self.lock or f"{OWN_PREFIX}/{service_name.lower()}/{LOCK_FOLDER}"
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:

@@ -71,6 +71,13 @@ class TaggedAddress(Part):
         return {"Address": self.address} | ({} if self.port is None else {"Port": self.port})
 
 
+def _networks(value: dict[str, TaggedAddress]) -> dict[str, TaggedAddress]:
+    for key in value:
+        if not key or not key.isprintable():
+            raise Wrong(f"the key {shown(key)} is not the name of a network", 'write it like "lan" or "wan"')
+    return value
+
+
 class Weights(Part):
     """The service's share of the answers to SRV lookups."""
 
@@ -93,7 +100,7 @@ class Service(Part):
     meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field(
         default_factory=dict, description="Pairs of text for clients."
     )
-    tagged_addresses: dict[str, TaggedAddress] = Field(
+    tagged_addresses: Annotated[dict[str, TaggedAddress], AfterValidator(_networks)] = Field(
         default_factory=dict, description="Addresses for other networks: lan, wan, …"
     )
     weights: Weights = Field(Weights(), description="How much of the SRV lookups' traffic this instance gets.")

@@ -144,11 +144,26 @@ class NotifyTable(Part):
     stuck_after: PositiveSeconds = Field(1800.0, description="Without progress for so long, a rollout is stuck.")
 
 
+class FleetTable(Part):
+    """Rollouts, as ``[fleet]`` in the settings file has them."""
+
+    trust_pins: bool = Field(
+        False,
+        description="Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
+        "right is the right to deploy then.",
+    )
+
+
 class LogTable(Part):
     """Logs, as ``[log]`` in the settings file has it."""
 
     format: Literal["auto", "text", "json", "journal"] = Field(
         "auto", description="text is key=value; auto is journal where systemd gives it, else text."
+    )
+    share_tails: bool = Field(
+        False,
+        description="Publish the last lines that a failed container or command printed, in Consul KV and in "
+        "notifications. They may contain secrets; without this they stay in the logs of the host.",
     )
 
 
@@ -163,6 +178,7 @@ class SettingsFile(Part):
     daemon: DaemonTable = Field(DaemonTable(), description="svcagent run.")
     metrics: MetricsTable = Field(MetricsTable(), description="Metrics without the daemon.")
     notify: NotifyTable = Field(NotifyTable(), description="Whom to tell of rollouts.")
+    fleet: FleetTable = Field(FleetTable(), description="Rollouts.")
     log: LogTable = Field(LogTable(), description="Logs.")
     drain_dns: tuple[HostPort, ...] = Field(
         (), description="DNS servers that must not name a draining service any more; the local agent's if empty."

@@ -12,13 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agent.definitions.faults import Finding, shown
+from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.settings_file import SettingsFile
 from agent.definitions.validate import validate
 from agent.errors import Fault
+from agent.files import NotAFile, Untrusted, read_trusted_alone
 
 DEFAULT_FILE = Path("/etc/svcagent/svcagent.toml")
 """Read if it is there, when no other is given."""
+
+SIZE_LIMIT = 1024 * 1024
+"""Bytes of the settings file."""
 
 VARIABLES: Mapping[str, str] = {
     "SVCAGENT_SERVICES_DIR": "services_dir",
@@ -82,9 +86,16 @@ def from_file(config: Path | None) -> Source:
     """``config`` must be there; without one, the default file need not."""
     file = config or DEFAULT_FILE
     try:
-        tree = tomllib.loads(file.read_bytes().decode())
+        content, _ = read_trusted_alone(file, SIZE_LIMIT + 1)
+        if len(content) > SIZE_LIMIT:
+            return {}, [Fault(str(file), "", f"larger than {SIZE_LIMIT // 1024} KiB", "is this the settings file?")]
+        tree = tomllib.loads(content.decode())
     except FileNotFoundError:
         return {}, [Fault(str(file), "", "no such file", "create it, or give another --config")] if config else []
+    except Untrusted as error:
+        return {}, [untrusted(str(file), error)]
+    except NotAFile as error:
+        return {}, [Fault(str(file), "", str(error), "give another --config")]
     except OSError as error:
         return {}, [Fault(str(file), "", f"the file cannot be read: {error.strerror}", "let svcagent read it")]
     except UnicodeDecodeError:
@@ -93,6 +104,9 @@ def from_file(config: Path | None) -> Source:
         said, _, place = str(error).rstrip(")").partition(" (at ")
         problem = f"not TOML: {said[:1].lower()}{said[1:]}"
         return {}, [Fault(str(file), place.replace(",", ""), problem, 'write it like services_dir = "/srv/services.d"')]
+    except (RecursionError, ValueError):
+        problem = "nested too deeply, or a number of thousands of digits"
+        return {}, [Fault(str(file), "", problem, 'write it like services_dir = "/srv/services.d"')]
     values, found = _validated(tree)
     given = {name: Given(value, str(file), name) for name, value in values.items()}
     faults = [Fault(str(file), finding.path, finding.problem, finding.remedy) for finding in found]

@@ -5,6 +5,8 @@ Consul's files are written in snake_case, its API in CamelCase with spellings of
 twice, the key that was meant by an unknown one) is found here, with its place.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +22,9 @@ class Pairs(dict[str, Any]):
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        keys = [key for key, _ in pairs]
-        self.repeated = () if len(keys) == len(self) else tuple(sorted({key for key in keys if keys.count(key) > 1}))
+        self.repeated: tuple[str, ...] = ()
+        if len(pairs) != len(self):
+            self.repeated = tuple(sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1))
 
 
 def tidy(tree: object, model: type[Part]) -> tuple[object, list[Finding]]:
@@ -65,6 +68,10 @@ def _walk(tree: object, shape: Shape | None, path: str, found: list[Finding]) ->
             found.append(Finding(path, "null is not a value here", "leave it out"))
         case str() if not tree.isascii() and any("\ud800" <= character <= "\udfff" for character in tree):
             found.append(Finding(path, f"{shown(tree)} holds half of a character", "write the whole character"))
+        case str() if "\0" in tree:
+            # Named by its list: so do those validators that refuse one there, and each fault is reported once.
+            place = re.sub(r"(\[\d+\])+$", "", path)
+            found.append(Finding(place, f"{shown(tree)} holds a NUL character", "no program takes one: remove it"))
         case list():
             return tuple(_walk(item, shape.inside, joined(path, index), found) for index, item in enumerate(tree))
         case dict():

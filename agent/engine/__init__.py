@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, PullProgress, Replacement
-from agent.engine.swap import Stand, Standing
+from agent.engine.stopped import StoppedContainer, find_stopped
+from agent.engine.swap import NEW_SUFFIX, Stand, Standing
 
 if TYPE_CHECKING:
     from agent.engine.client import Engine
 
-__all__ = ["Container", "Engine", "PullProgress", "Replacement", "Stand", "Standing", "host_connections"]
+__all__ = [
+    "NEW_SUFFIX",
+    "Container",
+    "Engine",
+    "PullProgress",
+    "Replacement",
+    "Stand",
+    "Standing",
+    "StoppedContainer",
+    "find_stopped",
+    "host_connections",
+]
 
 
 def __getattr__(name: str) -> Any:

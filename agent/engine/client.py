@@ -14,7 +14,8 @@ from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
-from agent.errors import NotFound
+from agent.errors import ConnectionsUnknown, NotFound
+from agent.text import clean_lines
 
 
 class Engine:
@@ -65,7 +66,7 @@ class Engine:
         Where the repository has the same image under several digests, it is the one svcagent took.
         """
         with self._docker.call(f"inspect container {container.name}") as client:
-            labels = client.inspect_container(container.id)["Config"].get("Labels") or {}
+            labels = client.inspect(container.id)["Config"].get("Labels") or {}
         try:
             with self._docker.call(f"inspect image {container.image_id}") as client:
                 names = client.image(container.image_id).get("RepoDigests")
@@ -88,6 +89,7 @@ class Engine:
         """
         wanted = reference.parse(image).at(digest)
         with self._docker.call(f"inspect image {wanted}") as client:
+            # Inside the call, so that a time nobody can read is reported as the Engine's answer.
             return moment(client.image(wanted).get("Created"))
 
     def pull(self, image: str, digest: str, progress: Callable[[PullProgress], None]) -> None:
@@ -112,15 +114,16 @@ class Engine:
         """
         return replace.replace(self._docker, self._clock, name, reference.parse(image), digest, stop_timeout)
 
-    def roll_back(self, name: str, restart_policy: str | None = None) -> float | None:
+    def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
         """Put the old container back under its name, with its restart policy, running; from wherever a `replace` ended.
 
         Seconds it took; None when there is nothing to roll back. The new container goes: read its `log_tail` first.
         ``restart_policy``: the old one's, as `Container.restart_policy` gave it before `replace`; it is needed only if
-        somebody removed the new container, which otherwise tells. Raises `Conflict` when a container in the way is not
-        svcagent's, `NotFound` when the old one is gone.
+        somebody removed the new container, which otherwise tells. ``finish_stop``: an old container that still runs may
+        be about to stop, since `replace` asked for that; it is stopped and started again. Raises `Conflict` when a
+        container in the way is not svcagent's, `NotFound` when the old one is gone.
         """
-        return replace.roll_back(self._docker, self._clock, name, restart_policy)
+        return replace.roll_back(self._docker, self._clock, name, restart_policy, finish_stop=finish_stop)
 
     def standing(self, name: str) -> Standing:
         """How far the last replacement of that container got, and what stands under its name now.
@@ -160,7 +163,7 @@ class Engine:
                 if error.status_code == codes.not_implemented:
                     return ""
                 raise
-        return text.decode(errors="replace")
+        return clean_lines(text.decode(errors="replace"), lines)
 
     def connections(self, container: Container, port: int, address: str | None = None) -> int:
         """How many clients are connected to the container's service on ``port``; 0 when it does not run.
@@ -168,15 +171,32 @@ class Engine:
         ``port``: as clients name it, so the published one. ``address``: under host networking, the local address to
         count, where several services share a port; None or an unspecified one (``0.0.0.0``) counts all.
         The Engine must be on this machine: connections are read from its process table.
+        Raises `ConnectionsUnknown` where they cannot be read.
         """
         if container.network_mode == "host":
             return host_connections(port, address)
         with self._docker.call(f"inspect container {container.name}") as client:
-            found = client.inspect_container(container.id)
+            found = client.inspect(container.id)
         if not found["State"]["Pid"]:
             return 0
         ports = connections.container_ports(found, port)
         return sum(len(connections.in_table(table, ports)) for table in self._tables(found["State"]["Pid"]))
+
+    def is_listening(self, container: Container, port: int, address: str) -> bool | None:
+        """True if something in the container listens where Docker forwards this address and port of the host to.
+
+        None if Docker forwards them to no port of the container: then whoever accepts a connection there is the
+        service itself. Otherwise it may be docker-proxy, which accepts before the service listens. The Engine must be
+        on this machine, as for `connections`.
+        """
+        with self._docker.call(f"inspect container {container.name}") as client:
+            found = client.inspect_container(container.id)
+            owner = found["HostConfig"]["NetworkMode"].partition("container:")[2]
+            publisher = client.inspect_container(owner) if owner else found
+        ports = connections.forwarded_ports(publisher, port, address)
+        if not ports:
+            return None
+        return any(connections.has_listener(table, ports) for table in self._tables(found["State"]["Pid"]))
 
     def close(self) -> None:
         """Give the sockets back; the engine connects again when it is asked again."""
@@ -191,11 +211,19 @@ class Engine:
         return digest in reference.digests_of(found.get("RepoDigests"), repository)
 
     def _tables(self, pid: int) -> list[str]:
-        """Both address families' tables; none when the process has just ended, or the machine has no IPv6."""
+        """Both address families' tables; none when the process has just ended, or the machine has no IPv6.
+
+        :raises ConnectionsUnknown: they may not be read.
+        """
         tables = []
         for family in ("tcp", "tcp6"):
             try:
                 tables.append((self._proc / str(pid) / "net" / family).read_text(encoding="ascii"))
             except (FileNotFoundError, ProcessLookupError):
                 continue
+            except (OSError, ValueError) as error:
+                raise ConnectionsUnknown(
+                    f"cannot count connections: {self._proc}/{pid}/net/{family} cannot be read ({error}). Run svcagent "
+                    "as root, or set drain.connections to false"
+                ) from error
         return tables

@@ -12,9 +12,11 @@ import requests
 from docker.errors import TLSParameterError
 from docker.utils import kwargs_from_env, version_lt
 
+from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, inspected
 from agent.engine.failures import translated
 from agent.engine.model import Inspect, policy_document
 from agent.errors import DockerUnreachable, SvcagentError
+from agent.shapes import require
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MINIMUM_API = "1.41"
@@ -44,15 +46,41 @@ class Client(docker.APIClient):
 
     def image(self, name: str) -> Inspect:
         """The Engine's description of an image."""
-        return cast("Inspect", self.inspect_image(name))  # type: ignore[no-untyped-call]
+        return inspected(self.inspect_image(name), IMAGE)  # type: ignore[no-untyped-call]
+
+    def inspect(self, container: str) -> Inspect:
+        """The Engine's description of a container, by name or ID."""
+        return inspected(self.inspect_container(container), CONTAINER)
+
+    def all_containers(self) -> list[dict[str, Any]]:
+        """Every container, running or not, as the list shows it."""
+        found = self.containers(all=True)
+        require(found, LISTED_CONTAINERS)
+        return cast("list[dict[str, Any]]", found)
+
+    def all_images(self) -> list[dict[str, Any]]:
+        """Every image, as the list shows it."""
+        found = self.images()
+        require(found, LISTED_IMAGES)
+        return cast("list[dict[str, Any]]", found)
 
     def registry_digest(self, name: str) -> str:
         """The digest that the registry has under that name."""
-        return str(self.inspect_distribution(name)["Descriptor"]["digest"])  # type: ignore[no-untyped-call]
+        found = self.inspect_distribution(name)  # type: ignore[no-untyped-call]
+        require(found, {"Descriptor": {"digest": str}})
+        return str(found["Descriptor"]["digest"])
 
     def create(self, name: str, body: Mapping[str, Any]) -> str:
         """Create a container; returns its ID."""
-        return str(self.create_container_from_config(body, name)["Id"])  # type: ignore[no-untyped-call]
+        found = self.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
+        require(found, {"Id": str})
+        return str(found["Id"])
+
+    def host_name(self) -> str:
+        """The host name of the machine that the Engine runs on."""
+        found = self.info()
+        require(found, {"Name": str})
+        return str(found["Name"])
 
     def set_restart_policy(self, container: str, policy: str) -> None:
         """As ``docker update --restart``."""
@@ -72,7 +100,8 @@ class Connection:
         """The client, for one call; what goes wrong comes out as `agent.errors`."""
         client = self._client
         if client is None:
-            client = self._client = self._connect()
+            with translated("connect", self.address):
+                client = self._client = self._connect()
         with translated(doing, self.address, is_write=is_write):
             yield client
 
@@ -90,7 +119,7 @@ class Connection:
             json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return f"there are no credentials: {path} does not exist"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{path} was ignored: {error}"
         return f"credentials are read from {path}"
 
@@ -118,7 +147,12 @@ class Connection:
             settings["base_url"] = f"unix://{path}"
         with translated("say which API it speaks", self.address):
             client = Client(path, version="auto", timeout=READ_SECONDS, credstore_env=self._environ, **settings)
-        if version_lt(client.api_version, MINIMUM_API):
+        try:
+            is_old = version_lt(client.api_version, MINIMUM_API)
+        except BaseException:
+            client.close()
+            raise
+        if is_old:
             client.close()
             raise DockerUnreachable(
                 f"Docker at {self.address} speaks API {client.api_version}; "

@@ -20,7 +20,10 @@ from agent.errors import (
     RegistryUnreachable,
     Rejected,
     SvcagentError,
+    UnexpectedAnswer,
 )
+from agent.shapes import WrongShape
+from agent.text import clean, without_credentials
 
 _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
 
@@ -44,8 +47,26 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
     """
     try:
         yield
+    except SvcagentError:
+        raise
     except (APIError, DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _translate(error, doing, address, is_write) from error
+    # The SDK lets through whatever an answer or a file of an unexpected shape makes it raise: KeyError, ValueError, …
+    except Exception as error:
+        raise _unexpected(error, doing, address, is_write) from error
+
+
+def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
+    said = str(error) if isinstance(error, WrongShape) else f"{type(error).__name__}: {error}"
+    if is_write:
+        return OutcomeUnknown(
+            f"Docker at {address} was asked to {doing}, and its answer cannot be used ({said}); it may or may not have "
+            "done so"
+        )
+    return UnexpectedAnswer(
+        f"Docker at {address} was asked to {doing}, and its answer cannot be used: {said}. Does another program answer "
+        "there? DOCKER_HOST sets the address"
+    )
 
 
 def _translate(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
@@ -54,7 +75,10 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
         return kind(f"Docker could not {doing}: {explanation(error)}")
     causes = list(_causes(error))
     if not any(isinstance(cause, (OSError, urllib3.exceptions.HTTPError)) for cause in causes):
-        return DockerUnreachable(f"Docker at {address} could not {doing}: {error}; DOCKER_HOST sets the address")
+        return DockerUnreachable(
+            f"Docker at {address} could not {doing}: {clean(without_credentials(str(error)))}; "
+            "DOCKER_HOST sets the address"
+        )
     if any(isinstance(cause, PermissionError) for cause in causes):
         return DockerUnreachable(
             f"may not use Docker at {address}: permission denied; run as root, or as a member of group docker"
@@ -94,8 +118,8 @@ def registry_failure(text: str) -> type[SvcagentError]:
 
 
 def explanation(error: APIError) -> str:
-    """The Engine's own words."""
-    return error.explanation or str(error)
+    """The Engine's own words, which repeat what a registry answered."""
+    return clean(without_credentials(str(error.explanation or error)))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

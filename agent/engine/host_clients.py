@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from agent.engine.sockets import CLOSE_WAIT, End, asking, count, served
+from agent.errors import ConnectionsUnknown
 
 CONSUL = "consul"
 """The name of the Consul agent's process."""
@@ -18,7 +19,9 @@ def host_connections(port: int, address: str | None = None, proc: Path = Path("/
     """How many clients are connected.
 
     ``address``: the local address to count; None or an unspecified one counts all. ``proc``: where this machine's
-    process table is mounted. Raises `OSError` where the kernel does not tell.
+    process table is mounted.
+
+    :raises ConnectionsUnknown: the kernel does not say, or the process table cannot be read.
     """
     clients = _clients(port, proc)
     if any(_is_from_here(end) for end in clients):
@@ -51,11 +54,18 @@ def _is_from_here(end: End) -> bool:
 def sockets_of(name: str, proc: Path) -> frozenset[int]:
     """The inodes of all sockets of the processes of that name; of those that may be looked into."""
     found: set[int] = set()
-    for process in proc.iterdir():
+    try:
+        processes = list(proc.iterdir())
+    except OSError as error:
+        raise ConnectionsUnknown(
+            f"cannot tell clients from the Consul agent: {proc} cannot be read ({error}). "
+            "Set drain.connections to false"
+        ) from error
+    for process in processes:
         if not process.name.isdigit():
             continue
         try:
-            if (process / "comm").read_text().rstrip("\n") != name:
+            if (process / "comm").read_bytes().rstrip(b"\n") != name.encode():
                 continue
             links = [str(link.readlink()) for link in (process / "fd").iterdir()]
         except OSError:  # it has ended meanwhile, or belongs to somebody else

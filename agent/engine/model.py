@@ -40,6 +40,11 @@ class Container:
     """As ``docker run --restart`` takes it: ``no``, ``always``, ``unless-stopped``, ``on-failure:3``."""
     health_output: str = ""
     """What its HEALTHCHECK said last, in one line."""
+    status: str = ""
+    """``created``, ``running``, ``paused``, ``restarting``, ``removing``, ``exited`` or ``dead``."""
+    oom_killed: bool = False
+    start_error: str = ""
+    """Why Docker could not start it the last time; empty if it could."""
 
     @classmethod
     def of(cls, inspect: Inspect) -> "Container":
@@ -63,6 +68,9 @@ class Container:
             stop_timeout=config.get("StopTimeout"),
             restart_policy=policy_text(host.get("RestartPolicy") or {}),
             health_output=" ".join(str(health_log[-1].get("Output") or "").split())[:HEALTH_OUTPUT_LENGTH],
+            status=state.get("Status") or "",
+            oom_killed=bool(state.get("OOMKilled")),
+            start_error=" ".join(str(state.get("Error") or "").split())[:HEALTH_OUTPUT_LENGTH],
         )
 
 
@@ -90,8 +98,16 @@ class PullProgress:
 
 
 def moment(text: str | None) -> datetime:
-    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing."""
-    return datetime.fromisoformat(text).astimezone(UTC) if text else LONG_AGO
+    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing, and for the year 1.
+
+    :raises ValueError: it is not a time.
+    """
+    if not text:
+        return LONG_AGO
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError:  # the offset leads out of the calendar
+        return LONG_AGO
 
 
 def policy_text(policy: Inspect) -> str:

@@ -31,11 +31,12 @@ def choose(untagged: Sequence[Image], used: Collection[str], keep: int, *, is_on
 def prune(docker: Connection, reference: Reference, keep: int) -> tuple[str, ...]:
     """Remove the repository's untagged images but for the newest; returns the IDs removed."""
     with docker.call("list images and containers") as client:
-        used = {entry["ImageID"] for entry in client.containers(all=True)}
-        mine = [entry for entry in client.images() if is_only_of(_real(entry["RepoDigests"]), reference.repository)]
+        used = {str(entry.get("ImageID")) for entry in client.all_containers()}
+        images = client.all_images()
+        mine = [entry for entry in images if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
         untagged = []
         for entry in mine:
-            if not _real(entry["RepoTags"]):
+            if not _real(entry.get("RepoTags")):
                 image = client.image(entry["Id"])
                 # When it was deployed here, rather than when it was built: reproducible builds are all of 1970.
                 tagged_at = (image.get("Metadata") or {}).get("LastTagTime")

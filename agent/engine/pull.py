@@ -1,19 +1,23 @@
 """Pulls an image by digest and gives it its tag. What the registry's answers mean stands in `failures`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
 import requests
 import urllib3
+from docker.credentials.errors import StoreError
 from docker.errors import APIError, DockerException
 
 from agent.engine.connection import Connection
 from agent.engine.failures import explanation, registry_failure
 from agent.engine.model import PullProgress
-from agent.engine.reference import Reference
+from agent.engine.reference import Reference, is_digest
 from agent.errors import Denied, NotFound, RegistryUnreachable, SvcagentError
+from agent.shapes import require
+from agent.text import clean, without_credentials
 
+_PROGRESS = {"current?": int, "total?": int}
 _DONE = {"Pull complete", "Already exists"}
 _FETCHED = {"Verifying Checksum", "Download complete", "Extracting", *_DONE}
 _LAYER = {"Pulling fs layer", "Waiting", "Downloading", "Retrying", *_FETCHED}
@@ -28,12 +32,12 @@ class Tally:
 
     def add(self, event: Mapping[str, Any]) -> PullProgress:
         """The state of the pull after one more event."""
-        layer, status = event.get("id", ""), str(event.get("status", ""))
+        layer, status = event.get("id") or "", str(event.get("status") or "")
         if layer and (status in _LAYER or status.startswith("Retrying")):
             self._done[layer] = self._done.get(layer, False) or status in _DONE
             detail = event.get("progressDetail") or {}
-            if status == "Downloading" and "current" in detail:
-                self._bytes[layer] = (detail["current"], max(detail.get("total") or 0, detail["current"]))
+            if status == "Downloading" and (current := detail.get("current")) is not None:
+                self._bytes[layer] = (current, max(detail.get("total") or 0, current))
             elif status in _FETCHED and layer in self._bytes:
                 self._bytes[layer] = (self._bytes[layer][1],) * 2
         return PullProgress(
@@ -48,27 +52,41 @@ def registry_digest(docker: Connection, reference: Reference) -> str:
     """The digest that the registry has under the reference's tag, now."""
     with docker.call(f"ask for {reference.local_name}") as client, _registry(docker, reference):
         docker.refresh_credentials(client)
-        return client.registry_digest(reference.local_name)
+        found = client.registry_digest(reference.local_name)
+    if not is_digest(found):
+        raise RegistryUnreachable(
+            f"registry {reference.registry} says that {reference.local_name} has the digest {found[:80]!a}, which is "
+            "none; does a proxy answer in its place?"
+        )
+    return found
 
 
 def pull(docker: Connection, reference: Reference, digest: str, progress: Callable[[PullProgress], None]) -> None:
     """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host."""
     wanted = reference.at(digest)
     tally, last = Tally(), PullProgress(0, 0, 0, 0)
-    with docker.call(f"pull {wanted}") as client, _registry(docker, reference):
-        docker.refresh_credentials(client)
-        with closing(client.pull(reference.repository, tag=digest, stream=True, decode=True)) as events:
-            for event in events:
-                if "error" in event:
-                    raise _failure(docker, reference, str(event["error"]))
-                current = tally.add(event)
-                if current != last:
-                    progress(current)
-                last = current
+    with closing(_events(docker, reference, digest)) as events:
+        for event in events:
+            current = tally.add(event)
+            if current != last:
+                progress(current)
+            last = current
     with docker.call(f"find {wanted}, which it has just pulled,") as client:
         client.image(wanted)
     if reference.tag:
         tag(docker, reference, digest)
+
+
+def _events(docker: Connection, reference: Reference, digest: str) -> Generator[Mapping[str, Any]]:
+    """The pull's events. A generator, so that only what the pull raises is translated, not what its reader does."""
+    with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference):
+        docker.refresh_credentials(client)
+        with closing(client.pull(reference.repository, tag=digest, stream=True, decode=True)) as events:
+            for event in events:
+                require(event, {"id?": str, "status?": str, "progressDetail?": _PROGRESS})
+                if event.get("error"):
+                    raise _failure(docker, reference, str(event["error"]))
+                yield event
 
 
 def tag(docker: Connection, reference: Reference, digest: str) -> None:
@@ -95,7 +113,7 @@ def _registry(docker: Connection, reference: Reference) -> Iterator[None]:
         if error.is_server_error():
             raise _failure(docker, reference, explanation(error)) from error
         raise
-    except DockerException as error:  # not of the Engine's API: the SDK could not read the credentials
+    except (DockerException, StoreError) as error:  # not of the Engine's API: the SDK could not read the credentials
         raise _failure(docker, reference, str(error), Denied) from error
 
 
@@ -103,6 +121,7 @@ def _failure(
     docker: Connection, reference: Reference, text: str, kind: type[SvcagentError] | None = None
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
+    text = clean(without_credentials(text))
     registry, image = reference.registry, reference.local_name
     if kind is NotFound:
         return NotFound(

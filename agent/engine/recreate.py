@@ -5,6 +5,7 @@ which. So what equals the **old** image's default is taken for that default and 
 A value that was given explicitly and equals the old image's default cannot be told from it.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -140,21 +141,30 @@ def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
     borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
     host["Links"] = [_link(link) for link in host.get("Links") or []] or None
     anonymous = {
-        mount["Destination"]: mount
+        _clean(mount["Destination"]): mount
         for mount in old.get("Mounts") or []
         if mount.get("Type") == "volume" and mount.get("Name") and mount["Name"] not in borrowed
     }
+    binds = []
     for bind in host.get("Binds") or []:
-        anonymous.pop(_bind_target(bind), None)
+        source, target = _bind_ends(bind)
+        if source:
+            anonymous.pop(target, None)
+        # A bind without a source asks for a new anonymous volume; the one that it got is named below instead.
+        if source or target not in anonymous:
+            binds.append(bind)
+    for target in host.get("Tmpfs") or {}:
+        anonymous.pop(_clean(target), None)  # shown as a volume where the image declares one, and hidden by the tmpfs
     mounts = []
     for mount in host.get("Mounts") or []:
-        actual = anonymous.pop(mount["Target"], None)
-        mounts.append({**mount, "Source": actual["Name"]} if actual is not None and not mount.get("Source") else mount)
+        actual = anonymous.pop(_clean(mount["Target"]), None)
+        is_unnamed = actual is not None and not mount.get("Source") and mount.get("Type") in (None, "volume")
+        mounts.append({**mount, "Source": actual["Name"]} if actual is not None and is_unnamed else mount)
     if mounts:
         host["Mounts"] = mounts
-    added = [_named_bind(anonymous[target]) for target in sorted(anonymous)]
-    if added:
-        host["Binds"] = [*(host.get("Binds") or []), *added]
+    binds += [_named_bind(anonymous[target]) for target in sorted(anonymous)]
+    if binds or host.get("Binds"):
+        host["Binds"] = binds
     return host
 
 
@@ -163,9 +173,18 @@ def _named_bind(mount: Mapping[str, Any]) -> str:
     return bind if mount.get("RW", True) else f"{bind}:ro"
 
 
-def _bind_target(bind: str) -> str:
-    """The path inside the container: ``source:target[:options]``."""
-    return bind.split(":")[1].rstrip("/") or "/"
+def _bind_ends(bind: str) -> tuple[str, str]:
+    """The source and the path inside the container: ``source:target[:options]``, or ``target`` alone (moby, volume).
+
+    A path alone asks for an anonymous volume; docker-py writes such binds.
+    """
+    first, *rest = bind.split(":")
+    return (first, _clean(rest[0])) if rest else ("", _clean(first))
+
+
+def _clean(path: str) -> str:
+    """A path as the Engine compares it: without a trailing slash and doubled ones."""
+    return posixpath.normpath(path)
 
 
 def _link(link: str) -> str:
@@ -175,7 +194,7 @@ def _link(link: str) -> str:
 
 
 def _networks(old: Inspect) -> Mapping[str, Any]:
-    networks: Mapping[str, Any] = old["NetworkSettings"].get("Networks") or {}
+    networks: Mapping[str, Any] = (old.get("NetworkSettings") or {}).get("Networks") or {}
     return networks
 
 
@@ -191,7 +210,7 @@ def _primary_network(old: Inspect) -> str | None:
     networks = _networks(old)
     if mode in networks:
         return str(mode)
-    by_id = (name for name, endpoint in networks.items() if (endpoint.get("NetworkID") or "").startswith(mode))
+    by_id = (name for name, one in networks.items() if one and (one.get("NetworkID") or "").startswith(mode))
     return next(by_id, str(mode))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from agent.errors import Rejected
 
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -36,7 +37,12 @@ class Reference:
         return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository}@{self.digest}"
 
     def at(self, digest: str) -> str:
-        """The same repository at that digest."""
+        """The same repository at that digest.
+
+        :raises Rejected: it is not a digest, whoever wrote it; it never reaches a URL or a command.
+        """
+        if not is_digest(digest):
+            raise Rejected(f"{digest[:80]!a} is not an image digest; one looks like sha256: and 64 hexadecimal digits")
         return f"{self.repository}@{digest}"
 
 
@@ -51,7 +57,7 @@ def parse(image: str) -> Reference:
         _PATH.fullmatch(path)
         and _HOST.fullmatch(host)
         and (not colon or head == name or _TAG.fullmatch(tag))
-        and ("@" not in image or _DIGEST.fullmatch(digest))
+        and ("@" not in image or is_digest(digest))
     )
     if not is_valid:
         raise Rejected(
@@ -60,10 +66,17 @@ def parse(image: str) -> Reference:
     return Reference(head, tag or ("" if digest else "latest"), digest)
 
 
+def is_digest(text: str) -> bool:
+    """True if the text has the form of an image digest (``sha256:`` and 64 hexadecimal digits)."""
+    return _DIGEST.fullmatch(text) is not None and (
+        not text.startswith("sha256:") or _SHA256.fullmatch(text) is not None
+    )
+
+
 def digests_of(repo_digests: Iterable[str] | None, repository: str) -> tuple[str, ...]:
     """The digests that an image's RepoDigests have for that repository, however each spells it."""
     entries = (entry.partition("@") for entry in repo_digests or ())
-    return tuple(digest for name, _, digest in entries if _split(name) == _split(repository))
+    return tuple(digest for name, _, digest in entries if _split(name) == _split(repository) and is_digest(digest))
 
 
 def is_only_of(repo_digests: Iterable[str] | None, repository: str) -> bool:

@@ -11,7 +11,7 @@ from agent.engine.connection import Connection
 from agent.engine.failures import is_the_hosts_fault
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
-from agent.engine.reference import Reference
+from agent.engine.reference import Reference, is_digest
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 
@@ -33,10 +33,9 @@ def _any(docker: Connection, name_or_id: str) -> Inspect | None:
     """The container of that name or ID, or None."""
     try:
         with docker.call(f"inspect container {name_or_id}") as client:
-            found: Inspect = client.inspect_container(name_or_id)
+            return client.inspect(name_or_id)
     except NotFound:
         return None
-    return found
 
 
 def existing(docker: Connection, name: str) -> Inspect:
@@ -57,20 +56,26 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
         raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
     try:
         with docker.call(f"inspect the image of container {name}") as client:
-            client.image(old["Image"])
+            old_image = client.image(old["Image"])
     except NotFound as error:
         raise Conflict(
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
             f"told from what the container was given; make it anew by hand (docker run --name {name} …)"
         ) from error
-    gone = [other for other in recreate.lender_names(old) if _any(docker, other) is None]
+    lenders = {other: _any(docker, other) for other in recreate.lender_names(old)}
+    gone = [other for other, found in lenders.items() if found is None]
     if gone:
         raise Conflict(
             f"container {name} cannot be replaced: it takes volumes from container {gone[0]}, which is gone; "
             f"make {name} anew by hand, with the volumes by their names (--volume)"
         )
+    with docker.call(f"describe container {name}"):
+        # All that will be asked for is worked out here once, so that what cannot be is found before the drain.
+        recreate.payload(old, old_image, old["Config"]["Image"], {}, "", [one for one in lenders.values() if one])
+        recreate.further_networks(old)
+        stop_seconds(None, old)
     with docker.call("list containers") as client:
-        guests = [entry["Names"][0] for entry in client.containers(all=True) if _lives_in(entry, old)]
+        guests = [_list_name(entry) for entry in client.all_containers() if _lives_in(entry, old)]
     if guests:
         raise Conflict(
             f"container {name} cannot be replaced: {', '.join(guests)} lives in its network and would be cut off; "
@@ -91,7 +96,7 @@ def replace(
     new_id = _create(docker, old, name, reference, digest)
     created = clock.monotonic()
     _carry_out(docker, (Step("policy", old["Id"], "no"),))
-    seconds = _stop_seconds(stop_timeout, old)
+    seconds = stop_seconds(stop_timeout, old)
     stopping = clock.monotonic()
     _stop(docker, old["Id"], seconds)
     stopped = clock.monotonic()
@@ -125,11 +130,13 @@ def _start_new(docker: Connection, new_id: str, digest: str) -> None:
         raise NotReady(f"the container of {digest} does not start: {error}") from error
 
 
-def roll_back(docker: Connection, clock: Clock, name: str, remembered_policy: str | None) -> float | None:
+def roll_back(
+    docker: Connection, clock: Clock, name: str, remembered_policy: str | None, *, finish_stop: bool = False
+) -> float | None:
     """Carry out `swap.roll_back` on what is there; None when there is nothing to do."""
     begun = clock.monotonic()
     world = _observe(docker, name)
-    steps = swap.roll_back(world, remembered_policy)
+    steps = swap.roll_back(world, remembered_policy, finish_stop=finish_stop)
     if not steps:
         return None
     _carry_out(docker, steps)
@@ -169,10 +176,11 @@ def remove_old(docker: Connection, name: str) -> None:
 
 
 def _observe(docker: Connection, name: str) -> World:
-    return World(name, *(_seen(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX)))
+    return World(name, *(seen_of(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX)))
 
 
-def _seen(found: Inspect | None) -> Seen | None:
+def seen_of(found: Inspect | None) -> Seen | None:
+    """What a replacement has to know of a container."""
     if found is None:
         return None
     labels = found["Config"].get("Labels") or {}
@@ -181,7 +189,7 @@ def _seen(found: Inspect | None) -> Seen | None:
         is_running=Container.of(found).is_running,
         restart_policy=policy_text(found["HostConfig"].get("RestartPolicy") or {}),
         replaces=labels.get(recreate.REPLACES_LABEL, ""),
-        digest=labels.get(recreate.DIGEST_LABEL, ""),
+        digest=found_digest if is_digest(found_digest := labels.get(recreate.DIGEST_LABEL, "")) else "",
     )
 
 
@@ -208,7 +216,8 @@ def _stop(docker: Connection, container_id: str, seconds: int) -> None:
         client.stop(container_id, timeout=seconds)  # the SDK waits READ_SECONDS longer than that
 
 
-def _stop_seconds(given: float | None, old: Inspect) -> int:
+def stop_seconds(given: float | None, old: Inspect) -> int:
+    """How long the old container has from its stop signal until it is killed."""
     own = old["Config"].get("StopTimeout")
     seconds = given if given is not None else DEFAULT_STOP_TIMEOUT if own is None else own
     return LONGEST_STOP_SECONDS if seconds < 0 else math.ceil(seconds)
@@ -219,7 +228,7 @@ def _create(docker: Connection, old: Inspect, name: str, reference: Reference, d
     with docker.call("read the images' defaults") as client:
         old_image = client.image(old["Image"])
         wanted = client.image(reference.at(digest))["Id"]
-        engine_host = client.info()["Name"] if old["HostConfig"]["NetworkMode"] == "host" else ""
+        engine_host = client.host_name() if old["HostConfig"]["NetworkMode"] == "host" else ""
     ours = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
     labels = ours | recreate.compose_labels(old, wanted)
     lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
@@ -246,7 +255,7 @@ def _create_once(docker: Connection, name: str, body: dict[str, Any]) -> tuple[s
     with docker.call(f"create container {name}{NEW_SUFFIX}", is_write=True) as client:
         new_id = client.create(name + NEW_SUFFIX, body)
     with docker.call(f"inspect container {name}{NEW_SUFFIX}") as client:
-        return new_id, str(client.inspect_container(new_id)["Image"])
+        return new_id, str(client.inspect(new_id)["Image"])
 
 
 def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapping[str, Any]) -> None:
@@ -262,6 +271,11 @@ def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapp
             links=[link.partition(":")[::2] for link in endpoint.get("Links") or []] or None,
             driver_opt=endpoint.get("DriverOpts"),
         )
+
+
+def _list_name(entry: Mapping[str, Any]) -> str:
+    """A container's name, else its short ID: one that is being removed has no name any more."""
+    return next(iter(entry.get("Names") or []), str(entry["Id"])[:12])
 
 
 def _lives_in(entry: Mapping[str, Any], old: Inspect) -> bool:

@@ -7,17 +7,23 @@ takes a tenth of a second; here the kernel itself passes them over.
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import ConnectionsUnknown
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CLOSE_WAIT = 8
+LISTEN = 10
 COUNTED_STATES = (1, 3, CLOSE_WAIT)
 """ESTABLISHED, SYN_RECV and CLOSE_WAIT (include/net/tcp_states.h): a client that still expects an answer."""
 CLIENT_STATES = (1, 2, 4, 5)
 """In which such a client's own end is: ESTABLISHED, SYN_SENT, FIN_WAIT1 and FIN_WAIT2."""
 
+_TABLES = Path("/proc/net")
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
@@ -45,19 +51,64 @@ class End:
 
 
 def served(port: int) -> list[End]:
-    """The servers' ends of the connections to a local TCP port. Raises `OSError` where the kernel does not tell."""
+    """The servers' ends of the connections to a local TCP port.
+
+    :raises ConnectionsUnknown: the kernel answers neither by sock_diag nor by /proc/net/tcp.
+    """
     return _dump(COUNTED_STATES, struct.pack("!HH", port, 0))
 
 
 def asking(port: int) -> list[End]:
-    """The clients' ends, on this machine, of connections to that TCP port anywhere. Raises `OSError` likewise."""
+    """The clients' ends, on this machine, of connections to that TCP port anywhere. Raises likewise."""
     return _dump(CLIENT_STATES, struct.pack("!HH", 0, port))
 
 
 def _dump(states: Collection[int], ports: bytes) -> list[End]:
+    try:
+        return _ask_kernel(states, ports)
+    except OSError as refused:  # by seccomp (RestrictAddressFamilies), a kernel module that is not there, …
+        try:
+            return _read_tables(states, *struct.unpack("!HH", ports))
+        except OSError as error:
+            raise ConnectionsUnknown(
+                f"cannot count connections: the kernel refuses sock_diag ({refused}), and {_TABLES} cannot be read "
+                f"({error}). Allow AF_NETLINK (systemd: RestrictAddressFamilies=), or set drain.connections to false"
+            ) from error
+
+
+def _ask_kernel(states: Collection[int], ports: bytes) -> list[End]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(5)
         return [end for family in (socket.AF_INET, socket.AF_INET6) for end in _asked(netlink, family, states, ports)]
+
+
+def _read_tables(states: Collection[int], local: int, remote: int) -> list[End]:
+    """The same from ``/proc/net/tcp`` and ``tcp6`` (Documentation/networking/proc_net_tcp.rst); a port of 0 is any."""
+    found = []
+    for table in ("tcp", "tcp6"):
+        try:
+            rows = (_TABLES / table).read_text(encoding="ascii").splitlines()[1:]
+        except FileNotFoundError:
+            if table == "tcp":
+                raise
+            continue  # a machine without IPv6
+        ends = (_row(row.split()) for row in rows)
+        found += [
+            end for end in ends if end.state in states and local in (0, end.local[1]) and remote in (0, end.remote[1])
+        ]
+    return found
+
+
+def _row(fields: list[str]) -> End:
+    return End(int(fields[3], 16), _table_end(fields[1]), _table_end(fields[2]), int(fields[9]))
+
+
+def _table_end(text: str) -> tuple[Address, int]:
+    """An address in 32-bit words of the machine's byte order, and a port."""
+    address, _, port = text.partition(":")
+    words = [bytes.fromhex(address[at : at + 8]) for at in range(0, len(address), 8)]
+    raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    return _address(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw), int(port, 16)
 
 
 def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[End]:

@@ -110,24 +110,30 @@ def standing(world: World) -> Standing:
     )
 
 
-def roll_back(world: World, remembered_policy: str | None = None) -> tuple[Step, ...]:
-    """The steps that put the old container back, running; none when nothing was begun.
+def roll_back(world: World, remembered_policy: str | None = None, *, finish_stop: bool = False) -> tuple[Step, ...]:
+    """Return the steps that lead back to the old container, running; none when nothing was begun.
 
-    ``remembered_policy`` stands in where the new container, whose restart policy is the original one, is gone.
+    ``remembered_policy`` is used where the new container, whose restart policy is the original one, is gone.
+    ``finish_stop``: an old container that runs may have been asked to stop. Docker goes on with that although the
+    client is gone, so it is stopped first, and then started: after that it stays.
+
     Raises `NotFound` when there is no old container any more, `Conflict` when a container in the way is not svcagent's.
     """
     current, new, old = world.current, world.new, world.old
     if old is not None:
         return _put_back(world, old, remembered_policy)
     if new is None:
-        return ()
+        if current is None or not finish_stop or not _may_be_stopping(current, remembered_policy):
+            return ()
+        return _revive(current, remembered_policy, finish_stop=True)
     if current is None:
         raise NotFound(
             f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
             f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew"
         )
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
-    return (*_revive(current, new.restart_policy), Step("remove", new.id))
+    is_stopping = finish_stop and _may_be_stopping(current, new.restart_policy)
+    return (*_revive(current, new.restart_policy, finish_stop=is_stopping), Step("remove", new.id))
 
 
 def tidy(world: World) -> tuple[Step, ...]:
@@ -169,10 +175,16 @@ def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[S
     return (*before, Step("rename", old.id, world.name), *_revive(old, policy), *after)
 
 
-def _revive(container: Seen, policy: str | None) -> tuple[Step, ...]:
+def _may_be_stopping(current: Seen, original_policy: str | None) -> bool:
+    """True if the stop of the old container may have been begun: right before it, the restart policy becomes `no`."""
+    return current.is_running and current.restart_policy == "no" and original_policy is not None
+
+
+def _revive(container: Seen, policy: str | None, *, finish_stop: bool = False) -> tuple[Step, ...]:
+    stop = (Step("stop", container.id),) if finish_stop else ()
     # The policy first: an engine that restarts after the start then starts it again.
-    start = () if container.is_running else (Step("start", container.id),)
-    return (*_restore_policy(container, policy), *start)
+    start = () if container.is_running and not finish_stop else (Step("start", container.id),)
+    return (*stop, *_restore_policy(container, policy), *start)
 
 
 def _restore_policy(container: Seen, policy: str | None) -> tuple[Step, ...]:

@@ -4,13 +4,16 @@
 theirs; `observe` reads what a decision needs, and `decide` and `agree` say which digest a host takes.
 """
 
-from agent.fleet import claim, history, host_state, pause, quarantine, rollout
+from agent.fleet import claim, history, host_state, pause, quarantine, rollout, suspect
 from agent.fleet.agree import Action, Decision, Progress, agree, decide, progress
+from agent.fleet.departed import remove_departed, remove_old_claims
 from agent.fleet.history import Past
-from agent.fleet.host_state import HostStanding, HostState, tell_running, write_host_state
+from agent.fleet.host_state import HostStanding, HostState, InstanceKey, state_of, tell_running, write_host_state
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
+from agent.fleet.seen import SeenDigests
+from agent.fleet.suspect import alive_sessions, find_suspects, is_first, suspects
 from agent.fleet.view import View, is_known, observe, services
 from agent.fleet.watch import Seen, Watch
 
@@ -19,26 +22,36 @@ __all__ = [
     "Decision",
     "HostStanding",
     "HostState",
+    "InstanceKey",
     "Past",
     "Pause",
     "Pin",
     "Progress",
     "Quarantine",
     "Seen",
+    "SeenDigests",
     "View",
     "Watch",
     "agree",
+    "alive_sessions",
     "claim",
     "decide",
+    "find_suspects",
     "history",
     "host_state",
+    "is_first",
     "is_known",
     "observe",
     "pause",
     "progress",
     "quarantine",
+    "remove_departed",
+    "remove_old_claims",
     "rollout",
     "services",
+    "state_of",
+    "suspect",
+    "suspects",
     "tell_running",
     "write_host_state",
 ]

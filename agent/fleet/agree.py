@@ -1,5 +1,6 @@
 """Which digest a host takes, so that one rollout is one digest: decided here, pinned in Consul for all."""
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from enum import StrEnum
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.errors import Conflict
-from agent.fleet.host_state import HostState
+from agent.fleet.host_state import HostState, InstanceKey, host_names, state_of
 from agent.fleet.rollout import Pin, pin
 from agent.fleet.view import View, observe
 
@@ -37,25 +38,46 @@ class Decision:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of the hosts that can take the pinned digest: which run it, and which do not yet."""
+    """Of the instances that can take the pinned digest: those that run it, and those that do not yet."""
 
-    done: frozenset[str]
-    missing: frozenset[str]
+    done: frozenset[InstanceKey]
+    missing: frozenset[InstanceKey]
+
+    @property
+    def hosts_missing(self) -> frozenset[str]:
+        """The hosts with at least one instance that does not run the digest yet."""
+        return frozenset(node for node, _service_id in self.missing)
+
+    @property
+    def hosts_done(self) -> frozenset[str]:
+        """The hosts whose instances all run the digest."""
+        return frozenset(node for node, _service_id in self.done) - self.hosts_missing
+
+    @property
+    def waits_for(self) -> str:
+        """The hosts that the rollout waits for, for a message."""
+        return host_names(self.hosts_missing)
 
 
 def decide(
-    view: View, image: str, registry_digest: str, running_digest: str | None, awaited: Collection[str], now: datetime
+    view: View,
+    image: str,
+    registry_digest: str,
+    running_digest: str | None,
+    awaited: Collection[InstanceKey],
+    now: datetime,
 ) -> Decision:
-    """What this host takes.
+    """Return what this host takes.
 
     ``registry_digest`` is what ``image``, name and tag, stands for now; ``running_digest`` what runs here.
-    ``awaited``: the nodes whose instance could take a new image, so none that an operator holds out. In this order:
+    ``awaited``: the instances that could take a new image, so none that an operator holds out or whose host is dead.
+    In this order:
 
     - the newest runs here already: nothing to do, whatever is pinned
     - the newest is quarantined and nothing binds this host to another one: it is not pinned; the guard refuses it
-    - no pin, one that cannot be read, or one of another image: the newest is pinned
+    - no pin, one that cannot be read or has no valid digest, or one of another image: the newest is pinned
     - the newest is pinned: it is taken
-    - the pinned one is quarantined, runs on every awaited host, or made no progress for `STALLED_AFTER`: the newest
+    - the pinned one is quarantined, runs on every awaited instance, or made no progress for `STALLED_AFTER`: the newest
       takes its place
     - else a rollout is under way: the pinned one is taken though the tag has moved
     """
@@ -65,19 +87,22 @@ def decide(
     if view.pin is not None and not released:
         if view.pin.digest == registry_digest:
             return Decision(registry_digest, Action.KEEP, "the newest is the pinned one")
+        waits_for = progress(view.pin, view.hosts, awaited).waits_for
         return Decision(
             view.pin.digest,
             Action.KEEP,
-            f"a rollout is under way, pinned by {view.pin.node}, though the tag has moved since",
+            f"a rollout of {view.pin.digest}, pinned by {view.pin.node}, is under way, though the tag has moved since; "
+            f"it waits for {waits_for}",
         )
     if registry_digest in view.quarantine:
         return Decision(registry_digest, Action.KEEP, "the newest is quarantined")
     return Decision(registry_digest, Action.PIN if view.pin is None else Action.REPLACE, released)
 
 
-def progress(pin: Pin, hosts: Mapping[str, HostState], awaited: Collection[str]) -> Progress:
-    """How far a rollout is."""
-    done = frozenset(node for node in awaited if node in hosts and hosts[node].digest == pin.digest)
+def progress(pin: Pin, hosts: Mapping[InstanceKey, HostState], awaited: Collection[InstanceKey]) -> Progress:
+    """Return how far a rollout is."""
+    states = {instance: state_of(hosts, instance) for instance in awaited}
+    done = frozenset(instance for instance, state in states.items() if state and state.digest == pin.digest)
     return Progress(done, frozenset(awaited) - done)
 
 
@@ -88,12 +113,12 @@ def agree(
     image: str,
     registry_digest: str,
     running_digest: str | None,
-    awaited: Collection[str],
+    awaited: Collection[InstanceKey],
     clock: Clock,
 ) -> tuple[Decision, View]:
-    """Decide, and pin what was decided; decide again when another host was first. With what was seen at the end.
+    """Decide, and pin what was decided; decide again if another host was first. Return the last view, too.
 
-    :raises Conflict: the pin changed under it time and again.
+    :raises Conflict: the pin changed at each of `ATTEMPTS` attempts.
     """
     for _attempt in range(ATTEMPTS):
         now = clock.now()
@@ -106,12 +131,12 @@ def agree(
             return decision, view
     raise Conflict(
         f"hosts do not agree on an image of {service}: its pin changes all the time. Do their definitions name "
-        f"different tags? See: svcagent fleet {service}"
+        f"different tags? See: {shlex.join(['svcagent', 'fleet', service])}"
     )
 
 
-def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[str], now: datetime) -> str:
-    """Why the pin does not bind this host; empty when it does."""
+def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[InstanceKey], now: datetime) -> str:
+    """Return why the pin does not bind this host; empty when it does."""
     pinned = view.pin
     if pinned is None:
         return "nothing is pinned"
@@ -128,11 +153,11 @@ def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[str]
     return "" if _is_moving(pinned, view.hosts, now) else "the rollout of the pinned one made no progress for an hour"
 
 
-def _is_moving(pinned: Pin, hosts: Mapping[str, HostState], now: datetime) -> bool:
-    """Did the rollout begin, or any host take the digest, less than `STALLED_AFTER` ago?
+def _is_moving(pinned: Pin, hosts: Mapping[InstanceKey, HostState], now: datetime) -> bool:
+    """True if the rollout began, or any host took the digest, less than `STALLED_AFTER` ago.
 
-    Each wrote by its own clock. One that is far ahead must not hold the fleet for as long, so a moment that far in
-    the future is no progress either.
+    Hosts write times by their own clocks. A time that far in the future is no progress either, or a clock that is far
+    ahead would hold the fleet.
     """
     moments = [pinned.since, *(state.since for state in hosts.values() if state.digest == pinned.digest)]
     return any(moment is not None and abs(now - moment) < STALLED_AFTER for moment in moments)

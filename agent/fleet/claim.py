@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.consul import Consul, KvPair
-from agent.fleet.document import Fields, Unreadable, encode, key
+from agent.fleet.document import Fields, Unreadable, encode, key, quoted, unquoted
 
 ROOM = "cname"
 
@@ -23,12 +23,12 @@ class Claim:
 
 def write(consul: Consul, service: str, record: str, claim: Claim) -> None:
     """Tell the fleet. ``record`` is the record's complete name."""
-    consul.kv_put(key(service, ROOM, part_of(record), claim.node), encode(wants=claim.wants, at=claim.at))
+    consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), encode(wants=claim.wants, at=claim.at))
 
 
 def clear(consul: Consul, service: str, record: str, node: str) -> None:
     """The host is content, or wants nothing any more; not there is fine."""
-    consul.kv_delete(key(service, ROOM, part_of(record), node))
+    consul.kv_delete(key(service, ROOM, part_of(record), quoted(node)))
 
 
 def read_all(consul: Consul, service: str, record: str) -> tuple[Claim, ...]:
@@ -41,9 +41,15 @@ def parse(pair: KvPair) -> Claim | None:
     """The claim that a key holds."""
     try:
         fields = Fields.of(pair)
-        return Claim(pair.key.rpartition("/")[2], fields.text("wants"), fields.moment("at"))
+        return Claim(unquoted(pair.key.rpartition("/")[2]), _wants(fields), fields.moment("at"))
     except Unreadable:
         return None
+
+
+def _wants(fields: Fields) -> str:
+    if not (found := fields.prose("wants")):
+        raise Unreadable("it has no wants")
+    return found
 
 
 def part_of(record: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agent.fleet.agree import Progress, progress
-from agent.fleet.host_state import HostStanding
+from agent.fleet.host_state import HostStanding, HostState, InstanceKey, states_on
 from agent.fleet.rollout import Pin
 from agent.fleet.view import View
 
@@ -20,19 +20,23 @@ def _always(_moment: datetime) -> bool:
 class Course:
     """How a service's rollout goes, as far as it is known at ``now``.
 
-    ``awaited`` are the nodes whose instance could take a new image, ``held_out`` those whose operators keep them from
-    it. ``min_age`` and ``is_open`` say when hosts are to stand still: before an image is that old (it was made before
-    it was pinned), and outside the service's windows.
+    ``awaited`` are the instances that could take a new image, ``held_out`` those that operators keep in
+    maintenance, ``down`` those on hosts that are down. ``suspects`` are the instances whose reload has disappeared
+    (`agent.fleet.suspect`).
+    ``min_age`` and ``is_open`` say when hosts do not go on: before an image is that old (it was made before it was
+    pinned), and outside the service's windows.
     """
 
     service: str
     view: View
-    awaited: frozenset[str]
+    awaited: frozenset[InstanceKey]
     now: datetime
     stuck_after: timedelta
-    held_out: frozenset[str] = frozenset()
+    held_out: frozenset[InstanceKey] = frozenset()
     min_age: timedelta = timedelta()
     is_open: Callable[[datetime], bool] = _always
+    down: frozenset[InstanceKey] = frozenset()
+    suspects: tuple[HostState, ...] = ()
 
     @property
     def pin(self) -> Pin | None:
@@ -73,11 +77,13 @@ class Course:
         return self.is_under_way and self.is_open(self.now) and self.stood_still >= self.stuck_after
 
     def is_at_it(self, node: str) -> bool:
-        """Is a reload of that host under way, and has not been at the same step for too long?"""
-        host = self.view.hosts.get(node)
-        if host is None or host.since is None or host.state != HostStanding.RELOADING:
-            return False
-        return self.now - host.since < self.stuck_after
+        """True if a reload of that host is under way, and has not been at the same step for too long."""
+        return any(
+            state.state == HostStanding.RELOADING
+            and state.since is not None
+            and self.now - state.since < self.stuck_after
+            for state in states_on(self.view.hosts, node)
+        )
 
 
 def _open_time(begin: datetime, end: datetime, is_open: Callable[[datetime], bool]) -> timedelta:

@@ -1,13 +1,18 @@
-"""The form that all documents have: a key below ``svcagent/<service>/``, small JSON with a version. No I/O.
+"""The form of all documents: a key below ``svcagent/<service>/``, and small JSON with a version. No I/O.
 
-A document may have been written by a newer svcagent, or by hand, or be damaged. That is never a traceback: `Fields`
-raises `Unreadable`, and each document's own module says what an unreadable one counts as.
+A document may have been written by a newer svcagent, by hand, or by an attacker, or be damaged. `Fields` checks each
+field and raises `Unreadable`; each document's module decides what an unreadable one counts as. One unreadable document
+never affects another one.
 """
 
 import json
+import math
+import re
+import string
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from agent.consul import KvPair
 from agent.definitions.reload import OWN_PREFIX
@@ -17,18 +22,94 @@ VERSION = 1
 ERROR_BYTES = 1024
 LOG_BYTES = 4096
 
+LONGEST_DOCUMENT = 65_536
+"""Bytes. svcagent's own documents are smaller than 12 KB."""
+LONGEST_NAME = 255
+"""Characters of a node, an image reference, a step, a user."""
+DEEPEST = 8
+MOST_STEPS = 100
+LONGEST_STEP_SECONDS = 1e9
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PLAIN = frozenset(string.ascii_letters + string.digits + ",_-")
+
 
 class Unreadable(ValueError):
-    """A document that this svcagent cannot read; says why."""
+    """A document that this svcagent cannot read; the message is the reason."""
+
+
+# ---------------------------------------------------------------- keys
 
 
 def key(service: str, *parts: str) -> str:
-    """Where a document of a service stands; with ``""`` as the last part, the prefix of several."""
-    return "/".join((OWN_PREFIX, service, *parts))
+    """Return the key of a service's document; with ``""`` as the last part, the prefix of several.
+
+    Consul compares service names without case, so the name is in lower case: ``Web`` and ``web`` share documents.
+    """
+    return "/".join((OWN_PREFIX, service.lower(), *parts))
+
+
+def readable_keys(service: str, *parts: str) -> tuple[str, ...]:
+    """Return `key`, and for a name with capitals also the key that earlier releases wrote."""
+    now, before = key(service, *parts), "/".join((OWN_PREFIX, service, *parts))
+    return (now,) if before == now else (now, before)
+
+
+def quoted(text: str) -> str:
+    """Return any text as one part of a key. Reversible: see `unquoted`.
+
+    Some Consul releases refuse keys with characters outside ``A-Za-z0-9,._-/=&?``, and ``..``. Every other character
+    is written as ``=`` and two hexadecimal digits for each byte of its UTF-8 form; so are ``=``, ``&`` and ``?``, which
+    mean something in a URL, and a dot at the beginning or after another dot.
+    """
+    signs = []
+    previous = "."
+    for sign in text:
+        is_plain = sign in _PLAIN or (sign == "." and previous != ".")
+        signs.append(sign if is_plain else "".join(f"={byte:02X}" for byte in sign.encode(errors="surrogatepass")))
+        previous = sign
+    return "".join(signs)
+
+
+def unquoted(part: str) -> str:
+    """Return the text that `quoted` was given; of a part that did not come from `quoted`, what can be printed."""
+    try:
+        text = re.sub(r"(?:=[0-9A-F]{2})+", lambda found: bytes.fromhex(found[0].replace("=", "")).decode(), part)
+    except UnicodeDecodeError:
+        text = ""
+    return text if is_name(text) else "".join(filter(str.isprintable, part))[:LONGEST_NAME]
+
+
+# ---------------------------------------------------------------- texts
+
+
+def is_digest(text: str) -> bool:
+    """True for ``sha256:`` and 64 hexadecimal digits in lower case."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """True for a text that is printable, not empty and at most `LONGEST_NAME` characters long."""
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def file_part(service: str) -> str:
+    """Return a service's name as a part of a file's name."""
+    return quote(service, safe="")
+
+
+def bounded(text: str, limit: int) -> str:
+    """Return the end of a text, at most ``limit`` bytes of UTF-8, without characters that move a terminal's cursor."""
+    clean = "".join(c if c.isprintable() or c in "\n\t" else "" for c in text.strip())
+    return clean.encode()[-limit:].decode(errors="ignore")
+
+
+# ---------------------------------------------------------------- documents
 
 
 def encode(**fields: Any) -> str:
-    """The document's text. Moments are written to the second, with their zone; what is None or empty is left out."""
+    """Return a document's text. Times are written to the second, with their zone; None and "" are left out."""
     document: dict[str, Any] = {"v": VERSION}
     for name, value in fields.items():
         if value or value == 0:
@@ -36,77 +117,144 @@ def encode(**fields: Any) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
+def decode(text: bytes | str) -> Mapping[str, Any]:
+    """Return the object of a JSON text, of bounded size and depth.
+
+    :raises Unreadable: whatever the text is.
+    """
+    if len(text) > LONGEST_DOCUMENT:
+        raise Unreadable(f"it is longer than {LONGEST_DOCUMENT} bytes")
+    try:
+        # MemoryError and RecursionError: what the parser raises for some nesting; ValueError: also for huge integers.
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Unreadable("it is not JSON") from error
+    if not isinstance(document, dict):
+        raise Unreadable("it is not a JSON object")
+    if _is_too_deep(document):
+        raise Unreadable("it is nested too deeply")
+    return document
+
+
 class Fields:
-    """The fields of one document, each asked for with the type that it must have."""
+    """The fields of one document. Each method checks one field's type and bounds, or raises `Unreadable`."""
 
     def __init__(self, text: bytes | str) -> None:
-        """:raises Unreadable: not JSON, no object, or of a version that is not this one."""
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise Unreadable("it is not JSON") from error
-        if not isinstance(document, dict):
-            raise Unreadable("it is not a JSON object")
-        if document.get("v") != VERSION:
-            raise Unreadable(
-                f"its version is {document.get('v')!r}, and this svcagent knows {VERSION}; update svcagent"
-            )
-        self._document: Mapping[str, Any] = document
+        """:raises Unreadable: not JSON, no object, or of another version."""
+        self._document = decode(text)
+        version = self._document.get("v")
+        if type(version) is not int or version != VERSION:
+            shown = version if version is None or (type(version) is int and abs(version) < 10**6) else "not a number"
+            raise Unreadable(f"its version is {shown}, and this svcagent knows {VERSION}; update svcagent")
 
     @classmethod
     def of(cls, pair: KvPair) -> "Fields":
         """The fields of a key's value."""
         return cls(pair.value)
 
-    def text(self, name: str) -> str:
-        """A text that must be there and not be empty."""
-        if not (found := self.text_or_empty(name)):
-            raise Unreadable(f"it has no {name}")
+    def name(self, field: str) -> str:
+        """Return a short printable text that must be there."""
+        return self._required(field, self.name_or_empty(field))
+
+    def name_or_empty(self, field: str) -> str:
+        """Return a short printable text, empty if it is not there."""
+        found = self._text(field)
+        if found and not is_name(found):
+            raise Unreadable(f"its {field} is not a printable text of at most {LONGEST_NAME} characters")
         return found
 
-    def text_or_empty(self, name: str) -> str:
-        """A text, empty if it is not there."""
-        found = self._document.get(name, "")
-        if not isinstance(found, str):
-            raise Unreadable(f"its {name} is not a text")
+    def digest(self, field: str) -> str:
+        """Return a digest that must be there."""
+        return self._required(field, self.digest_or_empty(field))
+
+    def digest_or_empty(self, field: str) -> str:
+        """Return a digest, empty if it is not there."""
+        found = self._text(field)
+        if found and not is_digest(found):
+            raise Unreadable(f"its {field} is not sha256: and 64 hexadecimal digits")
         return found
 
-    def moment(self, name: str) -> datetime:
-        """A moment that must be there, in UTC."""
-        if (found := self.moment_or_none(name)) is None:
-            raise Unreadable(f"it has no {name}")
+    def prose(self, field: str, limit: int = ERROR_BYTES) -> str:
+        """Return a text of any length, bounded and without control characters; empty if it is not there."""
+        return bounded(self._text(field), limit)
+
+    def flag(self, field: str) -> bool:
+        """Return true or false; false if it is not there."""
+        found = self._document.get(field, False)
+        if not isinstance(found, bool):
+            raise Unreadable(f"its {field} is neither true nor false")
         return found
 
-    def moment_or_none(self, name: str) -> datetime | None:
-        """A moment in UTC, if it is there."""
-        text = self.text_or_empty(name)
+    def moment(self, field: str) -> datetime:
+        """Return a time that must be there, in UTC."""
+        found = self.moment_or_none(field)
+        if found is None:
+            raise Unreadable(f"it has no {field}")
+        return found
+
+    def moment_or_none(self, field: str) -> datetime | None:
+        """Return a time in UTC, if it is there."""
+        text = self.name_or_empty(field)
         if not text:
             return None
         try:
             found = datetime.fromisoformat(text)
-            if found.tzinfo is not None:
-                return found.astimezone(UTC)
+            if found.tzinfo is None:
+                raise Unreadable(f"its {field} has no time zone")
+            found = found.astimezone(UTC)
         except (ValueError, OverflowError) as error:
-            raise Unreadable(f"its {name} is not a time") from error
-        raise Unreadable(f"its {name} has no time zone")
+            if isinstance(error, Unreadable):
+                raise
+            raise Unreadable(f"its {field} is not a time") from error
+        if not EARLIEST <= found < LATEST:
+            raise Unreadable(f"its {field} is not between the years {EARLIEST.year} and {LATEST.year}")
+        return found
 
-    def texts(self, name: str) -> frozenset[str]:
-        """A list of texts without an order, empty if it is not there."""
-        found = self._document.get(name, [])
-        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-            raise Unreadable(f"its {name} is not a list of texts")
+    def texts(self, field: str) -> frozenset[str]:
+        """Return a list of short printable texts without an order, empty if it is not there."""
+        found = self._document.get(field, [])
+        if not isinstance(found, list) or not all(isinstance(one, str) and is_name(one) for one in found):
+            raise Unreadable(f"its {field} is not a list of short texts")
         return frozenset(found)
 
-    def steps(self, name: str) -> tuple[tuple[str, float], ...]:
-        """Steps with their seconds, none if it is not there."""
-        found = self._document.get(name, [])
-        try:
-            return tuple((str(step), float(seconds)) for step, seconds in found)
-        except (TypeError, ValueError) as error:
-            raise Unreadable(f"its {name} is not a list of steps with seconds") from error
+    def steps(self, field: str) -> tuple[tuple[str, float], ...]:
+        """Return steps with their seconds, none if it is not there."""
+        found = self._document.get(field, [])
+        if not isinstance(found, list) or len(found) > MOST_STEPS or not all(map(_is_step, found)):
+            raise Unreadable(f"its {field} is not a list of steps with seconds")
+        return tuple((step, float(seconds)) for step, seconds in found)
+
+    def _text(self, field: str) -> str:
+        found = self._document.get(field, "")
+        if not isinstance(found, str):
+            raise Unreadable(f"its {field} is not a text")
+        return found
+
+    def _required(self, field: str, found: str) -> str:
+        if not found:
+            raise Unreadable(f"it has no {field}")
+        return found
 
 
-def bounded(text: str, limit: int) -> str:
-    """The end of a text, in so many bytes of UTF-8 at most, and nothing in it that moves a terminal's cursor."""
-    clean = "".join(c if c.isprintable() or c in "\n\t" else "" for c in text.strip())
-    return clean.encode()[-limit:].decode(errors="ignore")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_too_deep(document: Mapping[str, Any]) -> bool:
+    level: list[Any] = [document]
+    for _ in range(DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _is_step(entry: Any) -> bool:
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    step, seconds = entry
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    # Compared before it is converted: a float of an integer of 400 digits overflows.
+    is_bounded = is_number and 0 <= seconds <= LONGEST_STEP_SECONDS
+    return is_bounded and math.isfinite(seconds) and isinstance(step, str) and is_name(step)

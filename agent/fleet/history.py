@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.consul import Consul
 from agent.errors import SvcagentError
 from agent.files import write_atomically
-from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key
+from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, file_part, key, quoted, unquoted
 
 ROOM = "history"
 KEPT_PER_HOST = 20
@@ -44,7 +44,7 @@ class Past:
 
 def tell(consul: Consul, service: str, past: Past) -> None:
     """Tell the fleet, and forget what this host told beyond `KEPT_PER_HOST`. Telling twice is harmless."""
-    own = key(service, ROOM, past.node, "")
+    own = key(service, ROOM, quoted(past.node), "")
     consul.kv_put(f"{own}{_order(past)}", _encoded(past))
     for old in consul.kv_keys(own)[:-KEPT_PER_HOST]:
         consul.kv_delete(old)
@@ -52,14 +52,14 @@ def tell(consul: Consul, service: str, past: Past) -> None:
 
 def read(consul: Consul, service: str, limit: int, node: str | None = None) -> list[Past]:
     """The last ones of a host, or of all, the newest first; ``limit`` of them at most."""
-    keys = consul.kv_keys(key(service, ROOM, node, "") if node else key(service, ROOM, ""))
+    keys = consul.kv_keys(key(service, ROOM, quoted(node), "") if node else key(service, ROOM, ""))
     newest = sorted(keys, key=lambda one: one.rpartition("/")[2], reverse=True)[:limit]
     found = []
     for one in newest:
         _index, pair = consul.kv_get(one)
         if pair is not None:  # else its host has just forgotten it
             *_rest, host, name = one.split("/")
-            found.append(_parse(pair.value, host, name))
+            found.append(_parse(pair.value, unquoted(host), unquoted(name)))
     return found
 
 
@@ -82,7 +82,7 @@ def read_from_disk(state_dir: Path, service: str, limit: int) -> list[Past]:
 
 
 def _file(state_dir: Path, service: str) -> Path:
-    return state_dir / f"history-{service}.jsonl"
+    return state_dir / f"history-{file_part(service)}.jsonl"
 
 
 def _lines(file: Path) -> list[str]:
@@ -116,15 +116,15 @@ def _parse(text: bytes | str, node: str, name: str) -> Past:
     try:
         fields = Fields(text)
         return Past(
-            fields.text("id"),
-            fields.text("node"),
+            fields.name("id"),
+            fields.name("node"),
             fields.moment("began"),
-            fields.text("outcome"),
-            fields.text_or_empty("image"),
-            fields.text_or_empty("from"),
-            fields.text_or_empty("to"),
+            fields.name("outcome"),
+            fields.name_or_empty("image"),
+            fields.digest_or_empty("from"),
+            fields.digest_or_empty("to"),
             fields.steps("steps"),
-            fields.text_or_empty("error"),
+            fields.prose("error"),
         )
     except Unreadable as error:
         return Past(name, node, None, UNREADABLE, error=f"it cannot be read: {error}")

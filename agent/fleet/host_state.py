@@ -1,17 +1,33 @@
-"""``svcagent/<service>/hosts/<node>``: what one host runs, and how it fares. Only that host writes it."""
+"""``svcagent/<service>/hosts/<node>/<service id>``: what one instance runs and how it does. Only its host writes it.
 
-from dataclasses import dataclass
-from datetime import datetime
+Earlier releases wrote ``hosts/<node>``. That is still read, counts for every instance of the node that has no document
+yet, and is replaced by the host's next write.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypeAlias
 
-from agent.consul import Consul, KvPair
-from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key
+from agent.consul import Consul, KvOperation, KvPair
+from agent.errors import Conflict
+from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key, quoted, unquoted
 
 ROOM = "hosts"
 
+REFRESHED_AFTER = timedelta(hours=6)
+"""A host that looks and finds nothing to do writes its document again when it is older than this."""
+
+MOST_NAMES = 5
+"""Hosts that a message names; the others are counted."""
+
+InstanceKey: TypeAlias = tuple[str, str]
+"""Node and service ID of one instance."""
+
 
 class HostStanding(StrEnum):
-    """How a host fares. A newer svcagent may write others."""
+    """How an instance does. A newer svcagent may write others."""
 
     QUEUEING = "queueing"
     RELOADING = "reloading"
@@ -22,12 +38,21 @@ class HostStanding(StrEnum):
     UNREADABLE = "unreadable"
 
 
+ENVIRONMENT = "environment"
+"""The verdict on a failed reload whose old version failed the same checks after the roll-back."""
+
+
 @dataclass(frozen=True)
 class HostState:
-    """What one host's instance runs (an image digest), how it fares (a `HostStanding`), and since when.
+    """What one host's instance runs (an image digest), how it does (a `HostStanding`), and since when.
 
-    ``tag`` is the one that was followed; ``reload`` the id of the reload that wrote this, ``step`` where it was.
-    ``since`` is None where the document cannot be read; ``error`` says so then.
+    ``tag``: the tag that was followed. ``reload``: the ID of the reload that wrote this, ``step`` its step.
+    ``session``: the session by which that reload holds the lock; ``wanted``: the digest that it takes.
+    ``is_settled``: this instance has run ``digest`` through the settle step. ``seen``: when svcagent last ran on the
+    host. ``verdict``: `ENVIRONMENT` if the last attempt at ``wanted`` failed, and so did the old version after it.
+    ``service_id`` and ``node`` are the key's; ``service_id`` is empty in a document of an earlier release.
+
+    ``since`` is None where the document cannot be read; ``error`` is the reason then.
     """
 
     digest: str
@@ -37,10 +62,27 @@ class HostState:
     reload: str = ""
     step: str = ""
     error: str = ""
+    service_id: str = ""
+    session: str = ""
+    wanted: str = ""
+    is_settled: bool = False
+    seen: datetime | None = None
+    verdict: str = ""
+    node: str = field(default="", compare=False)
+
+    @property
+    def last_seen(self) -> datetime | None:
+        """When svcagent last ran on the host, as far as the document says."""
+        return self.seen or self.since
+
+
+def place(service: str, node: str, service_id: str) -> str:
+    """Return the key of one instance's document; of an earlier release's, if there is no service ID."""
+    return key(service, ROOM, quoted(node), *([quoted(service_id)] if service_id else []))
 
 
 def write_host_state(consul: Consul, service: str, node: str, state: HostState) -> None:
-    """Tell the fleet."""
+    """Write one instance's document, and remove the one that an earlier release wrote for its node."""
     text = encode(
         digest=state.digest,
         state=str(state.state),
@@ -49,40 +91,111 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
         reload=state.reload,
         step=str(state.step),
         error=bounded(state.error, ERROR_BYTES),
+        session=state.session,
+        wanted=state.wanted,
+        settled=state.is_settled or None,
+        seen=state.seen,
+        verdict=state.verdict,
     )
-    consul.kv_put(key(service, ROOM, node), text)
+    where = place(service, node, state.service_id)
+    operations = [KvOperation("set", where, text)]
+    if state.service_id:
+        operations.append(KvOperation("delete", place(service, node, "")))
+    if not consul.kv_transaction(*operations):
+        raise Conflict(f"Consul refused to write {where}; is a session holding the key as a lock?")
 
 
-def tell_running(consul: Consul, service: str, node: str, digest: str, tag: str, now: datetime) -> None:
-    """Tell that it runs, unless that is what it told already: a host that never reloaded is waited for otherwise."""
-    _index, pair = consul.kv_get(key(service, ROOM, node))
-    told = None if pair is None else parse(pair)
-    if told is None or (told.digest, told.state, told.tag) != (digest, HostStanding.RUNNING, tag):
-        write_host_state(consul, service, node, HostState(digest, HostStanding.RUNNING, now, tag))
+def tell_running(
+    consul: Consul, service: str, node: str, service_id: str, digest: str, tag: str, now: datetime
+) -> None:
+    """Write that an instance runs ``digest``, unless its document says so already and is recent."""
+    _index, pair = consul.kv_get(place(service, node, service_id))
+    if pair is None and service_id:
+        _index, pair = consul.kv_get(place(service, node, ""))
+    new = refreshed(None if pair is None else parse(pair), service_id, digest, tag, now)
+    if new is not None:
+        write_host_state(consul, service, node, new)
 
 
-def read_all(consul: Consul, service: str) -> dict[str, HostState]:
-    """Every host's state by node, read from the leader."""
+def refreshed(known: HostState | None, service_id: str, digest: str, tag: str, now: datetime) -> HostState | None:
+    """Return the document of an instance that runs ``digest``; None if ``known`` says so already and is recent."""
+    if known is not None and (known.digest, known.state, known.tag) == (digest, HostStanding.RUNNING, tag):
+        last = known.last_seen
+        if known.service_id == service_id and last is not None and abs(now - last) < REFRESHED_AFTER:
+            return None
+        return replace(known, service_id=service_id, seen=now)
+    new = HostState(digest, HostStanding.RUNNING, now, tag, service_id=service_id, seen=now)
+    if known is None or known.digest != digest:
+        return new
+    # The same version still runs, so what was found out about it and about the one refused still holds.
+    wanted = known.wanted if known.verdict else ""
+    return replace(new, is_settled=known.is_settled, wanted=wanted, verdict=known.verdict)
+
+
+def read_all(consul: Consul, service: str) -> dict[InstanceKey, HostState]:
+    """Return every instance's document, read from the leader."""
     return parse_all(consul.kv_tree(key(service, ROOM, ""), consistent=True)[1])
 
 
-def parse_all(pairs: tuple[KvPair, ...]) -> dict[str, HostState]:
-    """States by node."""
-    return {pair.key.rpartition("/")[2]: parse(pair) for pair in pairs}
+def parse_all(pairs: tuple[KvPair, ...]) -> dict[InstanceKey, HostState]:
+    """Return the documents by node and service ID."""
+    return {(one.node, one.service_id): one for one in map(parse, pairs)}
 
 
 def parse(pair: KvPair) -> HostState:
-    """The state that a key holds; with no digest when it cannot be read, so that it runs nothing for sure."""
+    """Return the document of a key. An unreadable one has no digest, so nothing is known to run there."""
+    node, service_id = _whose(pair.key)
     try:
         fields = Fields.of(pair)
         return HostState(
-            fields.text_or_empty("digest"),
-            fields.text("state"),
-            fields.moment("since"),
-            fields.text_or_empty("tag"),
-            fields.text_or_empty("reload"),
-            fields.text_or_empty("step"),
-            fields.text_or_empty("error"),
+            digest=fields.digest_or_empty("digest"),
+            state=fields.name("state"),
+            since=fields.moment("since"),
+            tag=fields.name_or_empty("tag"),
+            reload=fields.name_or_empty("reload"),
+            step=fields.name_or_empty("step"),
+            error=fields.prose("error"),
+            service_id=service_id,
+            session=fields.name_or_empty("session"),
+            wanted=fields.digest_or_empty("wanted"),
+            is_settled=fields.flag("settled"),
+            seen=fields.moment_or_none("seen"),
+            verdict=fields.name_or_empty("verdict"),
+            node=node,
         )
     except Unreadable as error:
-        return HostState("", HostStanding.UNREADABLE, None, error=f"the document {pair.key} cannot be read: {error}")
+        return HostState(
+            "",
+            HostStanding.UNREADABLE,
+            None,
+            error=f"the document {pair.key} cannot be read: {error}",
+            service_id=service_id,
+            node=node,
+        )
+
+
+def _whose(name: str) -> InstanceKey:
+    _prefix, _service, _room, *rest = name.split("/")
+    if len(rest) == 2:
+        return unquoted(rest[0]), unquoted(rest[1])
+    return unquoted("/".join(rest)), ""
+
+
+# ---------------------------------------------------------------- many hosts
+
+
+def state_of(hosts: Mapping[InstanceKey, HostState], instance: InstanceKey) -> HostState | None:
+    """Return an instance's document; its node's, where only an earlier release has written one."""
+    return hosts.get(instance) or hosts.get((instance[0], ""))
+
+
+def states_on(hosts: Mapping[InstanceKey, HostState], node: str) -> tuple[HostState, ...]:
+    """Return the documents of all instances of a node."""
+    return tuple(state for (host, _service_id), state in hosts.items() if host == node)
+
+
+def host_names(nodes: Collection[str], most: int = MOST_NAMES) -> str:
+    """Return some hosts by name, and how many more there are."""
+    listed = sorted(nodes)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

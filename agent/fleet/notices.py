@@ -7,16 +7,19 @@ A rollout is known by its digest: pinned again it is the same one, and another d
 is known by its digest and its moment, so that an image which fails again after it was cleared is told again.
 """
 
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from agent.definitions import durations
+from agent.fleet import suspect
 from agent.fleet.course import Course
-from agent.fleet.host_state import HostStanding, HostState
+from agent.fleet.host_state import HostStanding, HostState, InstanceKey, host_names, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
+from agent.text import clean, without_credentials
 
 MOST_HOSTS = 10
 """How many hosts a message names."""
@@ -36,6 +39,7 @@ class Kind(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     QUARANTINED = "quarantined"
+    SUSPECT = "suspect"
     STUCK = "stuck"
     PAUSED = "paused"
     CONFLICT = "conflict"
@@ -80,6 +84,7 @@ def due(
     """
     found = [notice for kind, row in NOTICES.items() if kind in kinds for notice in row(course)]
     subjects = {_subject(entry) for entry in course.view.quarantine.values()}
+    subjects |= {one.wanted for one in course.suspects}
     if course.pin is not None:
         subjects.add(course.pin.digest)
     kept = {key for key in told if key.partition(" ")[2] in subjects}
@@ -106,13 +111,20 @@ def _started(course: Course) -> Iterator[Notice]:
         pin.since,
         Tone.INFO,
         f"{course.service}: rollout of {_name(pin)} started, {_of_all(course)} run it",
-        _body(_what(pin), _who(pin), *_far(course), *waits, f"To follow it: svcagent fleet {course.service} --watch"),
+        _body(
+            _what(pin),
+            _who(pin),
+            *_far(course),
+            *waits,
+            f"To follow it: {_command('fleet', course.service, '--watch')}",
+        ),
     )
 
 
 def _finished(course: Course) -> Iterator[Notice]:
     pin, done = course.pin, course.at.done
-    last = max((since for node in done if (since := course.view.hosts[node].since)), default=None)
+    states = [state_of(course.view.hosts, instance) for instance in done]
+    last = max((state.since for state in states if state is not None and state.since), default=None)
     if pin is None or pin.since is None or last is None or course.at.missing:
         return
     took = _length(max(last - pin.since, timedelta()))
@@ -122,30 +134,53 @@ def _finished(course: Course) -> Iterator[Notice]:
         last,
         Tone.SUCCESS,
         f"{course.service}: rollout of {_name(pin)} finished, {_of_all(course)} run it after {took}",
-        _body(_what(pin), f"{_who(pin)}, took {took}", *_far(course), f"Details: svcagent history {course.service}"),
+        _body(
+            _what(pin), f"{_who(pin)}, took {took}", *_far(course), f"Details: {_command('history', course.service)}"
+        ),
     )
 
 
 def _quarantined(course: Course) -> Iterator[Notice]:
     """Once its host has put back what there was, or has not for too long."""
     for entry in course.view.quarantine.values():
-        host = course.view.hosts.get(entry.node)
         if entry.since is None or course.is_at_it(entry.node):
             continue
         short = entry.digest[:SHORT_DIGEST]
-        how = _HOW.get(host.state if host else "", "failed on {node} and is quarantined").format(node=entry.node)
+        standings = {state.state for state in states_on(course.view.hosts, entry.node)}
+        how = next(
+            (text for standing, text in _HOW.items() if standing in standings), "failed on {} and is quarantined"
+        )
         yield Notice(
             Kind.QUARANTINED,
             _subject(entry),
             entry.since,
             Tone.FAILURE,
-            f"{course.service}: {short} {how}",
+            f"{course.service}: {short} {how.format(entry.node)}",
             _body(
                 f"{entry.image or 'an image'} is {entry.digest}",
                 f"why: {_first_line(entry.why)}",
                 "No host takes it. Push a better image; what its container printed last: "
-                f"svcagent quarantine list {course.service}",
-                f"If the fault was not the image's: svcagent quarantine clear {course.service} {entry.digest}",
+                f"{_command('quarantine', 'list', course.service)}",
+                f"If the fault was not the image's: {_command('quarantine', 'clear', course.service, entry.digest)}",
+            ),
+        )
+
+
+def _suspect(course: Course) -> Iterator[Notice]:
+    """Once for each digest, also if several hosts disappeared with it."""
+    for digest in sorted({one.wanted for one in course.suspects}):
+        vanished = [one for one in course.suspects if one.wanted == digest]
+        nodes = {one.node for one in vanished}
+        yield Notice(
+            Kind.SUSPECT,
+            digest,
+            None,
+            Tone.FAILURE,
+            f"{course.service}: {digest[:SHORT_DIGEST]} is suspect: {_names(nodes)} disappeared while taking it",
+            _body(
+                *(suspect.what_happened(one) for one in vanished[:MOST_HOSTS]),
+                "No other host takes it.",
+                f"What to do: {suspect.what_to_do(course.service, vanished[0])}",
             ),
         )
 
@@ -166,9 +201,12 @@ def _stuck(course: Course) -> Iterator[Notice]:
             _what(pin),
             _who(pin),
             *_far(course),
-            *(_told(node, course.view.hosts.get(node)) for node in sorted(course.at.missing)[:MOST_HOSTS]),
-            f"What keeps a host: svcagent why {course.service}, on that host. "
-            f"All of them: svcagent fleet {course.service}",
+            *(
+                _told(instance[0], state_of(course.view.hosts, instance))
+                for instance in sorted(course.at.missing)[:MOST_HOSTS]
+            ),
+            f"What keeps a host: {_command('why', course.service)}, on that host. "
+            f"All of them: {_command('fleet', course.service)}",
         ),
     )
 
@@ -188,7 +226,7 @@ def _paused(course: Course) -> Iterator[Notice]:
             _who(pin),
             *_far(course),
             f"Paused {pause.describe(_shown)}",
-            f"To go on: svcagent resume {course.service}",
+            f"To go on: {_command('resume', course.service)}",
         ),
     )
 
@@ -197,6 +235,7 @@ NOTICES: Mapping[Kind, Callable[[Course], Iterator[Notice]]] = {
     Kind.STARTED: _started,
     Kind.FINISHED: _finished,
     Kind.QUARANTINED: _quarantined,
+    Kind.SUSPECT: _suspect,
     Kind.STUCK: _stuck,
     Kind.PAUSED: _paused,
 }
@@ -229,9 +268,9 @@ def due_conflict(found: Notice | None, owner: str, told: frozenset[str]) -> tupl
 
 
 _HOW: Mapping[str, str] = {
-    HostStanding.ROLLED_BACK: "rolled back on {node} and quarantined",
-    HostStanding.STRANDED: "failed on {node}, WHICH IS OUT OF SERVICE, and is quarantined",
-    HostStanding.RELOADING: "failed on {node}, whose reload has not ended, and is quarantined",
+    HostStanding.ROLLED_BACK: "rolled back on {} and quarantined",
+    HostStanding.STRANDED: "failed on {}, WHICH IS OUT OF SERVICE, and is quarantined",
+    HostStanding.RELOADING: "failed on {}, whose reload has not ended, and is quarantined",
 }
 
 
@@ -257,15 +296,16 @@ def _who(pin: Pin) -> str:
 
 
 def _of_all(course: Course) -> str:
-    done, everyone = len(course.at.done), len(course.awaited)
+    done, everyone = len(course.at.hosts_done), len(_nodes(course.awaited))
     return f"{done} of {everyone} host{'' if everyone == 1 else 's'}"
 
 
 def _far(course: Course) -> Iterator[str]:
     for what, nodes in (
-        ("run it", course.at.done),
-        ("do not yet", course.at.missing),
-        ("in maintenance, and not waited for", course.held_out),
+        ("run it", course.at.hosts_done),
+        ("do not yet", course.at.hosts_missing),
+        ("in maintenance, and not waited for", _nodes(course.held_out)),
+        ("down, and not waited for", _nodes(course.down)),
     ):
         if nodes:
             yield f"{what}: {_names(nodes)}"
@@ -279,13 +319,20 @@ def _told(node: str, state: HostState | None) -> str:
 
 
 def _names(nodes: Collection[str]) -> str:
-    more = f" and {len(nodes) - MOST_HOSTS} more" if len(nodes) > MOST_HOSTS else ""
-    return ", ".join(sorted(nodes)[:MOST_HOSTS]) + more
+    return host_names(nodes, MOST_HOSTS)
+
+
+def _nodes(instances: Collection[InstanceKey]) -> frozenset[str]:
+    return frozenset(node for node, _service_id in instances)
+
+
+def _command(*arguments: str) -> str:
+    return shlex.join(("svcagent", *arguments))
 
 
 def _first_line(text: str) -> str:
     line = next(iter(text.strip().splitlines()), "")
-    return line if len(line) <= LONGEST_WHY else f"{line[:LONGEST_WHY]}…"
+    return without_credentials(clean(line, LONGEST_WHY))
 
 
 def _shown(moment: datetime) -> str:

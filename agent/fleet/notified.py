@@ -4,6 +4,7 @@ Whoever notes a notice here, by check-and-set, is the one who tells it; so the f
 between noting and telling loses it: at most once, never twice.
 """
 
+import shlex
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
@@ -40,7 +41,7 @@ def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
     except Unreadable as error:
         raise SvcagentError(
             f"what people have been told cannot be read from {where} in Consul KV: {error}. If no svcagent of the "
-            f"fleet is newer than this one: consul kv delete '{where}'"
+            f"fleet is newer than this one: {shlex.join(['consul', 'kv', 'delete', where])}"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""``svcagent/<service>/pause``: an operator's stop for all hosts' reloads of a service, until lifted or until its end.
+"""``svcagent/<service>/pause``: an operator's stop for all reloads of a service, until it is resumed or expires.
 
-One that cannot be read counts as set: nobody knows who wanted the fleet to stand still, and why.
+An unreadable one counts as set, because an operator may have wanted the fleet to stop.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from datetime import datetime
 
 from agent.consul import Consul, KvPair
 from agent.errors import Conflict
-from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key
+from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key, readable_keys
 
 ROOM = "pause"
 
@@ -44,22 +44,22 @@ class Pause:
 
 
 def find(consul: Consul, service: str, now: datetime) -> Pause | None:
-    """The pause that counts now, read from the leader."""
-    _index, pair = consul.kv_get(key(service, ROOM), consistent=True)
-    return counting(pair, now)
+    """Return the pause that counts now, read from the leader."""
+    held = (counting(pair, now) for pair in _pairs(consul, service))
+    return next((one for one in held if one is not None), None)
 
 
 def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replacing: bool = False) -> Pause | None:
-    """Set it, or move its end; the pause that counted before, if any.
+    """Set a pause, or move its end. Return the pause that counted before, if any.
 
-    Asking twice is harmless, so a command whose outcome was unknown may be repeated.
+    Setting it twice is harmless, so a command whose outcome was unknown may be repeated.
 
-    :raises Conflict: somebody else's counts, or one for another reason, and it is not to be replaced.
+    :raises Conflict: another operator's counts, or one for another reason, and it is not to be replaced.
     """
     where = key(service, ROOM)
     while True:
-        _index, pair = consul.kv_get(where, consistent=True)
-        held = counting(pair, now)
+        pairs = _pairs(consul, service)
+        held = next((one for pair in pairs if (one := counting(pair, now)) is not None), None)
         new = replace(wanted, since=held.since) if held is not None and held.has_same_cause(wanted) else wanted
         if held == new:
             return held
@@ -69,35 +69,44 @@ def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replac
                 "--replace"
             )
         text = encode(by=new.by, host=new.host, why=bounded(new.why, ERROR_BYTES), since=new.since, until=new.until)
-        if consul.kv_put(where, text, cas=0 if pair is None else pair.modify_index):
+        index = next((pair.modify_index for pair in pairs if pair.key == where), 0)
+        if consul.kv_put(where, text, cas=index):
+            for pair in pairs:
+                if pair.key != where:
+                    consul.kv_delete(pair.key, cas=pair.modify_index)
             return held
 
 
 def clear(consul: Consul, service: str) -> Pause | None:
-    """Let reloads go on; what stood there, over or not, None when nothing did."""
-    where = key(service, ROOM)
-    while True:
-        _index, pair = consul.kv_get(where, consistent=True)
-        if pair is None:
-            return None
-        if consul.kv_delete(where, cas=pair.modify_index):
-            return parse(pair)
+    """Allow reloads again. Return the pause that was removed, expired or not; None if there was none."""
+    removed: Pause | None = None
+    while pairs := _pairs(consul, service):
+        for pair in pairs:
+            if consul.kv_delete(pair.key, cas=pair.modify_index):
+                removed = removed or parse(pair)
+    return removed
+
+
+def _pairs(consul: Consul, service: str) -> list[KvPair]:
+    """Return the documents that may hold a pause: today's, and that of an earlier release."""
+    found = (consul.kv_get(one, consistent=True)[1] for one in readable_keys(service, ROOM))
+    return [pair for pair in found if pair is not None]
 
 
 def counting(pair: KvPair | None, now: datetime) -> Pause | None:
-    """The pause that a key holds, unless it is over."""
+    """Return the pause of a key, unless it has expired."""
     held = None if pair is None else parse(pair)
     return None if held is None or held.is_over(now) else held
 
 
 def parse(pair: KvPair) -> Pause:
-    """The pause that a key holds."""
+    """Return the pause of a key."""
     try:
         fields = Fields.of(pair)
         return Pause(
-            fields.text("by"),
-            fields.text("host"),
-            fields.text_or_empty("why"),
+            fields.name("by"),
+            fields.name("host"),
+            fields.prose("why"),
             fields.moment("since"),
             fields.moment_or_none("until"),
         )

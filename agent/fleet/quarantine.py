@@ -1,13 +1,15 @@
-"""``svcagent/<service>/quarantine/<digest>``: an image that failed on one host. No host takes it until it is cleared.
+"""``svcagent/<service>/quarantine/sha256-<hex>``: an image that failed on one host. No host takes it until cleared.
 
-Two hosts may find the same image broken at once: the first entry stays. One that cannot be read counts as set.
+Two hosts may find the same image broken at the same time: the first entry stays. An unreadable entry counts as set.
+Earlier releases wrote ``quarantine/sha256:<hex>``, which some Consul releases refuse; those entries still count.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from agent.consul import Consul, KvPair
-from agent.fleet.document import LOG_BYTES, Fields, Unreadable, bounded, encode, key
+from agent.fleet.document import LOG_BYTES, Fields, Unreadable, bounded, encode, is_digest, key, readable_keys, unquoted
 
 ROOM = "quarantine"
 
@@ -16,7 +18,7 @@ ROOM = "quarantine"
 class Quarantine:
     """Which digest failed where, when, on what, and the last lines that its container printed.
 
-    ``node`` is empty and ``since`` None where the document cannot be read; ``why`` says so then.
+    ``node`` is empty and ``since`` None where the document cannot be read; ``why`` is the reason then.
     """
 
     digest: str
@@ -27,15 +29,18 @@ class Quarantine:
     log: str = ""
 
 
+def place(service: str, digest: str) -> str:
+    """Return the key of a digest's entry."""
+    return key(service, ROOM, digest.replace(":", "-"))
+
+
 def find(consul: Consul, service: str, digest: str) -> Quarantine | None:
-    """The entry of one digest, read from the leader; None when it is free."""
-    _index, pair = consul.kv_get(key(service, ROOM, digest), consistent=True)
-    return None if pair is None else parse(pair)
+    """Return the entry of one digest, read from the leader; None if it is not quarantined."""
+    return read_all(consul, service).get(digest)
 
 
 def put(consul: Consul, service: str, entry: Quarantine) -> Quarantine:
-    """Set it, unless there is one already; the entry that stands afterwards."""
-    where = key(service, ROOM, entry.digest)
+    """Write an entry, unless there is one already. Return the entry that is there afterwards."""
     text = encode(
         digest=entry.digest,
         node=entry.node,
@@ -44,45 +49,57 @@ def put(consul: Consul, service: str, entry: Quarantine) -> Quarantine:
         image=entry.image,
         log=bounded(entry.log, LOG_BYTES),
     )
-    while not consul.kv_put(where, text, cas=0):
-        if (there := find(consul, service, entry.digest)) is not None:
-            return there
-    return entry
+    while (there := find(consul, service, entry.digest)) is None:
+        if consul.kv_put(place(service, entry.digest), text, cas=0):
+            return entry
+    return there
 
 
 def read_all(consul: Consul, service: str) -> dict[str, Quarantine]:
-    """Every entry of a service by digest."""
-    return parse_all(consul.kv_tree(key(service, ROOM, ""), consistent=True)[1])
+    """Return every entry of a service by digest, read from the leader."""
+    return parse_all(tuple(_pairs(consul, service)))
 
 
 def clear(consul: Consul, service: str, digest: str) -> Quarantine | None:
-    """Let hosts take it again; the entry that was there, None when there was none."""
-    where = key(service, ROOM, digest)
-    while True:
-        _index, pair = consul.kv_get(where, consistent=True)
-        if pair is None:
-            return None
-        if consul.kv_delete(where, cas=pair.modify_index):
-            return parse(pair)
+    """Allow a digest again. Return the entry that was removed, None if there was none."""
+    removed: Quarantine | None = None
+    while pairs := [pair for pair in _pairs(consul, service) if parse(pair).digest == digest]:
+        for pair in pairs:
+            if consul.kv_delete(pair.key, cas=pair.modify_index):
+                removed = removed or parse(pair)
+    return removed
 
 
 def parse_all(pairs: tuple[KvPair, ...]) -> dict[str, Quarantine]:
-    """Entries by digest."""
+    """Return entries by digest."""
     return {entry.digest: entry for entry in map(parse, pairs)}
 
 
 def parse(pair: KvPair) -> Quarantine:
-    """The entry of a key; the key alone says which digest."""
-    digest = pair.key.rpartition("/")[2]
+    """Return the entry of a key. The key alone says which digest it is about."""
+    name = unquoted(pair.key.rpartition("/")[2])
+    digest = name.replace("sha256-", "sha256:", 1)
     try:
+        _require_digest(digest)
         fields = Fields.of(pair)
         return Quarantine(
             digest,
-            fields.text("node"),
+            fields.name("node"),
             fields.moment("since"),
-            fields.text_or_empty("why"),
-            fields.text_or_empty("image"),
-            fields.text_or_empty("log"),
+            fields.prose("why", LOG_BYTES),
+            fields.name_or_empty("image"),
+            fields.prose("log", LOG_BYTES),
         )
     except Unreadable as error:
         return Quarantine(digest, "", None, f"the entry {pair.key} cannot be read: {error}")
+
+
+def _require_digest(text: str) -> None:
+    if not is_digest(text):
+        raise Unreadable("its key does not end in sha256- and 64 hexadecimal digits")
+
+
+def _pairs(consul: Consul, service: str) -> Iterator[KvPair]:
+    # In reverse, so that of two entries for one digest the one under today's key is kept.
+    for prefix in reversed(readable_keys(service, ROOM, "")):
+        yield from consul.kv_tree(prefix, consistent=True)[1]

@@ -1,8 +1,9 @@
-"""``svcagent/<service>/rollout``: the pin, the digest that the fleet takes though its tag moves meanwhile.
+"""``svcagent/<service>/rollout``: the pin, the digest that the fleet takes even if its tag moves meanwhile.
 
-The first host that finds a newer digest pins it by check-and-set. What a host takes is decided in `agree`.
+The first host that finds a newer digest pins it by check-and-set. `agree` decides which digest a host takes.
 """
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,10 +16,11 @@ ROOM = "rollout"
 
 @dataclass(frozen=True)
 class Pin:
-    """Image (name and tag), the digest that it stood for, which host found it, and when.
+    """Image (name and tag), the digest it stood for, which host found it, and when.
 
-    A pin is a hint by which hosts agree, so one that cannot be read may be replaced: ``problem`` says why then, and
-    there is no digest. A newer svcagent reads the pin of an older one.
+    Hosts agree by the pin, and it can be found again from the tag. So one that cannot be read, or whose digest is no
+    digest, is never followed and may be replaced: ``problem`` says why, ``digest`` is empty, and ``node`` is kept
+    where it can be read, since it names who wrote the document.
     """
 
     image: str
@@ -29,29 +31,45 @@ class Pin:
 
 
 def find(consul: Consul, service: str) -> tuple[Pin | None, int]:
-    """The pin, read from the leader, and the index to replace it by: 0 when there is none."""
+    """Return the pin, read from the leader, and the index to replace it by: 0 when there is none."""
     _index, pair = consul.kv_get(key(service, ROOM), consistent=True)
     return (None, 0) if pair is None else (parse(pair), pair.modify_index)
 
 
 def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
-    """Write it, if nobody has since ``index`` (of `find`); what stands there afterwards: another's if it was first.
+    """Write the pin if it has not changed since ``index`` (of `find`). Return the pin that is there afterwards.
 
-    :raises Conflict: somebody took it away at the same moment.
+    :raises Conflict: another process removed it at the same moment.
     """
     text = encode(image=wanted.image, digest=wanted.digest, node=wanted.node, since=wanted.since)
     if consul.kv_put(key(service, ROOM), text, cas=index):
         return wanted
     there, _index = find(consul, service)
     if there is None:
-        raise Conflict(f"somebody removed {key(service, ROOM)} from Consul KV at the same moment; try again")
+        raise Conflict(f"another process removed {key(service, ROOM)} from Consul KV at the same moment; try again")
     return there
 
 
 def parse(pair: KvPair) -> Pin:
-    """The pin that a key holds."""
+    """Return the pin of a key."""
+    node = ""
     try:
         fields = Fields.of(pair)
-        return Pin(fields.text("image"), fields.text("digest"), fields.text("node"), fields.moment("since"))
+        node = fields.name("node")
+        return Pin(fields.name("image"), fields.digest("digest"), node, fields.moment("since"))
     except Unreadable as error:
-        return Pin("", "", "", None, f"the document {pair.key} cannot be read: {error}")
+        writer = f"; {node} wrote it" if node else ""
+        return Pin("", "", node, None, f"the document {pair.key} cannot be read: {error}{writer}")
+
+
+def untrusted(service: str, image: str, pinned: Pin, node: str) -> str:
+    """Return why this host does not follow a pin, who wrote it, and what an operator can do."""
+    where = key(service, ROOM)
+    since = f" at {pinned.since:%Y-%m-%dT%H:%M:%SZ}" if pinned.since else ""
+    return (
+        f"{where} in Consul KV, written by {pinned.node}{since}, pins {pinned.digest}, but {image} does not stand for "
+        f"that digest now, and {node} has never seen it under that tag or run it; so {node} does not take it. If it is "
+        f"not the digest that the fleet should take, remove the pin: {shlex.join(['consul', 'kv', 'delete', where])}. "
+        f"To take what the tag stands for now: {shlex.join(['svcagent', 'reload', service, '--force'])}. If write "
+        "access to Consul KV is meant to be the right to deploy, set trust_pins = true under [fleet] in svcagent.toml"
+    )

@@ -1,4 +1,4 @@
-"""What hosts have told each other about a service, read at one moment."""
+"""The documents that hosts share about a service, read at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from datetime import datetime
 from agent.consul import Consul
 from agent.definitions.reload import OWN_PREFIX
 from agent.fleet import host_state, pause, quarantine, rollout
-from agent.fleet.document import key
-from agent.fleet.host_state import HostState
+from agent.fleet.document import readable_keys
+from agent.fleet.host_state import HostState, InstanceKey
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
@@ -16,21 +16,24 @@ from agent.fleet.rollout import Pin
 
 @dataclass(frozen=True)
 class View:
-    """The pin (and the index to replace it by), host states by node, quarantine by digest, the pause that counts."""
+    """The pin (and the index to replace it by), host states, quarantine by digest, the pause that counts.
+
+    ``hosts`` is by node and service ID; the ID is empty in a document of an earlier release.
+    """
 
     pin: Pin | None = None
     pin_index: int = 0
-    hosts: Mapping[str, HostState] = field(default_factory=dict)
+    hosts: Mapping[InstanceKey, HostState] = field(default_factory=dict)
     quarantine: Mapping[str, Quarantine] = field(default_factory=dict)
     pause: Pause | None = None
 
 
 def observe(consul: Consul, service: str, now: datetime) -> View:
-    """Read from the leader: a request for each kind of document.
+    """Read all of it from the leader: one request for each kind of document.
 
-    One recursive read of all that stands below ``svcagent/<service>/`` would bring every host's history and the
-    lock's queue along, megabytes of it on a large fleet. And a key of its own is refused where the token may not
-    read it, while a tree is only shorter.
+    One recursive read below ``svcagent/<service>/`` would include every host's history and the lock's queue, megabytes
+    of it on a large fleet. And reading a single key that the token may not read is refused, while a tree without such
+    keys is only shorter.
     """
     found, index = rollout.find(consul, service)
     return View(
@@ -43,11 +46,11 @@ def observe(consul: Consul, service: str, now: datetime) -> View:
 
 
 def is_known(consul: Consul, service: str) -> bool:
-    """Has any host told anything about a service of this name?"""
-    return bool(consul.kv_keys(key(service, ""), "/"))
+    """True if any host has written a document about a service of this name."""
+    return any(consul.kv_keys(prefix, "/") for prefix in readable_keys(service, ""))
 
 
 def services(consul: Consul) -> tuple[str, ...]:
-    """The names of all services about which hosts have told something."""
-    found = consul.kv_keys(f"{OWN_PREFIX}/", "/")
-    return tuple(one.removeprefix(f"{OWN_PREFIX}/").rstrip("/") for one in found if one.endswith("/"))
+    """Return the names, in lower case, of all services that hosts have written documents about."""
+    found = (one for one in consul.kv_keys(f"{OWN_PREFIX}/", "/") if one.endswith("/"))
+    return tuple(sorted({one.removeprefix(f"{OWN_PREFIX}/").rstrip("/").lower() for one in found}))

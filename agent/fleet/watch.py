@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from agent.clock import Clock
-from agent.consul import Consul, Instance
+from agent.consul import Consul, Instance, KvPair
 from agent.errors import SvcagentError, Unreachable
 from agent.fleet import host_state, pause, quarantine, rollout
 from agent.fleet.document import key
@@ -25,17 +25,22 @@ Read: TypeAlias = Callable[[Consul, int | None], tuple[int, Any]]
 
 @dataclass(frozen=True)
 class Seen:
-    """The service at one moment. ``trouble``: why it may be out of date, if Consul does not answer."""
+    """The service at one moment.
+
+    ``sessions``: those that hold its lock; None if its prefix is not known. ``trouble``: why all this may be out of
+    date, if Consul does not answer.
+    """
 
     view: View
     instances: tuple[Instance, ...]
+    sessions: frozenset[str] | None = None
     trouble: str = ""
 
 
 class Watch:
     """A service, from ``with`` to its end."""
 
-    def __init__(self, consul: Consul, service: str, clock: Clock) -> None:
+    def __init__(self, consul: Consul, service: str, lock_prefix: str | None, clock: Clock) -> None:
         self._consul = consul
         self._clock = clock
         self._news: SimpleQueue[tuple[str, Any]] = SimpleQueue()
@@ -47,6 +52,8 @@ class Watch:
             "pause": _one(key(service, pause.ROOM), pause.parse),
             "pin": _one(key(service, rollout.ROOM), rollout.parse),
         }
+        if lock_prefix is not None:
+            self._reads["sessions"] = _tree(f"{lock_prefix}/", _sessions)
 
     def __enter__(self) -> "Watch":
         for name, read in self._reads.items():
@@ -118,6 +125,11 @@ def _tree(prefix: str, parse: Callable[[Any], Any]) -> Read:
     return read
 
 
+def _sessions(pairs: tuple[KvPair, ...]) -> frozenset[str]:
+    """Return the sessions that hold keys of a lock: its holders, and contenders, which are alive as well."""
+    return frozenset(pair.session for pair in pairs if pair.session is not None)
+
+
 def _one(name: str, parse: Callable[[Any], Any]) -> Read:
     def read(consul: Consul, index: int | None) -> tuple[int, Any]:
         new_index, pair = consul.kv_get(name, index, WAIT_SECONDS)
@@ -128,8 +140,8 @@ def _one(name: str, parse: Callable[[Any], Any]) -> Read:
 
 def _seen(parts: dict[str, Any], trouble: str, now: datetime) -> Seen:
     known = dict(parts)
-    instances = known.pop("instances", ())
+    instances, sessions = known.pop("instances", ()), known.pop("sessions", None)
     view = replace(View(), **known)
     if view.pause is not None and view.pause.is_over(now):
         view = replace(view, pause=None)
-    return Seen(view, instances, trouble)
+    return Seen(view, instances, sessions, trouble)

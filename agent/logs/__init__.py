@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agent.text import printable
+
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 """Levels, numbered as in the standard library."""
 
@@ -110,10 +112,15 @@ def mute_libraries() -> None:
     """Drop every line that is not svcagent's own, until the next `set_up`: it may hold what nobody may read."""
     import logging  # see above
 
-    root = logging.getLogger()
-    root.addHandler(logging.NullHandler())  # without any, Python would print them
+    def is_ours(record: logging.LogRecord) -> bool:
+        return record.name == "svcagent"
+
+    root, nothing = logging.getLogger(), logging.NullHandler()
+    root.addHandler(nothing)  # without any handler, Python would print them
+    _state.undo.callback(root.removeHandler, nothing)
     for one in root.handlers:
-        one.addFilter(lambda record: record.name == "svcagent")
+        one.addFilter(is_ours)
+        _state.undo.callback(one.removeFilter, is_ours)
 
 
 def log_bug(text: str, error: BaseException, **fields: object) -> None:
@@ -133,7 +140,7 @@ def _log(text: str, level: int, fields: Mapping[str, object]) -> None:
     if level >= _state.level:
         import logging  # see above
 
-        logging.getLogger("svcagent").log(level, "%s", text, extra={"fields": fields})
+        logging.getLogger("svcagent").log(level, "%s", printable(text), extra={"fields": fields})
 
 
 def _is_journal(stream: str) -> bool:

@@ -38,7 +38,8 @@ def as_text(event: Event) -> str:
 def as_json(event: Event) -> str:
     """One object. In ASCII, so that nothing between here and its reader can misread it."""
     tree = {"time": event.time, "level": event.name, "text": event.text, **event.fields}
-    return json.dumps({name: _plain(value) for name, value in tree.items() if value is not None})
+    line = json.dumps({name: _plain(value) for name, value in tree.items() if value is not None})
+    return line.replace("\x7f", "\\u007f")  # the one control character that JSON leaves as it is
 
 
 def as_journal(event: Event) -> list[tuple[str, str]]:
@@ -108,4 +109,4 @@ def _visible(sign: str) -> str:
 
 
 def _escaped(sign: str) -> str:
-    return json.dumps(sign)[1:-1]
+    return "\\u007f" if sign == "\x7f" else json.dumps(sign)[1:-1]  # which JSON leaves as it is

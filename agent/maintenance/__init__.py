@@ -1,7 +1,7 @@
 """Maintenance with an owner, a reason and an end. Lifts only what it may."""
 
 from agent.maintenance.change import await_shown, lift_own, put_out, take_out
-from agent.maintenance.clients import Left, await_unnamed, dns_memory, view, who_is_left
+from agent.maintenance.clients import Left, View, await_unnamed, dns_memory, view, who_is_left
 from agent.maintenance.drained import await_absence_from_dns, await_absence_from_health
 from agent.maintenance.expiry import Ended, find_ended, lift_ended, lift_expired
 from agent.maintenance.reason import (
@@ -26,6 +26,7 @@ __all__ = [
     "NotAMoment",
     "OwnerKind",
     "Target",
+    "View",
     "await_absence_from_dns",
     "await_absence_from_health",
     "await_shown",

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from agent.clock import Clock
+from agent.clock import Clock, Deadline, linger, nothing_ends_it
 from agent.consul import AgentSelf, Consul, Instance, ask_dns
-from agent.maintenance.drained import await_absence_from_dns
+from agent.errors import NotDrained
+from agent.maintenance.drained import DNS_SECONDS, await_absence_from_dns
 from agent.maintenance.target import Target
 
 
@@ -40,22 +41,30 @@ class View:
 
 
 def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collection[str]) -> Left:
-    """Look at one service's instances in the catalog, before those of ``service_ids`` on ``node`` are taken out. Pure.
+    """Judge one service's instances in the catalog, before those of ``service_ids`` on ``node`` are taken out. Pure.
 
-    Nobody: the last passing instance is among them. Where none of them passes, nothing is taken from anybody. Unknown:
-    the catalog does not show them, so it does not show everything (a token without ``node:read`` empties the answer).
+    Nobody: the last instance that clients are sent to is among them. An instance in warning is served by Consul DNS,
+    and is no replacement for a passing one: clients that ask for passing instances do not get it. Where none is
+    served, nothing is taken from clients. Unknown: the catalog does not show them, so it does not show everything (a
+    token without ``node:read`` empties the answer).
     """
     everyone = tuple(instances)
     own = [one for one in everyone if one.node == node and one.service_id in service_ids]
     if len(own) < len(service_ids):
         return Left.UNKNOWN
-    is_served_here = any(one.is_passing for one in own)
-    is_served_elsewhere = any(one.is_passing for one in everyone if one not in own)
-    return Left.NOBODY if is_served_here and not is_served_elsewhere else Left.SOMEBODY
+    others = [one for one in everyone if one not in own]
+    if any(one.is_passing for one in own):
+        return Left.SOMEBODY if any(one.is_passing for one in others) else Left.NOBODY
+    if any(one.is_served for one in own):
+        return Left.SOMEBODY if any(one.is_served for one in others) else Left.NOBODY
+    return Left.SOMEBODY
 
 
-def view(consul: Consul, node: str, targets: Iterable[Target]) -> tuple[View, ...]:
-    """The services of the targets as the leader's catalog shows them; the host stands for all its services."""
+def view(consul: Consul, node: str, targets: Iterable[Target], ignoring: Collection[str] = ()) -> tuple[View, ...]:
+    """Return the services of the targets as the leader's catalog shows them; the host stands for all its services.
+
+    ``ignoring``: reasons of maintenance that this host's instances are shown without.
+    """
     ids: dict[str, list[str]] = {}
     for target in targets:
         if target.service_id:
@@ -63,33 +72,45 @@ def view(consul: Consul, node: str, targets: Iterable[Target]) -> tuple[View, ..
         else:
             for service in consul.services().values():
                 ids.setdefault(service.name, []).append(service.id)
-    return tuple(View(name, node, tuple(found), consul.instances(name)[1]) for name, found in ids.items())
+    return tuple(View(name, node, tuple(found), _seen(consul, name, node, ignoring)) for name, found in ids.items())
+
+
+def _seen(consul: Consul, name: str, node: str, ignoring: Collection[str]) -> tuple[Instance, ...]:
+    _index, instances = consul.instances(name)
+    return tuple(one.without_maintenance(ignoring) if one.node == node else one for one in instances)
 
 
 def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[Target]) -> int:
-    """For how many seconds clients may remember the answers that name the targets now."""
+    """Return for how many seconds clients may remember the DNS answers that contain the targets now."""
     if agent.dns is None:
         return 0
     names = {one.name for one in view(consul, agent.node, targets)}
     return max((ask_dns(agent.dns, _dns_name(agent, name)).ttl for name in names), default=0)
 
 
-def await_unnamed(consul: Consul, clock: Clock, agent: AgentSelf, targets: Iterable[Target], remembered: int) -> None:
-    """Wait until the local agent's DNS names no target any more, and then for as long as clients remember answers.
+def await_unnamed(
+    consul: Consul, clock: Clock, agent: AgentSelf, targets: Iterable[Target], remembered: float, limit: Deadline
+) -> None:
+    """Wait until the local agent's DNS returns no target any more, and then for as long as clients remember answers.
 
-    The catalog shows their maintenance already, so the health API names none of them. ``remembered``: `dns_memory`
-    from before they were taken out.
+    The catalog shows their maintenance already, so the health API returns none of them. ``remembered``: `dns_memory`
+    from before maintenance was enabled.
 
-    :raises NotDrained: DNS still names one after 30 s.
+    :raises NotDrained: DNS still returns one after 30 s, or clients may remember one, when ``limit`` is over.
     """
     for one in view(consul, agent.node, targets):
         served = {(other.address, other.port) for other in one.instances if other not in one.own}
         for own in one.own:
-            # Two services may share an address and a port; then DNS goes on naming it for the other's sake.
+            # Two services may share an address and a port; then DNS goes on returning it for the other one.
             if agent.dns is not None and (own.address, own.port) not in served:
                 asks = {f"{agent.dns[0]}:{agent.dns[1]}": partial(ask_dns, agent.dns, _dns_name(agent, one.name))}
-                await_absence_from_dns(asks, (own.address, own.port), clock, 0)
-    clock.sleep(remembered)
+                address, seconds = (own.address, own.port), min(DNS_SECONDS, limit.remaining)
+                await_absence_from_dns(asks, address, clock, 0, seconds=seconds)
+    forgotten = Deadline.after(clock, remembered)
+    linger(min(forgotten, limit, key=lambda one: one.at), nothing_ends_it)
+    if not forgotten.is_over:
+        left = f"{forgotten.remaining:.0f} s"
+        raise NotDrained(f"DNS clients may remember it for another {left} (the TTL of its answers)")
 
 
 def _dns_name(agent: AgentSelf, service: str) -> str:

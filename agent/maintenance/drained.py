@@ -1,56 +1,67 @@
-"""Waiting until those who ask are no longer given an instance that was taken out.
+"""Waiting until clients are no longer sent to an instance that was put in maintenance.
 
 Nothing here changes anything: maintenance is on already, in the catalog, and its owner is known.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
-from agent.clock import Clock, Deadline, poll
+from agent.clock import Clock, Deadline, linger, nothing_ends_it, poll
 from agent.consul import Consul, DnsAnswer
 from agent.errors import NotDrained
 from agent.maintenance.target import Target
 
 DNS_SECONDS = 30.0
 POLL_SECONDS = 0.02
+# How long a blocking query may hide what else has happened.
+QUERY_SECONDS = 1.0
 
 Ask = Callable[[], DnsAnswer]
 
 
-def await_absence_from_dns(servers: Mapping[str, Ask], own: tuple[str, int], clock: Clock, remembered: int) -> None:
-    """Wait until no DNS server names ``own`` (address, port), and then for as long as answers may be remembered.
+def await_absence_from_dns(
+    servers: Mapping[str, Ask],
+    own: tuple[str, int],
+    clock: Clock,
+    remembered: float,
+    still: Callable[[], None] = nothing_ends_it,
+    seconds: float = DNS_SECONDS,
+) -> None:
+    """Wait until no DNS server returns ``own`` (address, port), and then for as long as answers may be remembered.
 
-    ``remembered``: the TTL, in seconds, that answers had while the instance was still named.
+    ``remembered``: the TTL, in seconds, that answers had while the instance was still in them. The caller bounds it:
+    a reload holds the fleet's lock meanwhile. ``still`` is called in every round and ends the wait by raising.
 
-    :raises NotDrained: a server still names it after 30 s.
+    :raises NotDrained: a server still returns it after ``seconds``.
     """
-    deadline = Deadline.after(clock, DNS_SECONDS)
+    deadline = Deadline.after(clock, seconds)
     for server, ask in servers.items():
-        if not poll(partial(_is_absent, ask, own), deadline, POLL_SECONDS):
+
+        def is_absent(ask: Ask = ask) -> bool:
+            still()
+            return own not in ask().instances
+
+        if not poll(is_absent, deadline, POLL_SECONDS):
             raise NotDrained(
-                f"the DNS server {server} still names {own[0]}:{own[1]} {DNS_SECONDS:.0f} s after it was taken out. "
-                "Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml"
+                f"the DNS server {server} still returns {own[0]}:{own[1]} {seconds:.0f} s after maintenance was "
+                "enabled. Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml"
             )
-    clock.sleep(remembered)
+    linger(Deadline.after(clock, remembered), still)
 
 
-def await_absence_from_health(consul: Consul, clock: Clock, target: Target) -> None:
-    """Wait until the leader's answer to who is passing leaves the target out.
+def await_absence_from_health(
+    consul: Consul, clock: Clock, target: Target, still: Callable[[], None] = nothing_ends_it
+) -> None:
+    """Wait until the leader shows the target as not served; ``still`` as for `await_absence_from_dns`.
 
-    :raises NotDrained: it is still named after 30 s.
+    :raises NotDrained: it is still served after 30 s.
     """
     deadline = Deadline.after(clock, DNS_SECONDS)
     index: int | None = None
     while True:
-        index, instances = consul.instances(target.name, index, min(5.0, deadline.remaining))
+        still()
+        index, instances = consul.instances(target.name, index, min(QUERY_SECONDS, deadline.remaining))
         own = [one for one in instances if (one.node, one.service_id) == (target.node, target.service_id)]
-        if not any(one.is_passing for one in own):
+        if not any(one.is_served for one in own):
             return
         if deadline.is_over:
-            raise NotDrained(
-                f"Consul still names {target} among the passing {DNS_SECONDS:.0f} s after it was taken out"
-            )
-
-
-def _is_absent(ask: Ask, own: tuple[str, int]) -> bool:
-    return own not in ask().instances
+            raise NotDrained(f"Consul still serves {target} {DNS_SECONDS:.0f} s after maintenance was enabled")

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from agent.text import clean
+
+LONGEST_WHY, LONGEST_NAME = 500, 200
+"""Characters of a reason and of an owner that a message repeats: whoever may write to Consul wrote them."""
+
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 _OPERATOR = re.compile(
@@ -55,9 +60,9 @@ class Maintenance:
         """The owner in words; ``unknown`` when svcagent did not write the reason."""
         match self.kind:
             case OwnerKind.OPERATOR:
-                return f"{self.owner} on {self.host}"
+                return clean(f"{self.owner} on {self.host}", LONGEST_NAME)
             case OwnerKind.RELOAD:
-                return f"svcagent reload {self.owner} on {self.host}"
+                return clean(f"svcagent reload {self.owner} on {self.host}", LONGEST_NAME)
             case OwnerKind.UNKNOWN:
                 return "unknown"
 
@@ -66,7 +71,8 @@ class Maintenance:
         whose = "someone unknown" if self.kind is OwnerKind.UNKNOWN else self.whose
         since = f" since {show(self.since)}" if self.since else ""
         until = f" until {show(self.until)}" if self.until else ""
-        return f"by {whose}{since}{until}" + (f" ({self.why})" if self.why else "")
+        why = clean(self.why, LONGEST_WHY)
+        return f"by {whose}{since}{until}" + (f" ({why})" if why else "")
 
 
 def by_operator(user: str, host: str, why: str, since: datetime, until: datetime | None = None) -> Maintenance:
@@ -79,9 +85,14 @@ def by_reload(reload_id: str, host: str, why: str, since: datetime) -> Maintenan
     return Maintenance(OwnerKind.RELOAD, _word(reload_id), _word(host), why, _second(since))
 
 
-def is_of_reload(maintenance: Maintenance, host: str) -> bool:
-    """Did a reload on that host set it? Whoever has that host's lock for the service knows that it is over."""
-    return maintenance.kind is OwnerKind.RELOAD and maintenance.host == _word(host)
+def is_of_reload(maintenance: Maintenance, host: str, reload_id: str = "") -> bool:
+    """True if a reload on that host enabled it. The process that has the host's lock for the service knows it is over.
+
+    ``reload_id``: the ID of one reload of the host, which stays the same when the node is renamed.
+    """
+    if maintenance.kind is not OwnerKind.RELOAD:
+        return False
+    return maintenance.host == _word(host) or (bool(reload_id) and maintenance.owner == _word(reload_id))
 
 
 def is_finished_reload(text: str, *, is_journalled: bool) -> bool:

@@ -7,6 +7,7 @@ from agent.registration.apply import (
     Report,
     apply_each,
     apply_plan,
+    renew_checks,
     renew_checks_as_passing,
     restore_node_maintenance,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "observe",
     "refuse_unknown_nodes",
     "registration",
+    "renew_checks",
     "renew_checks_as_passing",
     "restore_node_maintenance",
     "unmet",

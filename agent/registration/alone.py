@@ -1,36 +1,32 @@
-"""One svcagent at a time registers from a directory: ``svcagent register`` and the daemon exclude each other."""
+"""One svcagent at a time registers on a host: ``svcagent register`` and the daemon exclude each other."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy
-from agent.files import take_lock
+from agent.files import lock_file, take_lock
 
+FILE = "register.lock"
 PAUSE = 0.05
 
 
 @contextlib.contextmanager
-def alone_in(directory: Path, clock: Clock, wait: float) -> Iterator[bool]:
-    """No other svcagent registers from this directory meanwhile; the block is told if another one just did.
+def alone_in(state_dir: Path, clock: Clock, wait: float) -> Iterator[bool]:
+    """Exclude other registrations of the same state directory; the block gets True if another one just ended.
 
-    The lock is on the directory itself: nothing is written, and the kernel frees it however its holder ends.
+    The lock is a file of the state directory, which no other user can open, and so no other user can take it.
 
-    :raises LockBusy: another one was not done within ``wait`` seconds.
+    :raises LockBusy: another one did not end within ``wait`` seconds.
+    :raises SvcagentError: the lock file cannot be opened.
     """
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        # Nothing is defined there; why, whoever reads it is told.
-        yield False
-        return
-    try:
-        deadline = Deadline.after(clock, wait)
+    path = state_dir / FILE
+    with lock_file(path) as descriptor:
         is_first = take_lock(descriptor)
-        if not is_first and not poll(lambda: take_lock(descriptor), deadline, PAUSE):
-            raise LockBusy(f"another svcagent has been registering {directory} for {wait:.0f} s; try again after it")
+        if not is_first and not poll(lambda: take_lock(descriptor), Deadline.after(clock, wait), PAUSE):
+            raise LockBusy(
+                f"another svcagent has been registering on this host for {wait:.0f} s (it holds {path}); try again "
+                f"when it has ended, or see it with: fuser -v {path}"
+            )
         yield not is_first
-    finally:
-        os.close(descriptor)

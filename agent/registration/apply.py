@@ -3,7 +3,7 @@
 Killed at any moment, the next run finishes: what is there is always either marked as ours or not there at all.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -52,16 +52,16 @@ class Failures:
             self.found.append(Failure(service_id, error))
         except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others waiting
             self._report(service_id, error)
-            self.found.append(Failure(service_id, Unforeseen.of(error)))
+            self.found.append(Failure(service_id, Unforeseen.of(error, f"the registration of {service_id}")))
 
 
 def apply_plan(
-    consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], bool]
+    consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], str]
 ) -> None:
-    """Create, update and remove; ``done`` is called with each change that was made.
+    """Create, update and remove services; call ``done`` after each change that was made.
 
-    ``probe`` says whether a check passes right now. It is asked of checks that are new on a service which clients are
-    being sent to: begun as critical, as Consul would, they would take it out until their first run.
+    ``probe`` returns the status that a check has now. It is called for checks that are new on a service which clients
+    are being sent to: with Consul's default, critical, they would take it out of service until their first run.
 
     :raises SvcagentError: a change could not be made; those after it are not tried.
     """
@@ -80,7 +80,7 @@ def apply_each(
     consul: Consul,
     changes: Iterable[Change],
     done: Callable[[Change], None],
-    probe: Callable[[Check], bool],
+    probe: Callable[[Check], str],
     report: Report,
 ) -> tuple[Failure, ...]:
     """Do the same as `apply_plan`, but go on with the other services where one fails.
@@ -109,18 +109,24 @@ def restore_node_maintenance(consul: Consul, text: str) -> None:
         )
 
 
-def renew_checks_as_passing(consul: Consul, service: Service, seen_passing: Iterable[Check]) -> None:
-    """Make the agent show these checks as passing now, instead of after their next interval.
+def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) -> None:
+    """Make the agent show these checks, by ID, with these statuses until it has run them again.
 
-    Only for checks that svcagent has just seen pass itself, on a service still in maintenance: for a moment each
-    check does not exist. Registering over a check keeps its old status (Consul 1.8), so it is taken away first.
+    Only for a service in maintenance: for a moment each check does not exist. Registering over a check keeps its old
+    status (Consul 1.8), so it is deregistered first.
     """
-    for check in seen_passing:
-        consul.deregister_check(check.id)
-        consul.register_check({**check.registration(), "ServiceID": service.id, "Status": "passing"})
+    for check in service.checks:
+        if check.id in statuses:
+            consul.deregister_check(check.id)
+            consul.register_check({**check.registration(), "ServiceID": service.id, "Status": str(statuses[check.id])})
 
 
-def _register(consul: Consul, change: Change, probe: Callable[[Check], bool]) -> None:
+def renew_checks_as_passing(consul: Consul, service: Service, seen_passing: Iterable[Check]) -> None:
+    """Make the agent show these checks, which svcagent has just seen pass, as passing until it has run them again."""
+    renew_checks(consul, service, {check.id: "passing" for check in seen_passing})
+
+
+def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> None:
     body = _with_statuses(change, probe)
     if change.replaces:
         consul.deregister_service(change.replaces)
@@ -166,14 +172,14 @@ def _assert_in_maintenance(consul: Consul, service_id: str, text: str) -> None:
         )
 
 
-def _with_statuses(change: Change, probe: Callable[[Check], bool]) -> dict[str, Any]:
+def _with_statuses(change: Change, probe: Callable[[Check], str]) -> dict[str, Any]:
     """The body, with the status that each check begins with where that is known.
 
     Consul heeds it for checks that are not there yet, and keeps the status of all others.
     """
     known = {
         **{check_id: status for check_id, status in (change.replaced_checks or {}).items() if status},
-        **{check.id: "passing" if probe(check) else "critical" for check in change.new_checks},
+        **{check.id: str(probe(check)) for check in change.new_checks},
     }
     body = dict(change.body or {})
     body["Checks"] = [

@@ -17,8 +17,12 @@ FIRST_RELEASE: Mapping[str, tuple[int, ...]] = {
     "disable_redirects": (1, 12),
     "udp": (1, 13),
     "os_service": (1, 14),
+    "tcp_use_tls": (1, 14, 10),
 }
 """Fields of checks that not every Consul agent knows, and the first release that does; an older one answers 400."""
+
+BACKPORTED: Mapping[str, tuple[tuple[int, ...], ...]] = {"tcp_use_tls": ((1, 15, 6), (1, 16, 2))}
+"""Further first releases of a field, for the minor versions that had begun when it was added."""
 
 RUN_BY_SCRIPT = frozenset({"args", "docker"})
 """Kinds that run a program, which an agent does not take through its API unless it is told to."""
@@ -47,7 +51,7 @@ def _placed(place: str, single: Check | None, checks: tuple[Check, ...]) -> Iter
 
 def _of_check(file: str, path: str, check: Check, agent: AgentSelf) -> Iterator[Fault]:
     for field in FIRST_RELEASE.keys() & check.model_fields_set:
-        first = FIRST_RELEASE[field]
+        first = _first_release(field, agent.release)
         if agent.release < first:
             release = ".".join(map(str, first))
             yield Fault(
@@ -64,3 +68,9 @@ def _of_check(file: str, path: str, check: Check, agent: AgentSelf) -> Iterator[
             "write an http or tcp check, or set enable_script_checks = true in the agent's configuration "
             "(enable_local_script_checks is not enough) and guard its API with ACLs",
         )
+
+
+def _first_release(field: str, release: tuple[int, ...]) -> tuple[int, ...]:
+    """The first release of the agent's own minor version that knows the field, or else of all."""
+    own = (first for first in BACKPORTED.get(field, ()) if first[:2] == release[:2])
+    return next(own, FIRST_RELEASE[field])

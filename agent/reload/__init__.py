@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agent.reload.guard import Obstacle, find_obstacles
     from agent.reload.host_lock import HostLock
     from agent.reload.journal import Journal, journalled
-    from agent.reload.probe import Prober, is_passing_now
+    from agent.reload.probe import Prober, probe_status
     from agent.reload.record import Event, Phase, Result
     from agent.reload.recover import Recovery, abandon, find_leftover, read_journal, revive
     from agent.reload.steps import State, Step, next_step
@@ -35,9 +35,9 @@ __all__ = [
     "abandon",
     "find_leftover",
     "find_obstacles",
-    "is_passing_now",
     "journalled",
     "next_step",
+    "probe_status",
     "read_journal",
     "revive",
     "verdict",
@@ -50,7 +50,7 @@ _MODULES = {
     "guard": ("Obstacle", "find_obstacles"),
     "host_lock": ("HostLock",),
     "journal": ("Journal", "journalled"),
-    "probe": ("Prober", "is_passing_now"),
+    "probe": ("Prober", "probe_status"),
     "record": ("Event", "Phase", "Result"),
     "recover": ("Recovery", "abandon", "find_leftover", "read_journal", "revive"),
     "steps": ("State", "Step", "next_step"),

@@ -1,8 +1,6 @@
 """Runs one command of a definition: no shell, no secrets, a time limit, and nothing left running that was cut short."""
 
 import os
-import re
-import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -11,18 +9,23 @@ from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import CommandFailed
+from agent.text import clean, clean_lines, has_credentials, is_secret_name, shown_command
 
 GRACE_SECONDS = 5.0
 """Between SIGTERM and SIGKILL."""
 POLL_SECONDS = 0.02
 KEPT_BYTES = 8192
 KEPT_LINES = 20
+LONGEST_LINE = 400
+LONGEST_REASON = 200
 """Of the output, its end: enough to see why, and short enough for an error."""
 
 _CHUNK = 1 << 16
 _CHUNKS_AT_ONCE = 16
-_SECRET = re.compile(r"(CONSUL|DOCKER|SVCAGENT)_.*(TOKEN|AUTH|KEY|PASSWORD|SECRET)")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class NotStarted(Exception):
+    """A program could not be started; says why."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ def carry_out(
     :raises CommandFailed: or what else ``command.failure`` is: it could not be started, ended with another status
         than 0, or took too long.
     """
-    name = f"{command.what} ({shlex.join(command.argv)})"
+    name = f"{command.what} ({shown_command(command.argv)})"
     try:
         finished = run(command.argv, environ, command.timeout, clock, waiting)
-    except OSError as error:
+    except NotStarted as error:
         raise command.failure(
-            f"{name} cannot be started: {error.strerror}. Write the program's full path, and let svcagent run it"
+            f"{name} cannot be started: {error}. Write the program's full path, and let svcagent run it"
         ) from error
     if finished.status == 0:
         return finished
@@ -80,13 +83,17 @@ def carry_out(
         how = f"was ended by signal {-finished.status}"
     else:
         how = f"failed with exit status {finished.status}"
-    said = f". Its last lines:\n{finished.output}" if finished.output else " and printed nothing"
-    raise command.failure(f"{name} {how}{said}")
+    if not finished.output:
+        how = f"{how} and printed nothing"
+    raise command.failure(f"{name} {how}", finished.output)
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment but for what opens Consul, Docker or svcagent's own doors: tokens, their files, keys."""
-    return {name: value for name, value in environ.items() if not _SECRET.match(name)}
+    """Return the environment without credentials, and without the variables that name files of them.
+
+    A command has no use for svcagent's own access to Consul, Docker, DNS and clouds; what it logs is read by others.
+    """
+    return {name: value for name, value in environ.items() if not is_secret_name(name) and not has_credentials(value)}
 
 
 def run(
@@ -104,18 +111,10 @@ def run(
 
     ``waiting`` is entered for the wait; what it raises (`Interrupted`) passes through.
 
-    :raises OSError: the program could not be started.
+    :raises NotStarted: the program could not be started.
     """
     began = clock.monotonic()
-    process = subprocess.Popen(  # noqa: S603 - argv comes from the definition, and no shell sees it
-        argv,
-        env=dict(environ),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = _start(argv, environ)
     assert process.stdout is not None  # noqa: S101 - for mypy: a pipe was asked for
     with process.stdout as pipe:
         tail = _Tail(pipe.fileno())
@@ -128,6 +127,25 @@ def run(
         if not has_ended:
             _end(process, tail, clock)
         return Finished(process.returncode if has_ended else None, clock.monotonic() - began, tail.text)
+
+
+def _start(argv: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(  # noqa: S603 - argv comes from the definition, and no shell sees it
+            argv,
+            env=dict(environ),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NotStarted(error.strerror or str(error)) from error
+    except Exception as error:
+        # A NUL or half a character in an argument or a variable, an empty argument list, no memory, a name with "=":
+        # Popen raises whatever it meets, and none of it is a bug of svcagent's.
+        raise NotStarted(clean(f"{type(error).__name__}: {error}", LONGEST_REASON)) from error
 
 
 class _Tail:
@@ -154,9 +172,8 @@ class _Tail:
 
     @property
     def text(self) -> str:
-        """Its last lines, without what would do something to a terminal."""
-        lines = _UNPRINTABLE.sub("", self._kept.decode(errors="replace")).split("\n")
-        return "\n".join([line for line in lines if line.strip()][-KEPT_LINES:])
+        """Its last lines, cleaned."""
+        return clean_lines(self._kept.decode(errors="replace"), KEPT_LINES, LONGEST_LINE)
 
 
 def _end(process: "subprocess.Popen[bytes]", tail: _Tail, clock: Clock) -> None:

@@ -1,66 +1,95 @@
-"""How a reload ended, from its last state and what went wrong on the way. Pure."""
+"""How a reload ended, from its last state and its failures. Pure."""
 
 import signal
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from agent.errors import Interrupted, NotNow, SvcagentError, Unreachable
+from agent.errors import Interrupted, NotNow, SvcagentError, Unforeseen, Unreachable
 from agent.reload.record import Result
-from agent.reload.steps import Container, State, Step
+from agent.reload.steps import Blame, Container, State, Step
 
 Trouble: TypeAlias = SvcagentError | Interrupted
 
 
-def conclude(result: Result, state: State, troubles: Sequence[Trouble], last_words: str, pending: int | None) -> Result:
-    """Fill in outcome, error and exit code.
+def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None) -> Result:
+    """Fill in outcome, error, exit code and log tail.
 
-    ``last_words``: what a failed container printed last. ``pending``: the signal that came, if any, though nothing
-    may have been left to interrupt.
+    ``log_tail``: what a failed container printed last. ``pending``: the signal that was received, if any, though
+    nothing may have been left to interrupt.
     """
     result.outcome = _outcome(result, state, troubles)
+    result.is_settled = state.is_settled
+    result.log_tail = log_tail
     if troubles:
         result.error = "; then: ".join(_words(trouble, state) for trouble in troubles)
         result.exit_code = troubles[0].exit_code
     elif pending is not None:
-        result.error = f"{_signal_name(pending)} came when the reload was nearly done, so it was finished"
+        result.error = f"{_signal_name(pending)} was received when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code
+    if any(isinstance(trouble, Unforeseen) for trouble in troubles):
+        result.exit_code = Unforeseen.exit_code
     if result.outcome == "stranded":
         _strand(result, state, troubles)
-    return _with_last_words(result, last_words)
-
-
-def conclude_recovery(
-    result: Result, state: State, troubles: Sequence[Trouble], last_words: str, _pending: int | None
-) -> Result:
-    """The same for a recovery. What failed on the way is told; the exit code says whether the instance is back."""
-    result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
-    if troubles:
-        result.error = "; then: ".join(str(trouble) for trouble in troubles)
-    if result.outcome == "stranded":
-        _strand(result, state, troubles)
-    return _with_last_words(result, last_words)
-
-
-def _strand(result: Result, state: State, troubles: Sequence[Trouble]) -> None:
-    result.exit_code = (Unreachable if isinstance(troubles[-1], Unreachable) else SvcagentError).exit_code
-    how = "IS STILL OUT OF SERVICE" if state.is_out else "could not be put in order"
-    result.error = (
-        f"{result.service} {how} on {result.node}: {result.error}. Every register and reload tries "
-        f"again; when the cause is repaired, run: svcagent recover {result.service}"
-    )
-
-
-def _with_last_words(result: Result, last_words: str) -> Result:
-    if last_words:
-        result.error = f"{result.error}\nThe last lines of the container that failed:\n{last_words.rstrip()}"
+    if state.blame is Blame.ENVIRONMENT:
+        result.error = f"{result.error}. {_ENVIRONMENT}"
     return result
 
 
+def conclude_recovery(
+    result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, _pending: int | None
+) -> Result:
+    """Fill in the same for a recovery. The exit code says whether the instance is back in service."""
+    result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
+    result.is_settled = state.is_settled
+    result.log_tail = log_tail
+    if troubles:
+        result.error = "; then: ".join(str(trouble) for trouble in troubles)
+    if any(isinstance(trouble, Unforeseen) for trouble in troubles):
+        result.exit_code = Unforeseen.exit_code
+    if result.outcome == "stranded":
+        _strand(result, state, troubles)
+    return result
+
+
+def with_mishaps(result: Result, mishaps: Sequence[SvcagentError]) -> Result:
+    """Add what failed beside the steps: the report, the journal's removal, what is printed.
+
+    It changes no outcome, and the exit code only where a bug was met.
+    """
+    if mishaps:
+        result.error = "; then: ".join([*([result.error] if result.error else []), *dict.fromkeys(map(str, mishaps))])
+    if not result.exit_code and any(isinstance(mishap, Unforeseen) for mishap in mishaps):
+        result.exit_code = Unforeseen.exit_code
+    return result
+
+
+_ENVIRONMENT = (
+    "The old version failed in the same way when it was started again, so the new one is not shown to be at fault: it "
+    "is not quarantined, and is tried again. Look for what both depend on"
+)
+
+
+def _strand(result: Result, state: State, troubles: Sequence[Trouble]) -> None:
+    why = result.error or "its own maintenance is still enabled"
+    if result.exit_code != Unforeseen.exit_code:
+        last = troubles[-1] if troubles else None
+        result.exit_code = (Unreachable if isinstance(last, Unreachable) else SvcagentError).exit_code
+    how = "is still out of service" if state.is_out else "could not be restored"
+    result.error = (
+        f"{result.service} {how} on {result.node}: {why}. The daemon, register and reload try again; when the cause is "
+        f"repaired, run: svcagent recover {result.service}"
+    )
+
+
 def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
-    if state.is_out:
+    if state.is_out or state.is_stranded:
         return "stranded"
+    if state.is_cleaned and state.container is Container.NEW:
+        return "reloaded"
     if not troubles:
-        return "reloaded" if state.is_cleaned else "up to date"
+        return "up to date"
+    if state.blame is Blame.ENVIRONMENT:
+        return "environment"
     if isinstance(troubles[0], Interrupted):
         return "interrupted"
     if isinstance(troubles[0], NotNow):
@@ -72,8 +101,13 @@ def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
 def _words(trouble: Trouble, state: State) -> str:
     if not isinstance(trouble, Interrupted):
         return str(trouble)
-    touched = "the service was put back as it was" if state.is_confirmed else "nothing had been changed"
-    return f"{_signal_name(trouble.signum)} ended the reload; {touched}"
+    if state.is_cleaned and state.container is Container.NEW:
+        done = "the new version stays in service, but is not settled: the next host waits for it like a first one"
+    elif state.is_confirmed:
+        done = "the service was restored as it was"
+    else:
+        done = "nothing had been changed"
+    return f"{_signal_name(trouble.signum)} ended the reload; {done}"
 
 
 def _signal_name(signum: int) -> str:

@@ -14,7 +14,11 @@ from agent.reload.record import Event
 
 @dataclass(frozen=True)
 class Edges:
-    """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is the agent's own."""
+    """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is the agent's own.
+
+    ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``).
+    ``shares_log_tails``: what a failed container or command printed may be written to Consul KV and notifications.
+    """
 
     consul: Consul
     engine: Engine
@@ -28,3 +32,5 @@ class Edges:
     drain_dns: tuple[tuple[str, int], ...]
     tell: Callable[[Event], None]
     tell_pull: Callable[[PullProgress], None]
+    trusts_pins: bool = False
+    shares_log_tails: bool = False

@@ -1,53 +1,36 @@
-"""The way forward of a reload: each step carried out through the edges it was given."""
+"""One host's reload of one service: what each step does."""
 
-import ipaddress
 import os
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 from agent.clock import Deadline
-from agent.consul import Instance, Lock, ask_dns, queue_of
+from agent.consul import Instance, Lock, queue_of
 from agent.definitions import Reload, Service
-from agent.errors import (
-    Conflict,
-    GuardRefused,
-    HookFailed,
-    Interrupted,
-    LockLost,
-    NotFound,
-    NotNow,
-    SvcagentError,
-    Unreachable,
-)
-from agent.fleet import HostStanding
+from agent.errors import GuardRefused, HookFailed, Interrupted, LockLost, NotNow, Unreachable
 from agent.logs import log
-from agent.maintenance import Target, await_absence_from_dns, await_absence_from_health, by_reload, put_out
 from agent.reload.conclude import conclude
-from agent.reload.drain import await_quiet
 from agent.reload.edges import Edges
 from agent.reload.guard import Obstacle, find_obstacles, overridden
 from agent.reload.hooks import WARN_ONLY, Hook, Occasion, run_hook
 from agent.reload.journal import Record
 from agent.reload.observe import Observer
 from agent.reload.procedure import Procedure, command_of
+from agent.reload.ready import Baseline
 from agent.reload.record import Phase, Result
 from agent.reload.restart import restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import DISRUPTIVE, INTERRUPTIBLE, State, Step
-
-TOLD = frozenset({Step.DRAIN, Step.RESTART, Step.READY, Step.RETURN})
-"""Steps that other hosts hear of while they go on: the others are over at once."""
+from agent.reload.steps import PROPERTIES, Container, State, Step
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What whoever started the reload wants of it.
+    """The options of a reload.
 
     ``lock_timeout``: seconds to wait for the fleet's lock. ``is_forced``: reload also what runs already, and override
-    what `guard` lets be overridden. ``is_in_maintenance``: reload also an instance that an operator holds out, and
-    leave it out.
+    the obstacles that `guard` allows to be overridden. ``is_in_maintenance``: reload also an instance that is in an
+    operator's maintenance, and leave it there.
     """
 
     lock_timeout: float
@@ -64,7 +47,7 @@ class Executor(Procedure):
         restart = restarter(reload.strategy, service.id, edges.engine, edges.environ, edges.clock)
         super().__init__(
             edges,
-            Restoration(service, reload, restart, edges, self._tell_note),
+            Restoration(service, reload, restart, edges, self._tell_note, reload_id),
             State(may_roll_back=reload.rollback),
             Record.of(service, reload, reload_id, since),
             Result(service.name, edges.agent.node, reload.image, id=reload_id),
@@ -75,9 +58,7 @@ class Executor(Procedure):
         self._restarter = restart
         self._observer = Observer(service, reload, restart, edges, asked.is_in_maintenance)
         self._overridden: frozenset[str] = frozenset()
-        self._target = Target(edges.agent.node, service.id, service.name)
-        name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
-        self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
+        self._is_loss_reported = False
         self._lock = Lock(
             edges.consul,
             reload.lock_prefix(service.name),
@@ -93,14 +74,14 @@ class Executor(Procedure):
             waiting=edges.interrupts.allowed,
             limit=reload.max_parallel,
             queue=queue_of(service.name),
-            on_session=lambda session: self._note_down(session=session, is_required=True),
+            on_session=self._note_session,
             tell_place=lambda place, holder: self._tell(
-                Phase.NOTE, f"place {place} in the line; the lock is held by {holder}", place
+                Phase.NOTE, f"place {place} in the queue; the lock is held by {holder}", place
             ),
         )
 
     def run(self) -> Result:
-        """Take step after step until none is left; what failed is told by the result, never raised."""
+        """Take every step until none is left. A failure is part of the result, never raised."""
         restoration = self._restoration
         with self._lock:
             self._walk(
@@ -113,24 +94,25 @@ class Executor(Procedure):
                     Step.DRAIN: self._drain,
                     Step.RESTART: self._restart,
                     Step.QUARANTINE: self._quarantine,
+                    Step.DRAIN_AGAIN: restoration.drain_again,
                     Step.ROLL_BACK: lambda: restoration.roll_back(self._record.restart_policy or None),
                     Step.READY: self._await_ready,
                     Step.RETURN: self._return,
+                    Step.SETTLE: self._settle,
                     Step.CLEAN: lambda: restoration.clean(self._record.digest),
                     Step.RELEASE: self._release,
                 }
             )
-            try:
+            result = self._concluded(conclude)
+            with self._survived("release the lock"):
                 self._lock.release()  # of an attempt that was given up while waiting
-            except SvcagentError as error:
-                self._troubles.append(error)
-        result = self._concluded(conclude)
         if self._troubles and not isinstance(self._troubles[0], NotNow | Interrupted):
-            self._run_hook(Hook.ON_FAILURE)
+            with self._survived("run the hook on_failure"):
+                self._run_hook(Hook.ON_FAILURE)
         return result
 
     def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
-        """Is there a newer image, and what would keep this host from taking it? Changes nothing."""
+        """Return whether there is a newer image, and the obstacles to taking it. Changes nothing."""
         newest = self._restarter.newest()
         is_newer = not self._restarter.is_current(newest)
         if is_newer and newest and not self._asked.is_forced:
@@ -143,16 +125,23 @@ class Executor(Procedure):
         return is_newer, standing
 
     def _may_begin(self, step: Step) -> None:
-        if step in INTERRUPTIBLE and not self._state.has_failed:
+        if self._state.has_failed:
+            return
+        properties = PROPERTIES[step]
+        if properties.interruptible:
             with self._edges.interrupts.allowed():
                 pass
-        if step in TOLD and not self._state.has_failed:
-            self._report.is_under_way(HostStanding.RELOADING, str(step), self._record)
+        if properties.published:
+            # Without it nobody would notice a version that takes its host down.
+            self._report.is_taking(str(step), self._record, is_required=step is Step.DRAIN)
             try:
                 self._lock.update(step=str(step), digest=self._record.digest)
             except (LockLost, Unreachable):
-                if step in DISRUPTIVE:
+                if properties.disruptive:
                     raise
+
+    def _note_session(self, session: str) -> None:
+        self._note_down(session=session, is_required=True)
 
     # ------------------------------------------------------------ before the lock
 
@@ -180,12 +169,10 @@ class Executor(Procedure):
 
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
-            self._refuse_unless_clear(is_queueing=True)
-            for ask in self._ask_dns.values():
-                ask()  # one that does not answer could not be seen to forget this instance either
+            self._refuse_unless_clear(self._survey(), is_queueing=True)
 
     def _acquire(self) -> None:
-        self._report.is_under_way(HostStanding.QUEUEING, "acquire", self._record)
+        self._report.is_queueing(self._record)
         self._lock.acquire(Deadline.after(self._edges.clock, self._asked.lock_timeout))
         self.result.locked_at = self._edges.clock.now().timestamp()
 
@@ -195,50 +182,43 @@ class Executor(Procedure):
         with self._edges.interrupts.allowed():
             is_newer = self._asked.is_forced or not self._restarter.is_current(self._record.digest)
             if is_newer:
-                self._refuse_unless_clear()
+                survey = self._survey()
+                self._refuse_unless_clear(survey)
                 self._observer.require_pinned(self._record.digest)
+                self._note_down(before=dict(survey.statuses))
+                self._restoration.before = survey.statuses
         return is_newer
 
     def _drain(self) -> None:
-        edges = self._edges
+        edges, restoration = self._edges, self._restoration
         self._run_hook(Hook.BEFORE_DRAIN)
-        remembered = max((ask().ttl for ask in self._ask_dns.values()), default=0)
+        remembered = restoration.dns_memory()
         with self._lock.turn(Deadline.after(edges.clock, self._asked.lock_timeout)):
             self._lock.ask()
             own = self._refuse_unless_clear()
             if own.maintenance is None:
-                self._take_out()
+                why = f"to run {self._record.digest[:19]}" if self._record.digest else "to restart"
+                restoration.enable_maintenance(why)
+                # Written, so look again: another host or an operator may have taken the others out meanwhile.
+                self._lock.ask()
+                self._refuse_unless_clear(own_reload=self._record.reload_id)
         limit = Deadline.after(edges.clock, self._reload.drain.max)
         with edges.interrupts.allowed():
-            await_absence_from_health(edges.consul, edges.clock, self._target)
-            await_absence_from_dns(self._ask_dns, (own.address, own.port), edges.clock, remembered)
-            left = await_quiet(lambda: self._count_connections(own), self._reload.drain, edges.clock, limit)
+            left = restoration.await_drained(own, remembered, limit, self._require_lock)
         if left:
-            self._tell_note(f"{left} connections still open after drain.max; the restart cuts them")
+            self._tell_note(f"{left} connections are still open after drain.max; the restart cuts them")
         self._run_hook(Hook.AFTER_DRAIN)
 
-    def _take_out(self) -> None:
-        edges = self._edges
-        why = f"to run {self._record.digest[:19]}" if self._record.digest else "to restart"
-        own_maintenance = by_reload(self._record.reload_id, edges.agent.node, why, edges.clock.now())
-        self._restoration.is_out = True
-        try:
-            put_out(edges.consul, edges.clock, self._target, own_maintenance)
-        except (Conflict, NotFound):
-            self._restoration.is_out = False
-            raise
-
-    def _count_connections(self, own: Instance) -> int:
+    def _require_lock(self) -> None:
         if self._lock.is_lost:
             raise LockLost(f"the lock {self._record.lock} was lost while draining")
-        return self._restarter.connections(own.port, _ip(own.address)) if own.port else 0
 
     def _restart(self) -> None:
         self._lock.ask()
         if self._observer.own_maintenance() is None:
             raise GuardRefused(
-                f"the maintenance that held {self._service.id} out was lifted meanwhile, so clients are sent to it "
-                "again; it is not restarted. Run this again"
+                f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; it is "
+                "not restarted. Run this again"
             )
         policy = self._restarter.standing().restart_policy
         self._note_down(is_replacing=True, restart_policy=policy or "", is_required=True)
@@ -246,29 +226,70 @@ class Executor(Procedure):
         self.result.engine = {part: round(seconds, 4) for part, seconds in done.seconds.items()}
         if done.note:
             self._tell_note(done.note)
+        self._restoration.insist(self._restoration.readiness().expect_fresh_results)
         self._run_hook(Hook.AFTER_RESTART)
 
     def _await_ready(self) -> None:
         if self._state.has_failed:  # on the way back nothing may cut the wait short
-            self._restoration.await_ready()
+            self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
             return
         with self._edges.interrupts.allowed():
-            first_success = self._restoration.readiness().wait(is_fresh=True)
+            first_success = self._restoration.readiness().wait(is_fresh=True, each_round=self._notice_lost_lock)
         self.result.engine["first_success"] = round(first_success, 4)
 
+    def _notice_lost_lock(self) -> None:
+        """Report that the lock was lost. The instance is out and restarted: going on is the shortest way back."""
+        if self._lock.is_lost and not self._is_loss_reported:
+            self._is_loss_reported = True
+            self._tell_note(f"the lock {self._record.lock} was lost; the instance is returned to service without it")
+
     def _return(self) -> None:
-        self._restoration.return_()
+        self._restoration.return_(is_returning=self._state.container is not Container.NEW)
         if not self._state.has_failed:
             self._run_hook(Hook.AFTER_RETURN)
 
+    def _settle(self) -> bool:
+        """Watch the new version under traffic. False where an operator's maintenance keeps clients away."""
+        if self._observer.own_maintenance() is not None:
+            return False
+        is_first = self._report.is_first(self._record.digest)
+        settle = self._reload.settle
+        with self._edges.interrupts.allowed():
+            return self._restoration.settle(
+                settle.canary if is_first else settle.each, until_proven=is_first, still=self._require_lock_to_settle
+            )
+
+    def _require_lock_to_settle(self) -> None:
+        if self._lock.is_lost:
+            raise LockLost(
+                f"the lock {self._record.lock} was lost before the new version had settled; it stays in service, and "
+                "the next host waits for it like a first one"
+            )
+
     def _release(self) -> None:
+        self._publish(conclude)
         self._lock.release()
         self.result.released_at = self._edges.clock.now().timestamp()
 
     # ------------------------------------------------------------ helpers
 
-    def _refuse_unless_clear(self, *, is_queueing: bool = False) -> Instance:
-        seen = self._observer.look(self._record.digest, is_queueing=is_queueing)
+    def _survey(self) -> Baseline:
+        """Look at the checks of the instance that serves now, as Consul and as svcagent see them."""
+        return self._restoration.readiness().survey()
+
+    def _refuse_unless_clear(
+        self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""
+    ) -> Instance:
+        """Ask the guard. ``own_reload``: the instance is in this reload's own maintenance already.
+
+        :raises GuardRefused: something forbids the drain.
+        """
+        seen = self._observer.look(
+            self._record.digest,
+            is_queueing=is_queueing,
+            own_reload=own_reload,
+            differences=survey.differences if survey else (),
+        )
         obstacles, ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
         if obstacles or seen.own is None:
             raise GuardRefused(f"not reloading {self._service.id} now: " + "; ".join(map(str, obstacles)))
@@ -279,7 +300,7 @@ class Executor(Procedure):
         return seen.own
 
     def _run_hook(self, hook: Hook) -> None:
-        """The operator's own command for that moment; one that may only warn does."""
+        """Run the operator's command for that moment; a failure of one that only warns is a note."""
         occasion = Occasion(
             service=self._service.name,
             service_id=self._service.id,
@@ -301,11 +322,3 @@ class Executor(Procedure):
             return
         if finished is not None and finished.output:
             log(finished.output, service=occasion.service, reload=occasion.reload, step=occasion.step, hook=str(hook))
-
-
-def _ip(address: str) -> str | None:
-    """Consul takes a host name for an address too; connections show numbers."""
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return None

@@ -1,7 +1,7 @@
-"""What must hold before an instance may be drained. Pure: it is asked three times, of three fresh observations.
+"""What must hold before an instance may be drained. Pure: three fresh observations of a reload are judged by it.
 
-Unknown counts as no: an answer without the own instance in it is not an answer (a missing ``node:read`` empties it),
-and an image whose age nobody knows is too young.
+Unknown counts as no. An answer without the own instance is incomplete (a missing ``node:read`` empties it), an image
+of unknown age is too young, and an instance that is missing from the catalog passes no checks.
 """
 
 from collections.abc import Iterable
@@ -11,29 +11,35 @@ from enum import StrEnum
 
 from agent.consul import Instance
 from agent.definitions import MinHealthy
-from agent.fleet import Pause, Quarantine
+from agent.fleet import HostState, Pause, Quarantine, suspect
 from agent.maintenance import Maintenance, OwnerKind, iso, length, parse
+
+MOST_NAMES = 5
 
 
 class Kind(StrEnum):
-    """What sort of thing stands in the way."""
+    """What sort of obstacle it is."""
 
     ABSENT = "absent"
     MAINTENANCE = "maintenance"
     PAUSE = "pause"
     QUARANTINE = "quarantine"
+    SUSPECT = "suspect"
     WINDOW = "window"
     AGE = "age"
     HEALTH = "health"
+    STOPPED = "stopped"
+    READINESS = "readiness"
+    DNS = "dns"
 
 
-FORCEABLE = frozenset({Kind.PAUSE, Kind.QUARANTINE, Kind.WINDOW, Kind.AGE, Kind.HEALTH})
-"""What an operator may decide against. Not: lifting or outliving somebody's maintenance, or draining unseen."""
+FORCEABLE = frozenset(Kind) - {Kind.ABSENT, Kind.MAINTENANCE}
+"""What an operator may decide against. Not: lifting another owner's maintenance, or draining an unseen instance."""
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One thing that stands between this host and a drain, and who or what can clear it."""
+    """One reason not to drain this host's instance now, and who or what can clear it."""
 
     kind: Kind
     what: str
@@ -41,7 +47,7 @@ class Obstacle:
 
     @property
     def is_forceable(self) -> bool:
-        """May ``--force`` override it?"""
+        """True if ``--force`` overrides it."""
         return self.kind in FORCEABLE
 
     def __str__(self) -> str:
@@ -52,12 +58,24 @@ class Obstacle:
 class Observed:
     """All that the guard judges, as it was seen at ``now``.
 
-    ``instances`` are the service's in the catalog, of which this host's has ``node`` and ``service_id``.
-    ``is_queueing``: asked before waiting for the lock, so instances that a reload has out count as there: they will
-    be back when the lock comes to this host. ``quarantine`` is the entry of the ``wanted`` digest, ``pause`` the one
-    that counts now. ``min_age``: seconds since ``image_created``, which is asked for only where that is not zero.
-    ``next_opening``: of the windows, if any is known. ``is_in_maintenance_allowed``: the operator said that an
-    instance which an operator holds out may be reloaded where it stands, out before and after.
+    :ivar instances: those of the service in the catalog; this host's has ``node`` and ``service_id``
+    :ivar known: node and service ID of the instances that the fleet has heard of within the last day; they count as
+        existing also while they are missing from the catalog
+    :ivar is_queueing: this host has yet to wait for the lock, so instances that a reload holds in maintenance count
+        as healthy: they will be back when the lock comes to this host
+    :ivar own_reload: the ID of the reload that asks after it has enabled maintenance. Its maintenance is no obstacle,
+        and the instance is judged as it would be without it
+    :ivar quarantine: the entry of the ``wanted`` digest
+    :ivar suspect: an instance whose reload to the ``wanted`` digest has disappeared, if there is one
+    :ivar pause: the pause that is in force
+    :ivar min_age: seconds since ``image_created``, which is read only where this is not zero
+    :ivar next_opening: when the next window opens, if that is known
+    :ivar is_in_maintenance_allowed: an instance that an operator holds in maintenance may be reloaded and left in it
+    :ivar stopped: how an operator stopped the container; empty if none did
+    :ivar start_it: how to start that container
+    :ivar differences: checks that Consul passes on the running instance and svcagent's own probe does not
+    :ivar remembered: for how many seconds DNS clients may remember the instance
+    :ivar drain_max: how many seconds a drain may take
     """
 
     instances: tuple[Instance, ...]
@@ -66,45 +84,103 @@ class Observed:
     service_id: str
     min_healthy: MinHealthy
     now: datetime
+    known: frozenset[tuple[str, str]] = frozenset()
     is_queueing: bool = False
+    own_reload: str = ""
     wanted: str = ""
     quarantine: Quarantine | None = None
+    suspect: HostState | None = None
     pause: Pause | None = None
     image_created: datetime | None = None
     min_age: float = 0.0
     is_window_open: bool = True
     next_opening: datetime | None = None
     is_in_maintenance_allowed: bool = False
+    stopped: str = ""
+    start_it: str = ""
+    differences: tuple[str, ...] = ()
+    remembered: float = 0.0
+    drain_max: float = 0.0
 
     @property
     def own(self) -> Instance | None:
         """This host's instance, as the catalog shows it."""
-        return next(
-            (one for one in self.instances if one.node == self.node and one.service_id == self.service_id), None
-        )
+        return next((one for one in self.instances if _key(one) == self.own_key), None)
+
+    @property
+    def own_key(self) -> tuple[str, str]:
+        """Node and service ID of this host's instance."""
+        return self.node, self.service_id
+
+    @property
+    def departed(self) -> frozenset[tuple[str, str]]:
+        """The other instances that are known and missing from the catalog."""
+        return self.known - {_key(one) for one in self.instances} - {self.own_key}
 
 
 def find_obstacles(seen: Observed) -> tuple[Obstacle, ...]:
-    """All that forbids draining this host's instance now; empty when nothing does."""
-    of_the_fleet = (*_pause(seen), *_quarantine(seen), *_window(seen), *_age(seen))
+    """Return all that forbids draining this host's instance now; empty if nothing does."""
     own = seen.own
-    return (*_own(seen, own), *(_health(seen, own) if own is not None else ()), *of_the_fleet)
+    memory = refuse_long_memory(seen.service, seen.remembered, seen.drain_max)
+    return (
+        *_own(seen, own),
+        *(_health(seen, own) if own is not None else ()),
+        *_stopped(seen, own),
+        *_pause(seen),
+        *_quarantine(seen),
+        *_suspect(seen),
+        *_window(seen),
+        *_age(seen),
+        *_readiness(seen),
+        *((memory,) if memory is not None else ()),
+    )
 
 
 def overridden(obstacles: Iterable[Obstacle], *, is_forced: bool) -> tuple[tuple[Obstacle, ...], tuple[Obstacle, ...]]:
-    """Those that stand, and those that ``--force`` overrides, to be said aloud."""
+    """Return the obstacles that remain, and those that ``--force`` overrides, to be printed."""
     everything = tuple(obstacles)
     ignored = tuple(one for one in everything if is_forced and one.is_forceable)
     return tuple(one for one in everything if one not in ignored), ignored
 
 
-def able_nodes(instances: Iterable[Instance]) -> frozenset[str]:
-    """The nodes whose instance could take a new image: a rollout waits for them.
+def able_instances(instances: Iterable[Instance]) -> frozenset[tuple[str, str]]:
+    """Return node and service ID of the instances that can take a new image: a rollout waits for them.
 
-    Not one that an operator holds out, or somebody unknown: by default it keeps its image until
-    ``reload --in-maintenance``. One that a reload has out is taking it just now.
+    Left out: one that an operator or an unknown owner holds in maintenance, since by default it keeps its image until
+    ``reload --in-maintenance``; and one whose node has failed. One that a reload holds in maintenance is included: it
+    is taking the image.
     """
-    return frozenset(one.node for one in instances if not any(map(_is_an_operators, _held(one))))
+    return frozenset(
+        _key(one) for one in instances if not one.is_node_dead and not any(map(_is_an_operators, _held(one)))
+    )
+
+
+def able_nodes(instances: Iterable[Instance]) -> frozenset[str]:
+    """Return the nodes of `able_instances`."""
+    return frozenset(node for node, _service_id in able_instances(instances))
+
+
+def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obstacle | None:
+    """Refuse to drain where DNS clients may remember the instance for longer than a drain may take. Pure.
+
+    The alternatives would be to hold the fleet's lock for that long, or to restart under clients that still connect.
+    """
+    if remembered <= drain_max:
+        return None
+    return Obstacle(
+        Kind.DNS,
+        f"DNS clients may remember {service} for {remembered:g} s (the TTL of its answers), and a drain may take "
+        f"{drain_max:g} s (reload.drain.max)",
+        "lower dns_config.service_ttl in Consul, or the TTL of a DNS server that caches its answers, or raise "
+        "reload.drain.max in the definition",
+    )
+
+
+def _names(found: Iterable[str]) -> str:
+    """Return some of them in order, and how many more there are."""
+    listed = sorted(set(found))
+    more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
+    return ", ".join(listed[:MOST_NAMES]) + more
 
 
 def _own(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
@@ -119,28 +195,55 @@ def _own(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
     return tuple(
         _maintenance_obstacle(seen, held, is_nodes=not check_of)
         for held, check_of in _held_with_service(own)
-        if not (seen.is_in_maintenance_allowed and _is_an_operators(held))
+        if not (seen.is_in_maintenance_allowed and _is_an_operators(held)) and not _is_of_this_reload(seen, held)
     )
 
 
 def _health(seen: Observed, own: Instance) -> tuple[Obstacle, ...]:
-    """``min_healthy`` protects clients of a passing instance.
+    """Protect the clients of an instance that is served, also of one in warning.
 
-    One that no client is sent to may always be taken out: otherwise a fleet that is down as a whole could never be
-    given a good image.
+    Its clients need another instance that is at least as healthy: passing for one that passes; served for one that
+    is only in warning, since no client that asks for passing instances uses that one. An instance that no client is
+    sent to may always be drained: otherwise a fleet that is down as a whole could never get a good image.
     """
-    others = [one for one in seen.instances if one is not own]
-    passing = sum(one.is_passing or (seen.is_queueing and _is_being_reloaded(one)) for one in others)
-    needed = seen.min_healthy.needed(len(others))
-    if not own.is_passing or passing >= needed:
+    own_reasons = {one.notes for one in own.checks if one.is_maintenance and _is_of_this_reload(seen, parse(one.notes))}
+    before = own.without_maintenance(own_reasons)
+    if not before.is_served:
         return ()
+    others = [one for one in seen.instances if one is not own]
+    healthy = sum(
+        (one.is_passing if before.is_passing else one.is_served) or (seen.is_queueing and _is_being_reloaded(one))
+        for one in others
+    )
+    count = len(others) + len(seen.departed)
+    needed = seen.min_healthy.needed(count)
+    if healthy >= needed:
+        return ()
+    departed = _names(node for node, _service_id in seen.departed)
     return (
         Obstacle(
             Kind.HEALTH,
-            f"{passing} of the {len(others)} other instances of {seen.service} pass their checks, and {needed} must",
-            f"wait for them, or repair them; who is missing: svcagent fleet {seen.service}"
-            if others
+            f"{healthy} of the {count} other instances of {seen.service} "
+            f"{'pass their checks' if before.is_passing else 'are served'}, and {needed} must"
+            + (f" (known within the last day, but not in Consul's catalog: {departed})" if departed else ""),
+            f"wait for them, or repair them; to see which: svcagent fleet {seen.service}"
+            if count
             else "a service that runs on one host alone needs reload.min_healthy: 0 in its definition",
+        ),
+    )
+
+
+def _stopped(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
+    """An operator's ``docker stop`` is respected, unless the operator of a maintenance asks for the reload."""
+    is_asked_for = seen.is_in_maintenance_allowed and own is not None and any(map(_is_an_operators, _held(own)))
+    if not seen.stopped or is_asked_for:
+        return ()
+    return (
+        Obstacle(
+            Kind.STOPPED,
+            seen.stopped,
+            f"when that is done, run: {seen.start_it}. To replace it all the same: "
+            f"svcagent reload {seen.service_id} --force",
         ),
     )
 
@@ -171,6 +274,13 @@ def _quarantine(seen: Observed) -> tuple[Obstacle, ...]:
             f"svcagent quarantine clear {seen.service} {entry.digest}",
         ),
     )
+
+
+def _suspect(seen: Observed) -> tuple[Obstacle, ...]:
+    if seen.suspect is None:
+        return ()
+    what, remedy = suspect.what_happened(seen.suspect), suspect.what_to_do(seen.service, seen.suspect)
+    return (Obstacle(Kind.SUSPECT, what, remedy),)
 
 
 def _window(seen: Observed) -> tuple[Obstacle, ...]:
@@ -208,12 +318,33 @@ def _age(seen: Observed) -> tuple[Obstacle, ...]:
     return (Obstacle(Kind.AGE, f"{wants}, and this one was made {length(age)} ago", f"wait until {ready}"),)
 
 
+def _readiness(seen: Observed) -> tuple[Obstacle, ...]:
+    if not seen.differences:
+        return ()
+    return (
+        Obstacle(
+            Kind.READINESS,
+            f"Consul passes {seen.service_id}, and svcagent's own probe of it fails: {'; '.join(seen.differences)}",
+            "correct that check or what it asks, so that both agree. If the new version corrects it, run: "
+            f"svcagent reload {seen.service_id} --force",
+        ),
+    )
+
+
+def _key(instance: Instance) -> tuple[str, str]:
+    return instance.node, instance.service_id
+
+
+def _is_of_this_reload(seen: Observed, held: Maintenance) -> bool:
+    return bool(seen.own_reload) and held.kind is OwnerKind.RELOAD and held.owner == seen.own_reload
+
+
 def _held(instance: Instance) -> tuple[Maintenance, ...]:
     return tuple(held for held, _service_id in _held_with_service(instance))
 
 
 def _held_with_service(instance: Instance) -> tuple[tuple[Maintenance, str], ...]:
-    """Every maintenance that holds it out, the service's own first; with no service's id the host's."""
+    """Return every maintenance of it with its service ID, the service's own first; the host's has no service ID."""
     checks = sorted(
         (check for check in instance.checks if check.is_maintenance), key=lambda check: not check.service_id
     )
@@ -221,7 +352,7 @@ def _held_with_service(instance: Instance) -> tuple[tuple[Maintenance, str], ...
 
 
 def _is_an_operators(held: Maintenance) -> bool:
-    """Or somebody unknown's, which is treated alike."""
+    """True for an operator's maintenance, and for one of an unknown owner, which is treated alike."""
     return held.kind is not OwnerKind.RELOAD
 
 
@@ -235,7 +366,7 @@ def _maintenance_obstacle(seen: Observed, held: Maintenance, *, is_nodes: bool) 
     subject = f"{seen.node} (this host)" if is_nodes else seen.service_id
     remedy = f"when that is done, run: svcagent maint disable {argument}"
     if held.kind is OwnerKind.RELOAD:
-        remedy = f"if that reload is dead, run on {held.host}: svcagent recover {seen.service}"
+        remedy = f"if that reload has crashed, run on {held.host}: svcagent recover {seen.service}"
     else:
-        remedy += f". To reload it where it stands and leave it out: svcagent reload {seen.service} --in-maintenance"
-    return Obstacle(Kind.MAINTENANCE, f"{subject} is in maintenance, taken out {held.describe()}", remedy)
+        remedy += f". To reload it and leave it in maintenance: svcagent reload {seen.service} --in-maintenance"
+    return Obstacle(Kind.MAINTENANCE, f"{subject} is in maintenance, enabled {held.describe()}", remedy)

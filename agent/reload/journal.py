@@ -1,13 +1,14 @@
 """What a reload has done so far, on disk: what recovery needs and cannot see in Consul or Docker.
 
-One file a service, there from the first thing taken (the lock's session) until all is given back. Only the process
-that has the service's `HostLock` reads or writes it.
+There is one file per service, from the first thing acquired (the lock's session) until everything is restored. Only the
+process that has the service's `HostLock` reads or writes it.
 """
 
 import glob
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import get_origin
 from urllib.parse import quote, unquote
 
 from agent.definitions import Reload, Service
@@ -19,15 +20,17 @@ _PREFIX, _SUFFIX = "reload-", ".journal"
 
 
 class JournalDamaged(SvcagentError):
-    """The file is there and does not hold a journal of this version: recovery does with what it sees."""
+    """The file does not hold a journal of this version: recovery goes by what Consul and Docker show."""
 
 
 @dataclass(frozen=True)
 class Record:
     """How far a reload came. ``step``: the last one begun. ``session``: of its lock, empty before there is one.
 
-    ``restart_policy``: the old container's before it was replaced, empty before that. ``is_bad``: ``digest`` did not
-    start or did not become ready here, and ``why``. The rest is as in the definition that the reload was begun with.
+    ``restart_policy``: the old container's before it was replaced, empty before that. ``before``: the status of each
+    check before the drain, by its ID. ``blame``: what is known about the fault of ``digest`` (`steps.Blame`), with
+    ``why`` it failed and the ``signature`` of that failure. The rest is as in the definition at the
+    reload's beginning.
     """
 
     reload_id: str
@@ -44,12 +47,14 @@ class Record:
     session: str = ""
     is_replacing: bool = False
     restart_policy: str = ""
-    is_bad: bool = False
+    before: dict[str, str] = field(default_factory=dict)
+    blame: str = "none"
     why: str = ""
+    signature: str = ""
 
     @classmethod
     def of(cls, service: Service, reload: Reload, reload_id: str, since: str) -> "Record":
-        """A reload that has not begun."""
+        """Return the record of a reload that has not begun."""
         return cls(
             reload_id=reload_id,
             service_id=service.id,
@@ -69,26 +74,26 @@ class Journal:
         self._file = state_file(state_dir, service_id, _SUFFIX)
 
     def write(self, record: Record) -> None:
-        """Replace it, synced to disk.
+        """Replace the journal and sync it to disk.
 
-        :raises SvcagentError: it could not be written, so the old content stands.
+        :raises SvcagentError: it could not be written; the old content is unchanged.
         """
         write_atomically(self._file, json.dumps({"v": VERSION, **asdict(record)}), mode=0o600)
 
     def read(self) -> Record | None:
-        """What an earlier process left; None if it left nothing.
+        """Return what an earlier process left; None if it left nothing.
 
-        :raises JournalDamaged: what is there cannot be used.
+        :raises JournalDamaged: the file cannot be used.
         """
         try:
             return _parsed(self._file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
 
     def remove(self) -> None:
-        """All is given back; not there is fine. Works on a full disk.
+        """Remove the journal, if there is one. Works on a full disk.
 
         :raises SvcagentError: it could not be removed.
         """
@@ -101,22 +106,29 @@ class Journal:
 
 
 def _parsed(content: bytes) -> Record:
-    """:raises ValueError, TypeError: it is none."""
+    """:raises ValueError, TypeError, RecursionError: it is no journal."""
     tree = json.loads(content)
-    types = {field.name: field.type for field in fields(Record)}
-    if not isinstance(tree, dict) or tree.pop("v", None) != VERSION or tree.keys() != types.keys():
+    types = {one.name: get_origin(one.type) or one.type for one in fields(Record)}
+    if not isinstance(tree, dict) or tree.pop("v", None) != VERSION:
+        raise ValueError("not a journal of this version")
+    if tree.pop("is_bad", False):  # as releases before 1.0 wrote it
+        tree["blame"] = "open"
+    optional = {one.name for one in fields(Record) if one.default is not MISSING or one.default_factory is not MISSING}
+    if not types.keys() - optional <= tree.keys() <= types.keys():
         raise ValueError("not a journal of this version")
     if any(type(value) is not types[name] for name, value in tree.items()):
+        raise TypeError("not the values of a journal")
+    if not all(isinstance(status, str) for status in tree.get("before", {}).values()):
         raise TypeError("not the values of a journal")
     return Record(**tree)
 
 
 def journalled(state_dir: Path) -> frozenset[str]:
-    """The ids of the services that have a journal."""
+    """Return the IDs of the services that have a journal."""
     names = (file.name for file in state_dir.glob(f"{_PREFIX}*{_SUFFIX}"))
     return frozenset(unquote(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names)
 
 
 def state_file(state_dir: Path, service_id: str, suffix: str) -> Path:
-    """One service's file of a kind; an id may hold what file names may not."""
+    """Return the path of one service's file; an ID may hold characters that file names may not."""
     return state_dir / f"{_PREFIX}{quote(service_id, safe='')}{suffix}"

@@ -1,14 +1,21 @@
-"""Looking at everything that the guard judges, and at which digest the fleet takes. Nothing is decided here."""
+"""Observing everything that the guard judges, and which digest the fleet takes. Nothing is decided here."""
 
+from datetime import datetime, timedelta
+
+from agent.consul import Instance, ask_dns
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused
-from agent.fleet import Action, Pin, agree, decide, observe, pause, quarantine, rollout
+from agent.fleet import Action, Decision, Pin, SeenDigests, View, agree, decide, find_suspects, observe, rollout
+from agent.logs import WARNING, log
 from agent.maintenance import Maintenance, parse
 from agent.reload.edges import Edges
-from agent.reload.guard import Observed, able_nodes
+from agent.reload.guard import Observed, able_instances
 from agent.reload.restart import Restarter
 from agent.reload.restore import own_instance
 from agent.reload.window import verdict, zone
+
+KNOWN_FOR = timedelta(days=1)
+"""An instance that is missing from the catalog counts as existing for so long after its host reported it."""
 
 
 class Observer:
@@ -22,15 +29,32 @@ class Observer:
         self._restarter = restart
         self._edges = edges
         self._is_in_maintenance = is_in_maintenance
+        self._seen = SeenDigests(edges.state_dir, service.name)
         self._pinned: str | None = None
 
-    def look(self, wanted: str, *, is_queueing: bool = False, is_fetched: bool = True) -> Observed:
-        """Everything, as it is now. ``is_fetched``: ``wanted`` is on this host, so that it tells its age."""
+    def look(
+        self,
+        wanted: str,
+        *,
+        is_queueing: bool = False,
+        is_fetched: bool = True,
+        own_reload: str = "",
+        differences: tuple[str, ...] = (),
+    ) -> Observed:
+        """Return everything as it is now.
+
+        ``is_fetched``: ``wanted`` is on this host, so that its age is known. ``own_reload``: the ID of the reload that
+        has enabled its maintenance already and asks once more. ``differences``: what the preflight of readiness found.
+        """
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
-        held = quarantine.find(edges.consul, self._service.name, wanted) if wanted else None
+        view = observe(edges.consul, self._service.name, now)
         window = verdict(reload.windows, zone(reload.timezone), now)
         min_age = reload.min_age if is_fetched else 0.0
+        stopped = self._restarter.stopped()
+        own = (edges.agent.node, self._service.id)
+        prefix = reload.lock_prefix(self._service.name)
+        vanished = find_suspects(edges.consul, self._service.name, prefix, wanted, own) if wanted else ()
         return Observed(
             instances=instances,
             node=edges.agent.node,
@@ -38,38 +62,59 @@ class Observer:
             service_id=self._service.id,
             min_healthy=reload.min_healthy,
             now=now,
+            known=known_instances(view, instances, now),
             is_queueing=is_queueing,
+            own_reload=own_reload,
             wanted=wanted,
-            quarantine=held,
-            pause=pause.find(edges.consul, self._service.name, now),
+            suspect=next(iter(vanished), None),
+            quarantine=view.quarantine.get(wanted) if wanted else None,
+            pause=view.pause,
             image_created=self._restarter.built(wanted) if min_age else None,
             min_age=min_age,
             is_window_open=window.is_open,
             next_opening=window.opens_at,
             is_in_maintenance_allowed=self._is_in_maintenance,
+            stopped=stopped.what if stopped is not None and stopped.by_hand else "",
+            start_it=stopped.start if stopped is not None else "",
+            differences=differences,
+            remembered=self._remembered(),
+            drain_max=reload.drain.max,
         )
 
     def wanted(self, newest: str, running: str) -> tuple[str, str]:
-        """The digest that this host would take, and why."""
+        """Return the digest that this host would take, and why. Changes nothing.
+
+        :raises GuardRefused: another digest is pinned, and this host has no reason to trust the pin.
+        """
         consul, now = self._edges.consul, self._edges.clock.now()
         _index, instances = consul.instances(self._service.name)
         view = observe(consul, self._service.name, now)
-        decision = decide(view, self._reload.image, newest, running, able_nodes(instances), now)
+        decision = decide(view, self._reload.image, newest, running, able_instances(instances), now)
+        self._require_trusted(decision, view.pin, newest, running)
         return decision.wanted, decision.why
 
     def insisted(self, newest: str) -> str:
-        """Pin the newest whatever is pinned, for all: an operator wants it now. What that overrides, if anything."""
-        edges, service = self._edges, self._service.name
+        """Pin the newest digest for all hosts, whatever is pinned: an operator wants it now.
+
+        Return what that overrides, empty if nothing.
+        """
+        edges, service, now = self._edges, self._service.name, self._edges.clock.now()
+        self._seen.note(self._reload.image, [newest], now)
         found, index = rollout.find(edges.consul, service)
         self._pinned = newest
         if found is not None and found.digest == newest:
             return ""
-        rollout.pin(edges.consul, service, Pin(self._reload.image, newest, edges.agent.node, edges.clock.now()), index)
+        rollout.pin(edges.consul, service, Pin(self._reload.image, newest, edges.agent.node, now), index)
         return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
 
     def agreed(self, newest: str, running: str) -> tuple[str, str]:
-        """The digest that this host takes, and why; pinned for all if it is the first to find it."""
+        """Return the digest that this host takes, and why; pin it for all hosts if this one is the first to find it.
+
+        :raises GuardRefused: another digest is pinned, and this host has no reason to trust the pin.
+        """
         edges = self._edges
+        # What runs was the newest when it was taken, so every digest that was seen under the tag is remembered.
+        self._seen.note(self._reload.image, [running, newest], edges.clock.now())
         _index, instances = edges.consul.instances(self._service.name)
         decision, view = agree(
             edges.consul,
@@ -78,15 +123,26 @@ class Observer:
             self._reload.image,
             newest,
             running,
-            able_nodes(instances),
+            able_instances(instances),
             edges.clock,
         )
+        self._require_trusted(decision, view.pin, newest, running)
+        if view.pin is not None and view.pin.problem:
+            log(f"the pin was replaced: {view.pin.problem}", level=WARNING, service=self._service.name)
         is_pinned_now = decision.action is not Action.KEEP
         self._pinned = decision.wanted if is_pinned_now else view.pin.digest if view.pin else ""
         return decision.wanted, decision.why
 
+    def _require_trusted(self, decision: Decision, pinned: Pin | None, newest: str, running: str) -> None:
+        """Refuse a digest that only the pin speaks for: whoever can write to Consul KV could choose what runs here."""
+        wanted, image = decision.wanted, self._reload.image
+        if pinned is None or self._edges.trusts_pins or wanted in (newest, running):
+            return
+        if wanted not in self._seen.of(image) | self._seen.ran():
+            raise GuardRefused(rollout.untrusted(self._service.name, image, pinned, self._edges.agent.node))
+
     def require_pinned(self, digest: str) -> None:
-        """Under the lock: other hosts may have agreed on another digest while this one waited.
+        """Check, with the lock held, that hosts did not agree on another digest while this one waited.
 
         :raises GuardRefused: they have; the next reload takes that one.
         """
@@ -97,8 +153,29 @@ class Observer:
                 f"{found.digest}; run this again to take that one"
             )
 
+    def _remembered(self) -> int:
+        """Return for how many seconds clients of the DNS servers may remember this instance."""
+        agent = self._edges.agent
+        name = f"{self._service.name}.service.{agent.datacenter}.{agent.domain}"
+        return max((ask_dns(server, name).ttl for server in self._edges.drain_dns), default=0)
+
     def own_maintenance(self) -> Maintenance | None:
         """What holds this host's instance out, as the catalog shows it."""
         _index, instances = self._edges.consul.instances(self._service.name)
         own = own_instance(instances, self._edges.agent.node, self._service.id)
         return parse(own.maintenance.notes) if own is not None and own.maintenance is not None else None
+
+
+def known_instances(view: View, instances: tuple[Instance, ...], now: datetime) -> frozenset[tuple[str, str]]:
+    """Return node and service ID of the instances that the catalog shows, or whose host reported within a day.
+
+    A host's clock may be wrong: a report from the future counts as well.
+    """
+    in_catalog = {(one.node, one.service_id) for one in instances}
+    nodes = {node for node, _service_id in in_catalog}
+    reported = {
+        (node, instance)
+        for (node, instance), state in view.hosts.items()
+        if (instance or node not in nodes) and state.last_seen is not None and now - state.last_seen < KNOWN_FOR
+    }
+    return frozenset(in_catalog | reported)

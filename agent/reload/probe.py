@@ -1,101 +1,287 @@
-"""Asking an instance itself, the way Consul would: the definition's HTTP and TCP checks, and warm-up URLs."""
+"""Checks of an instance, run by svcagent itself as Consul would run them, and warm-up requests.
 
-import socket
-from collections.abc import Mapping, Sequence
+The rules are those of Consul's agent (agent/checks/check.go) and of Go's net/http and crypto/tls below it. What
+svcagent cannot do like Consul (commands, gRPC, HTTP/2 pings, the agent's own client certificate …) is left to Consul.
+"""
+
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-
-import requests
-import urllib3
+from enum import StrEnum
+from functools import cached_property
+from http.client import HTTPException, HTTPResponse
+from ipaddress import ip_address
+from socket import gaierror
 
 from agent.clock import Clock, Deadline, SystemClock
 from agent.definitions import Check
+from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, following, shown
+from agent.reload.stream import Stream, connect, secure, tls_context
+
+SHORTEST_PROBE = 0.05
+LONGEST_SAID = 300
+MOST_OF_A_BODY = 1 << 20
+"""Bytes of a check's answer that are read. Consul judges by the status alone, whatever becomes of the body."""
 
 _CHUNK = 1 << 16
+_CONSUL_HEADERS = {"User-Agent": "Consul Health Check", "Accept": "text/plain, text/*, */*"}
+
+
+class Status(StrEnum):
+    """The status of a check, as Consul names it."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def badness(self) -> int:
+        """Greater for a worse status."""
+        return list(Status).index(self)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Did the check pass, and in words why or why not."""
+class ProbeResult:
+    """The status, a line for people that says why, and a word or two for programs (``http 503``, ``refused``).
 
-    is_passing: bool
+    ``failure`` is empty for a check that passes, and where the cause is unknown. ``local_peer`` is the address that a
+    TCP check was connected to, if it is one of this host.
+    """
+
+    status: Status
     said: str
+    failure: str = ""
+    local_peer: str = ""
 
 
 class Prober:
-    """Runs single checks; a connection of its own for each, as new clients would have."""
+    """Runs single checks, each over a new connection.
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
+    ``is_agent_tls_used``: the Consul agent presents its own certificate to checks and verifies them by its own
+    authority (``enable_agent_tls_for_checks``). ``environ``: where SSL_CERT_FILE and SSL_CERT_DIR are looked up.
+    """
 
-    @staticmethod
-    def can_probe(check: Check) -> bool:
-        """Can svcagent run this kind of check itself?"""
-        return check.kind in ("http", "tcp")
-
-    def probe(self, check: Check, limit: float) -> Answer:
-        """Run it once, for ``limit`` seconds or the check's own timeout at most."""
-        timeout = max(0.05, min(limit, check.timeout_seconds))
-        if check.kind == "tcp":
-            return self._tcp(str(check.tcp), timeout)
-        return self._http(
-            str(check.http),
-            timeout,
-            method=check.method or "GET",
-            header=check.header,
-            body=check.body or None,
-            is_verified=not check.tls_skip_verify,
-        )
-
-    def warm_up(self, url: str, limit: float) -> Answer:
-        """One request for its side effect: caches filled before the first client comes. ``limit``: seconds."""
-        return self._http(url, limit)
-
-    def _tcp(self, address: str, timeout: float) -> Answer:
-        host, _, port = address.rpartition(":")
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout):
-                return Answer(True, f"{address} accepts connections")
-        except OSError as error:
-            return Answer(False, f"{address}: {error.strerror or error}")
-        except UnicodeError as error:  # a name that no resolver can be asked for
-            return Answer(False, f"{address}: {error}")
-
-    def _http(
+    def __init__(
         self,
-        url: str,
-        timeout: float,
-        method: str = "GET",
-        header: Mapping[str, Sequence[str]] | None = None,
-        body: str | None = None,
+        clock: Clock | None = None,
         *,
-        is_verified: bool = True,
-    ) -> Answer:
-        headers = {"User-Agent": "svcagent", "Connection": "close"}
-        headers |= {name: ", ".join(values) for name, values in (header or {}).items()}
-        # The timeout of requests is one between bytes; a server that trickles must not outlast the limit either.
-        deadline = Deadline.after(self._clock, timeout)
-        with requests.Session() as session:
-            session.trust_env = False
+        is_agent_tls_used: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._is_agent_tls_used = is_agent_tls_used
+        self._environ = os.environ if environ is None else environ
+
+    def can_probe(self, check: Check) -> bool:
+        """True if svcagent can run this check as Consul does."""
+        if check.kind == "http":
+            is_tls = str(check.http).lower().startswith("https:")
+        elif check.kind == "tcp":
+            is_tls = check.tcp_use_tls
+        else:
+            return False
+        return not (is_tls and self._is_agent_tls_used)
+
+    def probe(self, check: Check, limit: float) -> ProbeResult:
+        """Run a check once, for at most ``limit`` seconds or the check's timeout. Nothing but signals is raised."""
+        seconds = max(SHORTEST_PROBE, min(limit, check.timeout_seconds))
+        deadline = Deadline.after(self._clock, seconds)
+        if check.kind == "tcp":
+            return _guarded(lambda: self._tcp(check, deadline), str(check.tcp), seconds)
+        return _guarded(lambda: self._http(check, deadline), shown(str(check.http)), seconds)
+
+    def warm_up(self, url: str, limit: float, each_second: Callable[[], None] = lambda: None) -> ProbeResult:
+        """Request a URL for its side effect; its whole answer must come within ``limit`` seconds.
+
+        ``each_second`` is called while the answer is awaited; what it raises ends the request.
+        """
+        request = Request(url, {"User-Agent": ("svcagent",)})
+        deadline = Deadline.after(self._clock, max(SHORTEST_PROBE, limit))
+
+        def ask() -> ProbeResult:
+            with closing(self._follow(request, deadline, _Tls(), each_second=each)) as response:
+                while response.read(_CHUNK):
+                    pass
+            return _judged(shown(url), response.status)
+
+        def each() -> None:
             try:
-                with session.request(
-                    method, url, headers=headers, data=body, timeout=timeout, verify=is_verified, stream=True
-                ) as reply:
-                    while reply.raw.read1(_CHUNK, decode_content=False):
-                        if deadline.is_over:
-                            return Answer(False, f"{url} was still answering after {timeout:g} s")
-            except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
-                return Answer(False, f"{url}: {_short(error)}")
-        return Answer(200 <= reply.status_code < 300, f"{url} answers {reply.status_code}")
+                each_second()
+            except Exception as error:  # passed on, past the guard that takes all failures for the service's
+                raise _Cancelled(error) from error
+
+        try:
+            return _guarded(ask, shown(url), limit)
+        except _Cancelled as cancelled:
+            raise cancelled.reason from None
+
+    def _tcp(self, check: Check, deadline: Deadline) -> ProbeResult:
+        host, _, port = str(check.tcp).rpartition(":")
+        host = host.strip("[]")
+        connection = connect(host, int(port), deadline)
+        if check.tcp_use_tls:
+            tls = _Tls(check.tls_server_name or "", is_verified=not check.tls_skip_verify)
+            connection = secure(connection, self._context(tls), tls.name_for(host), deadline)
+        with connection:
+            peer = connection.getpeername()[0]
+            is_local = ip_address(peer).is_loopback or peer == connection.getsockname()[0]
+        return ProbeResult(Status.PASSING, f"{check.tcp} accepts connections", local_peer=peer if is_local else "")
+
+    def _http(self, check: Check, deadline: Deadline) -> ProbeResult:
+        defaults = {
+            name: (value,) for name, value in _CONSUL_HEADERS.items() if not any(check.header.get(name, ())[:1])
+        }
+        request = Request(
+            str(check.http),
+            {**check.header, **defaults},
+            check.method or "GET",
+            (check.body or "").encode(),
+            host=next(iter(check.header.get("Host", ())), ""),
+        )
+        tls = _Tls(check.tls_server_name or "", is_verified=not check.tls_skip_verify)
+        most = 1 if check.disable_redirects else MOST_REQUESTS
+        with closing(self._follow(request, deadline, tls, most)) as response:
+            _read_some(response)
+        return _judged(shown(str(check.http)), response.status)
+
+    def _follow(
+        self,
+        request: Request,
+        deadline: Deadline,
+        tls: "_Tls",
+        most: int = MOST_REQUESTS,
+        each_second: Callable[[], None] = lambda: None,
+    ) -> HTTPResponse:
+        """Return the first response that is not a redirect, or the first of all where ``most`` is 1."""
+        first = request
+        for _ in range(most):
+            response = self._ask(request, deadline, tls, each_second)
+            redirected = following(first, request, response.status, response.headers.get("Location") or "")
+            if redirected is None or most == 1:
+                return response
+            response.close()
+            request = redirected
+        raise _TooManyRedirects(f"stopped after {MOST_REQUESTS} redirects")
+
+    def _ask(self, request: Request, deadline: Deadline, tls: "_Tls", each_second: Callable[[], None]) -> HTTPResponse:
+        target = request.target
+        connection = connect(target.host, target.port, deadline)
+        if target.is_tls:
+            connection = secure(connection, self._context(tls), tls.name_for(target.host), deadline)
+        stream = Stream(connection, deadline, each_second)
+        try:
+            stream.send(request.encoded())
+            return _response(stream, request.method)
+        except BaseException:
+            stream.close()
+            raise
+
+    def _context(self, tls: "_Tls") -> ssl.SSLContext:
+        return self._verifying if tls.is_verified else tls_context(self._environ, verified=False)
+
+    @cached_property
+    def _verifying(self) -> ssl.SSLContext:
+        return tls_context(self._environ, verified=True)
 
 
-def is_passing_now(check: Check) -> bool:
-    """Does it pass? What only Consul can run has had no say yet: clients are sent to the service, and stay."""
+@dataclass(frozen=True)
+class _Tls:
+    """How a check wants the service's certificate verified."""
+
+    server_name: str = ""
+    is_verified: bool = True
+
+    def name_for(self, host: str) -> str:
+        """The name to ask for and to verify. A zone belongs to this host's interfaces, and is in no certificate."""
+        return self.server_name or host.partition("%")[0]
+
+
+class _TooManyRedirects(Exception):
+    """The service redirects without end."""
+
+
+class _Cancelled(BaseException):
+    """The caller ended the request."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def probe_status(check: Check) -> Status:
+    """Return the status that a check has now.
+
+    A check that only Consul can run counts as passing: it has had no say yet, and clients are sent to the service.
+    """
     prober = Prober()
-    return not prober.can_probe(check) or prober.probe(check, check.timeout_seconds).is_passing
+    return prober.probe(check, check.timeout_seconds).status if prober.can_probe(check) else Status.PASSING
 
 
-def _short(error: BaseException) -> str:
-    """The innermost cause: requests wraps `Connection refused` in four layers."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return getattr(error, "strerror", None) or str(error)
+def _response(stream: Stream, method: str) -> HTTPResponse:
+    """Read the head of the answer, past informational ones (1xx). They end with the stream's deadline at the latest."""
+    while True:
+        response = HTTPResponse(stream, method=method)  # type: ignore[arg-type]  # it calls makefile() and no more
+        response.begin()
+        if not 100 <= response.status < 200 or response.status == 101:
+            return response
+        response.fp = None  # type: ignore[assignment]  # else its finalizer closes the stream
+
+
+def _read_some(response: HTTPResponse) -> None:
+    """Take the body as Consul does, which goes on with the status when the body is late, broken or cut off."""
+    read = 0
+    try:
+        while read < MOST_OF_A_BODY and (chunk := response.read(_CHUNK)):
+            read += len(chunk)
+    except (OSError, HTTPException, ValueError):
+        return
+
+
+def _judged(where: str, code: int) -> ProbeResult:
+    if 200 <= code < 300:
+        return ProbeResult(Status.PASSING, f"{where} answers {code}")
+    status = Status.WARNING if code == 429 else Status.CRITICAL
+    return ProbeResult(status, f"{where} answers {code}", f"http {code}")
+
+
+def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> ProbeResult:
+    try:
+        return run()
+    # What a service sends decides what the libraries raise, and some of it is in no documentation. Whatever it is, the
+    # check did not pass.
+    except Exception as error:  # noqa: BLE001
+        said, failure = _explained(error, seconds)
+        return ProbeResult(Status.CRITICAL, f"{where}: {_line(said)}", failure)
+
+
+def _explained(error: Exception, seconds: float) -> tuple[str, str]:
+    """What happened, for people and for programs."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"certificate verify failed: {error.verify_message}", "tls"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason or error}", "tls"
+        case TimeoutError():
+            return f"no complete answer within {seconds:g} s", "timeout"
+        case ConnectionError():
+            return error.strerror or str(error) or type(error).__name__, "refused"
+        case gaierror():
+            return f"the name cannot be resolved ({error.strerror})", "name"
+        case OSError():
+            return error.strerror or str(error), f"errno {error.errno}" if error.errno else ""
+        case HTTPException():
+            return f"not an answer in HTTP ({type(error).__name__}: {error})", "not http"
+        case _TooManyRedirects():
+            return str(error), "redirects"
+        case UnusableUrl():
+            return f"it redirects to a URL that cannot be used: {error}", "redirects"
+        case _:
+            return f"cannot be judged ({type(error).__name__}: {error})", ""
+
+
+def _line(text: str) -> str:
+    """One line of printable text, bounded: parts of it were chosen by the service."""
+    cleaned = "".join(sign if sign.isprintable() else " " for sign in text)
+    return " ".join(cleaned.split())[:LONGEST_SAID]

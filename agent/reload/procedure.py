@@ -1,34 +1,30 @@
-"""Taking step after step until none is left: what a reload and its recovery have in common.
+"""The loop that a reload and its recovery have in common: take the next step until none is left.
 
 Which step comes next is decided in `steps`; what a step does, in `execute`, `recover` and `restore`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeAlias
 
-from agent.errors import Interrupted, NotReady, SvcagentError
+from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
 from agent.fleet import Quarantine, quarantine
-from agent.reload.conclude import Trouble
+from agent.logs import log_bug
+from agent.reload.conclude import Trouble, with_mishaps
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
+from agent.reload.ready import is_of_startup
 from agent.reload.record import Event, Phase, Result
 from agent.reload.report import Report
 from agent.reload.restore import Restoration
-from agent.reload.steps import DISRUPTIVE, Container, State, Step, failed, next_step, succeeded
-from agent.reload.steps import Quarantine as Quarantined
+from agent.reload.steps import PROPERTIES, Blame, Container, State, Step, failed, next_step, succeeded
 
 Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | None], Result]
 
-# Nothing is to be put back after them, so a crash in them needs no journal.
-UNJOURNALLED = frozenset({Step.CHECK, Step.PULL, Step.GUARD, Step.PLAN_AGAIN, Step.READY})
-
-TAKING = DISRUPTIVE | {Step.ACQUIRE}
-"""What they take must be given back after a crash: no journal, no taking."""
-
 
 class Procedure:
-    """The loop, its journal and its report; what is done in it comes from those who inherit."""
+    """The loop with its journal and its report. Subclasses say what each step does."""
 
     def __init__(self, edges: Edges, restoration: Restoration, state: State, record: Record, result: Result) -> None:
         self._edges = edges
@@ -39,81 +35,155 @@ class Procedure:
         self._step_began = 0.0
         self._failed_step: Step | None = None
         self._troubles: list[Trouble] = []
+        self._mishaps: list[SvcagentError] = []
         _repository, _, tag = record.image.rpartition(":")
-        self._report = Report(edges, record.service, tag, self._tell_note)
+        self._report = Report(edges, record, tag, self._tell_note)
         self.result = result
 
     def _walk(
         self, carry_out: Mapping[Step, Callable[[], bool | None]], stops_at: tuple[type[BaseException], ...] = ()
     ) -> None:
-        """Every step until the end. What fails is kept as trouble and the way goes on; ``stops_at`` is raised."""
+        """Take every step until the end. A step that raises is undone on the way back; ``stops_at`` is raised.
+
+        `Exception` is caught here, because the instance may be in maintenance: whatever ends a step, and of whatever
+        type it is, the instance has to return.
+        """
         while (step := next_step(self._state)) is not Step.END:
             try:
                 self._state = self._take(step, carry_out[step])
             except stops_at:
                 raise
             except (SvcagentError, Interrupted) as error:
-                self._troubles.append(error)
-                self._failed_step = self._failed_step or step
-                self._tell(Phase.FAILED, str(error))
-                self._state = self._after(step, error)
+                self._fail(step, error)
+            except Exception as error:  # noqa: BLE001 - see above
+                self._fail(step, self._unforeseen(error, f"the step {step}"))
+
+    def _fail(self, step: Step, error: Trouble) -> None:
+        self._troubles.append(error)
+        self._failed_step = self._failed_step or step
+        self._tell(Phase.FAILED, str(error))
+        self._state = self._after(step, error)
+
+    def _unforeseen(self, error: Exception, what: str) -> Unforeseen:
+        """Log an unexpected exception with its trace, and return it as an error that the loop knows."""
+        found = Unforeseen.of(error, what)
+        with self._survived("log an error"):
+            log_bug(str(found), error, service=self._record.service, reload=self._record.reload_id)
+        return found
+
+    @contextmanager
+    def _survived(self, what: str) -> Iterator[None]:
+        """Go on after any failure inside: it concerns what is said about the reload, not what is done.
+
+        `Exception` is caught, because a full disk, a closed terminal or a bug in a message must not keep an instance
+        in maintenance.
+        """
+        try:
+            yield
+        except SvcagentError as error:
+            self._mishaps.append(error)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._mishaps.append(Unforeseen.of(error, f"the attempt to {what}"))
 
     def _concluded(self, conclude: Conclusion) -> Result:
-        """The result filled in; the journal stays only where there is something left to put back."""
-        # What is left out is known to the restoration better than to the state: it may have failed after lifting.
+        """Fill in the result. The journal is removed unless something is left to restore or to report."""
+        # The restoration knows better than the state whether own maintenance is on: a step may have failed after it.
         state = replace(self._state, is_out=self._restoration.is_out)
-        words = self._restoration.last_words
-        result = conclude(self.result, state, self._troubles, words, self._edges.interrupts.pending)
-        running = self._record.digest if state.is_newer is False else self._restoration.running()
+        tail = self._restoration.log_tail
+        running = ""
+        with self._survived("read the running version"):
+            running = self._record.digest if state.is_newer is False else self._restoration.running()
+        result = conclude(self.result, state, self._troubles, tail, self._edges.interrupts.pending)
         result.running = running or None
-        self._report.ended(result, self._record, running)
-        if not state.is_stranded and state.quarantine is not Quarantined.OWED:
-            try:
+        with self._survived("report the reload"):
+            self._report.ended(result, state, self._record, running)
+        if not state.is_stranded and state.blame is not Blame.OWED:
+            with self._survived("remove the journal"):
                 self._edges.journal.remove()
-            except SvcagentError as error:
-                self._tell_note(str(error))
-        return result
+        return with_mishaps(result, self._mishaps)
+
+    def _publish(self, conclude: Conclusion) -> None:
+        """Publish how the reload ends, before its lock is released: the next host reads it when it has the lock."""
+        with self._survived("publish the result"):
+            state = replace(self._state, is_out=self._restoration.is_out)
+            ended = conclude(replace(self.result), state, self._troubles, "", self._edges.interrupts.pending)
+            running = self._record.digest if state.is_newer is False else self._restoration.running()
+            self._report.publish(ended, state, self._record, running)
 
     def _take(self, step: Step, action: Callable[[], bool | None]) -> State:
         self._step, self._step_began = step, self._edges.clock.monotonic()
+        properties = PROPERTIES[step]
         self._tell(Phase.BEGIN)
         try:
             self._may_begin(step)
-            if step not in UNJOURNALLED:
-                is_required = not self._state.has_failed and step in TAKING
-                self._note_down(step=str(step), is_required=is_required)
+            if properties.journalled:
+                self._note_down(step=str(step), is_required=properties.needs_journal and not self._state.has_failed)
             finding = action()
         finally:
             seconds = self._edges.clock.monotonic() - self._step_began
             self.result.steps.append({"step": str(step), "seconds": round(seconds, 4)})
         self._tell(Phase.END)
-        return succeeded(self._state, step, is_newer=finding is not False, is_out=self._restoration.is_out)
+        after = succeeded(
+            self._state,
+            step,
+            finding=finding is not False,
+            is_out=self._restoration.is_out,
+            is_environment=step is Step.READY and self._state.blame is Blame.OPEN and self._is_environment(),
+        )
+        if after.blame is not self._state.blame:
+            self._note_down(blame=str(after.blame))
+        return after
 
     def _may_begin(self, step: Step) -> None:
         """Raise what keeps a step from beginning."""
 
     def _after(self, step: Step, error: Trouble) -> State:
-        is_bad = self._blames(step, error)
-        if is_bad:
-            self._note_down(is_bad=True, why=str(error))
-        return failed(
+        is_versions = self._counts_against_version(step, error)
+        after = failed(
             self._state,
             step,
             is_out=self._restoration.is_out,
             is_interrupted=isinstance(error, Interrupted),
-            is_bad_image=is_bad,
+            is_versions=is_versions,
         )
+        if is_versions:
+            signature = error.signature if isinstance(error, NotReady) else ""
+            self._note_down(blame=str(after.blame), why=str(error), signature=signature)
+        elif after.blame is not self._state.blame:
+            self._note_down(blame=str(after.blame))
+        return after
 
-    def _blames(self, step: Step, error: Trouble) -> bool:
-        """Did the container of a new digest not start, or not become ready?"""
-        is_new = step is Step.RESTART or (step is Step.READY and self._state.container is Container.NEW)
-        is_new = is_new and self._record.digest not in ("", self._record.digest_before)
-        return is_new and isinstance(error, NotReady)
+    def _counts_against_version(self, step: Step, error: Trouble) -> bool:
+        """True if the container of a new digest did not start or become ready, failed in service, or crashed a check.
+
+        Docker, Consul and the operator are told apart by type: only a container that is not ready, and a judgement
+        that ends with an unexpected exception, say something about the version.
+        """
+        if not PROPERTIES[step].judges or self._record.digest in ("", self._record.digest_before):
+            return False
+        if step is Step.RESTART:
+            return isinstance(error, NotReady)
+        return self._state.container is Container.NEW and isinstance(error, NotReady | Unforeseen)
+
+    def _is_environment(self) -> bool:
+        """True if the failure of the new version was seen again on the old one, which then is not the version's fault.
+
+        Only the first time: a version that fails like this twice in a row, on any host, is quarantined.
+        """
+        seen = self._restoration.signatures
+        signature = self._record.signature
+        if signature not in seen or is_of_startup(signature):
+            return False
+        with self._survived("read earlier verdicts"):
+            return not self._report.had_environment_verdict(self._record.digest)
+        return True
 
     def _note_down(self, *, is_required: bool = False, **changes: object) -> None:
-        """Bring the journal up to date.
+        """Update the journal.
 
-        :raises SvcagentError: it cannot be written, and what comes must not begin without. What restores goes on.
+        A step that restores the instance goes on without a journal, whatever keeps it from being written.
+
+        :raises SvcagentError: it cannot be written, and ``is_required``.
         """
         record = replace(self._record, **changes)  # type: ignore[arg-type]  # the keys are its own fields
         if record == self._record:
@@ -124,33 +194,39 @@ class Procedure:
         except SvcagentError as error:
             if is_required:
                 raise
-            self._tell_note(f"going on without a journal: {error}")
+            self._tell_note(f"continuing without a journal: {error}")
+        except Exception as error:
+            if is_required:
+                raise
+            self._tell_note(f"continuing without a journal: {self._unforeseen(error, 'writing it')}")
 
     def _quarantine(self) -> None:
-        """Tell the fleet that the digest is bad; its container's last words go with it."""
-        self._restoration.remember_last_words()
+        """Publish that the digest failed here, so that no host takes it."""
+        self._restoration.remember_log_tail()
         entry = Quarantine(
             digest=self._record.digest,
             node=self._edges.agent.node,
             since=self._edges.clock.now(),
             why=self._record.why,
             image=self._record.image,
-            log=self._restoration.last_words,
+            log=self._restoration.log_tail if self._edges.shares_log_tails else "",
         )
-        quarantine.put(self._edges.consul, self._record.service, entry)
+        self._restoration.insist(lambda: quarantine.put(self._edges.consul, self._record.service, entry))
         self._tell_note(
             f"{self._record.digest} is quarantined: no host takes it. To allow it again: "
             f"svcagent quarantine clear {self._record.service} {self._record.digest}"
         )
 
     def _tell(self, phase: Phase, text: str = "", place: int | None = None) -> None:
-        seconds = self._edges.clock.monotonic() - self._step_began
-        self._edges.tell(Event(self._step, phase, seconds, text, self.result.id, place))
+        """Report an event of the current step; what keeps that from being printed or logged stops nothing."""
+        with self._survived("report an event"):
+            seconds = self._edges.clock.monotonic() - self._step_began
+            self._edges.tell(Event(self._step, phase, seconds, text, self.result.id, place))
 
     def _tell_note(self, text: str) -> None:
         self._tell(Phase.NOTE, text)
 
 
 def command_of(service_id: str) -> str:
-    """What a reload's session is named for, so that its host knows it again."""
+    """Return the command that a reload's session is named for, by which its host recognises it."""
     return f"svcagent reload {service_id}"

@@ -1,23 +1,91 @@
-"""Waiting until an instance is ready, by asking the instance itself. Changes nothing."""
+"""Whether an instance is ready, judged as Consul would judge it.
+
+svcagent runs the checks itself where it can. For those that only Consul can run (commands, gRPC, TTL …) Consul's status
+counts, and only a result that is newer than the restart.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline
-from agent.consul import Consul
-from agent.definitions import ContainerRestart, Reload, Service
+from agent.consul import CheckState, Consul
+from agent.definitions import Check, ContainerRestart, Reload, Service
 from agent.engine import Container, Engine
-from agent.errors import NotReady
-from agent.reload.probe import Prober
+from agent.errors import NotFound, NotReady, Unreachable
+from agent.registration import is_own, registration, renew_checks
+from agent.reload.probe import Prober, ProbeResult, Status
+
+SHORTEST_RETURN_WAIT = 60.0
+"""Seconds that an instance which returns to service is given at least."""
+
+SURVEY_TRIES = 3
+SURVEY_SECONDS = 20.0
+SURVEY_PAUSE = 0.2
+SHORTEST_LIMIT = 0.25
+LONGEST_OUTPUT = 200
+
+CONTAINER_HEALTH = "docker:health"
+"""Stands among the statuses for the container's own HEALTHCHECK."""
+
+REFUSED = "refused"
+NOT_LISTENING = "not listening"
+
+
+def nothing() -> None:
+    """What is called in each round where the caller has nothing to do there."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the instance's checks said before the drain.
+
+    ``statuses``: by check ID, the worse of Consul's status and svcagent's own; Consul's for a check that only Consul
+    runs. ``differences``: a sentence for each check that svcagent cannot judge as Consul does, with the remedy.
+    """
+
+    statuses: Mapping[str, str]
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """The first thing that keeps an instance from being ready. ``signature`` as in `NotReady`.
+
+    ``is_final``: waiting cannot help.
+    """
+
+    said: str
+    signature: str = ""
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One uninterrupted run of one container. ``restarts``: None if it does not matter."""
+
+    id: str
+    restarts: int | None
 
 
 class Readiness:
-    """One service's instance on this host, as far as it can be asked: its checks, and its container if it has one.
+    """One service's instance on this host: its checks, and its container if it has one.
 
-    Only a container that exits or is restarted is beyond waiting for. One that its own HEALTHCHECK calls unhealthy is
-    not: Docker goes on asking it, and one that loads a large index is unhealthy until it has; how long that may take is
-    what ``ready.timeout`` says.
+    Only a container that exits or is restarted ends a wait early. One that its own HEALTHCHECK calls unhealthy does
+    not: Docker goes on checking it, and one that loads a large index is unhealthy until it has; how long that may take
+    is what ``ready.timeout`` says.
+
+    ``before``: what `survey` found before the drain, empty if that is not known.
     """
 
     def __init__(
-        self, service: Service, reload: Reload, consul: Consul, engine: Engine, prober: Prober, clock: Clock
+        self,
+        service: Service,
+        reload: Reload,
+        consul: Consul,
+        engine: Engine,
+        prober: Prober,
+        clock: Clock,
+        before: Mapping[str, str] | None = None,
     ) -> None:
         self._service = service
         self._ready = reload.ready
@@ -27,76 +95,371 @@ class Readiness:
         self._engine = engine
         self._prober = prober
         self._clock = clock
+        self._before = dict(before or {})
+        self._signatures: set[str] = set()
+        self._statuses: dict[str, str] = {}
+        self._left_to_consul: set[str] = set()
+        self._fresh_from: dict[str, float] = {}
+        self.last_signature = ""
+        """The signature of the last round that failed; empty if the last round succeeded."""
 
-    def wait(self, *, is_fresh: bool = False) -> float:
+    @property
+    def signatures(self) -> frozenset[str]:
+        """The signatures of all rounds of the last wait that failed."""
+        return frozenset(self._signatures)
+
+    @property
+    def last_statuses(self) -> Mapping[str, str]:
+        """The statuses, by ID, that the checks svcagent runs itself had in the last round."""
+        return dict(self._statuses)
+
+    # ------------------------------------------------------------ before the drain
+
+    def survey(self) -> Baseline:
+        """Compare Consul's view of the instance that serves now with svcagent's own. Takes some seconds at most."""
+        deadline = Deadline.after(self._clock, SURVEY_SECONDS)
+        container = self._look()
+        states = self._consul.checks()
+        statuses = {
+            state.id: state.status
+            for state in states.values()
+            if state.service_id == self._service.id and not state.is_maintenance
+        }
+        differences: list[str] = []
+        for check in self._service.checks:
+            in_consul = states[check.id].status if check.id in states else Status.CRITICAL
+            if self._prober.can_probe(check):
+                result = self._probe_patiently(check, container, deadline)
+                statuses[check.id] = max(in_consul, result.status, key=_badness)
+                if result.status == Status.CRITICAL and in_consul != Status.CRITICAL and self._is_passed(check):
+                    differences.append(_difference(check, in_consul, result))
+            else:
+                statuses[check.id] = in_consul
+                differences += self._unjudgeable(check, container)
+        if container is not None and container.health == "unhealthy":
+            statuses[CONTAINER_HEALTH] = Status.CRITICAL
+        return Baseline({check_id: str(status) for check_id, status in statuses.items()}, tuple(differences))
+
+    def _probe_patiently(self, check: Check, container: Container | None, deadline: Deadline) -> ProbeResult:
+        """One probe may fail by chance: a busy moment, a connection lost."""
+        for _ in range(SURVEY_TRIES - 1):
+            result = self._probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
+            if result.status != Status.CRITICAL or deadline.is_over:
+                return result
+            self._clock.sleep(SURVEY_PAUSE)
+        return self._probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
+
+    def _is_passed(self, check: Check) -> bool:
+        """True if Consul still does not call it critical: it may have noticed meanwhile what the probe saw."""
+        state = self._consul.checks().get(check.id)
+        return state is not None and state.status != Status.CRITICAL
+
+    def _unjudgeable(self, check: Check, container: Container | None) -> Iterable[str]:
+        """What keeps a result of Consul's, newer than the restart, from coming in time."""
+        if check.interval_seconds >= self._ready.timeout:
+            yield (
+                f"check {check.id} can be run by Consul only, which runs it every {check.interval}: its result after "
+                f"the restart may come later than reload.ready.timeout ({self._ready.timeout:g} s) allows. Shorten the "
+                "check's interval, or raise reload.ready.timeout above it"
+            )
+        named = check.docker_container_id
+        if named and container is not None and named != container.name and container.id.startswith(named.lower()):
+            yield (
+                f"check {check.id} names the container {container.name} by its ID ({named}), which the new container "
+                f'will not have. Write "docker_container_id": "{container.name}", and run: svcagent register'
+            )
+
+    # ------------------------------------------------------------ after the restart
+
+    def expect_fresh_results(self) -> None:
+        """Discard the results of the checks that only Consul runs: they are about the container that ran before.
+
+        To be called right after the restart, in maintenance. Each of these checks is registered again as critical, so
+        that a better status is a newer result. Alias checks follow another service and are left alone. May be repeated.
+        """
+        now = self._clock.monotonic()
+        checks = [check for check in self._run_by_consul() if check.kind not in ("alias_service", "alias_node")]
+        if checks and not self._renew(checks):
+            # Somebody else's registration, or not as defined: what one interval later is shown is newer.
+            self._fresh_from = {
+                check.id: now + check.interval_seconds + check.timeout_seconds for check in checks if check.interval
+            }
+
+    def wait(
+        self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing
+    ) -> float:
         """Return when every check succeeds ``ready.successes`` times in a row and the warm-up is done.
 
         Returns the seconds until the first round that succeeded. ``is_fresh``: the container was started just before,
-        so that any restart of it has happened since.
+        so that any restart of it has happened since. ``is_returning``: the instance is one that served before; it only
+        has to be no worse than it was. ``each_round`` is called in each round, and once a second during warm-up; what
+        it raises ends the wait.
 
-        :raises NotReady: ``ready.timeout`` is over, the container has stopped, or a warm-up request failed.
+        :raises NotReady: the time is over, the container has stopped, or a warm-up request failed.
         """
-        ready, began = self._ready, self._clock.monotonic()
-        deadline = Deadline.after(self._clock, ready.timeout)
-        at_first = self._look()
-        restarts = 0 if is_fresh or at_first is None else at_first.restart_count
+        began = self._clock.monotonic()
+        limit = self._longest_wait(is_returning=is_returning)
+        deadline = Deadline.after(self._clock, limit)
+        self._signatures.clear()
+        run: _Run | None = None
         in_a_row, first_success = 0, 0.0
-        while in_a_row < ready.successes:
-            missing = self._what_is_missing(at_first, restarts, deadline.remaining)
+        while in_a_row < self._ready.successes:
+            each_round()
+            run, missing = self._round(run, deadline, is_fresh=is_fresh, is_returning=is_returning)
             if missing is None:
                 first_success = first_success or self._clock.monotonic() - began
                 in_a_row += 1
+            elif missing.is_final:
+                raise NotReady(missing.said, signature=missing.signature)
             elif deadline.is_over:
                 raise NotReady(
-                    f"{self._service.id} did not become ready within {ready.timeout:g} s: {missing}. "
-                    "If it needs longer to load, raise reload.ready.timeout"
+                    f"{self._service.id} did not become ready within {limit:g} s: {missing.said}. "
+                    "If it needs longer to load, raise reload.ready.timeout",
+                    signature=missing.signature,
                 )
             else:
                 in_a_row = 0
-            if in_a_row < ready.successes:
-                self._clock.sleep(ready.interval)
-        for url in ready.warmup:
-            answer = self._prober.warm_up(url, ready.warmup_timeout)
-            self._require_running(at_first, restarts)
-            if not answer.is_passing:
-                raise NotReady(
-                    f"warm-up of {self._service.id} failed: {answer.said}. Mend it, or take it out of "
-                    "reload.ready.warmup; if it needs longer, raise reload.ready.warmup_timeout"
-                )
+            if in_a_row < self._ready.successes:
+                self._clock.sleep(self._ready.interval)
+        self._warm_up(run, each_round, is_returning=is_returning)
         return first_success
 
-    def _look(self) -> Container | None:
-        return None if self._container is None else self._engine.container(self._container)
+    def missing_now(
+        self, *, is_returning: bool = False, container_id: str = "", restarts: int | None = None
+    ) -> str | None:
+        """Judge the instance once, as `wait` does; None if it is ready, else what is missing.
 
-    def _require_running(self, at_first: Container | None, restarts: int) -> Container | None:
-        """The container now, which must be the same one and have run all the time."""
-        now = self._look()
-        if now is None or at_first is None:
-            return None
-        if now.id != at_first.id or not now.is_running or now.restart_count != restarts:
-            raise NotReady(
-                f"the container {self._container} stopped while it was awaited "
-                f"(exit status {now.exit_code}, restarts {now.restart_count})"
-            )
-        return now
+        ``container_id`` and ``restarts``: the container must be this one, not restarted since.
+        """
+        run = _Run(container_id, restarts) if container_id else None
+        _, missing = self._round(run, None, is_fresh=False, is_returning=is_returning)
+        return None if missing is None else missing.said
 
-    def _what_is_missing(self, at_first: Container | None, restarts: int, limit: float) -> str | None:
-        """None when everything that can be asked says ready, else the first thing that does not."""
-        now = self._require_running(at_first, restarts)
-        if now is not None and now.health not in (None, "healthy"):
-            said = f" ({now.health_output})" if now.health_output else ""
-            return f"the container's own health check says {now.health}{said}"
-        for check in filter(self._prober.can_probe, self._service.checks):
-            answer = self._prober.probe(check, limit)
-            if not answer.is_passing:
-                return answer.said
-        return self._what_consul_misses()
+    def unproven(self) -> tuple[str, ...]:
+        """The IDs of the checks that Consul has not run since they were last registered.
 
-    def _what_consul_misses(self) -> str | None:
-        """The first check that only Consul can run (gRPC, TTL, a script, …) and that does not pass."""
-        others = [check.id for check in self._service.checks if not self._prober.can_probe(check)]
-        if not others:
-            return None
+        A check's output is empty until its first run. http, tcp, udp, gRPC, h2ping and os_service checks always have
+        one afterwards. A command may print nothing, and a TTL report may be empty: such a check counts as proven by a
+        status better than critical, so that one which is critical without a word cannot be told from one that did not
+        run. Alias checks are not run; they follow another service, and are never listed.
+        """
         states = self._consul.checks()
-        failing = (states[one] for one in others if one in states and states[one].status != "passing")
-        return next((f"Consul says that check {one.id} is {one.status}" for one in failing), None)
+        return tuple(
+            check.id
+            for check in self._service.checks
+            if check.kind not in ("alias_service", "alias_node") and not _has_run(check, states.get(check.id))
+        )
+
+    def consul_critical(self) -> str | None:
+        """A sentence about the first check of the service that Consul shows as critical and that was not so before."""
+        states = self._consul.checks()
+        for check in self._service.checks:
+            if check.id not in states:
+                return f"check {check.id} is not registered on the Consul agent any more"
+        for state in states.values():
+            is_own_check = state.service_id == self._service.id and not state.is_maintenance
+            if is_own_check and state.status == Status.CRITICAL and self._before.get(state.id) != Status.CRITICAL:
+                return _shown_as(state)
+        return None
+
+    # ------------------------------------------------------------ one round
+
+    def _round(
+        self, run: _Run | None, deadline: Deadline | None, *, is_fresh: bool, is_returning: bool
+    ) -> tuple[_Run | None, _Missing | None]:
+        """Judge the instance once. Returns the run of the container that this is about, and what is missing."""
+        missing: _Missing | None
+        try:
+            container = self._look()
+            if run is None and container is not None:
+                run = _Run(container.id, 0 if is_fresh else container.restart_count)
+            missing = self._stopped(container, run) or self._missing(container, deadline, is_returning=is_returning)
+        except Unreachable:
+            raise
+        except NotReady as error:
+            missing = _Missing(str(error), error.signature, is_final=True)
+        except Exception as error:  # noqa: BLE001  # unknown counts as not ready, whatever the cause
+            missing = _cannot_be_judged(error)
+        self.last_signature = "" if missing is None else missing.signature
+        if missing is not None:
+            self._signatures.add(missing.signature)
+        return run, missing
+
+    def _look(self) -> Container | None:
+        if self._container is None:
+            return None
+        try:
+            return self._engine.container(self._container)
+        except NotFound as error:
+            raise NotReady(str(error), signature="container gone") from error
+
+    def _stopped(self, container: Container | None, run: _Run | None) -> _Missing | None:
+        if container is None or run is None:
+            return None
+        has_restarted = run.restarts is not None and container.restart_count != run.restarts
+        if container.id == run.id and container.is_running and not has_restarted:
+            return None
+        return _Missing(
+            f"the container {self._container} stopped (exit status {container.exit_code}, "
+            f"restarts {container.restart_count})"
+            if container.id == run.id
+            else f"the container {self._container} was replaced by another one during the wait",
+            f"container exit {container.exit_code}",
+            is_final=True,
+        )
+
+    def _missing(
+        self, container: Container | None, deadline: Deadline | None, *, is_returning: bool
+    ) -> _Missing | None:
+        """The first thing that is missing. Without a deadline each check has its own timeout only."""
+        if container is not None and (unhealthy := self._unhealthy(container, is_returning=is_returning)):
+            return unhealthy
+        states: Mapping[str, CheckState] | None = None
+        self._statuses = {}
+        for check in filter(self._prober.can_probe, self._service.checks):
+            limit = check.timeout_seconds if deadline is None else max(SHORTEST_LIMIT, deadline.remaining)
+            result = self._probe(check, container, limit)
+            self._statuses[check.id] = result.status
+            if self._is_acceptable(check.id, result.status, is_returning=is_returning):
+                continue
+            if not (is_returning and self._is_passed_by_consul(check, result, deadline)):
+                return _Missing(f"check {check.id}: {result.said}", _signature(check, result.failure))
+        if others := self._run_by_consul():
+            states = self._consul.checks()
+        return next(filter(None, (self._missing_in_consul(one, states or {}, is_returning) for one in others)), None)
+
+    def _probe(self, check: Check, container: Container | None, limit: float) -> ProbeResult:
+        """Run a check; behind docker-proxy an accepted connection proves nothing about the container."""
+        result = self._prober.probe(check, limit)
+        if container is None or not result.local_peer or check.tcp_use_tls:
+            return result
+        port = int(str(check.tcp).rpartition(":")[2])
+        if self._engine.is_listening(container, port, result.local_peer) is not False:
+            return result
+        said = f"{check.tcp} is accepted by Docker, but nothing listens on that port inside {container.name} yet"
+        return ProbeResult(Status.CRITICAL, said, NOT_LISTENING)
+
+    def _unhealthy(self, container: Container, *, is_returning: bool) -> _Missing | None:
+        if container.health in (None, "healthy"):
+            return None
+        was_unhealthy = self._before.get(CONTAINER_HEALTH) == Status.CRITICAL
+        if container.health == "unhealthy" and (is_returning or was_unhealthy):
+            return None  # Consul's checks decide who is sent to the instance, and this is no worse than before
+        said = f" ({container.health_output})" if container.health_output else ""
+        return _Missing(f"the container's own health check says {container.health}{said}", "container unhealthy")
+
+    def _is_acceptable(self, check_id: str, status: str, *, is_returning: bool) -> bool:
+        """True if the status lets the instance serve, or is no worse than it was before the drain."""
+        before = self._before.get(check_id, Status.PASSING)
+        if status == Status.WARNING:
+            return is_returning or _badness(before) >= _badness(status)
+        return status == Status.PASSING or (is_returning and before == Status.CRITICAL)
+
+    def _is_passed_by_consul(self, check: Check, result: ProbeResult, deadline: Deadline | None) -> bool:
+        """True if Consul passes a check of an instance that returns, though svcagent's own probe fails.
+
+        Consul has to run it anew for that. Where docker-proxy may have answered Consul, the wait goes on to its end.
+        """
+        if check.id not in self._left_to_consul:
+            if deadline is not None and self._renew([check]):
+                self._left_to_consul.add(check.id)
+            return False
+        if result.failure == NOT_LISTENING and deadline is not None and not deadline.is_over:
+            return False
+        state = self._consul.checks().get(check.id)
+        if state is None or state.status == Status.CRITICAL:
+            return False
+        self._statuses[check.id] = state.status
+        return True
+
+    def _missing_in_consul(self, check: Check, states: Mapping[str, CheckState], is_returning: bool) -> _Missing | None:
+        state = states.get(check.id)
+        if state is None:
+            # A process that was killed while it renewed the check has left it out.
+            self._renew([check])
+            return _Missing(f"check {check.id} is not registered on the Consul agent", f"{check.id} consul missing")
+        if not self._is_acceptable(check.id, state.status, is_returning=is_returning):
+            if not _has_run(check, state):
+                return _Missing(f"Consul has not run check {check.id} since the restart")
+            return _Missing(_shown_as(state), f"{check.id} consul {state.status}")
+        if self._clock.monotonic() < self._fresh_from.get(check.id, 0.0):
+            return _Missing(f"Consul's result of check {check.id} may be older than the restart")
+        return None
+
+    def _warm_up(self, run: _Run | None, each_round: Callable[[], None], *, is_returning: bool) -> None:
+        for url in self._ready.warmup:
+            each_round()
+            result = self._prober.warm_up(url, self._ready.warmup_timeout, each_round)
+            if stopped := self._stopped(self._look(), run):
+                raise NotReady(stopped.said, signature=stopped.signature)
+            if result.status == Status.PASSING:
+                continue
+            self.last_signature = f"warm-up {result.failure}".strip()
+            self._signatures.add(self.last_signature)
+            if is_returning:
+                return  # it served before, and so it does without
+            raise NotReady(
+                f"warm-up of {self._service.id} failed: {result.said}. Correct the URL, or remove it from "
+                "reload.ready.warmup; if it needs longer, raise reload.ready.warmup_timeout",
+                signature=self.last_signature,
+            )
+
+    # ------------------------------------------------------------ parts of several
+
+    def _run_by_consul(self) -> list[Check]:
+        return [check for check in self._service.checks if not self._prober.can_probe(check)]
+
+    def _renew(self, checks: Iterable[Check]) -> bool:
+        """Register these checks again as critical. False if the registration is not as svcagent would make it."""
+        local = self._consul.services().get(self._service.id)
+        if local is None or not is_own(local) or local.meta != registration(self._service)["Meta"]:
+            return False
+        renew_checks(self._consul, self._service, {check.id: Status.CRITICAL for check in checks})
+        return True
+
+    def _longest_wait(self, *, is_returning: bool) -> float:
+        """Seconds. Of an instance that returns, Consul's first results are awaited whatever they take."""
+        if not is_returning:
+            return self._ready.timeout
+        firsts = [check.interval_seconds + check.timeout_seconds for check in self._run_by_consul()]
+        return max([self._ready.timeout, SHORTEST_RETURN_WAIT, *firsts])
+
+
+def is_of_startup(signature: str) -> bool:
+    """True if every instance may fail like this for a moment after its start, so that it says nothing of a cause."""
+    return signature in ("", REFUSED) or signature.endswith(NOT_LISTENING)
+
+
+def _has_run(check: Check, state: CheckState | None) -> bool:
+    if state is None:
+        return False
+    if check.kind in ("args", "docker", "ttl") and state.status != Status.CRITICAL:
+        return True
+    return bool(state.output) or check.kind in ("alias_service", "alias_node")
+
+
+def _signature(check: Check, failure: str) -> str:
+    return failure if failure in ("", REFUSED) else f"{check.id} {failure}"
+
+
+def _badness(status: str) -> int:
+    """Greater for a worse status; what Consul may call it otherwise counts as critical."""
+    return Status(status).badness if status in list(Status) else Status.CRITICAL.badness
+
+
+def _shown_as(state: CheckState) -> str:
+    words = " ".join("".join(sign if sign.isprintable() else " " for sign in state.output).split())[:LONGEST_OUTPUT]
+    return f"Consul shows check {state.id} as {state.status}" + (f" ({words})" if words else "")
+
+
+def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
+    return (
+        f"check {check.id} is {in_consul} for Consul, but fails when svcagent runs it: {result.said}. The new instance "
+        "could never be called ready. Make the check pass from this host as the user that runs svcagent (certificates: "
+        "the system's CA store or SSL_CERT_FILE, as the Consul agent has it), or correct the definition"
+    )
+
+
+def _cannot_be_judged(error: Exception) -> _Missing:
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in str(error)).split())[:LONGEST_OUTPUT]
+    return _Missing(f"it cannot be judged: {type(error).__name__}: {text}")

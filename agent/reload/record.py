@@ -1,4 +1,4 @@
-"""What a reload tells while it runs, and what it leaves when it ends. Plain data; printing is elsewhere."""
+"""The events of a reload while it runs, and its result. Plain data; printing is elsewhere."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,7 +9,7 @@ from agent.reload.steps import Step
 
 
 class Phase(StrEnum):
-    """Where a step stands."""
+    """How far a step is."""
 
     BEGIN = "begin"
     NOTE = "note"
@@ -36,9 +36,11 @@ class Event:
 class Result:
     """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, interrupted, failed, stranded (still out of service), or,
-    of a recovery, recovered. ``running`` and ``wanted`` are digests, ``remark`` says why that one is wanted; ``id`` is
-    the reload's. Moments are seconds since the epoch.
+    ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in
+    the same way), interrupted, failed, stranded (not restored), or, for a recovery, recovered. ``running`` and
+    ``wanted`` are digests, ``remark`` says why that one is wanted; ``id`` is the reload's. ``is_settled``: the new
+    version passed the settle step; None if that was not reached. ``log_tail``: what a container that failed printed
+    last; it stays on this host. Moments are seconds since the epoch.
     """
 
     service: str
@@ -53,10 +55,12 @@ class Result:
     engine: dict[str, float] = field(default_factory=dict)
     locked_at: float | None = None
     released_at: float | None = None
+    is_settled: bool | None = None
+    log_tail: str = ""
     error: str | None = None
     exit_code: int = 0
 
     @classmethod
     def failed(cls, service: str, node: str, error: SvcagentError) -> "Result":
-        """One that could not even begin."""
+        """Return the result of a reload that could not begin."""
         return cls(service, node, "", outcome="failed", error=f"{service}: {error}", exit_code=error.exit_code)

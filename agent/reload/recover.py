@@ -1,34 +1,35 @@
-"""After a crash: what an earlier process of this host left half done is brought to its end.
+"""After a crash: finish or roll back what an earlier process of this host left half done.
 
-Whoever runs this has the service's `HostLock`, so that process is dead. What it noted in its journal is taken into
-account, but not needed: maintenance of a reload names its host, and containers tell by their names.
+The caller has the service's `HostLock`, so that process is dead. Its journal is used, but not needed: the maintenance
+of a reload names its host, and the names of the containers show how far their replacement got.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.clock import Deadline, poll
+from agent.clock import Deadline, nothing_ends_it, poll
 from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
 from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand, Standing
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
 from agent.maintenance import Target, is_of_reload, lift_own, parse
-from agent.reload.conclude import Trouble, conclude_recovery
+from agent.reload.conclude import conclude_recovery
 from agent.reload.edges import Edges
 from agent.reload.journal import Journal, JournalDamaged, Record
 from agent.reload.procedure import Procedure, command_of
 from agent.reload.record import Result
 from agent.reload.restart import Restarter, restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import Container, Step, recovered
+from agent.reload.steps import Blame, Container, Step, recovered
 
 SESSION_SECONDS = 35.0
-"""A dead process's session ends within twice its time to live (15 s); a living one's does not."""
+"""The session of a dead process ends within twice its time to live (15 s); that of a living one does not."""
 SESSION_POLL_SECONDS = 0.5
 
 _CONTAINERS = {
     Stand.OLD: Container.OLD,
-    Stand.ABSENT: Container.OLD,  # nothing that could be rolled back; that nothing runs is found when it is asked
+    Stand.ABSENT: Container.OLD,  # nothing to roll back; the step ready finds that nothing runs
     Stand.MIXED: Container.MIXED,
     Stand.NEW: Container.NEW,
 }
@@ -36,7 +37,10 @@ _CONTAINERS = {
 
 @dataclass(frozen=True)
 class Leftover:
-    """What an earlier process left of one service. ``record`` is None where its journal is lost or damaged."""
+    """What an earlier process left of one service. ``record`` is None where its journal is lost or damaged.
+
+    ``is_out``: own maintenance is on.
+    """
 
     record: Record | None
     standing: Standing
@@ -44,16 +48,17 @@ class Leftover:
 
 
 def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
-    """What is to be brought to its end; None if there is nothing. ``note`` hears of a damaged journal."""
+    """Return what is to be finished or rolled back; None if there is nothing. ``note`` reports a damaged journal."""
     record = read_journal(edges.journal, note)
     if record is not None and record.container not in ("", reload.container):
-        note(f"its definition names another container now; {record.container} is put right as well")
+        note(f"its definition names another container now; {record.container} is restored as well")
         revive(edges.engine, record)
     standing = _restarter(service, reload, edges).standing()
     try:
         local = edges.consul.services().get(service.id)
         held = local.maintenance if local is not None else None
-        is_out = held is not None and is_of_reload(parse(held.notes), edges.agent.node)
+        reload_id = record.reload_id if record is not None else ""
+        is_out = held is not None and is_of_reload(parse(held.notes), edges.agent.node, reload_id)
     except Unreachable:
         is_out = record is not None  # looked at again before it is lifted
     if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
@@ -63,7 +68,7 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
 
 
 def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None:
-    """What it says; None, and a note, where it cannot be used."""
+    """Return its content; None, and a note, where it cannot be used."""
     try:
         return journal.read()
     except JournalDamaged as error:
@@ -72,19 +77,25 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None
 
 
 def revive(engine: Engine, record: Record) -> None:
-    """Before Consul is there: have a container run again that a replacement left in between, and nothing more."""
-    if record.container and engine.standing(record.container).stand is Stand.MIXED:
+    """Start a container that an interrupted replacement left stopped, before Consul is there, and nothing more.
+
+    One that runs is left alone: whether it is about to stop is known only with its maintenance.
+    """
+    if not record.container:
+        return
+    found = engine.standing(record.container)
+    if found.stand is Stand.MIXED and not found.is_running:
         engine.roll_back(record.container, record.restart_policy or None)
 
 
 def abandon(
     consul: Consul, engine: Engine, journal: Journal, node: str, service_id: str, note: Callable[[str], None]
 ) -> bool:
-    """Of a service that no definition reloads any more: its container runs, its lock is free, its maintenance lifted.
+    """Restore a service that no definition reloads any more: its container runs, its lock is free, it is in service.
 
-    There is nothing to ask whether it is ready but the checks that Consul runs. False: nothing was left.
+    Only the checks that Consul runs can say whether it is ready. Returns False if nothing was left.
 
-    :raises NotReady: one of them does not pass; it stays out, and the journal stays.
+    :raises NotReady: one of them does not pass; the maintenance and the journal stay.
     """
     record = read_journal(journal, note)
     if record is not None:
@@ -94,12 +105,13 @@ def abandon(
             give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
     local = consul.services().get(service_id)
     held = parse(local.maintenance.notes) if local is not None and local.maintenance is not None else None
-    if local is not None and held is not None and is_of_reload(held, node):
-        failing = [check.id for check in local.real_checks if check.status != "passing"]
+    if local is not None and held is not None and is_of_reload(held, node, record.reload_id if record else ""):
+        failing = [check.id for check in local.real_checks if check.status == "critical"]
         if failing:
             raise NotReady(
-                "IT IS STILL OUT OF SERVICE: a dead reload has it out, no definition reloads it any more, and these "
-                f"checks fail: {', '.join(failing)}. Repair it, or run: svcagent maint disable {service_id} --force"
+                "still out of service: a crashed reload left it in maintenance, no definition manages it any more, and "
+                f"these checks are critical: {', '.join(failing)}. Repair it, or run: svcagent maint disable "
+                f"{shlex.quote(service_id)} --force"
             )
         lift_own(consul, Target(node, service_id, local.name), held)
     journal.remove()
@@ -107,32 +119,34 @@ def abandon(
 
 
 class Recovery(Procedure):
-    """Brings one service's leftover to its end: ready and in service, the lock given back, nothing left behind."""
+    """Finish or roll back one service's reload: the instance is in service, its lock free, nothing is left."""
 
     def __init__(self, service: Service, reload: Reload, edges: Edges, leftover: Leftover) -> None:
         record = leftover.record or Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
         if not record.digest:
             record = replace(record, digest=leftover.standing.digest)
-        restoration = Restoration(service, reload, _restarter(service, reload, edges), edges, self._tell_note)
+        restoration = Restoration(
+            service, reload, _restarter(service, reload, edges), edges, self._tell_note, record.reload_id, record.before
+        )
         restoration.is_out = leftover.is_out
         state = recovered(
             _CONTAINERS[leftover.standing.stand],
             is_out=leftover.is_out,
-            is_bad=record.is_bad,
+            blame=_blame(record.blame),
             was_replacing=record.is_replacing,
-            is_settled=not leftover.is_out and (leftover.record is None or record.step in (Step.CLEAN, Step.RELEASE)),
             is_locked=bool(record.session) or leftover.record is None,
             may_roll_back=reload.rollback,
         )
         result = Result(service.name, edges.agent.node, reload.image, id=record.reload_id)
         super().__init__(edges, restoration, state, record, result)
         self._is_journal_lost = leftover.record is None
+        self._settle_seconds = reload.settle
 
     def run(self) -> Result:
-        """Take step after step until none is left; what failed is told by the result.
+        """Take every step until none is left. A failure is part of the result.
 
         :raises NotNow: a living process of this host has the lock; it uses another state directory.
-        :raises Interrupted: the journal stays, and the next one goes on.
+        :raises Interrupted: the journal stays, and the next process continues.
         """
         if self._is_journal_lost:
             self._await_end_of_sessions()
@@ -140,19 +154,17 @@ class Recovery(Procedure):
         self._walk(
             {
                 Step.QUARANTINE: self._quarantine,
+                Step.DRAIN_AGAIN: restoration.drain_again,
                 Step.ROLL_BACK: lambda: restoration.roll_back(self._record.restart_policy or None),
                 Step.READY: self._await_ready,
-                Step.RETURN: restoration.return_,
+                Step.RETURN: lambda: restoration.return_(is_returning=self._state.container is not Container.NEW),
+                Step.SETTLE: self._settle,
                 Step.CLEAN: lambda: restoration.clean(self._record.digest),
                 Step.RELEASE: self._release,
             },
             stops_at=(Interrupted,),
         )
         return self._concluded(conclude_recovery)
-
-    def _blames(self, _step: Step, _error: Trouble) -> bool:
-        """Never: a host that has just booted is not the one to judge. The next reload tries once more, and may."""
-        return False
 
     def _await_end_of_sessions(self) -> None:
         edges, lock = self._edges, self._record.lock
@@ -171,9 +183,17 @@ class Recovery(Procedure):
     def _await_ready(self) -> None:
         self._restoration.start()
         with self._edges.interrupts.allowed():
-            self._restoration.await_ready()
+            self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
+
+    def _settle(self) -> bool:
+        """Watch a new version that the crashed reload had not proven."""
+        is_first = self._report.is_first(self._record.digest)
+        seconds = self._settle_seconds.canary if is_first else self._settle_seconds.each
+        with self._edges.interrupts.allowed():
+            return self._restoration.settle(seconds, until_proven=is_first, still=nothing_ends_it)
 
     def _release(self) -> None:
+        self._publish(conclude_recovery)
         record, consul = self._record, self._edges.consul
         if record.session:
             queue = queue_of(record.service)
@@ -182,6 +202,11 @@ class Recovery(Procedure):
             )
         else:
             self._restoration.insist(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
+
+
+def _blame(text: str) -> Blame:
+    """Return what the journal says about the version; a failure that was not judged yet is judged again."""
+    return Blame(text) if text in (Blame.NONE, Blame.DUE, Blame.ENVIRONMENT) else Blame.OPEN if text else Blame.NONE
 
 
 def _restarter(service: Service, reload: Reload, edges: Edges) -> Restarter:

@@ -1,53 +1,109 @@
-"""What a reload tells the fleet of itself: its host's state while it runs, and a page of history when it has ended.
+"""What a reload publishes to the fleet: its host's state while it runs and when it ends, and an entry of the history.
 
-Nobody's safety rests on it, so that it could not be told fails no reload: that is noted, once.
+The state protects other hosts: while this one takes a version, its document names the version and the lock's session,
+so that a version which takes its host down is noticed (`agent.fleet`). It must be written before the drain. Everything
+after that is best effort: a failure to publish fails no reload, and is noted once.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from agent.errors import SvcagentError
-from agent.fleet import HostStanding, HostState, Past, history, tell_running, write_host_state
+from agent.fleet import (
+    HostStanding,
+    HostState,
+    Past,
+    history,
+    is_first,
+    observe,
+    remove_departed,
+    remove_old_claims,
+    tell_running,
+    write_host_state,
+)
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
 from agent.reload.record import Result
+from agent.reload.steps import Blame, State
+
+VERDICT_SECONDS = timedelta(hours=1)
+"""How long an earlier verdict "environment" counts: the second one about a version within this time quarantines it."""
 
 _STANDINGS = {
     "reloaded": HostStanding.RUNNING,
     "recovered": HostStanding.RUNNING,
     "interrupted": HostStanding.RUNNING,
     "rolled back": HostStanding.ROLLED_BACK,
+    "environment": HostStanding.ROLLED_BACK,
     "stranded": HostStanding.STRANDED,
 }
 
 
 class Report:
-    """Of one reload, or of one recovery."""
+    """The published state of one reload, or of one recovery."""
 
-    def __init__(self, edges: Edges, service: str, tag: str, note: Callable[[str], None]) -> None:
+    def __init__(self, edges: Edges, record: Record, tag: str, note: Callable[[str], None]) -> None:
         self._edges = edges
-        self._service = service
+        self._service = record.service
+        self._service_id = record.service_id
         self._tag = tag
         self._note = note
         self._is_silent = False
+        self._is_published = False
 
-    def is_under_way(self, standing: HostStanding, step: str, record: Record) -> None:
-        """Queueing or reloading, and at which step; what runs is still the old digest."""
-        self._write(HostState(record.digest_before, standing, self._now(), self._tag, record.reload_id, step))
+    def is_queueing(self, record: Record) -> None:
+        """Publish that this host waits for the lock."""
+        self._write(self._under_way(HostStanding.QUEUEING, "acquire", record))
 
-    def ended(self, result: Result, record: Record, digest: str) -> None:
-        """How it ended, with ``digest`` running; also where nothing was to be done, if that is news."""
-        edges = self._edges
-        if result.outcome in ("up to date", "refused"):
-            # Cron repeats these; told each time, they would look like progress, and be all that history is.
-            with self._told():
-                tell_running(edges.consul, self._service, edges.agent.node, digest, self._tag, self._now())
+    def is_taking(self, step: str, record: Record, *, is_required: bool) -> None:
+        """Publish that this host takes a version, and at which step; what runs is still the old digest.
+
+        :raises SvcagentError: it could not be written, and ``is_required``.
+        """
+        self._is_published = False
+        state = self._under_way(HostStanding.RELOADING, step, record)
+        if is_required:
+            write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
             return
-        standing = _STANDINGS.get(result.outcome, HostStanding.FAILED)
+        self._write(state)
+
+    def publish(self, result: Result, state: State, record: Record, digest: str) -> None:
+        """Publish how the reload ended, with ``digest`` running; before the lock is released to the next host."""
+        edges = self._edges
+        self._is_published = True
+        if result.outcome in ("up to date", "refused"):
+            # Cron repeats these; published each time, they would look like progress.
+            with self._published():
+                tell_running(
+                    edges.consul, self._service, edges.agent.node, self._service_id, digest, self._tag, self._now()
+                )
+            return
+        has_failed = result.outcome not in ("reloaded", "recovered", "interrupted")
         self._write(
-            HostState(digest, standing, self._now(), self._tag, record.reload_id, record.step, error=result.error or "")
+            HostState(
+                digest,
+                _STANDINGS.get(result.outcome, HostStanding.FAILED),
+                self._now(),
+                self._tag,
+                record.reload_id,
+                record.step,
+                error=result.error or "",
+                service_id=self._service_id,
+                wanted=record.digest if has_failed else "",
+                is_settled=state.is_settled is True and bool(digest),
+                seen=self._now(),
+                verdict=str(Blame.ENVIRONMENT) if state.blame is Blame.ENVIRONMENT else "",
+            )
         )
+
+    def ended(self, result: Result, state: State, record: Record, digest: str) -> None:
+        """Publish how the reload ended, unless that is done, and add it to the history; also on disk."""
+        if not self._is_published:
+            self.publish(result, state, record, digest)
+        if result.outcome in ("up to date", "refused"):
+            return
+        edges = self._edges
         past = Past(
             id=record.reload_id,
             node=edges.agent.node,
@@ -65,21 +121,58 @@ class Report:
             self._note(f"not in this host's history: {error}")
         if self._is_silent:
             return
-        with self._told():
+        with self._published():
             history.tell(edges.consul, self._service, past)
+            remove_departed(edges.consul, self._service, edges.agent.node, self._now())
+            remove_old_claims(edges.consul, self._service, self._now())
+
+    def is_first(self, digest: str) -> bool:
+        """True unless another host is known to have run the digest through its settle step."""
+        with suppress(SvcagentError):
+            view = observe(self._edges.consul, self._service, self._now())
+            return is_first(view, digest, (self._edges.agent.node, self._service_id))
+        return True
+
+    def had_environment_verdict(self, digest: str) -> bool:
+        """True if a host tried this version within the last hour, and the old one had failed like it.
+
+        :raises SvcagentError: Consul does not answer.
+        """
+        view = observe(self._edges.consul, self._service, self._now())
+        return any(
+            host.verdict == Blame.ENVIRONMENT
+            and host.wanted == digest
+            and host.since is not None
+            and abs(self._now() - host.since) < VERDICT_SECONDS
+            for host in view.hosts.values()
+        )
+
+    def _under_way(self, standing: HostStanding, step: str, record: Record) -> HostState:
+        return HostState(
+            record.digest_before,
+            standing,
+            self._now(),
+            self._tag,
+            record.reload_id,
+            step,
+            service_id=self._service_id,
+            session=record.session,
+            wanted=record.digest,
+            seen=self._now(),
+        )
 
     def _write(self, state: HostState) -> None:
         if self._is_silent:
             return
-        with self._told():
+        with self._published():
             write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _published(self) -> Iterator[None]:
         try:
             yield
         except SvcagentError as error:
-            self._note(f"the fleet is not told of this: {error}")
+            self._note(f"this is not published to the fleet: {error}")
             self._is_silent = True
 
     def _now(self) -> datetime:

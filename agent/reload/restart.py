@@ -1,7 +1,7 @@
-"""The ways of restarting a service: one class for each strategy that a definition can name, and their table.
+"""The strategies for restarting a service: one class for each that a definition can name, and their table.
 
-The steps of a reload are the same for all; here stands what they come down to where the strategies differ. A class must
-make true what `Restarter` says of each method, also when it is called again after a crash in the middle of it.
+The steps of a reload are the same for all; this module has what differs. A class must keep what `Restarter` says about
+each method, also when it is called again after a crash in the middle of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,16 @@ from typing import Protocol, assert_never
 
 from agent.clock import Clock
 from agent.definitions import CommandRestart, ContainerRestart, Strategy
-from agent.engine import Engine, PullProgress, Stand, Standing, host_connections
+from agent.engine import (
+    NEW_SUFFIX,
+    Engine,
+    PullProgress,
+    Stand,
+    Standing,
+    StoppedContainer,
+    find_stopped,
+    host_connections,
+)
 from agent.files import write_atomically
 from agent.reload.command import Command, carry_out, without_secrets
 
@@ -49,6 +58,9 @@ class Restarter(Protocol):
     def built(self, digest: str) -> datetime | None:
         """When that digest, fetched before, was built; None where there is nothing to build."""
 
+    def stopped(self) -> StoppedContainer | None:
+        """How the instance's container is stopped, and whether an operator did that; None if it runs or has none."""
+
     def connections(self, port: int, address: str | None) -> int:
         """How many clients are connected to the instance."""
 
@@ -58,17 +70,27 @@ class Restarter(Protocol):
     def standing(self) -> Standing:
         """How far the last `restart` got."""
 
-    def start(self) -> None:
-        """Start the instance that stands there, if it is stopped."""
+    def identity(self) -> tuple[str, int]:
+        """Return what changes whenever the instance is replaced or restarted: an ID, and a number of restarts."""
 
-    def put_back(self, restart_policy: str | None) -> None:
-        """Have what ran before running again, as far as this strategy can. ``restart_policy``: as for the Engine's."""
+    def runs(self) -> bool:
+        """True unless the instance is known to be stopped."""
+
+    def start(self) -> None:
+        """Start the instance, if it is stopped."""
+
+    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
+        """Run what ran before, as far as this strategy can.
+
+        ``restart_policy``: as for the Engine's. ``finish_stop``: wait for the end of a stop that may have been begun,
+        so that what answers afterwards goes on answering.
+        """
 
     def last_words(self) -> str:
-        """What a new instance that failed printed last; ask before `put_back`."""
+        """Return what a new instance that failed printed last; empty after `put_back`."""
 
     def finish(self, digest: str) -> None:
-        """Give up what `put_back` would need, and tidy; the new instance is ready and in service."""
+        """Remove what `put_back` would need, and tidy; the new instance is ready and in service."""
 
 
 def restarter(
@@ -117,6 +139,10 @@ class ContainerRestarter:
         """As the image says."""
         return self._engine.image_created(self._its.image, digest)
 
+    def stopped(self) -> StoppedContainer | None:
+        """By what Docker shows of the container."""
+        return find_stopped(self._its.container, self._engine.find(self._its.container))
+
     def connections(self, port: int, address: str | None) -> int:
         """Those of the container; none once it is gone."""
         found = self._engine.find(self._its.container)
@@ -137,17 +163,33 @@ class ContainerRestarter:
         """By the containers that are there."""
         return self._engine.standing(self._its.container)
 
+    def identity(self) -> tuple[str, int]:
+        """The container's ID and its restart count."""
+        found = self._engine.find(self._its.container)
+        return ("", 0) if found is None else (f"{found.id} {found.started_at}", found.restart_count)
+
+    def runs(self) -> bool:
+        """As Docker shows it."""
+        found = self._engine.find(self._its.container)
+        return found is not None and found.is_running
+
     def start(self) -> None:
         """As ``docker start``."""
         self._engine.start(self._its.container)
 
-    def put_back(self, restart_policy: str | None) -> None:
+    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
         """The old container, running, with its restart policy."""
-        self._engine.roll_back(self._its.container, restart_policy)
+        self._engine.roll_back(self._its.container, restart_policy, finish_stop=finish_stop)
 
     def last_words(self) -> str:
-        """The end of the container's log."""
-        return self._engine.log_tail(self._its.container)
+        """The end of the new container's log; the old one's says nothing about the failure."""
+        match self._engine.standing(self._its.container).stand:
+            case Stand.NEW:
+                return self._engine.log_tail(self._its.container)
+            case Stand.MIXED:
+                return self._engine.log_tail(self._its.container + NEW_SUFFIX)
+            case _:
+                return ""
 
     def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
         """Old container and old images go; the tag file says what runs."""
@@ -195,6 +237,10 @@ class CommandRestarter:
         """Nothing was built."""
         return None
 
+    def stopped(self) -> StoppedContainer | None:
+        """No container."""
+        return None
+
     def connections(self, port: int, address: str | None) -> int:
         """Those of this machine's own network namespace, where such services live."""
         return host_connections(port, address)
@@ -208,10 +254,18 @@ class CommandRestarter:
         """Nothing is ever half-way that could be told from here: its checks say whether it runs."""
         return Standing(Stand.OLD)
 
-    def start(self) -> None:
-        """Its own service manager does."""
+    def identity(self) -> tuple[str, int]:
+        """Unknown: its service manager may restart it."""
+        return "", 0
 
-    def put_back(self, restart_policy: str | None) -> None:
+    def runs(self) -> bool:
+        """Unknown, so its checks say it."""
+        return True
+
+    def start(self) -> None:
+        """Its service manager does."""
+
+    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
         """Nothing to go back to: what runs after a failed command is asked whether it is ready."""
 
     def last_words(self) -> str:

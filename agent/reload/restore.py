@@ -1,18 +1,32 @@
-"""The steps that bring an instance back, for the reload itself and for recovery after its crash.
+"""The steps that return an instance to service, for the reload itself and for recovery after its crash.
 
-None of them needs the lock, and none gives up because a server does not answer: each goes on for a while, and may be
-done again by the next process.
+None of them needs the lock, and none gives up because a server does not answer: each retries for a while, and may be
+repeated by the next process.
 """
 
-from collections.abc import Callable
+import ipaddress
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
-from agent.clock import Deadline
-from agent.consul import Instance, LocalService
+from agent.clock import Deadline, nothing_ends_it
+from agent.consul import Instance, LocalService, ask_dns
 from agent.definitions import Reload, Service
-from agent.errors import NotReady, SvcagentError, Unreachable
-from agent.maintenance import Maintenance, Target, is_of_reload, lift_own, parse
-from agent.registration import Action, World, apply_plan, is_own, make_plan, registration, renew_checks_as_passing
+from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
+from agent.maintenance import (
+    Maintenance,
+    Target,
+    await_absence_from_dns,
+    await_absence_from_health,
+    await_shown,
+    by_reload,
+    is_of_reload,
+    lift_own,
+    parse,
+    take_out,
+)
+from agent.registration import Action, World, apply_plan, is_own, make_plan, registration, renew_checks
+from agent.reload.drain import await_quiet
 from agent.reload.edges import Edges
 from agent.reload.ready import Readiness
 from agent.reload.restart import Restarter
@@ -20,66 +34,79 @@ from agent.reload.restart import Restarter
 RESTORE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
+FOREIGN_ATTEMPTS = 3
+"""How often a step is tried that ends with an exception of an unexpected type."""
+
+MOMENT_SECONDS = 10.0
+"""How long an instance that was ready may take to be seen ready once more, right before clients return to it."""
+
+SETTLE_INTERVAL = 0.2
+FAILED_ROUNDS = 3
+"""Rounds in a row in which an instance that clients use fails its checks, before the step settle fails."""
+
 
 class Restoration:
-    """One service's instance on this host."""
+    """One service's instance on this host.
+
+    ``reload_id`` is the one of the reload to restore, by which its maintenance is known even if the node was renamed;
+    ``before`` the status of each check before the drain. ``note`` reports what a person should know though nothing
+    failed.
+    """
 
     def __init__(
-        self, service: Service, reload: Reload, restart: Restarter, edges: Edges, note: Callable[[str], None]
+        self,
+        service: Service,
+        reload: Reload,
+        restart: Restarter,
+        edges: Edges,
+        note: Callable[[str], None],
+        reload_id: str,
+        before: Mapping[str, str] | None = None,
     ) -> None:
-        """``note`` hears what a person should know though nothing failed."""
         self._service = service
         self._reload = reload
         self._restarter = restart
         self._edges = edges
         self._note = note
+        self._reload_id = reload_id
         self._target = Target(edges.agent.node, service.id, service.name)
+        name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
+        self.ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
+        """A question to each DNS server that clients use: which instances are there?"""
+        self.before: Mapping[str, str] = before or {}
         self.is_out = False
-        """May maintenance of a reload of this host be on?"""
-        self.last_words = ""
-        """What the instance that failed printed last."""
+        """True if maintenance of a reload of this host may be enabled."""
+        self.log_tail = ""
+        """What the new container that failed printed last."""
+        self.signatures: frozenset[str] = frozenset()
+        """The failures seen on the old container after it was started again."""
 
-    def remember_last_words(self) -> None:
-        """Before the instance that failed is gone."""
-        if not self.last_words:
-            with suppress(SvcagentError):  # worth having, not worth failing for
-                self.last_words = self._restarter.last_words()
+    def remember_log_tail(self) -> None:
+        """Read what the new container printed last, before it is removed."""
+        if not self.log_tail:
+            with suppress(SvcagentError):  # useful, but nothing depends on it
+                self.log_tail = self._restarter.last_words()
 
     def running(self) -> str:
-        """The digest that runs now; empty where nobody knows."""
+        """Return the digest that runs now; empty where it is unknown."""
         with suppress(SvcagentError):
             return self._restarter.running()
         return ""
 
-    def roll_back(self, restart_policy: str | None) -> None:
-        """Put back what ran before. ``restart_policy``: its own, where it is known."""
-        self.remember_last_words()
-        self.insist(lambda: self._restarter.put_back(restart_policy))
-
-    def start(self) -> None:
-        """Have the instance that stands there running."""
-        self.insist(self._restarter.start)
-
-    def await_ready(self) -> None:
-        """Wait until whatever container stands there is ready. Raises `NotReady`."""
-        self.insist(self.readiness().wait)
-
     def readiness(self) -> Readiness:
-        """How the instance is asked whether it is ready."""
+        """Return the judge of this instance's checks."""
         edges = self._edges
-        return Readiness(self._service, self._reload, edges.consul, edges.engine, edges.prober, edges.clock)
-
-    def return_(self) -> None:
-        """Lift own maintenance and see it passing; all of it may be done again while Consul does not answer."""
-        self.insist(self._lift_and_see)
-
-    def clean(self, digest: str) -> None:
-        """Give up what `roll_back` would need, for the instance that runs ``digest``."""
-        self._restarter.finish(digest)
+        return Readiness(
+            self._service, self._reload, edges.consul, edges.engine, edges.prober, edges.clock, before=self.before
+        )
 
     def insist(self, action: Callable[[], object]) -> None:
-        """What restores goes on while the other side cannot be reached, for a while from its first silence on."""
+        """Retry while the other side cannot be reached, and a few times after an exception of an unexpected type.
+
+        `Exception` is caught because one odd answer must not keep an instance out of service; it is raised in the end.
+        """
         deadline: Deadline | None = None
+        surprises = 0
         while True:
             try:
                 action()
@@ -87,45 +114,186 @@ class Restoration:
                 deadline = deadline or Deadline.after(self._edges.clock, RESTORE_SECONDS)
                 if deadline.is_over:
                     raise
-                self._edges.clock.sleep(RETRY_SECONDS)
+            except SvcagentError:
+                raise
+            except Exception:
+                surprises += 1
+                if surprises == FOREIGN_ATTEMPTS:
+                    raise
             else:
                 return
+            self._edges.clock.sleep(RETRY_SECONDS)
 
-    def _lift_and_see(self) -> None:
-        if self._lift():
-            self._await_passing()
+    # ------------------------------------------------------------ out of service
 
-    def _lift(self) -> bool:
-        """False when the maintenance is no longer a reload's of this host: whoever has it now ends it."""
+    def own_maintenance(self, held: Maintenance) -> bool:
+        """True if a reload of this host enabled it, under this node's name or, known by its ID, an earlier one."""
+        return is_of_reload(held, self._edges.agent.node, self._reload_id)
+
+    def enable_maintenance(self, why: str) -> None:
+        """Enable own maintenance and return when the catalog shows it.
+
+        :raises Conflict: an operator's maintenance is on.
+        :raises NotFound: the service is not registered here.
+        """
+        edges = self._edges
+        wanted = by_reload(self._reload_id, edges.agent.node, why, edges.clock.now())
+        self.is_out = True
+        try:
+            take_out(edges.consul, self._target, wanted)
+            await_shown(edges.consul, edges.clock, self._target, wanted)
+        except (Conflict, NotFound):
+            self.is_out = False
+            raise
+
+    def dns_memory(self) -> int:
+        """Return for how many seconds clients may remember DNS answers that name this instance."""
+        return max((ask().ttl for ask in self.ask_dns.values()), default=0)
+
+    def await_drained(self, own: Instance, remembered: int, limit: Deadline, still: Callable[[], None]) -> int:
+        """Wait until no client is sent to the instance and its connections have ended.
+
+        ``own``: the instance as it was before. ``still`` is called in every wait and may raise. Returns the number of
+        connections that are open at the limit.
+        """
+        edges = self._edges
+        await_absence_from_health(edges.consul, edges.clock, self._target, still)
+        await_absence_from_dns(self.ask_dns, (own.address, own.port), edges.clock, remembered, still)
+
+        def count() -> int:
+            return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
+
+        return await_quiet(count, self._reload.drain, edges.clock, limit, still)
+
+    def drain_again(self) -> None:
+        """Take an instance that fails in service out again, so that clients leave it while the old one is started.
+
+        The guard is not asked: the instance fails its own checks, so Consul is about to take it out as well. Clients
+        are waited for as before, as long as the container runs.
+        """
+        self.remember_log_tail()
+        self.insist(self._drain_again)
+
+    def _drain_again(self) -> None:
+        edges = self._edges
+        local = edges.consul.services().get(self._service.id)
+        held = _held(local)
+        if local is None or (held is not None and not self.own_maintenance(held)):
+            return  # nobody is sent to it; what others enabled stays
+        if held is None:
+            self.enable_maintenance("its new version fails in service")
+        self.is_out = True
+        if not self._restarter.runs():
+            return
+        _index, instances = edges.consul.instances(self._service.name)
+        own = own_instance(instances, edges.agent.node, self._service.id)
+        if own is not None:
+            limit = Deadline.after(edges.clock, self._reload.drain.max)
+            self.await_drained(own, 0, limit, nothing_ends_it)
+
+    # ------------------------------------------------------------ back to the old container
+
+    def roll_back(self, restart_policy: str | None) -> None:
+        """Run the old container again. ``restart_policy``: its original one, where it is known.
+
+        While the instance is out, a stop of the old container that was begun is finished first: Docker goes on
+        stopping a container whose client is gone, and until then it still answers.
+        """
+        self.remember_log_tail()
+        self.insist(lambda: self._restarter.put_back(restart_policy, finish_stop=self.is_out))
+        self.insist(self._restarter.start)
+
+    def start(self) -> None:
+        """Start the container that has the service's name, if it is stopped."""
+        self.insist(self._restarter.start)
+
+    def await_ready(self, *, is_returning: bool) -> None:
+        """Wait until the container is ready.
+
+        ``is_returning``: it is the old one, which has to be no worse than before the drain. One that exits is started
+        again until the wait is over: what it depends on may be away for a while.
+
+        :raises NotReady: it did not become ready.
+        """
+        readiness = self.readiness()
+        if not is_returning:
+            self.insist(readiness.wait)
+            return
+        deadline = Deadline.after(self._edges.clock, max(self._reload.ready.timeout, RESTORE_SECONDS))
+        while True:
+            try:
+                self.insist(lambda: readiness.wait(is_returning=True))
+            except NotReady as error:
+                self.signatures |= readiness.signatures | {error.signature}
+                if deadline.is_over or self._restarter.runs():
+                    raise
+                self._edges.clock.sleep(RETRY_SECONDS)
+                self.start()
+            else:
+                self.signatures |= readiness.signatures
+                return
+
+    # ------------------------------------------------------------ return and settle
+
+    def return_(self, *, is_returning: bool) -> None:
+        """See the instance ready, disable own maintenance, and see clients sent to it.
+
+        Every part may be repeated while Consul does not answer.
+
+        :raises NotReady: it was not ready in that moment, or Consul does not show it as served.
+        """
+        self.insist(lambda: self._return(is_returning=is_returning))
+
+    def _return(self, *, is_returning: bool) -> None:
+        if self._lift(is_returning=is_returning):
+            self._await_served()
+
+    def _lift(self, *, is_returning: bool) -> bool:
+        """Disable own maintenance. False when it is no longer a reload's of this host: its owner ends it."""
         consul, service = self._edges.consul, self._service
         if not self.is_out:
             return True
         local = consul.services().get(service.id) or self._registered_again()
         held = _held(local)
-        if local is None or held is None:  # lifted by an attempt whose answer was lost, or by hand
+        if local is None or held is None:  # disabled by an attempt whose answer was lost, or by hand
             self.is_out = False
             return local is not None
-        if not is_of_reload(held, self._edges.agent.node):
+        if not self.own_maintenance(held):
             self.is_out = False
-            self._note("the maintenance is no longer this reload's; whoever has it ends it")
+            self._note("the maintenance is no longer this reload's; its owner ends it")
             return False
+        seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
-            renew_checks_as_passing(consul, service, filter(self._edges.prober.can_probe, service.checks))
+            renew_checks(consul, service, seen)
         lift_own(consul, self._target, held)
         self.is_out = False
         return True
 
+    def _require_ready(self, *, is_returning: bool) -> Mapping[str, str]:
+        """See the instance ready right now: what was seen before an agent or a server hung may be out of date.
+
+        Returns the statuses, by ID, that svcagent's own checks have.
+        """
+        readiness = self.readiness()
+        deadline = Deadline.after(self._edges.clock, min(MOMENT_SECONDS, self._reload.ready.timeout))
+        while (missing := readiness.missing_now(is_returning=is_returning)) is not None:
+            if deadline.is_over:
+                raise NotReady(
+                    f"{self._service.id} was ready, but no longer is: {missing}", signature=readiness.last_signature
+                )
+            self._edges.clock.sleep(self._reload.ready.interval)
+        return readiness.last_statuses
+
     def _registered_again(self) -> LocalService | None:
-        """An agent without a data directory forgets its services when it restarts; None if another's is in the way."""
+        """Register a service that the agent forgot when it restarted; None if another's is in the way."""
         consul = self._edges.consul
         plan = make_plan([self._service], World(*consul.services_and_checks()), frozenset({self._service.id}))
         if creation := [change for change in plan if change.action is Action.CREATE]:
             self._note("the Consul agent had forgotten the service; it is registered again")
-            apply_plan(consul, creation, lambda _change: None, lambda _check: True)
-            renew_checks_as_passing(consul, self._service, filter(self._edges.prober.can_probe, self._service.checks))
+            apply_plan(consul, creation, lambda _change: None, lambda _check: "passing")
         return consul.services().get(self._service.id)
 
-    def _await_passing(self) -> None:
+    def _await_served(self) -> None:
         deadline = Deadline.after(self._edges.clock, RESTORE_SECONDS)
         index: int | None = None
         while True:
@@ -133,20 +301,99 @@ class Restoration:
             own = own_instance(instances, self._edges.agent.node, self._service.id)
             if own is not None:
                 held = own.maintenance
-                # Just after it was lifted the catalog may still show it; anybody else's is theirs to end.
-                if own.is_passing or (held is not None and not is_of_reload(parse(held.notes), own.node)):
+                # Just after it was disabled the catalog may still show it; another owner ends theirs.
+                if own.is_served or (held is not None and not self.own_maintenance(parse(held.notes))):
                     return
             if deadline.is_over:
-                failing = [check.id for check in own.checks if check.status != "passing"] if own else ["not there"]
+                failing = (
+                    [check.id for check in own.checks if check.status == "critical"] if own else ["not registered"]
+                )
                 raise NotReady(
-                    f"{self._service.id} answers its checks, but Consul does not show it as passing after "
+                    f"{self._service.id} answers its checks, but Consul does not show it as served after "
                     f"{RESTORE_SECONDS:.0f} s ({', '.join(failing)})"
                 )
 
+    def settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
+        """Watch the instance that clients use until it was healthy for ``seconds``.
+
+        Healthy means: the same container, never restarted, own probes and Consul's checks as good as before.
+        ``until_proven``: also wait until Consul has run each check once since the restart, for at most
+        ``ready.timeout``; a check that it runs less often is named in a note. ``still`` is called in each round.
+
+        :raises NotReady: it is not healthy.
+        :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
+        """
+        clock = self._edges.clock
+        readiness = self.readiness()
+        deadline = Deadline.after(clock, seconds)
+        limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
+        silence: Deadline | None = None
+        container = self._restarter.identity()
+        bad_rounds = 0
+        while True:
+            still()
+            try:
+                missing = self._what_fails(readiness, container)
+                unproven = readiness.unproven() if until_proven and not missing else ()
+                silence = None
+            except Unreachable:
+                silence = silence or Deadline.after(clock, RESTORE_SECONDS)
+                if silence.is_over:
+                    raise
+                clock.sleep(SETTLE_INTERVAL)
+                continue
+            except SvcagentError:
+                raise
+            except Exception:
+                # One odd answer is not yet a bad version; the same one again and again is raised.
+                bad_rounds += 1
+                if bad_rounds == FAILED_ROUNDS:
+                    raise
+                clock.sleep(SETTLE_INTERVAL)
+                continue
+            bad_rounds = bad_rounds + 1 if missing else 0
+            if bad_rounds == FAILED_ROUNDS:
+                raise NotReady(
+                    f"{self._service.id} failed after clients had returned to it: {missing}",
+                    signature=readiness.last_signature,
+                )
+            if not missing and deadline.is_over and (not unproven or limit.is_over):
+                if unproven:
+                    self._note(
+                        f"not proven yet, because Consul runs it less often than reload.ready.timeout: "
+                        f"{', '.join(unproven)}"
+                    )
+                return True
+            clock.sleep(SETTLE_INTERVAL)
+
+    def _what_fails(self, readiness: Readiness, container: tuple[str, int]) -> str | None:
+        """Return what is wrong with the instance; None if nothing is.
+
+        :raises NotReady: its container has exited, was restarted or replaced, which no further look changes.
+        """
+        if self._restarter.identity() != container or not self._restarter.runs():
+            raise NotReady(
+                f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
+                signature="exited",
+            )
+        return readiness.missing_now() or readiness.consul_critical()
+
+    def clean(self, digest: str) -> None:
+        """Remove what `roll_back` would need, for the instance that runs ``digest``."""
+        self._restarter.finish(digest)
+
 
 def own_instance(instances: tuple[Instance, ...], node: str, service_id: str) -> Instance | None:
-    """This host's among a service's instances, if the catalog shows it."""
+    """Return this host's among a service's instances, if the catalog shows it."""
     return next((one for one in instances if one.node == node and one.service_id == service_id), None)
+
+
+def ip_of(address: str) -> str | None:
+    """Return the address if it is numeric: Consul accepts host names, connections show numbers."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
 
 
 def _held(local: LocalService | None) -> Maintenance | None:

@@ -1,27 +1,28 @@
-"""Which step comes next: a pure function of what is known to have been done.
+"""The steps of a reload: their properties in one table, and which one comes next as a pure function.
 
-There are two roads. The way forward runs from check to release. As soon as anything fails or is interrupted, the
-way back begins: it takes no disruptive step and ends with the instance in service again, on the old container or,
-if that was ready already, on the new one. Recovery after a crash is the way back from a state that `recovered` makes of
-what was found: there the new container, which nobody has judged yet, gets its chance before the old one.
+A reload goes forward from check to release. As soon as a step fails or a signal ends it, the way back begins: it takes
+no disruptive step and ends with the instance in service again, on the old container or, if that one is ready, on the
+new. Recovery after a crash is the way back from the state that `recovered` makes of what was found: the new container,
+which may not have been judged yet, is judged before the old one is started again.
 
-Kept here, for every state that can be reached:
+Rules that hold for every state that can be reached:
 
-- maintenance is lifted (RETURN) only when the instance is ready;
+- own maintenance is disabled (RETURN) only on an instance that is ready;
 - a disruptive step (DRAIN, RESTART) is never taken on the way back, nor without the lock;
-- the old container is given up (CLEAN) only when the new one is ready and in service;
-- a digest whose container did not become ready is quarantined before anything else is tried, and while the lock is
-  still held; if that fails, once more when the instance is back;
-- what was taken (maintenance, lock) is given back before the end, unless no container can be made ready: then the
-  instance is stranded, and stays out.
+- the old container is removed (CLEAN) only when the new one is ready, in service, and was watched there (SETTLE);
+- a version is quarantined only when the old one passed the same checks after the roll-back, or when there is no way
+  back to the old one; this happens before the lock is released;
+- the lock and the maintenance are given up before the end, unless no container can be made ready: then the instance is
+  stranded and stays in maintenance.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
 class Step(StrEnum):
-    """A row of the reload's step table; QUARANTINE and ROLL_BACK are those that only the way back has."""
+    """One step of a reload. QUARANTINE, DRAIN_AGAIN and ROLL_BACK belong to the way back alone."""
 
     CHECK = "check"
     PULL = "pull"
@@ -31,39 +32,75 @@ class Step(StrEnum):
     DRAIN = "drain"
     RESTART = "restart"
     QUARANTINE = "quarantine"
+    DRAIN_AGAIN = "drain again"
     ROLL_BACK = "roll back"
     READY = "ready"
     RETURN = "return"
+    SETTLE = "settle"
     CLEAN = "clean"
     RELEASE = "release"
     END = "end"
 
 
-DISRUPTIVE = frozenset({Step.DRAIN, Step.RESTART})
-# Steps of the way forward that a signal may keep from starting; those after them finish what is nearly done.
-INTERRUPTIBLE = frozenset(
-    {Step.CHECK, Step.PULL, Step.GUARD, Step.ACQUIRE, Step.PLAN_AGAIN, Step.DRAIN, Step.RESTART, Step.READY}
-)
+@dataclass(frozen=True)
+class Properties:
+    """What holds for one step.
+
+    ``disruptive``: it takes something from clients, so it needs the lock and the guard. ``interruptible``: a signal
+    that came before keeps it from starting. ``journalled``: recovery must know that it was begun. ``needs_journal``:
+    it must not begin unless the journal was written. ``published``: other hosts are informed while it runs; these are
+    the steps in which a version that disappears with its host becomes suspect. ``judges``: a failure of it on the new
+    container counts against the new version.
+    """
+
+    disruptive: bool = False
+    interruptible: bool = False
+    journalled: bool = True
+    needs_journal: bool = False
+    published: bool = False
+    judges: bool = False
+
+
+PROPERTIES: Mapping[Step, Properties] = {
+    Step.CHECK: Properties(interruptible=True, journalled=False),
+    Step.PULL: Properties(interruptible=True, journalled=False),
+    Step.GUARD: Properties(interruptible=True, journalled=False),
+    Step.ACQUIRE: Properties(interruptible=True, needs_journal=True),
+    Step.PLAN_AGAIN: Properties(interruptible=True, journalled=False),
+    Step.DRAIN: Properties(disruptive=True, interruptible=True, needs_journal=True, published=True),
+    Step.RESTART: Properties(disruptive=True, interruptible=True, needs_journal=True, published=True, judges=True),
+    Step.QUARANTINE: Properties(),
+    Step.DRAIN_AGAIN: Properties(),
+    Step.ROLL_BACK: Properties(),
+    Step.READY: Properties(interruptible=True, journalled=False, published=True, judges=True),
+    Step.RETURN: Properties(published=True, judges=True),
+    Step.SETTLE: Properties(published=True, judges=True),
+    Step.CLEAN: Properties(),
+    Step.RELEASE: Properties(),
+}
 
 
 class Container(StrEnum):
-    """Which container stands under the service's name. MIXED: the replacement broke off somewhere in between."""
+    """Which container has the service's name. MIXED: the replacement was interrupted somewhere in between."""
 
     OLD = "old"
     MIXED = "mixed"
     NEW = "new"
 
 
-class Quarantine(StrEnum):
-    """Is a digest to be quarantined? LATER: the first attempt failed, and the instance comes first.
+class Blame(StrEnum):
+    """What is known about the fault of a new version that failed.
 
-    OWED: the second failed too; the journal stays, and the next process tries.
+    OPEN: it failed, and the old one has not been judged since. DUE: it is to be quarantined. OWED: it could not be
+    quarantined; the journal stays, and the next process tries again. ENVIRONMENT: the old one failed as well, so the
+    version is not shown to be at fault.
     """
 
-    NO = "no"
+    NONE = "none"
+    OPEN = "open"
     DUE = "due"
-    LATER = "later"
     OWED = "owed"
+    ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True)
@@ -71,7 +108,8 @@ class State:
     """What is known to be done.
 
     ``is_newer`` is None until the registry was asked. ``is_out``: own maintenance may be on. ``may_try_new``: a new
-    container that is not known to be ready has not been judged yet.
+    container that is not known to be ready has not been judged yet. ``is_settled`` is None before the settle step,
+    and False when that ended without a proof. ``is_drained_again``: the step was taken, successfully or not.
     """
 
     is_newer: bool | None = None
@@ -83,11 +121,13 @@ class State:
     is_drained: bool = False
     container: Container = Container.OLD
     is_ready: bool = True
+    is_settled: bool | None = None
     is_cleaned: bool = False
     has_failed: bool = False
     may_roll_back: bool = True
     may_try_new: bool = False
-    quarantine: Quarantine = Quarantine.NO
+    is_drained_again: bool = False
+    blame: Blame = Blame.NONE
     is_stranded: bool = False
 
 
@@ -95,32 +135,37 @@ def recovered(
     container: Container,
     *,
     is_out: bool,
-    is_bad: bool,
+    blame: Blame,
     was_replacing: bool,
     is_locked: bool,
     may_roll_back: bool,
-    is_settled: bool = False,
 ) -> State:
-    """The state to go on from after a crash, from what was found.
+    """Return the state to go on from after a crash.
 
-    ``is_out``: own maintenance is on. ``is_bad``: the new container was judged already. ``was_replacing``: the
-    replacement had begun, so whatever stands there may have been restarted and is to be looked at. ``is_settled``: the
-    new container had been in service again, so it is not judged once more; only tidying is left.
+    ``is_out``: own maintenance is on. ``blame``: what the journal says about the new version. ``was_replacing``: the
+    replacement had begun. A replacement that had begun while the instance was out may have asked Docker to stop the
+    old container, which then still answers for a while: it counts as MIXED, so that it is stopped and started again
+    before it is judged.
     """
+    if container is Container.OLD and was_replacing and is_out:
+        container = Container.MIXED
+    was_judged = blame is not Blame.NONE
+    if blame is Blame.OPEN and not may_roll_back:
+        blame = Blame.DUE  # the old container will not be judged
     return State(
         is_locked=is_locked,
         is_out=is_out,
         container=container,
-        is_ready=is_settled or not (is_out or was_replacing or container is not Container.OLD),
+        is_ready=not (is_out or was_replacing or container is not Container.OLD or blame is Blame.OPEN),
         has_failed=True,
         may_roll_back=may_roll_back,
-        may_try_new=not is_bad or not may_roll_back,
-        quarantine=Quarantine.DUE if is_bad else Quarantine.NO,
+        may_try_new=not was_judged or not may_roll_back,
+        blame=blame,
     )
 
 
 def next_step(state: State) -> Step:
-    """The step that follows from what has been done."""
+    """Return the step that follows from what has been done."""
     return _way_back(state) if state.has_failed else _way_forward(state)
 
 
@@ -137,6 +182,7 @@ def _way_forward(state: State) -> Step:
         (state.container is Container.NEW, Step.RESTART),
         (state.is_ready, Step.READY),
         (not state.is_out, Step.RETURN),
+        (state.is_settled is not None, Step.SETTLE),
         (state.is_cleaned, Step.CLEAN),
         (not state.is_locked, Step.RELEASE),
     )
@@ -144,40 +190,56 @@ def _way_forward(state: State) -> Step:
 
 
 def _way_back(state: State) -> Step:
-    if state.quarantine is Quarantine.DUE:
+    if not state.is_stranded and (step := _restoring(state)) is not None:
+        return step
+    if state.blame is Blame.DUE:
         return Step.QUARANTINE
-    if not state.is_stranded:
-        if state.container is Container.MIXED:
-            return Step.ROLL_BACK
-        if not state.is_ready:
-            is_judged = state.container is Container.NEW and not state.may_try_new
-            return Step.ROLL_BACK if is_judged else Step.READY
-        if state.is_out:
-            return Step.RETURN
-    if state.quarantine is Quarantine.LATER:
-        return Step.QUARANTINE
-    if not state.is_stranded and state.container is Container.NEW and not state.is_cleaned:
-        return Step.CLEAN
+    if not state.is_stranded and state.container is Container.NEW:
+        if state.is_settled is None:
+            return Step.SETTLE
+        if not state.is_cleaned:
+            return Step.CLEAN
     return Step.RELEASE if state.is_locked else Step.END
 
 
-def succeeded(state: State, step: Step, *, is_newer: bool = True, is_out: bool = True) -> State:
-    """The state after a step that did what it should.
+def _restoring(state: State) -> Step | None:
+    """Return what brings the instance back into service; None when it is there."""
+    if state.container is Container.MIXED:
+        return Step.ROLL_BACK
+    if not state.is_ready:
+        if state.container is Container.OLD or state.may_try_new:
+            return Step.READY
+        # Judged, and not ready: clients must not be sent to it while the old one is started.
+        return Step.ROLL_BACK if state.is_out or state.is_drained_again else Step.DRAIN_AGAIN
+    return Step.RETURN if state.is_out else None
 
-    ``is_newer``: what CHECK and PLAN_AGAIN found. ``is_out``: did DRAIN put own maintenance on, rather than find an
-    operator's that may stay?
+
+def succeeded(
+    state: State, step: Step, *, finding: bool = True, is_out: bool = True, is_environment: bool = False
+) -> State:
+    """Return the state after a step that did what it should.
+
+    ``finding``: what CHECK and PLAN_AGAIN found (something newer), or SETTLE (a proof). ``is_out``: DRAIN enabled own
+    maintenance, rather than finding an operator's that may stay. ``is_environment``: READY of the old container saw
+    the failure of the new one again.
     """
     match step:
         case Step.CHECK:
-            return replace(state, is_newer=is_newer)
+            return replace(state, is_newer=finding)
         case Step.PLAN_AGAIN:
-            return replace(state, is_newer=is_newer, is_confirmed=True)
+            return replace(state, is_newer=finding, is_confirmed=True)
         case Step.DRAIN:
             return replace(state, is_out=is_out, is_drained=True, is_ready=False)
+        case Step.DRAIN_AGAIN:
+            return _drained_again(replace(state, is_out=is_out))
         case Step.ROLL_BACK:
             return replace(state, container=Container.OLD, is_ready=False)
+        case Step.READY:
+            return replace(state, is_ready=True, blame=_judged(state, is_environment=is_environment))
         case Step.RETURN:
             return replace(state, is_out=False)
+        case Step.SETTLE:
+            return replace(state, is_settled=finding)
         case Step.RELEASE:
             return replace(state, is_locked=False)
     changes = {
@@ -185,40 +247,58 @@ def succeeded(state: State, step: Step, *, is_newer: bool = True, is_out: bool =
         Step.GUARD: {"is_clear": True},
         Step.ACQUIRE: {"is_locked": True},
         Step.RESTART: {"container": Container.NEW},
-        Step.READY: {"is_ready": True},
-        Step.QUARANTINE: {"quarantine": Quarantine.NO},
+        Step.QUARANTINE: {"blame": Blame.NONE},
         Step.CLEAN: {"is_cleaned": True},
     }
     return replace(state, **changes[step])  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
-def failed(
-    state: State, step: Step, *, is_out: bool, is_interrupted: bool = False, is_bad_image: bool = False
-) -> State:
-    """The state after a step that raised.
+def failed(state: State, step: Step, *, is_out: bool, is_interrupted: bool = False, is_versions: bool = False) -> State:
+    """Return the state after a step that raised.
 
-    ``is_out``: may maintenance of ours be on? ``is_interrupted``: a person or systemd ended it, so that going back
-    to the old container is right even where the definition forbids a rollback of failures. ``is_bad_image``: the new
-    container did not start, or did not become ready.
+    ``is_out``: own maintenance may be on. ``is_interrupted``: a signal ended it, so that going back to the old
+    container is right even where the definition forbids a roll-back of failures. ``is_versions``: the failure counts
+    against the new version until the old one has been judged.
     """
     after = replace(state, has_failed=True, is_out=is_out, may_roll_back=state.may_roll_back or is_interrupted)
-    if is_bad_image:
-        after = replace(after, quarantine=Quarantine.DUE)
+    if is_versions:
+        after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
+    if state.container is Container.NEW and (step is Step.READY or (is_versions and step in _IN_SERVICE)):
+        # One in service, where a crash left it or where it failed, is drained first, also without a way back.
+        is_stranded = not after.may_roll_back and is_out
+        return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
     match step:
         case Step.DRAIN:
             return replace(after, is_ready=not is_out)
         case Step.RESTART:
             return replace(after, container=Container.MIXED)
-        case Step.READY if state.container is Container.NEW:
-            return replace(after, may_try_new=False, is_stranded=not after.may_roll_back)
+        case Step.DRAIN_AGAIN:
+            return _drained_again(after)
         case Step.READY | Step.ROLL_BACK | Step.RETURN:
-            return replace(after, is_stranded=True)
-        case Step.QUARANTINE:
-            is_first = state.quarantine is Quarantine.DUE
-            return replace(after, quarantine=Quarantine.LATER if is_first else Quarantine.OWED)
-        case Step.CLEAN:
-            return replace(after, is_cleaned=True)
-        case Step.RELEASE:
-            return replace(after, is_locked=False)
-        case _:
-            return after
+            return replace(after, is_stranded=True, blame=_unjudged(after))
+    changes = {
+        Step.SETTLE: {"is_settled": False},
+        Step.QUARANTINE: {"blame": Blame.OWED},
+        Step.CLEAN: {"is_cleaned": True},
+        Step.RELEASE: {"is_locked": False},
+    }
+    return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields
+
+
+_IN_SERVICE = frozenset({Step.RETURN, Step.SETTLE})
+
+
+def _drained_again(state: State) -> State:
+    return replace(state, is_drained_again=True, is_stranded=not state.may_roll_back)
+
+
+def _judged(state: State, *, is_environment: bool) -> Blame:
+    """Return the verdict on a version once the old container is ready again."""
+    if state.blame is not Blame.OPEN or state.container is not Container.OLD:
+        return state.blame
+    return Blame.ENVIRONMENT if is_environment else Blame.DUE
+
+
+def _unjudged(state: State) -> Blame:
+    """Return the verdict where the old container does not become ready either."""
+    return Blame.ENVIRONMENT if state.blame is Blame.OPEN else state.blame

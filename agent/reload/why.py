@@ -1,29 +1,31 @@
-"""Why this host does not run the newest image: everything at once, each with who can clear it. Changes nothing.
+"""Why this host does not run the newest image: every reason, each with who can clear it. Changes nothing.
 
-What cannot be asked (Docker, the registry, Consul) is one of the reasons, and keeps none of the others from being
-found.
+A server that does not answer (Docker, the registry, Consul) is one of the reasons; the others are found all the same.
 """
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.clock import Clock
-from agent.consul import AgentSelf, Consul, Instance, LockStatus, lock_status, queue_of
+from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_status, queue_of
 from agent.definitions import Reload, Service
+from agent.engine import StoppedContainer
 from agent.errors import DockerUnreachable, NotFound, SvcagentError
-from agent.fleet import View, decide, observe, progress
+from agent.fleet import HostState, View, decide, observe, progress
 from agent.maintenance import iso
-from agent.reload.guard import Observed, able_nodes, find_obstacles
+from agent.reload.guard import Observed, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
+from agent.reload.observe import known_instances
 from agent.reload.restart import Restarter
 from agent.reload.window import Verdict, verdict, zone
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing in the way. ``kind``: a `guard.Kind`, or docker, registry, consul, rollout, lock, reload."""
+    """One obstacle. ``kind``: a `guard.Kind`, or docker, registry, consul, dns, rollout, lock, reload."""
 
     kind: str
     what: str
@@ -35,29 +37,37 @@ class Reason:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Whom to ask."""
+    """What is asked.
+
+    ``drain_dns``: the DNS servers of the clients. ``preflight``: finds the checks that Consul passes on the running
+    instance and svcagent's own probe does not. ``suspect``: finds an instance whose reload to a digest disappeared.
+    """
 
     consul: Consul
     restarter: Restarter
     clock: Clock
     host_lock: HostLock
+    drain_dns: tuple[tuple[str, int], ...] = ()
+    preflight: Callable[[], tuple[str, ...]] = tuple
+    suspect: Callable[[str], HostState | None] = lambda _digest: None
 
 
 @dataclass
 class Explanation:
     """``running``: the digest of the instance; ``newest``: what its tag stands for; None for what is not known.
 
-    Neither is known of a service that has no image.
+    Neither is known of a service that has no image. ``stopped``: the container that does not run, whoever stopped it.
     """
 
     running: str | None = None
     newest: str | None = None
     wanted: str | None = None
     reasons: list[Reason] = field(default_factory=list)
+    stopped: StoppedContainer | None = None
 
     @property
     def is_newest(self) -> bool:
-        """Is it known that the newest image runs here?"""
+        """True if it is known that the newest image runs here."""
         return self.newest is not None and self.running == self.newest
 
 
@@ -69,13 +79,15 @@ class _Fleet:
 
 
 def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
-    """Ask everybody, and put together what stands in the way."""
+    """Ask every server, and return all that keeps this host from the newest image."""
     found = Explanation()
     now = ask.clock.now()
     try:
         _ask_for_images(ask.restarter, found)
     except DockerUnreachable as error:
         found.reasons.append(Reason("docker", str(error)))
+    if found.stopped is not None and not found.stopped.by_hand and not found.reasons:
+        found.reasons.append(Reason("docker", found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
     window = Verdict(is_open=True)
     with _told_as("window", found):
@@ -87,23 +99,7 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
         fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now))
     if fleet is not None:
         _judge_rollout(service, reload, fleet, now, found)
-        seen = Observed(
-            instances=fleet.instances,
-            node=fleet.agent.node,
-            service=service.name,
-            service_id=service.id,
-            min_healthy=reload.min_healthy,
-            now=now,
-            is_queueing=True,
-            wanted=found.newest or "",
-            quarantine=fleet.view.quarantine.get(found.newest or ""),
-            pause=fleet.view.pause,
-            image_created=_created(reload, ask.restarter, found),
-            # The age of an image that nobody could name is nothing to judge.
-            min_age=reload.min_age if found.newest else 0.0,
-            is_window_open=window.is_open,
-            next_opening=window.opens_at,
-        )
+        seen = _observed(service, reload, ask, fleet, window, now, found)
         found.reasons += [Reason(str(one.kind), one.what, one.remedy) for one in find_obstacles(seen)]
         with _told_as("lock", found):
             prefix = reload.lock_prefix(service.name)
@@ -113,9 +109,56 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
     return found
 
 
+def _observed(
+    service: Service,
+    reload: Reload,
+    ask: Inquiry,
+    fleet: _Fleet,
+    window: Verdict,
+    now: datetime,
+    found: Explanation,
+) -> Observed:
+    """Return what the guard would judge; what cannot be asked becomes a reason."""
+    newest = found.newest or ""
+    remembered, differences = 0, tuple[str, ...]()
+    vanished: HostState | None = None
+    with _told_as("dns", found):
+        name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
+        remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
+    with _told_as("readiness", found):
+        differences = ask.preflight()
+    with _told_as("consul", found):
+        vanished = ask.suspect(newest)
+    by_hand = found.stopped is not None and found.stopped.by_hand
+    return Observed(
+        instances=fleet.instances,
+        node=fleet.agent.node,
+        service=service.name,
+        service_id=service.id,
+        min_healthy=reload.min_healthy,
+        now=now,
+        known=known_instances(fleet.view, fleet.instances, now),
+        is_queueing=True,
+        wanted=newest,
+        quarantine=fleet.view.quarantine.get(newest),
+        suspect=vanished,
+        pause=fleet.view.pause,
+        image_created=_created(reload, ask.restarter, found),
+        # The age of an image that nobody could name is nothing to judge.
+        min_age=reload.min_age if found.newest else 0.0,
+        is_window_open=window.is_open,
+        next_opening=window.opens_at,
+        stopped=found.stopped.what if found.stopped is not None and by_hand else "",
+        start_it=found.stopped.start if found.stopped is not None else "",
+        differences=differences,
+        remembered=remembered,
+        drain_max=reload.drain.max,
+    )
+
+
 @contextmanager
 def _told_as(kind: str, found: Explanation) -> Iterator[None]:
-    """A failure inside is a reason, and says itself what to do; without Docker, once is enough."""
+    """Make a failure inside a reason, which says itself what to do; that Docker does not answer is reported once."""
     try:
         yield
     except DockerUnreachable:
@@ -125,9 +168,10 @@ def _told_as(kind: str, found: Explanation) -> Iterator[None]:
 
 
 def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
-    """What runs and what could."""
+    """Find what runs and what could."""
     with _told_as("docker", found):
         found.running = restarter.running() or None
+        found.stopped = restarter.stopped()
         restarter.check_possible()
     with _told_as("registry", found):
         found.newest = restarter.newest() or None
@@ -151,37 +195,37 @@ def _created(reload: Reload, restarter: Restarter, found: Explanation) -> dateti
 def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetime, found: Explanation) -> None:
     if found.newest is None:
         return
-    able, view = able_nodes(fleet.instances), fleet.view
+    able, view = able_instances(fleet.instances), fleet.view
     decision = decide(view, reload.image, found.newest, found.running, able, now)
     found.wanted = decision.wanted
     pin = view.pin
     if decision.wanted == found.newest or pin is None:
         return
-    missing = ", ".join(sorted(progress(pin, view.hosts, able).missing))
+    waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
     found.reasons.append(
         Reason(
             "rollout",
             f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
-            f"{found.newest} comes when that is on all hosts (it waits for: {missing}), is quarantined, or made no "
-            f"progress for an hour; see: svcagent fleet {service.name}",
+            f"{found.newest} comes when that is on all hosts (it waits for: {waits_for}), is quarantined, or made no "
+            f"progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}",
         )
     )
 
 
 def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explanation) -> None:
-    """Held by as many as may, or others wait for it: nothing to clear, but to wait for."""
+    """Report a lock that is held by as many as may, or that others wait for."""
     if len(status.holders) < (status.limit or max_parallel) and not status.waiters:
         return
     held = f"held by {', '.join(map(str, status.holders))}" if status.holders else "free"
     waiting = [holder.node for holder in status.waiters]
-    line = f", and in line for it stand: {', '.join(waiting)}" if waiting else ""
+    line = f"; waiting for it: {', '.join(waiting)}" if waiting else ""
     place = f"; this host is number {waiting.index(node) + 1}" if node in waiting else ""
     found.reasons.append(
         Reason(
             "lock",
             f"the lock {status.prefix} is {held}{line}{place}",
-            "each hands it on when it is done; of one that has died it is free within half a minute",
+            "each host releases it when it is done; that of a crashed host is released within half a minute",
         )
     )
 
@@ -189,5 +233,5 @@ def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explana
 def _judge_host_lock(service: Service, pid: int | None, found: Explanation) -> None:
     if pid is not None:
         what = f"another reload of {service.name} runs on this host (pid {pid})"
-        remedy = f"it may be at work on this, and ends by itself; see: svcagent fleet {service.name}"
+        remedy = f"it may be taking this version, and ends by itself; see: svcagent fleet {service.name}"
         found.reasons.append(Reason("reload", what, remedy))

@@ -35,10 +35,10 @@ class Fleet:
         output, errors = process.communicate(timeout=seconds)
         return process.returncode, output, errors
 
-    def define(self, **reload: Any) -> None:
-        """Write the definition of every host anew."""
+    def define(self, *, interval: str = "1s", **reload: Any) -> None:
+        """Write the definition of every host again."""
         for host in self.lab.hosts:
-            self.lab.write_definition(host, **reload)
+            self.lab.write_definition(host, interval=interval, **reload)
 
     def reset(self) -> None:
         """Every host on the newest good image, registered and passing."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab.ground import LabError, wait_until
@@ -26,7 +27,7 @@ class Victim:
     wanted: str = ""
     log: list[str] = field(default_factory=list)
 
-    def push(self, **how: bool) -> None:
+    def push(self, **how: Any) -> None:
         """Something new to reload to."""
         self.before = self.fleet.lab.versions()["host1"]
         self.wanted = self.fleet.push_next(**how)

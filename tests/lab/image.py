@@ -29,23 +29,51 @@ echo "keyword-suggest {version}: loading the index"
 {fault}
 /bin/busybox sleep "$LOAD_SECONDS" & wait $!
 echo "keyword-suggest {version}: listening on $ADDR:$PORT"
-/bin/busybox httpd -f -p "$ADDR:$PORT" -h /www & wait $!
+{serve}
 """
+SERVE = """/bin/busybox httpd -f -p "$ADDR:$PORT" -h /www & wait $!"""
+EXITS_AT_FIRST_REQUEST = """\
+/bin/busybox httpd -f -vv -p "$ADDR:$PORT" -h /www 2>&1 | while read line; do
+  case $line in *url:/) kill $$;; esac
+done & wait $!"""
+"""It serves ``/hc`` and all else, and ends when ``/`` is asked for, as clients do."""
+EXITS_SOON = """\
+/bin/busybox httpd -f -p "$ADDR:$PORT" -h /www &
+/bin/busybox sleep 2 & wait $!
+echo "keyword-suggest {version}: out of memory" >&2; exit 1"""
+STOPS_SLOWLY = """\
+trap '/bin/busybox sleep 3; exit 0' TERM
+/bin/busybox httpd -f -p "$ADDR:$PORT" -h /www & wait $!"""
+"""It goes on serving for 3 s after it was asked to stop."""
+DEPENDENT_CHECK = """\
+#!/bin/busybox sh
+if /bin/busybox nc -w 1 "$ADDR" {port} </dev/null >/dev/null 2>&1; then echo "Status: 200 OK"
+else echo "Status: 503 Service Unavailable"; fi
+echo; echo done
+"""
+"""A check, at ``/cgi-bin/hc``, that passes while something listens on another port of the host."""
 FAULT = """echo "keyword-suggest {version}: error: the index is damaged" >&2; exit 1"""
 
 
-def build(api: docker.APIClient, reference: str, version: str, *, broken: bool, healthy: bool) -> None:
-    """Build one version on an engine; the same version again comes from its cache, so it keeps its digest."""
+def build(
+    api: docker.APIClient, reference: str, version: str, *, broken: bool, healthy: bool, serve: str, depends_on: int
+) -> None:
+    """Build one version on an engine; the same version again comes from its cache, so it keeps its digest.
+
+    ``serve``: the shell command that serves. ``depends_on``: the port that ``/cgi-bin/hc`` needs; 0 for no such page.
+    """
     fault = FAULT.format(version=version) if broken else ""
     files = {
         "Dockerfile": DOCKERFILE.encode(),
         "busybox": BUSYBOX.read_bytes(),
-        "run": RUN.format(version=version, fault=fault).encode(),
+        "run": RUN.format(version=version, fault=fault, serve=serve.replace("{version}", version)).encode(),
         "www/index.html": f"{NAME} {version}\n".encode(),
         "www/version": f"{version}\n".encode(),
     }
     if healthy:
         files["www/hc"] = b"ok\n"
+    if depends_on:
+        files["www/cgi-bin/hc"] = DEPENDENT_CHECK.format(port=depends_on).encode()
     make(api, reference, files)
 
 
@@ -94,7 +122,7 @@ def _tar(files: dict[str, bytes]) -> io.BytesIO:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
-            entry.mode = 0o755 if Path(name).name == "busybox" else 0o644
+            entry.mode = 0o755 if Path(name).name == "busybox" or "cgi-bin" in name else 0o644
             tar.addfile(entry, io.BytesIO(content))
     packed.seek(0)
     return packed

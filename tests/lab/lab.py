@@ -22,6 +22,9 @@ from tests.lab.server import REPOSITORY, Server, spawn, svcagent_argv
 
 LOCK = "keyword_suggest_reload"
 
+QUICK_SETTLE = {"canary": "0.3s", "each": "0.1s"}
+"""Most tests are about other steps; those about this one write their own."""
+
 
 class Lab:
     """A fleet, from ``with`` to its end. Main thread only: see `spawn`."""
@@ -84,13 +87,31 @@ class Lab:
         """The service's image, without a tag."""
         return f"{self._ground.address(1)}:5000/{image.NAME}"
 
-    def push(self, version: str, *, broken: bool = False, healthy: bool = True, tag: str = "latest") -> str:
+    def push(
+        self,
+        version: str,
+        *,
+        broken: bool = False,
+        healthy: bool = True,
+        tag: str = "latest",
+        serve: str = image.SERVE,
+        depends_on: int = 0,
+    ) -> str:
         """Build one version and push it; its digest in the registry.
 
         ``broken``: its container prints an error and exits with 1. Not ``healthy``: it serves, but without ``/hc``.
+        ``serve`` and ``depends_on``: as for `image.build`.
         """
         reference = f"{self.repository}:{tag}"
-        image.build(self.builder.api, reference, version, broken=broken, healthy=healthy)
+        image.build(
+            self.builder.api,
+            reference,
+            version,
+            broken=broken,
+            healthy=healthy,
+            serve=serve,
+            depends_on=depends_on,
+        )
         return image.push(self.builder.api, reference)
 
     def run_service(self, host: Host, load_seconds: float = 0.5) -> str:
@@ -117,6 +138,7 @@ class Lab:
                 "image": f"{self.repository}:latest",
                 "container": image.NAME,
                 "lock": LOCK,
+                "settle": QUICK_SETTLE,
                 **reload,
             },
         }

@@ -77,8 +77,13 @@ class Engine(Server):
     namespaces and with them everything: engine, containers, mounts. After that, containers come back.
     """
 
-    def __init__(self, name: str, directory: Path, cgroup: str, environment: Mapping[str, str]) -> None:
-        """``cgroup``: the control group above those of its containers, counted from the root of each hierarchy."""
+    def __init__(
+        self, name: str, directory: Path, cgroup: str, environment: Mapping[str, str], *, has_proxy: bool = False
+    ) -> None:
+        """``cgroup``: the control group above those of its containers, counted from the root of each hierarchy.
+
+        ``has_proxy``: published ports are forwarded by docker-proxy, as they are on a host by default.
+        """
         self.directory = directory
         self.socket = directory / "docker.sock"
         self._api: docker.APIClient | None = None
@@ -89,7 +94,7 @@ class Engine(Server):
             *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
             *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
             # Without the slash it would be below the caller's own group, where nobody would look for it.
-            *("--userland-proxy=false", "--cgroup-parent", f"/{cgroup.strip('/')}"),
+            *(f"--userland-proxy={str(has_proxy).lower()}", "--cgroup-parent", f"/{cgroup.strip('/')}"),
             # systemd's driver, the default on cgroup version 2, takes only slices as parents.
             *("--exec-opt", "native.cgroupdriver=cgroupfs"),
         )

@@ -107,10 +107,10 @@ class DockerHost:
         second, third = self.repository.split(".")[1:3]
         return f"198.{18 + int(second) % 2}.{third}.{host}"
 
-    def add_network(self, name: str, first: int) -> None:
-        """Make a user-defined network of 64 addresses from ``first`` on."""
+    def add_network(self, name: str, first: int, *, internal: bool = True) -> None:
+        """Make a user-defined network of 64 addresses from ``first`` on; one that is not internal publishes ports."""
         pool = IPAMPool(subnet=self.address(f"{first}/26"))
-        self.api.create_network(name, internal=True, ipam=IPAMConfig(pool_configs=[pool]))
+        self.api.create_network(name, internal=internal, ipam=IPAMConfig(pool_configs=[pool]))
 
     def clear(self, *, keep_images: bool = False) -> None:
         """Remove every container, volume, network and image that tests have made."""
@@ -129,11 +129,11 @@ class DockerHost:
 
 
 @contextmanager
-def docker_host() -> Iterator[DockerHost]:
+def docker_host(*, has_proxy: bool = False) -> Iterator[DockerHost]:
     """A running engine and registry; all of it is gone afterwards."""
     with claimed() as ground, ExitStack() as stack:
         environment = environment_in(ground.directory, ground.directory)
-        server = parts.Engine("engine", ground.directory, ground.name, environment)
+        server = parts.Engine("engine", ground.directory, ground.name, environment, has_proxy=has_proxy)
         (ground.directory / "registry").mkdir()
         registry = parts.registry(ground.directory / "registry", ground.address(1), environment)
         for part in (server, registry):

@@ -363,7 +363,7 @@ def test_another_svcagent_that_registers_is_waited_for(
     monkeypatch.setattr("agent.daemon.converge.ALONE_SECONDS", 0.2)
     place.define("web", port=80)
     with converging(place) as convergence:
-        with alone_in(place.services_dir, SystemClock(), 0):
+        with alone_in(place.state_dir, SystemClock(), 0):
             result = convergence.run()
             assert isinstance(result.trouble, LockBusy)
             assert result.again_in is not None

@@ -28,7 +28,7 @@ def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_pat
     assert set(app.restart(wanted).seconds) == {"create", "stop", "start"}
     assert (app.running(), app.standing().stand) == (wanted, Stand.NEW)
 
-    app.put_back("always")
+    app.put_back("always", finish_stop=True)
     assert (app.running(), app.standing().restart_policy) == (before, "always")
     app.restart(wanted)
     assert not tag_file.exists()

@@ -18,6 +18,7 @@ from agent.fleet import (
     Action,
     HostStanding,
     HostState,
+    InstanceKey,
     Past,
     Pause,
     Pin,
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 CLOCK = SystemClock()
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-OLD, PINNED, NEW = "sha256:0", "sha256:1", "sha256:2"
+OLD, PINNED, NEW = (f"sha256:{digit * 64}" for digit in "012")
 IMAGE = "registry.example.com/web:latest"
 HOSTS = 8
 _numbers = count(1)
@@ -60,6 +61,14 @@ def consuls(host: ConsulHost) -> Iterator[list[Consul]]:
     yield connections
     for one in connections:
         one.close()
+
+
+def _digest(begin: str) -> str:
+    return f"sha256:{begin:0<64}"
+
+
+def _webs(*nodes: str) -> frozenset[InstanceKey]:
+    return frozenset((node, "web") for node in nodes)
 
 
 def _at_once(consuls: list[Consul], act: Callable[[int, Consul], T]) -> list[T]:
@@ -86,7 +95,7 @@ def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) 
     pinned = Pin(IMAGE, PINNED, "host1", NOW)
     entry = Quarantine(PINNED, "host1", NOW, "nicht bereit: größer, 日本", IMAGE, "line 1\nline 2")
     stop = Pause("alice", "host1", "größer", NOW, NOW + timedelta(hours=2))
-    state = HostState(PINNED, HostStanding.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready")
+    state = HostState(PINNED, HostStanding.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready", "web-1")
     assert observe(consul, service, NOW) == View()
 
     assert rollout.pin(consul, service, pinned, 0) == pinned
@@ -95,7 +104,7 @@ def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) 
     write_host_state(consul, service, "host1", state)
 
     view = observe(consul, service, NOW)
-    assert view == View(pinned, view.pin_index, {"host1": state}, {PINNED: entry}, stop)
+    assert view == View(pinned, view.pin_index, {("host1", "web-1"): state}, {PINNED: entry}, stop)
     assert quarantine.find(consul, service, PINNED) == entry
     assert quarantine.find(consul, service, NEW) is None
     assert pause.find(consul, service, NOW) == stop
@@ -111,7 +120,7 @@ def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consu
     quarantine.put(consul, service, Quarantine(PINNED, "host1", NOW, "w" * 9000, IMAGE, "line\n" * 10_000))
     write_host_state(consul, service, "host1", HostState(PINNED, "running", NOW, error="e" * 9000))
 
-    raw = host.ask.get(f"/v1/kv/svcagent/{service}/quarantine/{PINNED}?raw")
+    raw = host.ask.get(f"/v1/kv/svcagent/{service}/quarantine/sha256-{PINNED[7:]}?raw")
     assert raw["v"] == 1
     assert len(raw["log"]) <= LOG_BYTES
     assert raw["log"].endswith("line\nline")
@@ -123,14 +132,16 @@ def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consu
 def test_a_host_that_has_nothing_to_do_tells_it_once(consul: Consul, service: str) -> None:
     """Every ten minutes from cron: no write, and since stays; another digest, tag or state is told."""
     for digest, tag in ((OLD, "latest"), (NEW, "latest"), (NEW, "stable")):
-        host_state.tell_running(consul, service, "h1", digest, tag, NOW)
-        index, _ = consul.kv_get(f"svcagent/{service}/hosts/h1")
-        host_state.tell_running(consul, service, "h1", digest, tag, NOW + timedelta(hours=1))
-        assert consul.kv_get(f"svcagent/{service}/hosts/h1")[0] == index
-    write_host_state(consul, service, "h1", HostState(NEW, HostStanding.ROLLED_BACK, NOW, "stable"))
-    host_state.tell_running(consul, service, "h1", NEW, "stable", NOW)
+        host_state.tell_running(consul, service, "h1", "web", digest, tag, NOW)
+        index, _ = consul.kv_get(f"svcagent/{service}/hosts/h1/web")
+        host_state.tell_running(consul, service, "h1", "web", digest, tag, NOW + timedelta(hours=1))
+        assert consul.kv_get(f"svcagent/{service}/hosts/h1/web")[0] == index
+    write_host_state(consul, service, "h1", HostState(NEW, HostStanding.ROLLED_BACK, NOW, "stable", service_id="web"))
+    host_state.tell_running(consul, service, "h1", "web", NEW, "stable", NOW)
 
-    assert host_state.read_all(consul, service) == {"h1": HostState(NEW, "running", NOW, "stable")}
+    assert host_state.read_all(consul, service) == {
+        ("h1", "web"): HostState(NEW, "running", NOW, "stable", service_id="web", seen=NOW)
+    }
 
 
 def test_a_service_is_not_shown_what_belongs_to_one_with_a_longer_name(consul: Consul, service: str) -> None:
@@ -150,7 +161,7 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
     assert view.pin.problem
     assert view.pause is not None
     assert PINNED in view.quarantine
-    assert view.hosts["host1"].state == HostStanding.UNREADABLE
+    assert view.hosts["host1", ""].state == HostStanding.UNREADABLE
     entry = Quarantine(PINNED, "host2", NOW, "w")
     assert quarantine.put(consul, service, entry).node == ""
     with pytest.raises(Conflict, match="update svcagent"):
@@ -158,7 +169,7 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
 
     assert quarantine.clear(consul, service, PINNED) is not None
     assert pause.clear(consul, service) is not None
-    decision, _view = agree(consul, service, "host2", IMAGE, NEW, OLD, ["host1", "host2"], CLOCK)
+    decision, _view = agree(consul, service, "host2", IMAGE, NEW, OLD, _webs("host1", "host2"), CLOCK)
     assert (decision.wanted, decision.action) == (NEW, Action.REPLACE)
     found, _index = rollout.find(consul, service)
     assert found is not None
@@ -227,7 +238,7 @@ def test_of_many_who_find_an_image_broken_the_first_entry_stays(consuls: list[Co
 def test_of_many_who_pin_one_does_and_all_know_which(consuls: list[Consul], service: str) -> None:
     """The bare check-and-set."""
     stands = _at_once(
-        consuls, lambda number, consul: rollout.pin(consul, service, Pin(IMAGE, f"sha256:{number}", "h", NOW), 0)
+        consuls, lambda number, consul: rollout.pin(consul, service, Pin(IMAGE, _digest(f"{number}"), "h", NOW), 0)
     )
 
     assert len(set(stands)) == 1
@@ -241,8 +252,8 @@ def test_hosts_whose_tag_moves_under_them_agree_on_one_digest(consuls: list[Cons
         write_host_state(consuls[0], service, node, HostState(OLD, "running", NOW))
 
     def take(number: int, consul: Consul) -> str:
-        decision, view = agree(consul, service, nodes[number], IMAGE, f"sha256:n{number}", OLD, nodes, CLOCK)
-        assert set(view.hosts) == set(nodes)
+        decision, view = agree(consul, service, nodes[number], IMAGE, _digest(f"a{number}"), OLD, _webs(*nodes), CLOCK)
+        assert {node for node, _service_id in view.hosts} == set(nodes)
         return decision.wanted
 
     first = _at_once(consuls, take)
@@ -252,12 +263,14 @@ def test_hosts_whose_tag_moves_under_them_agree_on_one_digest(consuls: list[Cons
         write_host_state(consuls[0], service, node, HostState(first[0], "running", CLOCK.now()))
 
     def take_next(number: int, consul: Consul) -> str:
-        decision, _view = agree(consul, service, nodes[number], IMAGE, f"sha256:m{number}", first[0], nodes, CLOCK)
+        decision, _view = agree(
+            consul, service, nodes[number], IMAGE, _digest(f"b{number}"), first[0], _webs(*nodes), CLOCK
+        )
         return decision.wanted
 
     second = _at_once(consuls, take_next)
     assert len(set(second)) == 1
-    assert second[0].startswith("sha256:m")
+    assert second[0].startswith("sha256:b")
 
 
 def test_a_pin_that_was_replaced_meanwhile_is_not_overwritten(consul: Consul, service: str) -> None:
@@ -376,7 +389,7 @@ def test_the_shipped_rule_for_keys_suffices(denying: Access) -> None:
     with denying.connection(CONSUL_HTTP_TOKEN=token) as consul:
         assert PINNED in observe(consul, "web", NOW).quarantine
         assert observe(consul, "empty", NOW) == View()
-        agree(consul, "web", "h1", IMAGE, NEW, OLD, ["h1"], CLOCK)
+        agree(consul, "web", "h1", IMAGE, NEW, OLD, _webs("h1"), CLOCK)
         write_host_state(consul, "web", "h1", HostState(NEW, "running", NOW))
         history.tell(consul, "web", _past(1))
         pause.put(consul, "web", Pause("alice", "h1", "w", NOW), NOW)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.consul import Consul
+from agent.consul import Consul, lock_status
+from agent.consul.connection import Answer
+from agent.consul.transport import Transport
 from agent.errors import Conflict, LockBusy, LockLost
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
@@ -228,3 +230,39 @@ def test_a_single_holder_needs_no_turn(host: ConsulHost, consul: Consul) -> None
         lock.acquire(soon())
         with lock.turn(soon()):
             assert "svcagent/single/turn" not in pairs(host)
+
+
+def test_documents_beside_the_lock_are_not_read(
+    host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default prefix is the one that all documents of the service have."""
+    host.ask.put("/v1/kv/svcagent/beside/history/h1/1", "x" * 100_000)
+    real, seen = Transport.get, []
+
+    def get(self: Transport, callback: Callable[[Answer], Any], path: str, *more: Any) -> Any:
+        def read(answer: Answer) -> Any:
+            seen.append((path, len(answer.content)))
+            return callback(answer)
+
+        return real(self, read, path, *more)
+
+    monkeypatch.setattr(Transport, "get", get)
+    with make_lock(consul, "svcagent/beside", 2) as lock:
+        lock.acquire(soon())
+        lock.ask()
+        lock.update(step="drain")
+        assert lock_status(consul, "svcagent/beside", "svcagent/beside/queue").limit == 2
+
+    assert [path for path, length in seen if length > 10_000] == []
+    assert seen
+    host.ask.delete("/v1/kv/svcagent/beside/history/h1/1")
+    assert_nothing_left(host, "svcagent/beside")
+
+
+@pytest.mark.parametrize("value", ["[" * 50_000, '{"Limit":2,"Holders":["a"]}', f'{{"Limit":{"9" * 4301}}}', "\x00"])
+def test_a_list_that_cannot_be_read_is_a_conflict(host: ConsulHost, consul: Consul, value: str) -> None:
+    consul.kv_put("unread/.lock", value, flags=FLAGS)
+    with make_lock(consul, "unread", 2) as lock, pytest.raises(Conflict):
+        lock.acquire(soon())
+    assert pairs(host, "unread/").keys() == {"unread/.lock"}
+    host.ask.delete("/v1/kv/unread/.lock")

@@ -180,7 +180,7 @@ def test_what_a_reload_logs_is_what_a_daemon_tells(site: Site, consul: Consul) -
     metrics = Metrics(SystemClock())
     options = ["--json", "--log-format", "json", "-v"]
     environment = site.svcagent.environment(**site.settings)
-    with Lock(consul, "svcagent/web", "svcagent reload web", {"node": "host2"}, SystemClock()) as lock:
+    with Lock(consul, "svcagent/web/lock", "svcagent reload web", {"node": "host2"}, SystemClock()) as lock:
         lock.acquire(Deadline.after(SystemClock(), 10))
         argv = [*svcagent_argv(), *options, "reload", "web"]
         with spawn(argv, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

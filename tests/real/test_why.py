@@ -71,7 +71,7 @@ def test_nothing_newer_and_nothing_in_the_way(site: Site) -> None:
     assert "web runs the newest image already: sha256:" in site.run("why", "web")
     newest = site.docker.push("2")
 
-    assert f"the newest is {newest}\nnothing stands in the way; run: svcagent reload web" in site.run("why", "web")
+    assert f"the newest is {newest}\nnothing blocks it; run: svcagent reload web" in site.run("why", "web")
 
 
 def test_everything_in_the_way_is_said_at_once_with_who_can_clear_it(site: Site, consul: Consul) -> None:
@@ -106,7 +106,7 @@ def test_what_would_be_in_the_way_is_said_also_when_there_is_nothing_newer(site:
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
 
     said = site.run("why", "web")
-    assert "in the way of the next one stands:\n- reloads of web are paused, by bob" in said
+    assert "the next reload is blocked by:\n- reloads of web are paused, by bob" in said
 
 
 def test_too_few_others_and_a_dead_reloads_maintenance(site: Site, consul: Consul) -> None:
@@ -144,19 +144,19 @@ def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site
     details = {"service": "web", "pid": 7, "command": "svcagent reload"}
 
     def wait_in_line(own: Consul) -> None:
-        with Lock(own, "svcagent/web", "svcagent reload web", {**details, "node": NODE}, clock) as waiting:
+        with Lock(own, "svcagent/web/lock", "svcagent reload web", {**details, "node": NODE}, clock) as waiting:
             waiting.acquire(Deadline.after(clock, 60))
             done.wait(30)
 
-    with Lock(consul, "svcagent/web", "svcagent reload web", {**details, "node": "host2"}, clock) as lock:
+    with Lock(consul, "svcagent/web/lock", "svcagent reload web", {**details, "node": "host2"}, clock) as lock:
         lock.acquire(Deadline.after(clock, 10))
         own = consul.another()
         waiter = threading.Thread(target=wait_in_line, args=(own,))
         waiter.start()
         wait_until(lambda: "number 1" in site.why().get("lock", ""), 20, "it stands in the line")
         said = site.why()["lock"]
-    assert "the lock svcagent/web is held by host2 (svcagent reload, pid 7" in said
-    assert f"in line for it stand: {NODE}; this host is number 1" in said
+    assert "the lock svcagent/web/lock is held by host2 (svcagent reload, pid 7" in said
+    assert f"waiting for it: {NODE}; this host is number 1" in said
     wait_until(lambda: f"held by {NODE} (" in site.why().get("lock", ""), 20, "it was handed on")
     done.set()
     waiter.join(30)

@@ -108,7 +108,7 @@ def test_output_is_bounded_and_harmless() -> None:
 
     lines = run((sys.executable, "-c", script + "; print('\\x1b[2Jend\\r')"), ENVIRON, 10, CLOCK).output.split("\n")
 
-    assert lines[-2:] == ["line 98", "[2Jend"]
+    assert lines[-2:] == ["line 98", "end"]
     assert len(lines) == command.KEPT_LINES
 
 
@@ -154,12 +154,22 @@ SECRETS = {
     "CONSUL_CLIENT_KEY": "/hush",
     "DOCKER_AUTH_CONFIG": "{hush}",
     "SVCAGENT_DNS_KEY": "hush",
+    "MY_TOKEN": "hush",
+    "AWS_ACCESS_KEY_ID": "hush",
+    "AWS_SECRET_ACCESS_KEY": "hush",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/hush",
+    "AZURE_CLIENT_SECRET": "hush",
+    "PGPASSWORD": "hush",
+    "MYSQL_PWD": "hush",
+    "STRIPE_API_KEY": "hush",
+    "HTTPS_PROXY": "http://me:hush@proxy:3128",
+    "DATABASE_URL": "postgres://me:hush@db/x",
 }
 
 
 def test_secrets_are_kept_back_and_the_rest_is_passed_on() -> None:
-    """Addresses help a hook that calls consul or docker; tokens and keys are svcagent's own."""
-    kept = {"CONSUL_HTTP_ADDR": "127.0.0.1:8500", "DOCKER_HOST": "unix:///d", "PATH": "/bin", "MY_TOKEN": "own"}
+    """Addresses help a hook that calls consul or docker; every credential stays with svcagent."""
+    kept = {"CONSUL_HTTP_ADDR": "127.0.0.1:8500", "DOCKER_HOST": "unix:///d", "PATH": "/bin"}
 
     assert without_secrets(kept | SECRETS) == kept
 
@@ -213,3 +223,42 @@ def test_a_hook_that_fails_says_which_it_was(hooks: Hooks, said: str) -> None:
 
     assert said in str(caught.value)
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [
+        (("true", "a\0b"), ENVIRON),
+        (("true", "\ud800"), ENVIRON),
+        (("tr\0ue",), ENVIRON),
+        (("true",), ENVIRON | {"X": "a\0b"}),
+        (("true",), ENVIRON | {"X": "\udfff"}),
+        (("true",), ENVIRON | {"A=B": "x"}),
+        (("true", "x" * 200_000), ENVIRON),
+        ((), ENVIRON),
+    ],
+)
+def test_what_no_program_can_be_started_with_is_a_failure_of_the_command(
+    argv: tuple[str, ...], environ: dict[str, str]
+) -> None:
+    """Popen raises ValueError, UnicodeEncodeError, OSError or IndexError for these."""
+    with pytest.raises(CommandFailed, match="cannot be started") as caught:
+        carry_out(Command("the command", argv, 1, "reload.key"), environ, CLOCK)
+
+    assert str(caught.value).isprintable()
+
+
+def test_the_output_is_separate_from_the_summary() -> None:
+    """Only the summary may leave the host; neither shows a password of the command line."""
+    with pytest.raises(CommandFailed) as caught:
+        carry_out(
+            Command(
+                "the command", sh("echo from inside; exit 3 # --password=hush http://me:hush@db/"), 5, "reload.key"
+            ),
+            ENVIRON,
+            CLOCK,
+        )
+
+    assert caught.value.log_tail == "from inside"
+    assert "from inside" not in caught.value.summary.partition("failed with")[2]
+    assert "hush" not in str(caught.value)

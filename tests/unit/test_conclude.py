@@ -2,12 +2,16 @@
 
 import pytest
 
-from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady
-from agent.reload.conclude import Trouble, conclude
+from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, Unforeseen
+from agent.reload.conclude import Trouble, conclude, conclude_recovery, with_mishaps
 from agent.reload.record import Result
-from agent.reload.steps import Container, State
+from agent.reload.steps import Blame, Container, State
 
-DONE = State(is_newer=True, is_confirmed=True, is_cleaned=True, container=Container.NEW)
+DONE = State(is_newer=True, is_confirmed=True, is_settled=True, is_cleaned=True, container=Container.NEW)
+UNSETTLED = State(
+    is_newer=True, is_confirmed=True, is_settled=False, is_cleaned=True, container=Container.NEW, has_failed=True
+)
+DEPENDENT = State(is_newer=True, is_confirmed=True, has_failed=True, blame=Blame.ENVIRONMENT)
 BACK = State(is_newer=True, is_confirmed=True, has_failed=True)
 OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_stranded=True)
 
@@ -19,11 +23,15 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
         (DONE, [], [], None, "reloaded", 0, None),
         (DONE, [], [], 15, "reloaded", 143, "SIGTERM"),
         (State(has_failed=True), [], [Interrupted(2)], 2, "interrupted", 130, "nothing had been changed"),
-        (BACK, [], [Interrupted(15)], 15, "interrupted", 143, "put back"),
+        (BACK, [], [Interrupted(15)], 15, "interrupted", 143, "restored"),
         (State(has_failed=True), [], [GuardRefused("no")], None, "refused", 75, "no"),
         (State(has_failed=True), [], [LockBusy("busy")], None, "refused", 75, "busy"),
         (BACK, ["roll back"], [NotReady("slow")], None, "rolled back", 1, "slow"),
-        (OUT, ["roll back"], [NotReady("slow"), NotReady("dead")], None, "stranded", 1, "STILL OUT OF SERVICE"),
+        (BACK, ["roll back"], [Unforeseen("odd"), NotReady("slow")], None, "rolled back", 3, "odd"),
+        (BACK, ["roll back"], [NotReady("slow"), Unforeseen("odd")], None, "rolled back", 3, "odd"),
+        (DEPENDENT, ["roll back"], [NotReady("slow")], None, "environment", 1, "not quarantined"),
+        (UNSETTLED, [], [Interrupted(15)], 15, "reloaded", 143, "not settled"),
+        (OUT, ["roll back"], [NotReady("slow"), NotReady("dead")], None, "stranded", 1, "still out of service"),
         (OUT, [], [NotReady("slow"), ConsulUnreachable("gone")], None, "stranded", 69, "svcagent recover web"),
     ],
 )
@@ -46,10 +54,29 @@ def test_how_it_ended(
     assert words is None or words in str(ended.error)
 
 
-def test_the_last_words_of_a_failed_container_are_told() -> None:
-    """They are what whoever is woken needs first."""
+def test_the_log_of_a_failed_container_is_apart_from_the_error() -> None:
+    """The error is published; what a container printed stays on the host."""
     result = Result("web", "host1", "web:latest", steps=[{"step": "roll back", "seconds": 0.1}])
 
     ended = conclude(result, BACK, [NotReady("stopped")], "no index\n", None)
 
-    assert str(ended.error).endswith("The last lines of the container that failed:\nno index")
+    assert (ended.error, ended.log_tail) == ("stopped", "no index\n")
+
+
+def test_a_recovery_that_leaves_an_instance_out_without_a_failure_says_why() -> None:
+    """Never ``None``."""
+    ended = conclude_recovery(Result("web", "host1", "web:latest"), OUT, [], "", None)
+
+    assert (ended.outcome, ended.exit_code) == ("stranded", 1)
+    assert "None" not in str(ended.error)
+
+
+def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
+    """A report that could not be written is part of the error; only a bug changes the exit code."""
+    done = conclude(Result("web", "host1", "web:latest"), DONE, [], "", None)
+
+    assert with_mishaps(done, [NotReady("not published")]).exit_code == 0
+    ended = with_mishaps(done, [Unforeseen("odd")])
+
+    assert (ended.outcome, ended.exit_code) == ("reloaded", 3)
+    assert "not published" in str(ended.error)

@@ -62,7 +62,7 @@ def test_what_is_left_out_gets_the_documented_defaults(tmp_path: Path) -> None:
         drain=Drain(min=0.0, max=30.0, connections=True),
     )
     assert definition.reload is not None
-    assert definition.reload.lock_prefix("web") == "svcagent/web"
+    assert definition.reload.lock_prefix("web") == "svcagent/web/lock"
     assert (definition.reload.ready.timeout, definition.reload.ready.successes) == (120.0, 3)
     assert (definition.reload.stop_timeout, definition.reload.keep_images, definition.reload.rollback) == (
         None,
@@ -299,7 +299,11 @@ def test_windows_are_days_and_minutes(tmp_path: Path, text: str, days: set[int],
         (MinHealthy(value=1), 0, 1),
         (MinHealthy(value=0), 5, 0),
         (MinHealthy(value=50, is_percent=True), 3, 2),
-        (MinHealthy(value=50, is_percent=True), 0, 0),
+        (MinHealthy(value=50, is_percent=True), 0, 1),
+        (MinHealthy(value=100, is_percent=True), 0, 1),
+        (MinHealthy(value=1, is_percent=True), 0, 1),
+        (MinHealthy(value=0, is_percent=True), 0, 0),
+        (MinHealthy(value=0, is_percent=True), 9, 0),
         (MinHealthy(value=100, is_percent=True), 7, 7),
         (MinHealthy(value=7, is_percent=True), 100, 7),
         (MinHealthy(value=1, is_percent=True), 1, 1),

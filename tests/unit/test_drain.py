@@ -8,7 +8,7 @@ import pytest
 from agent.clock import Deadline
 from agent.consul import DnsAnswer
 from agent.definitions import Drain
-from agent.errors import NotDrained
+from agent.errors import LockLost, NotDrained
 from agent.maintenance import await_absence_from_dns
 from agent.reload.drain import QUIET_SECONDS, await_quiet
 
@@ -104,3 +104,35 @@ def test_a_dns_server_that_goes_on_naming_it_stops_the_drain() -> None:
 
     with pytest.raises(NotDrained, match="a:53"):
         await_absence_from_dns({"a:53": lambda: DnsAnswer(frozenset({OWN}), 0)}, OWN, clock, remembered=0)
+
+
+def _lost_at(clock: FakeClock, moment: float) -> Callable[[], None]:
+    def still() -> None:
+        if clock.seconds >= moment:
+            raise LockLost("the lock was lost")
+
+    return still
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda clock, still: await_quiet(
+            lambda: 0, Drain(min=60, max=60, connections=False), clock, Deadline.after(clock, 60), still
+        ),
+        lambda clock, still: await_quiet(lambda: 3, Drain(min=0, max=60), clock, Deadline.after(clock, 60), still),
+        lambda clock, still: await_absence_from_dns({}, OWN, clock, 60, still),
+        lambda clock, still: await_absence_from_dns(
+            {"a:53": lambda: DnsAnswer(frozenset({OWN}), 0)}, OWN, clock, 0, still
+        ),
+    ],
+    ids=["drain.min", "connections", "the TTL of DNS answers", "DNS"],
+)
+def test_a_lost_lock_ends_every_wait_within_a_second(wait: Callable[[FakeClock, Callable[[], None]], object]) -> None:
+    """Another host may hold it by then, and drain its own instance."""
+    clock = FakeClock()
+
+    with pytest.raises(LockLost):
+        wait(clock, _lost_at(clock, 1002))
+
+    assert 1002 <= clock.seconds < 1003

@@ -1,8 +1,11 @@
 """What the SDK raises, by the type it comes out as."""
 
+import json
+
 import pytest
 import requests
 import urllib3
+from docker.credentials.errors import StoreError
 from docker.errors import APIError, DockerException
 from docker.errors import NotFound as DockerNotFound
 
@@ -11,11 +14,14 @@ from agent.errors import (
     Conflict,
     Denied,
     DockerUnreachable,
+    Interrupted,
+    LockLost,
     NotFound,
     OutcomeUnknown,
     RegistryUnreachable,
     Rejected,
     SvcagentError,
+    UnexpectedAnswer,
 )
 
 
@@ -82,9 +88,34 @@ def test_the_remedy_for_a_refused_socket_names_group_docker() -> None:
     assert "unix:///d.sock" in message
 
 
-def test_what_is_not_dockers_passes_unchanged() -> None:
-    with pytest.raises(BrokenPipeError), translated("do it", "unix:///d.sock"):
-        raise BrokenPipeError
+FOREIGN = (
+    RuntimeError("x"),
+    OSError(5, "x"),
+    ValueError("x"),
+    KeyError("State"),
+    IndexError("x"),
+    TypeError("x"),
+    AttributeError("x"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
+    RecursionError("x"),
+    MemoryError("x"),
+    json.JSONDecodeError("x", "<html>", 0),
+    StoreError("docker-credential-x not installed"),
+)
+
+
+@pytest.mark.parametrize("error", FOREIGN, ids=lambda error: type(error).__name__)
+def test_any_other_exception_of_the_sdk_becomes_a_typed_one_and_stays_its_cause(error: Exception) -> None:
+    read, written = raised_by(error, is_write=False), raised_by(error, is_write=True)
+    assert (type(read), type(written)) == (UnexpectedAnswer, OutcomeUnknown)
+    assert read.__cause__ is written.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [NotFound("x"), LockLost("x"), Interrupted(15), KeyboardInterrupt()])
+def test_typed_errors_and_signals_pass_unchanged(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, translated("do it", "unix:///d.sock"):
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(

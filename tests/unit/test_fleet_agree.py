@@ -6,21 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet import Action, HostState, Pin, Quarantine, View, decide, progress
+from agent.fleet import Action, HostState, InstanceKey, Pin, Quarantine, View, decide, progress
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=3)
 RECENT = NOW - timedelta(minutes=59)
 IMAGE = "registry.example.com/web:latest"
-OLD, PINNED, NEW = "sha256:0", "sha256:1", "sha256:2"
+OLD, PINNED, NEW = (f"sha256:{digit * 64}" for digit in "012")
 
 
 def _pin(digest: str = PINNED, image: str = IMAGE, since: datetime = RECENT) -> Pin:
     return Pin(image, digest, "a", since)
 
 
-def _hosts(since: datetime = RECENT, **digests: str) -> dict[str, HostState]:
-    return {node: HostState(digest, "running", since) for node, digest in digests.items()}
+def _hosts(since: datetime = RECENT, **digests: str) -> dict[InstanceKey, HostState]:
+    return {(node, "web"): HostState(digest, "running", since) for node, digest in digests.items()}
+
+
+def _webs(*nodes: str) -> frozenset[InstanceKey]:
+    return frozenset((node, "web") for node in nodes)
 
 
 def _quarantine(*digests: str) -> dict[str, Quarantine]:
@@ -69,7 +73,7 @@ def _quarantine(*digests: str) -> dict[str, Quarantine]:
 )
 def test_what_a_host_takes(view: View, newest: str, running: str | None, wanted: str, action: Action) -> None:
     """Each row: what hosts have told, what the tag stands for, what runs here; the digest taken and the pin's fate."""
-    decision = decide(view, IMAGE, newest, running, {"a", "b"}, NOW)
+    decision = decide(view, IMAGE, newest, running, _webs("a", "b"), NOW)
 
     assert (decision.wanted, decision.action) == (wanted, action)
     assert decision.why
@@ -82,10 +86,10 @@ def test_a_fleet_without_any_host_that_can_take_it_does_not_keep_its_pin() -> No
 
 def test_progress_counts_the_hosts_that_can_take_it() -> None:
     """One that is gone from the catalog counts for nothing."""
-    found = progress(_pin(), _hosts(a=PINNED, b=OLD, gone=PINNED), {"a", "b", "c"})
+    found = progress(_pin(), _hosts(a=PINNED, b=OLD, gone=PINNED), _webs("a", "b", "c"))
 
-    assert found.done == {"a"}
-    assert found.missing == {"b", "c"}
+    assert found.done == _webs("a")
+    assert found.missing == _webs("b", "c")
 
 
 def test_every_host_follows_the_first_one_though_the_tag_moves_on_each_step() -> None:
@@ -96,10 +100,10 @@ def test_every_host_follows_the_first_one_though_the_tag_moves_on_each_step() ->
     for turn in range(2 * len(nodes)):
         node, newest = nodes[turn % len(nodes)], f"sha256:tag{turn}"
         now += timedelta(minutes=1)
-        decision = decide(View(pinned, hosts=hosts), IMAGE, newest, hosts[node].digest, nodes, now)
+        decision = decide(View(pinned, hosts=hosts), IMAGE, newest, hosts[node, "web"].digest, _webs(*nodes), now)
         if decision.action is not Action.KEEP:
             pinned = Pin(IMAGE, decision.wanted, node, now)
-        hosts[node] = HostState(decision.wanted, "running", now)
+        hosts[node, "web"] = HostState(decision.wanted, "running", now)
         taken.append(decision.wanted)
 
     assert taken == ["sha256:tag0"] * 5 + ["sha256:tag5"] * 5
@@ -114,11 +118,13 @@ def test_in_whatever_order_hosts_come_a_rollout_ends_before_the_next_begins(turn
     for number, move in turns:
         tag = max(0, tag + (0, 1, -1)[move])
         node = nodes[number]
-        decision = decide(View(pinned, hosts=hosts), IMAGE, f"sha256:{tag}", hosts[node].digest, nodes, NOW)
+        decision = decide(
+            View(pinned, hosts=hosts), IMAGE, f"sha256:{tag}", hosts[node, "web"].digest, _webs(*nodes), NOW
+        )
         if decision.action is not Action.KEEP:
             assert pinned is None or all(state.digest == pinned.digest for state in hosts.values())
             pinned = Pin(IMAGE, decision.wanted, node, NOW)
-        if decision.wanted != hosts[node].digest:
+        if decision.wanted != hosts[node, "web"].digest:
             assert pinned is not None
             assert decision.wanted == pinned.digest
-        hosts[node] = HostState(decision.wanted, "running", NOW)
+        hosts[node, "web"] = HostState(decision.wanted, "running", NOW)

@@ -9,19 +9,23 @@ import pytest
 from agent.consul import CheckState, Instance
 from agent.definitions import MinHealthy
 from agent.fleet import Pause, Quarantine
-from agent.reload.guard import Kind, Observed, able_nodes, find_obstacles, overridden
+from agent.reload.guard import Kind, Observed, able_instances, find_obstacles, overridden, refuse_long_memory
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 BY_RELOAD = "Taken out by svcagent reload ab12cd34 on a since 2026-05-01T12:00:00Z: to run sha256:1"
 BY_ALICE = "Taken out by alice on a since 2026-05-01T12:00:00Z: disk swap"
 ONE = MinHealthy(value=1, is_percent=False)
 NONE = MinHealthy(value=0, is_percent=False)
+HALF = MinHealthy(value=50, is_percent=True)
+ALL = MinHealthy(value=100, is_percent=True)
 
 
-def _instance(node: str, status: str = "passing", held: str | None = None, *, node_held: bool = False) -> Instance:
+def _instance(
+    node: str, status: str = "passing", held: str | None = None, *, node_held: bool = False, alive: str = "passing"
+) -> Instance:
     checks = [
         CheckState("service:web:http", "http", status, "", "web"),
-        CheckState("serfHealth", "", "passing", "", ""),
+        CheckState("serfHealth", "", alive, "", ""),
     ]
     if held is not None:
         checks.append(CheckState("_service_maintenance:web", "", "critical", held, "web"))
@@ -47,6 +51,20 @@ def _seen(*instances: Instance, min_healthy: MinHealthy = ONE, **more: Any) -> O
         ([_instance("a"), _instance("b", held="x")], ONE, ["0 of the 1 other"]),
         ([_instance("a"), _instance("b", node_held=True)], ONE, ["0 of the 1 other"]),
         ([_instance("a"), _instance("b"), _instance("c", "critical")], ONE, []),
+        ([_instance("a"), _instance("b", alive="critical")], ONE, ["0 of the 1 other"]),
+        # A percentage above 0 needs another instance, also where the catalog shows none.
+        ([_instance("a")], HALF, ["0 of the 0 other", "min_healthy: 0"]),
+        ([_instance("a")], ALL, ["min_healthy: 0"]),
+        ([_instance("a")], MinHealthy(value=1, is_percent=True), ["min_healthy: 0"]),
+        ([_instance("a")], MinHealthy(value=0, is_percent=True), []),
+        # Consul DNS sends clients to an instance in warning.
+        ([_instance("a", "warning")], ONE, ["min_healthy: 0"]),
+        ([_instance("a", "warning"), _instance("b", held="x")], ONE, ["0 of the 1 other"]),
+        ([_instance("a", "warning"), _instance("b", "critical")], HALF, ["0 of the 1 other"]),
+        ([_instance("a", alive="warning"), _instance("b", held="x")], ONE, ["0 of the 1 other"]),
+        ([_instance("a", "warning"), _instance("b")], ONE, []),
+        ([_instance("a", "warning"), _instance("b", "warning")], ONE, []),
+        ([_instance("a", "warning"), _instance("b", "warning"), _instance("c", "critical")], ALL, ["1 of the 2 other"]),
         ([_instance("a", held="by hand"), _instance("b")], ONE, ["by hand"]),
         ([_instance("a", node_held=True), _instance("b")], ONE, ["disk"]),
         ([_instance("a", "critical"), _instance("b", "critical")], ONE, []),
@@ -80,6 +98,13 @@ def test_every_obstacle_says_what_to_do() -> None:
         "min_age": 60.0,
         "is_window_open": False,
         "next_opening": (NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=9))),
+        "wanted": "sha256:1",
+        "suspect": "b took sha256:1 and has not been seen since",
+        "stopped": "the container web is stopped: it exited with status 143",
+        "start_it": "docker start web",
+        "differences": ("http://127.0.0.1:8080/hc: certificate verify failed",),
+        "remembered": 3600.0,
+        "drain_max": 30.0,
     }
     found = {
         one.kind: one
@@ -100,6 +125,10 @@ def test_every_obstacle_says_what_to_do() -> None:
         Kind.WINDOW: "wait until 2026-05-01T13:00:00Z",
         Kind.AGE: "wait until 2026-05-01T12:01:00Z",
         Kind.HEALTH: "svcagent fleet web",
+        Kind.SUSPECT: "svcagent quarantine clear web sha256:1",
+        Kind.STOPPED: "docker start web",
+        Kind.READINESS: "svcagent reload web --force",
+        Kind.DNS: "dns_config.service_ttl",
     }.items():
         assert words in found[kind].remedy
     assert "paused, by alice on c since 2026-05-01T12:00:00Z until 2026-05-01T14:00:00Z" in found[Kind.PAUSE].what
@@ -200,4 +229,107 @@ def test_a_rollout_waits_for_those_that_can_take_it() -> None:
         _instance("host", node_held=True),
     ]
 
-    assert able_nodes(fleet) == {"passing", "critical", "reloading"}
+    assert able_instances(fleet) == {("passing", "web"), ("critical", "web"), ("reloading", "web")}
+
+
+def test_a_rollout_does_not_wait_for_a_dead_host() -> None:
+    """Its check may still say passing: nobody has updated it since its agent failed."""
+    assert able_instances([_instance("alive"), _instance("dead", alive="critical")]) == {("alive", "web")}
+
+
+# ---------------------------------------------------------------- instances that are not in the catalog
+
+
+@pytest.mark.parametrize(
+    ("instances", "known", "min_healthy", "words"),
+    [
+        # One of two hosts reboots: its agent leaves the catalog.
+        ([_instance("a")], {("a", "web"), ("b", "web")}, HALF, ["0 of the 1 other", "not in Consul's catalog: b"]),
+        ([_instance("a")], {("b", "web")}, ALL, ["0 of the 1 other", "svcagent fleet web"]),
+        ([_instance("a")], {("b", "web")}, NONE, []),
+        # Two of four hosts are gone: half of the three others are two, and one passes.
+        (
+            [_instance("a"), _instance("b")],
+            {("c", "web"), ("d", "web")},
+            HALF,
+            ["1 of the 3 other", "2 must", ": c, d"],
+        ),
+        ([_instance("a"), _instance("b"), _instance("c")], {("d", "web")}, HALF, []),
+        # In the catalog and known is one instance, and the own one is none of the others.
+        ([_instance("a"), _instance("b")], {("a", "web"), ("b", "web")}, ALL, []),
+        # A second instance on this host is another one.
+        ([_instance("a")], {("a", "web"), ("a", "web-2")}, HALF, ["0 of the 1 other"]),
+    ],
+)
+def test_a_percentage_counts_instances_that_left_the_catalog(
+    instances: list[Instance], known: set[tuple[str, str]], min_healthy: MinHealthy, words: list[str]
+) -> None:
+    """Each row: who is in the catalog, whom the fleet has heard of within a day, what is asked for and said."""
+    obstacles = find_obstacles(_seen(*instances, min_healthy=min_healthy, known=frozenset(known)))
+
+    assert [one.kind for one in obstacles] == ([Kind.HEALTH] if words else [])
+    for word in words:
+        assert word in " ".join(map(str, obstacles))
+
+
+# ---------------------------------------------------------------- write, then look
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "kinds"),
+    [
+        (_instance("a", held=BY_RELOAD), _instance("b"), []),
+        # An operator took the other one out at the same moment.
+        (_instance("a", held=BY_RELOAD), _instance("b", held=BY_ALICE), [Kind.HEALTH]),
+        (_instance("a", held=BY_RELOAD), _instance("b", "critical"), [Kind.HEALTH]),
+        (_instance("a", "warning", held=BY_RELOAD), _instance("b", held=BY_ALICE), [Kind.HEALTH]),
+        (_instance("a", "warning", held=BY_RELOAD), _instance("b", "warning"), []),
+        # It served nobody before, so nothing is taken from clients.
+        (_instance("a", "critical", held=BY_RELOAD), _instance("b", "critical"), []),
+        # An operator's maintenance of this host came in between.
+        (_instance("a", held=BY_RELOAD, node_held=True), _instance("b"), [Kind.MAINTENANCE]),
+        # Another reload's maintenance is none of this one.
+        (_instance("a", held=BY_RELOAD.replace("ab12cd34", "ffff0000")), _instance("b"), [Kind.MAINTENANCE]),
+        (_instance("a", held=BY_ALICE), _instance("b"), [Kind.MAINTENANCE]),
+    ],
+)
+def test_own_maintenance_is_no_obstacle_and_hides_none(own: Instance, other: Instance, kinds: list[Kind]) -> None:
+    """After a reload's maintenance is visible, its instance is judged as it would be without that."""
+    assert [one.kind for one in find_obstacles(_seen(own, other, own_reload="ab12cd34"))] == kinds
+
+
+def test_without_its_id_a_reloads_maintenance_is_an_obstacle() -> None:
+    """The rule above is for the reload that asks, and for no other."""
+    obstacles = find_obstacles(_seen(_instance("a", held=BY_RELOAD), _instance("b")))
+
+    assert [one.kind for one in obstacles] == [Kind.MAINTENANCE]
+
+
+# ---------------------------------------------------------------- a container that an operator stopped, DNS answers
+
+
+def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
+    """By --force, or by --in-maintenance of an instance that an operator holds in maintenance."""
+    stopped = {"stopped": "the container web is stopped", "start_it": "docker start web"}
+    plain = find_obstacles(_seen(_instance("a", "critical"), _instance("b"), **stopped))
+    held = _seen(_instance("a", "critical", held=BY_ALICE), _instance("b"), is_in_maintenance_allowed=True, **stopped)
+    not_held = _seen(_instance("a", "critical"), _instance("b"), is_in_maintenance_allowed=True, **stopped)
+
+    assert [one.kind for one in plain] == [Kind.STOPPED]
+    assert overridden(plain, is_forced=True) == ((), plain)
+    assert find_obstacles(held) == ()
+    assert [one.kind for one in find_obstacles(not_held)] == [Kind.STOPPED]
+
+
+@pytest.mark.parametrize(("remembered", "is_refused"), [(0, False), (30, False), (60, False), (61, True), (3600, True)])
+def test_a_ttl_longer_than_a_drain_is_refused_before_it_begins(remembered: int, is_refused: bool) -> None:
+    """An hour under the fleet's lock, or a restart under clients that still connect: neither is wanted."""
+    obstacle = refuse_long_memory("web", remembered, 60.0)
+
+    assert (obstacle is not None) is is_refused
+    if obstacle is not None:
+        assert f"{remembered} s" in obstacle.what
+        assert "60 s" in obstacle.what
+        assert "reload.drain.max" in obstacle.remedy
+    seen = _seen(_instance("a"), _instance("b"), remembered=remembered, drain_max=60.0)
+    assert [one.kind for one in find_obstacles(seen)] == ([Kind.DNS] if is_refused else [])

@@ -1,12 +1,14 @@
 """Who stands where in the line, who is on a semaphore's list, and how a holder is told of."""
 
 import json
+from typing import cast
 
 import pytest
 
-from agent.consul.lock_holder import encode, parse
+from agent.consul.client import Consul
+from agent.consul.lock_holder import Holder, encode, parse
 from agent.consul.lock_names import is_own_name, queue_of, session_name, turn_of
-from agent.consul.lock_queue import Entry, Place, find_dead_end, find_place, order
+from agent.consul.lock_queue import Entry, Place, Queue, find_dead_end, find_place, order
 from agent.consul.lock_semaphore import SEMAPHORE_FLAGS, read_list
 from agent.consul.lock_single import LOCK_FLAGS
 from agent.consul.model import KvPair
@@ -105,6 +107,17 @@ def test_a_holder_without_a_key_of_its_own_is_dead(pairs: list[KvPair], living: 
         _pair("p/.lock", "nonsense"),
         _pair("p/.lock", "[]"),
         _pair("p/.lock", '{"Limit":"2"}'),
+        _pair("p/.lock", '{"Limit":true}'),
+        _pair("p/.lock", '{"Limit":0}'),
+        _pair("p/.lock", '{"Limit":-1}'),
+        _pair("p/.lock", '{"Limit":NaN}'),
+        _pair("p/.lock", f'{{"Limit":{"9" * 400}}}'),
+        _pair("p/.lock", f'{{"Limit":{"9" * 4301}}}'),
+        _pair("p/.lock", "[" * 50_000 + "]" * 50_000),
+        _pair("p/.lock", '{"Limit":2,"Holders":["a"]}'),
+        _pair("p/.lock", '{"Limit":2,"Holders":"a"}'),
+        _pair("p/.lock", '{"Limit":2,"Holders":' + '{"a":' * 50_000 + "1" + "}" * 50_001),
+        _list(*map(str, range(1001))),
     ],
 )
 def test_what_is_no_such_list_is_a_conflict(pair: KvPair) -> None:
@@ -158,3 +171,57 @@ def test_own_sessions_are_told_by_their_name(name: str, is_own: bool) -> None:
 def test_line_and_turn_stand_beside_each_other() -> None:
     assert queue_of("web") == "svcagent/web/queue"
     assert turn_of("svcagent/web/queue") == "svcagent/web/turn"
+
+
+DEEP = "[" * 50_000 + "]" * 50_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        DEEP,
+        f'{{"node":{DEEP}}}',
+        f'{{"node":"h1","pid":{"9" * 4301}}}',
+        '{"node":"\\ud800"}',
+        '{"node":7}',
+        '{"node":null}',
+        '{"node":"\\u001b[2J"}',
+        '{"node":"a\\nb"}',
+        json.dumps({"node": "h" * 10_000}),
+        "NaN",
+        "\x00",
+        "[]",
+        "",
+    ],
+    ids=lambda value: value[:20],
+)
+def test_details_that_cannot_be_read_leave_the_session_alone(value: str) -> None:
+    for raw in (value.encode(), b"\xff\xfe" + value.encode()):
+        assert parse("s", raw) == Holder("s")
+        assert str(parse("s", raw)) == "session s"
+
+
+@pytest.mark.parametrize("pid", ["NaN", "true", "-1", "0", "1e3", '"7"', "9" * 400, "[]"])
+def test_a_pid_that_is_none_is_left_out(pid: str) -> None:
+    assert parse("s", f'{{"node":"h1","command":"c","pid":{pid}}}'.encode()) == Holder("s", node="h1", command="c")
+
+
+@pytest.mark.parametrize(
+    "since", ['"9999-12-31T23:59:59-23:59"', '"0001-01-01T00:00:00+23:59"', '"2024-01-01T00:00:00"', '"x"', "7", "NaN"]
+)
+def test_a_time_that_is_none_is_left_out(since: str) -> None:
+    assert parse("s", f'{{"node":"h1","command":"c","since":{since}}}'.encode()).since is None
+
+
+def test_entries_of_the_line_that_cannot_be_read_are_nobodys() -> None:
+    """They hold no place: their writer was not svcagent."""
+    values = [DEEP, '{"lock":"p"}', f'{{"lock":"p","pid":{"9" * 4301}}}', '{"lock":["p"]}', "\x00"]
+    pairs = tuple(_pair(f"q/{at}", value, session=str(at)) for at, value in enumerate(values))
+
+    class Keys:
+        def kv_tree(self, _prefix: str, *, consistent: bool) -> tuple[int, tuple[KvPair, ...]]:
+            assert consistent
+            return 7, pairs
+
+    queue = Queue(cast("Consul", Keys()), "q", "p")
+    assert [entry.key for entry in queue.entries()] == ["q/1"]

@@ -101,6 +101,7 @@ def _instance(node: str, service_id: str = "web", *statuses: str) -> Instance:
 
 
 UP, DOWN = _instance("host1", "web", "passing"), _instance("host1", "web", "critical")
+WARNED = _instance("host1", "web", "passing", "warning")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,13 @@ UP, DOWN = _instance("host1", "web", "passing"), _instance("host1", "web", "crit
         ([UP, _instance("host1", "web-2", "passing")], ["web", "web-2"], Left.NOBODY),
         ([DOWN], ["web"], Left.SOMEBODY),
         ([DOWN, _instance("host1", "web-2", "passing")], ["web", "web-2"], Left.NOBODY),
+        # Consul DNS serves warning; clients that ask for passing instances do not get it.
+        ([WARNED], ["web"], Left.NOBODY),
+        ([WARNED, _instance("host2", "web", "critical")], ["web"], Left.NOBODY),
+        ([WARNED, _instance("host2", "web", "warning")], ["web"], Left.SOMEBODY),
+        ([WARNED, _instance("host2", "web", "passing")], ["web"], Left.SOMEBODY),
+        ([UP, _instance("host2", "web", "warning")], ["web"], Left.NOBODY),
+        ([DOWN, _instance("host2", "web", "critical")], ["web"], Left.SOMEBODY),
         ([], ["web"], Left.UNKNOWN),
         ([_instance("host2", "web", "passing")], ["web"], Left.UNKNOWN),
         ([UP], ["web", "web-2"], Left.UNKNOWN),

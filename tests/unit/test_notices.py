@@ -1,5 +1,6 @@
 """What people are told of a rollout, and once: every course that it can take in, the notices out."""
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet import HostState, Pause, Pin, Quarantine, View
+from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View
 from agent.fleet.course import Course
 from agent.fleet.notices import (
     LONGEST_WHY,
@@ -49,8 +50,17 @@ def quarantined(digest: str = NEW, minutes: float = 1, why: str = "web exited wi
     return {digest: Quarantine(digest, "a", ago(minutes), why, IMAGE)}
 
 
+def on(states: Mapping[str, HostState]) -> dict[InstanceKey, HostState]:
+    """Each host's one instance."""
+    return {(node, "web"): state for node, state in states.items()}
+
+
+def webs(nodes: Iterable[str]) -> frozenset[InstanceKey]:
+    return frozenset((node, "web") for node in nodes)
+
+
 def course(view: View, awaited: str = "ab", **more: Any) -> Course:
-    return Course("web", view, frozenset(awaited), NOW, STUCK_AFTER, **more)
+    return Course("web", view, webs(awaited), NOW, STUCK_AFTER, **more)
 
 
 def kinds(notices: tuple[Notice, ...]) -> list[str]:
@@ -68,47 +78,47 @@ ROLLED_BACK = {"a": at("rolled back"), "b": running(OLD, 900)}
     [
         # Nothing is pinned, or nobody can say what.
         (View(), []),
-        (View(Pin("", "", "", None, problem="it is not JSON"), hosts=BOTH_OLD), []),
+        (View(Pin("", "", "", None, problem="it is not JSON"), hosts=on(BOTH_OLD)), []),
         # Under way.
-        (View(pin(), hosts=BOTH_OLD), ["started"]),
-        (View(pin(5), hosts=ONE_NEW), ["started"]),
-        (View(pin(), hosts={}), ["started"]),
-        (View(pin(), hosts={"a": at("reloading"), "b": at("queueing")}), ["started"]),
-        (View(pin(), hosts=BOTH_OLD, pause=A_PAUSE), ["started"]),
+        (View(pin(), hosts=on(BOTH_OLD)), ["started"]),
+        (View(pin(5), hosts=on(ONE_NEW)), ["started"]),
+        (View(pin(), hosts=on({})), ["started"]),
+        (View(pin(), hosts=on({"a": at("reloading"), "b": at("queueing")})), ["started"]),
+        (View(pin(), hosts=on(BOTH_OLD), pause=A_PAUSE), ["started"]),
         # Finished: each host that is waited for runs it, and hosts that are gone count for nothing.
-        (View(pin(10), hosts=BOTH_NEW), ["finished"]),
-        (View(pin(10), hosts={**BOTH_NEW, "gone": running(OLD, 900)}), ["finished"]),
-        (View(pin(10), hosts=BOTH_NEW, pause=A_PAUSE), ["finished"]),
+        (View(pin(10), hosts=on(BOTH_NEW)), ["finished"]),
+        (View(pin(10), hosts=on({**BOTH_NEW, "gone": running(OLD, 900)})), ["finished"]),
+        (View(pin(10), hosts=on(BOTH_NEW), pause=A_PAUSE), ["finished"]),
         # Bad: told when its host has put back what there was, not before.
-        (View(pin(), hosts=ROLLED_BACK, quarantine=quarantined()), ["quarantined"]),
-        (View(pin(), hosts={"a": at("stranded")}, quarantine=quarantined()), ["quarantined"]),
-        (View(pin(), hosts={}, quarantine=quarantined()), ["quarantined"]),
-        (View(pin(), hosts={"a": at("reloading")}, quarantine=quarantined()), []),
-        (View(pin(), hosts={"a": at("reloading", 31)}, quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts=on({}), quarantine=quarantined()), ["quarantined"]),
+        (View(pin(), hosts=on({"a": at("reloading")}), quarantine=quarantined()), []),
+        (View(pin(), hosts=on({"a": at("reloading", 31)}), quarantine=quarantined()), ["quarantined"]),
         # One that is not pinned any more is told as well.
-        (View(pin(digest=NEXT), hosts=ROLLED_BACK, quarantine=quarantined()), ["started", "quarantined"]),
+        (View(pin(digest=NEXT), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["started", "quarantined"]),
         # Overridden by --force, everywhere: it is both.
-        (View(pin(10), hosts=BOTH_NEW, quarantine=quarantined()), ["finished", "quarantined"]),
+        (View(pin(10), hosts=on(BOTH_NEW), quarantine=quarantined()), ["finished", "quarantined"]),
         # Stuck, or paused: no host has come further for so long, and not all have.
-        (View(pin(31), hosts=BOTH_OLD), ["started", "stuck"]),
-        (View(pin(29), hosts=BOTH_OLD), ["started"]),
-        (View(pin(31), hosts=BOTH_OLD, pause=A_PAUSE), ["started", "paused"]),
-        (View(pin(90), hosts={**ONE_NEW, "a": running(NEW, 31)}), ["started", "stuck"]),
-        (View(pin(90), hosts=ONE_NEW), ["started"]),
-        (View(pin(31), hosts={"a": at("reloading", 5), "b": running(OLD, 900)}), ["started"]),
-        (View(pin(90), hosts={"a": at("reloading", 31), "b": running(OLD, 900)}), ["started", "stuck"]),
-        (View(pin(31), hosts={"a": at("queueing", 5), "b": at("failed", 1)}), ["started", "stuck"]),
-        (View(pin(31), hosts=ROLLED_BACK, quarantine=quarantined(minutes=31)), ["quarantined"]),
-        (View(pin(90), hosts=BOTH_NEW), ["finished"]),
+        (View(pin(31), hosts=on(BOTH_OLD)), ["started", "stuck"]),
+        (View(pin(29), hosts=on(BOTH_OLD)), ["started"]),
+        (View(pin(31), hosts=on(BOTH_OLD), pause=A_PAUSE), ["started", "paused"]),
+        (View(pin(90), hosts=on({**ONE_NEW, "a": running(NEW, 31)})), ["started", "stuck"]),
+        (View(pin(90), hosts=on(ONE_NEW)), ["started"]),
+        (View(pin(31), hosts=on({"a": at("reloading", 5), "b": running(OLD, 900)})), ["started"]),
+        (View(pin(90), hosts=on({"a": at("reloading", 31), "b": running(OLD, 900)})), ["started", "stuck"]),
+        (View(pin(31), hosts=on({"a": at("queueing", 5), "b": at("failed", 1)})), ["started", "stuck"]),
+        (View(pin(31), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=31)), ["quarantined"]),
+        (View(pin(90), hosts=on(BOTH_NEW)), ["finished"]),
         # What is old is no news; what holds now is.
-        (View(pin(60 * 25), hosts=BOTH_OLD), ["stuck"]),
-        (View(pin(60 * 25), hosts={"a": running(NEW, 60 * 24), "b": running(NEW, 60 * 24)}), []),
-        (View(pin(60 * 25), hosts={"a": running(NEW, 60 * 24), "b": running(NEW, 5)}), ["finished"]),
-        (View(pin(60 * 25), hosts=ROLLED_BACK, quarantine=quarantined(minutes=60 * 25)), []),
+        (View(pin(60 * 25), hosts=on(BOTH_OLD)), ["stuck"]),
+        (View(pin(60 * 25), hosts=on({"a": running(NEW, 60 * 24), "b": running(NEW, 60 * 24)})), []),
+        (View(pin(60 * 25), hosts=on({"a": running(NEW, 60 * 24), "b": running(NEW, 5)})), ["finished"]),
+        (View(pin(60 * 25), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=60 * 25)), []),
         # A clock that is a little ahead, and one that is far ahead: its moments are none.
-        (View(pin(-5), hosts=BOTH_OLD), ["started"]),
-        (View(pin(-60 * 24 * 400), hosts=BOTH_OLD), ["stuck"]),
-        (View(pin(90), hosts={"a": running(NEW, -60 * 24 * 400), "b": running(OLD, 900)}), ["started", "stuck"]),
+        (View(pin(-5), hosts=on(BOTH_OLD)), ["started"]),
+        (View(pin(-60 * 24 * 400), hosts=on(BOTH_OLD)), ["stuck"]),
+        (View(pin(90), hosts=on({"a": running(NEW, -60 * 24 * 400), "b": running(OLD, 900)})), ["started", "stuck"]),
     ],
 )
 def test_what_there_is_to_tell(view: View, expected: list[str]) -> None:
@@ -122,7 +132,7 @@ def test_what_there_is_to_tell(view: View, expected: list[str]) -> None:
 
 def test_a_rollout_that_nobody_can_take_is_neither_stuck_nor_finished() -> None:
     """Operators hold every host out."""
-    assert due(course(View(pin(90), hosts=BOTH_OLD), awaited=""), frozenset()) == ((), frozenset())
+    assert due(course(View(pin(90), hosts=on(BOTH_OLD)), awaited=""), frozenset()) == ((), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -139,7 +149,7 @@ def test_outside_its_windows_a_rollout_is_not_stuck(
     pinned: float, opened: float, closes: float, expected: list[str]
 ) -> None:
     """Minutes ago: when it was pinned, when the window opened and closed. Closed hours do not count."""
-    found = course(View(pin(pinned), hosts=BOTH_OLD), is_open=lambda moment: ago(opened) <= moment < ago(closes))
+    found = course(View(pin(pinned), hosts=on(BOTH_OLD)), is_open=lambda moment: ago(opened) <= moment < ago(closes))
 
     notices, _told = due(found, frozenset())
 
@@ -149,31 +159,31 @@ def test_outside_its_windows_a_rollout_is_not_stuck(
 @pytest.mark.parametrize(("pinned", "expected"), [(60, ["started"]), (89, ["started"]), (91, ["started", "stuck"])])
 def test_an_image_that_is_too_young_is_not_stuck(pinned: float, expected: list[str]) -> None:
     """It was made before it was pinned, so an hour after that it is an hour old."""
-    found = course(View(pin(pinned), hosts=BOTH_OLD), min_age=timedelta(hours=1))
+    found = course(View(pin(pinned), hosts=on(BOTH_OLD)), min_age=timedelta(hours=1))
 
     assert kinds(due(found, frozenset())[0]) == expected
 
 
 def test_another_digest_is_another_rollout_and_the_same_one_again_is_not() -> None:
     """Pinned anew by another host: nothing new. Another digest: all of it again. Back to the first: again too."""
-    _first, told = due(course(View(pin(), hosts=BOTH_OLD)), frozenset())
-    again, told = due(course(View(pin(0, node="b"), hosts=BOTH_OLD)), told)
+    _first, told = due(course(View(pin(), hosts=on(BOTH_OLD))), frozenset())
+    again, told = due(course(View(pin(0, node="b"), hosts=on(BOTH_OLD))), told)
     assert kinds(again) == []
 
-    other, told = due(course(View(pin(digest=NEXT), hosts=BOTH_OLD)), told)
+    other, told = due(course(View(pin(digest=NEXT), hosts=on(BOTH_OLD))), told)
     assert kinds(other) == ["started"]
     assert told == {f"started {NEXT}"}
 
-    back, told = due(course(View(pin(), hosts=BOTH_OLD)), told)
+    back, told = due(course(View(pin(), hosts=on(BOTH_OLD))), told)
     assert kinds(back) == ["started"]
     assert told == {f"started {NEW}"}
 
 
 def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
     """The same digest, at another moment."""
-    _first, told = due(course(View(pin(90), hosts=ROLLED_BACK, quarantine=quarantined(minutes=80))), frozenset())
-    cleared, told = due(course(View(pin(90), hosts=ROLLED_BACK)), told, {Kind.QUARANTINED})
-    again, told = due(course(View(pin(90), hosts=ROLLED_BACK, quarantine=quarantined(minutes=1))), told)
+    _first, told = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset())
+    cleared, told = due(course(View(pin(90), hosts=on(ROLLED_BACK))), told, {Kind.QUARANTINED})
+    again, told = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=1))), told)
 
     assert kinds(cleared) == []
     assert kinds(again) == ["quarantined"]
@@ -181,7 +191,7 @@ def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
 
 def test_only_what_is_asked_for_is_told_and_noted() -> None:
     """A host that begins to pull tells that it started; what else there is comes when it has ended."""
-    view = View(pin(31), hosts=BOTH_OLD)
+    view = View(pin(31), hosts=on(BOTH_OLD))
     notices, told = due(course(view), frozenset(), {Kind.STARTED})
 
     assert kinds(notices) == ["started"]
@@ -191,7 +201,7 @@ def test_only_what_is_asked_for_is_told_and_noted() -> None:
 def test_a_finished_rollout_is_closed_for_hosts_that_have_nothing_to_do() -> None:
     """Also one that had ended long before anybody was told of anything: it is noted, so it is looked at once."""
     old = {"a": running(NEW, 60 * 48), "b": running(NEW, 60 * 48)}
-    notices, told = due(course(View(pin(60 * 49), hosts=old)), frozenset())
+    notices, told = due(course(View(pin(60 * 49), hosts=on(old))), frozenset())
 
     assert notices == ()
     assert is_closed(pin(60 * 49), told)
@@ -211,7 +221,7 @@ _STATES = st.builds(
 _VIEWS = st.builds(
     View,
     st.none() | st.builds(pin, _MINUTES, _DIGESTS, st.sampled_from("abc")),
-    hosts=st.dictionaries(st.sampled_from("abc"), _STATES),
+    hosts=st.dictionaries(st.sampled_from("abc"), _STATES).map(on),
     quarantine=st.builds(quarantined, _DIGESTS, _MINUTES),
     pause=st.none() | st.just(A_PAUSE),
 )
@@ -237,11 +247,11 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
     }
     stuck = Course(
         "web",
-        View(pin(45), hosts={**many, "a": running(NEW, 40)}),
-        frozenset({*many, "a"}),
+        View(pin(45), hosts=on({**many, "a": running(NEW, 40)})),
+        webs({*many, "a"}),
         NOW,
         STUCK_AFTER,
-        frozenset({"z"}),
+        webs("z"),
     )
     notices = {one.kind: one for one in due(stuck, frozenset())[0]}
     text = notices[Kind.STUCK].body
@@ -263,15 +273,15 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
 @pytest.mark.parametrize(
     ("view", "kind", "tone", "words"),
     [
-        (View(pin(), hosts=BOTH_OLD), Kind.STARTED, Tone.INFO, ["svcagent fleet web --watch"]),
+        (View(pin(), hosts=on(BOTH_OLD)), Kind.STARTED, Tone.INFO, ["svcagent fleet web --watch"]),
         (
-            View(pin(10), hosts=BOTH_NEW),
+            View(pin(10), hosts=on(BOTH_NEW)),
             Kind.FINISHED,
             Tone.SUCCESS,
             ["2 of 2 hosts run it after 8m0s", "run it: a, b", "svcagent history web"],
         ),
         (
-            View(pin(), hosts=ROLLED_BACK, quarantine=quarantined(why="web exited with 1\nlog")),
+            View(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined(why="web exited with 1\nlog")),
             Kind.QUARANTINED,
             Tone.FAILURE,
             [
@@ -281,14 +291,14 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
             ],
         ),
         (
-            View(pin(), hosts={"a": at("stranded")}, quarantine=quarantined()),
+            View(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()),
             Kind.QUARANTINED,
             Tone.FAILURE,
             ["failed on a, WHICH IS OUT OF SERVICE, and is quarantined"],
         ),
-        (View(pin(31), hosts=BOTH_OLD), Kind.STUCK, Tone.WARNING, ["0 of 2 hosts", "svcagent why web"]),
+        (View(pin(31), hosts=on(BOTH_OLD)), Kind.STUCK, Tone.WARNING, ["0 of 2 hosts", "svcagent why web"]),
         (
-            View(pin(31), hosts=BOTH_OLD, pause=A_PAUSE),
+            View(pin(31), hosts=on(BOTH_OLD), pause=A_PAUSE),
             Kind.PAUSED,
             Tone.INFO,
             ["alice on host2", "release party", "svcagent resume web"],

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import SystemClock
-from agent.errors import NotReady, SvcagentError
+from agent.errors import NotReady, SvcagentError, Unforeseen
 from agent.reload.edges import Edges
 from agent.reload.journal import Journal, Record
 from agent.reload.procedure import Procedure
@@ -35,16 +35,27 @@ class Reload(Procedure):
     """A procedure whose steps only note that they were taken; those named in ``failing`` fail."""
 
     def __init__(
-        self, state: State, failing: dict[Step, SvcagentError], told: Callable[[Event], None], room: int = 0
+        self,
+        state: State,
+        failing: dict[Step, Exception],
+        told: Callable[[Event], None],
+        room: int = 0,
+        *,
+        heals: bool = False,
     ) -> None:
         edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=told)
-        restoration = SimpleNamespace(is_out=state.is_out)
+        restoration = SimpleNamespace(is_out=state.is_out, signatures=frozenset())
         record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2")
         super().__init__(
             cast("Edges", edges), cast("Restoration", restoration), state, record, Result("web", "host1", "web:latest")
         )
         self.taken: list[Step] = []
         self._failing = failing
+        self._heals = heals
+
+    @property
+    def first_trouble(self) -> BaseException:
+        return self._troubles[0]
 
     def walk(self) -> State:
         self._walk({step: self._taking(step) for step in Step})
@@ -53,7 +64,10 @@ class Reload(Procedure):
     def _taking(self, step: Step) -> Callable[[], Any]:
         def take() -> None:
             if step in self._failing:
-                raise self._failing[step]
+                raise self._failing.pop(step) if self._heals else self._failing[step]
+            self._restoration.is_out = {Step.DRAIN: True, Step.DRAIN_AGAIN: True, Step.RETURN: False}.get(
+                step, self._restoration.is_out
+            )
             self.taken.append(step)
 
         return take
@@ -89,4 +103,52 @@ def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> No
 
     reload.walk()
 
-    assert reload.taken == [Step.QUARANTINE, Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
+    assert reload.taken == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a"), OSError("b"), ValueError("c"), UnicodeError("d"), RecursionError("e"), MemoryError("f")],
+)
+@pytest.mark.parametrize("step", [Step.DRAIN, Step.RESTART, Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN])
+def test_an_exception_of_any_type_is_that_steps_failure(step: Step, error: Exception) -> None:
+    """The lock is released and the instance is returned to service, or stranded where returning it is what fails."""
+    reload = Reload(HELD, {step: error}, lambda _event: None, room=100)
+
+    end = reload.walk()
+
+    assert not end.is_locked
+    assert not end.is_out or end.is_stranded
+    assert isinstance(reload.first_trouble, Unforeseen)
+    assert reload.first_trouble.__cause__ is error
+
+
+@pytest.mark.parametrize("step", [Step.READY, Step.RETURN, Step.SETTLE])
+def test_a_version_that_cannot_be_judged_is_quarantined(step: Step) -> None:
+    """The old container is judged by the same code, and passes."""
+    reload = Reload(HELD, {step: RuntimeError("odd")}, lambda _event: None, room=100, heals=True)
+
+    reload.walk()
+
+    assert Step.QUARANTINE in reload.taken
+
+
+def test_a_bug_in_a_message_stops_nothing() -> None:
+    """It changes the exit code, not what is done."""
+
+    def tell(_event: Event) -> None:
+        raise RuntimeError("a bug in a message")
+
+    reload = Reload(HELD, {}, tell, room=100)
+
+    reload.walk()
+
+    assert reload.taken == [
+        Step.DRAIN,
+        Step.RESTART,
+        Step.READY,
+        Step.RETURN,
+        Step.SETTLE,
+        Step.CLEAN,
+        Step.RELEASE,
+    ]

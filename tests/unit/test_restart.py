@@ -63,7 +63,7 @@ def test_after_a_restart_command_nothing_is_half_way() -> None:
     """Its checks say whether it runs; there is nothing to put back."""
     web = by_command("exit 1")
 
-    web.put_back(None)
+    web.put_back(None, finish_stop=True)
     web.start()
 
     assert web.standing().stand is Stand.OLD

@@ -5,39 +5,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.reload.steps import DISRUPTIVE, Container, Quarantine, State, Step, failed, next_step, recovered, succeeded
+from agent.reload.steps import PROPERTIES, Blame, Container, State, Step, failed, next_step, recovered, succeeded
 
 
 def _outcomes(state: State, step: Step) -> Iterator[State]:
     """Every way in which a step can end."""
-    if step in (Step.CHECK, Step.PLAN_AGAIN):
-        yield succeeded(state, step, is_newer=False)
-    if step is Step.DRAIN:
+    if step in (Step.CHECK, Step.PLAN_AGAIN, Step.SETTLE):
+        yield succeeded(state, step, finding=False, is_out=state.is_out)
+    if step in (Step.DRAIN, Step.DRAIN_AGAIN):
         yield succeeded(state, step, is_out=False)  # an operator's maintenance is on, and may stay
+    if step is Step.READY:
+        yield succeeded(state, step, is_out=state.is_out, is_environment=True)
     yield succeeded(state, step)
-    may_be_out = [state.is_out, True] if step is Step.DRAIN else [state.is_out]
+    may_be_out = [state.is_out, True] if step in (Step.DRAIN, Step.DRAIN_AGAIN) else [state.is_out]
     if step is Step.RETURN:
-        may_be_out = [True, False]  # lifted, but not seen as passing
+        may_be_out = [True, False]  # disabled, but not seen as served
+    may_judge = step is Step.RESTART or (PROPERTIES[step].judges and state.container is Container.NEW)
     for is_out in may_be_out:
-        for is_interrupted, is_bad in ((False, False), (True, False), (False, step in (Step.RESTART, Step.READY))):
-            is_bad = is_bad and state.container is not Container.OLD
-            yield failed(state, step, is_out=is_out, is_interrupted=is_interrupted, is_bad_image=is_bad)
+        for is_interrupted, is_versions in ((False, False), (True, False), *(((False, True),) if may_judge else ())):
+            yield failed(state, step, is_out=is_out, is_interrupted=is_interrupted, is_versions=is_versions)
 
 
 def _recoveries() -> list[State]:
     """Every state that a crash may leave."""
     return [
-        recovered(
-            container,
-            is_out=is_out,
-            is_bad=is_bad,
-            was_replacing=replacing,
-            is_locked=locked,
-            may_roll_back=may,
-            is_settled=settled and not is_out and container is not Container.MIXED,
-        )
+        recovered(container, is_out=is_out, blame=blame, was_replacing=replacing, is_locked=locked, may_roll_back=may)
         for container in Container
-        for is_out, is_bad, replacing, locked, may, settled in itertools.product((False, True), repeat=6)
+        for blame in (Blame.NONE, Blame.OPEN, Blame.DUE, Blame.ENVIRONMENT)
+        for is_out, replacing, locked, may in itertools.product((False, True), repeat=4)
     ]
 
 
@@ -77,6 +72,7 @@ def test_the_way_forward_is_the_step_table() -> None:
         Step.RESTART,
         Step.READY,
         Step.RETURN,
+        Step.SETTLE,
         Step.CLEAN,
         Step.RELEASE,
     ]
@@ -84,7 +80,7 @@ def test_the_way_forward_is_the_step_table() -> None:
 
 def test_nothing_newer_ends_after_the_check() -> None:
     """No pull, no guard, no lock when the running image is the newest."""
-    state = succeeded(State(), Step.CHECK, is_newer=False)
+    state = succeeded(State(), Step.CHECK, finding=False)
 
     assert next_step(state) is Step.END
 
@@ -93,7 +89,7 @@ def test_found_done_by_another_under_the_lock_only_releases() -> None:
     """What another process has done meanwhile is not done again."""
     state = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True)
 
-    after = succeeded(state, Step.PLAN_AGAIN, is_newer=False)
+    after = succeeded(state, Step.PLAN_AGAIN, finding=False)
 
     assert next_step(after) is Step.RELEASE
 
@@ -101,7 +97,7 @@ def test_found_done_by_another_under_the_lock_only_releases() -> None:
 def test_disruptive_steps_need_the_lock_and_no_trouble() -> None:
     """DRAIN and RESTART are reached with the lock held, confirmed under it, and never on the way back."""
     for state, step, _after in TRANSITIONS:
-        if step in DISRUPTIVE:
+        if PROPERTIES[step].disruptive:
             assert state.is_locked
             assert state.is_confirmed
             assert not state.has_failed
@@ -122,6 +118,14 @@ def test_the_old_container_is_given_up_only_for_a_ready_one_in_service() -> None
             assert state.is_ready
             assert state.container is Container.NEW
             assert not state.is_out
+            assert state.is_settled is not None
+
+
+def test_a_version_that_fails_in_service_is_drained_before_the_old_one_is_started() -> None:
+    """ROLL_BACK stops the new container: clients have been sent away before."""
+    for state, step, _after in TRANSITIONS:
+        if step is Step.ROLL_BACK and state.container is Container.NEW:
+            assert state.is_out or state.is_drained_again
 
 
 def test_every_end_has_given_back_what_was_taken() -> None:
@@ -132,6 +136,7 @@ def test_every_end_has_given_back_what_was_taken() -> None:
     for end in ends:
         assert not end.is_locked
         assert not end.is_out or end.is_stranded
+        assert end.blame not in (Blame.OPEN, Blame.DUE)
 
 
 def test_no_failure_loops() -> None:
@@ -171,27 +176,81 @@ def test_an_interruption_rolls_back_even_where_failures_do_not() -> None:
     assert next_step(after) is Step.ROLL_BACK
 
 
-def test_a_bad_digest_is_quarantined_before_the_roll_back_and_again_after_it_if_that_failed() -> None:
-    """The fleet hears of it while the lock is held; a Consul that does not answer does not keep the old one out."""
-    state = State(is_locked=True, is_out=True, container=Container.NEW, is_ready=False)
-    bad = failed(state, Step.READY, is_out=True, is_bad_image=True)
-    assert next_step(bad) is Step.QUARANTINE
-    assert next_step(succeeded(bad, Step.QUARANTINE)) is Step.ROLL_BACK
-
-    state = failed(bad, Step.QUARANTINE, is_out=True)
-    taken = []
+def _walk(state: State, **ends: bool) -> list[Step]:
+    taken: list[Step] = []
     while (step := next_step(state)) is not Step.END:
         taken.append(step)
-        state = succeeded(state, step)
+        state = succeeded(state, step, is_out=state.is_out, **ends)
+    return taken
 
-    assert taken == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]
+
+FAILED_READY = failed(
+    State(is_locked=True, is_out=True, container=Container.NEW, is_ready=False),
+    Step.READY,
+    is_out=True,
+    is_versions=True,
+)
 
 
-def test_the_lock_is_never_given_back_before_a_bad_digest_was_quarantined_or_that_was_tried_twice() -> None:
+def test_a_version_is_quarantined_when_the_old_one_is_ready_and_the_lock_is_still_held() -> None:
+    """The instance is in service before; the next host finds the entry."""
+    assert _walk(FAILED_READY) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]
+
+
+def test_a_version_is_not_quarantined_when_the_old_one_fails_like_it() -> None:
+    """What both depend on is away: the version is not shown to be at fault."""
+    assert _walk(FAILED_READY, is_environment=True) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
+
+
+def test_a_version_is_not_quarantined_when_the_old_one_does_not_become_ready() -> None:
+    """The instance is stranded, and nothing is known about the version."""
+    state = failed(succeeded(FAILED_READY, Step.ROLL_BACK), Step.READY, is_out=True)
+
+    assert (state.is_stranded, state.blame) == (True, Blame.ENVIRONMENT)
+    assert _walk(state) == [Step.RELEASE]
+
+
+def test_a_version_that_fails_in_service_is_drained_again_rolled_back_and_quarantined() -> None:
+    """The container exits at its first real request, say."""
+    settling = State(is_locked=True, container=Container.NEW, is_ready=True)
+
+    state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
+
+    assert next_step(state) is Step.DRAIN_AGAIN
+    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [
+        Step.ROLL_BACK,
+        Step.READY,
+        Step.RETURN,
+        Step.QUARANTINE,
+        Step.RELEASE,
+    ]
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_a_settle_step_that_ends_without_a_verdict_leaves_the_new_version_in_service(*, is_interrupted: bool) -> None:
+    """A signal, or a Consul that does not answer: it only tidies up and releases."""
+    settling = State(is_locked=True, container=Container.NEW, is_ready=True)
+
+    state = failed(settling, Step.SETTLE, is_out=False, is_interrupted=is_interrupted)
+
+    assert state.is_settled is False
+    assert _walk(state) == [Step.CLEAN, Step.RELEASE]
+
+
+def test_without_a_way_back_a_version_that_fails_in_service_is_taken_out_and_quarantined() -> None:
+    """``rollback: false``: the container stays for a look at it."""
+    settling = State(is_locked=True, container=Container.NEW, is_ready=True, may_roll_back=False)
+
+    state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
+
+    assert _walk(state) == [Step.DRAIN_AGAIN, Step.QUARANTINE, Step.RELEASE]
+
+
+def test_the_lock_is_never_released_before_a_bad_digest_was_quarantined_or_that_failed() -> None:
     """Otherwise the next host would try it."""
     for state, step, _after in TRANSITIONS:
         if step is Step.RELEASE:
-            assert state.quarantine in (Quarantine.NO, Quarantine.OWED)
+            assert state.blame in (Blame.NONE, Blame.OWED, Blame.ENVIRONMENT)
 
 
 def test_recovery_takes_no_disruptive_step() -> None:
@@ -199,35 +258,46 @@ def test_recovery_takes_no_disruptive_step() -> None:
     for state in _recoveries():
         current = state
         while (step := next_step(current)) is not Step.END:
-            assert step not in DISRUPTIVE
+            assert not PROPERTIES[step].disruptive
             current = succeeded(current, step)
 
 
 @pytest.mark.parametrize(
-    ("container", "is_bad", "expected"),
+    ("container", "blame", "expected"),
     [
-        (Container.NEW, False, [Step.READY, Step.RETURN, Step.CLEAN, Step.RELEASE]),
-        (Container.NEW, True, [Step.QUARANTINE, Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
-        (Container.MIXED, False, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
-        (Container.OLD, False, [Step.READY, Step.RETURN, Step.RELEASE]),
+        (Container.NEW, Blame.NONE, [Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN, Step.RELEASE]),
+        (Container.NEW, Blame.OPEN, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
+        (Container.MIXED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
+        (Container.OLD, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
+        (Container.OLD, Blame.DUE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
     ],
 )
-def test_recovery_prefers_the_new_container_unless_it_is_known_to_be_bad(
-    container: Container, is_bad: bool, expected: list[Step]
+def test_recovery_prefers_the_new_container_unless_it_failed_already(
+    container: Container, blame: Blame, expected: list[Step]
 ) -> None:
-    """The new one that runs and is ready, else the old one."""
-    state = recovered(container, is_out=True, is_bad=is_bad, was_replacing=True, is_locked=True, may_roll_back=True)
-    taken = []
-    while (step := next_step(state)) is not Step.END:
-        taken.append(step)
-        state = succeeded(state, step)
+    """The new one that runs and is ready, else the old one, whose stop is finished before it is judged."""
+    state = recovered(container, is_out=True, blame=blame, was_replacing=True, is_locked=True, may_roll_back=True)
 
-    assert taken == expected
+    assert _walk(state) == expected
+
+
+def test_recovery_of_a_new_container_in_service_judges_it_again() -> None:
+    """The crash came in settle: what serves now is looked at, and drained again if it is not ready."""
+    state = recovered(
+        Container.NEW, is_out=False, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
+    )
+    assert _walk(state) == [Step.READY, Step.SETTLE, Step.CLEAN]
+
+    state = failed(state, Step.READY, is_out=False, is_versions=True)
+
+    assert _walk(state) == [Step.DRAIN_AGAIN, Step.ROLL_BACK, Step.READY, Step.QUARANTINE]
 
 
 def test_recovery_falls_back_to_the_old_container_when_the_new_one_does_not_become_ready() -> None:
     """Once only; then the instance is stranded."""
-    state = recovered(Container.NEW, is_out=True, is_bad=False, was_replacing=True, is_locked=False, may_roll_back=True)
+    state = recovered(
+        Container.NEW, is_out=True, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
+    )
     state = failed(state, Step.READY, is_out=True)
     assert next_step(state) is Step.ROLL_BACK
 
@@ -245,42 +315,27 @@ def test_under_an_operators_maintenance_nothing_is_lifted() -> None:
         state = succeeded(state, step, is_out=False)
 
     assert Step.RETURN not in taken
-    assert taken[-4:] == [Step.RESTART, Step.READY, Step.CLEAN, Step.RELEASE]
+    assert taken[-5:] == [Step.RESTART, Step.READY, Step.SETTLE, Step.CLEAN, Step.RELEASE]
 
 
-def test_a_new_container_that_was_in_service_again_is_only_tidied_after() -> None:
-    """It is not judged a second time: its checks may fail for reasons that are not the image's."""
-    state = recovered(
-        Container.NEW,
-        is_out=False,
-        is_bad=False,
-        was_replacing=True,
-        is_locked=False,
-        may_roll_back=True,
-        is_settled=True,
-    )
-
-    assert next_step(state) is Step.CLEAN
-    assert next_step(succeeded(state, Step.CLEAN)) is Step.END
-
-
-def test_where_rolling_back_is_forbidden_recovery_leaves_the_failed_container_standing() -> None:
+def test_where_rolling_back_is_forbidden_recovery_leaves_the_failed_container() -> None:
     """Somebody wants to look at it; it gets one more chance to become ready, and then stays out."""
-    state = recovered(Container.NEW, is_out=True, is_bad=True, was_replacing=True, is_locked=False, may_roll_back=False)
-    state = succeeded(state, Step.QUARANTINE)
+    state = recovered(
+        Container.NEW, is_out=True, blame=Blame.DUE, was_replacing=True, is_locked=False, may_roll_back=False
+    )
     assert next_step(state) is Step.READY
 
     state = failed(state, Step.READY, is_out=True)
 
-    assert next_step(state) is Step.END
+    assert _walk(state) == [Step.QUARANTINE]
     assert state.is_stranded
 
 
-def test_a_quarantine_that_could_not_be_told_twice_is_owed() -> None:
-    """The journal is kept for it (see the procedure), and the lock is given back."""
-    state = State(is_locked=True, container=Container.OLD, has_failed=True, quarantine=Quarantine.LATER)
+def test_a_quarantine_that_could_not_be_published_is_owed() -> None:
+    """The journal is kept for it (see the procedure), and the lock is released."""
+    state = State(is_locked=True, container=Container.OLD, has_failed=True, blame=Blame.DUE)
 
     state = failed(state, Step.QUARANTINE, is_out=False)
 
-    assert state.quarantine is Quarantine.OWED
+    assert state.blame is Blame.OWED
     assert next_step(state) is Step.RELEASE

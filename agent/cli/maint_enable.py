@@ -1,0 +1,136 @@
+"""What ``svcagent maint enable`` does around its writes: it looks who is left for clients, and prints what is out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from agent.cli.maint_input import with_held
+from agent.cli.maint_output import described
+from agent.cli.output import show_warning
+from agent.clock import Clock
+from agent.consul import AgentSelf, Consul
+from agent.definitions import durations
+from agent.errors import ConsulUnreachable, GuardRefused, OutcomeUnknown, SvcagentError, Unreachable
+from agent.maintenance import (
+    Action,
+    Decision,
+    Left,
+    Target,
+    View,
+    await_shown,
+    dns_memory,
+    lift_own,
+    render,
+    take_out,
+    view,
+)
+
+
+def take_out_all(consul: Consul, decisions: Iterable[Decision]) -> None:
+    """Enable what was decided on the local agent."""
+    for one in decisions:
+        if one.wanted is not None and one.action is not Action.KEEP:
+            take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
+
+
+def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[Target], *, is_refusing: bool) -> None:
+    """Warn, or refuse, when clients of a service are left without any instance."""
+    try:
+        views = view(consul, node, targets)
+    except ConsulUnreachable as error:
+        if is_refusing:
+            raise
+        show_warning(f"unknown which instances are left for clients: {error}")
+        return
+    for one in views:
+        if said := _emptiness(one):
+            if is_refusing:
+                ids = ", ".join(one.service_ids)
+                raise GuardRefused(f"{ids} stays in service: {said}. To do it still, omit --guard")
+            show_warning(said)
+
+
+def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decision]) -> None:
+    """With maintenance in the catalog, look once more, and disable it again if clients are left without any instance.
+
+    Another operator or a reload may have taken out another instance at the same moment, and each saw the other one in
+    service. After this look at least one of them has seen both.
+
+    :raises GuardRefused: clients would be left without any; maintenance is off again.
+    """
+    reasons = {render(one.wanted) for one in entered if one.wanted is not None}
+    try:
+        views = view(consul, node, [one.target for one in entered], ignoring=reasons)
+        said = "; ".join(text for one in views if (text := _emptiness(one)))
+    except SvcagentError as error:
+        said = f"unknown which instances are left for clients: {error}"
+    if not said:
+        return
+    for one in entered:
+        if one.wanted is not None and lift_own(consul, one.target, one.wanted):
+            await_shown(consul, clock, one.target, None)
+    out = ", ".join(str(one.target) for one in entered)
+    raise GuardRefused(
+        f"{out}: maintenance was enabled, and is disabled again, for another instance was taken out at the same "
+        f"moment: {said}. Run this again, or without --guard"
+    )
+
+
+def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[Target], timeout: float) -> int:
+    """Return for how many seconds DNS clients may remember the targets; refuse what would outlast the timeout.
+
+    :raises GuardRefused: nothing was changed.
+    """
+    remembered = dns_memory(consul, agent, targets)
+    if remembered > timeout:
+        raise GuardRefused(
+            f"nothing was changed: DNS clients may remember {', '.join(map(str, targets))} for {remembered} s (the TTL "
+            f"of its answers), and --drain-timeout is {durations.text(timeout)}. Give --drain-timeout {remembered}s or "
+            "more, lower dns_config.service_ttl in Consul, or omit --wait-drained"
+        )
+    return remembered
+
+
+@contextmanager
+def saying_what_is_out(consul: Consul, decisions: Sequence[Decision]) -> Iterator[None]:
+    """However the block fails, print which of the targets are in maintenance now, whose it is and how to disable it."""
+    try:
+        yield
+    except BaseException as error:  # also a signal's: it leaves what was enabled
+        for line in _out_now(consul, decisions, is_silent=isinstance(error, Unreachable)):
+            show_warning(line)
+        raise
+
+
+def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) -> Iterator[str]:
+    """``is_silent``: Consul has just failed to answer, and is not asked again."""
+    try:
+        if is_silent:
+            raise OutcomeUnknown
+        found = with_held(consul, [one.target for one in decisions])
+    except SvcagentError:
+        for one in decisions:
+            yield (
+                f"{one.target} may be out of service. To look: svcagent maint status {one.target.argument}; "
+                f"to disable its maintenance: svcagent maint disable {one.target.argument}"
+            )
+        return
+    for target, held in found:
+        if held is not None:
+            yield (
+                f"out of service stays: {target}, in maintenance {described(held)}. "
+                f"To disable it: svcagent maint disable {target.argument}"
+            )
+
+
+def _emptiness(one: View) -> str:
+    """Say who is left for the clients of a service, unless there is another instance."""
+    match one.left:
+        case Left.SOMEBODY:
+            return ""
+        case Left.NOBODY:
+            return f"no other instance of {one.name} passes its checks: its clients are left without any"
+        case Left.UNKNOWN:
+            return (
+                f"Consul's catalog does not show {one.name} on this host, so it is unknown who is left for its "
+                "clients. If it has just been registered, wait a moment; else the token may lack node:read"
+            )

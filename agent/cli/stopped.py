@@ -1,0 +1,48 @@
+"""The warning of every verb that looks at a service: its container is stopped, and how to start it."""
+
+from collections.abc import Iterable
+
+from agent import logs
+from agent.cli.output import show_warning
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul
+from agent.definitions import ContainerRestart, Definition, Settings
+from agent.engine import Engine, StoppedContainer, find_stopped
+from agent.errors import DockerUnreachable
+
+
+def warn_of_stopped(consul: Consul, engine: Engine, definitions: Iterable[Definition]) -> None:
+    """Warn of each service whose container does not run, unless it is in maintenance: then that is nothing new.
+
+    A Docker that does not answer is only logged: verbs that need it say so themselves.
+    """
+    try:
+        found = {id_: stopped for one in definitions for id_, stopped in _stopped(engine, one)}
+    except DockerUnreachable as error:
+        logs.log(f"not looked for stopped containers: {error}")
+        return
+    checks = consul.checks() if found else {}
+    for service_id, stopped in found.items():
+        if NODE_MAINTENANCE not in checks and f"{SERVICE_MAINTENANCE}{service_id}" not in checks:
+            show_warning(f"{service_id}: {stopped}", service=service_id)
+
+
+def look_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[Definition]) -> None:
+    """Do the same for a verb that does not use Docker otherwise."""
+    definitions = [one for one in definitions if _container(one)]
+    if definitions:
+        from agent.cli import wiring
+        from agent.cli.repairing import engine_of  # the Docker SDK is slow to import
+
+        with engine_of(settings, wiring.system_clock()) as engine:
+            warn_of_stopped(consul, engine, definitions)
+
+
+def _stopped(engine: Engine, definition: Definition) -> Iterable[tuple[str, StoppedContainer]]:
+    name = _container(definition)
+    stopped = find_stopped(name, engine.find(name)) if name else None
+    return [(definition.service.id, stopped)] if stopped is not None else []
+
+
+def _container(definition: Definition) -> str:
+    strategy = definition.reload.strategy if definition.reload is not None else None
+    return strategy.container if isinstance(strategy, ContainerRestart) else ""

@@ -1,0 +1,97 @@
+"""What svcagent relies on in the Engine's answers. An answer without it is refused as a whole, before it is used."""
+
+from typing import cast
+
+from agent.engine.model import Inspect
+from agent.shapes import Shape, require
+
+_ANY = {"*?": object}
+
+CONTAINER: Shape = {
+    "Id": str,
+    "Name": str,
+    "Image": str,
+    "RestartCount?": int,
+    "State": {
+        "Running": bool,
+        "Restarting?": bool,
+        "ExitCode": int,
+        "Pid": int,
+        "StartedAt": str,
+        "Health?": {"Status?": str, "Log?": [{"Output?": str}]},
+    },
+    "Config": {
+        "Image": str,
+        "Hostname?": str,
+        "Labels?": {"*": str},
+        "Env?": [str],
+        "Cmd?": [str],
+        "Entrypoint?": [str],
+        "Volumes?": _ANY,
+        "ExposedPorts?": _ANY,
+        "Healthcheck?": _ANY,
+        "StopTimeout?": int,
+        "MacAddress?": str,
+    },
+    "HostConfig": {
+        "NetworkMode": str,
+        "AutoRemove?": bool,
+        "UTSMode?": str,
+        "RestartPolicy?": {"Name?": str, "MaximumRetryCount?": int},
+        "Binds?": [str],
+        "Mounts?": [{"Target": str, "Type?": str, "Source?": str}],
+        "Tmpfs?": _ANY,
+        "Links?": [str],
+        "VolumesFrom?": [str],
+    },
+    "NetworkSettings?": {
+        "Networks?": {
+            "*?": {
+                "NetworkID?": str,
+                "Aliases?": [str],
+                "Links?": [str],
+                "DriverOpts?": _ANY,
+                "IPAMConfig?": {"IPv4Address?": str, "IPv6Address?": str, "LinkLocalIPs?": [str]},
+            }
+        },
+        "Ports?": {"*?": [{"HostPort?": str}]},
+    },
+    "Mounts?": [{"Type?": str, "Name?": str, "Destination": str, "RW?": bool}],
+}
+"""Of ``GET /containers/<id>/json``."""
+
+IMAGE: Shape = {
+    "Id": str,
+    "RepoTags?": [str],
+    "RepoDigests?": [str],
+    "Created?": str,
+    "Metadata?": {"LastTagTime?": str},
+    "Config?": {
+        "Labels?": {"*": str},
+        "Env?": [str],
+        "Cmd?": [str],
+        "Entrypoint?": [str],
+        "Volumes?": _ANY,
+        "ExposedPorts?": _ANY,
+        "Healthcheck?": _ANY,
+    },
+}
+"""Of ``GET /images/<name>/json``."""
+
+LISTED_CONTAINERS: Shape = [
+    {"Id": str, "ImageID?": str, "Names?": [str], "HostConfig?": {"NetworkMode?": str}},
+]
+"""Of ``GET /containers/json``. A container that is being removed has no names."""
+
+LISTED_IMAGES: Shape = [{"Id": str, "RepoTags?": [str], "RepoDigests?": [str]}]
+"""Of ``GET /images/json``."""
+
+
+def inspected(document: object, shape: Shape) -> Inspect:
+    """The document, which has that shape.
+
+    :raises WrongShape: it has not; the message names the container or image, and the place.
+    """
+    name = document.get("Name") or document.get("Id") if isinstance(document, dict) else None
+    require(document, shape, str(name).removeprefix("/")[:80] if name else "")
+    return cast("Inspect", document)

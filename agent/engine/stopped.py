@@ -1,0 +1,72 @@
+"""Whether a container is stopped, and whether an operator stopped it. Pure.
+
+Docker does not say who stopped a container, so that is concluded from its state:
+
+- ``docker stop`` ends a program by its stop signal or, if it ignores that, by SIGKILL after the stop timeout. A program
+  that handles the signal exits with 0 or a status of its own.
+- Docker restarts what ends by itself under ``always`` and ``unless-stopped``, and what fails under ``on-failure`` until
+  its retries are used up. A container that is exited where Docker would have restarted it was stopped by a person.
+- The kernel's kill for want of memory, a failed start, and an error status that nothing would restart are crashes.
+
+A program that ends by itself with status 0, where Docker does not restart it, cannot be told from one that was stopped.
+It counts as stopped by an operator: that is reported, and nothing starts it against somebody's will.
+"""
+
+from dataclasses import dataclass
+
+from agent.engine.model import Container
+
+STOP_CODES = frozenset({0, 128 + 2, 128 + 3, 128 + 9, 128 + 15})
+"""How programs end when they are told to: handled, or by SIGINT, SIGQUIT, SIGKILL or SIGTERM."""
+
+
+@dataclass(frozen=True)
+class StoppedContainer:
+    """A container that does not serve: what is the matter, the command that starts it, and whether a person did it."""
+
+    what: str
+    start: str
+    by_hand: bool
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do."""
+        return f"to start it, run: {self.start}" if self.start else "create it, for example with docker run"
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+def find_stopped(name: str, container: Container | None) -> StoppedContainer | None:
+    """Return how the container is stopped; None for one that runs, or that Docker restarts."""
+    start = f"docker start {name}"
+    if container is None:
+        return StoppedContainer(f"there is no container {name}", "", by_hand=False)
+    match container.status:
+        case "paused":
+            return StoppedContainer(
+                f"the container {name} is paused (docker pause)", f"docker unpause {name}", by_hand=True
+            )
+        case "created" if not container.start_error:
+            return StoppedContainer(f"the container {name} has never been started", start, by_hand=True)
+        case "created" | "exited" | "dead":
+            by_hand = container.status == "exited" and _is_by_hand(container)
+            return StoppedContainer(f"the container {name} is stopped: {_said(container)}", start, by_hand)
+    return None
+
+
+def _is_by_hand(container: Container) -> bool:
+    if container.oom_killed or container.start_error:
+        return False
+    policy, _, retries = container.restart_policy.partition(":")
+    if policy in ("always", "unless-stopped") or container.exit_code in STOP_CODES:
+        return True
+    return policy == "on-failure" and (not retries or container.restart_count < int(retries))
+
+
+def _said(container: Container) -> str:
+    if container.start_error:
+        return f"it could not be started ({container.start_error})"
+    if container.oom_killed:
+        return "it ran out of memory and was killed"
+    return f"it exited with status {container.exit_code}"

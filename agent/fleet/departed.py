@@ -1,0 +1,81 @@
+"""Removal of the documents of hosts that are gone: not seen for 30 days, and not in Consul's catalog."""
+
+from datetime import UTC, datetime, timedelta
+
+from agent.consul import Consul, KvPair
+from agent.fleet import claim, history, host_state
+from agent.fleet.document import key, unquoted
+
+GONE_AFTER = timedelta(days=30)
+
+MOST_DOCUMENTS = 100
+"""Removed by one call; the next one goes on."""
+
+
+def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) -> tuple[str, ...]:
+    """Remove documents of hosts that are gone, `MOST_DOCUMENTS` at most. Return the names of those hosts.
+
+    A host's documents go only with their host state and history all older than `GONE_AFTER`. Each document is removed
+    by check-and-set, so one that its host writes at that moment stays. ``own_node`` is this host's: if the token does
+    not show it in the catalog, nobody's absence is known.
+    """
+    states = consul.kv_tree(key(service, host_state.ROOM, ""), consistent=True)[1]
+    found: dict[str, list[KvPair]] = {}
+    recent = {own_node}
+    for pair in states:
+        state = host_state.parse(pair)
+        found.setdefault(state.node, []).append(pair)
+        # An unreadable document does not say how old it is; a newer svcagent may have written it.
+        if state.last_seen is None or now - state.last_seen < GONE_AFTER:
+            recent.add(state.node)
+    told = _history(consul, service, now, recent)
+    nodes = sorted((found.keys() | told.keys()) - recent)
+    if not nodes or not consul.is_node_known(own_node):
+        return ()
+    removed, left = [], MOST_DOCUMENTS
+    for node in nodes:
+        if left <= 0:
+            break
+        if not consul.is_node_known(node):
+            pairs = [*found.get(node, ()), *_trees(consul, told.get(node, ()))][:left]
+            left -= len(pairs)
+            for pair in pairs:
+                consul.kv_delete(pair.key, cas=pair.modify_index)
+            removed.append(node)
+    return tuple(removed)
+
+
+def remove_old_claims(consul: Consul, service: str, now: datetime) -> None:
+    """Remove claims on CNAMEs that no host has repeated for `GONE_AFTER`; a host repeats its claims every hour."""
+    pairs = consul.kv_tree(key(service, claim.ROOM, ""), consistent=True)[1]
+    old = (pair for pair in pairs if (one := claim.parse(pair)) is not None and now - one.at >= GONE_AFTER)
+    for pair in list(old)[:MOST_DOCUMENTS]:
+        consul.kv_delete(pair.key, cas=pair.modify_index)
+
+
+def _history(consul: Consul, service: str, now: datetime, recent: set[str]) -> dict[str, list[str]]:
+    """Return the history folders by node, and add to ``recent`` the nodes with a page that is not old."""
+    room = key(service, history.ROOM, "")
+    folders: dict[str, list[str]] = {}
+    for name in consul.kv_keys(room):
+        part, _slash, page = name.removeprefix(room).partition("/")
+        node = unquoted(part)
+        folders.setdefault(node, [])
+        if f"{room}{part}/" not in folders[node]:
+            folders[node].append(f"{room}{part}/")
+        if not _is_old(page, now):
+            recent.add(node)
+    return folders
+
+
+def _is_old(page: str, now: datetime) -> bool:
+    """True if a page of history began long ago; its name begins with that time."""
+    try:
+        began = datetime.strptime(page[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return True  # never written by svcagent
+    return now - began >= GONE_AFTER
+
+
+def _trees(consul: Consul, folders: list[str] | tuple[()]) -> list[KvPair]:
+    return [pair for folder in folders for pair in consul.kv_tree(folder, consistent=True)[1]]

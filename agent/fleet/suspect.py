@@ -1,0 +1,149 @@
+"""Suspect versions: a reload that took one has disappeared, with its process or its host, before it had an outcome.
+
+The instance's document still says that its reload is at a step that can fail by the version's fault, and the session
+of that reload does not hold the lock any more. Nobody knows whether the version is at fault, so no other host takes it
+until the host has written an outcome, or an operator clears it.
+
+A reload publishes its outcome before it releases the lock; otherwise it would be suspect for a moment.
+"""
+
+import shlex
+from collections.abc import Collection, Mapping
+
+from agent.consul import Consul, lock_sessions
+from agent.errors import Conflict
+from agent.fleet import host_state
+from agent.fleet.host_state import HostStanding, HostState, InstanceKey
+from agent.fleet.view import View
+
+RISKY_STEPS = frozenset({"drain", "restart", "ready", "return", "settle"})
+"""Steps in which a version is drained for, started or judged."""
+
+
+def suspects(view: View, digest: str, alive_sessions: frozenset[str], own: InstanceKey) -> tuple[HostState, ...]:
+    """Return the instances whose reload to ``digest`` has disappeared, in order of host.
+
+    ``alive_sessions``: the sessions that hold the service's lock now; an unknown one counts as gone. ``own``: node and
+    service ID of the asking instance, whose own document does not count: its host recovers it first.
+    """
+    if not digest:
+        return ()
+    return tuple(
+        state
+        for instance, state in sorted(view.hosts.items())
+        if instance not in (own, (own[0], "")) and state.wanted == digest and has_vanished(state, alive_sessions)
+    )
+
+
+def all_suspects(hosts: Mapping[InstanceKey, HostState], alive_sessions: Collection[str]) -> tuple[HostState, ...]:
+    """Return the suspects of every version, in order of host."""
+    return tuple(state for _instance, state in sorted(hosts.items()) if has_vanished(state, alive_sessions))
+
+
+def has_vanished(state: HostState, alive_sessions: Collection[str]) -> bool:
+    """True if a reload is at a risky step and its session is gone, or if it left its instance stranded.
+
+    A stranded instance has not come back on the old version either, so nobody knows whether the new one is at fault.
+    """
+    if not state.wanted:
+        return False
+    if state.state == HostStanding.STRANDED:
+        return True
+    is_at_risk = state.state == HostStanding.RELOADING and state.step in RISKY_STEPS
+    return is_at_risk and state.session not in alive_sessions
+
+
+def is_first(view: View, digest: str, own: InstanceKey) -> bool:
+    """True if no other instance is known to run ``digest`` after it has settled there."""
+    return not any(
+        state.state == HostStanding.RUNNING and state.digest == digest and state.is_settled
+        for instance, state in view.hosts.items()
+        if instance not in (own, (own[0], ""))
+    )
+
+
+def alive_sessions(consul: Consul, lock_prefix: str) -> frozenset[str]:
+    """Return the sessions that hold a lock now, read from the leader; none if its key holds something else."""
+    try:
+        return lock_sessions(consul, lock_prefix)
+    except Conflict:
+        return frozenset()
+
+
+def find_suspects(
+    consul: Consul, service: str, lock_prefix: str, digest: str, own: InstanceKey
+) -> tuple[HostState, ...]:
+    """Read what `suspects` needs, and return them. One request if no host is taking ``digest``."""
+    view = View(hosts=host_state.read_all(consul, service))
+    return confirmed(consul, service, lock_prefix, suspects(view, digest, frozenset(), own))
+
+
+def find_all_suspects(consul: Consul, service: str, lock_prefix: str | None) -> tuple[HostState, ...]:
+    """Read the suspects of every version. ``lock_prefix`` as in `confirmed`."""
+    return confirmed(consul, service, lock_prefix, all_suspects(host_state.read_all(consul, service), ()))
+
+
+def confirmed(
+    consul: Consul, service: str, lock_prefix: str | None, under_way: tuple[HostState, ...]
+) -> tuple[HostState, ...]:
+    """Return those of the reloads ``under_way`` (all as `suspects` returns them with no session) that are suspect.
+
+    The lock is read after their documents, and the documents again after the lock. So neither a reload that begins
+    meanwhile nor one that ends looks suspect: it publishes its outcome before it releases the lock.
+
+    ``lock_prefix``: None where the lock's name is not known; then a session that exists counts as alive.
+    """
+    if not under_way:
+        return ()
+    if lock_prefix is not None:
+        alive = alive_sessions(consul, lock_prefix)
+    else:
+        sessions = {state.session for state in under_way}
+        alive = frozenset(one for one in sessions if one and consul.session(one) is not None)
+    vanished = {_attempt(state) for state in under_way if state.session not in alive}
+    if not vanished:
+        return ()
+    after = all_suspects(host_state.read_all(consul, service), ())
+    return tuple(state for state in after if _attempt(state) in vanished)
+
+
+def _attempt(state: HostState) -> tuple[str, ...]:
+    return state.node, state.service_id, state.session, state.wanted
+
+
+def clear(consul: Consul, service: str, suspect: HostState) -> bool:
+    """Remove a suspect's document, if it has not changed. False if its host has written another one meanwhile."""
+    _index, pair = consul.kv_get(host_state.place(service, suspect.node, suspect.service_id), consistent=True)
+    if pair is None or host_state.parse(pair) != suspect:
+        return False
+    return consul.kv_delete(pair.key, cas=pair.modify_index)
+
+
+def what_happened(suspect: HostState) -> str:
+    """Return a sentence about a suspect: which host, at which step, and since when."""
+    since = f", at this step since {suspect.since:%Y-%m-%dT%H:%M:%SZ}" if suspect.since else ""
+    if suspect.state == HostStanding.STRANDED:
+        return (
+            f"{suspect.wanted} is suspect: {suspect.node} failed to take it and is still out of service, on the old "
+            "version too, and nobody knows whether the new one is at fault"
+        )
+    return (
+        f"{suspect.wanted} is suspect: the reload of {suspect.node} that was taking it disappeared at the step "
+        f"{suspect.step}{since}, and nobody knows whether the version is at fault"
+    )
+
+
+def what_to_do(service: str, suspect: HostState) -> str:
+    """Return how a suspect is cleared: by its host, or by an operator."""
+    recover, cleared, forced = (
+        shlex.join(["svcagent", *argv])
+        for argv in (
+            ["recover", service],
+            ["quarantine", "clear", service, suspect.wanted],
+            ["reload", service, "--force"],
+        )
+    )
+    return (
+        f"look at {suspect.node}: it clears this itself when it is up again, by its next register, reload, or "
+        f"{recover}. If the version is not at fault, run: {cleared}; to take it on this host all the same: {forced}"
+    )

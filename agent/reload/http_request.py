@@ -1,0 +1,133 @@
+"""HTTP requests as Go's client writes them, and where it goes when it is redirected. Pure.
+
+Go's rules (net/http: client.go, request.go) are those of every HTTP check of Consul.
+"""
+
+import string
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+MOST_REQUESTS = 10
+"""Go's client gives up on the tenth redirect."""
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+KEEPING_METHOD = frozenset({307, 308})
+
+# Written by the client itself, whatever the caller says; by exactly these names, as in Go.
+_WRITTEN_BY_CLIENT = frozenset({"Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer"})
+# Not sent to another domain than the first.
+_SENSITIVE = frozenset({"authorization", "www-authenticate", "cookie", "cookie2"})
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+_PORTS = {"http": 80, "https": 443}
+
+
+class UnusableUrl(ValueError):
+    """A URL that names no web server."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The server that a URL names."""
+
+    is_tls: bool
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. ``host`` replaces the Host header that the URL gives."""
+
+    url: str
+    headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    method: str = "GET"
+    body: bytes = b""
+    host: str = ""
+
+    @property
+    def target(self) -> Target:
+        """Where to connect to. Raises `UnusableUrl`."""
+        parts = _split(self.url)
+        return Target(parts.scheme == "https", _ascii(unquote(str(parts.hostname))), parts.port or _PORTS[parts.scheme])
+
+    def encoded(self) -> bytes:
+        """Return the request as it is sent."""
+        head = "\r\n".join(self._head(_split(self.url)))
+        return f"{head}\r\n\r\n".encode() + self.body
+
+    def _head(self, parts: SplitResult) -> Iterator[str]:
+        path = quote(parts.path or "/", safe=string.punctuation)
+        query = f"?{quote(parts.query, safe=string.punctuation)}" if parts.query else ""
+        yield f"{self.method} {path}{query} HTTP/1.1"
+        yield f"Host: {self.host or _host_header(parts)}"
+        yield f"User-Agent: {next(iter(self.headers.get('User-Agent', ())), '')}"
+        if self.body or self.method in _WITH_LENGTH:
+            yield f"Content-Length: {len(self.body)}"
+        for name, values in self.headers.items():
+            if name not in _WRITTEN_BY_CLIENT:
+                yield from (f"{name}: {value}" for value in values)
+        if parts.username is not None and "Authorization" not in self.headers:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            yield f"Authorization: Basic {b64encode(pair.encode()).decode()}"
+        if self.method != "HEAD" and not {"Accept-Encoding", "Range"} & self.headers.keys():
+            yield "Accept-Encoding: gzip"
+        yield "Connection: close"
+
+
+def following(first: Request, last: Request, status: int, location: str) -> Request | None:
+    """The request that a redirect of ``last`` asks for; None if the response is none. Raises `UnusableUrl`."""
+    if status not in REDIRECTS or not location:
+        return None
+    try:
+        url = urljoin(last.url, location)
+    except ValueError as error:
+        raise UnusableUrl(f"{location}: {error}") from None
+    before, after = _split(last.url), _split(url)
+    headers = dict(first.headers)
+    if not _is_within(str(after.hostname), str(_split(first.url).hostname)):
+        headers = {name: values for name, values in headers.items() if name.lower() not in _SENSITIVE}
+    if not (before.scheme == "https" and after.scheme == "http"):
+        headers.setdefault("Referer", (before._replace(netloc=before.netloc.rpartition("@")[2]).geturl(),))
+    request = replace(last, url=url, headers=headers, host="" if ":" in location.partition("/")[0] else first.host)
+    if status in KEEPING_METHOD:
+        return request
+    return replace(request, body=b"", method=last.method if last.method in ("GET", "HEAD") else "GET")
+
+
+def shown(url: str) -> str:
+    """The URL without what may be a secret: user, password and query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    query = "…" if parts.query else ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment="").geturl()
+
+
+def _split(url: str) -> SplitResult:
+    """`urlsplit` alone drops line breaks and tabs."""
+    try:
+        parts = urlsplit(url)
+        is_usable = url.isprintable() and parts.scheme in _PORTS and parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise UnusableUrl(f"{url}: {error}") from None
+    if not is_usable:
+        raise UnusableUrl(f"{url} is not an http or https URL")
+    return parts
+
+
+def _host_header(parts: SplitResult) -> str:
+    """Without user, empty port and IPv6 zone."""
+    host = str(parts.hostname).partition("%")[0]
+    name = f"[{host}]" if ":" in host else _ascii(host)
+    return name if parts.port is None else f"{name}:{parts.port}"
+
+
+def _ascii(host: str) -> str:
+    return host if host.isascii() else host.encode("idna").decode()
+
+
+def _is_within(host: str, domain: str) -> bool:
+    return host == domain or (host.endswith(f".{domain}") and ":" not in domain)

@@ -1,0 +1,51 @@
+"""Checks that a JSON document of a server has the shape that svcagent relies on, before any of it is used.
+
+A shape is written like the document: a type, a list with the shape of its items, or a mapping from keys to shapes. A
+key that ends in ``?`` may be missing or null. The key ``*`` stands for all keys that are not named, ``*?`` for the same
+with null allowed. Keys that the shape does not name are not looked at.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Shape: TypeAlias = Any
+"""A type, a list of one shape, or a mapping of shapes by key."""
+
+
+class WrongShape(ValueError):
+    """A document is not what its server documents; names the place in it."""
+
+
+def require(document: object, shape: Shape, place: str = "") -> None:
+    """Check a document against a shape.
+
+    :raises WrongShape: it differs; the message names the first place, for example ``HostConfig.Binds[0]``.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(document, dict):
+            raise _wrong(place, "an object", document)
+        _require_keys(document, shape, place)
+    elif isinstance(shape, list):
+        if not isinstance(document, list):
+            raise _wrong(place, "a list", document)
+        for position, item in enumerate(document):
+            require(item, shape[0], f"{place}[{position}]")
+    elif shape is not object and (not isinstance(document, shape) or (shape is int and isinstance(document, bool))):
+        raise _wrong(place, _NAMES[shape], document)
+
+
+_NAMES: Mapping[type, str] = {str: "a text", int: "a whole number", bool: "true or false"}
+
+
+def _require_keys(document: Mapping[str, object], shape: Mapping[str, Shape], place: str) -> None:
+    for marked, inner in shape.items():
+        key = marked.removesuffix("?")
+        found = document if key == "*" else {key: document.get(key)}
+        for name, value in found.items():
+            if value is not None or marked == key:
+                require(value, inner, f"{place}.{name}" if place else name)
+
+
+def _wrong(place: str, expected: str, found: object) -> WrongShape:
+    what = "missing or null" if found is None else f"a {type(found).__name__}"
+    return WrongShape(f"{place or 'the document'} is {what}, not {expected}")

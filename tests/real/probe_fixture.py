@@ -1,0 +1,147 @@
+"""Services that answer checks in chosen ways, over HTTP and HTTPS; what a probe and a Consul agent say of them."""
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Answer = Callable[["Conversation"], None]
+
+
+@dataclass
+class Conversation:
+    """One connection to a service, and the request that came over it."""
+
+    connection: socket.socket
+    request: str = ""
+
+    @property
+    def path(self) -> str:
+        """What was asked for."""
+        return self.request.split(" ")[1]
+
+    def say(self, text: str) -> None:
+        """Send it."""
+        self.connection.sendall(text.encode())
+
+    def repeat(self, text: str, every: float = 0.02) -> None:
+        """Send it again and again until the client hangs up."""
+        while True:
+            self.say(text)
+            time.sleep(every)
+
+    def status(self, line: str, *headers: str) -> None:
+        """A whole answer without a body."""
+        self.say("\r\n".join([f"HTTP/1.1 {line}", *headers, "Content-Length: 0", "", ""]))
+
+
+@dataclass
+class Origin:
+    """A service on a socket of this process. ``answers`` by path; anything else is answered with 200."""
+
+    listener: socket.socket
+    context: ssl.SSLContext | None = None
+    answers: dict[str, Answer] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+    """The server names that TLS clients asked for."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.listener.getsockname()[1])
+
+    def serve(self) -> None:
+        """Until the listener is closed."""
+        while True:
+            try:
+                connection, _address = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        # A client that hangs up, or refuses the certificate, is what many of the tests are about.
+        with suppress(OSError), connection:
+            connection.settimeout(30)
+            if self.context is not None:
+                with self.context.wrap_socket(connection, server_side=True) as secured:
+                    self._talk(secured)
+            else:
+                self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        received = b""
+        while not _is_whole(received):
+            more = connection.recv(65536)
+            if not more:
+                return
+            received += more
+        talk = Conversation(connection, received.decode("latin-1"))
+        self.requests.append(talk.request)
+        self.answers.get(talk.path, lambda one: one.status("200 OK"))(talk)
+
+
+def _is_whole(received: bytes) -> bool:
+    head, end, body = received.partition(b"\r\n\r\n")
+    lengths = [line.partition(b":")[2] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    return bool(end) and len(body) >= (int(lengths[0]) if lengths else 0)
+
+
+@contextmanager
+def origin(
+    address: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None, family: int = socket.AF_INET
+) -> Iterator[Origin]:
+    """A running service; over TLS with a certificate and its key."""
+    context: ssl.SSLContext | None = None
+    with socket.create_server((address, 0), family=family, backlog=128) as listener:
+        found = Origin(listener)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            context.sni_callback = lambda _socket, name, _context: found.names.append(name)
+            found.context = context
+        thread = threading.Thread(target=found.serve, daemon=True)
+        thread.start()
+        try:
+            yield found
+        finally:
+            # A thread in accept() does not notice that its socket is closed.
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+class Authority:
+    """A certificate authority in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.certificate = directory / "ca.pem"
+        self._key("ca")
+        self._run(
+            *["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=organisation", "-days", "2", "-out", "ca.pem"]
+        )
+
+    def issue(self, name: str, subject_alternatives: str) -> tuple[Path, Path]:
+        """A certificate and its key."""
+        self._key(name)
+        self._run("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
+        (self._directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternatives}\n")
+        self._run(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+        )
+        return self._directory / f"{name}.pem", self._directory / f"{name}.key"
+
+    def _key(self, name: str) -> None:
+        self._run("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
+
+    def _run(self, *argv: Any) -> None:
+        subprocess.run(["openssl", *argv], cwd=self._directory, check=True, capture_output=True)
