@@ -6,7 +6,6 @@ from agent.cli import wiring
 from agent.cli.options import output_options
 from agent.cli.output import show_bug_of, show_warning
 from agent.cli.planning import Asked, Planner, exit_code, in_maintenance_again, keep, show_dry_run, show_plan
-from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -101,11 +100,18 @@ def register(
 
             own = {service.id for service in planner.services}
             tell_ended(lift_expired(consul, clock, planner.agent.node, own))
-        look_for_stopped(settings, consul, planner.definitions)
+        _look_for_stopped(settings, consul, planner)
         if not names:
             registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
     show_plan(plan, is_dry=False, failures=failures)
     return max(exit_code(plan, failures), repaired)
+
+
+def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> None:
+    if any(one.reload is not None for one in planner.definitions):
+        from agent.cli.stopped import look_for_stopped  # the Docker SDK is slow to import
+
+        look_for_stopped(settings, consul, planner.definitions)
 
 
 def _apply(

@@ -275,8 +275,7 @@ class Daemon:
 
         reloaded = [one.service.name for one in found.definitions if one.reload is not None]
         out = [held_of(one.target.name, one.maintenance) for one in found.out]
-        self.metrics.converged(reloaded, faults, out, len(found.refused))
-        self.metrics.consent(is_needed=bool(found.objection))
+        self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
     # ------------------------------------------------------------ verbs
 

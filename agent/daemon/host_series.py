@@ -86,8 +86,12 @@ class HostSeries:
         """Note whether changes wait for an operator's consent."""
         self._consent.set(is_needed)
 
-    def converged(self, held: Iterable[Held], refused: int) -> None:
-        """The agent holds what it should, but for so many services that are somebody else's."""
+    def converged(self, held: Iterable[Held], refused: int, *, needs_consent: bool = False) -> None:
+        """The agent holds what it should, but for so many services that are somebody else's.
+
+        ``needs_consent``: and but for changes that wait for an operator's consent.
+        """
+        self.consent(is_needed=needs_consent)
         now = self._clock.now().timestamp()
         self._converged.set(now)
         self._refused.set(refused)

@@ -60,7 +60,6 @@ class Textfiles:
             host.consul(is_up=True)
             host.faulty({})
             host.converged(held, refused)
-            host.consent(is_needed=False)
         wanted = {_of_service(service) for service in services}
         for file in self._directory.glob(RELOAD.format("*")):
             if file.name not in wanted:
