@@ -6,6 +6,7 @@ Each verb is a module of this package, imported when it is called. Errors end he
 import atexit
 import gc
 import importlib
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -129,6 +130,10 @@ def _fill_missing_streams() -> None:
     os.close(descriptor)
     sys.stdout = sys.stdout or os.fdopen(STDOUT, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else a test's
+            # Not every locale has every character; one that it lacks is no reason to end.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:

@@ -45,7 +45,7 @@ class Blocked:
         """The reason, in one line."""
         if isinstance(self.cause, Quarantine):
             return first_line(self.cause.why)
-        return f"suspect: its reload disappeared at the step {self.cause.step}"
+        return suspect.what_happened(self.cause)
 
     @property
     def image(self) -> str:
@@ -177,5 +177,5 @@ def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str
 def _was(blocked: Blocked) -> str:
     since = f" at {shown(blocked.since)}" if blocked.since else ""
     if not isinstance(blocked.cause, Quarantine):
-        return f"the reload of {blocked.cause.node} that was taking it disappeared at the step {blocked.cause.step}"
+        return f"before: {blocked.why}"
     return f"it had failed on {blocked.cause.node}{since}: {blocked.why}" if since else f"before: {blocked.why}"

@@ -70,7 +70,8 @@ def register(
             planner = Planner(settings, consul, clock, asked)
             planner.read()
             return show_dry_run(planner)
-    left_behind = journalled(settings.state_dir)
+    state_dir = wiring.state_directory(settings)
+    left_behind = journalled(state_dir)
     if left_behind:
         from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
 
@@ -84,7 +85,7 @@ def register(
             raise
         # Waited for before the lock is taken, so that nobody waits for one who waits.
         _ = planner.agent
-        with alone_in(wiring.state_directory(settings), clock, wait) as was_another_first:
+        with alone_in(state_dir, clock, wait) as was_another_first:
             if was_another_first:
                 planner.read()
             plan = planner.plan()

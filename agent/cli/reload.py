@@ -18,8 +18,10 @@ from agent.clock import Interrupts
 @click.option(
     "--force",
     is_flag=True,
-    help="Reload even if the newest image runs already, or it is paused, quarantined, too young, outside its windows, "
-    "or too few others pass. Says what it overrides; never lifts maintenance.",
+    help="Reload even if the newest image runs already, or it is paused, quarantined, suspect, too young, outside its "
+    "windows, too few others pass, an operator stopped the container, DNS clients remember it for longer than "
+    "drain.max, or svcagent's own probe fails on a check that Consul passes: then the new version fails as well unless "
+    "it corrects that. Prints what it overrides; never disables another owner's maintenance.",
 )
 @click.option(
     "--in-maintenance",

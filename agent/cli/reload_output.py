@@ -54,10 +54,10 @@ def tell_repaired(results: Sequence[Result]) -> int:
 
 
 def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: str = "red") -> None:
-    """Print an error, and after it what the container that failed printed last."""
+    """Print an error, and after it what the container or command that failed printed last."""
     text = result.error or ""
     if result.log_tail:
-        text += f"\nThe last lines of the container that failed:\n{result.log_tail.rstrip()}"
+        text += f"\nThe last lines that it printed:\n{result.log_tail.rstrip()}"
     show_trouble(
         text,
         colour=colour,

@@ -1,16 +1,20 @@
 """The warning of every verb that looks at a service: its container is stopped, and how to start it."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from agent import logs
 from agent.cli.output import show_warning
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul
 from agent.definitions import ContainerRestart, Definition, Settings
-from agent.engine import Engine, StoppedContainer, find_stopped
+from agent.engine import StoppedContainer, find_stopped
 from agent.errors import DockerUnreachable
 
+if TYPE_CHECKING:  # the Docker SDK is slow to import, and registering without a container needs none
+    from agent.engine import Engine
 
-def warn_of_stopped(consul: Consul, engine: Engine, definitions: Iterable[Definition]) -> None:
+
+def warn_of_stopped(consul: Consul, engine: "Engine", definitions: Iterable[Definition]) -> None:
     """Warn of each service whose container does not run, unless it is in maintenance: then that is nothing new.
 
     A Docker that does not answer is only logged: verbs that need it say so themselves.
@@ -31,13 +35,13 @@ def look_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[D
     definitions = [one for one in definitions if _container(one)]
     if definitions:
         from agent.cli import wiring
-        from agent.cli.repairing import engine_of  # the Docker SDK is slow to import
+        from agent.cli.repairing import engine_of
 
         with engine_of(settings, wiring.system_clock()) as engine:
             warn_of_stopped(consul, engine, definitions)
 
 
-def _stopped(engine: Engine, definition: Definition) -> Iterable[tuple[str, StoppedContainer]]:
+def _stopped(engine: "Engine", definition: Definition) -> Iterable[tuple[str, StoppedContainer]]:
     name = _container(definition)
     stopped = find_stopped(name, engine.find(name)) if name else None
     return [(definition.service.id, stopped)] if stopped is not None else []

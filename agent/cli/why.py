@@ -13,7 +13,7 @@ from agent.consul import Consul
 from agent.definitions import ANY_ADDRESS, Definition, Reload, Service, Settings
 from agent.engine import Engine
 from agent.errors import NotNow, SvcagentError
-from agent.fleet import HostState, find_suspects
+from agent.fleet import HostState, SeenDigests, find_suspects
 from agent.reload.host_lock import HostLock
 from agent.reload.probe import Prober
 from agent.reload.ready import Readiness
@@ -66,6 +66,9 @@ def _inquiry(
         found = find_suspects(consul, service.name, reload.lock_prefix(service.name), digest, own)
         return next(iter(found), None)
 
+    def trusts(digest: str) -> bool:
+        return settings.fleet.trust_pins or SeenDigests(settings.state_dir, service.name).knows(reload.image, digest)
+
     return Inquiry(
         consul,
         how,
@@ -74,6 +77,7 @@ def _inquiry(
         wiring.drain_dns(settings, agent),
         lambda: readiness.survey().differences,
         find_suspect,
+        trusts,
     )
 
 

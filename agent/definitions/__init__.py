@@ -19,6 +19,7 @@ from agent.definitions.reload import (
     MinHealthy,
     Ready,
     Reload,
+    Settle,
     Strategy,
 )
 from agent.definitions.schema import schema
@@ -48,6 +49,7 @@ __all__ = [
     "Reload",
     "Service",
     "Settings",
+    "Settle",
     "Strategy",
     "TaggedAddress",
     "Weights",

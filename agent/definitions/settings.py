@@ -7,10 +7,11 @@ from typing import Any, Self
 
 from pydantic import field_validator
 
-from agent.definitions.faults import shown
+from agent.definitions.faults import shown, untrusted
 from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DnsTable, DockerTable, SettingsFile
 from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
 from agent.errors import BadDefinition, Fault
+from agent.files import NotAFile, Untrusted, read_trusted_alone
 
 _TOKENS = ("consul.token", "consul.token_file")
 _KEYS = ("dns.key_file", "dns.key_name", "dns.key_algorithm", "dns.key_secret")
@@ -100,6 +101,17 @@ def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
     return tree
 
 
+def _untrusted(given: Given) -> Fault | None:
+    """The fault of a certificate or key that another user may write."""
+    try:
+        read_trusted_alone(given.value, 1)
+    except Untrusted as error:
+        return untrusted(str(given.value), error)
+    except (OSError, NotAFile):  # what needs the file says so, and why
+        return None
+    return None
+
+
 def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
     """Files that are not there, and halves of no use alone: better told now than by a handshake."""
     for name in ("consul.ca_file", "consul.client_cert", "consul.client_key", "dns.key_file"):
@@ -107,6 +119,8 @@ def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
             yield chosen[name].fault(
                 f"there is no file {shown(str(chosen[name].value))}", "put it there, or name another"
             )
+        elif name in chosen and (fault := _untrusted(chosen[name])):
+            yield fault
     if "consul.ca_path" in chosen and not chosen["consul.ca_path"].value.is_dir():
         yield chosen["consul.ca_path"].fault(
             f"there is no directory {shown(str(chosen['consul.ca_path'].value))}", "put it there, or name another"

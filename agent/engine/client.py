@@ -190,9 +190,9 @@ class Engine:
         on this machine, as for `connections`.
         """
         with self._docker.call(f"inspect container {container.name}") as client:
-            found = client.inspect_container(container.id)
+            found = client.inspect(container.id)
             owner = found["HostConfig"]["NetworkMode"].partition("container:")[2]
-            publisher = client.inspect_container(owner) if owner else found
+            publisher = client.inspect(owner) if owner else found
         ports = connections.forwarded_ports(publisher, port, address)
         if not ports:
             return None

@@ -34,7 +34,7 @@ def forwarded_ports(inspect: Inspect, port: int, address: str) -> frozenset[int]
         for inner, bindings in (inspect["NetworkSettings"].get("Ports") or {}).items()
         if inner.endswith("/tcp")
         for binding in bindings or ()
-        if binding["HostPort"] == str(port) and _covers(binding.get("HostIp"), wanted)
+        if binding.get("HostPort") == str(port) and _covers(binding.get("HostIp"), wanted)
     )
 
 

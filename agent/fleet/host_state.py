@@ -128,8 +128,10 @@ def refreshed(known: HostState | None, service_id: str, digest: str, tag: str, n
     if known is None or known.digest != digest:
         return new
     # The same version still runs, so what was found out about it and about the one refused still holds.
-    wanted = known.wanted if known.verdict else ""
-    return replace(new, is_settled=known.is_settled, wanted=wanted, verdict=known.verdict)
+    new = replace(new, is_settled=known.is_settled)
+    if not known.verdict:
+        return new
+    return replace(new, since=known.since, wanted=known.wanted, verdict=known.verdict)  # a verdict counts from then
 
 
 def read_all(consul: Consul, service: str) -> dict[InstanceKey, HostState]:

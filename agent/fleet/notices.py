@@ -159,7 +159,7 @@ def _quarantined(course: Course) -> Iterator[Notice]:
             _body(
                 f"{entry.image or 'an image'} is {entry.digest}",
                 f"why: {_first_line(entry.why)}",
-                "No host takes it. Push a better image; what its container printed last: "
+                "No host takes it. Push a better image. What is known about it: "
                 f"{_command('quarantine', 'list', course.service)}",
                 f"If the fault was not the image's: {_command('quarantine', 'clear', course.service, entry.digest)}",
             ),

@@ -42,6 +42,13 @@ class SeenDigests:
         images[image] = dict(list({**known, **new}.items())[-KEPT_DIGESTS:])
         write_atomically(self._file, encode(images=dict(list(images.items())[-KEPT_IMAGES:])), mode=0o600)
 
+    def knows(self, image: str, digest: str) -> bool:
+        """True if this host has seen the digest under the image reference, or ran it.
+
+        :raises SvcagentError: the file or the history cannot be read.
+        """
+        return digest in self.of(image) or digest in self.ran()
+
     def of(self, image: str) -> frozenset[str]:
         """Return the digests that were seen under an image reference."""
         return frozenset(self._read().get(image, {}))

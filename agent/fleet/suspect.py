@@ -7,6 +7,7 @@ until the host has written an outcome, or an operator clears it.
 A reload publishes its outcome before it releases the lock; otherwise it would be suspect for a moment.
 """
 
+import re
 import shlex
 from collections.abc import Collection, Mapping
 
@@ -15,6 +16,8 @@ from agent.errors import Conflict
 from agent.fleet import host_state
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey
 from agent.fleet.view import View
+
+_SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 RISKY_STEPS = frozenset({"drain", "restart", "ready", "return", "settle"})
 """Steps in which a version is drained for, started or judged."""
@@ -98,8 +101,9 @@ def confirmed(
     if lock_prefix is not None:
         alive = alive_sessions(consul, lock_prefix)
     else:
-        sessions = {state.session for state in under_way}
-        alive = frozenset(one for one in sessions if one and consul.session(one) is not None)
+        # Consul answers 500 for what is no session's ID; the document may hold anything.
+        sessions = {state.session for state in under_way if _SESSION.fullmatch(state.session)}
+        alive = frozenset(one for one in sessions if consul.session(one) is not None)
     vanished = {_attempt(state) for state in under_way if state.session not in alive}
     if not vanished:
         return ()

@@ -24,7 +24,7 @@ class Ended:
 
     @property
     def is_liftable(self) -> bool:
-        """Do all of its real checks pass?"""
+        """True if none of its real checks keeps it in maintenance."""
         return not self.failing
 
 
@@ -77,4 +77,6 @@ def lift_ended(consul: Consul, ended: Iterable[Ended]) -> tuple[Ended, ...]:
 
 
 def _failing(checks: Collection[CheckState]) -> tuple[CheckState, ...]:
-    return tuple(sorted((check for check in checks if check.status != "passing"), key=lambda check: check.id))
+    """Return the checks that keep it in maintenance. One in warning alone does not: Consul serves such an instance."""
+    found = sorted((check for check in checks if check.status != "passing"), key=lambda check: check.id)
+    return tuple(found) if any(check.status != "warning" for check in found) else ()

@@ -8,7 +8,6 @@ from agent.registration.apply import (
     apply_each,
     apply_plan,
     renew_checks,
-    renew_checks_as_passing,
     restore_node_maintenance,
 )
 from agent.registration.consent import ConsentNeeded, Objection, find_objection
@@ -52,7 +51,6 @@ __all__ = [
     "refuse_unknown_nodes",
     "registration",
     "renew_checks",
-    "renew_checks_as_passing",
     "restore_node_maintenance",
     "unmet",
 ]

@@ -121,11 +121,6 @@ def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) 
             consul.register_check({**check.registration(), "ServiceID": service.id, "Status": str(statuses[check.id])})
 
 
-def renew_checks_as_passing(consul: Consul, service: Service, seen_passing: Iterable[Check]) -> None:
-    """Make the agent show these checks, which svcagent has just seen pass, as passing until it has run them again."""
-    renew_checks(consul, service, {check.id: "passing" for check in seen_passing})
-
-
 def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> None:
     body = _with_statuses(change, probe)
     if change.replaces:

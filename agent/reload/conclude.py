@@ -4,7 +4,7 @@ import signal
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from agent.errors import Interrupted, NotNow, SvcagentError, Unforeseen, Unreachable
+from agent.errors import CommandFailed, Interrupted, NotNow, SvcagentError, Unforeseen, Unreachable
 from agent.reload.record import Result
 from agent.reload.steps import Blame, Container, State, Step
 
@@ -19,7 +19,7 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail
     """
     result.outcome = _outcome(result, state, troubles)
     result.is_settled = state.is_settled
-    result.log_tail = log_tail
+    result.log_tail = _tail(log_tail, troubles)
     if troubles:
         result.error = "; then: ".join(_words(trouble, state) for trouble in troubles)
         result.exit_code = troubles[0].exit_code
@@ -41,9 +41,9 @@ def conclude_recovery(
     """Fill in the same for a recovery. The exit code says whether the instance is back in service."""
     result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
     result.is_settled = state.is_settled
-    result.log_tail = log_tail
+    result.log_tail = _tail(log_tail, troubles)
     if troubles:
-        result.error = "; then: ".join(str(trouble) for trouble in troubles)
+        result.error = "; then: ".join(map(summary_of, troubles))
     if any(isinstance(trouble, Unforeseen) for trouble in troubles):
         result.exit_code = Unforeseen.exit_code
     if result.outcome == "stranded":
@@ -67,6 +67,16 @@ _ENVIRONMENT = (
     "The old version failed in the same way when it was started again, so the new one is not shown to be at fault: it "
     "is not quarantined, and is tried again. Look for what both depend on"
 )
+
+
+def summary_of(trouble: BaseException) -> str:
+    """Return an error's text without what a command printed: it is published, and that may hold anything."""
+    return trouble.summary if isinstance(trouble, CommandFailed) else str(trouble)
+
+
+def _tail(log_tail: str, troubles: Sequence[Trouble]) -> str:
+    """Return what the container that failed printed last; else what a command did."""
+    return log_tail or next((one.log_tail for one in troubles if isinstance(one, CommandFailed) and one.log_tail), "")
 
 
 def _strand(result: Result, state: State, troubles: Sequence[Trouble]) -> None:
@@ -100,7 +110,7 @@ def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
 
 def _words(trouble: Trouble, state: State) -> str:
     if not isinstance(trouble, Interrupted):
-        return str(trouble)
+        return summary_of(trouble)
     if state.is_cleaned and state.container is Container.NEW:
         done = "the new version stays in service, but is not settled: the next host waits for it like a first one"
     elif state.is_confirmed:

@@ -186,7 +186,7 @@ class Executor(Procedure):
                 self._refuse_unless_clear(survey)
                 self._observer.require_pinned(self._record.digest)
                 self._note_down(before=dict(survey.statuses))
-                self._restoration.before = survey.statuses
+                self._restoration.readiness.before = survey.statuses
         return is_newer
 
     def _drain(self) -> None:
@@ -226,7 +226,7 @@ class Executor(Procedure):
         self.result.engine = {part: round(seconds, 4) for part, seconds in done.seconds.items()}
         if done.note:
             self._tell_note(done.note)
-        self._restoration.insist(self._restoration.readiness().expect_fresh_results)
+        self._restoration.insist(self._restoration.readiness.expect_fresh_results)
         self._run_hook(Hook.AFTER_RESTART)
 
     def _await_ready(self) -> None:
@@ -234,7 +234,7 @@ class Executor(Procedure):
             self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
             return
         with self._edges.interrupts.allowed():
-            first_success = self._restoration.readiness().wait(is_fresh=True, each_round=self._notice_lost_lock)
+            first_success = self._restoration.readiness.wait(is_fresh=True, each_round=self._notice_lost_lock)
         self.result.engine["first_success"] = round(first_success, 4)
 
     def _notice_lost_lock(self) -> None:
@@ -275,7 +275,7 @@ class Executor(Procedure):
 
     def _survey(self) -> Baseline:
         """Look at the checks of the instance that serves now, as Consul and as svcagent see them."""
-        return self._restoration.readiness().survey()
+        return self._restoration.readiness.survey()
 
     def _refuse_unless_clear(
         self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""

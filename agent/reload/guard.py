@@ -155,11 +155,6 @@ def able_instances(instances: Iterable[Instance]) -> frozenset[tuple[str, str]]:
     )
 
 
-def able_nodes(instances: Iterable[Instance]) -> frozenset[str]:
-    """Return the nodes of `able_instances`."""
-    return frozenset(node for node, _service_id in able_instances(instances))
-
-
 def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obstacle | None:
     """Refuse to drain where DNS clients may remember the instance for longer than a drain may take. Pure.
 

@@ -138,7 +138,7 @@ class Observer:
         wanted, image = decision.wanted, self._reload.image
         if pinned is None or self._edges.trusts_pins or wanted in (newest, running):
             return
-        if wanted not in self._seen.of(image) | self._seen.ran():
+        if not self._seen.knows(image, wanted):
             raise GuardRefused(rollout.untrusted(self._service.name, image, pinned, self._edges.agent.node))
 
     def require_pinned(self, digest: str) -> None:

@@ -7,7 +7,7 @@ svcagent cannot do like Consul (commands, gRPC, HTTP/2 pings, the agent's own cl
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -19,6 +19,7 @@ from agent.clock import Clock, Deadline, SystemClock
 from agent.definitions import Check
 from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, following, shown
 from agent.reload.stream import Stream, connect, secure, tls_context
+from agent.text import clean, without_credentials
 
 SHORTEST_PROBE = 0.05
 LONGEST_SAID = 300
@@ -87,6 +88,7 @@ class Prober:
     def probe(self, check: Check, limit: float) -> ProbeResult:
         """Run a check once, for at most ``limit`` seconds or the check's timeout. Nothing but signals is raised."""
         seconds = max(SHORTEST_PROBE, min(limit, check.timeout_seconds))
+        self._load_store(str(check.http or ""), is_tls=check.tcp_use_tls)
         deadline = Deadline.after(self._clock, seconds)
         if check.kind == "tcp":
             return _guarded(lambda: self._tcp(check, deadline), str(check.tcp), seconds)
@@ -98,6 +100,7 @@ class Prober:
         ``each_second`` is called while the answer is awaited; what it raises ends the request.
         """
         request = Request(url, {"User-Agent": ("svcagent",)})
+        self._load_store(url)
         deadline = Deadline.after(self._clock, max(SHORTEST_PROBE, limit))
 
         def ask() -> ProbeResult:
@@ -178,6 +181,12 @@ class Prober:
             stream.close()
             raise
 
+    def _load_store(self, url: str, *, is_tls: bool = False) -> None:
+        """Load the certificates before time is measured: hundreds of files may take longer than a check's timeout."""
+        if is_tls or url.lower().startswith("https:"):
+            with suppress(Exception):  # raised again, and reported, where the certificates are used
+                self._context(_Tls())
+
     def _context(self, tls: "_Tls") -> ssl.SSLContext:
         return self._verifying if tls.is_verified else tls_context(self._environ, verified=False)
 
@@ -253,7 +262,7 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
     # check did not pass.
     except Exception as error:  # noqa: BLE001
         said, failure = _explained(error, seconds)
-        return ProbeResult(Status.CRITICAL, f"{where}: {_line(said)}", failure)
+        return ProbeResult(Status.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
 
 
 def _explained(error: Exception, seconds: float) -> tuple[str, str]:
@@ -279,9 +288,3 @@ def _explained(error: Exception, seconds: float) -> tuple[str, str]:
             return f"it redirects to a URL that cannot be used: {error}", "redirects"
         case _:
             return f"cannot be judged ({type(error).__name__}: {error})", ""
-
-
-def _line(text: str) -> str:
-    """One line of printable text, bounded: parts of it were chosen by the service."""
-    cleaned = "".join(sign if sign.isprintable() else " " for sign in text)
-    return " ".join(cleaned.split())[:LONGEST_SAID]

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
 from agent.fleet import Quarantine, quarantine
 from agent.logs import log_bug
-from agent.reload.conclude import Trouble, with_mishaps
+from agent.reload.conclude import Trouble, summary_of, with_mishaps
 from agent.reload.edges import Edges
 from agent.reload.journal import Record
 from agent.reload.ready import is_of_startup
@@ -148,7 +148,7 @@ class Procedure:
         )
         if is_versions:
             signature = error.signature if isinstance(error, NotReady) else ""
-            self._note_down(blame=str(after.blame), why=str(error), signature=signature)
+            self._note_down(blame=str(after.blame), why=summary_of(error), signature=signature)
         elif after.blame is not self._state.blame:
             self._note_down(blame=str(after.blame))
         return after

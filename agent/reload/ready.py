@@ -4,6 +4,7 @@ svcagent runs the checks itself where it can. For those that only Consul can run
 counts, and only a result that is newer than the restart.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from agent.engine import Container, Engine
 from agent.errors import NotFound, NotReady, Unreachable
 from agent.registration import is_own, registration, renew_checks
 from agent.reload.probe import Prober, ProbeResult, Status
+from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
 """Seconds that an instance which returns to service is given at least."""
@@ -26,6 +28,8 @@ LONGEST_OUTPUT = 200
 
 CONTAINER_HEALTH = "docker:health"
 """Stands among the statuses for the container's own HEALTHCHECK."""
+
+_ALIAS = ("alias_service", "alias_node")
 
 REFUSED = "refused"
 NOT_LISTENING = "not listening"
@@ -74,6 +78,7 @@ class Readiness:
     not: Docker goes on checking it, and one that loads a large index is unhealthy until it has; how long that may take
     is what ``ready.timeout`` says.
 
+    Keep one object from the restart to the return: it remembers which results of Consul's are newer than the restart.
     ``before``: what `survey` found before the drain, empty if that is not known.
     """
 
@@ -95,11 +100,14 @@ class Readiness:
         self._engine = engine
         self._prober = prober
         self._clock = clock
-        self._before = dict(before or {})
+        self.before: Mapping[str, str] = dict(before or {})
+        """What `survey` found before the drain; may be set when that is known."""
         self._signatures: set[str] = set()
         self._statuses: dict[str, str] = {}
         self._left_to_consul: set[str] = set()
-        self._fresh_from: dict[str, float] = {}
+        self._left_for = ""
+        self._first_run_by: dict[str, float] = {}
+        self._is_renewed = True
         self.last_signature = ""
         """The signature of the last round that failed; empty if the last round succeeded."""
 
@@ -177,13 +185,14 @@ class Readiness:
         To be called right after the restart, in maintenance. Each of these checks is registered again as critical, so
         that a better status is a newer result. Alias checks follow another service and are left alone. May be repeated.
         """
+        checks = [check for check in self._run_by_consul() if check.kind not in _ALIAS]
         now = self._clock.monotonic()
-        checks = [check for check in self._run_by_consul() if check.kind not in ("alias_service", "alias_node")]
-        if checks and not self._renew(checks):
-            # Somebody else's registration, or not as defined: what one interval later is shown is newer.
-            self._fresh_from = {
-                check.id: now + check.interval_seconds + check.timeout_seconds for check in checks if check.interval
-            }
+        self._first_run_by = {
+            check.id: now + check.interval_seconds + check.timeout_seconds if check.interval else math.inf
+            for check in checks
+        }
+        self._is_renewed = bool(checks) and self._renew(checks)
+        self._left_to_consul.clear()
 
     def wait(
         self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing
@@ -247,7 +256,7 @@ class Readiness:
         return tuple(
             check.id
             for check in self._service.checks
-            if check.kind not in ("alias_service", "alias_node") and not _has_run(check, states.get(check.id))
+            if check.kind not in _ALIAS and not _has_run(check, states.get(check.id))
         )
 
     def consul_critical(self) -> str | None:
@@ -258,7 +267,7 @@ class Readiness:
                 return f"check {check.id} is not registered on the Consul agent any more"
         for state in states.values():
             is_own_check = state.service_id == self._service.id and not state.is_maintenance
-            if is_own_check and state.status == Status.CRITICAL and self._before.get(state.id) != Status.CRITICAL:
+            if is_own_check and state.status == Status.CRITICAL and self.before.get(state.id) != Status.CRITICAL:
                 return _shown_as(state)
         return None
 
@@ -270,9 +279,10 @@ class Readiness:
         """Judge the instance once. Returns the run of the container that this is about, and what is missing."""
         missing: _Missing | None
         try:
+            if run is None and (first := self._look()) is not None:
+                run = _Run(first.id, 0 if is_fresh else first.restart_count)
             container = self._look()
-            if run is None and container is not None:
-                run = _Run(container.id, 0 if is_fresh else container.restart_count)
+            self._forget_another_run(container)
             missing = self._stopped(container, run) or self._missing(container, deadline, is_returning=is_returning)
         except Unreachable:
             raise
@@ -284,6 +294,13 @@ class Readiness:
         if missing is not None:
             self._signatures.add(missing.signature)
         return run, missing
+
+    def _forget_another_run(self, container: Container | None) -> None:
+        """What Consul was asked to judge again was an instance that is gone, if another one runs now."""
+        run = "" if container is None else f"{container.id} {container.started_at}"
+        if run != self._left_for:
+            self._left_to_consul.clear()
+            self._left_for = run
 
     def _look(self) -> Container | None:
         if self._container is None:
@@ -342,7 +359,7 @@ class Readiness:
     def _unhealthy(self, container: Container, *, is_returning: bool) -> _Missing | None:
         if container.health in (None, "healthy"):
             return None
-        was_unhealthy = self._before.get(CONTAINER_HEALTH) == Status.CRITICAL
+        was_unhealthy = self.before.get(CONTAINER_HEALTH) == Status.CRITICAL
         if container.health == "unhealthy" and (is_returning or was_unhealthy):
             return None  # Consul's checks decide who is sent to the instance, and this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
@@ -350,7 +367,7 @@ class Readiness:
 
     def _is_acceptable(self, check_id: str, status: str, *, is_returning: bool) -> bool:
         """True if the status lets the instance serve, or is no worse than it was before the drain."""
-        before = self._before.get(check_id, Status.PASSING)
+        before = self.before.get(check_id, Status.PASSING)
         if status == Status.WARNING:
             return is_returning or _badness(before) >= _badness(status)
         return status == Status.PASSING or (is_returning and before == Status.CRITICAL)
@@ -378,11 +395,13 @@ class Readiness:
             # A process that was killed while it renewed the check has left it out.
             self._renew([check])
             return _Missing(f"check {check.id} is not registered on the Consul agent", f"{check.id} consul missing")
+        is_first_run_due = self._clock.monotonic() >= self._first_run_by.get(check.id, 0.0)
         if not self._is_acceptable(check.id, state.status, is_returning=is_returning):
-            if not _has_run(check, state):
+            if not _has_run(check, state) and not is_first_run_due:
                 return _Missing(f"Consul has not run check {check.id} since the restart")
             return _Missing(_shown_as(state), f"{check.id} consul {state.status}")
-        if self._clock.monotonic() < self._fresh_from.get(check.id, 0.0):
+        if not (self._is_renewed or is_first_run_due or check.kind == "ttl"):
+            # Registered by another tool, or not as defined now: after an interval what Consul shows is newer.
             return _Missing(f"Consul's result of check {check.id} may be older than the restart")
         return None
 
@@ -435,7 +454,7 @@ def _has_run(check: Check, state: CheckState | None) -> bool:
         return False
     if check.kind in ("args", "docker", "ttl") and state.status != Status.CRITICAL:
         return True
-    return bool(state.output) or check.kind in ("alias_service", "alias_node")
+    return bool(state.output) or check.kind in _ALIAS
 
 
 def _signature(check: Check, failure: str) -> str:
@@ -448,7 +467,7 @@ def _badness(status: str) -> int:
 
 
 def _shown_as(state: CheckState) -> str:
-    words = " ".join("".join(sign if sign.isprintable() else " " for sign in state.output).split())[:LONGEST_OUTPUT]
+    words = clean(without_credentials(state.output), LONGEST_OUTPUT)
     return f"Consul shows check {state.id} as {state.status}" + (f" ({words})" if words else "")
 
 
@@ -461,5 +480,5 @@ def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
 
 
 def _cannot_be_judged(error: Exception) -> _Missing:
-    text = " ".join("".join(sign if sign.isprintable() else " " for sign in str(error)).split())[:LONGEST_OUTPUT]
+    text = clean(without_credentials(str(error)), LONGEST_OUTPUT)
     return _Missing(f"it cannot be judged: {type(error).__name__}: {text}")

@@ -181,7 +181,7 @@ class Recovery(Procedure):
             )
 
     def _await_ready(self) -> None:
-        self._restoration.start()
+        self._restoration.judge_again()
         with self._edges.interrupts.allowed():
             self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
 

@@ -73,7 +73,10 @@ class Restoration:
         name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
         self.ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
         """A question to each DNS server that clients use: which instances are there?"""
-        self.before: Mapping[str, str] = before or {}
+        self.readiness = Readiness(
+            service, reload, edges.consul, edges.engine, edges.prober, edges.clock, before=before
+        )
+        """The judge of this instance's checks; one from restart to return, it knows what Consul runs again."""
         self.is_out = False
         """True if maintenance of a reload of this host may be enabled."""
         self.log_tail = ""
@@ -92,13 +95,6 @@ class Restoration:
         with suppress(SvcagentError):
             return self._restarter.running()
         return ""
-
-    def readiness(self) -> Readiness:
-        """Return the judge of this instance's checks."""
-        edges = self._edges
-        return Readiness(
-            self._service, self._reload, edges.consul, edges.engine, edges.prober, edges.clock, before=self.before
-        )
 
     def insist(self, action: Callable[[], object]) -> None:
         """Retry while the other side cannot be reached, and a few times after an exception of an unexpected type.
@@ -158,6 +154,7 @@ class Restoration:
         """
         edges = self._edges
         await_absence_from_health(edges.consul, edges.clock, self._target, still)
+        remembered = min(remembered, int(self._reload.drain.max))  # the guard refuses more, unless it was overridden
         await_absence_from_dns(self.ask_dns, (own.address, own.port), edges.clock, remembered, still)
 
         def count() -> int:
@@ -201,11 +198,19 @@ class Restoration:
         """
         self.remember_log_tail()
         self.insist(lambda: self._restarter.put_back(restart_policy, finish_stop=self.is_out))
-        self.insist(self._restarter.start)
+        self.start()
+        if self.is_out:
+            self.insist(self.readiness.expect_fresh_results)
 
     def start(self) -> None:
         """Start the container that has the service's name, if it is stopped."""
         self.insist(self._restarter.start)
+
+    def judge_again(self) -> None:
+        """Start the container if it is stopped, and have Consul run its own checks of it again; for a recovery."""
+        self.start()
+        if self.is_out:
+            self.insist(self.readiness.expect_fresh_results)
 
     def await_ready(self, *, is_returning: bool) -> None:
         """Wait until the container is ready.
@@ -215,7 +220,7 @@ class Restoration:
 
         :raises NotReady: it did not become ready.
         """
-        readiness = self.readiness()
+        readiness = self.readiness
         if not is_returning:
             self.insist(readiness.wait)
             return
@@ -274,7 +279,7 @@ class Restoration:
 
         Returns the statuses, by ID, that svcagent's own checks have.
         """
-        readiness = self.readiness()
+        readiness = self.readiness
         deadline = Deadline.after(self._edges.clock, min(MOMENT_SECONDS, self._reload.ready.timeout))
         while (missing := readiness.missing_now(is_returning=is_returning)) is not None:
             if deadline.is_over:
@@ -324,7 +329,7 @@ class Restoration:
         :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
         """
         clock = self._edges.clock
-        readiness = self.readiness()
+        readiness = self.readiness
         deadline = Deadline.after(clock, seconds)
         limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
         silence: Deadline | None = None

@@ -15,6 +15,7 @@ from agent.definitions import Reload, Service
 from agent.engine import StoppedContainer
 from agent.errors import DockerUnreachable, NotFound, SvcagentError
 from agent.fleet import HostState, View, decide, observe, progress
+from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
 from agent.reload.guard import Observed, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
@@ -41,6 +42,7 @@ class Inquiry:
 
     ``drain_dns``: the DNS servers of the clients. ``preflight``: finds the checks that Consul passes on the running
     instance and svcagent's own probe does not. ``suspect``: finds an instance whose reload to a digest disappeared.
+    ``trusts``: true for a digest that this host follows a pin to.
     """
 
     consul: Consul
@@ -50,6 +52,7 @@ class Inquiry:
     drain_dns: tuple[tuple[str, int], ...] = ()
     preflight: Callable[[], tuple[str, ...]] = tuple
     suspect: Callable[[str], HostState | None] = lambda _digest: None
+    trusts: Callable[[str], bool] = lambda _digest: True
 
 
 @dataclass
@@ -98,7 +101,7 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
         _index, instances = ask.consul.instances(service.name)
         fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now))
     if fleet is not None:
-        _judge_rollout(service, reload, fleet, now, found)
+        _judge_rollout(service, reload, ask, fleet, now, found)
         seen = _observed(service, reload, ask, fleet, window, now, found)
         found.reasons += [Reason(str(one.kind), one.what, one.remedy) for one in find_obstacles(seen)]
         with _told_as("lock", found):
@@ -125,8 +128,9 @@ def _observed(
     with _told_as("dns", found):
         name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
-    with _told_as("readiness", found):
-        differences = ask.preflight()
+    if all(one.kind != "docker" for one in found.reasons):  # else nothing is known about the container
+        with _told_as("readiness", found):
+            differences = ask.preflight()
     with _told_as("consul", found):
         vanished = ask.suspect(newest)
     by_hand = found.stopped is not None and found.stopped.by_hand
@@ -192,7 +196,9 @@ def _created(reload: Reload, restarter: Restarter, found: Explanation) -> dateti
         return None
 
 
-def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetime, found: Explanation) -> None:
+def _judge_rollout(
+    service: Service, reload: Reload, ask: Inquiry, fleet: _Fleet, now: datetime, found: Explanation
+) -> None:
     if found.newest is None:
         return
     able, view = able_instances(fleet.instances), fleet.view
@@ -203,12 +209,16 @@ def _judge_rollout(service: Service, reload: Reload, fleet: _Fleet, now: datetim
         return
     waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
+    trust = ""
+    with _told_as("rollout", found):
+        if decision.wanted != found.running and not ask.trusts(decision.wanted):
+            trust = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
     found.reasons.append(
         Reason(
             "rollout",
             f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
             f"{found.newest} comes when that is on all hosts (it waits for: {waits_for}), is quarantined, or made no "
-            f"progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}",
+            f"progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{trust}",
         )
     )
 

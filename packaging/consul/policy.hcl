@@ -28,7 +28,7 @@ service "SERVICE" { policy = "write" }
 # The session under which the reload lock is held and waited for.
 session "NODE" { policy = "write" }
 
-# The locks svcagent/<service>, the line before every lock, and what hosts tell each other: the image of a rollout,
+# The locks svcagent/<service>/lock, the line before every lock, and what hosts tell each other: the image of a rollout,
 # quarantine, pause, states, history, and what people have been told of it.
 key_prefix "svcagent/" { policy = "write" }
 

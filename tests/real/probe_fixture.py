@@ -57,6 +57,10 @@ class Origin:
         """Where it listens."""
         return int(self.listener.getsockname()[1])
 
+    def remember_name(self, _socket: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        """What a TLS client asked for, before the handshake goes on."""
+        self.names.append(name)
+
     def serve(self) -> None:
         """Until the listener is closed."""
         while True:
@@ -85,7 +89,11 @@ class Origin:
             received += more
         talk = Conversation(connection, received.decode("latin-1"))
         self.requests.append(talk.request)
-        self.answers.get(talk.path, lambda one: one.status("200 OK"))(talk)
+        self.answers.get(talk.path, _succeed)(talk)
+
+
+def _succeed(talk: Conversation) -> None:
+    talk.status("200 OK")
 
 
 def _is_whole(received: bytes) -> bool:
@@ -105,7 +113,7 @@ def origin(
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
-            context.sni_callback = lambda _socket, name, _context: found.names.append(name)
+            context.sni_callback = found.remember_name
             found.context = context
         thread = threading.Thread(target=found.serve, daemon=True)
         thread.start()

@@ -4,12 +4,13 @@ import socket
 from contextlib import suppress
 
 import pytest
+from docker.errors import APIError
 
 from agent.clock import SystemClock
-from agent.engine import Engine
+from agent.engine import Engine, find_stopped
 from agent.errors import Conflict, NotFound
 from tests.lab.ground import wait_until
-from tests.real.engine_fixture import BUSYBOX, DockerHost
+from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost
 
 
 def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, image: str) -> None:
@@ -111,3 +112,76 @@ def test_connections_in_a_network_of_its_own_are_counted_there(docker: DockerHos
         assert engine.connections(app, 80) == 0
     finally:
         engine.close()
+
+
+# ---------------------------------------------------------------- who stopped it
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "stop"),
+    [
+        (POLITE, {}, "stop"),  # it handles SIGTERM and exits 0
+        (SLEEP, {}, "stop"),  # it ignores SIGTERM, and is killed: 137
+        (POLITE, {"restart_policy": {"Name": "always"}}, "stop"),
+        (SLEEP, {"restart_policy": {"Name": "on-failure", "MaximumRetryCount": 3}}, "stop"),
+        (SLEEP, {}, "pause"),
+    ],
+)
+def test_a_container_that_an_operator_stopped(
+    docker: DockerHost, image: str, command: tuple[str, ...], options: dict[str, object], stop: str
+) -> None:
+    """By docker stop, whatever the program makes of its signal, or by docker pause."""
+    docker.run("app", image, command, host_config=options)
+    assert find_stopped("app", docker.engine.find("app")) is None
+
+    if stop == "pause":
+        docker.api.pause("app")
+    else:
+        docker.api.stop("app", timeout=1)
+
+    stopped = find_stopped("app", docker.engine.find("app"))
+    assert stopped is not None
+    assert stopped.by_hand
+    if stop == "pause":
+        docker.api.unpause("app")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"restart_policy": {"Name": "on-failure", "MaximumRetryCount": 1}}],
+    ids=["no restarts", "restarts used up"],
+)
+def test_a_container_that_crashed_was_not_stopped(docker: DockerHost, image: str, options: dict[str, object]) -> None:
+    """It exits with 1 by itself, until nothing starts it any more."""
+    docker.run("app", image, (BUSYBOX, "sh", "-c", "exit 1"), host_config=options)
+    wait_until(lambda: docker.inspect("app")["State"]["Status"] == "exited", 30, "it is given up")
+
+    stopped = find_stopped("app", docker.engine.find("app"))
+    assert stopped is not None
+    assert not stopped.by_hand
+
+
+def test_a_container_in_a_crash_loop_is_docker_s_to_restart(docker: DockerHost, image: str) -> None:
+    """At no moment does it look as if a person had stopped it."""
+    always = {"restart_policy": {"Name": "always"}}
+    docker.run("app", image, (BUSYBOX, "sh", "-c", "exit 1"), host_config=always)
+    seen = []
+
+    def has_restarted_thrice() -> bool:
+        seen.append(find_stopped("app", docker.engine.find("app")))
+        return bool(docker.inspect("app")["RestartCount"] >= 3)
+
+    wait_until(has_restarted_thrice, 30, "it has crashed three times")
+
+    assert not any(stopped is not None and stopped.by_hand for stopped in seen)
+
+
+def test_a_container_that_cannot_start_was_not_stopped(docker: DockerHost, image: str) -> None:
+    """Its command is not there."""
+    with pytest.raises(APIError):
+        docker.run("app", image, ("/nowhere",))
+
+    stopped = find_stopped("app", docker.engine.find("app"))
+    assert stopped is not None
+    assert not stopped.by_hand
+    assert "could not be started" in stopped.what

@@ -1,18 +1,21 @@
 """What hosts tell each other, on a real Consul: documents there and back, races, rights."""
 
 import json
+import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TypeVar
 
 import pytest
 
-from agent.clock import SystemClock
-from agent.consul import Consul
+from agent.clock import Deadline, SystemClock
+from agent.consul import Consul, Lock
 from agent.errors import Conflict, Denied
 from agent.fleet import (
     Action,
@@ -25,12 +28,16 @@ from agent.fleet import (
     Quarantine,
     View,
     agree,
+    alive_sessions,
+    find_suspects,
     history,
     host_state,
     observe,
     pause,
     quarantine,
+    remove_departed,
     rollout,
+    suspect,
     write_host_state,
 )
 from agent.fleet.document import ERROR_BYTES, LOG_BYTES
@@ -174,6 +181,110 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
     found, _index = rollout.find(consul, service)
     assert found is not None
     assert found.digest == NEW
+
+
+# ---------------------------------------------------------------- instances, spellings, departed hosts
+
+
+def test_instances_of_one_host_do_not_overwrite_each_other(consul: Consul, service: str) -> None:
+    """Whatever their IDs hold; and the first write of one replaces the document of an earlier release."""
+    old = HostState(OLD, "running", NOW)
+    write_host_state(consul, service, "host 1", old)
+    assert host_state.read_all(consul, service) == {("host 1", ""): old}
+    states = {
+        ("host 1", service_id): HostState(digest, "running", NOW, service_id=service_id, is_settled=True, session="s")
+        for service_id, digest in (("web:8080", NEW), ("web/é", OLD))
+    }
+    for (node, _service_id), state in states.items():
+        write_host_state(consul, service, node, state)
+
+    assert host_state.read_all(consul, service) == states
+    assert all(re.fullmatch(r"[A-Za-z0-9,._/=-]+", one) for one in consul.kv_keys(f"svcagent/{service}/"))
+
+
+def test_names_that_differ_by_case_are_one_service(consul: Consul, service: str) -> None:
+    """And a pause or quarantine of an earlier release, under the name with capitals, holds and can be cleared."""
+    capital = service.capitalize()
+    quarantine.put(consul, capital, Quarantine(NEW, "h1", NOW, "w"))
+    pause.put(consul, capital, Pause("alice", "h1", "w", NOW), NOW)
+    rollout.pin(consul, capital, Pin(IMAGE, NEW, "h1", NOW), 0)
+    view = observe(consul, service, NOW)
+    assert (list(view.quarantine), view.pause is not None, view.pin is not None) == ([NEW], True, True)
+    assert pause.clear(consul, service) is not None
+    assert quarantine.clear(consul, service, NEW) is not None
+
+    for name in (f"quarantine/{PINNED}", "pause"):
+        consul.kv_put(f"svcagent/{capital}/{name}", json.dumps({"v": 99}))
+    assert list(observe(consul, capital, NOW).quarantine) == [PINNED]
+    assert observe(consul, capital, NOW).pause is not None
+    assert quarantine.put(consul, capital, Quarantine(PINNED, "h2", NOW, "w")).node == ""
+    assert quarantine.clear(consul, capital, PINNED) is not None
+    mine = Pause("alice", "h1", "w", NOW)
+    pause.put(consul, capital, mine, NOW, is_replacing=True)
+    assert pause.find(consul, capital, NOW) == pause.find(consul, service, NOW) == mine
+    assert pause.clear(consul, capital) == mine
+    assert consul.kv_keys(f"svcagent/{capital}/") == ()
+
+
+def test_documents_of_departed_hosts_are_removed(host: ConsulHost, consul: Consul, service: str) -> None:
+    """Not of a host that was seen lately, or is in the catalog, nor ones that do not say how old they are."""
+    own = consul.agent_self().node
+    long_ago = NOW - timedelta(days=31)
+    for node in ("gone", "known", own):
+        state = HostState(OLD, "running", long_ago, service_id="web")
+        write_host_state(consul, service, node, state)
+        history.tell(consul, service, replace(_past(1, node), began=long_ago))
+    write_host_state(consul, service, "idle", HostState(OLD, "running", long_ago, service_id="web", seen=NOW))
+    write_host_state(consul, service, "late", HostState(OLD, "running", long_ago, service_id="web"))
+    history.tell(consul, service, replace(_past(1, "late"), began=NOW))
+    consul.kv_put(f"svcagent/{service}/hosts/newer/web", json.dumps({"v": 2}))
+    host.ask.put("/v1/catalog/register", {"Node": "known", "Address": "127.0.0.9"})
+    try:
+        assert remove_departed(consul, service, own, NOW) == ("gone",)
+        assert remove_departed(consul, service, own, NOW) == ()
+    finally:
+        host.ask.put("/v1/catalog/deregister", {"Node": "known"})
+
+    assert {node for node, _id in host_state.read_all(consul, service)} == {"known", own, "idle", "late", "newer"}
+    assert {past.node for past in history.read(consul, service, 10)} == {"known", own, "late"}
+    assert remove_departed(consul, service, "not-in-the-catalog", NOW) == ()
+
+
+# ---------------------------------------------------------------- suspects
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_version_is_suspect_once_the_session_of_its_reload_is_gone(consul: Consul, service: str, limit: int) -> None:
+    """While the lock is held it is a reload like any other; both forms of the lock."""
+    prefix, own = f"{service}_lock", ("own", "web")
+    sessions: list[str] = []
+    second = consul.another()
+    lock = Lock(
+        second,
+        prefix,
+        "svcagent reload web",
+        {"node": "h1"},
+        CLOCK,
+        limit=limit,
+        queue=f"svcagent/{service}/queue",
+        on_session=sessions.append,
+    )
+    taking = HostState(OLD, "reloading", NOW, step="ready", service_id="web", wanted=NEW)
+    with closing(second), lock:
+        lock.acquire(Deadline.after(CLOCK, 10))
+        write_host_state(consul, service, "h1", replace(taking, session=sessions[-1]))
+        assert alive_sessions(consul, prefix) == {sessions[-1]}
+        assert find_suspects(consul, service, prefix, NEW, own) == ()
+        assert suspect.find_all_suspects(consul, service, None) == ()
+
+    [found] = find_suspects(consul, service, prefix, NEW, own)
+    assert (found.node, found.step) == ("h1", "ready")
+    assert find_suspects(consul, service, prefix, OLD, own) == ()
+    assert find_suspects(consul, service, prefix, NEW, ("h1", "web")) == ()
+    assert suspect.find_all_suspects(consul, service, None) == (found,)
+    assert not suspect.clear(consul, service, replace(found, step="drain"))
+    assert suspect.clear(consul, service, found)
+    assert find_suspects(consul, service, prefix, NEW, own) == ()
 
 
 # ---------------------------------------------------------------- pauses

@@ -200,6 +200,70 @@ def test_quarantine_clears_all_and_what_cannot_be_read(
     assert quarantine.read_all(consul, web) == {}
 
 
+def test_a_suspect_version_is_listed_and_cleared_by_an_operator(
+    run: Callable[..., str], consul: Consul, web: str
+) -> None:
+    """With its host and step; the host's document goes, and the operator is named."""
+    taking = HostState(OLD, "reloading", NOW, step="ready", service_id=web, session="gone", wanted=NEW)
+    write_host_state(consul, web, "host1", taking)
+
+    said = run("quarantine", "list", web)
+    assert f"{web}\t{NEW}\thost1\t" in said
+    assert "is suspect" in said
+    [document] = json.loads(run("quarantine", "list", web, "--json"))
+    assert (document["kind"], document["digest"], document["host"], document["step"]) == (
+        "suspect",
+        NEW,
+        "host1",
+        "ready",
+    )
+    shown = run("fleet", web)
+    assert "\tsuspect (ready)\t" in shown
+    assert f"svcagent quarantine clear {web} {NEW}" in shown
+    fleet = json.loads(run("fleet", web, "--json"))
+    assert [one["host"] for one in fleet["suspects"]] == ["host1"]
+    assert {one["host"]: one["suspect"] for one in fleet["hosts"]} == {"host1": True, "host2": False}
+
+    assert "cleared by alice" in run("quarantine", "clear", web, NEW)
+    assert "nothing is quarantined" in run("quarantine", "list", web)
+    assert consul.kv_keys(f"svcagent/{web}/hosts/") == ()
+
+
+def test_two_instances_of_one_host_are_two_rows_and_one_host(
+    host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
+) -> None:
+    """The rollout is done with the host after the second."""
+    second = {"ID": f"{web}-2", "Service": web, "Port": 2}
+    host.ask.put("/v1/catalog/register", {"Node": "host1", "Address": "127.0.0.9", "Service": second})
+    rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
+    for service_id, digest in ((web, NEW), (f"{web}-2", OLD)):
+        write_host_state(consul, web, "host1", HostState(digest, "running", NOW, service_id=service_id))
+
+    shown = run("fleet", web)
+    assert "0 of 2 hosts run it, not yet: host1, host2" in shown
+    assert f"host1 ({web}-2)\t{OLD[:19]}" in shown
+    write_host_state(consul, web, "host1", HostState(NEW, "running", NOW, service_id=f"{web}-2"))
+    assert "1 of 2 hosts run it, not yet: host2" in run("fleet", web)
+
+
+def test_a_rollout_does_not_wait_for_a_host_that_is_down(
+    host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
+) -> None:
+    """Its agent is not reached by the others."""
+    serf = {"Node": "host2", "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "critical"}
+    host.ask.put("/v1/catalog/register", {"Node": "host2", "Address": "127.0.0.9", "Check": serf})
+    rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
+
+    assert "0 of 1 hosts run it, not yet: host1" in run("fleet", web)
+
+
+def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], consul: Consul, web: str) -> None:
+    """As Consul finds it."""
+    run("pause", web.upper(), "--reason", "x")
+
+    assert pause.find(consul, web, NOW) is not None
+
+
 # ---------------------------------------------------------------- fleet
 
 

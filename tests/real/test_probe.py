@@ -2,8 +2,10 @@
 
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.definitions import Check
+from agent.consul import Consul
+from agent.definitions import Check, Settings
 from agent.reload.probe import Prober, ProbeResult
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
@@ -90,6 +93,16 @@ def answered(*lines: str) -> Answer:
     return lambda talk: talk.status(*lines)
 
 
+def endless(first: str, then: str) -> Answer:
+    """A beginning, and something that never ends."""
+
+    def answer(talk: Conversation) -> None:
+        talk.say(first)
+        talk.repeat(then)
+
+    return answer
+
+
 JUDGED: dict[str, tuple[Answer, str]] = {
     "success": (answered("204 No Content"), "passing"),
     "too many requests": (answered("429 Too Many Requests"), "warning"),
@@ -111,9 +124,9 @@ JUDGED: dict[str, tuple[Answer, str]] = {
     ),
     "100 Continue without end": (lambda talk: talk.repeat("HTTP/1.1 100 Continue\r\n\r\n"), "critical"),
     "103 Early Hints without end": (lambda talk: talk.repeat("HTTP/1.1 103 Early Hints\r\n\r\n"), "critical"),
-    "headers without end": (lambda talk: (talk.say("HTTP/1.1 200 OK\r\n"), talk.repeat("X: y\r\n"))[0], "critical"),
+    "headers without end": (endless("HTTP/1.1 200 OK\r\n", "X: y\r\n"), "critical"),
     "a status line byte by byte": (lambda talk: talk.repeat("H"), "critical"),
-    "a body without end": (lambda talk: (talk.say("HTTP/1.1 200 OK\r\n\r\n"), talk.repeat("."))[0], "passing"),
+    "a body without end": (endless("HTTP/1.1 200 OK\r\n\r\n", "."), "passing"),
     "a body that is cut off": (lambda talk: talk.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n."), "passing"),
     "broken chunks": (
         lambda talk: talk.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
@@ -133,7 +146,8 @@ def test_the_probe_judges_an_answer_as_consul_does(ruler: Ruler, service: Origin
     result = ruler.prober.probe(check, 60)
 
     assert (result.status, ruler.consul_says(check)) == (status, status)
-    assert result.said.isprintable() and len(result.said) < 500
+    assert result.said.isprintable()
+    assert len(result.said) < 500
 
 
 @pytest.mark.parametrize(("count", "status"), [(9, "passing"), (10, "critical")])
@@ -290,14 +304,31 @@ def test_checks_over_tls_are_left_to_an_agent_that_uses_its_own_certificate_for_
     assert [prober.can_probe(check) for check in checks] == [False, True, False, True]
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_consul_agent_says_whether_it_uses_its_own_certificate_for_checks(is_used: bool) -> None:
+    with claimed() as ground:
+        address = ground.address(1)
+        environment = environment_in(ground.directory, ground.directory)
+        more = {"enable_agent_tls_for_checks": is_used}
+        server = parts.consul_server(ground.directory, address, environment, more)
+        server.start()
+        try:
+            server.wait_ready()
+            consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul)
+            with closing(consul):
+                assert consul.agent_self().is_tls_used_for_checks is is_used
+        finally:
+            server.discard()
+
+
 # ------------------------------------------------------------ addresses
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp"])
 def test_ipv6_addresses_work(ruler: Ruler, kind: str) -> None:
     with origin("::1", family=socket.AF_INET6) as service:
-        where = {"http": f"http://[::1]:{service.port}/hc"} if kind == "http" else {"tcp": f"[::1]:{service.port}"}
-        check = Check(**where, interval="1s")
+        where = f"http://[::1]:{service.port}/hc" if kind == "http" else f"[::1]:{service.port}"
+        check = Check.model_validate({kind: where, "interval": "1s"})
 
         assert (ruler.prober.probe(check, 60).status, ruler.consul_says(check)) == ("passing", "passing")
 
@@ -320,8 +351,6 @@ def test_every_address_of_a_name_is_tried(service: Origin, monkeypatch: pytest.M
 
 def test_a_resolver_that_does_not_answer_does_not_outlast_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver of libc has no timeout of its own that could be set."""
-    import threading
-
     over = threading.Event()
 
     def hang(_host: str, _port: int, **how: Any) -> Any:
@@ -393,7 +422,10 @@ def test_a_warm_up_request_ends_when_the_caller_says_so(service: Origin) -> None
     def lost() -> None:
         raise LostError
 
-    service.answers["/a"] = lambda talk: talk.connection.recv(1)  # type: ignore[assignment,return-value]  # hangs
+    def hang(talk: Conversation) -> None:
+        talk.connection.recv(1)
+
+    service.answers["/a"] = hang
 
     with pytest.raises(LostError):
         Prober().warm_up(f"http://127.0.0.1:{service.port}/a", 60, lost)

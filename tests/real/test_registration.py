@@ -206,6 +206,18 @@ def test_a_new_check_does_not_take_a_passing_service_out(site: Site, web: Backen
     assert web.hits == {"/more": 1}
 
 
+def test_a_new_check_that_warns_right_now_does_not_take_the_service_out(site: Site, web: Backend) -> None:
+    """Consul serves an instance in warning."""
+    site.service("web", checks=[http(web.url)])
+    site.register()
+    web.status = 429
+    site.service("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
+
+    site.register()
+
+    assert site.checks() == {"service:web:http": "passing", "service:web:http:2": "warning"}
+
+
 def test_a_new_check_that_fails_right_now_says_so(site: Site, web: Backend) -> None:
     site.service("web", checks=[http(web.url)])
     site.register()
@@ -327,6 +339,7 @@ NEWER = [
     ({"failures_before_warning": 2, **http()}, "failures_before_warning", "1.11"),
     ({"h2ping": "127.0.0.1:1", **NEVER}, "h2ping", "1.10"),
     ({"udp": "127.0.0.1:1", **NEVER}, "udp", "1.13"),
+    ({"tcp": "127.0.0.1:1", "tcp_use_tls": True, **NEVER}, "tcp_use_tls", "1.14.10"),
     ({"os_service": "sshd", **NEVER}, "os_service", "1.14"),
 ]
 

@@ -194,6 +194,49 @@ def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: C
     assert site.why(code=0) == {}
 
 
+def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: Site, consul: Consul) -> None:
+    """Pushed to the repository under another tag, and pinned by whoever can write to KV: 75, and who wrote it."""
+    branch = site.docker.push("3")
+    newest = site.docker.push("2")
+    rollout.pin(consul, "web", Pin(site.image, branch, "mallory", NOW - timedelta(minutes=5)), 0)
+
+    for verb in (["reload", "web"], ["reload", "web", "--check"]):
+        said = site.run(*verb, code=75)
+        assert "written by mallory" in said
+        assert branch in said
+        assert "consul kv delete svcagent/web/rollout" in said
+        assert "trust_pins" in said
+    assert "written by mallory" in site.why()["rollout"]
+    assert not site.docker.engine.has_image(site.image, branch)
+
+    settings = site.svcagent.state_dir.parent / "trusting.toml"
+    settings.write_text("[fleet]\ntrust_pins = true\n")
+    document = json.loads(site.run("--config", str(settings), "reload", "web", "--check", "--json"))
+    assert document["wanted"] == branch
+    site.run("reload", "web", "--force")
+    found, _index = rollout.find(consul, "web")
+    assert found is not None
+    assert found.digest == newest
+
+
+def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: Site, consul: Consul) -> None:
+    """The tag has moved, and another host has not got the pinned version yet: exit code 0, but not in silence."""
+    site.docker.push("2")
+    site.run("reload", "web")
+    found, _index = rollout.find(consul, "web")
+    assert found is not None
+    site.docker.push("3")
+    other = {"Node": "host2", "Address": "127.0.0.9", "Service": {"Service": "web", "Port": 1}}
+    site.host.ask.put("/v1/catalog/register", other)
+    try:
+        said = site.run("reload", "web")
+    finally:
+        site.host.ask.put("/v1/catalog/deregister", {"Node": "host2"})
+
+    assert f"web keeps {found.digest}: a rollout of {found.digest}, pinned by {NODE}, is under way" in said
+    assert "it waits for host2" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [({"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, "consul"), ({"DOCKER_HOST": "unix:///nowhere/docker.sock"}, "docker")],

@@ -203,3 +203,18 @@ def test_exit_codes(outcomes: list[Outcome], code: int) -> None:
 def test_which_words_of_other_hosts_count(wants: tuple[str, ...], at: datetime, is_relevant: bool) -> None:
     """Those of this generation that want something else, for a day."""
     assert bool(relevant([Claim("host2", wants[0], at)], WANTED, NOW)) == is_relevant
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(markers=("a\x1b[2J\x9b31m\u202eb\nc" * 500,)),
+        Seen(others=('TXT "a\x1b[2J\u202eb\nc"' * 500,)),
+        Seen(record=Record("a\x1b[2J\u202eb." * 500, 60)),
+    ],
+)
+def test_what_others_wrote_into_the_zone_is_shown_cleaned_and_bounded(seen: Seen) -> None:
+    why = decide(WANTED, seen).why
+
+    assert why.isprintable()
+    assert len(why) < 2000

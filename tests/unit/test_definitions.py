@@ -20,6 +20,7 @@ from agent.definitions import (
     Ready,
     Reload,
     Service,
+    Settle,
     load,
     schema,
 )
@@ -362,8 +363,9 @@ def test_the_readme_names_every_key_of_a_reload() -> None:
     written = set(
         re.findall(r"`([a-z_.]+)`", text[text.index("| key | default | |") : text.index("## On a real host")])
     )
-    known = Reload.model_fields.keys() - {"drain", "ready"}
+    known = Reload.model_fields.keys() - {"drain", "ready", "settle"}
     known |= {f"drain.{name}" for name in Drain.model_fields} | {f"ready.{name}" for name in Ready.model_fields}
+    known |= {f"settle.{name}" for name in Settle.model_fields}
     known |= Hooks.model_fields.keys() - {"timeout"} | {"hooks.timeout"}
 
     assert known - written == set()

@@ -139,6 +139,13 @@ BAD: list[tuple[Any, str, str]] = [
     (check(alias_service="db", interval="10s"), f"{CHECK}.interval", "has no use for it"),
     (check(tcp="127.0.0.1:80", interval="10s", method="GET"), f"{CHECK}.method", "has no use for it"),
     (check(tcp="127.0.0.1:80", interval="10s", header={}), f"{CHECK}.header", "has no use for it"),
+    (
+        check(tcp="127.0.0.1:80", interval="10s", tls_server_name="a"),
+        f"{CHECK}.tls_server_name",
+        'add "tcp_use_tls": true',
+    ),
+    (check(tcp="127.0.0.1:80", interval="10s", tls_skip_verify=True), f"{CHECK}.tls_skip_verify", "has no use for it"),
+    (http(tcp_use_tls=True), f"{CHECK}.tcp_use_tls", 'kind "http" has no use for it'),
     (check(args=["a"], interval="10s", shell="/bin/sh"), f"{CHECK}.shell", "has no use for it"),
     (http(interval="10"), f"{CHECK}.interval", f'"10" {NO_DURATION}'),
     (http(interval="1d"), f"{CHECK}.interval", f'"1d" {NO_DURATION}'),

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from agent.engine.connections import container_ports, in_table
+from agent.engine.connections import container_ports, forwarded_ports, has_listener, in_table
 from agent.engine.host_clients import is_client
 from agent.engine.sockets import End, count
 
@@ -119,3 +119,36 @@ def test_of_connections_from_this_machine_those_count_whose_other_end_waits(
     served: End, peer: End | None, expected: bool
 ) -> None:
     assert is_client(served, peer, {99}) is expected
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("00000000:1F90 00000000:0000 0A", True),
+        ("00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A", True),
+        ("020011AC:1F90 00000000:0000 0A", True),
+        ("0100007F:1F90 00000000:0000 0A", False),
+        ("00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A", False),
+        ("00000000:1F91 00000000:0000 0A", False),
+        ("00000000:1F90 00000000:0000 01", False),
+    ],
+)
+def test_a_listener_counts_where_a_forwarded_connection_would_reach_it(row: str, expected: bool) -> None:
+    """Not on the namespace's own loopback, on another port, or in another state."""
+    assert has_listener(table(row), [8080]) is expected
+
+
+def test_a_port_is_forwarded_by_the_address_that_it_is_published_on() -> None:
+    ports = {
+        "8080/tcp": [{"HostIp": "0.0.0.0", "HostPort": "80"}, {"HostIp": "::", "HostPort": "80"}],
+        "9090/tcp": [{"HostIp": "10.0.0.1", "HostPort": "81"}],
+        "53/udp": [{"HostIp": "", "HostPort": "82"}],
+        "7070/tcp": None,
+    }
+    inspect = {"NetworkSettings": {"Ports": ports}}
+
+    assert forwarded_ports(inspect, 80, "127.0.0.1") == forwarded_ports(inspect, 80, "::1") == {8080}
+    assert forwarded_ports(inspect, 81, "10.0.0.1") == {9090}
+    assert forwarded_ports(inspect, 81, "127.0.0.1") == frozenset()
+    assert forwarded_ports(inspect, 82, "127.0.0.1") == frozenset()
+    assert forwarded_ports({"NetworkSettings": {"Ports": None}}, 80, "127.0.0.1") == frozenset()

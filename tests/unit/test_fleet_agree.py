@@ -128,3 +128,17 @@ def test_in_whatever_order_hosts_come_a_rollout_ends_before_the_next_begins(turn
             assert pinned is not None
             assert decision.wanted == pinned.digest
         hosts[node, "web"] = HostState(decision.wanted, "running", NOW)
+
+
+def test_a_rollout_waits_for_each_instance_and_says_for_which_hosts() -> None:
+    """Two instances of a host are two; at most five hosts are named, the others counted."""
+    awaited = frozenset({*_webs(*(f"h{number}" for number in range(7))), ("h0", "web-2")})
+    hosts = _hosts(h0=PINNED)
+    hosts["h0", "web-2"] = HostState(OLD, "running", RECENT)
+    found = progress(_pin(), hosts, awaited)
+    assert (found.hosts_done, len(found.hosts_missing)) == (frozenset(), 7)
+    assert found.waits_for == "h0, h1, h2, h3, h4 and 2 more"
+
+    why = decide(View(_pin(), hosts=hosts), IMAGE, NEW, OLD, awaited, NOW).why
+    assert f"a rollout of {PINNED}, pinned by a, is under way" in why
+    assert "it waits for h0, h1, h2, h3, h4 and 2 more" in why

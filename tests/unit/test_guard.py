@@ -8,7 +8,7 @@ import pytest
 
 from agent.consul import CheckState, Instance
 from agent.definitions import MinHealthy
-from agent.fleet import Pause, Quarantine
+from agent.fleet import HostState, Pause, Quarantine
 from agent.reload.guard import Kind, Observed, able_instances, find_obstacles, overridden, refuse_long_memory
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -99,7 +99,7 @@ def test_every_obstacle_says_what_to_do() -> None:
         "is_window_open": False,
         "next_opening": (NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=9))),
         "wanted": "sha256:1",
-        "suspect": "b took sha256:1 and has not been seen since",
+        "suspect": HostState("sha256:0", "reloading", NOW, service_id="web", wanted="sha256:1", node="b", step="ready"),
         "stopped": "the container web is stopped: it exited with status 143",
         "start_it": "docker start web",
         "differences": ("http://127.0.0.1:8080/hc: certificate verify failed",),
@@ -310,7 +310,7 @@ def test_without_its_id_a_reloads_maintenance_is_an_obstacle() -> None:
 
 def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
     """By --force, or by --in-maintenance of an instance that an operator holds in maintenance."""
-    stopped = {"stopped": "the container web is stopped", "start_it": "docker start web"}
+    stopped: dict[str, Any] = {"stopped": "the container web is stopped", "start_it": "docker start web"}
     plain = find_obstacles(_seen(_instance("a", "critical"), _instance("b"), **stopped))
     held = _seen(_instance("a", "critical", held=BY_ALICE), _instance("b"), is_in_maintenance_allowed=True, **stopped)
     not_held = _seen(_instance("a", "critical"), _instance("b"), is_in_maintenance_allowed=True, **stopped)

@@ -7,7 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from agent.definitions import load, schema
+from agent.definitions import load, schema, values_of
+from agent.definitions.interpolate import interpolate
 from agent.errors import BadDefinition
 
 VALUES = {"HOSTNAME": "web1", "ADDRESS": "10.0.0.7", "env:RACK": "r7", "env:EMPTY": "", "env:EVERY": "10s"}
@@ -70,3 +71,19 @@ def test_the_schema_lets_references_stand() -> None:
     check = {"http": "http://${ADDRESS}/", "interval": "${env:EVERY}"}
 
     jsonschema.validate({"service": {"name": "web", "checks": [check]}}, schema(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    "variable", ["CONSUL_HTTP_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "API_KEY", "DATABASE_URL", "UNSET_TOKEN"]
+)
+def test_a_variable_that_contains_a_credential_is_refused(variable: str) -> None:
+    """By its name, or by its value; the value is in no message."""
+    environ = dict.fromkeys(["CONSUL_HTTP_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "API_KEY"], "hush")
+    values = values_of(environ | {"DATABASE_URL": "postgres://me:hush@db/"}, "host1")
+
+    _tree, found, used = interpolate({"a": f"x${{env:{variable}}}"}, values)
+
+    assert [finding.path for finding in found] == ["a"]
+    assert "credential" in found[0].problem
+    assert "hush" not in str(found)
+    assert not used

@@ -200,3 +200,13 @@ def test_fields_of_the_journal() -> None:
         ("SVCAGENT_A_B__", "c"),
     ]
     assert len(as_journal(event("x", INFO, **{"n" * 99: 1}))[-1][0]) == 64
+
+
+def test_no_format_passes_a_control_or_bidirectional_character_on() -> None:
+    evil = "a\x1b[2J\x9b31m\x7f\u202eb\u2028c\ud800"
+    event = Event("now", 20, "info", evil, {"service": evil, "more": [evil]})
+
+    journal = "".join(value for _name, value in as_journal(event))
+
+    for line in (as_text(event), as_json(event), journal):
+        assert line.isprintable()

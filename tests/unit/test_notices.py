@@ -1,6 +1,7 @@
 """What people are told of a rollout, and once: every course that it can take in, the notices out."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -329,3 +330,39 @@ def test_a_conflict_is_told_once_until_the_record_is_in_place() -> None:
     assert due_conflict(None, ours, told) == ((), frozenset({other.key}))
     assert due_conflict(found, ours, frozenset({other.key}))[0] == (found,)
     assert "svcagent cname plan" in found.body
+
+
+def test_people_are_told_of_a_suspect_version_once_for_each_digest() -> None:
+    """Also if a second host disappears with it; and what to do, with what came from Consul quoted."""
+    first = HostState(OLD, "reloading", ago(5), step="ready", service_id="web", session="s", wanted=NEW, node="a b")
+    view = View(pin(10), hosts=on({"a b": first, "b": running(OLD, 900)}))
+
+    notices, told = due(course(view, suspects=(first,)), frozenset())
+    assert kinds(notices) == ["started", "suspect"]
+    text = f"{notices[1].title}\n{notices[1].body}"
+    assert notices[1].tone is Tone.FAILURE
+    for words in ("a b disappeared", "step ready", f"svcagent quarantine clear web {NEW}", "svcagent recover web"):
+        assert words in text
+    again, told = due(course(view, suspects=(first, replace(first, node="c"))), told)
+    assert kinds(again) == []
+    other, _told = due(course(view, suspects=(replace(first, wanted=NEXT),)), told)
+    assert kinds(other) == ["suspect"]
+
+
+def test_hosts_that_are_down_are_named() -> None:
+    """They are not waited for."""
+    [started] = due(course(View(pin(), hosts=on(BOTH_OLD)), down=webs("z")), frozenset())[0]
+
+    assert "down, and not waited for: z" in started.body
+
+
+def test_a_host_with_two_instances_has_finished_with_the_second_one() -> None:
+    """The first alone is no progress of the host's."""
+    hosts = {("a", "web-1"): running(NEW), ("a", "web-2"): running(OLD)}
+    both = frozenset(hosts)
+    [notice] = due(Course("web", View(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]
+    assert "0 of 1 host run it" in notice.title
+
+    hosts["a", "web-2"] = running(NEW)
+    [notice] = due(Course("web", View(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]
+    assert notice.kind is Kind.FINISHED

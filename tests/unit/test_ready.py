@@ -13,7 +13,7 @@ from agent.clock import SystemClock
 from agent.consul import Consul
 from agent.definitions import Check, Ready, Reload, Service
 from agent.engine import Container, Engine
-from agent.errors import NotReady
+from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotFound, NotReady
 from agent.reload.probe import Prober, Status
 from agent.reload.ready import Readiness
 
@@ -49,12 +49,25 @@ class NoConsul:
 
 
 @dataclass
+class OddConsul:
+    """Raises an error when it is asked, and shows no check afterwards."""
+
+    errors: list[BaseException]
+
+    def checks(self) -> dict[str, Any]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return {}
+
+
+@dataclass
 class Origin:
     """A web server that counts what it was asked."""
 
     url: str = ""
     asked: list[str] = field(default_factory=list)
     delays: dict[str, float] = field(default_factory=dict)
+    redirect: str = ""
 
 
 @pytest.fixture
@@ -66,7 +79,9 @@ def origin() -> Iterator[Origin]:
         def do_GET(self) -> None:
             found.asked.append(self.path)
             over.wait(found.delays.get(self.path, 0.0))
-            self.send_response(500 if self.path == "/broken" else 200)
+            self.send_response({"/broken": 500, "/redirect": 302}.get(self.path, 200))
+            if self.path == "/redirect":
+                self.send_header("Location", found.redirect)
             self.end_headers()
             while self.path == "/trickle" and not over.wait(0.05):
                 try:
@@ -198,3 +213,70 @@ def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
         answer = Prober().probe(Check(http=url, interval="10s"), 1.0)
 
     assert (answer.status, answer.said, answer.failure) == (Status.CRITICAL, f"{url}: Connection refused", "refused")
+
+
+@dataclass
+class OddEngine:
+    """Raises an error at each look."""
+
+    error: BaseException
+
+    def container(self, _name: str) -> Container:
+        raise self.error
+
+
+ODD = [RuntimeError("odd"), OSError(5, "odd"), ValueError("odd"), UnicodeError("odd"), RecursionError(), MemoryError()]
+
+
+def odd(consul: Any, engine: Any, *, timeout: float = 0.02) -> Readiness:
+    """A service with a check that only Consul can run."""
+    service = Service(name="web", checks=(Check(ttl="1h"),))
+    reload = Reload(image="web", container="web", ready=Ready(timeout=timeout, interval=0.01))
+    return Readiness(service, reload, cast("Consul", consul), cast("Engine", engine), Prober(), SystemClock())
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+def test_an_exception_of_any_type_counts_as_not_ready(error: Exception) -> None:
+    """Of the Engine as of Consul; unknown counts as no."""
+    for readiness in (
+        odd(OddConsul([error] * 1000), FakeEngine([CONTAINER])),
+        odd(OddConsul([]), OddEngine(error)),
+    ):
+        with pytest.raises(NotReady, match=f"cannot be judged: {type(error).__name__}") as caught:
+            readiness.wait()
+        assert caught.value.signature == ""
+        assert "cannot be judged" in str(readiness.missing_now())
+
+
+@pytest.mark.parametrize("error", [ConsulUnreachable("gone"), DockerUnreachable("gone"), Interrupted(15)])
+def test_what_the_caller_retries_and_signals_are_passed_on(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        odd(OddConsul([error]), FakeEngine([CONTAINER])).wait()
+    with pytest.raises(type(error)):
+        odd(OddConsul([]), OddEngine(error)).missing_now()
+
+
+def test_a_container_that_is_gone_is_not_waited_for() -> None:
+    with pytest.raises(NotReady) as caught:
+        odd(OddConsul([]), OddEngine(NotFound("no container web")), timeout=60.0).wait()
+
+    assert caught.value.signature == "container gone"
+
+
+def test_a_container_that_was_unhealthy_before_or_returns_may_be_unhealthy(origin: Origin) -> None:
+    """Consul's checks decide who is sent to it. One that is still starting is waited for."""
+    unhealthy, starting = replace(CONTAINER, health="unhealthy"), replace(CONTAINER, health="starting")
+
+    readiness(origin, unhealthy).wait(is_returning=True)
+    assert readiness(origin, starting).missing_now(is_returning=True) is not None
+    assert readiness(origin, unhealthy).missing_now() is not None
+
+
+def test_an_unresolvable_redirect_is_a_critical_answer_in_one_line(origin: Origin) -> None:
+    """The library below raises ValueError for this URL."""
+    origin.redirect = "http://[10.0.0.1]:8080/"
+
+    result = Prober().probe(Check(http=f"{origin.url}/redirect", interval="10s"), 1.0)
+
+    assert (result.status, result.failure) == (Status.CRITICAL, "redirects")
+    assert "[10.0.0.1]" in result.said

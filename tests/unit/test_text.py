@@ -146,7 +146,30 @@ def test_advice_quotes_its_arguments() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET", "STRIPE_API_KEY", "PGPASSWORD", "DB_PASS", "MYSQL_PWD", "DOCKER_AUTH_CONFIG", "SSH_AUTH_SOCK", "SENTRY_DSN", "SLACK_WEBHOOK_URL", "GITHUB_PAT", "SSHPASS", "KUBECONFIG", "CREDENTIALS_DIRECTORY", "accessToken", "db.password", "AZURE_STORAGE_CONNECTION_STRING", "FLASK_SECRETKEY"],
+    [
+        "CONSUL_HTTP_TOKEN",
+        "CONSUL_HTTP_TOKEN_FILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SESSION_TOKEN",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "AZURE_CLIENT_SECRET",
+        "STRIPE_API_KEY",
+        "PGPASSWORD",
+        "DB_PASS",
+        "MYSQL_PWD",
+        "DOCKER_AUTH_CONFIG",
+        "SSH_AUTH_SOCK",
+        "SENTRY_DSN",
+        "SLACK_WEBHOOK_URL",
+        "GITHUB_PAT",
+        "SSHPASS",
+        "KUBECONFIG",
+        "CREDENTIALS_DIRECTORY",
+        "accessToken",
+        "db.password",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "FLASK_SECRETKEY",
+    ],
 )
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
@@ -154,7 +177,26 @@ def test_names_of_secrets(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PATH", "HOME", "PWD", "OLDPWD", "LANG", "TERM", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_SESSION_ID", "CONSUL_HTTP_ADDR", "DOCKER_HOST", "DOCKER_CERT_PATH", "KEYBOARD_LAYOUT", "AUTHOR", "COMPASS", "SSH_PUBLIC_KEY", "JOURNAL_STREAM", "SVCAGENT_SERVICE"],
+    [
+        "PATH",
+        "HOME",
+        "PWD",
+        "OLDPWD",
+        "LANG",
+        "TERM",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+        "XDG_SESSION_ID",
+        "CONSUL_HTTP_ADDR",
+        "DOCKER_HOST",
+        "DOCKER_CERT_PATH",
+        "KEYBOARD_LAYOUT",
+        "AUTHOR",
+        "COMPASS",
+        "SSH_PUBLIC_KEY",
+        "JOURNAL_STREAM",
+        "SVCAGENT_SERVICE",
+    ],
 )
 def test_names_of_others(name: str) -> None:
     assert not is_secret_name(name)

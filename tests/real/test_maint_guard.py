@@ -1,0 +1,337 @@
+"""``svcagent maint enable`` on two hosts: who is left for clients, before and after, and what a failure says."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.query
+import pytest
+
+from agent.cli import maint, maint_enable
+from agent.consul import Consul, DnsAnswer
+from agent.definitions import Settings
+from agent.errors import DnsUnreachable
+from tests.lab import asking, parts
+from tests.lab.ground import claimed, wait_until
+from tests.lab.host import environment_in
+from tests.lab.server import Server, spawn, svcagent_argv
+from tests.real.access_fixture import Svcagent
+
+HOSTS = ("host1", "host2")
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A Consul server, and two hosts with an agent each."""
+
+    server: Server
+    addresses: dict[str, str]
+    directory: Path
+    asks: dict[str, asking.Consul]
+    at_server: asking.Consul
+
+    def environment(self, node: str) -> dict[str, str]:
+        """Of an operator on that host."""
+        return environment_in(self.directory, self.directory) | {
+            "CONSUL_HTTP_ADDR": f"{self.addresses[node]}:8500",
+            "SVCAGENT_SERVICES_DIR": str(self.directory / "services.d"),
+            "SVCAGENT_STATE_DIR": str(self.directory / node / "state"),
+            "SUDO_USER": "alice",
+        }
+
+    def start(self, node: str, *arguments: str) -> "subprocess.Popen[str]":
+        """``svcagent maint`` as a process of its own."""
+        argv = [*svcagent_argv(), "maint", *arguments]
+        return spawn(argv, self.environment(node), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, node: str, *arguments: str, code: int = 0) -> str:
+        """The same to its end, which must have this exit code; all that it printed."""
+        process = self.start(node, *arguments)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == code, output + errors
+        return output + errors
+
+    def out(self, name: str) -> list[str]:
+        """The hosts whose instance is in maintenance, as the catalog shows it."""
+        entries = self.at_server.get(f"/v1/health/service/{name}?consistent")
+        return sorted(
+            one["Node"]["Node"] for one in entries if any("_maintenance" in check["CheckID"] for check in one["Checks"])
+        )
+
+    def served(self, name: str) -> int:
+        """How many instances Consul DNS returns."""
+        query = dns.message.make_query(f"{name}.service.consul", "SRV")
+        return len(dns.query.tcp(query, self.addresses["host1"], port=8600, timeout=5).answer)
+
+    def update(self, node: str, name: str, status: str) -> None:
+        """What that host's check of the service says from now on; in the catalog when this returns."""
+        self.asks[node].put(f"/v1/agent/check/update/{name}-ttl", {"Status": status})
+
+        def is_shown() -> bool:
+            entries = self.at_server.get(f"/v1/health/service/{name}?consistent")
+            return any(
+                check["Status"] == status
+                for one in entries
+                if one["Node"]["Node"] == node
+                for check in one["Checks"]
+                if check["CheckID"] == f"{name}-ttl"
+            )
+
+        wait_until(is_shown, 10, f"the catalog shows {status}")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Running, with DNS answers for ``hour`` that may be remembered for an hour, and for ``second`` for a second."""
+    with claimed() as ground:
+        environment = environment_in(ground.directory, ground.directory)
+        places = [ground.directory / name for name in ("server", *HOSTS)]
+        for place in (*places, *(place / "state" for place in places), ground.directory / "services.d"):
+            place.mkdir(mode=0o700)
+        addresses = {node: ground.address(last) for last, node in enumerate(HOSTS, 2)}
+        server = parts.consul_server(places[0], ground.address(1), environment)
+        agents = []
+        for node, place in zip(HOSTS, places[1:], strict=True):
+            agents.append(parts.consul_agent(node, place, addresses[node], ground.address(1), environment))
+            config = place / "consul.json"
+            ttls = {"dns_config": {"service_ttl": {"hour": "3600s", "second": "1s"}}}
+            config.write_text(json.dumps(json.loads(config.read_text()) | ttls))
+        asks = {node: asking.Consul(f"http://{address}:8500") for node, address in addresses.items()}
+        at_server = asking.Consul(f"http://{ground.address(1)}:8500")
+        try:
+            for one in (server, *agents):
+                one.start()
+            for one in (server, *agents):
+                one.wait_ready()
+            yield Site(server, addresses, ground.directory, asks, at_server)
+        finally:
+            for ask in (*asks.values(), at_server):
+                ask.close()
+            for one in (*agents, server):
+                one.discard()
+
+
+@pytest.fixture
+def register(site: Site) -> Iterator[Callable[[str], str]]:
+    """Registers a service, passing on both hosts, until the test ends; returns its name."""
+    registered: list[str] = []
+
+    def add(name: str) -> str:
+        for node in HOSTS:
+            check = {"CheckID": f"{name}-ttl", "TTL": "1h", "Status": "passing"}
+            body = {"Name": name, "Port": 8000 + next(_numbers), "Address": site.addresses[node], "Checks": [check]}
+            site.asks[node].put("/v1/agent/service/register", body)
+        registered.append(name)
+        wait_until(lambda: len(site.at_server.passing(name)) == len(HOSTS), 10, f"{name} passes on both hosts")
+        return name
+
+    yield add
+    for name in registered:
+        for node in HOSTS:
+            site.asks[node].put(f"/v1/agent/service/deregister/{name}")
+
+
+@pytest.fixture
+def web(register: Callable[[str], str]) -> str:
+    """A service for one test."""
+    return register(f"web{next(_numbers)}")
+
+
+@pytest.fixture
+def on_host1(site: Site, svcagent: Svcagent) -> Callable[..., tuple[int, str]]:
+    """svcagent in this process, on the first host: exit code, and all that it printed."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = svcagent("maint", *arguments, CONSUL_HTTP_ADDR=f"{site.addresses['host1']}:8500", SUDO_USER="alice")
+        return result.code, result.text
+
+    return run
+
+
+def _take_out_second(site: Site, name: str) -> None:
+    site.asks["host2"].put(f"/v1/agent/service/maintenance/{name}?enable=true&reason=disk")
+    wait_until(lambda: "host2" in site.out(name), 10, "host2 is out")
+
+
+# ---------------------------------------------------------------- warning is served
+
+
+def test_an_instance_in_warning_is_the_last_one_served(site: Site, web: str) -> None:
+    """Consul DNS sends clients to it, and the other one is in maintenance."""
+    site.update("host1", web, "warning")
+    _take_out_second(site, web)
+    assert site.served(web) == 1
+
+    said = site.run("host1", "enable", web, "--reason", "x", "--guard", code=75)
+
+    assert "stays in service" in said
+    assert site.served(web) == 1
+    assert site.out(web) == ["host2"]
+
+
+def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site: Site, web: str) -> None:
+    """Clients that ask for passing instances would find none."""
+    site.update("host2", web, "warning")
+    site.run("host1", "enable", web, "--reason", "x", "--guard", code=75)
+
+    site.update("host1", web, "warning")
+    site.run("host1", "enable", web, "--reason", "x", "--guard")
+
+    assert site.served(web) == 1
+
+
+# ---------------------------------------------------------------- write, then look
+
+
+def test_another_one_taken_out_between_the_look_and_the_write(
+    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look saw both in service. The second one sees that nobody is left, and maintenance is off again."""
+    enable = maint_enable.take_out_all
+
+    def overtaken(*arguments: Any) -> None:
+        _take_out_second(site, web)
+        enable(*arguments)
+
+    monkeypatch.setattr(maint, "take_out_all", overtaken)
+
+    code, said = on_host1("enable", web, "--reason", "x", "--guard")
+
+    assert code == 75
+    assert "disabled again" in said
+    assert site.out(web) == ["host2"]
+    assert site.served(web) == 1
+
+
+def test_another_one_that_begins_after_the_write_is_refused(
+    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other order: the second operator's first look sees this one's maintenance."""
+    look = maint_enable.look_again
+
+    def late(*arguments: Any) -> None:
+        site.run("host2", "enable", web, "--reason", "y", "--guard", code=75)
+        look(*arguments)
+
+    monkeypatch.setattr(maint, "look_again", late)
+
+    code, said = on_host1("enable", web, "--reason", "x", "--guard")
+
+    assert code == 0, said
+    assert site.out(web) == ["host1"]
+
+
+def test_two_operators_at_the_same_moment_never_take_out_both(site: Site, web: str) -> None:
+    """Each time one of them is out at most, and whoever is refused is in service."""
+    for _turn in range(4):
+        both = {node: site.start(node, "enable", web, "--reason", "x", "--guard") for node in HOSTS}
+        for process in both.values():
+            process.communicate(timeout=60)
+
+        codes = {node: process.returncode for node, process in both.items()}
+        assert set(codes.values()) <= {0, 75}
+        assert site.out(web) == [node for node, code in codes.items() if code == 0]
+        assert site.served(web) == 1
+        for node in HOSTS:
+            site.run(node, "disable", web)
+
+
+def test_without_guard_the_second_look_is_not_taken(site: Site, web: str) -> None:
+    """An operator who does not ask for it may take out the last one."""
+    _take_out_second(site, web)
+
+    assert "clients are left without any" in site.run("host1", "enable", web, "--reason", "x")
+    assert site.out(web) == ["host1", "host2"]
+
+
+def test_a_host_taken_out_by_its_node_is_looked_at_again(
+    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node's maintenance holds its services, and is disabled like a service's."""
+    enable = maint_enable.take_out_all
+
+    def overtaken(*arguments: Any) -> None:
+        _take_out_second(site, web)
+        enable(*arguments)
+
+    monkeypatch.setattr(maint, "take_out_all", overtaken)
+
+    code, _said = on_host1("enable", "--node", "--reason", "x", "--guard")
+
+    assert code == 75
+    assert site.out(web) == ["host2"]
+
+
+# ---------------------------------------------------------------- waits with an end, and errors that say what is out
+
+
+def test_a_ttl_longer_than_the_wait_is_refused_before_anything_changes(
+    site: Site, register: Callable[[str], str]
+) -> None:
+    """It says which TTL and which limit; a wait that is long enough, or none, is possible."""
+    register("hour")
+
+    said = site.run("host1", "enable", "hour", "--reason", "x", "--wait-drained", code=75)
+
+    assert "3600 s" in said
+    assert "--drain-timeout" in said
+    assert site.out("hour") == []
+    site.run("host1", "enable", "hour", "--reason", "x")
+    assert site.out("hour") == ["host1"]
+
+
+def test_a_short_ttl_is_waited_for(site: Site, register: Callable[[str], str]) -> None:
+    """And then it is drained."""
+    register("second")
+
+    assert "drained" in site.run("host1", "enable", "second", "--reason", "x", "--wait-drained")
+
+
+@pytest.mark.parametrize("error", [DnsUnreachable("no answer"), ValueError("nonsense"), OSError("refused")])
+def test_any_error_while_draining_says_what_is_out(
+    site: Site,
+    web: str,
+    on_host1: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """Whatever its type: the service, and how to disable its maintenance."""
+
+    def fail(*_arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(maint, "await_unnamed", fail)
+
+    code, said = on_host1("enable", web, "--reason", "x", "--wait-drained")
+
+    assert code != 0
+    assert "out of service" in said
+    assert f"svcagent maint disable {web}" in said
+    assert site.out(web) == ["host1"]
+
+
+def test_a_wait_that_is_over_says_what_is_out(
+    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS goes on returning the instance until the limit: exit code 1, whose maintenance it is, how to disable it."""
+    monkeypatch.setattr("agent.maintenance.clients.ask_dns", _always(site.addresses["host1"], web))
+
+    code, said = on_host1("enable", web, "--reason", "x", "--wait-drained", "--drain-timeout", "300ms")
+
+    assert code == 1
+    assert "still returns" in said
+    assert f"out of service stays: {web}, in maintenance by alice on host1" in said
+    assert f"svcagent maint disable {web}" in said
+
+
+def _always(address: str, name: str) -> Callable[..., Any]:
+    connection = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul)
+    port = connection.services()[name].port
+    connection.close()
+    return lambda *_arguments: DnsAnswer(frozenset({(address, port)}), 0)

@@ -1,0 +1,36 @@
+"""Which Consul agents know a field of a check."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.consul import AgentSelf
+from agent.definitions import load
+from agent.registration import unmet
+
+DEFINITION = """{"service": {"name": "web", "checks": [
+  {"tcp": "127.0.0.1:1", "tcp_use_tls": true, "tls_server_name": "web", "interval": "10s"}]}}"""
+
+
+@pytest.mark.parametrize(
+    ("version", "first"),
+    [
+        ("1.14.9", "1.14.10"),
+        ("1.14.10", None),
+        ("1.15.5", "1.15.6"),
+        ("1.15.6", None),
+        ("1.16.1", "1.16.2"),
+        ("1.16.2", None),
+        ("1.17.0", None),
+    ],
+)
+def test_a_field_may_have_come_with_a_patch_release_of_several_minor_versions(
+    tmp_path: Path, version: str, first: str | None
+) -> None:
+    (tmp_path / "web.json").write_text(DEFINITION)
+    agent = AgentSelf(node="one", datacenter="dc1", domain="consul", dns=None, version=version)
+
+    faults = unmet(load(tmp_path), agent)
+
+    assert [fault.path for fault in faults] == ([] if first is None else ["service.checks[0].tcp_use_tls"])
+    assert all(str(first) in fault.remedy for fault in faults)
