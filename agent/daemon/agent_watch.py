@@ -77,6 +77,7 @@ class AgentWatch:
         self._news = threading.Condition()
         self._canary = ""
         self._followed = 0
+        self._is_new = False
         self._is_stopping = False
         self._thread = threading.Thread(target=self._watch, name="agent-watch", daemon=True)
 
@@ -84,10 +85,14 @@ class AgentWatch:
         """Begin."""
         self._thread.start()
 
-    def follow(self, canary: str) -> None:
-        """A convergence is over, and this service of ours is there; empty: none is."""
+    def follow(self, canary: str, *, is_new: bool = False) -> None:
+        """Watch this service of ours from now on, as a convergence has ended; empty: there is none.
+
+        ``is_new``: the convergence registered it. If it is gone already, it was lost once more since then.
+        """
         with self._news:
             self._canary = canary
+            self._is_new = self._is_new or is_new
             self._followed += 1
             self._news.notify()
 
@@ -109,6 +114,9 @@ class AgentWatch:
         while not self._is_stopping:
             followed = self._followed
             seen = seen.about(self._canary)
+            if self._is_new:
+                self._is_new = False
+                seen = replace(seen, known=seen.known or "")
             try:
                 answer = self._ask(seen)
             except SvcagentError as error:

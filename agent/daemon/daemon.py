@@ -247,7 +247,8 @@ class Daemon:
         if self._again is not None:
             self._again.cancel()
         self._again = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
-        self._agent_watch.follow(found.canary)
+        is_new = any(one.service_id == found.canary for one in found.changes)
+        self._agent_watch.follow(found.canary, is_new=is_new)
         self._tell_metrics(found)
         if found.trouble is not None:
             return

@@ -34,7 +34,7 @@ class LastSeen:
     ``directory`` and ``real_directory``: where the definitions came from that were registered last, as it was given and
     with all links followed; empty before the first registration.
     ``services``: each service of svcagent by ID, with the reason text of its maintenance, None without one. A service
-    that vanished in maintenance stays until it is seen again.
+    that vanished stays until it is seen again or svcagent removes it.
     ``node``: the reason text of the node's maintenance.
     ``agreed``: the IDs of the services after the last registration of all definitions that needed no more consent.
     Removals are measured by them, as what is registered while removals wait for consent must not outnumber these.
@@ -51,11 +51,7 @@ class LastSeen:
         if self.vanished_node(world) is not None:
             return self  # nothing was disabled, the agent forgot everything
         seen = {one.id: one.maintenance.notes if one.maintenance else None for one in _own(world)}
-        vanished = {
-            service_id: text
-            for service_id, text in self.services.items()
-            if text is not None and service_id not in world.services
-        }
+        vanished = {one: text for one, text in self.services.items() if one not in world.services}
         held = world.checks.get(NODE_MAINTENANCE)
         return replace(self, services={**vanished, **seen}, node=held.notes if held is not None else None)
 
