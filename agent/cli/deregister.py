@@ -4,11 +4,12 @@ import click
 
 from agent.cli import wiring
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line, show_warning
+from agent.cli.output import show_bug_of, show_document, show_line, show_trouble, show_warning
+from agent.cli.planning import exit_code, keep
 from agent.consul import Consul
 from agent.definitions import Settings
 from agent.errors import BadDefinition
-from agent.registration import Action, apply_plan, make_removal
+from agent.registration import Action, Change, Failure, apply_each, make_removal
 
 
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
@@ -26,20 +27,27 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     settings = wiring.settings()
     with wiring.consul(settings) as consul:
         expected = {name: name for name in names} or _defined(settings, consul)
+        failures: tuple[Failure, ...] = ()
         plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
-            apply_plan(consul, plan, lambda _change: None, lambda _check: "critical")
+            done: list[Change] = []
+            failures = apply_each(consul, plan, done.append, lambda _check: "critical", show_bug_of)
+            keep(settings, lambda last: last.after_changes(done))
+    failed = {one.service_id for one in failures}
     if current().as_json:
         changes = [{"service": one.service_id, "action": str(one.action), "why": one.why} for one in plan]
-        show_document({"dry_run": dry_run, "changes": changes})
+        errors = [{"service": one.service_id, "error": str(one.error)} for one in failures]
+        show_document({"dry_run": dry_run, "changes": changes} | ({"failed": errors} if errors else {}))
+    for one in failures:
+        show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     for change in plan:
         if change.action is Action.REFUSE:
             show_warning(f"{change.service_id} is left alone: {change.why}")
-        else:
+        elif change.service_id not in failed:
             show_line(f"{change.service_id}: {'would be deregistered' if dry_run else 'deregistered'}")
     if not plan:
         show_line("nothing to deregister" + ("" if expected else ", as far as the Consul token may see"))
-    return 1 if any(change.action is Action.REFUSE for change in plan) else 0
+    return exit_code(plan, failures)
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:

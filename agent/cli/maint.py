@@ -4,7 +4,7 @@ import click
 
 from agent.cli import wiring
 from agent.cli.maint_enable import look_again, memory_of, saying_what_is_out, take_out_all, warn_of_emptiness
-from agent.cli.maint_input import end_of, operator, targets_of, with_held
+from agent.cli.maint_input import end_of, operator, remember, targets_of, with_held
 from agent.cli.maint_output import (
     described,
     show_decisions,
@@ -122,7 +122,8 @@ def enable(
     if not why:
         raise click.BadParameter("say why: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
-    with wiring.consul(wiring.settings()) as consul, interrupts.caught():
+    settings = wiring.settings()
+    with wiring.consul(settings) as consul, interrupts.caught():
         with interrupts.allowed():
             agent = consul.agent_self()
             wanted = by_operator(operator(), agent.node, why, now, end)
@@ -136,6 +137,7 @@ def enable(
             remembered = memory_of(consul, agent, entering, drain_timeout) if wait_drained else 0
         with saying_what_is_out(consul, decisions):
             take_out_all(consul, decisions)
+            remember(settings, decisions)
             with interrupts.allowed():
                 for decision in decisions:
                     await_shown(consul, clock, decision.target, decision.wanted, wait)
@@ -169,8 +171,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     Not in maintenance: nothing to do. One that a reload has out is left to that reload (exit 1), and so is all else
     that was named. Exit code 69 says that it is unknown whether it is back: Consul did not answer.
     """
-    clock = wiring.system_clock()
-    with wiring.consul(wiring.settings()) as consul:
+    clock, settings = wiring.system_clock(), wiring.settings()
+    with wiring.consul(settings) as consul:
         agent = consul.agent_self()
         decisions = [
             decide_disable(target, held, is_forced=force)
@@ -180,6 +182,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         for one in decisions:
             if one.held is not None and not lift_own(consul, one.target, one.held):
                 raise Conflict(f"somebody else changed {one.target} at the same moment; look: svcagent maint status")
+        remember(settings, decisions)
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)
         [(_host, host_held)] = with_held(consul, [Target(agent.node)])

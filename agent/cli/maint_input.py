@@ -2,13 +2,18 @@
 
 import getpass
 import os
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import click
 
+from agent.cli import wiring
 from agent.consul import AgentSelf, Consul
-from agent.errors import NotFound
-from agent.maintenance import Maintenance, NotAMoment, Target, parse, parse_end
+from agent.definitions import Settings
+from agent.errors import NotFound, SvcagentError
+from agent.logs import log
+from agent.maintenance import Decision, Maintenance, NotAMoment, Target, parse, parse_end, render
+from agent.registration import LastSeenFile
 
 
 def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool) -> list[Target]:
@@ -33,6 +38,19 @@ def with_held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maint
     """Each with the maintenance that the local agent holds on it."""
     checks = consul.checks()
     return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
+
+
+def remember(settings: Settings, decisions: Iterable[Decision]) -> None:
+    """Keep what was decided, so that a service which Consul removes is registered again in the same maintenance.
+
+    A user who may not write the state directory has it noted by the next registration, or by the daemon.
+    """
+    kept = LastSeenFile(settings.state_dir, wiring.system_clock())
+    try:
+        for one in decisions:
+            kept.maintained(one.target.service_id, None if one.wanted is None else render(one.wanted))
+    except SvcagentError as error:
+        log(f"{error}; the next registration notes the maintenance")
 
 
 def end_of(duration: float | None, until: str | None, now: datetime) -> datetime | None:

@@ -124,6 +124,19 @@ def show_bug(error: Exception, options: Options, exit_code: int) -> None:
     _show_end(options, f"{text}the trace in its log", exit_code=exit_code)
 
 
+def show_bug_of(service: str, error: BaseException) -> None:
+    """Print or log the trace of an exception that nobody foresaw, where the verb goes on with other services."""
+    text = f"{service}: this is a bug in svcagent; please report it with "
+    if logs.is_for_machines():
+        logs.log_bug(f"{text}its trace", error, service=service)
+    if not logs.is_alone():
+        import traceback  # hopefully never needed
+
+        with suppress(OSError):
+            click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+            click.echo(f"svcagent: {text}the lines above", err=True)
+
+
 def _show_end(options: Options, text: str, **found: object) -> None:
     if options.as_json:
         show_document({"error": text, **found})

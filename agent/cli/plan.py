@@ -4,7 +4,7 @@ import click
 
 from agent.cli import wiring
 from agent.cli.options import output_options
-from agent.cli.planning import Asked, Planner, exit_code, show_plan
+from agent.cli.planning import Asked, Planner, show_dry_run
 
 
 @click.command(epilog="Examples: svcagent plan; svcagent --json plan keyword-suggest")
@@ -18,18 +18,25 @@ from agent.cli.planning import Asked, Planner, exit_code, show_plan
 )
 @click.option("--adopt", is_flag=True, help="Plan as register --adopt would.")
 @click.option("--allow-empty", is_flag=True, help="Plan as register --allow-empty would.")
+@click.option("--allow-removals", is_flag=True, help="Plan as register --allow-removals would.")
 @output_options
-def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool) -> int:
+def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool, allow_removals: bool) -> int:
     """Show what register would change, field by field, and change nothing.
 
     Every service is listed: those to create, to update with each field before and after, to remove, and those that
     are left, with the reason. Of a check only that it changes can be told: Consul does not show its definition.
+    Exits 1 if register would refuse a service, or the plan without --allow-removals.
     """
     settings = wiring.settings()
-    asked = Asked(frozenset(names), wait, is_dry=True, is_adopting=adopt, is_empty_allowed=allow_empty)
+    asked = Asked(
+        frozenset(names),
+        wait,
+        is_dry=True,
+        is_adopting=adopt,
+        is_empty_allowed=allow_empty,
+        may_remove=allow_removals,
+    )
     with wiring.consul(settings) as consul:
         planner = Planner(settings, consul, wiring.system_clock(), asked)
         planner.read()
-        changes = planner.plan()
-    show_plan(changes, is_dry=True)
-    return exit_code(changes)
+        return show_dry_run(planner)

@@ -1,16 +1,32 @@
 """What ``register``, ``plan`` and ``deregister`` share: the way to a plan, and how one is printed."""
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.cli import wiring
 from agent.cli.options import current
-from agent.cli.output import show_document, show_line, show_table, show_warning
+from agent.cli.output import show_document, show_line, show_table, show_trouble, show_warning
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition, SvcagentError
-from agent.registration import Action, Change, World, make_plan, observe, refuse_unknown_nodes, unmet
+from agent.maintenance import is_finished_reload, parse
+from agent.registration import (
+    Action,
+    Change,
+    Failure,
+    LastSeen,
+    LastSeenFile,
+    Objection,
+    World,
+    find_objection,
+    make_plan,
+    observe,
+    refuse_unknown_nodes,
+    unmet,
+)
+from agent.reload import journalled
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,8 @@ class Asked:
     is_dry: bool = False
     is_adopting: bool = False
     is_empty_allowed: bool = False
+    may_remove: bool = False
+    """The operator agreed to the removals."""
 
 
 class Planner:
@@ -37,6 +55,10 @@ class Planner:
         """What services.d says, once it is read."""
         self.world = World({}, {})
         """What the agent held when the last plan was made."""
+        self.last_seen = LastSeen()
+        """What was known of it before."""
+        self.objection: Objection | None = None
+        """Why the last plan needs consent that was not given."""
 
     @property
     def agent(self) -> AgentSelf:
@@ -69,25 +91,72 @@ class Planner:
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
         self.world = observe(self._consul, expected)
-        plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting)
+        self.last_seen = LastSeenFile(self._settings.state_dir, self._clock).read()
+        unfinished = journalled(self._settings.state_dir)
+        vanished = self.last_seen.vanished_services(
+            self.world, lambda one, text: is_finished_reload(text, is_journalled=one in unfinished)
+        )
+        plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting, maintenance=vanished)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
                 "right directory? If so, run: svcagent register --allow-empty"
             )
+        has_consent = self._asked.may_remove or (self._asked.is_empty_allowed and not self.definitions)
+        self.objection = None
+        if not has_consent:
+            self.objection = find_objection(plan, self.world, self._settings.services_dir, self.last_seen)
         return refuse_unknown_nodes(self._consul, plan)
 
 
-def show_plan(plan: Iterable[Change], *, is_dry: bool) -> None:
-    """A line for every field that changes; what stays as it is, in full only where nothing is carried out."""
+def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
+    """Keep in the state directory what is known of the agent now. That it cannot be kept fails no verb."""
+    try:
+        LastSeenFile(settings.state_dir, wiring.system_clock()).change(change)
+    except SvcagentError as error:
+        show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
+
+
+def show_dry_run(planner: Planner) -> int:
+    """Print what a registration would change; its exit code."""
+    changes = planner.plan()
+    needs_consent = planner.objection.text if planner.objection is not None else ""
+    show_plan(changes, is_dry=True, needs_consent=needs_consent)
+    return 1 if needs_consent else exit_code(changes)
+
+
+def show_plan(
+    plan: Iterable[Change], *, is_dry: bool, needs_consent: str = "", failures: Sequence[Failure] = ()
+) -> None:
+    """A line for every field that changes; what stays as it is, in full only where nothing is carried out.
+
+    ``needs_consent``: why the plan would not be carried out without an operator's consent. ``failures``: services that
+    could not be changed.
+    """
     plan = tuple(plan)
     if current().as_json:
-        show_document({"dry_run": is_dry, "changes": [_document(change) for change in plan]})
+        document: dict[str, object] = {"dry_run": is_dry, "changes": [_document(change) for change in plan]}
+        if needs_consent:
+            document["needs_consent"] = needs_consent
+        if failures:
+            document["failed"] = [{"service": one.service_id, "error": str(one.error)} for one in failures]
+        show_document(document)
+    if needs_consent:
+        show_warning(needs_consent)
+    for one in failures:
+        show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
+    failed = {one.service_id for one in failures}
     for change in plan:
         if change.action is Action.REFUSE:
             show_warning(f"{change.service_id} is left alone: {change.why}")
-    changed = [change for change in plan if change.action not in (Action.KEEP, Action.REFUSE)]
+        elif change.maintenance is not None and not change.replaces:
+            show_warning(in_maintenance_again(change.service_id, change.maintenance), service=change.service_id)
+    changed = [
+        change
+        for change in plan
+        if change.action not in (Action.KEEP, Action.REFUSE) and change.service_id not in failed
+    ]
     shown = plan if is_dry else changed
     if shown:
         rows = [(str(change.action), change.service_id, what) for change in shown for what in _lines(change)]
@@ -96,9 +165,20 @@ def show_plan(plan: Iterable[Change], *, is_dry: bool) -> None:
     show_line(f"{len(changed)} {'to change' if is_dry else 'changed'}, {kept} unchanged")
 
 
-def exit_code(plan: Iterable[Change]) -> int:
-    """1 if anything was refused."""
-    return 1 if any(change.action is Action.REFUSE for change in plan) else 0
+def in_maintenance_again(service_id: str, text: str) -> str:
+    """What to say of a service, or without an ID of the node, that is put in maintenance again."""
+    what = f"{service_id} was" if service_id else "the maintenance of this host was"
+    argument = shlex.quote(service_id) if service_id else "--node"
+    return (
+        f"{what} removed from Consul while it was in maintenance, enabled {parse(text).describe()}; it is put in the "
+        f"same maintenance again. To end that, run: svcagent maint disable {argument}"
+    )
+
+
+def exit_code(plan: Iterable[Change], failures: Iterable[Failure] = ()) -> int:
+    """1 if anything was refused, else the worst of what failed."""
+    refused = [1 for change in plan if change.action is Action.REFUSE]
+    return max([one.error.exit_code for one in failures] + refused, default=0)
 
 
 def _lines(change: Change) -> list[str]:

@@ -1,19 +1,29 @@
 """``svcagent register``."""
 
-import contextlib
-
 import click
 
 from agent.cli import wiring
 from agent.cli.options import output_options
-from agent.cli.planning import Asked, Planner, exit_code, show_plan
+from agent.cli.output import show_bug_of, show_warning
+from agent.cli.planning import Asked, Planner, exit_code, in_maintenance_again, keep, show_dry_run, show_plan
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.good import forget
 from agent.definitions import Check, Settings
+from agent.errors import BadDefinition
 from agent.maintenance import is_of_reload, parse
-from agent.registration import Action, World, alone_in, apply_plan
+from agent.registration import (
+    Action,
+    Change,
+    ConsentNeeded,
+    Failure,
+    LastSeen,
+    World,
+    alone_in,
+    apply_each,
+    restore_node_maintenance,
+)
 from agent.reload import journalled
 
 
@@ -29,59 +39,118 @@ from agent.reload import journalled
 )
 @click.option("--adopt", is_flag=True, help="Take over services that something else registered under the same ID.")
 @click.option("--allow-empty", is_flag=True, help="Remove services even if no definition is left at all.")
+@click.option(
+    "--allow-removals",
+    is_flag=True,
+    help="Remove more than half of the services, or register from another directory than last time.",
+)
 @output_options
-def register(names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool, allow_empty: bool) -> int:
+def register(
+    names: tuple[str, ...], *, dry_run: bool, wait: float, adopt: bool, allow_empty: bool, allow_removals: bool
+) -> int:
     """Make the local Consul agent hold exactly what services.d says.
 
     Services that are as they should be are not written. Only services that svcagent registered itself are updated
-    or removed. Maintenance stays as it is, unless it is an operator's and its end has come. What a reload of this host
-    left half done when it was killed is brought to its end.
+    or removed. Maintenance stays as it is, unless it is an operator's and its end has come; a service that Consul
+    removed while it was in maintenance is registered in maintenance again. Reloads that crashed on this host are
+    finished or rolled back.
     """
     settings = wiring.settings()
     clock = wiring.system_clock()
-    asked = Asked(frozenset(names), wait, is_dry=dry_run, is_adopting=adopt, is_empty_allowed=allow_empty)
-    state_dir = settings.state_dir if dry_run else wiring.state_directory(settings)
+    asked = Asked(
+        frozenset(names),
+        wait,
+        is_dry=dry_run,
+        is_adopting=adopt,
+        is_empty_allowed=allow_empty,
+        may_remove=allow_removals,
+    )
+    if dry_run:
+        with wiring.consul(settings) as consul:
+            planner = Planner(settings, consul, clock, asked)
+            planner.read()
+            return show_dry_run(planner)
+    state_dir = wiring.state_directory(settings)
     left_behind = journalled(state_dir)
-    if left_behind and not dry_run:
+    if left_behind:
         from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
 
         revive_containers(settings, left_behind)
-    repaired = 0
-    told = contextlib.nullcontext() if dry_run else registration_told(settings)
-    with wiring.consul(settings) as consul, told:
+    with wiring.consul(settings) as consul, registration_told(settings):
         planner = Planner(settings, consul, clock, asked)
-        planner.read()
-        if dry_run:
+        try:
+            planner.read()
+        except BadDefinition:
+            _recover_what_is_usable(settings, left_behind)
+            raise
+        # Waited for before the lock is taken, so that nobody waits for one who waits.
+        _ = planner.agent
+        with alone_in(state_dir, clock, wait) as was_another_first:
+            if was_another_first:
+                planner.read()
             plan = planner.plan()
-        else:
-            # Waited for before the lock is taken, so that nobody waits for one who waits.
-            _ = planner.agent
-            with alone_in(state_dir, clock, wait) as was_another_first:
-                if was_another_first:
-                    planner.read()
-                plan = planner.plan()
-                if allow_empty and not planner.definitions:
-                    forget(state_dir)
-                apply_plan(consul, plan, lambda _change: None, _status)
-            repaired = _repair(settings, consul, planner, left_behind)
-            if _is_anything_out(planner.world):
-                from agent.cli.maint_output import tell_ended
-                from agent.maintenance import lift_expired  # rarely needed, and slow to import
+            if planner.objection is not None:
+                raise ConsentNeeded(planner.objection.text)
+            if allow_empty and not planner.definitions:
+                forget(settings.state_dir)
+            failures = _apply(settings, consul, planner, plan, is_all=not names)
+        repaired = _repair(settings, consul, planner, left_behind)
+        if _is_anything_out(planner.world) or any(one.maintenance is not None for one in plan):
+            from agent.cli.maint_output import tell_ended
+            from agent.maintenance import lift_expired  # rarely needed, and slow to import
 
-                own = {service.id for service in planner.services}
-                tell_ended(lift_expired(consul, clock, planner.agent.node, own))
-            if any(one.reload is not None for one in planner.definitions):
-                from agent.cli.stopped import look_for_stopped  # slow to import, and most files need none
+            own = {service.id for service in planner.services}
+            tell_ended(lift_expired(consul, clock, planner.agent.node, own))
+        _look_for_stopped(settings, consul, planner)
+        if not names:
+            registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
+    show_plan(plan, is_dry=False, failures=failures)
+    return max(exit_code(plan, failures), repaired)
 
-                look_for_stopped(settings, consul, planner.definitions)
-            if not names:
-                registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
-    show_plan(plan, is_dry=dry_run)
-    return max(exit_code(plan), repaired)
+
+def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> None:
+    if any(one.reload is not None for one in planner.definitions):
+        from agent.cli.stopped import look_for_stopped  # the Docker SDK is slow to import
+
+        look_for_stopped(settings, consul, planner.definitions)
+
+
+def _apply(
+    settings: Settings, consul: Consul, planner: Planner, plan: tuple[Change, ...], *, is_all: bool
+) -> tuple[Failure, ...]:
+    """Carry the plan out, and keep what is registered from where, and in which maintenance."""
+    keep(settings, lambda last: last.after(planner.world))
+    node_text = planner.last_seen.vanished_node(planner.world)
+    if node_text is not None:
+        show_warning(in_maintenance_again("", node_text))
+        restore_node_maintenance(consul, node_text)
+    done: list[Change] = []
+    failures = apply_each(consul, plan, done.append, _status, show_bug_of)
+
+    def after(last: LastSeen) -> LastSeen:
+        last = last.after_changes(done)
+        return last if failures else last.registered_from(settings.services_dir, is_all=is_all)
+
+    keep(settings, after)
+    return failures
+
+
+def _recover_what_is_usable(settings: Settings, left_behind: frozenset[str]) -> None:
+    """Recover crashed reloads although a file has faults: the instances of the other files have to come back."""
+    if not left_behind:
+        return
+    from agent.cli.reload_output import tell_repaired
+    from agent.cli.repairing import recover_usable  # rarely needed, and slow to import
+
+    interrupts = Interrupts()
+    with interrupts.caught():
+        results, _faults = recover_usable(settings, left_behind, interrupts)
+        reloads_ended(settings, results)
+        tell_repaired(results)
 
 
 def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: frozenset[str]) -> int:
-    """Bring to its end what reloads left that were killed; the exit code that says whether that succeeded."""
+    """Recover the reloads of this host that crashed; the exit code says whether that succeeded."""
     out = {
         one.id
         for one in planner.world.services.values()

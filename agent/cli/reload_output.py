@@ -41,11 +41,11 @@ def show_result(result: Result) -> int:
 
 
 def tell_repaired(results: Sequence[Result]) -> int:
-    """What was left behind by processes that died, and what became of it; the worst exit code."""
+    """Report what was recovered of reloads that crashed; the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
-            died = f"the reload {result.id} had died" if result.id else "a reload had died"
-            said = f"{died} and is put right; the instance is ready and in service again"
+            crashed = f"the reload {result.id} had crashed" if result.id else "a reload had crashed"
+            said = f"{crashed} and is recovered; the instance is ready and in service again"
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         if result.error:
             level = logs.ERROR if result.exit_code else logs.WARNING

@@ -1,17 +1,19 @@
-"""What ``register``, ``reload`` and ``recover`` do first: bring to its end what an earlier process left behind."""
+"""What ``register``, ``reload`` and ``recover`` do first: recover what an earlier process left behind."""
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from agent.cli import wiring
-from agent.cli.output import show_warning
+from agent.cli.output import show_bug_of, show_warning
 from agent.cli.reload_output import Printer
+from agent.cli.stopped import look_for_stopped
 from agent.clock import Clock, Interrupts
 from agent.consul import AgentSelf, Consul
+from agent.daemon.good import usable
 from agent.definitions import Definition, Settings
 from agent.engine import Engine
-from agent.errors import LockBusy, SvcagentError
+from agent.errors import BadDefinition, Fault, LockBusy, SvcagentError, Unforeseen
 from agent.logs import about
 from agent.reload import (
     Edges,
@@ -22,6 +24,7 @@ from agent.reload import (
     Result,
     abandon,
     find_leftover,
+    journalled,
     read_journal,
     revive,
 )
@@ -68,7 +71,7 @@ def edges_of(
 
 
 def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
-    """Before Consul can be asked: what a journal tells of a container that does not run is put right at once."""
+    """Start the containers that a crashed replacement left stopped; needs no Consul."""
     clock = wiring.system_clock()
     with engine_of(settings, clock) as engine:
         for service_id in sorted(service_ids):
@@ -81,6 +84,36 @@ def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
                 continue  # a living reload's
             except SvcagentError as error:
                 show_warning(f"{service_id}: {error}; tried again when Consul is there", service=service_id)
+            except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others out
+                show_bug_of(service_id, error)
+
+
+def recover_usable(
+    settings: Settings, names: Collection[str] | None, interrupts: Interrupts
+) -> tuple[list[Result], tuple[Fault, ...]]:
+    """Recover services by the good files of services.d; the results, and the faults of the other files.
+
+    ``names``: names or IDs of services; None for all that are defined or have a journal.
+
+    :raises click.BadParameter: a name is neither defined nor does it have a journal.
+    """
+    with wiring.consul(settings) as consul:
+        agent = consul.agent_self()
+        choice = usable(settings.services_dir, wiring.values(agent.address))
+        services = [one.service for one in choice.definitions if one.reload is not None]
+        # A faulty file may define what no good file does, so that is not taken for a service without a definition.
+        unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)
+        chosen = {one.id for one in services} | unfinished
+        if names is not None:
+            for name in names:
+                if name not in unfinished and not any(name in (one.name, one.id) for one in services):
+                    if choice.faults:
+                        raise BadDefinition(list(choice.faults))
+                    raise wiring.unknown_name(name, services, settings.services_dir)
+            chosen = {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))
+        results = repair(settings, consul, agent, choice.definitions, chosen, interrupts)
+        look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in chosen))
+        return results, choice.faults
 
 
 def repair(
@@ -91,7 +124,7 @@ def repair(
     service_ids: Iterable[str],
     interrupts: Interrupts,
 ) -> list[Result]:
-    """Bring to its end what is left of these services; one that fails keeps none of the others from it."""
+    """Recover what is left of these services. One that fails, for whatever reason, keeps none of the others waiting."""
     clock = wiring.system_clock()
     by_id = {one.service.id: one for one in definitions if one.reload is not None}
     results = []
@@ -108,12 +141,16 @@ def repair(
                         consul, engine, Journal(settings.state_dir, service_id), agent.node, service_id, show_warning
                     ):
                         show_warning(
-                            f"{service_id}: what a dead reload left of it is seen to; none is defined any more"
+                            f"{service_id}: a reload had crashed and is rolled back; no good definition manages the "
+                            "service any more"
                         )
             except LockBusy:
                 continue  # a living reload's
             except SvcagentError as error:
                 results.append(Result.failed(service_id, agent.node, error))
+            except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others out
+                show_bug_of(service_id, error)
+                results.append(Result.failed(service_id, agent.node, Unforeseen.of(error, "its recovery")))
     return results
 
 

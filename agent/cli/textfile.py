@@ -11,6 +11,7 @@ from agent.cli.output import show_warning
 from agent.consul import Consul
 from agent.definitions import Definition, Settings
 from agent.errors import BadDefinition, ConsulUnreachable, Interrupted, SvcagentError
+from agent.registration import ConsentNeeded
 
 if TYPE_CHECKING:  # slow to import
     from agent.daemon.textfile import Textfiles
@@ -50,6 +51,9 @@ def registration_told(chosen: Settings) -> Iterator[None]:
     except BadDefinition as error:
         faults = Counter(fault.file for fault in error.faults)
         _tell(chosen, lambda files: files.faulty(faults))
+        raise
+    except ConsentNeeded:
+        _tell(chosen, lambda files: files.consent(is_needed=True))
         raise
     except ConsulUnreachable:
         _tell(chosen, lambda files: files.consul(is_up=False))

@@ -98,15 +98,16 @@ def definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) 
     if not any(ADDRESS in definition.names_used for definition in found):
         return found
     address = ask_address() if ask_address else _address(chosen)
-    return load(chosen.services_dir, _values(address))
+    return load(chosen.services_dir, values(address))
 
 
 def placeheld_definitions(chosen: Settings) -> tuple[Definition, ...]:
     """The definitions as they can be read without an agent: ``${ADDRESS}`` stands for `ANY_ADDRESS`."""
-    return load(chosen.services_dir, _values(ANY_ADDRESS))
+    return load(chosen.services_dir, values(ANY_ADDRESS))
 
 
-def _values(address: str) -> dict[str, str]:
+def values(address: str) -> dict[str, str]:
+    """What references like ``${HOSTNAME}`` stand for on this host, whose agent advertises that address."""
     return values_of(os.environ, socket.gethostname(), address)
 
 

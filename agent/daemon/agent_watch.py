@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from agent.clock import Clock, Deadline
 from agent.consul import Consul
 from agent.errors import SvcagentError, Unreachable
+from agent.logs import log_bug
 
 WAIT_SECONDS = 60.0
 AWAY_SECONDS = 0.2
@@ -76,6 +77,7 @@ class AgentWatch:
         self._news = threading.Condition()
         self._canary = ""
         self._followed = 0
+        self._is_new = False
         self._is_stopping = False
         self._thread = threading.Thread(target=self._watch, name="agent-watch", daemon=True)
 
@@ -83,10 +85,14 @@ class AgentWatch:
         """Begin."""
         self._thread.start()
 
-    def follow(self, canary: str) -> None:
-        """A convergence is over, and this service of ours is there; empty: none is."""
+    def follow(self, canary: str, *, is_new: bool = False) -> None:
+        """Watch this service of ours from now on, as a convergence has ended; empty: there is none.
+
+        ``is_new``: the convergence registered it. If it is gone already, it was lost once more since then.
+        """
         with self._news:
             self._canary = canary
+            self._is_new = self._is_new or is_new
             self._followed += 1
             self._news.notify()
 
@@ -108,6 +114,9 @@ class AgentWatch:
         while not self._is_stopping:
             followed = self._followed
             seen = seen.about(self._canary)
+            if self._is_new:
+                self._is_new = False
+                seen = replace(seen, known=seen.known or "")
             try:
                 answer = self._ask(seen)
             except SvcagentError as error:
@@ -115,6 +124,13 @@ class AgentWatch:
                     self._wake_up()
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
+                continue
+            except Exception as error:  # noqa: BLE001 - a thread that ends would notice no lost state any more
+                if not seen.is_away:
+                    log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
+                    self._wake_up()
+                seen = replace(seen, is_away=True)
+                self._pause(REFUSED_SECONDS)
                 continue
             seen, is_waking = heard(seen, answer)
             if is_waking:

@@ -139,7 +139,7 @@ class Child:
 
 def _record(line: bytes) -> Record:
     """The record; a line that is none, of a library say, is told as it stands."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         found = json.loads(line)
         if isinstance(found, dict):
             return found
@@ -151,5 +151,5 @@ def _document(output: int) -> Any:
     size = os.fstat(output).st_size
     try:
         return json.loads(os.pread(output, size, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

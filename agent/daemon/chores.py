@@ -1,68 +1,120 @@
-"""The verbs that the daemon runs on its own account: what dead reloads left is put right, CNAMEs are kept."""
+"""The verbs that the daemon runs for itself: recovery of crashed reloads, and CNAME sync."""
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.daemon.children import Ended, Launcher, Record
-from agent.errors import Unreachable
-from agent.logs import log, reemit
+from agent.errors import Unforeseen, Unreachable
+from agent.logs import log, log_bug, reemit
 
 if TYPE_CHECKING:  # slow to import, and large
     from agent.daemon.metrics import Metrics
 
-RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Between two attempts to put right what is left while Consul or the engine does not answer; the last one for good."""
+LOOK_SECONDS = 10.0
+"""How often the state directory is checked for what a crashed reload left, whoever ran it."""
+RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Between two attempts to recover what is left; the last one for good. It cannot grow: an instance is out meanwhile."""
+LEAST_JITTER = 0.75
 STOP_SECONDS = 75.0
 """For one of them to end, once it is asked to."""
 
 
 class Chores:
-    """Each verb one at a time. Its warnings are told when they are others than last time."""
+    """Each verb one at a time. Its warnings are logged when they are others than last time.
 
-    def __init__(self, launcher: Launcher, metrics: "Metrics | None") -> None:
+    ``jitter`` gives a number from 0 to 1, by which pauses differ from host to host.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        metrics: "Metrics | None",
+        pauses: Sequence[float] = RECOVER_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._launcher = launcher
         self._metrics = metrics
+        self._pauses = pauses
+        self._look_seconds = look_seconds
+        self._jitter = jitter
         self._said: dict[str, list[str]] = {}
         self.are_cnames_due = asyncio.Event()
+        self.unrecovered: Mapping[str, str] = {}
+        """Services whose crashed reload is not recovered yet, and why."""
 
     async def recover(self, is_consul_there: asyncio.Event) -> None:
-        """Until it is over, or there is something that a person has to see to."""
-        for seconds in itertools.chain(RECOVER_SECONDS, itertools.repeat(RECOVER_SECONDS[-1])):
-            ended = await self._run("recover")
+        """Run it until Consul and the engine answer; what fails for another reason is left to `keep_recovered`."""
+        for pause in self._pauses_between():
+            ended = await self._recover_once()
             if ended.status != Unreachable.exit_code:
                 break
             if is_consul_there.is_set():
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(pause)
             else:  # at the start it may come sooner
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(is_consul_there.wait(), seconds)
-        if self._metrics is not None and isinstance(ended.document, list):
-            for result in ended.document:
+                    await asyncio.wait_for(is_consul_there.wait(), pause)
+
+    async def keep_recovered(self, left_behind: Callable[[], frozenset[str]], recovered: Callable[[str], None]) -> None:
+        """Recover whatever is left behind, again and again until it is recovered.
+
+        ``left_behind`` gives the services whose reload crashed. ``recovered`` is called with each that is recovered.
+        """
+        pauses = self._pauses_between()
+        while True:
+            if before := left_behind():
+                await self._recover_once()
+                after = left_behind()
+                for service_id in sorted(before - after):
+                    recovered(service_id)
+                pause = next(pauses) if after else self._look_seconds
+            else:
+                self.unrecovered, pauses, pause = {}, self._pauses_between(), self._look_seconds
+            await asyncio.sleep(pause)
+
+    def _pauses_between(self) -> "itertools.chain[float]":
+        last = self._pauses[-1]
+        pauses = itertools.chain(self._pauses, itertools.repeat(last))
+        return itertools.chain(pause * (1 - (1 - LEAST_JITTER) * self._jitter()) for pause in pauses)
+
+    async def _recover_once(self) -> Ended:
+        ended, is_news = await self._run("recover")
+        results = ended.document if isinstance(ended.document, list) else []
+        results = [one for one in results if isinstance(one, dict)]
+        failed = {str(one.get("service")): one for one in results if one.get("exit_code")}
+        self.unrecovered = {service: str(one.get("error") or "").partition("\n")[0] for service, one in failed.items()}
+        if self._metrics is not None and is_news:
+            for result in results:
                 self._metrics.reload_ended(result)
+        return ended
 
     async def keep_cnames(self) -> None:
-        """Whenever they are due, for ever; wishes that come while it is done are one."""
+        """Sync whenever they are due; requests that come while it runs are one."""
         while True:
             await self.are_cnames_due.wait()
             self.are_cnames_due.clear()
-            ended = await self._run("cname", "sync")
+            ended, _is_news = await self._run("cname", "sync")
             if self._metrics is not None and isinstance(ended.document, dict):
                 self._metrics.cnames(ended.document)
 
-    async def _run(self, *verb: str) -> Ended:
+    async def _run(self, *verb: str) -> tuple[Ended, bool]:
+        """Run a verb; True if it said something else than last time, which is logged then."""
         name, said = " ".join(verb), list[Record]()
         ended = await self._run_to_its_end(verb, said)
         warnings = [record for record in said if record.get("level") != "info"]
-        before, self._said[name] = self._said.get(name, []), [str(one.get("text")) for one in warnings]
-        if self._said[name] != before:
+        before, self._said[name] = self._said.get(name), [_reason(str(one.get("text"))) for one in warnings]
+        is_news = self._said[name] != (before or [])
+        if is_news:
             for record in warnings:
                 reemit(record)
             if not warnings:
                 log("all is well again", verb=name)
-        return ended
+        return ended, is_news or before is None or not warnings
 
     async def _run_to_its_end(self, verb: Sequence[str], said: list[Record]) -> Ended:
         """If nobody wants it any more, it is asked to end, and waited for all the same."""
@@ -71,6 +123,9 @@ class Chores:
         except OSError as error:
             said.append({"level": "warning", "text": f"svcagent {' '.join(verb)} cannot be started: {error}"})
             return Ended(Unreachable.exit_code)
+        except Exception as error:  # noqa: BLE001 - a bug met with one chore must not end the daemon
+            log_bug(f"svcagent {' '.join(verb)}: a bug in svcagent; please report it", error)
+            return Ended(Unforeseen.exit_code)
         ending = asyncio.create_task(child.ended())
         try:
             return await asyncio.shield(ending)
@@ -78,3 +133,8 @@ class Chores:
             child.stop()
             await asyncio.wait({ending}, timeout=STOP_SECONDS)
             raise
+
+
+def _reason(text: str) -> str:
+    """What makes a warning another one: not the times, ports and counts in it."""
+    return re.sub(r"\d+", "0", text.partition("\n")[0])

@@ -13,34 +13,45 @@ each thing once: a fault when it comes and when it is mended, an outage when it 
 It asks Consul for three things and writes differences only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from agent.clock import Clock
-from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul, ServerFailed
+from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul
 from agent.daemon.converged import Converged, Out
 from agent.daemon.good import Choice, GoodFiles
-from agent.daemon.telling import Telling
+from agent.daemon.telling import IN_MAINTENANCE_AGAIN, Telling
 from agent.definitions import Check, Definition, Settings, values_of
-from agent.errors import Fault, SvcagentError, Unreachable
-from agent.maintenance import Ended, Target, find_ended, lift_ended, parse
+from agent.errors import Fault, SvcagentError, Unforeseen
+from agent.logs import WARNING, log, log_bug
+from agent.maintenance import Ended, Target, find_ended, is_finished_reload, lift_ended, parse
 from agent.registration import (
     Action,
     Change,
+    Failures,
+    LastSeen,
+    LastSeenFile,
+    Report,
     World,
     alone_in,
     apply_plan,
+    find_objection,
     is_own,
     make_plan,
     nodes_followed,
     observe,
     refuse_unknown_nodes,
+    restore_node_maintenance,
     unmet,
 )
+from agent.reload import journalled
 
 ALONE_SECONDS = 10.0
 """How long another svcagent that registers is waited for."""
+
+REMEMBERED = "registration.json"
+"""What a failure to keep what was seen is reported under."""
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
@@ -52,7 +63,9 @@ class Convergence:
     def __init__(
         self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
     ) -> None:
+        self._directory = settings.services_dir
         self._state_dir = settings.state_dir
+        self._last_seen = LastSeenFile(settings.state_dir, clock)
         self._consul = consul
         self._clock = clock
         self._environ = environ
@@ -61,10 +74,13 @@ class Convergence:
         self._telling = Telling(clock)
         self._last = Converged()
         self._pause = FIRST_PAUSE
+        self._met: dict[str, str] = {}
+        self._met_before: dict[str, str] = {}
 
     def run(self) -> Converged:
-        """Converge once."""
+        """Converge once. What goes wrong is in the result, also a bug: the daemon goes on and tries again."""
         begun = self._clock.monotonic()
+        self._met_before, self._met = self._met, {}
         found = replace(self._last, changes=(), failed=(), ended=(), trouble=None)
         choice: Choice | None = None
         turn: _Turn | None = None
@@ -72,18 +88,36 @@ class Convergence:
             found = replace(found, agent=(agent := self._consul.agent_self()))
             with alone_in(self._state_dir, self._clock, ALONE_SECONDS):
                 choice = self._take(agent)
-                turn = _Turn(self._consul, self._clock, agent, self._last.canary)
-                turn.converge(choice)
+                turn = _Turn(self._consul, self._clock, agent, self._last.canary, self._report)
+                turn.converge(choice, self._directory, self._last_seen, journalled(self._state_dir))
         except SvcagentError as error:
             found = replace(found, trouble=error)
+        except Exception as error:  # noqa: BLE001 - reloads and the other chores must not end with a convergence
+            self._report("convergence", error)
+            found = replace(found, trouble=Unforeseen.of(error, "the convergence"))
         if choice is None:
-            choice = self._take(found.agent)
+            choice = self._take_what_is_good(found.agent)
         if turn is not None:
             found = turn.found(found)
-        found = replace(found, definitions=choice.definitions, faults=choice.faults)
+        if choice is not None:
+            found = replace(found, definitions=choice.definitions, faults=choice.faults)
         self._last = replace(found, again_in=self._again_in(found), seconds=self._clock.monotonic() - begun)
         self._telling.tell(self._last)
         return self._last
+
+    def _report(self, name: str, error: Exception) -> None:
+        """Log a bug with its trace, once for each time that it begins."""
+        self._met[name] = repr(error)
+        if self._met_before.get(name) != self._met[name]:
+            log_bug(f"{name}: a bug in svcagent; please report it", error, service=name)
+
+    def _take_what_is_good(self, agent: AgentSelf | None) -> Choice | None:
+        """Read the definitions although nothing can be registered; None if that meets a bug: the last ones stay."""
+        try:
+            return self._take(agent)
+        except Exception as error:  # noqa: BLE001 - as in `run`
+            self._report("definitions", error)
+            return None
 
     def _take(self, agent: AgentSelf | None) -> Choice:
         if agent is None:
@@ -107,7 +141,7 @@ class Convergence:
 class _Turn:
     """One convergence of an agent that answers; what was done stays known if it breaks off."""
 
-    def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str) -> None:
+    def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str, report: Report) -> None:
         self._consul = consul
         self._clock = clock
         self._agent = agent
@@ -115,24 +149,54 @@ class _Turn:
         self._world: World | None = None
         self._refused: list[Change] = []
         self._done: list[Change] = []
-        self._failed: list[tuple[str, SvcagentError]] = []
+        self._failures = Failures(report)
         self._kept: tuple[str, ...] = ()
+        self._objection = ""
         self._ended: tuple[Ended, ...] = ()
 
-    def converge(self, choice: Choice) -> None:
-        """Observe, plan, apply; then lift what is over."""
+    def converge(self, choice: Choice, directory: Path, kept: LastSeenFile, unfinished: frozenset[str]) -> None:
+        """Observe, plan, apply; then disable maintenance whose end has come.
+
+        ``unfinished``: services whose reload has not finished.
+        """
         self._world = world = observe(self._consul)
+        last = kept.read()
+        vanished = last.vanished_services(
+            world, lambda one, text: is_finished_reload(text, is_journalled=one in unfinished)
+        )
         services = [service for definition in choice.definitions for service in definition.services]
-        plan = make_plan(services, world)
+        plan = make_plan(services, world, maintenance=vanished)
         self._kept = tuple(
             one.service_id for one in plan if one.action is Action.REMOVE and not choice.may_remove(one.service_id)
         )
-        for change in sorted((one for one in plan if one.service_id not in self._kept), key=_readiness):
+        plan = tuple(one for one in plan if one.service_id not in self._kept)
+        objection = find_objection(plan, world, directory, last)
+        if objection is not None:
+            self._objection = objection.text
+            plan = tuple(one for one in plan if not objection.withholds(one))
+        with self._failures.collected(REMEMBERED):
+            kept.change(lambda last: last.after(world))
+        node_text = last.vanished_node(world)
+        if node_text is not None:
+            restore_node_maintenance(self._consul, node_text)
+            command = "svcagent maint disable --node"
+            held = parse(node_text).describe()
+            log(f"this host was {IN_MAINTENANCE_AGAIN} {held}. To end that, run: {command}", level=WARNING)
+        for change in sorted(plan, key=_readiness):
             self._carry_out(change)
+        with self._failures.collected(REMEMBERED):
+            kept.change(self._remembered(directory))
         self._end_maintenance(world, choice.service_ids)
 
+    def _remembered(self, directory: Path) -> Callable[[LastSeen], LastSeen]:
+        def change(last: LastSeen) -> LastSeen:
+            last = last.after_changes(self._done)
+            return last if self._objection or self._failures.found else last.registered_from(directory, is_all=True)
+
+        return change
+
     def _carry_out(self, change: Change) -> None:
-        with self._alone(change.service_id):
+        with self._failures.collected(change.service_id):
             plan = refuse_unknown_nodes(self._consul, [change])
             self._refused += [one for one in plan if one.action is Action.REFUSE]
             apply_plan(self._consul, plan, self._done.append, _status)
@@ -145,18 +209,8 @@ class _Turn:
             self._world = world = observe(self._consul)
             ended = find_ended(world.services, world.checks, node, now, own)
         for one in ended:
-            with self._alone(str(one.target)):
+            with self._failures.collected(str(one.target)):
                 self._ended += lift_ended(self._consul, [one])
-
-    @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
-        """What the agent refuses of one service keeps no other waiting; that it does not answer is everybody's."""
-        try:
-            yield
-        except SvcagentError as error:
-            if isinstance(error, Unreachable) and not isinstance(error, ServerFailed):
-                raise
-            self._failed.append((name, error))
 
     def found(self, before: Converged) -> Converged:
         """What came of it. What was not seen is as before."""
@@ -166,8 +220,9 @@ class _Turn:
             before,
             changes=tuple(self._done),
             refused=tuple(sorted(self._refused, key=lambda one: one.service_id)),
-            failed=tuple(self._failed),
+            failed=tuple((one.service_id, one.error) for one in self._failures.found),
             kept=self._kept,
+            objection=self._objection,
             ended=self._ended,
             out=self._out(self._world),
             canary=self._chosen_canary(self._world),

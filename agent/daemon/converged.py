@@ -34,6 +34,8 @@ class Converged:
     """Services, by ID, that the agent would not take, give up or put back; and why."""
     kept: tuple[str, ...] = ()
     """Services, by ID, that no good file defines any more, and a faulty one may."""
+    objection: str = ""
+    """Why changes were withheld that need an operator's consent; empty if none were."""
     ended: tuple[Ended, ...] = ()
     """Maintenances whose end has come: those lifted, and those that stay on because checks fail."""
     out: tuple[Out, ...] = ()

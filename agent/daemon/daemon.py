@@ -7,10 +7,11 @@ service out is a verb in a process of its own (`children`).
 
 import asyncio
 import os
+import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,9 @@ from agent.daemon.underway import UnderWay
 from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
 from agent.errors import ConsulUnreachable
-from agent.logs import INFO, WARNING, log
+from agent.logs import INFO, WARNING, log, log_bug
 from agent.maintenance import is_of_reload
-from agent.reload import journalled
+from agent.reload import HostLock, journalled
 
 if TYPE_CHECKING:  # slow to import, and large
     from agent.daemon.metrics import Metrics
@@ -75,9 +76,13 @@ class Daemon:
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._retries = Retries(lambda service_id: self._begin(Wanted(service_id, "retry")))
+        self._retries = Retries(
+            lambda service_id: self._begin(Wanted(service_id, "retry")),
+            jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - nothing is secret about a pause
+        )
         self._held: dict[str, Wanted] = {}
         self._bug: BaseException | None = None
+        self._tick_error = ""
         self._again: asyncio.TimerHandle | None = None
         self._unplanned: dict[str, str] = {}
         self._cnames: list[Any] = []
@@ -91,6 +96,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._looked_once, self._converged_once = asyncio.Event(), asyncio.Event()
+        self._recovered_once = asyncio.Event()
         self._loop.set_exception_handler(self._failed_in_loop)
         left_behind = journalled(self._settings.state_dir) | self._under_way.ids
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -111,7 +117,7 @@ class Daemon:
         self._agent_watch.start()
         self._files_watch.start()
         self._worker.want()
-        for work in (self._take_up(left_behind), self._chores.keep_cnames()):
+        for work in (self._take_up(left_behind), self._keep_recovered(), self._chores.keep_cnames()):
             self._tasks.add(self._start_watched(work))
         ticking = self._start_watched(self._tick())
         try:
@@ -146,6 +152,9 @@ class Daemon:
             is_stopping=self._is_stopping,
             trouble=str(self._found.trouble or ""),
             faults=tuple(vars(fault) for fault in self._found.faults),
+            objection=self._found.objection,
+            failed={service_id: str(error) for service_id, error in self._found.failed},
+            unrecovered=self._chores.unrecovered,
             doing=tuple(_doing(one) for one in self.reloads.running.values()),
             converged_at=self._converged_at,
             next_runs=self._scheduler.next_runs(),
@@ -156,7 +165,7 @@ class Daemon:
         told = self._loop.time()
         while True:
             if not self._is_stopping:
-                self._scheduler.tick()
+                self._run_due()
             self._systemd.status(self.status.line)
             every = self._systemd.watchdog_seconds
             if every is not None and self._loop.time() - told >= every - TICK_SECONDS:
@@ -165,6 +174,14 @@ class Daemon:
             await asyncio.sleep(TICK_SECONDS)
 
     # ------------------------------------------------------------ what is due
+
+    def _run_due(self) -> None:
+        try:
+            self._scheduler.tick()
+        except Exception as error:  # noqa: BLE001 - reloads that run must not end with a faulty schedule
+            if repr(error) != self._tick_error:
+                log_bug("running what is due met a bug in svcagent; please report it", error)
+            self._tick_error = repr(error)
 
     def _due(self, job: str) -> None:
         if job == CONVERGENCE:
@@ -217,11 +234,11 @@ class Daemon:
             self._loop.call_soon_threadsafe(self._converged, found)
 
     def _converged(self, found: Converged | BaseException) -> None:
-        if isinstance(found, BaseException):
-            self._bug = found
-            self._over.set()
-            return
         if self._is_stopping:
+            return
+        if isinstance(found, BaseException):
+            # The reloads that run, and the other chores, go on; each minute it is tried again.
+            log_bug("convergence: a bug in svcagent; please report it", found)
             return
         self._found = found
         self._looked_once.set()
@@ -230,7 +247,8 @@ class Daemon:
         if self._again is not None:
             self._again.cancel()
         self._again = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
-        self._agent_watch.follow(found.canary)
+        is_new = any(one.service_id == found.canary for one in found.changes)
+        self._agent_watch.follow(found.canary, is_new=is_new)
         self._tell_metrics(found)
         if found.trouble is not None:
             return
@@ -258,20 +276,21 @@ class Daemon:
 
         reloaded = [one.service.name for one in found.definitions if one.reload is not None]
         out = [held_of(one.target.name, one.maintenance) for one in found.out]
-        self.metrics.converged(reloaded, faults, out, len(found.refused))
+        self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
     # ------------------------------------------------------------ verbs
 
     async def _take_up(self, left_behind: frozenset[str]) -> None:
-        """Bring to its end what reloads left that died, and do again what a daemon was about when it died.
+        """Recover the reloads that crashed before this daemon started, and start those again that were under way.
 
-        A reload may have died with its journal too; then the maintenance that it left tells of it.
+        The journal of a crashed reload may be lost; then the maintenance that it left shows it.
         """
         if left_behind:
             if not (self._settings.state_dir / DIRECTORY).is_dir():
                 # The first daemon of this host: until it has looked, its children have no definitions to go by.
                 await self._looked_once.wait()
             await self._chores.recover(self._converged_once)
+        self._recovered_once.set()
         await self._converged_once.wait()
         if any(is_of_reload(one.maintenance, one.target.node) for one in self._found.out):
             await self._chores.recover(self._converged_once)
@@ -282,15 +301,48 @@ class Daemon:
             else:
                 self.reloads.forget(service_id)
 
+    async def _keep_recovered(self) -> None:
+        """Recover every reload of this host that crashes, whoever started it, as long as the daemon runs."""
+        await self._recovered_once.wait()
+        await self._chores.keep_recovered(self._left_behind, self._recovered)
+
+    def _left_behind(self) -> frozenset[str]:
+        """Return the services whose reload has left a journal or maintenance, and does not run any more.
+
+        The journal is looked at once more after its process: a reload removes it before it ends.
+        """
+        state_dir = self._settings.state_dir
+        out = {one.target.service_id for one in self._found.out if is_of_reload(one.maintenance, one.target.node)}
+        suspects = (journalled(state_dir) | out) - self.reloads.running.keys()
+        crashed = {one for one in suspects if HostLock(state_dir, one, self._clock, 0.0).holder() is None}
+        return frozenset(crashed & (journalled(state_dir) | out))
+
+    def _recovered(self, service_id: str) -> None:
+        """Its instance is back; what the crashed reload was to bring is still wanted."""
+        self._worker.want()
+        if service_id in self._reloadable and not self._retries.is_pending(service_id):
+            self._retry(service_id)
+
+    def _measure(self, update: Callable[[Mapping[str, Any]], None], told: Mapping[str, Any]) -> None:
+        """Update metrics. That they cannot be updated must keep no reload from being followed."""
+        try:
+            update(told)
+        except Exception as error:  # noqa: BLE001 - see above
+            log_bug("updating metrics met a bug in svcagent; please report it", error)
+
+    def _retry(self, service_id: str) -> None:
+        seconds = self._retries.failed(service_id)
+        log(f"tried again in {seconds:.0f} s", service=service_id)
+
     def _heard(self, _activity: Activity, record: Record) -> None:
         if self.metrics is not None:
-            self.metrics.reload_event(record)
+            self._measure(self.metrics.reload_event, record)
 
     def _reload_ended(self, activity: Activity, ended: Ended) -> None:
         wanted = activity.wanted
         result = activity.result or {}
         if self.metrics is not None:
-            self.metrics.reload_ended(result)
+            self._measure(self.metrics.reload_ended, result)
         # A reload that ended by itself has said why.
         log(
             str(result.get("error")) if ended.was_killed else "",
@@ -304,8 +356,7 @@ class Daemon:
         if self._is_stopping or activity.is_cancelled or not is_unfinished(ended):
             self._retries.over(wanted.service_id)
         else:
-            seconds = self._retries.failed(wanted.service_id)
-            log(f"tried again in {seconds:.0f} s", service=wanted.service_id)
+            self._retry(wanted.service_id)
 
     def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """What it raises is a bug, and ends the daemon."""

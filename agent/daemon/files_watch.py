@@ -38,7 +38,7 @@ from watchdog.observers.inotify import InotifyObserver
 
 from agent.definitions import files_of
 from agent.errors import BadDefinition
-from agent.logs import WARNING, log
+from agent.logs import WARNING, log, log_bug
 
 QUIET_SECONDS = 0.2
 """Without an event: whoever was writing is done."""
@@ -102,11 +102,17 @@ class FilesWatch(FileSystemEventHandler):
 
     def _watch(self) -> None:
         while self._await_quiet():
-            self._renew()
-            seen = _look(self._directory)
-            if seen != self._seen:
-                self._seen = seen
-                self._changed()
+            try:
+                self._look_again()
+            except Exception as error:  # noqa: BLE001 - a thread that ends would leave changes to the next minute
+                log_bug(f"watching {self._directory} met a bug in svcagent; please report it", error)
+
+    def _look_again(self) -> None:
+        self._renew()
+        seen = _look(self._directory)
+        if seen != self._seen:
+            self._seen = seen
+            self._changed()
 
     def _await_quiet(self) -> bool:
         """Wait for events and then for their end, or until it is time to renew; False to stop."""

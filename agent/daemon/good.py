@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from agent.definitions import Definition, Examined, clashes, examine, files_of, read
-from agent.errors import BadDefinition, Fault, SvcagentError
+from agent.errors import BadDefinition, Fault, SvcagentError, Unforeseen
 from agent.files import write_atomically
+from agent.logs import log_bug
 
 DIRECTORY = "definitions"
 """Below the state directory: the last good version of every file."""
@@ -81,6 +82,18 @@ def choose(now: Mapping[str, Examined], good: Mapping[str, Examined], gone: froz
     return Choice(files, tuple(sorted(faults)), _gone(now, good, chosen, gone))
 
 
+def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
+    """Return the good files of a directory as they are now, and the faults of the others."""
+    try:
+        now = {
+            file.name: _read(file, lambda name, content: _examined(services_dir / name, content, values))
+            for file in files_of(services_dir)
+        }
+    except BadDefinition as error:
+        return Choice((), error.faults, frozenset())
+    return choose(now, {})
+
+
 def _best(now: Examined | None, good: Examined | None) -> Examined | None:
     return next((one for one in (now, good) if one is not None and not one.faults), None)
 
@@ -141,7 +154,7 @@ class GoodFiles:
 
         def examined(name: str, content: bytes) -> Examined:
             # Named as in services.d, wherever it was read: that is where somebody has to mend it.
-            one = known.get((name, content)) or examine(self._services_dir / name, content, values)
+            one = known.get((name, content)) or _examined(self._services_dir / name, content, values)
             self._examined[name, content] = one
             more = tuple(unfit(one.definition)) if one.definition is not None else ()
             return replace(one, faults=one.faults + more) if more else one
@@ -215,6 +228,18 @@ def forget(state_dir: Path) -> None:
             f"cannot remove the daemon's copy of the last definitions from {state_dir / DIRECTORY}: {error.strerror}. "
             "It would register them again: run this as the daemon's user"
         ) from error
+
+
+def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
+    """As `examine`. A bug that a file meets is a fault of that file: the other files have to be used all the same."""
+    try:
+        return examine(file, content, values)
+    except Exception as error:  # noqa: BLE001 - see above; with its trace in the log
+        log_bug(f"{file}: a bug in svcagent; please report it", error, file=file)
+        fault = Fault(
+            str(file), "", str(Unforeseen.of(error, "reading it")), "write it differently until that is mended"
+        )
+        return Examined(file, content, None, (fault,))
 
 
 def _read(file: Path, examined: Callable[[str, bytes], Examined]) -> Examined:

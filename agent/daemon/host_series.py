@@ -54,6 +54,10 @@ class HostSeries:
         self._refused = Series(
             "svcagent_registrations_refused", "Services that are registered by somebody else and were left alone."
         )
+        self._consent = Series(
+            "svcagent_consent_needed",
+            "1 while services stay registered as they are until an operator runs svcagent register --allow-removals.",
+        )
         self._faults = Series("svcagent_definition_faults", "Faults in a file of definitions.", ("file",))
         self._maintenance = Series(
             "svcagent_maintenance_since_timestamp_seconds",
@@ -64,6 +68,7 @@ class HostSeries:
             self._consul,
             self._converged,
             self._refused,
+            self._consent,
             self._faults,
             self._maintenance,
         )
@@ -77,8 +82,16 @@ class HostSeries:
         """These files, and no others, have so many faults."""
         self._faults.values = {(file,): count for file, count in sorted(faults.items()) if count}
 
-    def converged(self, held: Iterable[Held], refused: int) -> None:
-        """The agent holds what it should, but for so many services that are somebody else's."""
+    def consent(self, *, is_needed: bool) -> None:
+        """Note whether changes wait for an operator's consent."""
+        self._consent.set(is_needed)
+
+    def converged(self, held: Iterable[Held], refused: int, *, needs_consent: bool = False) -> None:
+        """The agent holds what it should, but for so many services that are somebody else's.
+
+        ``needs_consent``: and but for changes that wait for an operator's consent.
+        """
+        self.consent(is_needed=needs_consent)
         now = self._clock.now().timestamp()
         self._converged.set(now)
         self._refused.set(refused)

@@ -57,18 +57,25 @@ class Metrics:
             self._reloads.ended(result)
 
     def converged(
-        self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[Held], refused: int = 0
+        self,
+        services: Iterable[str],
+        faults: Mapping[str, int],
+        held: Iterable[Held],
+        refused: int = 0,
+        *,
+        needs_consent: bool = False,
     ) -> None:
         """Registration is as it should be.
 
         ``services``: names of those that are reloaded here, others are forgotten. ``faults``: how many by file.
         ``held``: what is in maintenance. ``refused``: how many services are registered by somebody else.
+        ``needs_consent``: changes wait for an operator's consent.
         """
         with self._lock:
             self._reloads.only(services)
             self._host.consul(is_up=True)
             self._host.faulty(faults)
-            self._host.converged(held, refused)
+            self._host.converged(held, refused, needs_consent=needs_consent)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
         """How many faults which files have now."""

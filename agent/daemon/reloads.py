@@ -14,8 +14,8 @@ from typing import Any
 from agent.clock import Clock
 from agent.daemon.children import Child, Ended, Launcher, Record
 from agent.daemon.underway import UnderWay
-from agent.errors import Interrupted, SvcagentError, Unreachable
-from agent.logs import WARNING, log, reemit
+from agent.errors import Interrupted, SvcagentError, Unforeseen, Unreachable
+from agent.logs import WARNING, log, log_bug, reemit
 
 LOCK_TIMEOUT = "1h"
 """For other hosts, and for a reload of this host that cron or an operator started."""
@@ -31,7 +31,8 @@ STARTING_SECONDS = 30.0
 PROGRESS = "progress"
 """The phase of the records that tell how far a pull is."""
 
-UNREACHABLE = Unreachable.exit_code
+RETRIED_CODES = frozenset({Unreachable.exit_code, Unforeseen.exit_code})
+RETRIED_OUTCOMES = frozenset({"stranded", "environment"})
 
 _IDLE_STEPS = ("", "check")
 """Until here a reload has found nothing to do yet."""
@@ -147,6 +148,10 @@ class Reloads:
             ended = await self._run_child(activity)
         except OSError as error:
             ended = Ended(1, {"service": service_id, "outcome": "failed", "error": f"cannot be started: {error}"})
+        except Exception as error:  # noqa: BLE001 - a bug met with one reload must not end the daemon and the others
+            log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
+            text = str(Unforeseen.of(error, "following the reload"))
+            ended = Ended(Unforeseen.exit_code, {"service": service_id, "outcome": "failed", "error": text})
         result = _result(activity, ended)
         is_cut_short = is_unfinished(ended) or (self._is_stopping and result["outcome"] == "interrupted")
         is_cut_short = is_cut_short and not activity.is_cancelled
@@ -202,8 +207,13 @@ class Reloads:
 
 
 def is_unfinished(ended: Ended) -> bool:
-    """Was it killed, or met it no Consul, no engine or no registry? Then it is to be tried again."""
-    return ended.was_killed or ended.status == UNREACHABLE
+    """True if the reload has to be tried again without waiting for its schedule.
+
+    It was killed, met a bug, could not reach Consul, Docker or the registry, left the instance out of service, or
+    failed for a reason of its environment, which may pass.
+    """
+    outcome = ended.document.get("outcome") if isinstance(ended.document, dict) else None
+    return ended.was_killed or ended.status in RETRIED_CODES or outcome in RETRIED_OUTCOMES
 
 
 def _result(activity: Activity, ended: Ended) -> dict[str, Any]:

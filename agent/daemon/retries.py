@@ -1,4 +1,4 @@
-"""When a reload is tried again that met no engine or no registry, or was killed: its schedule may be a day away."""
+"""When a reload is tried again that was killed or failed for a reason that may pass: its schedule may be a day away."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,9 +8,18 @@ RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class Retries:
-    """One timer a service, whatever starts it meanwhile. ``begin`` gets the service's id, on the event loop."""
+    """One timer a service, whatever starts it meanwhile. ``begin`` gets the service's id, on the event loop.
 
-    def __init__(self, begin: Callable[[str], None], pauses: Sequence[float] = RETRY_SECONDS) -> None:
+    ``jitter`` gives the factor by which a pause differs from host to host.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[str], None],
+        pauses: Sequence[float] = RETRY_SECONDS,
+        jitter: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        self._jitter = jitter
         self._begin = begin
         self._pauses = pauses
         self._failures: dict[str, int] = {}
@@ -21,9 +30,13 @@ class Retries:
         self._cancel(service_id)
         count = self._failures.get(service_id, 0)
         self._failures[service_id] = count + 1
-        pause = self._pauses[min(count, len(self._pauses) - 1)]
+        pause = self._pauses[min(count, len(self._pauses) - 1)] * self._jitter()
         self._timers[service_id] = asyncio.get_running_loop().call_later(pause, self._try, service_id)
         return pause
+
+    def is_pending(self, service_id: str) -> bool:
+        """True if it will be tried again."""
+        return service_id in self._timers
 
     def over(self, service_id: str) -> None:
         """It has come to an end, good or bad, that another try does not change."""

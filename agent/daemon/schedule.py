@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from agent.daemon.api import RELOAD_JOB
 from agent.definitions import Definition, Window, durations
-from agent.errors import SvcagentError
+from agent.errors import SvcagentError, Unforeseen
+from agent.logs import log_bug
 from agent.reload import verdict, zone
 
 CONVERGENCE = "convergence"
@@ -113,6 +114,10 @@ def plans_of(
             schedule = schedule_of(one, host, environ)
         except SvcagentError as error:
             unplanned[one.service.id] = str(error)
+            continue
+        except Exception as error:  # noqa: BLE001 - the schedules of the other services have to be kept
+            unplanned[one.service.id] = f"its schedule cannot be kept: {Unforeseen.of(error, 'reading it')}"
+            log_bug(f"{one.service.id}: {unplanned[one.service.id]}", error)
             continue
         if schedule is not None:
             plans[f"{RELOAD_JOB}{one.service.id}"] = schedule

@@ -25,6 +25,8 @@ from agent.maintenance import length
 JITTER_OF_CLOCKS = timedelta(minutes=1)
 """As far as a clock is steered without anybody meaning another time of day."""
 
+AFTER_A_BUG = timedelta(hours=1)
+
 WORTH_TELLING = timedelta(minutes=1)
 """A run that is as late as this was missed; less is a busy machine."""
 
@@ -43,7 +45,7 @@ class _Trigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
         self.plan = plan
 
     def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime | None:
-        return self.plan.after(now)
+        return _next(self.plan, now)
 
 
 class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
@@ -80,7 +82,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
                     args=(job_id,),
                     id=job_id,
                     replace_existing=True,
-                    next_run_time=job.next_run_time if job is not None and _is_due(job, now) else plan.after(now),
+                    next_run_time=job.next_run_time if job is not None and _is_due(job, now) else _next(plan, now),
                 )
 
     def next_runs(self) -> dict[str, datetime]:
@@ -125,7 +127,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
         if back > JITTER_OF_CLOCKS:
             log(f"the clock was set back by {length(back)}: the next runs are planned anew", level=WARNING)
             for job in self.get_jobs():
-                job.modify(next_run_time=job.trigger.plan.after(now))
+                job.modify(next_run_time=_next(job.trigger.plan, now))
         if not timedelta() <= back <= JITTER_OF_CLOCKS:
             self._ahead = ahead
 
@@ -135,6 +137,15 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
         Held up between its two readings this tells too little, never too much.
         """
         return timedelta(seconds=self._clock.now().timestamp() - self._clock.monotonic())
+
+
+def _next(plan: Plan, now: datetime) -> datetime | None:
+    """When a plan is due next. One that meets a bug keeps no other from its time, and is due again in an hour."""
+    try:
+        return plan.after(now)
+    except Exception as error:  # noqa: BLE001 - see above
+        log_bug(f"the next run of {plan} cannot be computed; please report this bug", error)
+        return now + AFTER_A_BUG
 
 
 def _is_due(job: Job, now: datetime) -> bool:

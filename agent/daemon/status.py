@@ -28,7 +28,12 @@ class Doing:
 
 @dataclass(frozen=True)
 class Status:
-    """``trouble``: why the last convergence did not come to its end, empty if it did. ``faults``: of definitions."""
+    """What the daemon knows.
+
+    ``trouble``: why the last convergence did not come to its end, empty if it did. ``faults``: of definitions.
+    ``objection``: why changes wait for an operator's consent. ``failed``: services that could not be registered or
+    deregistered, and why. ``unrecovered``: services whose crashed reload is not recovered yet, and why.
+    """
 
     pid: int
     version: str
@@ -40,6 +45,9 @@ class Status:
     is_stopping: bool = False
     trouble: str = ""
     faults: tuple[Mapping[str, str], ...] = ()
+    objection: str = ""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unrecovered: Mapping[str, str] = field(default_factory=dict)
     doing: tuple[Doing, ...] = ()
     converged_at: datetime | None = None
     next_runs: Mapping[str, datetime] = field(default_factory=dict)
@@ -54,6 +62,12 @@ class Status:
             parts.append(self.trouble)
         count = len(self.services)
         parts.append(f"{count} service{'' if count == 1 else 's'}" if self.is_ready else "starting")
+        if self.unrecovered:
+            parts.append(f"not recovered yet: {', '.join(sorted(self.unrecovered))}")
+        if self.objection:
+            parts.append("removals need consent")
+        if self.failed:
+            parts.append(f"not registered as defined: {', '.join(sorted(self.failed))}")
         if self.faults:
             files = len({one["file"] for one in self.faults})
             parts.append(f"{files} file{'' if files == 1 else 's'} with faults")
@@ -78,6 +92,9 @@ class Status:
             "trouble": self.trouble,
             "services": list(self.services),
             "faults": list(self.faults),
+            "needs_consent": self.objection,
+            "failed": dict(self.failed),
+            "unrecovered": dict(self.unrecovered),
             "converged_at": self.converged_at,
             "reloads": [
                 {

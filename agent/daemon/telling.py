@@ -1,14 +1,19 @@
 """What a convergence tells a person: each thing once, when it begins, and once more when it is over."""
 
+import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 
 from agent.clock import Clock
 from agent.daemon.converged import Converged
 from agent.errors import SvcagentError, Unreachable
-from agent.logs import WARNING, log
-from agent.maintenance import length
+from agent.logs import INFO, WARNING, log
+from agent.maintenance import length, parse
 from agent.registration import Action
+
+IN_MAINTENANCE_AGAIN = (
+    "removed from Consul while it was in maintenance; it is put in the same maintenance again, enabled"
+)
 
 _UNREACHABLE = ("unreachable",)
 _PAST = {Action.CREATE: "registered", Action.UPDATE: "updated", Action.REMOVE: "deregistered"}
@@ -30,11 +35,21 @@ class Telling:
         self._tell_faults(found)
         for change in found.changes:
             log(f"{change.service_id}: {_PAST[change.action]}: {change.why}", service=change.service_id)
+            if change.maintenance is not None and not change.replaces:
+                held = parse(change.maintenance).describe()
+                text = (
+                    f"{change.service_id} was {IN_MAINTENANCE_AGAIN} {held}. To end that, run: svcagent maint disable "
+                )
+                log(text + shlex.quote(change.service_id), level=WARNING, service=change.service_id)
         for one in found.ended:
             if one.is_liftable:
                 was = one.maintenance.describe()
                 log(f"{one.target}: its maintenance {was} has ended and is lifted", service=one.target.service_id)
         if found.trouble is None:
+            if found.objection != self._before.objection:
+                withheld = f"left registered as they are: {found.objection}"
+                over = "no change waits for an operator's consent any more"
+                log(withheld if found.objection else over, level=WARNING if found.objection else INFO)
             self._tell_lasting(found)
         self._before = found
 

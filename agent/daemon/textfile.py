@@ -65,6 +65,11 @@ class Textfiles:
             if file.name not in wanted and not is_left_alone(file):
                 file.unlink(missing_ok=True)
 
+    def consent(self, *, is_needed: bool) -> None:
+        """As `Metrics.consent`."""
+        with self._going_on(HOST, HostSeries) as host:
+            host.consent(is_needed=is_needed)
+
     def faulty(self, faults: Mapping[str, int]) -> None:
         """As `Metrics.faulty`."""
         with self._going_on(HOST, HostSeries) as host:

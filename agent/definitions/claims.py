@@ -1,4 +1,8 @@
-"""What belongs to one definition only: service IDs, CheckIDs, containers. Consul lets the later one take them over."""
+"""Names that one definition alone may use: service IDs, CheckIDs, containers. Consul lets a later user take them over.
+
+Consul's catalog compares service IDs, CheckIDs and service names without case: of ``web`` and ``Web`` on one node it
+keeps one, although the agent lists both. Docker tells container names apart by case.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +14,8 @@ from agent.definitions.faults import shown
 from agent.definitions.service import Service
 from agent.errors import Fault
 
+SERVICE_ID, SERVICE_NAME, CHECK_ID, CONTAINER = "service ID", "service name", "CheckID", "container"
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -19,6 +25,11 @@ class Claim:
     name: str
     file: Path
     path: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What two claims have in common that clash, or for service names, that must be spelled the same way."""
+        return self.what, self.name if self.what == CONTAINER else self.name.casefold()
 
 
 def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[Claim]:
@@ -32,11 +43,13 @@ def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[Cla
     for (path, service), model in zip(written, built, strict=True):
         key = "id" if service.get("id") else "name"
         if isinstance(service.get(key), str):
-            yield Claim("service ID", service[key], file, f"{path}.{key}")
+            yield Claim(SERVICE_ID, service[key], file, f"{path}.{key}")
+        if isinstance(service.get("name"), str):
+            yield Claim(SERVICE_NAME, service["name"], file, f"{path}.name")
         yield from _check_claims(file, path, service, model)
     reload = tree.get("reload")
     if isinstance(reload, dict) and isinstance(reload.get("container"), str):
-        yield Claim("container", reload["container"], file, "reload.container")
+        yield Claim(CONTAINER, reload["container"], file, "reload.container")
 
 
 def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service | None) -> Iterator[Claim]:
@@ -51,19 +64,26 @@ def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service
     )
     for (place, _), check_id in zip(written, ids, strict=True):
         if isinstance(check_id, str) and check_id:
-            yield Claim("CheckID", check_id, file, f"{place}.id")
+            yield Claim(CHECK_ID, check_id, file, f"{place}.id")
 
 
 def clashes(claimed: Iterable[Claim]) -> Iterator[Fault]:
-    """A fault for every name but its first user."""
+    """Return a fault for every name but its first user. Services may share a name, if they spell it the same way."""
     first: dict[tuple[str, str], Claim] = {}
+    reported: set[tuple[Path, str]] = set()
     for claim in claimed:
-        earlier = first.setdefault((claim.what, claim.name), claim)
-        if earlier is not claim:
-            place = earlier.path if earlier.file == claim.file else f"{earlier.file} ({earlier.path})"
-            yield Fault(
-                str(claim.file),
-                claim.path,
-                f"the {claim.what} {shown(claim.name)} is also used by {place}",
-                "give each its own",
+        earlier = first.setdefault(claim.key, claim)
+        is_shared = claim.what == SERVICE_NAME and claim.name == earlier.name
+        if earlier is claim or is_shared or (claim.file, claim.path) in reported:
+            continue
+        reported.add((claim.file, claim.path))
+        place = earlier.path if earlier.file == claim.file else f"{earlier.file} ({earlier.path})"
+        if claim.name == earlier.name:
+            problem, remedy = f"the {claim.what} {shown(claim.name)} is also used by {place}", "give each its own"
+        else:
+            problem = (
+                f"the {claim.what} {shown(claim.name)} differs only by case from {shown(earlier.name)} in {place}, and "
+                "Consul takes both for the same"
             )
+            remedy = "spell it the same way" if claim.what == SERVICE_NAME else "give each its own"
+        yield Fault(str(claim.file), claim.path, problem, remedy)

@@ -12,7 +12,7 @@ from agent.definitions.faults import Wrong, kind_of, shown
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
@@ -77,11 +77,14 @@ def at_least(shortest: str) -> AfterValidator:
 
 
 def label(value: str) -> str:
-    """One DNS label of Consul's alphabet; anything else registers, and cannot be looked up."""
+    """Accept one DNS label that Consul's DNS and the resolvers of clients look up; Consul registers any other too.
+
+    Consul warns about underscores, but resolves them. It also resolves a dash at either end, which resolvers refuse.
+    """
     if not _LABEL.fullmatch(value) or len(value) > 63:
         raise Wrong(
             f"{shown(value)} cannot be looked up in DNS",
-            "write at most 63 letters, digits and dashes, beginning and ending with a letter or digit",
+            "write at most 63 letters, digits, dashes and underscores, without a dash at either end",
         )
     return value
 

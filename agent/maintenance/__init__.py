@@ -4,7 +4,16 @@ from agent.maintenance.change import await_shown, lift_own, put_out, take_out
 from agent.maintenance.clients import Left, View, await_unnamed, dns_memory, view, who_is_left
 from agent.maintenance.drained import await_absence_from_dns, await_absence_from_health
 from agent.maintenance.expiry import Ended, find_ended, lift_ended, lift_expired
-from agent.maintenance.reason import Maintenance, OwnerKind, by_operator, by_reload, is_of_reload, parse, render
+from agent.maintenance.reason import (
+    Maintenance,
+    OwnerKind,
+    by_operator,
+    by_reload,
+    is_finished_reload,
+    is_of_reload,
+    parse,
+    render,
+)
 from agent.maintenance.target import Action, Decision, Target, decide_disable, decide_enable
 from agent.maintenance.times import NotAMoment, for_people, iso, length, parse_end
 
@@ -29,6 +38,7 @@ __all__ = [
     "dns_memory",
     "find_ended",
     "for_people",
+    "is_finished_reload",
     "is_of_reload",
     "iso",
     "length",

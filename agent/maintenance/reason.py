@@ -95,6 +95,11 @@ def is_of_reload(maintenance: Maintenance, host: str, reload_id: str = "") -> bo
     return maintenance.host == _word(host) or (bool(reload_id) and maintenance.owner == _word(reload_id))
 
 
+def is_finished_reload(text: str, *, is_journalled: bool) -> bool:
+    """True if this is the reason text of a reload that has finished: a reload that has not has a journal."""
+    return parse(text).kind is OwnerKind.RELOAD and not is_journalled
+
+
 def render(maintenance: Maintenance) -> str:
     """The text for Consul. What `parse` makes of it is the same maintenance."""
     if maintenance.kind is OwnerKind.UNKNOWN or maintenance.since is None:

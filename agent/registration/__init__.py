@@ -1,8 +1,18 @@
 """Converging the local agent's services to services.d/: observe → plan → apply."""
 
 from agent.registration.alone import alone_in
-from agent.registration.apply import apply_plan, renew_checks
+from agent.registration.apply import (
+    Failure,
+    Failures,
+    Report,
+    apply_each,
+    apply_plan,
+    renew_checks,
+    restore_node_maintenance,
+)
+from agent.registration.consent import ConsentNeeded, Objection, find_objection
 from agent.registration.difference import Difference
+from agent.registration.last_seen import LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
@@ -19,10 +29,19 @@ from agent.registration.requirements import unmet
 __all__ = [
     "Action",
     "Change",
+    "ConsentNeeded",
     "Difference",
+    "Failure",
+    "Failures",
+    "LastSeen",
+    "LastSeenFile",
+    "Objection",
+    "Report",
     "World",
     "alone_in",
+    "apply_each",
     "apply_plan",
+    "find_objection",
     "is_current",
     "is_own",
     "make_plan",
@@ -32,5 +51,6 @@ __all__ = [
     "refuse_unknown_nodes",
     "registration",
     "renew_checks",
+    "restore_node_maintenance",
     "unmet",
 ]

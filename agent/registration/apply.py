@@ -1,15 +1,58 @@
-"""Carrying a registration plan out: each service whole before the next one starts. Doing it again is harmless.
+"""Carry a registration plan out: each service whole before the next one starts. Doing it again is harmless.
 
 Killed at any moment, the next run finishes: what is there is always either marked as ours or not there at all.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from agent.consul import Consul
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul, ServerFailed
 from agent.definitions import Check, Service
+from agent.errors import Conflict, SvcagentError, Unforeseen, Unreachable
 from agent.registration.mark import HOLD, leaving
 from agent.registration.plan import Action, Change
+
+Report: TypeAlias = Callable[[str, Exception], None]
+
+NEVER = "87600h"
+"""The time to live of a maintenance check: a check without a type cannot be registered."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One service that could not be brought to what is wanted, and why."""
+
+    service_id: str
+    error: SvcagentError
+
+
+class Failures:
+    """What failed of several services, of which one failing keeps none of the others waiting.
+
+    ``report`` gets the service and the exception, with its trace, where that is a bug.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.found: list[Failure] = []
+
+    @contextmanager
+    def collected(self, service_id: str) -> Iterator[None]:
+        """Keep the error that the block raises.
+
+        :raises Unreachable: Consul does not answer, which is so for every service.
+        """
+        try:
+            yield
+        except SvcagentError as error:
+            if isinstance(error, Unreachable) and not isinstance(error, ServerFailed):
+                raise
+            self.found.append(Failure(service_id, error))
+        except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others waiting
+            self._report(service_id, error)
+            self.found.append(Failure(service_id, Unforeseen.of(error, f"the registration of {service_id}")))
 
 
 def apply_plan(
@@ -19,6 +62,8 @@ def apply_plan(
 
     ``probe`` returns the status that a check has now. It is called for checks that are new on a service which clients
     are being sent to: with Consul's default, critical, they would take it out of service until their first run.
+
+    :raises SvcagentError: a change could not be made; those after it are not tried.
     """
     for change in changes:
         match change.action:
@@ -29,6 +74,39 @@ def apply_plan(
             case Action.KEEP | Action.REFUSE:
                 continue
         done(change)
+
+
+def apply_each(
+    consul: Consul,
+    changes: Iterable[Change],
+    done: Callable[[Change], None],
+    probe: Callable[[Check], str],
+    report: Report,
+) -> tuple[Failure, ...]:
+    """Do the same as `apply_plan`, but go on with the other services where one fails.
+
+    :raises Unreachable: Consul does not answer.
+    """
+    failures = Failures(report)
+    for change in changes:
+        with failures.collected(change.service_id):
+            apply_plan(consul, [change], done, probe)
+    return tuple(failures.found)
+
+
+def restore_node_maintenance(consul: Consul, text: str) -> None:
+    """Enable the node's maintenance again with this reason text, before the services of the node are registered.
+
+    :raises Conflict: somebody else enabled another one at the same moment.
+    """
+    consul.enable_node_maintenance(text)
+    held = consul.checks().get(NODE_MAINTENANCE)
+    if held is None or held.status != "critical" or held.notes != text:
+        raise Conflict(
+            "the maintenance of this host was enabled again as before, but the Consul agent shows "
+            f"{'none' if held is None else 'another one'}: somebody changed it at the same moment. Look: "
+            "svcagent maint status --node"
+        )
 
 
 def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) -> None:
@@ -45,6 +123,10 @@ def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) 
 
 def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> None:
     body = _with_statuses(change, probe)
+    if change.replaces:
+        consul.deregister_service(change.replaces)
+    if change.maintenance is not None:
+        body["Checks"] = [*body["Checks"], _maintenance_check(change.service_id, change.maintenance)]
     replaced = change.replaced_checks or {}
     stale = list(change.stale_checks)
     if change.action is Action.UPDATE and "critical" in replaced.values():
@@ -60,6 +142,29 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
         for check_id in stale:
             consul.deregister_check(check_id)
     consul.register_service(body)
+    if change.maintenance is not None:
+        _assert_in_maintenance(consul, change.service_id, change.maintenance)
+
+
+def _maintenance_check(service_id: str, text: str) -> dict[str, Any]:
+    """Return the check by which Consul holds a service in maintenance, as part of the service's registration.
+
+    Registered with the service, it leaves no moment in service. Consul recognises its maintenance by the CheckID, so
+    ``consul maint -disable`` removes it as any other (measured on 1.8.7).
+    """
+    name = "Service Maintenance Mode"
+    check_id = f"{SERVICE_MAINTENANCE}{service_id}"
+    return {"CheckID": check_id, "Name": name, "Notes": text, "Status": "critical", "TTL": NEVER}
+
+
+def _assert_in_maintenance(consul: Consul, service_id: str, text: str) -> None:
+    held = consul.checks().get(f"{SERVICE_MAINTENANCE}{service_id}")
+    if held is None or held.status != "critical" or held.notes != text:
+        raise Conflict(
+            f"{service_id} was registered in maintenance as before, but the Consul agent shows "
+            f"{'none' if held is None else 'another one'}: somebody changed it at the same moment. Look: "
+            "svcagent maint status"
+        )
 
 
 def _with_statuses(change: Change, probe: Callable[[Check], str]) -> dict[str, Any]:

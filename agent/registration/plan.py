@@ -6,6 +6,8 @@ The cases, by service id:
 - wanted, there, with our mark, and nothing differs: keep
 - wanted, there, with our mark, otherwise different: update
 - wanted, there, without our mark: refuse (somebody else's), or update to adopt it
+- wanted, and there under an ID that differs only by case, with our mark: replace that one, for Consul's catalog keeps
+  one of them only; without our mark: refuse
 - wanted, but one of its CheckIDs is another's on this agent: refuse, for Consul would hand the check over silently
 - there with our mark, wanted no more: remove, after all else
 - there without our mark: not looked at
@@ -14,12 +16,15 @@ The cases, by service id:
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from agent.consul import CheckState, LocalService
 from agent.definitions import Check, Service
 from agent.registration.difference import Difference, differences, is_other_type
 from agent.registration.mark import is_own, own_checks, owner, registration
+
+NO_MAINTENANCE: Mapping[str, str] = MappingProxyType({})
 
 
 class Action(StrEnum):
@@ -49,6 +54,10 @@ class Change:
     """Checks that nobody has run yet on a service that clients are being sent to."""
     stale_checks: tuple[str, ...] = ()
     """Checks of ours to take away after registering."""
+    maintenance: str | None = None
+    """The reason text of the maintenance that the service is registered in; None to leave maintenance as it is."""
+    replaces: str = ""
+    """The ID of a service of ours to deregister right before, because Consul takes both IDs for the same."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +69,17 @@ class World:
 
 
 def make_plan(
-    wanted: Iterable[Service], world: World, only: frozenset[str] = frozenset(), *, is_adopting: bool = False
+    wanted: Iterable[Service],
+    world: World,
+    only: frozenset[str] = frozenset(),
+    *,
+    is_adopting: bool = False,
+    maintenance: Mapping[str, str] = NO_MAINTENANCE,
 ) -> tuple[Change, ...]:
-    """The changes, in order of service id, removals last; with ``only`` (names or ids) none but theirs."""
+    """The changes, in order of service id, removals last; with ``only`` (names or ids) none but theirs.
+
+    ``maintenance``: services, by ID, that are registered in maintenance if they are not there, with its reason text.
+    """
     by_id = {service.id: service for service in wanted}
     chosen = [service for service in by_id.values() if not only or {service.id, service.name} & only]
     claimed = {check.id: service.id for service in chosen for check in service.checks}
@@ -70,10 +87,20 @@ def make_plan(
         (_wanted(service, world, claimed, is_adopting=is_adopting) for service in chosen),
         key=lambda change: change.service_id,
     )
+    changes = [
+        replace(change, maintenance=maintenance[change.service_id])
+        if change.action is Action.CREATE and change.maintenance is None and change.service_id in maintenance
+        else change
+        for change in changes
+    ]
+    replaced = {change.replaces for change in changes}
     gone = sorted(
         found.id
         for found in world.services.values()
-        if is_own(found) and found.id not in by_id and (not only or {found.id, found.name} & only)
+        if is_own(found)
+        and found.id not in by_id
+        and found.id not in replaced
+        and (not only or {found.id, found.name} & only)
     )
     changes += [Change(Action.REMOVE, one, "no file of services.d defines it any more") for one in gone]
     return tuple(changes)
@@ -144,7 +171,25 @@ def _wanted(service: Service, world: World, claimed: Mapping[str, str], *, is_ad
         registration(service),
         replaced_checks=dict.fromkeys(taken, ""),
     )
-    return change if found is None else _compared(change, service, found, claimed)
+    if found is not None:
+        return _compared(change, service, found, claimed)
+    twin = next((one for one in world.services.values() if one.id.casefold() == service.id.casefold()), None)
+    return change if twin is None else _replacing(change, service, twin)
+
+
+def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
+    """What becomes of a service whose ID differs only by case from one that is there."""
+    if not is_own(twin):
+        why = f"Consul takes its ID for {twin.id}, {_whose(twin)}; deregister that one there, or choose another id"
+        return Change(Action.REFUSE, service.id, why)
+    is_serving = all(check.status != "critical" for check in twin.real_checks)
+    return replace(
+        change,
+        why=f"replaces {twin.id}, which Consul takes for the same ID",
+        replaces=twin.id,
+        new_checks=service.checks if is_serving else (),
+        maintenance=twin.maintenance.notes if twin.maintenance else None,
+    )
 
 
 def _compared(change: Change, service: Service, found: LocalService, claimed: Mapping[str, str]) -> Change:

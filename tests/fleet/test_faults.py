@@ -131,9 +131,13 @@ def test_the_docker_engine_goes_and_comes_back(fleet: Fleet, step: str, how: str
             engine.kill()
         engine.restart()
         _output, errors = process.communicate(timeout=150)
-        container = engine.api.inspect_container(NAME)
-        if not container["State"]["Running"] and process.returncode not in (0, 1):
-            pytest.fail(errors)
+        journals = list(fleet.lab.hosts[0].state_dir.glob("*.journal"))
+        if not engine.api.inspect_container(NAME)["State"]["Running"] and not journals:
+            # An engine that was killed stops its containers when it starts, and does not start them again (20.10).
+            _code, _output, said = fleet.run(0, "register")
+            assert "docker start" in said, errors
+            engine.api.start(NAME)
+            fleet.lab.wait_passing()
 
         assert_in_order(victim, "register", f"engine {how} at {step}: {process.returncode} {errors}")
 

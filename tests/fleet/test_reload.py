@@ -136,11 +136,12 @@ def test_an_image_that_exits_is_rolled_back_at_once_with_its_last_words(fleet: F
     before = fleet.lab.versions()
     fleet.push_next(broken=True)
 
-    code, _output, errors = fleet.run(0, "--json", "reload", NAME)
+    code, output, errors = fleet.run(0, "--json", "reload", NAME)
 
     assert code == 1
-    assert "stopped while it was awaited" in errors
-    assert "last lines of the container" in errors
+    assert "the index is damaged" in errors
+    assert "the index is damaged" in json.loads(output)["log_tail"]
+    assert "the index is damaged" not in json.loads(output)["error"]
     assert fleet.lab.versions() == before
     assert fleet.leftovers() == []
 

@@ -125,6 +125,10 @@ def test_a_version_is_not_blamed_for_what_the_old_one_lacks_too(fleet: Fleet) ->
     until_step(process, "roll back")
     until_step(process, "ready")
     wait_until(lambda: fleet.lab.versions()["host1"] == before, 20, "the old version runs")
+    log = fleet.lab.hosts[0].engine.api.logs
+    seen = log(NAME).count(b"the database is away")
+    # More often than Consul asks: svcagent has asked as well.
+    wait_until(lambda: log(NAME).count(b"the database is away") > seen + 5, 20, "the old version fails, too")
     with database(fleet):
         output, errors = process.communicate(timeout=120)
         result = json.loads(output)

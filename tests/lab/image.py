@@ -48,7 +48,7 @@ trap '/bin/busybox sleep 3; exit 0' TERM
 DEPENDENT_CHECK = """\
 #!/bin/busybox sh
 if /bin/busybox nc -w 1 "$ADDR" 5432 </dev/null >/dev/null 2>&1; then echo "Status: 200 OK"
-else echo "Status: 503 Service Unavailable"; fi
+else echo "the database is away" >/proc/1/fd/1; echo "Status: 503 Service Unavailable"; fi
 echo; echo done
 """
 """It passes while something listens on port 5432 of the host."""

@@ -126,7 +126,8 @@ class Wired:
             if why == STOP:
                 return
             result = self._convergence.run()
-            self.agent.follow(result.canary)
+            is_new = any(one.service_id == result.canary for one in result.changes)
+            self.agent.follow(result.canary, is_new=is_new)
             self.runs.append((why, result))
             again_in = result.again_in
 

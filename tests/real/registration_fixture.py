@@ -35,6 +35,14 @@ class Site:
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.state_dir.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def state_dir(self) -> Path:
+        """What svcagent keeps."""
+        return self.directory.with_name(f"{self.directory.name}-state")
+
     def write(self, file: str, content: Any) -> Path:
         """A definition, whole, as text or as bytes."""
         path = self.directory / f"{file}.json"
@@ -99,6 +107,7 @@ class Site:
         return {
             "CONSUL_HTTP_ADDR": f"{self.host.address}:8500",
             "SVCAGENT_SERVICES_DIR": str(self.directory),
+            "SVCAGENT_STATE_DIR": str(self.state_dir),
             **self.environment,
         }
 

@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
+from agent.consul import Consul
 from agent.consul.connection import Answer, Connection
+from agent.daemon import good
+from agent.definitions import Examined, examine
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
 from agent.maintenance import by_operator, by_reload, render
@@ -600,3 +603,130 @@ def test_a_frozen_agent_is_waited_for(agent: Agent, place: Place) -> None:
         time.sleep(1)
         agent.server.thaw()
         within(1, lambda: ports(agent) == {"web": 81}, "registered")
+
+
+# ---------------------------------------------------------------- what Consul lost, and what needs consent
+
+
+def test_a_forgetful_agent_gets_its_maintenance_back(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
+    """In -dev mode a restart forgets services and maintenance, an operator's and the node's."""
+    for name in ("api", "web"):
+        place.define(name, port=80)
+    with converging(place) as convergence:
+        convergence.run()
+        agent.ask.put("/v1/agent/service/maintenance/web?enable=true&reason=disk")
+        agent.ask.put("/v1/agent/maintenance?enable=true&reason=kernel")
+        convergence.run()
+    agent.server.restart()
+    assert agent.services() == {}
+    with converging(place) as convergence:  # a daemon that was started again knows it too
+        result = convergence.run()
+
+        checks = agent.ask.get("/v1/agent/checks")
+        assert {one: check["Notes"] for one, check in checks.items()} == {
+            "_node_maintenance": "kernel",
+            "_service_maintenance:web": "disk",
+        }
+        assert set(ports(agent)) == {"api", "web"}
+        assert {one.service_id for one in result.changes} == {"api", "web"}
+        assert any("svcagent maint disable web" in one for one in warnings(log))
+        assert any("svcagent maint disable --node" in one for one in warnings(log))
+        agent.ask.put("/v1/agent/service/maintenance/web?enable=false")
+        convergence.run()
+        agent.forget("web")
+        convergence.run()
+    assert "_service_maintenance:web" not in agent.ask.get("/v1/agent/checks")
+
+
+def test_removals_that_need_consent_are_withheld(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
+    """The services stay registered, others are created, and it is told once."""
+    for name in ("a", "b", "c", "d", "e"):
+        place.define(name, port=80)
+    with converging(place) as convergence:
+        convergence.run()
+        for name in ("a", "b", "c"):
+            (place.services_dir / f"{name}.json").unlink()
+        place.define("new", port=90)
+
+        result = convergence.run()
+        convergence.run()
+
+        assert set(ports(agent)) == {"a", "b", "c", "d", "e", "new"}
+        assert "register --allow-removals" in result.objection
+        assert len(warnings(log)) == 1
+        for name in ("a", "b", "c"):
+            agent.forget(name)
+        assert convergence.run().objection == ""
+
+
+def test_a_daemon_with_another_directory_changes_nothing_without_consent(
+    agent: Agent, place: Place, tmp_path: Path
+) -> None:
+    place.define("web", port=80)
+    place.define("old", port=80)
+    with converging(place) as convergence:
+        convergence.run()
+    place.services_dir.rename(tmp_path / "elsewhere")
+    other = Place(tmp_path / "other", agent.address)
+    (place.state_dir / "registration.json").rename(other.state_dir / "registration.json")
+    other.define("web", port=81)
+    with converging(other) as convergence:
+        result = convergence.run()
+
+    assert ports(agent) == {"web": 80, "old": 80}
+    assert str(other.services_dir) in result.objection
+
+
+def test_a_bug_with_one_service_keeps_no_other_waiting(
+    agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """Its trace is logged once, its state is known, and it is tried again."""
+    real = Consul.register_service
+
+    def register(consul: Consul, body: dict[str, Any]) -> None:
+        if body["ID"] == "api":
+            raise RuntimeError("bug")
+        real(consul, body)
+
+    for name in ("api", "web"):
+        place.define(name, port=80)
+    with converging(place) as convergence:
+        monkeypatch.setattr(Consul, "register_service", register)
+        result = convergence.run()
+        convergence.run()
+        assert ports(agent) == {"web": 80}
+        assert [service_id for service_id, _error in result.failed] == ["api"]
+        assert len([one for one in log.records if one.levelname == "ERROR"]) == 1
+        monkeypatch.setattr(Consul, "register_service", real)
+        assert convergence.run().failed == ()
+    assert set(ports(agent)) == {"api", "web"}
+
+
+def test_a_bug_of_a_convergence_is_its_trouble(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.define("web", port=80)
+    with converging(place) as convergence:
+        monkeypatch.setattr(Consul, "services_and_checks", lambda *_args: 1 / 0)
+        result = convergence.run()
+        assert (result.trouble is not None, result.again_in is not None) == (True, True)
+        assert [one.service.name for one in result.definitions] == ["web"]
+        monkeypatch.undo()
+        assert convergence.run().trouble is None
+    assert ports(agent) == {"web": 80}
+
+
+def test_a_bug_that_one_file_meets_is_a_fault_of_that_file(
+    agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def examine_badly(file: Path, *more: Any) -> Examined:
+        if file.name == "web.json":
+            raise MemoryError
+        return examine(file, *more)
+
+    monkeypatch.setattr(good, "examine", examine_badly)
+    for name in ("api", "web"):
+        place.define(name, port=80)
+    with converging(place) as convergence:
+        result = convergence.run()
+
+    assert ports(agent) == {"api": 80}
+    assert [Path(one.file).name for one in result.faults] == ["web.json"]

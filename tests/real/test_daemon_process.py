@@ -347,3 +347,27 @@ def test_it_stops_while_it_recovers(site: Site) -> None:
 
         assert command_line(child) == ""
     assert json.loads(under_way.read_text())["services"] == ["web"]
+
+
+# ------------------------------------------------------------ crashed reloads
+
+
+def test_a_reload_that_crashed_beside_the_daemon_is_recovered(site: Site, tmp_path: Path) -> None:
+    """It was started by cron or by an operator; without the daemon's help the instance would stay out."""
+    killed_once = tmp_path / "killed"
+    script = f"test -e {killed_once} || {{ touch {killed_once}; kill -9 $PPID; }}"
+    site.define_reload("web", restart=["/bin/sh", "-c", script])
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
+
+    code, output = site.run("--services-dir", str(site.services_dir), "--json", "reload", "web", "--force")
+
+    assert killed_once.exists(), output
+    assert code != 0
+    wait_until(lambda: not list(site.state_dir.glob("*.journal")), 60, "the daemon recovers it")
+    wait_until(lambda: is_passing(site, "web"), 20, "the service is in service again")
+
+
+def is_passing(site: Site, service: str) -> bool:
+    return bool(site.host.ask.get(f"/v1/health/service/{service}?passing"))

@@ -124,7 +124,7 @@ def test_faults_that_the_file_shows(tmp_path: Path, cname: dict[str, Any], path:
     assert said in fault
 
 
-@pytest.mark.parametrize("name", ["chocon.v2", "chocon_v2", "-chocon"])
+@pytest.mark.parametrize("name", ["chocon.v2", "chocon v2", "-chocon"])
 def test_a_service_that_consul_dns_has_no_name_for(tmp_path: Path, name: str) -> None:
     """A fault of the service itself."""
     (fault,) = faults(tmp_path, {"name": "w.z."}, name=name)

@@ -71,7 +71,6 @@ BAD: list[tuple[Any, str, str]] = [
     ({"service": {}}, "service.name", 'missing; add "name": the name that clients look up'),
     (service(name="a.b"), "service.name", "cannot be looked up in DNS"),
     (service(name="a b"), "service.name", "cannot be looked up in DNS"),
-    (service(name="a_b"), "service.name", "cannot be looked up in DNS"),
     (service(name="-a"), "service.name", "cannot be looked up in DNS"),
     (service(name="a-"), "service.name", "cannot be looked up in DNS"),
     (service(name="ä"), "service.name", "cannot be looked up in DNS"),
@@ -471,6 +470,10 @@ def write(directory: Path, **files: Any) -> None:
             "reload.container",
             'the container "web" is also used by',
         ),
+        (service(), service(name="Web"), "service.name", "differs only by case"),
+        (service(id="x"), service(name="b", id="X"), "service.id", "differs only by case"),
+        (service(id="x"), service(name="WEB", id="y"), "service.name", "differs only by case"),
+        (http(id="c"), service(id="w2", check=HTTP | {"id": "C"}), "service.check.id", "differs only by case"),
     ],
 )
 def test_what_belongs_to_one_is_not_used_by_another(tmp_path: Path, a: Any, b: Any, path: str, what: str) -> None:
@@ -490,6 +493,27 @@ def test_a_check_id_used_twice_in_one_service_is_told(tmp_path: Path) -> None:
 
     assert fault.path == "service.checks[1].id"
     assert "also used by service.checks[0].id" in fault.problem
+
+
+def test_instances_of_one_service_share_its_name(tmp_path: Path) -> None:
+    write(tmp_path, a=service(id="x"), b=service(id="y"))
+
+    assert len(load(tmp_path)) == 2
+
+
+def test_container_names_differ_by_case(tmp_path: Path) -> None:
+    """Docker tells them apart."""
+    other = {"service": {"name": "b", "checks": [HTTP]}, "reload": {"image": "b", "container": "Web"}}
+    write(tmp_path, a=reload(), b=other)
+
+    assert len(load(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["a_b", "_a", "a_", "_", "A_1-b"])
+def test_names_with_underscores_are_accepted(tmp_path: Path, name: str) -> None:
+    write(tmp_path, a=service(name=name))
+
+    assert load(tmp_path)[0].service.name == name
 
 
 def test_services_may_share_a_lock(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Plans that an operator has to agree to before they are carried out. Pure."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import SvcagentError
+from agent.registration.last_seen import LastSeen
+from agent.registration.mark import is_own
+from agent.registration.plan import Action, Change, World
+
+MOST_REMOVALS = 2
+"""As many services may be removed without consent, even if that is more than half of them."""
+MOST_NAMED = 5
+
+
+class ConsentNeeded(SvcagentError):
+    """A plan would remove more than svcagent does without an operator's consent."""
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why a plan needs consent, and which of its actions have to wait for it."""
+
+    text: str
+    actions: frozenset[Action]
+
+    def withholds(self, change: Change) -> bool:
+        """True if this change must not be carried out without consent."""
+        return change.action in self.actions
+
+
+def find_objection(plan: Iterable[Change], world: World, directory: Path, last: LastSeen) -> Objection | None:
+    """Return what speaks against a plan for the definitions of ``directory``; None if nothing does.
+
+    - It removes more than `MOST_REMOVALS` services and more than half of those that svcagent registered.
+    - It removes or changes services that were registered from another directory.
+    """
+    own = {one.id for one in world.services.values() if is_own(one)}
+    own = own.intersection(last.agreed) or own
+    removed = [one.service_id for one in plan if one.action is Action.REMOVE]
+    changed = [one.service_id for one in plan if one.action is Action.UPDATE]
+    place = shlex.quote(str(directory))
+    command = f"svcagent --services-dir {place} register --allow-removals"
+    if last.is_other_directory(directory) and (removed or changed):
+        found = f"{len(removed)} services would be removed and {len(changed)} changed ({_some(removed + changed)})"
+        text = (
+            f"the services of this host were registered from {last.directory}, not from {directory}: {found}. If "
+            f"{directory} is the right directory, run: {command}"
+        )
+        return Objection(text, frozenset({Action.REMOVE, Action.UPDATE}))
+    if len(removed) > MOST_REMOVALS and 2 * len(removed) > len(own):
+        text = (
+            f"{len(removed)} of the {len(own)} services that svcagent registered on this host would be removed "
+            f"({_some(removed)}), because {directory} does not define them any more. More than {MOST_REMOVALS} and "
+            f"more than half need consent. If they are meant to go, run: {command}"
+        )
+        return Objection(text, frozenset({Action.REMOVE}))
+    return None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -1,0 +1,171 @@
+"""What this host's Consul agent held when svcagent last looked, kept in the state directory.
+
+Consul keeps maintenance with the service: whatever removes the service (`deregister_critical_service_after`, an agent
+without a data directory that restarts) removes an operator's maintenance as well. What is kept here says which services
+have to be registered again in maintenance. `LastSeen` is pure; `LastSeenFile` reads and writes it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.clock import Clock, Deadline, poll
+from agent.consul import NODE_MAINTENANCE, LocalService
+from agent.errors import LockBusy, SvcagentError
+from agent.files import take_lock, write_atomically
+from agent.logs import WARNING, log
+from agent.registration.mark import is_own
+from agent.registration.plan import Action, Change, World
+
+FILE = "registration.json"
+LOCK_FILE = "registration.json.lock"
+VERSION = 1
+LOCK_SECONDS = 5.0
+LOCK_PAUSE = 0.02
+
+
+@dataclass(frozen=True)
+class LastSeen:
+    """What was registered by svcagent on this host, and from where.
+
+    ``directory`` and ``real_directory``: where the definitions came from that were registered last, as it was given and
+    with all links followed; empty before the first registration.
+    ``services``: each service of svcagent by ID, with the reason text of its maintenance, None without one. A service
+    that vanished stays until it is seen again or svcagent removes it.
+    ``node``: the reason text of the node's maintenance.
+    ``agreed``: the IDs of the services after the last registration of all definitions that needed no more consent.
+    Removals are measured by them, as what is registered while removals wait for consent must not outnumber these.
+    """
+
+    directory: str = ""
+    real_directory: str = ""
+    services: Mapping[str, str | None] = field(default_factory=dict)
+    node: str | None = None
+    agreed: tuple[str, ...] = ()
+
+    def after(self, world: World) -> "LastSeen":
+        """Return what is known after the agent was seen like this."""
+        if self.vanished_node(world) is not None:
+            return self  # nothing was disabled, the agent forgot everything
+        seen = {one.id: one.maintenance.notes if one.maintenance else None for one in _own(world)}
+        vanished = {one: text for one, text in self.services.items() if one not in world.services}
+        held = world.checks.get(NODE_MAINTENANCE)
+        return replace(self, services={**vanished, **seen}, node=held.notes if held is not None else None)
+
+    def after_changes(self, done: Iterable[Change]) -> "LastSeen":
+        """Return what is known after these changes were carried out. What svcagent removed is meant to be gone."""
+        services = dict(self.services)
+        for one in done:
+            if one.action is Action.CREATE:
+                services.pop(one.replaces, None)
+                services[one.service_id] = one.maintenance
+            elif one.action is Action.REMOVE:
+                services.pop(one.service_id, None)
+        return replace(self, services=services)
+
+    def registered_from(self, directory: Path, *, is_all: bool) -> "LastSeen":
+        """Return what is known after this directory was registered, ``is_all``: not only some of its services."""
+        agreed = tuple(sorted(self.services)) if is_all else self.agreed
+        place, real = str(directory.absolute()), str(directory.resolve())
+        return replace(self, directory=place, real_directory=real, agreed=agreed)
+
+    def is_other_directory(self, directory: Path) -> bool:
+        """True if another directory was registered last. A link that leads elsewhere now is the same directory."""
+        is_same = str(directory.absolute()) == self.directory or str(directory.resolve()) == self.real_directory
+        return bool(self.directory) and not is_same
+
+    def vanished_services(self, world: World, is_over: Callable[[str, str], bool]) -> dict[str, str]:
+        """Return the services that vanished together with their maintenance, each with its reason text.
+
+        ``is_over(service_id, text)`` is True for the maintenance of a reload that has finished: the reload disabled it
+        after the agent was last seen.
+        """
+        return {
+            service_id: text
+            for service_id, text in self.services.items()
+            if text is not None and service_id not in world.services and not is_over(service_id, text)
+        }
+
+    def vanished_node(self, world: World) -> str | None:
+        """Return the reason text of the node's maintenance if the agent lost it; None if it was disabled.
+
+        An agent that forgets the node's maintenance forgets all services of svcagent at the same moment.
+        """
+        if self.node is None or NODE_MAINTENANCE in world.checks or not self.services or any(_own(world)):
+            return None
+        return self.node
+
+
+def _own(world: World) -> Iterator[LocalService]:
+    return (one for one in world.services.values() if is_own(one))
+
+
+class LastSeenFile:
+    """``<state directory>/registration.json``. Verbs and the daemon may change it at the same time."""
+
+    def __init__(self, state_dir: Path, clock: Clock) -> None:
+        self._file = state_dir / FILE
+        self._clock = clock
+
+    def read(self) -> LastSeen:
+        """Return what was kept; nothing, and a line in the log, if it cannot be used."""
+        try:
+            return _parsed(json.loads(self._file.read_bytes()))
+        except FileNotFoundError:
+            return LastSeen()
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            log(f"{self._file} cannot be used, so it is written again: {error}", level=WARNING)
+            return LastSeen()
+
+    def change(self, change: Callable[[LastSeen], LastSeen]) -> LastSeen:
+        """Read it, change it, and write it if it differs.
+
+        :raises SvcagentError: it could not be written.
+        """
+        with self._locked():
+            before = self.read()
+            after = change(before)
+            if after != before:
+                write_atomically(self._file, json.dumps({"v": VERSION, **asdict(after)}), mode=0o600)
+        return after
+
+    def maintained(self, service_id: str, text: str | None) -> None:
+        """Note the maintenance of a service, or without an ID of the node; None: it was disabled.
+
+        :raises SvcagentError: it could not be written.
+        """
+
+        def change(before: LastSeen) -> LastSeen:
+            if not service_id:
+                return replace(before, node=text)
+            return replace(before, services={**before.services, service_id: text})
+
+        self.change(change)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self._file.with_name(LOCK_FILE)
+        try:
+            self._file.parent.mkdir(mode=0o700, exist_ok=True)
+            lock = path.open("ab")
+        except OSError as error:
+            raise SvcagentError(f"cannot write {path}: {error.strerror}. Run this as the owner of it") from error
+        with lock:
+            path.chmod(0o600)
+            if not poll(lambda: take_lock(lock.fileno()), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE):
+                raise LockBusy(f"another svcagent has been writing {self._file} for {LOCK_SECONDS:.0f} s")
+            yield
+
+
+def _parsed(tree: Any) -> LastSeen:
+    """:raises ValueError, TypeError, LookupError, AttributeError: it is not a document of this version."""
+    if not isinstance(tree, dict) or tree.pop("v", None) != VERSION:
+        raise ValueError("not a document of this version")
+    found = LastSeen(**{**tree, "agreed": tuple(tree["agreed"])})
+    texts = (found.directory, found.real_directory, *found.services.values(), found.node, *found.agreed)
+    if not all(one is None or isinstance(one, str) for one in texts):
+        raise TypeError("not the values of this document")
+    return found

@@ -1,0 +1,308 @@
+"""What svcagent keeps about its registrations: maintenance that Consul removed, consent to removals, the directory."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.consul import Consul
+from agent.maintenance import by_operator, by_reload, render
+from tests.real.conftest import ConsulHost
+from tests.real.registration_fixture import Site
+
+NEVER = {"interval": "1h", "status": "passing"}
+CHECK = {"http": "http://127.0.0.1:1/", **NEVER}
+HELD = "_service_maintenance:{}"
+SINCE = datetime(2026, 1, 2, tzinfo=UTC)
+UNTIL = datetime(2099, 1, 2, tzinfo=UTC)
+BY_ALICE = render(by_operator("alice", "web1", "disk swap", SINCE, UNTIL))
+
+
+@pytest.fixture
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[Site]:
+    directory = tmp_path / "services.d"
+    directory.mkdir()
+    found = Site(host, directory)
+    yield found
+    found.put("maintenance?enable=false")
+    found.clear()
+
+
+def notes(site: Site, service_id: str) -> str | None:
+    check = site.host.ask.get("/v1/agent/checks").get(HELD.format(service_id))
+    return None if check is None else check["Notes"]
+
+
+def maintain(site: Site, service_id: str, reason: str) -> None:
+    site.put(f"service/maintenance/{service_id}?enable=true&reason={reason}")
+
+
+def reap(site: Site, service_id: str) -> None:
+    """What Consul does for `deregister_critical_service_after`."""
+    site.put(f"service/deregister/{service_id}")
+
+
+@contextmanager
+def never_served(site: Site, name: str) -> Iterator[None]:
+    """The catalog never shows an instance without a critical check inside the block."""
+    is_over = threading.Event()
+    served: list[Any] = []
+
+    def look() -> None:
+        index = 0
+        while not is_over.is_set():
+            found = site.host.ask.get(f"/v1/health/service/{name}?passing&index={index}&wait=10ms")
+            served.extend(found)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+    assert served == []
+
+
+@pytest.mark.parametrize("text", [BY_ALICE, "by hand"])
+@pytest.mark.parametrize("checks", [[], [CHECK]])
+def test_what_was_removed_in_maintenance_is_registered_in_maintenance(
+    site: Site, text: str, checks: list[dict[str, Any]]
+) -> None:
+    """With owner, reason and end, without a moment in service; also of a service without checks."""
+    site.service("web", checks=checks)
+    site.register()
+    maintain(site, "web", text)
+    site.register()
+    reap(site, "web")
+
+    with never_served(site, "web"):
+        outcome = site.register()
+
+    assert notes(site, "web") == text
+    assert "svcagent maint disable web" in outcome.err
+    assert site.register().err == ""
+    assert site.run("maint", "disable", "web").exit_code == 0
+    assert notes(site, "web") is None
+
+
+def test_maint_enable_is_remembered_without_a_registration(site: Site) -> None:
+    site.service("web")
+    site.register()
+    assert site.run("maint", "enable", "web", "--reason", "disk").exit_code == 0
+    before = notes(site, "web")
+    reap(site, "web")
+
+    site.register()
+
+    assert notes(site, "web") == before
+
+
+@pytest.mark.parametrize("how", ["svcagent", "hand"])
+def test_what_was_disabled_is_registered_in_service(site: Site, how: str) -> None:
+    site.service("web")
+    site.register()
+    maintain(site, "web", "disk")
+    site.register()
+    if how == "svcagent":
+        site.run("maint", "disable", "web")
+    else:
+        site.put("service/maintenance/web?enable=false")
+        site.register()
+    reap(site, "web")
+
+    site.register()
+
+    assert notes(site, "web") is None
+
+
+def test_a_finished_reloads_maintenance_is_not_enabled_again(site: Site) -> None:
+    """It was seen while the reload ran, and the reload disabled it."""
+    site.service("web")
+    site.register()
+    maintain(site, "web", render(by_reload("r1", "elsewhere", "reload", SINCE)))
+    site.register()
+    reap(site, "web")
+
+    site.register()
+
+    assert notes(site, "web") is None
+
+
+def test_what_svcagent_removed_is_registered_in_service(site: Site) -> None:
+    site.service("web")
+    site.register()
+    maintain(site, "web", "disk")
+    site.register()
+    site.run("deregister", "web")
+
+    site.register()
+
+    assert notes(site, "web") is None
+
+
+def test_maintenance_of_the_node_is_enabled_again_when_the_agent_forgot_everything(site: Site) -> None:
+    site.service("web")
+    site.register()
+    site.put("maintenance?enable=true&reason=kernel")
+    site.register()
+    site.put("maintenance?enable=false")
+    reap(site, "web")
+
+    with never_served(site, "web"):
+        outcome = site.register()
+
+    assert site.host.ask.get("/v1/agent/checks")["_node_maintenance"]["Notes"] == "kernel"
+    assert "svcagent maint disable --node" in outcome.err
+
+
+def test_maintenance_of_the_node_that_was_disabled_stays_disabled(site: Site) -> None:
+    site.service("web")
+    site.register()
+    site.put("maintenance?enable=true&reason=kernel")
+    site.register()
+    site.run("maint", "disable", "--node")
+    reap(site, "web")
+
+    site.register()
+
+    assert "_node_maintenance" not in site.checks()
+
+
+def test_a_damaged_file_is_written_again(site: Site) -> None:
+    site.service("web")
+    site.register()
+    file = site.state_dir / "registration.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    for content in (b"\xff", b"[]", b'{"v": 1, "services": 3}', b"[" * 100_000, b'{"v": 1, "directory": 1}'):
+        file.write_bytes(content)
+        site.register()
+        assert json.loads(file.read_bytes())["services"] == {"web": None}
+
+
+def test_more_than_half_and_more_than_two_removals_need_consent(site: Site) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        site.service(name)
+    site.register()
+    for name in ("a", "b", "c"):
+        site.remove(name)
+    site.service("new")
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 1
+    assert "3 of the 5 services" in outcome.err
+    assert "--allow-removals" in outcome.err
+    assert set(site.services()) == {"a", "b", "c", "d", "e"}
+    assert site.run("plan").exit_code == 1
+    assert "needs_consent" in json.loads(site.run("--json", "plan").out)
+    assert site.run("plan", "--allow-removals").exit_code == 0
+    site.register("--allow-removals")
+    assert set(site.services()) == {"d", "e", "new"}
+
+
+@pytest.mark.parametrize(("there", "left"), [(3, 1), (4, 2), (6, 3), (2, 0)])
+def test_fewer_removals_need_none(site: Site, there: int, left: int) -> None:
+    for number in range(there):
+        site.service(f"s{number}")
+    site.register()
+    for number in range(left, there):
+        site.remove(f"s{number}")
+    site.service("other")
+
+    site.register()
+
+    assert len(site.services()) == left + 1
+
+
+def test_another_directory_needs_consent(site: Site, tmp_path: Path) -> None:
+    site.service("a")
+    site.register()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.json").write_text('{"service": {"name": "b"}}')
+
+    outcome = site.run("--services-dir", str(other), "register")
+
+    assert outcome.exit_code == 1
+    assert f"svcagent --services-dir {other} register --allow-removals" in outcome.err
+    assert set(site.services()) == {"a"}
+    assert site.run("--services-dir", str(other), "register", "--allow-removals").exit_code == 0
+    assert set(site.services()) == {"b"}
+    assert site.run("--services-dir", str(other), "register").exit_code == 0
+
+
+def test_another_directory_with_the_same_definitions_needs_none(site: Site, tmp_path: Path) -> None:
+    """Also a link that leads to another place: releases are deployed so."""
+    site.service("a", port=1)
+    site.register()
+    moved = site.directory.rename(tmp_path / "release-1")
+    site.directory.symlink_to(moved)
+    assert site.run("--services-dir", str(moved), "register").exit_code == 0
+    second = tmp_path / "release-2"
+    second.mkdir()
+    (second / "a.json").write_text('{"service": {"name": "a", "port": 2}}')
+    site.register()
+    site.directory.unlink()
+    site.directory.symlink_to(second)
+
+    site.register()
+
+    assert site.services()["a"]["Port"] == 2
+
+
+def test_an_id_that_differs_only_by_case_replaces_the_service(site: Site) -> None:
+    """Consul's catalog keeps one of both; maintenance goes with it."""
+    site.service("web", id="Web-1")
+    site.register()
+    maintain(site, "Web-1", "disk")
+    site.service("web", id="web-1")
+
+    site.register()
+
+    assert set(site.services()) == {"web-1"}
+    assert notes(site, "web-1") == "disk"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), RecursionError()])
+def test_a_bug_with_one_service_does_not_keep_the_others_waiting(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real = Consul.register_service
+
+    def register(consul: Consul, body: dict[str, Any]) -> None:
+        if body["ID"] == "b":
+            raise error
+        real(consul, body)
+
+    monkeypatch.setattr(Consul, "register_service", register)
+    for name in ("a", "b", "c"):
+        site.service(name)
+
+    outcome = site.run("register")
+
+    assert outcome.exit_code == 3
+    assert "Traceback" in outcome.err
+    assert set(site.services()) == {"a", "c"}
+
+
+def test_a_service_that_the_agent_rejects_does_not_keep_the_others_waiting(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Consul.register_service
+    monkeypatch.setattr(
+        Consul, "register_service", lambda consul, body: real(consul, body | ({"Bad": 1} if body["ID"] == "b" else {}))
+    )
+    for name in ("a", "b", "c"):
+        site.service(name)
+
+    outcome = site.run("--json", "register")
+
+    assert outcome.exit_code == 1
+    assert [one["service"] for one in json.loads(outcome.out)["failed"]] == ["b"]
+    assert set(site.services()) == {"a", "c"}
