@@ -59,6 +59,7 @@ class Executor(Procedure):
         self._observer = Observer(service, reload, restart, edges, asked.is_in_maintenance)
         self._overridden: frozenset[str] = frozenset()
         self._is_loss_reported = False
+        self._is_left_in_maintenance = False
         self._lock = Lock(
             edges.consul,
             reload.lock_prefix(service.name),
@@ -99,7 +100,9 @@ class Executor(Procedure):
                     Step.READY: self._await_ready,
                     Step.RETURN: self._return,
                     Step.SETTLE: self._settle,
-                    Step.CLEAN: lambda: restoration.clean(self._record.digest),
+                    Step.CLEAN: lambda: restoration.clean(
+                        self._record.digest, is_proven=self._state.is_settled is True
+                    ),
                     Step.RELEASE: self._release,
                 }
             )
@@ -198,6 +201,7 @@ class Executor(Procedure):
         with self._lock.turn(Deadline.after(edges.clock, self._asked.lock_timeout)):
             self._lock.ask()
             own = self._refuse_unless_clear()
+            self._is_left_in_maintenance = own.maintenance is not None
             if own.maintenance is None:
                 why = f"to run {self._record.digest[:19]}" if self._record.digest else "to restart"
                 restoration.enable_maintenance(why)
@@ -252,7 +256,7 @@ class Executor(Procedure):
 
     def _settle(self) -> bool:
         """Watch the new version under traffic. False where an operator's maintenance keeps clients away."""
-        if self._observer.own_maintenance() is not None:
+        if self._is_left_in_maintenance or self._observer.own_maintenance() is not None:
             return False
         is_first = self._report.is_first(self._record.digest)
         settle = self._reload.settle

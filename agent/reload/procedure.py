@@ -139,13 +139,16 @@ class Procedure:
         """Raise what keeps a step from beginning."""
 
     def _after(self, step: Step, error: Trouble) -> State:
-        is_versions = self._counts_against_version(step, error)
+        is_unfit = self._is_unfit(step, error)
+        is_versions = is_unfit and self._record.digest not in ("", self._record.digest_before)
         after = failed(
             self._state,
             step,
             is_out=self._restoration.is_out,
             is_interrupted=isinstance(error, Interrupted),
+            is_unfit=is_unfit,
             is_versions=is_versions,
+            is_environment=step is Step.RETURN and self._is_seen_again(),
         )
         if is_versions:
             signature = error.signature if isinstance(error, NotReady) else ""
@@ -154,32 +157,41 @@ class Procedure:
             self._note_down(blame=str(after.blame))
         return after
 
-    def _counts_against_version(self, step: Step, error: Trouble) -> bool:
-        """True if the container of a new digest did not start or become ready, failed in service, or crashed a check.
+    def _is_unfit(self, step: Step, error: Trouble) -> bool:
+        """True if the new container did not start or become ready, failed in service, or crashed a check.
 
         Docker, Consul and the operator are told apart by type: only a container that is not ready, and a judgement
-        that ends with an unexpected exception, say something about the version.
+        that ends with an unexpected exception, say something about the container, and, if it is of a new digest, about
+        the version.
         """
-        if not PROPERTIES[step].judges or self._record.digest in ("", self._record.digest_before):
+        if not PROPERTIES[step].judges:
             return False
         if step is Step.RESTART:
             return isinstance(error, NotReady)
-        return self._state.container is Container.NEW and isinstance(error, NotReady | Unforeseen)
+        if self._state.container is not Container.NEW:
+            return False
+        # An unexpected exception of the step clean may have come after the old container was removed.
+        return isinstance(error, NotReady) or (isinstance(error, Unforeseen) and step is not Step.CLEAN)
 
     def _is_environment(self) -> bool:
         """True if the old version failed in the same way, or is in service only because it failed before as well.
 
-        Then the new one is not shown to be at fault.
-        Only the first time: a version that fails like this twice in a row, on any host, is quarantined.
+        Then the new one is not shown to be at fault. Where the old one has become ready after all, which may be no
+        more than what every start looks like, that holds only the first time: a version that fails like this twice in
+        a row, on any host, is quarantined.
         """
-        seen = self._restoration.signatures
-        signature = self._record.signature
-        is_seen_again = signature in seen and not is_of_startup(signature)
-        if not is_seen_again and Status.CRITICAL not in self._restoration.readiness.last_statuses.values():
+        if Status.CRITICAL in self._restoration.readiness.last_statuses.values():
+            return True
+        if not self._is_seen_again():
             return False
         with self._survived("read earlier verdicts"):
             return not self._report.had_environment_verdict(self._record.digest)
         return True
+
+    def _is_seen_again(self) -> bool:
+        """True if the old version has failed like the new one."""
+        signature = self._record.signature
+        return signature in self._restoration.signatures and not is_of_startup(signature)
 
     def _note_down(self, *, is_required: bool = False, **changes: object) -> None:
         """Update the journal.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline
-from agent.consul import CheckState, Consul
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Consul
 from agent.definitions import Check, ContainerRestart, Reload, Service
 from agent.engine import Container, Engine
 from agent.errors import NotFound, NotReady, Unreachable
@@ -49,6 +49,22 @@ class Baseline:
 
     statuses: Mapping[str, str]
     differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class InConsul:
+    """What the local agent shows of an instance that clients use.
+
+    ``failing``: a sentence about the first check that fails now and did not before the drain. ``awaited``: the checks
+    that are critical because Consul has not run them since somebody registered them again or the agent was restarted.
+    ``missing``: the definition's checks that are not registered; the registration's fault, not the instance's.
+    ``is_out``: maintenance of the service or of the host is on.
+    """
+
+    failing: str | None = None
+    awaited: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    is_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,7 @@ class Readiness:
         self._left_for = ""
         self._first_run_by: dict[str, float] = {}
         self._is_renewed = True
+        self._unrun_since: dict[str, float] = {}
         self.last_signature = ""
         """The signature of the last round that failed; empty if the last round succeeded."""
 
@@ -234,14 +251,20 @@ class Readiness:
         return first_success
 
     def missing_now(
-        self, *, is_returning: bool = False, container_id: str = "", restarts: int | None = None
+        self,
+        *,
+        is_returning: bool = False,
+        is_in_service: bool = False,
+        container_id: str = "",
+        restarts: int | None = None,
     ) -> str | None:
         """Judge the instance once, as `wait` does; None if it is ready, else what is missing.
 
-        ``container_id`` and ``restarts``: the container must be this one, not restarted since.
+        ``is_in_service``: clients use the instance, so no check may be registered again as critical; what Consul runs
+        is left to `in_consul`. ``container_id`` and ``restarts``: the container must be this one, not restarted since.
         """
         run = _Run(container_id, restarts) if container_id else None
-        _, missing = self._round(run, None, is_fresh=False, is_returning=is_returning)
+        _, missing = self._round(run, None, is_fresh=False, is_returning=is_returning, is_in_service=is_in_service)
         return None if missing is None else missing.said
 
     def unproven(self) -> tuple[str, ...]:
@@ -259,22 +282,57 @@ class Readiness:
             if check.kind not in _ALIAS and not _has_run(check, states.get(check.id))
         )
 
-    def consul_critical(self) -> str | None:
-        """A sentence about the first check of the service that Consul shows as critical and that was not so before."""
+    def in_consul(self) -> InConsul:
+        """Look at all checks of the service in the local agent; for an instance that clients use.
+
+        A check that the agent has not run since it was restarted is critical, and says nothing about the instance
+        until its first run is overdue.
+        """
         states = self._consul.checks()
-        for check in self._service.checks:
-            if check.id not in states:
-                return f"check {check.id} is not registered on the Consul agent any more"
-        for state in states.values():
-            is_own_check = state.service_id == self._service.id and not state.is_maintenance
-            if is_own_check and state.status == Status.CRITICAL and self.before.get(state.id) != Status.CRITICAL:
-                return _shown_as(state)
-        return None
+        own = [state for state in states.values() if state.service_id == self._service.id]
+        defined = {check.id: check for check in self._service.checks}
+        now = self._clock.monotonic()
+        failing: str | None = None
+        awaited = []
+        for state in own:
+            if state.is_maintenance or not self._is_worse_in_service(state, defined.get(state.id)):
+                self._unrun_since.pop(state.id, None)
+            elif self._is_first_run_due(state, defined.get(state.id), now):
+                failing = failing or _shown_as(state)
+                self.last_signature = self.last_signature or f"{state.id} consul {state.status}"
+            else:
+                awaited.append(state.id)
+        return InConsul(
+            failing,
+            tuple(awaited),
+            tuple(check_id for check_id in defined if check_id not in states),
+            NODE_MAINTENANCE in states or f"{SERVICE_MAINTENANCE}{self._service.id}" in states,
+        )
+
+    def _is_worse_in_service(self, state: CheckState, check: Check | None) -> bool:
+        """True if Consul calls it worse than before; a warning counts where svcagent does not run the check itself."""
+        if state.status == Status.CRITICAL:
+            return self.before.get(state.id) != Status.CRITICAL
+        is_left_to_consul = check is not None and not self._prober.can_probe(check)
+        return is_left_to_consul and not self._is_acceptable(state.id, state.status, is_returning=False)
+
+    def _is_first_run_due(self, state: CheckState, check: Check | None, now: float) -> bool:
+        if state.output or state.status != Status.CRITICAL or (check is not None and check.kind in _ALIAS):
+            return True
+        since = self._unrun_since.setdefault(state.id, now)
+        # How often another tool's check is run is not known.
+        return check is not None and now - since >= check.interval_seconds + check.timeout_seconds
 
     # ------------------------------------------------------------ one round
 
     def _round(
-        self, run: _Run | None, deadline: Deadline | None, *, is_fresh: bool, is_returning: bool
+        self,
+        run: _Run | None,
+        deadline: Deadline | None,
+        *,
+        is_fresh: bool,
+        is_returning: bool,
+        is_in_service: bool = False,
     ) -> tuple[_Run | None, _Missing | None]:
         """Judge the instance once. Returns the run of the container that this is about, and what is missing."""
         missing: _Missing | None
@@ -283,7 +341,9 @@ class Readiness:
                 run = _Run(first.id, 0 if is_fresh else first.restart_count)
             container = self._look()
             self._forget_another_run(container)
-            missing = self._stopped(container, run) or self._missing(container, deadline, is_returning=is_returning)
+            missing = self._stopped(container, run) or self._missing(
+                container, deadline, is_returning=is_returning, is_in_service=is_in_service
+            )
         except Unreachable:
             raise
         except NotReady as error:
@@ -326,7 +386,7 @@ class Readiness:
         )
 
     def _missing(
-        self, container: Container | None, deadline: Deadline | None, *, is_returning: bool
+        self, container: Container | None, deadline: Deadline | None, *, is_returning: bool, is_in_service: bool = False
     ) -> _Missing | None:
         """The first thing that is missing. Without a deadline each check has its own timeout only."""
         if container is not None and (unhealthy := self._unhealthy(container, is_returning=is_returning)):
@@ -341,7 +401,7 @@ class Readiness:
                 continue
             if not (is_returning and self._is_passed_by_consul(check, result, deadline)):
                 return _Missing(f"check {check.id}: {result.said}", _signature(check, result.failure))
-        if others := self._run_by_consul():
+        if others := [] if is_in_service else self._run_by_consul():
             states = self._consul.checks()
         return next(filter(None, (self._missing_in_consul(one, states or {}, is_returning) for one in others)), None)
 

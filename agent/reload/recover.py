@@ -159,7 +159,7 @@ class Recovery(Procedure):
                 Step.READY: self._await_ready,
                 Step.RETURN: lambda: restoration.return_(is_returning=self._state.container is not Container.NEW),
                 Step.SETTLE: self._settle,
-                Step.CLEAN: lambda: restoration.clean(self._record.digest),
+                Step.CLEAN: lambda: restoration.clean(self._record.digest, is_proven=self._state.is_settled is True),
                 Step.RELEASE: self._release,
             },
             stops_at=(Interrupted,),

@@ -51,9 +51,13 @@ class Report:
         self._note = note
         self._is_silent = False
         self._is_published = False
+        self._had_verdict = False
 
     def is_queueing(self, record: Record) -> None:
         """Publish that this host waits for the lock."""
+        with suppress(SvcagentError):
+            # What this host writes from now on replaces the document that has its earlier verdict.
+            self._had_verdict = self.had_environment_verdict(record.digest)
         self._write(self._under_way(HostStanding.QUEUEING, "acquire", record))
 
     def is_taking(self, step: str, record: Record, *, is_required: bool) -> None:
@@ -65,22 +69,24 @@ class Report:
         state = self._under_way(HostStanding.RELOADING, step, record)
         if is_required:
             write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
-            return
-        self._write(state)
+            self._is_silent = False
+        elif not self._is_silent:
+            self._write(state)
 
     def publish(self, result: Result, state: State, record: Record, digest: str) -> None:
         """Publish how the reload ended, with ``digest`` running; before the lock is released to the next host."""
         edges = self._edges
-        self._is_published = True
         if result.outcome in ("up to date", "refused"):
             # Cron repeats these; published each time, they would look like progress.
             with self._published():
                 tell_running(
                     edges.consul, self._service, edges.agent.node, self._service_id, digest, self._tag, self._now()
                 )
+                self._is_published = True
             return
         has_failed = result.outcome not in ("reloaded", "recovered", "interrupted")
-        self._write(
+        # Also where an earlier write failed: without an outcome the version is suspect for every other host.
+        self._is_published = self._write(
             HostState(
                 digest,
                 _STANDINGS.get(result.outcome, HostStanding.FAILED),
@@ -138,6 +144,8 @@ class Report:
 
         :raises SvcagentError: Consul does not answer.
         """
+        if self._had_verdict:
+            return True
         view = observe(self._edges.consul, self._service, self._now())
         return any(
             host.verdict == Blame.ENVIRONMENT
@@ -159,20 +167,23 @@ class Report:
             session=record.session,
             wanted=record.digest,
             seen=self._now(),
+            verdict=str(Blame.ENVIRONMENT) if self._had_verdict else "",
         )
 
-    def _write(self, state: HostState) -> None:
-        if self._is_silent:
-            return
+    def _write(self, state: HostState) -> bool:
         with self._published():
             write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
+            self._is_silent = False
+            return True
+        return False
 
     @contextmanager
     def _published(self) -> Iterator[None]:
         try:
             yield
         except SvcagentError as error:
-            self._note(f"this is not published to the fleet: {error}")
+            if not self._is_silent:
+                self._note(f"this is not published to the fleet: {error}")
             self._is_silent = True
 
     def _now(self) -> datetime:

@@ -7,10 +7,11 @@ repeated by the next process.
 import ipaddress
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from agent.clock import Deadline, nothing_ends_it
-from agent.consul import Instance, LocalService, ask_dns
+from agent.consul import CheckState, Instance, LocalService, ask_dns
 from agent.definitions import Reload, Service
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.maintenance import (
@@ -77,6 +78,7 @@ class Restoration:
             service, reload, edges.consul, edges.engine, edges.prober, edges.clock, before=before
         )
         """The judge of this instance's checks; one from restart to return, it knows what Consul runs again."""
+        self._identity: tuple[str, int] | None = None
         self.is_out = False
         """True if maintenance of a reload of this host may be enabled."""
         self.log_tail = ""
@@ -234,7 +236,9 @@ class Restoration:
                 self.insist(lambda: readiness.wait(is_returning=True))
             except NotReady as error:
                 self.signatures |= readiness.signatures | {error.signature}
-                if deadline.is_over or self._restarter.runs():
+                # One that its restart policy has started again meanwhile has stopped all the same.
+                has_stopped = error.signature.startswith("container exit") or not self._restarter.runs()
+                if deadline.is_over or not has_stopped:
                     raise
                 self._edges.clock.sleep(RETRY_SECONDS)
                 self.start()
@@ -251,7 +255,12 @@ class Restoration:
 
         :raises NotReady: it was not ready in that moment, or Consul does not show it as served.
         """
-        self.insist(lambda: self._return(is_returning=is_returning))
+        try:
+            self.insist(lambda: self._return(is_returning=is_returning))
+        except NotReady as error:
+            if is_returning:
+                self.signatures |= {error.signature}
+            raise
 
     def _return(self, *, is_returning: bool) -> None:
         if self._lift(is_returning=is_returning):
@@ -260,9 +269,12 @@ class Restoration:
     def _lift(self, *, is_returning: bool) -> bool:
         """Disable own maintenance. False when it is no longer a reload's of this host: its owner ends it."""
         consul, service = self._edges.consul, self._service
-        if not self.is_out:
-            return True
-        local = consul.services().get(service.id) or self._registered_again()
+        local = consul.services().get(service.id)
+        if local is None:
+            self._require_ready(is_returning=is_returning, is_in_service=True)  # it has no maintenance any more
+            local = self._registered_again()
+        if not self.is_out:  # by an earlier attempt, after which Consul did not answer
+            return local is not None
         held = _held(local)
         if local is None or held is None:  # disabled by an attempt whose answer was lost, or by hand
             self.is_out = False
@@ -271,6 +283,7 @@ class Restoration:
             self.is_out = False
             self._note("the maintenance is no longer this reload's; its owner ends it")
             return False
+        self._identity = self._restarter.identity()
         seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
             # What svcagent fails and Consul does not stays Consul's to say.
@@ -279,20 +292,22 @@ class Restoration:
         self.is_out = False
         return True
 
-    def _require_ready(self, *, is_returning: bool) -> Mapping[str, str]:
+    def _require_ready(self, *, is_returning: bool, is_in_service: bool = False) -> Mapping[str, str]:
         """See the instance ready right now: what was seen before an agent or a server hung may be out of date.
 
         Returns the statuses, by ID, that svcagent's own checks have.
         """
         readiness = self.readiness
         deadline = Deadline.after(self._edges.clock, min(MOMENT_SECONDS, self._reload.ready.timeout))
-        while (missing := readiness.missing_now(is_returning=is_returning)) is not None:
+        while True:
+            missing = readiness.missing_now(is_returning=is_returning, is_in_service=is_in_service)
+            if missing is None:
+                return readiness.last_statuses
             if deadline.is_over:
                 raise NotReady(
                     f"{self._service.id} was ready, but no longer is: {missing}", signature=readiness.last_signature
                 )
             self._edges.clock.sleep(self._reload.ready.interval)
-        return readiness.last_statuses
 
     def _registered_again(self) -> LocalService | None:
         """Register a service that the agent forgot when it restarted; None if another's is in the way."""
@@ -317,42 +332,51 @@ class Restoration:
                 if held is not None and not self.own_maintenance(parse(held.notes)):
                     return
             if deadline.is_over:
-                failing = self._failing(own) if own is not None else ["not registered"]
-                raise NotReady(
-                    f"{self._service.id} answers its checks, but Consul does not show it as served after "
-                    f"{RESTORE_SECONDS:.0f} s ({', '.join(failing)})"
-                )
+                said = f"{self._service.id} answers its checks, but Consul does not show it as served after "
+                said += f"{RESTORE_SECONDS:.0f} s"
+                if own is None:
+                    raise SvcagentError(f"{said}: the catalog does not show it at all")
+                failing = self._failing(own)
+                of_service = [check.id for check in failing if check.service_id]
+                if of_service:
+                    raise NotReady(f"{said} ({', '.join(of_service)})", signature=f"{of_service[0]} consul critical")
+                if not failing:
+                    raise SvcagentError(f"{said}: the catalog still shows its maintenance")
+                self._note(f"{said}: this host's own checks are critical ({', '.join(c.id for c in failing)})")
+                return
 
-    def _failing(self, own: Instance) -> list[str]:
-        """Return the checks that are critical now and were not so before the drain."""
+    def _failing(self, own: Instance) -> list[CheckState]:
+        """Return the checks that are critical now and were not so before the drain; the host's own as well."""
         return [
-            check.id
+            check
             for check in own.checks
-            if check.status == "critical" and self.readiness.before.get(check.id) != "critical"
+            if check.status == "critical"
+            and not check.is_maintenance
+            and self.readiness.before.get(check.id) != "critical"
         ]
 
     def settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
         """Watch the instance that clients use until it was healthy for ``seconds``.
 
-        Healthy means: the same container, never restarted, own probes and Consul's checks as good as before.
+        Healthy means: the same container, never restarted since before the return, own probes and Consul's checks as
+        good as before. Returns False if it was put in maintenance meanwhile.
         ``until_proven``: also wait until Consul has run each check once since the restart, for at most
         ``ready.timeout``; a check that it runs less often is named in a note. ``still`` is called in each round.
 
         :raises NotReady: it is not healthy.
+        :raises Conflict: somebody else replaced its container.
         :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
         """
         clock = self._edges.clock
-        readiness = self.readiness
         deadline = Deadline.after(clock, seconds)
         limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
         silence: Deadline | None = None
-        container = self._restarter.identity()
         bad_rounds = 0
         while True:
             still()
+            look = _Look()
             try:
-                missing = self._what_fails(readiness, container)
-                unproven = readiness.unproven() if until_proven and not missing else ()
+                look = self._look_in_service(until_proven=until_proven)
                 silence = None
             except Unreachable:
                 silence = silence or Deadline.after(clock, RESTORE_SECONDS)
@@ -364,41 +388,76 @@ class Restoration:
                 raise
             except Exception:
                 # One odd answer is not yet a bad version; the same one again and again is raised.
-                bad_rounds += 1
-                if bad_rounds == FAILED_ROUNDS:
+                if bad_rounds + 1 == FAILED_ROUNDS:
                     raise
-                clock.sleep(SETTLE_INTERVAL)
-                continue
-            bad_rounds = bad_rounds + 1 if missing else 0
+                look = _Look("it cannot be judged")
+            if look.is_out:
+                self._note("it was put in maintenance meanwhile, so it is not settled")
+                return False
+            bad_rounds = bad_rounds + 1 if look.failing else 0
             if bad_rounds == FAILED_ROUNDS:
                 raise NotReady(
-                    f"{self._service.id} failed after clients had returned to it: {missing}",
-                    signature=readiness.last_signature,
+                    f"{self._service.id} failed after clients had returned to it: {look.failing}",
+                    signature=self.readiness.last_signature,
                 )
-            if not missing and deadline.is_over and (not unproven or limit.is_over):
-                if unproven:
-                    self._note(
-                        f"not proven yet, because Consul runs it less often than reload.ready.timeout: "
-                        f"{', '.join(unproven)}"
-                    )
+            if not look.failing and deadline.is_over and (not look.unproven or limit.is_over):
+                self._note_unproven(look.unproven)
                 return True
             clock.sleep(SETTLE_INTERVAL)
 
-    def _what_fails(self, readiness: Readiness, container: tuple[str, int]) -> str | None:
-        """Return what is wrong with the instance; None if nothing is.
+    def _note_unproven(self, checks: tuple[str, ...]) -> None:
+        if checks:
+            self._note(f"Consul has not run these checks within reload.ready.timeout: {', '.join(checks)}")
 
-        :raises NotReady: its container has exited, was restarted or replaced, which no further look changes.
+    def _look_in_service(self, *, until_proven: bool) -> "_Look":
+        """Judge the instance that clients use once.
+
+        :raises NotReady: its container has exited or was restarted, which no further look changes.
+        :raises Conflict: another container has its name: somebody else replaced it.
         """
-        if self._restarter.identity() != container or not self._restarter.runs():
+        self._require_same_container()
+        if failing := self.readiness.missing_now(is_in_service=True):
+            return _Look(failing)
+        if self._service.id not in self._edges.consul.services():
+            # Just seen healthy. An agent that restarted has forgotten it, which is no fault of the version.
+            self._registered_again()
+        shown = self.readiness.in_consul()
+        unproven = self.readiness.unproven() if until_proven else ()
+        return _Look(shown.failing, tuple(dict.fromkeys((*unproven, *shown.awaited))), shown.is_out)
+
+    def _require_same_container(self) -> None:
+        now = self._restarter.identity()
+        before = self._identity = self._identity or now
+        if now[0].partition(" ")[0] != before[0].partition(" ")[0] and self._restarter.runs():
+            raise Conflict(
+                f"somebody else replaced the container of {self._service.id} after clients had returned to it; it is "
+                "left as it is"
+            )
+        if now != before or not self._restarter.runs():
             raise NotReady(
                 f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
                 signature="exited",
             )
-        return readiness.missing_now() or readiness.consul_critical()
 
-    def clean(self, digest: str) -> None:
-        """Remove what `roll_back` would need, for the instance that runs ``digest``."""
+    def clean(self, digest: str, *, is_proven: bool) -> None:
+        """Remove what `roll_back` would need, for the instance that runs ``digest``.
+
+        ``is_proven``: it has settled. Otherwise it is seen ready once more first.
+
+        :raises NotReady: it is not.
+        """
+        if not is_proven:
+            self.insist(lambda: self._require_ready(is_returning=False, is_in_service=True))
         self._restarter.finish(digest)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at an instance in service: what fails, which checks are not proven yet, and whether it is out."""
+
+    failing: str | None = None
+    unproven: tuple[str, ...] = ()
+    is_out: bool = False
 
 
 def own_instance(instances: tuple[Instance, ...], node: str, service_id: str) -> Instance | None:

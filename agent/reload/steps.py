@@ -10,6 +10,7 @@ Rules that hold for every state that can be reached:
 - own maintenance is disabled (RETURN) only on an instance that is ready;
 - a disruptive step (DRAIN, RESTART) is never taken on the way back, nor without the lock;
 - the old container is removed (CLEAN) only when the new one is ready, in service, and was watched there (SETTLE);
+  where that ended without a proof, it is seen ready once more right before;
 - a version is quarantined only when the old one passed the same checks after the roll-back, or when there is no way
   back to the old one; this happens before the lock is released;
 - the lock and the maintenance are given up before the end, unless no container can be made ready: then the instance is
@@ -75,7 +76,7 @@ PROPERTIES: Mapping[Step, Properties] = {
     Step.READY: Properties(interruptible=True, journalled=False, published=True, judges=True),
     Step.RETURN: Properties(published=True, judges=True),
     Step.SETTLE: Properties(published=True, judges=True),
-    Step.CLEAN: Properties(),
+    Step.CLEAN: Properties(judges=True),
     Step.RELEASE: Properties(),
 }
 
@@ -253,17 +254,29 @@ def succeeded(
     return replace(state, **changes[step])  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
-def failed(state: State, step: Step, *, is_out: bool, is_interrupted: bool = False, is_versions: bool = False) -> State:
+def failed(
+    state: State,
+    step: Step,
+    *,
+    is_out: bool,
+    is_interrupted: bool = False,
+    is_unfit: bool = False,
+    is_versions: bool = False,
+    is_environment: bool = False,
+) -> State:
     """Return the state after a step that raised.
 
     ``is_out``: own maintenance may be on. ``is_interrupted``: a signal ended it, so that going back to the old
-    container is right even where the definition forbids a roll-back of failures. ``is_versions``: the failure counts
-    against the new version until the old one has been judged.
+    container is right even where the definition forbids a roll-back of failures. ``is_unfit``: the container itself
+    failed, whatever it runs, so that it must not stay in service. ``is_versions``: the failure counts against the new
+    version until the old one has been judged. ``is_environment``: RETURN of the old container saw the failure of the
+    new one again.
     """
     after = replace(state, has_failed=True, is_out=is_out, may_roll_back=state.may_roll_back or is_interrupted)
     if is_versions:
         after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
-    if state.container is Container.NEW and (step is Step.READY or (is_versions and step in _IN_SERVICE)):
+    is_unfit = is_unfit or is_versions
+    if state.container is Container.NEW and (step is Step.READY or (is_unfit and step in _IN_SERVICE)):
         # One in service, where a crash left it or where it failed, is drained first, also without a way back.
         is_stranded = not after.may_roll_back and is_out
         return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
@@ -275,7 +288,7 @@ def failed(state: State, step: Step, *, is_out: bool, is_interrupted: bool = Fal
         case Step.DRAIN_AGAIN:
             return _drained_again(after)
         case Step.READY | Step.ROLL_BACK | Step.RETURN:
-            return replace(after, is_stranded=True, blame=_unjudged(after))
+            return replace(after, is_stranded=True, blame=_unjudged(after, is_environment=is_environment))
     changes = {
         Step.SETTLE: {"is_settled": False},
         Step.QUARANTINE: {"blame": Blame.OWED},
@@ -285,7 +298,7 @@ def failed(state: State, step: Step, *, is_out: bool, is_interrupted: bool = Fal
     return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
-_IN_SERVICE = frozenset({Step.RETURN, Step.SETTLE})
+_IN_SERVICE = frozenset({Step.RETURN, Step.SETTLE, Step.CLEAN})
 
 
 def _drained_again(state: State) -> State:
@@ -299,6 +312,7 @@ def _judged(state: State, *, is_environment: bool) -> Blame:
     return Blame.ENVIRONMENT if is_environment else Blame.DUE
 
 
-def _unjudged(state: State) -> Blame:
-    """Return the verdict where the old container does not become ready either."""
-    return Blame.ENVIRONMENT if state.blame is Blame.OPEN else state.blame
+def _unjudged(state: State, *, is_environment: bool) -> Blame:
+    """Return the verdict where the old container does not become ready, or does not return, either."""
+    is_shown = state.blame is Blame.DUE and state.container is Container.OLD and is_environment
+    return Blame.ENVIRONMENT if state.blame is Blame.OPEN or is_shown else state.blame

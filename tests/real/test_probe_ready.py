@@ -231,7 +231,7 @@ def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again
     site.ask.put(f"/v1/agent/check/deregister/{site.check_id()}")
     readiness = site.readiness()
 
-    assert "not registered" in str(readiness.consul_critical())
+    assert readiness.in_consul().missing == (site.check_id(),)
     assert "not registered" in str(readiness.missing_now())
     readiness.wait()
     assert site.status() == "passing"
@@ -414,13 +414,13 @@ def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: S
     site.await_status("critical")
     wait_until(lambda: site.readiness().unproven() == (), 10, "it has run")
 
-    said = site.readiness().consul_critical()
+    said = site.readiness().in_consul().failing
 
     assert said is not None
     assert site.check_id() in said
     assert "database" in said
     assert said.isprintable()
-    assert site.readiness({site.check_id(): "critical"}).consul_critical() is None
+    assert site.readiness({site.check_id(): "critical"}).in_consul().failing is None
 
 
 def test_a_wait_asks_its_caller_in_each_round(site: Site, web: Origin) -> None:

@@ -14,7 +14,7 @@ from agent.reload.journal import Journal, Record
 from agent.reload.procedure import Procedure
 from agent.reload.record import Event, Phase, Result
 from agent.reload.restore import Restoration
-from agent.reload.steps import State, Step
+from agent.reload.steps import Container, State, Step
 
 HELD = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
 
@@ -42,12 +42,13 @@ class Reload(Procedure):
         room: int = 0,
         *,
         heals: bool = False,
+        before: str = "",
     ) -> None:
         edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=told)
         restoration = SimpleNamespace(
             is_out=state.is_out, signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})
         )
-        record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2")
+        record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2", digest_before=before)
         super().__init__(
             cast("Edges", edges), cast("Restoration", restoration), state, record, Result("web", "host1", "web:latest")
         )
@@ -133,6 +134,28 @@ def test_a_version_that_cannot_be_judged_is_quarantined(step: Step) -> None:
     reload.walk()
 
     assert Step.QUARANTINE in reload.taken
+
+
+@pytest.mark.parametrize("step", [Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN])
+def test_a_container_of_the_version_that_ran_before_is_rolled_back_and_not_quarantined(step: Step) -> None:
+    """``reload --force`` of the same version; the container that served is kept."""
+    reload = Reload(HELD, {step: NotReady("exited")}, lambda _event: None, room=100, heals=True, before="sha256:2")
+
+    end = reload.walk()
+
+    assert reload.taken[-4:] == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
+    assert Step.CLEAN not in reload.taken
+    assert end.container is Container.OLD
+
+
+def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
+    """It may be gone already."""
+    reload = Reload(HELD, {Step.CLEAN: RuntimeError("odd")}, lambda _event: None, room=100)
+
+    end = reload.walk()
+
+    assert Step.ROLL_BACK not in reload.taken
+    assert end.container is Container.NEW
 
 
 def test_a_bug_in_a_message_stops_nothing() -> None:

@@ -24,6 +24,10 @@ def _outcomes(state: State, step: Step) -> Iterator[State]:
     for is_out in may_be_out:
         for is_interrupted, is_versions in ((False, False), (True, False), *(((False, True),) if may_judge else ())):
             yield failed(state, step, is_out=is_out, is_interrupted=is_interrupted, is_versions=is_versions)
+        if may_judge:
+            yield failed(state, step, is_out=is_out, is_unfit=True)
+        if step is Step.RETURN:
+            yield failed(state, step, is_out=is_out, is_environment=True)
 
 
 def _recoveries() -> list[State]:
@@ -339,3 +343,40 @@ def test_a_quarantine_that_could_not_be_published_is_owed() -> None:
 
     assert state.blame is Blame.OWED
     assert next_step(state) is Step.RELEASE
+
+
+@pytest.mark.parametrize("step", [Step.SETTLE, Step.CLEAN])
+def test_a_container_that_fails_in_service_is_rolled_back_also_where_no_version_is_to_blame(step: Step) -> None:
+    """``--force`` with the digest that ran before, or a restart command: nothing is quarantined."""
+    state = State(
+        is_locked=True, container=Container.NEW, is_ready=True, is_settled=False if step is Step.CLEAN else None
+    )
+
+    state = failed(state, step, is_out=False, is_unfit=True)
+
+    assert next_step(state) is Step.DRAIN_AGAIN
+    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [
+        Step.ROLL_BACK,
+        Step.READY,
+        Step.RETURN,
+        Step.RELEASE,
+    ]
+
+
+def test_a_container_that_fails_right_before_its_return_is_rolled_back_also_where_no_version_is_to_blame() -> None:
+    state = State(is_locked=True, is_out=True, container=Container.NEW, is_ready=True)
+
+    state = failed(state, Step.RETURN, is_out=True, is_unfit=True)
+
+    assert _walk(state) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
+
+
+def test_a_version_is_not_quarantined_when_the_old_one_cannot_return_for_the_same_reason() -> None:
+    """A check that another tool registered meanwhile, say."""
+    state = succeeded(succeeded(FAILED_READY, Step.ROLL_BACK), Step.READY)
+    assert state.blame is Blame.DUE
+
+    state = failed(state, Step.RETURN, is_out=False, is_environment=True)
+
+    assert (state.blame, state.is_stranded) == (Blame.ENVIRONMENT, True)
+    assert _walk(state) == [Step.RELEASE]

@@ -1,0 +1,357 @@
+"""Returning an instance to service and watching it there, with a Consul agent and a Docker Engine that are made up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.clock import Clock, nothing_ends_it
+from agent.consul import CheckState, Instance, LocalService
+from agent.definitions import Check, Ready, Reload, Service
+from agent.engine import Engine
+from agent.errors import Conflict, NotReady, SvcagentError
+from agent.fleet import HostState, View
+from agent.reload import report as report_module
+from agent.reload.edges import Edges
+from agent.reload.journal import Record
+from agent.reload.probe import ProbeResult, Status
+from agent.reload.record import Result
+from agent.reload.report import Report
+from agent.reload.restart import Restarter
+from agent.reload.restore import Restoration
+from agent.reload.steps import State
+
+SERVICE = Service(name="web", checks=(Check(http="http://127.0.0.1:1/hc", interval="10s", timeout="1s"),))
+(CHECK,) = SERVICE.checks
+
+
+class FakeClock:
+    """Sleeps by moving on, and calls what is planned for a moment."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.plan: list[tuple[float, Callable[[], None]]] = []
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def sleep(self, seconds: float) -> None:
+        self.time += max(seconds, 0.001)
+        due = [one for one in self.plan if one[0] <= self.time]
+        self.plan = [one for one in self.plan if one not in due]
+        for _at, action in due:
+            action()
+
+
+def state_of(check_id: str, status: str, output: str = "ran", service_id: str = "web") -> CheckState:
+    return CheckState(check_id, check_id, status, "", service_id, output)
+
+
+@dataclass
+class FakeConsul:
+    """One agent with one service."""
+
+    clock: FakeClock
+    is_registered: bool = True
+    states: dict[str, CheckState] = field(default_factory=lambda: {CHECK.id: state_of(CHECK.id, "passing")})
+    registrations: list[str] = field(default_factory=list)
+    was_ready: Callable[[], bool] = lambda: True
+
+    def checks(self) -> dict[str, CheckState]:
+        return self.states
+
+    def services(self) -> dict[str, LocalService]:
+        if not self.is_registered:
+            return {}
+        return {"web": LocalService("web", "web", (), 80, "", {}, tuple(self.states.values()))}
+
+    def services_and_checks(self, _expected: Any = None) -> tuple[dict[str, LocalService], dict[str, CheckState]]:
+        return self.services(), self.states
+
+    def register_service(self, body: dict[str, Any]) -> None:
+        assert self.was_ready()
+        self.registrations.append(body["ID"])
+        self.is_registered = True
+        self.states = {CHECK.id: state_of(CHECK.id, "passing", "")}
+
+    def instances(self, _name: str, _index: int | None = None, _wait: float = 0.0) -> tuple[int, tuple[Instance, ...]]:
+        self.clock.sleep(1.0)
+        return 1, (Instance("host1", "web", "10.0.0.1", 80, tuple(self.states.values())),)
+
+
+class FakeProber:
+    """Answers what is set."""
+
+    def __init__(self) -> None:
+        self.status = Status.PASSING
+
+    def can_probe(self, _check: Check) -> bool:
+        return True
+
+    def probe(self, _check: Check, _limit: float) -> ProbeResult:
+        return ProbeResult(self.status, "it failed", "" if self.status is Status.PASSING else "http 503")
+
+
+class FakeRestarter:
+    """One container."""
+
+    def __init__(self) -> None:
+        self.container = ("new 1", 0)
+        self.is_running = True
+        self.starts = 0
+        self.finished: list[str] = []
+
+    def identity(self) -> tuple[str, int]:
+        return self.container
+
+    def runs(self) -> bool:
+        return self.is_running
+
+    def start(self) -> None:
+        self.starts += 1
+
+    def finish(self, digest: str) -> None:
+        self.finished.append(digest)
+
+
+class World:
+    """A restoration and everything around it."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.consul = FakeConsul(self.clock)
+        self.prober = FakeProber()
+        self.restarter = FakeRestarter()
+        self.notes: list[str] = []
+        edges = SimpleNamespace(
+            consul=self.consul,
+            engine=cast("Engine", None),
+            agent=SimpleNamespace(node="host1", datacenter="dc1", domain="consul"),
+            prober=self.prober,
+            clock=cast("Clock", self.clock),
+            drain_dns=(),
+        )
+        reload = Reload(restart=("true",), ready=Ready(timeout=30.0, interval=0.1))
+        self.restoration = Restoration(
+            SERVICE,
+            reload,
+            cast("Restarter", self.restarter),
+            cast("Edges", edges),
+            self.notes.append,
+            "r1",
+            {CHECK.id: "passing"},
+        )
+
+    def settle(self, seconds: float = 2.0, *, until_proven: bool = False) -> bool:
+        return self.restoration.settle(seconds, until_proven=until_proven, still=nothing_ends_it)
+
+    def shown(self, *states: CheckState) -> Callable[[], None]:
+        """Return what makes the agent show these checks."""
+
+        def show() -> None:
+            self.consul.states = {one.id: one for one in states}
+
+        return show
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_an_agent_that_forgets_the_service_in_settle_gets_it_again_and_nothing_is_blamed(world: World) -> None:
+    def forget() -> None:
+        world.consul.is_registered, world.consul.states = False, {}
+
+    world.clock.plan.append((1.0, forget))
+
+    assert world.settle()
+    assert world.consul.registrations == ["web"]
+
+
+def test_an_agent_that_was_restarted_shows_checks_as_critical_that_it_has_not_run(world: World) -> None:
+    """The step waits for their first run."""
+    world.clock.plan += [
+        (1.0, world.shown(state_of(CHECK.id, "critical", ""))),
+        (8.0, world.shown(state_of(CHECK.id, "passing"))),
+    ]
+
+    assert world.settle()
+    assert world.clock.time >= 8.0
+
+
+def test_a_check_that_stays_critical_for_longer_than_its_first_run_takes_fails_in_settle(world: World) -> None:
+    world.shown(state_of(CHECK.id, "critical", ""))()
+
+    with pytest.raises(NotReady) as caught:
+        world.settle()
+    assert caught.value.signature == f"{CHECK.id} consul critical"
+    assert world.clock.time <= 30.0
+
+
+@pytest.mark.parametrize("until_proven", [True, False])
+def test_a_check_that_somebody_deregistered_is_not_the_versions_fault(world: World, *, until_proven: bool) -> None:
+    """A proof is waited for until ready.timeout, and then said to be missing."""
+    world.shown()()
+
+    assert world.settle(until_proven=until_proven)
+    assert bool(world.notes) is until_proven
+
+
+@pytest.mark.parametrize("check_id", ["_service_maintenance:web", "_node_maintenance"])
+def test_an_operators_maintenance_in_settle_ends_it_without_a_proof(world: World, check_id: str) -> None:
+    world.clock.plan.append(
+        (1.0, world.shown(state_of(CHECK.id, "passing"), state_of(check_id, "critical", service_id="")))
+    )
+
+    assert not world.settle()
+
+
+def test_a_container_that_somebody_replaced_in_settle_is_left_as_it_is(world: World) -> None:
+    world.clock.plan.append((1.0, lambda: setattr(world.restarter, "container", ("theirs 1", 0))))
+
+    with pytest.raises(Conflict):
+        world.settle()
+
+
+def test_a_container_that_was_restarted_between_its_return_and_the_first_look_fails(world: World) -> None:
+    """The run that was seen ready is the one that has to go on."""
+    world.consul.states["_service_maintenance:web"] = CheckState(
+        "_service_maintenance:web",
+        "",
+        "critical",
+        "Taken out by svcagent reload r1 on host1 since 2026-01-01T00:00:00Z: x",
+        "web",
+    )
+    world.restoration.is_out = True
+
+    def disable(_service_id: str) -> None:
+        world.consul.states.pop("_service_maintenance:web")
+        world.restarter.container = ("new 2", 1)
+
+    world.consul.disable_maintenance = disable  # type: ignore[attr-defined]
+    world.restoration.return_(is_returning=False)
+
+    with pytest.raises(NotReady):
+        world.settle()
+
+
+def test_the_old_container_is_kept_where_the_unproven_new_one_fails_right_before(world: World) -> None:
+    """A signal ended the step settle; meanwhile the new container has begun to fail."""
+    world.prober.status = Status.CRITICAL
+
+    with pytest.raises(NotReady):
+        world.restoration.clean("sha256:2", is_proven=False)
+    assert world.restarter.finished == []
+
+    world.restoration.clean("sha256:2", is_proven=True)
+    assert world.restarter.finished == ["sha256:2"]
+
+
+def test_a_forgotten_service_is_registered_again_only_on_a_ready_instance(world: World) -> None:
+    """Registered again it is in service immediately."""
+    world.restoration.is_out = True
+    world.consul.is_registered, world.consul.states = False, {}
+    world.prober.status = Status.CRITICAL
+
+    with pytest.raises(NotReady):
+        world.restoration.return_(is_returning=False)
+    assert world.consul.registrations == []
+
+    world.prober.status = Status.PASSING
+    world.restoration.return_(is_returning=False)
+    assert world.consul.registrations == ["web"]
+
+
+def test_a_check_of_the_host_that_is_critical_fails_no_return(world: World) -> None:
+    """It says nothing about the version; a check of the service does."""
+    world.shown(state_of(CHECK.id, "passing"), state_of("disk", "critical", service_id=""))()
+    world.restoration.return_(is_returning=False)
+    assert "disk" in world.notes[-1]
+
+    world.shown(state_of(CHECK.id, "passing"), state_of("foreign", "critical"))()
+    with pytest.raises(NotReady) as caught:
+        world.restoration.return_(is_returning=True)
+    assert caught.value.signature in world.restoration.signatures
+
+
+def test_an_old_container_that_its_restart_policy_starts_again_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it depends on is away for a while; it runs whenever it is looked at."""
+    rounds = iter([NotReady("stopped", signature="container exit 1")] * 3)
+
+    def wait(*, is_returning: bool) -> float:
+        assert is_returning
+        for error in rounds:
+            raise error
+        return 0.0
+
+    monkeypatch.setattr(world.restoration.readiness, "wait", wait)
+
+    world.restoration.await_ready(is_returning=True)
+
+    assert world.restarter.starts == 3
+
+
+class FakeKv:
+    """Writes of host states, of which the named steps fail."""
+
+    def __init__(self, failing: set[str]) -> None:
+        self.failing = failing
+        self.written: list[HostState] = []
+
+    def write(self, _consul: Any, _service: str, _node: str, state: HostState) -> None:
+        if state.step in self.failing:
+            raise SvcagentError("no answer")
+        self.written.append(state)
+
+
+def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the version would be suspect for all other hosts, though the reload has ended."""
+    kv = FakeKv({"ready"})
+    monkeypatch.setattr(report_module, "write_host_state", kv.write)
+    clock = FakeClock()
+    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
+    record = replace(
+        Record("r", "web", "web", "web", "web", 1, "web:latest", ""), digest="sha256:2", digest_before="sha256:1"
+    )
+    notes: list[str] = []
+    report = Report(cast("Edges", edges), record, "latest", notes.append)
+
+    report.is_taking("drain", record, is_required=True)
+    report.is_taking("ready", record, is_required=False)
+    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), record, "sha256:2")
+
+    assert [state.state for state in kv.written] == ["reloading", "running"]
+    assert len(notes) == 1
+
+
+def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's own document is replaced as soon as it queues again."""
+    kv = FakeKv(set())
+    clock = FakeClock()
+    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
+    record = replace(Record("r", "web", "web", "web", "web", 1, "web:latest", ""), digest="sha256:2")
+    earlier = HostState(
+        "sha256:1", "rolled back", clock.now(), service_id="web", wanted="sha256:2", verdict="environment"
+    )
+    monkeypatch.setattr(report_module, "write_host_state", kv.write)
+    monkeypatch.setattr(
+        report_module,
+        "observe",
+        lambda *_arguments: View(hosts={("host1", "web"): kv.written[-1] if kv.written else earlier}),
+    )
+
+    for _attempt in range(2):
+        report = Report(cast("Edges", edges), record, "latest", lambda _text: None)
+        report.is_queueing(record)
+        report.is_taking("drain", record, is_required=True)
+        assert report.had_environment_verdict("sha256:2")
+    assert not Report(cast("Edges", edges), record, "latest", lambda _text: None).had_environment_verdict("sha256:3")
