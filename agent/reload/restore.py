@@ -199,14 +199,21 @@ class Restoration:
     def roll_back(self, restart_policy: str | None) -> None:
         """Run the old container again. ``restart_policy``: its original one, where it is known.
 
-        While the instance is out, a stop of the old container that was begun is finished first: Docker goes on
-        stopping a container whose client is gone, and until then it still answers.
+        While no client is sent to the instance, a stop of the old container that was begun is finished first: Docker
+        goes on stopping a container whose client is gone, and until then it still answers.
         """
         self.remember_log_tail()
-        self.insist(lambda: self._restarter.put_back(restart_policy, finish_stop=self.is_out))
+        is_away = self.is_out or self._is_held()
+        self.insist(lambda: self._restarter.put_back(restart_policy, finish_stop=is_away))
         self.start()
-        if self.is_out:
+        if is_away:
             self.insist(self.readiness.expect_fresh_results)
+
+    def _is_held(self) -> bool:
+        """True if the service is known to be in maintenance, an operator's with ``--in-maintenance``."""
+        with suppress(SvcagentError):
+            return _held(self._edges.consul.services().get(self._service.id)) is not None
+        return False
 
     def start(self) -> None:
         """Start the container that has the service's name, if it is stopped."""

@@ -106,6 +106,13 @@ class FakeRestarter:
         self.is_running = True
         self.starts = 0
         self.finished: list[str] = []
+        self.finished_stops: list[bool] = []
+
+    def put_back(self, _restart_policy: str | None, *, finish_stop: bool) -> None:
+        self.finished_stops.append(finish_stop)
+
+    def last_words(self) -> str:
+        return ""
 
     def identity(self) -> tuple[str, int]:
         return self.container
@@ -355,3 +362,15 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
         report.is_taking("drain", record, is_required=True)
         assert report.had_environment_verdict("sha256:2")
     assert not Report(cast("Edges", edges), record, "latest", lambda _text: None).had_environment_verdict("sha256:3")
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_stop_that_was_begun_is_finished_also_in_an_operators_maintenance(world: World, *, is_held: bool) -> None:
+    """With ``--in-maintenance``: the old container still answers for a while, and would then be gone."""
+    if is_held:
+        held = state_of("_service_maintenance:web", "critical")
+        world.consul.states[held.id] = held
+
+    world.restoration.roll_back("always")
+
+    assert world.restarter.finished_stops == [is_held]
