@@ -71,7 +71,11 @@ def maint() -> None:
     "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
 )
 @click.option("--replace", is_flag=True, help="Take over another owner's maintenance, without a moment in service.")
-@click.option("--force", is_flag=True, help="With --replace: take over a running reload's, too; that reload then leaves it in maintenance.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="With --replace: take over a running reload's, too; that reload then leaves it in maintenance.",
+)
 @click.option(
     "--guard",
     is_flag=True,
@@ -162,9 +166,13 @@ def enable(
     "  svcagent maint disable keyword-suggest --force    (a reload's; if that has crashed, better: svcagent recover)"
 )
 @_name
-@click.option("--node", is_flag=True, help="This host's node maintenance; services in maintenance themselves stay in it.")
+@click.option(
+    "--node", is_flag=True, help="This host's node maintenance; services in maintenance themselves stay in it."
+)
 @_all
-@click.option("--force", is_flag=True, help="Disable a reload's maintenance, too, whether the instance is ready or not.")
+@click.option(
+    "--force", is_flag=True, help="Disable a reload's maintenance, too, whether the instance is ready or not."
+)
 @_wait
 @output_options
 def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:
@@ -183,7 +191,9 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         _stop_if_refused(decisions)
         for one in decisions:
             if one.held is not None and not lift_own(consul, one.target, one.held):
-                raise Conflict(f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status")
+                raise Conflict(
+                    f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status"
+                )
         remember(settings, decisions)
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)

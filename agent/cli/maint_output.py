@@ -32,7 +32,9 @@ def show_out(decisions: Iterable[Decision]) -> None:
         elif one.held == one.wanted:
             show_line(f"{one.target}: in maintenance already, enabled {described(one.held)}")
         else:
-            show_line(f"{one.target}: still in maintenance{_until(one.wanted)}; before, it was enabled {described(one.held)}")
+            show_line(
+                f"{one.target}: still in maintenance{_until(one.wanted)}; before, it was enabled {described(one.held)}"
+            )
 
 
 def show_decisions(decisions: Sequence[Decision]) -> None:
@@ -63,7 +65,7 @@ def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetim
 
 
 def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
-    """Print what was disabled because its end had come, and what stays and why. ``is_document``: for ``--json``, too."""
+    """Print what was disabled because its end had come, and what stays and why. ``is_document``: also with --json."""
     if is_document and current().as_json:
         show_document(
             [

@@ -156,7 +156,9 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
     for one in cleared:
         show_line(f"{service}: {one.digest} is cleared by {by}; {_was(one)}")
     if not cleared:
-        show_line(f"{service}: {digest} is neither quarantined nor suspect" if digest else f"{service}: nothing to clear")
+        show_line(
+            f"{service}: {digest} is neither quarantined nor suspect" if digest else f"{service}: nothing to clear"
+        )
 
 
 def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str]:

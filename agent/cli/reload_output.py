@@ -113,8 +113,7 @@ class Printer:
             show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
 
     def replay(self, record: Mapping[str, Any]) -> None:
-        """Print what another svcagent logged about a reload as JSON, except its end, which the result contains.
-        """
+        """Print what another svcagent logged about a reload as JSON, except its end, which the result contains."""
         self._reload = str(record.get("reload") or self._reload)
         match event_of(record):
             case PullProgress() as progress:

@@ -1,8 +1,8 @@
 """``svcagent run``: what runs when, and in which process or thread. Decisions are made elsewhere.
 
-One event loop (asyncio) owns all mutable state, and never waits for Consul, Docker or another host. One thread converges
-the local agent, one watches it, each request of the local API has a thread, and everything that is heavy or takes a
-service out is a verb in a separate process (`children`).
+One event loop (asyncio) owns all mutable state, and never waits for Consul, Docker or another host. One thread
+converges the local agent, one watches it, each request of the local API has a thread, and everything that is heavy or
+takes a service out is a verb in a separate process (`children`).
 """
 
 import asyncio

@@ -134,7 +134,7 @@ class Reloads:
         return self._children.get(service_id)
 
     async def stop(self, seconds: float) -> frozenset[str]:
-        """Ask all reloads to restore their services and to end; return the services of those still running after that time."""
+        """Ask all reloads to restore their services and to end; return the services of those that still run then."""
         self._is_stopping = True
         for child in self._children.values():
             child.stop()

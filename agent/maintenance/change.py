@@ -123,4 +123,6 @@ def _look_again(target: Target) -> str:
 
 def _overtaken(target: Target, held: str | None) -> Conflict:
     now = "it is in service" if held is None else f"it is in maintenance, enabled {parse(held).describe()}"
-    return Conflict(f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run this again")
+    return Conflict(
+        f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again"
+    )

@@ -41,7 +41,7 @@ class View:
 
 
 def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collection[str]) -> Left:
-    """Judge one service's instances in the catalog, before those of ``service_ids`` on ``node`` enter maintenance. Pure.
+    """Judge a service's instances in the catalog before those of ``service_ids`` on ``node`` enter maintenance. Pure.
 
     NOBODY: the last instance that clients are sent to is among them. An instance in warning is served by Consul DNS,
     and is no replacement for a passing one: clients that ask for passing instances do not get it. Where none is

@@ -82,8 +82,8 @@ def decide_disable(target: Target, held: Maintenance | None, *, is_forced: bool)
         return Decision(target, Action.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:
         remedy = (
-            "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it without a look at the "
-            "checks, add: --force"
+            "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it whatever its "
+            "checks say, add: --force"
         )
         return Decision(target, Action.REFUSE, held, remedy=remedy)
     return Decision(target, Action.LIFT, held)

@@ -8,7 +8,7 @@ The cases, by service id:
 - wanted, there, without our mark: refuse, or update to adopt it
 - wanted, and there under an ID that differs only by case, with our mark: replace that one, because Consul's
   catalog keeps only one of them; without our mark: refuse
-- wanted, but another service of this agent has one of its CheckIDs: refuse, because Consul would move the check silently
+- wanted, but another service of this agent has one of its CheckIDs: refuse, because Consul would move the check
 - there with our mark, no longer wanted: remove, last
 - there without our mark: ignore
 """

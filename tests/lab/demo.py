@@ -58,7 +58,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--compare", action="store_true", help="first the shell script that svcagent replaces")
     parser.add_argument("--chocon", action="store_true", help="proxies that clients reach through a CNAME, instead")
     parser.add_argument(
-        "--no-settle", action="store_true", help="set settle.canary and settle.each to 0s; without it, the defaults hold"
+        "--no-settle",
+        action="store_true",
+        help="set settle.canary and settle.each to 0s; without it, the defaults hold",
     )
     parser.add_argument("--json", action="store_true", help="the measurements as one JSON document, without the view")
     options = parser.parse_args()

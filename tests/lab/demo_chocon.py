@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, console: Console) -> list[Report]:
         say(f"{NAME} is registered and passing on all of them: version 1")
         say(f"$ curl {URL}\n{_curl(names)}")
         published = _publish(chocon, names)
-        say(f"$ svcagent cname sync     on all hosts at once: {RECORD}")
+        say(f"$ svcagent cname sync     on all hosts simultaneously: {RECORD}")
         for host, outcome in published.items():
             say(f"  {host}  {outcome}")
         say(f"$ curl {URL}\n{_curl(names)}")

@@ -46,7 +46,7 @@ class Site:
         }
 
     def start(self, node: str, *arguments: str) -> "subprocess.Popen[str]":
-        """``svcagent maint`` as a process of its own."""
+        """Run ``svcagent maint`` as a separate process."""
         argv = [*svcagent_argv(), "maint", *arguments]
         return spawn(argv, self.environment(node), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -228,7 +228,7 @@ def test_another_one_that_begins_after_the_write_is_refused(
 
 
 def test_two_operators_at_the_same_moment_never_take_out_both(site: Site, web: str) -> None:
-    """Each time one of them is out at most, and whoever is refused is in service."""
+    """Each time at most one of them is in maintenance, and a refused one is in service."""
     for _turn in range(4):
         both = {node: site.start(node, "enable", web, "--reason", "x", "--guard") for node in HOSTS}
         for process in both.values():
