@@ -91,3 +91,9 @@ def fleet() -> Iterator[Fleet]:
     """Two hosts whose containers load for 0.2 s."""
     with Lab(2) as lab:
         yield start(lab, 0.2)
+
+
+@pytest.fixture
+def is_full(request: pytest.FixtureRequest) -> bool:
+    """True with ``scripts/test --all``."""
+    return bool(request.config.getoption("--full-matrix"))

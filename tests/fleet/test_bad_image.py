@@ -92,18 +92,26 @@ def test_an_operators_maintenance_outlives_a_rollout(fleet: Fleet) -> None:
 
 
 def test_a_tag_that_moves_during_a_rollout_waits_for_the_next(fleet: Fleet) -> None:
-    """All hosts take the digest that the first one pinned; the newer image comes with the rollout after that."""
+    """Hosts that saw the digest take it; the newer image comes after that, or where an operator forces it."""
     fleet.define(drain={"min": "1s"})
+    before = fleet.lab.versions()["host4"]
     first = fleet.push_next()
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
     until_step(process, "drain")
+    for host in fleet.lab.hosts[1:3]:  # which see the tag before it moves
+        waiting = fleet.lab.svcagent(host, "-v", "reload", NAME)
+        until_step(waiting, "acquire")
+        waiting.terminate()
+        waiting.communicate(timeout=60)
     fleet.lab.push("moved")
     others = [fleet.lab.svcagent(host, "reload", NAME) for host in fleet.lab.hosts[1:]]
-    for one in (process, *others):
-        one.communicate(timeout=60)
+    said = [one.communicate(timeout=60)[1] for one in (process, *others)]
 
-    assert [one.returncode for one in (process, *others)] == [0, 0, 0, 0]
-    assert set(fleet.lab.versions().values()) == {first}
+    assert [one.returncode for one in (process, *others)] == [0, 0, 0, 75]
+    assert "host1" in said[3], "a digest that only the pin speaks for is not taken, and its author is named"
+    assert fleet.lab.versions() == dict.fromkeys(("host1", "host2", "host3"), first) | {"host4": before}
+
+    assert fleet.run(3, "reload", NAME, "--force")[0] == 0
 
     rollout = Rollout(fleet.lab, NAME)
     rollout.wait(120)

@@ -11,12 +11,6 @@ from tests.fleet.exceptions import RELOAD, Matrix, every_case, sample
 from tests.lab.traffic import Load
 
 
-@pytest.fixture
-def is_full(request: pytest.FixtureRequest) -> bool:
-    """True with ``scripts/test --all``."""
-    return bool(request.config.getoption("--full-matrix"))
-
-
 @pytest.mark.timeout(36_000)
 def test_a_reload_that_raises_anywhere_is_undone_or_finished(fleet: Fleet, tmp_path: Path, is_full: bool) -> None:
     """No request is lost, no instance but this one leaves service, and the next command finds nothing to object to."""
@@ -35,32 +29,3 @@ def test_a_reload_that_raises_anywhere_is_undone_or_finished(fleet: Fleet, tmp_p
     assert summary.failed == ()
     assert fewest == [1]
     assert matrix.outcomes[3] > len(matrix.outcomes)
-
-
-@pytest.mark.timeout(36_000)
-def test_a_version_whose_judgement_raises_stops_at_its_first_host(fleet: Fleet, tmp_path: Path, is_full: bool) -> None:
-    """The old container is back there; the other host, asked to reload, stays on the old version, too."""
-    fleet.define(ready={"timeout": "1s"})
-    victim = Victim(fleet)
-    matrix = Matrix(victim, tmp_path)
-    victim.push(healthy=False)
-    places = matrix.places(*RELOAD)
-    matrix.restore("recording", itertools.repeat("register"))
-    begun = places.index("restart")
-    judging = [place for place in places[begun:] if not place.startswith(("after", "end"))]
-    cases = every_case(judging) if is_full else sample(judging)
-    with Load(fleet.lab, rate=50) as load:
-        for case in cases:
-            victim.push(healthy=False)
-            said = matrix.fail(case, *RELOAD)
-            matrix.restore(said, itertools.repeat("register"))
-            assert fleet.lab.versions()["host1"] == victim.before, said
-            code, _output, errors = fleet.run(1, "reload", RELOAD[1])
-            assert (code != 0, fleet.lab.versions()["host2"]) == (True, victim.before), (
-                f"{said}\nhost2: {code} {errors}"
-            )
-        summary = load.stop()
-
-    assert summary.failed == ()
-    fleet.push_next()
-    fleet.reset()

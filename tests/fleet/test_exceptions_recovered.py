@@ -16,10 +16,7 @@ KILLED_AT = (4, 6, 8)
 
 
 @pytest.mark.timeout(36_000)
-def test_a_recovery_that_raises_anywhere_is_finished_by_the_next(
-    fleet: Fleet, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    is_full = bool(request.config.getoption("--full-matrix"))
+def test_a_recovery_that_raises_anywhere_is_finished_by_the_next(fleet: Fleet, tmp_path: Path, is_full: bool) -> None:
     victim = Victim(fleet)
     matrix = Matrix(victim, tmp_path)
     cases: list[tuple[int, Case]] = []

@@ -32,11 +32,18 @@ def quarantined(fleet: Fleet) -> list[str]:
     return [entry["digest"] for entry in json.loads(listed)]
 
 
+class Database(socketserver.ThreadingTCPServer):
+    """Accepts and hangs up; started again on the port that it had."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 @contextmanager
 def database(fleet: Fleet) -> Iterator[None]:
     """What a dependent version on the first host needs, inside the block: something that accepts and hangs up."""
     address = (fleet.lab.hosts[0].address, DATABASE)
-    with socketserver.ThreadingTCPServer(address, socketserver.BaseRequestHandler) as server:
+    with Database(address, socketserver.BaseRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
