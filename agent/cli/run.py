@@ -17,7 +17,8 @@ def run() -> int:
 
     Registers changes of services.d within a second. A file with faults is logged, and its last good version stays in
     force. Reloads run on their schedules; one that failed for a reason that may pass is tried again. Crashed reloads
-    are recovered within a minute. There is one daemon on a host; reloads from cron or by hand may run as well. SIGTERM returns services that a reload has drained, and ends the daemon.
+    are recovered within a minute. There is one daemon on a host; reloads from cron or by hand may run as well. SIGTERM
+    returns services that a reload has drained, and ends the daemon.
     """
     import asyncio
 

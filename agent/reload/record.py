@@ -38,7 +38,7 @@ class Result:
 
     ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in
     the same way), interrupted, failed, stranded (not restored), or, for a recovery, recovered. ``running`` and
-    ``wanted`` are digests, ``remark`` says why that digest is wanted; ``id`` is the reload's ID. ``is_settled``: the new
+    ``wanted`` are digests, ``remark`` says why that digest is wanted; ``id`` is the reload's. ``is_settled``: the new
     version passed the settle step; None if that was not reached. ``log_tail``: what a container or command
     that failed printed last; it stays on this host. Moments are seconds since the epoch.
     """

@@ -311,7 +311,7 @@ def test_any_error_while_draining_says_what_is_out(
     code, said = on_host1("enable", web, "--reason", "x", "--wait-drained")
 
     assert code != 0
-    assert "out of service" in said
+    assert "maintenance" in said
     assert f"svcagent maint disable {web}" in said
     assert site.out(web) == ["host1"]
 
@@ -326,7 +326,7 @@ def test_a_wait_that_is_over_says_what_is_out(
 
     assert code == 1
     assert "still returns" in said
-    assert f"out of service stays: {web}, in maintenance by alice on host1" in said
+    assert f"{web} is still in maintenance, enabled by alice on host1" in said
     assert f"svcagent maint disable {web}" in said
 
 

@@ -258,7 +258,7 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
     text = notices[Kind.STUCK].body
 
     assert notices[Kind.STUCK].title == (
-        f"web: rollout of web:latest ({NEW[:19]}) is stuck, 1 of 14 hosts run it and none followed for 40m0s"
+        f"web: rollout of web:latest ({NEW[:19]}) is stuck, 1 of 14 hosts run it, without progress for 40m0s"
     )
     assert f"{IMAGE} is {NEW}" in text
     assert "pinned by a at 2026-05-01T11:15:00Z" in text
