@@ -283,7 +283,7 @@ def test_fleet_shows_every_host_that_has_an_instance_or_told_something(
     assert [line.split("\t") for line in lines[2:]] == [
         ["gone", OLD[:19], "-", "rolled back", "no instance", "-", since, "not ready"],
         ["host1", short, "latest", "running", "passing", "-", since, "-"],
-        ["host2", "-", "-", "not told", "passing", "bob on host9", "-", "-"],
+        ["host2", "-", "-", "unknown", "passing", "bob on host9", "-", "-"],
     ]
     document = json.loads(run("fleet", web, "--json"))
     assert document["pin"]["done"] == ["host1"]

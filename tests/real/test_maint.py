@@ -485,7 +485,7 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: Site, web: str) -> 
     with Watcher(site, web) as watcher:
         site.run("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
     assert not any(watcher.passing)
-    assert "this host as a whole is out" in site.run("disable", web)
+    assert "this host as a whole is in maintenance" in site.run("disable", web)
 
     site.ask.put(f"/v1/agent/check/fail/{web}-real")
     wait_until(lambda: parse(site.reason("_node_maintenance") or "").is_over(datetime.now(UTC)), 10, "it is over")
@@ -502,7 +502,7 @@ def test_the_last_passing_instance(site: Site, web: str) -> None:
     """Taken out with a warning, or not at all with --guard, until another one passes."""
     assert "stays in service" in site.run("enable", web, "--reason", "x", "--guard", code=75)
     assert site.at_server.passing(web) == (NODE,)
-    assert "clients are left without any" in site.run("enable", web, "--reason", "x")
+    assert "its clients would have none" in site.run("enable", web, "--reason", "x")
     site.run("disable", web)
 
     elsewhere = {"Node": "elsewhere", "Address": "127.0.0.9", "Service": {"Service": web, "Port": 1}}

@@ -246,7 +246,7 @@ def test_without_guard_the_second_look_is_not_taken(site: Site, web: str) -> Non
     """An operator who does not ask for it may take out the last one."""
     _take_out_second(site, web)
 
-    assert "clients are left without any" in site.run("host1", "enable", web, "--reason", "x")
+    assert "its clients would have none" in site.run("host1", "enable", web, "--reason", "x")
     assert site.out(web) == ["host1", "host2"]
 
 
