@@ -69,7 +69,7 @@ def read_trusted_alone(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def read_regular(path: str | Path, limit: int = LONGEST_FILE) -> bytes:
-    """Read at most ``limit`` bytes of a file, whoever may write it. Nothing else is waited for: not a FIFO's writer.
+    """Read at most ``limit`` bytes of a file, without a check of its owner. Never waits, not for a FIFO's writer.
 
     :raises NotAFile: it is something else than a file.
     :raises OSError: it cannot be read.

@@ -61,7 +61,7 @@ def plan(names: tuple[str, ...], *, force: bool) -> int:
 )
 @output_options
 def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> int:
-    """Make the zones hold the records that services.d asks for, touching nothing else. Silent when all are in place.
+    """Publish the records that services.d defines, and change nothing else. Silent when all are in place.
 
     A record is never written because a check changed, and never removed. What belongs to somebody else, and another
     definition of the same generation, is a conflict (exit 1).
@@ -104,7 +104,7 @@ def status(names: tuple[str, ...]) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_record)
 @output_options
 def adopt(names: tuple[str, ...]) -> int:
-    """Take over a record that stands there unmarked and as the definition says, by marking it as svcagent's.
+    """Take over a record that has no marker and is as the definition says, by marking it as svcagent's.
 
     Anything else is shown, and left as it is (exit 1).
     """
@@ -122,7 +122,7 @@ def adopt(names: tuple[str, ...]) -> int:
 @click.option("--zone", metavar="ZONE", help="The zone that holds it, if no definition here has it any more.")
 @output_options
 def remove(name: str, *, owner: str | None, zone: str | None) -> int:
-    """Take a record away that svcagent published, if it still is what was published.
+    """Remove a record that svcagent published, if it is still as it was published.
 
     NAME is the record's complete name, or a service that one record here points at. Take it out of the definitions of
     all hosts first: the next sync of one that still has it publishes it again.
@@ -136,7 +136,7 @@ def remove(name: str, *, owner: str | None, zone: str | None) -> int:
 @_names
 @output_options
 def doctor(names: tuple[str, ...]) -> int:
-    """Find what keeps clients from the record, or sends them astray: rights, forwarding, DNSSEC, caches.
+    """Find what keeps clients from the record: rights, forwarding, DNSSEC, caches.
 
     For everything that hurts it shows the line to write, and where. Changes nothing. Exit 1 if there is any.
     """

@@ -15,12 +15,12 @@ from agent.registration import Action, Change, Failure, apply_each, make_removal
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
 @click.option("--all", "is_all", is_flag=True, help="Everything that svcagent registered on this host.")
-@click.option("--dry-run", is_flag=True, help="Print what would be taken away, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 @output_options
 def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
-    """Take services that svcagent registered out of the local Consul agent.
+    """Remove services that svcagent registered from the local Consul agent.
 
-    Services of others are reported and left. A name that is not registered is fine: there is nothing to do.
+    Services that svcagent did not register are reported and left alone. A name that is not registered is no error.
     """
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
@@ -51,7 +51,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:
-    """The services of services.d, which would be missed if they were hidden from the token; none if it is unusable."""
+    """Return the services of services.d by ID, to notice that the token hides them; none if the files have faults."""
     try:
         found = wiring.definitions(settings, lambda: consul.agent_self().address)
     except BadDefinition:

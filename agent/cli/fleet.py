@@ -24,17 +24,18 @@ from agent.fleet.suspect import all_suspects, find_all_suspects
     "  svcagent --json fleet keyword-suggest"
 )
 @click.argument("name", shell_complete=wiring.complete_name)
-@click.option("--watch", "is_watching", is_flag=True, help="Show every change until Ctrl-C; in a pipe a line for each.")
+@click.option("--watch", "is_watching", is_flag=True, help="Show changes until Ctrl-C; in a pipe, a line for each.")
 @output_options
 def fleet(name: str, *, is_watching: bool) -> int:
-    """Show what all hosts of NAME run and how they fare: a row for each.
+    """Show version, state and health of NAME on all hosts: a row for each.
 
-    Digest, tag, state and since are what the host reported last; health and the owner of its maintenance are the
-    catalog's. A host that has not reported yet is shown too, and one that has no instance any more. A host whose reload
-    disappeared is shown as suspect: no other host takes that version until the host has recovered, or you clear it.
+    Digest, tag, state and since are what the host published last; health and the owner of its maintenance come from
+    Consul's catalog. Hosts that have published nothing yet, and hosts without an instance, are shown too. A host whose
+    reload disappeared is shown as suspect: no other host takes that version until the host has recovered, or you run
+    svcagent quarantine clear.
     """
     if is_watching and current().as_json:
-        raise click.UsageError("--watch shows changes and --json one document: give one of them.")
+        raise click.UsageError("Give --watch or --json, not both.")
     settings, clock, interrupts = wiring.settings(), wiring.system_clock(), Interrupts()
     with wiring.consul(settings) as consul:
         service = service_of(settings, consul, name)
@@ -43,9 +44,9 @@ def fleet(name: str, *, is_watching: bool) -> int:
             try:
                 with interrupts.caught(), interrupts.allowed(), Watch(consul, service, lock_prefix, clock) as watch:
                     (_draw if sys.stdout.isatty() else _print_changes)(service, watch.seen())
-            except Interrupted as ended:  # which is how a watch ends
+            except Interrupted as ended:  # the usual end of a watch
                 return ended.exit_code
-            return 0  # or there is nobody any more who reads it
+            return 0  # standard output was closed
         view, instances = observe(consul, service, clock.now()), consul.instances(service)[1]
         suspects = find_all_suspects(consul, service, lock_prefix)
         look_for_stopped(settings, consul, defined_here(settings, service))
@@ -57,12 +58,12 @@ def fleet(name: str, *, is_watching: bool) -> int:
     if found := rows(service, view, instances, suspects):
         show_table(HEADERS, [row.cells for row in found])
     else:
-        show_line(f"no host has an instance of {service}, or told anything about it")
+        show_line(f"no host has an instance of {service} or has published a state of it")
     return 0
 
 
 def _draw(service: str, moments: Iterable[Seen]) -> None:
-    """On a terminal: the table, drawn anew in its place."""
+    """Redraw the table in place, on a terminal."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -77,7 +78,7 @@ def _draw(service: str, moments: Iterable[Seen]) -> None:
 
 
 def _print_changes(service: str, moments: Iterable[Seen]) -> None:
-    """In a pipe: every row once, then each that changed or went, and each new line of the summary."""
+    """Print every row once, then those that change or vanish, and each new line of the summary; for a pipe."""
     before: dict[str, tuple[str, ...]] | None = None
     told: list[str] = []
     is_troubled = False

@@ -1,4 +1,4 @@
-"""What the verbs about the whole fleet print: a service's hosts, its pin, its pause, what is quarantined."""
+"""What the verbs about the fleet print: a service's hosts, pin, pause, and quarantined versions."""
 
 import shlex
 from collections.abc import Collection, Iterator
@@ -20,7 +20,7 @@ HEADERS = ("HOST", "DIGEST", "TAG", "STATE", "HEALTH", "MAINTENANCE", "SINCE", "
 
 @dataclass(frozen=True)
 class Row:
-    """One host, as a row of the table."""
+    """One instance, as a row of the table."""
 
     host: str
     digest: str
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """In the order of `HEADERS`."""
+        """The cells in the order of `HEADERS`."""
         return astuple(self)
 
 
@@ -77,7 +77,7 @@ def summary(
 def document(
     service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> dict[str, Any]:
-    """Return all of it for programs."""
+    """Return all of it as one document."""
     return {
         "service": service,
         "pin": None if view.pin is None else _pin_document(view.pin, view, instances),
@@ -108,7 +108,7 @@ def _listed(view: View, instances: tuple[Instance, ...], suspects: Collection[Ho
 
 
 def suspect_document(state: HostState) -> dict[str, Any]:
-    """Return one suspect version for programs."""
+    """Return a suspect version as a document."""
     return {
         "digest": state.wanted,
         "host": state.node,
@@ -120,14 +120,14 @@ def suspect_document(state: HostState) -> dict[str, Any]:
 
 
 def pause_document(held: Pause | None) -> dict[str, Any] | None:
-    """A pause for programs; None where there is none."""
+    """Return a pause as a document; None if there is none."""
     if held is None:
         return None
     return {"by": held.by, "host": held.host, "why": held.why, "since": moment(held.since), "until": moment(held.until)}
 
 
 def quarantine_document(entry: Quarantine) -> dict[str, Any]:
-    """One quarantined digest for programs, with the log's last lines."""
+    """Return a quarantine entry as a document, with the last lines of the log."""
     return {
         "digest": entry.digest,
         "host": entry.node,
@@ -139,17 +139,17 @@ def quarantine_document(entry: Quarantine) -> dict[str, Any]:
 
 
 def short(digest: str) -> str:
-    """So much of a digest that people can tell it from others."""
+    """Return the beginning of a digest, for a table."""
     return digest[:SHORT_DIGEST] or "-"
 
 
 def first_line(text: str) -> str:
-    """What fits into a table."""
+    """Return the first line of a text, for a table."""
     return clean(next((line for line in text.splitlines() if line.strip()), ""))
 
 
 def moment(value: datetime | None) -> str | None:
-    """For programs: UTC, to the second."""
+    """Return a moment for a document: UTC, to the second."""
     return None if value is None else iso(value)
 
 
@@ -193,13 +193,13 @@ def _row(service: str, listed: Listed) -> Row:
 def _state(listed: Listed) -> str:
     state = listed.state
     if state is None:
-        return "not told"
+        return "unknown"
     name = "suspect" if listed.is_suspect else state.state
     return f"{name} ({state.step})" if state.step else name
 
 
 def health(instance: Instance | None) -> str:
-    """The worst of its checks, maintenance left out; or that there is no instance."""
+    """Return the worst status of its checks, without maintenance; or that there is no instance."""
     if instance is None:
         return "no instance"
     statuses = {check.status for check in instance.checks if not check.is_maintenance}

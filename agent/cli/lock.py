@@ -23,8 +23,8 @@ def lock() -> None:
 def status(name: str) -> None:
     """Show who holds the lock of NAME, and who waits for it in which order.
 
-    Also who holds it by consul lock, with the node and the command. Who waits by consul lock stands in no line, so is
-    not shown: it competes with the first that waits here.
+    Holders that use consul lock are shown too, with node and command. Waiters that use consul lock are not shown: they
+    are not in the queue, and compete with its first host.
     """
     settings = wiring.settings()
     definition = wiring.definition_of(settings, name)
@@ -53,15 +53,15 @@ def _summary(found: LockStatus) -> str:
 
 
 def _advice(found: LockStatus) -> str:
-    """Sessions tell the living from the dead better than people do; say so, before somebody deletes keys."""
+    """Return advice about a lock that seems stuck, so that nobody deletes its keys."""
     first = found.holders[0]
     process = f"ps -p {first.pid}" if first.pid is not None else "ps ax"
     return (
-        f"A holder that dies loses it by itself: within {2 * SESSION_SECONDS} s its session ends, or at once by "
-        "svcagent register or\nreload on its host. One that is here after that is alive: look at it on "
+        f"A holder that crashes loses the lock when its session ends, within {2 * SESSION_SECONDS} s, or earlier by "
+        "svcagent register or\nreload on its host. A holder that is still shown after that runs: look at it on "
         f"{first.node or 'its node'} ({process}). To take the lock\naway all the same, end its session: "
-        f"curl -X PUT $CONSUL_HTTP_ADDR/v1/session/destroy/{first.session}\nA reload that loses its lock starts "
-        "nothing more, and puts its service back."
+        f"curl -X PUT $CONSUL_HTTP_ADDR/v1/session/destroy/{first.session}\nA reload that loses its lock starts no "
+        "further disruptive step, and restores its service."
     )
 
 

@@ -35,7 +35,7 @@ _wait = click.option(
     type=wiring.GoDuration(),
     default="30s",
     show_default=True,
-    help="How long the catalog may take to show it; longer than that is exit code 69.",
+    help="How long to wait until the catalog shows it; then exit code 69.",
 )
 _all = click.option("--all", "every", is_flag=True, help="Every service of this host, one by one.")
 
@@ -48,10 +48,10 @@ _all = click.option("--all", "every", is_flag=True, help="Every service of this 
     "In cron, every minute: svcagent maint expire"
 )
 def maint() -> None:
-    """Take a service or this host out of service and put it back.
+    """Enable, disable and show the maintenance of a service or of this host.
 
-    Who did it, why, since when and until when stands in the reason that Consul keeps, for everybody to read. A reload
-    never lifts it. NAME is a service's name, which means all its instances on this host, or the ID of one.
+    Owner, reason, begin and end are kept in the reason text in Consul, where everybody can read them. A reload never
+    disables an operator's maintenance. NAME is a service's name, for all its instances on this host, or one ID.
     """
 
 
@@ -63,23 +63,29 @@ def maint() -> None:
     '  svcagent maint enable keyword-suggest --reason "my turn" --replace'
 )
 @_name
-@click.option("--node", is_flag=True, help="This host with all its services, by one switch.")
+@click.option("--node", is_flag=True, help="This host with all its services, by Consul's node maintenance.")
 @_all
-@click.option("--reason", required=True, help="Why: others will read it.")
+@click.option("--reason", required=True, help="Why, for others to read.")
 @click.option("--for", "duration", type=wiring.GoDuration(), help="An end: 90m, 2h. Without one, until disabled.")
 @click.option(
     "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
 )
-@click.option("--replace", is_flag=True, help="Take over what somebody else took out, without a moment in service.")
-@click.option("--force", is_flag=True, help="With --replace: also from a running reload, which then leaves it out.")
+@click.option("--replace", is_flag=True, help="Take over another owner's maintenance, without a moment in service.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="With --replace: take over a running reload's, too; that reload then leaves it in maintenance.",
+)
 @click.option(
     "--guard",
     is_flag=True,
-    help="Refuse (exit 75) to take the last passing instance out. Checked before and again after it is out: if two "
-    "hosts do this at the same moment, maintenance is disabled again.",
+    help="Refuse (exit 75) if no other instance passes its checks. Checked again once maintenance is visible, and "
+    "disabled again if another instance went into maintenance at the same moment.",
 )
 @click.option(
-    "--wait-drained", is_flag=True, help="Return when neither the health API nor the local DNS returns it any more."
+    "--wait-drained",
+    is_flag=True,
+    help="Wait until the health API and DNS no longer return it and clients have forgotten it.",
 )
 @click.option(
     "--drain-timeout",
@@ -107,20 +113,20 @@ def enable(
 ) -> None:
     """Enable maintenance, and return when the catalog shows it.
 
-    In maintenance already by yourself for the same reason: nothing to do, or its end moves. By another owner: prints
-    who and why, changes nothing (of all that was named) and exits 1.
+    If you enabled it before for the same reason, only its end is changed. If another owner did, prints who and why,
+    changes none of the named services, and exits 1.
 
-    Once its end has come, the daemon, or the next register, reload or maint expire, disables it if the checks pass.
-    Exit code 69 means that the state is unknown: Consul did not answer. Run the same command again then. After any
-    failure it prints what is in maintenance now, and how to disable it.
+    After its end, the daemon or the next register, reload or maint expire disables it if the checks pass. Exit code 69
+    means that Consul did not answer and the state is unknown: run the same command again. After any failure, prints
+    what is in maintenance and how to disable it.
     """
     if force and not replace:
-        raise click.UsageError("--force goes with --replace: it takes a running reload's maintenance over.")
+        raise click.UsageError("--force needs --replace: together they take over a running reload's maintenance.")
     clock, interrupts = wiring.system_clock(), Interrupts()
     now = clock.now()
     why = " ".join(reason.split())
     if not why:
-        raise click.BadParameter("say why: others will read it", param_hint="--reason")
+        raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
     settings = wiring.settings()
     with wiring.consul(settings) as consul, interrupts.caught():
@@ -157,19 +163,23 @@ def enable(
     epilog="\b\nExamples:\n"
     "  svcagent maint disable keyword-suggest\n"
     "  svcagent maint disable --node\n"
-    "  svcagent maint disable keyword-suggest --force    (from a reload; if it is dead, rather: svcagent recover)"
+    "  svcagent maint disable keyword-suggest --force    (a reload's; if that has crashed, better: svcagent recover)"
 )
 @_name
-@click.option("--node", is_flag=True, help="The host's own maintenance; services taken out one by one stay out.")
+@click.option(
+    "--node", is_flag=True, help="This host's node maintenance; services in maintenance themselves stay in it."
+)
 @_all
-@click.option("--force", is_flag=True, help="Also lift a reload's maintenance, ready or not.")
+@click.option(
+    "--force", is_flag=True, help="Disable a reload's maintenance, too, whether the instance is ready or not."
+)
 @_wait
 @output_options
 def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: float) -> None:
-    """Put it back, say whose maintenance that was, and return when the catalog shows it.
+    """Disable maintenance, print whose it was, and return when the catalog shows it.
 
-    Not in maintenance: nothing to do. One that a reload has out is left to that reload (exit 1), and so is all else
-    that was named. Exit code 69 says that it is unknown whether it is back: Consul did not answer.
+    Does nothing if there is none. If one of the named services is in a running reload's maintenance, changes none of
+    them and exits 1. Exit code 69 means that Consul did not answer and the state is unknown: run it again.
     """
     clock, settings = wiring.system_clock(), wiring.settings()
     with wiring.consul(settings) as consul:
@@ -181,7 +191,9 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         _stop_if_refused(decisions)
         for one in decisions:
             if one.held is not None and not lift_own(consul, one.target, one.held):
-                raise Conflict(f"somebody else changed {one.target} at the same moment; look: svcagent maint status")
+                raise Conflict(
+                    f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status"
+                )
         remember(settings, decisions)
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)
@@ -189,8 +201,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     show_decisions(decisions)
     if host_held is not None:
         show_warning(
-            f"this host as a whole is out, taken out {described(host_held)}; "
-            "to put it back: svcagent maint disable --node"
+            f"this host as a whole is in maintenance, enabled {described(host_held)}; "
+            "to disable it: svcagent maint disable --node"
         )
 
 
@@ -203,14 +215,14 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
 @_all
 @output_options
 def status(name: str | None, *, node: bool, every: bool) -> None:
-    """Show who took what out of service, since when, until when, and why.
+    """Show what is in maintenance: owner, begin, end and reason.
 
-    Also what was taken out by other means (consul maint, the API): its owner is unknown. Without NAME: this host and
-    all its services. The host's own maintenance is shown with every service, which it holds out too.
+    Maintenance that consul maint or the API enabled is shown with an unknown owner. Without NAME: this host and all
+    its services. The host's own maintenance is shown with every service, because it applies to them too.
     """
     clock = wiring.system_clock()
     if sum((bool(name), node, every)) > 1:
-        raise click.UsageError("Give NAME, --node or --all, one of them.")
+        raise click.UsageError("Give one of NAME, --node and --all.")
     with wiring.consul(wiring.settings()) as consul:
         agent = consul.agent_self()
         targets: list[Target] = []
@@ -227,10 +239,10 @@ def status(name: str | None, *, node: bool, every: bool) -> None:
 )
 @output_options
 def expire() -> int:
-    """Put back what has come to its end, if its checks pass. For cron: silent when there is nothing to do.
+    """Disable maintenance whose end has come, if the checks pass. For cron: silent when there is nothing to do.
 
-    What does not pass its checks stays out; then it says which check says what, and exits 75. register and reload do
-    the same for their services and this host.
+    An instance that does not pass its checks stays in maintenance; the failing check is printed, and the exit code is
+    75. register and reload do the same for their services and this host.
     """
     with wiring.consul(wiring.settings()) as consul:
         ended = lift_expired(consul, wiring.system_clock(), consul.agent_self().node)
@@ -239,9 +251,9 @@ def expire() -> int:
 
 
 def _stop_if_refused(decisions: list[Decision]) -> None:
-    """Nothing of what was named is changed when something of it may not be."""
+    """Refuse all of the named targets if one of them may not be changed."""
     said = [
-        f"{one.target} is out of service already, taken out {described(one.held)}; {one.remedy}"
+        f"{one.target} is in maintenance already, enabled {described(one.held)}; {one.remedy}"
         for one in decisions
         if one.action is Action.REFUSE and one.held is not None
     ]

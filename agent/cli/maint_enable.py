@@ -1,4 +1,4 @@
-"""What ``svcagent maint enable`` does around its writes: it looks who is left for clients, and prints what is out."""
+"""What ``svcagent maint enable`` checks before and after its writes, and what it prints after a failure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,43 +26,43 @@ from agent.maintenance import (
 
 
 def take_out_all(consul: Consul, decisions: Iterable[Decision]) -> None:
-    """Enable what was decided on the local agent."""
+    """Enable the maintenance that was decided, on the local agent."""
     for one in decisions:
         if one.wanted is not None and one.action is not Action.KEEP:
             take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
 
 
 def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[Target], *, is_refusing: bool) -> None:
-    """Warn, or refuse, when clients of a service are left without any instance."""
+    """Warn, or refuse, if the clients of a service are left without an instance."""
     try:
         views = view(consul, node, targets)
     except ConsulUnreachable as error:
         if is_refusing:
             raise
-        show_warning(f"unknown which instances are left for clients: {error}")
+        show_warning(f"unknown which instances remain for clients: {error}")
         return
     for one in views:
         if said := _emptiness(one):
             if is_refusing:
                 ids = ", ".join(one.service_ids)
-                raise GuardRefused(f"{ids} stays in service: {said}. To do it still, omit --guard")
+                raise GuardRefused(f"{ids} stays in service: {said}. To enable maintenance all the same, omit --guard")
             show_warning(said)
 
 
 def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decision]) -> None:
-    """With maintenance in the catalog, look once more, and disable it again if clients are left without any instance.
+    """Look again once the catalog shows maintenance, and disable it if clients are left without an instance.
 
-    Another operator or a reload may have taken out another instance at the same moment, and each saw the other one in
-    service. After this look at least one of them has seen both.
+    Another operator or a reload may have enabled maintenance of another instance at the same moment, and each saw the
+    other instance in service. After this look at least one of them has seen both.
 
-    :raises GuardRefused: clients would be left without any; maintenance is off again.
+    :raises GuardRefused: clients would be left without an instance; maintenance is disabled again.
     """
     reasons = {render(one.wanted) for one in entered if one.wanted is not None}
     try:
         views = view(consul, node, [one.target for one in entered], ignoring=reasons)
         said = "; ".join(text for one in views if (text := _emptiness(one)))
     except SvcagentError as error:
-        said = f"unknown which instances are left for clients: {error}"
+        said = f"unknown which instances remain for clients: {error}"
     if not said:
         return
     for one in entered:
@@ -70,8 +70,8 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decisi
             await_shown(consul, clock, one.target, None)
     out = ", ".join(str(one.target) for one in entered)
     raise GuardRefused(
-        f"{out}: maintenance was enabled, and is disabled again, for another instance was taken out at the same "
-        f"moment: {said}. Run this again, or without --guard"
+        f"{out}: maintenance was enabled, and is disabled again, because another instance entered maintenance at the "
+        f"same moment: {said}. Run this again, or without --guard"
     )
 
 
@@ -92,7 +92,7 @@ def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[Target], timeo
 
 @contextmanager
 def saying_what_is_out(consul: Consul, decisions: Sequence[Decision]) -> Iterator[None]:
-    """However the block fails, print which of the targets are in maintenance now, whose it is and how to disable it."""
+    """If the block fails, print which of the targets are in maintenance, its owner, and how to disable it."""
     try:
         yield
     except BaseException as error:  # also a signal's: it leaves what was enabled
@@ -102,7 +102,7 @@ def saying_what_is_out(consul: Consul, decisions: Sequence[Decision]) -> Iterato
 
 
 def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) -> Iterator[str]:
-    """``is_silent``: Consul has just failed to answer, and is not asked again."""
+    """Yield a line for each target. ``is_silent``: Consul has just failed to answer, and is not asked again."""
     try:
         if is_silent:
             raise OutcomeUnknown
@@ -110,27 +110,27 @@ def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) 
     except SvcagentError:
         for one in decisions:
             yield (
-                f"{one.target} may be out of service. To look: svcagent maint status {one.target.argument}; "
+                f"{one.target} may be in maintenance. To see: svcagent maint status {one.target.argument}; "
                 f"to disable its maintenance: svcagent maint disable {one.target.argument}"
             )
         return
     for target, held in found:
         if held is not None:
             yield (
-                f"out of service stays: {target}, in maintenance {described(held)}. "
+                f"{target} is still in maintenance, enabled {described(held)}. "
                 f"To disable it: svcagent maint disable {target.argument}"
             )
 
 
 def _emptiness(one: View) -> str:
-    """Say who is left for the clients of a service, unless there is another instance."""
+    """Return a sentence if the clients of a service have no other instance; else an empty text."""
     match one.left:
         case Left.SOMEBODY:
             return ""
         case Left.NOBODY:
-            return f"no other instance of {one.name} passes its checks: its clients are left without any"
+            return f"no other instance of {one.name} passes its checks, so its clients would have none"
         case Left.UNKNOWN:
             return (
-                f"Consul's catalog does not show {one.name} on this host, so it is unknown who is left for its "
-                "clients. If it has just been registered, wait a moment; else the token may lack node:read"
+                f"Consul's catalog does not show {one.name} on this host, so it is unknown whether its clients have "
+                "another instance. If it has just been registered, wait a moment; else the token may lack node:read"
             )

@@ -1,4 +1,4 @@
-"""What the arguments of ``svcagent maint`` stand for: which targets, until when, and who asks."""
+"""What the arguments of ``svcagent maint`` mean: the targets, the end, and the operator."""
 
 import getpass
 import os
@@ -17,9 +17,9 @@ from agent.registration import LastSeenFile
 
 
 def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool) -> list[Target]:
-    """What was named. Whoever registered a service: an operator may take out anything of this host."""
+    """Return the targets that were named: any service of this host, whether svcagent registered it or not."""
     if sum((bool(name), node, every)) != 1:
-        raise click.UsageError("Give the service's NAME, or --node for this host, or --all for each of its services.")
+        raise click.UsageError("Give a service's NAME, --node for this host, or --all for each of its services.")
     if node:
         return [Target(agent.node)]
     services = sorted(consul.services().values(), key=lambda service: service.id)
@@ -35,7 +35,7 @@ def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool
 
 
 def with_held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maintenance | None]]:
-    """Each with the maintenance that the local agent holds on it."""
+    """Return each target with its maintenance on the local agent."""
     checks = consul.checks()
     return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
 
@@ -54,7 +54,10 @@ def remember(settings: Settings, decisions: Iterable[Decision]) -> None:
 
 
 def end_of(duration: float | None, until: str | None, now: datetime) -> datetime | None:
-    """What ``--for`` or ``--until`` say, or None for no end. A usage error if that is no moment ahead."""
+    """Return the end that ``--for`` or ``--until`` name; None for no end.
+
+    :raises click.UsageError: it is not in the future.
+    """
     if duration is not None and until is not None:
         raise click.UsageError("Give --for or --until, not both.")
     if until is not None:
@@ -74,7 +77,7 @@ def end_of(duration: float | None, until: str | None, now: datetime) -> datetime
 
 
 def operator() -> str:
-    """The person, also behind sudo."""
+    """Return the name of the operator, also under sudo."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

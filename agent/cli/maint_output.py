@@ -1,4 +1,4 @@
-"""What ``svcagent maint`` prints, and what others print of maintenance that came to its end.
+"""What ``svcagent maint`` prints, and what other verbs print about maintenance whose end has come.
 
 Times are for people on a terminal, and ISO 8601 in UTC in pipes and ``--json``.
 """
@@ -15,28 +15,30 @@ from agent.text import clean
 
 
 def shown(moment: datetime) -> str:
-    """One moment, for whoever reads standard output."""
+    """Return a moment for standard output: short on a terminal, ISO 8601 in a pipe."""
     return for_people(moment, datetime.now(UTC)) if sys.stdout.isatty() else iso(moment)
 
 
 def described(maintenance: Maintenance) -> str:
-    """Whose it is, in words for a message."""
+    """Return owner, times and reason for a message."""
     return maintenance.describe(shown)
 
 
 def show_out(decisions: Iterable[Decision]) -> None:
-    """What is out of service now, and what was before."""
+    """Print what is in maintenance now, and what was before."""
     for one in decisions:
         if one.held is None:
-            show_line(f"{one.target}: out of service{_until(one.wanted)}")
+            show_line(f"{one.target}: in maintenance{_until(one.wanted)}")
         elif one.held == one.wanted:
-            show_line(f"{one.target}: out of service already, taken out {described(one.held)}")
+            show_line(f"{one.target}: in maintenance already, enabled {described(one.held)}")
         else:
-            show_line(f"{one.target}: stays out of service{_until(one.wanted)}; it was taken out {described(one.held)}")
+            show_line(
+                f"{one.target}: still in maintenance{_until(one.wanted)}; before, it was enabled {described(one.held)}"
+            )
 
 
 def show_decisions(decisions: Sequence[Decision]) -> None:
-    """The document of what was done; in words, of what was put back (`show_out` tells the rest)."""
+    """Print what was done, as a document with --json; else only what was disabled (`show_out` prints the rest)."""
     if current().as_json:
         show_document([_document(one.target, one.wanted) | {"was": _details(one.held)} for one in decisions])
         return
@@ -45,13 +47,13 @@ def show_decisions(decisions: Sequence[Decision]) -> None:
             state = (
                 "not in maintenance"
                 if one.held is None
-                else f"maintenance lifted; it was taken out {described(one.held)}"
+                else f"maintenance disabled; it was enabled {described(one.held)}"
             )
             show_line(f"{one.target}: {state}")
 
 
 def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetime) -> None:
-    """Everything asked about as a document, or what of it is out as a table."""
+    """Print all targets as a document, or those in maintenance as a table."""
     if current().as_json:
         show_document([_document(target, maintenance, now) for target, maintenance in found])
         return
@@ -63,7 +65,7 @@ def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetim
 
 
 def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
-    """What was lifted because its end had come, and what stays and why. ``is_document``: also as ``--json``'s."""
+    """Print what was disabled because its end had come, and what stays and why. ``is_document``: also with --json."""
     if is_document and current().as_json:
         show_document(
             [
@@ -75,12 +77,12 @@ def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
     for one in ended:
         if one.is_liftable:
             show_line(
-                f"{one.target}: maintenance lifted, its end has come; it was taken out {described(one.maintenance)}"
+                f"{one.target}: maintenance disabled, its end has come; it was enabled {described(one.maintenance)}"
             )
         else:
             show_warning(
-                f"{one.target} stays out of service although its end has come, for not all its checks pass: "
-                f"{'; '.join(map(_said, one.failing))}. Repair it, or put it back as it is: "
+                f"{one.target} stays in maintenance although its end has come, because not all its checks pass: "
+                f"{'; '.join(map(_said, one.failing))}. Repair it, or disable maintenance as it is: "
                 f"svcagent maint disable {one.target.argument}"
             )
 

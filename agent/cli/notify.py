@@ -32,10 +32,10 @@ def notify() -> None:
 @notify.command(epilog="\b\nExamples:\n  svcagent notify test\n  svcagent --json notify test")
 @output_options
 def test() -> int:
-    """Send a message to every one of [notify] urls, and say which took it.
+    """Send a test message to each of [notify] urls, and print which accepted it.
 
-    Of an endpoint its scheme and host are shown at most. Exit 1 if one did not take it; 78 if there is none, or one
-    that Apprise does not know, and then nothing is sent.
+    Shows only scheme and host of an endpoint. Exits 1 if one did not accept it; 78 without sending anything if there
+    is none, or one that Apprise does not support.
     """
     settings = wiring.settings()
     found = endpoints.endpoints(_urls(settings))

@@ -22,23 +22,23 @@ from agent.fleet import pause as pauses
     "  svcagent resume keyword-suggest"
 )
 @click.argument("name", shell_complete=wiring.complete_name)
-@click.option("--reason", required=True, help="Why: others will read it.")
+@click.option("--reason", required=True, help="Why, for others to read.")
 @click.option("--for", "duration", type=wiring.GoDuration(), help="An end: 90m, 2h. Without one, until resumed.")
 @click.option(
     "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
 )
-@click.option("--replace", "is_replacing", is_flag=True, help="Put it in the place of somebody else's.")
+@click.option("--replace", "is_replacing", is_flag=True, help="Replace another operator's pause.")
 @output_options
 def pause(name: str, *, reason: str, duration: float | None, until: str | None, is_replacing: bool) -> None:
     """Stop the reloads of NAME on all hosts.
 
-    Hosts that wait for their turn give up when it comes; one that has drained already finishes. Paused already by
-    yourself for the same reason: nothing to do, or its end moves. By somebody else: says who and why, and exits 1.
+    Hosts that wait for the lock stop when they get it; a host that has drained already finishes. If you paused it
+    before for the same reason, only the end is changed. If another operator did, prints who and why, and exits 1.
     """
     now = wiring.system_clock().now().replace(microsecond=0)
     why = " ".join(reason.split())
     if not why:
-        raise click.BadParameter("say why: others will read it", param_hint="--reason")
+        raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
     settings = wiring.settings()
     with wiring.consul(settings) as consul:

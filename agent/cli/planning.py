@@ -1,4 +1,4 @@
-"""What ``register``, ``plan`` and ``deregister`` share: the way to a plan, and how one is printed."""
+"""What ``register``, ``plan`` and ``deregister`` share: how a plan is made and printed."""
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ from agent.reload import journalled
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     names: frozenset[str]
     wait: float
@@ -43,7 +43,7 @@ class Asked:
 
 
 class Planner:
-    """From services.d and the agent to a plan; whatever is wrong with either is raised before anything is written."""
+    """Makes a plan from services.d and the agent. Raises whatever is wrong with either before anything is written."""
 
     def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: Asked) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Planner:
         self.definitions: tuple[Definition, ...] = ()
         """What services.d says, once it is read."""
         self.world = World({}, {})
-        """What the agent held when the last plan was made."""
+        """The services and checks of the agent when the last plan was made."""
         self.last_seen = LastSeen()
         """What was known of it before."""
         self.objection: Objection | None = None
@@ -73,7 +73,7 @@ class Planner:
         return [service for definition in self.definitions for service in definition.services]
 
     def read(self) -> None:
-        """Read services.d; its faults are told even if no agent is there."""
+        """Read services.d. Its faults are reported even if no agent answers."""
         directory = self._settings.services_dir
         if self._asked.is_empty_allowed and not directory.exists():
             self.definitions = ()
@@ -84,7 +84,7 @@ class Planner:
                 raise wiring.unknown_name(name, self.services, directory)
 
     def plan(self) -> tuple[Change, ...]:
-        """What has to change now."""
+        """Return what has to change now."""
         names = self._asked.names
         if faults := unmet(self.definitions, self.agent, names):
             raise BadDefinition(faults)
@@ -111,7 +111,7 @@ class Planner:
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
-    """Keep in the state directory what is known of the agent now. That it cannot be kept fails no verb."""
+    """Keep in the state directory what is known about the agent. A failure to write it is a warning."""
     try:
         LastSeenFile(settings.state_dir, wiring.system_clock()).change(change)
     except SvcagentError as error:
@@ -129,7 +129,7 @@ def show_dry_run(planner: Planner) -> int:
 def show_plan(
     plan: Iterable[Change], *, is_dry: bool, needs_consent: str = "", failures: Sequence[Failure] = ()
 ) -> None:
-    """A line for every field that changes; what stays as it is, in full only where nothing is carried out.
+    """Print a line for every field that changes; unchanged services only in a dry run.
 
     ``needs_consent``: why the plan would not be carried out without an operator's consent. ``failures``: services that
     could not be changed.
@@ -166,12 +166,12 @@ def show_plan(
 
 
 def in_maintenance_again(service_id: str, text: str) -> str:
-    """What to say of a service, or without an ID of the node, that is put in maintenance again."""
+    """Return the warning for a service, or without an ID for the node, whose maintenance is enabled again."""
     what = f"{service_id} was" if service_id else "the maintenance of this host was"
     argument = shlex.quote(service_id) if service_id else "--node"
     return (
-        f"{what} removed from Consul while it was in maintenance, enabled {parse(text).describe()}; it is put in the "
-        f"same maintenance again. To end that, run: svcagent maint disable {argument}"
+        f"{what} removed from Consul while it was in maintenance, enabled {parse(text).describe()}; it is "
+        f"registered in the same maintenance again. To disable it, run: svcagent maint disable {argument}"
     )
 
 

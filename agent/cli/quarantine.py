@@ -79,7 +79,7 @@ def _blocked(settings: Settings, consul: Consul, service: str) -> list[Blocked]:
     "  svcagent quarantine clear keyword-suggest sha256:4f53cda1"
 )
 def quarantine() -> None:
-    """Show and clear versions that no host takes, because they failed on one or took it down."""
+    """Show and clear versions that no host takes: quarantined, because they failed, or suspect."""
 
 
 @quarantine.command("list", epilog="\b\nExamples:\n  svcagent quarantine list\n  svcagent quarantine list --json")
@@ -88,8 +88,10 @@ def quarantine() -> None:
 def list_(name: str | None) -> None:
     """Show which digests are quarantined or suspect, by which host, since when and why.
 
-    A digest is suspect when the reload that was taking it disappeared, with its host or process. With NAME also the
-    last lines that each one's container printed. Without: of all services that Consul knows.
+    A digest is quarantined when it failed on a host where the old version then passed the same checks. It is suspect
+    while the host or process that was taking it has disappeared, or could not return to service. With NAME, the last
+    lines of the failed container are shown too, if [log] share_tails is on; they are also in that host's log. Without
+    NAME: all services that Consul knows.
     """
     settings = wiring.settings()
     with wiring.consul(settings) as consul:
@@ -99,7 +101,7 @@ def list_(name: str | None) -> None:
         show_document([one.document() for one in found])
         return
     if not found:
-        show_line("nothing is quarantined")
+        show_line("nothing is quarantined or suspect")
         return
     show_table(
         ("SERVICE", "DIGEST", "HOST", "SINCE", "IMAGE", "WHY"),
@@ -117,7 +119,7 @@ def list_(name: str | None) -> None:
     )
     for one in found:
         if name and isinstance(one.cause, Quarantine) and one.cause.log:
-            show_line(f"\nthe last lines of {one.digest} on {one.cause.node}:")
+            show_line(f"\nThe last lines that {one.digest} printed on {one.cause.node}:")
             for line in one.cause.log.splitlines():
                 show_line(f"  {line}")
 
@@ -135,8 +137,9 @@ def list_(name: str | None) -> None:
 def clear(name: str, digest: str | None, *, every: bool) -> None:
     """Let hosts take a digest of NAME again that is quarantined or suspect.
 
-    The first part of a digest is enough if no other begins with it, and none is needed where there is only one.
-    Neither quarantined nor suspect: nothing to do. If its tag still stands for it, the next reload takes it again.
+    The beginning of a digest is enough if it is unambiguous, and DIGEST may be left out if there is only one. If the
+    tag still points to the digest, the next reload takes it. A suspect version is cleared without this command when
+    its host has recovered; clear it here if that host does not come back and the version is not at fault.
     """
     if digest and every:
         raise click.UsageError("Give a DIGEST or --all, not both.")
@@ -151,13 +154,18 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
     if current().as_json:
         show_document([{**one.document(), "by": by} for one in cleared])
     for one in cleared:
-        show_line(f"{service}: {one.digest} is free again; {_was(one)}; cleared by {by}")
+        show_line(f"{service}: {one.digest} is cleared by {by}; {_was(one)}")
     if not cleared:
-        show_line(f"{service}: {digest or 'nothing'} is not quarantined" if digest else f"{service}: nothing to clear")
+        show_line(
+            f"{service}: {digest} is neither quarantined nor suspect" if digest else f"{service}: nothing to clear"
+        )
 
 
 def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str]:
-    """The one that is meant, none if it is not there. A usage error where that is not clear."""
+    """Return the digest that is meant, or none if it is not there.
+
+    :raises click.UsageError: it is ambiguous.
+    """
     if not digest and len(there) <= 1:
         return set(there)
     if not digest:

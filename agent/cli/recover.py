@@ -21,9 +21,10 @@ from agent.reload import journalled
 def recover(names: tuple[str, ...]) -> int:
     """Finish or roll back a reload that crashed on this host.
 
-    Afterwards a container runs and is ready (the new one, else the old one), the service is in service again, and lock
-    and session are released. register and reload do this first, so it is rarely needed by itself. A reload that still
-    runs is left alone. A file with faults does not keep the services of other files out; the exit code is then 78.
+    Afterwards a ready container runs (the new one, else the old one), the service is in service again, and lock and
+    session are released. register and reload do this first, and the daemon within a minute, so this command is rarely
+    needed. A reload that still runs is left alone. Services are recovered even if another file has faults; the exit
+    code is then 78.
     """
     settings = wiring.settings()
     state_dir = wiring.state_directory(settings)
@@ -37,5 +38,5 @@ def recover(names: tuple[str, ...]) -> int:
     for fault in faults:
         show_warning(str(fault))
     if not results and not faults:
-        show_line("nothing was left behind")
+        show_line("nothing to recover")
     return tell_repaired(results) or (BadDefinition.exit_code if faults else 0)

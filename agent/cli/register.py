@@ -35,14 +35,15 @@ from agent.reload import journalled
     type=wiring.GoDuration(),
     default="60s",
     show_default=True,
-    help="How long to wait for the local Consul agent to be there.",
+    help="How long to wait for the local Consul agent to answer.",
 )
 @click.option("--adopt", is_flag=True, help="Take over services that something else registered under the same ID.")
-@click.option("--allow-empty", is_flag=True, help="Remove services even if no definition is left at all.")
+@click.option("--allow-empty", is_flag=True, help="Remove services even if there is no definition at all.")
 @click.option(
     "--allow-removals",
     is_flag=True,
-    help="Remove more than half of the services, or register from another directory than last time.",
+    help="Allow more than two removals that are more than half of the services that svcagent registered here, and "
+    "changes from another directory than last time.",
 )
 @output_options
 def register(
@@ -50,10 +51,12 @@ def register(
 ) -> int:
     """Make the local Consul agent hold exactly what services.d says.
 
-    Services that are as they should be are not written. Only services that svcagent registered itself are updated
-    or removed. Maintenance stays as it is, unless it is an operator's and its end has come; a service that Consul
-    removed while it was in maintenance is registered in maintenance again. Reloads that crashed on this host are
-    finished or rolled back.
+    Writes only what differs, and updates or removes only services that svcagent registered. Maintenance stays as it is,
+    unless it is an operator's and its end has come; a service that Consul removed while it was in maintenance is
+    registered in maintenance again. Reloads that crashed on this host are finished or rolled back.
+
+    A plan that removes too much, or that comes from another directory than last time, changes nothing and exits 1
+    without --allow-removals. To see it: svcagent plan.
     """
     settings = wiring.settings()
     clock = wiring.system_clock()

@@ -1,4 +1,4 @@
-"""``svcagent reload``: the daemon does it where one runs, else `reload_here`."""
+"""``svcagent reload``: by the daemon if it runs, else in this process (`reload_here`)."""
 
 import click
 
@@ -13,26 +13,27 @@ from agent.clock import Interrupts
     "minutes on every host: svcagent reload keyword-suggest",
 )
 @click.argument("name", shell_complete=wiring.complete_name)
-@click.option("--check", "only_check", is_flag=True, help="Say whether there is a newer image, and stop there.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and what stands in the way; change nothing.")
+@click.option("--check", "only_check", is_flag=True, help="Print whether there is a newer image; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the steps and everything that blocks them; change nothing.")
 @click.option(
     "--force",
     is_flag=True,
-    help="Reload even if the newest image runs already, or it is paused, quarantined, suspect, too young, outside its "
-    "windows, too few others pass, an operator stopped the container, DNS clients remember it for longer than "
-    "drain.max, or svcagent's own probe fails on a check that Consul passes: then the new version fails as well unless "
-    "it corrects that. Prints what it overrides; never disables another owner's maintenance.",
+    help="Reload even if the newest image runs already, and override: a pause, a quarantined, suspect or too young "
+    "version, closed windows, too few other passing instances, a container that an operator stopped, a DNS TTL above "
+    "drain.max, and a check that Consul passes and svcagent's own probe does not (the new version then fails too, "
+    "unless it corrects that check). Prints what it overrides. Never disables another owner's maintenance.",
 )
 @click.option(
     "--in-maintenance",
     is_flag=True,
-    help="Reload even if an operator holds it out, and leave it out. Without this it keeps its image until it is back.",
+    help="Reload an instance that is in an operator's maintenance, and leave it in maintenance. Without this option it "
+    "keeps its image until the maintenance ends.",
 )
 @click.option(
     "--lock-timeout",
     type=wiring.GoDuration(),
     metavar="DURATION",
-    help="How long to wait for other hosts, and for another reload of NAME on this host; 0 not at all. "
+    help="How long to wait for other hosts, and for another reload of NAME on this host; 0: do not wait. "
     "[default: 1h for other hosts, 0 on this one]",
 )
 @output_options
@@ -41,13 +42,19 @@ def reload(
 ) -> int:
     """Take the newest image of NAME on this host, without a lost request.
 
-    Asks the registry first: with nothing new it takes no lock and pulls nothing, and from cron prints nothing.
-    Otherwise: pull, wait for this host's turn, drain, restart, wait until it is ready, put it back. Ctrl-C and
-    SIGTERM put the service back before the process ends. What an earlier reload left half done when it was killed is
-    brought to its end first.
+    Asks the registry first: with nothing new it takes no lock, pulls nothing, and prints nothing when run from cron.
+    Otherwise: pull, wait for the lock, drain, restart, wait until the instance is ready, return it to service, and
+    watch it there (reload.settle in the definition: 10s on the first host of a version, 1s on the others) before the
+    next host starts.
 
-    Where svcagent run runs, it does the reload and this shows it. If it reloads NAME already, this shows that reload,
-    and Ctrl-C only looks away.
+    A version that fails is rolled back. It is quarantined if the old one passes the same checks again. If the old one
+    fails in the same way, the outcome is "environment": nothing is quarantined, and the next reload tries again. A
+    version is suspect, and other hosts do not take it, while the host that was taking it has disappeared or is still
+    out of service. To see what blocks a reload: svcagent why NAME.
+
+    Ctrl-C and SIGTERM restore the service before the process ends. A reload that crashed on this host is finished or
+    rolled back first. Where svcagent run runs, the daemon does the reload and this command shows it; if it reloads
+    NAME already, this command shows that reload, and Ctrl-C only stops showing it.
     """
     settings = wiring.settings()
     state_dir = wiring.state_directory(settings)
@@ -62,7 +69,7 @@ def reload(
             code = reload_in_daemon(settings, definition.service, wanted, interrupts)
             if code is not None:
                 return code
-        # Slow to import, the Docker SDK above all: of no use where the daemon has done it.
+        # Slow to import (the Docker SDK), and not needed where the daemon did the reload.
         from agent.cli.reload_here import check_here, reload_here
 
         if changes_nothing:

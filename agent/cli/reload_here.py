@@ -1,4 +1,4 @@
-"""A reload that this very process does, where no daemon does it: its wiring. Loaded when it is needed (`reload`)."""
+"""A reload in this process, where no daemon runs. Imported only when it is needed (`reload`)."""
 
 import dataclasses
 from contextlib import ExitStack
@@ -29,13 +29,13 @@ DEFAULT_LOCK_SECONDS = 3600.0
 def reload_here(
     settings: Settings, state_dir: Path, definition: Definition, reload: Reload, wanted: Wanted, interrupts: Interrupts
 ) -> int:
-    """Put right what is left behind, reload, and show it; the exit code. Signals are caught already."""
+    """Recover a crashed reload, then reload; print both and return the exit code. Signals are caught already."""
     service = definition.service
     clock = wiring.system_clock()
     with (
         about(service=service.name),
         ExitStack() as last,
-        # Before the lock, so that both come after it.
+        # Entered before the lock, so that both run after it is released.
         rollout_told(settings, definition, interrupts, is_off=False) as heard,
         reload_told(settings, service.name, is_off=False) as results,
         HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
@@ -49,7 +49,7 @@ def reload_here(
             with interrupts.allowed():
                 tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
         except SvcagentError as error:
-            trouble = error  # what is left behind is repaired all the same
+            trouble = error  # the crashed reload is recovered all the same
         repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
         results += repaired
         if code := tell_repaired(repaired):
@@ -59,7 +59,7 @@ def reload_here(
         if trouble is not None:
             raise trouble
         executor = Executor(service, reload, edges, _asked(wanted))
-        last.enter_context(about(reload=executor.result.id))  # also what is said when it has ended
+        last.enter_context(about(reload=executor.result.id))  # also for what is logged after its end
         results.append(executor.run())
         if results[-1].outcome == "up to date":
             warn_of_stopped(consul, engine, [definition])
@@ -76,7 +76,7 @@ def check_here(
     *,
     is_dry: bool,
 ) -> int:
-    """Say what a reload would do; changes nothing. The exit code."""
+    """Print what a reload would do, without changes; return the exit code."""
     service = definition.service
     clock = wiring.system_clock()
     with (
@@ -95,7 +95,7 @@ def _asked(wanted: Wanted) -> Asked:
 
 
 def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:
-    """The local agent. If it does not answer, at least the container that a dead reload left is put right."""
+    """Return the local agent. If it does not answer, at least the container of a crashed reload is started."""
     try:
         with interrupts.allowed():
             return consul.agent_self()
@@ -122,10 +122,10 @@ def _show_check(executor: Executor, *, is_dry: bool) -> int:
     if not is_newer:
         show_line(f"{result.service} runs the newest {result.image} ({result.wanted})", "green")
         return 0
-    show_line(f"{result.service}: {result.image} is newer than what runs: {result.wanted}")
+    show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
     if is_dry:
         steps = [str(step) for step in Step if step not in (Step.CHECK, Step.ROLL_BACK, Step.END)]
-        show_line(f"would do: {', '.join(steps)}")
+        show_line(f"steps: {', '.join(steps)}")
         for obstacle in obstacles:
-            show_warning(f"not now: {obstacle}")
+            show_warning(f"blocked: {obstacle}")
     return 0

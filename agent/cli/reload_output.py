@@ -21,9 +21,9 @@ from agent.reload import Event, Phase, Result, Step
 
 
 def show_result(result: Result) -> int:
-    """How a reload ended; its exit code."""
+    """Print how a reload ended; return its exit code."""
     if result.error:
-        # What may pass by itself is nothing to wake anybody for.
+        # What may pass by itself needs no alarm.
         level = logs.WARNING if result.outcome in ("refused", "interrupted") else logs.ERROR
         _show_trouble(result, level=level, exit_code=result.exit_code)
     elif result.outcome == "reloaded":
@@ -41,7 +41,7 @@ def show_result(result: Result) -> int:
 
 
 def tell_repaired(results: Sequence[Result]) -> int:
-    """Report what was recovered of reloads that crashed; the worst exit code."""
+    """Report the recoveries of reloads that crashed; return the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
             crashed = f"the reload {result.id} had crashed" if result.id else "a reload had crashed"
@@ -74,10 +74,10 @@ PROGRESS = "progress"
 
 
 class Printer:
-    """A line a step, from the first that does something: cron mails whatever is printed.
+    """Prints a line for each step, from the first that does something: cron mails whatever is printed.
 
-    A terminal that is gone, a pager that was quit or a log on a full disk must not stop a reload half-way: what cannot
-    be printed is not.
+    A terminal that is gone, a pager that was quit or a log on a full disk must not stop a reload, so what cannot be
+    printed is dropped.
     """
 
     def __init__(self, service: str) -> None:
@@ -87,17 +87,17 @@ class Printer:
         self._percent_shown = -1
 
     def tell(self, event: Event) -> None:
-        """One event of a reload."""
+        """Print and log one event of a reload."""
         self._log(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
             show_line(f"{event.step:<10} {event.seconds:7.2f} s")
 
     def tell_quietly(self, event: Event) -> None:
-        """One event of a recovery: for the log, but for what a person should know."""
+        """Log one event of a recovery; print it only if it is a note."""
         self._log(event, recovery=True)
 
     def tell_pull(self, progress: PullProgress) -> None:
-        """How far the pull is: for every percent on a terminal and in the log, for every quarter otherwise."""
+        """Print the progress of the pull: every percent on a terminal and in the log, else every quarter."""
         percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
         megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
         text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
@@ -113,10 +113,7 @@ class Printer:
             show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
 
     def replay(self, record: Mapping[str, Any]) -> None:
-        """What another svcagent logged of a reload as JSON, told as if it were this one's.
-
-        But for how it ended, which its result tells.
-        """
+        """Print what another svcagent logged about a reload as JSON, except its end, which the result contains."""
         self._reload = str(record.get("reload") or self._reload)
         match event_of(record):
             case PullProgress() as progress:
@@ -150,7 +147,7 @@ class Printer:
 
 
 def event_of(record: Mapping[str, Any]) -> Event | PullProgress | None:
-    """What a `Printer` logged as JSON, as it was told of it; None if it is none of its lines."""
+    """Return the event that a `Printer` logged as JSON; None if the record is not one."""
     match record:
         case {"step": Step.PULL, "phase": "progress"}:
             found = {one.name: record.get(one.name) for one in dataclasses.fields(PullProgress)}

@@ -1,4 +1,4 @@
-"""What ``register``, ``reload`` and ``recover`` do first: recover what an earlier process left behind."""
+"""Recovery of reloads that crashed: the first thing that ``register``, ``reload`` and ``recover`` do."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ from agent.reload import (
 
 @contextlib.contextmanager
 def engine_of(settings: Settings, clock: Clock) -> Iterator[Engine]:
-    """A connection to this host's engine, closed at the end."""
+    """Yield a connection to this host's Docker Engine; it is closed at the end."""
     engine = Engine(settings.docker.host, os.environ, clock)
     try:
         yield engine
@@ -50,7 +50,7 @@ def edges_of(
     *,
     is_recovery: bool = False,
 ) -> Edges:
-    """The outside world of one definition's reload, or of its recovery."""
+    """Return the clients and settings that one definition's reload or recovery uses."""
     printer = Printer(definition.service.name)
     return Edges(
         consul=consul,
@@ -81,10 +81,10 @@ def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
                     if record is not None:
                         revive(engine, record)
             except LockBusy:
-                continue  # a living reload's
+                continue  # a reload runs
             except SvcagentError as error:
-                show_warning(f"{service_id}: {error}; tried again when Consul is there", service=service_id)
-            except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others out
+                show_warning(f"{service_id}: {error}; tried again when Consul answers", service=service_id)
+            except Exception as error:  # noqa: BLE001 - a bug in one service's recovery must not stop the others
                 show_bug_of(service_id, error)
 
 
@@ -101,7 +101,7 @@ def recover_usable(
         agent = consul.agent_self()
         choice = usable(settings.services_dir, wiring.values(agent.address))
         services = [one.service for one in choice.definitions if one.reload is not None]
-        # A faulty file may define what no good file does, so that is not taken for a service without a definition.
+        # A faulty file may define a service that no good file defines, so such a journal is not an orphan's.
         unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)
         chosen = {one.id for one in services} | unfinished
         if names is not None:
@@ -124,7 +124,7 @@ def repair(
     service_ids: Iterable[str],
     interrupts: Interrupts,
 ) -> list[Result]:
-    """Recover what is left of these services. One that fails, for whatever reason, keeps none of the others waiting."""
+    """Recover these services. A failure of one, of whatever type, does not stop the others."""
     clock = wiring.system_clock()
     by_id = {one.service.id: one for one in definitions if one.reload is not None}
     results = []
@@ -145,17 +145,17 @@ def repair(
                             "service any more"
                         )
             except LockBusy:
-                continue  # a living reload's
+                continue  # a reload runs
             except SvcagentError as error:
                 results.append(Result.failed(service_id, agent.node, error))
-            except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others out
+            except Exception as error:  # noqa: BLE001 - a bug in one service's recovery must not stop the others
                 show_bug_of(service_id, error)
                 results.append(Result.failed(service_id, agent.node, Unforeseen.of(error, "its recovery")))
     return results
 
 
 def repair_one(definition: Definition, edges: Edges) -> list[Result]:
-    """The same for one service, whose `HostLock` the caller has; empty when nothing was left."""
+    """Recover one service, whose `HostLock` the caller holds; empty if there was nothing to recover."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the caller asks for such definitions only
     with about(service=definition.service.name):
         leftover = find_leftover(definition.service, definition.reload, edges, show_warning)

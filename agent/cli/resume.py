@@ -15,9 +15,9 @@ from agent.fleet import pause as pauses
 @click.argument("name", shell_complete=wiring.complete_name)
 @output_options
 def resume(name: str) -> None:
-    """Let the reloads of NAME go on, on all hosts, and say who had paused them.
+    """Allow the reloads of NAME again on all hosts, and print who had paused them.
 
-    Not paused: nothing to do. Each host goes on at its next reload, from cron or by hand.
+    Does nothing if they are not paused. Each host continues with its next reload, on schedule or by hand.
     """
     settings = wiring.settings()
     with wiring.consul(settings) as consul:

@@ -13,11 +13,12 @@ from agent.cli.options import current
     "  to read services.d again: systemctl reload svcagent, or kill -HUP"
 )
 def run() -> int:
-    """The daemon: register, reload, keep CNAMEs and end maintenance, each in its time.
+    """Run the daemon: registration, scheduled reloads, CNAME sync, maintenance expiry, recovery.
 
-    Watches services.d and takes changes up within a second. A file with faults is logged, and the version before it
-    stays in force. Reloads run on their schedules; what stands in the way of one is logged and it is tried again. One
-    daemon a host; reloads from cron or by hand may run beside it. SIGTERM puts back what a reload took out and ends.
+    Registers changes of services.d within a second. A file with faults is logged, and its last good version stays in
+    force. Reloads run on their schedules; one that failed for a reason that may pass is tried again. Crashed reloads
+    are recovered within a minute. There is one daemon on a host; reloads from cron or by hand may run as well. SIGTERM
+    returns services that a reload has drained, and ends the daemon.
     """
     import asyncio
 

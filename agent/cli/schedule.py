@@ -36,8 +36,8 @@ class Timetable:
 def schedule(name: str | None, *, count: int) -> None:
     """Show when svcagent run will reload this host's services next, or why it never will.
 
-    In the time zone of each service's definition, and to the very moment: what jitter adds is always the same for one
-    service on one host. Asks neither Consul nor a running daemon; knows nothing of what stands in cron's own tables.
+    Times are in the time zone of each service's definition and include its jitter, which is always the same for one
+    service on one host. Asks neither Consul nor a running daemon, and does not read cron's own tables.
     """
     settings, now = wiring.settings(), wiring.system_clock().now()
     found = wiring.placeheld_definitions(settings)

@@ -27,8 +27,10 @@ from agent.reload.why import Explanation, Inquiry, explain
 def why(name: str) -> int:
     """Show everything that blocks this host from the newest image of NAME, and who can clear it.
 
-    Changes nothing. The exit code is 0 when nothing does, or there is nothing newer; 75 when something blocks it, for
-    example that Consul, Docker or the registry does not answer. A container that does not run is reported always.
+    Lists every obstacle, not only the first: a pause, a quarantined or suspect version, closed windows, too few passing
+    instances, maintenance, a stopped container, a check that svcagent cannot judge as Consul does, the lock, a reload
+    that runs, and Consul, Docker or the registry if they do not answer. Changes nothing. A container that does not run
+    is always reported. The exit code is 0 if nothing blocks the reload or there is nothing newer, else 75.
     """
     settings, clock = wiring.settings(), wiring.system_clock()
     definition = wiring.definition_of(settings, name, lambda: _address(settings))
@@ -82,7 +84,7 @@ def _inquiry(
 
 
 def _address(chosen: Settings) -> str:
-    """The agent's address, for files that refer to it; that it does not answer will be one of the reasons."""
+    """Return the agent's address, for files that refer to it. An agent that does not answer is one of the reasons."""
     try:
         with wiring.consul(chosen) as consul:
             return consul.agent_self().address

@@ -16,18 +16,18 @@ if TYPE_CHECKING:  # slow to import, and large
     from agent.daemon.metrics import Metrics
 
 LOOK_SECONDS = 10.0
-"""How often the state directory is checked for what a crashed reload left, whoever ran it."""
+"""How often the state directory is checked for a crashed reload of any process."""
 RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Between two attempts to recover what is left; the last one for good. It cannot grow: an instance is out meanwhile."""
+"""Pauses between attempts to recover; the last one repeats. It is short, because an instance is out of service."""
 LEAST_JITTER = 0.75
 STOP_SECONDS = 75.0
-"""For one of them to end, once it is asked to."""
+"""How long a verb may take to end after SIGTERM."""
 
 
 class Chores:
-    """Each verb one at a time. Its warnings are logged when they are others than last time.
+    """Runs each verb, one process at a time. Its warnings are logged if they differ from last time.
 
-    ``jitter`` gives a number from 0 to 1, by which pauses differ from host to host.
+    ``jitter`` returns a number from 0 to 1, by which pauses differ from host to host.
     """
 
     def __init__(
@@ -49,21 +49,21 @@ class Chores:
         """Services whose crashed reload is not recovered yet, and why."""
 
     async def recover(self, is_consul_there: asyncio.Event) -> None:
-        """Run it until Consul and the engine answer; what fails for another reason is left to `keep_recovered`."""
+        """Run recovery until Consul and Docker answer; `keep_recovered` retries after other failures."""
         for pause in self._pauses_between():
             ended = await self._recover_once()
             if ended.status != Unreachable.exit_code:
                 break
             if is_consul_there.is_set():
                 await asyncio.sleep(pause)
-            else:  # at the start it may come sooner
+            else:  # at the start Consul may answer sooner
                 with suppress(TimeoutError):
                     await asyncio.wait_for(is_consul_there.wait(), pause)
 
     async def keep_recovered(self, left_behind: Callable[[], frozenset[str]], recovered: Callable[[str], None]) -> None:
-        """Recover whatever is left behind, again and again until it is recovered.
+        """Recover every crashed reload, and retry until that has succeeded.
 
-        ``left_behind`` gives the services whose reload crashed. ``recovered`` is called with each that is recovered.
+        ``left_behind`` returns the services whose reload crashed. ``recovered`` is called with each recovered one.
         """
         pauses = self._pauses_between()
         while True:
@@ -94,7 +94,7 @@ class Chores:
         return ended
 
     async def keep_cnames(self) -> None:
-        """Sync whenever they are due; requests that come while it runs are one."""
+        """Sync CNAMEs whenever they are due; requests during a sync count as one."""
         while True:
             await self.are_cnames_due.wait()
             self.are_cnames_due.clear()
@@ -103,7 +103,7 @@ class Chores:
                 self._metrics.cnames(ended.document)
 
     async def _run(self, *verb: str) -> tuple[Ended, bool]:
-        """Run a verb; True if it said something else than last time, which is logged then."""
+        """Run a verb; True if its warnings differ from last time. They are logged then."""
         name, said = " ".join(verb), list[Record]()
         ended = await self._run_to_its_end(verb, said)
         warnings = [record for record in said if record.get("level") != "info"]
@@ -113,17 +113,17 @@ class Chores:
             for record in warnings:
                 reemit(record)
             if not warnings:
-                log("all is well again", verb=name)
+                log("succeeds again", verb=name)
         return ended, is_news or before is None or not warnings
 
     async def _run_to_its_end(self, verb: Sequence[str], said: list[Record]) -> Ended:
-        """If nobody wants it any more, it is asked to end, and waited for all the same."""
+        """Run a verb. If this is cancelled, the verb gets SIGTERM and is waited for."""
         try:
             child = await self._launcher.start(verb, said.append)
         except OSError as error:
             said.append({"level": "warning", "text": f"svcagent {' '.join(verb)} cannot be started: {error}"})
             return Ended(Unreachable.exit_code)
-        except Exception as error:  # noqa: BLE001 - a bug met with one chore must not end the daemon
+        except Exception as error:  # noqa: BLE001 - a bug in one chore must not end the daemon
             log_bug(f"svcagent {' '.join(verb)}: a bug in svcagent; please report it", error)
             return Ended(Unforeseen.exit_code)
         ending = asyncio.create_task(child.ended())
@@ -136,5 +136,5 @@ class Chores:
 
 
 def _reason(text: str) -> str:
-    """What makes a warning another one: not the times, ports and counts in it."""
+    """Return the text by which warnings are compared: without times, ports and counts."""
     return re.sub(r"\d+", "0", text.partition("\n")[0])

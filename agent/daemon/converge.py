@@ -1,4 +1,4 @@
-"""One convergence: the local agent made to hold what the good files of services.d define, and maintenance ended.
+"""One convergence: register what the good files of services.d define, and disable maintenance whose end has come.
 
 In use::
 
@@ -6,11 +6,11 @@ In use::
     result = convergence.run()       # always in one thread; raises nothing that svcagent foresees
     agent_watch.follow(result.canary)
 
-Run it at the start, when files changed, when the agent watch says so, on SIGHUP and each minute; and where
-``result.again_in`` is not None, after so many seconds whatever else happens. What a person should know is logged here,
-each thing once: a fault when it comes and when it is mended, an outage when it begins and when it ends, every change.
+Run it at the start, when files changed, when the agent watch asks for it, on SIGHUP, each minute, and after
+``result.again_in`` seconds if that is not None. It logs each event once: a fault when it appears and when it is
+repaired, an outage when it begins and when it ends, every change.
 
-It asks Consul for three things and writes differences only.
+It sends three requests to Consul, and writes only what differs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -48,17 +48,17 @@ from agent.registration import (
 from agent.reload import journalled
 
 ALONE_SECONDS = 10.0
-"""How long another svcagent that registers is waited for."""
+"""How long to wait for another svcagent that registers."""
 
 REMEMBERED = "registration.json"
-"""What a failure to keep what was seen is reported under."""
+"""The name under which a failure to write that file is reported."""
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
 
 
 class Convergence:
-    """Converges again and again, and remembers what it saw last and what it told. For one thread."""
+    """Converges repeatedly, and remembers what it observed last and what it has logged. For one thread."""
 
     def __init__(
         self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
@@ -78,7 +78,7 @@ class Convergence:
         self._met_before: dict[str, str] = {}
 
     def run(self) -> Converged:
-        """Converge once. What goes wrong is in the result, also a bug: the daemon goes on and tries again."""
+        """Converge once. Every failure is part of the result, also a bug: the daemon goes on and tries again."""
         begun = self._clock.monotonic()
         self._met_before, self._met = self._met, {}
         found = replace(self._last, changes=(), failed=(), ended=(), trouble=None)
@@ -106,13 +106,13 @@ class Convergence:
         return self._last
 
     def _report(self, name: str, error: Exception) -> None:
-        """Log a bug with its trace, once for each time that it begins."""
+        """Log a bug with its trace, once until it has gone."""
         self._met[name] = repr(error)
         if self._met_before.get(name) != self._met[name]:
             log_bug(f"{name}: a bug in svcagent; please report it", error, service=name)
 
     def _take_what_is_good(self, agent: AgentSelf | None) -> Choice | None:
-        """Read the definitions although nothing can be registered; None if that meets a bug: the last ones stay."""
+        """Read the definitions although nothing can be registered; None after a bug: the last ones stay in force."""
         try:
             return self._take(agent)
         except Exception as error:  # noqa: BLE001 - as in `run`
@@ -139,7 +139,7 @@ class Convergence:
 
 
 class _Turn:
-    """One convergence of an agent that answers; what was done stays known if it breaks off."""
+    """One convergence of an agent that answers. What it did is known even if it is aborted."""
 
     def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str, report: Report) -> None:
         self._consul = consul
@@ -181,7 +181,7 @@ class _Turn:
             restore_node_maintenance(self._consul, node_text)
             command = "svcagent maint disable --node"
             held = parse(node_text).describe()
-            log(f"this host was {IN_MAINTENANCE_AGAIN} {held}. To end that, run: {command}", level=WARNING)
+            log(f"this host was {IN_MAINTENANCE_AGAIN} {held}. To disable it, run: {command}", level=WARNING)
         for change in sorted(plan, key=_readiness):
             self._carry_out(change)
         with self._failures.collected(REMEMBERED):
@@ -205,7 +205,7 @@ class _Turn:
         node, now = self._agent.node, self._clock.now()
         ended = find_ended(world.services, world.checks, node, now, own)
         if ended and self._done:
-            # What was just changed may fail by now.
+            # A service that was just changed may fail its checks by now.
             self._world = world = observe(self._consul)
             ended = find_ended(world.services, world.checks, node, now, own)
         for one in ended:
@@ -213,7 +213,7 @@ class _Turn:
                 self._ended += lift_ended(self._consul, [one])
 
     def found(self, before: Converged) -> Converged:
-        """What came of it. What was not seen is as before."""
+        """Return the result; what was not observed is as before."""
         if self._world is None:
             return before
         return replace(
@@ -240,7 +240,7 @@ class _Turn:
         return tuple(one for one in found if one.target not in lifted)
 
     def _chosen_canary(self, world: World) -> str:
-        """The same as long as it is there."""
+        """Return the canary: the same as before, as long as it is registered."""
         there = {one.id for one in world.services.values() if is_own(one)}
         there |= {one.service_id for one in self._done if one.action is not Action.REMOVE}
         there -= {one.service_id for one in self._done if one.action is Action.REMOVE}
@@ -248,7 +248,7 @@ class _Turn:
 
 
 def _readiness(change: Change) -> tuple[bool, bool, bool]:
-    """Removals after all else; and what may take long last, so that nobody waits while others are asked."""
+    """Return the sort key of a change: removals last, and before them the changes that may take long."""
     return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
 
 

@@ -11,7 +11,7 @@ from agent.registration import Change
 
 @dataclass(frozen=True)
 class Out:
-    """What is out of service; whose it is, since when and until when is in its maintenance."""
+    """A target in maintenance."""
 
     target: Target
     maintenance: Maintenance
@@ -19,31 +19,31 @@ class Out:
 
 @dataclass(frozen=True)
 class Converged:
-    """One convergence. After ``trouble``, what could not be seen is as it was seen last."""
+    """One convergence. After ``trouble``, what could not be observed is as it was last time."""
 
     definitions: tuple[Definition, ...] = ()
-    """What the daemon goes by: of every file the last good version."""
+    """The definitions in force: the last good version of every file."""
     faults: tuple[Fault, ...] = ()
     agent: AgentSelf | None = None
-    """None until it was seen."""
+    """None until it has answered."""
     changes: tuple[Change, ...] = ()
-    """What was carried out."""
+    """The changes that were applied."""
     refused: tuple[Change, ...] = ()
-    """Services that are somebody else's to change."""
+    """Services that svcagent did not register, and leaves alone."""
     failed: tuple[tuple[str, SvcagentError], ...] = ()
-    """Services, by ID, that the agent would not take, give up or put back; and why."""
+    """Services, by ID, that could not be registered, removed or returned to service; and why."""
     kept: tuple[str, ...] = ()
-    """Services, by ID, that no good file defines any more, and a faulty one may."""
+    """Services, by ID, that no good file defines any more, but a faulty file may."""
     objection: str = ""
     """Why changes were withheld that need an operator's consent; empty if none were."""
     ended: tuple[Ended, ...] = ()
-    """Maintenances whose end has come: those lifted, and those that stay on because checks fail."""
+    """Maintenance whose end has come: disabled, or still enabled because checks fail."""
     out: tuple[Out, ...] = ()
-    """Services of ours, and the host itself last."""
+    """Our services that are in maintenance, and the host itself last."""
     canary: str = ""
     """The ID of a service of ours that the agent holds; empty if there is none."""
     trouble: SvcagentError | None = None
-    """Why it did not come to its end: Consul cannot be reached, refuses the token, another svcagent registers."""
+    """Why it did not finish: Consul cannot be reached or refuses the token, or another svcagent registers."""
     again_in: float | None = None
     """Seconds until it should run again even if nothing happens; None: at the next minute."""
     seconds: float = 0.0

@@ -1,8 +1,8 @@
-"""``svcagent run``: what happens when, and in which process or thread. What is done is decided elsewhere.
+"""``svcagent run``: what runs when, and in which process or thread. Decisions are made elsewhere.
 
-One event loop (asyncio) owns all that changes; it never waits for Consul, Docker or another host. One thread converges
-the local agent, one watches it, requests of the local API have threads of their own, and what is heavy or takes a
-service out is a verb in a process of its own (`children`).
+One event loop (asyncio) owns all mutable state, and never waits for Consul, Docker or another host. One thread
+converges the local agent, one watches it, each request of the local API has a thread, and everything that is heavy or
+takes a service out is a verb in a separate process (`children`).
 """
 
 import asyncio
@@ -49,11 +49,11 @@ if TYPE_CHECKING:  # slow to import, and large
 TICK_SECONDS = 0.5
 WORKER_STOP_SECONDS = 5.0
 API_STOP_SECONDS = 2.0
-"""For those who look on to hear how it ended."""
+"""How long observers may take to receive the result."""
 
 
 class Daemon:
-    """One host's, to be `run` once. ``options``: what its children get before their verb, beside their definitions."""
+    """One host's daemon, to be `run` once. ``options``: passed to its children before the verb."""
 
     def __init__(self, settings: Settings, clock: Clock, environ: Mapping[str, str], options: Sequence[str]) -> None:
         self._settings = settings
@@ -61,7 +61,7 @@ class Daemon:
         self._environ = environ
         self._systemd = Systemd(environ)
         self.metrics = _metrics(clock) if settings.daemon.listen else None
-        # A file is for hosts where no process stays; told here and there, everything would count twice.
+        # The textfile is for hosts without a daemon; with both, everything would count twice.
         environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
         # Other definitions than the daemon's own also keep a child from asking the daemon to do its work.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
@@ -130,21 +130,21 @@ class Daemon:
         if self._bug is not None:
             raise self._bug
 
-    # ------------------------------------------------------------ what there is to tell
+    # ------------------------------------------------------------ status
 
     @property
     def definitions(self) -> Sequence[Definition]:
-        """Those in force."""
+        """The definitions in force."""
         return self._found.definitions
 
     @property
     def status(self) -> Status:
-        """What it does now."""
+        """Return what the daemon does now."""
         return Status(
             pid=os.getpid(),
             version=__version__,
             began=self._began,
-            # Whoever asks may be elsewhere.
+            # The client may have another working directory.
             state_dir=str(self._settings.state_dir.absolute()),
             services_dir=str(self._settings.services_dir.absolute()),
             services=tuple(one.name for found in self._found.definitions for one in found.services),
@@ -161,15 +161,15 @@ class Daemon:
         )
 
     async def _tick(self) -> None:
-        """Time passes: what is due, and what systemd wants to know."""
-        told = self._loop.time()
+        """Run what is due, and report to systemd, every half second."""
+        reported = self._loop.time()
         while True:
             if not self._is_stopping:
                 self._run_due()
             self._systemd.status(self.status.line)
             every = self._systemd.watchdog_seconds
-            if every is not None and self._loop.time() - told >= every - TICK_SECONDS:
-                told = self._loop.time()
+            if every is not None and self._loop.time() - reported >= every - TICK_SECONDS:
+                reported = self._loop.time()
                 self._systemd.alive()
             await asyncio.sleep(TICK_SECONDS)
 
@@ -178,7 +178,7 @@ class Daemon:
     def _run_due(self) -> None:
         try:
             self._scheduler.tick()
-        except Exception as error:  # noqa: BLE001 - reloads that run must not end with a faulty schedule
+        except Exception as error:  # noqa: BLE001 - a faulty schedule must not end the reloads that run
             if repr(error) != self._tick_error:
                 log_bug("running what is due met a bug in svcagent; please report it", error)
             self._tick_error = repr(error)
@@ -192,7 +192,7 @@ class Daemon:
             self._begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
 
     def _begin(self, wanted: Wanted) -> None:
-        """Reload, or as soon as Consul is back: without it a reload can do nothing but say so, each time anew."""
+        """Reload, or wait until Consul answers: without it a reload could only fail."""
         if isinstance(self._found.trouble, ConsulUnreachable):
             self._held[wanted.service_id] = wanted
         elif wanted.service_id in self._reloadable:
@@ -203,7 +203,7 @@ class Daemon:
         return frozenset(one.service.id for one in self._found.definitions if one.reload is not None)
 
     def _plan(self, definitions: Sequence[Definition]) -> None:
-        """What is due from now on; what never is, or cannot be told, is said once."""
+        """Plan what is due from now on; log once what never is due or has no valid schedule."""
         plans, unplanned = plans_of(definitions, os.uname().nodename, self._environ)
         self._scheduler.replace(plans)
         due = self._scheduler.next_runs()
@@ -237,7 +237,7 @@ class Daemon:
         if self._is_stopping:
             return
         if isinstance(found, BaseException):
-            # The reloads that run, and the other chores, go on; each minute it is tried again.
+            # Reloads and other chores go on; the convergence is tried again each minute.
             log_bug("convergence: a bug in svcagent; please report it", found)
             return
         self._found = found
@@ -287,7 +287,7 @@ class Daemon:
         """
         if left_behind:
             if not (self._settings.state_dir / DIRECTORY).is_dir():
-                # The first daemon of this host: until it has looked, its children have no definitions to go by.
+                # The first daemon of this host: its children have no definitions until it has converged once.
                 await self._looked_once.wait()
             await self._chores.recover(self._converged_once)
         self._recovered_once.set()
@@ -302,14 +302,14 @@ class Daemon:
                 self.reloads.forget(service_id)
 
     async def _keep_recovered(self) -> None:
-        """Recover every reload of this host that crashes, whoever started it, as long as the daemon runs."""
+        """Recover every crashed reload of this host, by whatever process, as long as the daemon runs."""
         await self._recovered_once.wait()
         await self._chores.keep_recovered(self._left_behind, self._recovered)
 
     def _left_behind(self) -> frozenset[str]:
         """Return the services whose reload has left a journal or maintenance, and does not run any more.
 
-        The journal is looked at once more after its process: a reload removes it before it ends.
+        The journal is read again after the process was looked for: a reload removes it before it ends.
         """
         state_dir = self._settings.state_dir
         out = {one.target.service_id for one in self._found.out if is_of_reload(one.maintenance, one.target.node)}
@@ -318,15 +318,15 @@ class Daemon:
         return frozenset(crashed & (journalled(state_dir) | out))
 
     def _recovered(self, service_id: str) -> None:
-        """Its instance is back; what the crashed reload was to bring is still wanted."""
+        """Retry a reload whose instance was recovered: its version is still wanted."""
         self._worker.want()
         if service_id in self._reloadable and not self._retries.is_pending(service_id):
             self._retry(service_id)
 
-    def _measure(self, update: Callable[[Mapping[str, Any]], None], told: Mapping[str, Any]) -> None:
-        """Update metrics. That they cannot be updated must keep no reload from being followed."""
+    def _measure(self, update: Callable[[Mapping[str, Any]], None], record: Mapping[str, Any]) -> None:
+        """Update metrics. A failure must not stop the daemon from following the reload."""
         try:
-            update(told)
+            update(record)
         except Exception as error:  # noqa: BLE001 - see above
             log_bug("updating metrics met a bug in svcagent; please report it", error)
 
@@ -343,7 +343,7 @@ class Daemon:
         result = activity.result or {}
         if self.metrics is not None:
             self._measure(self.metrics.reload_ended, result)
-        # A reload that ended by itself has said why.
+        # A reload that ended by itself has logged why.
         log(
             str(result.get("error")) if ended.was_killed else "",
             level=WARNING if ended.was_killed else INFO,
@@ -359,7 +359,7 @@ class Daemon:
             self._retry(wanted.service_id)
 
     def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """What it raises is a bug, and ends the daemon."""
+        """Start a task. An exception in it is a bug, and ends the daemon."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._ended)
         return task
@@ -370,7 +370,7 @@ class Daemon:
             self._over.set()
 
     def _failed_in_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What a callback raises is a bug too: asyncio would log it and go on with half of the work done."""
+        """Treat an exception in a callback as a bug, too: asyncio would only log it and go on."""
         error = context.get("exception")
         if "handle" in context and error is not None:
             self._bug = error
@@ -379,7 +379,7 @@ class Daemon:
             loop.default_exception_handler(context)
 
     async def _stop(self) -> None:
-        """Put back what reloads took out, and end."""
+        """Restore the services of running reloads, and end."""
         log("stopping", reloads=len(self.reloads.running))
         self._systemd.stopping()
         self._systemd.status(self.status.line)
@@ -391,7 +391,7 @@ class Daemon:
         )
         if left:
             log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
-        # After what counts: a services.d on a file system that hangs holds up who looks at it.
+        # Last, because a hanging file system below services.d may block these.
         self._agent_watch.stop()
         self._files_watch.stop()
         await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)

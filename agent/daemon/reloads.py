@@ -1,6 +1,6 @@
-"""The reloads that the daemon runs: one at a time of a service, each a child process; who asked for it, who looks on.
+"""The reloads that the daemon runs: one at a time for each service, each a child process, with its observers.
 
-All of it happens on the event loop's thread.
+Everything runs in the event loop's thread.
 """
 
 import asyncio
@@ -18,29 +18,29 @@ from agent.errors import Interrupted, SvcagentError, Unforeseen, Unreachable
 from agent.logs import WARNING, log, log_bug, reemit
 
 LOCK_TIMEOUT = "1h"
-"""For other hosts, and for a reload of this host that cron or an operator started."""
+"""How long to wait for other hosts, and for a reload of this host that cron or an operator started."""
 KEPT_RECORDS = 1000
-"""Of one reload, for those who begin to look on in the middle."""
+"""Records kept of one reload, for observers that join later."""
 
 MOST_STARTING = 8
-"""At once, until they have found something to do: a hundred services that are due in the same minute would each take
-half a second of a processor, and 50 MB, at the same time."""
+"""How many may start concurrently, until they have found something to do: a hundred services that are due in the same
+minute would each take half a second of a processor, and 50 MB, at the same time."""
 STARTING_SECONDS = 30.0
-"""Whatever takes longer waits for something else, and keeps nobody else from starting."""
+"""After so long, a reload no longer counts as starting."""
 
 PROGRESS = "progress"
-"""The phase of the records that tell how far a pull is."""
+"""The phase of records about the progress of a pull."""
 
 RETRIED_CODES = frozenset({Unreachable.exit_code, Unforeseen.exit_code})
 RETRIED_OUTCOMES = frozenset({"stranded", "environment"})
 
 _IDLE_STEPS = ("", "check")
-"""Until here a reload has found nothing to do yet."""
+"""The steps in which a reload has not found anything to do yet."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A reload as it was asked for. ``why``: schedule, taken up again, retry, or whoever asked over the local API.
+    """A requested reload. ``why``: schedule, taken up again, retry, or the client of the local API.
 
     ``lock_timeout``: None for the verb's own.
     """
@@ -53,7 +53,7 @@ class Wanted:
 
     @property
     def verb(self) -> list[str]:
-        """The command line, after svcagent's options."""
+        """The command line of the verb, without svcagent's own options."""
         flags = ["--force"] * self.is_forced + ["--in-maintenance"] * self.is_in_maintenance
         waits = [] if self.lock_timeout is None else ["--lock-timeout", self.lock_timeout]
         # An id may begin with a dash.
@@ -62,7 +62,7 @@ class Wanted:
 
 @dataclass
 class Activity:
-    """One that runs. ``text``: what it said last of the step that it is at."""
+    """A reload that runs. ``text``: its last message about the current step."""
 
     wanted: Wanted
     since: datetime
@@ -75,15 +75,15 @@ class Activity:
     is_starting: bool = False
 
     def tell(self, record: Record) -> None:
-        """Something was logged, or it has ended."""
+        """Pass on a record to all observers."""
         self.records.append(record)
         for one in self.lookers_on:
             one(record)
 
 
 class Reloads:
-    """``tell`` hears every record of every reload, ``tell_end`` every result. ``start`` begins a task, and sees to it
-    that what the task raises, a bug, does not go unseen."""
+    """``tell`` is called with every record of every reload, ``tell_end`` with every result. ``start`` begins a task and
+    reports what it raises, which is a bug."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Reloads:
         self.running: dict[str, Activity] = {}
 
     def begin(self, wanted: Wanted) -> tuple[Activity, bool]:
-        """Start it, or give the one of that service that runs; True if it was started."""
+        """Start a reload, or return the one of that service that runs; True if it was started."""
         there = self.running.get(wanted.service_id)
         if there is not None:
             return there, False
@@ -119,22 +119,22 @@ class Reloads:
         return activity, True
 
     def cancel(self, service_id: str) -> None:
-        """Ask it to put its service back and to end."""
+        """Ask a reload to restore its service and to end."""
         if service_id in self.running:
             self.running[service_id].is_cancelled = True
         if service_id in self._children:
             self._children[service_id].stop()
 
     def forget(self, service_id: str) -> None:
-        """It was under way when a daemon died, and nothing defines it any more."""
+        """Forget a reload that was under way when a daemon crashed, and that no definition manages any more."""
         self._remember(self._under_way.end, service_id)
 
     def child(self, service_id: str) -> Child | None:
-        """Its process, while there is one."""
+        """Return the process of a service's reload, while it runs."""
         return self._children.get(service_id)
 
     async def stop(self, seconds: float) -> frozenset[str]:
-        """Ask all to put back and to end, and wait so long; the services of those that have not ended."""
+        """Ask all reloads to restore their services and to end; return the services of those that still run then."""
         self._is_stopping = True
         for child in self._children.values():
             child.stop()
@@ -148,7 +148,7 @@ class Reloads:
             ended = await self._run_child(activity)
         except OSError as error:
             ended = Ended(1, {"service": service_id, "outcome": "failed", "error": f"cannot be started: {error}"})
-        except Exception as error:  # noqa: BLE001 - a bug met with one reload must not end the daemon and the others
+        except Exception as error:  # noqa: BLE001 - a bug in one reload must not end the daemon and the others
             log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
             text = str(Unforeseen.of(error, "following the reload"))
             ended = Ended(Unforeseen.exit_code, {"service": service_id, "outcome": "failed", "error": text})
@@ -194,7 +194,7 @@ class Reloads:
                 self._remember(self._under_way.begin, activity.wanted.service_id)
             activity.step = record["step"]
             activity.text = record.get("text", "")
-        if record.get("phase") != PROGRESS:  # for those who look on; in a log a hundred lines a pull
+        if record.get("phase") != PROGRESS:  # for observers only: in a log it would be a hundred lines for each pull
             reemit(record)
         activity.tell(record)
         self._tell(activity, record)
@@ -203,7 +203,7 @@ class Reloads:
         try:
             change(service_id)
         except SvcagentError as error:
-            log(f"a daemon started anew would not know of it: {error}", level=WARNING, service=service_id)
+            log(f"the next daemon would not resume this reload: {error}", level=WARNING, service=service_id)
 
 
 def is_unfinished(ended: Ended) -> bool:
@@ -217,16 +217,16 @@ def is_unfinished(ended: Ended) -> bool:
 
 
 def _result(activity: Activity, ended: Ended) -> dict[str, Any]:
-    """What it printed, or as much as is known of one that printed nothing or only why it did not begin."""
+    """Return the result that the reload printed, or what is known if it printed none."""
     service_id = activity.wanted.service_id
     if isinstance(ended.document, dict):
         return {"service": service_id, "outcome": "failed", "exit_code": ended.status, **ended.document}
     if ended.status == -signal.SIGTERM:
-        # It came before the verb could see to it.
+        # The signal came before the verb could handle it.
         interrupted = Interrupted(signal.SIGTERM)
         error = "SIGTERM ended the reload; nothing had been changed"
         return {"service": service_id, "outcome": "interrupted", "error": error, "exit_code": interrupted.exit_code}
     how = f"was killed by signal {-ended.status}" if ended.was_killed else f"ended with exit code {ended.status}"
-    error = f"{service_id}: its reload {how}; the next one puts right what it left"
+    error = f"{service_id}: its reload {how}; it is recovered within a minute"
     code = 1 if ended.was_killed else ended.status
     return {"service": service_id, "outcome": "failed", "error": error, "exit_code": code}

@@ -1,16 +1,16 @@
-"""When a reload is tried again that was killed or failed for a reason that may pass: its schedule may be a day away."""
+"""When to retry a reload that was killed or failed for a reason that may pass: its schedule may be a day away."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
-"""Between two tries, the last one for good."""
+"""Pauses between two attempts; the last one repeats."""
 
 
 class Retries:
-    """One timer a service, whatever starts it meanwhile. ``begin`` gets the service's id, on the event loop.
+    """One timer for each service. ``begin`` is called with the service's ID, on the event loop.
 
-    ``jitter`` gives the factor by which a pause differs from host to host.
+    ``jitter`` returns the factor by which a pause differs from host to host.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Retries:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def failed(self, service_id: str) -> float:
-        """Once more: in how many seconds it is tried again."""
+        """Count a failure; return the seconds until the next attempt."""
         self._cancel(service_id)
         count = self._failures.get(service_id, 0)
         self._failures[service_id] = count + 1
@@ -35,16 +35,16 @@ class Retries:
         return pause
 
     def is_pending(self, service_id: str) -> bool:
-        """True if it will be tried again."""
+        """True if a retry is scheduled."""
         return service_id in self._timers
 
     def over(self, service_id: str) -> None:
-        """It has come to an end, good or bad, that another try does not change."""
+        """Forget a service: its reload ended in a way that a retry does not change."""
         self._cancel(service_id)
         self._failures.pop(service_id, None)
 
     def stop(self) -> None:
-        """Try nothing any more."""
+        """Cancel all retries."""
         for service_id in list(self._timers):
             self._cancel(service_id)
 

@@ -1,7 +1,7 @@
 """Names that one definition alone may use: service IDs, CheckIDs, containers. Consul lets a later user take them over.
 
 Consul's catalog compares service IDs, CheckIDs and service names without case: of ``web`` and ``Web`` on one node it
-keeps one, although the agent lists both. Docker tells container names apart by case.
+keeps one, although the agent lists both. Docker distinguishes container names by case.
 """
 
 from collections.abc import Iterable, Iterator

@@ -261,7 +261,7 @@ class Reload(Part):
     )
     jitter: Seconds = Field(
         0.0,
-        description="Look up to this much later, so that hosts do not ask at once; always the same on one host.",
+        description="Look up to this much later, so that hosts do not ask at one moment; always the same on one host.",
     )
     windows: Annotated[tuple[WindowText, ...], AfterValidator(_windows)] = Field(
         (),
@@ -272,7 +272,7 @@ class Reload(Part):
         None,
         description="The prefix of the lock in Consul KV, as consul lock takes it; by default svcagent/<service>/lock.",
     )
-    max_parallel: Positive = Field(1, description="How many hosts may reload at once.")
+    max_parallel: Positive = Field(1, description="How many hosts may reload concurrently.")
     min_healthy: Annotated[MinHealthy, BeforeValidator(_min_healthy), WithJsonSchema(_MIN_HEALTHY_SCHEMA)] = Field(
         MinHealthy(value=1),
         description="How many of the other instances must be passing: a number, or a percentage of those known within "

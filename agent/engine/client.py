@@ -119,7 +119,7 @@ class Engine:
 
         Seconds it took; None when there is nothing to roll back. The new container goes: read its `log_tail` first.
         ``restart_policy``: the old one's, as `Container.restart_policy` gave it before `replace`; it is needed only if
-        somebody removed the new container, which otherwise tells. ``finish_stop``: an old container that still runs may
+        the new container, which otherwise shows it, was removed. ``finish_stop``: an old container that still runs may
         be about to stop, since `replace` asked for that; it is stopped and started again. Raises `Conflict` when a
         container in the way is not svcagent's, `NotFound` when the old one is gone.
         """
@@ -185,7 +185,7 @@ class Engine:
     def is_listening(self, container: Container, port: int, address: str) -> bool | None:
         """True if something in the container listens where Docker forwards this address and port of the host to.
 
-        None if Docker forwards them to no port of the container: then whoever accepts a connection there is the
+        None if Docker forwards them to no port of the container: then what accepts a connection there is the
         service itself. Otherwise it may be docker-proxy, which accepts before the service listens. The Engine must be
         on this machine, as for `connections`.
         """

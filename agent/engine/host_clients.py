@@ -58,7 +58,7 @@ def sockets_of(name: str, proc: Path) -> frozenset[int]:
         processes = list(proc.iterdir())
     except OSError as error:
         raise ConnectionsUnknown(
-            f"cannot tell clients from the Consul agent: {proc} cannot be read ({error}). "
+            f"cannot distinguish clients from the Consul agent: {proc} cannot be read ({error}). "
             "Set drain.connections to false"
         ) from error
     for process in processes:

@@ -39,7 +39,7 @@ class Reference:
     def at(self, digest: str) -> str:
         """The same repository at that digest.
 
-        :raises Rejected: it is not a digest, whoever wrote it; it never reaches a URL or a command.
+        :raises Rejected: it is not a digest; it never reaches a URL or a command.
         """
         if not is_digest(digest):
             raise Rejected(f"{digest[:80]!a} is not an image digest; one looks like sha256: and 64 hexadecimal digits")

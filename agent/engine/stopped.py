@@ -3,12 +3,12 @@
 Docker does not say who stopped a container, so that is concluded from its state:
 
 - ``docker stop`` ends a program by its stop signal or, if it ignores that, by SIGKILL after the stop timeout. A program
-  that handles the signal exits with 0 or a status of its own.
+  that handles the signal exits with 0 or another status.
 - Docker restarts what ends by itself under ``always`` and ``unless-stopped``, and what fails under ``on-failure`` until
   its retries are used up. A container that is exited where Docker would have restarted it was stopped by a person.
 - The kernel's kill for want of memory, a failed start, and an error status that nothing would restart are crashes.
 
-A program that ends by itself with status 0, where Docker does not restart it, cannot be told from one that was stopped.
+A program that ends by itself with status 0, where Docker does not restart it, looks like one that was stopped.
 It counts as stopped by an operator: that is reported, and nothing starts it against somebody's will.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from agent.engine.model import Container
 
 STOP_CODES = frozenset({0, 128 + 2, 128 + 3, 128 + 9, 128 + 15})
-"""How programs end when they are told to: handled, or by SIGINT, SIGQUIT, SIGKILL or SIGTERM."""
+"""Exit statuses of programs that were asked to end: handled, or by SIGINT, SIGQUIT, SIGKILL or SIGTERM."""
 
 
 @dataclass(frozen=True)

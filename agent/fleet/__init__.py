@@ -1,4 +1,4 @@
-"""What hosts tell each other through Consul KV, under ``svcagent/<service>/``: a module for each document.
+"""The documents that hosts share through Consul KV, under ``svcagent/<service>/``: a module for each.
 
 ``quarantine``, ``pause``, ``rollout`` (the pin), ``host_state``, ``history`` and ``claim`` (a CNAME's) read and write
 theirs; `observe` reads what a decision needs, and `decide` and `agree` say which digest a host takes.

@@ -1,6 +1,6 @@
-"""``svcagent/<service>/cname/<record>/<node>``: what a host wants of a CNAME and cannot have. Only that host writes it.
+"""``svcagent/<service>/cname/<record>/<node>``: a CNAME that a host wants and cannot have. Only that host writes it.
 
-Another record of the same generation stands there, and the hosts that published it would not know otherwise.
+The zone holds another record of the same generation, and the hosts that published it would not know otherwise.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ROOM = "cname"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a host wants, as its marker would say it, and when it last said so."""
+    """What a host wants, in the form of the marker, and when it last said so."""
 
     node: str
     wants: str
@@ -22,23 +22,23 @@ class Claim:
 
 
 def write(consul: Consul, service: str, record: str, claim: Claim) -> None:
-    """Tell the fleet. ``record`` is the record's complete name."""
+    """Publish a claim. ``record``: the record's complete name."""
     consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), encode(wants=claim.wants, at=claim.at))
 
 
 def clear(consul: Consul, service: str, record: str, node: str) -> None:
-    """The host is content, or wants nothing any more; not there is fine."""
+    """Remove a host's claim, if there is one."""
     consul.kv_delete(key(service, ROOM, part_of(record), quoted(node)))
 
 
 def read_all(consul: Consul, service: str, record: str) -> tuple[Claim, ...]:
-    """Every host's, in order of node, read from the leader; what cannot be read contests nothing, and is left out."""
+    """Return every host's claim in order of node, read from the leader. Unreadable ones are left out."""
     pairs = consul.kv_tree(key(service, ROOM, part_of(record), ""), consistent=True)[1]
     return tuple(claim for pair in pairs if (claim := parse(pair)) is not None)
 
 
 def parse(pair: KvPair) -> Claim | None:
-    """The claim that a key holds."""
+    """Return the claim of a key; None if it cannot be read."""
     try:
         fields = Fields.of(pair)
         return Claim(unquoted(pair.key.rpartition("/")[2]), _wants(fields), fields.moment("at"))
@@ -53,5 +53,5 @@ def _wants(fields: Fields) -> str:
 
 
 def part_of(record: str) -> str:
-    """A record's name as a part of a key."""
+    """Return a record's name as a part of a key."""
     return record.replace("*", "_wildcard").rstrip(".")

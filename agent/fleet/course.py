@@ -1,4 +1,4 @@
-"""How a rollout goes: under way, finished, or standing still though it should not. Pure."""
+"""The course of a rollout: under way, finished, or stuck. Pure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def _always(_moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class Course:
-    """How a service's rollout goes, as far as it is known at ``now``.
+    """The course of a service's rollout, as far as it is known at ``now``.
 
     ``awaited`` are the instances that could take a new image, ``held_out`` those that operators keep in
     maintenance, ``down`` those on hosts that are down. ``suspects`` are the instances whose reload has disappeared
@@ -46,20 +46,20 @@ class Course:
 
     @property
     def at(self) -> Progress:
-        """How far it is."""
+        """The progress of the rollout."""
         return progress(self.pin, self.view.hosts, self.awaited) if self.pin else Progress(frozenset(), frozenset())
 
     @property
     def is_under_way(self) -> bool:
-        """Is it to go on? Not with a quarantined digest: no host takes that."""
+        """True if hosts are still to take the digest; false for a quarantined one, which no host takes."""
         return self.pin is not None and bool(self.at.missing) and self.pin.digest not in self.view.quarantine
 
     @property
     def stood_still(self) -> timedelta:
-        """For how long no host has come further, not counting the time in which none was to.
+        """Return for how long there was no progress, without the time in which none was expected.
 
-        Progress is a host that took the digest or is at it just now. Hosts write by their own clocks; a moment that
-        is far ahead is none, or it would keep a rollout from being stuck for as long.
+        Progress is a host that took the digest or is taking it now. Hosts write times by their clocks; a time far in
+        the future does not count, or the rollout would never be stuck.
         """
         moments = [
             state.since
@@ -73,7 +73,7 @@ class Course:
 
     @property
     def is_still(self) -> bool:
-        """Should it go on, and does not?"""
+        """True if the rollout is stuck."""
         return self.is_under_way and self.is_open(self.now) and self.stood_still >= self.stuck_after
 
     def is_at_it(self, node: str) -> bool:
@@ -87,6 +87,6 @@ class Course:
 
 
 def _open_time(begin: datetime, end: datetime, is_open: Callable[[datetime], bool]) -> timedelta:
-    """About how much of that time was open."""
+    """Return approximately how much of that time was inside the windows."""
     step = max(end - begin, timedelta()) / _SAMPLES
     return step * sum(is_open(begin + step * (number + 0.5)) for number in range(_SAMPLES))

@@ -9,7 +9,7 @@ from agent.fleet.document import key, unquoted
 GONE_AFTER = timedelta(days=30)
 
 MOST_DOCUMENTS = 100
-"""Removed by one call; the next one goes on."""
+"""How many documents one call removes; the next one goes on."""
 
 
 def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
 
     A host's documents go only with their host state and history all older than `GONE_AFTER`. Each document is removed
     by check-and-set, so one that its host writes at that moment stays. ``own_node`` is this host's: if the token does
-    not show it in the catalog, nobody's absence is known.
+    not show it in the catalog, no host can be known to be absent.
     """
     states = consul.kv_tree(key(service, host_state.ROOM, ""), consistent=True)[1]
     found: dict[str, list[KvPair]] = {}
@@ -28,8 +28,8 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
         # An unreadable document does not say how old it is; a newer svcagent may have written it.
         if state.last_seen is None or now - state.last_seen < GONE_AFTER:
             recent.add(state.node)
-    told = _history(consul, service, now, recent)
-    nodes = sorted((found.keys() | told.keys()) - recent)
+    histories = _history(consul, service, now, recent)
+    nodes = sorted((found.keys() | histories.keys()) - recent)
     if not nodes or not consul.is_node_known(own_node):
         return ()
     removed, left = [], MOST_DOCUMENTS
@@ -37,7 +37,7 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
         if left <= 0:
             break
         if not consul.is_node_known(node):
-            pairs = [*found.get(node, ()), *_trees(consul, told.get(node, ()))][:left]
+            pairs = [*found.get(node, ()), *_trees(consul, histories.get(node, ()))][:left]
             left -= len(pairs)
             for pair in pairs:
                 consul.kv_delete(pair.key, cas=pair.modify_index)

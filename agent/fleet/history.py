@@ -1,4 +1,4 @@
-"""``svcagent/<service>/history/<node>/<id>``: past reloads, each told by its own host; bounded. And the same on disk.
+"""``svcagent/<service>/history/<node>/<id>``: past reloads, each written by its host; bounded. And the same on disk.
 
 The ids are in order of time, over all hosts. The file is read where Consul cannot be.
 """
@@ -38,12 +38,12 @@ class Past:
 
     @property
     def seconds(self) -> float:
-        """All its steps together."""
+        """The seconds of all steps."""
         return sum(seconds for _step, seconds in self.steps)
 
 
 def tell(consul: Consul, service: str, past: Past) -> None:
-    """Tell the fleet, and forget what this host told beyond `KEPT_PER_HOST`. Telling twice is harmless."""
+    """Publish a reload, and remove this host's entries beyond `KEPT_PER_HOST`. May be repeated."""
     own = key(service, ROOM, quoted(past.node), "")
     consul.kv_put(f"{own}{_order(past)}", _encoded(past))
     for old in consul.kv_keys(own)[:-KEPT_PER_HOST]:
@@ -51,20 +51,20 @@ def tell(consul: Consul, service: str, past: Past) -> None:
 
 
 def read(consul: Consul, service: str, limit: int, node: str | None = None) -> list[Past]:
-    """The last ones of a host, or of all, the newest first; ``limit`` of them at most."""
+    """Return the last reloads of a host or of all hosts, the newest first, at most ``limit``."""
     keys = consul.kv_keys(key(service, ROOM, quoted(node), "") if node else key(service, ROOM, ""))
     newest = sorted(keys, key=lambda one: one.rpartition("/")[2], reverse=True)[:limit]
     found = []
     for one in newest:
         _index, pair = consul.kv_get(one)
-        if pair is not None:  # else its host has just forgotten it
+        if pair is not None:  # else its host has just removed it
             *_rest, host, name = one.split("/")
             found.append(_parse(pair.value, unquoted(host), unquoted(name)))
     return found
 
 
 def write_to_disk(state_dir: Path, service: str, past: Past) -> None:
-    """Remember it on this host, the last `KEPT_ON_DISK` of them.
+    """Add a reload to this host's history on disk, which keeps the last `KEPT_ON_DISK`.
 
     :raises SvcagentError: the file cannot be read or written.
     """
@@ -74,7 +74,7 @@ def write_to_disk(state_dir: Path, service: str, past: Past) -> None:
 
 
 def read_from_disk(state_dir: Path, service: str, limit: int) -> list[Past]:
-    """The last ones of this host, the newest first.
+    """Return the last reloads of this host, the newest first.
 
     :raises SvcagentError: the file cannot be read.
     """

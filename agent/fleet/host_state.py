@@ -1,4 +1,4 @@
-"""``svcagent/<service>/hosts/<node>/<service id>``: what one instance runs and how it does. Only its host writes it.
+"""``svcagent/<service>/hosts/<node>/<service id>``: what one instance runs and its state. Only its host writes it.
 
 Earlier releases wrote ``hosts/<node>``. That is still read, counts for every instance of the node that has no document
 yet, and is replaced by the host's next write.
@@ -27,7 +27,7 @@ InstanceKey: TypeAlias = tuple[str, str]
 
 
 class HostStanding(StrEnum):
-    """How an instance does. A newer svcagent may write others."""
+    """The state of an instance. A newer svcagent may write other values."""
 
     QUEUEING = "queueing"
     RELOADING = "reloading"
@@ -44,7 +44,7 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class HostState:
-    """What one host's instance runs (an image digest), how it does (a `HostStanding`), and since when.
+    """What one host's instance runs (an image digest), its state (a `HostStanding`), and since when.
 
     ``tag``: the tag that was followed. ``reload``: the ID of the reload that wrote this, ``step`` its step.
     ``session``: the session by which that reload holds the lock; ``wanted``: the digest that it takes.

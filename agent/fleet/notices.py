@@ -1,4 +1,4 @@
-"""What people are to be told of a service's rollouts and of its records in DNS: decided here, and put into words. Pure.
+"""The notices about a service's rollouts and its records in DNS: which ones are due, and their texts. Pure.
 
 A kind of notice is a row of `NOTICES`: a function from the course of a rollout to all that there is to tell of it. What
 of that has been told, by any host, is noted in `notified`; so it is told once for the whole fleet.
@@ -25,7 +25,7 @@ MOST_HOSTS = 10
 """How many hosts a message names."""
 
 NEWS = timedelta(days=1)
-"""What is older is news to nobody: a pin of last month, say, on the day on which notifications are first set up."""
+"""Older events are not reported, such as a pin of last month when notifications are first set up."""
 
 LONGEST_WHY = 300
 """Characters of a reason in a message. The rest, and what a container printed, stays where only operators read it."""
@@ -34,7 +34,7 @@ SHORT_DIGEST = 19
 
 
 class Kind(StrEnum):
-    """What a notice tells."""
+    """The kind of a notice."""
 
     STARTED = "started"
     FINISHED = "finished"
@@ -46,7 +46,7 @@ class Kind(StrEnum):
 
 
 class Tone(StrEnum):
-    """How it should look; the names are Apprise's."""
+    """The severity, by Apprise's names."""
 
     INFO = "info"
     SUCCESS = "success"
@@ -70,14 +70,14 @@ class Notice:
 
     @property
     def key(self) -> str:
-        """By which it is remembered."""
+        """The key by which it is noted as sent."""
         return f"{self.kind} {self.subject}"
 
 
 def due(
     course: Course, told: Collection[str], kinds: Collection[Kind] = tuple(Kind)
 ) -> tuple[tuple[Notice, ...], frozenset[str]]:
-    """What is to be told now, of these kinds, and the keys of all that counts as told then.
+    """Return the notices that are due, of these kinds, and the keys of all that count as sent then.
 
     ``told``: the keys of what has been told. What is no news any more is noted like the rest, and not told. What is
     about other rollouts, or a quarantine that was cleared, is forgotten.
@@ -93,7 +93,7 @@ def due(
 
 
 def is_closed(pin: Pin | None, told: Collection[str]) -> bool:
-    """Has a host that had nothing to do nothing to tell either?"""
+    """True if a host without anything to do has no notice to send either."""
     return pin is None or f"{Kind.FINISHED} {pin.digest}" in told
 
 
@@ -141,7 +141,7 @@ def _finished(course: Course) -> Iterator[Notice]:
 
 
 def _quarantined(course: Course) -> Iterator[Notice]:
-    """Once its host has put back what there was, or has not for too long."""
+    """Yield it once its host has restored the old version, or has not for too long."""
     for entry in course.view.quarantine.values():
         if entry.since is None or course.is_at_it(entry.node):
             continue
@@ -167,7 +167,7 @@ def _quarantined(course: Course) -> Iterator[Notice]:
 
 
 def _suspect(course: Course) -> Iterator[Notice]:
-    """Once for each digest, also if several hosts disappeared with it."""
+    """Yield one notice for each digest, also if several hosts disappeared with it."""
     for digest in sorted({one.wanted for one in course.suspects}):
         vanished = [one for one in course.suspects if one.wanted == digest]
         nodes = {one.node for one in vanished}
@@ -195,7 +195,7 @@ def _stuck(course: Course) -> Iterator[Notice]:
         pin.digest,
         None,
         Tone.WARNING,
-        f"{course.service}: rollout of {_name(pin)} is stuck, {_of_all(course)} run it and none followed "
+        f"{course.service}: rollout of {_name(pin)} is stuck, {_of_all(course)} run it, without progress "
         f"for {for_long}",
         _body(
             _what(pin),
@@ -205,8 +205,8 @@ def _stuck(course: Course) -> Iterator[Notice]:
                 _told(instance[0], state_of(course.view.hosts, instance))
                 for instance in sorted(course.at.missing)[:MOST_HOSTS]
             ),
-            f"What keeps a host: {_command('why', course.service)}, on that host. "
-            f"All of them: {_command('fleet', course.service)}",
+            f"What blocks a host: {_command('why', course.service)}, on that host. "
+            f"All hosts: {_command('fleet', course.service)}",
         ),
     )
 
@@ -220,13 +220,13 @@ def _paused(course: Course) -> Iterator[Notice]:
         pin.digest,
         None,
         Tone.INFO,
-        f"{course.service}: rollout of {_name(pin)} waits, for reloads are paused; {_of_all(course)} run it",
+        f"{course.service}: rollout of {_name(pin)} waits, because reloads are paused; {_of_all(course)} run it",
         _body(
             _what(pin),
             _who(pin),
             *_far(course),
             f"Paused {pause.describe(_shown)}",
-            f"To go on: {_command('resume', course.service)}",
+            f"To resume: {_command('resume', course.service)}",
         ),
     )
 
@@ -239,25 +239,25 @@ NOTICES: Mapping[Kind, Callable[[Course], Iterator[Notice]]] = {
     Kind.STUCK: _stuck,
     Kind.PAUSED: _paused,
 }
-"""Kinds of notices about rollouts; a row yields all that there is to tell."""
+"""The kinds of notices about rollouts, and the function that yields those that are due."""
 
 
 def conflict(service: str, record: str, owner: str, why: str, node: str) -> Notice:
-    """Of one record: it cannot be kept as a definition says. Known by whose it would be, whatever stands there."""
+    """Return the notice about a record that cannot be published as defined, identified by its owner."""
     return Notice(
         Kind.CONFLICT,
         owner,
         None,
         Tone.FAILURE,
-        f"{service}: conflict in DNS, {record} is not kept as a definition says",
-        _body(f"{record}: {_first_line(why)}", f"as {node} sees it; to see it again: svcagent cname plan"),
+        f"{service}: conflict in DNS, {record} differs from its definition",
+        _body(f"{record}: {_first_line(why)}", f"as {node} sees it. To see it: svcagent cname plan"),
     )
 
 
 def due_conflict(found: Notice | None, owner: str, told: frozenset[str]) -> tuple[tuple[Notice, ...], frozenset[str]]:
-    """The same as `due` for one record: ``found``, if it is a conflict for ``owner``; if it is none, it is over.
+    """Do the same as `due` for one record. ``found``: the conflict of ``owner``; None when it is over.
 
-    What other owners were told of the record stays, or two that contend for it would be told in turns.
+    The keys of other owners stay, or two owners of one record would be reported in turns.
     """
     if found is None:
         return (), told - {f"{Kind.CONFLICT} {owner}"}
@@ -283,7 +283,7 @@ def _body(*lines: str) -> str:
 
 
 def _name(pin: Pin) -> str:
-    """Short enough for a title: the image without its registry."""
+    """Return the image without its registry, for a title."""
     return f"{pin.image.rpartition('/')[2]} ({pin.digest[:SHORT_DIGEST]})"
 
 
@@ -313,7 +313,7 @@ def _far(course: Course) -> Iterator[str]:
 
 def _told(node: str, state: HostState | None) -> str:
     if state is None:
-        return f"{node} has told nothing yet"
+        return f"{node} has published nothing yet"
     since = f" since {_shown(state.since)}" if state.since else ""
     return f"{node}: {state.state}{since}" + (f": {_first_line(state.error)}" if state.error else "")
 

@@ -1,4 +1,4 @@
-"""``svcagent/<service>/notified``, and ``…/notified/<record>`` for a CNAME: what people have been told, by any host.
+"""``svcagent/<service>/notified``, and ``…/notified/<record>`` for a CNAME: the notifications that any host has sent.
 
 Whoever notes a notice here, by check-and-set, is the one who tells it; so the fleet tells it once. A host that dies
 between noting and telling loses it: at most once, never twice.
@@ -19,19 +19,19 @@ ATTEMPTS = 10
 T = TypeVar("T")
 
 Decide: TypeAlias = Callable[[frozenset[str]], tuple[tuple[T, ...], frozenset[str]]]
-"""From the keys of what has been told: what is to be told now, and the keys of all that has been told then."""
+"""From the keys of the sent notices: the notices to send now, and the keys of all that are sent then."""
 
 
 def place(service: str, record: str = "") -> str:
-    """Where it is noted. ``record``: a CNAME's complete name."""
+    """Return the key of the document. ``record``: a CNAME's complete name."""
     return key(service, ROOM, part_of(record)) if record else key(service, ROOM)
 
 
 def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
-    """The keys of what has been told, read from the leader, and the index to replace them by.
+    """Return the keys of the sent notices, read from the leader, and the index to replace them by.
 
     :raises SvcagentError: the document cannot be read. Nothing is told then: two versions of svcagent that replaced
-        each other's notes would tell everything again and again.
+        each other's documents would send everything again and again.
     """
     _index, pair = consul.kv_get(where, consistent=True)
     if pair is None:
@@ -40,15 +40,15 @@ def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
         return Fields.of(pair).texts("told"), pair.modify_index
     except Unreadable as error:
         raise SvcagentError(
-            f"what people have been told cannot be read from {where} in Consul KV: {error}. If no svcagent of the "
+            f"the list of sent notifications, {where} in Consul KV, cannot be read: {error}. If no svcagent of the "
             f"fleet is newer than this one: {shlex.join(['consul', 'kv', 'delete', where])}"
         ) from error
 
 
 def take(consul: Consul, where: str, decide: Decide[T]) -> tuple[T, ...]:
-    """Decide what is to be told, and note it. What this host is to tell: nothing where another was first.
+    """Decide which notices to send, and note them. Return those that this host sends: none where another was first.
 
-    :raises OutcomeUnknown: whether it is noted is not known; nobody tells it.
+    :raises OutcomeUnknown: it is unknown whether they are noted, so no host sends them.
     """
     for _attempt in range(ATTEMPTS):
         told, index = find(consul, where)

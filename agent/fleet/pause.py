@@ -16,7 +16,7 @@ ROOM = "pause"
 
 @dataclass(frozen=True)
 class Pause:
-    """Who stopped it, on which host, why, since when and until when.
+    """Who paused the reloads, on which host, why, since when and until when.
 
     ``by`` is empty and ``since`` None where the document cannot be read; ``why`` says so then.
     """
@@ -28,15 +28,15 @@ class Pause:
     until: datetime | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """Has its end come? Then it counts as not set."""
+        """True if its end has come; it then counts as not set."""
         return self.until is not None and self.until <= now
 
     def has_same_cause(self, other: "Pause") -> bool:
-        """Did the same person stop it for the same reason?"""
+        """True if the same operator set both for the same reason."""
         return bool(self.by) and (self.by, self.host, self.why) == (other.by, other.host, other.why)
 
     def describe(self, show: Callable[[datetime], str] = lambda moment: moment.isoformat(timespec="seconds")) -> str:
-        """Whose it is, in words for a message; ``show`` writes its times."""
+        """Return owner, times and reason for a message; ``show`` formats its times."""
         who = f"{self.by} on {self.host}" if self.by else "someone unknown"
         since = f" since {show(self.since)}" if self.since else ""
         until = f" until {show(self.until)}" if self.until else ""
@@ -65,7 +65,7 @@ def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replac
             return held
         if held is not None and not held.has_same_cause(wanted) and not is_replacing:
             raise Conflict(
-                f"{service} is paused already {held.describe()}; it stays as it is. To put yours in its place, add: "
+                f"{service} is paused already {held.describe()}; it stays as it is. To replace it by yours, add: "
                 "--replace"
             )
         text = encode(by=new.by, host=new.host, why=bounded(new.why, ERROR_BYTES), since=new.since, until=new.until)

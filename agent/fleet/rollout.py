@@ -67,9 +67,9 @@ def untrusted(service: str, image: str, pinned: Pin, node: str) -> str:
     where = key(service, ROOM)
     since = f" at {pinned.since:%Y-%m-%dT%H:%M:%SZ}" if pinned.since else ""
     return (
-        f"{where} in Consul KV, written by {pinned.node}{since}, pins {pinned.digest}, but {image} does not stand for "
+        f"{where} in Consul KV, written by {pinned.node}{since}, pins {pinned.digest}, but {image} does not point to "
         f"that digest now, and {node} has never seen it under that tag or run it; so {node} does not take it. If it is "
         f"not the digest that the fleet should take, remove the pin: {shlex.join(['consul', 'kv', 'delete', where])}. "
-        f"To take what the tag stands for now: {shlex.join(['svcagent', 'reload', service, '--force'])}. If write "
+        f"To take what the tag points to now: {shlex.join(['svcagent', 'reload', service, '--force'])}. If write "
         "access to Consul KV is meant to be the right to deploy, set trust_pins = true under [fleet] in svcagent.toml"
     )

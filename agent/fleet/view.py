@@ -16,7 +16,7 @@ from agent.fleet.rollout import Pin
 
 @dataclass(frozen=True)
 class View:
-    """The pin (and the index to replace it by), host states, quarantine by digest, the pause that counts.
+    """The pin (and the index to replace it by), host states, quarantine by digest, the pause in force.
 
     ``hosts`` is by node and service ID; the ID is empty in a document of an earlier release.
     """

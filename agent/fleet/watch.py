@@ -1,6 +1,6 @@
-"""Following a service: what hosts tell of it and what the catalog shows, by blocking queries. Nothing is polled.
+"""Following a service in Consul KV and in the catalog by blocking queries, without polling.
 
-Each kind of document is waited for on a connection of its own, by a thread that ends with the process.
+Each kind of document has a connection and a thread, which ends with the process.
 """
 
 import threading
@@ -38,7 +38,7 @@ class Seen:
 
 
 class Watch:
-    """A service, from ``with`` to its end."""
+    """Follows a service inside the ``with`` block."""
 
     def __init__(self, consul: Consul, service: str, lock_prefix: str | None, clock: Clock) -> None:
         self._consul = consul
@@ -65,9 +65,9 @@ class Watch:
         self._stopping.set()
 
     def seen(self) -> Iterator[Seen]:
-        """The service now, as soon as all of it is known, and after each change; for ever.
+        """Yield the service as soon as all of it is known, and after each change; for ever.
 
-        :raises SvcagentError: Consul refuses to tell it.
+        :raises SvcagentError: Consul refuses a query.
         """
         parts: dict[str, Any] = {}
         troubles: dict[str, SvcagentError] = {}
@@ -86,7 +86,7 @@ class Watch:
                 yield _seen(parts, trouble, self._clock.now())
 
     def _take(self, wait: float | None) -> Iterator[tuple[str, Any]]:
-        """What has come, once something has or the time is over."""
+        """Yield what has arrived, after waiting for the first item."""
         try:
             yield self._news.get(timeout=wait)
             while True:
@@ -95,7 +95,7 @@ class Watch:
             return
 
     def _until_pause_ends(self, held: pause.Pause | None) -> float | None:
-        """Its end is nothing that Consul would tell."""
+        """Return the seconds until a pause ends, because Consul does not report that."""
         if held is None or held.until is None or held.is_over(self._clock.now()):
             return None
         return min((held.until - self._clock.now()).total_seconds(), threading.TIMEOUT_MAX)
@@ -112,7 +112,7 @@ class Watch:
                 continue
             if new_index != index:
                 self._news.put((name, found))
-            # Consul's documentation: an index that goes backwards is to be forgotten.
+            # Consul's documentation: reset an index that goes backwards.
             index = new_index if index is None or new_index >= index else None
         consul.close()
 

@@ -1,7 +1,7 @@
-"""Putting a service or this host out and back, so that nobody's maintenance is taken over or lifted by mistake.
+"""Enabling and disabling maintenance without touching another owner's.
 
-The local agent holds a maintenance first and the catalog shows it a moment later; when no server answers, that moment
-lasts. So every change has two halves: the write, read back from the agent, and `await_shown`.
+The local agent has a change first, and the catalog shows it a moment later, or once a server answers. So every change
+has two parts: the write, read back from the agent, and `await_shown`.
 """
 
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ RETRY_SECONDS = 0.5
 
 
 def put_out(consul: Consul, clock: Clock, target: Target, wanted: Maintenance) -> None:
-    """Take it out and return when the catalog shows it. Raises what `take_out` and `await_shown` raise."""
+    """Enable maintenance and return when the catalog shows it. Raises what `take_out` and `await_shown` raise."""
     take_out(consul, target, wanted)
     await_shown(consul, clock, target, wanted)
 
 
 def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewriting: bool = False) -> None:
-    """Have the local agent hold this maintenance.
+    """Enable this maintenance on the local agent.
 
-    Consul answers 200 and keeps the first reason when it is out already, so the reason is read back.
-    ``is_rewriting`` changes the reason of a maintenance that is on. That is one write to one check, so there is
-    neither a moment in service nor anything half done after a crash.
+    Consul answers 200 and keeps the first reason if maintenance is enabled already, so the reason is read back.
+    ``is_rewriting`` changes the reason of an enabled maintenance. That is one write to one check, so there is neither a
+    moment in service nor an intermediate state after a crash.
 
-    :raises Conflict: somebody else's maintenance is on; it stays as it is.
+    :raises Conflict: another owner's maintenance is enabled; it stays as it is.
     :raises NotFound: the service is not registered here.
-    :raises OutcomeUnknown: the agent did not answer in time; it may or may not be on.
+    :raises OutcomeUnknown: the agent did not answer in time; it may or may not be enabled.
     """
     text = render(wanted)
     with _unknown(target, "is out of service"):
@@ -48,9 +48,9 @@ def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewritin
 
 
 def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
-    """Lift a maintenance if it is this very one; False when it is off or somebody else's.
+    """Disable this very maintenance; False if it is not enabled or another one is.
 
-    :raises OutcomeUnknown: the agent did not answer in time; it may or may not be lifted.
+    :raises OutcomeUnknown: the agent did not answer in time; it may or may not be disabled.
     """
     held = held_text(consul, target)
     if held is None or held != render(own):
@@ -69,9 +69,9 @@ def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
 def await_shown(
     consul: Consul, clock: Clock, target: Target, wanted: Maintenance | None, seconds: float = CATALOG_SECONDS
 ) -> None:
-    """Wait until the catalog shows this maintenance on the target, or with None that it has none.
+    """Wait until the catalog shows this maintenance on the target; None: that it has none.
 
-    :raises Conflict: the agent no longer holds what is waited for: somebody changed it meanwhile.
+    :raises Conflict: the agent's maintenance is a different one: another process changed it meanwhile.
     :raises OutcomeUnknown: the catalog did not show it within ``seconds``.
     """
     text = render(wanted) if wanted is not None else None
@@ -100,14 +100,14 @@ def await_shown(
 
 
 def held_text(consul: Consul, target: Target) -> str | None:
-    """The reason of a maintenance as the local agent holds it; None when there is none."""
+    """Return the reason text of the maintenance on the local agent; None if there is none."""
     check = consul.checks().get(target.check_id)
     return check.notes if check is not None else None
 
 
 @contextmanager
 def _unknown(target: Target, state: str) -> Iterator[None]:
-    """Say of a write without an answer what is unknown for a person, and how to find out."""
+    """Explain, for a write without an answer, what is unknown and how to find out."""
     try:
         yield
     except OutcomeUnknown as error:
@@ -117,10 +117,12 @@ def _unknown(target: Target, state: str) -> Iterator[None]:
 def _look_again(target: Target) -> str:
     return (
         "When Consul answers again, run the same command once more (it changes nothing that is done already), "
-        f"or look: svcagent maint status {target.argument}"
+        f"or see: svcagent maint status {target.argument}"
     )
 
 
 def _overtaken(target: Target, held: str | None) -> Conflict:
-    now = "it is in service" if held is None else f"it is out, taken out {parse(held).describe()}"
-    return Conflict(f"somebody else changed {target} at the same moment: {now}. It stays as it is; run this again")
+    now = "it is in service" if held is None else f"it is in maintenance, enabled {parse(held).describe()}"
+    return Conflict(
+        f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again"
+    )

@@ -1,4 +1,4 @@
-"""What clients see of instances that are taken out of service: who else is there, and who still names them."""
+"""What clients see of instances that enter maintenance: which others remain, and what still returns them."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from agent.maintenance.target import Target
 
 
 class Left(StrEnum):
-    """What clients of a service find afterwards."""
+    """Which instances clients of a service find afterwards."""
 
     SOMEBODY = "somebody"
     NOBODY = "nobody"
@@ -36,16 +36,16 @@ class View:
 
     @property
     def left(self) -> Left:
-        """Who is there when the targets are out?"""
+        """Return which instances remain when the targets are in maintenance."""
         return who_is_left(self.instances, self.node, self.service_ids)
 
 
 def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collection[str]) -> Left:
-    """Judge one service's instances in the catalog, before those of ``service_ids`` on ``node`` are taken out. Pure.
+    """Judge a service's instances in the catalog before those of ``service_ids`` on ``node`` enter maintenance. Pure.
 
-    Nobody: the last instance that clients are sent to is among them. An instance in warning is served by Consul DNS,
+    NOBODY: the last instance that clients are sent to is among them. An instance in warning is served by Consul DNS,
     and is no replacement for a passing one: clients that ask for passing instances do not get it. Where none is
-    served, nothing is taken from clients. Unknown: the catalog does not show them, so it does not show everything (a
+    served, clients lose nothing. UNKNOWN: the catalog does not show them, so it does not show everything (a
     token without ``node:read`` empties the answer).
     """
     everyone = tuple(instances)

@@ -1,7 +1,4 @@
-"""Waiting until clients are no longer sent to an instance that was put in maintenance.
-
-Nothing here changes anything: maintenance is on already, in the catalog, and its owner is known.
-"""
+"""Waiting until clients are no longer sent to an instance in maintenance. Nothing here changes anything."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,6 +1,6 @@
-"""Ends of maintenance: what is over is lifted, but only on what is fit for clients.
+"""Maintenance whose end has come is disabled, if the instance passes its checks.
 
-The end stands in the reason text, of which Consul itself knows nothing: whoever runs svcagent next lifts it.
+The end is part of the reason text, which Consul does not interpret: the next run of svcagent disables it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +16,7 @@ from agent.maintenance.target import Target
 
 @dataclass(frozen=True)
 class Ended:
-    """A maintenance whose end has come; ``failing`` are the checks that keep it on all the same."""
+    """A maintenance whose end has come. ``failing``: the checks that keep it enabled."""
 
     target: Target
     maintenance: Maintenance
@@ -35,11 +35,11 @@ def find_ended(
     now: datetime,
     only: Collection[str] | None = None,
 ) -> tuple[Ended, ...]:
-    """The maintenances whose end has come, services in order of their ids, the host last.
+    """Return every maintenance whose end has come: services in order of their IDs, then the host.
 
-    ``checks`` are all of the local agent's. ``only``: ids of the services asked about; None for all. The host itself
-    is always asked about. It is fit when its own checks pass and those of its services, save the services that have
-    a maintenance of their own: they stay out anyway.
+    ``checks``: all checks of the local agent. ``only``: the IDs of the services to look at; None for all. The host is
+    always included. Its checks are those of the node, and those of its services that are not themselves in
+    maintenance.
     """
     found = []
     for service in sorted(services.values(), key=lambda one: one.id):
@@ -57,9 +57,9 @@ def find_ended(
 
 
 def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None) -> tuple[Ended, ...]:
-    """Lift what is over and fit, and return all that is over. ``only`` as in `find_ended`.
+    """Disable what is over where the checks pass, and return all that is over. ``only`` as in `find_ended`.
 
-    :raises OutcomeUnknown: something was lifted, and the catalog did not show it in time.
+    :raises OutcomeUnknown: maintenance was disabled, and the catalog did not show it in time.
     """
     ended = lift_ended(consul, find_ended(consul.services(), consul.checks(), node, clock.now(), only))
     for one in ended:
@@ -69,7 +69,7 @@ def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] 
 
 
 def lift_ended(consul: Consul, ended: Iterable[Ended]) -> tuple[Ended, ...]:
-    """Have the local agent lift those that are fit; all but what somebody else has seen to meanwhile is returned.
+    """Disable those whose checks pass. Return all of them, except what was changed by another process meanwhile.
 
     :raises OutcomeUnknown: the agent did not answer in time.
     """

@@ -1,7 +1,7 @@
-"""The reason text of a maintenance: a sentence for people in Consul's own UI, and all that svcagent knows of it.
+"""The reason text of a maintenance: a sentence for people in Consul's UI, from which svcagent reads the rest.
 
-Consul keeps one free text with a maintenance and nothing else, so owner, since and until are written into it and
-read back from it. The catalog is the only store. Pure.
+Consul keeps one free text with a maintenance and nothing else, so owner, begin and end are written into it and
+parsed from it. The catalog is the only store. Pure.
 """
 
 import re
@@ -13,7 +13,7 @@ from enum import StrEnum
 from agent.text import clean
 
 LONGEST_WHY, LONGEST_NAME = 500, 200
-"""Characters of a reason and of an owner that a message repeats: whoever may write to Consul wrote them."""
+"""How many characters of a reason and of an owner a message repeats: anyone with write access to Consul sets them."""
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -28,7 +28,7 @@ _RELOAD = re.compile(
 
 
 class OwnerKind(StrEnum):
-    """Whose maintenance it is. Unknown: set by ``consul maint`` or by hand, to be treated as an operator's."""
+    """The owner's kind. UNKNOWN: enabled by ``consul maint`` or by hand, and treated like an operator's."""
 
     OPERATOR = "operator"
     RELOAD = "reload"
@@ -47,11 +47,11 @@ class Maintenance:
     until: datetime | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """Has its end come? One without an end has none."""
+        """True if its end has come; one without an end is never over."""
         return self.until is not None and self.until <= now
 
     def has_same_cause(self, other: "Maintenance") -> bool:
-        """Did the same person take it out for the same reason? Asked of a known person's maintenance only."""
+        """True if the same operator enabled both for the same reason; false for an unknown owner."""
         cause = (self.kind, self.owner, self.host, self.why)
         return self.kind is OwnerKind.OPERATOR and cause == (other.kind, other.owner, other.host, other.why)
 
@@ -67,7 +67,7 @@ class Maintenance:
                 return "unknown"
 
     def describe(self, show: Callable[[datetime], str] = lambda moment: f"{moment:{TIME_FORMAT}}") -> str:
-        """Whose it is, in words for a message; ``show`` writes its times."""
+        """Return owner, begin, end and reason for a message; ``show`` formats its times."""
         whose = "someone unknown" if self.kind is OwnerKind.UNKNOWN else self.whose
         since = f" since {show(self.since)}" if self.since else ""
         until = f" until {show(self.until)}" if self.until else ""
@@ -76,17 +76,17 @@ class Maintenance:
 
 
 def by_operator(user: str, host: str, why: str, since: datetime, until: datetime | None = None) -> Maintenance:
-    """A person's maintenance. Times are kept to the second."""
+    """Return an operator's maintenance. Times are kept to the second."""
     return Maintenance(OwnerKind.OPERATOR, _word(user), _word(host), why, _second(since), until and _second(until))
 
 
 def by_reload(reload_id: str, host: str, why: str, since: datetime) -> Maintenance:
-    """One reload's own maintenance, recognised by that reload's id."""
+    """Return one reload's own maintenance, recognised by the reload's ID."""
     return Maintenance(OwnerKind.RELOAD, _word(reload_id), _word(host), why, _second(since))
 
 
 def is_of_reload(maintenance: Maintenance, host: str, reload_id: str = "") -> bool:
-    """True if a reload on that host enabled it. The process that has the host's lock for the service knows it is over.
+    """True if a reload on that host enabled it. To the process that holds the host lock, that reload is over.
 
     ``reload_id``: the ID of one reload of the host, which stays the same when the node is renamed.
     """
@@ -101,7 +101,7 @@ def is_finished_reload(text: str, *, is_journalled: bool) -> bool:
 
 
 def render(maintenance: Maintenance) -> str:
-    """The text for Consul. What `parse` makes of it is the same maintenance."""
+    """Return the text for Consul, from which `parse` makes the same maintenance."""
     if maintenance.kind is OwnerKind.UNKNOWN or maintenance.since is None:
         return maintenance.why
     by = f"svcagent reload {maintenance.owner}" if maintenance.kind is OwnerKind.RELOAD else maintenance.owner
@@ -110,7 +110,7 @@ def render(maintenance: Maintenance) -> str:
 
 
 def parse(text: str) -> Maintenance:
-    """Whose maintenance a text of Consul's tells of; unknown when svcagent did not write it."""
+    """Return the maintenance that a reason text describes; of an unknown owner if svcagent did not write the text."""
     for kind, pattern in ((OwnerKind.RELOAD, _RELOAD), (OwnerKind.OPERATOR, _OPERATOR)):
         if match := pattern.fullmatch(text):
             found = match.groupdict()
@@ -124,7 +124,7 @@ def parse(text: str) -> Maintenance:
 
 
 def _word(name: str) -> str:
-    """Names stand between spaces in the text."""
+    """Return a name without spaces, which separate the parts of the text."""
     return re.sub(r"\s+", "_", name) or "unknown"
 
 

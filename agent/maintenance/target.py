@@ -1,4 +1,4 @@
-"""What can be taken out of service, and what is to be done about it. Pure."""
+"""What can be in maintenance, and the decision what to do with it. Pure."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -9,7 +9,7 @@ from agent.maintenance.reason import Maintenance, OwnerKind
 
 @dataclass(frozen=True)
 class Target:
-    """One service of this host, or with no ``service_id`` the host itself with all its services."""
+    """One service of this host; without a ``service_id`` the host with all its services."""
 
     node: str
     service_id: str = ""
@@ -17,12 +17,12 @@ class Target:
 
     @property
     def check_id(self) -> str:
-        """The check by which Consul holds it out."""
+        """The ID of the check by which Consul keeps it in maintenance."""
         return f"{SERVICE_MAINTENANCE}{self.service_id}" if self.service_id else NODE_MAINTENANCE
 
     @property
     def argument(self) -> str:
-        """How ``svcagent maint`` is told of it."""
+        """The argument of ``svcagent maint`` that names it."""
         return self.service_id or "--node"
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do about one target: ``held`` is on it now, ``wanted`` comes after; ``remedy`` goes with a refusal."""
+    """What to do with one target. ``held``: its maintenance now; ``wanted``: afterwards; ``remedy``: for a refusal."""
 
     target: Target
     action: Action
@@ -53,14 +53,14 @@ class Decision:
 def decide_enable(
     target: Target, held: Maintenance | None, wanted: Maintenance, *, is_replacing: bool, is_forced: bool
 ) -> Decision:
-    """Take it out, unless it belongs to somebody else.
+    """Decide whether maintenance is enabled.
 
-    - in service: enable
-    - out by the same person for the same reason: keep, or move the end if another one is wanted
-    - out by a reload: refuse, unless replacing by force
-    - out by anybody else, or for another reason: refuse, unless replacing
+    - none now: enable
+    - the same owner and reason: keep, or change the end if another one is wanted
+    - a reload's: refuse, unless replacing by force
+    - another owner or reason: refuse, unless replacing
 
-    Asking twice is harmless, so a command whose outcome was unknown may be repeated.
+    The decision is idempotent, so a command whose outcome was unknown may be repeated.
     """
     if held is None:
         return Decision(target, Action.ENABLE, None, wanted)
@@ -69,7 +69,7 @@ def decide_enable(
             return Decision(target, Action.KEEP, held, held)
         return Decision(target, Action.REWRITE, held, replace(held, until=wanted.until))
     if held.kind is OwnerKind.RELOAD and not (is_replacing and is_forced):
-        remedy = "that reload puts it back itself. To keep it out for you instead, add: --replace --force"
+        remedy = "that reload disables it itself. To take it over, add: --replace --force"
         return Decision(target, Action.REFUSE, held, remedy=remedy)
     if not is_replacing:
         return Decision(target, Action.REFUSE, held, remedy="it stays as it is. To take it over, add: --replace")
@@ -77,12 +77,13 @@ def decide_enable(
 
 
 def decide_disable(target: Target, held: Maintenance | None, *, is_forced: bool) -> Decision:
-    """Put it back, whoever took it out, except from a running reload: that one restores it when it is ready."""
+    """Disable it, whatever its owner, except a reload's: that reload disables it when the instance is ready."""
     if held is None:
         return Decision(target, Action.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:
         remedy = (
-            "that reload puts it back itself. If it is dead, run: svcagent recover. To put it back unseen, add: --force"
+            "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it whatever its "
+            "checks say, add: --force"
         )
         return Decision(target, Action.REFUSE, held, remedy=remedy)
     return Decision(target, Action.LIFT, held)

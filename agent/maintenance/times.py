@@ -13,9 +13,9 @@ class NotAMoment(ValueError):
 
 
 def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
-    """The moment that ``HH:MM`` (its next occurrence) or an ISO 8601 time stands for, in UTC.
+    """Return the moment of ``HH:MM`` (its next occurrence) or of an ISO 8601 time, in UTC.
 
-    Without a zone of its own it is a time of ``zone``.
+    A time without a zone is one of ``zone``.
 
     :raises NotAMoment: it is neither of the two, or past.
     """

@@ -16,7 +16,7 @@ PAUSE = 0.05
 def alone_in(state_dir: Path, clock: Clock, wait: float) -> Iterator[bool]:
     """Exclude other registrations of the same state directory; the block gets True if another one just ended.
 
-    The lock is a file of the state directory, which no other user can open, and so no other user can take it.
+    The lock file is in the state directory, where no other user can open it.
 
     :raises LockBusy: another one did not end within ``wait`` seconds.
     :raises SvcagentError: the lock file cannot be opened.

@@ -1,6 +1,6 @@
-"""Carry a registration plan out: each service whole before the next one starts. Doing it again is harmless.
+"""Apply a registration plan, one service after the other. Applying it again changes nothing.
 
-Killed at any moment, the next run finishes: what is there is always either marked as ours or not there at all.
+If it is killed, the next run finishes: a service is registered with svcagent's mark or not at all.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,16 +22,16 @@ NEVER = "87600h"
 
 @dataclass(frozen=True)
 class Failure:
-    """One service that could not be brought to what is wanted, and why."""
+    """A service that could not be changed, and why."""
 
     service_id: str
     error: SvcagentError
 
 
 class Failures:
-    """What failed of several services, of which one failing keeps none of the others waiting.
+    """Collects the failures of single services, so that the others go on.
 
-    ``report`` gets the service and the exception, with its trace, where that is a bug.
+    ``report`` is called with the service and the exception if that is a bug.
     """
 
     def __init__(self, report: Report) -> None:
@@ -42,7 +42,7 @@ class Failures:
     def collected(self, service_id: str) -> Iterator[None]:
         """Keep the error that the block raises.
 
-        :raises Unreachable: Consul does not answer, which is so for every service.
+        :raises Unreachable: Consul does not answer, so no other service can be registered either.
         """
         try:
             yield
@@ -50,7 +50,7 @@ class Failures:
             if isinstance(error, Unreachable) and not isinstance(error, ServerFailed):
                 raise
             self.found.append(Failure(service_id, error))
-        except Exception as error:  # noqa: BLE001 - a bug met with one service must not keep the others waiting
+        except Exception as error:  # noqa: BLE001 - a bug in one service must not stop the others
             self._report(service_id, error)
             self.found.append(Failure(service_id, Unforeseen.of(error, f"the registration of {service_id}")))
 
@@ -97,14 +97,14 @@ def apply_each(
 def restore_node_maintenance(consul: Consul, text: str) -> None:
     """Enable the node's maintenance again with this reason text, before the services of the node are registered.
 
-    :raises Conflict: somebody else enabled another one at the same moment.
+    :raises Conflict: another process enabled a different one at the same moment.
     """
     consul.enable_node_maintenance(text)
     held = consul.checks().get(NODE_MAINTENANCE)
     if held is None or held.status != "critical" or held.notes != text:
         raise Conflict(
             "the maintenance of this host was enabled again as before, but the Consul agent shows "
-            f"{'none' if held is None else 'another one'}: somebody changed it at the same moment. Look: "
+            f"{'none' if held is None else 'another one'}: another process changed it at the same moment. See: "
             "svcagent maint status --node"
         )
 
@@ -130,12 +130,12 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
     replaced = change.replaced_checks or {}
     stale = list(change.stale_checks)
     if change.action is Action.UPDATE and "critical" in replaced.values():
-        # Between taking a failing check away and putting the other one there, clients would be sent to the service.
+        # While a failing check is replaced by another one, clients would be sent to the service.
         hold = {"ID": HOLD + change.service_id, "Name": "being exchanged", "TTL": "1h", "Status": "critical"}
         consul.register_check({**hold, "ServiceID": change.service_id})
         stale.append(hold["ID"])
     for check_id in replaced:
-        # Registered over, the old check would run on beside the new one (Consul 1.8).
+        # If it were registered over, the old check would go on running next to the new one (Consul 1.8).
         consul.deregister_check(check_id)
     if stale:
         consul.register_service(leaving(body, stale))
@@ -162,15 +162,15 @@ def _assert_in_maintenance(consul: Consul, service_id: str, text: str) -> None:
     if held is None or held.status != "critical" or held.notes != text:
         raise Conflict(
             f"{service_id} was registered in maintenance as before, but the Consul agent shows "
-            f"{'none' if held is None else 'another one'}: somebody changed it at the same moment. Look: "
+            f"{'none' if held is None else 'another one'}: another process changed it at the same moment. See: "
             "svcagent maint status"
         )
 
 
 def _with_statuses(change: Change, probe: Callable[[Check], str]) -> dict[str, Any]:
-    """The body, with the status that each check begins with where that is known.
+    """Return the body, with the initial status of each check where that is known.
 
-    Consul heeds it for checks that are not there yet, and keeps the status of all others.
+    Consul uses it for new checks, and keeps the status of all others.
     """
     known = {
         **{check_id: status for check_id, status in (change.replaced_checks or {}).items() if status},

@@ -1,4 +1,4 @@
-"""Plans that an operator has to agree to before they are carried out. Pure."""
+"""Plans that need an operator's consent before they are applied. Pure."""
 
 import shlex
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from agent.registration.mark import is_own
 from agent.registration.plan import Action, Change, World
 
 MOST_REMOVALS = 2
-"""As many services may be removed without consent, even if that is more than half of them."""
+"""How many services may be removed without consent, even if they are more than half."""
 MOST_NAMED = 5
 
 
@@ -21,7 +21,7 @@ class ConsentNeeded(SvcagentError):
 
 @dataclass(frozen=True)
 class Objection:
-    """Why a plan needs consent, and which of its actions have to wait for it."""
+    """Why a plan needs consent, and which of its actions are withheld until then."""
 
     text: str
     actions: frozenset[Action]
@@ -32,7 +32,7 @@ class Objection:
 
 
 def find_objection(plan: Iterable[Change], world: World, directory: Path, last: LastSeen) -> Objection | None:
-    """Return what speaks against a plan for the definitions of ``directory``; None if nothing does.
+    """Return why a plan for the definitions of ``directory`` needs consent; None if it does not.
 
     - It removes more than `MOST_REMOVALS` services and more than half of those that svcagent registered.
     - It removes or changes services that were registered from another directory.
@@ -54,7 +54,7 @@ def find_objection(plan: Iterable[Change], world: World, directory: Path, last: 
         text = (
             f"{len(removed)} of the {len(own)} services that svcagent registered on this host would be removed "
             f"({_some(removed)}), because {directory} does not define them any more. More than {MOST_REMOVALS} and "
-            f"more than half need consent. If they are meant to go, run: {command}"
+            f"more than half need consent. If that is intended, run: {command}"
         )
         return Objection(text, frozenset({Action.REMOVE}))
     return None

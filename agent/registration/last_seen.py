@@ -37,7 +37,7 @@ class LastSeen:
     that vanished stays until it is seen again or svcagent removes it.
     ``node``: the reason text of the node's maintenance.
     ``agreed``: the IDs of the services after the last registration of all definitions that needed no more consent.
-    Removals are measured by them, as what is registered while removals wait for consent must not outnumber these.
+    Removals are compared with this number, so that services registered while removals wait for consent do not count.
     """
 
     directory: str = ""
@@ -78,7 +78,7 @@ class LastSeen:
         return bool(self.directory) and not is_same
 
     def vanished_services(self, world: World, is_over: Callable[[str, str], bool]) -> dict[str, str]:
-        """Return the services that vanished together with their maintenance, each with its reason text.
+        """Return the services that vanished while they were in maintenance, each with its reason text.
 
         ``is_over(service_id, text)`` is True for the maintenance of a reload that has finished: the reload disabled it
         after the agent was last seen.
@@ -152,7 +152,7 @@ class LastSeenFile:
             self._file.parent.mkdir(mode=0o700, exist_ok=True)
             lock = path.open("ab")
         except OSError as error:
-            raise SvcagentError(f"cannot write {path}: {error.strerror}. Run this as the owner of it") from error
+            raise SvcagentError(f"cannot write {path}: {error.strerror}. Run this as its owner") from error
         with lock:
             path.chmod(0o600)
             if not poll(lambda: take_lock(lock.fileno()), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE):

@@ -1,16 +1,16 @@
-"""What has to change so that the agent holds what services.d/ says. Pure.
+"""The plan: what has to change so that the agent holds what services.d/ says. Pure.
 
 The cases, by service id:
 
 - wanted and absent: create
 - wanted, there, with our mark, and nothing differs: keep
 - wanted, there, with our mark, otherwise different: update
-- wanted, there, without our mark: refuse (somebody else's), or update to adopt it
-- wanted, and there under an ID that differs only by case, with our mark: replace that one, for Consul's catalog keeps
-  one of them only; without our mark: refuse
-- wanted, but one of its CheckIDs is another's on this agent: refuse, for Consul would hand the check over silently
-- there with our mark, wanted no more: remove, after all else
-- there without our mark: not looked at
+- wanted, there, without our mark: refuse, or update to adopt it
+- wanted, and there under an ID that differs only by case, with our mark: replace that one, because Consul's
+  catalog keeps only one of them; without our mark: refuse
+- wanted, but another service of this agent has one of its CheckIDs: refuse, because Consul would move the check
+- there with our mark, no longer wanted: remove, last
+- there without our mark: ignore
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,21 +39,21 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One service's line of the plan, and all that carrying it out takes."""
+    """One service's line of the plan, with everything that is needed to apply it."""
 
     action: Action
     service_id: str
     why: str
     body: Mapping[str, Any] | None = None
-    """What will be registered, without the status that new checks begin with."""
+    """What will be registered, without the initial status of new checks."""
     differences: tuple[Difference, ...] = ()
     replaced_checks: Mapping[str, str] | None = None
-    """Checks to take away before registering: those whose type changes, with the status that the new one takes over,
-    and those that another service of ours has, with none."""
+    """Checks to deregister first: those whose type changes, with the status that the new one inherits, and those of
+    another service of ours, with none."""
     new_checks: tuple[Check, ...] = ()
-    """Checks that nobody has run yet on a service that clients are being sent to."""
+    """Checks that have not run yet on a service that clients are sent to."""
     stale_checks: tuple[str, ...] = ()
-    """Checks of ours to take away after registering."""
+    """Checks of ours to deregister afterwards."""
     maintenance: str | None = None
     """The reason text of the maintenance that the service is registered in; None to leave maintenance as it is."""
     replaces: str = ""
@@ -62,7 +62,7 @@ class Change:
 
 @dataclass(frozen=True)
 class World:
-    """What the agent holds: its services, and all of its checks, those of the node as well."""
+    """The agent's services, and all of its checks including the node's."""
 
     services: Mapping[str, LocalService]
     checks: Mapping[str, CheckState]
@@ -76,7 +76,7 @@ def make_plan(
     is_adopting: bool = False,
     maintenance: Mapping[str, str] = NO_MAINTENANCE,
 ) -> tuple[Change, ...]:
-    """The changes, in order of service id, removals last; with ``only`` (names or ids) none but theirs.
+    """Return the changes in order of service ID, removals last. ``only``: names or IDs to restrict them to.
 
     ``maintenance``: services, by ID, that are registered in maintenance if they are not there, with its reason text.
     """
@@ -107,7 +107,7 @@ def make_plan(
 
 
 def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = frozenset()) -> tuple[Change, ...]:
-    """Everything of ours taken away; with ``only`` (names or ids) theirs alone, refusing what is not ours."""
+    """Return the removal of all our services, or of ``only`` (names or IDs), where others' services are refused."""
     changes = []
     for found in sorted(there.values(), key=lambda service: service.id):
         if only and not {found.id, found.name} & only:
@@ -120,17 +120,17 @@ def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = froze
 
 
 def is_current(service: Service, found: LocalService) -> bool:
-    """Does the agent hold exactly what the definition says?"""
+    """True if the agent holds exactly what the definition says."""
     return is_own(found) and not differences(registration(service), found)
 
 
 def nodes_followed(plan: Iterable[Change]) -> frozenset[str]:
-    """The nodes that alias checks which are about to be sent name."""
+    """Return the nodes that alias checks of the plan refer to."""
     return frozenset(node for change in plan for node in _nodes(change))
 
 
 def without_unknown_nodes(plan: Iterable[Change], unknown: frozenset[str]) -> tuple[Change, ...]:
-    """The plan with every change refused that names one of these nodes: it would crash a Consul 1.8 agent."""
+    """Refuse every change that refers to one of these nodes: it would crash a Consul 1.8 agent."""
     return tuple(_refused_for_nodes(change, unknown & set(_nodes(change))) for change in plan)
 
 

@@ -14,8 +14,8 @@ Trouble: TypeAlias = SvcagentError | Interrupted
 def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None) -> Result:
     """Fill in outcome, error, exit code and log tail.
 
-    ``log_tail``: what a failed container printed last. ``pending``: the signal that was received, if any, though
-    nothing may have been left to interrupt.
+    ``log_tail``: what a failed container printed last. ``pending``: the signal that was received, if any, even
+    if it came too late to interrupt a step.
     """
     result.outcome = _outcome(result, state, troubles)
     result.is_settled = state.is_settled
@@ -52,7 +52,7 @@ def conclude_recovery(
 
 
 def with_mishaps(result: Result, mishaps: Sequence[SvcagentError]) -> Result:
-    """Add what failed beside the steps: the report, the journal's removal, what is printed.
+    """Add failures outside the steps: of the report, of the journal's removal, of what is printed.
 
     It changes no outcome, and the exit code only where a bug was met.
     """
@@ -70,7 +70,7 @@ _ENVIRONMENT = (
 
 
 def summary_of(trouble: BaseException) -> str:
-    """Return an error's text without what a command printed: it is published, and that may hold anything."""
+    """Return an error's text without a command's output, which may contain anything, because the text is published."""
     return trouble.summary if isinstance(trouble, CommandFailed) else str(trouble)
 
 

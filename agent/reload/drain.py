@@ -1,7 +1,4 @@
-"""Waiting until the connections to an instance that was just put in maintenance have ended.
-
-Nothing here changes anything: maintenance is on already, in the catalog, and its owner is known.
-"""
+"""Waiting until the connections to an instance in maintenance have ended. Nothing here changes anything."""
 
 from collections.abc import Callable
 
@@ -23,7 +20,7 @@ def await_quiet(
     """Wait for ``drain.min`` to pass and connections to end, until ``drain.max``; return how many are left open.
 
     ``started`` is the moment at which ``drain.max`` is over. Keep-alive connections end when their clients end them,
-    so the limit bounds a drain; what is left is cut by the restart. ``still`` is called in every round and ends the
+    so the limit bounds a drain; the restart cuts what is left. ``still`` is called in every round and ends the
     wait by raising, for example when the lock is lost.
     """
     linger(Deadline(clock, started.at - drain.max + drain.min), still)

@@ -1,4 +1,4 @@
-"""The outside world of one reload, as it was given."""
+"""The clients and settings that one reload uses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from agent.reload.record import Event
 
 @dataclass(frozen=True)
 class Edges:
-    """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is the agent's own.
+    """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is svcagent's own.
 
     ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``).
     ``shares_log_tails``: what a failed container or command printed may be written to Consul KV and notifications.

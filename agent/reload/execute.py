@@ -108,14 +108,14 @@ class Executor(Procedure):
             )
             result = self._concluded(conclude)
             with self._survived("release the lock"):
-                self._lock.release()  # of an attempt that was given up while waiting
+                self._lock.release()  # or withdraw from the queue
         if self._troubles and not isinstance(self._troubles[0], NotNow | Interrupted):
             with self._survived("run the hook on_failure"):
                 self._run_hook(Hook.ON_FAILURE)
         return result
 
     def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
-        """Return whether there is a newer image, and the obstacles to taking it. Changes nothing."""
+        """Return whether there is a newer image, and what blocks it. Changes nothing."""
         newest = self._restarter.newest()
         is_newer = not self._restarter.is_current(newest)
         if is_newer and newest and not self._asked.is_forced:
@@ -135,7 +135,7 @@ class Executor(Procedure):
             with self._edges.interrupts.allowed():
                 pass
         if properties.published:
-            # Without it nobody would notice a version that takes its host down.
+            # Without it other hosts would not notice a version that takes its host down.
             self._report.is_taking(str(step), self._record, is_required=step is Step.DRAIN)
             try:
                 self._lock.update(step=str(step), digest=self._record.digest)
@@ -174,7 +174,7 @@ class Executor(Procedure):
         with self._edges.interrupts.allowed():
             own = self._refuse_unless_clear(self._survey(), is_queueing=True)
             if self._reload.drain.connections:
-                self._restoration.count_connections(own)  # what cannot be counted is found out before the drain
+                self._restoration.count_connections(own)  # fails here, before the drain, if they cannot be counted
 
     def _acquire(self) -> None:
         self._report.is_queueing(self._record)
@@ -205,7 +205,7 @@ class Executor(Procedure):
             if own.maintenance is None:
                 why = f"to run {self._record.digest[:19]}" if self._record.digest else "to restart"
                 restoration.enable_maintenance(why)
-                # Written, so look again: another host or an operator may have taken the others out meanwhile.
+                # Written, so look again: another host or an operator may have drained the others meanwhile.
                 self._lock.ask()
                 self._refuse_unless_clear(own_reload=self._record.reload_id)
         limit = Deadline.after(edges.clock, self._reload.drain.max)
@@ -223,8 +223,8 @@ class Executor(Procedure):
         self._lock.ask()
         if self._observer.own_maintenance() is None:
             raise GuardRefused(
-                f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; it is "
-                "not restarted. Run this again"
+                f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "
+                "it is not restarted. Run this again"
             )
         policy = self._restarter.standing().restart_policy
         self._note_down(is_replacing=True, restart_policy=policy or "", is_required=True)
@@ -236,7 +236,7 @@ class Executor(Procedure):
         self._run_hook(Hook.AFTER_RESTART)
 
     def _await_ready(self) -> None:
-        if self._state.has_failed:  # on the way back nothing may cut the wait short
+        if self._state.has_failed:  # on the way back nothing may interrupt the wait
             self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
             return
         with self._edges.interrupts.allowed():

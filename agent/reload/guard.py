@@ -18,7 +18,7 @@ MOST_NAMES = 5
 
 
 class Kind(StrEnum):
-    """What sort of obstacle it is."""
+    """The kind of an obstacle."""
 
     ABSENT = "absent"
     MAINTENANCE = "maintenance"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
 
 
 FORCEABLE = frozenset(Kind) - {Kind.ABSENT, Kind.MAINTENANCE}
-"""What an operator may decide against. Not: lifting another owner's maintenance, or draining an unseen instance."""
+"""The kinds that ``--force`` overrides. Not: another owner's maintenance, and an instance missing from the catalog."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Observed:
-    """All that the guard judges, as it was seen at ``now``.
+    """Everything that the guard judges, as observed at ``now``.
 
     :ivar instances: those of the service in the catalog; this host's has ``node`` and ``service_id``
     :ivar known: node and service ID of the instances that the fleet has heard of within the last day; they count as
@@ -281,13 +281,13 @@ def _suspect(seen: Observed) -> tuple[Obstacle, ...]:
 def _window(seen: Observed) -> tuple[Obstacle, ...]:
     if seen.is_window_open:
         return ()
-    until = "none opens again soon"
+    until = "none opens soon"
     if seen.next_opening is not None:
         until = f"wait until {iso(seen.next_opening.astimezone(UTC))}, when the next one opens"
     return (
         Obstacle(
             Kind.WINDOW,
-            f"it is outside the windows of {seen.service}",
+            f"no window of {seen.service} is open now",
             f"{until}; or change reload.windows in its definition",
         ),
     )
@@ -302,15 +302,15 @@ def _age(seen: Observed) -> tuple[Obstacle, ...]:
         return (
             Obstacle(
                 Kind.AGE,
-                f"{wants}, and when {seen.wanted or 'this one'} was made is not known on this host",
-                "it is known once the image has been pulled, which a reload does before it looks",
+                f"{wants}, and it is not known on this host when {seen.wanted or 'this one'} was built",
+                "it is known once a reload has pulled the image",
             ),
         )
     age = seen.now - seen.image_created
     if age >= least:
         return ()
     ready = iso((seen.image_created + least).astimezone(UTC))
-    return (Obstacle(Kind.AGE, f"{wants}, and this one was made {length(age)} ago", f"wait until {ready}"),)
+    return (Obstacle(Kind.AGE, f"{wants}, and this one was built {length(age)} ago", f"wait until {ready}"),)
 
 
 def _readiness(seen: Observed) -> tuple[Obstacle, ...]:
@@ -319,8 +319,8 @@ def _readiness(seen: Observed) -> tuple[Obstacle, ...]:
     return (
         Obstacle(
             Kind.READINESS,
-            f"Consul passes {seen.service_id}, and svcagent's own probe of it fails: {'; '.join(seen.differences)}",
-            "correct that check or what it asks, so that both agree. If the new version corrects it, run: "
+            f"svcagent cannot judge {seen.service_id} as Consul does: {'; '.join(seen.differences)}",
+            "correct the check, or the service, so that both agree. If the new version corrects it, run: "
             f"svcagent reload {seen.service_id} --force",
         ),
     )

@@ -59,7 +59,7 @@ class HostLock:
                 f"another reload of {self._service} runs on this host"
                 f"{f' (pid {holder})' if holder else ''}. Try again later, or wait for it with --lock-timeout"
             )
-        with suppress(OSError):  # on a full disk: who holds it is for messages only
+        with suppress(OSError):  # on a full disk: the holder is for messages only
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         return self
@@ -70,10 +70,10 @@ class HostLock:
         os.close(self._descriptor)
 
     def holder(self) -> int | None:
-        """The process that has it, None if no one has; asked without taking it, even for a moment.
+        """Return the process that holds it, None if there is none, without taking the lock even for a moment.
 
         The kernel lists its locks by process, device and inode (proc(5)). Some file systems show another device to
-        programs; then the process id that the holder leaves in the file tells.
+        programs; then the process ID that the holder writes to the file decides.
         """
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""What a reload has done so far, on disk: what recovery needs and cannot see in Consul or Docker.
+"""The journal: what a reload has done so far, on disk, as far as recovery cannot see it in Consul or Docker.
 
-There is one file per service, from the first thing acquired (the lock's session) until everything is restored. Only the
-process that has the service's `HostLock` reads or writes it.
+There is one file per service, from the creation of the lock's session until everything is restored. Only the process
+that holds the service's `HostLock` reads or writes it.
 """
 
 import glob
@@ -20,7 +20,7 @@ _PREFIX, _SUFFIX = "reload-", ".journal"
 
 
 class JournalDamaged(SvcagentError):
-    """The file does not hold a journal of this version: recovery goes by what Consul and Docker show."""
+    """The file does not hold a journal of this version: recovery uses what Consul and Docker show."""
 
 
 @dataclass(frozen=True)

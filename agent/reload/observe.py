@@ -1,4 +1,4 @@
-"""Observing everything that the guard judges, and which digest the fleet takes. Nothing is decided here."""
+"""Observes everything that the guard judges, and which digest the fleet takes. Decides nothing."""
 
 from datetime import datetime, timedelta
 
@@ -44,7 +44,7 @@ class Observer:
         """Return everything as it is now.
 
         ``is_fetched``: ``wanted`` is on this host, so that its age is known. ``own_reload``: the ID of the reload that
-        has enabled its maintenance already and asks once more. ``differences``: what the preflight of readiness found.
+        has enabled its maintenance already. ``differences``: what the comparison of the checks before the drain found.
         """
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
@@ -84,7 +84,7 @@ class Observer:
     def wanted(self, newest: str, running: str) -> tuple[str, str]:
         """Return the digest that this host would take, and why. Changes nothing.
 
-        :raises GuardRefused: another digest is pinned, and this host has no reason to trust the pin.
+        :raises GuardRefused: another digest is pinned, and this host does not trust the pin.
         """
         consul, now = self._edges.consul, self._edges.clock.now()
         _index, instances = consul.instances(self._service.name)
@@ -94,7 +94,7 @@ class Observer:
         return decision.wanted, decision.why
 
     def insisted(self, newest: str) -> str:
-        """Pin the newest digest for all hosts, whatever is pinned: an operator wants it now.
+        """Pin the newest digest for all hosts, whatever is pinned, because an operator forces it.
 
         Return what that overrides, empty if nothing.
         """
@@ -110,7 +110,7 @@ class Observer:
     def agreed(self, newest: str, running: str) -> tuple[str, str]:
         """Return the digest that this host takes, and why; pin it for all hosts if this one is the first to find it.
 
-        :raises GuardRefused: another digest is pinned, and this host has no reason to trust the pin.
+        :raises GuardRefused: another digest is pinned, and this host does not trust the pin.
         """
         edges = self._edges
         # What runs was the newest when it was taken, so every digest that was seen under the tag is remembered.
@@ -134,7 +134,7 @@ class Observer:
         return decision.wanted, decision.why
 
     def _require_trusted(self, decision: Decision, pinned: Pin | None, newest: str, running: str) -> None:
-        """Refuse a digest that only the pin speaks for: whoever can write to Consul KV could choose what runs here."""
+        """Refuse a digest that only the pin names: otherwise write access to Consul KV would suffice to choose it."""
         wanted, image = decision.wanted, self._reload.image
         if pinned is None or self._edges.trusts_pins or wanted in (newest, running):
             return
@@ -149,7 +149,7 @@ class Observer:
         found, _index = rollout.find(self._edges.consul, self._service.name)
         if self._pinned is not None and found is not None and found.digest not in ("", digest, self._pinned):
             raise GuardRefused(
-                f"while {self._edges.agent.node} waited for its turn to take {digest}, {found.node} pinned "
+                f"while {self._edges.agent.node} waited for the lock to take {digest}, {found.node} pinned "
                 f"{found.digest}; run this again to take that one"
             )
 
@@ -160,7 +160,7 @@ class Observer:
         return max((ask_dns(server, name).ttl for server in self._edges.drain_dns), default=0)
 
     def own_maintenance(self) -> Maintenance | None:
-        """What holds this host's instance out, as the catalog shows it."""
+        """Return the maintenance of this host's instance, as the catalog shows it."""
         _index, instances = self._edges.consul.instances(self._service.name)
         own = own_instance(instances, self._edges.agent.node, self._service.id)
         return parse(own.maintenance.notes) if own is not None and own.maintenance is not None else None

@@ -66,7 +66,7 @@ class Procedure:
         self._state = self._after(step, error)
 
     def _unforeseen(self, error: Exception, what: str) -> Unforeseen:
-        """Log an unexpected exception with its trace, and return it as an error that the loop knows."""
+        """Log an unexpected exception with its trace, and return it as an `Unforeseen` error."""
         found = Unforeseen.of(error, what)
         with self._survived("log an error"):
             log_bug(str(found), error, service=self._record.service, reload=self._record.reload_id)
@@ -74,7 +74,7 @@ class Procedure:
 
     @contextmanager
     def _survived(self, what: str) -> Iterator[None]:
-        """Go on after any failure inside: it concerns what is said about the reload, not what is done.
+        """Go on after any failure in the block, which concerns only what is reported about the reload.
 
         `Exception` is caught, because a full disk, a closed terminal or a bug in a message must not keep an instance
         in maintenance.
@@ -160,9 +160,8 @@ class Procedure:
     def _is_unfit(self, step: Step, error: Trouble) -> bool:
         """True if the new container did not start or become ready, failed in service, or crashed a check.
 
-        Docker, Consul and the operator are told apart by type: only a container that is not ready, and a judgement
-        that ends with an unexpected exception, say something about the container, and, if it is of a new digest, about
-        the version.
+        The type of the error says whose fault it may be: only a container that is not ready, and a judgement that ends
+        with an unexpected exception, count against the container, and, if it is of a new digest, against the version.
         """
         if not PROPERTIES[step].judges:
             return False
@@ -174,11 +173,10 @@ class Procedure:
         return isinstance(error, NotReady) or (isinstance(error, Unforeseen) and step is not Step.CLEAN)
 
     def _is_environment(self) -> bool:
-        """True if the old version failed in the same way, or is in service only because it failed before as well.
+        """True if the old version failed in the same way, or is in service although it fails a check.
 
-        Then the new one is not shown to be at fault. Where the old one has become ready after all, which may be no
-        more than what every start looks like, that holds only the first time: a version that fails like this twice in
-        a row, on any host, is quarantined.
+        Then the new one is not shown to be at fault. Where the old one has become ready after all, that counts only
+        once: a version that fails like this twice within an hour, on any host, is quarantined.
         """
         if Status.CRITICAL in self._restoration.readiness.last_statuses.values():
             return True
@@ -233,7 +231,7 @@ class Procedure:
         )
 
     def _tell(self, phase: Phase, text: str = "", place: int | None = None) -> None:
-        """Report an event of the current step; what keeps that from being printed or logged stops nothing."""
+        """Report an event of the current step. A failure to print or log it is ignored here."""
         with self._survived("report an event"):
             seconds = self._edges.clock.monotonic() - self._step_began
             self._edges.tell(Event(self._step, phase, seconds, text, self.result.id, place))
@@ -243,5 +241,5 @@ class Procedure:
 
 
 def command_of(service_id: str) -> str:
-    """Return the command that a reload's session is named for, by which its host recognises it."""
+    """Return the command in the name of a reload's session, by which its host recognises the session."""
     return f"svcagent reload {service_id}"

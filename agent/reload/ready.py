@@ -27,7 +27,7 @@ SHORTEST_LIMIT = 0.25
 LONGEST_OUTPUT = 200
 
 CONTAINER_HEALTH = "docker:health"
-"""Stands among the statuses for the container's own HEALTHCHECK."""
+"""The key of the container's own HEALTHCHECK among the statuses."""
 
 _ALIAS = ("alias_service", "alias_node")
 
@@ -36,7 +36,7 @@ NOT_LISTENING = "not listening"
 
 
 def nothing() -> None:
-    """What is called in each round where the caller has nothing to do there."""
+    """Do nothing in a round."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class InConsul:
 
 @dataclass(frozen=True)
 class _Missing:
-    """The first thing that keeps an instance from being ready. ``signature`` as in `NotReady`.
+    """The first reason why an instance is not ready. ``signature``: as in `NotReady`.
 
     ``is_final``: waiting cannot help.
     """
@@ -166,7 +166,7 @@ class Readiness:
         return Baseline({check_id: str(status) for check_id, status in statuses.items()}, tuple(differences))
 
     def _probe_patiently(self, check: Check, container: Container | None, deadline: Deadline) -> ProbeResult:
-        """One probe may fail by chance: a busy moment, a connection lost."""
+        """Probe several times, because one probe may fail by chance."""
         for _ in range(SURVEY_TRIES - 1):
             result = self._probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
             if result.status != Status.CRITICAL or deadline.is_over:
@@ -180,7 +180,7 @@ class Readiness:
         return state is not None and state.status != Status.CRITICAL
 
     def _unjudgeable(self, check: Check, container: Container | None) -> Iterable[str]:
-        """What keeps a result of Consul's, newer than the restart, from coming in time."""
+        """Yield the reasons why Consul's result after the restart cannot come in time."""
         if check.interval_seconds >= self._ready.timeout:
             yield (
                 f"check {check.id} can be run by Consul only, which runs it every {check.interval}: its result after "
@@ -272,7 +272,7 @@ class Readiness:
 
         A check's output is empty until its first run. http, tcp, udp, gRPC, h2ping and os_service checks always have
         one afterwards. A command may print nothing, and a TTL report may be empty: such a check counts as proven by a
-        status better than critical, so that one which is critical without a word cannot be told from one that did not
+        status better than critical, so that one which is critical without output looks like one that did not
         run. Alias checks are not run; they follow another service, and are never listed.
         """
         states = self._consul.checks()
@@ -356,7 +356,7 @@ class Readiness:
         return run, missing
 
     def _forget_another_run(self, container: Container | None) -> None:
-        """What Consul was asked to judge again was an instance that is gone, if another one runs now."""
+        """Discard what was left to Consul if another container runs now."""
         run = "" if container is None else f"{container.id} {container.started_at}"
         if run != self._left_for:
             self._left_to_consul.clear()
@@ -388,7 +388,7 @@ class Readiness:
     def _missing(
         self, container: Container | None, deadline: Deadline | None, *, is_returning: bool, is_in_service: bool = False
     ) -> _Missing | None:
-        """The first thing that is missing. Without a deadline each check has its own timeout only."""
+        """Return the first thing that is missing. Without a deadline each check has only its timeout."""
         if container is not None and (unhealthy := self._unhealthy(container, is_returning=is_returning)):
             return unhealthy
         states: Mapping[str, CheckState] | None = None
@@ -406,7 +406,7 @@ class Readiness:
         return next(filter(None, (self._missing_in_consul(one, states or {}, is_returning) for one in others)), None)
 
     def _probe(self, check: Check, container: Container | None, limit: float) -> ProbeResult:
-        """Run a check; behind docker-proxy an accepted connection proves nothing about the container."""
+        """Run a check. Behind docker-proxy an accepted connection proves nothing about the container."""
         result = self._prober.probe(check, limit)
         if container is None or not result.local_peer or check.tcp_use_tls:
             return result
@@ -421,7 +421,7 @@ class Readiness:
             return None
         was_unhealthy = self.before.get(CONTAINER_HEALTH) == Status.CRITICAL
         if container.health == "unhealthy" and (is_returning or was_unhealthy):
-            return None  # Consul's checks decide who is sent to the instance, and this is no worse than before
+            return None  # Consul's checks decide whether clients are sent to the instance; this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
         return _Missing(f"the container's own health check says {container.health}{said}", "container unhealthy")
 
@@ -435,7 +435,7 @@ class Readiness:
     def _is_passed_by_consul(self, check: Check, result: ProbeResult, deadline: Deadline | None) -> bool:
         """True if Consul passes a check of an instance that returns, though svcagent's own probe fails.
 
-        Consul has to run it anew for that. Where docker-proxy may have answered Consul, the wait goes on to its end.
+        Consul has to have run it again. Where docker-proxy may have answered Consul, the wait goes on to its end.
         """
         if check.id not in self._left_to_consul:
             if deadline is not None and self._renew([check]):
@@ -452,7 +452,7 @@ class Readiness:
     def _missing_in_consul(self, check: Check, states: Mapping[str, CheckState], is_returning: bool) -> _Missing | None:
         state = states.get(check.id)
         if state is None:
-            # A process that was killed while it renewed the check has left it out.
+            # A process was killed while it renewed the check.
             self._renew([check])
             return _Missing(f"check {check.id} is not registered on the Consul agent", f"{check.id} consul missing")
         is_first_run_due = self._clock.monotonic() >= self._first_run_by.get(check.id, 0.0)
@@ -461,7 +461,7 @@ class Readiness:
                 return _Missing(f"Consul has not run check {check.id} since the restart")
             return _Missing(_shown_as(state), f"{check.id} consul {state.status}")
         if not (self._is_renewed or is_first_run_due or check.kind == "ttl"):
-            # Registered by another tool, or not as defined now: after an interval what Consul shows is newer.
+            # Registered by another tool, or not as defined now: after an interval Consul's status is newer.
             return _Missing(f"Consul's result of check {check.id} may be older than the restart")
         return None
 
@@ -476,7 +476,7 @@ class Readiness:
             self.last_signature = f"warm-up {result.failure}".strip()
             self._signatures.add(self.last_signature)
             if is_returning:
-                return  # it served before, and so it does without
+                return  # it served before without it
             raise NotReady(
                 f"warm-up of {self._service.id} failed: {result.said}. Correct the URL, or remove it from "
                 "reload.ready.warmup; if it needs longer, raise reload.ready.warmup_timeout",
@@ -505,7 +505,7 @@ class Readiness:
 
 
 def is_of_startup(signature: str) -> bool:
-    """True if every instance may fail like this for a moment after its start, so that it says nothing of a cause."""
+    """True if every instance may fail like this for a moment after its start, so that it hints at no cause."""
     return signature in ("", REFUSED) or signature.endswith(NOT_LISTENING)
 
 
@@ -522,7 +522,7 @@ def _signature(check: Check, failure: str) -> str:
 
 
 def _badness(status: str) -> int:
-    """Greater for a worse status; what Consul may call it otherwise counts as critical."""
+    """Return a number that is greater for a worse status; an unknown one counts as critical."""
     return Status(status).badness if status in list(Status) else Status.CRITICAL.badness
 
 

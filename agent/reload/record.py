@@ -9,7 +9,7 @@ from agent.reload.steps import Step
 
 
 class Phase(StrEnum):
-    """How far a step is."""
+    """The phase of a step."""
 
     BEGIN = "begin"
     NOTE = "note"
@@ -19,9 +19,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened: ``seconds`` since the step began, ``text`` for a person, ``reload`` the reload's id.
+    """An event of a reload: ``seconds`` since the step began, ``text`` for a person, ``reload`` the reload's ID.
 
-    ``place``: in the line for the lock, where that is what happened.
+    ``place``: the position in the queue for the lock, if that changed.
     """
 
     step: Step
@@ -34,11 +34,11 @@ class Event:
 
 @dataclass
 class Result:
-    """How a reload ended. ``steps`` are seconds by step in order; ``engine`` the seconds of Docker's part of restart.
+    """How a reload ended. ``steps``: seconds by step, in order; ``engine``: seconds of parts of the restart.
 
     ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in
     the same way), interrupted, failed, stranded (not restored), or, for a recovery, recovered. ``running`` and
-    ``wanted`` are digests, ``remark`` says why that one is wanted; ``id`` is the reload's. ``is_settled``: the new
+    ``wanted`` are digests, ``remark`` says why that digest is wanted; ``id`` is the reload's. ``is_settled``: the new
     version passed the settle step; None if that was not reached. ``log_tail``: what a container or command
     that failed printed last; it stays on this host. Moments are seconds since the epoch.
     """

@@ -1,7 +1,7 @@
-"""After a crash: finish or roll back what an earlier process of this host left half done.
+"""Recovery: finish or roll back a reload that crashed on this host.
 
-The caller has the service's `HostLock`, so that process is dead. Its journal is used, but not needed: the maintenance
-of a reload names its host, and the names of the containers show how far their replacement got.
+The caller holds the service's `HostLock`, so that process has ended. Its journal is used, but not needed: the reason of
+a reload's maintenance names its host, and the names of the containers show how far their replacement got.
 """
 
 import shlex
@@ -24,7 +24,7 @@ from agent.reload.restore import Restoration
 from agent.reload.steps import Blame, Container, Step, recovered
 
 SESSION_SECONDS = 35.0
-"""The session of a dead process ends within twice its time to live (15 s); that of a living one does not."""
+"""The session of a crashed process ends within twice its TTL (15 s)."""
 SESSION_POLL_SECONDS = 0.5
 
 _CONTAINERS = {
@@ -37,10 +37,7 @@ _CONTAINERS = {
 
 @dataclass(frozen=True)
 class Leftover:
-    """What an earlier process left of one service. ``record`` is None where its journal is lost or damaged.
-
-    ``is_out``: own maintenance is on.
-    """
+    """What a crashed reload left. ``record``: None without a usable journal. ``is_out``: own maintenance is enabled."""
 
     record: Record | None
     standing: Standing
@@ -60,7 +57,7 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
         reload_id = record.reload_id if record is not None else ""
         is_out = held is not None and is_of_reload(parse(held.notes), edges.agent.node, reload_id)
     except Unreachable:
-        is_out = record is not None  # looked at again before it is lifted
+        is_out = record is not None  # asked again before it is disabled
     if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
         edges.journal.remove()
         return None
@@ -68,18 +65,18 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
 
 
 def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None:
-    """Return its content; None, and a note, where it cannot be used."""
+    """Return the journal's record; None, with a note, if it cannot be used."""
     try:
         return journal.read()
     except JournalDamaged as error:
-        note(f"{error}; going by what Consul and Docker show")
+        note(f"{error}; recovery uses what Consul and Docker show")
         return None
 
 
 def revive(engine: Engine, record: Record) -> None:
-    """Start a container that an interrupted replacement left stopped, before Consul is there, and nothing more.
+    """Start a container that an interrupted replacement left stopped, without Consul.
 
-    One that runs is left alone: whether it is about to stop is known only with its maintenance.
+    One that runs is left alone: whether it is about to stop is known only from its maintenance.
     """
     if not record.container:
         return
@@ -91,11 +88,11 @@ def revive(engine: Engine, record: Record) -> None:
 def abandon(
     consul: Consul, engine: Engine, journal: Journal, node: str, service_id: str, note: Callable[[str], None]
 ) -> bool:
-    """Restore a service that no definition reloads any more: its container runs, its lock is free, it is in service.
+    """Restore a service that no definition manages any more: container started, lock released, in service.
 
-    Only the checks that Consul runs can say whether it is ready. Returns False if nothing was left.
+    Whether it is ready is judged by Consul's checks alone. Returns False if there was nothing to restore.
 
-    :raises NotReady: one of them does not pass; the maintenance and the journal stay.
+    :raises NotReady: a check is critical; the maintenance and the journal stay.
     """
     record = read_journal(journal, note)
     if record is not None:
@@ -119,7 +116,7 @@ def abandon(
 
 
 class Recovery(Procedure):
-    """Finish or roll back one service's reload: the instance is in service, its lock free, nothing is left."""
+    """Finishes or rolls back one service's reload. Afterwards the instance is in service and the lock is free."""
 
     def __init__(self, service: Service, reload: Reload, edges: Edges, leftover: Leftover) -> None:
         record = leftover.record or Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
@@ -145,7 +142,7 @@ class Recovery(Procedure):
     def run(self) -> Result:
         """Take every step until none is left. A failure is part of the result.
 
-        :raises NotNow: a living process of this host has the lock; it uses another state directory.
+        :raises NotNow: a running process of this host holds the lock; it uses another state directory.
         :raises Interrupted: the journal stays, and the next process continues.
         """
         if self._is_journal_lost:
@@ -176,7 +173,7 @@ class Recovery(Procedure):
             )
         if not are_gone:
             raise NotNow(
-                f"a reload of {self._record.service} is alive on this host and keeps its journal elsewhere. "
+                f"a reload of {self._record.service} runs on this host with another state directory. "
                 "Use one state directory on a host (--state-dir, SVCAGENT_STATE_DIR)"
             )
 
@@ -186,7 +183,7 @@ class Recovery(Procedure):
             self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
 
     def _settle(self) -> bool:
-        """Watch a new version that the crashed reload had not proven."""
+        """Watch a new version whose settle step the crashed reload did not finish."""
         is_first = self._report.is_first(self._record.digest)
         seconds = self._settle_seconds.canary if is_first else self._settle_seconds.each
         with self._edges.interrupts.allowed():
@@ -205,7 +202,7 @@ class Recovery(Procedure):
 
 
 def _blame(text: str) -> Blame:
-    """Return what the journal says about the version; a failure that was not judged yet is judged again."""
+    """Return the journal's verdict on the version; an open one is judged again."""
     return Blame(text) if text in (Blame.NONE, Blame.DUE, Blame.ENVIRONMENT) else Blame.OPEN if text else Blame.NONE
 
 

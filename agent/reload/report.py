@@ -1,4 +1,4 @@
-"""What a reload publishes to the fleet: its host's state while it runs and when it ends, and an entry of the history.
+"""What a reload publishes to the fleet: the state of its host, and at the end an entry of the history.
 
 The state protects other hosts: while this one takes a version, its document names the version and the lock's session,
 so that a version which takes its host down is noticed (`agent.fleet`). It must be written before the drain. Everything
@@ -77,7 +77,7 @@ class Report:
         """Publish how the reload ended, with ``digest`` running; before the lock is released to the next host."""
         edges = self._edges
         if result.outcome in ("up to date", "refused"):
-            # Cron repeats these; published each time, they would look like progress.
+            # Cron repeats these. Published each time, they would look like progress.
             with self._published():
                 tell_running(
                     edges.consul, self._service, edges.agent.node, self._service_id, digest, self._tag, self._now()
@@ -124,7 +124,7 @@ class Report:
         try:
             history.write_to_disk(edges.state_dir, self._service, past)
         except SvcagentError as error:
-            self._note(f"not in this host's history: {error}")
+            self._note(f"this reload is not in the host's own history: {error}")
         if self._is_silent:
             return
         with self._published():
@@ -140,7 +140,7 @@ class Report:
         return True
 
     def had_environment_verdict(self, digest: str) -> bool:
-        """True if a host tried this version within the last hour, and the old one had failed like it.
+        """True if a host tried this version within the last hour, and the old one failed in the same way.
 
         :raises SvcagentError: Consul does not answer.
         """
@@ -183,7 +183,7 @@ class Report:
             yield
         except SvcagentError as error:
             if not self._is_silent:
-                self._note(f"this is not published to the fleet: {error}")
+                self._note(f"the state of this reload is not published to the fleet: {error}")
             self._is_silent = True
 
     def _now(self) -> datetime:

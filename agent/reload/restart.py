@@ -27,7 +27,7 @@ from agent.reload.command import Command, carry_out, without_secrets
 
 @dataclass(frozen=True)
 class Restarted:
-    """A restart that was done: seconds of its parts by name, and what a person should know of it."""
+    """A finished restart: seconds of its parts by name, and a note for people."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
@@ -41,34 +41,37 @@ class Restarter(Protocol):
     """
 
     def newest(self) -> str:
-        """The digest that could run; asks the registry."""
+        """Return the digest in the registry."""
 
     def running(self) -> str:
-        """The digest that runs; empty also when nobody knows."""
+        """Return the digest that runs; empty if it is unknown."""
 
     def is_current(self, digest: str) -> bool:
-        """Does the instance run that digest already, so that there is nothing to do?"""
+        """True if the instance runs that digest already."""
 
     def check_possible(self) -> None:
-        """Raises `Conflict`, with the way out, when this instance cannot be restarted in this way."""
+        """Check that this instance can be restarted in this way.
+
+        :raises Conflict: it cannot; the message says what to change.
+        """
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """Bring that digest here; nothing when it is here."""
+        """Pull that digest, unless it is on this host."""
 
     def built(self, digest: str) -> datetime | None:
-        """When that digest, fetched before, was built; None where there is nothing to build."""
+        """Return when that digest, fetched before, was built; None without an image."""
 
     def stopped(self) -> StoppedContainer | None:
-        """How the instance's container is stopped, and whether an operator did that; None if it runs or has none."""
+        """Return how the container was stopped, and whether by an operator; None if it runs or there is none."""
 
     def connections(self, port: int, address: str | None) -> int:
-        """How many clients are connected to the instance."""
+        """Return how many clients are connected to the instance."""
 
     def restart(self, digest: str) -> Restarted:
-        """Disruptive: afterwards the new instance has been started."""
+        """Stop the old instance and start the new one."""
 
     def standing(self) -> Standing:
-        """How far the last `restart` got."""
+        """Return how far the last `restart` got."""
 
     def identity(self) -> tuple[str, int]:
         """Return what changes whenever the instance is replaced or restarted: an ID, and a number of restarts."""
@@ -96,7 +99,7 @@ class Restarter(Protocol):
 def restarter(
     strategy: Strategy, service_id: str, engine: Engine, environ: Mapping[str, str], clock: Clock
 ) -> Restarter:
-    """The table of strategies. ``environ``: the agent's own."""
+    """Return the restarter of a strategy. ``environ``: svcagent's own environment."""
     match strategy:
         case ContainerRestart():
             return ContainerRestarter(strategy, engine)
@@ -107,44 +110,44 @@ def restarter(
 
 
 class ContainerRestarter:
-    """Makes the container anew, of the wanted digest; the old one stays beside it until `finish`."""
+    """Creates the container again, from the wanted digest; the old one is kept, renamed, until `finish`."""
 
     def __init__(self, strategy: ContainerRestart, engine: Engine) -> None:
         self._its = strategy
         self._engine = engine
 
     def newest(self) -> str:
-        """What the registry has under the tag."""
+        """Return what the registry has under the tag."""
         return self._engine.registry_digest(self._its.image)
 
     def running(self) -> str:
-        """What the container was made from."""
+        """Return the digest that the container was created from."""
         found = self._engine.find(self._its.container)
         return (self._engine.digest_of(found, self._its.image) if found is not None else None) or ""
 
     def is_current(self, digest: str) -> bool:
-        """Was the container made from it?"""
+        """True if the container was created from it."""
         return self._engine.runs_digest(self._engine.container(self._its.container), self._its.image, digest)
 
     def check_possible(self) -> None:
-        """A container that can be made anew as it is."""
+        """Check that the container can be created again with its settings."""
         self._engine.check_recreatable(self._its.container)
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """A pull."""
+        """Pull the image, unless it is on this host."""
         if not self._engine.has_image(self._its.image, digest):
             self._engine.pull(self._its.image, digest, progress)
 
     def built(self, digest: str) -> datetime | None:
-        """As the image says."""
+        """Return the time in the image."""
         return self._engine.image_created(self._its.image, digest)
 
     def stopped(self) -> StoppedContainer | None:
-        """By what Docker shows of the container."""
+        """Return it from Docker's state of the container."""
         return find_stopped(self._its.container, self._engine.find(self._its.container))
 
     def connections(self, port: int, address: str | None) -> int:
-        """Those of the container; none once it is gone."""
+        """Return those of the container; none if it does not exist."""
         found = self._engine.find(self._its.container)
         return 0 if found is None else self._engine.connections(found, port, address)
 
@@ -160,29 +163,29 @@ class ContainerRestarter:
         )
 
     def standing(self) -> Standing:
-        """By the containers that are there."""
+        """Return it from the containers that exist."""
         return self._engine.standing(self._its.container)
 
     def identity(self) -> tuple[str, int]:
-        """The container's ID and its restart count."""
+        """Return the container's ID with its start time, and its restart count."""
         found = self._engine.find(self._its.container)
         return ("", 0) if found is None else (f"{found.id} {found.started_at}", found.restart_count)
 
     def runs(self) -> bool:
-        """As Docker shows it."""
+        """True if Docker shows it as running."""
         found = self._engine.find(self._its.container)
         return found is not None and found.is_running
 
     def start(self) -> None:
-        """As ``docker start``."""
+        """Start it like ``docker start``."""
         self._engine.start(self._its.container)
 
     def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """The old container, running, with its restart policy."""
+        """Run the old container, with its restart policy."""
         self._engine.roll_back(self._its.container, restart_policy, finish_stop=finish_stop)
 
     def last_words(self) -> str:
-        """The end of the new container's log; the old one's says nothing about the failure."""
+        """Return the end of the new container's log; the old one's is not about the failure."""
         match self._engine.standing(self._its.container).stand:
             case Stand.NEW:
                 return self._engine.log_tail(self._its.container)
@@ -192,7 +195,7 @@ class ContainerRestarter:
                 return ""
 
     def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
-        """Old container and old images go; the tag file says what runs."""
+        """Remove the old container and old images; write the tag file."""
         its = self._its
         self._engine.remove_old(its.container)
         if its.tag_file is not None:
@@ -202,10 +205,10 @@ class ContainerRestarter:
 
 
 class CommandRestarter:
-    """Runs a command, at every reload: there is no image to be new, none to pull, and none to go back to.
+    """Runs a command at every reload. There is no image to compare, to pull or to return to.
 
-    The command has to return when the old instance has stopped, as ``systemctl restart`` does; whether the new one is
-    ready is asked afterwards, by the definition's checks alone.
+    The command has to return when the old instance has stopped, as ``systemctl restart`` does; the definition's checks
+    then say whether the new one is ready.
     """
 
     def __init__(self, strategy: CommandRestart, service_id: str, environ: Mapping[str, str], clock: Clock) -> None:
@@ -224,7 +227,7 @@ class CommandRestarter:
         return ""
 
     def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
-        """Never: whoever runs a reload wants a restart."""
+        """False: a reload always restarts."""
         return False
 
     def check_possible(self) -> None:
@@ -242,16 +245,16 @@ class CommandRestarter:
         return None
 
     def connections(self, port: int, address: str | None) -> int:
-        """Those of this machine's own network namespace, where such services live."""
+        """Count those in the host's network namespace, where such services run."""
         return host_connections(port, address)
 
     def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """The command, which must end with status 0; not to be interrupted, as a restart half done is none."""
+        """Run the command, which must exit with 0. It is not interrupted."""
         done = carry_out(self._command, without_secrets(self._environ), self._clock)
         return Restarted({"command": done.seconds})
 
     def standing(self) -> Standing:
-        """Nothing is ever half-way that could be told from here: its checks say whether it runs."""
+        """Return OLD always: the checks say whether the service runs."""
         return Standing(Stand.OLD)
 
     def identity(self) -> tuple[str, int]:
@@ -266,10 +269,10 @@ class CommandRestarter:
         """Its service manager does."""
 
     def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """Nothing to go back to: what runs after a failed command is asked whether it is ready."""
+        """Do nothing: after a failed command, the checks say whether the service is ready."""
 
     def last_words(self) -> str:
-        """The command's own are in its error."""
+        """Return nothing: the command's output is in its error."""
         return ""
 
     def finish(self, digest: str) -> None:

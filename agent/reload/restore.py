@@ -73,7 +73,7 @@ class Restoration:
         self._target = Target(edges.agent.node, service.id, service.name)
         name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
         self.ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
-        """A question to each DNS server that clients use: which instances are there?"""
+        """By DNS server of the clients, a function that asks it for the instances."""
         self.readiness = Readiness(
             service, reload, edges.consul, edges.engine, edges.prober, edges.clock, before=before
         )
@@ -93,7 +93,7 @@ class Restoration:
                 self.log_tail = self._restarter.last_words()
 
     def running(self) -> str:
-        """Return the digest that runs now; empty where it is unknown."""
+        """Return the digest that runs now; empty if it is unknown."""
         with suppress(SvcagentError):
             return self._restarter.running()
         return ""
@@ -125,7 +125,7 @@ class Restoration:
     # ------------------------------------------------------------ out of service
 
     def own_maintenance(self, held: Maintenance) -> bool:
-        """True if a reload of this host enabled it, under this node's name or, known by its ID, an earlier one."""
+        """True if a reload of this host enabled it, under this node's name or an earlier one."""
         return is_of_reload(held, self._edges.agent.node, self._reload_id)
 
     def enable_maintenance(self, why: str) -> None:
@@ -182,7 +182,7 @@ class Restoration:
         local = edges.consul.services().get(self._service.id)
         held = _held(local)
         if local is None or (held is not None and not self.own_maintenance(held)):
-            return  # nobody is sent to it; what others enabled stays
+            return  # no client is sent to it; another owner's maintenance stays
         if held is None:
             self.enable_maintenance("its new version fails in service")
         self.is_out = True
@@ -293,7 +293,7 @@ class Restoration:
         self._identity = self._restarter.identity()
         seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
-            # What svcagent fails and Consul does not stays Consul's to say.
+            # A check that svcagent fails and Consul passes keeps Consul's status.
             renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
         lift_own(consul, self._target, held)
         self.is_out = False
@@ -317,7 +317,7 @@ class Restoration:
             self._edges.clock.sleep(self._reload.ready.interval)
 
     def _registered_again(self) -> LocalService | None:
-        """Register a service that the agent forgot when it restarted; None if another's is in the way."""
+        """Register a service that the agent forgot when it restarted; None if the ID is taken by another service."""
         consul = self._edges.consul
         plan = make_plan([self._service], World(*consul.services_and_checks()), frozenset({self._service.id}))
         if creation := [change for change in plan if change.action is Action.CREATE]:
@@ -333,7 +333,7 @@ class Restoration:
             own = own_instance(instances, self._edges.agent.node, self._service.id)
             if own is not None:
                 held = own.maintenance
-                # Just after it was disabled the catalog may still show it; another owner ends theirs.
+                # The catalog may show it for a moment after it was disabled. Another owner's maintenance stays.
                 if held is None and not self._failing(own):
                     return
                 if held is not None and not self.own_maintenance(parse(held.notes)):

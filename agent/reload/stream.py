@@ -159,7 +159,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> list[Any]:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         pass
-    # The resolver of libc takes no timeout. A look-up that is given up ends by itself, in a thread of its own.
+    # The resolver of libc takes no timeout. An abandoned look-up ends later, in its thread.
     found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:

@@ -38,7 +38,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """What is asked.
+    """The parts of the system that `explain` asks.
 
     ``drain_dns``: the DNS servers of the clients. ``preflight``: finds the checks that Consul passes on the running
     instance and svcagent's own probe does not. ``suspect``: finds an instance whose reload to a digest disappeared.
@@ -59,7 +59,7 @@ class Inquiry:
 class Explanation:
     """``running``: the digest of the instance; ``newest``: what its tag stands for; None for what is not known.
 
-    Neither is known of a service that has no image. ``stopped``: the container that does not run, whoever stopped it.
+    Neither is known of a service without an image. ``stopped``: the container, if it does not run for any reason.
     """
 
     running: str | None = None
@@ -93,10 +93,10 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
         found.reasons.append(Reason("docker", found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
     window = Verdict(is_open=True)
-    with _told_as("window", found):
+    with _reasoned("window", found):
         window = verdict(reload.windows, zone(reload.timezone), now)
     fleet: _Fleet | None = None
-    with _told_as("consul", found):
+    with _reasoned("consul", found):
         agent = ask.consul.agent_self()
         _index, instances = ask.consul.instances(service.name)
         fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now))
@@ -104,7 +104,7 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
         _judge_rollout(service, reload, ask, fleet, now, found)
         seen = _observed(service, reload, ask, fleet, window, now, found)
         found.reasons += [Reason(str(one.kind), one.what, one.remedy) for one in find_obstacles(seen)]
-        with _told_as("lock", found):
+        with _reasoned("lock", found):
             prefix = reload.lock_prefix(service.name)
             status = lock_status(ask.consul, prefix, queue_of(service.name))
             _judge_lock(status, fleet.agent.node, reload.max_parallel, found)
@@ -125,13 +125,13 @@ def _observed(
     newest = found.newest or ""
     remembered, differences = 0, tuple[str, ...]()
     vanished: HostState | None = None
-    with _told_as("dns", found):
+    with _reasoned("dns", found):
         name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
     if all(one.kind != "docker" for one in found.reasons):  # else nothing is known about the container
-        with _told_as("readiness", found):
+        with _reasoned("readiness", found):
             differences = ask.preflight()
-    with _told_as("consul", found):
+    with _reasoned("consul", found):
         vanished = ask.suspect(newest)
     by_hand = found.stopped is not None and found.stopped.by_hand
     return Observed(
@@ -148,7 +148,7 @@ def _observed(
         suspect=vanished,
         pause=fleet.view.pause,
         image_created=_created(reload, ask.restarter, found),
-        # The age of an image that nobody could name is nothing to judge.
+        # The age of an unknown image cannot be judged.
         min_age=reload.min_age if found.newest else 0.0,
         is_window_open=window.is_open,
         next_opening=window.opens_at,
@@ -161,8 +161,8 @@ def _observed(
 
 
 @contextmanager
-def _told_as(kind: str, found: Explanation) -> Iterator[None]:
-    """Make a failure inside a reason, which says itself what to do; that Docker does not answer is reported once."""
+def _reasoned(kind: str, found: Explanation) -> Iterator[None]:
+    """Add a failure in the block to the reasons. A Docker that does not answer is passed on, to be reported once."""
     try:
         yield
     except DockerUnreachable:
@@ -172,22 +172,22 @@ def _told_as(kind: str, found: Explanation) -> Iterator[None]:
 
 
 def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
-    """Find what runs and what could."""
-    with _told_as("docker", found):
+    """Find the digest that runs and the newest one."""
+    with _reasoned("docker", found):
         found.running = restarter.running() or None
         found.stopped = restarter.stopped()
         restarter.check_possible()
-    with _told_as("registry", found):
+    with _reasoned("registry", found):
         found.newest = restarter.newest() or None
     if found.running and found.newest:
         # The same image may have several digests in its repository.
-        with _told_as("docker", found):
+        with _reasoned("docker", found):
             if restarter.is_current(found.newest):
                 found.running = found.newest
 
 
 def _created(reload: Reload, restarter: Restarter, found: Explanation) -> datetime | None:
-    """When the newest was built; None where nobody asks, or it is not on this host yet."""
+    """Return when the newest was built; None if that does not matter or it is not on this host yet."""
     if not reload.min_age or not found.newest:
         return None
     try:
@@ -210,21 +210,21 @@ def _judge_rollout(
     waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
     trust = ""
-    with _told_as("rollout", found):
+    with _reasoned("rollout", found):
         if decision.wanted != found.running and not ask.trusts(decision.wanted):
             trust = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
     found.reasons.append(
         Reason(
             "rollout",
-            f"a rollout to an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
-            f"{found.newest} comes when that is on all hosts (it waits for: {waits_for}), is quarantined, or made no "
-            f"progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{trust}",
+            f"a rollout of an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
+            f"{found.newest} follows when the older one runs on all hosts (it waits for: {waits_for}), is quarantined, "
+            f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{trust}",
         )
     )
 
 
 def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explanation) -> None:
-    """Report a lock that is held by as many as may, or that others wait for."""
+    """Report a lock that is fully taken, or that other hosts wait for."""
     if len(status.holders) < (status.limit or max_parallel) and not status.waiters:
         return
     held = f"held by {', '.join(map(str, status.holders))}" if status.holders else "free"
@@ -235,7 +235,7 @@ def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explana
         Reason(
             "lock",
             f"the lock {status.prefix} is {held}{line}{place}",
-            "each host releases it when it is done; that of a crashed host is released within half a minute",
+            "each host releases it when it is done, and Consul releases that of a crashed host within half a minute",
         )
     )
 

@@ -28,8 +28,8 @@ service "SERVICE" { policy = "write" }
 # The session under which the reload lock is held and waited for.
 session "NODE" { policy = "write" }
 
-# The locks svcagent/<service>/lock, the line before every lock, and what hosts tell each other: the image of a rollout,
-# quarantine, pause, states, history, and what people have been told of it.
+# The locks svcagent/<service>/lock, the queue of every lock, and the documents that hosts share: the pin of a rollout,
+# quarantine, pause, host states, history, and the notifications that were sent.
 key_prefix "svcagent/" { policy = "write" }
 
 # A lock by another name, such as one shared with consul lock.

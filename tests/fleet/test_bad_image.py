@@ -55,7 +55,7 @@ def test_a_bad_image_stops_at_the_first_host(fleet: Fleet) -> None:
 
 
 def test_a_container_that_cannot_even_start_is_quarantined(fleet: Fleet) -> None:
-    """The program that the image names exits at once: rolled back and quarantined; its last lines are in the result."""
+    """The image's program exits immediately: rolled back and quarantined; its last lines are in the result."""
     before = fleet.lab.versions()
     fleet.push_next(broken=True)
 

@@ -121,7 +121,7 @@ def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) 
 
     assert (code, again) == (0, 0), errors
     assert "in service again" in errors
-    assert "nothing was left" in output
+    assert "nothing to recover" in output
     victim.assert_back(errors)
 
 

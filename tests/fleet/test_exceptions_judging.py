@@ -10,7 +10,7 @@ from tests.fleet.crash import Victim
 from tests.fleet.exceptions import RELOAD, Case, Matrix, every_case, sample
 from tests.lab.traffic import Load
 
-CALLS = 12
+CALLS = 5
 """Each case costs two reloads, and the calls themselves are those of every other reload."""
 
 

@@ -11,8 +11,8 @@ from tests.fleet.crash import Victim, least_passing
 from tests.fleet.exceptions import RECOVER, Case, Matrix, every_case, sample
 from tests.lab.traffic import Load
 
-KILLED_AT = (4, 6, 8)
-"""Changes of the journal after which a reload is killed: while it drains, replaces, and returns."""
+KILLED_AT = (6, 8)
+"""Changes of the journal after which a reload is killed: while it replaces, and returns."""
 
 
 @pytest.mark.timeout(36_000)

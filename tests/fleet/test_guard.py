@@ -60,7 +60,7 @@ def test_a_host_that_reboots_is_no_consent(fleet: Fleet, min_healthy: str | int)
 
     assert code == 75, errors
     assert f"not in Consul's catalog: {second.name}" in errors
-    # The agent that is gone answers no questions; whoever asks another one is served.
+    # The stopped agent answers nothing; clients of another agent are served.
     assert {one.what for one in summary.failed} <= {"dns: refused"}
     assert {one.resolver for one in summary.failed} <= {f"{second.dns[0]}:{second.dns[1]}"}
     assert fleet.lab.versions()[first.name] == before

@@ -15,7 +15,7 @@ import requests
 from tests.lab import image, proxy
 from tests.lab.ground import LabError, wait_until
 from tests.lab.host import Host
-from tests.lab.lab import Lab
+from tests.lab.lab import QUICK_SETTLE, Lab
 
 NAME = "chocon"
 TAG = "production"
@@ -41,9 +41,10 @@ ENTRYPOINT ["{python}", "-I", "-S", "/proxy.py"]
 class Chocon:
     """The proxies of a lab; versions as with `Lab.push`."""
 
-    def __init__(self, lab: Lab, *, interval: str = "10s") -> None:
-        """``interval``: of the check of every proxy."""
+    def __init__(self, lab: Lab, *, interval: str = "10s", settle: Mapping[str, str] = QUICK_SETTLE) -> None:
+        """``interval``: of the check of every proxy. ``settle``: that key of every definition."""
         self._lab = lab
+        self._settle = dict(settle)
         self._interval = interval
         self._repository = f"{lab.repository.rpartition('/')[0]}/{NAME}"
 
@@ -107,7 +108,7 @@ class Chocon:
                 "image": f"{self._repository}:latest",
                 "container": NAME,
                 "lock": LOCK,
-                "drain": {"min": "0s"},
+                "settle": self._settle,
             },
             "cname": [{"name": RECORD, "tag": TAG}] if cname is None else list(cname),
         }

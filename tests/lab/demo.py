@@ -19,7 +19,7 @@ from rich.console import Console
 
 from tests.lab import demo_chocon
 from tests.lab.ground import LabError, wait_until
-from tests.lab.lab import LOCK, Lab
+from tests.lab.lab import LOCK, NO_SETTLE, PRODUCT_SETTLE, Lab
 from tests.lab.origin import run_origin
 from tests.lab.report import SETTLED, Report, document, measured, summarise
 from tests.lab.traffic import Load
@@ -44,7 +44,7 @@ def main() -> int:
     if options.json:
         print(json.dumps([document(report) for report in reports], indent=2))
     else:
-        summarise(reports, f"{options.hosts} hosts, {options.load_seconds:g} s of index loading", console)
+        summarise(reports, _title(options), console)
     return 0 if reports[-1].is_lossless else 1
 
 
@@ -57,6 +57,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=400.0, metavar="R", help="requests per second (default 400)")
     parser.add_argument("--compare", action="store_true", help="first the shell script that svcagent replaces")
     parser.add_argument("--chocon", action="store_true", help="proxies that clients reach through a CNAME, instead")
+    parser.add_argument(
+        "--no-settle",
+        action="store_true",
+        help="set settle.canary and settle.each to 0s; without it, the defaults hold",
+    )
     parser.add_argument("--json", action="store_true", help="the measurements as one JSON document, without the view")
     options = parser.parse_args()
     if not 2 <= options.hosts <= 9:
@@ -68,6 +73,11 @@ def _options() -> argparse.Namespace:
     return options
 
 
+def _title(options: argparse.Namespace) -> str:
+    settle = ", no settle" if options.no_settle else ""
+    return f"{options.hosts} hosts, {options.load_seconds:g} s of index loading{settle}"
+
+
 def _run(options: argparse.Namespace, console: Console) -> list[Report]:
     say: Callable[[str], None] = (lambda _text: None) if options.json else (lambda text: console.print(text))
     say(f"starting a fleet of {options.hosts} hosts: a Consul agent and a Docker Engine each, a registry, a server …")
@@ -75,7 +85,7 @@ def _run(options: argparse.Namespace, console: Console) -> list[Report]:
     with Lab(options.hosts) as lab:
         lab.push("1")
         for host in lab.hosts:
-            lab.write_definition(host, drain={"min": "0s"})
+            lab.write_definition(host, settle=NO_SETTLE if options.no_settle else PRODUCT_SETTLE)
             lab.run_service(host, options.load_seconds)
         for host in lab.hosts:
             registered = lab.svcagent(host, "register")

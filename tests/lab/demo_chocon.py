@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.lab.chocon import CLIENTS_NAME, CLIENTS_PATH, LOCK, NAME, PORT, RECORD, Chocon
 from tests.lab.ground import LabError
-from tests.lab.lab import Lab
+from tests.lab.lab import NO_SETTLE, PRODUCT_SETTLE, Lab
 from tests.lab.names import ZONE, Names, naming
 from tests.lab.report import Report, measured
 from tests.lab.traffic import Load, Url
@@ -26,12 +26,12 @@ def run(options: argparse.Namespace, console: Console) -> list[Report]:
     say: Callable[[str], None] = (lambda _text: None) if options.json else (lambda text: console.print(text))
     say(f"starting a fleet of {options.hosts} hosts, and a BIND that forwards consul. to their agents …")
     with Lab(options.hosts) as lab, naming(lab) as names:
-        chocon = Chocon(lab)
+        chocon = Chocon(lab, settle=NO_SETTLE if options.no_settle else PRODUCT_SETTLE)
         chocon.start(options.load_seconds)
         say(f"{NAME} is registered and passing on all of them: version 1")
         say(f"$ curl {URL}\n{_curl(names)}")
         published = _publish(chocon, names)
-        say(f"$ svcagent cname sync     on all hosts at once: {RECORD}")
+        say(f"$ svcagent cname sync     on all hosts simultaneously: {RECORD}")
         for host, outcome in published.items():
             say(f"  {host}  {outcome}")
         say(f"$ curl {URL}\n{_curl(names)}")

@@ -25,6 +25,11 @@ LOCK = "keyword_suggest_reload"
 QUICK_SETTLE = {"canary": "0.3s", "each": "0.1s"}
 """Most tests are about other steps; those about this one write their own."""
 
+PRODUCT_SETTLE: dict[str, str] = {}
+"""What a definition without the key means: the product's defaults."""
+
+NO_SETTLE = {"canary": "0s", "each": "0s"}
+
 
 class Lab:
     """A fleet, from ``with`` to its end. Main thread only: see `spawn`."""

@@ -127,7 +127,7 @@ def origin(
 
 
 class Authority:
-    """A certificate authority in a directory of its own."""
+    """A certificate authority in its directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -639,7 +639,7 @@ def test_a_forgetful_agent_gets_its_maintenance_back(agent: Agent, place: Place,
 
 
 def test_removals_that_need_consent_are_withheld(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
-    """The services stay registered, others are created, and it is told once."""
+    """The services stay registered, others are created, and it is logged once."""
     for name in ("a", "b", "c", "d", "e"):
         place.define(name, port=80)
     with converging(place) as convergence:

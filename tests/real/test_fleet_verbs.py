@@ -166,7 +166,7 @@ def test_a_service_that_is_only_defined_here_can_be_paused_by_its_id(
 
 def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, web: str) -> None:
     """Everything that is known of it, and a part of the digest is enough."""
-    assert "nothing is quarantined" in run("quarantine", "list", web)
+    assert "nothing is quarantined or suspect" in run("quarantine", "list", web)
     for digest in (OLD, NEW):
         quarantine.put(consul, web, Quarantine(digest, "host1", NOW, "not ready\nmore", IMAGE, "boom\nbang"))
 
@@ -181,9 +181,9 @@ def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, we
 
     for unclear in ([], ["sha256:"], ["2"]):
         assert OLD in run("quarantine", "clear", web, *unclear, code=2)
-    assert f"{web}: {OLD} is free again; it had failed on host1" in run("quarantine", "clear", web, "000")
-    assert "is not quarantined" in run("quarantine", "clear", web, OLD)
-    assert f"{NEW} is free again" in run("quarantine", "clear", web)
+    assert f"{web}: {OLD} is cleared by " in run("quarantine", "clear", web, "000")
+    assert "neither quarantined nor suspect" in run("quarantine", "clear", web, OLD)
+    assert f"{NEW} is cleared by " in run("quarantine", "clear", web)
     assert "nothing to clear" in run("quarantine", "clear", web)
     assert json.loads(run("quarantine", "clear", web, "--all", "--json")) == []
 
@@ -225,7 +225,7 @@ def test_a_suspect_version_is_listed_and_cleared_by_an_operator(
     assert {one["host"]: one["suspect"] for one in fleet["hosts"]} == {"host1": True, "host2": False}
 
     assert "cleared by alice" in run("quarantine", "clear", web, NEW)
-    assert "nothing is quarantined" in run("quarantine", "list", web)
+    assert "nothing is quarantined or suspect" in run("quarantine", "list", web)
     assert consul.kv_keys(f"svcagent/{web}/hosts/") == ()
 
 
@@ -283,7 +283,7 @@ def test_fleet_shows_every_host_that_has_an_instance_or_told_something(
     assert [line.split("\t") for line in lines[2:]] == [
         ["gone", OLD[:19], "-", "rolled back", "no instance", "-", since, "not ready"],
         ["host1", short, "latest", "running", "passing", "-", since, "-"],
-        ["host2", "-", "-", "not told", "passing", "bob on host9", "-", "-"],
+        ["host2", "-", "-", "unknown", "passing", "bob on host9", "-", "-"],
     ]
     document = json.loads(run("fleet", web, "--json"))
     assert document["pin"]["done"] == ["host1"]
@@ -321,7 +321,7 @@ def test_fleet_in_a_pipe_prints_a_line_for_each_change(host: ConsulHost, consul:
         write_host_state(consul, web, "host1", HostState(OLD, "reloading", NOW, step="drain"))
         assert _line(process).startswith(f"host1\t{OLD[:19]}\t-\treloading (drain)\tpassing")
         _register(host, web, "host2", "passing")
-        assert _line(process).startswith("host2\t-\t-\tnot told\tpassing")
+        assert _line(process).startswith("host2\t-\t-\tunknown\tpassing")
         rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
         assert _line(process).startswith("rollout of ")
         pause.put(consul, web, Pause("bob", "h", "w", NOW), NOW)

@@ -174,7 +174,7 @@ def test_out_when_enable_returns_and_back_when_disable_returns(site: Site, web: 
     site.run("enable", web, "--reason", "disk swap", SUDO_USER="bob")
     assert site.at_server.passing(web) == ()
 
-    assert f"taken out by bob on {NODE}" in site.run("disable", web)
+    assert f"it was enabled by bob on {NODE}" in site.run("disable", web)
     assert site.at_server.passing(web) == (NODE,)
     assert "not in maintenance" in site.run("disable", web)
 
@@ -270,7 +270,7 @@ def test_out_already_says_whose_and_changes_nothing(site: Site, web: str) -> Non
 
         said = site.run("enable", "--all", "--reason", "new kernel", code=1)
 
-        assert "taken out by bob" in said
+        assert "enabled by bob" in said
         assert "disk swap" in said
         assert site.notes(web) == before
         assert site.notes("other") is None
@@ -421,7 +421,7 @@ def test_expire_puts_back_what_is_over_and_says_so_once(site: Site, web: str) ->
 
     wait_until(is_over, 10, "its end has come")
 
-    assert f"{web}: maintenance lifted" in said
+    assert f"{web}: maintenance disabled" in said
     assert site.at_server.passing(web) == (NODE,)
     assert site.run("expire") == ""
 
@@ -470,7 +470,7 @@ def test_register_and_reload_put_back_what_is_over(site: Site) -> None:
         assert "check defined-real is critical" in site.svcagent(*verb, code=code)
         assert site.notes("defined") is not None
         site.ask.put("/v1/agent/check/pass/defined-real")
-        assert "defined: maintenance lifted" in site.svcagent(*verb, code=code)
+        assert "defined: maintenance disabled" in site.svcagent(*verb, code=code)
         assert site.notes("defined") is None
     file.unlink()
     site.svcagent("register", "--allow-empty")
@@ -481,17 +481,17 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: Site, web: str) -> 
     site.run("enable", "--node", "--reason", "new kernel", "--for", "1s")
     assert site.at_server.passing(web) == ()
     assert json.loads(site.run("status", web, "--json"))[1]["maintenance"]["reason"] == "new kernel"
-    assert "taken out by alice" in site.run("enable", "--node", "--reason", "mine", code=1, SUDO_USER="bob")
+    assert "enabled by alice" in site.run("enable", "--node", "--reason", "mine", code=1, SUDO_USER="bob")
     with Watcher(site, web) as watcher:
         site.run("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
     assert not any(watcher.passing)
-    assert "this host as a whole is out" in site.run("disable", web)
+    assert "this host as a whole is in maintenance" in site.run("disable", web)
 
     site.ask.put(f"/v1/agent/check/fail/{web}-real")
     wait_until(lambda: parse(site.reason("_node_maintenance") or "").is_over(datetime.now(UTC)), 10, "it is over")
     assert f"check {web}-real is critical" in site.run("expire", code=75)
     site.ask.put(f"/v1/agent/check/pass/{web}-real")
-    assert f"{NODE} (this host): maintenance lifted" in site.run("expire")
+    assert f"{NODE} (this host): maintenance disabled" in site.run("expire")
     assert site.at_server.passing(web) == (NODE,)
 
 
@@ -502,7 +502,7 @@ def test_the_last_passing_instance(site: Site, web: str) -> None:
     """Taken out with a warning, or not at all with --guard, until another one passes."""
     assert "stays in service" in site.run("enable", web, "--reason", "x", "--guard", code=75)
     assert site.at_server.passing(web) == (NODE,)
-    assert "clients are left without any" in site.run("enable", web, "--reason", "x")
+    assert "its clients would have none" in site.run("enable", web, "--reason", "x")
     site.run("disable", web)
 
     elsewhere = {"Node": "elsewhere", "Address": "127.0.0.9", "Service": {"Service": web, "Port": 1}}
@@ -544,12 +544,12 @@ def test_ctrl_c_while_draining_leaves_it_out_and_says_so(site: Site) -> None:
         process = _spawned(site, "enable", "slow", "--reason", "x", "--wait-drained")
         wait_until(lambda: site.notes("slow") is not None, 20, "it is out")
         assert process.stdout is not None
-        assert "slow: out of service" in process.stdout.readline()  # the wait has begun
+        assert "slow: in maintenance" in process.stdout.readline()  # the wait has begun
         process.send_signal(signal.SIGINT)
         _output, errors = process.communicate(timeout=20)
 
         assert process.returncode == 130
-        assert "out of service stays: slow" in errors
+        assert "slow is still in maintenance" in errors
         assert "svcagent maint disable slow" in errors
         assert site.notes("slow") is not None
 

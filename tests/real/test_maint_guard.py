@@ -46,7 +46,7 @@ class Site:
         }
 
     def start(self, node: str, *arguments: str) -> "subprocess.Popen[str]":
-        """``svcagent maint`` as a process of its own."""
+        """Run ``svcagent maint`` as a separate process."""
         argv = [*svcagent_argv(), "maint", *arguments]
         return spawn(argv, self.environment(node), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -228,7 +228,7 @@ def test_another_one_that_begins_after_the_write_is_refused(
 
 
 def test_two_operators_at_the_same_moment_never_take_out_both(site: Site, web: str) -> None:
-    """Each time one of them is out at most, and whoever is refused is in service."""
+    """Each time at most one of them is in maintenance, and a refused one is in service."""
     for _turn in range(4):
         both = {node: site.start(node, "enable", web, "--reason", "x", "--guard") for node in HOSTS}
         for process in both.values():
@@ -246,7 +246,7 @@ def test_without_guard_the_second_look_is_not_taken(site: Site, web: str) -> Non
     """An operator who does not ask for it may take out the last one."""
     _take_out_second(site, web)
 
-    assert "clients are left without any" in site.run("host1", "enable", web, "--reason", "x")
+    assert "its clients would have none" in site.run("host1", "enable", web, "--reason", "x")
     assert site.out(web) == ["host1", "host2"]
 
 
@@ -311,7 +311,7 @@ def test_any_error_while_draining_says_what_is_out(
     code, said = on_host1("enable", web, "--reason", "x", "--wait-drained")
 
     assert code != 0
-    assert "out of service" in said
+    assert "maintenance" in said
     assert f"svcagent maint disable {web}" in said
     assert site.out(web) == ["host1"]
 
@@ -326,7 +326,7 @@ def test_a_wait_that_is_over_says_what_is_out(
 
     assert code == 1
     assert "still returns" in said
-    assert f"out of service stays: {web}, in maintenance by alice on host1" in said
+    assert f"{web} is still in maintenance, enabled by alice on host1" in said
     assert f"svcagent maint disable {web}" in said
 
 

@@ -350,7 +350,7 @@ def test_every_address_of_a_name_is_tried(service: Origin, monkeypatch: pytest.M
 
 
 def test_a_resolver_that_does_not_answer_does_not_outlast_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The resolver of libc has no timeout of its own that could be set."""
+    """The resolver of libc has no timeout that could be set."""
     over = threading.Event()
 
     def hang(_host: str, _port: int, **how: Any) -> Any:

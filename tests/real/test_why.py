@@ -195,7 +195,7 @@ def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: C
 
 
 def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: Site, consul: Consul) -> None:
-    """Pushed to the repository under another tag, and pinned by whoever can write to KV: 75, and who wrote it."""
+    """A digest pushed under another tag and pinned in KV: exit 75, and the message names who wrote the pin."""
     branch = site.docker.push("3")
     newest = site.docker.push("2")
     rollout.pin(consul, "web", Pin(site.image, branch, "mallory", NOW - timedelta(minutes=5)), 0)

@@ -1,4 +1,4 @@
-"""How often the daemon recovers, and what it says of it: on an event loop, with a verb that ends as it is told."""
+"""How often the daemon recovers, and what it logs: on an event loop, with a scripted verb."""
 
 import asyncio
 from collections.abc import Callable, Sequence

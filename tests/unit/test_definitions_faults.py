@@ -502,7 +502,7 @@ def test_instances_of_one_service_share_its_name(tmp_path: Path) -> None:
 
 
 def test_container_names_differ_by_case(tmp_path: Path) -> None:
-    """Docker tells them apart."""
+    """Docker distinguishes them."""
     other = {"service": {"name": "b", "checks": [HTTP]}, "reload": {"image": "b", "container": "Web"}}
     write(tmp_path, a=reload(), b=other)
 

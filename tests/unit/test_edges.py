@@ -1,4 +1,4 @@
-"""Whatever a server, a library or a file makes svcagent's edges raise, comes out as one of its own errors."""
+"""Every exception that a server, a library or a file causes in an edge becomes a typed error."""
 
 import json
 import os

@@ -252,7 +252,7 @@ def test_a_state_directory_in_which_others_write_is_refused(tmp_path: Path, mode
 
 
 def test_one_that_others_read_is_accepted(tmp_path: Path) -> None:
-    """Every file in it is 0600; systemd makes state directories 0755 unless told otherwise."""
+    """Every file in it is 0600; systemd makes state directories 0755 by default."""
     (tmp_path / "state").mkdir(mode=0o755)
 
     make_private_directory(tmp_path / "state")

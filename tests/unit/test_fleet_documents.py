@@ -306,7 +306,7 @@ def test_a_document_of_an_earlier_release_counts_for_each_instance_of_its_node()
     ],
 )
 def test_a_host_that_looks_writes_only_what_is_new_or_old(known: HostState | None, is_written: bool) -> None:
-    """Every six hours if nothing changes, so that a departed host can be told from an idle one."""
+    """Every six hours if nothing changes, so that a departed host can be distinguished from an idle one."""
     found = refreshed(known, "web", DIGEST, "latest", NOW)
 
     assert (found is not None) is is_written

@@ -1,4 +1,4 @@
-"""What people are told of a rollout, and once: every course that it can take in, the notices out."""
+"""Which notices about a rollout are sent, each once: courses in, notices out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -90,13 +90,13 @@ ROLLED_BACK = {"a": at("rolled back"), "b": running(OLD, 900)}
         (View(pin(10), hosts=on(BOTH_NEW)), ["finished"]),
         (View(pin(10), hosts=on({**BOTH_NEW, "gone": running(OLD, 900)})), ["finished"]),
         (View(pin(10), hosts=on(BOTH_NEW), pause=A_PAUSE), ["finished"]),
-        # Bad: told when its host has put back what there was, not before.
+        # Bad: sent when its host has restored the old version, not before.
         (View(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["quarantined"]),
         (View(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()), ["quarantined"]),
         (View(pin(), hosts=on({}), quarantine=quarantined()), ["quarantined"]),
         (View(pin(), hosts=on({"a": at("reloading")}), quarantine=quarantined()), []),
         (View(pin(), hosts=on({"a": at("reloading", 31)}), quarantine=quarantined()), ["quarantined"]),
-        # One that is not pinned any more is told as well.
+        # One that is not pinned any more is sent as well.
         (View(pin(digest=NEXT), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["started", "quarantined"]),
         # Overridden by --force, everywhere: it is both.
         (View(pin(10), hosts=on(BOTH_NEW), quarantine=quarantined()), ["finished", "quarantined"]),
@@ -123,12 +123,12 @@ ROLLED_BACK = {"a": at("rolled back"), "b": running(OLD, 900)}
     ],
 )
 def test_what_there_is_to_tell(view: View, expected: list[str]) -> None:
-    """Each row: what hosts have told each other, of two that are waited for; what people are told, in order."""
-    notices, told = due(course(view), frozenset())
+    """Each row: the published states of the two awaited hosts; the notices that are sent, in order."""
+    notices, sent = due(course(view), frozenset())
 
     assert kinds(notices) == expected
-    assert {one.key for one in notices} <= told
-    assert due(course(view), told) == ((), told)
+    assert {one.key for one in notices} <= sent
+    assert due(course(view), sent) == ((), sent)
 
 
 def test_a_rollout_that_nobody_can_take_is_neither_stuck_nor_finished() -> None:
@@ -152,7 +152,7 @@ def test_outside_its_windows_a_rollout_is_not_stuck(
     """Minutes ago: when it was pinned, when the window opened and closed. Closed hours do not count."""
     found = course(View(pin(pinned), hosts=on(BOTH_OLD)), is_open=lambda moment: ago(opened) <= moment < ago(closes))
 
-    notices, _told = due(found, frozenset())
+    notices, _sent = due(found, frozenset())
 
     assert kinds(notices) == expected
 
@@ -167,24 +167,24 @@ def test_an_image_that_is_too_young_is_not_stuck(pinned: float, expected: list[s
 
 def test_another_digest_is_another_rollout_and_the_same_one_again_is_not() -> None:
     """Pinned anew by another host: nothing new. Another digest: all of it again. Back to the first: again too."""
-    _first, told = due(course(View(pin(), hosts=on(BOTH_OLD))), frozenset())
-    again, told = due(course(View(pin(0, node="b"), hosts=on(BOTH_OLD))), told)
+    _first, sent = due(course(View(pin(), hosts=on(BOTH_OLD))), frozenset())
+    again, sent = due(course(View(pin(0, node="b"), hosts=on(BOTH_OLD))), sent)
     assert kinds(again) == []
 
-    other, told = due(course(View(pin(digest=NEXT), hosts=on(BOTH_OLD))), told)
+    other, sent = due(course(View(pin(digest=NEXT), hosts=on(BOTH_OLD))), sent)
     assert kinds(other) == ["started"]
-    assert told == {f"started {NEXT}"}
+    assert sent == {f"started {NEXT}"}
 
-    back, told = due(course(View(pin(), hosts=on(BOTH_OLD))), told)
+    back, sent = due(course(View(pin(), hosts=on(BOTH_OLD))), sent)
     assert kinds(back) == ["started"]
-    assert told == {f"started {NEW}"}
+    assert sent == {f"started {NEW}"}
 
 
 def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
     """The same digest, at another moment."""
-    _first, told = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset())
-    cleared, told = due(course(View(pin(90), hosts=on(ROLLED_BACK))), told, {Kind.QUARANTINED})
-    again, told = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=1))), told)
+    _first, sent = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset())
+    cleared, sent = due(course(View(pin(90), hosts=on(ROLLED_BACK))), sent, {Kind.QUARANTINED})
+    again, sent = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=1))), sent)
 
     assert kinds(cleared) == []
     assert kinds(again) == ["quarantined"]
@@ -193,21 +193,21 @@ def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
 def test_only_what_is_asked_for_is_told_and_noted() -> None:
     """A host that begins to pull tells that it started; what else there is comes when it has ended."""
     view = View(pin(31), hosts=on(BOTH_OLD))
-    notices, told = due(course(view), frozenset(), {Kind.STARTED})
+    notices, sent = due(course(view), frozenset(), {Kind.STARTED})
 
     assert kinds(notices) == ["started"]
-    assert kinds(due(course(view), told)[0]) == ["stuck"]
+    assert kinds(due(course(view), sent)[0]) == ["stuck"]
 
 
 def test_a_finished_rollout_is_closed_for_hosts_that_have_nothing_to_do() -> None:
-    """Also one that had ended long before anybody was told of anything: it is noted, so it is looked at once."""
+    """A rollout that ended long before notifications were set up is noted without a notice."""
     old = {"a": running(NEW, 60 * 48), "b": running(NEW, 60 * 48)}
-    notices, told = due(course(View(pin(60 * 49), hosts=on(old))), frozenset())
+    notices, sent = due(course(View(pin(60 * 49), hosts=on(old))), frozenset())
 
     assert notices == ()
-    assert is_closed(pin(60 * 49), told)
+    assert is_closed(pin(60 * 49), sent)
     assert is_closed(None, frozenset())
-    assert not is_closed(pin(digest=NEXT), told)
+    assert not is_closed(pin(digest=NEXT), sent)
     assert not is_closed(pin(), {f"started {NEW}"})
 
 
@@ -231,14 +231,14 @@ _VIEWS = st.builds(
 @given(st.lists(_VIEWS, max_size=6))
 def test_whatever_happens_nothing_is_told_twice_and_little_is_remembered(views: list[View]) -> None:
     """Of one rollout no kind comes twice while its pin stands, and what is noted is about what is there."""
-    told: frozenset[str] = frozenset()
+    sent: frozenset[str] = frozenset()
     for view in views:
-        notices, told = due(course(view, "abc"), told)
-        again, same = due(course(view, "abc"), told)
+        notices, sent = due(course(view, "abc"), sent)
+        again, same = due(course(view, "abc"), sent)
 
-        assert (again, same) == ((), told)
+        assert (again, same) == ((), sent)
         assert len({one.key for one in notices}) == len(notices)
-        assert len(told) <= len(NOTICES) + len(view.quarantine)
+        assert len(sent) <= len(NOTICES) + len(view.quarantine)
 
 
 def test_messages_say_what_where_and_what_to_do_next() -> None:
@@ -258,7 +258,7 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
     text = notices[Kind.STUCK].body
 
     assert notices[Kind.STUCK].title == (
-        f"web: rollout of web:latest ({NEW[:19]}) is stuck, 1 of 14 hosts run it and none followed for 40m0s"
+        f"web: rollout of web:latest ({NEW[:19]}) is stuck, 1 of 14 hosts run it, without progress for 40m0s"
     )
     assert f"{IMAGE} is {NEW}" in text
     assert "pinned by a at 2026-05-01T11:15:00Z" in text
@@ -317,17 +317,17 @@ def test_every_kind_has_its_words(view: View, kind: Kind, tone: Tone, words: lis
 
 
 def test_a_conflict_is_told_once_until_the_record_is_in_place() -> None:
-    """Of another owner's it is told too, and neither forgets the other's."""
+    """The conflict of another owner is sent too, and neither notice removes the other's key."""
     ours, theirs = "web/production/dc1", "web/staging/dc1"
     found = conflict("web", "www.example.com.", ours, "an A record stands there", "host1")
     other = conflict("web", "www.example.com.", theirs, "it belongs to web/production/dc1", "host2")
 
-    first, told = due_conflict(found, ours, frozenset())
-    again, told = due_conflict(found, ours, told)
-    second, told = due_conflict(other, theirs, told)
+    first, sent = due_conflict(found, ours, frozenset())
+    again, sent = due_conflict(found, ours, sent)
+    second, sent = due_conflict(other, theirs, sent)
     assert (first, again, second) == ((found,), (), (other,))
 
-    assert due_conflict(None, ours, told) == ((), frozenset({other.key}))
+    assert due_conflict(None, ours, sent) == ((), frozenset({other.key}))
     assert due_conflict(found, ours, frozenset({other.key}))[0] == (found,)
     assert "svcagent cname plan" in found.body
 
@@ -337,15 +337,15 @@ def test_people_are_told_of_a_suspect_version_once_for_each_digest() -> None:
     first = HostState(OLD, "reloading", ago(5), step="ready", service_id="web", session="s", wanted=NEW, node="a b")
     view = View(pin(10), hosts=on({"a b": first, "b": running(OLD, 900)}))
 
-    notices, told = due(course(view, suspects=(first,)), frozenset())
+    notices, sent = due(course(view, suspects=(first,)), frozenset())
     assert kinds(notices) == ["started", "suspect"]
     text = f"{notices[1].title}\n{notices[1].body}"
     assert notices[1].tone is Tone.FAILURE
     for words in ("a b disappeared", "step ready", f"svcagent quarantine clear web {NEW}", "svcagent recover web"):
         assert words in text
-    again, told = due(course(view, suspects=(first, replace(first, node="c"))), told)
+    again, sent = due(course(view, suspects=(first, replace(first, node="c"))), sent)
     assert kinds(again) == []
-    other, _told = due(course(view, suspects=(replace(first, wanted=NEXT),)), told)
+    other, _sent = due(course(view, suspects=(replace(first, wanted=NEXT),)), sent)
     assert kinds(other) == ["suspect"]
 
 

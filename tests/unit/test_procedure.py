@@ -38,13 +38,13 @@ class Reload(Procedure):
         self,
         state: State,
         failing: dict[Step, Exception],
-        told: Callable[[Event], None],
+        tell: Callable[[Event], None],
         room: int = 0,
         *,
         heals: bool = False,
         before: str = "",
     ) -> None:
-        edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=told)
+        edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=tell)
         restoration = SimpleNamespace(
             is_out=state.is_out, signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})
         )
