@@ -134,7 +134,7 @@ def test_windows_and_the_age_of_an_image(site: Site) -> None:
     assert f"wait until {opens:%Y-%m-%dT%H:%M:00Z}" in found["window"]
     assert "it is known once a reload has pulled the image" in found["age"]
     site.docker.engine.pull(site.image, newest, lambda _: None)
-    assert "takes no image younger than 1h (reload.min_age), and this one was made" in site.why()["age"]
+    assert "takes no image younger than 1h (reload.min_age), and this one was built" in site.why()["age"]
 
 
 def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site, consul: Consul) -> None:
