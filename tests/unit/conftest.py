@@ -1,0 +1,14 @@
+"""What every unit test leaves behind it: the process as it was."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent import logs
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A verb that a test runs sets up the logs of the whole process; the next test starts without that."""
+    yield
+    logs.set_up(logs.Format.TEXT, is_verbose=False)
