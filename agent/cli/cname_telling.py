@@ -26,7 +26,9 @@ def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
             except ConsulUnreachable as error:
                 logs.log(f"not looked for what people should be told: {error}", record=one.place.name)
             except SvcagentError as error:
-                show_warning(f"{one.place.name}: nobody is told of its conflict: {error}", record=one.place.name)
+                show_warning(
+                    f"{one.place.name}: no notification of its conflict is sent: {error}", record=one.place.name
+                )
     deliveries = Deliveries("cname sync", wiring.system_clock())
     deliveries.send(found)
     deliveries.wait()

@@ -112,7 +112,7 @@ class Deliveries:
         try:
             delivery = _Delivery.start(notices)
         except OSError as error:
-            show_warning(f"{self.service}: nobody is told: {error.strerror}", service=self.service)
+            show_warning(f"{self.service}: no notification is sent: {error.strerror}", service=self.service)
             return
         self._under_way.append(delivery)
         for one in notices:

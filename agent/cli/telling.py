@@ -71,7 +71,7 @@ class Teller:
         except ConsulUnreachable as error:
             logs.log(f"not looked for what people should be told: {error}", service=self._service)
         except SvcagentError as error:
-            show_warning(f"{self._service}: nobody is told how its rollout goes: {error}", service=self._service)
+            show_warning(f"{self._service}: no notification about its rollout is sent: {error}", service=self._service)
 
     def _due(self, consul: Consul, kinds: Collection[Kind]) -> tuple[Notice, ...]:
         where = notified.place(self._service)

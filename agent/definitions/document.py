@@ -82,7 +82,7 @@ class Document(Part):
         if isinstance(service, dict) and not any(map(_may_be_probed, _checks(service))):
             yield Finding(
                 "service.checks",
-                "reload needs an http or tcp check: svcagent asks it itself before clients come back",
+                "reload needs an http or tcp check: svcagent runs it itself before clients return",
                 'add one, like {"http": "http://127.0.0.1:8080/", "interval": "10s"}',
             )
 

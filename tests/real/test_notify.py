@@ -346,7 +346,7 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
     here = _site(consul, "host4")
     sync(here, Outcome.GIVES_WAY)
     sync(here)
-    assert endpoint.titles == ["web: conflict in DNS, www.example.com. is not kept as a definition says"]
+    assert endpoint.titles == ["web: conflict in DNS, www.example.com. differs from its definition"]
     assert len(notified.find(consul, where)[0]) == 1
 
     sync(here, Outcome.IN_PLACE)
@@ -462,7 +462,7 @@ def test_notes_that_cannot_be_read_tell_nothing_and_say_what_to_do(
     host.ask.put(f"/v1/kv/{notified.place(fleet.name)}", notes)
     fleet.reload(endpoint.url)
 
-    assert f"consul kv delete '{notified.place(fleet.name)}'" in capsys.readouterr().err
+    assert f"consul kv delete {notified.place(fleet.name)}" in capsys.readouterr().err
     assert endpoint.messages == []
 
 
@@ -526,7 +526,7 @@ def test_a_message_is_delivered_though_the_one_who_began_it_is_killed(tmp_path: 
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
 
     endpoint.wait_for(1)
-    assert endpoint.titles == ["web: conflict in DNS, www.example.com. is not kept as a definition says"]
+    assert endpoint.titles == ["web: conflict in DNS, www.example.com. differs from its definition"]
 
 
 def test_a_host_that_is_told_to_end_neither_looks_nor_waits(fleet: Fleet) -> None:

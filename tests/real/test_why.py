@@ -132,9 +132,9 @@ def test_windows_and_the_age_of_an_image(site: Site) -> None:
     found = site.why()
     assert set(found) == {"window", "age"}
     assert f"wait until {opens:%Y-%m-%dT%H:%M:00Z}" in found["window"]
-    assert "it is known once the image has been pulled" in found["age"]
+    assert "it is known once a reload has pulled the image" in found["age"]
     site.docker.engine.pull(site.image, newest, lambda _: None)
-    assert "takes no image younger than 1h (reload.min_age), and this one was made" in site.why()["age"]
+    assert "takes no image younger than 1h (reload.min_age), and this one was built" in site.why()["age"]
 
 
 def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site, consul: Consul) -> None:
@@ -184,7 +184,7 @@ def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: C
 
     found = site.why()
     assert set(found) == {"rollout"}
-    assert f"a rollout to an older digest, {older}, is under way, pinned by host2 since" in found["rollout"]
+    assert f"a rollout of an older digest, {older}, is under way, pinned by host2 since" in found["rollout"]
     assert f"it waits for: {NODE}" in found["rollout"]
     assert newest in found["rollout"]
     document = json.loads(site.run("--json", "why", "web", code=75))
