@@ -63,6 +63,9 @@ class Right:
         match self.resource:
             case "service":
                 return _rule("service", self.name, "write")
+            case "key" if self.name == OWN_KEYS:
+                # Only the names of all services are read there.
+                return _rule("key_prefix", OWN_KEYS, "read")
             case "key":
                 return _rule(*_key_rule(self.name), "write")
             case "node" if self.level == "read":
@@ -93,9 +96,10 @@ def _name(resource: str, rest: str, prefix: str, node: str) -> str:
 
 
 def _key_rule(key: str) -> tuple[str, str]:
-    """The rule for a key is one for all that lies beside it: a lock and its contenders, or all of svcagent's own."""
+    """Return one rule for all keys next to it: a lock and its contenders, or the keys of one service."""
     if key.startswith(OWN_KEYS):
-        return "key_prefix", OWN_KEYS
+        service = key.removeprefix(OWN_KEYS).partition("/")[0]
+        return "key_prefix", f"{OWN_KEYS}{service}/"
     directory, slash, _name = key.rpartition("/")
     return ("key_prefix", directory + slash) if slash else ("key", key)
 

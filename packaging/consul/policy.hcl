@@ -2,7 +2,7 @@
 #
 # Three names are placeholders. Write in their place
 #   NODE     this host's node name in Consul (consul members shows it),
-#   SERVICE  a service that services.d defines: its name, not its id. Repeat the rule for each,
+#   SERVICE  a service that services.d defines: its name, not its id. Repeat both rules for each,
 #   LOCK     the reload.lock of a definition that sets one. Repeat the rule for each, or leave it out,
 # and make a token of it, with a token that may write ACLs:
 #
@@ -28,9 +28,14 @@ service "SERVICE" { policy = "write" }
 # The session under which the reload lock is held and waited for.
 session "NODE" { policy = "write" }
 
-# The locks svcagent/<service>/lock, the queue of every lock, and the documents that hosts share: the pin of a rollout,
-# quarantine, pause, host states, history, and the notifications that were sent.
-key_prefix "svcagent/" { policy = "write" }
+# Whether the reload of another host still runs, for a service that this host does not define. Consul hides sessions
+# that the token may not read, and a hidden one looks like a reload that disappeared.
+session_prefix "" { policy = "read" }
+
+# The lock svcagent/<service>/lock, the queue for every lock of the service, and the documents that hosts share: the
+# wanted version, quarantine, pause, states, history and sent notifications. Write access is the right to deploy the
+# service. Keys are in lower case: write the service's name in lower case here.
+key_prefix "svcagent/SERVICE/" { policy = "write" }
 
 # A lock by another name, such as one shared with consul lock.
 key_prefix "LOCK/" { policy = "write" }

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
 from agent.errors import Denied, NotFound, Rejected
+from agent.fleet.host_state import HostStanding, HostState, write_host_state
 from tests.lab import asking
 from tests.lab.ground import LabError, wait_until
 from tests.lab.server import spawn, svcagent_argv
@@ -30,7 +31,12 @@ RULE = re.compile(r"^\w+ \"[\w/]*\" \{ policy = \"\w+\" \}$", re.MULTILINE)
 def shipped_rules() -> list[str]:
     """The policy as it is packaged, its placeholders filled in."""
     text = (PACKAGING / "consul" / "policy.hcl").read_text()
-    filled = text.replace('"NODE"', f'"{NODE}"').replace('"SERVICE"', '"web"').replace('"LOCK/"', '"web_reload/"')
+    filled = (
+        text.replace('"NODE"', f'"{NODE}"')
+        .replace('"SERVICE"', '"web"')
+        .replace("svcagent/SERVICE/", "svcagent/web/")
+        .replace('"LOCK/"', '"web_reload/"')
+    )
     return RULE.findall(filled)
 
 
@@ -93,7 +99,7 @@ def acl(server: Acl) -> Iterator[Acl]:
 def _hold_lock(acl: Acl, token: str, prefix: str) -> None:
     with acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul:
         consul.agent_self()
-        with Lock(consul, prefix, "svcagent reload web", {}, SystemClock()) as lock:
+        with Lock(consul, prefix, "svcagent reload web", {"service": "web"}, SystemClock()) as lock:
             lock.acquire(Deadline.after(SystemClock(), 5))
             lock.ask()
 
@@ -101,12 +107,13 @@ def _hold_lock(acl: Acl, token: str, prefix: str) -> None:
 def test_the_shipped_policy_has_the_rules_that_this_test_knows() -> None:
     assert sorted(rule.split(" {")[0] for rule in shipped_rules()) == [
         f'agent "{NODE}"',
-        'key_prefix "svcagent/"',
+        'key_prefix "svcagent/web/"',
         'key_prefix "web_reload/"',
         f'node "{NODE}"',
         'node_prefix ""',
         'service "web"',
         f'session "{NODE}"',
+        'session_prefix ""',
     ]
 
 
@@ -139,6 +146,26 @@ def test_the_shipped_policy_suffices(acl: Acl, svcagent: Svcagent) -> None:
     assert "web" in acl.services()
     assert svcagent("deregister", "web", **settings).code == 0
     assert "web" not in acl.services()
+
+
+def test_the_reload_of_another_host_is_not_hidden_by_the_shipped_policy(acl: Acl, svcagent: Svcagent) -> None:
+    """A session that Consul hides looks like one that ended: the version would be suspect while it is being taken."""
+    acl.ask.put("/v1/catalog/register", {"Node": "other", "Address": "127.0.0.9"})
+    session = acl.ask.put("/v1/session/create", {"Node": "other", "Checks": []})["ID"]
+    digest = f"sha256:{'a' * 64}"
+    state = HostState(digest, HostStanding.RELOADING, SystemClock().now(), service_id="web", step="ready")
+    token = acl.token(*shipped_rules())
+    with acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul:
+        write_host_state(consul, "web", "other", replace(state, session=session, wanted=digest))
+
+    running = svcagent("--json", "quarantine", "list", "web", **acl.settings(token))
+    acl.ask.put(f"/v1/session/destroy/{session}")
+    ended = svcagent("--json", "quarantine", "list", "web", **acl.settings(token))
+
+    assert json.loads(running.out) == []
+    assert [(one["kind"], one["service"]) for one in json.loads(ended.out)] == [("suspect", "web")]
+    acl.ask.delete("/v1/kv/svcagent/web/hosts?recurse")
+    acl.ask.put("/v1/catalog/deregister", {"Node": "other"})
 
 
 def test_the_shipped_policy_suffices_for_the_daemon(acl: Acl, svcagent: Svcagent) -> None:
@@ -175,8 +202,12 @@ def test_the_shipped_policy_suffices_for_the_daemon(acl: Acl, svcagent: Svcagent
         (["service"], ["register"], 'service:write on "web": add to its policy: service "web" { policy = "write" }'),
         (["service"], ["deregister", "web"], 'service:read on "web": add to its policy: service "web"'),
         (["service"], ["status"], 'service:read on "web": add to its policy: service "web" { policy = "write" }'),
-        (['key_prefix "svcagent/'], ["pause", "web", "--reason", "x"], 'key_prefix "svcagent/" { policy = "write" }'),
-        (['key_prefix "svcagent/'], ["quarantine", "list"], 'key_prefix "svcagent/" { policy = "write" }'),
+        (
+            ['key_prefix "svcagent/'],
+            ["pause", "web", "--reason", "x"],
+            'key_prefix "svcagent/web/" { policy = "write" }',
+        ),
+        (['key_prefix "svcagent/'], ["quarantine", "list"], 'key_prefix "svcagent/" { policy = "read" }'),
         (["node "], ["maint", "enable", "--node", "--reason", "x"], f'node "{NODE}" {{ policy = "write" }}'),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -204,10 +235,10 @@ def test_a_verb_names_the_rule_that_it_lacks(
     ("without", "prefix", "rule"),
     [
         ("session", "svcagent/web", f'session "{NODE}" {{ policy = "write" }}'),
-        ('key_prefix "svcagent/', "svcagent/web", 'key_prefix "svcagent/" { policy = "write" }'),
+        ('key_prefix "svcagent/', "svcagent/web", 'key_prefix "svcagent/web/" { policy = "write" }'),
         ('key_prefix "web_reload/', "web_reload", 'key_prefix "web_reload/" { policy = "write" }'),
         # The line before a lock is among svcagent's own keys, whatever the lock is called.
-        ('key_prefix "svcagent/', "web_reload", 'key_prefix "svcagent/" { policy = "write" }'),
+        ('key_prefix "svcagent/', "web_reload", 'key_prefix "svcagent/web/" { policy = "write" }'),
     ],
 )
 def test_the_lock_names_the_rule_that_it_lacks(acl: Acl, without: str, prefix: str, rule: str) -> None:
@@ -236,7 +267,7 @@ def test_the_shipped_policy_suffices_for_a_lock_of_several(acl: Acl) -> None:
     for prefix in ("svcagent/web", "web_reload"):
         with (
             acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul,
-            Lock(consul, prefix, "svcagent reload web", {}, SystemClock(), limit=2) as lock,
+            Lock(consul, prefix, "svcagent reload web", {"service": "web"}, SystemClock(), limit=2) as lock,
         ):
             lock.acquire(Deadline.after(SystemClock(), 5))
             with lock.turn(Deadline.after(SystemClock(), 5)):
@@ -342,7 +373,7 @@ def test_a_replaced_token_file_is_noticed_by_a_connection_in_use(acl: Acl, tmp_p
         acl.delete(old)
 
         assert consul.agent_self().node == NODE
-        consul.kv_put("svcagent/rotated", "1")
+        consul.kv_put("svcagent/web/rotated", "1")
 
         file.unlink()
         assert consul.agent_self().node == NODE
