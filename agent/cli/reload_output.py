@@ -28,7 +28,8 @@ def show_result(result: Result) -> int:
         _show_trouble(result, level=level, exit_code=result.exit_code)
     elif result.outcome == "reloaded":
         seconds = sum(step["seconds"] for step in result.steps)
-        show_line(f"{result.service} runs {result.wanted} on {result.node} after {seconds:.1f} s", "green")
+        done = f"runs {result.wanted}" if result.wanted else "was restarted"
+        show_line(f"{result.service} {done} on {result.node} after {seconds:.1f} s", "green")
     elif result.outcome == "up to date" and result.remark:
         # The newest version is not taken, and cron prints nothing else.
         show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)

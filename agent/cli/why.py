@@ -117,5 +117,6 @@ def _document(service: Service, found: Explanation) -> dict[str, object]:
         "newest": found.newest,
         "wanted": found.wanted,
         "is_newest": found.is_newest,
+        "stopped": str(found.stopped) if found.stopped is not None else None,
         "reasons": [asdict(reason) for reason in found.reasons],
     }

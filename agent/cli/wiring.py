@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from agent.definitions import (
 from agent.errors import BadDefinition, ConsulUnreachable, Fault
 from agent.files import Untrusted, make_private_directory
 from agent.logs import log
+from agent.text import quoted_command
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
@@ -52,12 +55,27 @@ def state_directory(chosen: Settings) -> Path:
     try:
         make_private_directory(directory)
     except Untrusted as error:
-        raise BadDefinition([untrusted(str(directory), error)]) from error
+        fault = untrusted(str(directory), error)
+        if owner := _service_user(directory):
+            as_owner = (
+                f"run svcagent as {owner}, whose state directory it is: {quoted_command(['sudo', '-u', owner])} …"
+            )
+            fault = replace(fault, remedy=f"{as_owner}; or, if svcagent is to run as root: {fault.remedy}")
+        raise BadDefinition([fault]) from error
     except OSError as error:
         remedy = "create it (mode 0700), or name another with --state-dir or SVCAGENT_STATE_DIR"
         problem = "no such directory" if isinstance(error, FileNotFoundError) else f"cannot be used: {error.strerror}"
         raise BadDefinition([Fault(str(directory), "", problem, remedy)]) from error
     return directory
+
+
+def _service_user(directory: Path) -> str:
+    """Return the user that owns the directory, if root runs svcagent where another user usually does; else ""."""
+    with contextlib.suppress(OSError, KeyError):
+        owner = directory.stat().st_uid
+        if os.geteuid() == 0 and owner != 0:
+            return pwd.getpwuid(owner).pw_name
+    return ""
 
 
 @contextlib.contextmanager

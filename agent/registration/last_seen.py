@@ -116,7 +116,10 @@ class LastSeenFile:
             return _parsed(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
             return LastSeen()
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except OSError as error:
+            log(f"cannot read {self._file}: {error.strerror}. Run as the owner of the state directory", level=WARNING)
+            return LastSeen()
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             log(f"{self._file} cannot be used, so it is written again: {error}", level=WARNING)
             return LastSeen()
 

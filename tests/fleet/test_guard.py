@@ -105,8 +105,9 @@ def test_a_container_that_an_operator_stopped_stays_stopped_and_every_verb_says_
     assert code == 75, errors
     assert start_it in errors
     assert host.engine.api.inspect_container(NAME)["State"]["Status"] == "exited"
-    reasons = json.loads(fleet.run(0, "--json", "why", NAME)[1])["reasons"]
-    assert "stopped" in {one["kind"] for one in reasons}
+    explained = json.loads(fleet.run(0, "--json", "why", NAME)[1])
+    assert "stopped" in {one["kind"] for one in explained["reasons"]}
+    assert start_it in explained["stopped"]
 
     code, _output, errors = fleet.run(0, "reload", NAME, "--force")
     assert code == 0, errors

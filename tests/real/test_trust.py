@@ -84,6 +84,17 @@ def test_a_state_directory_in_which_others_write_is_refused(
     assert f"run: chmod go-w {svcagent.state_dir}" in result.err
 
 
+def test_root_is_advised_to_run_as_the_owner_of_the_state_directory(host: ConsulHost, svcagent: Svcagent) -> None:
+    """If root took the directory over, the daemon that runs as that user could not use it any more."""
+    svcagent.define("web")
+    os.chown(svcagent.state_dir, NOBODY, -1)
+
+    result = svcagent("register", CONSUL_HTTP_ADDR=f"{host.address}:8500")
+
+    assert result.code == 78, result
+    assert "sudo -u nobody" in result.err
+
+
 def test_a_token_file_that_others_write_is_refused(host: ConsulHost, svcagent: Svcagent, tmp_path: Path) -> None:
     """And one that everybody reads is used, with a warning."""
     token = tmp_path / "token"
