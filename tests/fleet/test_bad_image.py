@@ -121,7 +121,7 @@ def test_a_tag_that_moves_during_a_rollout_waits_for_the_next(fleet: Fleet) -> N
 
 def test_a_pause_stops_those_who_wait_for_the_lock(fleet: Fleet) -> None:
     """Who is at it finishes; who waits is refused when its turn comes, and told who paused it; resumed, they roll."""
-    fleet.define(drain={"min": "2s"})
+    fleet.define(drain={"min": "8s"})
     version = fleet.push_next()
     with ExitStack() as stack:
         first = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
