@@ -52,6 +52,12 @@ def sample(places: Sequence[str], seed: int = SEED) -> list[Case]:
     return [Case(place, error, *way) for place, error, way in zip(chosen, itertools.cycle(ERRORS), ways, strict=False)]
 
 
+def few(cases: Sequence[Case], calls: int) -> list[Case]:
+    """Every step of a sample, and some of its calls."""
+    made = [case for case in cases if "/" in case.place]
+    return [case for case in cases if "/" not in case.place] + made[:calls]
+
+
 class Matrix:
     """Runs the cases of one state on the first host of a fleet."""
 

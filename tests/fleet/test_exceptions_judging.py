@@ -7,10 +7,10 @@ import pytest
 
 from tests.fleet.conftest import Fleet
 from tests.fleet.crash import Victim
-from tests.fleet.exceptions import RELOAD, Case, Matrix, every_case, sample
+from tests.fleet.exceptions import RELOAD, Matrix, every_case, few, sample
 from tests.lab.traffic import Load
 
-CALLS = 5
+CALLS = 3
 """Each case costs two reloads, and the calls themselves are those of every other reload."""
 
 
@@ -26,7 +26,7 @@ def test_a_version_whose_judgement_raises_stops_at_its_first_host(fleet: Fleet, 
     begun = places.index("restart")
     judging = [place for place in places[begun:] if not place.startswith(("after", "end"))]
     kept = fleet.lab.versions()["host2"]
-    cases = every_case(judging) if is_full else _few(sample(judging))
+    cases = every_case(judging) if is_full else few(sample(judging), CALLS)
     with Load(fleet.lab, rate=50) as load:
         for case in cases:
             victim.push(healthy=False)
@@ -42,9 +42,3 @@ def test_a_version_whose_judgement_raises_stops_at_its_first_host(fleet: Fleet, 
     assert summary.failed == ()
     fleet.push_next()
     fleet.reset()
-
-
-def _few(cases: list[Case]) -> list[Case]:
-    """Every step, and some of the calls."""
-    calls = [case for case in cases if "/" in case.place]
-    return [case for case in cases if "/" not in case.place] + calls[:CALLS]
