@@ -126,7 +126,7 @@ def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) 
 
 
 def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: Fleet) -> None:
-    """The file lost its reload section after the crash: container, lock and maintenance are seen to by register."""
+    """The file lost its reload section after the crash: container, lock and maintenance are restored by register."""
     victim = Victim(fleet)
     victim.push()
     assert victim.die_at(5) == -signal.SIGKILL
@@ -137,10 +137,10 @@ def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: F
 
     def is_back() -> bool:
         code, _output, errors = fleet.run(0, "register")
-        assert code == 0 or "STILL OUT OF SERVICE" in errors
+        assert code == 0 or "still out of service" in errors
         return code == 0 and "host1" in fleet.lab.consul().passing()
 
-    wait_until(is_back, 30, "its checks pass, so that it is put back", every=0.5)
+    wait_until(is_back, 30, "its checks pass, so that it is in service", every=0.5)
     victim.assert_back("without a reload section")
     fleet.reset()
 
