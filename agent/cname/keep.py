@@ -11,7 +11,7 @@ from agent.cname.contest import Contests
 from agent.cname.plan import Decision, Outcome, contested, decide, decide_adoption, decide_removal
 from agent.cname.provider import Place, Provider, Raced, Record, Seen
 from agent.cname.record import Wanted
-from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError, Unreachable
+from agent.errors import BadDefinition, Denied, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError, Unreachable
 from agent.logs import log_bug
 
 ATTEMPTS = 5
@@ -216,6 +216,8 @@ class Keeper:
             return task.result(Outcome.UNREACHABLE, str(error))
         except Unreachable as error:
             return task.result(Outcome.UNREACHABLE, str(error))
+        except BadDefinition:
+            raise  # of the settings, which is so for every record
         except SvcagentError as error:
             return task.result(Outcome.REFUSED, str(error))
         # Whatever one record or one answer holds, the other records go on.

@@ -613,7 +613,7 @@ def test_a_conflict_is_told_once_until_the_record_is_in_place(site: Site, tmp_pa
         assert site.run("sync").code == 1
         assert [told.run("sync").code for _time in range(3)] == [1, 1, 1]
         [message] = endpoint.messages
-        assert message["title"] == f"chocon: conflict in DNS, {RECORD} is not kept as a definition says"
+        assert message["title"] == f"chocon: conflict in DNS, {RECORD} differs from its definition"
         assert foreign in message["message"]
 
         site.dns.take(RECORD, "CNAME")
