@@ -20,7 +20,7 @@ def test_a_rollout_on_schedule(fleet: Fleet) -> None:
         version = fleet.push_next()
         minute = time.time() + until_next_minute()
         wait_until(lambda: all("step=check phase=begin" in one.log for one in daemons), 70, "both look")
-        assert time.time() - minute < 3  # a second to start in, and the time that Python needs on a busy machine
+        assert time.time() - minute < 15  # that minute, not a later one
         _wait_rolled_out(fleet, daemons, version, 60)
         wait_until(lambda: is_at_rest(fleet), 40, "nothing is left", every=0.1)
         summary = load.stop()

@@ -621,5 +621,4 @@ def test_a_conflict_is_told_once_until_the_record_is_in_place(site: Site, tmp_pa
         site.dns.clear("*")
         site.dns.put(RECORD, 60, "CNAME", foreign)
         assert told.run("sync").code == 1
-
-    assert len(endpoint.messages) == 2
+        wait_until(lambda: len(endpoint.messages) == 2, 60, "people are notified again", every=0.1)
