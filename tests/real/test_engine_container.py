@@ -69,7 +69,7 @@ def test_a_container_tells_its_health_and_policy(docker: DockerHost, image: str)
     assert (app.restart_policy, app.network_mode, app.stop_timeout) == ("unless-stopped", "host", None)
     assert (app.health_output, dead.health_output) == ("all is well", "")
     assert (dead.exit_code, dead.health, dead.pid) == (7, None, 0)
-    assert docker.engine.log_tail("dead") == "last words\n"
+    assert docker.engine.log_tail("dead") == "last words"
     assert docker.engine.log_tail("absent") == ""
 
 
