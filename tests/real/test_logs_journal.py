@@ -93,7 +93,7 @@ def test_one_reloads_lines_are_found_by_its_id(journal: Journal) -> None:
         "SVCAGENT_PHASE": "begin",
         "SVCAGENT_SECONDS": "0.25",
     }
-    assert (warned["MESSAGE"], warned["PRIORITY"]) == ("web: two\nlines of für\\u001b[2J", "4")
+    assert (warned["MESSAGE"], warned["PRIORITY"]) == ("web: two\nlines of für", "4")
     assert (len(long["MESSAGE"]), long["PRIORITY"]) == (300_005, "3")
 
 
