@@ -15,6 +15,8 @@ from tests.lab.server import svcagent_argv
 from tests.lab.traffic import Load
 
 MOST_CHANGES = 30
+DRAINING, IN_MAINTENANCE = 5, 6
+"""Changes of the journal after which a reload is about to drain, and has drained; the first one removes an old journal."""
 
 
 @pytest.mark.parametrize("verb", ["register", "reload"])
@@ -65,7 +67,7 @@ def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None
     """A journal goes only when all is given back."""
     victim = Victim(fleet)
     victim.push()
-    assert victim.die_at(5) == -signal.SIGKILL
+    assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     for _ in range(3):
         process = fleet.lab.svcagent(fleet.lab.hosts[0], "register")
         process.kill()
@@ -81,7 +83,7 @@ def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
     """Own maintenance is known by its reason, own containers by their names; the dead one's session is waited for."""
     victim = Victim(fleet)
     victim.push()
-    assert victim.die_at(5) == -signal.SIGKILL
+    assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     for file in fleet.lab.hosts[0].state_dir.iterdir():
         file.unlink()
 
@@ -95,7 +97,7 @@ def test_a_damaged_journal_and_that_of_another_service_stop_nobody(fleet: Fleet)
     """What cannot be used is told, and done without."""
     victim = Victim(fleet)
     victim.push()
-    assert victim.die_at(5) == -signal.SIGKILL
+    assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     state_dir = fleet.lab.hosts[0].state_dir
     [journal] = state_dir.glob("*.journal")
     journal.write_bytes(journal.read_bytes()[:40])
@@ -114,7 +116,7 @@ def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) 
     """By hand, too; twice is harmless."""
     victim = Victim(fleet)
     victim.push()
-    assert victim.die_at(4) == -signal.SIGKILL
+    assert victim.die_at(DRAINING) == -signal.SIGKILL
 
     code, _output, errors = fleet.run(0, "recover", NAME)
     again, output, _none = fleet.run(0, "recover", NAME)
@@ -129,7 +131,7 @@ def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: F
     """The file lost its reload section after the crash: container, lock and maintenance are restored by register."""
     victim = Victim(fleet)
     victim.push()
-    assert victim.die_at(5) == -signal.SIGKILL
+    assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     file = fleet.lab.write_definition(fleet.lab.hosts[0], interval="1s")
     definition = json.loads(file.read_text())
     del definition["reload"]
