@@ -72,8 +72,7 @@ class Keeper(threading.Thread):
                 except SvcagentError:
                     # Also a token that is being replaced is refused for a moment. What is lost is told by the time.
                     self._rest(RETRY_SECONDS)
-                # A thread that ended here would lose the lock: what Consul answered once it may not answer again.
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:  # noqa: BLE001 - a thread that ended here would lose the lock
                     log_bug("the lock's session could not be renewed; trying again", error)
                     self._rest(RETRY_SECONDS)
         finally:

@@ -16,7 +16,7 @@ from tests.lab.traffic import Load
 
 MOST_CHANGES = 30
 DRAINING, IN_MAINTENANCE = 5, 6
-"""Changes of the journal after which a reload is about to drain, and has drained; the first one removes an old journal."""
+"""Changes of the journal, its first removal among them, after which a reload is about to drain, and has drained."""
 
 
 @pytest.mark.parametrize("verb", ["register", "reload"])
