@@ -9,6 +9,7 @@ from datetime import datetime
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, CheckState, Consul, LocalService
+from agent.errors import SvcagentError
 from agent.maintenance.change import await_shown, lift_own
 from agent.maintenance.reason import Maintenance, parse
 from agent.maintenance.target import Target
@@ -59,13 +60,23 @@ def find_ended(
 def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None) -> tuple[Ended, ...]:
     """Disable what is over where the checks pass, and return all that is over. ``only`` as in `find_ended`.
 
+    One that fails keeps none of the others in maintenance; the first failure is raised in the end.
+
     :raises OutcomeUnknown: maintenance was disabled, and the catalog did not show it in time.
     """
-    ended = lift_ended(consul, find_ended(consul.services(), consul.checks(), node, clock.now(), only))
-    for one in ended:
-        if one.is_liftable:
-            await_shown(consul, clock, one.target, None)
-    return ended
+    done: list[Ended] = []
+    troubles: list[SvcagentError] = []
+    for one in find_ended(consul.services(), consul.checks(), node, clock.now(), only):
+        try:
+            for lifted in lift_ended(consul, [one]):
+                done.append(lifted)
+                if lifted.is_liftable:
+                    await_shown(consul, clock, lifted.target, None)
+        except SvcagentError as error:
+            troubles.append(error)
+    if troubles:
+        raise troubles[0]
+    return tuple(done)
 
 
 def lift_ended(consul: Consul, ended: Iterable[Ended]) -> tuple[Ended, ...]:

@@ -87,7 +87,7 @@ class Procedure:
             self._mishaps.append(Unforeseen.of(error, f"the attempt to {what}"))
 
     def _concluded(self, conclude: Conclusion) -> Result:
-        """Fill in the result. The journal is removed unless something is left to restore or to report."""
+        """Fill in the result. The journal is removed unless something is left to restore, to report or to remove."""
         # The restoration knows better than the state whether own maintenance is on: a step may have failed after it.
         state = replace(self._state, is_out=self._restoration.is_out)
         tail = self._restoration.log_tail
@@ -98,7 +98,7 @@ class Procedure:
         result.running = running or None
         with self._survived("report the reload"):
             self._report.ended(result, state, self._record, running)
-        if not state.is_stranded and state.blame is not Blame.OWED:
+        if not (state.is_stranded or state.has_leftovers or state.blame is Blame.OWED):
             with self._survived("remove the journal"):
                 self._edges.journal.remove()
         return with_mishaps(result, self._mishaps)

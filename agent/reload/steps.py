@@ -110,7 +110,8 @@ class State:
 
     ``is_newer`` is None until the registry was asked. ``is_out``: own maintenance may be on. ``may_try_new``: a new
     container that is not known to be ready has not been judged yet. ``is_settled`` is None before the settle step,
-    and False when that ended without a proof. ``is_drained_again``: the step was taken, successfully or not.
+    and False when that ended without a proof. ``has_leftovers``: CLEAN failed, so the next process repeats it.
+    ``is_drained_again``: the step was taken, successfully or not.
     """
 
     is_newer: bool | None = None
@@ -124,6 +125,7 @@ class State:
     is_ready: bool = True
     is_settled: bool | None = None
     is_cleaned: bool = False
+    has_leftovers: bool = False
     has_failed: bool = False
     may_roll_back: bool = True
     may_try_new: bool = False
@@ -292,7 +294,7 @@ def failed(
     changes = {
         Step.SETTLE: {"is_settled": False},
         Step.QUARANTINE: {"blame": Blame.OWED},
-        Step.CLEAN: {"is_cleaned": True},
+        Step.CLEAN: {"is_cleaned": True, "has_leftovers": True},
         Step.RELEASE: {"is_locked": False},
     }
     return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields

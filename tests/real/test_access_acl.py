@@ -274,6 +274,27 @@ def test_the_shipped_policy_suffices_for_a_lock_of_several(acl: Acl) -> None:
                 lock.ask()
 
 
+def test_a_maintenance_that_may_not_be_ended_keeps_no_other_enabled(acl: Acl, svcagent: Svcagent) -> None:
+    """The token may read one service and write the other."""
+    for name in ("hidden", "web"):
+        acl.ask.put("/v1/agent/service/register", {"Name": name})
+        wait_until(lambda name=name: bool(acl.ask.passing(name)), 10, f"the catalog has {name}")
+        enabled = svcagent("maint", "enable", name, "--reason", "x", "--for", "1s", **acl.settings(MASTER))
+        assert enabled.code == 0, enabled.text
+    limited = acl.settings(acl.token(*shipped_rules(), 'service "hidden" { policy = "read" }'))
+    refusals: list[str] = []
+
+    def is_over() -> bool:
+        refusals.append(svcagent("maint", "expire", **limited).err)
+        return "hidden" in refusals[-1]
+
+    wait_until(is_over, 10, "their ends have come")
+
+    assert 'service:write on "hidden"' in refusals[-1]
+    wait_until(lambda: bool(acl.ask.passing("web")), 5, "the other is in service")
+    assert not acl.ask.passing("hidden")
+
+
 def test_a_hidden_service_is_not_taken_for_an_absent_one(acl: Acl) -> None:
     """Consul's list leaves it out; asked for by id it is refused. What is not there is absent with any token."""
     acl.ask.put("/v1/agent/service/register", {"ID": "web-1", "Name": "web"})

@@ -345,6 +345,15 @@ def test_a_quarantine_that_could_not_be_published_is_owed() -> None:
     assert next_step(state) is Step.RELEASE
 
 
+def test_a_removal_that_failed_is_left_to_the_next_process() -> None:
+    state = State(is_locked=True, container=Container.NEW, is_ready=True, is_settled=True)
+
+    state = failed(state, Step.CLEAN, is_out=False)
+
+    assert state.has_leftovers
+    assert _walk(state) == [Step.RELEASE]
+
+
 @pytest.mark.parametrize("step", [Step.SETTLE, Step.CLEAN])
 def test_a_container_that_fails_in_service_is_rolled_back_also_where_no_version_is_to_blame(step: Step) -> None:
     """``--force`` with the digest that ran before, or a restart command: nothing is quarantined."""
