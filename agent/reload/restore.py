@@ -299,13 +299,15 @@ class Restoration:
         self.is_out = False
         return True
 
-    def _require_ready(self, *, is_returning: bool, is_in_service: bool = False) -> Mapping[str, str]:
+    def _require_ready(
+        self, *, is_returning: bool, is_in_service: bool = False, seconds: float = MOMENT_SECONDS
+    ) -> Mapping[str, str]:
         """See the instance ready right now: what was seen before an agent or a server hung may be out of date.
 
-        Returns the statuses, by ID, that svcagent's own checks have.
+        ``seconds``: how long that may take. Returns the statuses, by ID, that svcagent's own checks have.
         """
         readiness = self.readiness
-        deadline = Deadline.after(self._edges.clock, min(MOMENT_SECONDS, self._reload.ready.timeout))
+        deadline = Deadline.after(self._edges.clock, min(seconds, self._reload.ready.timeout))
         while True:
             missing = readiness.missing_now(is_returning=is_returning, is_in_service=is_in_service)
             if missing is None:
@@ -365,15 +367,24 @@ class Restoration:
     def settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
         """Watch the instance that clients use until it was healthy for ``seconds``.
 
-        Healthy means: the same container, never restarted since before the return, own probes and Consul's checks as
-        good as before. Returns False if it was put in maintenance meanwhile.
+        Healthy means: the same container, never restarted by itself since before the return, own probes and Consul's
+        checks as good as before. Returns False if it was put in maintenance meanwhile. After a restart by an operator
+        it is waited for and watched anew, once.
         ``until_proven``: also wait until Consul has run each check once since the restart, for at most
         ``ready.timeout``; a check that it runs less often is named in a note. ``still`` is called in each round.
 
         :raises NotReady: it is not healthy.
-        :raises Conflict: somebody else replaced its container.
+        :raises Conflict: somebody else replaced its container, or restarted it twice.
         :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
         """
+        try:
+            return self._settle(seconds, until_proven=until_proven, still=still)
+        except _RestartedByHand as event:
+            self._note(f"{event}; it is watched anew")
+            self._require_ready(is_returning=False, is_in_service=True, seconds=self._reload.ready.timeout)
+            return self._settle(seconds, until_proven=until_proven, still=still)
+
+    def _settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
         clock = self._edges.clock
         deadline = Deadline.after(clock, seconds)
         limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
@@ -435,12 +446,17 @@ class Restoration:
     def _require_same_container(self) -> None:
         now = self._restarter.identity()
         before = self._identity = self._identity or now
-        if now[0].partition(" ")[0] != before[0].partition(" ")[0] and self._restarter.runs():
+        is_running = self._restarter.runs()
+        if now[0].partition(" ")[0] != before[0].partition(" ")[0] and is_running:
             raise Conflict(
                 f"somebody else replaced the container of {self._service.id} after clients had returned to it; it is "
                 "left as it is"
             )
-        if now != before or not self._restarter.runs():
+        if now != before and is_running and now[1] <= before[1]:
+            # Docker counts the restarts that it makes itself, and counts from zero after an operator's.
+            self._identity = now
+            raise _RestartedByHand(f"somebody restarted the container of {self._service.id}")
+        if now != before or not is_running:
             raise NotReady(
                 f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
                 signature="exited",
@@ -456,6 +472,10 @@ class Restoration:
         if not is_proven:
             self.insist(lambda: self._require_ready(is_returning=False, is_in_service=True))
         self._restarter.finish(digest)
+
+
+class _RestartedByHand(Conflict):
+    """An operator restarted the container, which does not count against its version."""
 
 
 @dataclass(frozen=True)

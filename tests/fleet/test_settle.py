@@ -112,6 +112,22 @@ def test_a_signal_in_settle_leaves_the_new_version_in_service_and_the_next_host_
     assert (code, settled["seconds"] >= 3) == (0, True), errors
 
 
+def test_a_container_that_an_operator_restarts_in_settle_is_watched_anew(fleet: Fleet) -> None:
+    """It is said; the version is not blamed, and its proof begins again."""
+    fleet.define(settle={"canary": "3s", "each": "0.1s"})
+    version = fleet.push_next()
+    process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "--json", "reload", NAME)
+    until_step(process, "settle")
+    fleet.lab.hosts[0].engine.api.restart(NAME, timeout=0)
+    output, errors = process.communicate(timeout=60)
+    result = json.loads(output)
+
+    assert (process.returncode, result["outcome"], result["is_settled"]) == (0, "reloaded", True), errors
+    assert "somebody restarted the container" in errors
+    assert fleet.lab.versions()["host1"] == version
+    assert (quarantined(fleet), fleet.leftovers()) == ([], [])
+
+
 def test_a_version_is_not_blamed_for_what_the_old_one_lacks_too(fleet: Fleet) -> None:
     """A database is away while the new version is judged: nothing is quarantined, the instance comes back with it."""
     check = f"http://{fleet.lab.hosts[0].address}:{image.PORT}/cgi-bin/hc"
