@@ -1,9 +1,10 @@
 """What Consul says, as plain frozen data."""
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from agent.consul.releases import Release, release_of
 
 NODE_HEALTH = "serfHealth"
 """The check by which Consul itself says whether a node's agent is alive."""
@@ -143,10 +144,9 @@ class AgentSelf:
     """True if checks use the agent's own certificate and authority (``enable_agent_tls_for_checks``)."""
 
     @property
-    def release(self) -> tuple[int, ...]:
+    def release(self) -> Release:
         """The version as numbers, ``(1, 8, 7)``; what follows them (``-dev``, ``+ent``) is left out."""
-        found = re.match(r"\d+(?:\.\d+)*", self.version)
-        return tuple(int(part) for part in found[0].split(".")) if found else ()
+        return release_of(self.version)
 
 
 @dataclass(frozen=True)
