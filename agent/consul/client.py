@@ -296,15 +296,18 @@ class Consul:
             self._assert_may_read_keys(prefix)
         return found
 
-    def kv_keys(self, prefix: str, separator: str = "") -> tuple[str, ...]:
+    def kv_keys(self, prefix: str, separator: str = "", *, partly: bool = False) -> tuple[str, ...]:
         """The keys below a prefix (``…/``), in order, without their values; with ``separator`` up to the next one.
+
+        ``partly``: those that the token shows are enough.
 
         :raises Denied: as for `kv_tree`.
         """
         params: list[tuple[str, Any]] = [("keys", "1")]
         if separator:
             params.append(("separator", separator))
-        found = self._whole(_parse_keys, f"/v1/kv/{prefix}", params)
+        read = self._transport.get if partly else self._whole
+        found = read(_parse_keys, f"/v1/kv/{prefix}", params)
         if not found:
             self._assert_may_read_keys(prefix)
         return found
@@ -466,6 +469,7 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
             meta=one.get("Meta") or {},
             checks=tuple(by_service.get(one["ID"], ())),
             weights=_weights(one.get("Weights")),
+            ports=tuple((named["Name"], named["Port"], bool(named.get("Default"))) for named in one.get("Ports") or ()),
             tagged_addresses={
                 name: (tagged["Address"], tagged.get("Port") or 0)
                 for name, tagged in (one.get("TaggedAddresses") or {}).items()

@@ -111,6 +111,8 @@ class LocalService:
     checks: tuple[CheckState, ...] = field(default=())
     weights: tuple[int, int] = (1, 1)
     """Passing, warning."""
+    ports: tuple[tuple[str, int, bool], ...] = ()
+    """Name, port, and whether clients that name none get it; empty for a service with one port (Consul before 1.22)."""
     tagged_addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
     is_tag_override_enabled: bool = False
 
