@@ -8,6 +8,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,10 @@ def server() -> Iterator[Acl]:
 
         wait_until(lambda: not _refused(is_bootstrapped), 20, "the ACLs are in force and the node is in the catalog")
         yield Acl(access, ask)
+
+
+def _is_passing(acl: Acl, name: str) -> bool:
+    return bool(acl.ask.passing(name))
 
 
 def _refused(question: Any) -> bool:
@@ -278,7 +283,7 @@ def test_a_maintenance_that_may_not_be_ended_keeps_no_other_enabled(acl: Acl, sv
     """The token may read one service and write the other."""
     for name in ("hidden", "web"):
         acl.ask.put("/v1/agent/service/register", {"Name": name})
-        wait_until(lambda name=name: bool(acl.ask.passing(name)), 10, f"the catalog has {name}")
+        wait_until(partial(_is_passing, acl, name), 10, f"the catalog has {name}")
         enabled = svcagent("maint", "enable", name, "--reason", "x", "--for", "1s", **acl.settings(MASTER))
         assert enabled.code == 0, enabled.text
     limited = acl.settings(acl.token(*shipped_rules(), 'service "hidden" { policy = "read" }'))
