@@ -97,7 +97,7 @@ def _refused(question: Any) -> bool:
 def acl(server: Acl) -> Iterator[Acl]:
     yield server
     for service_id in server.services():
-        server.ask.put(f"/v1/agent/service/deregister/{service_id}")
+        server.ask.deregister_service(service_id)
     server.ask.put("/v1/agent/maintenance?enable=false")
 
 
@@ -185,7 +185,7 @@ def test_the_shipped_policy_suffices_for_the_daemon(acl: Acl, svcagent: Svcagent
     with spawn(argv, svcagent.environment(**settings), stderr=subprocess.PIPE, text=True) as daemon:
         try:
             wait_until(lambda: "web" in acl.services(), 20, "it is registered")
-            acl.ask.put("/v1/agent/service/deregister/web")
+            acl.ask.deregister_service("web")
             wait_until(lambda: "web" in acl.services(), 5, "it is registered again, before the minute is over")
             wait_until(lambda: bool(acl.ask.passing("web")), 20, "it is passing")
             reloaded = svcagent("reload", "web", **settings)

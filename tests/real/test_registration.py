@@ -120,7 +120,7 @@ def test_what_was_changed_by_hand_is_put_right(site: Site) -> None:
     site.register()
     held = site.services()["web"]
     site.put("service/register", {"ID": "web", "Name": "web", "Port": 99, "Meta": held["Meta"]})
-    site.put("check/deregister/service:web:http")
+    site.host.ask.deregister_check("service:web:http")
 
     change = site.planned()["web"]
     site.register()
