@@ -27,6 +27,11 @@ _NO_RIGHTS = ("Permission denied", "rpc error making call: Permission denied")
 # How Consul's 404 to a write begins, in all releases: of a service, a check, a session that does not exist. Any other
 # 404 comes from a proxy, or from an agent without that endpoint.
 _ABSENT = ("unknown service", "unknown check", "no service registered", "serviceid ", "session id ")
+# The connection beyond them is closed without an answer by 1.8, and answered 429 since.
+_ALL_CONNECTIONS = (
+    "as many connections to it as it allows (limits.http_max_conns_per_client, 200 by default): see who has them with "
+    "ss -tnp"
+)
 _KEY_REFUSED = "invalid key name"
 
 
@@ -66,8 +71,7 @@ class Failures:
         if isinstance(error, TimeoutError):
             return ConsulUnreachable(f"{said} in time. Are the agent and its servers alive? Try: consul members")
         return ConsulUnreachable(
-            f"{said}: it closed the connection. It may be restarting; or this host has as many connections to it as "
-            "it allows (limits.http_max_conns_per_client, 200 by default): see who has them with ss -tnp"
+            f"{said}: it closed the connection. It may be restarting; or this host has {_ALL_CONNECTIONS}"
         )
 
     def refused(self, method: str, path: str, answer: Answer) -> SvcagentError | None:
@@ -94,7 +98,9 @@ class Failures:
         if _PLAIN_HTTP in said:
             return ConsulUnreachable(f"{self._where} wants TLS there. Write https:// in CONSUL_HTTP_ADDR")
         if status == 429:
-            return ConsulUnreachable(f"{answered}: {said}. It is asked too much at once; try again later")
+            return ConsulUnreachable(
+                f"{answered}: {said}. Try again later: it is asked too much, or this host has {_ALL_CONNECTIONS}"
+            )
         return self._failed(method, status, said, answered)
 
     def _failed(self, method: str, status: int, said: str, answered: str) -> SvcagentError:
