@@ -18,7 +18,8 @@ from agent.registration import unmet
 def validate() -> None:
     """Show every fault of every definition, and change nothing.
 
-    Where the local Consul agent answers, fields that it is too old for are faults as well. Faults go to standard error, each with its file, the place in it, and what would be right; the exit code is 78.
+    Where the local Consul agent answers, what it is too old for is a fault as well. Faults go to standard error, each
+    with its file, the place in it, and what would be right; the exit code is 78.
     """
     settings = wiring.settings()
     directory = settings.services_dir
