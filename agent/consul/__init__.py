@@ -1,6 +1,6 @@
 """The only room that speaks to Consul: agent, catalog, health, KV, sessions and locks, Consul DNS."""
 
-from agent.consul.client import Consul
+from agent.consul.client import LONGEST_WAIT, Consul
 from agent.consul.dns import DnsAnswer, ask_dns
 from agent.consul.failures import ServerFailed
 from agent.consul.lock import Lock
@@ -19,8 +19,10 @@ from agent.consul.model import (
     KvPair,
     LocalService,
 )
+from agent.consul.releases import Release, ReleaseFault, is_known_since, known_faults
 
 __all__ = [
+    "LONGEST_WAIT",
     "NODE_MAINTENANCE",
     "SERVICE_MAINTENANCE",
     "SESSION_SECONDS",
@@ -36,10 +38,14 @@ __all__ = [
     "Lock",
     "LockForm",
     "LockStatus",
+    "Release",
+    "ReleaseFault",
     "ServerFailed",
     "ask_dns",
     "clear_free",
     "give_back_dead",
+    "is_known_since",
+    "known_faults",
     "lock_sessions",
     "lock_status",
     "own_sessions",

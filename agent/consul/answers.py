@@ -30,6 +30,7 @@ SERVICES: Shape = {
         "Service": str,
         "Tags?": [str],
         "Port": int,
+        "Ports?": [{"Name": str, "Port": int, "Default?": bool}],
         "Address?": str,
         "Meta?": {"*": str},
         "Weights?": {"Passing": int, "Warning": int},

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LONGEST_WAIT = 25.0
+"""Seconds of one blocking query; Consul adds a sixteenth. Some builds of 1.22 cut every answer off after 30 s."""
+
+MOST_OPERATIONS = 64
+"""Of one transaction, before Consul 1.14 (128 since)."""
+
 # A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
 NEVER = "87600h"
 
@@ -135,24 +141,35 @@ class Consul:
         ``replace-existing-checks`` would delete the maintenance check with the others (Consul 1.8), so it is never
         sent: the caller deregisters checks that are no longer wanted one by one.
         """
-        self._transport.put(_json_or_nothing, "/v1/agent/service/register", data=json.dumps(body))
+        if not self._transport.put(_is_there, "/v1/agent/service/register", data=json.dumps(body)):
+            raise _not_registered(str(body["ID"]))
 
     def deregister_service(self, service_id: str) -> None:
-        """Take a service away with its checks; not there is fine."""
+        """Take a service away with its checks. One that is not there is fine: 404 from 1.9 on, 200 or 500 before."""
         try:
-            self._transport.put(_json_or_nothing, f"/v1/agent/service/deregister/{service_id}")
+            self._transport.put(_is_there, f"/v1/agent/service/deregister/{service_id}")
         except ServerFailed:
             if self._has_service(service_id):
                 raise
 
     def register_check(self, body: dict[str, Any]) -> None:
-        """Create or update one check."""
-        self._transport.put(_json_or_nothing, "/v1/agent/check/register", data=json.dumps(body))
+        """Create or update one check.
+
+        :raises NotFound: the service that it belongs to is not registered here (404, or 500 in Consul 1.8).
+        """
+        service_id = body.get("ServiceID", "")
+        try:
+            is_there = self._transport.put(_is_there, "/v1/agent/check/register", data=json.dumps(body))
+        except ServerFailed:
+            if is_there := not service_id or self._has_service(service_id):
+                raise
+        if not is_there:
+            raise _not_registered(service_id)
 
     def deregister_check(self, check_id: str) -> None:
-        """Take a check away; not there is fine."""
+        """Take a check away. One that is not there is fine, as with `deregister_service`."""
         try:
-            self._transport.put(_json_or_nothing, f"/v1/agent/check/deregister/{check_id}")
+            self._transport.put(_is_there, f"/v1/agent/check/deregister/{check_id}")
         except ServerFailed:
             if check_id in self.checks():
                 raise
@@ -200,7 +217,7 @@ class Consul:
             if is_there := self._has_service(service_id):
                 raise
         if not is_there:
-            raise NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
+            raise _not_registered(service_id)
 
     def _has_service(self, service_id: str, name: str = "") -> bool:
         """Is it there, seen or not? The one question about services that Consul does not answer by leaving out."""
@@ -218,14 +235,21 @@ class Consul:
 
         With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change.
 
-        :raises Denied: there are none, and the token could not have seen them on this host either.
+        :raises Denied: the token does not show all of them, or there are none, and the token could not have seen them
+            on this host either.
         """
         params: list[tuple[str, Any]] = [("consistent", "1")]
         if index is not None:
             params += [("index", index), ("wait", _wait(wait))]
-        found = self._transport.get(_parse_instances, f"/v1/health/service/{service}", params)
+        path = f"/v1/health/service/{service}"
+        is_whole, found = self._transport.get(
+            lambda answer: (not answer.is_filtered, _parse_instances(answer)), path, params
+        )
         if not found[1]:
             self._assert_may_read_nodes()
+        if not is_whole:
+            # Where some of them are shown, the service may be read, and the nodes of the others may not.
+            raise self._transport.failures.lacking("GET", "/v1/health/node/" if found[1] else path)
         return found
 
     def _assert_may_read_nodes(self) -> None:
@@ -248,7 +272,7 @@ class Consul:
 
     def is_node_known(self, node: str) -> bool:
         """Is there a node of this name in the catalog of the agent's own datacenter?"""
-        return self._transport.get(lambda answer: bool(_json(answer)), f"/v1/catalog/node/{node}")
+        return self._whole(lambda answer: bool(_json(answer)), f"/v1/catalog/node/{node}")
 
     # ------------------------------------------------------------ KV and sessions
 
@@ -264,23 +288,26 @@ class Consul:
     ) -> tuple[int, tuple[KvPair, ...]]:
         """Every key below a prefix (``…/``), in order, by one request. ``index`` and ``wait`` as in `kv_get`.
 
-        :raises Denied: there is nothing, and the token could not have seen it.
+        :raises Denied: the token does not show all of them, or there is nothing, and the token could not have seen it.
         """
         params = [("recurse", "1"), *_kv_params(index, wait, consistent=consistent)]
-        found = self._transport.get(_parse_tree, f"/v1/kv/{prefix}", params)
+        found = self._whole(_parse_tree, f"/v1/kv/{prefix}", params)
         if not found[1]:
             self._assert_may_read_keys(prefix)
         return found
 
-    def kv_keys(self, prefix: str, separator: str = "") -> tuple[str, ...]:
+    def kv_keys(self, prefix: str, separator: str = "", *, partly: bool = False) -> tuple[str, ...]:
         """The keys below a prefix (``…/``), in order, without their values; with ``separator`` up to the next one.
 
-        :raises Denied: there is nothing, and the token could not have seen it.
+        ``partly``: those that the token shows are enough.
+
+        :raises Denied: as for `kv_tree`.
         """
         params: list[tuple[str, Any]] = [("keys", "1")]
         if separator:
             params.append(("separator", separator))
-        found = self._transport.get(_parse_keys, f"/v1/kv/{prefix}", params)
+        read = self._transport.get if partly else self._whole
+        found = read(_parse_keys, f"/v1/kv/{prefix}", params)
         if not found:
             self._assert_may_read_keys(prefix)
         return found
@@ -297,6 +324,8 @@ class Consul:
         A lock that is held, or closed after its holder's death, or whose session is gone; a key that was modified;
         another session's key. Which of these it was, only Consul's words say: look.
         """
+        if len(operations) > MOST_OPERATIONS:
+            raise ValueError(f"{len(operations)} operations do not fit into one transaction of Consul before 1.14")
         body = [{"KV": _operation(one)} for one in operations]
         errors = self._transport.put(partial(_parse_refusals, operations), TRANSACTION, data=json.dumps(body))
         for key, said in errors:
@@ -336,13 +365,36 @@ class Consul:
         self._api.session.destroy(session)
 
     def session(self, session: str) -> Session | None:
-        """A session, or None if it exists no more or the token may not see it (session:read)."""
-        found = self._transport.get(_parse_sessions, f"/v1/session/info/{session}", [("consistent", "1")])
+        """A session, or None if it exists no more.
+
+        :raises Denied: the token may not see it (session:read). Consul before 1.11 does not say so: then None.
+        """
+        found = self._whole(_parse_sessions, f"/v1/session/info/{session}", [("consistent", "1")])
         return found[0] if found else None
 
     def node_sessions(self, node: str) -> tuple[Session, ...]:
-        """The living sessions of a node; none if the token may not see them (session:read)."""
-        return self._transport.get(_parse_sessions, f"/v1/session/node/{node}", [("consistent", "1")])
+        """The living sessions of a node.
+
+        :raises Denied: the token may not see them (session:read). Consul before 1.11 does not say so: then none.
+        """
+        return self._whole(_parse_sessions, f"/v1/session/node/{node}", [("consistent", "1")])
+
+    def _whole(self, parse: Callable[[Answer], T], path: str, params: list[tuple[str, Any]] | None = None) -> T:
+        """Read a list, all of it.
+
+        :raises Denied: Consul says that it left out what the token may not see.
+        """
+
+        def parse_whole(answer: Answer) -> T:
+            if answer.is_filtered:
+                raise self._transport.failures.lacking("GET", path)
+            return parse(answer)
+
+        return self._transport.get(parse_whole, path, params)
+
+
+def _not_registered(service_id: str) -> NotFound:
+    return NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
 
 
 def _is_there(answer: Answer) -> bool:
@@ -417,6 +469,7 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
             meta=one.get("Meta") or {},
             checks=tuple(by_service.get(one["ID"], ())),
             weights=_weights(one.get("Weights")),
+            ports=tuple((named["Name"], named["Port"], bool(named.get("Default"))) for named in one.get("Ports") or ()),
             tagged_addresses={
                 name: (tagged["Address"], tagged.get("Port") or 0)
                 for name, tagged in (one.get("TaggedAddresses") or {}).items()
@@ -479,17 +532,13 @@ def _operation(one: KvOperation) -> dict[str, Any]:
     return {name: field for name, field in found.items() if field is not None}
 
 
-def _json_or_nothing(_answer: Answer) -> None:
-    """The agent's writes answer with an empty body."""
-
-
 def _weights(raw: dict[str, int] | None) -> tuple[int, int]:
     return (raw["Passing"], raw["Warning"]) if raw else (1, 1)
 
 
 def _wait(seconds: float) -> str:
     """Consul takes a wait of nothing for its default of five minutes."""
-    return f"{max(seconds, 0.001):.3f}s"
+    return f"{min(max(seconds, 0.001), LONGEST_WAIT):.3f}s"
 
 
 def _maintained(check: CheckState) -> str:

@@ -36,6 +36,11 @@ class Answer:
         """The content as text; what is not UTF-8 in it is replaced."""
         return self.content.decode("utf-8", "replace")
 
+    @property
+    def is_filtered(self) -> bool:
+        """True if Consul left out what the token may not see. Consul says so from 1.11 on, to requests with a token."""
+        return str(self.headers.get("X-Consul-Results-Filtered-By-ACLs", "")).lower() == "true"
+
     @cached_property
     def json(self) -> Any:
         """The content as JSON; raises `ValueError`."""

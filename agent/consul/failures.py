@@ -24,6 +24,15 @@ _PLAIN_HTTP = "Client sent an HTTP request to an HTTPS server"
 _UNKNOWN_TOKEN = "ACL not found"  # noqa: S105  # not a token, but what Consul says of one
 # How a 403 about rights begins, and a transaction's refusal for want of them.
 _NO_RIGHTS = ("Permission denied", "rpc error making call: Permission denied")
+# How Consul's 404 to a write begins, in all releases: of a service, a check, a session that does not exist. Any other
+# 404 comes from a proxy, or from an agent without that endpoint.
+_ABSENT = ("unknown service", "unknown check", "no service registered", "serviceid ", "session id ")
+# The connection beyond them is closed without an answer by 1.8, and answered 429 since.
+_ALL_CONNECTIONS = (
+    "as many connections to it as it allows (limits.http_max_conns_per_client, 200 by default): see who has them with "
+    "ss -tnp"
+)
+_KEY_REFUSED = "invalid key name"
 
 
 class ServerFailed(OutcomeUnknown):
@@ -62,12 +71,15 @@ class Failures:
         if isinstance(error, TimeoutError):
             return ConsulUnreachable(f"{said} in time. Are the agent and its servers alive? Try: consul members")
         return ConsulUnreachable(
-            f"{said}: it closed the connection. It may be restarting; or this host has as many connections to it as "
-            "it allows (limits.http_max_conns_per_client, 200 by default): see who has them with ss -tnp"
+            f"{said}: it closed the connection. It may be restarting; or this host has {_ALL_CONNECTIONS}"
         )
 
     def refused(self, method: str, path: str, answer: Answer) -> SvcagentError | None:
-        """The error that a status stands for; None for 2xx, 404 and a transaction that was not carried out."""
+        """Return the error that a status stands for.
+
+        None for 2xx, a transaction that was not carried out, the 404 of a read, and the 404 by which Consul says that
+        what a write names does not exist.
+        """
         status, said = answer.code, self._shown(answer.body)
         answered = f"{self._where} answered {method} {path} with {status}"
         if 300 <= status < 400:
@@ -77,6 +89,8 @@ class Failures:
             )
         if "html" in answer.headers.get("Content-Type", ""):
             return self.not_consul(method, path, answer)
+        if status == 404 and method != "GET" and not answer.body.lower().startswith(_ABSENT):
+            return self.not_consul(method, path, answer)
         if status < 400 or status == 404 or (status == 409 and path == TRANSACTION):
             return None
         if status in (401, 403):
@@ -84,8 +98,14 @@ class Failures:
         if _PLAIN_HTTP in said:
             return ConsulUnreachable(f"{self._where} wants TLS there. Write https:// in CONSUL_HTTP_ADDR")
         if status == 429:
-            return ConsulUnreachable(f"{answered}: {said}. It is asked too much at once; try again later")
-        if status < 500:
+            return ConsulUnreachable(
+                f"{answered}: {said}. Try again later: it is asked too much, or this host has {_ALL_CONNECTIONS}"
+            )
+        return self._failed(method, status, said, answered)
+
+    def _failed(self, method: str, status: int, said: str, answered: str) -> SvcagentError:
+        # 1.21.5 refuses a key by a 500, before anything is carried out.
+        if status < 500 or said.lower().startswith(_KEY_REFUSED):
             return Rejected(f"{answered}: {said}")
         if method == "GET":
             return ConsulUnreachable(f"{answered}: {said}. Look into the agent's own log: consul monitor")
@@ -140,6 +160,15 @@ class Failures:
 
     def _shown(self, text: str) -> str:
         return clean(self._token.hide_in(text), SAID_LENGTH)
+
+
+def is_rpc_lost(answer: Answer) -> bool:
+    """True if the agent lost its connection to the servers under the request, and would answer if asked again.
+
+    Agents of 1.12.1 and of 1.13.3 to 1.14.1 end long waits with the first text, 2.0.4 an idle connection with the
+    second (hashicorp/consul issues 13303, 15246, 23923).
+    """
+    return answer.code == 500 and answer.body.strip().endswith(("i/o deadline reached", "EOF"))
 
 
 def was_dropped(error: OSError | HTTPException | ValueError) -> bool:

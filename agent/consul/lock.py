@@ -24,8 +24,8 @@ from agent.errors import Conflict, ConsulUnreachable, Denied, LockLost, OutcomeU
 # After its holder died, Consul refuses the free key for the lock-delay (15 s): asked again at this pace. Those
 # refusals are the leader's alone, they are not written to its log.
 REFUSED_RETRY_SECONDS = 1.0
-# How long one blocking query waits before the line is looked at again, for whoever stands in the first ten places;
-# those further behind look more rarely, so that a long line does not read itself all the time.
+# How long a waiter in the first ten places waits before it reads the queue again; those further behind read it more
+# rarely, so that a long queue does not read itself all the time.
 WAIT_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 60.0
 NEAR_PLACES = 10
@@ -332,5 +332,5 @@ class Lock:
 
 
 def _patience(number: int) -> float:
-    """Seconds that one blocking query of whoever stands at that place waits."""
+    """Return how many seconds the waiter at that place waits before it reads the queue again."""
     return min(LONGEST_WAIT_SECONDS, WAIT_SECONDS * max(1.0, number / NEAR_PLACES))

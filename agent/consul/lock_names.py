@@ -1,6 +1,7 @@
 """Where a lock's parts stand in Consul, and what its sessions are called."""
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 
 from agent.consul.client import Consul
@@ -8,6 +9,7 @@ from agent.consul.lock_form import Form
 from agent.consul.lock_holder import Holder
 from agent.consul.lock_semaphore import Semaphore
 from agent.consul.lock_single import Single
+from agent.errors import Denied
 
 OWN = "svcagent"
 
@@ -49,6 +51,9 @@ def is_own_name(name: str, prefix: str) -> bool:
 
 
 def named(consul: Consul, holder: Holder) -> Holder:
-    """The holder with its session's name and node, if it left no details of its own."""
-    session = None if holder.is_described else consul.session(holder.session)
+    """Return the holder with its session's name and node, if it left no details and the token may see the session."""
+    session = None
+    if not holder.is_described:
+        with suppress(Denied):
+            session = consul.session(holder.session)
     return holder if session is None else replace(holder, node=session.node, name=session.name)

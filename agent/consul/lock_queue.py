@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.consul.client import Consul
+from agent.consul.client import LONGEST_WAIT, Consul
 from agent.consul.lock_holder import Holder, decode, encode, holder_of
 from agent.consul.model import KvPair
 
@@ -101,8 +101,13 @@ class Queue:
 
     def await_change(self, entry: Entry, wait: float) -> bool:
         """Wait up to ``wait`` seconds for that waiter to get the lock, give up or die; False if it did not."""
-        _index, pair = self._consul.kv_get(entry.key, entry.modify_index, wait)
-        return pair is None or pair.session != entry.session
+        while True:
+            _index, pair = self._consul.kv_get(entry.key, entry.modify_index, wait)
+            if pair is None or pair.session != entry.session:
+                return True
+            wait -= LONGEST_WAIT
+            if wait <= 0:
+                return False
 
 
 def _entry(pair: KvPair, details: dict[str, Any]) -> Entry:

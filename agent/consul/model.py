@@ -1,9 +1,10 @@
 """What Consul says, as plain frozen data."""
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from agent.consul.releases import Release, release_of
 
 NODE_HEALTH = "serfHealth"
 """The check by which Consul itself says whether a node's agent is alive."""
@@ -110,6 +111,8 @@ class LocalService:
     checks: tuple[CheckState, ...] = field(default=())
     weights: tuple[int, int] = (1, 1)
     """Passing, warning."""
+    ports: tuple[tuple[str, int, bool], ...] = ()
+    """Name, port, and whether clients that name none get it; empty for a service with one port (Consul before 1.22)."""
     tagged_addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
     is_tag_override_enabled: bool = False
 
@@ -143,10 +146,9 @@ class AgentSelf:
     """True if checks use the agent's own certificate and authority (``enable_agent_tls_for_checks``)."""
 
     @property
-    def release(self) -> tuple[int, ...]:
+    def release(self) -> Release:
         """The version as numbers, ``(1, 8, 7)``; what follows them (``-dev``, ``+ent``) is left out."""
-        found = re.match(r"\d+(?:\.\d+)*", self.version)
-        return tuple(int(part) for part in found[0].split(".")) if found else ()
+        return release_of(self.version)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
 from agent.consul.connection import Answer, Connection
-from agent.consul.failures import Failures, was_dropped
+from agent.consul.failures import Failures, is_rpc_lost, was_dropped
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import Rejected, SvcagentError
@@ -18,6 +18,9 @@ from agent.errors import Rejected, SvcagentError
 CONNECT_SECONDS = 3.0
 # A frozen server makes an agent answer a write 20 s late; past that the outcome is called unknown.
 ANSWER_SECONDS = 10.0
+
+WAITING = ("index", "wait", "hash")
+"""The parameters by which a read waits for a change."""
 
 T = TypeVar("T")
 Params: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | None
@@ -52,7 +55,7 @@ class Transport:
             raise self.failures.no_connection(ConnectionResetError("it closed the connection"))
 
     def get(self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None) -> T:
-        """Read; asked a second time when the kept-alive connection turns out to be gone."""
+        """Read. Asked a second time when the connection turns out to be gone: this one, or the agent's to a server."""
         return self._request("GET", callback, path, params, headers)
 
     def put(
@@ -88,6 +91,9 @@ class Transport:
         # A 403 was not carried out, so asking again is safe. The token's file may have been replaced just now.
         if answer.code == 403 and self._token.has_changed():
             answer = self._send(method, path, params, headers, data)
+        if method == "GET" and is_rpc_lost(answer):
+            # Without waiting: some agents end every wait like this, and a caller cannot tell it from one that is over.
+            answer = self._send(method, path, _at_once(params), headers, data)
         if error := self.failures.refused(method, path, answer):
             raise error
         try:
@@ -145,9 +151,16 @@ def _refuse_unaddressable(path: str) -> None:
         )
 
 
+def _items(params: Params) -> list[tuple[str, Any]]:
+    return list(params.items() if isinstance(params, Mapping) else params or ())
+
+
+def _at_once(params: Params) -> Params:
+    return [(key, value) for key, value in _items(params) if key not in WAITING]
+
+
 def _wait_seconds(params: Params) -> float:
-    items = params.items() if isinstance(params, Mapping) else params or ()
-    for key, value in items:
+    for key, value in _items(params):
         if key == "wait":
             match = re.fullmatch(r"([\d.]+)(ms|s)", str(value))
             if match is None:

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.clock import Clock, Deadline
-from agent.consul import Consul
+from agent.consul import LONGEST_WAIT, Consul
 from agent.errors import SvcagentError, Unreachable
 from agent.logs import log_bug
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = LONGEST_WAIT
 AWAY_SECONDS = 0.2
 """Between two tries to reach an agent that is away. What it forgot is to be there again within a second of its being
 back, and a hundred services take most of that."""

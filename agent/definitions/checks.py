@@ -27,9 +27,7 @@ from agent.definitions.values import (
     not_empty,
 )
 
-Kind = Literal[
-    "http", "tcp", "udp", "grpc", "h2ping", "ttl", "args", "docker", "os_service", "alias_service", "alias_node"
-]
+Kind = Literal["http", "tcp", "udp", "grpc", "h2ping", "ttl", "args", "docker", "alias_service", "alias_node"]
 
 KIND_OF: Mapping[str, Kind] = {
     "http": "http",
@@ -40,7 +38,6 @@ KIND_OF: Mapping[str, Kind] = {
     "ttl": "ttl",
     "docker_container_id": "docker",
     "args": "args",
-    "os_service": "os_service",
     "alias_service": "alias_service",
     "alias_node": "alias_node",
 }
@@ -49,7 +46,7 @@ KIND_OF: Mapping[str, Kind] = {
 TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
 """A command inside a container; a service on another node."""
 
-RUN_BY_CONSUL = frozenset({"http", "tcp", "udp", "grpc", "h2ping", "args", "docker", "os_service"})
+RUN_BY_CONSUL = frozenset({"http", "tcp", "udp", "grpc", "h2ping", "args", "docker"})
 
 USED_BY: Mapping[str, frozenset[str]] = {
     "interval": RUN_BY_CONSUL,
@@ -96,7 +93,6 @@ API_NAMES: Mapping[str, str] = {
     "args": "Args",
     "docker_container_id": "DockerContainerID",
     "shell": "Shell",
-    "os_service": "OSService",
     "alias_node": "AliasNode",
     "alias_service": "AliasService",
     "interval": "Interval",
@@ -146,6 +142,10 @@ class Check(Part):
 
     spellings: ClassVar[Mapping[str, str]] = {"checkid": "id", "scriptargs": "args"}
     refused: ClassVar[Mapping[str, Refusal]] = {
+        "osservice": lambda given: Wrong(
+            "Consul runs os_service checks on Windows only",
+            f'write {{"args": ["systemctl", "is-active", "--quiet", {shown(given["osservice"])}], "interval": "10s"}}',
+        ),
         "script": lambda given: Wrong("Consul has no script checks any more", f"write {_instead_of(given)} instead"),
         "serviceid": always("a check belongs to the service that it stands in", "remove it"),
         "token": OWN_TOKEN,
@@ -185,9 +185,6 @@ class Check(Part):
     )
     docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")
     shell: Filled | None = Field(None, description="The shell that runs the command inside the container.")
-    os_service: Filled | None = Field(
-        None, description="A service of systemd, passing while it runs. Consul 1.14 and later."
-    )
     alias_service: Annotated[Identifier, AfterValidator(not_empty)] | None = Field(
         None, description="Follow the health of the service with this ID."
     )
@@ -253,7 +250,7 @@ class Check(Part):
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
         """Exactly one kind, and only what that kind heeds."""
-        if "script" in given:
+        if not given.keys().isdisjoint(("script", "osservice")):
             return
         makers = [field for field in KIND_OF if field in given]
         if not makers:
@@ -268,6 +265,13 @@ class Check(Part):
         if kind in RUN_BY_CONSUL and "interval" not in given:
             yield Finding("interval", "missing", 'add how often to check, like "interval": "10s"')
         yield from _unused(kind, given)
+        before_warning, before_critical = given.get("failures_before_warning"), given.get("failures_before_critical", 0)
+        if isinstance(before_warning, int) and isinstance(before_critical, int) and before_warning > before_critical:
+            yield Finding(
+                "failures_before_warning",
+                f"{before_warning} is more than failures_before_critical, which is {before_critical}",
+                f"write {before_critical} or less, or raise failures_before_critical",
+            )
 
 
 def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:

@@ -85,6 +85,10 @@ class Document(Part):
                 "reload needs an http or tcp check: svcagent runs it itself before clients return",
                 'add one, like {"http": "http://127.0.0.1:8080/", "interval": "10s"}',
             )
+        if isinstance(service, dict) and "ports" in service:
+            yield Finding(
+                "service.ports", "svcagent cannot drain a service with several ports", 'write "port", or remove reload'
+            )
 
 
 def defining(definitions: Sequence[Definition], name: str) -> Definition | None:

@@ -21,6 +21,9 @@ OWN_PREFIX = "svcagent"
 
 LOCK_FOLDER = "lock"
 
+_KEY = re.compile(r"[A-Za-z0-9,._/?&=-]+")
+"""What every release of Consul takes for a key. A prefix is not escaped: `consul lock` has to be given the same."""
+
 OF_A_CONTAINER = ("image", "container", "stop_timeout", "rollback", "keep_images", "tag_file", "min_age")
 """What has no meaning for a service that is restarted by a command."""
 
@@ -81,10 +84,11 @@ def _timezone(value: str) -> str:
 
 def _lock(value: str) -> str:
     parts = value.split("/")
-    if not value.isprintable() or not all(part.strip() for part in parts) or ".lock" in parts:
+    if not _KEY.fullmatch(value) or ".." in value or not {"", ".", ".lock"}.isdisjoint(parts):
         raise Wrong(
             f"{shown(value)} is not a lock prefix",
-            'write a key of Consul KV without slashes around it, like "web_reload"',
+            "write a key of Consul KV without slashes around it, of letters, digits and , . _ - / ? & = only (Consul "
+            '1.21.5 refuses others), like "web_reload", and the same for every consul lock on it',
         )
     if parts[0] == OWN_PREFIX and not (len(parts) == 2 or (len(parts) == 3 and parts[2] == LOCK_FOLDER)):
         raise Wrong(

@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from agent.definitions.checks import Check
-from agent.definitions.faults import Wrong, shown
+from agent.definitions.faults import Finding, Wrong, shown
 from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
 from agent.definitions.values import Host, Identifier, Label, Port
 
@@ -71,6 +71,27 @@ class TaggedAddress(Part):
         return {"Address": self.address} | ({} if self.port is None else {"Port": self.port})
 
 
+class NamedPort(Part):
+    """One of several ports of a service."""
+
+    name: Label = Field(description="The name of the port, which Consul DNS looks up.")
+    port: Port = Field(description="The port that clients connect to.")
+    default: bool = Field(False, description="Give this port to clients that name none.")
+
+    def fields(self) -> dict[str, Any]:
+        """The port in the API's spelling."""
+        return {"Name": self.name, "Port": self.port, "Default": self.default}
+
+
+def _ports(value: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
+    for name, times in Counter(one.name for one in value).items():
+        if times > 1:
+            raise Wrong(f"{shown(name)} is the name of {times} ports", "give each port a name of its own")
+    if sum(one.default for one in value) != 1:
+        raise Wrong("not exactly one of the ports is the default", 'write "default": true in one of them')
+    return value
+
+
 def _networks(value: dict[str, TaggedAddress]) -> dict[str, TaggedAddress]:
     for key in value:
         if not key or not key.isprintable():
@@ -96,6 +117,9 @@ class Service(Part):
     )
     tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = Field((), description="Labels that clients may ask for.")
     port: Port | None = Field(None, description="The port that clients connect to.")
+    ports: Annotated[tuple[NamedPort, ...], AfterValidator(_ports)] | None = Field(
+        None, description="Several ports in place of one. Consul 1.22 and later."
+    )
     address: Host | None = Field(None, description="The address for clients; the node's own if left out.")
     meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field(
         default_factory=dict, description="Pairs of text for clients."
@@ -107,6 +131,12 @@ class Service(Part):
     enable_tag_override: bool = Field(False, description="Let others change the tags in the catalog.")
     check: Check | None = Field(None, description="Consul's old form of a single check; joins the checks.", repr=False)
     checks: tuple[Check, ...] = Field((), description="The health checks; all must pass.", validate_default=True)
+
+    @classmethod
+    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
+        """One port or several."""
+        if "port" in given and "ports" in given:
+            yield Finding("ports", '"port" and "ports" stand in one service', "keep one of them")
 
     @field_validator("id")
     @classmethod
@@ -159,6 +189,8 @@ class Service(Part):
         }
         if self.port is not None:
             body["Port"] = self.port
+        if self.ports is not None:
+            body["Ports"] = [one.fields() for one in self.ports]
         if self.address:
             body["Address"] = self.address
         if self.tagged_addresses:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.consul import Consul, KvPair
+from agent.consul import Consul, KvOperation, KvPair
 from agent.fleet.document import LOG_BYTES, Fields, Unreadable, bounded, encode, is_digest, key, readable_keys, unquoted
 
 ROOM = "quarantine"
@@ -61,11 +61,14 @@ def read_all(consul: Consul, service: str) -> dict[str, Quarantine]:
 
 
 def clear(consul: Consul, service: str, digest: str) -> Quarantine | None:
-    """Allow a digest again. Return the entry that was removed, None if there was none."""
+    """Allow a digest again. Return the entry that was removed, None if there was none.
+
+    By a transaction: Consul 1.21.5 refuses a DELETE of the key of an earlier release.
+    """
     removed: Quarantine | None = None
     while pairs := [pair for pair in _pairs(consul, service) if parse(pair).digest == digest]:
         for pair in pairs:
-            if consul.kv_delete(pair.key, cas=pair.modify_index):
+            if consul.kv_transaction(KvOperation("delete-cas", pair.key, index=pair.modify_index)):
                 removed = removed or parse(pair)
     return removed
 

@@ -51,6 +51,9 @@ def is_known(consul: Consul, service: str) -> bool:
 
 
 def services(consul: Consul) -> tuple[str, ...]:
-    """Return the names, in lower case, of all services that hosts have written documents about."""
-    found = (one for one in consul.kv_keys(f"{OWN_PREFIX}/", "/") if one.endswith("/"))
+    """Return the names, in lower case, of all services that hosts have written documents about.
+
+    Only those that the token may see: the shipped policy has a rule for each service.
+    """
+    found = (one for one in consul.kv_keys(f"{OWN_PREFIX}/", "/", partly=True) if one.endswith("/"))
     return tuple(sorted({one.removeprefix(f"{OWN_PREFIX}/").rstrip("/").lower() for one in found}))

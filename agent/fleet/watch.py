@@ -11,13 +11,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from agent.clock import Clock
-from agent.consul import Consul, Instance, KvPair
+from agent.consul import LONGEST_WAIT, Consul, Instance, KvPair
 from agent.errors import SvcagentError, Unreachable
 from agent.fleet import host_state, pause, quarantine, rollout
 from agent.fleet.document import key
 from agent.fleet.view import View
 
-WAIT_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 
 Read: TypeAlias = Callable[[Consul, int | None], tuple[int, Any]]
@@ -46,7 +45,7 @@ class Watch:
         self._news: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._stopping = threading.Event()
         self._reads: dict[str, Read] = {
-            "instances": lambda own, index: own.instances(service, index, WAIT_SECONDS),
+            "instances": lambda own, index: own.instances(service, index, LONGEST_WAIT),
             "hosts": _tree(key(service, host_state.ROOM, ""), host_state.parse_all),
             "quarantine": _tree(key(service, quarantine.ROOM, ""), quarantine.parse_all),
             "pause": _one(key(service, pause.ROOM), pause.parse),
@@ -119,7 +118,7 @@ class Watch:
 
 def _tree(prefix: str, parse: Callable[[Any], Any]) -> Read:
     def read(consul: Consul, index: int | None) -> tuple[int, Any]:
-        new_index, pairs = consul.kv_tree(prefix, index, WAIT_SECONDS)
+        new_index, pairs = consul.kv_tree(prefix, index, LONGEST_WAIT)
         return new_index, parse(pairs)
 
     return read
@@ -132,7 +131,7 @@ def _sessions(pairs: tuple[KvPair, ...]) -> frozenset[str]:
 
 def _one(name: str, parse: Callable[[Any], Any]) -> Read:
     def read(consul: Consul, index: int | None) -> tuple[int, Any]:
-        new_index, pair = consul.kv_get(name, index, WAIT_SECONDS)
+        new_index, pair = consul.kv_get(name, index, LONGEST_WAIT)
         return new_index, None if pair is None else parse(pair)
 
     return read

@@ -19,7 +19,6 @@ CHECK_TYPES: Mapping[str, str] = {
     "TTL": "ttl",
     "DockerContainerID": "docker",
     "Args": "script",
-    "OSService": "os_service",
     "AliasService": "alias",
     "AliasNode": "alias",
 }
@@ -57,6 +56,11 @@ def _fields(body: Mapping[str, Any], found: LocalService) -> Iterator[Difference
         # Others may change the tags in the catalog, and Consul brings theirs back to the agent.
         before.pop("tags")
         after.pop("tags")
+    if "Ports" in body:
+        # What an agent shows as the one port of such a service differs from release to release; and one that does not
+        # show the ports leaves their comparison to the mark.
+        before["port"] = 0
+        before["ports"] = before["ports"] or after["ports"]
     for field in after:
         if before[field] != after[field]:
             yield from _field(field, before[field], after[field])
@@ -100,6 +104,7 @@ def _held(found: LocalService) -> dict[str, Any]:
         "name": found.name,
         "tags": list(found.tags),
         "port": found.port,
+        "ports": [_port(*one) for one in found.ports],
         "address": found.address,
         "meta": {key: value for key, value in found.meta.items() if key != MARK},
         "weights": {"passing": found.weights[0], "warning": found.weights[1]},
@@ -113,6 +118,7 @@ def _wanted(body: Mapping[str, Any]) -> dict[str, Any]:
         "name": body["Name"],
         "tags": body["Tags"],
         "port": body.get("Port", 0),
+        "ports": [_port(one["Name"], one["Port"], one["Default"]) for one in body.get("Ports", ())],
         "address": body.get("Address", ""),
         "meta": {key: value for key, value in body["Meta"].items() if key != MARK},
         "weights": {"passing": body["Weights"]["Passing"], "warning": body["Weights"]["Warning"]},
@@ -121,6 +127,10 @@ def _wanted(body: Mapping[str, Any]) -> dict[str, Any]:
         },
         "enable_tag_override": body["EnableTagOverride"],
     }
+
+
+def _port(name: str, port: int, is_default: bool) -> str:  # as `LocalService.ports` has it
+    return f"{name}:{port}{' (default)' if is_default else ''}"
 
 
 def _shown(value: Any) -> str:

@@ -270,7 +270,7 @@ class Readiness:
     def unproven(self) -> tuple[str, ...]:
         """The IDs of the checks that Consul has not run since they were last registered.
 
-        A check's output is empty until its first run. http, tcp, udp, gRPC, h2ping and os_service checks always have
+        A check's output is empty until its first run. http, tcp, udp, gRPC and h2ping checks always have
         one afterwards. A command may print nothing, and a TTL report may be empty: such a check counts as proven by a
         status better than critical, so that one which is critical without output looks like one that did not
         run. Alias checks are not run; they follow another service, and are never listed.

@@ -73,7 +73,7 @@ def main() -> int:
 
         def cleared() -> None:
             for service_id in ask.get("/v1/agent/services"):
-                ask.put(f"/v1/agent/service/deregister/{service_id}")
+                ask.deregister_service(service_id)
 
         server.start()
         try:

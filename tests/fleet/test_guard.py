@@ -87,7 +87,7 @@ def test_the_last_instance_served_is_not_drained_because_it_warns(fleet: Fleet) 
     assert fleet.lab.versions() == before
     code, _output, errors = fleet.run(0, "reload", NAME)
     assert code == 0, errors
-    fleet.lab.consul(fleet.lab.hosts[0]).put("/v1/agent/check/deregister/disk")
+    fleet.lab.consul(fleet.lab.hosts[0]).deregister_check("disk")
 
 
 def test_a_container_that_an_operator_stopped_stays_stopped_and_every_verb_says_so(fleet: Fleet) -> None:

@@ -29,6 +29,14 @@ class Consul:
         """The JSON answer; an HTTP error raises."""
         return self._asked("DELETE", path, None, seconds)
 
+    def deregister_service(self, service_id: str) -> None:
+        """Remove a service, if it is there."""
+        self._remove(f"/v1/agent/service/deregister/{service_id}")
+
+    def deregister_check(self, check_id: str) -> None:
+        """Remove a check, if it is there."""
+        self._remove(f"/v1/agent/check/deregister/{check_id}")
+
     def passing(self, service: str = image.NAME) -> tuple[str, ...]:
         """The nodes whose instance is passing, sorted: those that DNS answers with."""
         entries = self.get(f"/v1/health/service/{service}?passing&consistent")
@@ -37,6 +45,12 @@ class Consul:
     def close(self) -> None:
         """Close its connections."""
         self._session.close()
+
+    def _remove(self, path: str) -> None:
+        response = self._session.put(self.url + path, timeout=10)
+        # What is absent: 200 before Consul 1.9, 404 since.
+        if not response.ok and not (response.status_code == 404 and response.text.startswith("Unknown ")):
+            raise LabError(f"PUT {path} at {self.url}: {response.status_code} {response.text.strip()}")
 
     def _asked(self, method: str, path: str, body: Any, seconds: float) -> Any:
         response = self._session.request(method, self.url + path, json=body, timeout=seconds)

@@ -200,7 +200,7 @@ class Agent:
 
     def forget(self, service_id: str) -> None:
         """Somebody deregisters a service."""
-        self.ask.put(f"/v1/agent/service/deregister/{service_id}")
+        self.ask.deregister_service(service_id)
 
     def clear(self) -> None:
         """Leave it as it was found."""

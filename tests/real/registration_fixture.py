@@ -114,9 +114,9 @@ class Site:
     def clear(self) -> None:
         """Leave the agent as it was found."""
         for service_id in self.services():
-            self.put(f"service/deregister/{service_id}")
+            self.host.ask.deregister_service(service_id)
         for check_id in self.checks():
-            self.put(f"check/deregister/{check_id}")
+            self.host.ask.deregister_check(check_id)
 
 
 @dataclass

@@ -44,7 +44,7 @@ def _write(host: ConsulHost, name: str, content: Any) -> Path:
 def _nothing_registered(host: ConsulHost) -> None:
     """Each test starts with an empty agent and an empty services.d."""
     for service in host.ask.get("/v1/agent/services"):
-        host.ask.put(f"/v1/agent/service/deregister/{service}")
+        host.ask.deregister_service(service)
     host.environment()
     for file in (host.directory / "services.d").iterdir():
         file.unlink()

@@ -93,7 +93,7 @@ def site(host: ConsulHost, servers: tuple[Dns, Bind, Bind], svcagent: Svcagent) 
 def register(host: ConsulHost, status: str = "passing") -> None:
     """chocon in the agent; in the catalog when this returns."""
     check = {"CheckID": "chocon-real", "TTL": "1h", "Status": status}
-    host.ask.put("/v1/agent/service/deregister/chocon")
+    host.ask.deregister_service("chocon")
     body = {"ID": "chocon", "Name": "chocon", "Tags": ["production"], "Port": 80, "Checks": [check]}
     host.ask.put("/v1/agent/service/register", {**body, "Address": host.address})
     wait_until(lambda: bool(host.ask.passing("chocon")) == (status == "passing"), 10, "the catalog shows chocon")

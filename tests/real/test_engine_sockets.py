@@ -103,7 +103,7 @@ def test_consuls_own_checks_are_no_clients(host: ConsulHost, silent: socket.sock
     wait_until(is_asked_again, 30, "three checks have been waiting")
     with socket.create_connection((address, port), timeout=5):
         beside = clients(silent)
-    host.ask.put(f"/v1/agent/check/deregister/silent-{kind}")
+    host.ask.deregister_check(f"silent-{kind}")
 
     assert seen == {0}
     assert beside == 1

@@ -102,7 +102,7 @@ def environment(host: ConsulHost, svcagent: Svcagent) -> Iterator[dict[str, str]
     yield environ
     host.ask.put(f"/v1/session/destroy/{session}")
     host.ask.delete("/v1/kv/foreign-lock/?recurse=true")
-    host.ask.put(f"/v1/agent/service/deregister/{NAME}")
+    host.ask.deregister_service(NAME)
 
 
 def assert_harmless(said: str, argv: list[str]) -> None:

@@ -251,8 +251,9 @@ def test_a_session_that_a_new_leader_has_not_read_of_is_not_gone() -> None:
         while request := connection.recv(65536):
             asked.append(request.decode().split(" HTTP", 1)[0])
             is_known = len(asked) > 2
-            body = b'[{"ID":"0d","Name":"x","Node":"n"}]' if asked[-1].startswith("GET") or is_known else b"unknown"
-            status = b"404 Not Found" if body == b"unknown" else b"200 OK"
+            is_found = asked[-1].startswith("GET") or is_known
+            body = b'[{"ID":"0d","Name":"x","Node":"n"}]' if is_found else b"Session id '0d' not found"
+            status = b"200 OK" if is_found else b"404 Not Found"
             head = b"HTTP/1.1 %s\r\nX-Consul-Index: 1\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
             connection.sendall(head + body)
 

@@ -141,7 +141,7 @@ def _registered(site: Site, name: str, service_id: str = "", status: str = "pass
     try:
         yield name
     finally:
-        site.ask.put(f"/v1/agent/service/deregister/{service_id}")
+        site.ask.deregister_service(service_id)
 
 
 def _is_in_catalog(site: Site, name: str, service_id: str) -> bool:

@@ -134,7 +134,7 @@ def register(site: Site) -> Iterator[Callable[[str], str]]:
     yield add
     for name in registered:
         for node in HOSTS:
-            site.asks[node].put(f"/v1/agent/service/deregister/{name}")
+            site.asks[node].deregister_service(name)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def site(host: ConsulHost, svcagent: Svcagent, tmp_path: Path) -> Iterator[Site]
     site.run("register")
     wait_until(lambda: host.ask.get("/v1/health/service/web?passing") != [], 10, "web is passing")
     yield site
-    host.ask.put("/v1/agent/service/deregister/web")
+    host.ask.deregister_service("web")
     host.ask.delete("/v1/kv/svcagent/?recurse")
 
 

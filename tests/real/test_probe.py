@@ -37,7 +37,7 @@ class Ruler:
             wait_until(lambda: bool(self._state()["Output"]), 20, "Consul has run the check")
             return str(self._state()["Status"])
         finally:
-            self.ask.put("/v1/agent/check/deregister/one")
+            self.ask.deregister_check("one")
 
     def _state(self) -> dict[str, Any]:
         found: dict[str, Any] = self.ask.get("/v1/agent/checks")["one"]

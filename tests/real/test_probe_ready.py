@@ -107,7 +107,7 @@ def site(agent: tuple[asking.Consul, ConsulSettings, Path], docker: DockerHost) 
         yield Site(ask, consul, directory, engine)
     finally:
         for name in ask.get("/v1/agent/services"):
-            ask.put(f"/v1/agent/service/deregister/{name}")
+            ask.deregister_service(name)
         for entry in docker.api.containers(all=True):
             docker.api.remove_container(entry["Id"], force=True)
         engine.close()
@@ -228,7 +228,7 @@ def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again
     """A process that was killed while it renewed the check left it out."""
     site.register(script(site.answer_with(0)))
     site.await_status("passing")
-    site.ask.put(f"/v1/agent/check/deregister/{site.check_id()}")
+    site.ask.deregister_check(site.check_id())
     readiness = site.readiness()
 
     assert readiness.in_consul().missing == (site.check_id(),)
@@ -243,7 +243,7 @@ def test_a_registration_that_is_not_svcagents_is_not_touched_and_its_result_coun
     check = script(site.answer_with(0))
     site.register(check)
     body = site.service.registration()
-    site.ask.put("/v1/agent/service/deregister/web")
+    site.ask.deregister_service("web")
     site.ask.put("/v1/agent/service/register", body)
     site.await_status("passing")
     readiness = site.readiness()

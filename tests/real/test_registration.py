@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from agent.consul.connection import Answer, Connection
+from agent.consul.releases import is_known_since, release_of
+from agent.registration.requirements import CHECK_FIELDS
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.registration_fixture import Backend, Site, backend
@@ -118,7 +120,7 @@ def test_what_was_changed_by_hand_is_put_right(site: Site) -> None:
     site.register()
     held = site.services()["web"]
     site.put("service/register", {"ID": "web", "Name": "web", "Port": 99, "Meta": held["Meta"]})
-    site.put("check/deregister/service:web:http")
+    site.host.ask.deregister_check("service:web:http")
 
     change = site.planned()["web"]
     site.register()
@@ -336,26 +338,35 @@ def test_a_node_that_the_catalog_does_not_know_is_never_sent(site: Site, host: C
 NEWER = [
     ({"tls_server_name": "web", **http()}, "tls_server_name", "1.9"),
     ({"disable_redirects": True, **http()}, "disable_redirects", "1.12"),
-    ({"failures_before_warning": 2, **http()}, "failures_before_warning", "1.11"),
+    (
+        {"failures_before_warning": 2, "failures_before_critical": 3, **http()},
+        "failures_before_warning",
+        "1.11",
+    ),
     ({"h2ping": "127.0.0.1:1", **NEVER}, "h2ping", "1.10"),
     ({"udp": "127.0.0.1:1", **NEVER}, "udp", "1.13"),
     ({"tcp": "127.0.0.1:1", "tcp_use_tls": True, **NEVER}, "tcp_use_tls", "1.14.10"),
-    ({"os_service": "sshd", **NEVER}, "os_service", "1.14"),
 ]
 
 
 @pytest.mark.parametrize(("check", "field", "first"), NEWER)
 def test_what_the_agent_is_too_old_for_is_said_and_nothing_is_sent(
-    site: Site, check: dict[str, Any], field: str, first: str
+    site: Site, host: ConsulHost, check: dict[str, Any], field: str, first: str
 ) -> None:
+    """An agent that knows the field gets it."""
+    version = host.ask.get("/v1/agent/self")["Config"]["Version"]
     file = site.write("z", {"services": [{"name": "one"}, {"name": "two", "check": {"ttl": "1s"}, "checks": [check]}]})
     site.service("a")
 
     outcome = site.run("register")
 
+    if is_known_since(release_of(version), CHECK_FIELDS[field]):
+        assert outcome.exit_code == 0
+        assert set(site.services()) == {"a", "one", "two"}
+        return
     assert outcome.exit_code == 78
-    assert f"{file}: services[1].checks[0].{field}: the Consul agent of this host is 1.8.7" in outcome.err
-    assert f"upgrade the agent to {first} or later" in outcome.err
+    assert f"{file}: services[1].checks[0].{field}: the Consul agent of this host is {version}" in outcome.err
+    assert f"upgrade the agent to {first}" in outcome.err
     assert site.services() == {}
 
 

@@ -44,7 +44,7 @@ def maintain(site: Site, service_id: str, reason: str) -> None:
 
 def reap(site: Site, service_id: str) -> None:
     """What Consul does for `deregister_critical_service_after`."""
-    site.put(f"service/deregister/{service_id}")
+    site.host.ask.deregister_service(service_id)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class Registrations(RuleBasedStateMachine):
 
     def deregister_foreign(self, name: str) -> None:
         if name in self.is_foreign:
-            self.site.put(f"service/deregister/{name}")
+            self.site.host.ask.deregister_service(name)
             self.is_foreign.discard(name)
             self.maintained.discard(name)
 

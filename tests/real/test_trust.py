@@ -29,7 +29,7 @@ def test_register_goes_on_when_another_user_locks_services_d(host: ConsulHost, s
     locks = [file for file in svcagent.state_dir.iterdir() if file.suffix == ".lock"]
     assert locks
     assert {stat.S_IMODE(file.stat().st_mode) for file in locks} == {0o600}
-    host.ask.put("/v1/agent/service/deregister/locked")
+    host.ask.deregister_service("locked")
 
 
 def test_a_held_registration_lock_is_waited_for_and_named(host: ConsulHost, svcagent: Svcagent) -> None:
@@ -67,7 +67,7 @@ def test_a_missing_state_directory_is_created(host: ConsulHost, svcagent: Svcage
 
     assert result.code == 0, result
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    host.ask.put("/v1/agent/service/deregister/stated")
+    host.ask.deregister_service("stated")
 
 
 @pytest.mark.parametrize("verb", [["register"], ["recover"], ["run"], ["reload", "web"]])

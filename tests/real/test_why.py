@@ -276,7 +276,7 @@ def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, con
 def test_an_instance_that_is_not_registered_is_told(site: Site) -> None:
     """The catalog does not show it, so nobody could see it leave."""
     site.docker.push("2")
-    site.host.ask.put("/v1/agent/service/deregister/web")
+    site.host.ask.deregister_service("web")
     wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is gone")
 
     assert "svcagent register" in site.why()["absent"]

@@ -47,6 +47,7 @@ def cname(**fields: Any) -> dict[str, Any]:
 
 
 CHECK = "service.checks[0]"
+PORT = {"name": "http", "port": 80, "default": True}
 NO_DURATION = 'is not a duration; write a number with a unit, like "10s" or "1m30s"'
 
 BAD: list[tuple[Any, str, str]] = [
@@ -135,6 +136,17 @@ BAD: list[tuple[Any, str, str]] = [
     (http(ttl="10s"), CHECK, '"http" and "ttl" stand in one check'),
     (check(ttl="10s", interval="10s"), f"{CHECK}.interval", 'kind "ttl" has no use for it'),
     (check(ttl="10s", timeout="10s"), f"{CHECK}.timeout", "has no use for it"),
+    (check(os_service="sshd", interval="10s"), f"{CHECK}.os_service", '["systemctl", "is-active", "--quiet", "sshd"]'),
+    (
+        service(checks=[{**HTTP, "failures_before_warning": 3, "failures_before_critical": 2}]),
+        f"{CHECK}.failures_before_warning",
+        "write 2 or less",
+    ),
+    (
+        service(checks=[{**HTTP, "failures_before_warning": 1}]),
+        f"{CHECK}.failures_before_warning",
+        "raise failures_before_critical",
+    ),
     (check(alias_service=""), f"{CHECK}.alias_service", "is empty"),
     (check(alias_service="db", interval="10s"), f"{CHECK}.interval", "has no use for it"),
     (check(tcp="127.0.0.1:80", interval="10s", method="GET"), f"{CHECK}.method", "has no use for it"),
@@ -265,6 +277,22 @@ BAD: list[tuple[Any, str, str]] = [
     (reload(lock="a/"), "reload.lock", "not a lock prefix"),
     (reload(lock="a//b"), "reload.lock", "not a lock prefix"),
     (reload(lock="a/.lock"), "reload.lock", "not a lock prefix"),
+    (service(port=80, ports=[PORT]), "service.ports", '"port" and "ports" stand in one service'),
+    (service(ports=[]), "service.ports", "not exactly one of the ports is the default"),
+    (service(ports=[{**PORT, "default": False}]), "service.ports", 'write "default": true in one of them'),
+    (service(ports=[PORT, {**PORT, "default": False}]), "service.ports", '"http" is the name of 2 ports'),
+    (service(ports=[{**PORT, "port": 0}]), "service.ports[0].port", "1"),
+    (
+        service(checks=[HTTP], ports=[PORT]) | {"reload": {"image": "web", "container": "web"}},
+        "service.ports",
+        "cannot drain a service with several ports",
+    ),
+    (reload(lock="web:reload"), "reload.lock", "not a lock prefix"),
+    (reload(lock="web%2Freload"), "reload.lock", "not a lock prefix"),
+    (reload(lock="web reload"), "reload.lock", "not a lock prefix"),
+    (reload(lock="a/../b"), "reload.lock", "not a lock prefix"),
+    (reload(lock="a..b"), "reload.lock", "not a lock prefix"),
+    (reload(lock="a/./b"), "reload.lock", "not a lock prefix"),
     (reload(lock="svcagent"), "reload.lock", "keeps its own documents"),
     (reload(lock="svcagent/web/hosts"), "reload.lock", "keeps its own documents"),
     (reload(min_healthy=-1), "reload.min_healthy", "neither a number of instances nor a share"),

@@ -31,8 +31,11 @@ FOREIGN = [RuntimeError, OSError, ValueError, KeyError, RecursionError, MemoryEr
 
 
 @contextmanager
-def server(*answers: bytes, host: str = "127.0.0.1") -> Iterator[int]:
-    """A server that gives these bytes to each connection in turn, the last again and again; its port."""
+def server(*answers: bytes, host: str = "127.0.0.1", asked: list[bytes] | None = None) -> Iterator[int]:
+    """A server that gives these bytes to each connection in turn, the last again and again; its port.
+
+    ``asked`` is given the first line of each request.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listening:
         left = list(answers)
@@ -45,7 +48,9 @@ def server(*answers: bytes, host: str = "127.0.0.1") -> Iterator[int]:
                     return
                 with accepted:
                     accepted.settimeout(5)
-                    accepted.recv(1 << 16)
+                    request = accepted.recv(1 << 16)
+                    if asked is not None:
+                        asked.append(request.partition(b"\r\n")[0])
                     accepted.sendall(left.pop(0) if len(left) > 1 else left[0])
 
         thread = threading.Thread(target=serve, daemon=True)

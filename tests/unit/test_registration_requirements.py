@@ -1,5 +1,6 @@
 """Which Consul agents know a field of a check."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,16 @@ def test_a_field_may_have_come_with_a_patch_release_of_several_minor_versions(
 
     assert [fault.path for fault in faults] == ([] if first is None else ["service.checks[0].tcp_use_tls"])
     assert all(str(first) in fault.remedy for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_known"), [("1.8.7", False), ("1.21.5", False), ("1.22.0", True), ("2.0.4", True)]
+)
+def test_several_ports_need_a_recent_agent(tmp_path: Path, version: str, is_known: bool) -> None:
+    ports = [{"name": "http", "port": 80, "default": True}, {"name": "admin", "port": 81}]
+    (tmp_path / "web.json").write_text(json.dumps({"service": {"name": "web", "ports": ports}}))
+    agent = AgentSelf(node="one", datacenter="dc1", domain="consul", dns=None, version=version)
+
+    faults = unmet(load(tmp_path), agent)
+
+    assert [(fault.path, "1.22" in fault.remedy) for fault in faults] == ([] if is_known else [("service.ports", True)])
