@@ -34,13 +34,14 @@ _OF_THE_HOST = re.compile(
     "no space left on device|read-only file system|disk quota exceeded|port is already allocated|"
     "address already in use|cannot allocate memory|too many open files|resource temporarily unavailable"
 )
-_LIMITED = re.compile(r"toomanyrequests|\btoo many requests|status(?: code)?:? 429\b")
+_STATUS = r"(?:http|status(?: code)?:?)"
+_LIMITED = re.compile(rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b")
 _DENIED = re.compile(
     r"unauthorized|denied|no basic auth credentials|authentication required|authorization failed|"
-    r"status(?: code)?:? 40[13]\b|\b403 forbidden"
+    rf"{_STATUS} 40[13]\b|\b403 forbidden"
 )
 # The last one is the containerd store's, for a reference as for a part of an image.
-_MISSING = re.compile(r"manifest unknown|name unknown|repository name not known|status(?: code)?:? 404\b|: not found\b")
+_MISSING = re.compile(rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b")
 
 _RETRY_AFTER = re.compile(r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)")
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)?")
@@ -116,7 +117,8 @@ def is_of_engine(error: APIError) -> bool:
 
 
 def _of_something_in_front(error: APIError, doing: str, address: str, is_write: bool) -> SvcagentError:
-    said = f"{error.status_code} {explanation(error)[:200]}".strip()
+    words = re.sub("<[^>]*>", " ", explanation(error)).split()  # of an HTML page, the text
+    said = f"HTTP status {error.status_code} ({' '.join(words)[:200]})"
     if error.is_server_error():
         if is_write:
             return OutcomeUnknown(

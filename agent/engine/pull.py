@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -132,6 +133,9 @@ def _progress(
                 if left <= 0:
                     raise _silent(reference, allowed)
                 client.limit_silence(left)
+        # Not every Engine reports the end of each layer.
+        total = tally.progress
+        yield replace(total, layers_done=total.layers, bytes_done=total.bytes_total)
 
 
 def tag(docker: Connection, reference: Reference, digest: str) -> None:
@@ -161,7 +165,9 @@ def _registry(docker: Connection, reference: Reference, timeout: float = READ_SE
         if not is_of_engine(error):
             raise
         if error.status_code == requests.codes.not_found:
-            raise _failure(docker, reference, explanation(error), NotFound) from error
+            # So some Engines answer, too, where a registry refused.
+            kind = Denied if registry_failure(explanation(error)) is Denied else NotFound
+            raise _failure(docker, reference, explanation(error), kind) from error
         if error.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
             raise _failure(docker, reference, explanation(error), Denied) from error
         if error.status_code == requests.codes.too_many_requests:

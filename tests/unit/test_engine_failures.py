@@ -178,6 +178,9 @@ def test_typed_errors_and_signals_pass_unchanged(error: BaseException) -> None:
         ("x509: certificate signed by unknown authority", RegistryUnreachable),
         ("toomanyrequests: You have reached your pull rate limit", RateLimited),
         ("received unexpected HTTP status: 429 Too Many Requests", RateLimited),
+        ('error parsing HTTP 429 response body: unexpected end of JSON input: ""', RateLimited),
+        ('error parsing HTTP 403 response body: unexpected end of JSON input: ""', Denied),
+        ('error parsing HTTP 404 response body: invalid character: "404 page not found"', NotFound),
         (
             "unexpected status from GET request to https://registry/v2/app/manifests/1: 429 Too Many Requests\n"
             "toomanyrequests: increase the limits by authenticating and upgrading",

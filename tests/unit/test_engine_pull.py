@@ -65,6 +65,23 @@ def test_an_event_that_is_repeated_or_counts_seconds_says_nothing_new(
     assert tally.add(again) is is_new
 
 
+# Recorded from Engine 26.1.5 with the containerd image store, while the registry was silent in the middle of a layer.
+STALLED = [
+    {"status": "Pulling from app", "id": "127.0.0.1:5000/app@sha256:bc6c0850e7a5"},
+    {"status": "Pulling fs layer", "progressDetail": {}, "id": "e6dc3faebfe5"},
+    {"status": "Downloading", "progressDetail": {"current": 1048576, "total": 4219334}, "id": "e6dc3faebfe5"},
+    {"status": "Downloading", "progressDetail": {"current": 2097152, "total": 4219334}, "id": "e6dc3faebfe5"},
+    *[{"status": "Downloading", "progressDetail": {"current": 2097152, "total": 4219334}, "id": "e6dc3faebfe5"}] * 20,
+]
+
+
+def test_a_pull_that_stalls_with_the_containerd_store_says_nothing_new_though_events_keep_coming() -> None:
+    tally = Tally()
+
+    assert [tally.add(one) for one in STALLED] == [True] * 4 + [False] * 20
+    assert tally.is_fetching
+
+
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
