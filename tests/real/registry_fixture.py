@@ -64,7 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
         kept = {name: value for name, value in response.getheaders() if name.lower() not in ("date", "connection")}
         self._answer(response.status, kept, body)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)

@@ -66,7 +66,7 @@ def test_an_event_that_is_repeated_or_counts_seconds_says_nothing_new(
 
 
 # Recorded from Engine 26.1.5 with the containerd image store, while the registry was silent in the middle of a layer.
-STALLED = [
+STALLED: list[dict[str, Any]] = [
     {"status": "Pulling from app", "id": "127.0.0.1:5000/app@sha256:bc6c0850e7a5"},
     {"status": "Pulling fs layer", "progressDetail": {}, "id": "e6dc3faebfe5"},
     {"status": "Downloading", "progressDetail": {"current": 1048576, "total": 4219334}, "id": "e6dc3faebfe5"},
