@@ -18,7 +18,7 @@ from agent.consul import LocalService
 from agent.daemon.api import RELOAD_JOB
 from agent.definitions import ContainerRestart, Reload, Service
 from agent.engine import Engine, Fetched
-from agent.errors import Unreachable
+from agent.errors import Denied, Unreachable
 from agent.fleet import SeenDigests
 from agent.maintenance import parse
 from agent.registration import is_current, is_own
@@ -45,7 +45,7 @@ class Row:
 def status(name: str | None) -> int:
     """Show what this host's services are doing: health, registration, container, maintenance. And the daemon.
 
-    The exit code is 69 when Docker cannot be asked; what Consul says is shown all the same.
+    The exit code is 69 when Docker cannot be reached, and 1 when it refuses; what Consul says is shown all the same.
     """
     settings = wiring.settings()
     wanted = [(definition, service) for definition in wiring.definitions(settings) for service in definition.services]
@@ -66,7 +66,7 @@ def status(name: str | None) -> int:
                 try:
                     fetched = SeenDigests(settings.state_dir, service.name).fetched()
                     row.container, row.digest = _container(engine, definition.reload, fetched)
-                except Unreachable as error:
+                except (Unreachable, Denied) as error:
                     trouble = error
                     row.container = "unknown"
             rows.append(row)

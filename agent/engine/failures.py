@@ -133,8 +133,9 @@ def _of_something_in_front(error: APIError, doing: str, address: str, is_write: 
     section = re.sub(r"^/v[0-9.]+", "", request.path_url or "").strip("/").partition("/")[0].partition("?")[0].upper()
     method = "" if request.method in ("GET", "HEAD") else f" and {request.method}"
     return Denied(
-        f"Docker at {address} does not let svcagent {doing}: {said}. That is not the answer of the Engine, but of "
-        f"something in front of it, such as a socket proxy: allow {section}{method} there"
+        f"Docker at {address} does not let svcagent {doing}: {said}. Docker Engine itself answers otherwise, so this "
+        f"comes from something in front of it, such as a socket proxy: allow {section}{method} there. If it is not "
+        "Docker Engine, it lacks what svcagent needs"
     )
 
 
