@@ -73,6 +73,17 @@ class GuardRefused(NotNow):
     """Draining this instance now would break a promise made to its clients or operators."""
 
 
+class RateLimited(NotNow):
+    """An image registry answers no more requests for a while.
+
+    ``retry_after``: the seconds until it does, as far as it said so.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Unforeseen(SvcagentError):
     """An exception of a type that the code under it should not raise: a bug, of svcagent or of a library.
 

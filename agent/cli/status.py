@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -17,8 +17,9 @@ from agent.cli.stopped import warn_of_stopped
 from agent.consul import LocalService
 from agent.daemon.api import RELOAD_JOB
 from agent.definitions import ContainerRestart, Reload, Service
-from agent.engine import Engine
-from agent.errors import Unreachable
+from agent.engine import Engine, Fetched
+from agent.errors import Denied, Unreachable
+from agent.fleet import SeenDigests
 from agent.maintenance import parse
 from agent.registration import is_current, is_own
 
@@ -44,7 +45,7 @@ class Row:
 def status(name: str | None) -> int:
     """Show what this host's services are doing: health, registration, container, maintenance. And the daemon.
 
-    The exit code is 69 when Docker cannot be asked; what Consul says is shown all the same.
+    The exit code is 69 when Docker cannot be reached, and 1 when it refuses; what Consul says is shown all the same.
     """
     settings = wiring.settings()
     wanted = [(definition, service) for definition in wiring.definitions(settings) for service in definition.services]
@@ -63,8 +64,9 @@ def status(name: str | None) -> int:
             row = _row(service, there.get(service.id))
             if definition.reload is not None:
                 try:
-                    row.container, row.digest = _container(engine, definition.reload)
-                except Unreachable as error:
+                    fetched = SeenDigests(settings.state_dir, service.name).fetched()
+                    row.container, row.digest = _container(engine, definition.reload, fetched)
+                except (Unreachable, Denied) as error:
                     trouble = error
                     row.container = "unknown"
             rows.append(row)
@@ -119,12 +121,12 @@ def _row(service: Service, found: LocalService | None) -> Row:
     )
 
 
-def _container(engine: Engine, reload: Reload) -> tuple[str, str]:
+def _container(engine: Engine, reload: Reload, fetched: Sequence[Fetched]) -> tuple[str, str]:
     strategy = reload.strategy
     if not isinstance(strategy, ContainerRestart):
         return "-", "-"
     found = engine.find(strategy.container)
     if found is None:
         return f"{strategy.container} (missing)", "-"
-    digest = engine.digest_of(found, strategy.image) or "unknown"
+    digest = engine.digest_of(found, strategy.image, fetched) or "unknown"
     return f"{strategy.container} ({'running' if found.is_running else 'stopped'})", digest[:SHORT_DIGEST]

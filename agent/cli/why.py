@@ -42,7 +42,7 @@ def why(name: str) -> int:
         wiring.consul(settings) as consul,
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
-        how = restarter(definition.reload.strategy, service.id, engine, os.environ, clock)
+        how = restarter(definition.reload.strategy, service, engine, settings.state_dir, os.environ, clock)
         found = explain(service, definition.reload, _inquiry(settings, consul, engine, definition, how, host_lock))
     if current().as_json:
         show_document(_document(service, found))

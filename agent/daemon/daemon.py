@@ -330,8 +330,8 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - see above
             log_bug("updating metrics met a bug in svcagent; please report it", error)
 
-    def _retry(self, service_id: str) -> None:
-        seconds = self._retries.failed(service_id)
+    def _retry(self, service_id: str, at_least: float = 0.0) -> None:
+        seconds = self._retries.failed(service_id, at_least)
         log(f"tried again in {seconds:.0f} s", service=service_id)
 
     def _heard(self, _activity: Activity, record: Record) -> None:
@@ -356,7 +356,7 @@ class Daemon:
         if self._is_stopping or activity.is_cancelled or not is_unfinished(ended):
             self._retries.over(wanted.service_id)
         else:
-            self._retry(wanted.service_id)
+            self._retry(wanted.service_id, result.get("retry_after") or 0.0)
 
     def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start a task. An exception in it is a bug, and ends the daemon."""

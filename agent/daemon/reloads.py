@@ -209,11 +209,16 @@ class Reloads:
 def is_unfinished(ended: Ended) -> bool:
     """True if the reload has to be tried again without waiting for its schedule.
 
-    It was killed, met a bug, could not reach Consul, Docker or the registry, left the instance out of service, or
-    failed for a reason of its environment, which may pass.
+    It was killed, met a bug, could not reach Consul, Docker or the registry, asked the registry too often, left the
+    instance out of service, or failed for a reason of its environment, which may pass.
     """
-    outcome = ended.document.get("outcome") if isinstance(ended.document, dict) else None
-    return ended.was_killed or ended.status in RETRIED_CODES or outcome in RETRIED_OUTCOMES
+    document = ended.document if isinstance(ended.document, dict) else {}
+    return (
+        ended.was_killed
+        or ended.status in RETRIED_CODES
+        or document.get("outcome") in RETRIED_OUTCOMES
+        or document.get("retry_after") is not None
+    )
 
 
 def _result(activity: Activity, ended: Ended) -> dict[str, Any]:

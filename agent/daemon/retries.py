@@ -25,12 +25,14 @@ class Retries:
         self._failures: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def failed(self, service_id: str) -> float:
-        """Count a failure; return the seconds until the next attempt."""
+    def failed(self, service_id: str, at_least: float = 0.0) -> float:
+        """Count a failure; return the seconds until the next attempt, not fewer than ``at_least``."""
         self._cancel(service_id)
         count = self._failures.get(service_id, 0)
         self._failures[service_id] = count + 1
-        pause = self._pauses[min(count, len(self._pauses) - 1)] * self._jitter()
+        factor = self._jitter()
+        # A server's own minimum is spread to the other side: nobody comes too early.
+        pause = max(self._pauses[min(count, len(self._pauses) - 1)] * factor, at_least * (2 - factor))
         self._timers[service_id] = asyncio.get_running_loop().call_later(pause, self._try, service_id)
         return pause
 

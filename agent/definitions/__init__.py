@@ -12,6 +12,7 @@ from agent.definitions.faults import Wrong, untrusted
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
 from agent.definitions.load import files_of, load
 from agent.definitions.reload import (
+    PULL_SECONDS,
     CommandRestart,
     ContainerRestart,
     Drain,
@@ -32,6 +33,7 @@ __all__ = [
     "ANY_ADDRESS",
     "HOSTNAME",
     "MARKERS",
+    "PULL_SECONDS",
     "WILDCARD",
     "Check",
     "Cname",

@@ -24,7 +24,19 @@ LOCK_FOLDER = "lock"
 _KEY = re.compile(r"[A-Za-z0-9,._/?&=-]+")
 """What every release of Consul takes for a key. A prefix is not escaped: `consul lock` has to be given the same."""
 
-OF_A_CONTAINER = ("image", "container", "stop_timeout", "rollback", "keep_images", "tag_file", "min_age")
+PULL_SECONDS = 60.0
+"""How long a pull may stand still by default."""
+
+OF_A_CONTAINER = (
+    "image",
+    "container",
+    "pull_timeout",
+    "stop_timeout",
+    "rollback",
+    "keep_images",
+    "tag_file",
+    "min_age",
+)
 """What has no meaning for a service that is restarted by a command."""
 
 _IMAGE = re.compile(
@@ -214,6 +226,8 @@ class ContainerRestart:
 
     image: str
     container: str
+    pull_timeout: float
+    """Seconds."""
     stop_timeout: float | None
     """Seconds; None: the container's own."""
     rollback: bool
@@ -290,6 +304,11 @@ class Reload(Part):
         "next host may begin.",
     )
     hooks: Hooks = Field(Hooks(), description="Commands of your own to run on the way.")
+    pull_timeout: PositiveSeconds = Field(
+        PULL_SECONDS,
+        description="Give up a download of the image that stands still for this long; its extraction may take ten "
+        "times as long.",
+    )
     stop_timeout: Seconds | None = Field(
         None, description="How long the container may take to stop; its own setting if left out."
     )
@@ -306,6 +325,7 @@ class Reload(Part):
         return ContainerRestart(
             image=self.image,
             container=self.container,
+            pull_timeout=self.pull_timeout,
             stop_timeout=self.stop_timeout,
             rollback=self.rollback,
             keep_images=self.keep_images,

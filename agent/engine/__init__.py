@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from agent.engine.host_clients import host_connections
-from agent.engine.model import Container, PullProgress, Replacement
+from agent.engine.model import Container, Fetched, PullProgress, Replacement
 from agent.engine.stopped import StoppedContainer, find_stopped
 from agent.engine.swap import NEW_SUFFIX, Stand, Standing
 
@@ -17,6 +17,7 @@ __all__ = [
     "NEW_SUFFIX",
     "Container",
     "Engine",
+    "Fetched",
     "PullProgress",
     "Replacement",
     "Stand",

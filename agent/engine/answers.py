@@ -86,6 +86,18 @@ LISTED_CONTAINERS: Shape = [
 LISTED_IMAGES: Shape = [{"Id": str, "RepoTags?": [str], "RepoDigests?": [str]}]
 """Of ``GET /images/json``."""
 
+OFFER: Shape = {"ApiVersion": str, "MinAPIVersion?": str, "Version?": str}
+"""Of ``GET /version``."""
+
+EVENT: Shape = {
+    "id?": str,
+    "status?": str,
+    "progressDetail?": {"current?": int, "total?": int, "units?": str},
+    "error?": str,
+    "errorDetail?": {"message?": str},
+}
+"""Of one line of a pull, ``POST /images/create``."""
+
 
 def inspected(document: object, shape: Shape) -> Inspect:
     """The document, which has that shape.

@@ -1,6 +1,6 @@
 """`Engine`: what other rooms may ask of Docker."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -8,10 +8,11 @@ from docker.errors import APIError
 from requests import codes
 
 from agent.clock import Clock
+from agent.definitions import PULL_SECONDS
 from agent.engine import connections, prune, pull, reference, replace
 from agent.engine.connection import Connection
 from agent.engine.host_clients import host_connections
-from agent.engine.model import Container, PullProgress, Replacement, moment
+from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
 from agent.errors import ConnectionsUnknown, NotFound
@@ -48,38 +49,40 @@ class Engine:
     def registry_digest(self, image: str) -> str:
         """The digest (``sha256:…``) that the registry has under the tag now; a reference's own, if it has one.
 
-        Raises `NotFound`, `Denied`, `RegistryUnreachable`.
+        Raises `NotFound`, `Denied`, `RateLimited`, `RegistryUnreachable`.
         """
         wanted = reference.parse(image)
         return wanted.digest or pull.registry_digest(self._docker, wanted)
 
-    def runs_digest(self, container: Container, image: str, digest: str) -> bool:
-        """Was the container made from that digest of the image's repository?
+    def runs_digest(self, container: Container, image: str, digest: str, fetched: Sequence[Fetched] = ()) -> bool:
+        """True if the container was made from that digest of the image's repository.
 
-        False also when Docker no longer has the container's image.
+        ``fetched``: as for `digest_of`. False where nobody knows what the container was made from.
         """
-        return self._has(container.image_id, reference.parse(image).repository, digest)
+        return digest in self._digests_of(container, image, fetched)
 
-    def digest_of(self, container: Container, image: str) -> str | None:
-        """The digest of the image's repository that the container was made from; None when Docker does not know it.
+    def digest_of(self, container: Container, image: str, fetched: Sequence[Fetched] = ()) -> str | None:
+        """The digest of the image's repository that the container was made from; None when nobody knows it.
 
-        Where the repository has the same image under several digests, it is the one svcagent took.
+        ``fetched``: what svcagent brought here, which Docker may have no name for any more. Where the repository has
+        the same image under several digests, it is the one svcagent took.
         """
+        found = self._digests_of(container, image, fetched)
         with self._docker.call(f"inspect container {container.name}") as client:
             labels = client.inspect(container.id)["Config"].get("Labels") or {}
-        try:
-            with self._docker.call(f"inspect image {container.image_id}") as client:
-                names = client.image(container.image_id).get("RepoDigests")
-        except NotFound:
-            return None
-        found = reference.digests_of(names, reference.parse(image).repository)
         taken = labels.get(DIGEST_LABEL)
         return taken if taken in found else next(iter(found), None)
+
+    def image_id(self, image: str, digest: str) -> str:
+        """Docker's ID of that digest of the image's repository. Raises `NotFound`."""
+        wanted = reference.parse(image).at(digest)
+        with self._docker.call(f"inspect image {wanted}") as client:
+            return str(client.image(wanted)["Id"])
 
     def has_image(self, image: str, digest: str) -> bool:
         """Is that digest of the image's repository on this host?"""
         wanted = reference.parse(image)
-        return self._has(wanted.at(digest), wanted.repository, digest)
+        return digest in self._named_digests(wanted.at(digest), wanted.repository)
 
     def image_created(self, image: str, digest: str) -> datetime:
         """When that digest of the image's repository, which must be here, was built; in UTC.
@@ -92,13 +95,16 @@ class Engine:
             # Inside the call, so that a time nobody can read is reported as the Engine's answer.
             return moment(client.image(wanted).get("Created"))
 
-    def pull(self, image: str, digest: str, progress: Callable[[PullProgress], None]) -> None:
+    def pull(
+        self, image: str, digest: str, progress: Callable[[PullProgress], None], timeout: float = PULL_SECONDS
+    ) -> None:
         """Bring that digest of the image's repository here, and let the image's tag stand for it.
 
-        ``progress`` is called when something has moved; what it raises ends the pull. Raises `NotFound`, `Denied`,
-        `RegistryUnreachable`.
+        ``progress`` is called when something has moved; what it raises ends the pull. ``timeout``: the seconds after
+        which a download that stands still is given up; an extraction has ten times as long. Raises `NotFound`,
+        `Denied`, `RateLimited`, `RegistryUnreachable`.
         """
-        pull.pull(self._docker, reference.parse(image), digest, progress)
+        pull.pull(self._docker, self._clock, reference.parse(image), digest, progress, timeout)
 
     def check_recreatable(self, name: str) -> None:
         """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
@@ -141,12 +147,13 @@ class Engine:
         """Remove what `replace` kept for a `roll_back`."""
         replace.remove_old(self._docker, name)
 
-    def prune(self, image: str, keep: int) -> tuple[str, ...]:
-        """Remove old images of the image's repository, never one with a tag or a container; the IDs removed.
+    def prune(self, image: str, keep: int, fetched: Sequence[Fetched] = ()) -> tuple[str, ...]:
+        """Remove old images of the image's repository; the IDs removed.
 
-        ``keep``: how many to keep, the newest first; the one in use counts as one.
+        Never one that a container uses, or that has a tag which svcagent did not give it. ``keep``: how many to keep,
+        the newest first; the one in use counts as one. ``fetched``: what svcagent brought here, under which tags.
         """
-        return prune.prune(self._docker, reference.parse(image), keep)
+        return prune.prune(self._docker, reference.parse(image), keep, fetched)
 
     def log_tail(self, name: str, lines: int = 20) -> str:
         """The last lines that the container printed; of a replacement that got no name, the new one's.
@@ -202,13 +209,33 @@ class Engine:
         """Give the sockets back; the engine connects again when it is asked again."""
         self._docker.close()
 
-    def _has(self, image: str, repository: str, digest: str) -> bool:
+    def _digests_of(self, container: Container, image: str, fetched: Sequence[Fetched]) -> tuple[str, ...]:
+        """The digests of the image's repository that the container's image is known to have.
+
+        Docker forgets them when an image loses its last name, as it does in the containerd store when its tag moves.
+        """
+        repository = reference.parse(image).repository
+        known = self._named_digests(container.image_id, repository) + tuple(
+            one.digest
+            for one in fetched
+            if one.image_id == container.image_id
+            and reference.is_same_repository(reference.parse(one.image).repository, repository)
+        )
+        if known or not reference.is_of(container.image_ref, repository) or not self._names_images_by_digest():
+            return known
+        return (container.image_id,)
+
+    def _named_digests(self, image: str, repository: str) -> tuple[str, ...]:
         try:
             with self._docker.call(f"inspect image {image}") as client:
-                found = client.image(image)
+                return reference.digests_of(client.image(image).get("RepoDigests"), repository)
         except NotFound:
-            return False
-        return digest in reference.digests_of(found.get("RepoDigests"), repository)
+            return ()
+
+    def _names_images_by_digest(self) -> bool:
+        """True for the containerd image store: an image's ID is the digest that its registry has."""
+        with self._docker.call("say which image store it has") as client:
+            return client.has_containerd_store()
 
     def _tables(self, pid: int) -> list[str]:
         """Both address families' tables; none when the process has just ended, or the machine has no IPv6.

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,20 +12,19 @@ import requests
 from docker.errors import TLSParameterError
 from docker.utils import kwargs_from_env, version_lt
 
-from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, inspected
+from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
 from agent.engine.failures import translated
 from agent.engine.model import Inspect, policy_document
 from agent.errors import DockerUnreachable, SvcagentError
 from agent.shapes import require
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-MINIMUM_API = "1.41"
+OLDEST_API, NEWEST_API = "1.41", "1.51"
+"""The APIs that svcagent speaks: of Engine 20.10 to 28.3. The shapes of answers change with the version."""
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60
 """How long the Engine may take for an answer."""
-STREAM_READ_SECONDS = 600.0
-"""How long a pull may stand still: a large layer on a slow disk is extracted for minutes without a word."""
 
 
 class Client(docker.APIClient):
@@ -33,14 +32,31 @@ class Client(docker.APIClient):
 
     def __init__(self, socket_path: str = "", **settings: Any) -> None:
         self._probed = socket_path
+        self._silence: float = READ_SECONDS
+        self._stream: requests.Response | None = None
         super().__init__(**settings)
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Every request of the SDK passes here; it asks for no timeout at all where it streams."""
-        kwargs["timeout"] = (CONNECT_SECONDS, kwargs.get("timeout") or STREAM_READ_SECONDS)
+        kwargs["timeout"] = (CONNECT_SECONDS, kwargs.get("timeout") or self._silence)
         if self._probed:
             _probe(self._probed)
-        return super().request(method, url, *args, **kwargs)
+        response = super().request(method, url, *args, **kwargs)
+        self._stream = response if kwargs.get("stream") else None
+        return response
+
+    def limit_silence(self, seconds: float) -> None:
+        """Limit the wait for more of the stream that is being read, and of streams that are asked for later."""
+        self._silence = seconds
+        connection = self._stream.raw.connection if self._stream is not None else None
+        if connection is not None and connection.sock is not None:
+            connection.sock.settimeout(seconds)
+
+    def offered(self) -> Mapping[str, str]:
+        """The Engine's release and the versions of the API that it speaks, asked without a version."""
+        found = self.version(api_version=False)
+        require(found, OFFER)
+        return cast("Mapping[str, str]", found)
 
     # types-docker leaves three of the calls below untyped, and knows only two restart policies.
 
@@ -81,6 +97,12 @@ class Client(docker.APIClient):
         found = self.info()
         require(found, {"Name": str})
         return str(found["Name"])
+
+    def has_containerd_store(self) -> bool:
+        """True if images are kept in containerd's store, false for the Engine's older one."""
+        found = self.info()
+        require(found, {"DriverStatus?": [[str]]})
+        return ["driver-type", "io.containerd.snapshotter.v1"] in (found.get("DriverStatus") or [])
 
     def set_restart_policy(self, container: str, policy: str) -> None:
         """As ``docker update --restart``."""
@@ -145,20 +167,32 @@ class Connection:
         if is_unix:
             settings.pop("tls", None)  # as the docker command: TLS is for TCP
             settings["base_url"] = f"unix://{path}"
+
+        def client(version: str) -> Client:
+            return Client(path, version=version, timeout=READ_SECONDS, credstore_env=self._environ, **settings)
+
         with translated("say which API it speaks", self.address):
-            client = Client(path, version="auto", timeout=READ_SECONDS, credstore_env=self._environ, **settings)
-        try:
-            is_old = version_lt(client.api_version, MINIMUM_API)
-        except BaseException:
-            client.close()
-            raise
-        if is_old:
-            client.close()
-            raise DockerUnreachable(
-                f"Docker at {self.address} speaks API {client.api_version}; "
-                f"svcagent needs {MINIMUM_API} (Engine 20.10) or newer"
-            )
-        return client
+            with closing(client(OLDEST_API)) as asking:
+                version = spoken_api(asking.offered(), self.address)
+            return client(version)
+
+
+def spoken_api(offered: Mapping[str, str], address: str) -> str:
+    """The newest version of the API that both the Engine and svcagent speak.
+
+    :raises DockerUnreachable: there is none; the message names the Engine's release.
+    """
+    newest, oldest = offered["ApiVersion"], offered.get("MinAPIVersion") or OLDEST_API
+    release = f"the Docker Engine at {address} (release {offered.get('Version') or 'unknown'})"
+    if version_lt(newest, OLDEST_API):
+        raise DockerUnreachable(
+            f"{release} speaks API {newest} at most; svcagent needs {OLDEST_API}: upgrade it to release 20.10 or later"
+        )
+    if version_lt(NEWEST_API, oldest):
+        raise DockerUnreachable(
+            f"{release} speaks API {oldest} at least; this svcagent speaks {NEWEST_API} at most: upgrade svcagent"
+        )
+    return str(NEWEST_API if version_lt(NEWEST_API, newest) else newest)
 
 
 def _probe(path: str) -> None:

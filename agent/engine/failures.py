@@ -17,6 +17,7 @@ from agent.errors import (
     DockerUnreachable,
     NotFound,
     OutcomeUnknown,
+    RateLimited,
     RegistryUnreachable,
     Rejected,
     SvcagentError,
@@ -33,10 +34,19 @@ _OF_THE_HOST = re.compile(
     "no space left on device|read-only file system|disk quota exceeded|port is already allocated|"
     "address already in use|cannot allocate memory|too many open files|resource temporarily unavailable"
 )
-_MISSING = re.compile("manifest unknown|name unknown|repository name not known")
+_STATUS = r"(?:http|status(?: code)?:?)"
+_LIMITED = re.compile(rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b")
 _DENIED = re.compile(
-    r"unauthorized|denied|no basic auth credentials|authentication required|status(?: code)?:? 40[13]\b"
+    r"unauthorized|denied|no basic auth credentials|authentication required|authorization failed|"
+    rf"{_STATUS} 40[13]\b|\b403 forbidden"
 )
+# The last one is the containerd store's, for a reference as for a part of an image.
+_MISSING = re.compile(rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b")
+
+_RETRY_AFTER = re.compile(r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)?")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_WAIT = 86_400.0
 
 
 @contextmanager
@@ -71,6 +81,8 @@ def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> S
 
 def _translate(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
     if isinstance(error, APIError) and error.status_code is not None:
+        if not is_of_engine(error):
+            return _of_something_in_front(error, doing, address, is_write)
         kind = _BY_STATUS.get(error.status_code, SvcagentError)
         return kind(f"Docker could not {doing}: {explanation(error)}")
     causes = list(_causes(error))
@@ -96,6 +108,37 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
     )
 
 
+def is_of_engine(error: APIError) -> bool:
+    """True if the Engine itself gave the answer; false for a proxy in front of it, and for an authorization plugin.
+
+    The Engine names its version in every answer to a request that it routes.
+    """
+    return error.response is not None and "Api-Version" in error.response.headers
+
+
+def _of_something_in_front(error: APIError, doing: str, address: str, is_write: bool) -> SvcagentError:
+    words = re.sub("<[^>]*>", " ", explanation(error)).split()  # of an HTML page, the text
+    said = f"HTTP status {error.status_code} ({' '.join(words)[:200]})"
+    if error.is_server_error():
+        if is_write:
+            return OutcomeUnknown(
+                f"Docker at {address} was asked to {doing}, and a proxy in front of it answered {said}; "
+                "it may or may not have done so"
+            )
+        return DockerUnreachable(
+            f"cannot reach Docker at {address} to {doing}: a proxy in front of it answered {said}; is the Engine "
+            "running behind it?"
+        )
+    request = error.response.request  # type: ignore[union-attr]  # only an answer has a status
+    section = re.sub(r"^/v[0-9.]+", "", request.path_url or "").strip("/").partition("/")[0].partition("?")[0].upper()
+    method = "" if request.method in ("GET", "HEAD") else f" and {request.method}"
+    return Denied(
+        f"Docker at {address} does not let svcagent {doing}: {said}. Docker Engine itself answers otherwise, so this "
+        f"comes from something in front of it, such as a socket proxy: allow {section}{method} there. If it is not "
+        "Docker Engine, it lacks what svcagent needs"
+    )
+
+
 def is_the_hosts_fault(text: str) -> bool:
     """Does a message of the Engine's name something that no image can help: a full disk, a port that is taken?"""
     return _OF_THE_HOST.search(text.lower()) is not None
@@ -110,11 +153,25 @@ def registry_failure(text: str) -> type[SvcagentError]:
     lowered = text.lower()
     if _LOCAL.search(lowered):
         return SvcagentError
+    if _LIMITED.search(lowered):
+        return RateLimited
     if _MISSING.search(lowered):
         return NotFound
     if _DENIED.search(lowered):
         return Denied
     return RegistryUnreachable
+
+
+def retry_after(text: str, error: APIError | None) -> float | None:
+    """The seconds until a registry that was asked too often wants to be asked again; None where nothing says it.
+
+    From the header of the Engine's answer, else from the registry's own words, which several registries put it into.
+    """
+    header = error.response.headers.get("Retry-After", "") if error is not None and error.response is not None else ""
+    found = _RETRY_AFTER.search(text.lower())
+    written = header if header.isdecimal() else found[1] if found else ""
+    parts = _DURATION.findall(written)
+    return min(sum(float(number) * _UNITS[unit] for number, unit in parts), _LONGEST_WAIT) if parts else None
 
 
 def explanation(error: APIError) -> str:

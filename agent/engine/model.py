@@ -88,6 +88,18 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """An image that svcagent brought to this host to deploy it."""
+
+    image: str
+    """The reference that stood for it, as the definition wrote it."""
+    digest: str
+    """The registry's."""
+    image_id: str
+    """Docker's own ID of the image."""
+
+
+@dataclass(frozen=True)
 class PullProgress:
     """How far a pull is. Sums grow while the registry's layers become known."""
 

@@ -1,57 +1,73 @@
 """Which images of a repository may go."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from agent.engine.connection import Connection
-from agent.engine.model import moment
-from agent.engine.reference import Reference, is_only_of
+from agent.engine.model import Fetched, Inspect, moment
+from agent.engine.reference import Reference, digests_of, is_only_of, is_same_repository, parse, tags_of
 from agent.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image without a tag. ``age_key`` sorts older before newer."""
+    """An image that svcagent may remove. ``age_key`` sorts older before newer; ``tags`` are those it has."""
 
     id: str
     age_key: tuple[datetime, datetime]
+    tags: tuple[str, ...] = ()
 
 
-def choose(untagged: Sequence[Image], used: Collection[str], keep: int, *, is_one_in_use: bool) -> tuple[str, ...]:
-    """The IDs that may go, oldest first, so that ``keep`` images stay. The one in use counts as one of these.
+def choose(images: Sequence[Image], used: Collection[str], keep: int, *, is_one_in_use: bool) -> tuple[Image, ...]:
+    """The images that may go, oldest first, so that ``keep`` images stay. The one in use counts as one of these.
 
     ``used``: IDs that a container uses; they stay whatever their age.
     """
-    unused = sorted((image for image in untagged if image.id not in used), key=lambda image: image.age_key)
+    unused = sorted((image for image in images if image.id not in used), key=lambda image: image.age_key)
     spared = max(0, keep - (1 if is_one_in_use else 0))
-    return tuple(image.id for image in unused[: max(0, len(unused) - spared)])
+    return tuple(unused[: max(0, len(unused) - spared)])
 
 
-def prune(docker: Connection, reference: Reference, keep: int) -> tuple[str, ...]:
-    """Remove the repository's untagged images but for the newest; returns the IDs removed."""
+def are_own_tags(tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched]) -> bool:
+    """True if svcagent gave an image of these digests each of its tags; so it is if there is none."""
+    own = [parse(one.image) for one in fetched if one.digest in digests]
+    return all(
+        any(given.tag == tag.tag and is_same_repository(given.repository, tag.repository) for given in own)
+        for tag in map(parse, tags)
+    )
+
+
+def prune(docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched]) -> tuple[str, ...]:
+    """Remove the repository's images but for the newest, except those with a tag of others; returns the IDs removed."""
     with docker.call("list images and containers") as client:
         used = {str(entry.get("ImageID")) for entry in client.all_containers()}
-        images = client.all_images()
-        mine = [entry for entry in images if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
-        untagged = []
+        listed = client.all_images()
+        mine = [entry for entry in listed if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
+        images = []
         for entry in mine:
-            if not _real(entry.get("RepoTags")):
-                image = client.image(entry["Id"])
-                # When it was deployed here, rather than when it was built: reproducible builds are all of 1970.
-                tagged_at = (image.get("Metadata") or {}).get("LastTagTime")
-                untagged.append(Image(entry["Id"], (moment(tagged_at), moment(image.get("Created")))))
+            tags = tags_of(entry.get("RepoTags"))
+            if are_own_tags(tags, digests_of(entry.get("RepoDigests"), reference.repository), fetched):
+                images.append(_image(client.image(entry["Id"]), tags))
     removed = []
-    for image_id in choose(untagged, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
+    for image in choose(images, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
         try:
-            with docker.call(f"remove image {image_id}", is_write=True) as client:
-                client.remove_image(image_id)
+            # By its ID, Docker removes an image only if it has no more than one tag.
+            for name in (*image.tags[1:], image.id):
+                with docker.call(f"remove image {name}", is_write=True) as client:
+                    client.remove_image(name)
         except (Conflict, NotFound):  # used since, or gone already: nothing is lost
             continue
-        removed.append(image_id)
+        removed.append(image.id)
     return tuple(removed)
 
 
+def _image(found: Inspect, tags: tuple[str, ...]) -> Image:
+    # When it was deployed here, rather than when it was built: reproducible builds are all of 1970.
+    tagged_at = (found.get("Metadata") or {}).get("LastTagTime")
+    return Image(found["Id"], (moment(tagged_at), moment(found.get("Created"))), tags)
+
+
 def _real(names: Sequence[str] | None) -> list[str]:
-    """The Engine writes ``<none>:<none>`` and ``<none>@<none>`` for no name."""
+    """The Engine writes ``<none>@<none>`` for no name."""
     return [name for name in names or [] if not name.startswith("<none>")]

@@ -1,7 +1,9 @@
 """Pulls an image by digest and gives it its tag. What the registry's answers mean stands in `failures`."""
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -9,15 +11,20 @@ import urllib3
 from docker.credentials.errors import StoreError
 from docker.errors import APIError, DockerException
 
-from agent.engine.connection import Connection
-from agent.engine.failures import explanation, registry_failure
+from agent.clock import Clock
+from agent.engine.answers import EVENT
+from agent.engine.connection import READ_SECONDS, Connection
+from agent.engine.failures import explanation, is_of_engine, registry_failure, retry_after
 from agent.engine.model import PullProgress
 from agent.engine.reference import Reference, is_digest
-from agent.errors import Denied, NotFound, RegistryUnreachable, SvcagentError
+from agent.errors import Denied, NotFound, RateLimited, RegistryUnreachable, SvcagentError
 from agent.shapes import require
 from agent.text import clean, without_credentials
 
-_PROGRESS = {"current?": int, "total?": int}
+EXTRACTING_FACTOR = 10
+"""How many times longer than a download an extraction may stand still: a large layer on a slow disk takes minutes, for
+which some Engines report nothing, and others how many seconds have passed."""
+
 _DONE = {"Pull complete", "Already exists"}
 _FETCHED = {"Verifying Checksum", "Download complete", "Extracting", *_DONE}
 _LAYER = {"Pulling fs layer", "Waiting", "Downloading", "Retrying", *_FETCHED}
@@ -28,18 +35,37 @@ class Tally:
 
     def __init__(self) -> None:
         self._done: dict[str, bool] = {}
+        self._fetched: dict[str, bool] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
+        self._last: dict[str, tuple[str, int | None]] = {}
 
-    def add(self, event: Mapping[str, Any]) -> PullProgress:
-        """The state of the pull after one more event."""
+    def add(self, event: Mapping[str, Any]) -> bool:
+        """Count one more event; return whether it says something new.
+
+        Some Engines repeat the same event ten times a second while nothing moves, or count the seconds.
+        """
         layer, status = event.get("id") or "", str(event.get("status") or "")
+        detail = event.get("progressDetail") or {}
+        current: int | None = None if detail.get("units") == "s" else detail.get("current")
         if layer and (status in _LAYER or status.startswith("Retrying")):
             self._done[layer] = self._done.get(layer, False) or status in _DONE
-            detail = event.get("progressDetail") or {}
-            if status == "Downloading" and (current := detail.get("current")) is not None:
+            self._fetched[layer] = status in _FETCHED
+            if status == "Downloading" and current is not None:
                 self._bytes[layer] = (current, max(detail.get("total") or 0, current))
             elif status in _FETCHED and layer in self._bytes:
                 self._bytes[layer] = (self._bytes[layer][1],) * 2
+        is_new = self._last.get(layer) != (status, current)
+        self._last[layer] = (status, current)
+        return is_new
+
+    @property
+    def is_fetching(self) -> bool:
+        """True until all layers are on this host, though perhaps not extracted."""
+        return not self._fetched or not all(self._fetched.values())
+
+    @property
+    def progress(self) -> PullProgress:
+        """The state of the pull."""
         return PullProgress(
             layers_done=sum(self._done.values()),
             layers=len(self._done),
@@ -61,13 +87,19 @@ def registry_digest(docker: Connection, reference: Reference) -> str:
     return found
 
 
-def pull(docker: Connection, reference: Reference, digest: str, progress: Callable[[PullProgress], None]) -> None:
+def pull(
+    docker: Connection,
+    clock: Clock,
+    reference: Reference,
+    digest: str,
+    progress: Callable[[PullProgress], None],
+    timeout: float,
+) -> None:
     """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host."""
     wanted = reference.at(digest)
-    tally, last = Tally(), PullProgress(0, 0, 0, 0)
-    with closing(_events(docker, reference, digest)) as events:
-        for event in events:
-            current = tally.add(event)
+    last = PullProgress(0, 0, 0, 0)
+    with closing(_progress(docker, clock, reference, digest, timeout)) as states:
+        for current in states:
             if current != last:
                 progress(current)
             last = current
@@ -77,16 +109,33 @@ def pull(docker: Connection, reference: Reference, digest: str, progress: Callab
         tag(docker, reference, digest)
 
 
-def _events(docker: Connection, reference: Reference, digest: str) -> Generator[Mapping[str, Any]]:
-    """The pull's events. A generator, so that only what the pull raises is translated, not what its reader does."""
-    with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference):
+def _progress(
+    docker: Connection, clock: Clock, reference: Reference, digest: str, timeout: float
+) -> Generator[PullProgress]:
+    """The pull's states. A generator, so that only what the pull raises is translated, not what its reader does.
+
+    :raises RegistryUnreachable: nothing new was reported for ``timeout`` seconds.
+    """
+    with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference, timeout):
         docker.refresh_credentials(client)
+        tally, moved_at = Tally(), clock.monotonic()
+        client.limit_silence(timeout)
         with closing(client.pull(reference.repository, tag=digest, stream=True, decode=True)) as events:
             for event in events:
-                require(event, {"id?": str, "status?": str, "progressDetail?": _PROGRESS})
-                if event.get("error"):
-                    raise _failure(docker, reference, str(event["error"]))
-                yield event
+                require(event, EVENT)
+                if said := (event.get("errorDetail") or {}).get("message") or event.get("error"):
+                    raise _failure(docker, reference, said)
+                if tally.add(event):
+                    yield tally.progress
+                    moved_at = clock.monotonic()
+                allowed = timeout if tally.is_fetching else timeout * EXTRACTING_FACTOR
+                left = moved_at + allowed - clock.monotonic()
+                if left <= 0:
+                    raise _silent(reference, allowed)
+                client.limit_silence(left)
+        # Not every Engine reports the end of each layer.
+        total = tally.progress
+        yield replace(total, layers_done=total.layers, bytes_done=total.bytes_total)
 
 
 def tag(docker: Connection, reference: Reference, digest: str) -> None:
@@ -95,30 +144,47 @@ def tag(docker: Connection, reference: Reference, digest: str) -> None:
         client.tag(reference.at(digest), reference.repository, reference.tag)
 
 
+def _silent(reference: Reference, seconds: float) -> RegistryUnreachable:
+    return RegistryUnreachable(
+        f"nothing more came of {reference.local_name} from registry {reference.registry} by way of Docker for "
+        f"{seconds:g} s; look whether the two answer. reload.pull_timeout sets the limit"
+    )
+
+
 @contextmanager
-def _registry(docker: Connection, reference: Reference) -> Iterator[None]:
-    """Raise what the registry, or the credentials for it, got wrong; what the Engine got wrong passes through."""
+def _registry(docker: Connection, reference: Reference, timeout: float = READ_SECONDS) -> Iterator[None]:
+    """Raise what the registry, or the credentials for it, got wrong; what the Engine got wrong passes through.
+
+    ``timeout``: the seconds after which a silence ended the wait for an answer.
+    """
     try:
         yield
     except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:  # the latter in mid-stream
-        raise RegistryUnreachable(
-            f"nothing more came of {reference.local_name} from registry {reference.registry} by way of Docker; "
-            "look whether the two answer"
-        ) from error
+        raise _silent(reference, timeout) from error
     except APIError as error:
+        if not is_of_engine(error):
+            raise
         if error.status_code == requests.codes.not_found:
-            raise _failure(docker, reference, explanation(error), NotFound) from error
+            # So some Engines answer, too, where a registry refused.
+            kind = Denied if registry_failure(explanation(error)) is Denied else NotFound
+            raise _failure(docker, reference, explanation(error), kind) from error
         if error.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
             raise _failure(docker, reference, explanation(error), Denied) from error
+        if error.status_code == requests.codes.too_many_requests:
+            raise _failure(docker, reference, explanation(error), RateLimited, error) from error
         if error.is_server_error():
-            raise _failure(docker, reference, explanation(error)) from error
+            raise _failure(docker, reference, explanation(error), error=error) from error
         raise
     except (DockerException, StoreError) as error:  # not of the Engine's API: the SDK could not read the credentials
         raise _failure(docker, reference, str(error), Denied) from error
 
 
 def _failure(
-    docker: Connection, reference: Reference, text: str, kind: type[SvcagentError] | None = None
+    docker: Connection,
+    reference: Reference,
+    text: str,
+    kind: type[SvcagentError] | None = None,
+    error: APIError | None = None,
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
     text = clean(without_credentials(text))
@@ -132,6 +198,14 @@ def _failure(
         return Denied(
             f"registry {registry} refused {image}: {text}; `docker login {registry}` as the user svcagent runs as "
             f"({docker.credentials_source()})"
+        )
+    if kind is RateLimited:
+        seconds = retry_after(text, error)
+        when = "later" if seconds is None else f"in {math.ceil(seconds)} s"
+        return RateLimited(
+            f"registry {registry} has been asked too often, and does not answer for {image} now: {text}; try again "
+            f"{when}. Look less often (reload.schedule), or `docker login {registry}` for a higher limit",
+            seconds,
         )
     if kind is RegistryUnreachable:
         return RegistryUnreachable(f"Docker could not get {image} from registry {registry}: {text}")

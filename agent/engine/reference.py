@@ -85,6 +85,24 @@ def is_only_of(repo_digests: Iterable[str] | None, repository: str) -> bool:
     return origins == {_split(repository)}
 
 
+def is_same_repository(one: str, other: str) -> bool:
+    """True if two spellings name one repository."""
+    return _split(one) == _split(other)
+
+
+def is_of(image: str, repository: str) -> bool:
+    """True if that is a reference of the repository; false for another one's, and for an image's ID."""
+    try:
+        return is_same_repository(parse(image).repository, repository)
+    except Rejected:
+        return False
+
+
+def tags_of(repo_tags: Iterable[str] | None) -> tuple[str, ...]:
+    """An image's RepoTags without what is no tag: ``<none>:<none>``, and digests, which the containerd store lists."""
+    return tuple(name for name in repo_tags or () if "@" not in name and not name.startswith("<none>"))
+
+
 def _split(repository: str) -> tuple[str, str]:
     """Registry and path, both as if written in full."""
     host, slash, path = repository.partition("/")

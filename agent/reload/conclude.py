@@ -4,7 +4,7 @@ import signal
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from agent.errors import CommandFailed, Interrupted, NotNow, SvcagentError, Unforeseen, Unreachable
+from agent.errors import CommandFailed, Interrupted, NotNow, RateLimited, SvcagentError, Unforeseen, Unreachable
 from agent.reload.record import Result
 from agent.reload.steps import Blame, Container, State, Step
 
@@ -23,6 +23,8 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail
     if troubles:
         result.error = "; then: ".join(_words(trouble, state) for trouble in troubles)
         result.exit_code = troubles[0].exit_code
+        if isinstance(troubles[0], RateLimited):
+            result.retry_after = troubles[0].retry_after or 0.0
     elif pending is not None:
         result.error = f"{_signal_name(pending)} was received when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code

@@ -44,7 +44,7 @@ class Executor(Procedure):
     def __init__(self, service: Service, reload: Reload, edges: Edges, asked: Asked) -> None:
         reload_id = uuid.uuid4().hex[:8]
         since = edges.clock.now().isoformat(timespec="seconds")
-        restart = restarter(reload.strategy, service.id, edges.engine, edges.environ, edges.clock)
+        restart = restarter(reload.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
         super().__init__(
             edges,
             Restoration(service, reload, restart, edges, self._tell_note, reload_id),

@@ -40,7 +40,8 @@ class Result:
     the same way), interrupted, failed, stranded (not restored), or, for a recovery, recovered. ``running`` and
     ``wanted`` are digests, ``remark`` says why that digest is wanted; ``id`` is the reload's. ``is_settled``: the new
     version passed the settle step; None if that was not reached. ``log_tail``: what a container or command
-    that failed printed last; it stays on this host. Moments are seconds since the epoch.
+    that failed printed last; it stays on this host. ``retry_after``: the seconds after which what refused the reload
+    may answer; None unless it was a registry that was asked too often. Moments are seconds since the epoch.
     """
 
     service: str
@@ -59,6 +60,7 @@ class Result:
     log_tail: str = ""
     error: str | None = None
     exit_code: int = 0
+    retry_after: float | None = None
 
     @classmethod
     def failed(cls, service: str, node: str, error: SvcagentError) -> "Result":

@@ -207,4 +207,4 @@ def _blame(text: str) -> Blame:
 
 
 def _restarter(service: Service, reload: Reload, edges: Edges) -> Restarter:
-    return restarter(reload.strategy, service.id, edges.engine, edges.environ, edges.clock)
+    return restarter(reload.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)

@@ -7,13 +7,15 @@ each method, also when it is called again after a crash in the middle of it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol, assert_never
 
 from agent.clock import Clock
-from agent.definitions import CommandRestart, ContainerRestart, Strategy
+from agent.definitions import CommandRestart, ContainerRestart, Service, Strategy
 from agent.engine import (
     NEW_SUFFIX,
     Engine,
+    Fetched,
     PullProgress,
     Stand,
     Standing,
@@ -22,6 +24,7 @@ from agent.engine import (
     host_connections,
 )
 from agent.files import write_atomically
+from agent.fleet import SeenDigests
 from agent.reload.command import Command, carry_out, without_secrets
 
 
@@ -97,14 +100,14 @@ class Restarter(Protocol):
 
 
 def restarter(
-    strategy: Strategy, service_id: str, engine: Engine, environ: Mapping[str, str], clock: Clock
+    strategy: Strategy, service: Service, engine: Engine, state_dir: Path, environ: Mapping[str, str], clock: Clock
 ) -> Restarter:
-    """Return the restarter of a strategy. ``environ``: svcagent's own environment."""
+    """Return the restarter of a service's strategy. ``environ``: svcagent's own environment."""
     match strategy:
         case ContainerRestart():
-            return ContainerRestarter(strategy, engine)
+            return ContainerRestarter(strategy, engine, SeenDigests(state_dir, service.name))
         case CommandRestart():
-            return CommandRestarter(strategy, service_id, environ, clock)
+            return CommandRestarter(strategy, service.id, environ, clock)
         case _:
             assert_never(strategy)
 
@@ -112,9 +115,10 @@ def restarter(
 class ContainerRestarter:
     """Creates the container again, from the wanted digest; the old one is kept, renamed, until `finish`."""
 
-    def __init__(self, strategy: ContainerRestart, engine: Engine) -> None:
+    def __init__(self, strategy: ContainerRestart, engine: Engine, seen: SeenDigests) -> None:
         self._its = strategy
         self._engine = engine
+        self._seen = seen
 
     def newest(self) -> str:
         """Return what the registry has under the tag."""
@@ -123,20 +127,25 @@ class ContainerRestarter:
     def running(self) -> str:
         """Return the digest that the container was created from."""
         found = self._engine.find(self._its.container)
-        return (self._engine.digest_of(found, self._its.image) if found is not None else None) or ""
+        if found is None:
+            return ""
+        return self._engine.digest_of(found, self._its.image, self._seen.fetched()) or ""
 
     def is_current(self, digest: str) -> bool:
         """True if the container was created from it."""
-        return self._engine.runs_digest(self._engine.container(self._its.container), self._its.image, digest)
+        found = self._engine.container(self._its.container)
+        return self._engine.runs_digest(found, self._its.image, digest, self._seen.fetched())
 
     def check_possible(self) -> None:
         """Check that the container can be created again with its settings."""
         self._engine.check_recreatable(self._its.container)
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """Pull the image, unless it is on this host."""
-        if not self._engine.has_image(self._its.image, digest):
-            self._engine.pull(self._its.image, digest, progress)
+        """Pull the image, unless it is on this host, and note it down."""
+        image = self._its.image
+        if not self._engine.has_image(image, digest):
+            self._engine.pull(image, digest, progress, self._its.pull_timeout)
+        self._seen.note_fetched(Fetched(image, digest, self._engine.image_id(image, digest)))
 
     def built(self, digest: str) -> datetime | None:
         """Return the time in the image."""
@@ -201,7 +210,7 @@ class ContainerRestarter:
         if its.tag_file is not None:
             _repository, _, tag = its.image.rpartition(":")
             write_atomically(its.tag_file, f"{tag}\n")
-        self._engine.prune(its.image, its.keep_images)
+        self._engine.prune(its.image, its.keep_images, self._seen.fetched())
 
 
 class CommandRestarter:

@@ -93,10 +93,9 @@ def make(api: docker.APIClient, reference: str, files: dict[str, bytes]) -> None
 
 def push(api: docker.APIClient, reference: str) -> str:
     """Push a built image; the digest that the registry knows it by."""
-    for event in _drained(api.push(reference, stream=True, decode=True, auth_config={})):
-        if "Digest" in event.get("aux", {}):
-            return str(event["aux"]["Digest"])
-    raise LabError(f"the registry gave no digest for {reference}")
+    _drained(api.push(reference, stream=True, decode=True, auth_config={}))
+    # The containerd image store does not say in the stream which digest it pushed.
+    return str(api.inspect_distribution(reference)["Descriptor"]["digest"])  # type: ignore[no-untyped-call]
 
 
 def pull(api: docker.APIClient, reference: str) -> None:

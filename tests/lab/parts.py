@@ -83,13 +83,16 @@ class Engine(Server):
         """``cgroup``: the control group above those of its containers, counted from the root of each hierarchy.
 
         ``has_proxy``: published ports are forwarded by docker-proxy, as they are on a host by default.
+        The variable SVCAGENT_TEST_STORE chooses the image store of Engines that have two: ``containerd``, else the
+        older one.
         """
         self.directory = directory
         self.socket = directory / "docker.sock"
         self._api: docker.APIClient | None = None
         self._box: subprocess.Popen[Any] | None = None
+        features = {"containerd-snapshotter": os.environ.get("SVCAGENT_TEST_STORE") == "containerd"}
         argv = (
-            *("dockerd", "--config-file", str(_written(directory / "daemon.json", {}))),
+            *("dockerd", "--config-file", str(_written(directory / "daemon.json", {"features": features}))),
             *("--host", f"unix://{self.socket}", "--pidfile", str(directory / "pid")),
             *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
             *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),

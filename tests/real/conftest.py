@@ -110,7 +110,10 @@ def svcagent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's Consul settings reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("CONSUL_", "SVCAGENT_", "DOCKER_")) and name != "SVCAGENT_PARTS_DIR":
+        if name.startswith(("CONSUL_", "SVCAGENT_", "DOCKER_")) and name not in (
+            "SVCAGENT_PARTS_DIR",
+            "SVCAGENT_TEST_STORE",
+        ):
             monkeypatch.delenv(name)
 
 

@@ -17,7 +17,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from agent.clock import SystemClock
 from agent.engine import Engine
-from tests.lab import parts
+from tests.lab import image, parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
 from tests.lab.server import Server
@@ -63,10 +63,7 @@ class DockerHost:
         self.api.import_image_from_data(
             _tar({"version": content}), repository=repository, tag=tag, changes=list(changes) or [_cmd(POLITE)]
         )
-        digest = ""
-        for event in self.api.push(repository, tag=tag, stream=True, decode=True, auth_config={}):
-            assert "error" not in event, event
-            digest = event.get("aux", {}).get("Digest", digest)
+        digest = image.push(self.api, f"{repository}:{tag}")
         self.api.remove_image(f"{repository}:{tag}")
         return digest
 
@@ -119,8 +116,8 @@ class DockerHost:
                 self.api.remove_container(entry["Id"], v=True, force=True)
             except NoSuchContainer:
                 continue
-        for image in [] if keep_images else self.api.images():
-            self.api.remove_image(image["Id"], force=True)
+        for one in [] if keep_images else self.api.images():
+            self.api.remove_image(one["Id"], force=True)
         for volume in self.api.volumes()["Volumes"] or []:
             self.api.remove_volume(volume["Name"], force=True)
         for network in self.api.networks():

@@ -78,6 +78,11 @@ def test_the_next_up_of_docker_compose_1_makes_it_anew_once_with_the_same_data(
     docker.executed("app", "sh", "-c", "echo precious > /data/file; echo precious > /anonymous/file")
     new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
+    if "ContainerConfig" not in docker.image(image):
+        # From Engine 25 on it can make no container anew, whoever changed the image: its own fault.
+        with pytest.raises(AssertionError, match="KeyError: 'ContainerConfig'"):
+            compose("up", "--detach")
+        return
 
     compose("up", "--detach")
     made = docker.engine.container("app").id

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agent.clock import SystemClock
-from agent.definitions import ContainerRestart
+from agent.definitions import ContainerRestart, Service
 from agent.engine import Stand
 from agent.reload.restart import restarter
 from tests.real.engine_fixture import DockerHost
@@ -13,8 +13,8 @@ def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_pat
     """Newest, fetch, restart, put back, restart again, finish: each is seen in Docker, the tag file comes last."""
     docker.run("app", image, host_config={"restart_policy": {"Name": "always"}})
     tag_file = tmp_path / "tag"
-    strategy = ContainerRestart(image, "app", 0.0, rollback=True, keep_images=1, tag_file=tag_file, min_age=0.0)
-    app = restarter(strategy, "app", docker.engine, {}, SystemClock())
+    strategy = ContainerRestart(image, "app", 60.0, 0.0, rollback=True, keep_images=1, tag_file=tag_file, min_age=0.0)
+    app = restarter(strategy, Service(name="app"), docker.engine, tmp_path, {}, SystemClock())
     before = app.running()
     assert app.newest() == before
     assert app.is_current(before)
@@ -36,6 +36,6 @@ def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_pat
 
     assert (app.running(), app.standing().stand) == (wanted, Stand.OLD)
     assert tag_file.read_text() == "latest\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["tag"]
+    assert {path.name for path in tmp_path.iterdir()} == {"tag", "seen-app.json"}
     assert docker.names() == {"app"}
     assert len(docker.api.images()) == 1

@@ -1,8 +1,12 @@
 """How a reload ends: outcome, exit code and words, from its last state and its troubles."""
 
+from dataclasses import asdict
+
 import pytest
 
-from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, Unforeseen
+from agent.daemon.children import Ended
+from agent.daemon.reloads import is_unfinished
+from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
 from agent.reload.conclude import Trouble, conclude, conclude_recovery, with_mishaps
 from agent.reload.record import Result
 from agent.reload.steps import Blame, Container, State
@@ -52,6 +56,19 @@ def test_how_it_ended(
     assert (ended.outcome, ended.exit_code) == (outcome, code)
     assert (words is None) is (ended.error is None)
     assert words is None or words in str(ended.error)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "expected"), [(RateLimited("busy", 90.0), 90.0), (RateLimited("busy"), 0.0), (LockBusy("busy"), None)]
+)
+def test_a_registry_that_was_asked_too_often_is_asked_again_later(trouble: Trouble, expected: float | None) -> None:
+    """Refused like a busy lock, but the daemon does not wait for the schedule."""
+    result = Result("web", "host1", "web:latest")
+
+    ended = conclude(result, State(has_failed=True), [trouble], "", None)
+
+    assert (ended.outcome, ended.exit_code, ended.retry_after) == ("refused", 75, expected)
+    assert is_unfinished(Ended(75, asdict(ended))) is (expected is not None)
 
 
 def test_the_log_of_a_failed_container_is_apart_from_the_error() -> None:

@@ -58,3 +58,17 @@ def test_pauses_grow_and_are_forgotten() -> None:
         return [*pauses, retries.failed("web")]
 
     assert asyncio.run(main()) == [1.0, 2.0, 2.0, 1.0]
+
+
+def test_a_pause_is_never_shorter_than_a_server_asked_for() -> None:
+    """Whatever the jitter; and a longer pause of the retries stays."""
+
+    async def main() -> list[float]:
+        retries = Retries(lambda _service_id: None, (1.0, 200.0), jitter=lambda: 0.8)
+        pauses = [retries.failed("web", 90.0), retries.failed("web", 90.0)]
+        retries.stop()
+        return pauses
+
+    first, second = asyncio.run(main())
+    assert first >= 90.0
+    assert second == 160.0

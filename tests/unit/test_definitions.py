@@ -220,6 +220,7 @@ def test_a_reload_with_everything(tmp_path: Path) -> None:
         "ready": {"timeout": "5m", "successes": 1, "interval": "250ms", "warmup": ["http://127.0.0.1:8080/a"]},
         "hooks": {"before_drain": ["/usr/local/bin/tell", "$HOME *"], "timeout": "5s"},
         "min_age": "1h",
+        "pull_timeout": "90s",
         "stop_timeout": "0s",
         "rollback": False,
         "keep_images": 5,
@@ -243,6 +244,7 @@ def test_a_reload_with_everything(tmp_path: Path) -> None:
     assert reload.strategy == ContainerRestart(
         image="localhost:5000/team/web_app:v1.2",
         container="web",
+        pull_timeout=90.0,
         stop_timeout=0.0,
         rollback=False,
         keep_images=5,

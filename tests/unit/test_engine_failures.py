@@ -9,7 +9,7 @@ from docker.credentials.errors import StoreError
 from docker.errors import APIError, DockerException
 from docker.errors import NotFound as DockerNotFound
 
-from agent.engine.failures import is_the_hosts_fault, registry_failure, translated
+from agent.engine.failures import is_the_hosts_fault, registry_failure, retry_after, translated
 from agent.errors import (
     Conflict,
     Denied,
@@ -18,6 +18,7 @@ from agent.errors import (
     LockLost,
     NotFound,
     OutcomeUnknown,
+    RateLimited,
     RegistryUnreachable,
     Rejected,
     SvcagentError,
@@ -31,9 +32,14 @@ def raised_by(error: Exception, *, is_write: bool) -> SvcagentError:
     return caught.value
 
 
-def answered(status: int, kind: type[APIError] = APIError) -> APIError:
+def answered(
+    status: int, kind: type[APIError] = APIError, *, by_engine: bool = True, method: str = "GET", path: str = ""
+) -> APIError:
     response = requests.Response()
     response.status_code = status
+    response.request = requests.Request(method, f"http://docker/v1.41/{path}").prepare()
+    if by_engine:
+        response.headers["Api-Version"] = "1.41"
     return kind("failed", response=response, explanation="because of that")
 
 
@@ -81,6 +87,51 @@ def test_no_answer_leaves_a_writes_outcome_unknown_unless_it_was_never_sent(
     assert type(raised_by(error, is_write=True)) is of_a_write
 
 
+@pytest.mark.parametrize(
+    ("status", "method", "path", "of_a_read", "of_a_write", "advice"),
+    [
+        (403, "GET", "distribution/app/json", Denied, Denied, "allow DISTRIBUTION there"),
+        (404, "GET", "containers/app/json", Denied, Denied, "allow CONTAINERS there"),
+        (405, "POST", "images/create?fromImage=app", Denied, Denied, "allow IMAGES and POST there"),
+        (503, "GET", "containers/app/json", DockerUnreachable, OutcomeUnknown, "a proxy in front of it"),
+    ],
+)
+def test_what_something_in_front_of_the_engine_refused_is_never_taken_for_the_engines_answer(
+    status: int, method: str, path: str, of_a_read: type, of_a_write: type, advice: str
+) -> None:
+    """A container that a proxy hides is not absent."""
+    error = answered(status, by_engine=False, method=method, path=path)
+
+    read, written = raised_by(error, is_write=False), raised_by(error, is_write=True)
+
+    assert (type(read), type(written)) == (of_a_read, of_a_write)
+    assert advice in str(read)
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "expected"),
+    [
+        ("toomanyrequests: rate exceeded", "", None),
+        ("toomanyrequests: rate exceeded", "30", 30.0),
+        ("toomanyrequests: retry-after: 1.5s, allowed: 44000/minute", "", 1.5),
+        ("toomanyrequests: retry-after: 226.861µs, allowed: 44000/minute", "", pytest.approx(226.861e-6)),
+        ("toomanyrequests: Retry-After: 1m30s", "", 90.0),
+        ("too many requests, retry after 12", "", 12.0),
+        ("toomanyrequests: retry-after: 99999h", "", 86400.0),
+        ("toomanyrequests", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+def test_when_a_registry_wants_to_be_asked_again_is_read_from_header_or_text(
+    text: str, header: str, expected: float | None
+) -> None:
+    error = answered(429)
+    assert error.response is not None
+    if header:
+        error.response.headers["Retry-After"] = header
+
+    assert retry_after(text, error) == expected
+
+
 def test_the_remedy_for_a_refused_socket_names_group_docker() -> None:
     message = str(raised_by(caused(requests.ConnectionError(), PermissionError()), is_write=False))
 
@@ -125,7 +176,31 @@ def test_typed_errors_and_signals_pass_unchanged(error: BaseException) -> None:
         ("dial tcp: lookup registry.example.com on 192.0.2.1:53: no such host", RegistryUnreachable),
         ("net/http: request canceled while waiting for connection (Client.Timeout exceeded)", RegistryUnreachable),
         ("x509: certificate signed by unknown authority", RegistryUnreachable),
-        ("toomanyrequests: You have reached your pull rate limit", RegistryUnreachable),
+        ("toomanyrequests: You have reached your pull rate limit", RateLimited),
+        ("received unexpected HTTP status: 429 Too Many Requests", RateLimited),
+        ('error parsing HTTP 429 response body: unexpected end of JSON input: ""', RateLimited),
+        ('error parsing HTTP 403 response body: unexpected end of JSON input: ""', Denied),
+        ('error parsing HTTP 404 response body: invalid character: "404 page not found"', NotFound),
+        (
+            "unexpected status from GET request to https://registry/v2/app/manifests/1: 429 Too Many Requests\n"
+            "toomanyrequests: increase the limits by authenticating and upgrading",
+            RateLimited,
+        ),
+        # Of the containerd image store, from here on.
+        ('failed to resolve reference "r:5000/app:1": r:5000/app:1: not found', NotFound),
+        (
+            "failed to copy: httpReadSeeker: failed open: content at http://r/v2/app/blobs/x not found: not found",
+            NotFound,
+        ),
+        ("unexpected status from GET request to http://r:5000/v2/app/manifests/1: 403 Forbidden", Denied),
+        ("unexpected status from HEAD request to http://r:5000/v2/app/manifests/1: 401 Unauthorized", Denied),
+        ("unexpected status from HEAD request to http://r:5000/v2/: 500 Internal Server Error", RegistryUnreachable),
+        (
+            "pull access denied, repository does not exist or may require authorization: server message: "
+            "insufficient_scope: authorization failed",
+            Denied,
+        ),
+        ('failed to do request: Head "http://r:5000/v2/app/manifests/1": EOF', RegistryUnreachable),
         ("received unexpected HTTP status: 503 Service Unavailable", RegistryUnreachable),
         ("unexpected EOF", RegistryUnreachable),
         ("error pulling sha256:4013403fe, 403401 bytes", RegistryUnreachable),

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.engine.prune import Image, choose
+from agent.engine.model import Fetched
+from agent.engine.prune import Image, are_own_tags, choose
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +33,27 @@ def images(*names: str) -> list[Image]:
 def test_the_newest_stay_and_those_in_use(
     names: str, used: str, keep: int, is_one_in_use: bool, expected: tuple[str, ...]
 ) -> None:
-    assert choose(images(*names)[::-1], set(used), keep, is_one_in_use=is_one_in_use) == expected
+    chosen = choose(images(*names)[::-1], set(used), keep, is_one_in_use=is_one_in_use)
+
+    assert tuple(image.id for image in chosen) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ((), True),
+        (("r:5000/app:1",), True),
+        (("r:5000/app:1", "r:5000/app:2"), True),
+        (("r:5000/app:1", "r:5000/app:keep"), False),
+        (("r:5000/app:3",), False),
+        (("other/app:1",), False),
+    ],
+)
+def test_only_tags_that_svcagent_gave_an_image_are_its_own(tags: tuple[str, ...], expected: bool) -> None:
+    """The same tag on another digest was given by someone else."""
+    fetched = [Fetched(f"r:5000/app:{tag}", digest, digest) for tag, digest in (("1", "a"), ("2", "a"), ("3", "b"))]
+
+    assert are_own_tags(tags, ("a",), fetched) is expected
 
 
 def test_the_docker_sdk_is_not_loaded_for_the_rooms_data_types() -> None:

@@ -9,15 +9,18 @@ from agent.engine.pull import Tally
 
 
 def after(*events: dict[str, Any]) -> PullProgress:
-    tally, progress = Tally(), PullProgress(0, 0, 0, 0)
+    tally = Tally()
     for event in events:
-        progress = tally.add(event)
-    return progress
+        tally.add(event)
+    return tally.progress
 
 
 def event(layer: str, status: str, current: int | None = None, total: int | None = None) -> dict[str, Any]:
     detail = {key: value for key, value in (("current", current), ("total", total)) if value is not None}
     return {"id": layer, "status": status, "progressDetail": detail}
+
+
+SECONDS = {"id": "a", "status": "Extracting", "progressDetail": {"current": 2, "units": "s"}}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,66 @@ def event(layer: str, status: str, current: int | None = None, total: int | None
 )
 def test_events_add_up_by_layer(events: list[dict[str, Any]], expected: tuple[int, ...]) -> None:
     assert after(*events) == PullProgress(*expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "again", "is_new"),
+    [
+        (event("a", "Downloading", 5, 9), event("a", "Downloading", 5, 9), False),
+        (event("a", "Downloading", 5, 9), event("a", "Downloading", 6, 9), True),
+        (event("a", "Downloading", 5, 9), event("a", "Download complete"), True),
+        (event("a", "Waiting"), event("a", "Waiting"), False),
+        (event("a", "Extracting", 5, 9), event("a", "Extracting", 6, 9), True),
+        (SECONDS | {"progressDetail": {"current": 1, "units": "s"}}, SECONDS, False),
+        (event("a", "Download complete"), SECONDS, True),
+        ({"status": "Digest: sha256:0"}, {"status": "Digest: sha256:0"}, False),
+    ],
+)
+def test_an_event_that_is_repeated_or_counts_seconds_says_nothing_new(
+    before: dict[str, Any], again: dict[str, Any], is_new: bool
+) -> None:
+    """An Engine repeats them ten times a second while nothing moves."""
+    tally = Tally()
+
+    assert tally.add(before)
+    assert tally.add(again) is is_new
+
+
+# Recorded from Engine 26.1.5 with the containerd image store, while the registry was silent in the middle of a layer.
+STALLED: list[dict[str, Any]] = [
+    {"status": "Pulling from app", "id": "127.0.0.1:5000/app@sha256:bc6c0850e7a5"},
+    {"status": "Pulling fs layer", "progressDetail": {}, "id": "e6dc3faebfe5"},
+    {"status": "Downloading", "progressDetail": {"current": 1048576, "total": 4219334}, "id": "e6dc3faebfe5"},
+    {"status": "Downloading", "progressDetail": {"current": 2097152, "total": 4219334}, "id": "e6dc3faebfe5"},
+    *[{"status": "Downloading", "progressDetail": {"current": 2097152, "total": 4219334}, "id": "e6dc3faebfe5"}] * 20,
+]
+
+
+def test_a_pull_that_stalls_with_the_containerd_store_says_nothing_new_though_events_keep_coming() -> None:
+    tally = Tally()
+
+    assert [tally.add(one) for one in STALLED] == [True] * 4 + [False] * 20
+    assert tally.is_fetching
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([], True),
+        ([event("latest", "Pulling from app")], True),
+        ([event("a", "Download complete"), event("b", "Waiting")], True),
+        ([event("a", "Extracting", 5, 9), event("b", "Retrying in 5 seconds")], True),
+        ([event("a", "Extracting", 5, 9), event("b", "Download complete")], False),
+        ([event("a", "Already exists"), event("b", "Pull complete")], False),
+    ],
+)
+def test_a_pull_is_fetching_until_every_layer_is_here(events: list[dict[str, Any]], expected: bool) -> None:
+    """The extraction has more time than a download."""
+    tally = Tally()
+    for one in events:
+        tally.add(one)
+
+    assert tally.is_fetching is expected
 
 
 @pytest.mark.parametrize(

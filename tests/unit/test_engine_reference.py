@@ -3,7 +3,7 @@
 import pytest
 
 from agent.engine import reference
-from agent.engine.reference import Reference, parse
+from agent.engine.reference import Reference, parse, tags_of
 from agent.errors import Rejected
 
 DIGEST = "sha256:" + "0" * 64
@@ -63,3 +63,16 @@ def test_an_image_of_two_repositories_is_not_one_repositorys_own() -> None:
     assert reference.is_only_of([f"a@{DIGEST}", f"a@{DIGEST}"], "a")
     assert not reference.is_only_of([f"a@{DIGEST}", f"b@{DIGEST}"], "a")
     assert not reference.is_only_of([], "a")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, ()),
+        (["<none>:<none>"], ()),
+        (["app:1", "app@sha256:" + "0" * 64, "app:2"], ("app:1", "app:2")),
+    ],
+)
+def test_what_is_no_tag_does_not_count_as_one(names: list[str] | None, expected: tuple[str, ...]) -> None:
+    """The containerd image store lists digests among them."""
+    assert tags_of(names) == expected

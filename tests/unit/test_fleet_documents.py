@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.consul import KvPair
+from agent.engine import Fetched
 from agent.errors import SvcagentError
 from agent.fleet import (
     Action,
@@ -426,6 +427,36 @@ def test_a_damaged_file_of_digests_means_that_nothing_was_seen(damaged: bytes, t
     assert seen.of("web:latest") | seen.of("web:stable") == frozenset()
     seen.note("web:latest", [DIGEST], NOW)
     assert seen.of("web:latest") == {DIGEST}
+
+
+def test_images_fetched_are_kept_beside_the_digests_and_bounded(tmp_path: Path) -> None:
+    """The last twenty, in order, each once; noting one thing loses nothing of the other."""
+    seen = SeenDigests(tmp_path, "web")
+    every = [Fetched(f"web:{number}", _digest(number), _digest(1000 + number)) for number in range(30)]
+    seen.note("web:latest", [DIGEST], NOW)
+    for one in every:
+        seen.note_fetched(one)
+    seen.note_fetched(every[-1])
+    seen.note("web:latest", [_digest(7)], NOW)
+
+    assert seen.fetched() == tuple(every[-20:])
+    assert seen.of("web:latest") == {DIGEST, _digest(7)}
+    assert stat.S_IMODE((tmp_path / "seen-web.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *DAMAGED,
+        b'{"v":1,"fetched":{"image":"web:1"}}',
+        b'{"v":1,"fetched":[1,null,{},{"image":"web:1","digest":"latest","image_id":7}]}',
+    ],
+)
+def test_a_damaged_file_of_digests_means_that_nothing_was_fetched(damaged: bytes, tmp_path: Path) -> None:
+    """Fewer images are removed then."""
+    (tmp_path / "seen-web.json").write_bytes(damaged)
+
+    assert SeenDigests(tmp_path, "web").fetched() == ()
 
 
 def test_what_this_host_ran_is_known_from_its_history(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from agent.clock import SystemClock
-from agent.definitions import CommandRestart
+from agent.definitions import CommandRestart, Service
 from agent.engine import Engine, Stand
 from agent.errors import CommandFailed
 from agent.reload.restart import CommandRestarter, Restarter, restarter
@@ -20,7 +20,8 @@ class NoEngine:
 
 def by_command(script: str, timeout: float = 10, environ: Mapping[str, str] = os.environ) -> Restarter:
     strategy = CommandRestart(("/bin/sh", "-c", script), timeout)
-    return restarter(strategy, "web-1", cast("Engine", NoEngine()), environ, SystemClock())
+    service = Service(name="web", id="web-1")
+    return restarter(strategy, service, cast("Engine", NoEngine()), Path("/nowhere"), environ, SystemClock())
 
 
 def test_each_reload_runs_the_command(tmp_path: Path) -> None:

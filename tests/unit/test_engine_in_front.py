@@ -1,0 +1,62 @@
+"""A socket proxy in front of the Engine that does not let everything through, as haproxy answers for it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.engine import Engine
+from agent.errors import Denied
+
+FORBIDDEN = b"<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>\n"
+DIGEST = "sha256:" + "0" * 64
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Lets nothing through but the question for the version."""
+
+    def do_GET(self) -> None:
+        is_version = self.path == "/version"
+        body = json.dumps({"Version": "26.1.5", "ApiVersion": "1.45"}).encode() if is_version else FORBIDDEN
+        self.send_response(200 if is_version else 403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    engine = Engine(f"tcp://127.0.0.1:{server.server_address[1]}", {}, SystemClock())
+    try:
+        yield engine
+    finally:
+        engine.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_a_socket_proxy_refuses_is_blamed_on_it_and_not_on_the_registry(engine: Engine) -> None:
+    """The message names the section of the API to allow."""
+    with pytest.raises(Denied, match="socket proxy: allow DISTRIBUTION there") as asked:
+        engine.registry_digest("registry.example.com/app:latest")
+    with pytest.raises(Denied, match="allow IMAGES and POST there") as pulled:
+        engine.pull("registry.example.com/app:latest", DIGEST, lambda _: None)
+    with pytest.raises(Denied, match="allow CONTAINERS there"):
+        engine.find("app")
+
+    for caught in (asked, pulled):
+        assert "docker login" not in str(caught.value)
+        assert "<html>" not in str(caught.value)
