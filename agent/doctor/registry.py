@@ -1,0 +1,109 @@
+"""The table of all checks, and how they are run: each in its thread, within a time limit, whatever the others meet.
+
+A check that raises is a diagnosis too: what it asks about is unknown.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from agent.clock import Deadline
+from agent.doctor import certificates, clocks, cname, consul, definitions, dns, docker, files, host, leftovers, upgrade
+from agent.doctor.diagnosis import Diagnosis, Level, unknown
+from agent.doctor.patient import Patient
+from agent.errors import SvcagentError
+
+LONGEST_SECONDS = 30.0
+"""How long all checks may take together; a server that does not answer holds up one check for 10 s."""
+
+
+@dataclass(frozen=True)
+class DoctorCheck:
+    """One check. ``examine`` yields one diagnosis or several, and may raise anything."""
+
+    subject: str
+    name: str
+    examine: Callable[[Patient], Iterable[Diagnosis]]
+
+
+CHECKS = (
+    DoctorCheck("definitions", "faults", definitions.find_faults),
+    DoctorCheck("definitions", "requirements", definitions.find_unmet),
+    DoctorCheck("consul", "agent", consul.examine_agent),
+    DoctorCheck("consul", "release", consul.examine_release),
+    DoctorCheck("consul", "leader", consul.examine_leader),
+    DoctorCheck("consul", "node", consul.examine_node),
+    DoctorCheck("consul", "rights", consul.examine_rights),
+    DoctorCheck("consul", "blocking", consul.examine_blocking),
+    DoctorCheck("consul", "certificates", certificates.examine),
+    DoctorCheck("dns", "answers", dns.examine_answers),
+    DoctorCheck("dns", "bind", dns.examine_bind),
+    DoctorCheck("cname", "records", cname.examine),
+    DoctorCheck("clock", "servers", clocks.examine_servers),
+    DoctorCheck("clock", "engine", clocks.examine_engine),
+    DoctorCheck("docker", "engine", docker.examine_engine),
+    DoctorCheck("docker", "sections", docker.examine_sections),
+    DoctorCheck("docker", "containers", docker.examine_containers),
+    DoctorCheck("docker", "credentials", docker.examine_credentials),
+    DoctorCheck("docker", "registry", docker.examine_registries),
+    DoctorCheck("host", "space", host.examine_space),
+    DoctorCheck("host", "inotify", host.examine_inotify),
+    DoctorCheck("host", "connections", host.examine_connections),
+    DoctorCheck("host", "runner", host.examine_runner),
+    DoctorCheck("files", "ownership", files.examine),
+    DoctorCheck("leftovers", "journals", leftovers.examine_journals),
+    DoctorCheck("leftovers", "containers", leftovers.examine_containers),
+    DoctorCheck("leftovers", "maintenance", leftovers.examine_maintenance),
+    DoctorCheck("leftovers", "sessions", leftovers.examine_sessions),
+    DoctorCheck("upgrade", "containers", upgrade.examine_containers),
+    DoctorCheck("upgrade", "engine", upgrade.examine_engine),
+    DoctorCheck("upgrade", "keys", upgrade.examine_keys),
+)
+"""Adding a check is a function of one subject's module and a row here."""
+
+
+@dataclass
+class _Run:
+    check: DoctorCheck
+    found: list[Diagnosis] = field(default_factory=list)
+
+    def carry_out(self, patient: Patient) -> None:
+        try:
+            for one in self.check.examine(patient):
+                self.found.append(one)  # what was found before an error or the limit is kept
+        except SvcagentError as error:
+            self.found.append(unknown(f"cannot be judged: {error}"))
+        # Whatever one check meets, the others go on, and what it asks about is unknown.
+        except Exception as error:  # noqa: BLE001  # said in the line above
+            what = f"cannot be judged: unexpected {type(error).__name__}: {error}"
+            self.found.append(unknown(what, "this is a bug in svcagent; please report it"))
+
+
+def examine(
+    patient: Patient, only: Collection[str] = (), checks: Iterable[DoctorCheck] = CHECKS
+) -> tuple[Diagnosis, ...]:
+    """Run the checks concurrently and return what they found, in the table's order.
+
+    ``only``: subjects; all if empty. A check that does not end within `LONGEST_SECONDS` is left behind.
+    """
+    deadline = Deadline.after(patient.clock, LONGEST_SECONDS)
+    runs = [_Run(check) for check in checks if not only or check.subject in only]
+    # Not a pool, whose threads the process would wait for at its end.
+    threads = [threading.Thread(target=run.carry_out, args=(patient,), daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(deadline.remaining)
+    return tuple(one for run, thread in zip(runs, threads, strict=True) for one in _result(run, thread.is_alive()))
+
+
+def _result(run: _Run, is_late: bool) -> Iterable[Diagnosis]:
+    late = unknown(f"cannot be judged: no answer within {LONGEST_SECONDS:g} s")
+    for one in [*run.found, *([late] if is_late else [])]:
+        yield replace(one, subject=run.check.subject, check=run.check.name)
+
+
+def matters(found: Iterable[Diagnosis], *, strict: bool) -> bool:
+    """True if the exit code is to be 1: for an error; with ``strict`` also for a warning, and for what is unknown."""
+    levels = {Level.ERROR, *({Level.WARNING, Level.UNKNOWN} if strict else ())}
+    return any(one.level in levels for one in found)
