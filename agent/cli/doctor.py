@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,9 +15,13 @@ from agent.cli.output import show_document, show_line, show_trouble
 from agent.daemon.good import usable
 from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
 from agent.doctor import SUBJECTS, Diagnosis, Level
+from agent.text import clean
 
 if TYPE_CHECKING:  # slow to import
     from agent.doctor.patient import Patient
+
+LONGEST_LINE = 2000
+"""Characters of a finding, and of its remedy."""
 
 _COLOURS = {
     Level.OK: "green",
@@ -64,7 +69,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     elif current().quiet:
         for one in found:
             if one.level is Level.ERROR:
-                show_trouble(_line(one))
+                show_trouble(f"{one.subject}: {_line(one)}; {one.remedy}".rstrip("; "))
     else:
         _show(found)
     return 1 if matters(found, strict=strict) else 0
@@ -97,16 +102,14 @@ def _show(found: Sequence[Diagnosis]) -> None:
     """Print what was found by subject, and how much of each level."""
     shown = [one for one in found if one.level is not Level.OK or current().verbose]
     for subject in SUBJECTS:
-        lines = list(dict.fromkeys(_line(one) for one in shown if one.subject == subject))
-        if not lines:
-            continue
-        show_line(subject)
-        colours = {_line(one): _COLOURS[one.level] for one in shown if one.subject == subject}
-        for line in lines:
-            head, _break, remedy = line.partition("\n")
-            show_line(f"  {head}", colours[line])
-            if remedy:
-                show_line(f"      {remedy}")
+        # Several checks may meet the same trouble.
+        alike = dict.fromkeys(replace(one, check="") for one in shown if one.subject == subject)
+        if alike:
+            show_line(subject)
+        for one in alike:
+            show_line(f"  {_line(one)}", _COLOURS[one.level])
+            if one.remedy:
+                show_line(f"      {clean(one.remedy, LONGEST_LINE)}")
     levels = Counter(one.level for one in found)
     counts = ", ".join(f"{levels[level]} {level}" for level in reversed(Level) if levels[level])
     show_line(f"{len(found)} results: {counts}")
@@ -114,7 +117,7 @@ def _show(found: Sequence[Diagnosis]) -> None:
 
 def _line(one: Diagnosis) -> str:
     service = f"{one.service}: " if one.service else ""
-    return f"{one.level} {service}{one.what}" + (f"\n{one.remedy}" if one.remedy else "")
+    return f"{one.level} {service}{clean(one.what, LONGEST_LINE)}"
 
 
 def _document(one: Diagnosis) -> dict[str, str]:

@@ -11,6 +11,7 @@ from agent.definitions import Definition
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
 from agent.doctor.patient import Patient
 from agent.errors import SvcagentError
+from agent.text import clean
 
 NODE_HEALTH = "serfHealth"
 PROBED_WAIT = 1.0
@@ -96,7 +97,7 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
     health = checks.get(NODE_HEALTH)
     if health is not None and health.status == "critical":
         remedy = "look at the agent's log and at the network between the agents (UDP and TCP port 8301)"
-        return error(f"the cluster takes this host's agent for failed: {health.output or health.status}", remedy)
+        return error(f"the cluster takes this host's agent for failed: {clean(health.output) or health.status}", remedy)
     return well(f"node {node} is in the catalog and alive")
 
 

@@ -13,7 +13,7 @@ from agent.engine.swap import OLD_SUFFIX
 from agent.maintenance import is_of_reload, iso, parse
 from agent.maintenance.expiry import find_ended
 from agent.reload import HostLock, journalled
-from agent.text import quoted_command
+from agent.text import clean, quoted_command
 
 _RELOAD_SESSION = re.compile(r"Consul lock for 'svcagent reload ([^']*)' at '")
 
@@ -126,7 +126,7 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
         if match is not None and match[1] in known and match[1] not in running:
             found = True
             remedy = "Consul ends it within half a minute and then keeps the lock closed for 15 s; look again"
-            yield warning(f"a session of a reload that is over may hold its lock: {name}", remedy)
+            yield warning(f"a session of a reload that is over may hold its lock: {clean(name)}", remedy)
     if not found:
         yield well("no session of a reload that is over")
 
