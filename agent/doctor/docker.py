@@ -14,16 +14,12 @@ from agent.errors import Conflict, NotFound, SvcagentError
 from agent.files import NotAFile, read_regular
 from agent.shapes import WrongShape, require
 
-NO_DOCKER = "no definition uses Docker"
 HELPER = "docker-credential-"
 _CREDENTIALS = {"credsStore?": str, "credHelpers?": {"*": str}}
 
 
 def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
     """Report an Engine that cannot be used."""
-    if not patient.containers:
-        yield well(NO_DOCKER)
-        return
     try:
         with patient.engine() as engine:
             found = engine.facts()
@@ -60,9 +56,6 @@ def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
 
 def examine_sections(patient: Patient) -> Iterator[Diagnosis]:
     """Report what a socket proxy refuses."""
-    if not patient.containers:
-        yield well(NO_DOCKER)
-        return
     with patient.engine() as engine:
         yield from judge_sections(engine.refused_sections())
 

@@ -19,11 +19,15 @@ LONGEST_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One check. ``examine`` yields one diagnosis or several, and may raise anything."""
+    """One check. ``examine`` yields one diagnosis or several, and may raise anything.
+
+    ``of_containers``: it is left out where no definition reloads a container.
+    """
 
     subject: str
     name: str
     examine: Callable[[Patient], Iterable[Diagnosis]]
+    of_containers: bool = False
 
 
 CHECKS = (
@@ -40,23 +44,23 @@ CHECKS = (
     DoctorCheck("dns", "bind", dns.examine_bind),
     DoctorCheck("cname", "records", cname.examine),
     DoctorCheck("clock", "servers", clocks.examine_servers),
-    DoctorCheck("clock", "engine", clocks.examine_engine),
-    DoctorCheck("docker", "engine", docker.examine_engine),
-    DoctorCheck("docker", "sections", docker.examine_sections),
-    DoctorCheck("docker", "containers", docker.examine_containers),
-    DoctorCheck("docker", "credentials", docker.examine_credentials),
-    DoctorCheck("docker", "registry", docker.examine_registries),
+    DoctorCheck("clock", "engine", clocks.examine_engine, of_containers=True),
+    DoctorCheck("docker", "engine", docker.examine_engine, of_containers=True),
+    DoctorCheck("docker", "sections", docker.examine_sections, of_containers=True),
+    DoctorCheck("docker", "containers", docker.examine_containers, of_containers=True),
+    DoctorCheck("docker", "credentials", docker.examine_credentials, of_containers=True),
+    DoctorCheck("docker", "registry", docker.examine_registries, of_containers=True),
     DoctorCheck("host", "space", host.examine_space),
     DoctorCheck("host", "inotify", host.examine_inotify),
     DoctorCheck("host", "connections", host.examine_connections),
     DoctorCheck("host", "runner", host.examine_runner),
     DoctorCheck("files", "ownership", files.examine),
     DoctorCheck("leftovers", "journals", leftovers.examine_journals),
-    DoctorCheck("leftovers", "containers", leftovers.examine_containers),
+    DoctorCheck("leftovers", "containers", leftovers.examine_containers, of_containers=True),
     DoctorCheck("leftovers", "maintenance", leftovers.examine_maintenance),
     DoctorCheck("leftovers", "sessions", leftovers.examine_sessions),
-    DoctorCheck("upgrade", "containers", upgrade.examine_containers),
-    DoctorCheck("upgrade", "engine", upgrade.examine_engine),
+    DoctorCheck("upgrade", "containers", upgrade.examine_containers, of_containers=True),
+    DoctorCheck("upgrade", "engine", upgrade.examine_engine, of_containers=True),
     DoctorCheck("upgrade", "keys", upgrade.examine_keys),
 )
 """Adding a check is a function of one subject's module and a row here."""
@@ -87,7 +91,8 @@ def examine(
     ``only``: subjects; all if empty. A check that does not end within `LONGEST_SECONDS` is left behind.
     """
     deadline = Deadline.after(patient.clock, LONGEST_SECONDS)
-    runs = [_Run(check) for check in checks if not only or check.subject in only]
+    asked = [check for check in checks if not only or check.subject in only]
+    runs = [_Run(check) for check in asked if patient.containers or not check.of_containers]
     # Not a pool, whose threads the process would wait for at its end.
     threads = [threading.Thread(target=run.carry_out, args=(patient,), daemon=True) for run in runs]
     for thread in threads:

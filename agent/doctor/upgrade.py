@@ -9,8 +9,6 @@ from agent.engine.model import Inspect
 from agent.engine.survey import EngineFacts
 from agent.errors import ConsulUnreachable, SvcagentError
 
-NO_DOCKER = "no definition uses Docker"
-
 LINKS_OFF, LINKS_GONE = 29, 30
 """Engines (major versions) in which the environment variables of ``--link`` are off by default, and gone."""
 
@@ -46,9 +44,6 @@ def judge_container(name: str, service_id: str, found: Inspect, major: int) -> I
 
 def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
     """Report containers that a later Engine makes otherwise."""
-    if not patient.containers:
-        yield well(NO_DOCKER)
-        return
     with patient.engine() as engine:
         major = _major(engine.facts())
         for one in patient.containers:
@@ -78,9 +73,6 @@ def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
 
 def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
     """Report what the next Engine changes for the whole host."""
-    if not patient.containers:
-        yield well(NO_DOCKER)
-        return
     with patient.engine() as engine:
         yield from judge_upgrade(engine.facts())
 
