@@ -62,7 +62,8 @@ def judge_answer(service_id: str, asked: Asked, drain_max: float | None) -> Iter
             service_id,
         )
     elif not missing:
-        yield well(f"{asked.server} names all {len(asked.served)} served instances, TTL 0", service_id)
+        count = f"all {len(asked.served)} served instances, TTL 0" if asked.served else "no instance: none is served"
+        yield well(f"{asked.server} names {count}", service_id)
 
 
 def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:

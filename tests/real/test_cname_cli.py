@@ -611,6 +611,18 @@ def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, s
     assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.out
 
 
+def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: ConsulHost, site: Site) -> None:
+    """As `allow-query` may ask for it."""
+    with dns_server(ZONE) as dns:
+        config = dns.bind.config.read_text()
+        dns.bind.config.write_text(config.replace("notify no;", 'notify no; allow-query { key "svcagent"; };', 1))
+        dns.bind.rndc("reconfig")
+        result = Site(site.svcagent, dns, site.resolver, host).doctor()
+
+    assert result.code == 1
+    assert "sign_queries = true" in result.out, result.out
+
+
 # ---------------------------------------------------------------- telling people
 
 

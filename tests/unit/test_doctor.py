@@ -65,11 +65,11 @@ ENGINE = EngineFacts("26.1.5", "1.45", "1.24", "/var/lib/docker", NOW, False, Tr
 def test_every_fault_of_a_definition_is_an_error() -> None:
     faults = (Fault("a.json", "service.port", "missing", "write it"), Fault("b.json", "", "not JSON", "repair it"))
 
-    found = list(definitions.judge_faults(faults, 3))
+    found = list(definitions.judge_faults(faults, "well"))
 
     assert levels(found) == [ERROR, ERROR]
     assert "a.json: service.port" in found[0].what
-    assert levels(definitions.judge_faults((), 3)) == [OK]
+    assert levels(definitions.judge_faults((), "well")) == [OK]
 
 
 def test_a_service_that_the_agent_lacks_is_an_error() -> None:
