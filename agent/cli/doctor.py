@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -102,14 +101,18 @@ def _show(found: Sequence[Diagnosis]) -> None:
     """Print what was found by subject, and how much of each level."""
     shown = [one for one in found if one.level is not Level.OK or current().verbose]
     for subject in SUBJECTS:
-        # Several checks may meet the same trouble.
-        alike = dict.fromkeys(replace(one, check="") for one in shown if one.subject == subject)
+        # Several checks may meet the same trouble: it is printed once.
+        alike: dict[str, list[Diagnosis]] = {}
+        for one in shown:
+            if one.subject == subject:
+                alike.setdefault(_line(one), []).append(one)
         if alike:
             show_line(subject)
-        for one in alike:
-            show_line(f"  {_line(one)}", _COLOURS[one.level])
-            if one.remedy:
-                show_line(f"      {clean(one.remedy, LONGEST_LINE)}")
+        for line, (first, *others) in alike.items():
+            names = ", ".join(dict.fromkeys(one.check for one in (first, *others)))
+            show_line(f"  {line} ({names})" if first.level is Level.UNKNOWN else f"  {line}", _COLOURS[first.level])
+            if first.remedy:
+                show_line(f"      {clean(first.remedy, LONGEST_LINE)}")
     levels = Counter(one.level for one in found)
     counts = ", ".join(f"{levels[level]} {level}" for level in reversed(Level) if levels[level])
     show_line(f"{len(found)} results: {counts}")

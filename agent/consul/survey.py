@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from agent.consul import answers as shapes
 from agent.consul.connection import UNIX, Answer, Connection
-from agent.consul.failures import TRANSACTION, ServerFailed
+from agent.consul.failures import TRANSACTION
 from agent.consul.rights import Right
 from agent.consul.transport import CONNECT_SECONDS, Transport
 from agent.definitions import ConsulSettings, durations
-from agent.errors import Denied, Rejected
+from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor"
@@ -33,6 +33,8 @@ IMPOSSIBLE_INDEX = 1 << 62
 
 MOST_OPERATIONS = 64
 """Of one transaction (Consul 1.8)."""
+
+_UNANSWERED = "the Consul servers do not say which rights the token has. Try: consul members"
 
 _FACTS: Shape = {
     "Config": {"NodeName": str, "Datacenter": str, "Version": str},
@@ -160,12 +162,23 @@ class Survey:
 
     def may_read_node(self, node: str) -> bool:
         """True if the token has node:read on that node: coordinates are refused without it, unlike health answers."""
-        return not self._is_denied("GET", f"/v1/coordinate/node/{node}")
+        try:
+            self._transport.get(_ignored, f"/v1/coordinate/node/{node}")
+        except Denied:
+            return False
+        return True
 
     def may_make_sessions(self, node: str) -> bool:
         """True if the token has session:write on that node."""
         body = json.dumps({"Node": node, "Behavior": NOTHING, "TTL": "1s"})
-        return not self._is_denied("PUT", "/v1/session/create", body)
+        try:
+            self._transport.put(_ignored, "/v1/session/create", data=body)
+        except Denied:
+            return False
+        except (OutcomeUnknown, Rejected) as error:
+            if NOTHING not in str(error):  # it was refused for another reason than its behaviour
+                raise ConsulUnreachable(_UNANSWERED) from error
+        return True
 
     def lacking(self, node: str, rights: Sequence[Right]) -> tuple[Right, ...]:
         """Return those of these rights on services and keys that the token lacks."""
@@ -173,21 +186,12 @@ class Survey:
         for first in range(0, len(rights), MOST_OPERATIONS - 1):
             some = rights[first : first + MOST_OPERATIONS - 1]
             operations = [_never(some), *(_operation(node, one) for one in some)]
-            errors = self._transport.put(_denied_operations, TRANSACTION, data=json.dumps(operations))
+            try:
+                errors = self._transport.put(_denied_operations, TRANSACTION, data=json.dumps(operations))
+            except OutcomeUnknown as error:
+                raise ConsulUnreachable(_UNANSWERED) from error
             denied += [some[position - 1] for position in errors if position]
         return tuple(denied)
-
-    def _is_denied(self, method: str, path: str, body: str = "") -> bool:
-        try:
-            if method == "GET":
-                self._transport.get(_ignored, path)
-            else:
-                self._transport.put(_ignored, path, data=body)
-        except Denied:
-            return True
-        except (ServerFailed, Rejected):  # the token may; what was asked for is impossible
-            pass
-        return False
 
 
 def _at(settings: ConsulSettings, address: str) -> ConsulSettings:

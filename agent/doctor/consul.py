@@ -85,8 +85,12 @@ def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
 def examine_leader(patient: Patient) -> Iterator[Diagnosis]:
     """Report a cluster without a leader."""
     with surveyed(patient) as survey:
-        leader = survey.leader()
-        yield judge_leader(leader, survey.servers() if leader else ())
+        survey.facts()  # so that what fails from here on is the servers' fault
+        try:
+            leader = survey.leader()
+            yield judge_leader(leader, survey.servers() if leader else ())
+        except SvcagentError as found:
+            yield error(str(found), "the agent answers and its servers do not: look at them")
 
 
 def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:

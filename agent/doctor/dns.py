@@ -86,19 +86,16 @@ def examine_answers(patient: Patient) -> Iterator[Diagnosis]:
             )
         for service in patient.services:
             for server in servers:
+                before = _served(consul, service.name)
                 try:
-                    found = _ask(consul, agent, server, service.name)
+                    answer = ask_dns(server, f"{service.name}.service.{agent.datacenter}.{agent.domain}")
                 except SvcagentError as failure:
                     yield error(str(failure), "until then no drain can be verified", service.id)
-                else:
-                    yield from judge_answer(service.id, found, drains.get(service.id))
-
-
-def _ask(consul: Consul, agent: AgentSelf, server: tuple[str, int], service: str) -> Asked:
-    before = _served(consul, service)
-    answer = ask_dns(server, f"{service}.service.{agent.datacenter}.{agent.domain}")
-    # What changed meanwhile may be in the answer or not.
-    return Asked(f"{server[0]}:{server[1]}", answer, before & _served(consul, service))
+                    continue
+                # What changed meanwhile may be in the answer or not.
+                served = before & _served(consul, service.name)
+                asked = Asked(f"{server[0]}:{server[1]}", answer, served)
+                yield from judge_answer(service.id, asked, drains.get(service.id))
 
 
 def _served(consul: Consul, service: str) -> Instances:

@@ -6,14 +6,17 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 from agent.consul import CheckState, LocalService
-from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, warning, well
 from agent.doctor.patient import Patient
 from agent.engine import NEW_SUFFIX
 from agent.engine.swap import OLD_SUFFIX
+from agent.errors import Denied
 from agent.maintenance import is_of_reload, iso, parse
 from agent.maintenance.expiry import find_ended
 from agent.reload import HostLock, journalled
 from agent.text import clean, quoted_command
+
+RUN_AS = "run the doctor as the user that svcagent runs as"
 
 _RELOAD_SESSION = re.compile(r"Consul lock for 'svcagent reload ([^']*)' at '")
 
@@ -23,8 +26,19 @@ def _recover(service: str) -> str:
 
 
 def running_reloads(patient: Patient) -> frozenset[str]:
-    """Return the IDs of the services that a process on this host reloads now."""
+    """Return the IDs of the services that a process on this host reloads now.
+
+    :raises Denied: this user cannot see them.
+    """
     state, clock = patient.settings.state_dir, patient.clock
+    try:
+        state.stat()
+    except FileNotFoundError:
+        return frozenset()
+    except OSError:
+        raise Denied(f"the state directory {state} cannot be read; {RUN_AS}") from None
+    if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        raise Denied(f"this user may not see the locks in {state}; {RUN_AS}")
     ids = {service.id for service in patient.services} | journalled(state)
     return frozenset(one for one in ids if HostLock(state, one, clock, 0.0).holder() is not None)
 
@@ -40,11 +54,8 @@ def judge_journals(journals: Collection[str], running: Collection[str]) -> Itera
 
 def examine_journals(patient: Patient) -> Iterator[Diagnosis]:
     """Report reloads that crashed."""
-    state = patient.settings.state_dir
-    if state.exists() and not os.access(state, os.R_OK | os.X_OK):
-        yield unknown(f"{state} cannot be read", "run as the user that svcagent runs as")
-        return
-    yield from judge_journals(journalled(state), running_reloads(patient))
+    running = running_reloads(patient)
+    yield from judge_journals(journalled(patient.settings.state_dir), running)
 
 
 def judge_containers(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from agent.clock import Deadline
 from agent.doctor import certificates, clocks, cname, consul, definitions, dns, docker, files, host, leftovers, upgrade
-from agent.doctor.diagnosis import Diagnosis, Level, unknown
+from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
 from agent.doctor.patient import Patient
-from agent.errors import SvcagentError
+from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
 
 LONGEST_SECONDS = 30.0
 """How long all checks may take together; a server that does not answer holds up one check for 10 s."""
@@ -21,19 +21,21 @@ LONGEST_SECONDS = 30.0
 class DoctorCheck:
     """One check. ``examine`` yields one diagnosis or several, and may raise anything.
 
-    ``of_containers``: it is left out where no definition reloads a container.
+    ``of_containers``: it is left out where no definition reloads a container. ``late``: what it means that the check
+    does not end in time.
     """
 
     subject: str
     name: str
     examine: Callable[[Patient], Iterable[Diagnosis]]
     of_containers: bool = False
+    late: Callable[[str, str], Diagnosis] = unknown
 
 
 CHECKS = (
     DoctorCheck("definitions", "faults", definitions.find_faults),
     DoctorCheck("definitions", "requirements", definitions.find_unmet),
-    DoctorCheck("consul", "agent", consul.examine_agent),
+    DoctorCheck("consul", "agent", consul.examine_agent, late=error),
     DoctorCheck("consul", "release", consul.examine_release),
     DoctorCheck("consul", "leader", consul.examine_leader),
     DoctorCheck("consul", "node", consul.examine_node),
@@ -45,7 +47,7 @@ CHECKS = (
     DoctorCheck("cname", "records", cname.examine),
     DoctorCheck("clock", "servers", clocks.examine_servers),
     DoctorCheck("clock", "engine", clocks.examine_engine, of_containers=True),
-    DoctorCheck("docker", "engine", docker.examine_engine, of_containers=True),
+    DoctorCheck("docker", "engine", docker.examine_engine, of_containers=True, late=error),
     DoctorCheck("docker", "sections", docker.examine_sections, of_containers=True),
     DoctorCheck("docker", "containers", docker.examine_containers, of_containers=True),
     DoctorCheck("docker", "credentials", docker.examine_credentials, of_containers=True),
@@ -75,11 +77,15 @@ class _Run:
         try:
             for one in self.check.examine(patient):
                 self.found.append(one)  # what was found before an error or the limit is kept
-        except SvcagentError as error:
-            self.found.append(unknown(f"cannot be judged: {error}"))
+        except ConsulUnreachable as failure:
+            self.found.append(unknown("cannot be judged: Consul does not answer", str(failure)))
+        except DockerUnreachable as failure:
+            self.found.append(unknown("cannot be judged: Docker does not answer", str(failure)))
+        except SvcagentError as failure:
+            self.found.append(unknown(f"cannot be judged: {failure}"))
         # Whatever one check meets, the others go on, and what it asks about is unknown.
-        except Exception as error:  # noqa: BLE001  # said in the line above
-            what = f"cannot be judged: unexpected {type(error).__name__}: {error}"
+        except Exception as failure:  # noqa: BLE001  # said in the line above
+            what = f"cannot be judged: unexpected {type(failure).__name__}: {failure}"
             self.found.append(unknown(what, "this is a bug in svcagent; please report it"))
 
 
@@ -103,7 +109,7 @@ def examine(
 
 
 def _result(run: _Run, is_late: bool) -> Iterable[Diagnosis]:
-    late = unknown(f"cannot be judged: no answer within {LONGEST_SECONDS:g} s")
+    late = run.check.late(f"no answer within {LONGEST_SECONDS:g} s", "look whether the server that it asks hangs")
     for one in [*run.found, *([late] if is_late else [])]:
         yield replace(one, subject=run.check.subject, check=run.check.name)
 

@@ -56,13 +56,21 @@ def test_a_check_that_does_not_end_is_left_behind(patient: Patient, monkeypatch:
         end.wait(30)
         yield well("too late")
 
-    checks = [DoctorCheck("consul", "hangs", hangs), DoctorCheck("docker", "well", _well)]
+    checks = [
+        DoctorCheck("consul", "leader", hangs),
+        DoctorCheck("consul", "agent", hangs, late=error),
+        DoctorCheck("docker", "well", _well),
+    ]
     try:
         found = examine(patient, checks=checks)
     finally:
         end.set()
 
-    assert [one.level for one in found] == [Level.UNKNOWN, Level.OK]
+    assert [one.level for one in found] == [Level.UNKNOWN, Level.ERROR, Level.OK]
+
+
+def test_checks_of_containers_are_left_out_where_there_are_none(patient: Patient) -> None:
+    assert examine(patient, checks=[DoctorCheck("docker", "engine", _well, of_containers=True)]) == ()
 
 
 def test_only_the_subjects_asked_for_are_examined(patient: Patient) -> None:
