@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReleaseFault:
-    """One fault of a release. ``handled``: svcagent works around it; ``fixed``: the release to upgrade to."""
+    """One fault of a release. ``handled``: svcagent works around it.
+
+    ``fixed``: the release to upgrade to, empty where none is known.
+    """
 
     kind: str
     problem: str

@@ -62,7 +62,8 @@ def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Di
     """Judge the agent's release by what is known to be wrong with it."""
     for one in faults:
         judge = note if one.handled else error
-        yield judge(f"Consul {version}: {one.problem}", f"upgrade the agent to {one.fixed} or later")
+        remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without it is known yet"
+        yield judge(f"Consul {version}: {one.problem}", remedy)
     if not faults:
         yield well(f"nothing is known against Consul {version}")
 

@@ -81,7 +81,7 @@ class _Run:
             self.found.append(unknown("cannot be judged: Consul does not answer", str(failure)))
         except DockerUnreachable as failure:
             self.found.append(unknown("cannot be judged: Docker does not answer", str(failure)))
-        except SvcagentError as failure:
+        except (SvcagentError, OSError) as failure:
             self.found.append(unknown(f"cannot be judged: {failure}"))
         # Whatever one check meets, the others go on, and what it asks about is unknown.
         except Exception as failure:  # noqa: BLE001  # said in the line above
