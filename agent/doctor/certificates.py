@@ -6,7 +6,6 @@ from pathlib import Path
 
 from agent.consul.certificates import expiries, expiry
 from agent.definitions import ConsulSettings
-from agent.doctor.consul import surveyed
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.patient import Patient
 from agent.errors import SvcagentError
@@ -40,7 +39,7 @@ def examine(patient: Patient) -> Iterator[Diagnosis]:
         for end in ends:
             yield judge_expiry(f"the certificate in {setting} {file}", end, now)
     try:
-        with surveyed(patient) as survey:
+        with patient.survey() as survey:
             shown = survey.certificate()
     except SvcagentError as found:
         yield unknown(f"the agent's certificate cannot be looked at: {found}")

@@ -7,7 +7,6 @@ events and tell no time; the local agent's answers carry the time of this host. 
 from collections.abc import Iterator
 from datetime import datetime
 
-from agent.doctor.consul import surveyed
 from agent.doctor.diagnosis import Diagnosis, unknown, warning, well
 from agent.doctor.patient import Patient
 
@@ -27,7 +26,7 @@ def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
 
 def examine_servers(patient: Patient) -> Iterator[Diagnosis]:
     """Compare with every Consul server whose HTTP API answers."""
-    with surveyed(patient) as survey:
+    with patient.survey() as survey:
         servers = survey.servers()
         found = [(server, survey.server_time(server), patient.clock.now()) for server in servers]
     for server, theirs, ours in found:
@@ -39,6 +38,6 @@ def examine_servers(patient: Patient) -> Iterator[Diagnosis]:
 
 def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
     """Compare with the machine that the Docker Engine runs on."""
-    with patient.engine() as engine:
+    with patient.engine_survey() as engine:
         theirs, ours = engine.facts().system_time, patient.clock.now()
     yield judge_clock("the Docker Engine", theirs, ours) if theirs else unknown("the Docker Engine tells no time")

@@ -1,12 +1,11 @@
 """Consul: the local agent, its release, the cluster's leader, this node in the catalog, rights, blocking queries."""
 
-import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from agent.consul import CheckState
 from agent.consul.releases import ReleaseFault, known_faults
 from agent.consul.rights import Right
-from agent.consul.survey import Survey, Waited
+from agent.consul.survey import Waited
 from agent.definitions import Definition
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
 from agent.doctor.patient import Patient
@@ -20,20 +19,10 @@ LEAST_SHARE = 0.5
 """Of the wait, before a query that was answered without a change counts as not blocking."""
 
 
-@contextlib.contextmanager
-def surveyed(patient: Patient) -> Iterator[Survey]:
-    """Yield the doctor's own connection to the agent."""
-    survey = Survey(patient.settings.consul)
-    try:
-        yield survey
-    finally:
-        survey.close()
-
-
 def examine_agent(patient: Patient) -> Iterator[Diagnosis]:
     """Report an agent that does not answer, and services that it does not have."""
     try:
-        with surveyed(patient) as survey:
+        with patient.survey() as survey:
             facts = survey.facts()
     except SvcagentError as found:
         yield error(str(found), "svcagent needs the local agent for everything: repair this first")
@@ -70,7 +59,7 @@ def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Di
 
 def examine_release(patient: Patient) -> Iterator[Diagnosis]:
     """Report a release with known faults."""
-    with surveyed(patient) as survey:
+    with patient.survey() as survey:
         version = survey.facts().version
     yield from judge_release(version, known_faults(version))
 
@@ -85,7 +74,7 @@ def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
 
 def examine_leader(patient: Patient) -> Iterator[Diagnosis]:
     """Report a cluster without a leader."""
-    with surveyed(patient) as survey:
+    with patient.survey() as survey:
         survey.facts()  # so that what fails from here on is the servers' fault
         try:
             leader = survey.leader()
@@ -108,7 +97,7 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
 
 def examine_node(patient: Patient) -> Iterator[Diagnosis]:
     """Report a node that the catalog does not have, or takes for failed."""
-    with surveyed(patient) as survey:
+    with patient.survey() as survey:
         facts = survey.facts()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
             yield unknown("cannot be judged without node:read; see the rights")
@@ -144,7 +133,7 @@ def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Ite
 def examine_rights(patient: Patient) -> Iterator[Diagnosis]:
     """Report every right that a definition needs and the token lacks. Nothing is changed by asking."""
     needed = needed_rights(patient.definitions)
-    with surveyed(patient) as survey:
+    with patient.survey() as survey:
         node = survey.facts().node
         lacking = list(survey.lacking(node, list(needed)))
         if not survey.may_read_node(node):
@@ -168,5 +157,5 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
 
 def examine_blocking(patient: Patient) -> Iterator[Diagnosis]:
     """Report an agent, or a proxy before it, that does not block."""
-    with surveyed(patient) as survey:
+    with patient.survey() as survey:
         yield judge_wait(survey.wait(survey.facts().node, PROBED_WAIT), PROBED_WAIT)

@@ -21,7 +21,7 @@ _CREDENTIALS = {"credsStore?": str, "credHelpers?": {"*": str}}
 def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
     """Report an Engine that cannot be used."""
     try:
-        with patient.engine() as engine:
+        with patient.engine_survey() as engine:
             found = engine.facts()
     except SvcagentError as failure:
         yield error(str(failure), "no container is reloaded until this is repaired")
@@ -56,7 +56,7 @@ def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
 
 def examine_sections(patient: Patient) -> Iterator[Diagnosis]:
     """Report what a socket proxy refuses."""
-    with patient.engine() as engine:
+    with patient.engine_survey() as engine:
         yield from judge_sections(engine.refused_sections())
 
 
@@ -97,7 +97,7 @@ def judge_credentials(
 
 def examine_credentials(patient: Patient) -> Iterator[Diagnosis]:
     """Report a configuration that Docker ignores, and helpers that are missing."""
-    with patient.engine() as engine:
+    with patient.engine_survey() as engine:
         file = engine.credentials_file
     try:
         config = json.loads(read_regular(file))

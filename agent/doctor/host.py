@@ -65,7 +65,7 @@ def examine_space(patient: Patient) -> Iterator[Diagnosis]:
     """Report a state directory or a Docker directory on a file system that is nearly full."""
     yield from _space("the state directory", patient.settings.state_dir, LEAST_STATE)
     if patient.containers:
-        with patient.engine() as engine:
+        with patient.engine_survey() as engine:
             directory = Path(engine.facts().root_dir)
         yield from _space("Docker's data root", directory, LEAST_IMAGES)
 

@@ -84,7 +84,7 @@ def judge_containers(
 
 def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
     """Report containers that an interrupted replacement left."""
-    with patient.engine() as engine:
+    with patient.engine_survey() as engine:
         names = engine.facts().container_names
     unfinished = journalled(patient.settings.state_dir) | running_reloads(patient)
     yield from judge_containers(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.consul import Consul
+from agent.consul.survey import Survey
 from agent.definitions import ContainerRestart, Definition, Reload, Service, Settings
 from agent.engine import Engine
+from agent.engine.survey import EngineSurvey
 from agent.errors import Fault
 
 
@@ -73,3 +75,21 @@ class Patient:
             yield engine
         finally:
             engine.close()
+
+    @contextlib.contextmanager
+    def engine_survey(self) -> Iterator[EngineSurvey]:
+        """Yield the doctor's own connection to the Docker Engine, for one thread."""
+        survey = EngineSurvey(self.settings.docker.host, self.environ)
+        try:
+            yield survey
+        finally:
+            survey.close()
+
+    @contextlib.contextmanager
+    def survey(self) -> Iterator[Survey]:
+        """Yield the doctor's own connection to the local agent, for one thread."""
+        survey = Survey(self.settings.consul)
+        try:
+            yield survey
+        finally:
+            survey.close()

@@ -44,10 +44,10 @@ def judge_container(name: str, service_id: str, found: Inspect, major: int) -> I
 
 def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
     """Report containers that a later Engine makes otherwise."""
-    with patient.engine() as engine:
+    with patient.engine_survey() as engine:
         major = _major(engine.facts())
         for one in patient.containers:
-            found = engine.inspected(one.strategy.container)
+            found = engine.container(one.strategy.container)
             if found is not None:
                 yield from judge_container(one.strategy.container, one.service.id, found, major)
     yield well("all containers were looked at")
@@ -73,7 +73,7 @@ def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
 
 def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
     """Report what the next Engine changes for the whole host."""
-    with patient.engine() as engine:
+    with patient.engine_survey() as engine:
         yield from judge_upgrade(engine.facts())
 
 

@@ -8,10 +8,10 @@ from docker.errors import APIError
 from requests import codes
 
 from agent.clock import Clock
-from agent.engine import connections, prune, pull, reference, replace, survey
+from agent.engine import connections, prune, pull, reference, replace
 from agent.engine.connection import Connection
 from agent.engine.host_clients import host_connections
-from agent.engine.model import Container, Inspect, PullProgress, Replacement, moment
+from agent.engine.model import Container, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
 from agent.errors import ConnectionsUnknown, NotFound
@@ -44,23 +44,6 @@ class Engine:
         """The container of that name, if there is one."""
         found = replace.inspect(self._docker, name)
         return None if found is None else Container.of(found)
-
-    def inspected(self, name: str) -> Inspect | None:
-        """Return the Engine's own description of the container of that name, if there is one."""
-        return replace.inspect(self._docker, name)
-
-    def facts(self) -> survey.EngineFacts:
-        """Return what the Engine is: versions, image store, directory, the names of all containers."""
-        return survey.facts(self._docker)
-
-    def refused_sections(self) -> tuple[survey.RefusedSection, ...]:
-        """Return the sections of the API that a socket proxy refuses and svcagent needs. Changes nothing."""
-        return survey.refused_sections(self._docker)
-
-    @property
-    def credentials_file(self) -> Path:
-        """Where credentials for registries are."""
-        return self._docker.credentials_file
 
     def registry_digest(self, image: str) -> str:
         """The digest (``sha256:…``) that the registry has under the tag now; a reference's own, if it has one.

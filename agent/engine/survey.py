@@ -7,13 +7,15 @@ that do not exist: the Engine answers 404 or 400, and nothing is changed.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from requests import codes
 
 from agent.engine.answers import inspected
 from agent.engine.connection import Client, Connection
-from agent.engine.model import moment
+from agent.engine.model import Inspect, moment
+from agent.engine.replace import inspect
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor-asks-for-nothing"
@@ -67,31 +69,52 @@ class RefusedSection:
     purpose: str
 
 
-def facts(docker: Connection) -> EngineFacts:
-    """Describe the Engine."""
-    with docker.call("describe itself") as client:
-        info = inspected(client.info(), _INFO)
-        version = client.version(api_version=False)
-        require(version, {"ApiVersion": str, "MinAPIVersion?": str})
-        names = {name for entry in client.all_containers() for name in entry.get("Names") or ()}
+class EngineSurvey:
+    """One connection to the Engine. Raises as `Engine` does."""
+
+    def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
+        self._docker = Connection(host, environ)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._docker.close()
+
+    @property
+    def credentials_file(self) -> Path:
+        """Where credentials for registries are."""
+        return self._docker.credentials_file
+
+    def facts(self) -> EngineFacts:
+        """Describe the Engine."""
+        with self._docker.call("describe itself") as client:
+            info = inspected(client.info(), _INFO)
+            version = client.version(api_version=False)
+            require(version, {"ApiVersion": str, "MinAPIVersion?": str})
+            names = {name for entry in client.all_containers() for name in entry.get("Names") or ()}
+        return _facts(info, version, frozenset(name.removeprefix("/") for name in names))
+
+    def container(self, name: str) -> Inspect | None:
+        """Return the Engine's own description of the container of that name, if there is one."""
+        return inspect(self._docker, name)
+
+    def refused_sections(self) -> tuple[RefusedSection, ...]:
+        """Return what svcagent needs and is refused. Asks for nothing that exists."""
+        with self._docker.call("say what it allows") as client:
+            return tuple(_refused(client))
+
+
+def _facts(info: Inspect, version: Mapping[str, Any], names: frozenset[str]) -> EngineFacts:
     status = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
-    options = info.get("SecurityOptions") or ()
     return EngineFacts(
         version=info["ServerVersion"],
         api=version["ApiVersion"],
         least_api=version.get("MinAPIVersion") or version["ApiVersion"],
         root_dir=info["DockerRootDir"],
         system_time=moment(info["SystemTime"]) if info.get("SystemTime") else None,
-        is_rootless=any("rootless" in option for option in options),
+        is_rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
         has_containerd_store=str(status.get("driver-type", "")).startswith(CONTAINERD),
-        container_names=frozenset(name.removeprefix("/") for name in names),
+        container_names=names,
     )
-
-
-def refused_sections(docker: Connection) -> tuple[RefusedSection, ...]:
-    """Return what svcagent needs and is refused. Asks for nothing that exists."""
-    with docker.call("say what it allows") as client:
-        return tuple(_refused(client))
 
 
 def _refused(client: Client) -> Iterator[RefusedSection]:
