@@ -8,8 +8,8 @@ ACL of each operation before they try any, and nothing is changed in either case
 import json
 import ssl
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -21,7 +21,7 @@ from agent.consul.connection import UNIX, Answer, Connection
 from agent.consul.failures import TRANSACTION
 from agent.consul.rights import Right
 from agent.consul.transport import CONNECT_SECONDS, Transport
-from agent.definitions import ConsulSettings, durations
+from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
 from agent.shapes import Shape, require
 
@@ -42,22 +42,19 @@ _FACTS: Shape = {
         "ServerMode?": bool,
         "LeaveOnTerm?": bool,
         "DisableCoordinates?": bool,
-        "DNSServiceTTL?": {"*": str},
-        "DNSNodeTTL?": str,
     },
 }
 
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """The configuration of the local agent. TTLs in seconds, ``service_ttls`` by service name (``*``: all others)."""
+    """What the local agent is. ``has_coordinates``: the servers keep its network coordinate."""
 
     node: str
     version: str
     is_server: bool = False
     leaves_on_terminate: bool = False
     has_coordinates: bool = True
-    service_ttls: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, raw: Any) -> "AgentFacts":
@@ -73,7 +70,6 @@ class AgentFacts:
             is_server=bool(debug.get("ServerMode")),
             leaves_on_terminate=bool(debug.get("LeaveOnTerm")),
             has_coordinates=not debug.get("DisableCoordinates"),
-            service_ttls={name: durations.seconds(ttl) for name, ttl in (debug.get("DNSServiceTTL") or {}).items()},
         )
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -181,16 +182,18 @@ def examine_bind(patient: Patient) -> Iterator[Diagnosis]:
 
 def _version(server: "DnsServer") -> str:
     """Return what a server says of its version (``version.bind``); empty if it does not answer or does not say."""
+    import dns.exception
     import dns.message
-
-    from agent.cname.queries import TXT, Answer
+    import dns.query
 
     query = dns.message.make_query("version.bind", "TXT", "CH")
     try:
-        records = Answer(query, server.exchange(query)).records(TXT)
-    except SvcagentError:
+        with socket.create_connection((server.host, server.port), server.timeout) as connection:
+            connection.setblocking(False)
+            reply = dns.query.tcp(query, "", timeout=server.timeout, sock=connection)
+    except (OSError, EOFError, ValueError, dns.exception.DNSException):
         return ""
-    return " ".join(b"".join(record.strings).decode("ascii", "replace") for record, _ttl in records)
+    return " ".join(record.to_text().strip('"') for rrset in reply.answer for record in rrset)
 
 
 def _endpoint(text: str) -> tuple[str, int]:

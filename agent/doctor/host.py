@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.daemon.client import Client, NoDaemon
 from agent.definitions import Settings
@@ -137,9 +138,8 @@ def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
     )
 
 
-def judge_daemon(status: object, settings: Settings) -> Iterator[Diagnosis]:
-    """Judge what the daemon says of itself."""
-    found = dict(status) if isinstance(status, dict) else {}
+def judge_daemon(found: Mapping[str, Any], settings: Settings) -> Iterator[Diagnosis]:
+    """Judge the status document of the daemon."""
     ours = (settings.state_dir, settings.services_dir)
     theirs = (Path(str(found.get("state_dir"))), Path(str(found.get("services_dir"))))
     if [one.resolve() for one in ours] != [one.resolve() for one in theirs]:
@@ -178,7 +178,7 @@ def examine_runner(patient: Patient) -> Iterator[Diagnosis]:
         yield error(str(found), "systemctl restart svcagent; its log says what it was doing")
     else:
         yield judge_runner(f"the daemon runs (pid {status.get('pid')}): {status.get('status')}", timers)
-        yield from judge_daemon(dict(status), patient.settings)
+        yield from judge_daemon(status, patient.settings)
 
 
 def find_timers(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -55,22 +55,24 @@ def judge_journals(journals: Collection[str], running: Collection[str]) -> Itera
 def examine_journals(patient: Patient) -> Iterator[Diagnosis]:
     """Report reloads that crashed."""
     running = running_reloads(patient)
-    yield from judge_journals(journalled(patient.settings.state_dir), running)
+    journals = {one for one in journalled(patient.settings.state_dir) if patient.concerns(one)}
+    yield from judge_journals(journals, running)
 
 
 def judge_containers(
-    names: Collection[str], containers: Mapping[str, str], unfinished: Collection[str]
+    names: Collection[str], containers: Mapping[str, str], unfinished: Collection[str], *, only_defined: bool = False
 ) -> Iterator[Diagnosis]:
     """Judge the containers that a replacement leaves while it lasts.
 
     ``containers``: service IDs by the names of defined containers; ``unfinished``: services with a journal or a reload.
+    ``only_defined``: containers of other services are left out.
     """
     found = False
     for name in sorted(names):
         for suffix in (OLD_SUFFIX, NEW_SUFFIX):
             owner = name.removesuffix(suffix)
             service = containers.get(owner, "")
-            if owner == name or service in unfinished:
+            if owner == name or service in unfinished or (only_defined and not service):
                 continue
             found = True
             if service:
@@ -87,9 +89,10 @@ def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
     with patient.engine_survey() as engine:
         names = engine.facts().container_names
     unfinished = journalled(patient.settings.state_dir) | running_reloads(patient)
-    yield from judge_containers(
-        names, {one.strategy.container: one.service.id for one in patient.containers}, unfinished
-    )
+    containers = {one.strategy.container: one.service.id for one in patient.containers}
+    # A faulty file may name what no other does.
+    only_defined = bool(patient.names or patient.faults)
+    yield from judge_containers(names, containers, unfinished, only_defined=only_defined)
 
 
 def judge_maintenance(
@@ -123,7 +126,9 @@ def examine_maintenance(patient: Patient) -> Iterator[Diagnosis]:
     with patient.consul() as consul:
         node = consul.agent_self().node
         services, checks = consul.services_and_checks()
-    yield from judge_maintenance(services, checks, node, running_reloads(patient), patient.clock.now())
+    for one in judge_maintenance(services, checks, node, running_reloads(patient), patient.clock.now()):
+        if not one.service or patient.concerns(one.service):
+            yield one
 
 
 def judge_sessions(names: Collection[str], running: Collection[str], known: Collection[str]) -> Iterator[Diagnosis]:

@@ -44,6 +44,10 @@ class Patient:
         """All services of the definitions."""
         return tuple(service for definition in self.definitions for service in definition.services)
 
+    def concerns(self, service_id: str) -> bool:
+        """True unless the operator asked for other services."""
+        return not self.names or any(service.id == service_id for service in self.services)
+
     @property
     def reloads(self) -> tuple[tuple[Service, Reload], ...]:
         """The services that are reloaded, each with its reload section."""

@@ -121,7 +121,8 @@ def test_many_faults_are_all_named(site: Site, tmp_path: Path) -> None:
     site.docker.run("api.svcagent-old", site.image, SLEEP)
     site.define("web")
     site.define("api")
-    site.define("gone", lock="odd:name")
+    site.define("gone")
+    site.consul.ask.put("/v1/kv/svcagent/gone/quarantine/sha256:00", {"v": 1})
     assert site.run("register", "api", "web").code == 0
     (site.svcagent.services_dir / "bad.json").write_text('{"service": {"name": "bad", "prot": 80}}')
     (tmp_path / "docker").mkdir()

@@ -127,7 +127,7 @@ def test_a_query_answered_early_without_a_change_does_not_block(waited: Waited, 
 def test_an_agents_configuration_is_read_or_refused_as_a_whole() -> None:
     raw: dict[str, Any] = {
         "Config": {"NodeName": "host-1", "Datacenter": "dc1", "Version": "1.8.7"},
-        "DebugConfig": {"ServerMode": False, "LeaveOnTerm": True, "DNSServiceTTL": {"*": "1m0s"}},
+        "DebugConfig": {"ServerMode": False, "LeaveOnTerm": True},
     }
 
     found = AgentFacts.parse(raw)
@@ -397,6 +397,7 @@ def test_containers_of_an_interrupted_replacement() -> None:
 
     assert [(one.level, one.service) for one in found] == [(WARNING, ""), (ERROR, "web")]
     assert levels(leftovers.judge_containers({"web"}, containers, ())) == [OK]
+    assert levels(leftovers.judge_containers(names, containers, {"api"}, only_defined=True)) == [ERROR]
 
 
 def test_maintenance_that_nobody_ends() -> None:
