@@ -39,6 +39,7 @@ VERBS = {
     "quarantine": "Show and clear images that no host takes.",
     "fleet": "What all hosts of a service run, and how they fare.",
     "why": "What stands between this host and the newest image, and who can clear it.",
+    "doctor": "Find what keeps this host from good service.",
     "history": "Past reloads, with seconds by step.",
     "notify": "Try the messages that tell people of rollouts.",
 }

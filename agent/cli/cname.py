@@ -132,25 +132,6 @@ def remove(name: str, *, owner: str | None, zone: str | None) -> int:
     return show_results([result], is_plan=False)
 
 
-@cname.command(epilog="\b\nExamples:\n  svcagent cname doctor\n  svcagent --json cname doctor")
-@_names
-@output_options
-def doctor(names: tuple[str, ...]) -> int:
-    """Find what keeps clients from the record: rights, forwarding, DNSSEC, caches.
-
-    For everything that hurts it shows the line to write, and where. Changes nothing. Exit 1 if there is any.
-    """
-    from agent.cli.cname_report import show_advice
-    from agent.cname import zones
-    from agent.cname.doctor import Doctor
-
-    with site(names) as here:
-        authority, resolver = zones.authority(here.dns), zones.resolver(here.dns)
-        found = Doctor(authority, resolver, here.agent, here.providers).examine(here.wanted)
-    show_advice(found)
-    return 0 if all(one.is_well for one in found) else 1
-
-
 def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Result:
     from agent.cname.marker import place
     from agent.definitions import Wrong, complete, misplaced, record_name

@@ -1,4 +1,4 @@
-"""What ``svcagent cname status`` and ``doctor`` print: what servers say. Slow to import, as all that asks DNS is."""
+"""What ``svcagent cname status`` prints: what servers say. Slow to import, as all that asks DNS is."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,7 +6,6 @@ from dataclasses import asdict
 from agent.cli.cname_output import NO_RECORDS, wanted_document
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_trouble
-from agent.cname.doctor import Advice
 from agent.cname.verify import Report
 
 
@@ -30,21 +29,6 @@ def show_reports(reports: Sequence[Report]) -> None:
     for report in reports:
         for problem in report.problems:
             show_trouble(f"{report.wanted.name}: {problem}")
-
-
-def show_advice(found: Sequence[Advice]) -> None:
-    """Every examination, and the lines to write."""
-    if current().as_json:
-        show_document([asdict(one) for one in found])
-    if found:
-        show_table(
-            ("", "EXAMINED", "FOUND"), [("ok" if one.is_well else "bad", one.subject, one.found) for one in found]
-        )
-    else:
-        show_line(NO_RECORDS)
-    for one in found:
-        if not one.is_well:
-            show_trouble(f"{one.subject}: {one.found}" + (f"\n    {one.remedy}" if one.remedy else ""))
 
 
 def _report(report: Report) -> dict[str, object]:

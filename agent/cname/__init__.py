@@ -1,6 +1,6 @@
 """Keeping CNAMEs that point at services' Consul DNS names: observe → plan → apply, one file per DNS provider.
 
-Zones, servers and advice (`zones`, `verify`, `doctor`) are imported by those who ask DNS: dnspython takes its time.
+Zones and servers (`zones`, `verify`) are imported by those who ask DNS: dnspython takes its time.
 """
 
 from agent.cname.keep import Keeper, Result

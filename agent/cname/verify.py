@@ -127,7 +127,7 @@ def _of_server(wanted: Wanted, view: ServerView, servers: tuple[ServerView, ...]
 
 def _of_clients(wanted: Wanted, clients: ClientView, passing: tuple[str, ...]) -> list[str]:
     where = f"the resolver {clients.resolver}, asked for {clients.asked}"
-    doctor = "svcagent cname doctor says what to write"
+    doctor = "svcagent doctor --only cname says what to write"
     if clients.problem:
         return [f"{where}: {clients.problem}; {doctor}"]
     if clients.target != wanted.record.target:

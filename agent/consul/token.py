@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import lru_cache
 from pathlib import Path
 
 from agent.definitions import ConsulSettings
@@ -81,15 +82,21 @@ class Token:
         if stamp == self._seen:
             return
         if self._seen is None and is_exposed(file, found):
-            log(
-                f"every user of this host can read the Consul token file {file}; run: "
-                f"{shlex.join(['chmod', 'o-rwx', str(file)])}",
-                level=WARNING,
-            )
+            _warn_of_exposure(file, stamp)
         text = content.decode("utf-8", "replace").strip()
         if text or not self._from_file:
             self._from_file = _usable(text, f"{file} (from {self._settings.token_file_source})") if text else None
             self._seen = stamp
+
+
+@lru_cache
+def _warn_of_exposure(file: Path, _stamp: tuple[int, int, int]) -> None:
+    """Log it once for each version of the file, however many connections of this process use it."""
+    log(
+        f"every user of this host can read the Consul token file {file}; run: "
+        f"{shlex.join(['chmod', 'o-rwx', str(file)])}",
+        level=WARNING,
+    )
 
 
 def _usable(text: str, source: str) -> str:

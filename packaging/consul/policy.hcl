@@ -10,6 +10,8 @@
 #     consul acl policy create -name svcagent-host-1 -rules -
 #   consul acl token create -description 'svcagent on host-1' -policy-name svcagent-host-1
 #
+# svcagent doctor then reports the rules that the token lacks.
+#
 # One policy for all hosts alike is possible: agent_prefix "" and session_prefix "" in the place of agent and session.
 #
 # Keep the token valid for as long as its services are registered: Consul's agent goes on using it to tell its servers

@@ -109,7 +109,7 @@ def test_status_follows_the_name_down_to_passing_instances(site: Site) -> None:
 
 def test_the_doctor_finds_nothing(site: Site) -> None:
     """Forwarding, caches and rights are as they should be."""
-    code, output = site.svcagent(site.lab.hosts[0], "cname", "doctor")
+    code, output = site.svcagent(site.lab.hosts[0], "doctor", "--only", "cname", "--strict")
 
     assert code == 0, output
 

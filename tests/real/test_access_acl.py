@@ -440,3 +440,27 @@ def test_an_id_that_consul_would_take_for_another_is_refused(acl: Acl, odd: str)
 
 def _assert_in_service(consul: Consul) -> None:
     assert consul.services()["web"].maintenance is None
+
+
+def test_the_doctor_names_every_right_that_the_token_lacks(acl: Acl, svcagent: Svcagent) -> None:
+    """With the shipped policy there is none. Asking changes nothing."""
+    svcagent.define("web")
+    file = svcagent.services_dir / "web.json"
+    reload = {"restart": ["/bin/true"], "lock": "web_reload", "min_healthy": 0}
+    service = {"name": "web", "port": 8500, "checks": [{"tcp": "127.0.0.1:8500", "interval": "1h"}]}
+    file.write_text(json.dumps({"service": service, "reload": reload}))
+    rules = [rule for rule in shipped_rules() if not rule.startswith('node "')]
+
+    def lacking(*rules: str) -> set[str]:
+        result = svcagent("--json", "doctor", "--only", "consul", **acl.settings(acl.token(*rules)))
+        found = [one for one in json.loads(result.out) if one["check"] == "rights" and one["level"] != "ok"]
+        assert all(one["level"] == "error" for one in found), found
+        return {one["remedy"].removeprefix("add to its policy: ").split(" {")[0] for one in found}
+
+    assert lacking(*rules) == set()
+    for kind in ("key_prefix ", "service ", "session ", "node_prefix "):
+        missing = {rule.split(" {")[0] for rule in rules if rule.startswith(kind)}
+        assert lacking(*(rule for rule in rules if not rule.startswith(kind))) == missing != set()
+    assert acl.ask.get("/v1/kv/?keys") == []
+    assert acl.ask.get("/v1/session/list") == []
+    assert set(acl.services()) == set()

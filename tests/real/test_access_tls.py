@@ -1,5 +1,6 @@
 """On an agent that speaks TLS and verifies its clients: what works, and which setting each failure names."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -252,3 +253,12 @@ def test_a_watch_over_tls_wakes_and_stops(tls: Tls, canary: str) -> None:
             if canary:
                 waker.wakes_within(0.5, lambda: consul.deregister_service("web"))
         consul.deregister_service("web")
+
+
+def test_the_doctor_names_certificates_that_expire_soon(tls: Tls, svcagent: Svcagent) -> None:
+    """The authority's, svcagent's own and the agent's: all of two days."""
+    result = svcagent("--json", "doctor", "--only", "consul", **tls.good)
+
+    found = [one for one in json.loads(result.out) if one["check"] == "certificates"]
+    assert [one["level"] for one in found] == ["warning"] * 3
+    assert (result.code, len({one["what"] for one in found})) == (0, 3)

@@ -38,6 +38,17 @@ class Site:
     options: tuple[str, ...] = ()
     """What stands before the verb."""
 
+    @property
+    def usual(self) -> dict[str, str]:
+        """The settings with which all is well."""
+        return {
+            "CONSUL_HTTP_ADDR": f"{self.consul.address}:8500",
+            "SVCAGENT_DNS_SERVER": self.dns.bind.endpoint,
+            "SVCAGENT_DNS_KEY_FILE": str(self.dns.key.file),
+            "SVCAGENT_DNS_RESOLVER": self.resolver.endpoint,
+            "SVCAGENT_DNS_TIMEOUT": "3s",
+        }
+
     def define(self, **cname: Any) -> None:
         """chocon with this CNAME."""
         content = {**CHOCON, "cname": [{"name": RECORD, "tag": "production", **cname}]}
@@ -45,14 +56,13 @@ class Site:
 
     def run(self, *arguments: str, **settings: str) -> Result:
         """A verb of ``svcagent cname``."""
-        usual = {
-            "CONSUL_HTTP_ADDR": f"{self.consul.address}:8500",
-            "SVCAGENT_DNS_SERVER": self.dns.bind.endpoint,
-            "SVCAGENT_DNS_KEY_FILE": str(self.dns.key.file),
-            "SVCAGENT_DNS_RESOLVER": self.resolver.endpoint,
-            "SVCAGENT_DNS_TIMEOUT": "3s",
-        }
-        result = self.svcagent(*self.options, "cname", *arguments, **{**usual, **settings})
+        result = self.svcagent(*self.options, "cname", *arguments, **self.usual | settings)
+        assert "Traceback" not in result.err, result.err
+        return result
+
+    def doctor(self, *arguments: str, **settings: str) -> Result:
+        """What keeps clients from the records."""
+        result = self.svcagent(*self.options, "doctor", "--only", "cname", *arguments, **self.usual | settings)
         assert "Traceback" not in result.err, result.err
         return result
 
@@ -551,13 +561,15 @@ def test_a_secondary_that_lags_is_named(host: ConsulHost, site: Site) -> None:
 
 def test_doctor_finds_nothing_where_all_is_well(site: Site) -> None:
     """Before and after the record is there."""
-    assert site.run("doctor").code == 0, site.run("doctor").text
+    assert site.doctor("--strict").code == 0, site.doctor().text
     site.run("sync")
 
-    result = site.run("doctor", "--json")
+    result = site.doctor("--strict", "--json", "--only", "dns")
 
     assert result.code == 0, result.text
-    assert all(one["is_well"] for one in json.loads(result.out))
+    found = json.loads(result.out)
+    assert {one["level"] for one in found} == {"ok"}
+    assert any("is BIND 9." in one["what"] for one in found)
 
 
 @pytest.mark.parametrize(
@@ -578,27 +590,39 @@ def test_doctor_names_the_line_that_lacks_in_the_resolver(
     site.run("sync")
     consul_dns = (host.address, 8600)
     with resolver(site.dns, consul_dns, options=options, is_forwarding=is_forwarding, last=10) as resolving:
-        result = site.run("doctor", SVCAGENT_DNS_RESOLVER=resolving.endpoint, SVCAGENT_DNS_TIMEOUT="8s")
+        result = site.doctor(SVCAGENT_DNS_RESOLVER=resolving.endpoint, SVCAGENT_DNS_TIMEOUT="8s")
 
     assert result.code == 1
-    assert line in result.err, result.text
+    assert line in result.out, result.text
 
 
 def test_doctor_names_what_the_key_lacks(site: Site) -> None:
     """The line for the zone."""
-    result = site.run("doctor", SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
+    result = site.doctor(SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
 
     assert result.code == 1
-    assert f"grant stranger subdomain _svcagent.{ZONE} TXT;" in result.err
+    assert f"grant stranger subdomain _svcagent.{ZONE} TXT;" in result.out
 
 
 def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, site: Site) -> None:
     """A day, as many zones have it."""
     with dns_server(ZONE, minimum=86400) as dns:
-        result = Site(site.svcagent, dns, site.resolver, host).run("doctor")
+        result = Site(site.svcagent, dns, site.resolver, host).doctor()
 
     assert result.code == 1
-    assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.err
+    assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.out
+
+
+def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: ConsulHost, site: Site) -> None:
+    """As `allow-query` may ask for it."""
+    with dns_server(ZONE) as dns:
+        config = dns.bind.config.read_text()
+        dns.bind.config.write_text(config.replace("notify no;", 'notify no; allow-query { key "svcagent"; };', 1))
+        dns.bind.rndc("reconfig")
+        result = Site(site.svcagent, dns, site.resolver, host).doctor()
+
+    assert result.code == 1
+    assert "sign_queries = true" in result.out, result.out
 
 
 # ---------------------------------------------------------------- telling people

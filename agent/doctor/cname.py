@@ -1,18 +1,25 @@
-"""What stands between a record and its clients that no record shows: forwarding, validation, caches, rights.
+"""CNAMEs: what keeps clients from a record and that no record shows: forwarding, validation, caches, rights.
 
-Each examination asks one question of a real server, says what its answer means for clients, and gives the line that
-mends it. The lines are BIND's and Consul's.
+Each examination asks one question of a real server, says what its answer means for clients, and gives the line to
+write. The lines are BIND's and Consul's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from agent.cname.provider import Provider
-from agent.cname.queries import SOA, Answer, DnsServer
-from agent.cname.record import Wanted
+from agent.clock import Clock
+from agent.cname import PROVIDERS, Provider, Wanted, located, wanted_records
 from agent.consul import AgentSelf
+from agent.definitions import DnsSettings, complete
+from agent.doctor.diagnosis import Diagnosis, error, warning, well
+from agent.doctor.patient import Patient
 from agent.errors import DnsUnreachable, SvcagentError
+
+if TYPE_CHECKING:  # dnspython takes its time
+    from agent.cname.queries import Answer, DnsServer
 
 LONGEST_NEGATIVE = 60
 """Seconds for which a name may be remembered as absent before it is told: as long as svcagent's own records live."""
@@ -22,32 +29,25 @@ NOBODY = "svcagent-doctor-asks-for-nobody"
 
 LABEL = "svcagent-doctor"
 
+SIGN_QUERIES = "if its view or its allow-query asks for the key, in [dns] of svcagent.toml: sign_queries = true"
+
 Examination = Callable[[], tuple[str, str]]
 """Gives what was found, and the line that mends it, empty if it is well."""
 
 
 @dataclass(frozen=True)
-class Advice:
-    """One examination: what was examined, what was found, and, if it is not well, the line to write and where."""
-
-    subject: str
-    found: str
-    is_well: bool = True
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Doctor:
+class CnameDoctor:
     """``authority`` holds the zones, ``resolver`` is whom clients ask, ``agent`` the local Consul agent."""
 
-    authority: DnsServer
-    resolver: DnsServer
+    authority: "DnsServer"
+    resolver: "DnsServer"
     agent: AgentSelf
     provider_of: Callable[[str], Provider]
 
-    def examine(self, wanted: Iterable[Wanted]) -> tuple[Advice, ...]:
-        """Everything, servers that do not answer included."""
-        return tuple(self._attempt(subject, examination) for subject, examination in self._examinations(tuple(wanted)))
+    def examine(self, wanted: Iterable[Wanted]) -> Iterator[Diagnosis]:
+        """Examine everything, servers that do not answer included."""
+        for subject, examination in self._examinations(tuple(wanted)):
+            yield self._attempt(subject, examination)
 
     def _examinations(self, records: tuple[Wanted, ...]) -> Iterator[tuple[str, Examination]]:
         for one in records:
@@ -63,12 +63,12 @@ class Doctor:
         for one in records:
             yield f"resolving {one.name}", partial(self._resolving, one)
 
-    def _attempt(self, subject: str, examination: Examination) -> Advice:
+    def _attempt(self, subject: str, examination: Examination) -> Diagnosis:
         try:
             found, remedy = examination()
-        except SvcagentError as error:
-            return Advice(subject, str(error), is_well=False)
-        return Advice(subject, found, not remedy, remedy)
+        except SvcagentError as failure:
+            return error(f"{subject}: {failure}", "")
+        return error(f"{subject}: {found}", remedy) if remedy else well(f"{subject}: {found}")
 
     def _right(self, wanted: Wanted) -> tuple[str, str]:
         self.provider_of(wanted.provider).preflight(wanted.place)
@@ -76,6 +76,10 @@ class Doctor:
 
     def _negative(self, zone: str) -> tuple[str, str]:
         answer = self.authority.ask(zone, "SOA", is_recursive=True)
+        if answer.rcode == "REFUSED":
+            return f"{self.authority} refuses questions for {zone} without a signature", SIGN_QUERIES
+        from agent.cname.queries import SOA
+
         seconds = min((min(soa.minimum, ttl) for soa, ttl in answer.records(SOA, zone)), default=None)
         if seconds is None:
             return f"{self.authority} has no SOA of {zone} (answers {answer.rcode})", "correct dns.server, or the zone"
@@ -154,6 +158,8 @@ class Doctor:
     def _consul_negative(self) -> tuple[str, str]:
         name = f"{NOBODY}.service.{self.agent.datacenter}.{self.agent.domain}."
         told = _negative_ttl(self._consul().ask(name, "A"))
+        from agent.cname.queries import SOA
+
         # What a cache holds it says in the TTL alone; the rest of the SOA is Consul's.
         remembered = self.resolver.ask(name, "A", is_recursive=True).records(SOA, is_authority=True)
         cached = max((ttl for _soa, ttl in remembered), default=0)
@@ -172,9 +178,11 @@ class Doctor:
     def _is_answered(self, target: str) -> bool:
         return _ttl(self._consul().ask(target, "A")) is not None
 
-    def _consul(self) -> DnsServer:
+    def _consul(self) -> "DnsServer":
         if self.agent.dns is None:
             raise DnsUnreachable("the DNS of the local Consul agent is switched off; switch it on (ports.dns)")
+        from agent.cname.queries import DnsServer
+
         return DnsServer(*self.agent.dns, self.resolver.timeout)
 
     def _forward_zone(self) -> str:
@@ -182,15 +190,68 @@ class Doctor:
         return f'zone "{self.agent.domain}" {{ type forward; forward only; forwarders {{ {_place(consul)} }}; }};'
 
 
-def _place(server: DnsServer) -> str:
+def _place(server: "DnsServer") -> str:
     """A server as named.conf writes it."""
     return f"{server.host} port {server.port};"
 
 
-def _ttl(answer: Answer) -> int | None:
+def _ttl(answer: "Answer") -> int | None:
     return max((ttl for _address, ttl in answer.addresses()), default=None)
 
 
-def _negative_ttl(answer: Answer) -> int | None:
+def _negative_ttl(answer: "Answer") -> int | None:
+    from agent.cname.queries import SOA
+
     found = answer.records(SOA, is_authority=True)
     return min((min(soa.minimum, ttl) for soa, ttl in found), default=None)
+
+
+def examine(patient: Patient) -> Iterator[Diagnosis]:
+    """Examine the records of the definitions, or those that the operator named."""
+    dns = patient.settings.dns
+    with patient.consul() as consul:
+        agent = consul.agent_self()
+    everything = wanted_records(patient.definitions, agent.datacenter, agent.domain, dns.provider)
+    records = [one for one in everything if not patient.names or _is_named(one, patient.names)]
+    if not records:
+        yield well("no definition has a cname")
+        return
+    from agent.cname import zones
+
+    authority, resolver = zones.authority(dns), zones.resolver(dns)
+    wanted: list[Wanted] = []
+    for one in records:
+        try:
+            wanted += located([one], partial(zones.find_zone, authority))
+        except SvcagentError as failure:
+            # The rcode is in the text alone.
+            yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else "")
+    with ExitStack() as stack:
+        providers = _Providers(dns, patient.clock, stack)
+        yield from CnameDoctor(authority, resolver, agent, providers).examine(wanted)
+        for text in providers.warnings:
+            yield warning(text, "")
+
+
+class _Providers:
+    """Providers by name, each opened once, when it is first needed; closed with the stack."""
+
+    def __init__(self, dns: DnsSettings, clock: Clock, stack: ExitStack) -> None:
+        self._dns = dns
+        self._clock = clock
+        self._stack = stack
+        self._opened: dict[str, Provider] = {}
+
+    def __call__(self, name: str) -> Provider:
+        if name not in self._opened:
+            self._opened[name] = PROVIDERS[name](self._dns, self._clock)
+            self._stack.callback(self._opened[name].close)
+        return self._opened[name]
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        return (text for one in self._opened.values() for text in one.warnings)
+
+
+def _is_named(wanted: Wanted, names: frozenset[str]) -> bool:
+    return wanted.service in names or any(complete(name) == wanted.name for name in names)

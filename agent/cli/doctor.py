@@ -1,0 +1,128 @@
+"""``svcagent doctor``."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli import wiring
+from agent.cli.cname_wiring import complete_record
+from agent.cli.options import current, output_options
+from agent.cli.output import show_document, show_line, show_trouble
+from agent.daemon.good import usable
+from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
+from agent.doctor import SUBJECTS, Diagnosis, Level
+from agent.text import clean
+
+if TYPE_CHECKING:  # slow to import
+    from agent.doctor.patient import Patient
+
+LONGEST_LINE = 2000
+"""Characters of a finding, and of its remedy."""
+
+_COLOURS = {
+    Level.OK: "green",
+    Level.NOTE: "cyan",
+    Level.UNKNOWN: "magenta",
+    Level.WARNING: "yellow",
+    Level.ERROR: "red",
+}
+
+
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete a service's or a CNAME's name."""
+    return [
+        *wiring.complete_name(ctx, parameter, incomplete),
+        *complete_record(ctx, parameter, incomplete),
+    ]
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  svcagent doctor\n"
+    "  svcagent doctor --only docker --only consul -v\n"
+    "  svcagent doctor --only cname\n"
+    "  svcagent --json doctor keyword-suggest"
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete)
+@click.option(
+    "--only", multiple=True, type=click.Choice(SUBJECTS), help="Look at this subject alone. May be given several times."
+)
+@click.option("--strict", is_flag=True, help="Exit 1 for warnings, and for what could not be judged, too.")
+@output_options
+def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> int:
+    """Find what keeps this host from good service: Consul, DNS, CNAMEs, clocks, Docker, files, leftovers, upgrades.
+
+    Each finding is followed by its remedy; -v shows what was found to be well, too. NAME is a service or a CNAME.
+    Changes nothing. Every subject is examined, whatever fails in the others. The exit code is 1 if there is an error, a
+    finding that makes a service, a reload or a command fail, else 0; warnings and what an upgrade will change do not
+    count, unless --strict is given for the warnings.
+    """
+    from agent.doctor.registry import examine, matters
+
+    found = examine(_patient(wiring.settings(), frozenset(names)), only)
+    if current().as_json:
+        show_document([_document(one) for one in found])
+    elif current().quiet:
+        for one in found:
+            if one.level is Level.ERROR:
+                show_trouble(f"{one.subject}: {_line(one)}; {one.remedy}".rstrip("; "))
+    else:
+        _show(found)
+    return 1 if matters(found, strict=strict) else 0
+
+
+def _patient(settings: Settings, names: frozenset[str]) -> "Patient":
+    """Return this host, with the definitions asked for.
+
+    :raises click.BadParameter: a name that no definition has.
+    """
+    from agent.doctor.patient import Patient
+
+    choice = usable(settings.services_dir, wiring.values(ANY_ADDRESS))
+    for name in names:
+        if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
+            services = [service for one in choice.definitions for service in one.services]
+            raise wiring.unknown_name(name, services, settings.services_dir)
+    wanted = names | {complete(name) for name in names}
+    definitions = tuple(one for one in choice.definitions if not names or _names(one) & wanted)
+    return Patient(settings, definitions, choice.faults, os.environ, wiring.system_clock(), names)
+
+
+def _names(definition: Definition) -> set[str]:
+    """Return all that a definition may be called on the command line."""
+    services = {name for one in definition.services for name in (one.id, one.name)}
+    return services | {complete(one.name, one.zone) for one in definition.cname}
+
+
+def _show(found: Sequence[Diagnosis]) -> None:
+    """Print what was found by subject, and how much of each level."""
+    shown = [one for one in found if one.level is not Level.OK or current().verbose]
+    for subject in SUBJECTS:
+        # Several checks may meet the same trouble: it is printed once.
+        alike: dict[str, list[Diagnosis]] = {}
+        for one in shown:
+            if one.subject == subject:
+                alike.setdefault(_line(one), []).append(one)
+        if alike:
+            show_line(subject)
+        for line, (first, *others) in alike.items():
+            names = ", ".join(dict.fromkeys(one.check for one in (first, *others)))
+            show_line(f"  {line} ({names})" if first.level is Level.UNKNOWN else f"  {line}", _COLOURS[first.level])
+            if first.remedy:
+                show_line(f"      {clean(first.remedy, LONGEST_LINE)}")
+    levels = Counter(one.level for one in found)
+    counts = ", ".join(f"{levels[level]} {level}" for level in reversed(Level) if levels[level])
+    show_line(f"{len(found)} results: {counts}")
+
+
+def _line(one: Diagnosis) -> str:
+    service = f"{one.service}: " if one.service else ""
+    return f"{one.level} {service}{clean(one.what, LONGEST_LINE)}"
+
+
+def _document(one: Diagnosis) -> dict[str, str]:
+    document = {"subject": one.subject, "check": one.check, "level": str(one.level), "what": one.what}
+    return document | {"remedy": one.remedy} | ({"service": one.service} if one.service else {})

@@ -1,0 +1,222 @@
+"""What only ``svcagent doctor`` asks the local agent: its configuration, its servers, and rights, probed without use.
+
+Rights are probed by requests that Consul refuses after it has looked at them, whatever the token (Consul 1.8 to 1.22):
+a transaction whose first operation cannot hold, and a session of a behaviour that does not exist. The servers check the
+ACL of each operation before they try any, and nothing is changed in either case.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.consul import answers as shapes
+from agent.consul.connection import UNIX, Answer, Connection
+from agent.consul.failures import TRANSACTION
+from agent.consul.rights import Right
+from agent.consul.transport import CONNECT_SECONDS, Transport
+from agent.definitions import ConsulSettings
+from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
+from agent.shapes import Shape, require
+
+NOTHING = "svcagent-doctor"
+"""A service ID, a key and a session behaviour that does not exist."""
+
+IMPOSSIBLE_INDEX = 1 << 62
+"""A modify index that no key and no service ever has."""
+
+MOST_OPERATIONS = 64
+"""Of one transaction (Consul 1.8)."""
+
+_UNANSWERED = "the Consul servers do not say which rights the token has. Try: consul members"
+
+_FACTS: Shape = {
+    "Config": {"NodeName": str, "Datacenter": str, "Version": str},
+    "DebugConfig": {
+        "ServerMode?": bool,
+        "LeaveOnTerm?": bool,
+        "DisableCoordinates?": bool,
+    },
+}
+
+
+@dataclass(frozen=True)
+class AgentFacts:
+    """What the local agent is. ``has_coordinates``: the servers keep its network coordinate."""
+
+    node: str
+    version: str
+    is_server: bool = False
+    leaves_on_terminate: bool = False
+    has_coordinates: bool = True
+
+    @classmethod
+    def parse(cls, raw: Any) -> "AgentFacts":
+        """Read the JSON of /v1/agent/self.
+
+        :raises WrongShape: it is none.
+        """
+        require(raw, _FACTS)
+        debug = raw["DebugConfig"]
+        return cls(
+            node=raw["Config"]["NodeName"],
+            version=raw["Config"]["Version"],
+            is_server=bool(debug.get("ServerMode")),
+            leaves_on_terminate=bool(debug.get("LeaveOnTerm")),
+            has_coordinates=not debug.get("DisableCoordinates"),
+        )
+
+
+@dataclass(frozen=True)
+class Waited:
+    """A blocking query that nothing ended: the indexes before and after, and how long it took in seconds."""
+
+    before: int
+    after: int
+    seconds: float
+
+
+class Survey:
+    """One connection to the local agent, for one thread. Raises as `Consul` does."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        self._transport = Transport(settings)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def facts(self) -> AgentFacts:
+        """Return the agent's configuration."""
+        found = self._transport.get(lambda answer: AgentFacts.parse(answer.json), "/v1/agent/self")
+        self._transport.failures.node = found.node
+        return found
+
+    def leader(self) -> str:
+        """Return the address of the servers' leader; empty if there is none."""
+        return self._transport.get(lambda answer: str(answer.json or ""), "/v1/status/leader")
+
+    def servers(self) -> tuple[str, ...]:
+        """Return the hosts of all servers."""
+
+        def parse(answer: Answer) -> tuple[str, ...]:
+            require(answer.json, [str])
+            return tuple(sorted(one.rpartition(":")[0].strip("[]") for one in answer.json))
+
+        return self._transport.get(parse, "/v1/status/peers")
+
+    def wait(self, node: str, seconds: float) -> Waited:
+        """Ask for the next change of a node's checks, and wait for at most that long."""
+        path = f"/v1/health/node/{node}"
+        before = self._transport.get(_index, path)
+        began = time.monotonic()
+        after = self._transport.get(_index, path, [("index", before), ("wait", f"{seconds:.3f}s")])
+        return Waited(before, after, time.monotonic() - began)
+
+    def certificate(self) -> bytes | None:
+        """Return the certificate (DER) that the agent shows; None without TLS."""
+        if not self._settings.address.startswith("https://"):
+            return None
+        connection = Connection(self._settings, CONNECT_SECONDS)
+        try:
+            connection.open()
+            sock = connection.sock
+            return sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+        except (OSError, ValueError) as error:
+            raise self._transport.failures.no_connection(error) from error
+        finally:
+            connection.close()
+
+    def server_time(self, server: str) -> datetime | None:
+        """Return what a server's own HTTP API says is the time, to the second; None where none answers.
+
+        It is looked for where the local agent has its own, and asked without a token.
+        """
+        if self._settings.address.startswith(UNIX):
+            return None
+        parts = urlsplit(self._settings.address)
+        place = f"[{server}]" if ":" in server else server
+        there = _at(self._settings, f"{parts.scheme}://{place}:{parts.port}")
+        connection = Connection(there, CONNECT_SECONDS)
+        try:
+            connection.open()
+            answer = connection.ask("GET", "/v1/status/leader", None, {}, CONNECT_SECONDS)
+            return parsedate_to_datetime(answer.headers["Date"])
+        except (OSError, HTTPException, ValueError, TypeError):
+            return None
+        finally:
+            connection.close()
+
+    # ------------------------------------------------------------ rights
+
+    def may_read_node(self, node: str) -> bool:
+        """True if the token has node:read on that node: coordinates are refused without it, unlike health answers."""
+        try:
+            self._transport.get(_ignored, f"/v1/coordinate/node/{node}")
+        except Denied:
+            return False
+        return True
+
+    def may_make_sessions(self, node: str) -> bool:
+        """True if the token has session:write on that node."""
+        body = json.dumps({"Node": node, "Behavior": NOTHING, "TTL": "1s"})
+        try:
+            self._transport.put(_ignored, "/v1/session/create", data=body)
+        except Denied:
+            return False
+        except (OutcomeUnknown, Rejected) as error:
+            if NOTHING not in str(error):  # it was refused for another reason than its behaviour
+                raise ConsulUnreachable(_UNANSWERED) from error
+        return True
+
+    def lacking(self, node: str, rights: Sequence[Right]) -> tuple[Right, ...]:
+        """Return those of these rights on services and keys that the token lacks."""
+        denied: list[Right] = []
+        for first in range(0, len(rights), MOST_OPERATIONS - 1):
+            some = rights[first : first + MOST_OPERATIONS - 1]
+            operations = [_never(some), *(_operation(node, one) for one in some)]
+            try:
+                errors = self._transport.put(_denied_operations, TRANSACTION, data=json.dumps(operations))
+            except OutcomeUnknown as error:
+                raise ConsulUnreachable(_UNANSWERED) from error
+            denied += [some[position - 1] for position in errors if position]
+        return tuple(denied)
+
+
+def _at(settings: ConsulSettings, address: str) -> ConsulSettings:
+    """Return the same settings for another agent, without a token."""
+    return settings.model_copy(update={"address": address, "token": None, "token_file": None})
+
+
+def _never(rights: Sequence[Right]) -> dict[str, Any]:
+    """Return an operation that cannot hold, so that none of the others is carried out."""
+    key = next((one.name for one in rights if one.resource == "key"), NOTHING)
+    return {"KV": {"Verb": "check-index", "Key": key, "Index": IMPOSSIBLE_INDEX}}
+
+
+def _operation(node: str, right: Right) -> dict[str, Any]:
+    if right.resource == "key":
+        return {"KV": {"Verb": "cas", "Key": right.name, "Value": "", "Index": IMPOSSIBLE_INDEX}}
+    service = {"ID": NOTHING, "Service": right.name, "ModifyIndex": IMPOSSIBLE_INDEX}
+    return {"Service": {"Verb": "cas", "Node": node, "Service": service}}
+
+
+def _denied_operations(answer: Answer) -> tuple[int, ...]:
+    require(answer.json, shapes.TRANSACTION)
+    errors = answer.json.get("Errors") or []
+    return tuple(one["OpIndex"] for one in errors if "Permission denied" in one["What"])
+
+
+def _index(answer: Answer) -> int:
+    return int(answer.headers["X-Consul-Index"])
+
+
+def _ignored(_answer: Answer) -> None:
+    """Only the status matters."""

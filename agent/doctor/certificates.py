@@ -1,0 +1,59 @@
+"""Certificates of the connection to Consul: the agent's, svcagent's own, and the authorities', and when they expire."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from agent.consul.certificates import expiries, expiry
+from agent.definitions import ConsulSettings
+from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.patient import Patient
+from agent.errors import SvcagentError
+from agent.files import LONGEST_FILE, NotAFile, read_regular
+
+SOON = timedelta(days=14)
+
+
+def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
+    """Judge the end of one certificate's validity."""
+    left, day = end - now, f"{end:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta():
+        return error(f"{whose} expired on {day}", "replace it; connections to Consul fail")
+    if left <= SOON:
+        return warning(f"{whose} expires on {day}, in {left.days} days", "replace it before that day")
+    return well(f"{whose} is valid until {day}")
+
+
+def examine(patient: Patient) -> Iterator[Diagnosis]:
+    """Report certificates that have expired, or will soon. With ``http://`` and a Unix socket there are none."""
+    settings, now = patient.settings.consul, patient.clock.now()
+    if not settings.address.startswith("https://"):
+        yield well("no TLS to the local agent")
+        return
+    for setting, file in _files(settings):
+        try:
+            ends = expiries(read_regular(file, LONGEST_FILE).decode("utf-8", "replace"))
+        except (OSError, NotAFile, ValueError) as found:
+            yield unknown(f"{setting} {file} cannot be read: {found}")
+            continue
+        for end in ends:
+            yield judge_expiry(f"the certificate in {setting} {file}", end, now)
+    try:
+        with patient.survey() as survey:
+            shown = survey.certificate()
+    except SvcagentError as found:
+        yield unknown(f"the agent's certificate cannot be looked at: {found}")
+        return
+    if shown is not None:
+        yield judge_expiry("the Consul agent's certificate", expiry(shown), now)
+
+
+def _files(settings: ConsulSettings) -> Iterator[tuple[str, Path]]:
+    if settings.ca_file is not None:
+        yield "ca_file", settings.ca_file
+    if settings.ca_path is not None:
+        for file in sorted(settings.ca_path.iterdir()):
+            if file.is_file():
+                yield "ca_path", file
+    if settings.client_cert is not None:
+        yield "client_cert", settings.client_cert

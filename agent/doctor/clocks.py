@@ -1,0 +1,43 @@
+"""Clocks: this host's against the Consul servers' and the Docker Engine's.
+
+Windows, ages, ends of maintenance and signatures of DNS updates are judged by the host's own clock. Serf's clocks count
+events and tell no time; the local agent's answers carry the time of this host. So the servers' own HTTP APIs are asked.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from agent.doctor.diagnosis import Diagnosis, unknown, warning, well
+from agent.doctor.patient import Patient
+
+TOLERATED = 5.0
+"""Seconds; an HTTP date has whole ones."""
+
+
+def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
+    """Judge the difference between two clocks, read at one moment."""
+    ahead = (ours - theirs).total_seconds()
+    if abs(ahead) <= TOLERATED:
+        return well(f"agrees with {whose}")
+    direction = "ahead of" if ahead > 0 else "behind"
+    remedy = "synchronise the clocks of both machines (chrony, systemd-timesyncd); see: timedatectl"
+    return warning(f"this host's clock is {abs(ahead):.0f} s {direction} {whose}", remedy)
+
+
+def examine_servers(patient: Patient) -> Iterator[Diagnosis]:
+    """Compare with every Consul server whose HTTP API answers."""
+    with patient.survey() as survey:
+        servers = survey.servers()
+        found = [(server, survey.server_time(server), patient.clock.now()) for server in servers]
+    for server, theirs, ours in found:
+        if theirs is not None:
+            yield judge_clock(f"the Consul server {server}", theirs, ours)
+    if not any(theirs for _server, theirs, _ours in found):
+        yield well("not compared: no Consul server's own HTTP API can be reached from here")
+
+
+def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
+    """Compare with the machine that the Docker Engine runs on."""
+    with patient.engine_survey() as engine:
+        theirs, ours = engine.facts().system_time, patient.clock.now()
+    yield judge_clock("the Docker Engine", theirs, ours) if theirs else unknown("the Docker Engine tells no time")

@@ -1,0 +1,161 @@
+"""Consul: the local agent, its release, the cluster's leader, this node in the catalog, rights, blocking queries."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from agent.consul import CheckState
+from agent.consul.releases import ReleaseFault, known_faults
+from agent.consul.rights import Right
+from agent.consul.survey import Waited
+from agent.definitions import Definition
+from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
+from agent.doctor.patient import Patient
+from agent.errors import SvcagentError
+from agent.text import clean
+
+NODE_HEALTH = "serfHealth"
+PROBED_WAIT = 1.0
+"""Seconds of the blocking query that is tried."""
+LEAST_SHARE = 0.5
+"""Of the wait, before a query that was answered without a change counts as not blocking."""
+
+
+def examine_agent(patient: Patient) -> Iterator[Diagnosis]:
+    """Report an agent that does not answer, and services that it does not have."""
+    try:
+        with patient.survey() as survey:
+            facts = survey.facts()
+    except SvcagentError as found:
+        yield error(str(found), "svcagent needs the local agent for everything: repair this first")
+        return
+    yield well(f"{patient.settings.consul.address} is node {facts.node}, Consul {facts.version}")
+    if facts.leaves_on_terminate and not facts.is_server:
+        yield well(
+            "the node leaves the catalog when its agent is stopped (leave_on_terminate): svcagent remembers its "
+            "instances for a day"
+        )
+    with patient.consul() as consul:
+        there = consul.services({service.id: service.name for service in patient.services})
+    yield from judge_registered([service.id for service in patient.services], there.keys())
+
+
+def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[Diagnosis]:
+    """Judge which of the defined services the agent has, by ID."""
+    for service_id in wanted:
+        if service_id in there:
+            yield well("registered", service_id)
+        else:
+            yield error("not registered in the local agent", "run: svcagent register", service_id)
+
+
+def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Diagnosis]:
+    """Judge the agent's release by what is known to be wrong with it."""
+    for one in faults:
+        judge = note if one.handled else error
+        remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without it is known yet"
+        yield judge(f"Consul {version}: {one.problem}", remedy)
+    if not faults:
+        yield well(f"nothing is known against Consul {version}")
+
+
+def examine_release(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a release with known faults."""
+    with patient.survey() as survey:
+        version = survey.facts().version
+    yield from judge_release(version, known_faults(version))
+
+
+def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
+    """Judge whether the servers have a leader."""
+    if leader:
+        return well(f"the leader is {leader}, one of {len(servers)} servers")
+    remedy = "bring back enough servers for a majority; see: consul operator raft list-peers"
+    return error("the Consul servers have no leader: nothing can be written, no lock can be taken", remedy)
+
+
+def examine_leader(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a cluster without a leader."""
+    with patient.survey() as survey:
+        survey.facts()  # so that what fails from here on is the servers' fault
+        try:
+            leader = survey.leader()
+            yield judge_leader(leader, survey.servers() if leader else ())
+        except SvcagentError as found:
+            yield error(str(found), "the agent answers and its servers do not: look at them")
+
+
+def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
+    """Judge this node's entry in the catalog by its checks."""
+    if not checks:
+        remedy = "compare `consul members` here and on a server: the agent may have joined another cluster"
+        return error(f"this host's node {node} is not in the catalog, so clients cannot find its services", remedy)
+    health = checks.get(NODE_HEALTH)
+    if health is not None and health.status == "critical":
+        remedy = "look at the agent's log and at the network between the agents (UDP and TCP port 8301)"
+        return error(f"the cluster takes this host's agent for failed: {clean(health.output) or health.status}", remedy)
+    return well(f"node {node} is in the catalog and alive")
+
+
+def examine_node(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a node that the catalog does not have, or takes for failed."""
+    with patient.survey() as survey:
+        facts = survey.facts()
+        if facts.has_coordinates and not survey.may_read_node(facts.node):
+            yield unknown("cannot be judged without node:read; see the rights")
+            return
+    with patient.consul() as consul:
+        yield judge_node(facts.node, consul.node_checks(facts.node)[1])
+
+
+def needed_rights(definitions: Iterable[Definition]) -> dict[Right, str]:
+    """Return the rights on services and keys that definitions need, each with the ID of one service that needs it."""
+    needed: dict[Right, str] = {}
+    for definition in definitions:
+        for service in definition.services:
+            needed.setdefault(Right("service", "write", service.name), service.id)
+        if definition.reload is not None:
+            name, service_id = definition.service.name, definition.service.id
+            needed.setdefault(Right("key", "write", f"svcagent/{name.lower()}/doctor"), service_id)
+            needed.setdefault(Right("key", "write", f"{definition.reload.lock_prefix(name)}/.lock"), service_id)
+    return needed
+
+
+def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Iterator[Diagnosis]:
+    """Judge the rights that the token lacks."""
+    seen = set()
+    for right in lacking:
+        if right.rule not in seen:
+            seen.add(right.rule)
+            yield error(f"the Consul token lacks {right}", f"add to its policy: {right.rule}", needed.get(right, ""))
+    if not lacking:
+        yield well(f"the token has all {len(needed)} rights that were asked for")
+
+
+def examine_rights(patient: Patient) -> Iterator[Diagnosis]:
+    """Report every right that a definition needs and the token lacks. Nothing is changed by asking."""
+    needed = needed_rights(patient.definitions)
+    with patient.survey() as survey:
+        node = survey.facts().node
+        lacking = list(survey.lacking(node, list(needed)))
+        if not survey.may_read_node(node):
+            lacking.append(Right("node", "read", node))
+        if patient.reloads:
+            session = Right("session", "write", node)
+            needed[session] = ""
+            if not survey.may_make_sessions(node):
+                lacking.append(session)
+    needed[Right("node", "read", node)] = ""
+    yield from judge_rights(needed, lacking)
+
+
+def judge_wait(waited: Waited, asked: float) -> Diagnosis:
+    """Judge a blocking query that ended."""
+    if waited.after == waited.before and waited.seconds < LEAST_SHARE * asked:
+        remedy = "let svcagent ask the agent itself (CONSUL_HTTP_ADDR), not a proxy that answers for it"
+        return warning(f"a query that should block for {asked:g} s was answered after {waited.seconds:.2f} s", remedy)
+    return well("blocking queries block")
+
+
+def examine_blocking(patient: Patient) -> Iterator[Diagnosis]:
+    """Report an agent, or a proxy before it, that does not block."""
+    with patient.survey() as survey:
+        yield judge_wait(survey.wait(survey.facts().node, PROBED_WAIT), PROBED_WAIT)

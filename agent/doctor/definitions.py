@@ -1,0 +1,29 @@
+"""Definitions: their faults, and what they need that the local agent does not have."""
+
+from collections.abc import Collection, Iterator
+
+from agent.doctor.diagnosis import Diagnosis, error, well
+from agent.doctor.patient import Patient
+from agent.errors import Fault
+from agent.registration import unmet
+
+
+def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]:
+    """Judge faults of definitions. ``without``: what is well if there are none."""
+    for fault in faults:
+        where = f"{fault.file}: {fault.path}" if fault.path else fault.file
+        yield error(f"{where}: {fault.problem}", fault.remedy)
+    if not faults:
+        yield well(without)
+
+
+def find_faults(patient: Patient) -> Iterator[Diagnosis]:
+    """Report every fault of every file."""
+    return judge_faults(patient.faults, f"{len(patient.definitions)} definitions without faults")
+
+
+def find_unmet(patient: Patient) -> Iterator[Diagnosis]:
+    """Report every field of a check that the local agent does not know."""
+    with patient.consul() as consul:
+        faults = unmet(patient.definitions, consul.agent_self())
+    yield from judge_faults(faults, "the local agent knows all that they ask for")

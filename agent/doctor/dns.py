@@ -1,0 +1,209 @@
+"""DNS: whether Consul's answers reach clients, how long they are remembered, and faults of BIND that harm them."""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.consul import AgentSelf, Consul, DnsAnswer, ask_dns
+from agent.definitions import Settings
+from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.patient import Patient
+from agent.errors import SvcagentError
+
+if TYPE_CHECKING:  # dnspython takes its time
+    from agent.cname.queries import DnsServer
+
+Instances = frozenset[tuple[str, int]]
+"""Addresses and ports."""
+
+QUESTIONS = 5
+"""How often a resolver is asked for one name: a spurious failure is not the answer to every question."""
+
+FIRST_GOOD_BIND = {(9, 19): (9, 20, 13), (9, 20): (9, 20, 13), (9, 21): (9, 21, 12)}
+"""The first release of each branch that answers records with TTL 0 (BIND's release notes)."""
+
+MOST_RECORDS = 100
+"""BIND's own limit of records of one name and type (max-records-per-type, since 9.18.28)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one server answered for one service, beside what the catalog showed before and after."""
+
+    server: str
+    answer: DnsAnswer
+    served: Instances
+
+
+def judge_answer(service_id: str, asked: Asked, drain_max: float | None) -> Iterator[Diagnosis]:
+    """Judge one server's answer. ``drain_max``: the limit of a drain in seconds; None without a reload."""
+    missing = asked.served - asked.answer.instances
+    ttl = asked.answer.ttl
+    if missing:
+        shown = ", ".join(f"{address}:{port}" for address, port in sorted(missing)[:3])
+        yield error(
+            f"{asked.server} does not name {len(missing)} of {len(asked.served)} served instances: {shown}",
+            "compare the agent's answer with that of a server (dig SRV): clients of this one miss them",
+            service_id,
+        )
+    if drain_max is not None and ttl > drain_max:
+        yield error(
+            f"{asked.server} lets clients remember answers for {ttl} s, longer than drain.max ({drain_max:g} s): "
+            "every reload is refused",
+            f'raise "drain": {{"max": "{ttl}s"}} in the definition, or set dns_config.service_ttl to 0s in every agent',
+            service_id,
+        )
+    elif ttl > 0:
+        yield warning(
+            f"{asked.server} lets clients remember answers for {ttl} s, and every drain waits for that",
+            'in the configuration of every Consul agent: "dns_config": {"service_ttl": {"*": "0s"}}',
+            service_id,
+        )
+    elif not missing:
+        count = f"all {len(asked.served)} served instances, TTL 0" if asked.served else "no instance: none is served"
+        yield well(f"{asked.server} names {count}", service_id)
+
+
+def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
+    """Return the DNS servers that a drain watches, and the resolver of the clients if it is set."""
+    watched = [_endpoint(one) for one in settings.drain_dns] or ([agent.dns] if agent.dns else [])
+    resolvers = [_endpoint(settings.dns.resolver)] if settings.dns.resolver else []
+    return tuple(dict.fromkeys((*watched, *resolvers)))
+
+
+def examine_answers(patient: Patient) -> Iterator[Diagnosis]:
+    """Ask every server for every service, and compare with the catalog."""
+    drains = {service.id: reload.drain.max for service, reload in patient.reloads}
+    with patient.consul() as consul:
+        agent = consul.agent_self()
+        servers = servers_asked(patient.settings, agent)
+        if not servers:
+            yield error(
+                "the DNS of the local Consul agent is switched off, and no other server is set",
+                "switch it on (ports.dns), or set drain_dns in svcagent.toml to the server that clients ask",
+            )
+        for service in patient.services:
+            for server in servers:
+                before = _served(consul, service.name)
+                try:
+                    answer = ask_dns(server, f"{service.name}.service.{agent.datacenter}.{agent.domain}")
+                except SvcagentError as failure:
+                    yield error(str(failure), "until then no drain can be verified", service.id)
+                    continue
+                # What changed meanwhile may be in the answer or not.
+                served = before & _served(consul, service.name)
+                asked = Asked(f"{server[0]}:{server[1]}", answer, served)
+                yield from judge_answer(service.id, asked, drains.get(service.id))
+
+
+def _served(consul: Consul, service: str) -> Instances:
+    """Return the instances that clients are sent to, except those registered by a host name."""
+    instances = consul.instances(service)[1]
+    return frozenset((one.address, one.port) for one in instances if one.is_served and _is_address(one.address))
+
+
+# ------------------------------------------------------------ resolvers
+
+
+def judge_resolver(server: str, name: str, rcodes: Sequence[str], service_id: str) -> Diagnosis:
+    """Judge the answers of a resolver to one question asked several times, of a name that the agent answers."""
+    failed = sum(one == "SERVFAIL" for one in rcodes)
+    if failed == len(rcodes):
+        remedy = "see its forward zone for Consul's domain, and DNSSEC: svcagent doctor --only cname -v"
+        return error(f"{server} answers SERVFAIL for {name}", remedy, service_id)
+    if failed:
+        return error(
+            f"{server} answers SERVFAIL for {name} {failed} times of {len(rcodes)}",
+            "a BIND before 9.20.13 does so for records with TTL 0, which Consul's are: upgrade it, or set "
+            'dns_config.service_ttl to {"*": "1s"} in every Consul agent',
+            service_id,
+        )
+    return well(f"{server} answers for {name}", service_id)
+
+
+def judge_bind(server: str, version: str) -> Diagnosis:
+    """Judge a resolver by what it says of its version; empty if it says nothing."""
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if match is None:
+        return well(f"{server} does not say that it is a BIND with a known fault")
+    release = int(match[1]), int(match[2]), int(match[3])
+    good = FIRST_GOOD_BIND.get(release[:2])
+    if good is not None and release < good:
+        return warning(
+            f"{server} is BIND {match[0]}, which may answer SERVFAIL for records with TTL 0, as Consul's are",
+            f"upgrade it to {'.'.join(map(str, good))} or later",
+        )
+    return well(f"{server} is BIND {match[0]}")
+
+
+def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
+    """Judge the number of instances against the limit that BIND has by default."""
+    if count > MOST_RECORDS:
+        yield warning(
+            f"{count} instances are more than the {MOST_RECORDS} records of one name that BIND ({server}) accepts",
+            "in the options of its named.conf: max-records-per-type 0;",
+            service_id,
+        )
+
+
+def examine_bind(patient: Patient) -> Iterator[Diagnosis]:
+    """Report faults of the resolvers that are set, if they are not Consul agents."""
+    from agent.cname.queries import DnsServer
+
+    with patient.consul() as consul:
+        agent = consul.agent_self()
+        resolvers = [
+            DnsServer(host, port, patient.settings.dns.timeout)
+            for host, port in servers_asked(patient.settings, agent)
+            if (host, port) != agent.dns
+        ]
+        for server in resolvers:
+            version = _version(server)
+            yield judge_bind(str(server), version)
+            for service in patient.services:
+                count = len(_served(consul, service.name))
+                if not count:
+                    continue
+                if version:
+                    yield from judge_size(str(server), service.id, count)
+                name = f"{service.name}.service.{agent.datacenter}.{agent.domain}"
+                try:
+                    rcodes = [server.ask(name, "A", is_recursive=True).rcode for _time in range(QUESTIONS)]
+                except SvcagentError as failure:
+                    yield unknown(str(failure), service=service.id)
+                else:
+                    yield judge_resolver(str(server), name, rcodes, service.id)
+    if not resolvers:
+        yield well("no resolver is set (drain_dns, dns.resolver): clients are taken to ask the local agent")
+
+
+def _version(server: "DnsServer") -> str:
+    """Return what a server says of its version (``version.bind``); empty if it does not answer or does not say."""
+    import dns.exception
+    import dns.message
+    import dns.query
+
+    query = dns.message.make_query("version.bind", "TXT", "CH")
+    try:
+        with socket.create_connection((server.host, server.port), server.timeout) as connection:
+            connection.setblocking(False)
+            reply = dns.query.tcp(query, "", timeout=server.timeout, sock=connection)
+    except (OSError, EOFError, ValueError, dns.exception.DNSException):
+        return ""
+    return " ".join(record.to_text().strip('"') for rrset in reply.answer for record in rrset)
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""Docker: the Engine, what a proxy before it refuses, containers that cannot be made again, credentials, registries."""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
+from agent.doctor.patient import Patient, ReloadedContainer
+from agent.engine import Engine, find_stopped
+from agent.engine.reference import parse
+from agent.engine.survey import EngineFacts, RefusedSection
+from agent.errors import Conflict, NotFound, SvcagentError
+from agent.files import NotAFile, read_regular
+from agent.shapes import WrongShape, require
+
+HELPER = "docker-credential-"
+_CREDENTIALS = {"credsStore?": str, "credHelpers?": {"*": str}}
+
+
+def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
+    """Report an Engine that cannot be used."""
+    try:
+        with patient.engine_survey() as engine:
+            found = engine.facts()
+    except SvcagentError as failure:
+        yield error(str(failure), "no container is reloaded until this is repaired")
+        return
+    yield judge_engine(found)
+
+
+def judge_engine(found: EngineFacts) -> Diagnosis:
+    """Judge an Engine that answers."""
+    if found.is_rootless:
+        return note(
+            f"the Engine {found.version} is rootless: connections to published ports come from its own proxy",
+            'if clients are cut off during a drain, set "drain": {"connections": false, "min": …} in the definition',
+        )
+    store = "containerd's" if found.has_containerd_store else "the classic"
+    return well(f"Engine {found.version}, API {found.least_api} to {found.api}, {store} image store")
+
+
+def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
+    """Judge what a socket proxy refuses: one diagnosis per section."""
+    by_section: dict[str, list[str]] = {}
+    for one in refused:
+        by_section.setdefault(one.section, []).append(one.purpose)
+    for section, purposes in by_section.items():
+        yield error(
+            f"the Docker socket refuses {section}, which svcagent needs to {', '.join(purposes)}",
+            f"allow {section} in the socket proxy, or set DOCKER_HOST to the Engine's own socket",
+        )
+    if not refused:
+        yield well("every section of the API that svcagent needs is allowed")
+
+
+def examine_sections(patient: Patient) -> Iterator[Diagnosis]:
+    """Report what a socket proxy refuses."""
+    with patient.engine_survey() as engine:
+        yield from judge_sections(engine.refused_sections())
+
+
+def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
+    """Report containers that a reload could not replace, and those that do not run."""
+    with patient.engine() as engine:
+        for one in patient.containers:
+            yield _container(engine, one)
+
+
+def _container(engine: Engine, one: ReloadedContainer) -> Diagnosis:
+    name, service_id = one.strategy.container, one.service.id
+    try:
+        engine.check_recreatable(name)
+        stopped = find_stopped(name, engine.find(name))
+    except (Conflict, NotFound) as found:
+        return error(str(found), "until then every reload of it is refused", service_id)
+    except SvcagentError as found:
+        return unknown(f"container {name} cannot be judged: {found}", service=service_id)
+    if stopped is not None:
+        return warning(stopped.what, stopped.remedy, service_id)
+    return well(f"container {name} can be made again", service_id)
+
+
+def judge_credentials(
+    config: Mapping[str, Any], registries: Collection[str], file: str, has_program: Callable[[str], bool]
+) -> Iterator[Diagnosis]:
+    """Judge the credential helpers that Docker's configuration names for these registries."""
+    helpers = config.get("credHelpers") or {}
+    used = {helpers.get(registry) or config.get("credsStore") or "" for registry in registries} - {""}
+    for helper in sorted(used):
+        if not has_program(f"{HELPER}{helper}"):
+            remedy = f"install {HELPER}{helper} where svcagent's PATH has it, or remove it from {file}"
+            yield error(f"{file} names the credential helper {helper}, and there is no {HELPER}{helper}", remedy)
+    if not used:
+        yield well(f"{file} names no credential helper for the registries in use")
+
+
+def examine_credentials(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a configuration that Docker ignores, and helpers that are missing."""
+    with patient.engine_survey() as engine:
+        file = engine.credentials_file
+    try:
+        config = json.loads(read_regular(file))
+        require(config, _CREDENTIALS)
+    except FileNotFoundError:
+        yield well(f"no credentials for registries: {file} does not exist")
+        return
+    except PermissionError as found:
+        yield unknown(f"{file} cannot be read: {found.strerror}", "run as the user that svcagent runs as")
+        return
+    except (OSError, NotAFile, WrongShape, ValueError, RecursionError) as found:
+        yield error(f"{file} is ignored: {found}", "repair it: without it every registry is asked anonymously")
+        return
+    registries = {parse(one.strategy.image).registry for one in patient.containers}
+    path = patient.environ.get("PATH")
+    yield from judge_credentials(
+        config, registries, str(file), lambda program: shutil.which(program, path=path) is not None
+    )
+
+
+def examine_registries(patient: Patient) -> Iterator[Diagnosis]:
+    """Ask for the digest of every image, as a reload does first."""
+    with patient.engine() as engine:
+        for one in patient.containers:
+            try:
+                digest = engine.registry_digest(one.strategy.image)
+            except SvcagentError as found:
+                yield error(str(found), f"no reload takes a newer {one.strategy.image} until then", one.service.id)
+            else:
+                yield well(f"{one.strategy.image} is {digest}", one.service.id)

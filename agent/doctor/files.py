@@ -1,0 +1,56 @@
+"""Files: who may write what svcagent reads, and who may read its secrets."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.patient import Patient
+from agent.files import NotAFile, Untrusted, check_directory, is_exposed, read_trusted_alone
+
+
+def examine(patient: Patient) -> Iterator[Diagnosis]:
+    """Report files and directories that others may write, and secrets that others may read.
+
+    Definitions are judged with their other faults.
+    """
+    settings = patient.settings
+    yield _directory("the state directory", settings.state_dir)
+    secrets = (
+        ("the Consul token file", settings.consul.token_file),
+        ("the key of svcagent's certificate", settings.consul.client_key),
+        ("the DNS key file", settings.dns.key_file),
+    )
+    for what, file in secrets:
+        if file is not None:
+            yield _secret(what, file)
+
+
+def _directory(what: str, directory: Path) -> Diagnosis:
+    try:
+        real = check_directory(directory)
+    except Untrusted as found:
+        return error(f"{what}: {found.path} is {found.problem}", found.remedy)
+    except FileNotFoundError:
+        return error(f"{what} {directory} does not exist", "svcagent creates it, if it may write in the one above")
+    except OSError as found:
+        return unknown(f"{what} {directory} cannot be looked at: {found.strerror}", "run as root")
+    if not os.access(real, os.W_OK | os.X_OK):
+        return unknown(f"{what} {directory} may not be used by this user", "run as the user that svcagent runs as")
+    return well(f"{what} {directory} is svcagent's alone")
+
+
+def _secret(what: str, file: Path) -> Diagnosis:
+    try:
+        _content, found = read_trusted_alone(file, 1)
+    except Untrusted as untrusted:
+        return error(f"{what}: {untrusted.path} is {untrusted.problem}", untrusted.remedy)
+    except FileNotFoundError:
+        return error(f"{what} {file} does not exist", "put it there, or name another")
+    except (OSError, NotAFile) as unread:
+        said = getattr(unread, "strerror", None) or str(unread)
+        return unknown(f"{what} {file} cannot be read: {said}", "run as the user that svcagent runs as")
+    if is_exposed(file, found):
+        return warning(f"every user of this host can read {what} {file}", shlex.join(["chmod", "o-rwx", str(file)]))
+    return well(f"{what} {file} is readable by its owner and group alone")

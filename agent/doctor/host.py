@@ -1,0 +1,202 @@
+"""The host itself: disk space, inotify, counting connections, and what runs svcagent."""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.daemon.client import Client, NoDaemon
+from agent.definitions import Settings
+from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.patient import Patient
+from agent.engine import host_connections
+from agent.errors import ConnectionsUnknown, Denied, SvcagentError
+from agent.files import NotAFile, read_regular
+
+MIB = 1 << 20
+LEAST_STATE = 16 * MIB
+"""Free bytes below which a journal may soon not be written."""
+LEAST_IMAGES = 1024 * MIB
+"""Free bytes below which the next pull may fail."""
+LEAST_SHARE = 0.02
+"""Of the inodes."""
+SPARE_WATCHERS = 4
+"""inotify instances that should be left to this user: the daemon takes one, editors and shells take others."""
+
+CRONTABS = ("etc/crontab", "etc/cron.d", "var/spool/cron/crontabs", "var/spool/cron")
+UNITS = "etc/systemd/system"
+_CRON_LINE = re.compile(r"^\s*[^#\s].*\bsvcagent\b", re.MULTILINE)
+_ANY_LARGE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Space:
+    """A file system: free bytes for this user, and the share of its inodes that is free."""
+
+    free: int
+    free_inodes: float
+
+    @classmethod
+    def of(cls, path: Path) -> "Space":
+        """Ask the kernel.
+
+        :raises OSError: there is nothing of that name, or it cannot be looked at.
+        """
+        found = os.statvfs(path)
+        # Some file systems (btrfs) have no fixed number of inodes.
+        share = found.f_favail / found.f_files if found.f_files else 1.0
+        return cls(found.f_bavail * found.f_frsize, share)
+
+
+def judge_space(what: str, space: Space, least: int) -> Diagnosis:
+    """Judge the free space of a directory. ``least``: the bytes that should be free."""
+    mib = f"{space.free // MIB} MiB"
+    if space.free < least // 8:
+        return error(f"{what} has {mib} left", "free some: nothing can be written soon")
+    if space.free < least:
+        return warning(f"{what} has {mib} left", f"free some: {least // MIB} MiB or more should be left")
+    if space.free_inodes < LEAST_SHARE:
+        return warning(f"{what} has {space.free_inodes:.1%} of its inodes left", "remove files: df -i shows the count")
+    return well(f"{what} has {mib} left")
+
+
+def examine_space(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a state directory or a Docker directory on a file system that is nearly full."""
+    yield from _space("the state directory", patient.settings.state_dir, LEAST_STATE)
+    if patient.containers:
+        with patient.engine_survey() as engine:
+            directory = Path(engine.facts().root_dir)
+        yield from _space("Docker's data root", directory, LEAST_IMAGES)
+
+
+def _space(what: str, directory: Path, least: int) -> Iterator[Diagnosis]:
+    try:
+        yield judge_space(f"{what} {directory}", Space.of(directory), least)
+    except OSError as found:
+        yield unknown(f"{what} {directory} cannot be looked at: {found.strerror}")
+
+
+def judge_watchers(used: int, most: int) -> Diagnosis:
+    """Judge the inotify instances of the user that svcagent runs as."""
+    if most - used < SPARE_WATCHERS:
+        remedy = "sysctl fs.inotify.max_user_instances=1024, and write it to /etc/sysctl.d/"
+        return warning(f"{used} of {most} inotify instances are in use: the daemon may not see changed files", remedy)
+    return well(f"{used} of {most} inotify instances are in use")
+
+
+def examine_inotify(patient: Patient) -> Iterator[Diagnosis]:
+    """Report an inotify limit that is nearly reached."""
+    proc = patient.root / "proc"
+    most = int((proc / "sys/fs/inotify/max_user_instances").read_text())
+    yield judge_watchers(_watchers(proc), most)
+
+
+def _watchers(proc: Path) -> int:
+    """Count the inotify instances of this user's processes."""
+    found = 0
+    for process in proc.iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if process.stat().st_uid == os.geteuid():
+                found += sum(str(one.readlink()) == "anon_inode:inotify" for one in (process / "fd").iterdir())
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def examine_connections(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a kernel that does not say which clients are connected, where a drain waits for them."""
+    for service, reload in patient.reloads:
+        if not reload.drain.connections or service.port is None:
+            continue
+        try:
+            count = host_connections(service.port, service.address)
+        except ConnectionsUnknown as found:
+            yield error(str(found), "without it every drain fails", service.id)
+        except ValueError:  # its address is a host name
+            yield well("connections are counted inside its container", service.id)
+        else:
+            yield well(f"connections can be counted ({count} now)", service.id)
+
+
+# ------------------------------------------------------------ what runs svcagent
+
+
+def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
+    """Judge what runs svcagent. ``daemon``: a line about it, empty if it does not run; ``timers``: files."""
+    if daemon:
+        return well(daemon)
+    if timers:
+        return well(f"no daemon runs; svcagent is started by {', '.join(sorted(timers))}")
+    return error(
+        "nothing runs svcagent here: no daemon, no crontab, no timer",
+        "systemctl enable --now svcagent, or install packaging/cron.d/svcagent: without it nothing is registered after "
+        "a reboot, reloaded, or recovered",
+    )
+
+
+def judge_daemon(found: Mapping[str, Any], settings: Settings) -> Iterator[Diagnosis]:
+    """Judge the status document of the daemon."""
+    ours = (settings.state_dir, settings.services_dir)
+    theirs = (Path(str(found.get("state_dir"))), Path(str(found.get("services_dir"))))
+    if [one.resolve() for one in ours] != [one.resolve() for one in theirs]:
+        yield warning(
+            f"the daemon runs with {theirs[0]} and {theirs[1]}, svcagent here with {ours[0]} and {ours[1]}",
+            "give both the same settings: two state directories do not exclude each other's reloads",
+        )
+    if found.get("trouble"):
+        yield error(f"the daemon cannot register: {found['trouble']}", "see: svcagent status, and the daemon's log")
+    for service, why in sorted(dict(found.get("unrecovered") or {}).items()):
+        yield error(f"a crashed reload is not recovered: {why}", "the daemon retries; see: svcagent why", service)
+    for service, why in sorted(dict(found.get("failed") or {}).items()):
+        yield error(f"the daemon could not register it: {why}", "see: svcagent plan", service)
+    if found.get("needs_consent"):
+        yield error(
+            f"changes wait for consent: {found['needs_consent']}",
+            "see: svcagent plan; if it is meant: svcagent register --allow-removals",
+        )
+
+
+def examine_runner(patient: Patient) -> Iterator[Diagnosis]:
+    """Report a host on which nothing runs svcagent, and the daemon's own complaints."""
+    timers, unread = find_timers(patient.root)
+    try:
+        status = Client(patient.settings.daemon.socket).status()
+    except NoDaemon:
+        if unread and not timers:
+            yield unknown(
+                f"no daemon runs, and {', '.join(unread)} cannot be read", "run as root to look for a crontab"
+            )
+            return
+        yield judge_runner("", timers)
+    except Denied as found:
+        yield unknown(f"the daemon cannot be asked: {found}")
+    except SvcagentError as found:
+        yield error(str(found), "systemctl restart svcagent; its log says what it was doing")
+    else:
+        yield judge_runner(f"the daemon runs (pid {status.get('pid')}): {status.get('status')}", timers)
+        yield from judge_daemon(status, patient.settings)
+
+
+def find_timers(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the crontabs and enabled units that start svcagent, and the places that cannot be read."""
+    found, unread = [], []
+    for place in CRONTABS:
+        path = root / place
+        try:
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            found += [str(file) for file in files if file.is_file() and _is_cron_of_ours(file)]
+        except FileNotFoundError:
+            continue
+        except (OSError, NotAFile):
+            unread.append(str(path))
+    units = root / UNITS
+    wanted = sorted(units.glob("*.wants/svcagent*")) if units.is_dir() else []
+    return (*found, *map(str, wanted)), tuple(unread)
+
+
+def _is_cron_of_ours(file: Path) -> bool:
+    return _CRON_LINE.search(read_regular(file, _ANY_LARGE).decode("utf-8", "replace")) is not None

@@ -1,0 +1,154 @@
+"""What crashed reloads and forgotten operators left: journals, containers, maintenance, sessions."""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+
+from agent.consul import CheckState, LocalService
+from agent.doctor.diagnosis import Diagnosis, error, warning, well
+from agent.doctor.patient import Patient
+from agent.engine import NEW_SUFFIX
+from agent.engine.swap import OLD_SUFFIX
+from agent.errors import Denied
+from agent.maintenance import is_of_reload, iso, parse
+from agent.maintenance.expiry import find_ended
+from agent.reload import HostLock, journalled
+from agent.text import clean, quoted_command
+
+RUN_AS = "run the doctor as the user that svcagent runs as"
+
+_RELOAD_SESSION = re.compile(r"Consul lock for 'svcagent reload ([^']*)' at '")
+
+
+def _recover(service: str) -> str:
+    return f"run: {quoted_command(['svcagent', 'recover', service])}"
+
+
+def running_reloads(patient: Patient) -> frozenset[str]:
+    """Return the IDs of the services that a process on this host reloads now.
+
+    :raises Denied: this user cannot see them.
+    """
+    state, clock = patient.settings.state_dir, patient.clock
+    try:
+        state.stat()
+    except FileNotFoundError:
+        return frozenset()
+    except OSError:
+        raise Denied(f"the state directory {state} cannot be read; {RUN_AS}") from None
+    if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        raise Denied(f"this user may not see the locks in {state}; {RUN_AS}")
+    ids = {service.id for service in patient.services} | journalled(state)
+    return frozenset(one for one in ids if HostLock(state, one, clock, 0.0).holder() is not None)
+
+
+def judge_journals(journals: Collection[str], running: Collection[str]) -> Iterator[Diagnosis]:
+    """Judge the journals of this host, by service ID."""
+    crashed = sorted(set(journals) - set(running))
+    for service in crashed:
+        yield error("a reload of it crashed and is not recovered", _recover(service), service)
+    if not crashed:
+        yield well("no crashed reload")
+
+
+def examine_journals(patient: Patient) -> Iterator[Diagnosis]:
+    """Report reloads that crashed."""
+    running = running_reloads(patient)
+    journals = {one for one in journalled(patient.settings.state_dir) if patient.concerns(one)}
+    yield from judge_journals(journals, running)
+
+
+def judge_containers(
+    names: Collection[str], containers: Mapping[str, str], unfinished: Collection[str], *, only_defined: bool = False
+) -> Iterator[Diagnosis]:
+    """Judge the containers that a replacement leaves while it lasts.
+
+    ``containers``: service IDs by the names of defined containers; ``unfinished``: services with a journal or a reload.
+    ``only_defined``: containers of other services are left out.
+    """
+    found = False
+    for name in sorted(names):
+        for suffix in (OLD_SUFFIX, NEW_SUFFIX):
+            owner = name.removesuffix(suffix)
+            service = containers.get(owner, "")
+            if owner == name or service in unfinished or (only_defined and not service):
+                continue
+            found = True
+            if service:
+                yield error(f"container {name} is left of an interrupted replacement", _recover(service), service)
+            else:
+                what = f"container {name} is left of a replacement of {owner}, which no definition names"
+                yield warning(what, f"look at both (docker ps -a), and remove it: docker rm {name}")
+    if not found:
+        yield well("no container of an interrupted replacement")
+
+
+def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
+    """Report containers that an interrupted replacement left."""
+    with patient.engine_survey() as engine:
+        names = engine.facts().container_names
+    unfinished = journalled(patient.settings.state_dir) | running_reloads(patient)
+    containers = {one.strategy.container: one.service.id for one in patient.containers}
+    # A faulty file may name what no other does.
+    only_defined = bool(patient.names or patient.faults)
+    yield from judge_containers(names, containers, unfinished, only_defined=only_defined)
+
+
+def judge_maintenance(
+    services: Mapping[str, LocalService],
+    checks: Mapping[str, CheckState],
+    node: str,
+    running: Collection[str],
+    now: datetime,
+) -> Iterator[Diagnosis]:
+    """Judge maintenance on this host: a reload's that no reload owns, and any whose end has come."""
+    found = False
+    for service in sorted(services.values(), key=lambda one: one.id):
+        held = service.maintenance
+        if held is not None and service.id not in running and is_of_reload(parse(held.notes), node):
+            found = True
+            what = f"a reload that is over left it in maintenance {parse(held.notes).describe(iso)}"
+            yield error(what, _recover(service.id), service.id)
+    for ended in find_ended(services, checks, node, now):
+        found = True
+        whose = ended.target.service_id or f"node {node}"
+        why = "" if ended.is_liftable else f"; its checks do not pass: {', '.join(one.id for one in ended.failing)}"
+        remedy = "run: svcagent maint expire" if ended.is_liftable else "repair the service; svcagent then ends it"
+        what = f"the maintenance of {whose} {ended.maintenance.describe(iso)} is over{why}"
+        yield warning(what, remedy, ended.target.service_id)
+    if not found:
+        yield well("no maintenance that should be over")
+
+
+def examine_maintenance(patient: Patient) -> Iterator[Diagnosis]:
+    """Report maintenance that nobody ends."""
+    with patient.consul() as consul:
+        node = consul.agent_self().node
+        services, checks = consul.services_and_checks()
+    for one in judge_maintenance(services, checks, node, running_reloads(patient), patient.clock.now()):
+        if not one.service or patient.concerns(one.service):
+            yield one
+
+
+def judge_sessions(names: Collection[str], running: Collection[str], known: Collection[str]) -> Iterator[Diagnosis]:
+    """Judge this node's sessions by their names. ``known``: IDs and names of services, ``running``: those reloaded."""
+    found = False
+    for name in sorted(names):
+        match = _RELOAD_SESSION.match(name)
+        if match is not None and match[1] in known and match[1] not in running:
+            found = True
+            remedy = "Consul ends it within half a minute and then keeps the lock closed for 15 s; look again"
+            yield warning(f"a session of a reload that is over may hold its lock: {clean(name)}", remedy)
+    if not found:
+        yield well("no session of a reload that is over")
+
+
+def examine_sessions(patient: Patient) -> Iterator[Diagnosis]:
+    """Report sessions that reloads of this host left, and that may hold a lock."""
+    with patient.consul() as consul:
+        names = {one.name for one in consul.node_sessions(consul.agent_self().node)}
+    running = running_reloads(patient)
+    both = {service.id: service.name for service in patient.services}
+    active = running | {both[one] for one in running if one in both}
+    yield from judge_sessions(names, active, {*both, *both.values()})

@@ -1,0 +1,99 @@
+"""The host that is examined: its settings and definitions, and connections to its servers."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.clock import Clock
+from agent.consul import Consul
+from agent.consul.survey import Survey
+from agent.definitions import ContainerRestart, Definition, Reload, Service, Settings
+from agent.engine import Engine
+from agent.engine.survey import EngineSurvey
+from agent.errors import Fault
+
+
+@dataclass(frozen=True)
+class ReloadedContainer:
+    """One definition that reloads a container."""
+
+    service: Service
+    reload: Reload
+    strategy: ContainerRestart
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One host.
+
+    ``definitions``: those asked for, of the files without a fault. ``faults``: of all files. ``names``: what the
+    operator asked for, services or CNAMEs; empty for all. ``root``: where the host's file system is mounted.
+    """
+
+    settings: Settings
+    definitions: tuple[Definition, ...]
+    faults: tuple[Fault, ...]
+    environ: Mapping[str, str]
+    clock: Clock
+    names: frozenset[str] = frozenset()
+    root: Path = field(default=Path("/"))
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """All services of the definitions."""
+        return tuple(service for definition in self.definitions for service in definition.services)
+
+    def concerns(self, service_id: str) -> bool:
+        """True unless the operator asked for other services."""
+        return not self.names or any(service.id == service_id for service in self.services)
+
+    @property
+    def reloads(self) -> tuple[tuple[Service, Reload], ...]:
+        """The services that are reloaded, each with its reload section."""
+        return tuple((one.service, one.reload) for one in self.definitions if one.reload is not None)
+
+    @property
+    def containers(self) -> tuple[ReloadedContainer, ...]:
+        """The services whose reload replaces a container."""
+        return tuple(
+            ReloadedContainer(service, reload, reload.strategy)
+            for service, reload in self.reloads
+            if isinstance(reload.strategy, ContainerRestart)
+        )
+
+    @contextlib.contextmanager
+    def consul(self) -> Iterator[Consul]:
+        """Yield a connection to the local agent, for one thread."""
+        connection = Consul(self.settings.consul)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """Yield a connection to the Docker Engine, for one thread."""
+        engine = Engine(self.settings.docker.host, self.environ, self.clock)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    @contextlib.contextmanager
+    def engine_survey(self) -> Iterator[EngineSurvey]:
+        """Yield the doctor's own connection to the Docker Engine, for one thread."""
+        survey = EngineSurvey(self.settings.docker.host, self.environ)
+        try:
+            yield survey
+        finally:
+            survey.close()
+
+    @contextlib.contextmanager
+    def survey(self) -> Iterator[Survey]:
+        """Yield the doctor's own connection to the local agent, for one thread."""
+        survey = Survey(self.settings.consul)
+        try:
+            yield survey
+        finally:
+            survey.close()

@@ -1,0 +1,120 @@
+"""The table of all checks, and how they are run: each in its thread, within a time limit, whatever the others meet.
+
+A check that raises is a diagnosis too: what it asks about is unknown.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from agent.clock import Deadline
+from agent.doctor import certificates, clocks, cname, consul, definitions, dns, docker, files, host, leftovers, upgrade
+from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
+from agent.doctor.patient import Patient
+from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
+
+LONGEST_SECONDS = 30.0
+"""How long all checks may take together; a server that does not answer holds up one check for 10 s."""
+
+
+@dataclass(frozen=True)
+class DoctorCheck:
+    """One check. ``examine`` yields one diagnosis or several, and may raise anything.
+
+    ``of_containers``: it is left out where no definition reloads a container. ``late``: what it means that the check
+    does not end in time.
+    """
+
+    subject: str
+    name: str
+    examine: Callable[[Patient], Iterable[Diagnosis]]
+    of_containers: bool = False
+    late: Callable[[str, str], Diagnosis] = unknown
+
+
+CHECKS = (
+    DoctorCheck("definitions", "faults", definitions.find_faults),
+    DoctorCheck("definitions", "requirements", definitions.find_unmet),
+    DoctorCheck("consul", "agent", consul.examine_agent, late=error),
+    DoctorCheck("consul", "release", consul.examine_release),
+    DoctorCheck("consul", "leader", consul.examine_leader),
+    DoctorCheck("consul", "node", consul.examine_node),
+    DoctorCheck("consul", "rights", consul.examine_rights),
+    DoctorCheck("consul", "blocking", consul.examine_blocking),
+    DoctorCheck("consul", "certificates", certificates.examine),
+    DoctorCheck("dns", "answers", dns.examine_answers),
+    DoctorCheck("dns", "bind", dns.examine_bind),
+    DoctorCheck("cname", "records", cname.examine),
+    DoctorCheck("clock", "servers", clocks.examine_servers),
+    DoctorCheck("clock", "engine", clocks.examine_engine, of_containers=True),
+    DoctorCheck("docker", "engine", docker.examine_engine, of_containers=True, late=error),
+    DoctorCheck("docker", "sections", docker.examine_sections, of_containers=True),
+    DoctorCheck("docker", "containers", docker.examine_containers, of_containers=True),
+    DoctorCheck("docker", "credentials", docker.examine_credentials, of_containers=True),
+    DoctorCheck("docker", "registry", docker.examine_registries, of_containers=True),
+    DoctorCheck("host", "space", host.examine_space),
+    DoctorCheck("host", "inotify", host.examine_inotify),
+    DoctorCheck("host", "connections", host.examine_connections),
+    DoctorCheck("host", "runner", host.examine_runner),
+    DoctorCheck("files", "ownership", files.examine),
+    DoctorCheck("leftovers", "journals", leftovers.examine_journals),
+    DoctorCheck("leftovers", "containers", leftovers.examine_containers, of_containers=True),
+    DoctorCheck("leftovers", "maintenance", leftovers.examine_maintenance),
+    DoctorCheck("leftovers", "sessions", leftovers.examine_sessions),
+    DoctorCheck("upgrade", "containers", upgrade.examine_containers, of_containers=True),
+    DoctorCheck("upgrade", "engine", upgrade.examine_engine, of_containers=True),
+    DoctorCheck("upgrade", "keys", upgrade.examine_keys),
+)
+"""Adding a check is a function of one subject's module and a row here."""
+
+
+@dataclass
+class _Run:
+    check: DoctorCheck
+    found: list[Diagnosis] = field(default_factory=list)
+
+    def carry_out(self, patient: Patient) -> None:
+        try:
+            for one in self.check.examine(patient):
+                self.found.append(one)  # what was found before an error or the limit is kept
+        except ConsulUnreachable as failure:
+            self.found.append(unknown("cannot be judged: Consul does not answer", str(failure)))
+        except DockerUnreachable as failure:
+            self.found.append(unknown("cannot be judged: Docker does not answer", str(failure)))
+        except (SvcagentError, OSError) as failure:
+            self.found.append(unknown(f"cannot be judged: {failure}"))
+        # Whatever one check meets, the others go on, and what it asks about is unknown.
+        except Exception as failure:  # noqa: BLE001  # said in the line above
+            what = f"cannot be judged: unexpected {type(failure).__name__}: {failure}"
+            self.found.append(unknown(what, "this is a bug in svcagent; please report it"))
+
+
+def examine(
+    patient: Patient, only: Collection[str] = (), checks: Iterable[DoctorCheck] = CHECKS
+) -> tuple[Diagnosis, ...]:
+    """Run the checks concurrently and return what they found, in the table's order.
+
+    ``only``: subjects; all if empty. A check that does not end within `LONGEST_SECONDS` is left behind.
+    """
+    deadline = Deadline.after(patient.clock, LONGEST_SECONDS)
+    asked = [check for check in checks if not only or check.subject in only]
+    runs = [_Run(check) for check in asked if patient.containers or not check.of_containers]
+    # Not a pool, whose threads the process would wait for at its end.
+    threads = [threading.Thread(target=run.carry_out, args=(patient,), daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(deadline.remaining)
+    return tuple(one for run, thread in zip(runs, threads, strict=True) for one in _result(run, thread.is_alive()))
+
+
+def _result(run: _Run, is_late: bool) -> Iterable[Diagnosis]:
+    late = run.check.late(f"no answer within {LONGEST_SECONDS:g} s", "look whether the server that it asks hangs")
+    for one in [*run.found, *([late] if is_late else [])]:
+        yield replace(one, subject=run.check.subject, check=run.check.name)
+
+
+def matters(found: Iterable[Diagnosis], *, strict: bool) -> bool:
+    """True if the exit code is to be 1: for an error; with ``strict`` also for a warning, and for what is unknown."""
+    levels = {Level.ERROR, *({Level.WARNING, Level.UNKNOWN} if strict else ())}
+    return any(one.level in levels for one in found)

@@ -1,0 +1,113 @@
+"""What an upgrade of the Docker Engine or of Consul will change on this host."""
+
+import re
+from collections.abc import Collection, Iterator
+
+from agent.doctor.diagnosis import Diagnosis, error, note, warning, well
+from agent.doctor.patient import Patient
+from agent.engine.model import Inspect
+from agent.engine.survey import EngineFacts
+from agent.errors import ConsulUnreachable, SvcagentError
+
+LINKS_OFF, LINKS_GONE = 29, 30
+"""Engines (major versions) in which the environment variables of ``--link`` are off by default, and gone."""
+
+STORE_CHANGED = 29
+"""The first Engine whose fresh installations use containerd's image store."""
+
+LAST_API = (1, 51)
+"""The newest API that svcagent speaks."""
+
+PORTABLE_KEY = re.compile(r"[A-Za-z0-9,_./\-?&=]+")
+"""Consul 1.21.5 refuses other keys, for reads too."""
+
+
+def judge_container(name: str, service_id: str, found: Inspect, major: int) -> Iterator[Diagnosis]:
+    """Judge what a later Engine does to one container. ``major``: the Engine's version now."""
+    if found["HostConfig"].get("Links"):
+        judge = note if major < LINKS_OFF else warning
+        remedy = "use a user-defined network, where containers find each other by name"
+        yield judge(
+            f"container {name} uses --link: its environment variables are off in Engine {LINKS_OFF} and gone in "
+            f"{LINKS_GONE}",
+            remedy,
+            service_id,
+        )
+    if found["Config"].get("MacAddress"):
+        remedy = "create it again with the address on its network: --network name=NETWORK,mac-address=ADDRESS"
+        yield note(
+            f"container {name} has a MAC address of the whole container, which API 1.52 (Engine 29) drops",
+            remedy,
+            service_id,
+        )
+
+
+def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
+    """Report containers that a later Engine makes otherwise."""
+    with patient.engine_survey() as engine:
+        major = _major(engine.facts())
+        for one in patient.containers:
+            found = engine.container(one.strategy.container)
+            if found is not None:
+                yield from judge_container(one.strategy.container, one.service.id, found, major)
+    yield well("all containers were looked at")
+
+
+def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
+    """Judge the Engine against later ones."""
+    if not found.has_containerd_store:
+        yield note(
+            f"Engine {found.version} has the classic image store; a fresh installation of Engine {STORE_CHANGED} or "
+            "later has containerd's, which starts without images",
+            "an upgrade in place keeps the store; after a fresh installation start each container once by hand",
+        )
+    if _api(found.least_api) > LAST_API:
+        yield error(
+            f"Engine {found.version} speaks API {found.least_api} or later, svcagent at most "
+            f"{'.'.join(map(str, LAST_API))}",
+            "upgrade svcagent, or set min-api-version in the Engine's daemon.json",
+        )
+    else:
+        yield well(f"svcagent speaks an API of Engine {found.version}")
+
+
+def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
+    """Report what the next Engine changes for the whole host."""
+    with patient.engine_survey() as engine:
+        yield from judge_upgrade(engine.facts())
+
+
+def judge_keys(service_id: str, keys: Collection[str]) -> Iterator[Diagnosis]:
+    """Judge keys of Consul KV by the rule of Consul 1.21.5."""
+    unportable = sorted(key for key in keys if not PORTABLE_KEY.fullmatch(key))
+    if unportable:
+        yield note(
+            f"{len(unportable)} keys have characters that Consul 1.21.5 refuses, for example {unportable[0]!a}",
+            "keys of older releases of svcagent are replaced as they are written; give a lock a name of letters, "
+            "digits, dashes, underscores, dots and slashes",
+            service_id,
+        )
+
+
+def examine_keys(patient: Patient) -> Iterator[Diagnosis]:
+    """Report keys, of locks and of older releases of svcagent, that a later Consul refuses."""
+    with patient.consul() as consul:
+        for service, reload in patient.reloads:
+            lock = reload.lock_prefix(service.name)
+            try:
+                keys = consul.kv_keys(f"svcagent/{service.name.lower()}/")
+            except ConsulUnreachable:
+                raise
+            except SvcagentError:  # one of the rights
+                keys = ()
+            yield from judge_keys(service.id, {*keys, f"{lock}/.lock"})
+    yield well("all keys were looked at")
+
+
+def _major(found: EngineFacts) -> int:
+    match = re.match(r"\d+", found.version)
+    return int(match[0]) if match else 0
+
+
+def _api(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

@@ -1,0 +1,132 @@
+"""What only ``svcagent doctor`` asks the Engine: what it is, its containers' names, and which API sections it allows.
+
+A socket proxy refuses sections of the API by 403. Sections that write are probed on a container, an image and a network
+that do not exist: the Engine answers 404 or 400, and nothing is changed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from requests import codes
+
+from agent.engine.answers import inspected
+from agent.engine.connection import Client, Connection
+from agent.engine.model import Inspect, moment
+from agent.engine.replace import inspect
+from agent.shapes import Shape, require
+
+NOTHING = "svcagent-doctor-asks-for-nothing"
+
+CONTAINERD = "io.containerd.snapshotter"
+_INFO: Shape = {
+    "ServerVersion": str,
+    "DockerRootDir": str,
+    "SystemTime?": str,
+    "SecurityOptions?": [str],
+    "DriverStatus?": [[str]],
+}
+
+# Method, path below the API's version, what svcagent does with it. The proxies' own names of sections are the first
+# words of the paths. The question for a digest (/distribution) is not among them: the Engine would ask a registry.
+_SECTIONS = (
+    ("GET", "/containers/json", "list containers"),
+    ("GET", "/images/json", "list images"),
+    ("GET", "/info", "describe the Engine"),
+    ("POST", f"/containers/{NOTHING}/start", "start a container"),
+    ("POST", f"/containers/{NOTHING}/stop", "stop a container"),
+    ("POST", f"/containers/{NOTHING}/rename?name={NOTHING}-2", "rename a container"),
+    ("POST", f"/containers/{NOTHING}/update", "set a restart policy"),
+    ("POST", "/containers/create", "create a container"),
+    ("POST", f"/images/{NOTHING}/tag?repo={NOTHING}", "tag an image"),
+    ("POST", f"/networks/{NOTHING}/connect", "connect a container to a network"),
+    ("DELETE", f"/containers/{NOTHING}", "remove a container"),
+    ("DELETE", f"/images/{NOTHING}", "remove an image"),
+)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """An Engine. ``api`` and ``least_api``: the newest and the oldest API that it speaks."""
+
+    version: str
+    api: str
+    least_api: str
+    root_dir: str
+    system_time: datetime | None
+    is_rootless: bool
+    has_containerd_store: bool
+    container_names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class RefusedSection:
+    """A request that something between svcagent and the Engine refuses: ``POST /containers``, and what it is for."""
+
+    section: str
+    purpose: str
+
+
+class EngineSurvey:
+    """One connection to the Engine. Raises as `Engine` does."""
+
+    def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
+        self._docker = Connection(host, environ)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._docker.close()
+
+    @property
+    def credentials_file(self) -> Path:
+        """Where credentials for registries are."""
+        return self._docker.credentials_file
+
+    def facts(self) -> EngineFacts:
+        """Describe the Engine."""
+        with self._docker.call("describe itself") as client:
+            info = inspected(client.info(), _INFO)
+            version = client.version(api_version=False)
+            require(version, {"ApiVersion": str, "MinAPIVersion?": str})
+            names = {name for entry in client.all_containers() for name in entry.get("Names") or ()}
+        return _facts(info, version, frozenset(name.removeprefix("/") for name in names))
+
+    def container(self, name: str) -> Inspect | None:
+        """Return the Engine's own description of the container of that name, if there is one."""
+        return inspect(self._docker, name)
+
+    def refused_sections(self) -> tuple[RefusedSection, ...]:
+        """Return what svcagent needs and is refused. Asks for nothing that exists."""
+        with self._docker.call("say what it allows") as client:
+            return tuple(_refused(client))
+
+
+def _facts(info: Inspect, version: Mapping[str, Any], names: frozenset[str]) -> EngineFacts:
+    status = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
+    return EngineFacts(
+        version=info["ServerVersion"],
+        api=version["ApiVersion"],
+        least_api=version.get("MinAPIVersion") or version["ApiVersion"],
+        root_dir=info["DockerRootDir"],
+        system_time=moment(info["SystemTime"]) if info.get("SystemTime") else None,
+        is_rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+        has_containerd_store=str(status.get("driver-type", "")).startswith(CONTAINERD),
+        container_names=names,
+    )
+
+
+def _refused(client: Client) -> Iterator[RefusedSection]:
+    for method, path, purpose in _SECTIONS:
+        answer = client.request(
+            method, f"{client.base_url}/v{client.api_version}{path}", timeout=10, **_body(method, path)
+        )
+        with answer:
+            if answer.status_code == codes.forbidden:
+                section = f"{method} /{path.split('/')[1]}"
+                yield RefusedSection(section, purpose)
+
+
+def _body(method: str, path: str) -> Mapping[str, Any]:
+    return {"json": {}} if method == "POST" and not path.endswith(("/start", "/stop")) else {}

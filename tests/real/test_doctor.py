@@ -1,0 +1,233 @@
+"""``svcagent doctor`` on a real Consul agent and a real Docker Engine: a healthy host, and one with many faults."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from agent.maintenance.reason import Maintenance, by_operator, by_reload, render
+from tests.lab.ground import wait_until
+from tests.lab.server import spawn, svcagent_argv
+from tests.lab.unit import Unit
+from tests.real.access_fixture import Listener, Result, Svcagent
+from tests.real.conftest import ConsulHost
+from tests.real.engine_fixture import SLEEP, DockerHost
+
+NODE = "server"
+
+
+@dataclass
+class Site:
+    """One host with Consul, Docker and a registry."""
+
+    svcagent: Svcagent
+    consul: ConsulHost
+    docker: DockerHost
+    image: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def define(self, name: str, *, image: str = "", **reload: Any) -> None:
+        """A service that passes, whose reload replaces the container of its name."""
+        check = {"tcp": f"{self.consul.address}:8500", "interval": "1s", "timeout": "1s", "status": "passing"}
+        document = {
+            "service": {"name": name, "port": 8500, "address": self.consul.address, "checks": [check]},
+            "reload": {"image": image or self.image, "container": name, "min_healthy": 0, **reload},
+        }
+        (self.svcagent.services_dir / f"{name}.json").write_text(json.dumps(document))
+
+    def hold(self, service: str, maintenance: Maintenance) -> None:
+        """Take it out of service by this maintenance."""
+        reason = quote(render(maintenance))
+        self.consul.ask.put(f"/v1/agent/service/maintenance/{service}?enable=true&reason={reason}")
+
+    def run(self, *arguments: str, **settings: str) -> Result:
+        """svcagent in this process."""
+        result = self.svcagent(*arguments, **self.settings | settings)
+        assert "Traceback" not in result.err, result.err
+        return result
+
+    def examined(self, *arguments: str, **settings: str) -> tuple[int, list[dict[str, str]]]:
+        """The exit code, and all results."""
+        result = self.run("--json", "doctor", *arguments, **settings)
+        found: list[dict[str, str]] = json.loads(result.out)
+        assert all(one.get("remedy") for one in found if one["level"] in ("error", "warning", "note"))
+        return result.code, found
+
+
+@pytest.fixture
+def site(svcagent: Svcagent, host: ConsulHost, docker: DockerHost, image: str, tmp_path: Path) -> Iterator[Site]:
+    settings = {
+        "CONSUL_HTTP_ADDR": f"{host.address}:8500",
+        "DOCKER_HOST": docker.server.url,
+        "DOCKER_CONFIG": str(tmp_path / "docker"),
+        "SVCAGENT_SOCKET": str(tmp_path / "svcagent.sock"),
+    }
+    yield Site(svcagent, host, docker, image, settings)
+    for service_id in host.ask.get("/v1/agent/services"):
+        host.ask.put(f"/v1/agent/service/deregister/{service_id}")
+    host.ask.delete("/v1/kv/svcagent/?recurse")
+
+
+@pytest.fixture
+def daemon(site: Site, tmp_path: Path) -> Iterator[Unit]:
+    """svcagent run, as soon as it is started."""
+
+    def start(*arguments: str, env: dict[str, str], **popen: Any) -> Any:
+        environment = site.svcagent.environment(**site.settings, **env)
+        return spawn((*svcagent_argv(), *arguments), environment, text=True, **popen)
+
+    unit = Unit("this host", tmp_path, start)
+    yield unit
+    unit.discard()
+
+
+def faults(found: list[dict[str, str]], *levels: str) -> set[tuple[str, str, str]]:
+    """Subject, check and service of what matters that much."""
+    return {(one["subject"], one["check"], one.get("service", "")) for one in found if one["level"] in levels}
+
+
+def test_a_healthy_host_has_no_findings(site: Site, daemon: Unit) -> None:
+    """Registered and watched by the daemon. What is known of the release of Consul depends on which one is there."""
+    site.docker.run("web", site.image, SLEEP)
+    site.define("web")
+    daemon.start()
+    wait_until(lambda: bool(site.consul.ask.passing("web")), 20, "the daemon has registered web")
+    keys = site.consul.ask.get("/v1/kv/?keys")
+    services = site.consul.ask.get("/v1/agent/services")
+
+    code, found = site.examined()
+
+    bad = [one for one in found if one["level"] not in ("ok", "note") and one["check"] != "release"]
+    assert (bad, code) == ([], 0)
+    assert site.consul.ask.get("/v1/kv/?keys") == keys
+    assert site.consul.ask.get("/v1/agent/services") == services
+    assert site.consul.ask.get("/v1/session/list") == []
+    text = site.run("doctor", "web").out
+    assert "error" not in text
+    assert text.splitlines()[-1].endswith(" ok")
+
+
+def test_many_faults_are_all_named(site: Site, tmp_path: Path) -> None:
+    """One of each kind, at the same time."""
+    site.docker.run("web", site.image, SLEEP, host_config={"auto_remove": True})
+    site.docker.run("api", site.image, SLEEP)
+    site.docker.run("api.svcagent-old", site.image, SLEEP)
+    site.define("web")
+    site.define("api")
+    site.define("gone")
+    site.consul.ask.put("/v1/kv/svcagent/gone/quarantine/sha256:00", {"v": 1})
+    assert site.run("register", "api", "web").code == 0
+    (site.svcagent.services_dir / "bad.json").write_text('{"service": {"name": "bad", "prot": 80}}')
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text('{"credsStore": "nowhere"}')
+    (site.svcagent.state_dir / "reload-web.journal").write_text("{}")
+    now = datetime.now(UTC)
+    site.hold("api", by_reload("1", NODE, "x", now))
+    site.hold("web", by_operator("alice", NODE, "disk swap", now - timedelta(hours=2), now - timedelta(hours=1)))
+    site.svcagent.state_dir.chmod(0o777)
+
+    code, found = site.examined()
+
+    assert code == 1
+    assert faults(found, "error") >= {
+        ("definitions", "faults", ""),
+        ("consul", "agent", "gone"),
+        ("docker", "containers", "web"),
+        ("docker", "containers", "gone"),
+        ("docker", "credentials", ""),
+        ("host", "runner", ""),
+        ("files", "ownership", ""),
+        ("leftovers", "journals", "web"),
+        ("leftovers", "containers", "api"),
+        ("leftovers", "maintenance", "api"),
+    }
+    assert ("leftovers", "maintenance", "web") in faults(found, "warning")
+    assert ("upgrade", "keys", "gone") in faults(found, "note")
+    assert not any("bug" in one.get("remedy", "") for one in found)
+
+
+def test_without_consul_docker_is_examined(site: Site) -> None:
+    site.docker.run("web", site.image, SLEEP, host_config={"auto_remove": True})
+    site.define("web")
+
+    code, found = site.examined(CONSUL_HTTP_ADDR="127.0.0.1:1")
+
+    assert code == 1
+    assert ("consul", "agent", "") in faults(found, "error")
+    assert ("docker", "containers", "web") in faults(found, "error")
+    assert ("consul", "leader", "") in faults(found, "unknown")
+
+
+def test_without_docker_consul_is_examined(site: Site) -> None:
+    site.define("web")
+
+    code, found = site.examined(DOCKER_HOST="unix:///nonexistent.sock")
+
+    assert code == 1
+    assert ("docker", "engine", "") in faults(found, "error")
+    assert ("consul", "agent", "web") in faults(found, "error")
+    assert ("consul", "node", "") in faults(found, "ok")
+
+
+def test_a_socket_proxy_that_only_reads(site: Site) -> None:
+    """What it refuses is named by section; asking changes nothing."""
+    site.docker.run("web", site.image, SLEEP)
+    site.define("web")
+    before = site.docker.inspect("web")["State"]
+    with Listener(_reading_proxy(site.docker.server.url.removeprefix("unix://"))) as proxy:
+        _code, found = site.examined("--only", "docker", DOCKER_HOST=f"tcp://127.0.0.1:{proxy.port}")
+    _code, direct = site.examined("--only", "docker")
+
+    refused = [one["what"] for one in found if one["check"] == "sections" and one["level"] == "error"]
+    assert {what.split(" refuses ")[1].split(",")[0] for what in refused} == {
+        "POST /containers",
+        "POST /images",
+        "POST /networks",
+        "DELETE /containers",
+        "DELETE /images",
+    }
+    assert faults(direct, "error", "unknown") == set()
+    assert site.docker.inspect("web")["State"] == before
+    assert site.docker.names() == {"web"}
+
+
+def test_one_subject_and_one_service_alone(site: Site) -> None:
+    """One subject of one service, whose container runs and whose tag the registry does not have."""
+    site.docker.run("api", site.image, SLEEP)
+    site.define("web")
+    site.define("api", image=f"{site.image}-missing")
+
+    code, found = site.examined("api", "--only", "docker")
+    unknown = site.run("doctor", "nobody")
+
+    assert ({one["subject"] for one in found}, code) == ({"docker"}, 1)
+    assert faults(found, "error", "warning", "unknown") == {("docker", "registry", "api")}
+    assert unknown.code == 2
+
+
+def _reading_proxy(engine: str) -> Callable[[socket.socket], None]:
+    """Refuse whatever is not a GET or HEAD, as a proxy for the Docker socket does; a connection for each request."""
+
+    def serve(connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (data := connection.recv(65536)):
+                return
+            head += data
+        if not head.startswith((b"GET ", b"HEAD ")):
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        with socket.socket(socket.AF_UNIX) as onward, suppress(OSError):
+            onward.connect(engine)
+            onward.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            while data := onward.recv(65536):
+                connection.sendall(data)
+
+    return serve
