@@ -85,9 +85,9 @@ def _is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
 
 def find_zone(dns: DnsSettings, name: str) -> str:
     """The zone that holds a name."""
-    from agent.cname import zones
+    from agent.cname import signing
 
-    return zones.find_zone(zones.authority(dns), name)
+    return signing.find_zone(dns, name)
 
 
 def _located(dns: DnsSettings, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:

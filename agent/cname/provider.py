@@ -125,5 +125,17 @@ class NotAuthoritative(Rejected):
     """The server does not hold the zone, or the name is not in it."""
 
 
+class UnsignedRefused(Rejected):
+    """The server answers signed questions, and refuses unsigned ones or answers them with other data."""
+
+
+class QuestionsRefused(Denied):
+    """The server holds the zone and does not answer questions from this host."""
+
+
+class TtlLowered(Rejected):
+    """The server stored the record with a lower TTL than was written: it has a limit."""
+
+
 class ServerFailed(Rejected):
     """The server answered that it failed, or that it does not understand."""

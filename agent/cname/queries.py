@@ -24,11 +24,15 @@ from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from agent.errors import DnsUnreachable, Rejected
+from agent.cname.provider import BadSignature, ClockSkewed, UnknownKey
+from agent.cname.tsig import Key
+from agent.errors import Denied, DnsUnreachable, Rejected
 
 __all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Lost", "text"]
 
 LONGEST_NAME = 255
+_WIRE_NAMES = {"hmac-md5": "hmac-md5.sig-alg.reg.int"}
+"""What messages call an algorithm, if that is not what key files call it (RFC 8945, section 6)."""
 R = TypeVar("R", bound=dns.rdata.Rdata)
 
 
@@ -38,17 +42,18 @@ class Lost(DnsUnreachable):
 
 @dataclass(frozen=True)
 class DnsServer:
-    """One server; ``timeout`` in seconds is for a whole exchange."""
+    """One server; ``timeout`` in seconds is for a whole exchange. ``key`` signs every question that it is asked."""
 
     host: str
     port: int
     timeout: float
+    key: Key | None = None
 
     @classmethod
-    def at(cls, endpoint: str, timeout: float) -> "DnsServer":
+    def at(cls, endpoint: str, timeout: float, key: Key | None = None) -> "DnsServer":
         """From ``host:port``, an IPv6 address in brackets."""
         host, _, port = endpoint.rpartition(":")
-        return cls(host.strip("[]"), int(port), timeout)
+        return cls(host.strip("[]"), int(port), timeout, key)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -57,6 +62,7 @@ class DnsServer:
         """One question. ``is_checking_disabled``: also what does not pass the server's own DNSSEC validation.
 
         :raises DnsUnreachable: there is no answer.
+        :raises Denied: the server does not take the signature.
         """
         try:
             query = dns.message.make_query(name, kind, use_edns=True)
@@ -66,15 +72,17 @@ class DnsServer:
             query.flags &= ~dns.flags.RD
         if is_checking_disabled:
             query.flags |= dns.flags.CD
-        return Answer(query, self.exchange(query))
+        return Answer(query, self.exchange(query, self.key))
 
-    def exchange(self, message: dns.message.Message) -> dns.message.Message:
-        """Send a message and return the answer, whose signature is checked if the message is signed.
+    def exchange(self, message: dns.message.Message, key: Key | None) -> dns.message.Message:
+        """Send a message and return the answer. With a key, both are signed with it.
 
         :raises DnsUnreachable: the message was not sent.
         :raises Lost: it was, and its answer did not come or is not one.
-        :raises dns.tsig.PeerError: the server does not take the signature.
+        :raises Denied: the server does not take the signature.
         """
+        if key is not None:
+            message.use_tsig(dns.tsig.Key(key.name, key.secret, _WIRE_NAMES.get(key.algorithm, key.algorithm)))
         try:
             connection = socket.create_connection((self.host, self.port), self.timeout)
         except (OSError, ValueError, OverflowError) as error:  # the latter: no host name, no port
@@ -83,8 +91,6 @@ class DnsServer:
             connection.setblocking(False)
             try:
                 return dns.query.tcp(message, "", timeout=self.timeout, sock=connection)
-            except dns.tsig.PeerError:
-                raise
             except dns.exception.Timeout as error:
                 raise Lost(
                     f"the DNS server {self} took the message and did not answer in {self.timeout:g} s"
@@ -93,12 +99,33 @@ class DnsServer:
                 problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
                 raise Lost(problem) from error
             except dns.exception.DNSException as error:
+                if key is not None and isinstance(error, dns.tsig.PeerError):
+                    raise self._refusal(key, error) from error
                 kind = type(error).__name__
                 raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
             # An answer decides what its parser raises, and not all of that is a DNSException: ValueError, KeyError, …
             except Exception as error:
                 kind = type(error).__name__
                 raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
+
+    def _refusal(self, key: Key, error: dns.tsig.PeerError) -> Denied:
+        """Return what is wrong with a signature."""
+        who = f"the DNS server {self}"
+        if isinstance(error, dns.tsig.PeerBadKey):
+            return UnknownKey(
+                f"{who} does not know the key {key.name} of {key.source} with the algorithm {key.algorithm} (BADKEY); "
+                "include the key file in its named.conf, the same on both sides"
+            )
+        if isinstance(error, dns.tsig.PeerBadSignature):
+            return BadSignature(
+                f"{who} knows the key {key.name} with another secret than {key.source} has (BADSIG); "
+                "copy the key file again"
+            )
+        if isinstance(error, dns.tsig.PeerBadTime):
+            return ClockSkewed(
+                f"the clocks of this host and of {who} differ by more than 5 minutes (BADTIME); is NTP running on both?"
+            )
+        return UnknownKey(f"{who} does not take the signature of the key {key.name} ({type(error).__name__})")
 
 
 @dataclass(frozen=True)
@@ -141,6 +168,15 @@ class Answer:
     def addresses(self) -> list[tuple[str, int]]:
         """All addresses in the answer, each with its TTL: of the name asked for, or of what its CNAMEs lead to."""
         return [(one.to_text(), ttl) for kind in (A, AAAA) for one, ttl in self.records(kind)]
+
+    def delegation(self, zone: str) -> str | None:
+        """The name below ``zone`` that the answer refers to other servers for."""
+        owners = (text(rrset.name) for rrset in self.message.authority if rrset.rdtype == dns.rdatatype.NS)
+        return next((owner for owner in owners if owner.endswith(f".{zone}")), None)
+
+    def dname(self) -> str | None:
+        """The name whose DNAME record the answer was made from."""
+        return next((text(rrset.name) for rrset in self.message.answer if rrset.rdtype == dns.rdatatype.DNAME), None)
 
     def soa_owner(self) -> str | None:
         """The name whose SOA record is beside a negative answer: its zone's."""

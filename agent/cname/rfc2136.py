@@ -8,35 +8,33 @@ A message of prerequisites alone changes nothing. It tells a record from an answ
 record and marker, which are two questions, stood there at one moment.
 """
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dns.name
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
-import dns.tsig
 import dns.update
 
 from agent.clock import Clock
+from agent.cname import signing
 from agent.cname.provider import (
     NOTHING,
-    BadSignature,
-    ClockSkewed,
     NotAuthoritative,
     NotGranted,
     Place,
     Promises,
+    QuestionsRefused,
     Raced,
     Record,
     Seen,
     ServerFailed,
-    UnknownKey,
+    TtlLowered,
     UpdatesOff,
 )
 from agent.cname.queries import TXT, Answer, DnsServer, Lost, text
 from agent.cname.tsig import Key, find_key
+from agent.cname.zones import authority
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, DnsUnreachable, Fault, OutcomeUnknown
 
@@ -52,6 +50,7 @@ BESIDE_A_CNAME = frozenset({"RRSIG", "NSEC", "KEY", "SIG", "NXT"})
 _NO_SUCH_TARGET = "svcagent-preflight.invalid."
 _LONGEST_STRING = 255
 
+_NOT_HELD = frozenset({dns.rcode.NOTAUTH, dns.rcode.NOTZONE})
 _RACED = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN})
 
 
@@ -69,14 +68,20 @@ class Rfc2136:
         if settings.server is None:
             remedy = "set dns.server in svcagent.toml, or SVCAGENT_DNS_SERVER, to the zone's primary server"
             raise BadDefinition([Fault("settings", "dns.server", "missing", remedy)])
-        return cls(DnsServer.at(settings.server, settings.timeout), find_key(settings))
+        return cls(authority(settings), find_key(settings))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """About the key file."""
-        if not self.key.is_readable_by_others:
-            return ()
-        return (f"everybody on this host can read the DNS key {self.key.source}; run: chmod o-r {self.key.source}",)
+        """About the key."""
+        key, found = self.key, []
+        if key.is_readable_by_others:
+            found.append(f"everybody on this host can read the DNS key {key.source}; run: chmod o-r {key.source}")
+        if key.is_weak:
+            found.append(
+                f"the DNS key {key.name} of {key.source} uses {key.algorithm}, which is weak (RFC 8945); "
+                "make a new one for the server and for svcagent: tsig-keygen -a hmac-sha256 svcagent"
+            )
+        return tuple(found)
 
     def close(self) -> None:
         """Every message has a connection of its own: servers close idle ones."""
@@ -84,20 +89,23 @@ class Rfc2136:
     def read(self, place: Place) -> Seen:
         """What stands there, confirmed by the server as standing there at one moment."""
         for _ in range(READS):
-            seen = self._answered(place)
-            if self._stands(place, seen):
-                return seen
-            # An answer that a wildcard gave for a name that is not there?
-            absent = Seen(markers=seen.markers)
-            if seen != absent and self._stands(place, absent):
-                return absent
-        raise Raced(f"{place.name} changed {READS} times while it was read from {self.server}; try again")
+            for possible in _possible(self._answered(place)):
+                if self._stands(place, possible):
+                    return possible
+        signing.raise_if_unsigned(self.server, self.key, place)
+        raise Raced(
+            f"{place.name} changed {READS} times while it was read from {self.server}; try again. If that server is a "
+            "secondary that forwards updates, its answers are late: set dns.server to the primary"
+        )
 
     def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
         """One message that replaces what was seen, and nothing else."""
         wanted = Seen(record=record, markers=(marker,))
         if seen == wanted:
             return
+        if seen == NOTHING:
+            # Before the first write, nothing may tell the two zones of a name apart but what the server says of them.
+            signing.raise_if_other_zone(self.server, self.key, place.zone)
         update = self._update(place)
         _require(update, place, seen)
         if seen.record != record:
@@ -123,6 +131,7 @@ class Rfc2136:
     def preflight(self, place: Place) -> None:
         """Takes away what is not there: servers look at rights all the same."""
         self.read(place)
+        signing.raise_if_other_zone(self.server, self.key, place.zone)
         update = self._update(place)
         _delete_nothing(update, place, is_record=True, is_marker=True)
         self._write(place, update)
@@ -131,6 +140,12 @@ class Rfc2136:
 
     def _answered(self, place: Place) -> Seen:
         found = self._authoritative(place, place.name, "CNAME")
+        above = found.dname()
+        if above is not None and above != place.name:
+            raise NotAuthoritative(
+                f"the DNAME of {above} answers for all names below it, so no record can be published at {place.name}; "
+                "choose another name"
+            )
         cname = found.cname(place.name)
         others: list[str] = []
         if cname is None and found.rcode == "NOERROR":
@@ -150,8 +165,19 @@ class Rfc2136:
         answer = self.server.ask(name, kind)
         if answer.rcode in ("NOERROR", "NXDOMAIN") and answer.is_authoritative:
             return answer
+        signing.raise_if_unsigned(self.server, self.key, place)
         if answer.rcode == "SERVFAIL":
             raise ServerFailed(f"the DNS server {self.server} answers SERVFAIL for {name}; its log says why")
+        if below := answer.delegation(place.zone):
+            raise NotAuthoritative(
+                f"the zone {place.zone} delegates {below} to other servers, so {name} is not in it; write "
+                f'"zone": "{below}" in the definition, and set dns.server to the primary server of that zone'
+            )
+        if answer.rcode == "REFUSED" and self._exchange(self._update(place)) not in _NOT_HELD:
+            raise QuestionsRefused(
+                f"the DNS server {self.server} holds {place.zone} and refuses this host's questions for {name}; "
+                "permit them by allow-query in the zone's block"
+            )
         said = f"answers {answer.rcode}" if answer.rcode != "NOERROR" else "answers for others"
         raise NotAuthoritative(
             f"the DNS server {self.server} does not hold the zone {place.zone}: it {said} for {name}. "
@@ -176,9 +202,9 @@ class Rfc2136:
 
     # ------------------------------------------------------------ writing
 
-    def _update(self, place: Place) -> dns.update.UpdateMessage:
-        key = dns.tsig.Key(self.key.name, self.key.secret, self.key.algorithm)
-        return dns.update.UpdateMessage(place.zone, keyring=key)
+    @staticmethod
+    def _update(place: Place) -> dns.update.UpdateMessage:
+        return dns.update.UpdateMessage(place.zone)
 
     def _write(self, place: Place, update: dns.update.UpdateMessage) -> None:
         try:
@@ -198,7 +224,13 @@ class Rfc2136:
             found = self.read(place)
         except DnsUnreachable as error:
             raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
+        if lowered := _lowered_ttl(wanted, found):
+            raise TtlLowered(
+                f"the DNS server {self.server} lowered the TTL of {place.name} to {lowered} s, which its "
+                "max-zone-ttl or dnssec-policy allows at most; write that ttl in the definition, and raise its gen"
+            )
         if found != wanted:
+            signing.raise_if_unsigned(self.server, self.key, place)
             raise Raced(f"{place.name} is not as it was just written: {found}")
 
     def _not_granted(self, place: Place) -> Denied:
@@ -215,37 +247,14 @@ class Rfc2136:
         )
 
     def _exchange(self, update: dns.update.UpdateMessage) -> dns.rcode.Rcode:
-        with self._signed():
-            return self.server.exchange(update).rcode()
-
-    @contextlib.contextmanager
-    def _signed(self) -> Iterator[None]:
-        """Tell apart what is wrong with a signature."""
-        who = f"the DNS server {self.server}"
-        name, algorithm, source = self.key.name, self.key.algorithm, self.key.source
-        try:
-            yield
-        except dns.tsig.PeerBadKey as error:
-            raise UnknownKey(
-                f"{who} does not know the key {name} of {source} with the algorithm {algorithm} (BADKEY); "
-                "include the key file in its named.conf, the same on both sides"
-            ) from error
-        except dns.tsig.PeerBadSignature as error:
-            raise BadSignature(
-                f"{who} knows the key {name} with another secret than {source} has (BADSIG); copy the key file again"
-            ) from error
-        except dns.tsig.PeerBadTime as error:
-            raise ClockSkewed(
-                f"the clocks of this host and of {who} differ by more than 5 minutes (BADTIME); is NTP running on both?"
-            ) from error
-        except dns.tsig.PeerError as error:
-            raise UnknownKey(f"{who} does not take the signature of the key {name} ({type(error).__name__})") from error
+        return self.server.exchange(update, self.key).rcode()
 
     def _raise_unless_known(self, place: Place, rcode: dns.rcode.Rcode) -> None:
         if rcode == dns.rcode.NOERROR or rcode in _RACED:
             return
         said = dns.rcode.to_text(rcode)
-        if rcode in (dns.rcode.NOTAUTH, dns.rcode.NOTZONE):
+        if rcode in _NOT_HELD:
+            signing.raise_if_unsigned(self.server, self.key, place)
             raise NotAuthoritative(
                 f"{said} is the answer of the DNS server {self.server} to a change of {place.name} in {place.zone}; "
                 "set dns.server to the zone's primary server, or correct the zone in the definition"
@@ -254,6 +263,20 @@ class Rfc2136:
             f"the DNS server {self.server} answers {said} to an update of {place.zone}; its log says why. "
             "Can named write the directory of the zone file?"
         )
+
+
+def _possible(answered: Seen) -> tuple[Seen, ...]:
+    """What may stand there, given an answer: a wildcard may have answered for the record, the marker, or both."""
+    return tuple(dict.fromkeys((answered, Seen(markers=answered.markers), replace(answered, markers=()), NOTHING)))
+
+
+def _lowered_ttl(wanted: Seen, found: Seen) -> int | None:
+    """The TTL in seconds of what is as wanted but for a lower one."""
+    if wanted.record is None or found.record is None:
+        return None
+    ttl = found.record.ttl
+    is_alike = replace(found, record=replace(found.record, ttl=wanted.record.ttl)) == wanted
+    return ttl if is_alike and ttl < wanted.record.ttl else None
 
 
 def _require(update: dns.update.UpdateMessage, place: Place, seen: Seen) -> None:

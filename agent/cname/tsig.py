@@ -4,23 +4,30 @@ A key file is what ``tsig-keygen`` prints and named includes: ``key "name" { alg
 """
 
 import base64
-import binascii
+import hashlib
+import hmac
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.definitions import DnsSettings, untrusted
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone
 
-ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
-"""Those that RFC 8945 recommends; it calls MD5 and SHA-1 not to be used."""
+ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224")
+"""The strong ones of RFC 8945, section 6."""
+
+WEAK_ALGORITHMS = ("hmac-sha1", "hmac-md5")
+"""Those that RFC 8945 advises against, and old primaries may know no other."""
 
 # A secret may hold two slashes: in quotes they begin no comment.
 _QUOTED_OR_COMMENT = re.compile(r'("[^"]*")|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
 _KEY = re.compile(r'\bkey\s+"?(?P<name>[^\s"{;]+)"?\s*\{(?P<body>[^}]*)\}\s*;')
-_STATEMENT = re.compile(r'\b(algorithm|secret)\s+"?([^\s";]+)"?\s*;')
+_STATEMENT = re.compile(r'\b(algorithm|secret)\s+(?:"([^"]*)"|([^\s";]+))\s*;')
+# Printable ASCII but the dot and the backslash, with which DNS escapes.
+_LABEL = r"[!-\-/-\[\]-~]{1,63}"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _LONGEST = 64 * 1024
 _REMEDY = "make one: tsig-keygen -a hmac-sha256 svcagent"
 
@@ -35,6 +42,11 @@ class Key:
     source: str
     is_readable_by_others: bool = False
 
+    @property
+    def is_weak(self) -> bool:
+        """Is its algorithm one that is accepted only on request?"""
+        return self.algorithm in WEAK_ALGORITHMS
+
 
 def find_key(settings: DnsSettings) -> Key:
     """The key that the settings name; a file wins over a key written out.
@@ -42,15 +54,16 @@ def find_key(settings: DnsSettings) -> Key:
     :raises BadDefinition: there is none, or it cannot be used. No message repeats a secret.
     """
     if settings.key_file is not None:
-        return from_file(settings.key_file)
+        return from_file(settings.key_file, may_be_weak=settings.allow_weak_keys)
     if settings.key_secret is not None and settings.key_name is not None:
-        source = settings.key_secret_source
-        return _key(source, settings.key_name, settings.key_algorithm, settings.key_secret.get_secret_value())
+        secret = settings.key_secret.get_secret_value()
+        source, is_allowed = settings.key_secret_source, settings.allow_weak_keys
+        return _key(source, settings.key_name, settings.key_algorithm, secret, may_be_weak=is_allowed)
     remedy = f"set dns.key_file in svcagent.toml, or SVCAGENT_DNS_KEY_FILE ({_REMEDY})"
     raise _bad("settings", "updates of DNS need a key, and none is set", remedy)
 
 
-def from_file(file: Path) -> Key:
+def from_file(file: Path, *, may_be_weak: bool = False) -> Key:
     """The only key of a key file. Raises `BadDefinition`."""
     try:
         raw, opened = read_trusted_alone(file, _LONGEST)
@@ -66,25 +79,44 @@ def from_file(file: Path) -> Key:
     found = list(_KEY.finditer(_QUOTED_OR_COMMENT.sub(lambda one: one[1] or " ", content)))
     if len(found) != 1:
         what = "holds no key statement" if not found else f"holds {len(found)} keys"
-        raise _bad(str(file), f"the key file {what}", f"leave one, or {_REMEDY}")
-    stated = dict(_STATEMENT.findall(found[0]["body"]))
+        remedy = f"copy svcagent's key into a file of its own, or {_REMEDY}"
+        raise _bad(str(file), f"the key file {what}", remedy)
+    stated = {word: quoted or bare for word, quoted, bare in _STATEMENT.findall(found[0]["body"])}
     if missing := {"algorithm", "secret"} - stated.keys():
         raise _bad(str(file), f"the key has no {' and no '.join(sorted(missing))}", _REMEDY)
-    key = _key(str(file), found[0]["name"], stated["algorithm"], stated["secret"])
-    return Key(key.name, key.algorithm, key.secret, key.source, bool(opened.st_mode & stat.S_IROTH))
+    key = _key(str(file), found[0]["name"], stated["algorithm"], stated["secret"], may_be_weak=may_be_weak)
+    return replace(key, is_readable_by_others=bool(opened.st_mode & stat.S_IROTH))
 
 
-def _key(source: str, name: str, algorithm: str, secret: str) -> Key:
-    folded = algorithm.lower().rstrip(".")
-    if folded not in ALGORITHMS:
+def _key(source: str, name: str, algorithm: str, secret: str, *, may_be_weak: bool) -> Key:
+    key_name = name.lower().removesuffix(".")
+    if not _NAME.fullmatch(key_name):
+        raise _bad(source, "the key's name is not a DNS name", _REMEDY)
+    # named accepts md5's name in messages too.
+    folded = algorithm.lower().removesuffix(".").removesuffix(".sig-alg.reg.int")
+    if folded in WEAK_ALGORITHMS and not may_be_weak:
+        remedy = f"{_REMEDY}; if the server knows no other algorithm, set dns.allow_weak_keys = true"
+        raise _bad(source, f"the key's algorithm {folded} is too weak (RFC 8945)", remedy)
+    if folded not in (*ALGORITHMS, *WEAK_ALGORITHMS):
         raise _bad(source, f"the key's algorithm {algorithm} is not one of {', '.join(ALGORITHMS)}", _REMEDY)
     try:
-        decoded = base64.b64decode(secret, validate=True)
-    except binascii.Error:
+        # named ignores white space in a secret.
+        decoded = base64.b64decode("".join(secret.split()), validate=True)
+    except ValueError:  # binascii.Error, or letters outside ASCII
         decoded = b""
     if not decoded:
         raise _bad(source, "the key's secret is not base64", f"copy it whole, or {_REMEDY}")
-    return Key(name.lower().rstrip("."), folded, decoded, source)
+    _try_algorithm(source, folded, decoded)
+    return Key(key_name, folded, decoded, source)
+
+
+def _try_algorithm(source: str, algorithm: str, secret: bytes) -> None:
+    """OpenSSL's FIPS mode, among others, leaves algorithms out, which shows when one is used."""
+    try:
+        hmac.new(secret, digestmod=getattr(hashlib, algorithm.removeprefix("hmac-")))
+    except ValueError as error:
+        problem = f"this host's Python or OpenSSL cannot sign with {algorithm} ({error}); is FIPS mode on?"
+        raise _bad(source, problem, f"use a key of another algorithm: {_REMEDY}") from error
 
 
 def _bad(file: str, problem: str, remedy: str) -> BadDefinition:

@@ -1,10 +1,11 @@
 """What clients see: every authoritative server of the zone, the resolver's answer down to addresses, and Consul's view.
 
-Observing asks servers and collects; judging is pure. Nothing here needs the key of updates.
+Observing asks servers and collects; judging is pure. Nothing here needs the key of updates, unless questions to the
+primary are signed: then those to the zone's other servers are too, if they know the key.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.clock import Clock, Deadline, poll
 from agent.cname.plan import described
@@ -13,7 +14,7 @@ from agent.cname.queries import SOA, DnsServer
 from agent.cname.record import Wanted
 from agent.cname.zones import name_servers
 from agent.consul import Instance
-from agent.errors import DnsUnreachable
+from agent.errors import Denied, DnsUnreachable, Rejected
 
 PAUSE = 0.1
 LABEL = "svcagent-status"
@@ -62,8 +63,12 @@ def observe_servers(server: DnsServer, resolver: DnsServer, wanted: Wanted) -> t
     :raises DnsUnreachable: ``server`` itself does not say which they are.
     """
     place = wanted.place
+    try:
+        found = name_servers(server, place.zone, resolver)
+    except Rejected as error:
+        return (ServerView("dns.server", str(server), problem=str(error)),)
     views: list[ServerView] = []
-    for one in name_servers(server, place.zone, resolver):
+    for one in found:
         if not one.servers:
             views.append(ServerView(one.name, "", problem="its name has no address"))
         views += [_ask_server(one.name, at, place.zone, place.name) for at in one.servers]
@@ -72,13 +77,22 @@ def observe_servers(server: DnsServer, resolver: DnsServer, wanted: Wanted) -> t
 
 def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> ServerView:
     try:
-        soa = server.ask(zone, "SOA")
+        try:
+            soa = server.ask(zone, "SOA")
+        except Denied:  # it is not the primary, and knows no key
+            server = replace(server, key=None)
+            soa = server.ask(zone, "SOA")
         found = server.ask(record_name, "CNAME")
     except DnsUnreachable as error:
         return ServerView(name, str(server), problem=str(error))
     serials = [record.serial for record, _ttl in soa.records(SOA, zone)]
     if not serials or not soa.is_authoritative:
-        return ServerView(name, str(server), problem=f"it does not hold the zone {zone} (answers {soa.rcode})")
+        does = (
+            "refuses questions for the zone, or does not hold it:"
+            if soa.rcode == "REFUSED"
+            else "does not hold the zone"
+        )
+        return ServerView(name, str(server), problem=f"it {does} {zone} (answers {soa.rcode})")
     cname = found.cname(record_name)
     return ServerView(name, str(server), serials[0], Record(*cname) if cname else None)
 

@@ -1,12 +1,13 @@
 """Which zone holds a name, which servers hold the zone, and whom this host's clients ask."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dns.exception
 import dns.resolver
 
 from agent.cname.queries import NS, DnsServer, text
+from agent.cname.tsig import find_key
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
 
@@ -39,8 +40,13 @@ def resolver(settings: DnsSettings) -> DnsServer:
 
 
 def authority(settings: DnsSettings) -> DnsServer:
-    """Who is asked about zones: their primary server as set, else the resolver."""
-    return DnsServer.at(settings.server, settings.timeout) if settings.server is not None else resolver(settings)
+    """Who is asked about zones: their primary server as set, else the resolver.
+
+    :raises BadDefinition: the key that signs questions is not set, or of no use.
+    """
+    if settings.server is None:
+        return resolver(settings)
+    return DnsServer.at(settings.server, settings.timeout, find_key(settings) if settings.sign_queries else None)
 
 
 def find_zone(server: DnsServer, name: str) -> str:
@@ -54,8 +60,9 @@ def find_zone(server: DnsServer, name: str) -> str:
         answer = server.ask(candidate, "CNAME", is_recursive=True)
         if answer.rcode not in ("NOERROR", "NXDOMAIN"):
             raise Rejected(
-                f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; "
-                "does it hold that zone? Write the zone in the definition, or correct dns.server"
+                f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; does it hold "
+                "that zone, and permit this host's questions (allow-query)? Write the zone in the definition, or "
+                "correct dns.server"
             )
         beside = answer.soa_owner()
         if beside and f".{candidate}".endswith(f".{beside}"):
@@ -67,13 +74,20 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[Nam
     """The servers that the zone itself names, in order of name; asked at the port at which ``server`` answers.
 
     ``fallback`` is asked for addresses that ``server`` does not know.
+
+    :raises Rejected: the server does not say which they are.
     """
     answer = server.ask(zone, "NS", is_recursive=True)
+    if answer.rcode != "NOERROR":
+        raise Rejected(
+            f"the DNS server {server} answers {answer.rcode} when it is asked for the servers of {zone}; does it hold "
+            "that zone, and permit this host's questions (allow-query)? If it asks for the key, set dns.sign_queries"
+        )
     names = sorted(text(record.target) for record, _ttl in answer.records(NS, zone))
     return tuple(
         NameServer(
             name,
-            tuple(DnsServer(address, server.port, server.timeout) for address in addresses(name, server, fallback)),
+            tuple(replace(server, host=address) for address in addresses(name, server, fallback)),
         )
         for name in names
     )

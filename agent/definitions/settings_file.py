@@ -86,6 +86,10 @@ class DnsTable(Part):
     key_name: Filled | None = Field(None, description="The key's name, if it is not in a file.")
     key_algorithm: Filled = Field("hmac-sha256", description="The key's algorithm, if it is not in a file.")
     key_secret: SecretStr | None = Field(None, description="The key's secret in base64, if it is not in a file.")
+    allow_weak_keys: bool = Field(False, description="Accept a key of hmac-md5 or hmac-sha1, with a warning.")
+    sign_queries: bool = Field(
+        False, description="Sign questions to the primary server too: a view, or allow-query, asks for the key."
+    )
     resolver: Annotated[str, AfterValidator(_dns_server)] | None = Field(
         None, description="The server that clients ask; the host's own resolver if left out."
     )

@@ -43,6 +43,8 @@ VARIABLES: Mapping[str, str] = {
     "SVCAGENT_DNS_KEY_NAME": "dns.key_name",
     "SVCAGENT_DNS_KEY_ALGORITHM": "dns.key_algorithm",
     "SVCAGENT_DNS_KEY_SECRET": "dns.key_secret",
+    "SVCAGENT_DNS_ALLOW_WEAK_KEYS": "dns.allow_weak_keys",
+    "SVCAGENT_DNS_SIGN_QUERIES": "dns.sign_queries",
     "SVCAGENT_DNS_RESOLVER": "dns.resolver",
     "SVCAGENT_DNS_TIMEOUT": "dns.timeout",
     "SVCAGENT_SOCKET": "daemon.socket",
@@ -59,6 +61,9 @@ SSL_VARIABLE = "CONSUL_HTTP_SSL"
 
 OPTIONS: Mapping[str, str] = {"--services-dir": "services_dir", "--state-dir": "state_dir"}
 """The options of the command line that are settings."""
+
+_SWITCHES = frozenset({"consul.verify", "dns.allow_weak_keys", "dns.sign_queries"})
+"""Settings that are true or false."""
 
 _BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
     ("0", "f", "F", "FALSE", "false", "False"), False
@@ -125,7 +130,7 @@ def from_environment(environ: Mapping[str, str]) -> Source:
     for variable, name in VARIABLES.items():
         text = environ.get(variable)
         if text:
-            raw[name] = _boolean(variable, text, faults) if name == "consul.verify" else text
+            raw[name] = _boolean(variable, text, faults) if name in _SWITCHES else text
     given, found = _said(raw, {name: variable for variable, name in VARIABLES.items()})
     given |= {VARIABLES[one]: Given(None, one) for one in NONE_IF_EMPTY if environ.get(one) == ""}
     return given, faults + found

@@ -82,7 +82,8 @@ class CnameDoctor:
 
         seconds = min((min(soa.minimum, ttl) for soa, ttl in answer.records(SOA, zone)), default=None)
         if seconds is None:
-            return f"{self.authority} has no SOA of {zone} (answers {answer.rcode})", "correct dns.server, or the zone"
+            found = f"{self.authority} has no SOA of {zone} (answers {answer.rcode})"
+            return found, "correct dns.server, or the zone; or let this host ask (allow-query, dns.sign_queries)"
         if seconds <= LONGEST_NEGATIVE:
             return f"a missing name is remembered for {seconds} s", ""
         return (

@@ -139,12 +139,12 @@ def dns_server(
 
 
 @contextmanager
-def secondary(dns: Dns, number: int = 2) -> Iterator[Bind]:
-    """A running secondary of the zone, which has it."""
+def secondary(dns: Dns, number: int = 2, more: str = "") -> Iterator[Bind]:
+    """A running secondary of the zone, which has it. ``more``: further statements of the zone's block."""
     zone = dns.zone.rstrip(".")
     primary = f"{dns.bind.address} port {dns.bind.port}"
-    more = f'zone "{zone}" {{ type secondary; primaries {{ {primary}; }}; file "secondary.zone"; }};'
-    with _another(dns, f"ns{number}", number, keys=[dns.key], more=more) as bind:
+    text = f'zone "{zone}" {{ type secondary; primaries {{ {primary}; }}; file "secondary.zone"; {more} }};'
+    with _another(dns, f"ns{number}", number, keys=[dns.key], more=text) as bind:
         wait_until(lambda: bool(bind.lookup(dns.zone, "SOA")), 20, "the secondary has the zone")
         yield bind
 

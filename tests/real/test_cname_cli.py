@@ -13,7 +13,7 @@ import pytest
 from tests.lab.bind import Bind
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import Result, Svcagent
-from tests.real.cname_fixture import Dns, dns_server, resolver, secondary
+from tests.real.cname_fixture import Dns, dns_server, resolver, secondary, written_key
 from tests.real.conftest import ConsulHost
 from tests.real.notify_fixture import Endpoint, settings_file
 
@@ -162,6 +162,28 @@ def test_a_plan_knows_what_the_key_may_not_do(site: Site) -> None:
 
     assert planned["outcome"] == "refused"
     assert f"grant stranger name {RECORD} CNAME;" in planned["why"]
+
+
+def test_questions_that_are_signed(site: Site) -> None:
+    """With the setting every verb works as without it; status and doctor then need the key too."""
+    signed = {"SVCAGENT_DNS_SIGN_QUERIES": "true"}
+
+    assert site.outcome("sync", SVCAGENT_DNS_SIGN_QUERIES="true")["outcome"] == "created"
+    assert [site.run(verb, **signed).code for verb in ("plan", "status", "doctor")] == [0, 0, 0]
+    nobody = site.run("status", **signed, SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_SERVER=site.dns.bind.endpoint)
+    assert (nobody.code, "dns.key_file" in nobody.err) == (78, True)
+
+
+def test_a_weak_key_is_refused_or_warned_of_once(site: Site, tmp_path: Path) -> None:
+    """The refusal names the setting; the warning comes once, however many messages are signed."""
+    weak = {"SVCAGENT_DNS_KEY_FILE": str(written_key(tmp_path, "svcagent", "hmac-md5", site.dns.key.secret).file)}
+
+    refused = site.run("plan", **weak)
+    warned = site.run("plan", **weak, SVCAGENT_DNS_ALLOW_WEAK_KEYS="true")
+
+    assert (refused.code, "dns.allow_weak_keys = true" in refused.err) == (78, True)
+    assert (warned.code, warned.err.count("hmac-md5, which is weak")) == (1, 1)
+    assert "BADKEY" in warned.text
 
 
 def test_a_target_that_nobody_answers_is_not_published(site: Site) -> None:

@@ -197,6 +197,20 @@ def test_a_secondary_takes_no_updates() -> None:
         running.provider(at=(second.address, second.port)).read(running.place("www"))
 
 
+def test_a_secondary_that_forwards_updates_and_lags_behind() -> None:
+    """What was written there does not show; the message says what dns.server has to be."""
+    with (
+        dns_server(secondaries=1, is_notifying=False) as running,
+        secondary(running, more="allow-update-forwarding { any; };") as second,
+    ):
+        late = running.provider(at=(second.address, second.port))
+        (at_secondary,) = kept(late, wanted("www"))
+        (at_primary,) = kept(running.provider(), wanted("www"))
+
+    assert (at_secondary.outcome, at_primary.outcome) == (Outcome.CONFLICT, Outcome.IN_PLACE)
+    assert "set dns.server to the primary" in at_secondary.why
+
+
 def test_a_signed_zone() -> None:
     """DNSSEC's own records stand beside a CNAME, and in place of one that is not there."""
     options = "dnssec-policy default; inline-signing no;"

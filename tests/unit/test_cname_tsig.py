@@ -1,6 +1,9 @@
 """Keys of updates: what a BIND key file says, and what is told of those that are of no use."""
 
 import base64
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,8 @@ def file(tmp_path: Path) -> Path:
         f"key svcagent. {{ algorithm HMAC-SHA256; secret {SECRET.replace('/', 'A')}; }};",
         f'# made by hand\n// yes\n/* key "other" {{ }}; */\nkey "SVCAGENT" {{ secret "{SECRET}"; # here\n'
         'algorithm "hmac-sha256"; };',
+        GENERATED.replace(SECRET, f"{SECRET[:20]} {SECRET[20:30]}\n\t{SECRET[30:]}"),
+        f'options {{ allow-query {{ key "svcagent"; }}; }};\nserver ::1 {{ keys {{ "svcagent"; }}; }};\n{GENERATED}',
     ],
 )
 def test_a_key_file(file: Path, content: str) -> None:
@@ -49,9 +54,15 @@ def test_a_key_file(file: Path, content: str) -> None:
         (GENERATED + GENERATED, "holds 2 keys"),
         (f'key "a" {{ secret "{SECRET}"; }};', "no algorithm"),
         ('key "a" { algorithm hmac-sha256; };', "no secret"),
-        (GENERATED.replace("sha256", "md5"), "hmac-md5 is not one of hmac-sha256"),
-        (GENERATED.replace("sha256", "sha1"), "hmac-sha1 is not one of"),
-        (GENERATED.replace(SECRET, "/not base64/"), "no secret"),
+        (GENERATED.replace("sha256", "md5"), "hmac-md5 is too weak"),
+        (GENERATED.replace("sha256", "sha1"), "hmac-sha1 is too weak"),
+        (GENERATED.replace("hmac-sha256", "gss-tsig"), "gss-tsig is not one of hmac-sha256"),
+        (GENERATED.replace(SECRET, "/not base64/"), "not base64"),
+        (GENERATED.replace(SECRET, ""), "not base64"),
+        (GENERATED.replace(SECRET, "äöü"), "not base64"),
+        (GENERATED.replace('"svcagent"', f'"{"a" * 64}"'), "name is not a DNS name"),
+        (GENERATED.replace('"svcagent"', '"a..b"'), "name is not a DNS name"),
+        (GENERATED.replace('"svcagent"', '"a\\x"'), "name is not a DNS name"),
         (GENERATED.replace(SECRET, "abc"), "not base64"),
         (GENERATED.replace(SECRET, "===="), "not base64"),
     ],
@@ -68,6 +79,49 @@ def test_a_key_file_of_no_use(file: Path, content: str, said: str) -> None:
     assert said in fault.problem
     assert "tsig-keygen" in fault.remedy
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "algorithm"),
+    [
+        ("hmac-md5", "hmac-md5"),
+        ("HMAC-MD5.SIG-ALG.REG.INT.", "hmac-md5"),
+        ("hmac-sha1", "hmac-sha1"),
+        ("hmac-sha224", "hmac-sha224"),
+    ],
+)
+def test_algorithms_of_old_servers(file: Path, written: str, algorithm: str) -> None:
+    """The weak ones on request alone; the refusal names the setting."""
+    file.write_text(GENERATED.replace("hmac-sha256", written))
+    environ = {"SVCAGENT_DNS_KEY_FILE": str(file)}
+
+    key = find_key(Settings.load(None, {**environ, "SVCAGENT_DNS_ALLOW_WEAK_KEYS": "true"}).dns)
+    assert (key.algorithm, key.is_weak) == (algorithm, algorithm != "hmac-sha224")
+    if key.is_weak:
+        with pytest.raises(BadDefinition, match=r"tsig-keygen -a hmac-sha256 .*dns\.allow_weak_keys = true"):
+            find_key(Settings.load(None, environ).dns)
+
+
+@pytest.mark.parametrize("algorithm", ["hmac-md5", "hmac-sha256"])
+def test_an_algorithm_that_this_host_cannot_compute(file: Path, tmp_path: Path, algorithm: str) -> None:
+    """As with OpenSSL in FIPS mode, which is asked for here and has nothing that fulfils it."""
+    file.write_text(GENERATED.replace("hmac-sha256", algorithm))
+    (tmp_path / "openssl.cnf").write_text(
+        "openssl_conf = init\n[init]\nalg_section = properties\n[properties]\ndefault_properties = fips=yes\n"
+    )
+    code = (
+        "import sys; from pathlib import Path; from agent.cname.tsig import from_file; from agent.errors import *\n"
+        "try: from_file(Path(sys.argv[1]), may_be_weak=True)\n"
+        "except BadDefinition as error: print(error)"
+    )
+    environ = {**os.environ, "OPENSSL_CONF": str(tmp_path / "openssl.cnf")}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], capture_output=True, text=True, env=environ, check=True
+    )
+
+    assert f"cannot sign with {algorithm}" in done.stdout
+    assert "FIPS" in done.stdout
 
 
 @pytest.mark.parametrize(("mode", "is_readable"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
@@ -91,7 +145,7 @@ def test_a_key_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_key_of_the_settings(file: Path) -> None:
     """A file wins over a key written out; without any, the message says how to get one."""
-    environ = {"SVCAGENT_DNS_KEY_NAME": "Agent.", "SVCAGENT_DNS_KEY_SECRET": SECRET}
+    environ = {"SVCAGENT_DNS_KEY_NAME": "Agent.", "SVCAGENT_DNS_KEY_SECRET": f"{SECRET[:20]} {SECRET[20:]}\n"}
     file.write_text(GENERATED)
 
     assert find_key(Settings.load(None, environ).dns) == Key(

@@ -157,6 +157,16 @@ def test_dns_has_a_table_and_variables(toml: Path, tmp_path: Path) -> None:
     both = Settings.load(toml, environ).dns
     assert (both.key_file, both.key_file_source, both.key_secret) == (key, "SVCAGENT_DNS_KEY_FILE", None)
     assert (both.resolver, both.timeout) == ("[::1]:53", 0.5)
+    assert (both.sign_queries, both.allow_weak_keys) == (False, False)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("true", True), ("0", False)])
+def test_the_environment_has_switches_for_dns(toml: Path, value: str, expected: bool) -> None:
+    toml.write_text("[dns]\nsign_queries = true\nallow_weak_keys = true\n")
+
+    dns = Settings.load(toml, {"SVCAGENT_DNS_SIGN_QUERIES": value, "SVCAGENT_DNS_ALLOW_WEAK_KEYS": value}).dns
+
+    assert (dns.sign_queries, dns.allow_weak_keys) == (expected, expected)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +208,8 @@ def test_the_address_of_a_dns_server(given: str, expected: str) -> None:
         ("SVCAGENT_DNS_KEY_FILE", "/nowhere/svcagent.key", "there is no file"),
         ("SVCAGENT_DNS_KEY_NAME", "svcagent", "of no use without key_secret"),
         ("SVCAGENT_DNS_KEY_SECRET", "hush-hush", "of no use without key_name"),
+        ("SVCAGENT_DNS_SIGN_QUERIES", "yes", "not true or false"),
+        ("SVCAGENT_DNS_ALLOW_WEAK_KEYS", "on", "not true or false"),
         ("SVCAGENT_DNS_TIMEOUT", "5", "is not a duration"),
         ("SVCAGENT_DNS_TIMEOUT", "0s", "no time at all"),
     ],

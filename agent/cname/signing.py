@@ -1,0 +1,104 @@
+"""Whether a server asks for the key in questions too: by a view that the key chooses, or by ``allow-query``.
+
+Updates are signed in any case, questions only if ``dns.sign_queries`` is set. Without it, such a server refuses to
+answer, or answers from the zone of another view than the one that takes the updates.
+"""
+
+from dataclasses import replace
+
+from agent.cname import zones
+from agent.cname.provider import Place, UnsignedRefused
+from agent.cname.queries import DnsServer
+from agent.cname.tsig import Key
+from agent.definitions import DnsSettings
+from agent.errors import BadDefinition, Denied, DnsUnreachable, Rejected
+
+REMEDY = "set dns.sign_queries = true (or SVCAGENT_DNS_SIGN_QUERIES)"
+
+_ROUNDS = 2
+"""How often each question is asked both ways, so that a zone that changes meanwhile is not taken for two zones."""
+
+_Said = tuple[str, bool, frozenset[str]]
+
+
+def unsigned_problem(server: DnsServer, key: Key, place: Place) -> str:
+    """Return why reads of ``place`` must be signed, as a sentence with the remedy, empty if they need not be.
+
+    Changes nothing.
+
+    :raises DnsUnreachable: there is no answer.
+    :raises Denied: the server does not take the signature.
+    """
+    for name, kind in ((place.zone, "SOA"), (place.name, "CNAME"), (place.marker, "TXT")):
+        if problem := _problem(server, key, name, kind):
+            return problem
+    return ""
+
+
+def raise_if_other_zone(server: DnsServer, key: Key, zone: str) -> None:
+    """Raise `UnsignedRefused` if unsigned questions do not reach the zone that signed updates reach.
+
+    :raises DnsUnreachable: there is no answer.
+    :raises Denied: the server does not take the signature.
+    """
+    if server.key is None and (problem := _problem(server, key, zone, "SOA")):
+        raise UnsignedRefused(problem)
+
+
+def raise_if_unsigned(server: DnsServer, key: Key, place: Place) -> None:
+    """Raise `UnsignedRefused` if that explains why ``place`` could not be read. Raises nothing else."""
+    if server.key is not None:
+        return
+    try:
+        problem = unsigned_problem(server, key, place)
+    except (DnsUnreachable, Denied):
+        return  # what made the caller ask is the better message
+    if problem:
+        raise UnsignedRefused(problem)
+
+
+def find_zone(settings: DnsSettings, name: str) -> str:
+    """Return the zone that holds a name; see `zones.find_zone`.
+
+    :raises UnsignedRefused: only signed questions find it.
+    """
+    server = zones.authority(settings)
+    try:
+        return zones.find_zone(server, name)
+    except Rejected as error:
+        if settings.server is not None and not settings.sign_queries and (zone := _zone_if_signed(settings, name)):
+            problem = f"{error}. With the key it answers, and holds {name} in {zone}"
+            raise UnsignedRefused(f"{problem}; {REMEDY}") from error
+        raise
+
+
+def _zone_if_signed(settings: DnsSettings, name: str) -> str | None:
+    try:
+        return zones.find_zone(zones.authority(settings.model_copy(update={"sign_queries": True})), name)
+    except (BadDefinition, Rejected, Denied, DnsUnreachable):
+        return None
+
+
+def _problem(server: DnsServer, key: Key, name: str, kind: str) -> str:
+    unsigned, signed = replace(server, key=None), replace(server, key=key)
+    rounds = [(_said(unsigned, name, kind), _said(signed, name, kind)) for _ in range(_ROUNDS)]
+    if len(set(rounds)) > 1 or rounds[0][0] == rounds[0][1]:
+        return ""
+    (rcode, is_authoritative, _records), (signed_rcode, is_held, _others) = rounds[0]
+    if not is_held or signed_rcode not in ("NOERROR", "NXDOMAIN"):
+        return ""
+    if rcode == "REFUSED":
+        what = f"refuses unsigned questions for {name}, and answers those that are signed"
+    elif not is_authoritative:
+        what = f"holds {name} only for questions that are signed"
+    else:
+        what = f"answers unsigned questions for {name} from another zone than those that are signed"
+    return f"the DNS server {server} {what} with the key of updates, {key.name}; {REMEDY}"
+
+
+def _said(server: DnsServer, name: str, kind: str) -> _Said:
+    answer = server.ask(name, kind)
+    # What comes from a cache has a TTL that runs down.
+    sections = (*answer.message.answer, *answer.message.authority) if answer.is_authoritative else ()
+    lines = frozenset(line for one in sections for line in one.to_text().split("\n"))
+    return answer.rcode, answer.is_authoritative, lines
