@@ -18,7 +18,8 @@ class Compose:
 
     def __call__(self, *arguments: str) -> str:
         """Run it; what it prints on standard output and standard error."""
-        command = ["docker-compose", "--ansi", "never", "--host", self._docker.server.url, "--file", str(self._file)]
+        # Compose 2 has no --host.
+        command = ["docker-compose", "--ansi", "never", "--file", str(self._file)]
         environ = self._docker.environment | {"DOCKER_HOST": self._docker.server.url}
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environ, check=False)
         assert done.returncode == 0, done.stderr
@@ -95,7 +96,7 @@ def test_while_a_replacement_is_under_way_docker_compose_sees_both(
     """The old one is stopped; its removal ends that."""
     docker.engine.replace("app", image, newer(docker, image), None)
 
-    listed = compose("ps")
+    listed = compose("ps", "--all")
 
     assert "app.svcagent-old" in listed
     assert listed.count(" Up ") == 1

@@ -100,7 +100,9 @@ def told_apart(inspect: dict[str, Any]) -> dict[str, Any]:
     hostname = "made up" if config["Hostname"] == short_id else config["Hostname"]
     endpoints = {
         name: endpoint
-        | {"EndpointID": "made up", "Aliases": [alias for alias in endpoint["Aliases"] or [] if alias != short_id]}
+        | {"EndpointID": "made up"}
+        # DNSNames since Engine 25.
+        | {key: [one for one in endpoint.get(key) or [] if one != short_id] for key in ("Aliases", "DNSNames")}
         for name, endpoint in networks.items()
     }
     network_settings = inspect["NetworkSettings"] | {"Networks": endpoints, "SandboxID": "", "SandboxKey": ""}
