@@ -34,6 +34,20 @@ def require(document: object, shape: Shape, place: str = "") -> None:
         raise _wrong(place, _NAMES[shape], document)
 
 
+def is_deeper_than(levels: int, document: dict[str, Any] | list[Any]) -> bool:
+    """Return True if objects and lists are nested in more than ``levels`` levels.
+
+    From Python 3.14 on the parser reads a document of almost any depth, and what walks through it fails.
+    """
+    level: list[dict[str, Any] | list[Any]] = [document]
+    for _ in range(levels):
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
+
+
 _NAMES: Mapping[type, str] = {str: "a text", int: "a whole number", bool: "true or false"}
 
 

@@ -16,9 +16,12 @@ from agent.definitions.validate import validate
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted
 from agent.logs import log_bug
+from agent.shapes import is_deeper_than
 
 SIZE_LIMIT = 1024 * 1024
 """Bytes of a file: a thousand services fit, and a log that strayed into the directory does not."""
+DEEPEST = 32
+"""Levels of nested objects and lists. A definition has fewer than ten."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,6 @@ def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
         definition, found, tree = _defined(file, content, values)
     except _Unusable as unusable:
         found = [unusable.finding]
-    except RecursionError:
-        found = [Finding("", "nested too deeply", "write it flat")]
     except Exception as error:  # noqa: BLE001  # a bug met in one file must not keep the others from being used
         log_bug(f"{file} cannot be examined", error)
         problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
@@ -134,9 +135,17 @@ def _parsed(text: str) -> object:
         raise _Unusable(problem, remedy, f"line {error.lineno} column {error.colno}") from error
     except ValueError as error:
         raise _Unusable("holds a number of thousands of digits", "write it shorter") from error
+    except RecursionError as error:
+        raise _too_deep() from error
     if not isinstance(tree, dict):
         raise _Unusable("the file does not hold an object", 'write {"service": {…}}')
+    if is_deeper_than(DEEPEST, tree):
+        raise _too_deep()
     return tree
+
+
+def _too_deep() -> _Unusable:
+    return _Unusable("nested too deeply", "write it flat")
 
 
 def _place(text: str, position: int) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from agent.consul import KvPair
 from agent.definitions.reload import OWN_PREFIX
+from agent.shapes import is_deeper_than
 
 VERSION = 1
 
@@ -131,7 +132,7 @@ def decode(text: bytes | str) -> Mapping[str, Any]:
         raise Unreadable("it is not JSON") from error
     if not isinstance(document, dict):
         raise Unreadable("it is not a JSON object")
-    if _is_too_deep(document):
+    if is_deeper_than(DEEPEST, document):
         raise Unreadable("it is nested too deeply")
     return document
 
@@ -238,16 +239,6 @@ class Fields:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _is_too_deep(document: Mapping[str, Any]) -> bool:
-    level: list[Any] = [document]
-    for _ in range(DEEPEST):
-        inner = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [value for values in inner for value in values if isinstance(value, dict | list)]
-        if not level:
-            return False
-    return True
 
 
 def _is_step(entry: Any) -> bool:

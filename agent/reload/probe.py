@@ -232,7 +232,12 @@ def _response(stream: Stream, method: str) -> HTTPResponse:
     """Read the head of the answer, past informational ones (1xx). They end with the stream's deadline at the latest."""
     while True:
         response = HTTPResponse(stream, method=method)  # type: ignore[arg-type]  # it calls makefile() and no more
-        response.begin()
+        try:
+            response.begin()
+        except BaseException:
+            # From Python 3.13 on its finalizer reports that the stream below it was closed first.
+            response.close()
+            raise
         if not 100 <= response.status < 200 or response.status == 101:
             return response
         response.fp = None  # type: ignore[assignment]  # else its finalizer closes the stream

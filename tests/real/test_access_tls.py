@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,21 @@ from tests.real.access_fixture import Access, Listener, Svcagent, consul_with, f
 from tests.real.converge_fixture import Waker
 
 SERVER_NAME = "server.dc1.consul"
+
+# Of its commands, only `openssl ca` takes a period of validity in the past in every release.
+CA_CONFIG = """
+[ca]
+default_ca = lab
+[lab]
+database = index.txt
+new_certs_dir = .
+rand_serial = yes
+unique_subject = no
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+"""
 
 
 def _openssl(directory: Path, *argv: str) -> None:
@@ -29,16 +45,20 @@ class Authority:
         self.certificate = self.directory / "ca.pem"
         self._key("ca")
         self._run("req", "-x509", "-new", "-key", "ca.key", "-subj", f"/CN={name}", "-days", "2", "-out", "ca.pem")
+        (self.directory / "ca.cnf").write_text(CA_CONFIG)
+        (self.directory / "index.txt").touch()
 
-    def issue(self, name: str, subject_alternatives: str = "", days: int = 2) -> tuple[Path, Path]:
-        """A certificate and its key. With ``days`` below zero it has expired."""
+    def issue(self, name: str, subject_alternatives: str = "", *, has_expired: bool = False) -> tuple[Path, Path]:
+        """Return a certificate and its key: valid for a day, or for the day before."""
         self._key(name)
         self._run("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
         extensions = self.directory / f"{name}.ext"
         extensions.write_text(f"subjectAltName={subject_alternatives}\n" if subject_alternatives else "")
+        begin = datetime.now(UTC) - timedelta(days=2 if has_expired else 0)
         self._run(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", str(days), "-extfile", extensions.name, "-out", f"{name}.pem"),
+            *("ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key"),
+            *("-startdate", f"{begin:%Y%m%d%H%M%SZ}", "-enddate", f"{begin + timedelta(days=1):%Y%m%d%H%M%SZ}"),
+            *("-in", f"{name}.csr", "-extfile", extensions.name, "-out", f"{name}.pem"),
         )
         return self.directory / f"{name}.pem", self.directory / f"{name}.key"
 
@@ -151,7 +171,7 @@ def test_the_server_name_is_what_the_certificate_must_be_for(tls: Tls, svcagent:
 
 def test_failures_name_the_setting(tls: Tls, svcagent: Svcagent) -> None:
     """Wrong authority, no client certificate, one from another authority, an expired one, and no TLS at all."""
-    expired = tls.authority.issue("expired", days=-1)
+    expired = tls.authority.issue("expired", has_expired=True)
     foreign = tls.stranger.issue("foreign")
     no_client = {name: value for name, value in tls.good.items() if not name.startswith("CONSUL_CLIENT")}
     http_port = f"{tls.access.address}:8500"
@@ -198,7 +218,7 @@ def test_an_expired_certificate_of_the_agent(tls: Tls, svcagent: Svcagent) -> No
     """Told apart from one of an unknown authority; not verified, it is taken."""
 
     def config(address: str, _directory: Path) -> dict[str, object]:
-        certificate = tls.authority.issue("old-agent", f"IP:{address}", days=-1)
+        certificate = tls.authority.issue("old-agent", f"IP:{address}", has_expired=True)
         return _config(certificate, tls.authority.certificate)
 
     with consul_with(config) as old:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engine.recreate import COMPOSE_IMAGE_LABEL
 from tests.real.engine_fixture import POLITE, DockerHost, newer
 
 
@@ -18,7 +19,8 @@ class Compose:
 
     def __call__(self, *arguments: str) -> str:
         """Run it; what it prints on standard output and standard error."""
-        command = ["docker-compose", "--ansi", "never", "--host", self._docker.server.url, "--file", str(self._file)]
+        # Compose 2 has no --host.
+        command = ["docker-compose", "--ansi", "never", "--file", str(self._file)]
         environ = self._docker.environment | {"DOCKER_HOST": self._docker.server.url}
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environ, check=False)
         assert done.returncode == 0, done.stderr
@@ -43,7 +45,7 @@ def compose(docker: DockerHost, image: str, tmp_path: Path) -> Compose:
         "stop_grace_period": "1s",
     }
     file = tmp_path / "docker-compose.yml"
-    file.write_text(json.dumps({"version": "3.7", "services": {"web": service}, "volumes": {"data": {}}}))
+    file.write_text(json.dumps({"services": {"web": service}, "volumes": {"data": {}}}))
     project = Compose(docker, file)
     project("up", "--detach")
     return project
@@ -56,12 +58,16 @@ def labels(docker: DockerHost) -> dict[str, str]:
 
 
 def test_a_container_of_docker_compose_stays_its_own(docker: DockerHost, image: str, compose: Compose) -> None:
-    """Labels are kept; ps, stop and start act on the new container; up --no-recreate leaves it alone."""
+    """Labels are kept, but for Compose 2's of the image; ps, stop and start act on the new container.
+
+    up --no-recreate leaves it alone.
+    """
     before = labels(docker)
     new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
 
-    assert labels(docker) == before
+    image_label = {COMPOSE_IMAGE_LABEL: docker.inspect("app")["Image"]} if COMPOSE_IMAGE_LABEL in before else {}
+    assert labels(docker) == before | image_label
     assert compose.ids() == [new_id]
     compose("stop")
     assert not docker.engine.container("app").is_running
@@ -71,10 +77,13 @@ def test_a_container_of_docker_compose_stays_its_own(docker: DockerHost, image: 
     assert (app.id, app.is_running, app.restart_policy) == (new_id, True, "unless-stopped")
 
 
-def test_the_next_up_of_docker_compose_1_makes_it_anew_once_with_the_same_data(
+def test_the_next_up_of_docker_compose_keeps_the_data_and_1_makes_the_container_again_once(
     docker: DockerHost, image: str, compose: Compose
 ) -> None:
-    """It counts the image to the configuration, as after a pull of its own; svcagent can replace what it makes."""
+    """Compose 1 counts the image to the configuration, as after a pull; Compose 2 has a label for it.
+
+    svcagent can replace what Compose makes.
+    """
     docker.executed("app", "sh", "-c", "echo precious > /data/file; echo precious > /anonymous/file")
     new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
@@ -88,7 +97,9 @@ def test_the_next_up_of_docker_compose_1_makes_it_anew_once_with_the_same_data(
     made = docker.engine.container("app").id
     compose("up", "--detach")
 
-    assert docker.engine.container("app").id == made != new_id
+    is_compose_2 = COMPOSE_IMAGE_LABEL in labels(docker)
+    assert docker.engine.container("app").id == made
+    assert (made == new_id) == is_compose_2
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "2precious\nprecious"
     docker.engine.replace("app", image, newer(docker, image, content="3"), None)
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "3precious\nprecious"
@@ -100,7 +111,7 @@ def test_while_a_replacement_is_under_way_docker_compose_sees_both(
     """The old one is stopped; its removal ends that."""
     docker.engine.replace("app", image, newer(docker, image), None)
 
-    listed = compose("ps")
+    listed = compose("ps", "--all")
 
     assert "app.svcagent-old" in listed
     assert listed.count(" Up ") == 1

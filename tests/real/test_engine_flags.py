@@ -101,6 +101,7 @@ def told_apart(inspect: dict[str, Any]) -> dict[str, Any]:
     endpoints = {
         name: endpoint
         | {"EndpointID": "made up"}
+        # DNSNames since Engine 25.
         | {key: [one for one in endpoint.get(key) or [] if one != short_id] for key in ("Aliases", "DNSNames")}
         for name, endpoint in networks.items()
     }
