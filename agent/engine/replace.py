@@ -83,19 +83,28 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
         )
 
 
-def replace(
-    docker: Connection, clock: Clock, name: str, reference: Reference, digest: str, stop_timeout: float | None
-) -> Replacement:
-    """Put a container of ``digest`` in the place of ``name``; the old one stays, as ``<name>.svcagent-old``."""
-    old = existing(docker, name)
-    check_recreatable(docker, name, old)
-    _carry_out(docker, swap.tidy(_observe(docker, name)))
-    old = existing(docker, name)
+def prepare(docker: Connection, clock: Clock, name: str, reference: Reference, digest: str) -> float:
+    """Create ``<name>.svcagent-new`` of ``digest``, ready to be started; returns the seconds it took.
 
+    Nothing happens to ``name``. `discard` removes the new one again, whatever this raised.
+    """
+    check_recreatable(docker, name, existing(docker, name))
+    _carry_out(docker, swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
-    new_id = _create(docker, old, name, reference, digest)
-    created = clock.monotonic()
-    _carry_out(docker, (Step("policy", old["Id"], "no"),))
+    _create(docker, existing(docker, name), name, reference, digest)
+    return clock.monotonic() - begun
+
+
+def discard(docker: Connection, name: str) -> None:
+    """Remove a new container that never ran; nothing happens where there is none."""
+    _carry_out(docker, swap.discard(_observe(docker, name)))
+
+
+def replace(docker: Connection, clock: Clock, name: str, digest: str, stop_timeout: float | None) -> Replacement:
+    """Put the container that `prepare` made in the place of ``name``; the old one stays, as ``<name>.svcagent-old``."""
+    current, new = swap.take(_observe(docker, name), digest)
+    old, new_id = existing(docker, name), new.id
+    _carry_out(docker, (Step("policy", current.id, "no"),))
     seconds = stop_seconds(stop_timeout, old)
     stopping = clock.monotonic()
     _stop(docker, old["Id"], seconds)
@@ -107,7 +116,6 @@ def replace(
     return Replacement(
         old_id=old["Id"],
         new_id=new_id,
-        create_seconds=created - begun,
         stop_seconds=stopped - stopping,
         start_seconds=clock.monotonic() - starting,
         was_killed=exit_code == 128 + 9 and stopped - stopping >= seconds,

@@ -16,7 +16,7 @@ from docker.errors import NotFound as NoSuchContainer
 from docker.types import IPAMConfig, IPAMPool
 
 from agent.clock import SystemClock
-from agent.engine import Engine
+from agent.engine import Engine, Replacement
 from tests.lab import parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
@@ -82,6 +82,11 @@ class DockerHost:
         )
         self.api.start(container)
         return str(container["Id"])
+
+    def replace(self, name: str, image: str, digest: str, stop_timeout: float | None) -> Replacement:
+        """Prepare the successor and put it in the container's place."""
+        self.engine.prepare(name, image, digest)
+        return self.engine.replace(name, digest, stop_timeout)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """All that Docker knows of a container."""

@@ -58,7 +58,7 @@ def labels(docker: DockerHost) -> dict[str, str]:
 def test_a_container_of_docker_compose_stays_its_own(docker: DockerHost, image: str, compose: Compose) -> None:
     """Labels are kept; ps, stop and start act on the new container; up --no-recreate leaves it alone."""
     before = labels(docker)
-    new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
+    new_id = docker.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
 
     assert labels(docker) == before
@@ -76,7 +76,7 @@ def test_the_next_up_of_docker_compose_1_makes_it_anew_once_with_the_same_data(
 ) -> None:
     """It counts the image to the configuration, as after a pull of its own; svcagent can replace what it makes."""
     docker.executed("app", "sh", "-c", "echo precious > /data/file; echo precious > /anonymous/file")
-    new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
+    new_id = docker.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
 
     compose("up", "--detach")
@@ -85,7 +85,7 @@ def test_the_next_up_of_docker_compose_1_makes_it_anew_once_with_the_same_data(
 
     assert docker.engine.container("app").id == made != new_id
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "2precious\nprecious"
-    docker.engine.replace("app", image, newer(docker, image, content="3"), None)
+    docker.replace("app", image, newer(docker, image, content="3"), None)
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "3precious\nprecious"
 
 
@@ -93,7 +93,7 @@ def test_while_a_replacement_is_under_way_docker_compose_sees_both(
     docker: DockerHost, image: str, compose: Compose
 ) -> None:
     """The old one is stopped; its removal ends that."""
-    docker.engine.replace("app", image, newer(docker, image), None)
+    docker.replace("app", image, newer(docker, image), None)
 
     listed = compose("ps")
 
