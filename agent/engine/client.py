@@ -92,13 +92,16 @@ class Engine:
             # Inside the call, so that a time nobody can read is reported as the Engine's answer.
             return moment(client.image(wanted).get("Created"))
 
-    def pull(self, image: str, digest: str, progress: Callable[[PullProgress], None]) -> None:
+    def pull(
+        self, image: str, digest: str, progress: Callable[[PullProgress], None], container: str | None = None
+    ) -> None:
         """Bring that digest of the image's repository here, and let the image's tag stand for it.
 
-        ``progress`` is called when something has moved; what it raises ends the pull. Raises `NotFound`, `Denied`,
-        `RegistryUnreachable`.
+        ``progress`` is called when something has moved; what it raises ends the pull. ``container``: of an image for
+        several platforms, take that of this container. Raises `NotFound`, `Denied`, `RegistryUnreachable`.
         """
-        pull.pull(self._docker, reference.parse(image), digest, progress)
+        platform = replace.chosen_platform(self._docker, container) if container else ""
+        pull.pull(self._docker, reference.parse(image), digest, progress, platform)
 
     def check_recreatable(self, name: str) -> None:
         """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""

@@ -61,11 +61,20 @@ def registry_digest(docker: Connection, reference: Reference) -> str:
     return found
 
 
-def pull(docker: Connection, reference: Reference, digest: str, progress: Callable[[PullProgress], None]) -> None:
-    """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host."""
+def pull(
+    docker: Connection,
+    reference: Reference,
+    digest: str,
+    progress: Callable[[PullProgress], None],
+    platform: str = "",
+) -> None:
+    """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host.
+
+    ``platform``: the one to take of an image for several, as ``linux/386``; empty for the Engine's own.
+    """
     wanted = reference.at(digest)
     tally, last = Tally(), PullProgress(0, 0, 0, 0)
-    with closing(_events(docker, reference, digest)) as events:
+    with closing(_events(docker, reference, digest, platform)) as events:
         for event in events:
             current = tally.add(event)
             if current != last:
@@ -77,11 +86,12 @@ def pull(docker: Connection, reference: Reference, digest: str, progress: Callab
         tag(docker, reference, digest)
 
 
-def _events(docker: Connection, reference: Reference, digest: str) -> Generator[Mapping[str, Any]]:
+def _events(docker: Connection, reference: Reference, digest: str, platform: str) -> Generator[Mapping[str, Any]]:
     """The pull's events. A generator, so that only what the pull raises is translated, not what its reader does."""
     with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference):
         docker.refresh_credentials(client)
-        with closing(client.pull(reference.repository, tag=digest, stream=True, decode=True)) as events:
+        answer = client.pull(reference.repository, tag=digest, stream=True, decode=True, platform=platform or None)
+        with closing(answer) as events:
             for event in events:
                 require(event, {"id?": str, "status?": str, "progressDetail?": _PROGRESS})
                 if event.get("error"):

@@ -265,7 +265,7 @@ def _create(
     labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
     lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
     body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
-    platform = foreign_platform(docker, old, old_image)
+    platform = _foreign_platform(docker, old, old_image)
     for _ in range(3):
         # The container shall show the name it was given, not a bare digest; so the tag must stand for that digest.
         if reference.tag:
@@ -293,7 +293,20 @@ def _create_once(docker: Connection, name: str, body: dict[str, Any], platform: 
         return client.inspect(new_id)
 
 
-def foreign_platform(docker: Connection, container: Inspect, image: Inspect) -> str:
+def chosen_platform(docker: Connection, name: str) -> str:
+    """Return the platform that was chosen for a container; empty if it is the Engine's own, or not known any more."""
+    old = inspect(docker, name)
+    if old is None:
+        return ""
+    try:
+        with docker.call(f"inspect the image of container {name}") as client:
+            image = client.image(old["Image"])
+    except NotFound:
+        return ""
+    return _foreign_platform(docker, old, image)
+
+
+def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) -> str:
     """Return the platform that a container's image is for, if it is not the Engine's own (``--platform``)."""
     with docker.call("ask for its platform") as client:
         own = client.platform()

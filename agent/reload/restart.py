@@ -145,7 +145,7 @@ class ContainerRestarter:
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull the image, unless it is on this host."""
         if not self._engine.has_image(self._its.image, digest):
-            self._engine.pull(self._its.image, digest, progress)
+            self._engine.pull(self._its.image, digest, progress, self._its.container)
 
     def built(self, digest: str) -> datetime | None:
         """Return the time in the image."""

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from agent.engine import Stand
 from agent.engine.compare import differences as found_differences
+from agent.engine.connection import Client
+from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, DockerHost, differences, docker_host
 from tests.real.test_engine_flags import told_apart
 
@@ -61,9 +64,8 @@ NEEDS: dict[str, Callable[[DockerHost], bool]] = {
     "every capability": lambda _: int(status_of_this_process("CapBnd"), 16) & 0x1FFFFFFFFFF == 0x1FFFFFFFFFF,
     "annotations": lambda docker: api_of(docker) >= (1, 43),
     "start interval": lambda docker: api_of(docker) >= (1, 44),
-    "second platform": lambda _: False,  # the lab's images are for the machine's own
 }
-CANNOT_BE_CREATED = {"annotations", "bridge", "loop device", "second platform", "shared mounts"}
+CANNOT_BE_CREATED = {"annotations", "bridge", "loop device", "shared mounts"}
 """Needs without which not even the create succeeds."""
 MISSING: Counter[str] = Counter()
 
@@ -89,6 +91,11 @@ def place() -> Iterator[Place]:
             )
             for digest in digests[name]:
                 docker.engine.pull(f"{repository}:latest", digest, lambda _: None)
+        several = f"{docker.repository}/several"
+        digests["several"] = (
+            docker.push_for_platforms("1", several, "linux/amd64", "linux/386"),
+            docker.push_for_platforms("2", several, "linux/amd64", "linux/386"),
+        )
         docker.add_network("front", 0, internal=False)
         docker.add_network("back", 64)
         directory = docker.directory / "bound"
@@ -133,7 +140,7 @@ def test_containers_of_docker_run(place: Place, entry: dict[str, Any]) -> None:
         change_networks(docker, entry)
         assert_kept(place, entry, image, "app")
     finally:
-        docker.api.remove_container("app", v=True, force=True)
+        remove_all(docker)
 
 
 @pytest.mark.parametrize("entry", entries("api"))
@@ -149,7 +156,7 @@ def test_containers_of_docker_py_and_ansible(place: Place, entry: dict[str, Any]
         change_networks(docker, entry)
         assert_kept(place, entry, "plain", "app")
     finally:
-        docker.api.remove_container("app", v=True, force=True)
+        remove_all(docker)
 
 
 @pytest.mark.parametrize("file", ["compose_1", "compose_2"])
@@ -175,6 +182,138 @@ def test_containers_of_docker_compose(place: Place, file: str, tmp_path: Path) -
         subprocess.run([*compose, "down", "--volumes"], capture_output=True, env=environ, check=False)
 
 
+def test_the_platform_that_was_chosen_is_kept(place: Place) -> None:
+    """Of an image for several, the one is pulled and run that the container has, not the Engine's own."""
+    docker, image, (first, second) = place.docker, place.image("several"), place.digests["several"]
+    cli(docker, "pull", "--platform", "linux/386", image.replace(":latest", f"@{first}"))
+    docker.api.tag(image.replace(":latest", f"@{first}"), image.removesuffix(":latest"), "latest")
+    cli(docker, "run", "--detach", "--name", "app", "--network", "none", "--platform", "linux/386", image)
+    try:
+        docker.engine.pull(image, second, lambda _: None, "app")
+        docker.engine.prepare("app", image, second)
+        docker.engine.replace("app", second, 0)
+
+        assert docker.executed("app", "cat", "/platform") == "linux/386"
+        assert docker.executed("app", "cat", "/version") == "2"
+        docker.engine.roll_back("app")
+    finally:
+        remove_all(docker)
+
+
+def test_another_platform_than_the_containers_is_refused_before_anything_is_stopped(place: Place) -> None:
+    """Somebody else has pulled the image for the Engine's own."""
+    docker, image, (first, second) = place.docker, place.image("several"), place.digests["several"]
+    for digest in (first, second):
+        docker.api.remove_image(image.replace(":latest", f"@{digest}"), force=True)
+    cli(docker, "pull", "--platform", "linux/386", image.replace(":latest", f"@{first}"))
+    docker.api.tag(image.replace(":latest", f"@{first}"), image.removesuffix(":latest"), "latest")
+    cli(docker, "run", "--detach", "--name", "app", "--network", "none", "--platform", "linux/386", image)
+    try:
+        docker.engine.pull(image, second, lambda _: None)
+        with pytest.raises(SvcagentError, match="platform"):
+            docker.engine.prepare("app", image, second)
+
+        assert docker.inspect("app")["State"]["Running"]
+        docker.engine.discard("app")
+        assert docker.names() == {"app", "db"}
+    finally:
+        remove_all(docker)
+
+
+GUESTS = {
+    "network": ("--network", "container:app"),
+    "PID namespace": ("--network", "none", "--pid", "container:app"),
+    "IPC namespace": ("--network", "none", "--ipc", "container:app"),
+}
+
+
+@pytest.mark.parametrize("what", GUESTS)
+def test_a_container_in_which_others_live_is_refused(place: Place, what: str) -> None:
+    """They would be cut off, or could not be started again."""
+    docker, digest = place.docker, place.digests["plain"][1]
+    begin_with_first(place, "plain")
+    docker.run("app", place.image("plain"), host_config={"network_mode": "none", "ipc_mode": "shareable"})
+    try:
+        cli(docker, "run", "--detach", "--name", "side", *GUESTS[what], place.image("plain"))
+
+        for refused in (
+            lambda: docker.engine.check_recreatable("app"),
+            lambda: docker.engine.prepare("app", place.image("plain"), digest),
+        ):
+            with pytest.raises(Conflict, match=f"side lives in its {what}"):
+                refused()
+
+        assert docker.names() == {"app", "side", "db"}
+    finally:
+        remove_all(docker)
+
+
+def test_a_container_whose_namespace_has_gone_is_refused(place: Place) -> None:
+    docker = place.docker
+    begin_with_first(place, "plain")
+    docker.run("other", place.image("plain"), host_config={"network_mode": "none"})
+    docker.run("app", place.image("plain"), host_config={"network_mode": "none", "pid_mode": "container:other"})
+    docker.api.remove_container("other", force=True)
+    try:
+        with pytest.raises(Conflict, match="PID namespace of container"):
+            docker.engine.check_recreatable("app")
+    finally:
+        remove_all(docker)
+
+
+def test_a_container_that_takes_volumes_from_this_one_keeps_them(place: Place) -> None:
+    """They are the same volumes afterwards, also when that container is started again."""
+    docker, digest = place.docker, place.digests["rich"][1]
+    begin_with_first(place, "rich")
+    docker.run("app", place.image("rich"), host_config={"network_mode": "none"})
+    try:
+        cli(
+            docker,
+            "run",
+            "--detach",
+            "--network",
+            "none",
+            "--name",
+            "side",
+            "--volumes-from",
+            "app",
+            place.image("plain"),
+        )
+        docker.executed("side", "touch", "/data/mine")
+        docker.engine.prepare("app", place.image("rich"), digest)
+        docker.engine.replace("app", digest, 0)
+        docker.engine.remove_old("app")
+        docker.api.restart("side", timeout=0)
+
+        assert docker.executed("side", "ls", "/data") == docker.executed("app", "ls", "/data") == "mine"
+    finally:
+        remove_all(docker)
+
+
+def test_a_difference_is_refused_by_name_and_nothing_is_stopped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the Engine had dropped a setting."""
+    docker, digest = place.docker, place.digests["plain"][1]
+    begin_with_first(place, "plain")
+    cli(docker, "run", "--detach", "--name", "app", "--network", "none", "--shm-size", "128m", place.image("plain"))
+    create = Client.create
+
+    def without_size(client: Client, name: str, body: dict[str, Any], platform: str = "") -> str:
+        host = {**body["HostConfig"], "ShmSize": 64 << 20}
+        return create(client, name, {**body, "HostConfig": host}, platform)
+
+    monkeypatch.setattr(Client, "create", without_size)
+    try:
+        with pytest.raises(Conflict, match=r"HostConfig\.ShmSize: 64 MiB, was 128 MiB"):
+            docker.engine.prepare("app", place.image("plain"), digest)
+
+        assert docker.engine.standing("app").stand is Stand.PREPARED
+        docker.engine.discard("app")
+        assert docker.engine.standing("app").stand is Stand.OLD
+        assert docker.inspect("app")["State"]["Running"]
+    finally:
+        remove_all(docker)
+
+
 def test_what_was_not_started_is_counted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """It depends on the engine and the machine; most entries are started everywhere."""
     with capsys.disabled():
@@ -197,6 +336,12 @@ def begin_with_first(place: Place, image: str) -> None:
     """Let the tag stand for the first version again."""
     repository = place.image(image).rpartition(":")[0]
     place.docker.api.tag(f"{repository}@{place.digests[image][0]}", repository, "latest")
+
+
+def remove_all(docker: DockerHost) -> None:
+    """Remove what a test has made; also what it left half-way."""
+    for name in docker.names() - {"db"}:
+        docker.api.remove_container(name, v=True, force=True)
 
 
 def change_networks(docker: DockerHost, entry: Mapping[str, Any]) -> None:
