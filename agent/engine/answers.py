@@ -37,6 +37,9 @@ CONTAINER: Shape = {
         "NetworkMode": str,
         "AutoRemove?": bool,
         "UTSMode?": str,
+        "PidMode?": str,
+        "IpcMode?": str,
+        "PortBindings?": {"*?": [{"HostIp?": str, "HostPort?": str}]},
         "RestartPolicy?": {"Name?": str, "MaximumRetryCount?": int},
         "Binds?": [str],
         "Mounts?": [{"Target": str, "Type?": str, "Source?": str}],
@@ -54,9 +57,13 @@ CONTAINER: Shape = {
                 "IPAMConfig?": {"IPv4Address?": str, "IPv6Address?": str, "LinkLocalIPs?": [str]},
             }
         },
-        "Ports?": {"*?": [{"HostPort?": str}]},
+        "Ports?": {"*?": [{"HostIp?": str, "HostPort?": str}]},
     },
     "Mounts?": [{"Type?": str, "Name?": str, "Destination": str, "RW?": bool}],
+    "ImageManifestDescriptor?": {
+        "digest?": str,
+        "platform?": {"os?": str, "architecture?": str, "variant?": str},
+    },
 }
 """Of ``GET /containers/<id>/json``."""
 
@@ -65,6 +72,9 @@ IMAGE: Shape = {
     "RepoTags?": [str],
     "RepoDigests?": [str],
     "Created?": str,
+    "Os?": str,
+    "Architecture?": str,
+    "Variant?": str,
     "Metadata?": {"LastTagTime?": str},
     "Config?": {
         "Labels?": {"*": str},

@@ -96,29 +96,49 @@ class Engine:
             return moment(client.image(wanted).get("Created"))
 
     def pull(
-        self, image: str, digest: str, progress: Callable[[PullProgress], None], timeout: float = PULL_SECONDS
+        self,
+        image: str,
+        digest: str,
+        progress: Callable[[PullProgress], None],
+        *,
+        container: str | None = None,
+        timeout: float = PULL_SECONDS,
     ) -> None:
         """Bring that digest of the image's repository here, and let the image's tag stand for it.
 
-        ``progress`` is called when something has moved; what it raises ends the pull. ``timeout``: the seconds after
-        which a download that stands still is given up; an extraction has ten times as long. Raises `NotFound`,
-        `Denied`, `RateLimited`, `RegistryUnreachable`.
+        ``progress`` is called when something has moved; what it raises ends the pull. ``container``: of an image for
+        several platforms, take that of this container. ``timeout``: the seconds after which a download that stands
+        still is given up; an extraction has ten times as long. Raises `NotFound`, `Denied`, `RateLimited`,
+        `RegistryUnreachable`.
         """
-        pull.pull(self._docker, self._clock, reference.parse(image), digest, progress, timeout)
+        platform = replace.chosen_platform(self._docker, container) if container else ""
+        pull.pull(self._docker, self._clock, reference.parse(image), digest, progress, timeout, platform)
 
     def check_recreatable(self, name: str) -> None:
         """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
         replace.check_recreatable(self._docker, name, replace.existing(self._docker, name))
 
-    def replace(self, name: str, image: str, digest: str, stop_timeout: float | None) -> Replacement:
-        """Stop the container and start one with the same settings from that digest, which must be here already.
+    def prepare(self, name: str, image: str, digest: str) -> float:
+        """Create the container's successor from that digest, which must be here already; the seconds it took.
+
+        The container itself is left as it is. Whatever this raises, `discard` removes the successor again.
+        Raises `Conflict` when an earlier replacement must be rolled back first, or when the successor would not be
+        what the container is.
+        """
+        return replace.prepare(self._docker, self._clock, name, reference.parse(image), digest)
+
+    def discard(self, name: str) -> None:
+        """Remove what `prepare` made, unless a `replace` has begun to use it."""
+        replace.discard(self._docker, name)
+
+    def replace(self, name: str, digest: str, stop_timeout: float | None) -> Replacement:
+        """Stop the container and start its successor, which `prepare` made of that digest.
 
         The old one stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` puts the old one back.
         ``stop_timeout``: seconds until the old one is killed; None: its own, else Docker's 10.
-        Raises `Conflict` when an earlier replacement must be rolled back first, `NotReady` when the new one cannot be
-        started.
+        Raises `Conflict` when the two are not as `prepare` left them, `NotReady` when the new one cannot be started.
         """
-        return replace.replace(self._docker, self._clock, name, reference.parse(image), digest, stop_timeout)
+        return replace.replace(self._docker, self._clock, name, digest, stop_timeout)
 
     def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
         """Put the old container back under its name, with its restart policy, running; from wherever a `replace` ended.
@@ -134,8 +154,8 @@ class Engine:
     def standing(self, name: str) -> Standing:
         """How far the last replacement of that container got, and what stands under its name now.
 
-        All that a recovery decides on, whether or not a journal is left: with `Stand.NEW` it may become ready yet, and
-        `Stand.MIXED` has to be rolled back.
+        All that a recovery decides on, whether or not a journal is left: with `Stand.NEW` it may become ready yet,
+        `Stand.PREPARED` has to be discarded, and `Stand.MIXED` rolled back.
         """
         return replace.standing(self._docker, name)
 

@@ -86,11 +86,17 @@ class Client(docker.APIClient):
         require(found, {"Descriptor": {"digest": str}})
         return str(found["Descriptor"]["digest"])
 
-    def create(self, name: str, body: Mapping[str, Any]) -> str:
-        """Create a container; returns its ID."""
-        found = self.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
+    def create(self, name: str, body: Mapping[str, Any], platform: str = "") -> str:
+        """Create a container; returns its ID. ``platform``: of the image, where it is not the Engine's own."""
+        found = self.create_container_from_config(body, name, platform or None)  # type: ignore[no-untyped-call]
         require(found, {"Id": str})
         return str(found["Id"])
+
+    def platform(self) -> str:
+        """What the Engine runs on, as ``linux/amd64``."""
+        found = self.version()
+        require(found, {"Os": str, "Arch": str})
+        return f"{found['Os']}/{found['Arch']}"
 
     def host_name(self) -> str:
         """The host name of the machine that the Engine runs on."""

@@ -30,9 +30,15 @@ _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: D
 
 # The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
 _LOCAL = re.compile("no space left on device|failed to register layer|read-only file system|disk quota exceeded")
-_OF_THE_HOST = re.compile(
-    "no space left on device|read-only file system|disk quota exceeded|port is already allocated|"
-    "address already in use|cannot allocate memory|too many open files|resource temporarily unavailable"
+# What runc and crun say of a program, a user or a directory that the image does not have as the container needs it. A
+# mount that was possible in the old image is refused by what the new one has under its path.
+_OF_THE_IMAGE = re.compile(
+    r'exec: ?".*": (stat|executable file not found|permission denied|is a directory|no such file|cannot run)|'
+    r"executable file [`'\"].*not found in \$path|exec format error|"
+    r"exec .*: (no such file or directory|permission denied)|"
+    r"open executable: |unable to find (user|group) |no matching entries in (passwd|group) file|"
+    r"chdir to cwd|cannot chdir|mkdir .* not a directory|cannot mkdir: .* is not a directory|"
+    r"are you trying to mount a directory onto a file"
 )
 _STATUS = r"(?:http|status(?: code)?:?)"
 _LIMITED = re.compile(rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b")
@@ -139,9 +145,13 @@ def _of_something_in_front(error: APIError, doing: str, address: str, is_write: 
     )
 
 
-def is_the_hosts_fault(text: str) -> bool:
-    """Does a message of the Engine's name something that no image can help: a full disk, a port that is taken?"""
-    return _OF_THE_HOST.search(text.lower()) is not None
+def is_the_images_fault(text: str) -> bool:
+    """True if a container could not be started because of what the image has or lacks: a program, a user, a directory.
+
+    All else counts against the host, its network or the container's settings, of which there are more causes than a
+    list can name: a full disk, a port that is taken, a missing device, a runtime.
+    """
+    return _OF_THE_IMAGE.search(text.lower()) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:

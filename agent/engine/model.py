@@ -80,7 +80,6 @@ class Replacement:
 
     old_id: str
     new_id: str
-    create_seconds: float
     stop_seconds: float
     start_seconds: float
     was_killed: bool

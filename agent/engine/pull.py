@@ -94,11 +94,15 @@ def pull(
     digest: str,
     progress: Callable[[PullProgress], None],
     timeout: float,
+    platform: str = "",
 ) -> None:
-    """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host."""
+    """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host.
+
+    ``platform``: the one to take of an image for several, as ``linux/386``; empty for the Engine's own.
+    """
     wanted = reference.at(digest)
     last = PullProgress(0, 0, 0, 0)
-    with closing(_progress(docker, clock, reference, digest, timeout)) as states:
+    with closing(_progress(docker, clock, reference, digest, timeout, platform)) as states:
         for current in states:
             if current != last:
                 progress(current)
@@ -110,7 +114,7 @@ def pull(
 
 
 def _progress(
-    docker: Connection, clock: Clock, reference: Reference, digest: str, timeout: float
+    docker: Connection, clock: Clock, reference: Reference, digest: str, timeout: float, platform: str
 ) -> Generator[PullProgress]:
     """The pull's states. A generator, so that only what the pull raises is translated, not what its reader does.
 
@@ -120,7 +124,8 @@ def _progress(
         docker.refresh_credentials(client)
         tally, moved_at = Tally(), clock.monotonic()
         client.limit_silence(timeout)
-        with closing(client.pull(reference.repository, tag=digest, stream=True, decode=True)) as events:
+        answer = client.pull(reference.repository, tag=digest, stream=True, decode=True, platform=platform or None)
+        with closing(answer) as events:
             for event in events:
                 require(event, EVENT)
                 if said := (event.get("errorDetail") or {}).get("message") or event.get("error"):

@@ -36,6 +36,11 @@ def refusal(inspect: Inspect) -> tuple[str, str] | None:
             f"lives in another container's network ({host['NetworkMode']})",
             "give it a network of its own, or host networking",
         )
+    if not networks_of(inspect):
+        return (
+            "is connected to no network, so it cannot be created with the network that it has",
+            "connect it (docker network connect), or make it again with --network none",
+        )
     if "com.docker.swarm.task.id" in (config.get("Labels") or {}):
         return "belongs to a Swarm service, which replaces it by itself", "use docker service update"
     return None
@@ -74,18 +79,41 @@ def payload(
     primary = _primary_network(old)
     host = _host_config(old, lenders)
     endpoints = {}
-    if primary is not None:
-        host["NetworkMode"] = primary  # a name, also where an ID stood: both places must agree from API 1.44 on
+    host["NetworkMode"] = primary  # a name, also where an ID stood: both places must agree from API 1.44 on
+    if primary not in _BUILTIN_NETWORKS:
         endpoints[primary] = _endpoint(old, primary)
         if config.get("MacAddress"):
             endpoints[primary]["MacAddress"] = config["MacAddress"]
     return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints}}
 
 
-def compose_labels(old: Inspect, image_id: str) -> dict[str, str]:
-    """What Docker Compose shall find on the new container, so that it takes it for up to date."""
+def compose_labels(old: Inspect, new: Inspect) -> dict[str, str]:
+    """What Docker Compose shall find on the new container, so that it takes it for up to date.
+
+    ``new``: inspect of a container of the new image. Compose notes the image's ID, and from 5.5 on the digest of the
+    manifest of the container's platform, which differs from the ID in the containerd image store.
+    """
     noted = (old["Config"].get("Labels") or {}).get(COMPOSE_IMAGE_LABEL)
-    return {COMPOSE_IMAGE_LABEL: image_id} if noted == old["Image"] else {}
+    if not noted:
+        return {}
+    if noted == old["Image"]:
+        return {COMPOSE_IMAGE_LABEL: str(new["Image"])}
+    return {COMPOSE_IMAGE_LABEL: _manifest(new) or str(new["Image"])} if noted == _manifest(old) else {}
+
+
+def _manifest(container: Inspect) -> str:
+    """Return the digest of the manifest that a container was created from; empty where Docker does not say it."""
+    return str((container.get("ImageManifestDescriptor") or {}).get("digest") or "")
+
+
+def platform_of(container: Inspect, image: Inspect) -> str:
+    """Return what the container's image was built for, as ``linux/arm/v7``; empty if the image does not say it."""
+    said = (container.get("ImageManifestDescriptor") or {}).get("platform")
+    found = said or {"os": image.get("Os"), "architecture": image.get("Architecture"), "variant": image.get("Variant")}
+    parts = [found.get(key) or "" for key in ("os", "architecture", "variant")]
+    if parts[1:] == ["arm64", "v8"]:  # the only variant, which not every builder writes
+        parts[2] = ""
+    return "/".join(part for part in parts if part) if parts[1] else ""
 
 
 def lender_names(old: Inspect) -> tuple[str, ...]:
@@ -95,8 +123,8 @@ def lender_names(old: Inspect) -> tuple[str, ...]:
 
 def further_networks(old: Inspect) -> dict[str, dict[str, Any]]:
     """The networks to connect after the create, with their endpoint: before API 1.44 a create takes only one."""
-    primary = _primary_network(old) or _builtin_name(old["HostConfig"]["NetworkMode"])
-    return {name: _endpoint(old, name) for name in sorted(_networks(old)) if name != primary}
+    primary = _builtin_name(_primary_network(old))
+    return {name: _endpoint(old, name) for name in sorted(networks_of(old)) if name != primary}
 
 
 def _own_labels(labels: Mapping[str, str] | None, defaults: Mapping[str, str] | None) -> dict[str, str]:
@@ -139,9 +167,10 @@ def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
     host = dict(old["HostConfig"])
     # Theirs come by VolumesFrom again, and would hide the ones that they get when they are made anew.
     borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
-    host["Links"] = [_link(link) for link in host.get("Links") or []] or None
+    host["PortBindings"] = published_ports(old) or host.get("PortBindings")
+    host["Links"] = [link_of(link) for link in host.get("Links") or []] or None
     anonymous = {
-        _clean(mount["Destination"]): mount
+        clean_path(mount["Destination"]): mount
         for mount in old.get("Mounts") or []
         if mount.get("Type") == "volume" and mount.get("Name") and mount["Name"] not in borrowed
     }
@@ -154,10 +183,12 @@ def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
         if source or target not in anonymous:
             binds.append(bind)
     for target in host.get("Tmpfs") or {}:
-        anonymous.pop(_clean(target), None)  # shown as a volume where the image declares one, and hidden by the tmpfs
+        anonymous.pop(
+            clean_path(target), None
+        )  # shown as a volume where the image declares one, and hidden by the tmpfs
     mounts = []
     for mount in host.get("Mounts") or []:
-        actual = anonymous.pop(_clean(mount["Target"]), None)
+        actual = anonymous.pop(clean_path(mount["Target"]), None)
         is_unnamed = actual is not None and not mount.get("Source") and mount.get("Type") in (None, "volume")
         mounts.append({**mount, "Source": actual["Name"]} if actual is not None and is_unnamed else mount)
     if mounts:
@@ -179,21 +210,64 @@ def _bind_ends(bind: str) -> tuple[str, str]:
     A path alone asks for an anonymous volume; docker-py writes such binds.
     """
     first, *rest = bind.split(":")
-    return (first, _clean(rest[0])) if rest else ("", _clean(first))
+    return (first, clean_path(rest[0])) if rest else ("", clean_path(first))
 
 
-def _clean(path: str) -> str:
+def published_ports(container: Inspect) -> dict[str, list[dict[str, str]]]:
+    """Return PortBindings, with the host port that Docker chose where it was asked to choose one.
+
+    Otherwise the new container would get another one. It is free: the old container stops before the new one starts.
+    """
+    host = container["HostConfig"]
+    actual = (container.get("NetworkSettings") or {}).get("Ports") or {}
+    asked = {port: list(bindings or []) for port, bindings in (host.get("PortBindings") or {}).items()}
+    if host.get("PublishAllPorts"):
+        asked |= {port: [{}] for port, chosen in actual.items() if chosen and not asked.get(port)}
+    return {port: _chosen(bindings, list(actual.get(port) or [])) for port, bindings in asked.items()}
+
+
+def _chosen(asked: Sequence[Mapping[str, str]], actual: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return one port's bindings; each that leaves the host port to Docker, or gives a range, with what it has now."""
+    fixed = {one.get("HostPort") for one in asked}
+    free = [_binding(one) for one in actual if one.get("HostPort") not in fixed]
+    result = []
+    for binding in asked:
+        address, port = binding.get("HostIp") or "", binding.get("HostPort") or ""
+        own = [one for one in free if address in ("", one["HostIp"])][:1]
+        if not own or (port.isdigit() and port != "0"):
+            result.append(dict(binding))
+            continue
+        if not address:  # Docker publishes on IPv4 and on IPv6, and may choose a port for each
+            own += [one for one in free if _is_ipv6(one) != _is_ipv6(own[0])][:1]
+        free = [one for one in free if one not in own]
+        if len({one["HostPort"] for one in own}) == 1:
+            result.append({"HostIp": address, "HostPort": own[0]["HostPort"]})
+        else:
+            result += own
+    return result
+
+
+def _binding(found: Mapping[str, str]) -> dict[str, str]:
+    return {"HostIp": found.get("HostIp") or "", "HostPort": found.get("HostPort") or ""}
+
+
+def _is_ipv6(binding: Mapping[str, str]) -> bool:
+    return ":" in binding["HostIp"]
+
+
+def clean_path(path: str) -> str:
     """A path as the Engine compares it: without a trailing slash and doubled ones."""
     return posixpath.normpath(path)
 
 
-def _link(link: str) -> str:
+def link_of(link: str) -> str:
     """Inspect says ``/target:/name/alias``, a create wants ``target:alias``."""
     target, _, alias = link.partition(":")
     return f"{target.removeprefix('/')}:{alias.rpartition('/')[2]}"
 
 
-def _networks(old: Inspect) -> Mapping[str, Any]:
+def networks_of(old: Inspect) -> Mapping[str, Any]:
+    """Return the networks that a container is connected to now, by name, with their endpoints."""
     networks: Mapping[str, Any] = (old.get("NetworkSettings") or {}).get("Networks") or {}
     return networks
 
@@ -202,24 +276,39 @@ def _builtin_name(mode: str) -> str:
     return "bridge" if mode == "default" else mode
 
 
-def _primary_network(old: Inspect) -> str | None:
-    """The name of the user-defined network the container was created in, if it was one."""
-    mode = old["HostConfig"]["NetworkMode"]
-    if mode in _BUILTIN_NETWORKS or mode.startswith("container:"):
-        return None
-    networks = _networks(old)
-    if mode in networks:
-        return str(mode)
+def _primary_network(old: Inspect) -> str:
+    """The network mode to create the container with: the name of a network that it is connected to now.
+
+    The one that it was created in, unless it was disconnected from that since.
+    """
+    mode = str(old["HostConfig"]["NetworkMode"])
+    networks = networks_of(old)
+    if mode.startswith("container:") or _builtin_name(mode) in networks or not networks:
+        return mode
     by_id = (name for name, one in networks.items() if one and (one.get("NetworkID") or "").startswith(mode))
-    return next(by_id, str(mode))
+    return next(by_id, min(networks))
 
 
 def _endpoint(old: Inspect, name: str) -> dict[str, Any]:
-    """What was asked for, without what Docker filled in: only IPAMConfig holds an address that was asked for."""
-    endpoint = _networks(old).get(name) or {}
-    aliases = [alias for alias in endpoint.get("Aliases") or [] if alias != old["Id"][:12]]
+    """What was asked for, without what Docker filled in: only IPAMConfig holds an address that was asked for.
+
+    Of a MAC address Docker says only for the first network, in Config.MacAddress, that it was asked for.
+    """
+    endpoint = networks_of(old).get(name) or {}
+    aliases = own_aliases(old, name)
     kept = {key: endpoint[key] for key in ("IPAMConfig", "Links", "DriverOpts", "GwPriority") if endpoint.get(key)}
     return {**kept, "Aliases": aliases} if aliases else kept
+
+
+def own_aliases(container: Inspect, network: str) -> list[str]:
+    """Return the names that were asked for in a network: Docker adds the container's short ID."""
+    endpoint = networks_of(container).get(network) or {}
+    return [alias for alias in endpoint.get("Aliases") or [] if alias != short_id(container)]
+
+
+def short_id(container: Inspect) -> str:
+    """Return the ID as Docker makes host names and aliases of it."""
+    return str(container["Id"])[:12]
 
 
 def _is_bare_id(named: str, image_id: str) -> bool:

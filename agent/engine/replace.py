@@ -7,8 +7,10 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.engine import recreate, swap
+from agent.engine.compare import differences
 from agent.engine.connection import Connection
-from agent.engine.failures import is_the_hosts_fault
+from agent.engine.dependants import dependants, namespace_lenders
+from agent.engine.failures import is_the_images_fault
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest
@@ -69,33 +71,60 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
             f"container {name} cannot be replaced: it takes volumes from container {gone[0]}, which is gone; "
             f"make {name} anew by hand, with the volumes by their names (--volume)"
         )
+    for other, what in namespace_lenders(old).items():
+        found = _any(docker, other)
+        if found is None or not found["State"]["Running"]:
+            raise Conflict(
+                f"container {name} cannot be replaced: it lives in the {what} of container {other}, which does not "
+                f"run; start that one, or make {name} anew by hand"
+            )
     with docker.call(f"describe container {name}"):
         # All that will be asked for is worked out here once, so that what cannot be is found before the drain.
         recreate.payload(old, old_image, old["Config"]["Image"], {}, "", [one for one in lenders.values() if one])
         recreate.further_networks(old)
         stop_seconds(None, old)
     with docker.call("list containers") as client:
-        guests = [_list_name(entry) for entry in client.all_containers() if _lives_in(entry, old)]
-    if guests:
+        listed = [str(entry["Id"]) for entry in client.all_containers()]
+    others = (_any(docker, one) for one in listed)  # one that has just been removed needs nothing any more
+    if cut_off := dependants(old, [one for one in others if one is not None]):
         raise Conflict(
-            f"container {name} cannot be replaced: {', '.join(guests)} lives in its network and would be cut off; "
-            "give that container a network of its own"
+            f"container {name} cannot be replaced, because other containers would be cut off: {', '.join(cut_off)}; "
+            "give them what they have from it in another way (a network of their own, no --pid, --ipc or --link)"
         )
 
 
-def replace(
-    docker: Connection, clock: Clock, name: str, reference: Reference, digest: str, stop_timeout: float | None
-) -> Replacement:
-    """Put a container of ``digest`` in the place of ``name``; the old one stays, as ``<name>.svcagent-old``."""
-    old = existing(docker, name)
-    check_recreatable(docker, name, old)
-    _carry_out(docker, swap.tidy(_observe(docker, name)))
-    old = existing(docker, name)
+def prepare(docker: Connection, clock: Clock, name: str, reference: Reference, digest: str) -> float:
+    """Create ``<name>.svcagent-new`` of ``digest``, ready to be started; returns the seconds it took.
 
+    Nothing happens to ``name``. `discard` removes the new one again, whatever this raised.
+    """
+    check_recreatable(docker, name, existing(docker, name))
+    _carry_out(docker, swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
-    new_id = _create(docker, old, name, reference, digest)
-    created = clock.monotonic()
-    _carry_out(docker, (Step("policy", old["Id"], "no"),))
+    old = existing(docker, name)
+    with docker.call("read the images' defaults") as client:
+        old_image, new_image = client.image(old["Image"]), client.image(reference.at(digest))
+    new_id = _create(docker, old, old_image, str(new_image["Id"]), name, reference, digest)
+    with docker.call(f"compare container {name} with its successor") as client:
+        found = differences(old, client.inspect(new_id), old_image, new_image)
+    if found:
+        raise Conflict(
+            f"container {name} cannot be made again as it is; with {reference.local_name} it would differ in: "
+            f"{'; '.join(found)}. Make it anew by hand with these settings (docker run --name {name} …)"
+        )
+    return clock.monotonic() - begun
+
+
+def discard(docker: Connection, name: str) -> None:
+    """Remove a new container that never ran; nothing happens where there is none."""
+    _carry_out(docker, swap.discard(_observe(docker, name)))
+
+
+def replace(docker: Connection, clock: Clock, name: str, digest: str, stop_timeout: float | None) -> Replacement:
+    """Put the container that `prepare` made in the place of ``name``; the old one stays, as ``<name>.svcagent-old``."""
+    current, new = swap.take(_observe(docker, name), digest)
+    old, new_id = existing(docker, name), new.id
+    _carry_out(docker, (Step("policy", current.id, "no"),))
     seconds = stop_seconds(stop_timeout, old)
     stopping = clock.monotonic()
     _stop(docker, old["Id"], seconds)
@@ -107,7 +136,6 @@ def replace(
     return Replacement(
         old_id=old["Id"],
         new_id=new_id,
-        create_seconds=created - begun,
         stop_seconds=stopped - stopping,
         start_seconds=clock.monotonic() - starting,
         was_killed=exit_code == 128 + 9 and stopped - stopping >= seconds,
@@ -115,19 +143,19 @@ def replace(
 
 
 def _start_new(docker: Connection, new_id: str, digest: str) -> None:
-    """Start it; that Docker cannot counts against the image, unless it says that this host is to blame.
+    """Start it; that Docker cannot counts against the image if Docker says that something is wrong in the image.
 
     Its status does not tell whose fault it is: a missing program is 400, but a user that the image does not have is
-    500, as are a port that is taken and a disk that is full. So for those its words are looked at.
+    500, as are a port that is taken and a disk that is full. So its words are looked at.
     """
     try:
         _carry_out(docker, (Step("start", new_id),))
     except Unreachable:
         raise
     except SvcagentError as error:
-        if is_the_hosts_fault(str(error)):
-            raise
-        raise NotReady(f"the container of {digest} does not start: {error}") from error
+        if is_the_images_fault(str(error)):
+            raise NotReady(f"the container of {digest} does not start: {error}") from error
+        raise
 
 
 def roll_back(
@@ -223,23 +251,30 @@ def stop_seconds(given: float | None, old: Inspect) -> int:
     return LONGEST_STOP_SECONDS if seconds < 0 else math.ceil(seconds)
 
 
-def _create(docker: Connection, old: Inspect, name: str, reference: Reference, digest: str) -> str:
-    """Create ``<name>.svcagent-new``, of exactly that digest, in all the old one's networks; returns its ID."""
-    with docker.call("read the images' defaults") as client:
-        old_image = client.image(old["Image"])
-        wanted = client.image(reference.at(digest))["Id"]
-        engine_host = client.host_name() if old["HostConfig"]["NetworkMode"] == "host" else ""
-    ours = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
-    labels = ours | recreate.compose_labels(old, wanted)
+def _create(
+    docker: Connection, old: Inspect, old_image: Inspect, wanted: str, name: str, reference: Reference, digest: str
+) -> str:
+    """Create ``<name>.svcagent-new``, of exactly that digest, in all the old one's networks; returns its ID.
+
+    ``wanted``: the ID of the image.
+    """
+    engine_host = ""
+    if old["HostConfig"]["NetworkMode"] == "host":
+        with docker.call("ask for the host's name") as client:
+            engine_host = client.host_name()
+    labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
     lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
     body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
-    for _ in range(2):
+    platform = _foreign_platform(docker, old, old_image)
+    for _ in range(3):
         # The container shall show the name it was given, not a bare digest; so the tag must stand for that digest.
         if reference.tag:
             tag(docker, reference, digest)
-        new_id, image_id = _create_once(docker, name, body)
-        if image_id == wanted:
+        new = _create_once(docker, name, body, platform)
+        new_id, noted = str(new["Id"]), recreate.compose_labels(old, new)
+        if new["Image"] == wanted and noted.items() <= body["Labels"].items():
             break
+        body["Labels"] |= noted  # what Compose notes is known only of a container that exists
         _carry_out(docker, (Step("remove", new_id),))
     else:
         raise Conflict(
@@ -251,11 +286,32 @@ def _create(docker: Connection, old: Inspect, name: str, reference: Reference, d
     return new_id
 
 
-def _create_once(docker: Connection, name: str, body: dict[str, Any]) -> tuple[str, str]:
+def _create_once(docker: Connection, name: str, body: dict[str, Any], platform: str) -> Inspect:
     with docker.call(f"create container {name}{NEW_SUFFIX}", is_write=True) as client:
-        new_id = client.create(name + NEW_SUFFIX, body)
+        new_id = client.create(name + NEW_SUFFIX, body, platform)
     with docker.call(f"inspect container {name}{NEW_SUFFIX}") as client:
-        return new_id, str(client.inspect(new_id)["Image"])
+        return client.inspect(new_id)
+
+
+def chosen_platform(docker: Connection, name: str) -> str:
+    """Return the platform that was chosen for a container; empty if it is the Engine's own, or not known any more."""
+    old = inspect(docker, name)
+    if old is None:
+        return ""
+    try:
+        with docker.call(f"inspect the image of container {name}") as client:
+            image = client.image(old["Image"])
+    except NotFound:
+        return ""
+    return _foreign_platform(docker, old, image)
+
+
+def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) -> str:
+    """Return the platform that a container's image is for, if it is not the Engine's own (``--platform``)."""
+    with docker.call("ask for its platform") as client:
+        own = client.platform()
+    found = recreate.platform_of(container, image)
+    return "" if found == own or found.startswith(f"{own}/") else found
 
 
 def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapping[str, Any]) -> None:
@@ -271,12 +327,3 @@ def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapp
             links=[link.partition(":")[::2] for link in endpoint.get("Links") or []] or None,
             driver_opt=endpoint.get("DriverOpts"),
         )
-
-
-def _list_name(entry: Mapping[str, Any]) -> str:
-    """A container's name, else its short ID: one that is being removed has no name any more."""
-    return next(iter(entry.get("Names") or []), str(entry["Id"])[:12])
-
-
-def _lives_in(entry: Mapping[str, Any], old: Inspect) -> bool:
-    return bool((entry.get("HostConfig") or {}).get("NetworkMode") == f"container:{old['Id']}")

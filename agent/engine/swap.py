@@ -5,7 +5,7 @@ A replacement moves through these states; a crash may leave any of them. ``app``
 ====================  ===========  ================  ================
 after                 app          app.svcagent-new  app.svcagent-old
 ====================  ===========  ================  ================
-create                old, runs    new, never ran
+create (prepare)      old, runs    new, never ran
 policy, stop          old, stopped new, never ran
 first rename                       new, never ran    old, stopped
 second rename         new, never ran                 old, stopped
@@ -55,6 +55,9 @@ class Stand(StrEnum):
 
     OLD = "old"
     """One container, and no replacement under way: none was begun, or the last one was finished or rolled back."""
+    PREPARED = "prepared"
+    """The old container has the name, and a new one that svcagent made never ran: nothing was stopped, unless a
+    replacement had begun, which only its journal tells."""
     MIXED = "mixed"
     """Broken off in between: only a roll-back leads out."""
     NEW = "new"
@@ -95,6 +98,8 @@ def standing(world: World) -> Standing:
         return Standing(Stand.ABSENT)
     if new is None and old is None:
         stand = Stand.OLD
+    elif discard(world):
+        stand = Stand.PREPARED
     elif current is not None and new is None and old is not None and current.replaces == old.id:
         stand = Stand.NEW
     else:
@@ -131,6 +136,8 @@ def roll_back(world: World, remembered_policy: str | None = None, *, finish_stop
             f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
             f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew"
         )
+    if new.replaces != current.id and (steps := discard(world)):
+        return steps  # somebody made the container again meanwhile; theirs stays as it is
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     is_stopping = finish_stop and _may_be_stopping(current, new.restart_policy)
     return (*_revive(current, new.restart_policy, finish_stop=is_stopping), Step("remove", new.id))
@@ -157,6 +164,31 @@ def tidy(world: World) -> tuple[Step, ...]:
     if new.is_running:
         raise Conflict(f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop the one that is not wanted")
     return (*_restore_policy(current, new.restart_policy), Step("remove", new.id))
+
+
+def discard(world: World) -> tuple[Step, ...]:
+    """Return the steps that remove a new container that never ran; none if there is none, or more than that was begun.
+
+    Also one that was to replace a container that has been made again by hand meanwhile.
+    """
+    current, new = world.current, world.new
+    if current is None or world.old is not None or new is None or not new.replaces or new.is_running:
+        return ()
+    return (Step("remove", new.id),)
+
+
+def take(world: World, digest: str) -> tuple[Seen, Seen]:
+    """Return the old container and the new one that was prepared to replace it with that digest.
+
+    Raises `Conflict` when they are not there as they were prepared: others had a hand in it.
+    """
+    current, new = world.current, world.new
+    if current is None or new is None or not discard(world) or new.replaces != current.id or new.digest != digest:
+        raise Conflict(
+            f"container {world.name} or {world.name}{NEW_SUFFIX}, which was prepared to replace it, was changed by "
+            "others meanwhile; run this again"
+        )
+    return current, new
 
 
 def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[Step, ...]:

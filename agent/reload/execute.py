@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -92,11 +93,15 @@ class Executor(Procedure):
                     Step.GUARD: self._guard,
                     Step.ACQUIRE: self._acquire,
                     Step.PLAN_AGAIN: self._plan_again,
+                    Step.PREPARE: self._prepare,
                     Step.DRAIN: self._drain,
                     Step.RESTART: self._restart,
                     Step.QUARANTINE: self._quarantine,
                     Step.DRAIN_AGAIN: restoration.drain_again,
-                    Step.ROLL_BACK: lambda: restoration.roll_back(self._record.restart_policy or None),
+                    Step.ROLL_BACK: lambda: restoration.roll_back(
+                        self._record.restart_policy or None, was_replacing=self._record.is_replacing
+                    ),
+                    Step.DISCARD: restoration.discard,
                     Step.READY: self._await_ready,
                     Step.RETURN: self._return,
                     Step.SETTLE: self._settle,
@@ -194,6 +199,10 @@ class Executor(Procedure):
                 self._restoration.readiness.before = survey.statuses
         return is_newer
 
+    def _prepare(self) -> None:
+        done = self._restarter.prepare(self._record.digest)
+        self._note_seconds(done.seconds)
+
     def _drain(self) -> None:
         edges, restoration = self._edges, self._restoration
         self._run_hook(Hook.BEFORE_DRAIN)
@@ -229,7 +238,7 @@ class Executor(Procedure):
         policy = self._restarter.standing().restart_policy
         self._note_down(is_replacing=True, restart_policy=policy or "", is_required=True)
         done = self._restarter.restart(self._record.digest)
-        self.result.engine = {part: round(seconds, 4) for part, seconds in done.seconds.items()}
+        self._note_seconds(done.seconds)
         if done.note:
             self._tell_note(done.note)
         self._restoration.insist(self._restoration.readiness.expect_fresh_results)
@@ -304,6 +313,9 @@ class Executor(Procedure):
                 self._tell_note(f"--force overrides: {one.what}")
         self._overridden |= {one.kind for one in ignored}
         return seen.own
+
+    def _note_seconds(self, parts: Mapping[str, float]) -> None:
+        self.result.engine |= {part: round(seconds, 4) for part, seconds in parts.items()}
 
     def _run_hook(self, hook: Hook) -> None:
         """Run the operator's command for that moment; a failure of one that only warns is a note."""

@@ -30,6 +30,7 @@ SESSION_POLL_SECONDS = 0.5
 _CONTAINERS = {
     Stand.OLD: Container.OLD,
     Stand.ABSENT: Container.OLD,  # nothing to roll back; the step ready finds that nothing runs
+    Stand.PREPARED: Container.PREPARED,
     Stand.MIXED: Container.MIXED,
     Stand.NEW: Container.NEW,
 }
@@ -37,11 +38,15 @@ _CONTAINERS = {
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a crashed reload left. ``record``: None without a usable journal. ``is_out``: own maintenance is enabled."""
+    """What a crashed reload left. ``record``: None without a usable journal. ``is_out``: own maintenance is enabled.
+
+    ``was_replacing``: the replacement of the container had begun, or may have.
+    """
 
     record: Record | None
     standing: Standing
     is_out: bool
+    was_replacing: bool
 
 
 def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
@@ -51,9 +56,11 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
         note(f"its definition names another container now; {record.container} is restored as well")
         revive(edges.engine, record)
     standing = _restarter(service, reload, edges).standing()
+    is_held = True
     try:
         local = edges.consul.services().get(service.id)
         held = local.maintenance if local is not None else None
+        is_held = held is not None
         reload_id = record.reload_id if record is not None else ""
         is_out = held is not None and is_of_reload(parse(held.notes), edges.agent.node, reload_id)
     except Unreachable:
@@ -61,7 +68,10 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
     if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
         edges.journal.remove()
         return None
-    return Leftover(record, standing, is_out)
+    # Without a journal, only a container that runs in service is known not to have been asked to stop.
+    may_be_stopping = standing.stand is Stand.PREPARED and (is_held or not standing.is_running)
+    was_replacing = record.is_replacing if record is not None else may_be_stopping or standing.stand is Stand.MIXED
+    return Leftover(record, standing, is_out, was_replacing)
 
 
 def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None:
@@ -74,14 +84,16 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None
 
 
 def revive(engine: Engine, record: Record) -> None:
-    """Start a container that an interrupted replacement left stopped, without Consul.
+    """Start a container that an interrupted replacement left stopped, and remove a prepared one, without Consul.
 
     One that runs is left alone: whether it is about to stop is known only from its maintenance.
     """
     if not record.container:
         return
     found = engine.standing(record.container)
-    if found.stand is Stand.MIXED and not found.is_running:
+    if found.stand is Stand.PREPARED and not record.is_replacing:
+        engine.discard(record.container)
+    elif found.stand in (Stand.MIXED, Stand.PREPARED) and not found.is_running:
         engine.roll_back(record.container, record.restart_policy or None)
 
 
@@ -130,13 +142,14 @@ class Recovery(Procedure):
             _CONTAINERS[leftover.standing.stand],
             is_out=leftover.is_out,
             blame=_blame(record.blame),
-            was_replacing=record.is_replacing,
+            was_replacing=leftover.was_replacing,
             is_locked=bool(record.session) or leftover.record is None,
             may_roll_back=reload.rollback,
         )
         result = Result(service.name, edges.agent.node, reload.image, id=record.reload_id)
         super().__init__(edges, restoration, state, record, result)
         self._is_journal_lost = leftover.record is None
+        self._was_replacing = leftover.was_replacing
         self._settle_seconds = reload.settle
 
     def run(self) -> Result:
@@ -152,7 +165,10 @@ class Recovery(Procedure):
             {
                 Step.QUARANTINE: self._quarantine,
                 Step.DRAIN_AGAIN: restoration.drain_again,
-                Step.ROLL_BACK: lambda: restoration.roll_back(self._record.restart_policy or None),
+                Step.ROLL_BACK: lambda: restoration.roll_back(
+                    self._record.restart_policy or None, was_replacing=self._was_replacing
+                ),
+                Step.DISCARD: restoration.discard,
                 Step.READY: self._await_ready,
                 Step.RETURN: lambda: restoration.return_(is_returning=self._state.container is not Container.NEW),
                 Step.SETTLE: self._settle,

@@ -70,8 +70,17 @@ class Restarter(Protocol):
     def connections(self, port: int, address: str | None) -> int:
         """Return how many clients are connected to the instance."""
 
+    def prepare(self, digest: str) -> Restarted:
+        """Do what can be done for `restart` while the old instance serves, which it leaves as it is.
+
+        :raises Conflict: the new instance would not be what the old one is, but for its version.
+        """
+
+    def discard(self) -> None:
+        """Undo `prepare`; nothing happens where nothing was prepared."""
+
     def restart(self, digest: str) -> Restarted:
-        """Stop the old instance and start the new one."""
+        """Stop the old instance and start the new one, as `prepare` left it."""
 
     def standing(self) -> Standing:
         """Return how far the last `restart` got."""
@@ -142,10 +151,10 @@ class ContainerRestarter:
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull the image, unless it is on this host, and note it down."""
-        image = self._its.image
-        if not self._engine.has_image(image, digest):
-            self._engine.pull(image, digest, progress, self._its.pull_timeout)
-        self._seen.note_fetched(Fetched(image, digest, self._engine.image_id(image, digest)))
+        its = self._its
+        if not self._engine.has_image(its.image, digest):
+            self._engine.pull(its.image, digest, progress, container=its.container, timeout=its.pull_timeout)
+        self._seen.note_fetched(Fetched(its.image, digest, self._engine.image_id(its.image, digest)))
 
     def built(self, digest: str) -> datetime | None:
         """Return the time in the image."""
@@ -160,12 +169,20 @@ class ContainerRestarter:
         found = self._engine.find(self._its.container)
         return 0 if found is None else self._engine.connections(found, port, address)
 
+    def prepare(self, digest: str) -> Restarted:
+        """Create the new container, and compare it with the old one."""
+        return Restarted({"create": self._engine.prepare(self._its.container, self._its.image, digest)})
+
+    def discard(self) -> None:
+        """Remove the new container, which never ran."""
+        self._engine.discard(self._its.container)
+
     def restart(self, digest: str) -> Restarted:
-        """Create, stop, start."""
+        """Stop, rename, start."""
         its = self._its
-        done = self._engine.replace(its.container, its.image, digest, its.stop_timeout)
+        done = self._engine.replace(its.container, digest, its.stop_timeout)
         return Restarted(
-            {"create": done.create_seconds, "stop": done.stop_seconds, "start": done.start_seconds},
+            {"stop": done.stop_seconds, "start": done.start_seconds},
             "the old container ignored its stop signal until the stop timeout, and was killed"
             if done.was_killed
             else "",
@@ -198,7 +215,7 @@ class ContainerRestarter:
         match self._engine.standing(self._its.container).stand:
             case Stand.NEW:
                 return self._engine.log_tail(self._its.container)
-            case Stand.MIXED:
+            case Stand.MIXED | Stand.PREPARED:  # the latter prints nothing, unless Docker failed to start it
                 return self._engine.log_tail(self._its.container + NEW_SUFFIX)
             case _:
                 return ""
@@ -256,6 +273,13 @@ class CommandRestarter:
     def connections(self, port: int, address: str | None) -> int:
         """Count those in the host's network namespace, where such services run."""
         return host_connections(port, address)
+
+    def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
+        """Nothing can be prepared."""
+        return Restarted()
+
+    def discard(self) -> None:
+        """Nothing was prepared."""
 
     def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
         """Run the command, which must exit with 0. It is not interrupted."""

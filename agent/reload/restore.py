@@ -196,18 +196,23 @@ class Restoration:
 
     # ------------------------------------------------------------ back to the old container
 
-    def roll_back(self, restart_policy: str | None) -> None:
+    def roll_back(self, restart_policy: str | None, *, was_replacing: bool) -> None:
         """Run the old container again. ``restart_policy``: its original one, where it is known.
 
-        While no client is sent to the instance, a stop of the old container that was begun is finished first: Docker
-        goes on stopping a container whose client is gone, and until then it still answers.
+        ``was_replacing``: its replacement had begun, so that Docker may have been asked to stop it. While no client is
+        sent to the instance, that stop is finished first: Docker goes on stopping a container whose client is gone, and
+        until then it still answers.
         """
         self.remember_log_tail()
         is_away = self.is_out or self._is_held()
-        self.insist(lambda: self._restarter.put_back(restart_policy, finish_stop=is_away))
+        self.insist(lambda: self._restarter.put_back(restart_policy, finish_stop=is_away and was_replacing))
         self.start()
         if is_away:
             self.insist(self.readiness.expect_fresh_results)
+
+    def discard(self) -> None:
+        """Remove the new container, which was prepared and is not used."""
+        self.insist(self._restarter.discard)
 
     def _is_held(self) -> bool:
         """True if the service is known to be in maintenance, an operator's with ``--in-maintenance``."""

@@ -9,6 +9,7 @@ Rules that hold for every state that can be reached:
 
 - own maintenance is disabled (RETURN) only on an instance that is ready;
 - a disruptive step (DRAIN, RESTART) is never taken on the way back, nor without the lock;
+- a new container that was prepared and not used is removed (DISCARD), by the next process if this one cannot;
 - the old container is removed (CLEAN) only when the new one is ready, in service, and was watched there (SETTLE);
   where that ended without a proof, it is seen ready once more right before;
 - a version is quarantined only when the old one passed the same checks after the roll-back, or when there is no way
@@ -23,18 +24,20 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """One step of a reload. QUARANTINE, DRAIN_AGAIN and ROLL_BACK belong to the way back alone."""
+    """One step of a reload. QUARANTINE, DRAIN_AGAIN, ROLL_BACK and DISCARD belong to the way back alone."""
 
     CHECK = "check"
     PULL = "pull"
     GUARD = "guard"
     ACQUIRE = "acquire"
     PLAN_AGAIN = "plan again"
+    PREPARE = "prepare"
     DRAIN = "drain"
     RESTART = "restart"
     QUARANTINE = "quarantine"
     DRAIN_AGAIN = "drain again"
     ROLL_BACK = "roll back"
+    DISCARD = "discard"
     READY = "ready"
     RETURN = "return"
     SETTLE = "settle"
@@ -68,11 +71,13 @@ PROPERTIES: Mapping[Step, Properties] = {
     Step.GUARD: Properties(interruptible=True, journalled=False),
     Step.ACQUIRE: Properties(interruptible=True, needs_journal=True),
     Step.PLAN_AGAIN: Properties(interruptible=True, journalled=False),
+    Step.PREPARE: Properties(interruptible=True, needs_journal=True),
     Step.DRAIN: Properties(disruptive=True, interruptible=True, needs_journal=True, published=True),
     Step.RESTART: Properties(disruptive=True, interruptible=True, needs_journal=True, published=True, judges=True),
     Step.QUARANTINE: Properties(),
     Step.DRAIN_AGAIN: Properties(),
     Step.ROLL_BACK: Properties(),
+    Step.DISCARD: Properties(),
     Step.READY: Properties(interruptible=True, journalled=False, published=True, judges=True),
     Step.RETURN: Properties(published=True, judges=True),
     Step.SETTLE: Properties(published=True, judges=True),
@@ -82,9 +87,14 @@ PROPERTIES: Mapping[Step, Properties] = {
 
 
 class Container(StrEnum):
-    """Which container has the service's name. MIXED: the replacement was interrupted somewhere in between."""
+    """Which container has the service's name.
+
+    PREPARED: the old one, and its successor was created beside it and never ran. MIXED: the replacement was interrupted
+    somewhere in between.
+    """
 
     OLD = "old"
+    PREPARED = "prepared"
     MIXED = "mixed"
     NEW = "new"
 
@@ -110,8 +120,8 @@ class State:
 
     ``is_newer`` is None until the registry was asked. ``is_out``: own maintenance may be on. ``may_try_new``: a new
     container that is not known to be ready has not been judged yet. ``is_settled`` is None before the settle step,
-    and False when that ended without a proof. ``has_leftovers``: CLEAN failed, so the next process repeats it.
-    ``is_drained_again``: the step was taken, successfully or not.
+    and False when that ended without a proof. ``has_leftovers``: CLEAN or DISCARD failed, so the next process repeats
+    it. ``is_drained_again``: the step was taken, successfully or not.
     """
 
     is_newer: bool | None = None
@@ -148,9 +158,9 @@ def recovered(
     ``is_out``: own maintenance is on. ``blame``: what the journal says about the new version. ``was_replacing``: the
     replacement had begun. A replacement that had begun while the instance was out may have asked Docker to stop the
     old container, which then still answers for a while: it counts as MIXED, so that it is stopped and started again
-    before it is judged.
+    before it is judged. So does one whose successor was about to be used.
     """
-    if container is Container.OLD and was_replacing and is_out:
+    if was_replacing and (container is Container.PREPARED or (container is Container.OLD and is_out)):
         container = Container.MIXED
     was_judged = blame is not Blame.NONE
     if blame is Blame.OPEN and not may_roll_back:
@@ -159,7 +169,7 @@ def recovered(
         is_locked=is_locked,
         is_out=is_out,
         container=container,
-        is_ready=not (is_out or was_replacing or container is not Container.OLD or blame is Blame.OPEN),
+        is_ready=not (is_out or was_replacing or container not in _OLD or blame is Blame.OPEN),
         has_failed=True,
         may_roll_back=may_roll_back,
         may_try_new=not was_judged or not may_roll_back,
@@ -181,6 +191,7 @@ def _way_forward(state: State) -> Step:
         (state.is_clear, Step.GUARD),
         (state.is_locked or state.is_cleaned, Step.ACQUIRE),
         (state.is_confirmed, Step.PLAN_AGAIN),
+        (state.container is not Container.OLD, Step.PREPARE),
         (state.is_drained, Step.DRAIN),
         (state.container is Container.NEW, Step.RESTART),
         (state.is_ready, Step.READY),
@@ -195,6 +206,8 @@ def _way_forward(state: State) -> Step:
 def _way_back(state: State) -> Step:
     if not state.is_stranded and (step := _restoring(state)) is not None:
         return step
+    if state.container is Container.PREPARED:
+        return Step.DISCARD
     if state.blame is Blame.DUE:
         return Step.QUARANTINE
     if not state.is_stranded and state.container is Container.NEW:
@@ -210,7 +223,7 @@ def _restoring(state: State) -> Step | None:
     if state.container is Container.MIXED:
         return Step.ROLL_BACK
     if not state.is_ready:
-        if state.container is Container.OLD or state.may_try_new:
+        if state.container in _OLD or state.may_try_new:
             return Step.READY
         # Judged, and not ready: clients must not be sent to it while the old one is started.
         return Step.ROLL_BACK if state.is_out or state.is_drained_again else Step.DRAIN_AGAIN
@@ -249,6 +262,8 @@ def succeeded(
         Step.PULL: {"is_pulled": True},
         Step.GUARD: {"is_clear": True},
         Step.ACQUIRE: {"is_locked": True},
+        Step.PREPARE: {"container": Container.PREPARED},
+        Step.DISCARD: {"container": Container.OLD},
         Step.RESTART: {"container": Container.NEW},
         Step.QUARANTINE: {"blame": Blame.NONE},
         Step.CLEAN: {"is_cleaned": True},
@@ -292,6 +307,8 @@ def failed(
         case Step.READY | Step.ROLL_BACK | Step.RETURN:
             return replace(after, is_stranded=True, blame=_unjudged(after, is_environment=is_environment))
     changes = {
+        Step.PREPARE: {"container": Container.PREPARED},  # as far as it came
+        Step.DISCARD: {"container": Container.OLD, "has_leftovers": True},
         Step.SETTLE: {"is_settled": False},
         Step.QUARANTINE: {"blame": Blame.OWED},
         Step.CLEAN: {"is_cleaned": True, "has_leftovers": True},
@@ -300,6 +317,7 @@ def failed(
     return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
+_OLD = frozenset({Container.OLD, Container.PREPARED})
 _IN_SERVICE = frozenset({Step.RETURN, Step.SETTLE, Step.CLEAN})
 
 
@@ -309,12 +327,12 @@ def _drained_again(state: State) -> State:
 
 def _judged(state: State, *, is_environment: bool) -> Blame:
     """Return the verdict on a version once the old container is ready again."""
-    if state.blame is not Blame.OPEN or state.container is not Container.OLD:
+    if state.blame is not Blame.OPEN or state.container not in _OLD:
         return state.blame
     return Blame.ENVIRONMENT if is_environment else Blame.DUE
 
 
 def _unjudged(state: State, *, is_environment: bool) -> Blame:
     """Return the verdict where the old container does not become ready, or does not return, either."""
-    is_shown = state.blame is Blame.DUE and state.container is Container.OLD and is_environment
+    is_shown = state.blame is Blame.DUE and state.container in _OLD and is_environment
     return Blame.ENVIRONMENT if state.blame is Blame.OPEN or is_shown else state.blame

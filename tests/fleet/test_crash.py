@@ -15,7 +15,7 @@ from tests.lab.server import svcagent_argv
 from tests.lab.traffic import Load
 
 MOST_CHANGES = 30
-DRAINING, IN_MAINTENANCE = 5, 6
+DRAINING, IN_MAINTENANCE = 6, 7
 """Changes of the journal, its first removal among them, after which a reload is about to drain, and has drained."""
 
 

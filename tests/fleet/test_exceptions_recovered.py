@@ -14,7 +14,7 @@ from tests.lab.traffic import Load
 CALLS = 8
 """Each case costs three runs, and a reload makes the same calls."""
 
-KILLED_AT = (7, 8)
+KILLED_AT = (8, 9)
 """Changes of the journal after which a reload is killed: while it replaces, and returns."""
 
 

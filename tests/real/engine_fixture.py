@@ -3,7 +3,10 @@
 Networks: besides host networking, user-defined bridges work; the engine has no default bridge and no iptables.
 """
 
+import hashlib
 import io
+import json
+import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import requests
 from docker.errors import NotFound as NoSuchContainer
 from docker.types import IPAMConfig, IPAMPool
 
 from agent.clock import SystemClock
-from agent.engine import Engine
+from agent.engine import Engine, Replacement
 from tests.lab import image, parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
 from tests.lab.server import Server
 
 BUSYBOX = "/bin/busybox"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 SLEEP = (BUSYBOX, "sleep", "3600")
 # A first process ignores every signal that it does not trap; a trap is heard only while `wait` waits.
 POLITE = (BUSYBOX, "sh", "-c", f"trap 'exit 0' TERM; {BUSYBOX} sleep 3600 & wait $!")
@@ -67,6 +73,30 @@ class DockerHost:
         self.api.remove_image(f"{repository}:{tag}")
         return digest
 
+    def push_for_platforms(self, content: str, name: str, *platforms: str) -> str:
+        """Make an image for each platform, and push an index of them as ``latest``; its digest."""
+        manifests, path = [], name.partition("/")[2]
+        for platform in platforms:
+            tag = platform.replace("/", "-")
+            options = ("--platform", platform, "--change", _cmd(POLITE))
+            command = ("docker", "--host", self.server.url, "import", *options, "-", f"{name}:{tag}")
+            subprocess.run(
+                command, input=_tar({"version": content, "platform": platform}), env=self.environment, check=True
+            )
+            for event in self.api.push(name, tag=tag, stream=True, decode=True, auth_config={}):
+                assert "error" not in event, event
+            self.api.remove_image(f"{name}:{tag}")
+            manifests.append(_built_for(f"http://{self.repository.partition('/')[0]}/v2/{path}", tag, platform))
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
+        done = requests.put(
+            f"http://{self.repository.partition('/')[0]}/v2/{path}/manifests/latest",
+            data=json.dumps(index),
+            headers={"Content-Type": INDEX},
+            timeout=10,
+        )
+        done.raise_for_status()
+        return done.headers["Docker-Content-Digest"]
+
     def run(self, name: str, image: str, command: Sequence[str] | None = None, **options: Any) -> str:
         """Create and start a container, under host networking unless ``host_config`` says otherwise; its ID."""
         host = {"network_mode": "host", **options.pop("host_config", {})}
@@ -79,6 +109,11 @@ class DockerHost:
         )
         self.api.start(container)
         return str(container["Id"])
+
+    def replace(self, name: str, image: str, digest: str, stop_timeout: float | None) -> Replacement:
+        """Prepare the successor and put it in the container's place."""
+        self.engine.prepare(name, image, digest)
+        return self.engine.replace(name, digest, stop_timeout)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """All that Docker knows of a container."""
@@ -180,6 +215,29 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tupl
 def _cmd(command: Sequence[str]) -> str:
     quoted = ", ".join(f'"{part}"' for part in command)
     return f"CMD [{quoted}]"
+
+
+def _built_for(repository: str, tag: str, platform: str) -> dict[str, Any]:
+    """Push a tag again with its platform, which Engine 20.10 does not write into an import; its entry of an index."""
+    system, _, machine = platform.partition("/")
+    found = requests.get(f"{repository}/manifests/{tag}", headers={"Accept": MANIFEST}, timeout=10)
+    manifest = found.json()
+    configuration = requests.get(f"{repository}/blobs/{manifest['config']['digest']}", timeout=10).json()
+    blob = json.dumps({**configuration, "os": system, "architecture": machine}).encode()
+    digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
+    place = requests.post(f"{repository}/blobs/uploads/", timeout=10).headers["Location"]
+    requests.put(f"{place}&digest={digest}", data=blob, timeout=10).raise_for_status()
+    manifest["config"] |= {"size": len(blob), "digest": digest}
+    headers = {"Content-Type": found.headers["Content-Type"]}
+    body = json.dumps(manifest).encode()
+    done = requests.put(f"{repository}/manifests/{tag}", data=body, headers=headers, timeout=10)
+    done.raise_for_status()
+    return {
+        "mediaType": headers["Content-Type"],
+        "size": len(body),
+        "digest": done.headers["Docker-Content-Digest"],
+        "platform": {"os": system, "architecture": machine},
+    }
 
 
 def _tar(files: dict[str, str]) -> bytes:

@@ -63,7 +63,7 @@ def test_a_container_of_docker_compose_stays_its_own(docker: DockerHost, image: 
     up --no-recreate leaves it alone.
     """
     before = labels(docker)
-    new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
+    new_id = docker.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
 
     image_label = {COMPOSE_IMAGE_LABEL: docker.inspect("app")["Image"]} if COMPOSE_IMAGE_LABEL in before else {}
@@ -85,7 +85,7 @@ def test_the_next_up_of_docker_compose_keeps_the_data_and_1_makes_the_container_
     svcagent can replace what Compose makes.
     """
     docker.executed("app", "sh", "-c", "echo precious > /data/file; echo precious > /anonymous/file")
-    new_id = docker.engine.replace("app", image, newer(docker, image), None).new_id
+    new_id = docker.replace("app", image, newer(docker, image), None).new_id
     docker.engine.remove_old("app")
     if "ContainerConfig" not in docker.image(image):
         # From Engine 25 on it can make no container anew, whoever changed the image: its own fault.
@@ -101,7 +101,7 @@ def test_the_next_up_of_docker_compose_keeps_the_data_and_1_makes_the_container_
     assert docker.engine.container("app").id == made
     assert (made == new_id) == is_compose_2
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "2precious\nprecious"
-    docker.engine.replace("app", image, newer(docker, image, content="3"), None)
+    docker.replace("app", image, newer(docker, image, content="3"), None)
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "3precious\nprecious"
 
 
@@ -109,7 +109,7 @@ def test_while_a_replacement_is_under_way_docker_compose_sees_both(
     docker: DockerHost, image: str, compose: Compose
 ) -> None:
     """The old one is stopped; its removal ends that."""
-    docker.engine.replace("app", image, newer(docker, image), None)
+    docker.replace("app", image, newer(docker, image), None)
 
     listed = compose("ps", "--all")
 

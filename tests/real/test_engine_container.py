@@ -33,7 +33,7 @@ def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, 
         with pytest.raises(Conflict, match=way_out):
             docker.engine.check_recreatable(name)
         with pytest.raises(Conflict, match=way_out):
-            docker.engine.replace(name, image, "sha256:" + "0" * 64, 0)
+            docker.replace(name, image, "sha256:" + "0" * 64, 0)
 
     with pytest.raises(NotFound, match="docker run"):
         docker.engine.check_recreatable("absent")

@@ -85,7 +85,7 @@ def test_flags_of_docker_run_survive_a_replacement(docker: DockerHost, image: st
     docker_run(docker, "--name", "app", *(flag.format(dir=bound) for flag in flags), image, *POLITE)
     before = docker.inspect("app")
 
-    docker.engine.replace("app", image, newer(docker, image), 0)
+    docker.replace("app", image, newer(docker, image), 0)
     after = docker.inspect("app")
 
     assert differences(told_apart(before), told_apart(after)) == {}

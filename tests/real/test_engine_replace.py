@@ -16,7 +16,7 @@ def test_the_new_container_runs_the_new_image_and_says_so(docker: DockerHost, im
     old_id = docker.run("app", image)
     digest = newer(docker, image)
 
-    done = docker.engine.replace("app", image, digest, None)
+    done = docker.replace("app", image, digest, None)
     app = docker.engine.container("app")
 
     assert docker.executed("app", "cat", "/version") == "2"
@@ -94,7 +94,7 @@ def test_a_container_with_many_settings_keeps_them_all(docker: DockerHost, image
     before = docker.inspect("app")
     volumes = {mount["Destination"]: mount.get("Name") for mount in before["Mounts"]}
 
-    docker.engine.replace("app", image, newer(docker, image), None)
+    docker.replace("app", image, newer(docker, image), None)
     after = docker.inspect("app")
 
     changed = differences(before, after)
@@ -134,7 +134,7 @@ def test_what_the_old_image_set_follows_the_new_image(docker: DockerHost) -> Non
     docker.run("app", image, environment={"MINE": "1"})
 
     digest = newer(docker, image, 'ENTRYPOINT ["/bin/busybox"]', 'CMD ["sleep", "1800"]', *new)
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
     config = docker.inspect("app")["Config"]
 
     assert {entry for entry in config["Env"] if not entry.startswith("PATH=")} == {"A=new", "CAME=1", "MINE=1"}
@@ -154,12 +154,12 @@ def test_an_anonymous_volume_survives_with_its_content_also_a_roll_back_and_a_se
     docker.executed("app", "sh", "-c", "echo precious > /data/file")
     digest = newer(docker, image)
 
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
     assert docker.executed("app", "cat", "/data/file") == "precious"
     docker.engine.roll_back("app")
     assert docker.executed("app", "cat", "/data/file") == "precious"
     for _ in range(2):
-        docker.engine.replace("app", image, digest, 0)
+        docker.replace("app", image, digest, 0)
         docker.engine.remove_old("app")
     assert docker.executed("app", "cat", "/data/file") == "precious"
     assert len(docker.api.volumes()["Volumes"]) == 1
@@ -167,7 +167,7 @@ def test_an_anonymous_volume_survives_with_its_content_also_a_roll_back_and_a_se
 
 def test_a_volume_that_only_the_failed_image_declares_goes_with_its_container(docker: DockerHost, image: str) -> None:
     docker.run("app", image)
-    docker.engine.replace("app", image, newer(docker, image, f'CMD ["{BUSYBOX}"]', "VOLUME /fresh"), 0)
+    docker.replace("app", image, newer(docker, image, f'CMD ["{BUSYBOX}"]', "VOLUME /fresh"), 0)
 
     docker.engine.roll_back("app")
 
@@ -182,7 +182,7 @@ def test_an_explicit_host_name_under_host_networking_is_kept_and_the_machines_ow
     digest = newer(docker, image)
 
     for name, expected in (("plain", docker.api.info()["Name"]), ("named", "web-1")):
-        docker.engine.replace(name, image, digest, 0)
+        docker.replace(name, image, digest, 0)
         assert docker.inspect(name)["Config"]["Hostname"] == expected
 
 
@@ -192,7 +192,7 @@ def test_a_container_finds_its_peers_and_is_found_under_its_name_and_alias(docke
     docker.run("app", image, host_config={"network_mode": "front"}, networking_config=aliases)
     docker.run("peer", image, host_config={"network_mode": "front"})
 
-    docker.engine.replace("app", image, newer(docker, image), 0)
+    docker.replace("app", image, newer(docker, image), 0)
 
     address = docker.inspect("app")["NetworkSettings"]["Networks"]["front"]["IPAddress"]
     for name in ("app", "web"):
@@ -202,7 +202,7 @@ def test_a_container_finds_its_peers_and_is_found_under_its_name_and_alias(docke
 def test_the_old_ones_stop_timeout_is_honoured_and_a_kill_is_told(docker: DockerHost, image: str) -> None:
     docker.run("app", image, SLEEP, stop_timeout=1)
 
-    done = docker.engine.replace("app", image, newer(docker, image), None)
+    done = docker.replace("app", image, newer(docker, image), None)
 
     assert done.was_killed
     assert 1 <= done.stop_seconds < 3
@@ -211,13 +211,13 @@ def test_the_old_ones_stop_timeout_is_honoured_and_a_kill_is_told(docker: Docker
 def test_a_given_stop_timeout_comes_before_the_containers_own(docker: DockerHost, image: str) -> None:
     docker.run("app", image, SLEEP, stop_timeout=60)
 
-    assert docker.engine.replace("app", image, newer(docker, image), 0.2).stop_seconds < 3
+    assert docker.replace("app", image, newer(docker, image), 0.2).stop_seconds < 3
 
 
 def test_a_container_that_stops_when_asked_is_not_called_killed(docker: DockerHost, image: str) -> None:
     docker.run("app", image, POLITE)
 
-    assert not docker.engine.replace("app", image, newer(docker, image), None).was_killed
+    assert not docker.replace("app", image, newer(docker, image), None).was_killed
 
 
 def test_a_tag_that_stands_for_another_image_is_set_right(docker: DockerHost, image: str) -> None:
@@ -225,6 +225,6 @@ def test_a_tag_that_stands_for_another_image_is_set_right(docker: DockerHost, im
     digest = newer(docker, image)
     docker.engine.pull(image, docker.push("3"), lambda _: None)
 
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
 
     assert docker.executed("app", "cat", "/version") == "2"

@@ -81,16 +81,16 @@ def test_how_far_a_replacement_got_is_seen_from_its_containers_alone(
         with monkeypatch.context() as patch:
             cut(patch, at, is_done=False)
             with pytest.raises(OutcomeUnknown):
-                docker.engine.replace("app", image, digest, 0)
+                docker.replace("app", image, digest, 0)
         seen.append(docker.engine.standing("app"))
         docker.engine.roll_back("app")
-    new_id = docker.engine.replace("app", image, digest, 0).new_id
+    new_id = docker.replace("app", image, digest, 0).new_id
 
     assert [(found.stand, found.id, found.is_running) for found in seen[:4]] == [
         (Stand.OLD, old_id, True),
-        (Stand.MIXED, old_id, True),
-        (Stand.MIXED, old_id, True),
-        (Stand.MIXED, old_id, False),
+        (Stand.PREPARED, old_id, True),
+        (Stand.PREPARED, old_id, True),
+        (Stand.PREPARED, old_id, False),
     ]
     assert [found.stand for found in seen[4:]] == [Stand.MIXED, Stand.NEW]
     assert docker.engine.standing("app") == Standing(Stand.NEW, new_id, True, digest, "unless-stopped")
@@ -147,7 +147,7 @@ def test_an_engine_restarted_between_any_two_calls_of_a_replacement_can_roll_bac
     old_id = docker.engine.container("app").id
     with monkeypatch.context() as patch, suppress(DockerUnreachable, OutcomeUnknown):
         restart_before(patch, docker, at)
-        docker.engine.replace("app", image, digest, 0)
+        docker.replace("app", image, digest, 0)
 
     docker.engine.roll_back("app")
 
@@ -159,7 +159,7 @@ def test_an_engine_restarted_between_any_two_calls_of_a_roll_back_can_finish_it(
     docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """At once, or when it is asked again."""
-    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    old_id = docker.replace("app", image, digest, 0).old_id
     with monkeypatch.context() as patch, suppress(DockerUnreachable, OutcomeUnknown):
         restart_before(patch, docker, at)
         docker.engine.roll_back("app")
@@ -174,7 +174,7 @@ def test_an_engine_restarted_during_a_roll_back_does_not_leave_a_container_witho
 ) -> None:
     """The engine would not start it again; whoever rolls back does."""
     docker.api.update_container("app", restart_policy={"Name": "no"})  # type: ignore[arg-type]  # so in types-docker
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
     with monkeypatch.context() as patch:
         restart_before(patch, docker, ROLL_BACK_WRITES - 1)  # there is no policy to restore: the last call
         docker.engine.roll_back("app")
@@ -192,7 +192,7 @@ def test_a_replacement_cut_short_at_any_call_is_rolled_back(
     with monkeypatch.context() as patch:
         cut(patch, at, is_done=is_done)
         with pytest.raises(OutcomeUnknown):
-            docker.engine.replace("app", image, digest, 0)
+            docker.replace("app", image, digest, 0)
 
     docker.engine.roll_back("app")
 
@@ -205,7 +205,7 @@ def test_a_replacement_cut_short_at_any_call_is_rolled_back(
 def test_a_roll_back_cut_short_at_any_call_is_finished_by_the_next(
     docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int, is_done: bool
 ) -> None:
-    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    old_id = docker.replace("app", image, digest, 0).old_id
     with monkeypatch.context() as patch:
         cut(patch, at, is_done=is_done)
         with pytest.raises(OutcomeUnknown):
@@ -234,7 +234,7 @@ def test_a_new_container_that_cannot_start_is_not_ready_and_can_be_rolled_back(
     docker.engine.pull(image, digest, lambda _: None)
 
     with pytest.raises(NotReady, match=rf"{digest} does not start: .*{said}"):
-        docker.engine.replace("app", image, digest, 0)
+        docker.replace("app", image, digest, 0)
     docker.engine.roll_back("app")
 
     assert is_as_before(docker, old_id)
@@ -243,7 +243,7 @@ def test_a_new_container_that_cannot_start_is_not_ready_and_can_be_rolled_back(
 def test_the_failed_containers_last_words_can_be_read_before_the_roll_back(docker: DockerHost, image: str) -> None:
     digest = docker.push("2", f'CMD ["{BUSYBOX}", "sh", "-c", "echo index damaged; exit 1"]')
     docker.engine.pull(image, digest, lambda _: None)
-    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    old_id = docker.replace("app", image, digest, 0).old_id
 
     wait_until(lambda: docker.engine.container("app").restart_count > 0, 10, "it failed again and again")
     assert set(docker.engine.log_tail("app", 2).split("\n")) == {"index damaged"}
@@ -255,7 +255,7 @@ def test_the_failed_containers_last_words_can_be_read_before_the_roll_back(docke
 def test_without_the_new_container_the_callers_memory_restores_the_policy(
     docker: DockerHost, image: str, digest: str
 ) -> None:
-    old_id = docker.engine.replace("app", image, digest, 0).old_id
+    old_id = docker.replace("app", image, digest, 0).old_id
     docker.api.remove_container("app", force=True)
 
     docker.engine.roll_back("app", "unless-stopped")
@@ -266,7 +266,7 @@ def test_without_the_new_container_the_callers_memory_restores_the_policy(
 def test_once_the_old_one_is_removed_there_is_nothing_to_roll_back_to(
     docker: DockerHost, image: str, digest: str
 ) -> None:
-    new_id = docker.engine.replace("app", image, digest, 0).new_id
+    new_id = docker.replace("app", image, digest, 0).new_id
 
     docker.engine.remove_old("app")
     docker.engine.remove_old("app")
@@ -277,7 +277,7 @@ def test_once_the_old_one_is_removed_there_is_nothing_to_roll_back_to(
 
 
 def test_a_container_made_by_hand_meanwhile_is_left_alone(docker: DockerHost, image: str, digest: str) -> None:
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
     docker.api.remove_container("app", force=True)
     mine = docker.run("app", image)
 
@@ -293,10 +293,10 @@ def test_a_leftover_that_never_ran_does_not_stop_the_next_replacement_nor_cost_t
     with monkeypatch.context() as patch:
         cut(patch, 2, is_done=True)
         with pytest.raises(OutcomeUnknown):
-            docker.engine.replace("app", image, digest, 0)
+            docker.replace("app", image, digest, 0)
     assert docker.engine.container("app").restart_policy == "no"
 
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
 
     assert docker.engine.container("app").restart_policy == "unless-stopped"
     assert docker.executed("app", "cat", "/version") == "2"
@@ -305,9 +305,9 @@ def test_a_leftover_that_never_ran_does_not_stop_the_next_replacement_nor_cost_t
 def test_an_old_one_left_beside_a_running_new_one_is_removed_by_the_next_replacement(
     docker: DockerHost, image: str, digest: str
 ) -> None:
-    first = docker.engine.replace("app", image, digest, 0)
+    first = docker.replace("app", image, digest, 0)
 
-    second = docker.engine.replace("app", image, digest, 0)
+    second = docker.replace("app", image, digest, 0)
 
     assert second.old_id == first.new_id
     assert docker.engine.container("app.svcagent-old").id == first.new_id
@@ -317,11 +317,11 @@ def test_an_old_one_left_beside_a_running_new_one_is_removed_by_the_next_replace
 def test_an_old_one_beside_a_dead_new_one_asks_for_a_roll_back_first(
     docker: DockerHost, image: str, digest: str
 ) -> None:
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
     docker.api.stop("app", timeout=0)
 
     with pytest.raises(Conflict, match="rolled back first"):
-        docker.engine.replace("app", image, digest, 0)
+        docker.replace("app", image, digest, 0)
 
     assert docker.names() == {"app", "app.svcagent-old"}
 
@@ -335,7 +335,7 @@ def test_an_engine_killed_while_it_stops_the_old_one_leaves_the_outcome_unknown_
     killer.start()
 
     with pytest.raises(OutcomeUnknown):
-        docker.engine.replace("app", image, digest, 5)
+        docker.replace("app", image, digest, 5)
     killer.join()
     with pytest.raises(DockerUnreachable):
         docker.engine.roll_back("app")
@@ -346,7 +346,7 @@ def test_an_engine_killed_while_it_stops_the_old_one_leaves_the_outcome_unknown_
 
 
 def test_after_a_power_loss_only_the_new_one_starts(docker: DockerHost, image: str, digest: str) -> None:
-    docker.engine.replace("app", image, digest, 0)
+    docker.replace("app", image, digest, 0)
 
     docker.server.power_off()
     docker.server.restart()
@@ -362,7 +362,7 @@ def test_after_a_power_loss_before_the_start_the_old_one_can_be_put_back(
     with monkeypatch.context() as patch:
         cut(patch, REPLACE_WRITES, is_done=False)
         with pytest.raises(OutcomeUnknown):
-            docker.engine.replace("app", image, digest, 0)
+            docker.replace("app", image, digest, 0)
 
     docker.server.power_off()
     docker.server.restart()

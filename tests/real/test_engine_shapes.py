@@ -24,10 +24,10 @@ def test_a_bind_without_a_source_keeps_its_data(docker: DockerHost, image: str, 
     digest = newer(docker, image)
 
     docker.engine.check_recreatable("app")
-    docker.engine.replace("app", image, digest, None)
+    docker.replace("app", image, digest, None)
     docker.engine.remove_old("app")
     again = newer(docker, image, content="3")
-    docker.engine.replace("app", image, again, None)
+    docker.replace("app", image, again, None)
 
     assert docker.executed("app", "cat", "/version") == "3"
     assert docker.executed("app", "cat", "/data/file") == "kept"
@@ -43,7 +43,7 @@ def test_a_tmpfs_over_a_volume_of_the_image_is_replaced(docker: DockerHost) -> N
     digest = docker.push("2", "VOLUME /data", cmd)
     docker.engine.pull(image, digest, lambda _progress: None)
 
-    docker.engine.replace("app", image, digest, None)
+    docker.replace("app", image, digest, None)
 
     assert docker.executed("app", "cat", "/version") == "2"
     assert "tmpfs /data " in docker.executed("app", "cat", "/proc/mounts")

@@ -99,7 +99,7 @@ def use(document: dict[str, Any]) -> None:
     recreate.refusal(seen)
     recreate.payload(seen, {}, "web:latest", {}, "host", [seen])
     recreate.further_networks(seen)
-    recreate.compose_labels(seen, "sha256:b")
+    recreate.compose_labels(seen, seen)
     container_ports(seen, 8080)
     replace.seen_of(seen)
     replace.stop_seconds(None, seen)

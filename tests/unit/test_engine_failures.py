@@ -9,7 +9,7 @@ from docker.credentials.errors import StoreError
 from docker.errors import APIError, DockerException
 from docker.errors import NotFound as DockerNotFound
 
-from agent.engine.failures import is_the_hosts_fault, registry_failure, retry_after, translated
+from agent.engine.failures import is_the_images_fault, registry_failure, retry_after, translated
 from agent.errors import (
     Conflict,
     Denied,
@@ -219,14 +219,46 @@ def test_a_registrys_message_tells_what_kind_of_failure_it_was(text: str, expect
 
 
 @pytest.mark.parametrize(
-    ("text", "is_the_hosts"),
+    "text",
     [
-        ("driver failed: Bind for 0.0.0.0:80 failed: port is already allocated", True),
-        ("mkdir /var/lib/docker/x: no space left on device", True),
-        ('exec: "/bin/app": stat /bin/app: no such file or directory', False),
-        ("unable to find user app: no matching entries in passwd file", False),
+        'exec: "/bin/app": stat /bin/app: no such file or directory: unknown',
+        'exec: "serve": executable file not found in $PATH: unknown',
+        'exec: "/etc/app": permission denied: unknown',
+        "exec /bin/app: exec format error",
+        "exec /bin/app: no such file or directory",
+        "crun: executable file `serve` not found in $PATH: No such file or directory: OCI runtime attempted to invoke",
+        "unable to find user app: no matching entries in passwd file",
+        "unable to find group app: no matching entries in group file",
+        'chdir to cwd ("/srv") set in config.json failed: permission denied: unknown',
+        "mkdir /srv: not a directory: unknown",
+        "not a directory: unknown: Are you trying to mount a directory onto a file (or vice-versa)?",
     ],
 )
-def test_what_no_image_can_help_does_not_count_against_it(text: str, is_the_hosts: bool) -> None:
+def test_what_the_image_has_or_lacks_counts_against_it(text: str) -> None:
+    assert is_the_images_fault(f"Docker could not start container 0123456789ab: {text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "driver failed programming external connectivity: Bind for 0.0.0.0:80 failed: port is already allocated",
+        "mkdir /var/lib/docker/x: no space left on device",
+        "network 9f1c not found",
+        "No such container: 9f1c",
+        'error gathering device information while adding custom device "/dev/x": no such file or directory',
+        'could not select device driver "nvidia" with capabilities: [[gpu]]',
+        'invalid mount config for type "bind": bind source path does not exist: /srv/data',
+        "error while mounting volume '/data': failed to mount local volume: no such file or directory",
+        'Conflict. The container name "/app" is already in use by container "9f1c"',
+        "Unknown runtime specified kata",
+        "cgroup-parent for systemd cgroup should be a valid slice named as xxx.slice",
+        "failed to initialize logging driver: dial tcp 192.0.2.1:12201: connect: connection refused",
+        "cannot join network of a non running container: 9f1c",
+        "Address already in use",
+        "failed to create shim task: OCI runtime create failed: apply apparmor profile: no such file or directory",
+        "could not find an available, non-overlapping IPv4 address pool",
+    ],
+)
+def test_what_no_image_can_help_does_not_count_against_it(text: str) -> None:
     """A container that cannot start for such a reason is rolled back, and its digest is not quarantined."""
-    assert is_the_hosts_fault(text) is is_the_hosts
+    assert not is_the_images_fault(f"Docker could not start container 0123456789ab: {text}")

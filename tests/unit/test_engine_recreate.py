@@ -20,7 +20,7 @@ def old(
         "Image": "sha256:" + "a" * 64,
         "Config": {"Image": "app:latest", "Hostname": ID[:12], "Cmd": ["serve"], **(config or {})},
         "HostConfig": {"NetworkMode": "default", **(host or {})},
-        "NetworkSettings": {"Networks": networks or {}},
+        "NetworkSettings": {"Networks": {"bridge": {}} if networks is None else networks},
         "Mounts": mounts or [],
     }
 
@@ -106,7 +106,7 @@ def test_a_host_name_is_kept_only_if_it_was_given(mode: str, uts: str, hostname:
 def test_the_host_configuration_passes_as_it_is() -> None:
     host = {"Memory": 64, "RestartPolicy": {"Name": "always"}, "Binds": ["/a:/b:ro"], "SomethingNew": {"x": 1}}
 
-    assert made(old(host=host))["HostConfig"] == {**host, "NetworkMode": "default", "Links": None}
+    assert made(old(host=host))["HostConfig"] == {**host, "NetworkMode": "default", "Links": None, "PortBindings": None}
 
 
 def test_links_are_rewritten_from_inspects_form_to_creates() -> None:
@@ -161,7 +161,7 @@ def test_docker_compose_finds_the_new_image_noted_where_it_noted_the_old_one(
     """So that its next ``up`` leaves the container alone."""
     labels = {} if noted is None else {"com.docker.compose.image": noted}
 
-    assert recreate.compose_labels(old({"Labels": labels}), "sha256:new") == expected
+    assert recreate.compose_labels(old({"Labels": labels}), {"Image": "sha256:new"}) == expected
 
 
 def test_volumes_from_another_container_are_asked_of_it_again() -> None:
@@ -244,3 +244,74 @@ def test_the_new_container_says_what_it_replaces_and_what_it_runs() -> None:
 
     assert request["Labels"] == {"a": "b", **labels}
     assert request["Image"] == "app:2"
+
+
+def published(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"HostIp": address, "HostPort": port} for address, port in pairs]
+
+
+@pytest.mark.parametrize(
+    ("asked", "actual", "expected"),
+    [
+        ([("127.0.0.1", "80")], [("127.0.0.1", "80")], [("127.0.0.1", "80")]),
+        ([("127.0.0.1", "")], [("127.0.0.1", "32768")], [("127.0.0.1", "32768")]),
+        ([("127.0.0.1", "0")], [("127.0.0.1", "32768")], [("127.0.0.1", "32768")]),
+        ([("", "")], [("0.0.0.0", "32768"), ("::", "32768")], [("", "32768")]),
+        # Engine 20.10 may choose two.
+        ([("", "")], [("0.0.0.0", "32768"), ("::", "32769")], [("0.0.0.0", "32768"), ("::", "32769")]),
+        ([("", "8000-8010")], [("0.0.0.0", "8003")], [("", "8003")]),
+        ([("", "80"), ("", "")], [("0.0.0.0", "80"), ("0.0.0.0", "32768")], [("", "80"), ("", "32768")]),
+        ([("127.0.0.1", ""), ("::1", "")], [("::1", "5"), ("127.0.0.1", "6")], [("127.0.0.1", "6"), ("::1", "5")]),
+        # It does not run: nothing was chosen.
+        ([("", "")], [], [("", "")]),
+    ],
+)
+def test_a_host_port_that_docker_chose_is_kept(asked: Any, actual: Any, expected: Any) -> None:
+    container = old(host={"PortBindings": {"80/tcp": published(*asked)}})
+    container["NetworkSettings"]["Ports"] = {"80/tcp": published(*actual), "81/tcp": None}
+
+    assert made(container)["HostConfig"]["PortBindings"] == {"80/tcp": published(*expected)}
+
+
+def test_ports_published_because_the_image_exposes_them_are_kept_as_well() -> None:
+    container = old(host={"PublishAllPorts": True, "PortBindings": {}})
+    container["NetworkSettings"]["Ports"] = {"80/tcp": published(("0.0.0.0", "32768")), "81/tcp": None}
+
+    assert made(container)["HostConfig"]["PortBindings"] == {"80/tcp": published(("", "32768"))}
+
+
+@pytest.mark.parametrize(
+    ("mode", "networks", "expected"),
+    [
+        # Disconnected from the network of its creation, which may be gone.
+        ("front", {"back": endpoint("n2", Aliases=["b"])}, "back"),
+        ("front", {"zeta": endpoint("n3"), "back": endpoint("n2")}, "back"),
+        ("default", {"back": endpoint("n2")}, "back"),
+    ],
+)
+def test_a_container_is_created_in_a_network_that_it_is_connected_to_now(
+    mode: str, networks: Any, expected: str
+) -> None:
+    container = old(host={"NetworkMode": mode}, networks=networks)
+
+    request = made(container)
+
+    assert request["HostConfig"]["NetworkMode"] == expected
+    assert set(request["NetworkingConfig"]["EndpointsConfig"]) == {expected}
+    assert set(recreate.further_networks(container)) == set(networks) - {expected}
+
+
+def test_a_container_that_is_connected_to_no_network_is_refused() -> None:
+    refused = recreate.refusal(old(host={"NetworkMode": "front"}, networks={}))
+
+    assert refused is not None
+    assert "no network" in refused[0]
+
+
+def test_compose_finds_the_new_manifest_noted_where_it_noted_the_old_ones() -> None:
+    """From Compose 5.5 on, in the containerd image store."""
+    container = old({"Labels": {"com.docker.compose.image": "sha256:old manifest"}})
+    container["ImageManifestDescriptor"] = {"digest": "sha256:old manifest"}
+    new = {"Image": "sha256:new", "ImageManifestDescriptor": {"digest": "sha256:new manifest"}}
+
+    assert recreate.compose_labels(container, new) == {"com.docker.compose.image": "sha256:new manifest"}

@@ -4,7 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Stand, Standing, Step, World, roll_back, standing, tidy
+from agent.engine.swap import (
+    NEW_SUFFIX,
+    OLD_SUFFIX,
+    Seen,
+    Stand,
+    Standing,
+    Step,
+    World,
+    discard,
+    roll_back,
+    standing,
+    take,
+    tidy,
+)
 from agent.errors import Conflict, NotFound
 
 RUNNING = Seen("old", is_running=True, restart_policy="no")
@@ -83,7 +96,7 @@ def test_without_the_new_container_the_policy_is_the_one_that_the_caller_remembe
     [
         World("app", FOREIGN, None, STOPPED),
         World("app", FOREIGN, CREATED, STOPPED),
-        World("app", FOREIGN, CREATED, None),
+        World("app", FOREIGN, STARTED, None),
         World("app", None, FOREIGN, STOPPED),
     ],
 )
@@ -130,10 +143,46 @@ def test_leftovers_that_may_be_needed_stop_a_replacement(world: World) -> None:
         tidy(world)
 
 
+@pytest.mark.parametrize(
+    ("current", "expected"),
+    [(RUNNING, (Step("remove", "new"),)), (FOREIGN, (Step("remove", "new"),)), (None, ())],
+)
+def test_a_new_container_that_never_ran_is_removed_and_nothing_else_changes(
+    current: Seen | None, expected: tuple[Step, ...]
+) -> None:
+    """Unless it is all that is left of the settings: somebody removed the old one."""
+    assert discard(World("app", current, CREATED, None)) == expected
+
+
+@pytest.mark.parametrize("world", [World("app", RUNNING, STARTED, None), World("app", RUNNING, FOREIGN, None)])
+def test_what_runs_or_was_made_by_others_is_never_discarded(world: World) -> None:
+    assert discard(world) == ()
+
+
+def test_a_container_that_was_made_again_by_hand_meanwhile_stays_as_it_is() -> None:
+    """Only what svcagent had prepared for the earlier one goes."""
+    assert roll_back(World("app", FOREIGN, CREATED, None)) == (Step("remove", "new"),)
+
+
+def test_the_prepared_container_is_used_only_where_both_are_as_they_were() -> None:
+    prepared = replace(CREATED, digest="sha256:2")
+    assert take(World("app", RUNNING, prepared, None), "sha256:2") == (RUNNING, prepared)
+
+    for world in (
+        World("app", FOREIGN, prepared, None),
+        World("app", RUNNING, None, None),
+        World("app", None, prepared, None),
+        World("app", RUNNING, replace(prepared, digest="sha256:3"), None),
+        World("app", RUNNING, replace(prepared, is_running=True), None),
+    ):
+        with pytest.raises(Conflict):
+            take(world, "sha256:2")
+
+
 STANDING = {
-    "created, policy still there": Standing(Stand.MIXED, "old", True, "", "always"),
-    "policy taken": Standing(Stand.MIXED, "old", True, "", "always"),
-    "old stopped": Standing(Stand.MIXED, "old", False, "", "always"),
+    "created, policy still there": Standing(Stand.PREPARED, "old", True, "", "always"),
+    "policy taken": Standing(Stand.PREPARED, "old", True, "", "always"),
+    "old stopped": Standing(Stand.PREPARED, "old", False, "", "always"),
     "old renamed": Standing(Stand.MIXED, "", False, "", "always"),
     "both renamed": Standing(Stand.NEW, "new", False, "sha256:2", "always"),
     "new started": Standing(Stand.NEW, "new", True, "sha256:2", "always"),

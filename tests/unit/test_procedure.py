@@ -80,15 +80,16 @@ class Reload(Procedure):
     ("state", "expected"),
     [
         (State(is_newer=True, is_pulled=True, is_clear=True), []),
-        (HELD, [Step.RELEASE]),
+        (HELD, [Step.DISCARD, Step.RELEASE]),
+        (replace(HELD, container=Container.PREPARED), [Step.DISCARD, Step.RELEASE]),
         (
-            replace(HELD, is_out=True, is_drained=True, is_ready=False),
+            replace(HELD, container=Container.PREPARED, is_out=True, is_drained=True, is_ready=False),
             [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE],
         ),
     ],
 )
 def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: State, expected: list[Step]) -> None:
-    """Acquire, drain and restart need their entry; what restores goes on, and says that it does."""
+    """Acquire, prepare, drain and restart need their entry; what restores goes on, and says that it does."""
     events: list[Event] = []
     reload = Reload(state, {}, events.append)
 
@@ -101,7 +102,7 @@ def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: 
 
 def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> None:
     """The disk is full from the moment at which its container did not start: quarantined, and the old one is back."""
-    state = replace(HELD, is_out=True, is_drained=True, is_ready=False)
+    state = replace(HELD, container=Container.PREPARED, is_out=True, is_drained=True, is_ready=False)
     reload = Reload(state, {Step.RESTART: NotReady("it does not start")}, lambda _event: None, room=1)
 
     reload.walk()
@@ -113,7 +114,9 @@ def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> No
     "error",
     [RuntimeError("a"), OSError("b"), ValueError("c"), UnicodeError("d"), RecursionError("e"), MemoryError("f")],
 )
-@pytest.mark.parametrize("step", [Step.DRAIN, Step.RESTART, Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN])
+@pytest.mark.parametrize(
+    "step", [Step.PREPARE, Step.DRAIN, Step.RESTART, Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN]
+)
 def test_an_exception_of_any_type_is_that_steps_failure(step: Step, error: Exception) -> None:
     """The lock is released and the instance is returned to service, or stranded where returning it is what fails."""
     reload = Reload(HELD, {step: error}, lambda _event: None, room=100)
@@ -169,6 +172,7 @@ def test_a_bug_in_a_message_stops_nothing() -> None:
     reload.walk()
 
     assert reload.taken == [
+        Step.PREPARE,
         Step.DRAIN,
         Step.RESTART,
         Step.READY,

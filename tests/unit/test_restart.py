@@ -33,6 +33,7 @@ def test_each_reload_runs_the_command(tmp_path: Path) -> None:
         assert not web.is_current(web.newest())
         web.check_possible()
         web.fetch(web.newest(), lambda _: None)
+        web.prepare(web.newest())
         assert web.restart(web.newest()).seconds["command"] > 0
         web.finish(web.newest())
     assert (tmp_path / "runs").read_text() == "x\nx\n"

@@ -371,6 +371,16 @@ def test_a_stop_that_was_begun_is_finished_also_in_an_operators_maintenance(worl
         held = state_of("_service_maintenance:web", "critical")
         world.consul.states[held.id] = held
 
-    world.restoration.roll_back("always")
+    world.restoration.roll_back("always", was_replacing=True)
 
     assert world.restarter.finished_stops == [is_held]
+
+
+def test_an_old_container_that_was_never_asked_to_stop_is_not_stopped(world: World) -> None:
+    """The restart was refused before it began: the container may serve clients again."""
+    held = state_of("_service_maintenance:web", "critical")
+    world.consul.states[held.id] = held
+
+    world.restoration.roll_back(None, was_replacing=False)
+
+    assert world.restarter.finished_stops == [False]

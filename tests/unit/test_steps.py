@@ -72,6 +72,7 @@ def test_the_way_forward_is_the_step_table() -> None:
         Step.GUARD,
         Step.ACQUIRE,
         Step.PLAN_AGAIN,
+        Step.PREPARE,
         Step.DRAIN,
         Step.RESTART,
         Step.READY,
@@ -105,6 +106,52 @@ def test_disruptive_steps_need_the_lock_and_no_trouble() -> None:
             assert state.is_locked
             assert state.is_confirmed
             assert not state.has_failed
+
+
+def test_a_successor_is_made_under_the_lock_and_is_there_before_anything_is_drained() -> None:
+    """PREPARE comes between the second guard and DRAIN; RESTART uses what it made."""
+    for state, step, _after in TRANSITIONS:
+        if step is Step.PREPARE:
+            assert state.is_locked
+            assert state.is_confirmed
+            assert not state.is_out
+            assert not state.has_failed
+        if step in (Step.DRAIN, Step.RESTART):
+            assert state.container is Container.PREPARED
+
+
+def test_a_successor_that_was_not_used_is_removed_before_the_end() -> None:
+    """On the way back, once the instance is in service; nothing is stopped, rolled back or judged for it."""
+    for _state, _step, after in TRANSITIONS:
+        if next_step(after) is Step.END:
+            assert after.container is not Container.PREPARED
+
+
+@pytest.mark.parametrize("step", [Step.PREPARE, Step.DRAIN])
+def test_a_failure_before_the_drain_only_removes_the_successor(step: Step) -> None:
+    confirmed = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
+    state = confirmed if step is Step.PREPARE else succeeded(confirmed, Step.PREPARE)
+
+    state = failed(state, step, is_out=False)
+
+    assert _walk(state) == [Step.DISCARD, Step.RELEASE]
+
+
+def test_a_failure_in_the_drain_returns_the_instance_before_its_successor_is_removed() -> None:
+    state = State(is_locked=True, container=Container.PREPARED)
+
+    state = failed(state, Step.DRAIN, is_out=True)
+
+    assert _walk(state) == [Step.READY, Step.RETURN, Step.DISCARD, Step.RELEASE]
+
+
+def test_a_successor_that_cannot_be_removed_is_left_to_the_next_process() -> None:
+    state = State(is_locked=True, container=Container.PREPARED, has_failed=True)
+
+    state = failed(state, Step.DISCARD, is_out=False)
+
+    assert state.has_leftovers
+    assert _walk(state) == [Step.RELEASE]
 
 
 def test_maintenance_is_lifted_on_a_ready_instance_only() -> None:
@@ -274,6 +321,7 @@ def test_recovery_takes_no_disruptive_step() -> None:
         (Container.MIXED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
         (Container.OLD, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
         (Container.OLD, Blame.DUE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
+        (Container.PREPARED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
     ],
 )
 def test_recovery_prefers_the_new_container_unless_it_failed_already(
@@ -283,6 +331,16 @@ def test_recovery_prefers_the_new_container_unless_it_failed_already(
     state = recovered(container, is_out=True, blame=blame, was_replacing=True, is_locked=True, may_roll_back=True)
 
     assert _walk(state) == expected
+
+
+@pytest.mark.parametrize("is_out", [False, True])
+def test_recovery_of_a_reload_that_had_only_prepared_leaves_the_container_alone(*, is_out: bool) -> None:
+    """Killed between the steps prepare and restart: the old container serves, or answers, all the time."""
+    state = recovered(
+        Container.PREPARED, is_out=is_out, blame=Blame.NONE, was_replacing=False, is_locked=True, may_roll_back=True
+    )
+
+    assert _walk(state) == [*([Step.READY, Step.RETURN] if is_out else []), Step.DISCARD, Step.RELEASE]
 
 
 def test_recovery_of_a_new_container_in_service_judges_it_again() -> None:

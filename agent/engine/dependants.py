@@ -1,0 +1,38 @@
+"""Containers that need another one to be the container that it is: they would be cut off if it were replaced. Pure."""
+
+from collections.abc import Iterable
+
+from agent.engine.model import Inspect
+
+NAMESPACES = {"NetworkMode": "network", "PidMode": "PID namespace", "IpcMode": "IPC namespace"}
+"""What a container may have from another one (``container:<name or ID>``), by its key in HostConfig."""
+
+
+def namespace_lenders(container: Inspect) -> dict[str, str]:
+    """Return the containers whose PID or IPC namespace it lives in, by ID or name, with the namespace."""
+    modes = ((container["HostConfig"].get(key) or "", what) for key, what in NAMESPACES.items() if key != "NetworkMode")
+    return {mode.partition(":")[2]: what for mode, what in modes if mode.startswith("container:")}
+
+
+def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
+    """Return what each container that cannot do without ``old`` has from it: ``sidecar lives in its network``.
+
+    Not those that take volumes from it: the volumes are the same ones afterwards.
+    """
+    found = []
+    for other in others:
+        if other["Id"] == old["Id"]:
+            continue
+        name, host = other["Name"].removeprefix("/"), other["HostConfig"]
+        found += [f"{name} lives in its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
+        # On networks of their own links are names, which the new container gets; on the default one they are addresses.
+        if host["NetworkMode"] in ("default", "bridge"):
+            targets = [link.partition(":")[0].removeprefix("/") for link in host.get("Links") or []]
+            found += [f"{name} is linked to it (--link)"] if old["Name"].removeprefix("/") in targets else []
+    return tuple(sorted(found))
+
+
+def _is_of(mode: str, old: Inspect) -> bool:
+    kind, _, named = mode.partition(":")
+    is_short_id = len(named) >= 12 and old["Id"].startswith(named)
+    return kind == "container" and (is_short_id or named == old["Name"].removeprefix("/"))

@@ -1,0 +1,166 @@
+"""What counts as a difference between a container and its successor."""
+
+from typing import Any
+
+import pytest
+
+from agent.engine.compare import MAY_DIFFER, differences
+
+ID, NEW_ID = "0123456789ab" + "0" * 52, "ba9876543210" + "0" * 52
+IMAGE = {"Os": "linux", "Architecture": "amd64", "Config": {"Env": ["A=1"], "Cmd": ["serve"], "Volumes": {"/data": {}}}}
+
+
+def container(own_id: str = ID, **parts: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "Id": own_id,
+        "Name": "/app",
+        "Config": {"Image": "app:latest", "Hostname": own_id[:12], "Env": ["A=1"], "Cmd": ["serve"]},
+        "HostConfig": {"NetworkMode": "front"},
+        "NetworkSettings": {"Networks": {"front": {"Aliases": ["web", own_id[:12]]}}},
+        "Mounts": [
+            {"Type": "volume", "Name": "data", "Source": "/v/data", "Destination": "/data", "Mode": "", "RW": True}
+        ],
+    }
+    for key, value in parts.items():
+        found[key] = {**found[key], **value} if isinstance(value, dict) and key in found else value
+    return found
+
+
+def found(old: dict[str, Any], new: dict[str, Any], image: Any = None, new_image: Any = None) -> tuple[str, ...]:
+    return differences(old, new, image or IMAGE, new_image or image or IMAGE)
+
+
+def host(**values: Any) -> dict[str, Any]:
+    return {"HostConfig": values}
+
+
+def network(**endpoint: Any) -> dict[str, Any]:
+    return {"NetworkSettings": {"Networks": {"front": endpoint}}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({}, {}),
+        (
+            {"State": {"Running": True}, "RestartCount": 3, "Created": "a"},
+            {"State": {"Running": False}, "Created": "b"},
+        ),
+        ({"Name": "/app"}, {"Name": "/app.svcagent-new"}),
+        # A name where an ID was; the network it was created in was disconnected since.
+        (host(NetworkMode="0123abcd"), host(NetworkMode="front")),
+        (host(Binds=None), host(Binds=["data:/data"])),
+        (host(Devices=None, Dns=[], Ulimits=None), host(Devices=[], Dns=None)),
+        (host(Links=["/db:/app/db"]), host(Links=["/db:/app.svcagent-new/db"])),
+        (network(IPAddress="198.18.0.2", MacAddress="02:42:c6:12:00:02", DNSNames=["app", ID[:12]]), network()),
+        ({"Config": {"Labels": {"svcagent.digest": "a"}}}, {"Config": {"Labels": {"svcagent.digest": "b"}}}),
+        (
+            {"Config": {"Labels": {"com.docker.compose.image": "a"}}},
+            {"Config": {"Labels": {"com.docker.compose.image": "b"}}},
+        ),
+        ({"Config": {"Entrypoint": [""]}}, {"Config": {"Entrypoint": None}}),
+        # A field of a later Engine that is the same.
+        (host(SomethingNew={"x": 1}), host(SomethingNew={"x": 1})),
+    ],
+)
+def test_what_each_container_has_of_its_own_is_no_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert found(container(**old), container(NEW_ID, **new)) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (host(ShmSize=128 << 20), host(ShmSize=64 << 20), "HostConfig.ShmSize: 64 MiB, was 128 MiB"),
+        (host(Privileged=True), host(Privileged=False), "HostConfig.Privileged: False, was True"),
+        (host(SecurityOpt=["a"]), host(), "HostConfig.SecurityOpt: not set, was a"),
+        (host(), host(SomethingNew={"x": 1}), "HostConfig.SomethingNew.x: 1, was not set"),
+        (host(RestartPolicy={"Name": "always"}), host(RestartPolicy={"Name": "no"}), "HostConfig.RestartPolicy.Name"),
+        (host(Ulimits=[{"Name": "nofile", "Soft": 1}]), host(Ulimits=[]), "HostConfig.Ulimits.nofile.Name"),
+        (host(PidMode="host"), host(PidMode=""), "HostConfig.PidMode: not set, was host"),
+        (
+            {"Config": {"MacAddress": "02:00:00:00:00:01"}},
+            {"Config": {}},
+            "Config.MacAddress: not set, was 02:00:00:00:00:01",
+        ),
+        ({"Config": {"Hostname": "web-1"}}, {}, "Config.Hostname: not set, was web-1"),
+        (network(Aliases=["web"]), network(Aliases=["www"]), "NetworkSettings.Networks.front.Aliases: www, was web"),
+        (network(IPAMConfig={"IPv4Address": "198.18.0.9"}), network(), "NetworkSettings.Networks.front.IPAMConfig"),
+        (
+            {"NetworkSettings": {"Networks": {"front": {}, "back": {}}}},
+            {"NetworkSettings": {"Networks": {"front": {}}}},
+            "NetworkSettings.Networks.back.connected: not set, was True",
+        ),
+        ({}, {"Mounts": []}, "Mounts./data.Destination: not set, was /data"),
+        (
+            {"Mounts": [{"Type": "bind", "Source": "/a", "Destination": "/b"}]},
+            {"Mounts": [{"Type": "bind", "Source": "/c", "Destination": "/b"}]},
+            "Mounts./b.Bound: /c, was /a",
+        ),
+        ({"Config": {"Labels": {"a": "1"}}}, {"Config": {"Labels": {}}}, "Config.Labels.a: not set, was 1"),
+    ],
+)
+def test_what_was_asked_for_and_is_lost_is_named_by_its_path(
+    old: dict[str, Any], new: dict[str, Any], expected: str
+) -> None:
+    assert [one for one in found(container(**old), container(NEW_ID, **new)) if one.startswith(expected)]
+
+
+def test_the_value_of_a_variable_is_not_shown() -> None:
+    """It may be a password."""
+    old = container(Config={"Env": ["A=1", "PASSWORD=hush"]})
+
+    assert found(old, container(NEW_ID)) == ("Config.Env.PASSWORD: not set, was a value that is not shown",)
+
+
+def test_what_the_two_images_explain_is_no_difference() -> None:
+    """The old value is the old image's, the new one the new image's; a new VOLUME comes with its mount."""
+    newer = {
+        **IMAGE,
+        "Config": {"Env": ["A=2", "B=3"], "Cmd": ["work"], "Volumes": {"/data": {}, "/cache": {}}, "User": "app"},
+    }
+    new = container(NEW_ID, Config={"Env": ["A=2", "B=3"], "Cmd": ["work"], "User": "app"})
+    new["Mounts"] = [*new["Mounts"], {"Type": "volume", "Name": "f00", "Destination": "/cache"}]
+
+    assert found(container(), new, IMAGE, newer) == ()
+
+
+@pytest.mark.parametrize("key", ["Env", "Cmd", "User"])
+def test_a_value_of_the_containers_own_is_never_explained_by_an_image(key: str) -> None:
+    own = {"Env": ["A=own"], "Cmd": ["own"], "User": "own"}
+    newer = {**IMAGE, "Config": {"Env": ["A=2"], "Cmd": ["work"], "User": "app"}}
+
+    [difference] = found(
+        container(Config={key: own[key]}),
+        container(NEW_ID, Config={key: newer["Config"][key]}),  # type: ignore[index]  # a mapping
+        IMAGE,
+        {**newer, "Config": {**IMAGE["Config"], key: newer["Config"][key]}},  # type: ignore[dict-item, index]  # likewise
+    )
+
+    assert difference.startswith(f"Config.{key}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"Architecture": "386"}, {"Architecture": "amd64"}, ("Image.Platform: linux/amd64, was linux/386",)),
+        ({"Architecture": "arm", "Variant": "v6"}, {"Architecture": "arm", "Variant": "v7"}, 1),
+        ({"Architecture": "arm64"}, {"Architecture": "arm64", "Variant": "v8"}, ()),
+    ],
+)
+def test_another_platform_is_a_difference(old: Any, new: Any, expected: Any) -> None:
+    seen = found(container(), container(NEW_ID), {**IMAGE, **old}, {**IMAGE, **new})
+
+    assert seen == expected or len(seen) == expected
+
+
+def test_the_container_says_its_platform_where_one_image_holds_several() -> None:
+    """In the containerd image store, from API 1.48 on."""
+    said = {"digest": "sha256:a", "platform": {"os": "linux", "architecture": "386"}}
+
+    assert found(container(ImageManifestDescriptor=said), container(NEW_ID)) == (
+        "Image.Platform: linux/amd64, was linux/386",
+    )
+
+
+def test_every_exception_has_its_reason() -> None:
+    assert all(MAY_DIFFER.values())

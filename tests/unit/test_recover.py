@@ -1,0 +1,100 @@
+"""What a recovery takes a prepared container for: nothing is stopped unless its replacement may have begun."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from agent.consul import LocalService
+from agent.definitions import Reload, Service
+from agent.engine import Stand, Standing
+from agent.reload.edges import Edges
+from agent.reload.journal import Record
+from agent.reload.recover import find_leftover, revive
+
+SERVICE = Service.model_validate({"name": "web", "port": 80})
+RELOAD = Reload.model_validate({"image": "registry.example.com/web:latest", "container": "web"})
+RECORD = Record.of(SERVICE, RELOAD, "0a1b2c3d", "2026-01-01T00:00:00Z")
+REPLACING = replace(RECORD, is_replacing=True, restart_policy="always")
+
+
+class FakeEngine:
+    def __init__(self, stand: Stand, *, is_running: bool) -> None:
+        self.found = Standing(stand, "old", is_running)
+        self.done: list[str] = []
+
+    def standing(self, _name: str) -> Standing:
+        return self.found
+
+    def discard(self, _name: str) -> None:
+        self.done.append("discard")
+
+    def roll_back(self, _name: str, _policy: str | None) -> None:
+        self.done.append("roll back")
+
+
+@pytest.mark.parametrize(
+    ("stand", "record", "is_running", "expected"),
+    [
+        (Stand.PREPARED, RECORD, True, ["discard"]),
+        (Stand.PREPARED, RECORD, False, ["discard"]),
+        (Stand.PREPARED, REPLACING, True, []),
+        (Stand.PREPARED, REPLACING, False, ["roll back"]),
+        (Stand.MIXED, REPLACING, False, ["roll back"]),
+        (Stand.MIXED, REPLACING, True, []),
+        (Stand.OLD, RECORD, True, []),
+    ],
+)
+def test_without_consul_only_what_a_replacement_stopped_is_started(
+    stand: Stand, record: Record, *, is_running: bool, expected: list[str]
+) -> None:
+    """A container that an operator stopped while its successor was prepared stays stopped."""
+    engine = FakeEngine(stand, is_running=is_running)
+
+    revive(cast("Any", engine), record)
+
+    assert engine.done == expected
+
+
+class FakeEdges:
+    """The edges that `find_leftover` asks."""
+
+    def __init__(self, record: Record | None, engine: FakeEngine, *, is_held: bool) -> None:
+        self.engine, self.consul, self.journal, self.agent = engine, self, self, self
+        self.environ: dict[str, str] = {}
+        self.clock = None
+        self.node = "host1"
+        self._record = record
+        self._is_held = is_held
+
+    def read(self) -> Record | None:
+        return self._record
+
+    def services(self) -> dict[str, LocalService]:
+        held = type("Held", (), {"notes": "an operator's"})() if self._is_held else None
+        return {"web": cast("LocalService", type("Local", (), {"maintenance": held})())}
+
+
+@pytest.mark.parametrize(
+    ("record", "is_running", "is_held", "expected"),
+    [
+        (RECORD, True, False, False),
+        (RECORD, True, True, False),
+        (RECORD, False, False, False),
+        (REPLACING, True, True, True),
+        # The journal is lost. In service, it was not asked to stop.
+        (None, True, False, False),
+        (None, True, True, True),
+        (None, False, False, True),
+    ],
+)
+def test_a_prepared_container_may_have_been_asked_to_stop_only_where_its_replacement_may_have_begun(
+    record: Record | None, *, is_running: bool, is_held: bool, expected: bool
+) -> None:
+    engine = FakeEngine(Stand.PREPARED, is_running=is_running)
+    edges = cast("Edges", FakeEdges(record, engine, is_held=is_held))
+
+    leftover = find_leftover(SERVICE, RELOAD, edges, lambda _text: None)
+
+    assert leftover is not None
+    assert leftover.was_replacing is expected
