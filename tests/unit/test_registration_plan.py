@@ -7,6 +7,7 @@ import pytest
 
 from agent.consul import AgentSelf, CheckState, LocalService
 from agent.definitions import Check, Service
+from agent.definitions.service import NamedPort
 from agent.registration import Action, World, is_current, make_plan, make_removal, registration
 from agent.registration.mark import HOLD, MARK, leaving, own_checks
 
@@ -45,6 +46,48 @@ def test_what_was_registered_is_current() -> None:
     assert is_current(wanted, held(wanted))
     (change,) = make_plan([wanted], world(held(wanted)))
     assert change.action is Action.KEEP
+
+
+PORTS = (NamedPort(name="http", port=80, default=True), NamedPort(name="admin", port=81))
+
+
+def test_several_ports_are_registered_in_the_place_of_one() -> None:
+    body = registration(service(ports=PORTS))
+
+    assert "Port" not in body
+    assert body["Ports"] == [
+        {"Name": "http", "Port": 80, "Default": True},
+        {"Name": "admin", "Port": 81, "Default": False},
+    ]
+
+
+@pytest.mark.parametrize("port", [0, 80])
+@pytest.mark.parametrize("ports", [(), (("admin", 81, False), ("http", 80, True))])
+def test_several_ports_are_current_however_the_agent_shows_them(
+    port: int, ports: tuple[tuple[str, int, bool], ...]
+) -> None:
+    """In any order, or not at all; the one port may be the default one, or none."""
+    wanted = service(ports=PORTS)
+
+    assert is_current(wanted, held(wanted, port=port, ports=ports))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ports", "said"),
+    [
+        (service(ports=PORTS), service(ports=PORTS[:1]), (("http", 80, True), ("admin", 81, False)), "ports: "),
+        (service(ports=PORTS), service(port=80), (("http", 80, True), ("admin", 81, False)), "ports: "),
+        (service(ports=PORTS), service(ports=PORTS[:1]), (), "mark: changed"),
+        (service(port=80), service(ports=PORTS), (), "mark: changed"),
+    ],
+)
+def test_a_change_of_ports_is_registered(
+    before: Service, after: Service, ports: tuple[tuple[str, int, bool], ...], said: str
+) -> None:
+    (change,) = make_plan([after], world(held(before, ports=ports)))
+
+    assert change.action is Action.UPDATE
+    assert any(str(one).startswith(said) for one in change.differences)
 
 
 @pytest.mark.parametrize(
