@@ -77,6 +77,27 @@ def test_the_digest_of_a_container_stays_known_when_its_tag_moves(docker: Docker
     assert docker.engine.digest_of(app, docker.repository.replace("/app", "/other")) is None
 
 
+def test_a_container_that_was_run_from_the_tag_can_be_made_again_when_a_pull_moves_the_tag(
+    docker: DockerHost,
+) -> None:
+    """What the image set has to be known then, although the image may have no name any more."""
+    image = f"{docker.repository}:latest"
+    first = docker.push("1")
+    lab_image.pull(docker.api, image)
+    docker.run("app", image)
+    second = docker.push("2", tag="next")
+
+    docker.engine.pull(image, second, ignore)
+
+    app = docker.engine.container("app")
+    assert docker.engine.digest_of(app, image) == first
+    docker.engine.check_recreatable("app")
+    docker.engine.replace("app", image, second, 0)
+    docker.engine.roll_back("app")
+    assert docker.engine.digest_of(docker.engine.container("app"), image) == first
+    docker.engine.check_recreatable("app")
+
+
 def test_the_digest_of_a_container_is_known_without_any_name_of_its_image_if_svcagent_fetched_it(
     docker: DockerHost, image: str
 ) -> None:

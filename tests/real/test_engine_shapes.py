@@ -37,8 +37,7 @@ def test_a_tmpfs_over_a_volume_of_the_image_is_replaced(docker: DockerHost) -> N
     """Docker shows an anonymous volume there, and refuses both in one create."""
     cmd = f'CMD ["{BUSYBOX}", "sleep", "3600"]'
     image = f"{docker.repository}:latest"
-    docker.push("1", "VOLUME /data", cmd)
-    docker.api.pull(image)
+    docker.engine.pull(image, docker.push("1", "VOLUME /data", cmd), lambda _progress: None)
     docker.run("app", image, host_config={"tmpfs": {"/data": ""}})
     digest = docker.push("2", "VOLUME /data", cmd)
     docker.engine.pull(image, digest, lambda _progress: None)
