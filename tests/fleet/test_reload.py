@@ -75,7 +75,10 @@ def test_a_second_reload_on_the_same_host_is_refused_at_once_or_waits(fleet: Fle
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "step",
-    ["check", "pull", "guard", "acquire", "plan again", "drain", "restart", "ready", "return", "clean", "release"],
+    [
+        *("check", "pull", "guard", "acquire", "plan again", "prepare"),
+        *("drain", "restart", "ready", "return", "clean", "release"),
+    ],
 )
 def test_a_signal_in_any_step_puts_the_service_back(fleet: Fleet, step: str, signum: signal.Signals) -> None:
     """Before the process ends: in service, lock and session gone, no second container; exit code 130 or 143."""
@@ -92,7 +95,7 @@ def test_a_signal_in_any_step_puts_the_service_back(fleet: Fleet, step: str, sig
     assert "host1" in fleet.lab.consul().passing()
     assert fleet.leftovers() == []
     assert fleet.lab.versions()["host1"] in (before, version)
-    if step in ("check", "pull", "guard", "acquire", "plan again", "drain"):
+    if step in ("check", "pull", "guard", "acquire", "plan again", "prepare", "drain"):
         assert fleet.lab.versions()["host1"] == before
 
 

@@ -67,7 +67,7 @@ class DockerHost:
         """
         repository = name or self.repository
         self.api.import_image_from_data(
-            _tar({"version": content}), repository=repository, tag=tag, changes=list(changes) or [_cmd(POLITE)]
+            _tar({"version": content}), repository=repository, tag=tag, changes=list(changes) or [cmd(POLITE)]
         )
         digest = image.push(self.api, f"{repository}:{tag}")
         self.api.remove_image(f"{repository}:{tag}")
@@ -78,7 +78,7 @@ class DockerHost:
         manifests, path = [], name.partition("/")[2]
         for platform in platforms:
             tag = platform.replace("/", "-")
-            options = ("--platform", platform, "--change", _cmd(POLITE))
+            options = ("--platform", platform, "--change", cmd(POLITE))
             command = ("docker", "--host", self.server.url, "import", *options, "-", f"{name}:{tag}")
             subprocess.run(
                 command, input=_tar({"version": content, "platform": platform}), env=self.environment, check=True
@@ -212,7 +212,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tupl
     return {path: (one.get(path), other.get(path)) for path in {*one, *other} if one.get(path) != other.get(path)}
 
 
-def _cmd(command: Sequence[str]) -> str:
+def cmd(command: Sequence[str]) -> str:
+    """Return the Dockerfile instruction."""
     quoted = ", ".join(f'"{part}"' for part in command)
     return f"CMD [{quoted}]"
 

@@ -19,19 +19,19 @@ from agent.engine import Stand
 from agent.engine.compare import differences as found_differences
 from agent.engine.connection import Client
 from agent.errors import Conflict, SvcagentError
-from tests.real.engine_fixture import BUSYBOX, DockerHost, differences, docker_host
+from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
 from tests.real.test_engine_flags import told_apart
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 RICH = (
     *("ENV A=1", "VOLUME /data", "EXPOSE 8080", "LABEL team=search", "WORKDIR /srv"),
     f'HEALTHCHECK --interval=30s CMD ["{BUSYBOX}", "true"]',
-    f'CMD ["{BUSYBOX}", "sleep", "3600"]',
+    cmd(POLITE),
 )
 RICHER = (
     *("ENV A=2", "ENV C=3", "VOLUME /data", "EXPOSE 8081", "LABEL team=other", "WORKDIR /opt"),
     f'HEALTHCHECK --interval=40s CMD ["{BUSYBOX}", "false"]',
-    f'CMD ["{BUSYBOX}", "sleep", "7200"]',
+    cmd((*POLITE[:-1], POLITE[-1].replace("3600", "7200"))),
 )
 FROM_IMAGE = ("/Config/", "/Path", "/Args", "/Platform")
 
