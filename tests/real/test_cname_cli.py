@@ -169,7 +169,8 @@ def test_questions_that_are_signed(site: Site) -> None:
     signed = {"SVCAGENT_DNS_SIGN_QUERIES": "true"}
 
     assert site.outcome("sync", SVCAGENT_DNS_SIGN_QUERIES="true")["outcome"] == "created"
-    assert [site.run(verb, **signed).code for verb in ("plan", "status", "doctor")] == [0, 0, 0]
+    assert [site.run(verb, **signed).code for verb in ("plan", "status")] == [0, 0]
+    assert site.doctor(**signed).code == 0
     nobody = site.run("status", **signed, SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_SERVER=site.dns.bind.endpoint)
     assert (nobody.code, "dns.key_file" in nobody.err) == (78, True)
 

@@ -189,7 +189,7 @@ def test_the_platform_that_was_chosen_is_kept(place: Place) -> None:
     docker.api.tag(image.replace(":latest", f"@{first}"), image.removesuffix(":latest"), "latest")
     cli(docker, "run", "--detach", "--name", "app", "--network", "none", "--platform", "linux/386", image)
     try:
-        docker.engine.pull(image, second, lambda _: None, "app")
+        docker.engine.pull(image, second, lambda _: None, container="app")
         docker.engine.prepare("app", image, second)
         docker.engine.replace("app", second, 0)
 

@@ -92,7 +92,8 @@ def test_a_container_that_was_run_from_the_tag_can_be_made_again_when_a_pull_mov
     app = docker.engine.container("app")
     assert docker.engine.digest_of(app, image) == first
     docker.engine.check_recreatable("app")
-    docker.engine.replace("app", image, second, 0)
+    docker.engine.prepare("app", image, second)
+    docker.engine.replace("app", second, 0)
     docker.engine.roll_back("app")
     assert docker.engine.digest_of(docker.engine.container("app"), image) == first
     docker.engine.check_recreatable("app")
