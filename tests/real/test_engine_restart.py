@@ -25,11 +25,14 @@ def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_pat
     app.fetch(wanted, lambda _: None)
     app.fetch(wanted, lambda _: None)
     assert app.built(wanted) is not None
-    assert set(app.restart(wanted).seconds) == {"create", "stop", "start"}
+    assert set(app.prepare(wanted).seconds) == {"create"}
+    assert app.standing().stand is Stand.PREPARED
+    assert set(app.restart(wanted).seconds) == {"stop", "start"}
     assert (app.running(), app.standing().stand) == (wanted, Stand.NEW)
 
     app.put_back("always", finish_stop=True)
     assert (app.running(), app.standing().restart_policy) == (before, "always")
+    app.prepare(wanted)
     app.restart(wanted)
     assert not tag_file.exists()
     app.finish(wanted)
