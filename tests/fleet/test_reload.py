@@ -168,7 +168,7 @@ def test_an_operators_maintenance_stops_a_reload_and_survives_it(fleet: Fleet) -
 
 def test_an_operator_takes_over_from_a_running_reload(fleet: Fleet) -> None:
     """The reload is not disturbed, ends well, says so, and leaves out of service what is no longer its own."""
-    fleet.define(drain={"min": "3s"})
+    fleet.define(drain={"min": "8s"})
     version = fleet.push_next()
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
     until_step(process, "drain")

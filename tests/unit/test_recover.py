@@ -1,6 +1,7 @@
 """What a recovery takes a prepared container for: nothing is stopped unless its replacement may have begun."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -62,6 +63,7 @@ class FakeEdges:
     def __init__(self, record: Record | None, engine: FakeEngine, *, is_held: bool) -> None:
         self.engine, self.consul, self.journal, self.agent = engine, self, self, self
         self.environ: dict[str, str] = {}
+        self.state_dir = Path("nowhere")
         self.clock = None
         self.node = "host1"
         self._record = record
