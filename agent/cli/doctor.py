@@ -17,7 +17,7 @@ from agent.doctor import SUBJECTS, Diagnosis, Level
 from agent.text import clean
 
 if TYPE_CHECKING:  # slow to import
-    from agent.doctor.patient import Patient
+    from agent.doctor.examined import ExaminedHost
 
 LONGEST_LINE = 2000
 """Characters of a finding, and of its remedy."""
@@ -62,7 +62,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     """
     from agent.doctor.registry import examine, matters
 
-    found = examine(_patient(wiring.settings(), frozenset(names)), only)
+    found = examine(_examined(wiring.settings(), frozenset(names)), only)
     if current().as_json:
         show_document([_document(one) for one in found])
     elif current().quiet:
@@ -74,12 +74,12 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     return 1 if matters(found, strict=strict) else 0
 
 
-def _patient(settings: Settings, names: frozenset[str]) -> "Patient":
+def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     """Return this host, with the definitions asked for.
 
     :raises click.BadParameter: a name that no definition has.
     """
-    from agent.doctor.patient import Patient
+    from agent.doctor.examined import ExaminedHost
 
     choice = usable(settings.services_dir, wiring.values(ANY_ADDRESS))
     for name in names:
@@ -88,7 +88,7 @@ def _patient(settings: Settings, names: frozenset[str]) -> "Patient":
             raise wiring.unknown_name(name, services, settings.services_dir)
     wanted = names | {complete(name) for name in names}
     definitions = tuple(one for one in choice.definitions if not names or _names(one) & wanted)
-    return Patient(settings, definitions, choice.faults, os.environ, wiring.system_clock(), names)
+    return ExaminedHost(settings, definitions, choice.faults, os.environ, wiring.system_clock(), names)
 
 
 def _names(definition: Definition) -> set[str]:

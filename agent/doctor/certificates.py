@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.consul.certificates import expiries, expiry
 from agent.definitions import ConsulSettings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 from agent.files import LONGEST_FILE, NotAFile, read_regular
 
@@ -24,9 +24,9 @@ def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
     return well(f"{whose} is valid until {day}")
 
 
-def examine(patient: Patient) -> Iterator[Diagnosis]:
+def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report certificates that have expired, or will soon. With ``http://`` and a Unix socket there are none."""
-    settings, now = patient.settings.consul, patient.clock.now()
+    settings, now = examined.settings.consul, examined.clock.now()
     if not settings.address.startswith("https://"):
         yield well("no TLS to the local agent")
         return
@@ -39,7 +39,7 @@ def examine(patient: Patient) -> Iterator[Diagnosis]:
         for end in ends:
             yield judge_expiry(f"the certificate in {setting} {file}", end, now)
     try:
-        with patient.survey() as survey:
+        with examined.survey() as survey:
             shown = survey.certificate()
     except SvcagentError as found:
         yield unknown(f"the agent's certificate cannot be looked at: {found}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from agent.doctor.diagnosis import Diagnosis, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 
 TOLERATED = 5.0
 """Seconds; an HTTP date has whole ones."""
@@ -24,11 +24,11 @@ def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
     return warning(f"this host's clock is {abs(ahead):.0f} s {direction} {whose}", remedy)
 
 
-def examine_servers(patient: Patient) -> Iterator[Diagnosis]:
+def examine_servers(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Compare with every Consul server whose HTTP API answers."""
-    with patient.survey() as survey:
+    with examined.survey() as survey:
         servers = survey.servers()
-        found = [(server, survey.server_time(server), patient.clock.now()) for server in servers]
+        found = [(server, survey.server_time(server), examined.clock.now()) for server in servers]
     for server, theirs, ours in found:
         if theirs is not None:
             yield judge_clock(f"the Consul server {server}", theirs, ours)
@@ -36,8 +36,8 @@ def examine_servers(patient: Patient) -> Iterator[Diagnosis]:
         yield well("not compared: no Consul server's own HTTP API can be reached from here")
 
 
-def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
+def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Compare with the machine that the Docker Engine runs on."""
-    with patient.engine_survey() as engine:
-        theirs, ours = engine.facts().system_time, patient.clock.now()
+    with examined.engine_survey() as engine:
+        theirs, ours = engine.facts().system_time, examined.clock.now()
     yield judge_clock("the Docker Engine", theirs, ours) if theirs else unknown("the Docker Engine tells no time")

@@ -15,7 +15,7 @@ from agent.cname import PROVIDERS, Provider, Wanted, located, wanted_records
 from agent.consul import AgentSelf
 from agent.definitions import DnsSettings, complete
 from agent.doctor.diagnosis import Diagnosis, error, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.errors import DnsUnreachable, SvcagentError
 
 if TYPE_CHECKING:  # dnspython takes its time
@@ -207,13 +207,13 @@ def _negative_ttl(answer: "Answer") -> int | None:
     return min((min(soa.minimum, ttl) for soa, ttl in found), default=None)
 
 
-def examine(patient: Patient) -> Iterator[Diagnosis]:
+def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Examine the records of the definitions, or those that the operator named."""
-    dns = patient.settings.dns
-    with patient.consul() as consul:
+    dns = examined.settings.dns
+    with examined.consul() as consul:
         agent = consul.agent_self()
-    everything = wanted_records(patient.definitions, agent.datacenter, agent.domain, dns.provider)
-    records = [one for one in everything if not patient.names or _is_named(one, patient.names)]
+    everything = wanted_records(examined.definitions, agent.datacenter, agent.domain, dns.provider)
+    records = [one for one in everything if not examined.names or _is_named(one, examined.names)]
     if not records:
         yield well("no definition has a cname")
         return
@@ -228,7 +228,7 @@ def examine(patient: Patient) -> Iterator[Diagnosis]:
             # The rcode is in the text alone.
             yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else "")
     with ExitStack() as stack:
-        providers = _Providers(dns, patient.clock, stack)
+        providers = _Providers(dns, examined.clock, stack)
         yield from CnameDoctor(authority, resolver, agent, providers).examine(wanted)
         for text in providers.warnings:
             yield warning(text, "")

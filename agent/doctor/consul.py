@@ -8,7 +8,7 @@ from agent.consul.rights import Right
 from agent.consul.survey import Waited
 from agent.definitions import Definition
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 from agent.text import clean
 
@@ -19,23 +19,23 @@ LEAST_SHARE = 0.5
 """Of the wait, before a query that was answered without a change counts as not blocking."""
 
 
-def examine_agent(patient: Patient) -> Iterator[Diagnosis]:
+def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an agent that does not answer, and services that it does not have."""
     try:
-        with patient.survey() as survey:
+        with examined.survey() as survey:
             facts = survey.facts()
     except SvcagentError as found:
         yield error(str(found), "svcagent needs the local agent for everything: repair this first")
         return
-    yield well(f"{patient.settings.consul.address} is node {facts.node}, Consul {facts.version}")
+    yield well(f"{examined.settings.consul.address} is node {facts.node}, Consul {facts.version}")
     if facts.leaves_on_terminate and not facts.is_server:
         yield well(
             "the node leaves the catalog when its agent is stopped (leave_on_terminate): svcagent remembers its "
             "instances for a day"
         )
-    with patient.consul() as consul:
-        there = consul.services({service.id: service.name for service in patient.services})
-    yield from judge_registered([service.id for service in patient.services], there.keys())
+    with examined.consul() as consul:
+        there = consul.services({service.id: service.name for service in examined.services})
+    yield from judge_registered([service.id for service in examined.services], there.keys())
 
 
 def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[Diagnosis]:
@@ -57,9 +57,9 @@ def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Di
         yield well(f"nothing is known against Consul {version}")
 
 
-def examine_release(patient: Patient) -> Iterator[Diagnosis]:
+def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a release with known faults."""
-    with patient.survey() as survey:
+    with examined.survey() as survey:
         version = survey.facts().version
     yield from judge_release(version, known_faults(version))
 
@@ -72,9 +72,9 @@ def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
     return error("the Consul servers have no leader: nothing can be written, no lock can be taken", remedy)
 
 
-def examine_leader(patient: Patient) -> Iterator[Diagnosis]:
+def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a cluster without a leader."""
-    with patient.survey() as survey:
+    with examined.survey() as survey:
         survey.facts()  # so that what fails from here on is the servers' fault
         try:
             leader = survey.leader()
@@ -95,14 +95,14 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
     return well(f"node {node} is in the catalog and alive")
 
 
-def examine_node(patient: Patient) -> Iterator[Diagnosis]:
+def examine_node(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a node that the catalog does not have, or takes for failed."""
-    with patient.survey() as survey:
+    with examined.survey() as survey:
         facts = survey.facts()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
             yield unknown("cannot be judged without node:read; see the rights")
             return
-    with patient.consul() as consul:
+    with examined.consul() as consul:
         yield judge_node(facts.node, consul.node_checks(facts.node)[1])
 
 
@@ -130,15 +130,15 @@ def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Ite
         yield well(f"the token has all {len(needed)} rights that were asked for")
 
 
-def examine_rights(patient: Patient) -> Iterator[Diagnosis]:
+def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every right that a definition needs and the token lacks. Nothing is changed by asking."""
-    needed = needed_rights(patient.definitions)
-    with patient.survey() as survey:
+    needed = needed_rights(examined.definitions)
+    with examined.survey() as survey:
         node = survey.facts().node
         lacking = list(survey.lacking(node, list(needed)))
         if not survey.may_read_node(node):
             lacking.append(Right("node", "read", node))
-        if patient.reloads:
+        if examined.reloads:
             session = Right("session", "write", node)
             needed[session] = ""
             if not survey.may_make_sessions(node):
@@ -155,7 +155,7 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
     return well("blocking queries block")
 
 
-def examine_blocking(patient: Patient) -> Iterator[Diagnosis]:
+def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an agent, or a proxy before it, that does not block."""
-    with patient.survey() as survey:
+    with examined.survey() as survey:
         yield judge_wait(survey.wait(survey.facts().node, PROBED_WAIT), PROBED_WAIT)

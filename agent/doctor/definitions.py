@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from agent.doctor.diagnosis import Diagnosis, error, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.errors import Fault
 from agent.registration import unmet
 
@@ -17,13 +17,13 @@ def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]
         yield well(without)
 
 
-def find_faults(patient: Patient) -> Iterator[Diagnosis]:
+def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every fault of every file."""
-    return judge_faults(patient.faults, f"{len(patient.definitions)} definitions without faults")
+    return judge_faults(examined.faults, f"{len(examined.definitions)} definitions without faults")
 
 
-def find_unmet(patient: Patient) -> Iterator[Diagnosis]:
+def find_unmet(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every field of a check that the local agent does not know."""
-    with patient.consul() as consul:
-        faults = unmet(patient.definitions, consul.agent_self())
+    with examined.consul() as consul:
+        faults = unmet(examined.definitions, consul.agent_self())
     yield from judge_faults(faults, "the local agent knows all that they ask for")

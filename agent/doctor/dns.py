@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.consul import AgentSelf, Consul, DnsAnswer, ask_dns
 from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 
 if TYPE_CHECKING:  # dnspython takes its time
@@ -74,18 +74,18 @@ def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int]
     return tuple(dict.fromkeys((*watched, *resolvers)))
 
 
-def examine_answers(patient: Patient) -> Iterator[Diagnosis]:
+def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Ask every server for every service, and compare with the catalog."""
-    drains = {service.id: reload.drain.max for service, reload in patient.reloads}
-    with patient.consul() as consul:
+    drains = {service.id: reload.drain.max for service, reload in examined.reloads}
+    with examined.consul() as consul:
         agent = consul.agent_self()
-        servers = servers_asked(patient.settings, agent)
+        servers = servers_asked(examined.settings, agent)
         if not servers:
             yield error(
                 "the DNS of the local Consul agent is switched off, and no other server is set",
                 "switch it on (ports.dns), or set drain_dns in svcagent.toml to the server that clients ask",
             )
-        for service in patient.services:
+        for service in examined.services:
             for server in servers:
                 before = _served(consul, service.name)
                 try:
@@ -149,21 +149,21 @@ def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
         )
 
 
-def examine_bind(patient: Patient) -> Iterator[Diagnosis]:
+def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report faults of the resolvers that are set, if they are not Consul agents."""
     from agent.cname.queries import DnsServer
 
-    with patient.consul() as consul:
+    with examined.consul() as consul:
         agent = consul.agent_self()
         resolvers = [
-            DnsServer(host, port, patient.settings.dns.timeout)
-            for host, port in servers_asked(patient.settings, agent)
+            DnsServer(host, port, examined.settings.dns.timeout)
+            for host, port in servers_asked(examined.settings, agent)
             if (host, port) != agent.dns
         ]
         for server in resolvers:
             version = _version(server)
             yield judge_bind(str(server), version)
-            for service in patient.services:
+            for service in examined.services:
                 count = len(_served(consul, service.name))
                 if not count:
                     continue

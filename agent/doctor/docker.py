@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
-from agent.doctor.patient import Patient, ReloadedContainer
+from agent.doctor.examined import ExaminedHost, ReloadedContainer
 from agent.engine import Engine, find_stopped
 from agent.engine.reference import parse
 from agent.engine.survey import EngineFacts, RefusedSection
@@ -18,10 +18,10 @@ HELPER = "docker-credential-"
 _CREDENTIALS = {"credsStore?": str, "credHelpers?": {"*": str}}
 
 
-def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
+def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an Engine that cannot be used."""
     try:
-        with patient.engine_survey() as engine:
+        with examined.engine_survey() as engine:
             found = engine.facts()
     except SvcagentError as failure:
         yield error(str(failure), "no container is reloaded until this is repaired")
@@ -54,16 +54,16 @@ def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
         yield well("every section of the API that svcagent needs is allowed")
 
 
-def examine_sections(patient: Patient) -> Iterator[Diagnosis]:
+def examine_sections(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report what a socket proxy refuses."""
-    with patient.engine_survey() as engine:
+    with examined.engine_survey() as engine:
         yield from judge_sections(engine.refused_sections())
 
 
-def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
+def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report containers that a reload could not replace, and those that do not run."""
-    with patient.engine() as engine:
-        for one in patient.containers:
+    with examined.engine() as engine:
+        for one in examined.containers:
             yield _container(engine, one)
 
 
@@ -95,9 +95,9 @@ def judge_credentials(
         yield well(f"{file} names no credential helper for the registries in use")
 
 
-def examine_credentials(patient: Patient) -> Iterator[Diagnosis]:
+def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a configuration that Docker ignores, and helpers that are missing."""
-    with patient.engine_survey() as engine:
+    with examined.engine_survey() as engine:
         file = engine.credentials_file
     try:
         config = json.loads(read_regular(file))
@@ -111,17 +111,17 @@ def examine_credentials(patient: Patient) -> Iterator[Diagnosis]:
     except (OSError, NotAFile, WrongShape, ValueError, RecursionError) as found:
         yield error(f"{file} is ignored: {found}", "repair it: without it every registry is asked anonymously")
         return
-    registries = {parse(one.strategy.image).registry for one in patient.containers}
-    path = patient.environ.get("PATH")
+    registries = {parse(one.strategy.image).registry for one in examined.containers}
+    path = examined.environ.get("PATH")
     yield from judge_credentials(
         config, registries, str(file), lambda program: shutil.which(program, path=path) is not None
     )
 
 
-def examine_registries(patient: Patient) -> Iterator[Diagnosis]:
+def examine_registries(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Ask for the digest of every image, as a reload does first."""
-    with patient.engine() as engine:
-        for one in patient.containers:
+    with examined.engine() as engine:
+        for one in examined.containers:
             try:
                 digest = engine.registry_digest(one.strategy.image)
             except SvcagentError as found:

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.files import NotAFile, Untrusted, check_directory, is_exposed, read_trusted_alone
 
 
-def examine(patient: Patient) -> Iterator[Diagnosis]:
+def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report files and directories that others may write, and secrets that others may read.
 
     Definitions are judged with their other faults.
     """
-    settings = patient.settings
+    settings = examined.settings
     yield _directory("the state directory", settings.state_dir)
     secrets = (
         ("the Consul token file", settings.consul.token_file),

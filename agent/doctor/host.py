@@ -10,7 +10,7 @@ from typing import Any
 from agent.daemon.client import Client, NoDaemon
 from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.engine import host_connections
 from agent.errors import ConnectionsUnknown, Denied, SvcagentError
 from agent.files import NotAFile, read_regular
@@ -62,11 +62,11 @@ def judge_space(what: str, space: Space, least: int) -> Diagnosis:
     return well(f"{what} has {mib} left")
 
 
-def examine_space(patient: Patient) -> Iterator[Diagnosis]:
+def examine_space(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a state directory or a Docker directory on a file system that is nearly full."""
-    yield from _space("the state directory", patient.settings.state_dir, LEAST_STATE)
-    if patient.containers:
-        with patient.engine_survey() as engine:
+    yield from _space("the state directory", examined.settings.state_dir, LEAST_STATE)
+    if examined.containers:
+        with examined.engine_survey() as engine:
             directory = Path(engine.facts().root_dir)
         yield from _space("Docker's data root", directory, LEAST_IMAGES)
 
@@ -86,9 +86,9 @@ def judge_watchers(used: int, most: int) -> Diagnosis:
     return well(f"{used} of {most} inotify instances are in use")
 
 
-def examine_inotify(patient: Patient) -> Iterator[Diagnosis]:
+def examine_inotify(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an inotify limit that is nearly reached."""
-    proc = patient.root / "proc"
+    proc = examined.root / "proc"
     most = int((proc / "sys/fs/inotify/max_user_instances").read_text())
     yield judge_watchers(_watchers(proc), most)
 
@@ -107,9 +107,9 @@ def _watchers(proc: Path) -> int:
     return found
 
 
-def examine_connections(patient: Patient) -> Iterator[Diagnosis]:
+def examine_connections(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a kernel that does not say which clients are connected, where a drain waits for them."""
-    for service, reload in patient.reloads:
+    for service, reload in examined.reloads:
         if not reload.drain.connections or service.port is None:
             continue
         try:
@@ -160,11 +160,11 @@ def judge_daemon(found: Mapping[str, Any], settings: Settings) -> Iterator[Diagn
         )
 
 
-def examine_runner(patient: Patient) -> Iterator[Diagnosis]:
+def examine_runner(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a host on which nothing runs svcagent, and the daemon's own complaints."""
-    timers, unread = find_timers(patient.root)
+    timers, unread = find_timers(examined.root)
     try:
-        status = Client(patient.settings.daemon.socket).status()
+        status = Client(examined.settings.daemon.socket).status()
     except NoDaemon:
         if unread and not timers:
             yield unknown(
@@ -178,7 +178,7 @@ def examine_runner(patient: Patient) -> Iterator[Diagnosis]:
         yield error(str(found), "systemctl restart svcagent; its log says what it was doing")
     else:
         yield judge_runner(f"the daemon runs (pid {status.get('pid')}): {status.get('status')}", timers)
-        yield from judge_daemon(status, patient.settings)
+        yield from judge_daemon(status, examined.settings)
 
 
 def find_timers(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from agent.consul import CheckState, LocalService
 from agent.doctor.diagnosis import Diagnosis, error, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.engine import NEW_SUFFIX
 from agent.engine.swap import OLD_SUFFIX
 from agent.errors import Denied
@@ -25,12 +25,12 @@ def _recover(service: str) -> str:
     return f"run: {quoted_command(['svcagent', 'recover', service])}"
 
 
-def running_reloads(patient: Patient) -> frozenset[str]:
+def running_reloads(examined: ExaminedHost) -> frozenset[str]:
     """Return the IDs of the services that a process on this host reloads now.
 
     :raises Denied: this user cannot see them.
     """
-    state, clock = patient.settings.state_dir, patient.clock
+    state, clock = examined.settings.state_dir, examined.clock
     try:
         state.stat()
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def running_reloads(patient: Patient) -> frozenset[str]:
         raise Denied(f"the state directory {state} cannot be read; {RUN_AS}") from None
     if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
         raise Denied(f"this user may not see the locks in {state}; {RUN_AS}")
-    ids = {service.id for service in patient.services} | journalled(state)
+    ids = {service.id for service in examined.services} | journalled(state)
     return frozenset(one for one in ids if HostLock(state, one, clock, 0.0).holder() is not None)
 
 
@@ -52,10 +52,10 @@ def judge_journals(journals: Collection[str], running: Collection[str]) -> Itera
         yield well("no crashed reload")
 
 
-def examine_journals(patient: Patient) -> Iterator[Diagnosis]:
+def examine_journals(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report reloads that crashed."""
-    running = running_reloads(patient)
-    journals = {one for one in journalled(patient.settings.state_dir) if patient.concerns(one)}
+    running = running_reloads(examined)
+    journals = {one for one in journalled(examined.settings.state_dir) if examined.concerns(one)}
     yield from judge_journals(journals, running)
 
 
@@ -84,14 +84,14 @@ def judge_containers(
         yield well("no container of an interrupted replacement")
 
 
-def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
+def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report containers that an interrupted replacement left."""
-    with patient.engine_survey() as engine:
+    with examined.engine_survey() as engine:
         names = engine.facts().container_names
-    unfinished = journalled(patient.settings.state_dir) | running_reloads(patient)
-    containers = {one.strategy.container: one.service.id for one in patient.containers}
+    unfinished = journalled(examined.settings.state_dir) | running_reloads(examined)
+    containers = {one.strategy.container: one.service.id for one in examined.containers}
     # A faulty file may name what no other does.
-    only_defined = bool(patient.names or patient.faults)
+    only_defined = bool(examined.names or examined.faults)
     yield from judge_containers(names, containers, unfinished, only_defined=only_defined)
 
 
@@ -121,13 +121,13 @@ def judge_maintenance(
         yield well("no maintenance that should be over")
 
 
-def examine_maintenance(patient: Patient) -> Iterator[Diagnosis]:
+def examine_maintenance(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report maintenance that nobody ends."""
-    with patient.consul() as consul:
+    with examined.consul() as consul:
         node = consul.agent_self().node
         services, checks = consul.services_and_checks()
-    for one in judge_maintenance(services, checks, node, running_reloads(patient), patient.clock.now()):
-        if not one.service or patient.concerns(one.service):
+    for one in judge_maintenance(services, checks, node, running_reloads(examined), examined.clock.now()):
+        if not one.service or examined.concerns(one.service):
             yield one
 
 
@@ -144,11 +144,11 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
         yield well("no session of a reload that is over")
 
 
-def examine_sessions(patient: Patient) -> Iterator[Diagnosis]:
+def examine_sessions(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report sessions that reloads of this host left, and that may hold a lock."""
-    with patient.consul() as consul:
+    with examined.consul() as consul:
         names = {one.name for one in consul.node_sessions(consul.agent_self().node)}
-    running = running_reloads(patient)
-    both = {service.id: service.name for service in patient.services}
+    running = running_reloads(examined)
+    both = {service.id: service.name for service in examined.services}
     active = running | {both[one] for one in running if one in both}
     yield from judge_sessions(names, active, {*both, *both.values()})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from agent.clock import Deadline
 from agent.doctor import certificates, clocks, cname, consul, definitions, dns, docker, files, host, leftovers, upgrade
 from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
 
 LONGEST_SECONDS = 30.0
@@ -27,7 +27,7 @@ class DoctorCheck:
 
     subject: str
     name: str
-    examine: Callable[[Patient], Iterable[Diagnosis]]
+    examine: Callable[[ExaminedHost], Iterable[Diagnosis]]
     of_containers: bool = False
     late: Callable[[str, str], Diagnosis] = unknown
 
@@ -73,9 +73,9 @@ class _Run:
     check: DoctorCheck
     found: list[Diagnosis] = field(default_factory=list)
 
-    def carry_out(self, patient: Patient) -> None:
+    def carry_out(self, examined: ExaminedHost) -> None:
         try:
-            for one in self.check.examine(patient):
+            for one in self.check.examine(examined):
                 self.found.append(one)  # what was found before an error or the limit is kept
         except ConsulUnreachable as failure:
             self.found.append(unknown("cannot be judged: Consul does not answer", str(failure)))
@@ -90,17 +90,17 @@ class _Run:
 
 
 def examine(
-    patient: Patient, only: Collection[str] = (), checks: Iterable[DoctorCheck] = CHECKS
+    examined: ExaminedHost, only: Collection[str] = (), checks: Iterable[DoctorCheck] = CHECKS
 ) -> tuple[Diagnosis, ...]:
     """Run the checks concurrently and return what they found, in the table's order.
 
     ``only``: subjects; all if empty. A check that does not end within `LONGEST_SECONDS` is left behind.
     """
-    deadline = Deadline.after(patient.clock, LONGEST_SECONDS)
+    deadline = Deadline.after(examined.clock, LONGEST_SECONDS)
     asked = [check for check in checks if not only or check.subject in only]
-    runs = [_Run(check) for check in asked if patient.containers or not check.of_containers]
+    runs = [_Run(check) for check in asked if examined.containers or not check.of_containers]
     # Not a pool, whose threads the process would wait for at its end.
-    threads = [threading.Thread(target=run.carry_out, args=(patient,), daemon=True) for run in runs]
+    threads = [threading.Thread(target=run.carry_out, args=(examined,), daemon=True) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from agent.doctor.diagnosis import Diagnosis, error, note, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.engine.model import Inspect
 from agent.engine.survey import EngineFacts
 from agent.errors import ConsulUnreachable, SvcagentError
@@ -42,11 +42,11 @@ def judge_container(name: str, service_id: str, found: Inspect, major: int) -> I
         )
 
 
-def examine_containers(patient: Patient) -> Iterator[Diagnosis]:
+def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report containers that a later Engine makes otherwise."""
-    with patient.engine_survey() as engine:
+    with examined.engine_survey() as engine:
         major = _major(engine.facts())
-        for one in patient.containers:
+        for one in examined.containers:
             found = engine.container(one.strategy.container)
             if found is not None:
                 yield from judge_container(one.strategy.container, one.service.id, found, major)
@@ -71,9 +71,9 @@ def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
         yield well(f"svcagent speaks an API of Engine {found.version}")
 
 
-def examine_engine(patient: Patient) -> Iterator[Diagnosis]:
+def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report what the next Engine changes for the whole host."""
-    with patient.engine_survey() as engine:
+    with examined.engine_survey() as engine:
         yield from judge_upgrade(engine.facts())
 
 
@@ -89,10 +89,10 @@ def judge_keys(service_id: str, keys: Collection[str]) -> Iterator[Diagnosis]:
         )
 
 
-def examine_keys(patient: Patient) -> Iterator[Diagnosis]:
+def examine_keys(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report keys, of locks and of older releases of svcagent, that a later Consul refuses."""
-    with patient.consul() as consul:
-        for service, reload in patient.reloads:
+    with examined.consul() as consul:
+        for service, reload in examined.reloads:
             lock = reload.lock_prefix(service.name)
             try:
                 keys = consul.kv_keys(f"svcagent/{service.name.lower()}/")

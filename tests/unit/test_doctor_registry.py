@@ -10,35 +10,35 @@ from agent.clock import SystemClock
 from agent.definitions import Settings
 from agent.doctor import SUBJECTS, Diagnosis, Level, registry
 from agent.doctor.diagnosis import error, note, unknown, warning, well
-from agent.doctor.patient import Patient
+from agent.doctor.examined import ExaminedHost
 from agent.doctor.registry import CHECKS, DoctorCheck, examine, matters
 from agent.errors import ConsulUnreachable
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Patient:
+def examined(tmp_path: Path) -> ExaminedHost:
     settings = Settings(state_dir=tmp_path / "state", services_dir=tmp_path / "services.d")
-    return Patient(settings, (), (), {}, SystemClock())
+    return ExaminedHost(settings, (), (), {}, SystemClock())
 
 
-def _well(_patient: Patient) -> Iterator[Diagnosis]:
+def _well(_examined: ExaminedHost) -> Iterator[Diagnosis]:
     yield well("all is well")
 
 
-def _away(_patient: Patient) -> Iterator[Diagnosis]:
+def _away(_examined: ExaminedHost) -> Iterator[Diagnosis]:
     yield warning("before", "do this")
     raise ConsulUnreachable("cannot reach Consul")
 
 
-def _broken(_patient: Patient) -> Iterator[Diagnosis]:
+def _broken(_examined: ExaminedHost) -> Iterator[Diagnosis]:
     raise KeyError("surprise")
 
 
-def test_a_check_that_raises_is_unknown_and_stops_no_other(patient: Patient) -> None:
+def test_a_check_that_raises_is_unknown_and_stops_no_other(examined: ExaminedHost) -> None:
     """What it had found before is kept."""
     checks = [DoctorCheck("consul", "a", _away), DoctorCheck("docker", "b", _broken), DoctorCheck("host", "c", _well)]
 
-    found = examine(patient, checks=checks)
+    found = examine(examined, checks=checks)
 
     assert [(one.subject, one.check, one.level) for one in found] == [
         ("consul", "a", Level.WARNING),
@@ -48,11 +48,11 @@ def test_a_check_that_raises_is_unknown_and_stops_no_other(patient: Patient) -> 
     ]
 
 
-def test_a_check_that_does_not_end_is_left_behind(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_does_not_end_is_left_behind(examined: ExaminedHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "LONGEST_SECONDS", 0.5)
     end = threading.Event()
 
-    def hangs(_patient: Patient) -> Iterator[Diagnosis]:
+    def hangs(_examined: ExaminedHost) -> Iterator[Diagnosis]:
         end.wait(30)
         yield well("too late")
 
@@ -62,21 +62,21 @@ def test_a_check_that_does_not_end_is_left_behind(patient: Patient, monkeypatch:
         DoctorCheck("docker", "well", _well),
     ]
     try:
-        found = examine(patient, checks=checks)
+        found = examine(examined, checks=checks)
     finally:
         end.set()
 
     assert [one.level for one in found] == [Level.UNKNOWN, Level.ERROR, Level.OK]
 
 
-def test_checks_of_containers_are_left_out_where_there_are_none(patient: Patient) -> None:
-    assert examine(patient, checks=[DoctorCheck("docker", "engine", _well, of_containers=True)]) == ()
+def test_checks_of_containers_are_left_out_where_there_are_none(examined: ExaminedHost) -> None:
+    assert examine(examined, checks=[DoctorCheck("docker", "engine", _well, of_containers=True)]) == ()
 
 
-def test_only_the_subjects_asked_for_are_examined(patient: Patient) -> None:
+def test_only_the_subjects_asked_for_are_examined(examined: ExaminedHost) -> None:
     checks = [DoctorCheck("consul", "a", _broken), DoctorCheck("docker", "b", _well)]
 
-    assert [one.subject for one in examine(patient, ["docker"], checks)] == ["docker"]
+    assert [one.subject for one in examine(examined, ["docker"], checks)] == ["docker"]
 
 
 @pytest.mark.parametrize(

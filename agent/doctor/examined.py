@@ -24,7 +24,7 @@ class ReloadedContainer:
 
 
 @dataclass(frozen=True)
-class Patient:
+class ExaminedHost:
     """One host.
 
     ``definitions``: those asked for, of the files without a fault. ``faults``: of all files. ``names``: what the
