@@ -62,7 +62,8 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
     except NotFound as error:
         raise Conflict(
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
-            f"told from what the container was given; make it anew by hand (docker run --name {name} …)"
+            f"told from what the container was given; bring the image back (docker pull REPOSITORY@DIGEST), or make "
+            f"the container anew by hand (docker run --name {name} …)"
         ) from error
     lenders = {other: _any(docker, other) for other in recreate.lender_names(old)}
     gone = [other for other, found in lenders.items() if found is None]
