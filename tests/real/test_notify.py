@@ -42,11 +42,15 @@ from tests.real.notify_fixture import PASSWORD, Endpoint, hanging, settings_file
 # Apprise's, or of a plugin of it; svcagent does not run with warnings as errors.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
-NOW = datetime.now(UTC).replace(microsecond=0)
 OLD, NEW, NEXT = (f"sha256:{digit * 64}" for digit in "012")
 IMAGE = "registry.example.com/web:latest"
 HOSTS = ("host1", "host2", "host3")
 _numbers = count(1)
+
+
+def _now() -> datetime:
+    """Asked in each test: a rollout that began when the tests were loaded may be stuck when they run."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture(autouse=True)
@@ -200,12 +204,12 @@ class Fleet:
     def pinned(self, digest: str = NEW, minutes: float = 1) -> None:
         """A rollout that began so long ago."""
         _found, index = rollout.find(self.consul, self.name)
-        rollout.pin(self.consul, self.name, Pin(IMAGE, digest, "host1", NOW - timedelta(minutes=minutes)), index)
+        rollout.pin(self.consul, self.name, Pin(IMAGE, digest, "host1", _now() - timedelta(minutes=minutes)), index)
 
     def run(self, digest: str, *nodes: str) -> None:
         """These hosts, or all, took it just now."""
         for node in nodes or HOSTS:
-            write_host_state(self.consul, self.name, node, HostState(digest, "running", NOW))
+            write_host_state(self.consul, self.name, node, HostState(digest, "running", _now()))
 
     @contextmanager
     def reloading(self, *urls: str, interrupts: Interrupts | None = None) -> Iterator[Hearing]:
@@ -271,8 +275,8 @@ def test_each_kind_is_told_once_and_the_next_rollout_anew(fleet: Fleet, endpoint
     fleet.run(OLD)
     fleet.pinned()
     fleet.reload(endpoint.url)
-    quarantine.put(fleet.consul, fleet.name, Quarantine(NEW, "host1", NOW, "web exited with 1", IMAGE))
-    write_host_state(fleet.consul, fleet.name, "host1", HostState(OLD, "rolled back", NOW))
+    quarantine.put(fleet.consul, fleet.name, Quarantine(NEW, "host1", _now(), "web exited with 1", IMAGE))
+    write_host_state(fleet.consul, fleet.name, "host1", HostState(OLD, "rolled back", _now()))
     fleet.pinned(NEXT)
     at_once(3, lambda: fleet.reload(endpoint.url))
     fleet.run(NEXT)
@@ -306,7 +310,7 @@ def test_outside_its_windows_a_rollout_that_stands_still_is_not_stuck(fleet: Fle
     fleet.run(OLD)
     fleet.pinned(minutes=40)
     assert fleet.definition.reload is not None
-    begin = f"{NOW + timedelta(hours=3):%H:%M}-{NOW + timedelta(hours=4):%H:%M}"
+    begin = f"{_now() + timedelta(hours=3):%H:%M}-{_now() + timedelta(hours=4):%H:%M}"
     closed = {"windows": (TypeAdapter(WindowText).validate_python(begin),), "timezone": "UTC"}
     always, fleet.definition = (
         fleet.definition,
@@ -405,6 +409,7 @@ def test_a_process_that_delivers_shows_no_secret_and_ends_by_itself(fleet: Fleet
     """Its command line is what every user of the host can read; it holds neither endpoint nor message."""
     fleet.pinned()
     fleet.run(NEW)
+    wait_until(lambda: not _deliveries(), 60, "those of earlier tests have ended")
     with hanging() as silent:
         telling = threading.Thread(target=fleet.reload, args=(silent,))
         telling.start()
