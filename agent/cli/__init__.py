@@ -176,7 +176,7 @@ def _run(options: Options) -> int:
 
         show_error(error, options)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001  # the one top-level handler: whatever comes here is a bug, and its trace is wanted
+    except Exception as error:  # noqa: BLE001 - the top-level handler: prints the bug with its trace
         from agent.cli.output import show_bug
 
         show_bug(error, options, BUG)

@@ -91,7 +91,7 @@ def _send_one(endpoint: Endpoint, messages: Sequence[Message], problems: dict[in
         return
     try:
         failed = [one for one in messages if not _notify(endpoint.plugin, one)]
-    except Exception as error:  # noqa: BLE001  # a plugin may raise anything, and what it says may hold the URL
+    except Exception as error:  # noqa: BLE001 - a plugin may raise any type; its text may contain the URL
         problems[endpoint.position] = f"Apprise failed with {type(error).__name__}"
         return
     problems[endpoint.position] = "not taken: unreachable, refused, or too slow for Apprise" if failed else ""

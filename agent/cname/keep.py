@@ -220,6 +220,6 @@ class Keeper:
             raise  # of the settings, which is so for every record
         except SvcagentError as error:
             return task.result(Outcome.REFUSED, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever one record or answer holds, the other records go on
+        except Exception as error:  # noqa: BLE001 - a bug that one record triggers must not stop the others
             log_bug(f"{task.place.name} could not be looked after", error)
             return task.result(Outcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace")

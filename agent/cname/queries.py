@@ -98,13 +98,10 @@ class DnsServer:
             except (OSError, EOFError) as error:
                 problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
                 raise Lost(problem) from error
-            except dns.exception.DNSException as error:
+            # The answer decides what the parser raises: DNSException, ValueError, KeyError, …
+            except Exception as error:
                 if key is not None and isinstance(error, dns.tsig.PeerError):
                     raise self._refusal(key, error) from error
-                kind = type(error).__name__
-                raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
-            # An answer decides what its parser raises, and not all of that is a DNSException: ValueError, KeyError, …
-            except Exception as error:
                 kind = type(error).__name__
                 raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
 

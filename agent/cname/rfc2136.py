@@ -104,7 +104,7 @@ class Rfc2136:
         if seen == wanted:
             return
         if seen == NOTHING:
-            # Before the first write, nothing may tell the two zones of a name apart but what the server says of them.
+            # Before the first write, two views of a zone may differ only in their SOA, so that is compared.
             signing.raise_if_other_zone(self.server, self.key, place.zone)
         update = self._update(place)
         _require(update, place, seen)
@@ -266,7 +266,7 @@ class Rfc2136:
 
 
 def _possible(answered: Seen) -> tuple[Seen, ...]:
-    """What may stand there, given an answer: a wildcard may have answered for the record, the marker, or both."""
+    """Return the states that an answer allows: record, marker, or both may have come from a wildcard."""
     return tuple(dict.fromkeys((answered, Seen(markers=answered.markers), replace(answered, markers=()), NOTHING)))
 
 

@@ -309,7 +309,7 @@ def _code(error: boto.ClientError) -> str:
 
 @contextmanager
 def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
-    """boto3's errors as this house's. ``line``: the statement that gives the right, if it is rights that lack."""
+    """Translate boto3's errors into svcagent's. ``line``: the IAM statement that grants the right."""
     try:
         yield
     except SvcagentError:
@@ -323,7 +323,7 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
         raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
     except boto.ClientError as error:
         raise _refused(error, wish, is_write=is_write, line=line) from error
-    # Also what boto3 raises of its settings and of odd answers: BotoCoreError, KeyError, ValueError, …
+    # The settings and the answer decide what boto3 raises: BotoCoreError, KeyError, ValueError, …
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if is_write:

@@ -79,7 +79,7 @@ def from_file(file: Path, *, may_be_weak: bool = False) -> Key:
     found = list(_KEY.finditer(_QUOTED_OR_COMMENT.sub(lambda one: one[1] or " ", content)))
     if len(found) != 1:
         what = "holds no key statement" if not found else f"holds {len(found)} keys"
-        remedy = f"copy svcagent's key into a file of its own, or {_REMEDY}"
+        remedy = f"copy svcagent's key into a separate file, or {_REMEDY}"
         raise _bad(str(file), f"the key file {what}", remedy)
     stated = {word: quoted or bare for word, quoted, bare in _STATEMENT.findall(found[0]["body"])}
     if missing := {"algorithm", "secret"} - stated.keys():

@@ -36,9 +36,9 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
     except OSError as error:
         said = error.strerror or str(error) or type(error).__name__
         raise ConsulUnreachable(f"{where} does not answer for {name}: {said}. {NAMED_BY}") from error
-    # dnspython raises what an unusable name or answer makes it raise: DNSException, ValueError, EOFError, KeyError, …
+    # The name or the answer decides what dnspython raises: DNSException, ValueError, EOFError, KeyError, …
     except Exception as error:
-        said = str(error) or type(error).__name__
+        said = f"{type(error).__name__}: {error}"
         raise ConsulUnreachable(f"{where} cannot be asked for {name}: {said}. {NAMED_BY}") from error
 
 
@@ -76,7 +76,7 @@ def _exchanged(server: tuple[str, int], query: "dns.message.Message", timeout: f
                 connection.connect(address)
                 connection.setblocking(False)
                 return dns.query.tcp(query, "", timeout=timeout, sock=connection)
-        except Exception as error:  # noqa: BLE001  # raised below, if no other address answers
+        except Exception as error:  # noqa: BLE001 - dnspython raises any type; tried elsewhere, else raised below
             last = error
     raise last
 

@@ -70,9 +70,9 @@ class Keeper(threading.Thread):
                 try:
                     self._keep()
                 except SvcagentError:
-                    # Also a token that is being replaced is refused for a moment. What is lost is told by the time.
+                    # A token that is being replaced is refused for a moment. Time decides when the session is lost.
                     self._rest(RETRY_SECONDS)
-                except Exception as error:  # noqa: BLE001 - a thread that ended here would lose the lock
+                except Exception as error:  # noqa: BLE001 - if this thread ended, the session would expire
                     log_bug("the lock's session could not be renewed; trying again", error)
                     self._rest(RETRY_SECONDS)
         finally:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.consul import answers as shapes
+from agent.consul.client import MOST_OPERATIONS
 from agent.consul.connection import UNIX, Answer, Connection
 from agent.consul.failures import TRANSACTION
 from agent.consul.rights import Right
@@ -30,9 +31,6 @@ NOTHING = "svcagent-doctor"
 
 IMPOSSIBLE_INDEX = 1 << 62
 """A modify index that no key and no service ever has."""
-
-MOST_OPERATIONS = 64
-"""Of one transaction (Consul 1.8)."""
 
 _UNANSWERED = "the Consul servers do not say which rights the token has. Try: consul members"
 

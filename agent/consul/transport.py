@@ -92,7 +92,7 @@ class Transport:
         if answer.code == 403 and self._token.has_changed():
             answer = self._send(method, path, params, headers, data)
         if method == "GET" and is_rpc_lost(answer):
-            # Without waiting: some agents end every wait like this, and a caller cannot tell it from one that is over.
+            # Retry without a wait: some releases end every blocking query with this error. The caller sees a timeout.
             answer = self._send(method, path, _at_once(params), headers, data)
         if error := self.failures.refused(method, path, answer):
             raise error

@@ -115,7 +115,7 @@ class Convergence:
         """Read the definitions although nothing can be registered; None after a bug: the last ones stay in force."""
         try:
             return self._take(agent)
-        except Exception as error:  # noqa: BLE001 - as in `run`
+        except Exception as error:  # noqa: BLE001 - the last good definitions stay in force
             self._report("definitions", error)
             return None
 

@@ -327,7 +327,7 @@ class Daemon:
         """Update metrics. A failure must not stop the daemon from following the reload."""
         try:
             update(record)
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - a bug in a metric must not stop the daemon
             log_bug("updating metrics met a bug in svcagent; please report it", error)
 
     def _retry(self, service_id: str, at_least: float = 0.0) -> None:

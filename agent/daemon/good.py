@@ -234,7 +234,7 @@ def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> Examined
     """As `examine`. A bug that a file meets is a fault of that file: the other files have to be used all the same."""
     try:
         return examine(file, content, values)
-    except Exception as error:  # noqa: BLE001 - see above; with its trace in the log
+    except Exception as error:  # noqa: BLE001 - a bug that one file triggers must not stop the others
         log_bug(f"{file}: a bug in svcagent; please report it", error, file=file)
         fault = Fault(
             str(file), "", str(Unforeseen.of(error, "reading it")), "write it differently until that is mended"

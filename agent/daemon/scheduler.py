@@ -140,10 +140,10 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]  # it ships no types
 
 
 def _next(plan: Plan, now: datetime) -> datetime | None:
-    """When a plan is due next. One that meets a bug keeps no other from its time, and is due again in an hour."""
+    """Return when a plan is due next; after a bug, in an hour."""
     try:
         return plan.after(now)
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - a bug in one plan must not stop the others
         log_bug(f"the next run of {plan} cannot be computed; please report this bug", error)
         return now + AFTER_A_BUG
 

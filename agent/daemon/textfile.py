@@ -124,9 +124,9 @@ class Textfiles:
             raise SvcagentError(f"{file} does not lead to a regular file, so it is left alone. Remove it") from error
         except OSError as error:
             raise SvcagentError(f"cannot read {file}: {error.strerror}. Let svcagent read it, or remove it") from error
-        # Not UTF-8, not Prometheus's format, or not as this version writes it: the parser raises whatever it meets.
-        except Exception as error:  # noqa: BLE001
-            self._warn(f"{file} is damaged ({error}); its counters begin anew")
+        # The file is not UTF-8, not in Prometheus's format, or from a version with other metrics.
+        except Exception as error:  # noqa: BLE001 - the content decides what the parser raises; ValueError, KeyError, …
+            self._warn(f"{file} is damaged ({type(error).__name__}: {error}); its counters start from zero")
             return make(self._clock)
         return part
 

@@ -86,7 +86,7 @@ class NamedPort(Part):
 def _ports(value: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
     for name, times in Counter(one.name for one in value).items():
         if times > 1:
-            raise Wrong(f"{shown(name)} is the name of {times} ports", "give each port a name of its own")
+            raise Wrong(f"{shown(name)} is the name of {times} ports", "give each port a different name")
     if sum(one.default for one in value) != 1:
         raise Wrong("not exactly one of the ports is the default", 'write "default": true in one of them')
     return value

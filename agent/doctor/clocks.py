@@ -1,7 +1,7 @@
 """Clocks: this host's against the Consul servers' and the Docker Engine's.
 
 Windows, ages, ends of maintenance and signatures of DNS updates are judged by the host's own clock. Serf's clocks count
-events and tell no time; the local agent's answers carry the time of this host. So the servers' own HTTP APIs are asked.
+events, not seconds, and the local agent answers with this host's time. So the servers' HTTP APIs are queried.
 """
 
 from collections.abc import Iterator
@@ -40,4 +40,7 @@ def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Compare with the machine that the Docker Engine runs on."""
     with examined.engine_survey() as engine:
         theirs, ours = engine.facts().system_time, examined.clock.now()
-    yield judge_clock("the Docker Engine", theirs, ours) if theirs else unknown("the Docker Engine tells no time")
+    if theirs:
+        yield judge_clock("the Docker Engine", theirs, ours)
+    else:
+        yield unknown("the Docker Engine does not report its time")

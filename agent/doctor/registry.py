@@ -12,6 +12,7 @@ from agent.doctor import certificates, clocks, cname, consul, definitions, dns, 
 from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
 from agent.doctor.examined import ExaminedHost
 from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
+from agent.logs import log_bug
 
 LONGEST_SECONDS = 30.0
 """How long all checks may take together; a server that does not answer holds up one check for 10 s."""
@@ -83,8 +84,8 @@ class _Run:
             self.found.append(unknown("cannot be judged: Docker does not answer", str(failure)))
         except (SvcagentError, OSError) as failure:
             self.found.append(unknown(f"cannot be judged: {failure}"))
-        # Whatever one check meets, the others go on, and what it asks about is unknown.
-        except Exception as failure:  # noqa: BLE001  # said in the line above
+        except Exception as failure:  # noqa: BLE001 - a bug in one check must not hide what the others find
+            log_bug(f"the check {self.check.name} of {self.check.subject} ended unexpectedly", failure)
             what = f"cannot be judged: unexpected {type(failure).__name__}: {failure}"
             self.found.append(unknown(what, "this is a bug in svcagent; please report it"))
 

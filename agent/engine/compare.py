@@ -155,7 +155,7 @@ def _config(config: Inspect | None) -> dict[str, Any]:
 
 
 def _mount(mount: Inspect) -> dict[str, Any]:
-    """Return a mount with the source of a bind under a name of its own: that of a volume is Docker's choice."""
+    """Return a mount with the source of a bind as ``Bound``. The source of a volume is chosen by Docker."""
     is_bind = mount.get("Type") == "bind"
     return {**mount, "Destination": clean_path(mount["Destination"]), "Bound": mount.get("Source") if is_bind else None}
 

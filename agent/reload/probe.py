@@ -263,9 +263,7 @@ def _judged(where: str, code: int) -> ProbeResult:
 def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> ProbeResult:
     try:
         return run()
-    # What a service sends decides what the libraries raise, and some of it is in no documentation. Whatever it is, the
-    # check did not pass.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - the service's answer decides what the libraries raise; it did not pass
         said, failure = _explained(error, seconds)
         return ProbeResult(Status.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
 

@@ -56,7 +56,7 @@ class Procedure:
                 raise
             except (SvcagentError, Interrupted) as error:
                 self._fail(step, error)
-            except Exception as error:  # noqa: BLE001 - see above
+            except Exception as error:  # noqa: BLE001 - the instance may be in maintenance and has to return
                 self._fail(step, self._unforeseen(error, f"the step {step}"))
 
     def _fail(self, step: Step, error: Trouble) -> None:
@@ -83,7 +83,7 @@ class Procedure:
             yield
         except SvcagentError as error:
             self._mishaps.append(error)
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - a report that fails must not keep the instance in maintenance
             self._mishaps.append(Unforeseen.of(error, f"the attempt to {what}"))
 
     def _concluded(self, conclude: Conclusion) -> Result:

@@ -34,8 +34,10 @@ def _broken(_examined: ExaminedHost) -> Iterator[Diagnosis]:
     raise KeyError("surprise")
 
 
-def test_a_check_that_raises_is_unknown_and_stops_no_other(examined: ExaminedHost) -> None:
-    """What it had found before is kept."""
+def test_a_check_that_raises_is_unknown_and_stops_no_other(
+    examined: ExaminedHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it had found before is kept, and the trace of a bug is logged."""
     checks = [DoctorCheck("consul", "a", _away), DoctorCheck("docker", "b", _broken), DoctorCheck("host", "c", _well)]
 
     found = examine(examined, checks=checks)
@@ -46,6 +48,9 @@ def test_a_check_that_raises_is_unknown_and_stops_no_other(examined: ExaminedHos
         ("docker", "b", Level.UNKNOWN),
         ("host", "c", Level.OK),
     ]
+    [logged] = caplog.records
+    assert "the check b of docker" in logged.getMessage()
+    assert "KeyError: 'surprise'" in vars(logged)["fields"]["trace"]
 
 
 def test_a_check_that_does_not_end_is_left_behind(examined: ExaminedHost, monkeypatch: pytest.MonkeyPatch) -> None:
