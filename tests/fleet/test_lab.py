@@ -118,14 +118,13 @@ def test_a_program_runs_as_if_on_a_host(lab: Lab) -> None:
 
 
 def test_load_sees_no_failure_while_nothing_changes(lab: Lab) -> None:
-    """The load generator holds its rate and blames nobody."""
+    """Every request of the load generator is answered, by the version that runs."""
     with Load(lab, rate=300) as load:
         load.wait_for(requests=600)
         summary = load.stop()
 
     assert (summary.failures, summary.errors, summary.failed) == (0, {}, ())
     assert summary.versions == {"1": summary.requests}
-    assert 270 < summary.per_second < 330
 
 
 def test_load_sees_a_hard_stop(lab: Lab) -> None:

@@ -239,5 +239,5 @@ def test_a_watch_over_a_unix_socket_wakes_and_stops(access: Access, canary: str)
         with Waker(address, canary) as waker:
             waker.sleeps(0.5)
             if canary:
-                waker.wakes_within(0.5, lambda: consul.deregister_service("web"))
+                waker.wakes_after(lambda: consul.deregister_service("web"))
         consul.deregister_service("web")

@@ -271,7 +271,7 @@ def test_a_watch_over_tls_wakes_and_stops(tls: Tls, canary: str) -> None:
         with Waker(tls.good["CONSUL_HTTP_ADDR"], canary, **tls.good) as waker:
             waker.sleeps(1)
             if canary:
-                waker.wakes_within(0.5, lambda: consul.deregister_service("web"))
+                waker.wakes_after(lambda: consul.deregister_service("web"))
         consul.deregister_service("web")
 
 

@@ -381,13 +381,13 @@ def test_a_server_that_hangs(dns_: Dns, name: str) -> None:
     dns_.bind.freeze()
     try:
         began = time.monotonic()
-        results = kept(dns_.provider(timeout=0.5), wanted(name), wanted("other"), wanted("third"))
+        results = kept(dns_.provider(timeout=2), wanted(name), wanted("other"), wanted("third"))
         took = time.monotonic() - began
     finally:
         dns_.bind.thaw()
 
     assert {result.outcome for result in results} == {Outcome.UNREACHABLE}
-    assert took < 1.4
+    assert took < 4
 
 
 def test_a_server_that_hangs_in_the_middle(dns_: Dns, name: str, place: Place) -> None:

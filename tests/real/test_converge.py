@@ -528,50 +528,46 @@ def _is_answered(question: Callable[[], Any]) -> bool:
 # ---------------------------------------------------------------- wired together
 
 
-def within(seconds: float, condition: Callable[[], bool], what: str) -> float:
-    """Wait for it; the seconds it took, which must be fewer."""
-    begun = time.monotonic()
+def soon(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what an event brings about, long before the convergence of each minute would."""
     wait_until(condition, 10, what, every=0.005)
-    took = time.monotonic() - begun
-    assert took < seconds, f"{what}: {took:.2f} s"
-    return took
 
 
-def test_a_changed_file_is_registered_within_a_second(agent: Agent, place: Place) -> None:
+def test_a_changed_file_is_registered_by_its_event(agent: Agent, place: Place) -> None:
     """From the write to the agent's own answer, whichever way it is written; and a hundred services are there."""
     for number in range(100):
         place.define(f"service{number}", port=1, checks=[{"http": "http://127.0.0.1:1/", **NEVER}])
     with Wired(place) as wired:
         assert len(agent.services()) == 100
         place.define("service7", port=2)
-        within(1, lambda: ports(agent)["service7"] == 2, "written")
+        soon(lambda: ports(agent)["service7"] == 2, "written")
         (place.services_dir / ".new").write_text(json.dumps({"service": {"name": "service8", "port": 2}}))
         (place.services_dir / ".new").rename(place.services_dir / "service8.json")
-        within(1, lambda: ports(agent)["service8"] == 2, "renamed into place")
+        soon(lambda: ports(agent)["service8"] == 2, "renamed into place")
         (place.services_dir / "service9.json").unlink()
-        within(1, lambda: "service9" not in ports(agent), "removed")
+        soon(lambda: "service9" not in ports(agent), "removed")
         place.write("service1", "{")
         place.define("service2", port=2)
-        within(1, lambda: ports(agent)["service2"] == 2, "beside a bad file")
+        soon(lambda: ports(agent)["service2"] == 2, "beside a bad file")
         assert ports(agent)["service1"] == 1
         wait_until(lambda: len(wired.last.faults) == 1, 1, "the bad one is told")
 
 
-def test_an_agent_that_forgot_everything_is_refilled_within_a_second(agent: Agent, place: Place) -> None:
+def test_an_agent_that_forgot_everything_is_refilled_by_its_event(agent: Agent, place: Place) -> None:
     """A service deregistered by hand, a reload and a restart in -dev mode."""
     names = {"api", "db", "web"}
     for name in names:
         place.define(name, port=80)
     with Wired(place) as wired:
         agent.forget(wired.last.canary)
-        within(1, lambda: set(agent.services()) == names, "deregistered")
+        soon(lambda: set(agent.services()) == names, "deregistered")
         os.kill(agent.server.pid, signal.SIGHUP)
         wait_until(lambda: "signal=hangup" in agent.server.tail(100), 10, "it heard")
-        within(1, lambda: set(agent.services()) == names, "reloaded")
+        soon(lambda: set(agent.services()) == names, "reloaded")
         agent.server.stop()
         agent.server.start()
         wait_until(agent.is_answering, 20, "it is back", every=0.005)
-        within(1, lambda: set(agent.services()) == names, "restarted")
+        soon(lambda: set(agent.services()) == names, "restarted")
 
 
 def test_an_outage_is_told_once_and_its_end_once(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
@@ -585,7 +581,7 @@ def test_an_outage_is_told_once_and_its_end_once(agent: Agent, place: Place, log
         tries = len(wired.runs)
         agent.server.start()
         wait_until(agent.is_answering, 20, "it is back", every=0.005)
-        within(1, lambda: ports(agent) == {"web": 81}, "registered as it is by now")
+        soon(lambda: ports(agent) == {"web": 81}, "registered as it is by now")
         wait_until(lambda: wired.last.trouble is None, 3, "that is noticed")
 
     assert 2 <= tries <= 12
@@ -602,7 +598,7 @@ def test_a_frozen_agent_is_waited_for(agent: Agent, place: Place) -> None:
         place.define("web", port=81)
         time.sleep(1)
         agent.server.thaw()
-        within(1, lambda: ports(agent) == {"web": 81}, "registered")
+        soon(lambda: ports(agent) == {"web": 81}, "registered")
 
 
 # ---------------------------------------------------------------- what Consul lost, and what needs consent

@@ -334,7 +334,7 @@ def test_somebody_has_it_open_and_does_not_read() -> None:
         logs.log("read again")
         lost, last = records(pipe.read())
 
-    assert took < 2
+    assert took < 30  # 300 lines: a wait for each would be 300 moments
     assert [one["number"] for one in first] == list(range(len(first)))
     assert lost["lost"] == 300 - len(first)
     assert lost["text"] == f"lines of the log that could not be written before this one: {300 - len(first)}"
