@@ -40,7 +40,10 @@ class SystemClock:
         return datetime.now(UTC)
 
     def sleep(self, seconds: float) -> None:
-        """Block this thread."""
+        """Block this thread: the only place where svcagent sleeps, so that tests can replace it.
+
+        Callers look at a condition before and after it; no one takes the time that passed for the condition.
+        """
         if seconds > 0:
             time.sleep(seconds)
 

@@ -1,5 +1,6 @@
 """Options of the whole test suite."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count for ``--record``, in the process that hears of all tests."""
+    """Restore signals to their defaults, and count for ``--record`` in the process that hears of all tests.
+
+    A run that nohup started, or a script in the background, has SIGHUP or SIGINT ignored, and so has every process
+    that inherits this. Tests send these signals to themselves and to what they start.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     file = config.getoption("--record")
     if file and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(file))

@@ -221,5 +221,5 @@ class Keeper:
         except SvcagentError as error:
             return task.result(Outcome.REFUSED, str(error))
         except Exception as error:  # noqa: BLE001 - a bug that one record triggers must not stop the others
-            log_bug(f"{task.place.name} could not be looked after", error)
+            log_bug(f"{task.place.name}: the CNAME could not be synced", error)
             return task.result(Outcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace")

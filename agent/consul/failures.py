@@ -114,14 +114,15 @@ class Failures:
     def not_consul(self, method: str, path: str, answer: Answer, error: Exception | None = None) -> ConsulUnreachable:
         """An answer in which something is not as Consul would put it; ``error`` is what reading it raised."""
         if isinstance(error, WrongShape):
-            return ConsulUnreachable(
-                f"{self._where} answered {method} {path} with something that is not Consul's: {error}. "
-                "Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
-            )
+            found = f": {error}"
+        else:
+            # The type tells a bug in svcagent from a proxy's page.
+            cause = f", read with {type(error).__name__}" if error is not None else ""
+            content_type = answer.headers.get("Content-Type", "no Content-Type")
+            found = f" ({answer.code}, {content_type}{cause}): {self._shown(answer.body)!r}"
         return ConsulUnreachable(
-            f"{self._where} answered {method} {path} with something that is not Consul's "
-            f"({answer.code}, {answer.headers.get('Content-Type', 'no Content-Type')}): "
-            f"{self._shown(answer.body)!r}. Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
+            f"{self._where} answered {method} {path} with something that is not Consul's{found}. "
+            "Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
         )
 
     def lacking(self, method: str, path: str, said: str = "") -> Denied:

@@ -24,8 +24,8 @@ from tests.lab.server import Server
 
 STOP = "stop"
 HOSTNAME = "web1"
-STOP_SECONDS = 10
-"""What stopping a watch may take on a busy machine: much less than the query that it waits for."""
+EVENT_SECONDS = 5
+"""What an event may take to show on a busy machine: less than any pause or timer after which svcagent looks again."""
 
 
 @dataclass
@@ -104,14 +104,12 @@ class Wired:
         return self
 
     def __exit__(self, *_ended: object) -> None:
-        begun = time.monotonic()
         self.files.stop()
         self.agent.stop()
-        stopped = time.monotonic() - begun
         self._queue.put(STOP)
         self._thread.join()
         self._own.close()
-        assert stopped < STOP_SECONDS, f"the watches took {stopped:.2f} s to stop"
+        assert not [one for one in threading.enumerate() if one.name in ("agent-watch", "files-watch")]
 
     @property
     def last(self) -> Converged:
@@ -149,17 +147,14 @@ class Waker:
         return self
 
     def __exit__(self, *_ended: object) -> None:
-        begun = time.monotonic()
         self.watch.stop()
-        took = time.monotonic() - begun
-        assert took < STOP_SECONDS, f"it took {took:.2f} s to stop"
         assert not [one for one in threading.enumerate() if one.name == "agent-watch"]
 
     def wakes_after(self, change: Callable[[], object]) -> None:
         """It wakes by a change, long before it would ask again by itself."""
         before = len(self.wakes)
         change()
-        wait_until(lambda: len(self.wakes) > before, 10, "it wakes", every=0.002)
+        wait_until(lambda: len(self.wakes) > before, EVENT_SECONDS, "it wakes", every=0.002)
 
     def sleeps(self, seconds: float) -> None:
         """It does not wake."""

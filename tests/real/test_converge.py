@@ -25,7 +25,7 @@ from agent.maintenance import by_operator, by_reload, render
 from agent.registration import Action, alone_in
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import asked, consul_with
-from tests.real.converge_fixture import HOSTNAME, Agent, Place, Wired, consul_agent, converging
+from tests.real.converge_fixture import EVENT_SECONDS, HOSTNAME, Agent, Place, Wired, consul_agent, converging
 
 NEVER = {"interval": "1h", "status": "passing"}
 
@@ -530,7 +530,7 @@ def _is_answered(question: Callable[[], Any]) -> bool:
 
 def soon(condition: Callable[[], bool], what: str) -> None:
     """Wait for what an event brings about, long before the convergence of each minute would."""
-    wait_until(condition, 10, what, every=0.005)
+    wait_until(condition, EVENT_SECONDS, what, every=0.005)
 
 
 def test_a_changed_file_is_registered_by_its_event(agent: Agent, place: Place) -> None:

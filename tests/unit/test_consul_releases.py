@@ -40,6 +40,12 @@ def test_a_404_that_is_not_consuls_is_no_success_of_a_write(write: str) -> None:
             WRITES[write](consul(port))
 
 
+def test_an_answer_that_cannot_be_read_names_the_type_of_what_reading_it_raised() -> None:
+    """So that a bug in svcagent can be told from a proxy's page."""
+    with server(http(b"hello")) as port, pytest.raises(ConsulUnreachable, match=r"JSONDecodeError.*hello"):
+        consul(port).agent_self()
+
+
 @pytest.mark.parametrize(
     ("write", "said"),
     [
