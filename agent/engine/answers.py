@@ -18,6 +18,7 @@ CONTAINER: Shape = {
         "ExitCode": int,
         "Pid": int,
         "StartedAt": str,
+        "FinishedAt?": str,
         "Health?": {"Status?": str, "Log?": [{"Output?": str}]},
     },
     "Config": {

@@ -1,7 +1,7 @@
 """`Engine`: what other rooms may ask of Docker."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from docker.errors import APIError
@@ -17,6 +17,9 @@ from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.swap import NEW_SUFFIX, Standing
 from agent.errors import ConnectionsUnknown, NotFound
 from agent.text import clean_lines
+
+KILL_REPORT_SECONDS = 0.5
+"""How long after a container's end the Engine may report that it was asked for."""
 
 
 class Engine:
@@ -191,6 +194,19 @@ class Engine:
                     return ""
                 raise
         return clean_lines(text.decode(errors="replace"), lines)
+
+    def stop_was_requested(self, name: str, started_at: str) -> bool:
+        """True if somebody has asked the Engine to stop, restart or kill the container since it was started then.
+
+        The Engine then reports the event `kill`, and none where a program ends by itself or the kernel kills it.
+        ``started_at``: as in `Container`, of the run that ended; the container may run again by now.
+        """
+        found = replace.existing(self._docker, name)
+        began, ended = (moment(found["State"].get(field)) for field in ("StartedAt", "FinishedAt"))
+        # It is reported after the signal was sent, so perhaps after the program has ended.
+        until = max(began, ended + timedelta(seconds=KILL_REPORT_SECONDS))
+        with self._docker.call(f"read the events of container {name}") as client:
+            return client.kills(found["Id"], moment(started_at), until) > 0
 
     def connections(self, container: Container, port: int, address: str | None = None) -> int:
         """How many clients are connected to the container's service on ``port``; 0 when it does not run.

@@ -35,6 +35,7 @@ _SECTIONS = (
     ("GET", "/containers/json", "list containers"),
     ("GET", "/images/json", "list images"),
     ("GET", "/info", "describe the Engine"),
+    ("GET", "/events?since=0&until=1", "see whether an operator stopped a container"),
     ("POST", f"/containers/{NOTHING}/start", "start a container"),
     ("POST", f"/containers/{NOTHING}/stop", "stop a container"),
     ("POST", f"/containers/{NOTHING}/rename?name={NOTHING}-2", "rename a container"),
@@ -124,7 +125,7 @@ def _refused(client: Client) -> Iterator[RefusedSection]:
         )
         with answer:
             if answer.status_code == codes.forbidden:
-                section = f"{method} /{path.split('/')[1]}"
+                section = f"{method} /{path.partition('?')[0].split('/')[1]}"
                 yield RefusedSection(section, purpose)
 
 

@@ -23,6 +23,7 @@ from agent.engine import (
     find_stopped,
     host_connections,
 )
+from agent.errors import Denied, NotFound
 from agent.files import write_atomically
 from agent.fleet import SeenDigests
 from agent.reload.command import Command, carry_out, without_secrets
@@ -90,6 +91,9 @@ class Restarter(Protocol):
 
     def runs(self) -> bool:
         """True unless the instance is known to be stopped."""
+
+    def stop_was_requested(self, identity: tuple[str, int]) -> bool:
+        """True if the run of that `identity` ended because an operator stopped or restarted the instance."""
 
     def start(self) -> None:
         """Start the instance, if it is stopped."""
@@ -202,6 +206,14 @@ class ContainerRestarter:
         found = self._engine.find(self._its.container)
         return found is not None and found.is_running
 
+    def stop_was_requested(self, identity: tuple[str, int]) -> bool:
+        """Return it from Docker's events; False where they cannot be read, or the container is gone."""
+        _id, _, started_at = identity[0].partition(" ")
+        try:
+            return self._engine.stop_was_requested(self._its.container, started_at)
+        except (Denied, NotFound):
+            return False
+
     def start(self) -> None:
         """Start it like ``docker start``."""
         self._engine.start(self._its.container)
@@ -297,6 +309,10 @@ class CommandRestarter:
     def runs(self) -> bool:
         """Unknown, so its checks say it."""
         return True
+
+    def stop_was_requested(self, identity: tuple[str, int]) -> bool:  # noqa: ARG002 - nobody can tell
+        """Unknown, so its checks count."""
+        return False
 
     def start(self) -> None:
         """Its service manager does."""

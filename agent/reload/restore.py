@@ -374,20 +374,53 @@ class Restoration:
 
         Healthy means: the same container, never restarted by itself since before the return, own probes and Consul's
         checks as good as before. Returns False if it was put in maintenance meanwhile. After a restart by an operator
-        it is waited for and watched anew, once.
+        it is waited for and watched again, once.
         ``until_proven``: also wait until Consul has run each check once since the restart, for at most
         ``ready.timeout``; a check that it runs less often is named in a note. ``still`` is called in each round.
 
         :raises NotReady: it is not healthy.
-        :raises Conflict: somebody else replaced its container, or restarted it twice.
+        :raises Conflict: an operator replaced its container, or restarted it twice.
         :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
         """
         try:
             return self._settle(seconds, until_proven=until_proven, still=still)
-        except _RestartedByHand as event:
-            self._note(f"{event}; it is watched anew")
-            self._require_ready(is_returning=False, is_in_service=True, seconds=self._reload.ready.timeout)
+        except _StoppedByOperator:
+            self._await_operators_restart(still)
+            self._note(f"somebody restarted the container of {self._service.id}; it is watched again")
             return self._settle(seconds, until_proven=until_proven, still=still)
+
+    def _await_operators_restart(self, still: Callable[[], None]) -> None:
+        """Wait until the container runs and is ready again, also for Consul, whose checks failed in between.
+
+        Between the two halves of a restart the container is stopped.
+
+        :raises NotReady: it stays stopped, or is not ready within ``ready.timeout``.
+        """
+        deadline = Deadline.after(self._edges.clock, self._reload.ready.timeout)
+        self._identity = None
+        while True:
+            still()
+            try:
+                missing = self._missing_after_restart()
+            except Unreachable:
+                if deadline.is_over:
+                    raise
+            else:
+                if missing is None:
+                    return
+                if deadline.is_over:
+                    raise NotReady(
+                        f"somebody stopped or restarted {self._service.id} after clients had returned to it, and it is "
+                        f"not ready again: {missing}",
+                        signature=self.readiness.last_signature or "exited",
+                    )
+            self._edges.clock.sleep(SETTLE_INTERVAL)
+
+    def _missing_after_restart(self) -> str | None:
+        if not self._restarter.runs():
+            return "its container is stopped"
+        self._require_same_container()  # from the first look at which it runs again
+        return self.readiness.missing_now(is_in_service=True) or self.readiness.in_consul().failing
 
     def _settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
         clock = self._edges.clock
@@ -459,9 +492,10 @@ class Restoration:
             )
         if now != before and is_running and now[1] <= before[1]:
             # Docker counts the restarts that it makes itself, and counts from zero after an operator's.
-            self._identity = now
-            raise _RestartedByHand(f"somebody restarted the container of {self._service.id}")
+            raise _StoppedByOperator(f"somebody restarted the container of {self._service.id} again; it is not settled")
         if now != before or not is_running:
+            if self._restarter.stop_was_requested(before):
+                raise _StoppedByOperator(f"somebody stopped the container of {self._service.id}; it is not settled")
             raise NotReady(
                 f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
                 signature="exited",
@@ -479,8 +513,8 @@ class Restoration:
         self._restarter.finish(digest)
 
 
-class _RestartedByHand(Conflict):
-    """An operator restarted the container, which does not count against its version."""
+class _StoppedByOperator(Conflict):
+    """An operator stopped or restarted the container, which does not count against its version."""
 
 
 @dataclass(frozen=True)

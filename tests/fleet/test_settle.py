@@ -112,7 +112,7 @@ def test_a_signal_in_settle_leaves_the_new_version_in_service_and_the_next_host_
     assert (code, settled["seconds"] >= 3) == (0, True), errors
 
 
-def test_a_container_that_an_operator_restarts_in_settle_is_watched_anew(fleet: Fleet) -> None:
+def test_a_container_that_an_operator_restarts_in_settle_is_watched_again(fleet: Fleet) -> None:
     """It is said; the version is not blamed, and its proof begins again."""
     fleet.define(settle={"canary": "3s", "each": "0.1s"})
     version = fleet.push_next()

@@ -146,6 +146,37 @@ def test_a_container_that_an_operator_stopped(
         docker.api.unpause("app")
 
 
+@pytest.mark.parametrize("request_", ["stop", "kill"])
+@pytest.mark.parametrize("command", [POLITE, SLEEP])
+def test_a_stop_that_was_requested_is_told_from_an_exit(
+    docker: DockerHost, image: str, command: tuple[str, ...], request_: str
+) -> None:
+    """Whatever the program makes of its signal; also when the container was started again, for the run that ended."""
+    docker.run("app", image, command)
+    started = docker.engine.container("app").started_at
+    assert not docker.engine.stop_was_requested("app", started)
+
+    if request_ == "stop":
+        docker.api.stop("app", timeout=1)
+    else:
+        docker.api.kill("app")
+    wait_until(lambda: docker.inspect("app")["State"]["Status"] == "exited", 30, "it has ended")
+    assert docker.engine.stop_was_requested("app", started)
+
+    docker.api.start("app")
+    assert docker.engine.stop_was_requested("app", started)
+    assert not docker.engine.stop_was_requested("app", docker.engine.container("app").started_at)
+
+
+@pytest.mark.parametrize("status", [0, 1, 137, 143])
+def test_a_program_that_ends_by_itself_was_not_requested_to(docker: DockerHost, image: str, status: int) -> None:
+    """Whatever its status."""
+    docker.run("app", image, (BUSYBOX, "sh", "-c", f"exit {status}"))
+    wait_until(lambda: docker.inspect("app")["State"]["Status"] == "exited", 30, "it has ended")
+
+    assert not docker.engine.stop_was_requested("app", docker.engine.container("app").started_at)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"restart_policy": {"Name": "on-failure", "MaximumRetryCount": 1}}],

@@ -104,6 +104,7 @@ class FakeRestarter:
     def __init__(self) -> None:
         self.container = ("new 1", 0)
         self.is_running = True
+        self.was_requested = False
         self.starts = 0
         self.finished: list[str] = []
         self.finished_stops: list[bool] = []
@@ -119,6 +120,9 @@ class FakeRestarter:
 
     def runs(self) -> bool:
         return self.is_running
+
+    def stop_was_requested(self, _identity: tuple[str, int]) -> bool:
+        return self.was_requested
 
     def start(self) -> None:
         self.starts += 1
@@ -224,6 +228,60 @@ def test_a_container_that_somebody_replaced_in_settle_is_left_as_it_is(world: Wo
     world.clock.plan.append((1.0, lambda: setattr(world.restarter, "container", ("theirs 1", 0))))
 
     with pytest.raises(Conflict):
+        world.settle()
+
+
+def test_a_container_that_an_operator_stops_in_settle_is_waited_for_and_not_started(world: World) -> None:
+    """Until ``ready.timeout`` is over: it may be the first half of a restart."""
+
+    def stop() -> None:
+        world.restarter.is_running, world.restarter.was_requested = False, True
+
+    world.clock.plan.append((1.0, stop))
+    began = world.clock.time
+
+    with pytest.raises(NotReady, match="somebody stopped"):
+        world.settle()
+    assert world.clock.time - began >= 30
+    assert world.restarter.starts == 0
+
+
+def test_a_check_that_consul_ran_while_an_operator_restarted_the_container_is_run_again(world: World) -> None:
+    """What failed between the two halves of the restart does not count against the version."""
+
+    def stop() -> None:
+        world.restarter.is_running, world.restarter.was_requested = False, True
+        world.shown(state_of(CHECK.id, "critical", "connection refused"))()
+
+    def start() -> None:
+        world.restarter.is_running, world.restarter.was_requested = True, False
+        world.restarter.container = ("new 2", 0)
+
+    world.clock.plan += [(1.0, stop), (4.0, start), (9.0, world.shown(state_of(CHECK.id, "passing")))]
+
+    assert world.settle()
+
+
+def test_the_two_halves_of_an_operators_restart_are_one_restart(world: World) -> None:
+    """Seen between them, the container is stopped; it is waited for and watched again."""
+
+    def stop() -> None:
+        world.restarter.is_running, world.restarter.was_requested = False, True
+
+    def start() -> None:
+        world.restarter.is_running, world.restarter.was_requested = True, False
+        world.restarter.container = ("new 2", 0)
+
+    world.clock.plan += [(1.0, stop), (4.0, start)]
+
+    assert world.settle()
+    assert any("somebody restarted" in note for note in world.notes)
+
+
+def test_a_container_that_ends_by_itself_in_settle_fails(world: World) -> None:
+    world.clock.plan.append((1.0, lambda: setattr(world.restarter, "is_running", False)))
+
+    with pytest.raises(NotReady):
         world.settle()
 
 
