@@ -150,7 +150,7 @@ def random_kills(fleet: Fleet, seed: int, count: int, longest: float) -> None:
             assert other.returncode == 0, f"{context}\nthe other host: {said}"
 
 
-def assert_survives_random_kills(fleet: Fleet, seed: int, count: int = 6) -> None:
+def assert_survives_random_kills(fleet: Fleet, seed: int, count: int) -> None:
     """The same under load: no request lost, and never fewer instances in service than the other host."""
     with Load(fleet.lab, rate=100) as load, least_passing(fleet) as fewest:
         random_kills(fleet, seed, count, longest=2.5)

@@ -10,7 +10,7 @@ from tests.fleet.crash import Victim, least_passing
 from tests.fleet.exceptions import RELOAD, Case, Matrix, every_case, few, sample
 from tests.lab.traffic import Load
 
-CALLS = 16
+CALLS = 6
 """Each case costs two runs; `--full-matrix` tries every call."""
 
 

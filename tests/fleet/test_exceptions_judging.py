@@ -10,7 +10,7 @@ from tests.fleet.crash import Victim
 from tests.fleet.exceptions import RELOAD, Matrix, every_case, few, sample
 from tests.lab.traffic import Load
 
-CALLS = 3
+CALLS = 1
 """Each case costs two reloads, and the calls themselves are those of every other reload."""
 
 

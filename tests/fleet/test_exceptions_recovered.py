@@ -11,7 +11,7 @@ from tests.fleet.crash import Victim, least_passing
 from tests.fleet.exceptions import RECOVER, Case, Matrix, every_case, few, sample
 from tests.lab.traffic import Load
 
-CALLS = 5
+CALLS = 2
 """Each case costs three runs, and a reload makes the same calls."""
 
 KILLED_AT = (8, 9)
