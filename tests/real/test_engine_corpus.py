@@ -18,6 +18,7 @@ import pytest
 from agent.engine import Stand
 from agent.engine.compare import differences as found_differences
 from agent.engine.connection import Client
+from agent.engine.recreate import COMPOSE_IMAGE_LABEL
 from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
 from tests.real.test_engine_flags import told_apart
@@ -177,6 +178,8 @@ def test_containers_of_docker_compose(place: Place, file: str, tmp_path: Path) -
             name = found["Names"][0].removeprefix("/")
             begin_with_first(place, "plain")
             differs = ["/HostConfig/Binds", "/Mounts//anonymous/Mode"] if service == "volumes" else []
+            if COMPOSE_IMAGE_LABEL in found["Labels"]:  # Compose 2
+                differs.append(f"/Config/Labels/{COMPOSE_IMAGE_LABEL}")
             assert_kept(place, {"name": service, "differs": differs}, "plain", name)
     finally:
         subprocess.run([*compose, "down", "--volumes"], capture_output=True, env=environ, check=False)
