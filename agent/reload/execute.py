@@ -22,7 +22,7 @@ from agent.reload.ready import Baseline
 from agent.reload.record import Phase, Result
 from agent.reload.restart import restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import PROPERTIES, Container, State, Step
+from agent.reload.steps import STEPS, Container, State, Step
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Executor(Procedure):
     def _may_begin(self, step: Step) -> None:
         if self._state.has_failed:
             return
-        properties = PROPERTIES[step]
+        properties = STEPS[step]
         if properties.interruptible:
             with self._edges.interrupts.allowed():
                 pass

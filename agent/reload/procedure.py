@@ -19,7 +19,7 @@ from agent.reload.ready import is_of_startup
 from agent.reload.record import Event, Phase, Result
 from agent.reload.report import Report
 from agent.reload.restore import Restoration
-from agent.reload.steps import PROPERTIES, Blame, Container, State, Step, failed, next_step, succeeded
+from agent.reload.steps import STEPS, Blame, Container, State, Step, failed, next_step, succeeded
 
 Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | None], Result]
 
@@ -113,7 +113,7 @@ class Procedure:
 
     def _take(self, step: Step, action: Callable[[], bool | None]) -> State:
         self._step, self._step_began = step, self._edges.clock.monotonic()
-        properties = PROPERTIES[step]
+        properties = STEPS[step]
         self._tell(Phase.BEGIN)
         try:
             self._may_begin(step)
@@ -163,7 +163,7 @@ class Procedure:
         The type of the error says whose fault it may be: only a container that is not ready, and a judgement that ends
         with an unexpected exception, count against the container, and, if it is of a new digest, against the version.
         """
-        if not PROPERTIES[step].judges:
+        if not STEPS[step].judges:
             return False
         if step is Step.RESTART:
             return isinstance(error, NotReady)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.reload.steps import PROPERTIES, Blame, Container, State, Step, failed, next_step, recovered, succeeded
+from agent.reload.steps import STEPS, Blame, Container, State, Step, failed, next_step, recovered, succeeded
 
 
 def _outcomes(state: State, step: Step) -> Iterator[State]:
@@ -20,7 +20,7 @@ def _outcomes(state: State, step: Step) -> Iterator[State]:
     may_be_out = [state.is_out, True] if step in (Step.DRAIN, Step.DRAIN_AGAIN) else [state.is_out]
     if step is Step.RETURN:
         may_be_out = [True, False]  # disabled, but not seen as served
-    may_judge = step is Step.RESTART or (PROPERTIES[step].judges and state.container is Container.NEW)
+    may_judge = step is Step.RESTART or (STEPS[step].judges and state.container is Container.NEW)
     for is_out in may_be_out:
         for is_interrupted, is_versions in ((False, False), (True, False), *(((False, True),) if may_judge else ())):
             yield failed(state, step, is_out=is_out, is_interrupted=is_interrupted, is_versions=is_versions)
@@ -99,13 +99,15 @@ def test_found_done_by_another_under_the_lock_only_releases() -> None:
     assert next_step(after) is Step.RELEASE
 
 
-def test_disruptive_steps_need_the_lock_and_no_trouble() -> None:
-    """DRAIN and RESTART are reached with the lock held, confirmed under it, and never on the way back."""
+def test_steps_that_need_the_lock_have_it_and_disruptive_ones_are_never_taken_on_the_way_back() -> None:
+    """DRAIN and RESTART also need what PLAN_AGAIN confirms under the lock."""
     for state, step, _after in TRANSITIONS:
-        if PROPERTIES[step].disruptive:
+        if STEPS[step].needs_lock:
             assert state.is_locked
-            assert state.is_confirmed
             assert not state.has_failed
+        if STEPS[step].disruptive:
+            assert STEPS[step].needs_lock
+            assert state.is_confirmed
 
 
 def test_a_successor_is_made_under_the_lock_and_is_there_before_anything_is_drained() -> None:
@@ -309,7 +311,7 @@ def test_recovery_takes_no_disruptive_step() -> None:
     for state in _recoveries():
         current = state
         while (step := next_step(current)) is not Step.END:
-            assert not PROPERTIES[step].disruptive
+            assert not STEPS[step].disruptive
             current = succeeded(current, step)
 
 
