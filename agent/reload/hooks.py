@@ -19,7 +19,11 @@ from enum import StrEnum
 from agent.clock import Clock
 from agent.definitions import Hooks
 from agent.errors import HookFailed
+from agent.logs import log
 from agent.reload.command import Command, Finished, carry_out, without_secrets
+from agent.reload.edges import Edges
+from agent.reload.journal import JournalEntry
+from agent.reload.progress import Progress
 
 
 class Hook(StrEnum):
@@ -88,3 +92,40 @@ def run_hook(
         return None
     command = Command(f"hook {hook} of {occasion.service}", argv, hooks.timeout, "reload.hooks.timeout", HookFailed)
     return carry_out(command, without_secrets(environ) | occasion.variables(hook), clock, waiting)
+
+
+class HookRunner:
+    """Runs the hooks of one reload."""
+
+    def __init__(self, hooks: Hooks, edges: Edges, entry: JournalEntry, progress: Progress) -> None:
+        self._hooks = hooks
+        self._edges = edges
+        self._entry = entry
+        self._progress = progress
+
+    def run(self, hook: Hook, result: str = "reloaded") -> None:
+        """Run the operator's command for that moment, if there is one; a failure of one that only warns is a note.
+
+        :raises HookFailed: it failed, and the reload must not go on.
+        """
+        edges, record, progress = self._edges, self._entry.record, self._progress
+        occasion = Occasion(
+            service=record.service,
+            service_id=record.service_id,
+            node=edges.agent.node,
+            reload=record.reload_id,
+            step=str(progress.failed_step or progress.step),
+            digest=record.digest,
+            digest_before=record.digest_before,
+            result=result,
+        )
+        waiting = nullcontext if hook in WARN_ONLY else edges.interrupts.allowed
+        try:
+            finished = run_hook(self._hooks, hook, occasion, edges.environ, edges.clock, waiting)
+        except HookFailed as error:
+            if hook not in WARN_ONLY:
+                raise
+            progress.note(str(error))
+            return
+        if finished is not None and finished.output:
+            log(finished.output, service=occasion.service, reload=occasion.reload, step=occasion.step, hook=str(hook))

@@ -1,7 +1,7 @@
 """Returning an instance to service and watching it there, with a Consul agent and a Docker Engine that are made up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,17 +15,28 @@ from agent.engine import Engine
 from agent.errors import Conflict, NotReady, SvcagentError
 from agent.fleet import HostState, View
 from agent.reload import report as report_module
+from agent.reload.drain import Drainer
 from agent.reload.edges import Edges
-from agent.reload.journal import Record
+from agent.reload.journal import Journal, JournalEntry, Record
 from agent.reload.probe import ProbeResult, Status
+from agent.reload.progress import Progress
 from agent.reload.record import Result
 from agent.reload.report import Report
 from agent.reload.restart import Restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import State
+from agent.reload.steps import State, Step
 
 SERVICE = Service(name="web", checks=(Check(http="http://127.0.0.1:1/hc", interval="10s", timeout="1s"),))
 (CHECK,) = SERVICE.checks
+
+
+HELD = CheckState(
+    "_service_maintenance:web",
+    "",
+    "critical",
+    "Taken out by svcagent reload r1 on host1 since 2026-01-01T00:00:00Z: x",
+    "web",
+)
 
 
 class FakeClock:
@@ -149,18 +160,23 @@ class World:
             drain_dns=(),
         )
         reload = Reload(restart=("true",), ready=Ready(timeout=30.0, interval=0.1))
+        record = Record("r1", "web", "web", "web", "web", 1, "", "", digest="sha256:2", before={CHECK.id: "passing"})
+        progress = Progress(lambda event: self.notes.append(event.text), self.clock, "web", "r1")
+        restarter = cast("Restarter", self.restarter)
+        self.entry = JournalEntry(cast("Journal", None), record, progress)
+        self.drainer = Drainer(SERVICE, reload, restarter, cast("Edges", edges), "r1")
         self.restoration = Restoration(
-            SERVICE,
-            reload,
-            cast("Restarter", self.restarter),
-            cast("Edges", edges),
-            self.notes.append,
-            "r1",
-            {CHECK.id: "passing"},
+            SERVICE, reload, restarter, cast("Edges", edges), self.entry, progress, self.drainer
         )
 
+    def returning(self) -> None:
+        """Let own maintenance be on."""
+        self.consul.states[HELD.id] = HELD
+        local = self.consul.services()["web"]
+        assert self.drainer.find_own(local) is not None
+
     def settle(self, seconds: float = 2.0, *, until_proven: bool = False) -> bool:
-        return self.restoration.settle(seconds, until_proven=until_proven, still=nothing_ends_it)
+        return self.restoration.watch.settle(seconds, until_proven=until_proven, still=nothing_ends_it)
 
     def shown(self, *states: CheckState) -> Callable[[], None]:
         """Return what makes the agent show these checks."""
@@ -287,14 +303,7 @@ def test_a_container_that_ends_by_itself_in_settle_fails(world: World) -> None:
 
 def test_a_container_that_was_restarted_between_its_return_and_the_first_look_fails(world: World) -> None:
     """The run that was seen ready is the one that has to go on."""
-    world.consul.states["_service_maintenance:web"] = CheckState(
-        "_service_maintenance:web",
-        "",
-        "critical",
-        "Taken out by svcagent reload r1 on host1 since 2026-01-01T00:00:00Z: x",
-        "web",
-    )
-    world.restoration.is_out = True
+    world.returning()
 
     def disable(_service_id: str) -> None:
         world.consul.states.pop("_service_maintenance:web")
@@ -312,16 +321,16 @@ def test_the_old_container_is_kept_where_the_unproven_new_one_fails_right_before
     world.prober.status = Status.CRITICAL
 
     with pytest.raises(NotReady):
-        world.restoration.clean("sha256:2", is_proven=False)
+        world.restoration.clean(is_proven=False)
     assert world.restarter.finished == []
 
-    world.restoration.clean("sha256:2", is_proven=True)
+    world.restoration.clean(is_proven=True)
     assert world.restarter.finished == ["sha256:2"]
 
 
 def test_a_forgotten_service_is_registered_again_only_on_a_ready_instance(world: World) -> None:
     """Registered again it is in service immediately."""
-    world.restoration.is_out = True
+    world.returning()
     world.consul.is_registered, world.consul.states = False, {}
     world.prober.status = Status.CRITICAL
 
@@ -378,21 +387,23 @@ class FakeKv:
         self.written.append(state)
 
 
+def entry_of(digest: str) -> JournalEntry:
+    record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1")
+    return JournalEntry(cast("Journal", None), record, cast("Progress", None))
+
+
 def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the version would be suspect for all other hosts, though the reload has ended."""
     kv = FakeKv({"ready"})
     monkeypatch.setattr(report_module, "write_host_state", kv.write)
     clock = FakeClock()
     edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
-    record = replace(
-        Record("r", "web", "web", "web", "web", 1, "web:latest", ""), digest="sha256:2", digest_before="sha256:1"
-    )
     notes: list[str] = []
-    report = Report(cast("Edges", edges), record, "latest", notes.append)
+    report = Report(cast("Edges", edges), entry_of("sha256:2"), notes.append)
 
-    report.is_taking("drain", record, is_required=True)
-    report.is_taking("ready", record, is_required=False)
-    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), record, "sha256:2")
+    report.is_taking("drain", is_required=True)
+    report.is_taking("ready", is_required=False)
+    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
 
     assert [state.state for state in kv.written] == ["reloading", "running"]
     assert len(notes) == 1
@@ -403,7 +414,6 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
     kv = FakeKv(set())
     clock = FakeClock()
     edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
-    record = replace(Record("r", "web", "web", "web", "web", 1, "web:latest", ""), digest="sha256:2")
     earlier = HostState(
         "sha256:1", "rolled back", clock.now(), service_id="web", wanted="sha256:2", verdict="environment"
     )
@@ -415,11 +425,11 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
     )
 
     for _attempt in range(2):
-        report = Report(cast("Edges", edges), record, "latest", lambda _text: None)
-        report.is_queueing(record)
-        report.is_taking("drain", record, is_required=True)
-        assert report.had_environment_verdict("sha256:2")
-    assert not Report(cast("Edges", edges), record, "latest", lambda _text: None).had_environment_verdict("sha256:3")
+        report = Report(cast("Edges", edges), entry_of("sha256:2"), lambda _text: None)
+        report.is_queueing()
+        report.is_taking("drain", is_required=True)
+        assert report.had_environment_verdict()
+    assert not Report(cast("Edges", edges), entry_of("sha256:3"), lambda _text: None).had_environment_verdict()
 
 
 @pytest.mark.parametrize("is_held", [True, False])
@@ -429,7 +439,9 @@ def test_a_stop_that_was_begun_is_finished_also_in_an_operators_maintenance(worl
         held = state_of("_service_maintenance:web", "critical")
         world.consul.states[held.id] = held
 
-    world.restoration.roll_back("always", was_replacing=True)
+    world.entry.remember(is_replacing=True, restart_policy="always")
+
+    world.restoration.way_back[Step.ROLL_BACK]()
 
     assert world.restarter.finished_stops == [is_held]
 
@@ -439,6 +451,6 @@ def test_an_old_container_that_was_never_asked_to_stop_is_not_stopped(world: Wor
     held = state_of("_service_maintenance:web", "critical")
     world.consul.states[held.id] = held
 
-    world.restoration.roll_back(None, was_replacing=False)
+    world.restoration.way_back[Step.ROLL_BACK]()
 
     assert world.restarter.finished_stops == [False]
