@@ -16,10 +16,10 @@ from agent.reload.guard import Obstacle, find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import Record
 from agent.reload.observe import Observer
-from agent.reload.ready import Baseline
 from agent.reload.record import Result
 from agent.reload.runner import Parts, StepRunner, command_of
 from agent.reload.steps import STEPS, State, Step
+from agent.reload.survey import Baseline, Survey
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Reload:
         self._report = parts.report
         self._runner = StepRunner(parts, edges, State(may_roll_back=section.rollback), self.result, conclude)
         self._observer = Observer(service, section, parts.restarter, edges, parts.drainer, asked.is_in_maintenance)
+        self._survey = Survey(service, section, edges.consul, edges.engine, edges.prober, edges.clock)
         self._hooks = HookRunner(section.hooks, edges, parts.entry, parts.progress)
         self._lock = _lock_of(section, edges, parts)
         self._overridden: frozenset[str] = frozenset()
@@ -131,7 +132,7 @@ class Reload:
 
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
-            own = self._refuse_unless_clear(self._survey(), is_queueing=True)
+            own = self._refuse_unless_clear(self._survey.take(), is_queueing=True)
             if self._section.drain.connections:
                 self._drainer.count_connections(own)  # fails here, before the drain, if they cannot be counted
 
@@ -146,7 +147,7 @@ class Reload:
         with self._edges.interrupts.allowed():
             is_newer = self._asked.is_forced or not self._restarter.is_current(self._entry.record.digest)
             if is_newer:
-                survey = self._survey()
+                survey = self._survey.take()
                 self._refuse_unless_clear(survey)
                 self._observer.require_pinned(self._entry.record.digest)
                 self._entry.note_down(before=dict(survey.statuses))
@@ -269,10 +270,6 @@ class Reload:
         seen = self._observer.look(newest, is_queueing=True, is_fetched=False)
         blocking, _ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
         return is_newer, blocking
-
-    def _survey(self) -> Baseline:
-        """Look at the checks of the instance that serves now, as Consul and as svcagent see them."""
-        return self._restoration.readiness.survey()
 
     def _refuse_unless_clear(
         self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""

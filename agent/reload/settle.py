@@ -1,11 +1,11 @@
 """The step settle: the instance is watched while clients use it, and fails only by its own fault."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from agent.clock import Deadline
 from agent.definitions import Reload, Service
 from agent.errors import Conflict, NotReady, SvcagentError, Unreachable
+from agent.reload.agent_view import AgentView, InConsul
 from agent.reload.edges import RESTORE_SECONDS, Edges
 from agent.reload.instance import register_again
 from agent.reload.ready import Readiness
@@ -33,6 +33,7 @@ class Watch:
         self._restarter = restart
         self._edges = edges
         self._readiness = readiness
+        self._agent_view = AgentView(service, edges.consul, edges.prober, edges.clock)
         self._note = note
         self._run: tuple[str, int] | None = None
 
@@ -72,26 +73,26 @@ class Watch:
         while True:
             still()
             try:
-                missing = self._missing_after_restart()
+                look = self._look_after_restart()
             except Unreachable:
                 if deadline.is_over:
                     raise
             else:
-                if missing is None:
+                if look.failing is None:
                     return
                 if deadline.is_over:
                     raise NotReady(
                         f"somebody stopped or restarted {self._service.id} after clients had returned to it, and it is "
-                        f"not ready again: {missing}",
-                        signature=self._readiness.last_signature or "exited",
+                        f"not ready again: {look.failing}",
+                        signature=look.signature or "exited",
                     )
             self._edges.clock.sleep(SETTLE_INTERVAL)
 
-    def _missing_after_restart(self) -> str | None:
+    def _look_after_restart(self) -> InConsul:
         if not self._restarter.runs():
-            return "its container is stopped"
+            return InConsul("its container is stopped")
         self._require_same_container()  # from the first look at which it runs again
-        return self._readiness.missing_now(is_in_service=True) or self._readiness.in_consul().failing
+        return self._judge()
 
     def _settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
         clock = self._edges.clock
@@ -101,23 +102,15 @@ class Watch:
         bad_rounds = 0
         while True:
             still()
-            look = _Look()
             try:
-                look = self._look_in_service(until_proven=until_proven)
-                silence = None
+                look = self._judge_same_container(is_last_try=bad_rounds + 1 == FAILED_ROUNDS)
             except Unreachable:
                 silence = silence or Deadline.after(clock, RESTORE_SECONDS)
                 if silence.is_over:
                     raise
                 clock.sleep(SETTLE_INTERVAL)
                 continue
-            except SvcagentError:
-                raise
-            except Exception:
-                # One odd answer is not yet a bad version; the same one again and again is raised.
-                if bad_rounds + 1 == FAILED_ROUNDS:
-                    raise
-                look = _Look("it cannot be judged")
+            silence = None
             if look.is_out:
                 self._note("it was put in maintenance meanwhile, so it is not settled")
                 return False
@@ -125,34 +118,42 @@ class Watch:
             if bad_rounds == FAILED_ROUNDS:
                 raise NotReady(
                     f"{self._service.id} failed after clients had returned to it: {look.failing}",
-                    signature=self._readiness.last_signature,
+                    signature=look.signature,
                 )
-            if not look.failing and deadline.is_over and (not look.unproven or limit.is_over):
-                self._note_unproven(look.unproven)
+            awaited = dict.fromkeys((*(look.unproven if until_proven else ()), *look.awaited))
+            if not look.failing and deadline.is_over and (not awaited or limit.is_over):
+                if awaited:
+                    self._note(f"Consul has not run these checks within reload.ready.timeout: {', '.join(awaited)}")
                 return True
             clock.sleep(SETTLE_INTERVAL)
 
-    def _note_unproven(self, checks: tuple[str, ...]) -> None:
-        if checks:
-            self._note(f"Consul has not run these checks within reload.ready.timeout: {', '.join(checks)}")
+    def _judge_same_container(self, *, is_last_try: bool) -> InConsul:
+        """Judge the instance. One odd answer is not yet a bad version; one at the last try is raised."""
+        try:
+            self._require_same_container()
+            return self._judge()
+        except SvcagentError:
+            raise
+        except Exception:
+            if is_last_try:
+                raise
+            return InConsul("it cannot be judged")
 
-    def _look_in_service(self, *, until_proven: bool) -> "_Look":
-        """Judge the instance that clients use once.
-
-        :raises NotReady: its container has exited or was restarted, which no further look changes.
-        :raises Conflict: another container has its name: somebody else replaced it.
-        """
-        self._require_same_container()
+    def _judge(self) -> InConsul:
+        """Judge the instance once, by svcagent's own checks, and if these pass by Consul's."""
         if failing := self._readiness.missing_now(is_in_service=True):
-            return _Look(failing)
+            return InConsul(failing, self._readiness.last_signature)
         if self._service.id not in self._edges.consul.services():
             # Just seen healthy. An agent that restarted has forgotten it, which is no fault of the version.
             register_again(self._edges.consul, self._service, self._note)
-        shown = self._readiness.in_consul()
-        unproven = self._readiness.unproven() if until_proven else ()
-        return _Look(shown.failing, tuple(dict.fromkeys((*unproven, *shown.awaited))), shown.is_out)
+        return self._agent_view.look(self._readiness.before)
 
     def _require_same_container(self) -> None:
+        """Check that the container that returned to service goes on.
+
+        :raises NotReady: it has exited or was restarted, which no further look changes.
+        :raises Conflict: another container has its name: somebody else replaced it.
+        """
         now = self._restarter.identity()
         before = self._run = self._run or now
         is_running = self._restarter.runs()
@@ -175,12 +176,3 @@ class Watch:
 
 class _StoppedByOperator(Conflict):
     """An operator stopped or restarted the container, which does not count against its version."""
-
-
-@dataclass(frozen=True)
-class _Look:
-    """One look at an instance in service: what fails, which checks are not proven yet, and whether it is out."""
-
-    failing: str | None = None
-    unproven: tuple[str, ...] = ()
-    is_out: bool = False
