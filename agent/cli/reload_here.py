@@ -59,9 +59,9 @@ def reload_here(
             return code
         if trouble is not None:
             raise trouble
-        its_reload = HostReload(service, reload, edges, _asked(wanted), notify_begun)
-        last.enter_context(about(reload=its_reload.result.id))  # also for what is logged after its end
-        results.append(its_reload.run())
+        host_reload = HostReload(service, reload, edges, _asked(wanted), notify_begun)
+        last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
+        results.append(host_reload.run())
         if results[-1].outcome == "up to date":
             warn_of_stopped(consul, engine, [definition])
         return show_result(results[-1])
@@ -106,9 +106,9 @@ def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: 
         raise
 
 
-def _show_check(its_reload: HostReload, *, is_dry: bool) -> int:
-    is_newer, obstacles = its_reload.check()
-    result = its_reload.result
+def _show_check(host_reload: HostReload, *, is_dry: bool) -> int:
+    is_newer, obstacles = host_reload.check()
+    result = host_reload.result
     if current().as_json:
         document = {"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted}
         show_document(

@@ -149,7 +149,6 @@ class Recovery:
         self._edges = edges
         self._record = record
         self._is_journal_lost = leftover.is_journal_lost
-        self._settle_seconds = reload.settle
         self._restoration = parts.restoration
         self._report = parts.report
         self._runner = StepRunner(parts, edges, state, self.result, conclude_recovery)
@@ -200,9 +199,8 @@ class Recovery:
     def _settle(self) -> bool:
         """Watch a new version whose settle step the crashed reload did not finish."""
         is_first = self._report.is_first()
-        seconds = self._settle_seconds.canary if is_first else self._settle_seconds.each
         with self._edges.interrupts.allowed():
-            return self._restoration.watch.settle(seconds, until_proven=is_first, still=nothing_ends_it)
+            return self._restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
 
     def _clean(self) -> None:
         self._restoration.clean(is_proven=self._runner.state.is_settled is True)

@@ -211,9 +211,8 @@ class Reload:
         if self._is_left_in_maintenance or self._observer.own_maintenance() is not None:
             return False
         is_first = self._report.is_first()
-        seconds = self._section.settle.canary if is_first else self._section.settle.each
         with self._edges.interrupts.allowed():
-            return self._restoration.watch.settle(seconds, until_proven=is_first, still=self._require_lock_to_settle)
+            return self._restoration.watch.settle(is_first=is_first, still=self._require_lock_to_settle)
 
     def _clean(self) -> None:
         self._restoration.clean(is_proven=self._runner.state.is_settled is True)

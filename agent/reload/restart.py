@@ -134,55 +134,44 @@ class ContainerRestarter:
         self._seen = seen
 
     def newest(self) -> str:
-        """Return what the registry has under the tag."""
         return self._engine.registry_digest(self._its.image)
 
     def running(self) -> str:
-        """Return the digest that the container was created from."""
         found = self._engine.find(self._its.container)
         if found is None:
             return ""
         return self._engine.digest_of(found, self._its.image, self._seen.fetched()) or ""
 
     def is_current(self, digest: str) -> bool:
-        """True if the container was created from it."""
         found = self._engine.container(self._its.container)
         return self._engine.runs_digest(found, self._its.image, digest, self._seen.fetched())
 
     def check_possible(self) -> None:
-        """Check that the container can be created again with its settings."""
         self._engine.check_recreatable(self._its.container)
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """Pull the image, unless it is on this host, and note it down."""
         its = self._its
         if not self._engine.has_image(its.image, digest):
             self._engine.pull(its.image, digest, progress, container=its.container, timeout=its.pull_timeout)
         self._seen.note_fetched(Fetched(its.image, digest, self._engine.image_id(its.image, digest)))
 
     def built(self, digest: str) -> datetime | None:
-        """Return the time in the image."""
         return self._engine.image_created(self._its.image, digest)
 
     def stopped(self) -> StoppedContainer | None:
-        """Return it from Docker's state of the container."""
         return find_stopped(self._its.container, self._engine.find(self._its.container))
 
     def connections(self, port: int, address: str | None) -> int:
-        """Return those of the container; none if it does not exist."""
         found = self._engine.find(self._its.container)
         return 0 if found is None else self._engine.connections(found, port, address)
 
     def prepare(self, digest: str) -> Restarted:
-        """Create the new container, and compare it with the old one."""
         return Restarted({"create": self._engine.prepare(self._its.container, self._its.image, digest)})
 
     def discard(self) -> None:
-        """Remove the new container, which never ran."""
         self._engine.discard(self._its.container)
 
     def restart(self, digest: str) -> Restarted:
-        """Stop, rename, start."""
         its = self._its
         done = self._engine.replace(its.container, digest, its.stop_timeout)
         return Restarted(
@@ -193,21 +182,18 @@ class ContainerRestarter:
         )
 
     def standing(self) -> Standing:
-        """Return it from the containers that exist."""
         return self._engine.standing(self._its.container)
 
     def identity(self) -> tuple[str, int]:
-        """Return the container's ID with its start time, and its restart count."""
+        # The same container may be started again, by a person or by Docker, which counts its own restarts.
         found = self._engine.find(self._its.container)
         return ("", 0) if found is None else (f"{found.id} {found.started_at}", found.restart_count)
 
     def runs(self) -> bool:
-        """True if Docker shows it as running."""
         found = self._engine.find(self._its.container)
         return found is not None and found.is_running
 
     def stop_was_requested(self, identity: tuple[str, int]) -> bool:
-        """Return it from Docker's events; False where they cannot be read, or the container is gone."""
         _id, _, started_at = identity[0].partition(" ")
         try:
             return self._engine.stop_was_requested(self._its.container, started_at)
@@ -215,15 +201,12 @@ class ContainerRestarter:
             return False
 
     def start(self) -> None:
-        """Start it like ``docker start``."""
         self._engine.start(self._its.container)
 
     def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """Run the old container, with its restart policy."""
         self._engine.roll_back(self._its.container, restart_policy, finish_stop=finish_stop)
 
     def last_words(self) -> str:
-        """Return the end of the new container's log; the old one's is not about the failure."""
         match self._engine.standing(self._its.container).stand:
             case Stand.NEW:
                 return self._engine.log_tail(self._its.container)
@@ -233,7 +216,6 @@ class ContainerRestarter:
                 return ""
 
     def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
-        """Remove the old container and old images; write the tag file."""
         its = self._its
         self._engine.remove_old(its.container)
         if its.tag_file is not None:
@@ -257,15 +239,12 @@ class CommandRestarter:
         self._clock = clock
 
     def newest(self) -> str:
-        """No image."""
         return ""
 
     def running(self) -> str:
-        """No image."""
         return ""
 
     def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
-        """False: a reload always restarts."""
         return False
 
     def check_possible(self) -> None:
@@ -275,43 +254,34 @@ class CommandRestarter:
         """Nothing to fetch."""
 
     def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
-        """Nothing was built."""
         return None
 
     def stopped(self) -> StoppedContainer | None:
-        """No container."""
         return None
 
     def connections(self, port: int, address: str | None) -> int:
-        """Count those in the host's network namespace, where such services run."""
         return host_connections(port, address)
 
     def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """Nothing can be prepared."""
         return Restarted()
 
     def discard(self) -> None:
         """Nothing was prepared."""
 
     def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """Run the command, which must exit with 0. It is not interrupted."""
         done = carry_out(self._command, without_secrets(self._environ), self._clock)
         return Restarted({"command": done.seconds})
 
     def standing(self) -> Standing:
-        """Return OLD always: the checks say whether the service runs."""
         return Standing(Stand.OLD)
 
     def identity(self) -> tuple[str, int]:
-        """Unknown: its service manager may restart it."""
         return "", 0
 
     def runs(self) -> bool:
-        """Unknown, so its checks say it."""
         return True
 
     def stop_was_requested(self, identity: tuple[str, int]) -> bool:  # noqa: ARG002 - nobody can tell
-        """Unknown, so its checks count."""
         return False
 
     def start(self) -> None:
@@ -321,7 +291,6 @@ class CommandRestarter:
         """Do nothing: after a failed command, the checks say whether the service is ready."""
 
     def last_words(self) -> str:
-        """Return nothing: the command's output is in its error."""
         return ""
 
     def finish(self, digest: str) -> None:

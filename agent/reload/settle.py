@@ -41,25 +41,26 @@ class Watch:
         """Remember the run of the container that returns to service now: it has to go on."""
         self._run = self._restarter.identity()
 
-    def settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
-        """Watch the instance that clients use until it was healthy for ``seconds``.
+    def settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
+        """Watch the instance that clients use until it was healthy for as long as the definition says.
 
         Healthy means: the same container, never restarted by itself since before the return, own probes and Consul's
         checks as good as before. Returns False if it was put in maintenance meanwhile. After a restart by an operator
         it is waited for and watched again, once.
-        ``until_proven``: also wait until Consul has run each check once since the restart, for at most
-        ``ready.timeout``; a check that it runs less often is named in a note. ``still`` is called in each round.
+        ``is_first``: no other host is known to have settled the version. Then also wait until Consul has run each
+        check once since the restart, for at most ``ready.timeout``; a check that it runs less often is named in a note.
+        ``still`` is called in each round.
 
         :raises NotReady: it is not healthy.
         :raises Conflict: an operator replaced its container, or restarted it twice.
         :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
         """
         try:
-            return self._settle(seconds, until_proven=until_proven, still=still)
+            return self._settle(is_first=is_first, still=still)
         except _StoppedByOperator:
             self._await_operators_restart(still)
             self._note(f"somebody restarted the container of {self._service.id}; it is watched again")
-            return self._settle(seconds, until_proven=until_proven, still=still)
+            return self._settle(is_first=is_first, still=still)
 
     def _await_operators_restart(self, still: Callable[[], None]) -> None:
         """Wait until the container runs and is ready again, also for Consul, whose checks failed in between.
@@ -94,8 +95,9 @@ class Watch:
         self._require_same_container()  # from the first look at which it runs again
         return self._judge()
 
-    def _settle(self, seconds: float, *, until_proven: bool, still: Callable[[], None]) -> bool:
+    def _settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
         clock = self._edges.clock
+        seconds = self._reload.settle.canary if is_first else self._reload.settle.each
         deadline = Deadline.after(clock, seconds)
         limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
         silence: Deadline | None = None
@@ -120,7 +122,7 @@ class Watch:
                     f"{self._service.id} failed after clients had returned to it: {look.failing}",
                     signature=look.signature,
                 )
-            awaited = dict.fromkeys((*(look.unproven if until_proven else ()), *look.awaited))
+            awaited = dict.fromkeys((*(look.unproven if is_first else ()), *look.awaited))
             if not look.failing and deadline.is_over and (not awaited or limit.is_over):
                 if awaited:
                     self._note(f"Consul has not run these checks within reload.ready.timeout: {', '.join(awaited)}")

@@ -10,21 +10,17 @@ import pytest
 
 from agent.clock import Clock, nothing_ends_it
 from agent.consul import CheckState, Instance, LocalService
-from agent.definitions import Check, Ready, Reload, Service
+from agent.definitions import Check, Ready, Reload, Service, Settle
 from agent.engine import Engine
-from agent.errors import Conflict, NotReady, SvcagentError
-from agent.fleet import HostState, View
-from agent.reload import report as report_module
+from agent.errors import Conflict, NotReady
 from agent.reload.drain import Drainer
 from agent.reload.edges import Edges
 from agent.reload.journal import Journal, JournalEntry, Record
 from agent.reload.probe import ProbeResult, Status
 from agent.reload.progress import Progress
-from agent.reload.record import Result
-from agent.reload.report import Report
 from agent.reload.restart import Restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import State, Step
+from agent.reload.steps import Step
 
 SERVICE = Service(name="web", checks=(Check(http="http://127.0.0.1:1/hc", interval="10s", timeout="1s"),))
 (CHECK,) = SERVICE.checks
@@ -159,7 +155,8 @@ class World:
             clock=cast("Clock", self.clock),
             drain_dns=(),
         )
-        reload = Reload(restart=("true",), ready=Ready(timeout=30.0, interval=0.1))
+        ready = Ready(timeout=30.0, interval=0.1)
+        reload = Reload(restart=("true",), ready=ready, settle=Settle(canary=2.0, each=2.0))
         record = Record("r1", "web", "web", "web", "web", 1, "", "", digest="sha256:2", before={CHECK.id: "passing"})
         progress = Progress(lambda event: self.notes.append(event.text), self.clock, "web", "r1")
         restarter = cast("Restarter", self.restarter)
@@ -175,8 +172,8 @@ class World:
         local = self.consul.services()["web"]
         assert self.drainer.find_own(local) is not None
 
-    def settle(self, seconds: float = 2.0, *, until_proven: bool = False) -> bool:
-        return self.restoration.watch.settle(seconds, until_proven=until_proven, still=nothing_ends_it)
+    def settle(self, *, is_first: bool = False) -> bool:
+        return self.restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
 
     def shown(self, *states: CheckState) -> Callable[[], None]:
         """Return what makes the agent show these checks."""
@@ -222,13 +219,13 @@ def test_a_check_that_stays_critical_for_longer_than_its_first_run_takes_fails_i
     assert world.clock.time <= 30.0
 
 
-@pytest.mark.parametrize("until_proven", [True, False])
-def test_a_check_that_somebody_deregistered_is_not_the_versions_fault(world: World, *, until_proven: bool) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_check_that_somebody_deregistered_is_not_the_versions_fault(world: World, *, is_first: bool) -> None:
     """A proof is waited for until ready.timeout, and then said to be missing."""
     world.shown()()
 
-    assert world.settle(until_proven=until_proven)
-    assert bool(world.notes) is until_proven
+    assert world.settle(is_first=is_first)
+    assert bool(world.notes) is is_first
 
 
 @pytest.mark.parametrize("check_id", ["_service_maintenance:web", "_node_maintenance"])
@@ -372,64 +369,6 @@ def test_an_old_container_that_its_restart_policy_starts_again_is_waited_for(
     world.restoration.await_ready(is_returning=True)
 
     assert world.restarter.starts == 3
-
-
-class FakeKv:
-    """Writes of host states, of which the named steps fail."""
-
-    def __init__(self, failing: set[str]) -> None:
-        self.failing = failing
-        self.written: list[HostState] = []
-
-    def write(self, _consul: Any, _service: str, _node: str, state: HostState) -> None:
-        if state.step in self.failing:
-            raise SvcagentError("no answer")
-        self.written.append(state)
-
-
-def entry_of(digest: str) -> JournalEntry:
-    record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1")
-    return JournalEntry(cast("Journal", None), record, cast("Progress", None))
-
-
-def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the version would be suspect for all other hosts, though the reload has ended."""
-    kv = FakeKv({"ready"})
-    monkeypatch.setattr(report_module, "write_host_state", kv.write)
-    clock = FakeClock()
-    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
-    notes: list[str] = []
-    report = Report(cast("Edges", edges), entry_of("sha256:2"), notes.append)
-
-    report.is_taking("drain", is_required=True)
-    report.is_taking("ready", is_required=False)
-    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
-
-    assert [state.state for state in kv.written] == ["reloading", "running"]
-    assert len(notes) == 1
-
-
-def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's own document is replaced as soon as it queues again."""
-    kv = FakeKv(set())
-    clock = FakeClock()
-    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
-    earlier = HostState(
-        "sha256:1", "rolled back", clock.now(), service_id="web", wanted="sha256:2", verdict="environment"
-    )
-    monkeypatch.setattr(report_module, "write_host_state", kv.write)
-    monkeypatch.setattr(
-        report_module,
-        "observe",
-        lambda *_arguments: View(hosts={("host1", "web"): kv.written[-1] if kv.written else earlier}),
-    )
-
-    for _attempt in range(2):
-        report = Report(cast("Edges", edges), entry_of("sha256:2"), lambda _text: None)
-        report.is_queueing()
-        report.is_taking("drain", is_required=True)
-        assert report.had_environment_verdict()
-    assert not Report(cast("Edges", edges), entry_of("sha256:3"), lambda _text: None).had_environment_verdict()
 
 
 @pytest.mark.parametrize("is_held", [True, False])
