@@ -66,7 +66,7 @@ class Readiness:
     is what ``ready.timeout`` says.
 
     Keep one object from the restart to the return: it remembers which results of Consul's are newer than the restart.
-    ``before``: the checks' statuses before the drain (see `survey`), empty if they are not known.
+    ``before`` returns the statuses that are known from before the drain.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Readiness:
         engine: Engine,
         prober: Prober,
         clock: Clock,
-        before: Mapping[str, str] | None = None,
+        before: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._service = service
         self._ready = reload.ready
@@ -85,8 +85,7 @@ class Readiness:
         self._prober = prober
         self._instance = InstanceProber(reload, engine, prober)
         self._clock = clock
-        self.before: Mapping[str, str] = dict(before or {})
-        """The statuses before the drain; may be set when they are known."""
+        self._before = before
         self._signatures: set[str] = set()
         self._statuses: dict[str, str] = {}
         self._left_to_consul: set[str] = set()
@@ -95,6 +94,11 @@ class Readiness:
         self._is_renewed = True
         self.last_signature = ""
         """The signature of the last round that failed; empty if the last round succeeded."""
+
+    @property
+    def before(self) -> Mapping[str, str]:
+        """The checks' statuses before the drain (see `survey`), by ID; empty if they are not known."""
+        return self._before()
 
     @property
     def signatures(self) -> frozenset[str]:

@@ -151,7 +151,6 @@ class Reload:
                 self._refuse_unless_clear(survey)
                 self._observer.require_pinned(self._entry.record.digest)
                 self._entry.note_down(before=dict(survey.statuses))
-                self._restoration.readiness.before = survey.statuses
         return is_newer
 
     def _prepare(self) -> None:

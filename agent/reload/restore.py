@@ -48,7 +48,7 @@ class Restoration:
         self._note = progress.note
         self._drainer = drainer
         self.readiness = Readiness(
-            service, reload, edges.consul, edges.engine, edges.prober, edges.clock, before=entry.record.before
+            service, reload, edges.consul, edges.engine, edges.prober, edges.clock, lambda: entry.record.before
         )
         """The judge of this instance's checks; one from restart to return, it knows what Consul runs again."""
         self.watch = Watch(service, reload, restart, edges, self.readiness, progress.note)

@@ -63,7 +63,7 @@ class Site:
     def readiness(self, before: dict[str, str] | None = None, *, restart: bool = True, **ready: Any) -> Readiness:
         """Of that service, restarted by a command or in the container ``app``."""
         reload = self.reload(restart=restart, **ready)
-        return Readiness(self.service, reload, self.consul, self.engine, Prober(), SystemClock(), before)
+        return Readiness(self.service, reload, self.consul, self.engine, Prober(), SystemClock(), lambda: before or {})
 
     def check_id(self, at: int = 0) -> str:
         """Of the check that was registered there."""
@@ -400,7 +400,7 @@ def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails
 
     reload = Reload(restart=("true",), ready=Ready(timeout=20.0, interval=0.05, successes=2))
     parts = (site.service, reload, site.consul, site.engine, Other(), SystemClock())
-    readiness = Readiness(*parts, {})
+    readiness = Readiness(*parts)
 
     assert len(Survey(*parts).take().differences) == 1
     readiness.wait(is_returning=True)
