@@ -1,14 +1,14 @@
 """The strategies for restarting a service: one class for each that a definition can name, and their table.
 
-The steps of a reload are the same for all; this module has what differs. A class must keep what `Restarter` says about
-each method, also when it is called again after a crash in the middle of it.
+The steps of a reload are the same for all; this module has what differs. A class overrides what its strategy can do,
+and keeps what `Restarter` says about each method, also when it is called again after a crash in the middle of it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from agent.clock import Clock
 from agent.definitions import CommandRestart, ContainerRestart, Service, Strategy
@@ -37,21 +37,25 @@ class Restarted:
     note: str = ""
 
 
-class Restarter(Protocol):
+class Restarter:
     """One service's instance on this host, as its strategy restarts it.
 
-    Digests are ``sha256:…``; where a strategy knows no image they are empty. Everything may raise what the Engine or
-    the command raises.
+    Digests are ``sha256:…``. Where a method is not overridden it does what is right for a strategy that knows no image:
+    there is nothing to compare, to pull or to return to, and the definition's checks alone say whether the instance
+    runs. Everything may raise what the Engine or the command raises.
     """
 
     def newest(self) -> str:
         """Return the digest in the registry."""
+        return ""
 
     def running(self) -> str:
         """Return the digest that runs; empty if it is unknown."""
+        return ""
 
-    def is_current(self, digest: str) -> bool:
+    def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
         """True if the instance runs that digest already."""
+        return False
 
     def check_possible(self) -> None:
         """Check that this instance can be restarted in this way.
@@ -62,38 +66,47 @@ class Restarter(Protocol):
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull that digest, unless it is on this host."""
 
-    def built(self, digest: str) -> datetime | None:
+    def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
         """Return when that digest, fetched before, was built; None without an image."""
+        return None
 
     def stopped(self) -> StoppedContainer | None:
         """Return how the container was stopped, and whether by an operator; None if it runs or there is none."""
+        return None
 
     def connections(self, port: int, address: str | None) -> int:
         """Return how many clients are connected to the instance."""
+        return host_connections(port, address)
 
-    def prepare(self, digest: str) -> Restarted:
+    def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
         """Do what can be done for `restart` while the old instance serves, which it leaves as it is.
 
         :raises Conflict: the new instance would not be what the old one is, but for its version.
         """
+        return Restarted()
 
     def discard(self) -> None:
         """Undo `prepare`; nothing happens where nothing was prepared."""
 
     def restart(self, digest: str) -> Restarted:
         """Stop the old instance and start the new one, as `prepare` left it."""
+        raise NotImplementedError
 
     def standing(self) -> Standing:
         """Return how far the last `restart` got."""
+        return Standing(Stand.OLD)
 
     def identity(self) -> tuple[str, int]:
         """Return what changes whenever the instance is replaced or restarted: an ID, and a number of restarts."""
+        return "", 0
 
     def runs(self) -> bool:
         """True unless the instance is known to be stopped."""
+        return True
 
-    def stop_was_requested(self, identity: tuple[str, int]) -> bool:
+    def stop_was_requested(self, identity: tuple[str, int]) -> bool:  # noqa: ARG002 - unknown
         """True if the run of that `identity` ended because an operator stopped or restarted the instance."""
+        return False
 
     def start(self) -> None:
         """Start the instance, if it is stopped."""
@@ -107,6 +120,7 @@ class Restarter(Protocol):
 
     def last_words(self) -> str:
         """Return what a new instance that failed printed last; empty after `put_back`."""
+        return ""
 
     def finish(self, digest: str) -> None:
         """Remove what `put_back` would need, and tidy; the new instance is ready and in service."""
@@ -125,7 +139,7 @@ def restarter(
             assert_never(strategy)
 
 
-class ContainerRestarter:
+class ContainerRestarter(Restarter):
     """Creates the container again, from the wanted digest; the old one is kept, renamed, until `finish`."""
 
     def __init__(self, strategy: ContainerRestart, engine: Engine, seen: SeenDigests) -> None:
@@ -224,8 +238,8 @@ class ContainerRestarter:
         self._engine.prune(its.image, its.keep_images, self._seen.fetched())
 
 
-class CommandRestarter:
-    """Runs a command at every reload. There is no image to compare, to pull or to return to.
+class CommandRestarter(Restarter):
+    """Runs a command at every reload.
 
     The command has to return when the old instance has stopped, as ``systemctl restart`` does; the definition's checks
     then say whether the new one is ready.
@@ -238,60 +252,7 @@ class CommandRestarter:
         self._environ = environ
         self._clock = clock
 
-    def newest(self) -> str:
-        return ""
-
-    def running(self) -> str:
-        return ""
-
-    def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
-        return False
-
-    def check_possible(self) -> None:
-        """Always."""
-
-    def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """Nothing to fetch."""
-
-    def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
-        return None
-
-    def stopped(self) -> StoppedContainer | None:
-        return None
-
-    def connections(self, port: int, address: str | None) -> int:
-        return host_connections(port, address)
-
-    def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        return Restarted()
-
-    def discard(self) -> None:
-        """Nothing was prepared."""
-
     def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
+        # It is not interrupted.
         done = carry_out(self._command, without_secrets(self._environ), self._clock)
         return Restarted({"command": done.seconds})
-
-    def standing(self) -> Standing:
-        return Standing(Stand.OLD)
-
-    def identity(self) -> tuple[str, int]:
-        return "", 0
-
-    def runs(self) -> bool:
-        return True
-
-    def stop_was_requested(self, identity: tuple[str, int]) -> bool:  # noqa: ARG002 - nobody can tell
-        return False
-
-    def start(self) -> None:
-        """Its service manager does."""
-
-    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """Do nothing: after a failed command, the checks say whether the service is ready."""
-
-    def last_words(self) -> str:
-        return ""
-
-    def finish(self, digest: str) -> None:
-        """Nothing was kept."""
