@@ -121,7 +121,8 @@ def discard(docker: Connection, name: str) -> None:
 
 def replace(docker: Connection, clock: Clock, name: str, digest: str, stop_timeout: float | None) -> Replacement:
     """Carry out `swap.replace` on what `prepare` made; the old one stays, as ``<name>.svcagent-old``."""
-    limit = stop_seconds(stop_timeout, existing(docker, name))
+    current = inspect(docker, name)
+    limit = stop_seconds(stop_timeout, current) if current is not None else 0
     steps = swap.replace(_observe(docker, name), digest, limit)
     seconds = {}
     for step in steps:
