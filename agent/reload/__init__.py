@@ -1,4 +1,4 @@
-"""One host's reload of one service: pure steps, the guard, the executor that carries the steps out, and recovery.
+"""One host's reload of one service: pure steps, the guard, the class `Reload` that carries the steps out, and recovery.
 
 Names are loaded when they are first asked for: ``register`` looks for journals, and only if it finds one for the rest.
 """
