@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from agent.cli import wiring
 from agent.clock import Interrupts
+from agent.consul import Consul
 from agent.definitions import Definition, Settings
-from agent.reload import Edges
 
 if TYPE_CHECKING:
     from agent.cli.cname_wiring import Site
     from agent.cname import Result
 
-Hearing: TypeAlias = Callable[[Edges], Edges]
-"""Makes of a reload's edges those that are listened to as well."""
+NotifyBegun: TypeAlias = Callable[[Consul], None]
+"""To be called when a reload has found something to take."""
 
 
 @contextmanager
 def rollout_told(
     settings: Settings, definition: Definition, interrupts: Interrupts, *, is_off: bool
-) -> Iterator[Hearing]:
-    """Around a reload and its locks: people are told of the rollout when it begins, and after the block of the rest.
+) -> Iterator[NotifyBegun]:
+    """Around a reload and its locks: the rest that people should know of the rollout is sent after the block.
 
     ``is_off``: nothing is told.
     """
     if is_off or not settings.notify.urls:
-        yield lambda edges: edges
+        yield lambda _consul: None
         return
     from agent.cli.telling import Teller
 
     with Teller(settings, definition, interrupts) as teller:
-        yield teller.hearing
+        yield teller.reload_begins
 
 
 def conflicts_told(here: "Site", results: Sequence["Result"]) -> None:

@@ -21,7 +21,8 @@ from agent.engine import Engine
 from agent.errors import ConsulUnreachable, Denied, SvcagentError
 from agent.logs import about
 from agent.maintenance import lift_expired
-from agent.reload import Asked, Executor, HostLock, Journal, Step, read_journal, revive
+from agent.reload import Asked, HostLock, Journal, Step, read_journal, revive
+from agent.reload import Reload as HostReload
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
@@ -36,14 +37,14 @@ def reload_here(
         about(service=service.name),
         ExitStack() as last,
         # Entered before the lock, so that both run after it is released.
-        rollout_told(settings, definition, interrupts, is_off=False) as heard,
+        rollout_told(settings, definition, interrupts, is_off=False) as notify_begun,
         reload_told(settings, service.name, is_off=False) as results,
         HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
         wiring.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
-        edges = heard(edges_of(settings, consul, engine, agent, definition, interrupts))
+        edges = edges_of(settings, consul, engine, agent, definition, interrupts)
         trouble: SvcagentError | None = None
         try:
             with interrupts.allowed():
@@ -58,9 +59,9 @@ def reload_here(
             return code
         if trouble is not None:
             raise trouble
-        executor = Executor(service, reload, edges, _asked(wanted))
-        last.enter_context(about(reload=executor.result.id))  # also for what is logged after its end
-        results.append(executor.run())
+        host_reload = HostReload(service, reload, edges, _asked(wanted), notify_begun)
+        last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
+        results.append(host_reload.run())
         if results[-1].outcome == "up to date":
             warn_of_stopped(consul, engine, [definition])
         return show_result(results[-1])
@@ -86,7 +87,7 @@ def check_here(
     ):
         agent = _agent(consul, engine, None, interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        return _show_check(Executor(service, reload, edges, _asked(wanted)), is_dry=is_dry)
+        return _show_check(HostReload(service, reload, edges, _asked(wanted)), is_dry=is_dry)
 
 
 def _asked(wanted: Wanted) -> Asked:
@@ -105,9 +106,9 @@ def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: 
         raise
 
 
-def _show_check(executor: Executor, *, is_dry: bool) -> int:
-    is_newer, obstacles = executor.check()
-    result = executor.result
+def _show_check(host_reload: HostReload, *, is_dry: bool) -> int:
+    is_newer, obstacles = host_reload.check()
+    result = host_reload.result
     if current().as_json:
         document = {"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted}
         show_document(

@@ -5,7 +5,6 @@ the lock, the second when lock and reload are over.
 """
 
 from collections.abc import Collection
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -22,7 +21,6 @@ from agent.fleet import notified, observe, rollout
 from agent.fleet.course import Course
 from agent.fleet.notices import Kind, Notice, due, is_closed
 from agent.fleet.suspect import find_all_suspects
-from agent.reload import Edges, Event, Phase, Step
 from agent.reload.guard import able_instances
 from agent.reload.window import is_open, zone
 
@@ -40,16 +38,10 @@ class Teller:
         self._deliveries = Deliveries(self._service, self._clock, lambda: interrupts.pending is not None)
         self._is_idle = True
 
-    def hearing(self, edges: Edges) -> Edges:
-        """The reload's own, listened to: it has found something to take, and pinned it, when it begins to pull."""
-
-        def tell(event: Event) -> None:
-            edges.tell(event)
-            if event.step is Step.PULL and event.phase is Phase.BEGIN:
-                self._is_idle = False
-                self._look(edges.consul, {Kind.STARTED})
-
-        return replace(edges, tell=tell)
+    def reload_begins(self, consul: Consul) -> None:
+        """Look for the first time: the reload has found something to take, and pinned it."""
+        self._is_idle = False
+        self._look(consul, {Kind.STARTED})
 
     def __enter__(self) -> "Teller":
         return self

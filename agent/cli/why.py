@@ -16,8 +16,8 @@ from agent.errors import NotNow, SvcagentError
 from agent.fleet import HostState, SeenDigests, find_suspects
 from agent.reload.host_lock import HostLock
 from agent.reload.probe import Prober
-from agent.reload.ready import Readiness
 from agent.reload.restart import Restarter, restarter
+from agent.reload.survey import Survey
 from agent.reload.why import Explanation, Inquiry, explain
 
 
@@ -57,11 +57,11 @@ def _inquiry(
     """Return what `explain` asks; where Consul does not answer, neither does its DNS."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
     service, reload, clock = definition.service, definition.reload, wiring.system_clock()
-    readiness = Readiness(service, reload, consul, engine, Prober(), clock)
+    survey = Survey(service, reload, consul, engine, Prober(), clock)
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already
-        return Inquiry(consul, how, clock, host_lock, (), lambda: readiness.survey().differences)
+        return Inquiry(consul, how, clock, host_lock, (), lambda: survey.take().differences)
 
     def find_suspect(digest: str) -> HostState | None:
         own = (agent.node, service.id)
@@ -77,7 +77,7 @@ def _inquiry(
         clock,
         host_lock,
         wiring.drain_dns(settings, agent),
-        lambda: readiness.survey().differences,
+        lambda: survey.take().differences,
         find_suspect,
         trusts,
     )

@@ -64,14 +64,12 @@ class KvContests:
     clock: Clock
 
     def others(self, wanted: Wanted, *, is_reading: bool = False) -> tuple[Contender, ...]:
-        """One request, and a second one for a host that was not content before."""
         claims = claim.read_all(self.consul, wanted.service, wanted.name)
         if not is_reading and any(one.node == self.node for one in claims):
             claim.clear(self.consul, wanted.service, wanted.name, self.node)
         return relevant((one for one in claims if one.node != self.node), wanted, self.clock.now())
 
     def claim(self, wanted: Wanted) -> None:
-        """Not again while it is fresh."""
         now = self.clock.now()
         for one in claim.read_all(self.consul, wanted.service, wanted.name):
             if one.node == self.node and one.wants == wanted.marker and now - one.at < REPEAT:

@@ -6,10 +6,11 @@ not know what became of a write: every write is bound to what was seen, so doing
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agent.cname.contest import Contests
 from agent.cname.plan import Decision, Outcome, contested, decide, decide_adoption, decide_removal
-from agent.cname.provider import Place, Provider, Raced, Record, Seen
+from agent.cname.provider import Place, Provider, Raced, Seen
 from agent.cname.record import Wanted
 from agent.errors import BadDefinition, Denied, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError, Unreachable
 from agent.logs import log_bug
@@ -38,12 +39,12 @@ class Result:
 
 @dataclass(frozen=True)
 class _Task:
-    """One record, what to decide by, and how to write what was decided."""
+    """One record, and what decides about it."""
 
     place: Place
+    provider: str
     decide: Callable[[Seen], Decision]
-    write: Callable[[Seen], None]
-    wanted: Wanted | None = None
+    wanted: Wanted | None
 
     def result(self, outcome: Outcome, why: str, seen: Seen | None = None) -> Result:
         return Result(self.place, outcome, why, self.wanted, seen=seen)
@@ -53,14 +54,13 @@ class _Task:
         return Result(self.place, decision.outcome, decision.why, self.wanted, is_done, seen, is_contested)
 
 
-class _Lost(Exception):
-    """A write was sent, and nobody knows what became of it."""
+@dataclass(frozen=True)
+class _Lost:
+    """A write that was sent and not answered: what was decided on what was seen, and the error."""
 
-    def __init__(self, decision: Decision, seen: Seen, unknown: OutcomeUnknown) -> None:
-        super().__init__(str(unknown))
-        self.decision = decision
-        self.seen = seen
-        self.unknown = unknown
+    decision: Decision
+    seen: Seen
+    unknown: OutcomeUnknown
 
 
 class Keeper:
@@ -77,72 +77,83 @@ class Keeper:
         """What is known of providers that did not answer, for the length of one call."""
 
     def plan(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
-        """What `sync` would do now, permissions included; nothing is changed."""
-        self._silent = {}
-        found = (self._planned(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
-        return tuple(self._heard(one, is_reading=True) for one in found)
+        """Return what `sync` would do now, permissions included; nothing is changed."""
+        return self._each(wanted, is_forced=is_forced, is_plan=True)
 
     def sync(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
         """Make the zones say what is wanted, as far as they are ours. One record's trouble does not stop the others.
 
         ``is_forced``: publish a target also if Consul DNS does not answer it.
         """
-        self._silent = {}
-        found = (self._kept(self._publication(one), one.provider, is_forced=is_forced) for one in wanted)
-        return tuple(self._heard(one, is_reading=False) for one in found)
+        return self._each(wanted, is_forced=is_forced, is_plan=False)
 
     def adopt(self, wanted: Iterable[Wanted]) -> tuple[Result, ...]:
-        """Mark records as ours that stand there as they should."""
+        """Mark records as ours that are there as they should be."""
         self._silent = {}
-        return tuple(self._kept(self._adoption(one), one.provider) for one in wanted)
+        return tuple(self._kept(_Task(one.place, one.provider, partial(decide_adoption, one), one)) for one in wanted)
 
     def remove(self, place: Place, provider: str, owner: str | None, wanted: Wanted | None) -> Result:
-        """Take a record of ours away; see `decide_removal`."""
-        task = _Task(
-            place,
-            lambda seen: decide_removal(place.name, owner, wanted, seen),
-            lambda seen: self._provider_of(provider).remove(place, seen),
-            wanted,
-        )
+        """Remove a record of ours; see `decide_removal`."""
         self._silent = {}
-        return self._kept(task, provider)
+        return self._kept(_Task(place, provider, partial(decide_removal, place.name, owner, wanted), wanted))
 
-    def _publication(self, wanted: Wanted) -> _Task:
-        def write(seen: Seen) -> None:
-            self._provider_of(wanted.provider).ensure(wanted.place, seen, wanted.record, wanted.marker)
+    def _each(self, wanted: Iterable[Wanted], *, is_forced: bool, is_plan: bool) -> tuple[Result, ...]:
+        self._silent = {}
+        tasks = (_Task(one.place, one.provider, partial(decide, one), one) for one in wanted)
+        kept = (self._kept(task, is_forced=is_forced, is_plan=is_plan) for task in tasks)
+        return tuple(self._heard(result, is_reading=is_plan) for result in kept)
 
-        return _Task(wanted.place, lambda seen: decide(wanted, seen), write, wanted)
+    def _kept(self, task: _Task, *, is_forced: bool = False, is_plan: bool = False) -> Result:
+        """Keep one record. Errors become outcomes; a provider that was silent is not waited for for the next record."""
+        if task.provider in self._silent:
+            return task.result(Outcome.UNREACHABLE, self._silent[task.provider])
+        try:
+            return self._settled(task, is_forced=is_forced, is_plan=is_plan)
+        except (Denied, Rejected) as error:
+            return task.result(Outcome.REFUSED, str(error))
+        except OutcomeUnknown as error:
+            return task.result(Outcome.UNKNOWN, str(error))
+        except DnsUnreachable as error:
+            self._silent[task.provider] = str(error)
+            return task.result(Outcome.UNREACHABLE, str(error))
+        except Unreachable as error:
+            return task.result(Outcome.UNREACHABLE, str(error))
+        except BadDefinition:
+            raise  # of the settings, which is so for every record
+        except SvcagentError as error:
+            return task.result(Outcome.REFUSED, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug that one record triggers must not stop the others
+            log_bug(f"{task.place.name}: the CNAME could not be synced", error)
+            return task.result(Outcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace")
 
-    def _adoption(self, wanted: Wanted) -> _Task:
-        def write(seen: Seen) -> None:
-            record: Record = seen.record or wanted.record
-            self._provider_of(wanted.provider).ensure(wanted.place, seen, record, wanted.marker)
+    def _settled(self, task: _Task, *, is_forced: bool, is_plan: bool) -> Result:
+        """Read, decide, write; again after a lost race or a lost answer, since each write is bound to what was read.
 
-        return _Task(wanted.place, lambda seen: decide_adoption(wanted, seen), write, wanted)
+        For a plan, only the permission to write is asked for.
 
-    def _planned(self, task: _Task, provider: str, *, is_forced: bool) -> Result:
-        def once() -> Result:
-            seen = self._provider_of(provider).read(task.place)
-            decision = task.decide(seen)
-            if decision.outcome.is_write:
-                self._provider_of(provider).preflight(task.place)
-            return self._held_back(task, decision, seen, is_forced) or task.decided(decision, seen)
-
-        return self._guarded(task, provider, once)
-
-    def _kept(self, task: _Task, provider: str, *, is_forced: bool = False) -> Result:
-        return self._guarded(task, provider, lambda: self._settled(task, provider, is_forced))
-
-    def _settled(self, task: _Task, provider: str, is_forced: bool) -> Result:
+        :raises OutcomeUnknown: the answers to the last writes were lost.
+        """
+        provider = self._provider_of(task.provider)
         lost: _Lost | None = None
         trouble: Raced | OutcomeUnknown | None = None
         for _ in range(ATTEMPTS):
             try:
-                return self._attempt(task, provider, lost, is_forced=is_forced)
+                seen = provider.read(task.place)
+                decision = task.decide(seen)
+                if is_plan and decision.outcome.is_write:
+                    provider.preflight(task.place)
+                if held_back := self._held_back(task, decision, seen, is_forced):
+                    return held_back
+                if is_plan or not decision.outcome.is_write:
+                    return _read_back(task, decision, lost) or task.decided(decision, seen)
+                try:
+                    _write(provider, task, decision, seen)
+                except OutcomeUnknown as error:
+                    lost, trouble = _Lost(decision, seen, error), error
+                    continue
+                return task.decided(decision, seen, is_done=True)
             except Raced as error:
                 trouble = error
-            except _Lost as error:
-                lost, trouble = error, error.unknown
             except DnsUnreachable as error:
                 if lost is not None:
                     raise lost.unknown from error
@@ -150,23 +161,6 @@ class Keeper:
         if isinstance(trouble, OutcomeUnknown):
             raise trouble
         return task.result(Outcome.CONFLICT, f"it does not settle: {trouble}. Is something else writing it?")
-
-    def _attempt(self, task: _Task, provider: str, lost: "_Lost | None", *, is_forced: bool) -> Result:
-        """Read, decide, write. ``lost``: the write of an earlier attempt of which no answer came."""
-        seen = self._provider_of(provider).read(task.place)
-        decision = task.decide(seen)
-        if not decision.outcome.is_write:
-            if lost is not None and decision.outcome in (Outcome.IN_PLACE, Outcome.ABSENT):
-                why = f"{lost.decision.why} (the server's answer was lost; read back)"
-                return replace(task.decided(lost.decision, lost.seen, is_done=True), why=why)
-            return task.decided(decision, seen)
-        if held_back := self._held_back(task, decision, seen, is_forced):
-            return held_back
-        try:
-            task.write(seen)
-        except OutcomeUnknown as error:
-            raise _Lost(decision, seen, error) from error
-        return task.decided(decision, seen, is_done=True)
 
     def _heard(self, result: Result, *, is_reading: bool) -> Result:
         """Tell other hosts of a contest that this one lost, and hear of those that it won.
@@ -199,27 +193,19 @@ class Keeper:
         )
         return task.result(Outcome.NOT_NOW, why, seen)
 
-    def _guarded(self, task: _Task, provider: str, work: Callable[[], Result]) -> Result:
-        """Errors as outcomes. A provider that was silent once is not waited for again for every other record."""
-        if provider in self._silent:
-            return task.result(Outcome.UNREACHABLE, self._silent[provider])
-        try:
-            return work()
-        except (Denied, Rejected) as error:
-            return task.result(Outcome.REFUSED, str(error))
-        except OutcomeUnknown as error:
-            return task.result(Outcome.UNKNOWN, str(error))
-        except Raced as error:
-            return task.result(Outcome.CONFLICT, str(error))
-        except DnsUnreachable as error:
-            self._silent[provider] = str(error)
-            return task.result(Outcome.UNREACHABLE, str(error))
-        except Unreachable as error:
-            return task.result(Outcome.UNREACHABLE, str(error))
-        except BadDefinition:
-            raise  # of the settings, which is so for every record
-        except SvcagentError as error:
-            return task.result(Outcome.REFUSED, str(error))
-        except Exception as error:  # noqa: BLE001 - a bug that one record triggers must not stop the others
-            log_bug(f"{task.place.name}: the CNAME could not be synced", error)
-            return task.result(Outcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace")
+
+def _write(provider: Provider, task: _Task, decision: Decision, seen: Seen) -> None:
+    if task.wanted is None or decision.outcome is Outcome.REMOVED:
+        provider.remove(task.place, seen)
+        return
+    # What is adopted keeps its TTL.
+    adopted = seen.record if decision.outcome is Outcome.ADOPTED else None
+    provider.ensure(task.place, seen, adopted or task.wanted.record, task.wanted.marker)
+
+
+def _read_back(task: _Task, decision: Decision, lost: _Lost | None) -> Result | None:
+    """Return the result of a write whose answer was lost, if what is there now shows that it was done."""
+    if lost is None or decision.outcome not in (Outcome.IN_PLACE, Outcome.ABSENT):
+        return None
+    why = f"{lost.decision.why} (the server's answer was lost; read back)"
+    return replace(task.decided(lost.decision, lost.seen, is_done=True), why=why)

@@ -17,8 +17,6 @@ from agent.engine.reference import Reference, is_digest
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 
-ROLL_BACK_STOP_SECONDS = 2
-"""A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
 LONGEST_STOP_SECONDS = 600
 """Docker's -1 waits for ever; a stop that held the fleet's lock for ever would not do."""
 
@@ -100,7 +98,7 @@ def prepare(docker: Connection, clock: Clock, name: str, reference: Reference, d
     Nothing happens to ``name``. `discard` removes the new one again, whatever this raised.
     """
     check_recreatable(docker, name, existing(docker, name))
-    _carry_out(docker, swap.tidy(_observe(docker, name)))
+    _carry_out(docker, *swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
     old = existing(docker, name)
     with docker.call("read the images' defaults") as client:
@@ -118,45 +116,36 @@ def prepare(docker: Connection, clock: Clock, name: str, reference: Reference, d
 
 def discard(docker: Connection, name: str) -> None:
     """Remove a new container that never ran; nothing happens where there is none."""
-    _carry_out(docker, swap.discard(_observe(docker, name)))
+    _carry_out(docker, *swap.discard(_observe(docker, name)))
 
 
 def replace(docker: Connection, clock: Clock, name: str, digest: str, stop_timeout: float | None) -> Replacement:
-    """Put the container that `prepare` made in the place of ``name``; the old one stays, as ``<name>.svcagent-old``."""
-    current, new = swap.take(_observe(docker, name), digest)
-    old, new_id = existing(docker, name), new.id
-    _carry_out(docker, (Step("policy", current.id, "no"),))
-    seconds = stop_seconds(stop_timeout, old)
-    stopping = clock.monotonic()
-    _stop(docker, old["Id"], seconds)
-    stopped = clock.monotonic()
-    exit_code = existing(docker, name)["State"]["ExitCode"]
-    _carry_out(docker, (Step("rename", old["Id"], name + OLD_SUFFIX), Step("rename", new_id, name)))
-    starting = clock.monotonic()
-    _start_new(docker, new_id, digest)
+    """Carry out `swap.replace` on what `prepare` made; the old one stays, as ``<name>.svcagent-old``."""
+    current = inspect(docker, name)
+    limit = stop_seconds(stop_timeout, current) if current is not None else 0
+    steps = swap.replace(_observe(docker, name), digest, limit)
+    seconds = {}
+    for step in steps:
+        begun = clock.monotonic()
+        try:
+            _carry_out(docker, step)
+        except Unreachable:
+            raise
+        except SvcagentError as error:
+            # The status does not tell whose fault it is: a missing program is 400, but a user that the image does not
+            # have is 500, as are a port that is taken and a disk that is full. So Docker's words are looked at.
+            if step.verb == "start" and is_the_images_fault(str(error)):
+                raise NotReady(f"the container of {digest} does not start: {error}") from error
+            raise
+        seconds[step.verb] = clock.monotonic() - begun
+    old = existing(docker, name + OLD_SUFFIX)
     return Replacement(
         old_id=old["Id"],
-        new_id=new_id,
-        stop_seconds=stopped - stopping,
-        start_seconds=clock.monotonic() - starting,
-        was_killed=exit_code == 128 + 9 and stopped - stopping >= seconds,
+        new_id=steps[-1].id,
+        stop_seconds=seconds["stop"],
+        start_seconds=seconds["start"],
+        was_killed=old["State"]["ExitCode"] == 128 + 9 and seconds["stop"] >= limit,
     )
-
-
-def _start_new(docker: Connection, new_id: str, digest: str) -> None:
-    """Start it; that Docker cannot counts against the image if Docker says that something is wrong in the image.
-
-    Its status does not tell whose fault it is: a missing program is 400, but a user that the image does not have is
-    500, as are a port that is taken and a disk that is full. So its words are looked at.
-    """
-    try:
-        _carry_out(docker, (Step("start", new_id),))
-    except Unreachable:
-        raise
-    except SvcagentError as error:
-        if is_the_images_fault(str(error)):
-            raise NotReady(f"the container of {digest} does not start: {error}") from error
-        raise
 
 
 def roll_back(
@@ -168,7 +157,7 @@ def roll_back(
     steps = swap.roll_back(world, remembered_policy, finish_stop=finish_stop)
     if not steps:
         return None
-    _carry_out(docker, steps)
+    _carry_out(docker, *steps)
     if not Container.of(existing(docker, name)).is_running:
         start(docker, name)  # the engine was restarted meanwhile, and the container's policy is not to be
     if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
@@ -187,7 +176,7 @@ def standing(docker: Connection, name: str) -> Standing:
 
 def start(docker: Connection, name: str) -> None:
     """Start the container as ``docker start`` does; nothing happens to one that runs."""
-    _carry_out(docker, (Step("start", existing(docker, name)["Id"]),))
+    _carry_out(docker, Step("start", existing(docker, name)["Id"]))
 
 
 def remove_old(docker: Connection, name: str) -> None:
@@ -222,13 +211,13 @@ def seen_of(found: Inspect | None) -> Seen | None:
     )
 
 
-def _carry_out(docker: Connection, steps: tuple[Step, ...]) -> None:
+def _carry_out(docker: Connection, *steps: Step) -> None:
+    """Carry out the steps of a replacement or a roll-back, in their order."""
     for step in steps:
-        if step.verb == "stop":
-            _stop(docker, step.id, ROLL_BACK_STOP_SECONDS)
-            continue
         with docker.call(f"{step.verb} container {step.id[:12]} {step.argument}".rstrip(), is_write=True) as client:
             match step.verb:
+                case "stop":
+                    client.stop(step.id, timeout=step.seconds)  # the SDK waits READ_SECONDS longer than that
                 case "rename":
                     client.rename(step.id, step.argument)
                 case "start":
@@ -238,11 +227,6 @@ def _carry_out(docker: Connection, steps: tuple[Step, ...]) -> None:
                 case "remove":
                     # Volumes that only this container had go with it; named ones, and so the old container's, stay.
                     client.remove_container(step.id, v=True, force=True)
-
-
-def _stop(docker: Connection, container_id: str, seconds: int) -> None:
-    with docker.call(f"stop container {container_id[:12]}", is_write=True) as client:
-        client.stop(container_id, timeout=seconds)  # the SDK waits READ_SECONDS longer than that
 
 
 def stop_seconds(given: float | None, old: Inspect) -> int:
@@ -276,7 +260,7 @@ def _create(
         if new["Image"] == wanted and noted.items() <= body["Labels"].items():
             break
         body["Labels"] |= noted  # what Compose notes is known only of a container that exists
-        _carry_out(docker, (Step("remove", new_id),))
+        _carry_out(docker, Step("remove", new_id))
     else:
         raise Conflict(
             f"{reference.local_name} does not stay at {digest} on this host: "

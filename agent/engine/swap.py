@@ -1,4 +1,4 @@
-"""What an interrupted replacement left behind, and the steps that put it right. Pure.
+"""The replacement of a container and its roll-back, as steps that are worked out from the containers there are. Pure.
 
 A replacement moves through these states; a crash may leave any of them. ``app`` is the container's name.
 
@@ -12,8 +12,8 @@ second rename         new, never ran                 old, stopped
 start                 new, runs                      old, stopped
 ====================  ===========  ================  ================
 
-Invariant: every prefix of `roll_back`'s steps leads to a state from which `roll_back` ends where the whole would have
-ended. That is why the failed container is removed last: until then it tells what there is to do, and which restart
+Invariant: after every prefix of the steps of `replace` and of `roll_back`, `roll_back` ends where it would have ended
+before. That is why the failed container is removed last: until then it shows what there is to do, and which restart
 policy to restore.
 """
 
@@ -25,6 +25,8 @@ from agent.errors import Conflict, NotFound
 
 NEW_SUFFIX = ".svcagent-new"
 OLD_SUFFIX = ".svcagent-old"
+ROLL_BACK_STOP_SECONDS = 2
+"""A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,15 @@ class Standing:
 
 @dataclass(frozen=True)
 class Step:
-    """One call to the Engine. ``argument``: the new name, or the restart policy."""
+    """One call to the Engine. ``argument``: the new name, or the restart policy.
+
+    ``seconds``: how long a container that is stopped has before it is killed.
+    """
 
     verb: Literal["stop", "rename", "start", "policy", "remove"]
     id: str
     argument: str = ""
+    seconds: int = ROLL_BACK_STOP_SECONDS
 
 
 def standing(world: World) -> Standing:
@@ -112,6 +118,28 @@ def standing(world: World) -> Standing:
         is_running=current is not None and current.is_running,
         digest=current.digest if current else "",
         restart_policy=carrier.restart_policy if carrier else None,
+    )
+
+
+def replace(world: World, digest: str, stop_seconds: int) -> tuple[Step, ...]:
+    """Return the steps that put the container that was prepared with that digest in the place of the old one.
+
+    The old one loses its restart policy first, so that Docker does not start it again.
+
+    Raises `Conflict` when the two are not there as they were prepared: others changed them.
+    """
+    current, new = world.current, world.new
+    if current is None or new is None or not discard(world) or new.replaces != current.id or new.digest != digest:
+        raise Conflict(
+            f"container {world.name} or {world.name}{NEW_SUFFIX}, which was prepared to replace it, was changed by "
+            "others meanwhile; run this again"
+        )
+    return (
+        Step("policy", current.id, "no"),
+        Step("stop", current.id, seconds=stop_seconds),
+        Step("rename", current.id, world.name + OLD_SUFFIX),
+        Step("rename", new.id, world.name),
+        Step("start", new.id),
     )
 
 
@@ -175,20 +203,6 @@ def discard(world: World) -> tuple[Step, ...]:
     if current is None or world.old is not None or new is None or not new.replaces or new.is_running:
         return ()
     return (Step("remove", new.id),)
-
-
-def take(world: World, digest: str) -> tuple[Seen, Seen]:
-    """Return the old container and the new one that was prepared to replace it with that digest.
-
-    Raises `Conflict` when they are not there as they were prepared: others had a hand in it.
-    """
-    current, new = world.current, world.new
-    if current is None or new is None or not discard(world) or new.replaces != current.id or new.digest != digest:
-        raise Conflict(
-            f"container {world.name} or {world.name}{NEW_SUFFIX}, which was prepared to replace it, was changed by "
-            "others meanwhile; run this again"
-        )
-    return current, new
 
 
 def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[Step, ...]:

@@ -19,9 +19,6 @@ from agent.fleet.view import View
 
 _SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-RISKY_STEPS = frozenset({"drain", "restart", "ready", "return", "settle"})
-"""Steps in which a version is drained for, started or judged."""
-
 
 def suspects(view: View, digest: str, alive_sessions: frozenset[str], own: InstanceKey) -> tuple[HostState, ...]:
     """Return the instances whose reload to ``digest`` has disappeared, in order of host.
@@ -44,16 +41,16 @@ def all_suspects(hosts: Mapping[InstanceKey, HostState], alive_sessions: Collect
 
 
 def has_vanished(state: HostState, alive_sessions: Collection[str]) -> bool:
-    """True if a reload is at a risky step and its session is gone, or if it left its instance stranded.
+    """True if a reload took a version and its session is gone, or if it left its instance stranded.
 
-    A stranded instance has not come back on the old version either, so nobody knows whether the new one is at fault.
+    A host publishes "reloading" only in the steps that drain for a version, start it or judge it. A stranded instance
+    has not come back on the old version either, so nobody knows whether the new one is at fault.
     """
     if not state.wanted:
         return False
     if state.state == HostStanding.STRANDED:
         return True
-    is_at_risk = state.state == HostStanding.RELOADING and state.step in RISKY_STEPS
-    return is_at_risk and state.session not in alive_sessions
+    return state.state == HostStanding.RELOADING and state.session not in alive_sessions
 
 
 def is_first(view: View, digest: str, own: InstanceKey) -> bool:

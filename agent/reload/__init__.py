@@ -1,4 +1,4 @@
-"""One host's reload of one service: pure steps, the guard, the executor that carries the steps out, and recovery.
+"""One host's reload of one service: pure steps, the guard, the class `Reload` that carries the steps out, and recovery.
 
 Names are loaded when they are first asked for: ``register`` looks for journals, and only if it finds one for the rest.
 """
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.reload.edges import Edges
-    from agent.reload.execute import Asked, Executor
     from agent.reload.guard import Obstacle, find_obstacles
     from agent.reload.host_lock import HostLock
     from agent.reload.journal import Journal, journalled
     from agent.reload.probe import Prober, probe_status
     from agent.reload.record import Event, Phase, Result
     from agent.reload.recover import Recovery, abandon, find_leftover, read_journal, revive
+    from agent.reload.reload import Asked, Reload
     from agent.reload.steps import State, Step, next_step
     from agent.reload.window import verdict, zone
 
@@ -22,13 +22,13 @@ __all__ = [
     "Asked",
     "Edges",
     "Event",
-    "Executor",
     "HostLock",
     "Journal",
     "Obstacle",
     "Phase",
     "Prober",
     "Recovery",
+    "Reload",
     "Result",
     "State",
     "Step",
@@ -46,13 +46,13 @@ __all__ = [
 
 _MODULES = {
     "edges": ("Edges",),
-    "execute": ("Asked", "Executor"),
     "guard": ("Obstacle", "find_obstacles"),
     "host_lock": ("HostLock",),
     "journal": ("Journal", "journalled"),
     "probe": ("Prober", "probe_status"),
     "record": ("Event", "Phase", "Result"),
     "recover": ("Recovery", "abandon", "find_leftover", "read_journal", "revive"),
+    "reload": ("Asked", "Reload"),
     "steps": ("State", "Step", "next_step"),
     "window": ("verdict", "zone"),
 }

@@ -18,20 +18,14 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail
     if it came too late to interrupt a step.
     """
     result.outcome = _outcome(result, state, troubles)
-    result.is_settled = state.is_settled
-    result.log_tail = _tail(log_tail, troubles)
     if troubles:
-        result.error = "; then: ".join(_words(trouble, state) for trouble in troubles)
         result.exit_code = troubles[0].exit_code
         if isinstance(troubles[0], RateLimited):
             result.retry_after = troubles[0].retry_after or 0.0
     elif pending is not None:
         result.error = f"{_signal_name(pending)} was received when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code
-    if any(isinstance(trouble, Unforeseen) for trouble in troubles):
-        result.exit_code = Unforeseen.exit_code
-    if result.outcome == "stranded":
-        _strand(result, state, troubles)
+    _finish(result, state, troubles, log_tail)
     if state.blame is Blame.ENVIRONMENT:
         result.error = f"{result.error}. {_ENVIRONMENT}"
     return result
@@ -42,15 +36,19 @@ def conclude_recovery(
 ) -> Result:
     """Fill in the same for a recovery. The exit code says whether the instance is back in service."""
     result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
+    _finish(result, state, troubles, log_tail)
+    return result
+
+
+def _finish(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str) -> None:
     result.is_settled = state.is_settled
     result.log_tail = _tail(log_tail, troubles)
     if troubles:
-        result.error = "; then: ".join(map(summary_of, troubles))
+        result.error = "; then: ".join(_words(trouble, state) for trouble in troubles)
     if any(isinstance(trouble, Unforeseen) for trouble in troubles):
         result.exit_code = Unforeseen.exit_code
     if result.outcome == "stranded":
         _strand(result, state, troubles)
-    return result
 
 
 def with_mishaps(result: Result, mishaps: Sequence[SvcagentError]) -> Result:

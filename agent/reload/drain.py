@@ -1,13 +1,138 @@
-"""Waiting until the connections to an instance in maintenance have ended. Nothing here changes anything."""
+"""Taking an instance out of service: own maintenance, and the wait until no client uses the instance."""
 
 from collections.abc import Callable
+from functools import partial
 
 from agent.clock import Clock, Deadline, linger, nothing_ends_it
-from agent.definitions import Drain
+from agent.consul import Instance, LocalService, ask_dns
+from agent.definitions import Drain, Reload, Service
+from agent.errors import Conflict, NotFound
+from agent.maintenance import (
+    Maintenance,
+    Target,
+    await_absence_from_dns,
+    await_absence_from_health,
+    await_shown,
+    by_reload,
+    is_of_reload,
+    lift_own,
+    take_out,
+)
+from agent.reload.edges import Edges
+from agent.reload.instance import ip_of, maintenance_of, own_instance
+from agent.reload.restart import Restarter
 
 POLL_SECONDS = 0.02
 # A client may have been given the address just before it was removed: no connection may be seen for this long.
 QUIET_SECONDS = 0.25
+
+
+class Drainer:
+    """Enables and disables the maintenance of a reload on this host's instance.
+
+    ``reload_id``: the reload's, by which its maintenance is known even if the node was renamed.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        reload: Reload,
+        restart: Restarter,
+        edges: Edges,
+        reload_id: str,
+        *,
+        is_out: bool = False,
+    ) -> None:
+        self._service = service
+        self._drain = reload.drain
+        self._restarter = restart
+        self._edges = edges
+        self._reload_id = reload_id
+        self._target = Target(edges.agent.node, service.id, service.name)
+        name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
+        self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
+        self._is_out = is_out
+
+    @property
+    def is_out(self) -> bool:
+        """True if the instance may be out of service by maintenance of a reload of this host."""
+        return self._is_out
+
+    def is_own(self, held: Maintenance) -> bool:
+        """True if a reload of this host enabled it, under this node's name or an earlier one."""
+        return is_of_reload(held, self._edges.agent.node, self._reload_id)
+
+    def find_own(self, local: LocalService | None) -> Maintenance | None:
+        """Return own maintenance as the local agent shows it; None if it is over, or another owner's took its place."""
+        held = maintenance_of(local)
+        self._is_out = held is not None and self.is_own(held)
+        return held if self._is_out else None
+
+    def enable(self, why: str) -> None:
+        """Enable own maintenance and return when the catalog shows it.
+
+        :raises Conflict: an operator's maintenance is on.
+        :raises NotFound: the service is not registered here.
+        """
+        edges = self._edges
+        wanted = by_reload(self._reload_id, edges.agent.node, why, edges.clock.now())
+        self._is_out = True
+        try:
+            take_out(edges.consul, self._target, wanted)
+            await_shown(edges.consul, edges.clock, self._target, wanted)
+        except (Conflict, NotFound):
+            self._is_out = False
+            raise
+
+    def disable(self, held: Maintenance) -> None:
+        """Disable own maintenance, which is ``held``."""
+        lift_own(self._edges.consul, self._target, held)
+        self._is_out = False
+
+    def dns_memory(self) -> int:
+        """Return for how many seconds clients may remember DNS answers that name this instance."""
+        return max((ask().ttl for ask in self._ask_dns.values()), default=0)
+
+    def await_drained(self, own: Instance, remembered: int, limit: Deadline, still: Callable[[], None]) -> int:
+        """Wait until no client is sent to the instance and its connections have ended.
+
+        ``own``: the instance as it was before. ``still`` is called in every wait and may raise. Returns the number of
+        connections that are open at the limit.
+        """
+        edges = self._edges
+        await_absence_from_health(edges.consul, edges.clock, self._target, still)
+        remembered = min(remembered, int(self._drain.max))  # the guard refuses more, unless it was overridden
+        await_absence_from_dns(self._ask_dns, (own.address, own.port), edges.clock, remembered, still)
+        return await_quiet(lambda: self.count_connections(own), self._drain, edges.clock, limit, still)
+
+    def count_connections(self, own: Instance) -> int:
+        """Return how many clients are connected to the instance.
+
+        :raises ConnectionsUnknown: the kernel does not say.
+        """
+        return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
+
+    def drain_again(self) -> None:
+        """Drain an instance that fails in service, so that clients leave it while the old one is started.
+
+        The guard is not asked: the instance fails its own checks, so Consul is about to take it out as well. Clients
+        are waited for as before, as long as the container runs.
+        """
+        edges = self._edges
+        local = edges.consul.services().get(self._service.id)
+        if local is None:
+            return  # no client is sent to it
+        if maintenance_of(local) is None:
+            self.enable("its new version fails in service")
+        elif self.find_own(local) is None:
+            return  # another owner's maintenance stays
+        if not self._restarter.runs():
+            return
+        _index, instances = edges.consul.instances(self._service.name)
+        own = own_instance(instances, edges.agent.node, self._service.id)
+        if own is not None:
+            limit = Deadline.after(edges.clock, self._drain.max)
+            self.await_drained(own, 0, limit, nothing_ends_it)
 
 
 def await_quiet(

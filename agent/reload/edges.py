@@ -4,12 +4,45 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.clock import Clock, Interrupts
+from agent.clock import Clock, Deadline, Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.engine import Engine, PullProgress
+from agent.errors import SvcagentError, Unreachable
 from agent.reload.journal import Journal
 from agent.reload.probe import Prober
 from agent.reload.record import Event
+
+RESTORE_SECONDS = 60.0
+"""How long a step that restores an instance waits for a server that does not answer."""
+RETRY_SECONDS = 0.5
+
+FOREIGN_ATTEMPTS = 3
+"""How often a step is tried that ends with an exception of an unexpected type."""
+
+
+def retry_while_unreachable(clock: Clock, action: Callable[[], object]) -> None:
+    """Retry while the other side cannot be reached, and a few times after an exception of an unexpected type.
+
+    `Exception` is caught because one odd answer must not keep an instance out of service; it is raised in the end.
+    """
+    deadline: Deadline | None = None
+    surprises = 0
+    while True:
+        try:
+            action()
+        except Unreachable:
+            deadline = deadline or Deadline.after(clock, RESTORE_SECONDS)
+            if deadline.is_over:
+                raise
+        except SvcagentError:
+            raise
+        except Exception:
+            surprises += 1
+            if surprises == FOREIGN_ATTEMPTS:
+                raise
+        else:
+            return
+        clock.sleep(RETRY_SECONDS)
 
 
 @dataclass(frozen=True)

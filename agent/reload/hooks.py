@@ -11,15 +11,16 @@ hook                  runs                                    when it fails
 ====================  ======================================  ===================================
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from enum import StrEnum
 
-from agent.clock import Clock
 from agent.definitions import Hooks
 from agent.errors import HookFailed
-from agent.reload.command import Command, Finished, carry_out, without_secrets
+from agent.logs import log
+from agent.reload.command import Command, carry_out, without_secrets
+from agent.reload.edges import Edges
+from agent.reload.journal import JournalEntry
+from agent.reload.progress import Progress
 
 
 class Hook(StrEnum):
@@ -36,55 +37,49 @@ WARN_ONLY = frozenset({Hook.AFTER_RETURN, Hook.ON_FAILURE})
 """Their failure changes nothing about the reload: there is nothing left to stop."""
 
 
-@dataclass(frozen=True)
-class Occasion:
-    """What a hook is told.
+class HookRunner:
+    """Runs the hooks of one reload."""
 
-    ``reload`` is the reload's ID; ``step`` the step of the reload that it belongs to, for ``on_failure`` the one that
-    failed; ``digest`` what is wanted, ``digest_before`` what ran, both empty where there is no image or it is unknown;
-    ``result`` how the reload ended, for those hooks that run at its end.
-    """
+    def __init__(self, hooks: Hooks, edges: Edges, entry: JournalEntry, progress: Progress) -> None:
+        self._hooks = hooks
+        self._edges = edges
+        self._entry = entry
+        self._progress = progress
 
-    service: str
-    service_id: str
-    node: str
-    reload: str
-    step: str
-    digest: str = ""
-    digest_before: str = ""
-    result: str = ""
+    def run(self, hook: Hook, result: str = "reloaded") -> None:
+        """Run the operator's command for that moment, if there is one; a failure of one that only warns is a note.
 
-    def variables(self, hook: Hook) -> dict[str, str]:
-        """As environment variables; all are set, so that a script may insist on them."""
-        told = {
+        ``result``: how the reload ended, for those hooks that run at its end.
+
+        :raises HookFailed: it could not be started, ended with another status than 0, or took too long.
+        """
+        argv: tuple[str, ...] | None = getattr(self._hooks, hook)
+        if argv is None:
+            return
+        edges, record, progress = self._edges, self._entry.record, self._progress
+        name = f"hook {hook} of {record.service}"
+        command = Command(name, argv, self._hooks.timeout, "reload.hooks.timeout", HookFailed)
+        step = str(progress.failed_step or progress.step)
+        # All are set, so that a script may insist on them; digests are empty where there is no image or it is unknown.
+        variables = {
             "SVCAGENT_HOOK": str(hook),
-            "SVCAGENT_SERVICE": self.service,
-            "SVCAGENT_SERVICE_ID": self.service_id,
-            "SVCAGENT_NODE": self.node,
-            "SVCAGENT_RELOAD": self.reload,
-            "SVCAGENT_STEP": self.step,
-            "SVCAGENT_DIGEST": self.digest,
-            "SVCAGENT_DIGEST_BEFORE": self.digest_before,
+            "SVCAGENT_SERVICE": record.service,
+            "SVCAGENT_SERVICE_ID": record.service_id,
+            "SVCAGENT_NODE": edges.agent.node,
+            "SVCAGENT_RELOAD": record.reload_id,
+            "SVCAGENT_STEP": step,
+            "SVCAGENT_DIGEST": record.digest,
+            "SVCAGENT_DIGEST_BEFORE": record.digest_before,
         }
-        return told | ({"SVCAGENT_RESULT": self.result} if hook in WARN_ONLY else {})
-
-
-def run_hook(
-    hooks: Hooks,
-    hook: Hook,
-    occasion: Occasion,
-    environ: Mapping[str, str],
-    clock: Clock,
-    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Finished | None:
-    """Run the definition's command for that moment; None when it has none.
-
-    ``environ``: the agent's own, of which the secrets are kept back. ``waiting``: as for `command.run`.
-
-    :raises HookFailed: it could not be started, ended with another status than 0, or took too long.
-    """
-    argv: tuple[str, ...] | None = getattr(hooks, hook)
-    if argv is None:
-        return None
-    command = Command(f"hook {hook} of {occasion.service}", argv, hooks.timeout, "reload.hooks.timeout", HookFailed)
-    return carry_out(command, without_secrets(environ) | occasion.variables(hook), clock, waiting)
+        if hook in WARN_ONLY:
+            variables["SVCAGENT_RESULT"] = result
+        waiting = nullcontext if hook in WARN_ONLY else edges.interrupts.allowed
+        try:
+            finished = carry_out(command, without_secrets(edges.environ) | variables, edges.clock, waiting)
+        except HookFailed as error:
+            if hook not in WARN_ONLY:
+                raise
+            progress.note(str(error))
+            return
+        if finished.output:
+            log(finished.output, service=record.service, reload=record.reload_id, step=step, hook=str(hook))

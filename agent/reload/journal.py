@@ -6,7 +6,7 @@ that holds the service's `HostLock` reads or writes it.
 
 import glob
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import get_origin
 from urllib.parse import quote, unquote
@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from agent.definitions import Reload, Service
 from agent.errors import SvcagentError
 from agent.files import NotAFile, read_regular, write_atomically
+from agent.reload.progress import Progress
 
 VERSION = 1
 _PREFIX, _SUFFIX = "reload-", ".journal"
@@ -103,6 +104,45 @@ class Journal:
                 unfinished.unlink(missing_ok=True)  # of a process that was killed while it wrote
         except OSError as error:
             raise SvcagentError(f"cannot remove {self._file}: {error.strerror}") from error
+
+
+class JournalEntry:
+    """The record of the reload or recovery that runs; what is noted down in it is on disk."""
+
+    def __init__(self, journal: Journal, record: Record, progress: Progress) -> None:
+        self._journal = journal
+        self._progress = progress
+        self.record = record
+
+    def remember(self, **changes: object) -> None:
+        """Change the record; it is written with the next change that is noted down."""
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # the keys are its own fields
+
+    def note_down(self, *, required: bool = False, **changes: object) -> None:
+        """Change the record, also on disk.
+
+        A step that restores the instance goes on without a journal, whatever keeps it from being written.
+
+        :raises SvcagentError: it cannot be written, and ``required``.
+        """
+        before = self.record
+        self.remember(**changes)
+        if self.record == before:
+            return
+        try:
+            self._journal.write(self.record)
+        except SvcagentError as error:
+            if required:
+                raise
+            self._progress.note(f"continuing without a journal: {error}")
+        except Exception as error:
+            if required:
+                raise
+            self._progress.note(f"continuing without a journal: {self._progress.unforeseen(error, 'writing it')}")
+
+    def remove(self) -> None:
+        """Remove the journal: nothing is left to restore."""
+        self._journal.remove()
 
 
 def _parsed(content: bytes) -> Record:

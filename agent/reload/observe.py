@@ -2,16 +2,17 @@
 
 from datetime import datetime, timedelta
 
-from agent.consul import Instance, ask_dns
+from agent.consul import Instance
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused
 from agent.fleet import Action, Decision, Pin, SeenDigests, View, agree, decide, find_suspects, observe, rollout
 from agent.logs import WARNING, log
-from agent.maintenance import Maintenance, parse
+from agent.maintenance import Maintenance
+from agent.reload.drain import Drainer
 from agent.reload.edges import Edges
 from agent.reload.guard import Observed, able_instances
+from agent.reload.instance import maintenance_of, own_instance
 from agent.reload.restart import Restarter
-from agent.reload.restore import own_instance
 from agent.reload.window import verdict, zone
 
 KNOWN_FOR = timedelta(days=1)
@@ -22,12 +23,19 @@ class Observer:
     """One service of this host."""
 
     def __init__(
-        self, service: Service, reload: Reload, restart: Restarter, edges: Edges, is_in_maintenance: bool
+        self,
+        service: Service,
+        reload: Reload,
+        restart: Restarter,
+        edges: Edges,
+        drainer: Drainer,
+        is_in_maintenance: bool,
     ) -> None:
         self._service = service
         self._reload = reload
         self._restarter = restart
         self._edges = edges
+        self._drainer = drainer
         self._is_in_maintenance = is_in_maintenance
         self._seen = SeenDigests(edges.state_dir, service.name)
         self._pinned: str | None = None
@@ -77,7 +85,7 @@ class Observer:
             stopped=stopped.what if stopped is not None and stopped.by_hand else "",
             start_it=stopped.start if stopped is not None else "",
             differences=differences,
-            remembered=self._remembered(),
+            remembered=self._drainer.dns_memory(),
             drain_max=reload.drain.max,
         )
 
@@ -153,17 +161,10 @@ class Observer:
                 f"{found.digest}; run this again to take that one"
             )
 
-    def _remembered(self) -> int:
-        """Return for how many seconds clients of the DNS servers may remember this instance."""
-        agent = self._edges.agent
-        name = f"{self._service.name}.service.{agent.datacenter}.{agent.domain}"
-        return max((ask_dns(server, name).ttl for server in self._edges.drain_dns), default=0)
-
     def own_maintenance(self) -> Maintenance | None:
         """Return the maintenance of this host's instance, as the catalog shows it."""
         _index, instances = self._edges.consul.instances(self._service.name)
-        own = own_instance(instances, self._edges.agent.node, self._service.id)
-        return parse(own.maintenance.notes) if own is not None and own.maintenance is not None else None
+        return maintenance_of(own_instance(instances, self._edges.agent.node, self._service.id))
 
 
 def known_instances(view: View, instances: tuple[Instance, ...], now: datetime) -> frozenset[tuple[str, str]]:

@@ -9,62 +9,33 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline
-from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Consul
-from agent.definitions import Check, ContainerRestart, Reload, Service
+from agent.consul import CheckState, Consul
+from agent.definitions import Check, Reload, Service
 from agent.engine import Container, Engine
-from agent.errors import NotFound, NotReady, Unreachable
+from agent.errors import NotReady, Unreachable
 from agent.registration import is_own, registration, renew_checks
+from agent.reload.checks import (
+    ALIAS,
+    CONTAINER_HEALTH,
+    LONGEST_OUTPUT,
+    NOT_LISTENING,
+    SHORTEST_LIMIT,
+    InstanceProber,
+    has_run,
+    is_acceptable,
+    shown_as,
+)
 from agent.reload.probe import Prober, ProbeResult, Status
 from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
 """Seconds that an instance which returns to service is given at least."""
 
-SURVEY_TRIES = 3
-SURVEY_SECONDS = 20.0
-SURVEY_PAUSE = 0.2
-SHORTEST_LIMIT = 0.25
-LONGEST_OUTPUT = 200
-
-CONTAINER_HEALTH = "docker:health"
-"""The key of the container's own HEALTHCHECK among the statuses."""
-
-_ALIAS = ("alias_service", "alias_node")
-
 REFUSED = "refused"
-NOT_LISTENING = "not listening"
 
 
 def nothing() -> None:
     """Do nothing in a round."""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What the instance's checks said before the drain.
-
-    ``statuses``: by check ID, the worse of Consul's status and svcagent's own; Consul's for a check that only Consul
-    runs. ``differences``: a sentence for each check that svcagent cannot judge as Consul does, with the remedy.
-    """
-
-    statuses: Mapping[str, str]
-    differences: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class InConsul:
-    """What the local agent shows of an instance that clients use.
-
-    ``failing``: a sentence about the first check that fails now and did not before the drain. ``awaited``: the checks
-    that are critical because Consul has not run them since somebody registered them again or the agent was restarted.
-    ``missing``: the definition's checks that are not registered; the registration's fault, not the instance's.
-    ``is_out``: maintenance of the service or of the host is on.
-    """
-
-    failing: str | None = None
-    awaited: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    is_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +66,7 @@ class Readiness:
     is what ``ready.timeout`` says.
 
     Keep one object from the restart to the return: it remembers which results of Consul's are newer than the restart.
-    ``before``: what `survey` found before the drain, empty if that is not known.
+    ``before`` returns the statuses that are known from before the drain.
     """
 
     def __init__(
@@ -106,27 +77,28 @@ class Readiness:
         engine: Engine,
         prober: Prober,
         clock: Clock,
-        before: Mapping[str, str] | None = None,
+        before: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._service = service
         self._ready = reload.ready
-        strategy = reload.strategy
-        self._container = strategy.container if isinstance(strategy, ContainerRestart) else None
         self._consul = consul
-        self._engine = engine
         self._prober = prober
+        self._instance = InstanceProber(reload, engine, prober)
         self._clock = clock
-        self.before: Mapping[str, str] = dict(before or {})
-        """What `survey` found before the drain; may be set when that is known."""
+        self._before = before
         self._signatures: set[str] = set()
         self._statuses: dict[str, str] = {}
         self._left_to_consul: set[str] = set()
         self._left_for = ""
         self._first_run_by: dict[str, float] = {}
         self._is_renewed = True
-        self._unrun_since: dict[str, float] = {}
         self.last_signature = ""
         """The signature of the last round that failed; empty if the last round succeeded."""
+
+    @property
+    def before(self) -> Mapping[str, str]:
+        """The checks' statuses before the drain (see `survey`), by ID; empty if they are not known."""
+        return self._before()
 
     @property
     def signatures(self) -> frozenset[str]:
@@ -138,62 +110,6 @@ class Readiness:
         """The statuses, by ID, that the checks svcagent runs itself had in the last round."""
         return dict(self._statuses)
 
-    # ------------------------------------------------------------ before the drain
-
-    def survey(self) -> Baseline:
-        """Compare Consul's view of the instance that serves now with svcagent's own. Takes some seconds at most."""
-        deadline = Deadline.after(self._clock, SURVEY_SECONDS)
-        container = self._look()
-        states = self._consul.checks()
-        statuses = {
-            state.id: state.status
-            for state in states.values()
-            if state.service_id == self._service.id and not state.is_maintenance
-        }
-        differences: list[str] = []
-        for check in self._service.checks:
-            in_consul = states[check.id].status if check.id in states else Status.CRITICAL
-            if self._prober.can_probe(check):
-                result = self._probe_patiently(check, container, deadline)
-                statuses[check.id] = max(in_consul, result.status, key=_badness)
-                if result.status == Status.CRITICAL and in_consul != Status.CRITICAL and self._is_passed(check):
-                    differences.append(_difference(check, in_consul, result))
-            else:
-                statuses[check.id] = in_consul
-                differences += self._unjudgeable(check, container)
-        if container is not None and container.health == "unhealthy":
-            statuses[CONTAINER_HEALTH] = Status.CRITICAL
-        return Baseline({check_id: str(status) for check_id, status in statuses.items()}, tuple(differences))
-
-    def _probe_patiently(self, check: Check, container: Container | None, deadline: Deadline) -> ProbeResult:
-        """Probe several times, because one probe may fail by chance."""
-        for _ in range(SURVEY_TRIES - 1):
-            result = self._probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
-            if result.status != Status.CRITICAL or deadline.is_over:
-                return result
-            self._clock.sleep(SURVEY_PAUSE)
-        return self._probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
-
-    def _is_passed(self, check: Check) -> bool:
-        """True if Consul still does not call it critical: it may have noticed meanwhile what the probe saw."""
-        state = self._consul.checks().get(check.id)
-        return state is not None and state.status != Status.CRITICAL
-
-    def _unjudgeable(self, check: Check, container: Container | None) -> Iterable[str]:
-        """Yield the reasons why Consul's result after the restart cannot come in time."""
-        if check.interval_seconds >= self._ready.timeout:
-            yield (
-                f"check {check.id} can be run by Consul only, which runs it every {check.interval}: its result after "
-                f"the restart may come later than reload.ready.timeout ({self._ready.timeout:g} s) allows. Shorten the "
-                "check's interval, or raise reload.ready.timeout above it"
-            )
-        named = check.docker_container_id
-        if named and container is not None and named != container.name and container.id.startswith(named.lower()):
-            yield (
-                f"check {check.id} names the container {container.name} by its ID ({named}), which the new container "
-                f'will not have. Write "docker_container_id": "{container.name}", and run: svcagent register'
-            )
-
     # ------------------------------------------------------------ after the restart
 
     def expect_fresh_results(self) -> None:
@@ -202,7 +118,7 @@ class Readiness:
         To be called right after the restart, in maintenance. Each of these checks is registered again as critical, so
         that a better status is a newer result. Alias checks follow another service and are left alone. May be repeated.
         """
-        checks = [check for check in self._run_by_consul() if check.kind not in _ALIAS]
+        checks = [check for check in self._run_by_consul() if check.kind not in ALIAS]
         now = self._clock.monotonic()
         self._first_run_by = {
             check.id: now + check.interval_seconds + check.timeout_seconds if check.interval else math.inf
@@ -261,67 +177,11 @@ class Readiness:
         """Judge the instance once, as `wait` does; None if it is ready, else what is missing.
 
         ``is_in_service``: clients use the instance, so no check may be registered again as critical; what Consul runs
-        is left to `in_consul`. ``container_id`` and ``restarts``: the container must be this one, not restarted since.
+        is left to `AgentView`. ``container_id`` and ``restarts``: the container must be this one, not restarted since.
         """
         run = _Run(container_id, restarts) if container_id else None
         _, missing = self._round(run, None, is_fresh=False, is_returning=is_returning, is_in_service=is_in_service)
         return None if missing is None else missing.said
-
-    def unproven(self) -> tuple[str, ...]:
-        """The IDs of the checks that Consul has not run since they were last registered.
-
-        A check's output is empty until its first run. http, tcp, udp, gRPC and h2ping checks always have
-        one afterwards. A command may print nothing, and a TTL report may be empty: such a check counts as proven by a
-        status better than critical, so that one which is critical without output looks like one that did not
-        run. Alias checks are not run; they follow another service, and are never listed.
-        """
-        states = self._consul.checks()
-        return tuple(
-            check.id
-            for check in self._service.checks
-            if check.kind not in _ALIAS and not _has_run(check, states.get(check.id))
-        )
-
-    def in_consul(self) -> InConsul:
-        """Look at all checks of the service in the local agent; for an instance that clients use.
-
-        A check that the agent has not run since it was restarted is critical, and says nothing about the instance
-        until its first run is overdue.
-        """
-        states = self._consul.checks()
-        own = [state for state in states.values() if state.service_id == self._service.id]
-        defined = {check.id: check for check in self._service.checks}
-        now = self._clock.monotonic()
-        failing: str | None = None
-        awaited = []
-        for state in own:
-            if state.is_maintenance or not self._is_worse_in_service(state, defined.get(state.id)):
-                self._unrun_since.pop(state.id, None)
-            elif self._is_first_run_due(state, defined.get(state.id), now):
-                failing = failing or _shown_as(state)
-                self.last_signature = self.last_signature or f"{state.id} consul {state.status}"
-            else:
-                awaited.append(state.id)
-        return InConsul(
-            failing,
-            tuple(awaited),
-            tuple(check_id for check_id in defined if check_id not in states),
-            NODE_MAINTENANCE in states or f"{SERVICE_MAINTENANCE}{self._service.id}" in states,
-        )
-
-    def _is_worse_in_service(self, state: CheckState, check: Check | None) -> bool:
-        """True if Consul calls it worse than before; a warning counts where svcagent does not run the check itself."""
-        if state.status == Status.CRITICAL:
-            return self.before.get(state.id) != Status.CRITICAL
-        is_left_to_consul = check is not None and not self._prober.can_probe(check)
-        return is_left_to_consul and not self._is_acceptable(state.id, state.status, is_returning=False)
-
-    def _is_first_run_due(self, state: CheckState, check: Check | None, now: float) -> bool:
-        if state.output or state.status != Status.CRITICAL or (check is not None and check.kind in _ALIAS):
-            return True
-        since = self._unrun_since.setdefault(state.id, now)
-        # How often another tool's check is run is not known.
-        return check is not None and now - since >= check.interval_seconds + check.timeout_seconds
 
     # ------------------------------------------------------------ one round
 
@@ -337,9 +197,9 @@ class Readiness:
         """Judge the instance once. Returns the run of the container that this is about, and what is missing."""
         missing: _Missing | None
         try:
-            if run is None and (first := self._look()) is not None:
+            if run is None and (first := self._instance.look()) is not None:
                 run = _Run(first.id, 0 if is_fresh else first.restart_count)
-            container = self._look()
+            container = self._instance.look()
             self._forget_another_run(container)
             missing = self._stopped(container, run) or self._missing(
                 container, deadline, is_returning=is_returning, is_in_service=is_in_service
@@ -362,14 +222,6 @@ class Readiness:
             self._left_to_consul.clear()
             self._left_for = run
 
-    def _look(self) -> Container | None:
-        if self._container is None:
-            return None
-        try:
-            return self._engine.container(self._container)
-        except NotFound as error:
-            raise NotReady(str(error), signature="container gone") from error
-
     def _stopped(self, container: Container | None, run: _Run | None) -> _Missing | None:
         if container is None or run is None:
             return None
@@ -377,10 +229,10 @@ class Readiness:
         if container.id == run.id and container.is_running and not has_restarted:
             return None
         return _Missing(
-            f"the container {self._container} stopped (exit status {container.exit_code}, "
+            f"the container {container.name} stopped (exit status {container.exit_code}, "
             f"restarts {container.restart_count})"
             if container.id == run.id
-            else f"the container {self._container} was replaced by another one during the wait",
+            else f"the container {container.name} was replaced by another one during the wait",
             f"container exit {container.exit_code}",
             is_final=True,
         )
@@ -395,26 +247,15 @@ class Readiness:
         self._statuses = {}
         for check in filter(self._prober.can_probe, self._service.checks):
             limit = check.timeout_seconds if deadline is None else max(SHORTEST_LIMIT, deadline.remaining)
-            result = self._probe(check, container, limit)
+            result = self._instance.probe(check, container, limit)
             self._statuses[check.id] = result.status
-            if self._is_acceptable(check.id, result.status, is_returning=is_returning):
+            if is_acceptable(self.before, check.id, result.status, is_returning=is_returning):
                 continue
             if not (is_returning and self._is_passed_by_consul(check, result, deadline)):
                 return _Missing(f"check {check.id}: {result.said}", _signature(check, result.failure))
         if others := [] if is_in_service else self._run_by_consul():
             states = self._consul.checks()
         return next(filter(None, (self._missing_in_consul(one, states or {}, is_returning) for one in others)), None)
-
-    def _probe(self, check: Check, container: Container | None, limit: float) -> ProbeResult:
-        """Run a check. Behind docker-proxy an accepted connection proves nothing about the container."""
-        result = self._prober.probe(check, limit)
-        if container is None or not result.local_peer or check.tcp_use_tls:
-            return result
-        port = int(str(check.tcp).rpartition(":")[2])
-        if self._engine.is_listening(container, port, result.local_peer) is not False:
-            return result
-        said = f"{check.tcp} is accepted by Docker, but nothing listens on that port inside {container.name} yet"
-        return ProbeResult(Status.CRITICAL, said, NOT_LISTENING)
 
     def _unhealthy(self, container: Container, *, is_returning: bool) -> _Missing | None:
         if container.health in (None, "healthy"):
@@ -424,13 +265,6 @@ class Readiness:
             return None  # Consul's checks decide whether clients are sent to the instance; this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
         return _Missing(f"the container's own health check says {container.health}{said}", "container unhealthy")
-
-    def _is_acceptable(self, check_id: str, status: str, *, is_returning: bool) -> bool:
-        """True if the status lets the instance serve, or is no worse than it was before the drain."""
-        before = self.before.get(check_id, Status.PASSING)
-        if status == Status.WARNING:
-            return is_returning or _badness(before) >= _badness(status)
-        return status == Status.PASSING or (is_returning and before == Status.CRITICAL)
 
     def _is_passed_by_consul(self, check: Check, result: ProbeResult, deadline: Deadline | None) -> bool:
         """True if Consul passes a check of an instance that returns, though svcagent's own probe fails.
@@ -456,10 +290,10 @@ class Readiness:
             self._renew([check])
             return _Missing(f"check {check.id} is not registered on the Consul agent", f"{check.id} consul missing")
         is_first_run_due = self._clock.monotonic() >= self._first_run_by.get(check.id, 0.0)
-        if not self._is_acceptable(check.id, state.status, is_returning=is_returning):
-            if not _has_run(check, state) and not is_first_run_due:
+        if not is_acceptable(self.before, check.id, state.status, is_returning=is_returning):
+            if not has_run(check, state) and not is_first_run_due:
                 return _Missing(f"Consul has not run check {check.id} since the restart")
-            return _Missing(_shown_as(state), f"{check.id} consul {state.status}")
+            return _Missing(shown_as(state), f"{check.id} consul {state.status}")
         if not (self._is_renewed or is_first_run_due or check.kind == "ttl"):
             # Registered by another tool, or not as defined now: after an interval Consul's status is newer.
             return _Missing(f"Consul's result of check {check.id} may be older than the restart")
@@ -469,7 +303,7 @@ class Readiness:
         for url in self._ready.warmup:
             each_round()
             result = self._prober.warm_up(url, self._ready.warmup_timeout, each_round)
-            if stopped := self._stopped(self._look(), run):
+            if stopped := self._stopped(self._instance.look(), run):
                 raise NotReady(stopped.said, signature=stopped.signature)
             if result.status == Status.PASSING:
                 continue
@@ -509,34 +343,8 @@ def is_of_startup(signature: str) -> bool:
     return signature in ("", REFUSED) or signature.endswith(NOT_LISTENING)
 
 
-def _has_run(check: Check, state: CheckState | None) -> bool:
-    if state is None:
-        return False
-    if check.kind in ("args", "docker", "ttl") and state.status != Status.CRITICAL:
-        return True
-    return bool(state.output) or check.kind in _ALIAS
-
-
 def _signature(check: Check, failure: str) -> str:
     return failure if failure in ("", REFUSED) else f"{check.id} {failure}"
-
-
-def _badness(status: str) -> int:
-    """Return a number that is greater for a worse status; an unknown one counts as critical."""
-    return Status(status).badness if status in list(Status) else Status.CRITICAL.badness
-
-
-def _shown_as(state: CheckState) -> str:
-    words = clean(without_credentials(state.output), LONGEST_OUTPUT)
-    return f"Consul shows check {state.id} as {state.status}" + (f" ({words})" if words else "")
-
-
-def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
-    return (
-        f"check {check.id} is {in_consul} for Consul, but fails when svcagent runs it: {result.said}. The new instance "
-        "could never be called ready. Make the check pass from this host as the user that runs svcagent (certificates: "
-        "the system's CA store or SSL_CERT_FILE, as the Consul agent has it), or correct the definition"
-    )
 
 
 def _cannot_be_judged(error: Exception) -> _Missing:

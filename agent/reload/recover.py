@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from agent.clock import Deadline, nothing_ends_it, poll
 from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
 from agent.definitions import Reload, Service
-from agent.engine import Engine, Stand, Standing
+from agent.engine import Engine, Stand
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
-from agent.maintenance import Target, is_of_reload, lift_own, parse
+from agent.maintenance import Target, is_of_reload, lift_own
 from agent.reload.conclude import conclude_recovery
 from agent.reload.edges import Edges
+from agent.reload.instance import maintenance_of
 from agent.reload.journal import Journal, JournalDamaged, Record
-from agent.reload.procedure import Procedure, command_of
 from agent.reload.record import Result
-from agent.reload.restart import Restarter, restarter
-from agent.reload.restore import Restoration
+from agent.reload.restart import restarter
+from agent.reload.runner import Parts, StepRunner, command_of
 from agent.reload.steps import Blame, Container, Step, recovered
 
 SESSION_SECONDS = 35.0
@@ -38,15 +38,15 @@ _CONTAINERS = {
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a crashed reload left. ``record``: None without a usable journal. ``is_out``: own maintenance is enabled.
+    """What a crashed reload left. ``record``: the journal's; without one, what Consul and Docker show of it.
 
-    ``was_replacing``: the replacement of the container had begun, or may have.
+    ``is_out``: own maintenance is enabled. ``is_journal_lost``: there was no usable journal.
     """
 
-    record: Record | None
-    standing: Standing
+    record: Record
+    container: Container
     is_out: bool
-    was_replacing: bool
+    is_journal_lost: bool
 
 
 def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
@@ -55,23 +55,27 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
     if record is not None and record.container not in ("", reload.container):
         note(f"its definition names another container now; {record.container} is restored as well")
         revive(edges.engine, record)
-    standing = _restarter(service, reload, edges).standing()
+    restart = restarter(reload.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
+    standing = restart.standing()
     is_held = True
     try:
-        local = edges.consul.services().get(service.id)
-        held = local.maintenance if local is not None else None
+        held = maintenance_of(edges.consul.services().get(service.id))
         is_held = held is not None
         reload_id = record.reload_id if record is not None else ""
-        is_out = held is not None and is_of_reload(parse(held.notes), edges.agent.node, reload_id)
+        is_out = held is not None and is_of_reload(held, edges.agent.node, reload_id)
     except Unreachable:
         is_out = record is not None  # asked again before it is disabled
     if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
         edges.journal.remove()
         return None
-    # Without a journal, only a container that runs in service is known not to have been asked to stop.
-    may_be_stopping = standing.stand is Stand.PREPARED and (is_held or not standing.is_running)
-    was_replacing = record.is_replacing if record is not None else may_be_stopping or standing.stand is Stand.MIXED
-    return Leftover(record, standing, is_out, was_replacing)
+    is_journal_lost = record is None
+    if record is None:
+        record = Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
+        # Only a container that runs in service is known not to have been asked to stop.
+        may_be_stopping = standing.stand is Stand.PREPARED and (is_held or not standing.is_running)
+        record = replace(record, is_replacing=may_be_stopping or standing.stand is Stand.MIXED)
+    record = replace(record, digest=record.digest or standing.digest)
+    return Leftover(record, _CONTAINERS[standing.stand], is_out, is_journal_lost)
 
 
 def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None:
@@ -113,7 +117,7 @@ def abandon(
             queue = queue_of(record.service)
             give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
     local = consul.services().get(service_id)
-    held = parse(local.maintenance.notes) if local is not None and local.maintenance is not None else None
+    held = maintenance_of(local)
     if local is not None and held is not None and is_of_reload(held, node, record.reload_id if record else ""):
         failing = [check.id for check in local.real_checks if check.status == "critical"]
         if failing:
@@ -127,30 +131,27 @@ def abandon(
     return record is not None or held is not None
 
 
-class Recovery(Procedure):
+class Recovery:
     """Finishes or rolls back one service's reload. Afterwards the instance is in service and the lock is free."""
 
     def __init__(self, service: Service, reload: Reload, edges: Edges, leftover: Leftover) -> None:
-        record = leftover.record or Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
-        if not record.digest:
-            record = replace(record, digest=leftover.standing.digest)
-        restoration = Restoration(
-            service, reload, _restarter(service, reload, edges), edges, self._tell_note, record.reload_id, record.before
-        )
-        restoration.is_out = leftover.is_out
+        record = leftover.record
+        parts = Parts.of(service, reload, edges, record, is_out=leftover.is_out)
         state = recovered(
-            _CONTAINERS[leftover.standing.stand],
+            leftover.container,
             is_out=leftover.is_out,
             blame=_blame(record.blame),
-            was_replacing=leftover.was_replacing,
-            is_locked=bool(record.session) or leftover.record is None,
+            was_replacing=record.is_replacing,
+            is_locked=bool(record.session) or leftover.is_journal_lost,
             may_roll_back=reload.rollback,
         )
-        result = Result(service.name, edges.agent.node, reload.image, id=record.reload_id)
-        super().__init__(edges, restoration, state, record, result)
-        self._is_journal_lost = leftover.record is None
-        self._was_replacing = leftover.was_replacing
-        self._settle_seconds = reload.settle
+        self.result = Result(service.name, edges.agent.node, reload.image, id=record.reload_id)
+        self._edges = edges
+        self._record = record
+        self._is_journal_lost = leftover.is_journal_lost
+        self._restoration = parts.restoration
+        self._report = parts.report
+        self._runner = StepRunner(parts, edges, state, self.result, conclude_recovery)
 
     def run(self) -> Result:
         """Take every step until none is left. A failure is part of the result.
@@ -160,24 +161,18 @@ class Recovery(Procedure):
         """
         if self._is_journal_lost:
             self._await_end_of_sessions()
-        restoration = self._restoration
-        self._walk(
+        self._runner.run(
             {
-                Step.QUARANTINE: self._quarantine,
-                Step.DRAIN_AGAIN: restoration.drain_again,
-                Step.ROLL_BACK: lambda: restoration.roll_back(
-                    self._record.restart_policy or None, was_replacing=self._was_replacing
-                ),
-                Step.DISCARD: restoration.discard,
                 Step.READY: self._await_ready,
-                Step.RETURN: lambda: restoration.return_(is_returning=self._state.container is not Container.NEW),
+                Step.RETURN: self._return,
                 Step.SETTLE: self._settle,
-                Step.CLEAN: lambda: restoration.clean(self._record.digest, is_proven=self._state.is_settled is True),
+                Step.CLEAN: self._clean,
                 Step.RELEASE: self._release,
+                **self._restoration.way_back,
             },
             stops_at=(Interrupted,),
         )
-        return self._concluded(conclude_recovery)
+        return self._runner.conclude()
 
     def _await_end_of_sessions(self) -> None:
         edges, lock = self._edges, self._record.lock
@@ -196,31 +191,32 @@ class Recovery(Procedure):
     def _await_ready(self) -> None:
         self._restoration.judge_again()
         with self._edges.interrupts.allowed():
-            self._restoration.await_ready(is_returning=self._state.container is not Container.NEW)
+            self._restoration.await_ready(is_returning=self._runner.is_returning)
+
+    def _return(self) -> None:
+        self._restoration.return_(is_returning=self._runner.is_returning)
 
     def _settle(self) -> bool:
         """Watch a new version whose settle step the crashed reload did not finish."""
-        is_first = self._report.is_first(self._record.digest)
-        seconds = self._settle_seconds.canary if is_first else self._settle_seconds.each
+        is_first = self._report.is_first()
         with self._edges.interrupts.allowed():
-            return self._restoration.settle(seconds, until_proven=is_first, still=nothing_ends_it)
+            return self._restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
+
+    def _clean(self) -> None:
+        self._restoration.clean(is_proven=self._runner.state.is_settled is True)
 
     def _release(self) -> None:
-        self._publish(conclude_recovery)
+        self._runner.publish()
         record, consul = self._record, self._edges.consul
         if record.session:
             queue = queue_of(record.service)
-            self._restoration.insist(
+            self._restoration.retry(
                 lambda: give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
             )
         else:
-            self._restoration.insist(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
+            self._restoration.retry(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
 
 
 def _blame(text: str) -> Blame:
     """Return the journal's verdict on the version; an open one is judged again."""
     return Blame(text) if text in (Blame.NONE, Blame.DUE, Blame.ENVIRONMENT) else Blame.OPEN if text else Blame.NONE
-
-
-def _restarter(service: Service, reload: Reload, edges: Edges) -> Restarter:
-    return restarter(reload.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)

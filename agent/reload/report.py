@@ -23,7 +23,7 @@ from agent.fleet import (
     write_host_state,
 )
 from agent.reload.edges import Edges
-from agent.reload.journal import Record
+from agent.reload.journal import JournalEntry
 from agent.reload.record import Result
 from agent.reload.steps import Blame, State
 
@@ -43,39 +43,40 @@ _STANDINGS = {
 class Report:
     """The published state of one reload, or of one recovery."""
 
-    def __init__(self, edges: Edges, record: Record, tag: str, note: Callable[[str], None]) -> None:
+    def __init__(self, edges: Edges, entry: JournalEntry, note: Callable[[str], None]) -> None:
         self._edges = edges
-        self._service = record.service
-        self._service_id = record.service_id
-        self._tag = tag
+        self._entry = entry
+        self._service = entry.record.service
+        self._service_id = entry.record.service_id
+        _repository, _, self._tag = entry.record.image.rpartition(":")
         self._note = note
         self._is_silent = False
         self._is_published = False
         self._had_verdict = False
 
-    def is_queueing(self, record: Record) -> None:
+    def is_queueing(self) -> None:
         """Publish that this host waits for the lock."""
         with suppress(SvcagentError):
             # What this host writes from now on replaces the document that has its earlier verdict.
-            self._had_verdict = self.had_environment_verdict(record.digest)
-        self._write(self._under_way(HostStanding.QUEUEING, "acquire", record))
+            self._had_verdict = self.had_environment_verdict()
+        self._write(self._under_way(HostStanding.QUEUEING, "acquire"))
 
-    def is_taking(self, step: str, record: Record, *, is_required: bool) -> None:
+    def is_taking(self, step: str, *, is_required: bool) -> None:
         """Publish that this host takes a version, and at which step; what runs is still the old digest.
 
         :raises SvcagentError: it could not be written, and ``is_required``.
         """
         self._is_published = False
-        state = self._under_way(HostStanding.RELOADING, step, record)
+        state = self._under_way(HostStanding.RELOADING, step)
         if is_required:
             write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
             self._is_silent = False
         elif not self._is_silent:
             self._write(state)
 
-    def publish(self, result: Result, state: State, record: Record, digest: str) -> None:
+    def publish(self, result: Result, state: State, digest: str) -> None:
         """Publish how the reload ended, with ``digest`` running; before the lock is released to the next host."""
-        edges = self._edges
+        edges, record = self._edges, self._entry.record
         if result.outcome in ("up to date", "refused"):
             # Cron repeats these. Published each time, they would look like progress.
             with self._published():
@@ -103,13 +104,13 @@ class Report:
             )
         )
 
-    def ended(self, result: Result, state: State, record: Record, digest: str) -> None:
+    def ended(self, result: Result, state: State, digest: str) -> None:
         """Publish how the reload ended, unless that is done, and add it to the history; also on disk."""
         if not self._is_published:
-            self.publish(result, state, record, digest)
+            self.publish(result, state, digest)
         if result.outcome in ("up to date", "refused"):
             return
-        edges = self._edges
+        edges, record = self._edges, self._entry.record
         past = Past(
             id=record.reload_id,
             node=edges.agent.node,
@@ -132,14 +133,14 @@ class Report:
             remove_departed(edges.consul, self._service, edges.agent.node, self._now())
             remove_old_claims(edges.consul, self._service, self._now())
 
-    def is_first(self, digest: str) -> bool:
-        """True unless another host is known to have run the digest through its settle step."""
+    def is_first(self) -> bool:
+        """True unless another host is known to have run the version through its settle step."""
         with suppress(SvcagentError):
             view = observe(self._edges.consul, self._service, self._now())
-            return is_first(view, digest, (self._edges.agent.node, self._service_id))
+            return is_first(view, self._entry.record.digest, (self._edges.agent.node, self._service_id))
         return True
 
-    def had_environment_verdict(self, digest: str) -> bool:
+    def had_environment_verdict(self) -> bool:
         """True if a host tried this version within the last hour, and the old one failed in the same way.
 
         :raises SvcagentError: Consul does not answer.
@@ -149,13 +150,14 @@ class Report:
         view = observe(self._edges.consul, self._service, self._now())
         return any(
             host.verdict == Blame.ENVIRONMENT
-            and host.wanted == digest
+            and host.wanted == self._entry.record.digest
             and host.since is not None
             and abs(self._now() - host.since) < VERDICT_SECONDS
             for host in view.hosts.values()
         )
 
-    def _under_way(self, standing: HostStanding, step: str, record: Record) -> HostState:
+    def _under_way(self, standing: HostStanding, step: str) -> HostState:
+        record = self._entry.record
         return HostState(
             record.digest_before,
             standing,

@@ -1,14 +1,14 @@
 """The strategies for restarting a service: one class for each that a definition can name, and their table.
 
-The steps of a reload are the same for all; this module has what differs. A class must keep what `Restarter` says about
-each method, also when it is called again after a crash in the middle of it.
+The steps of a reload are the same for all; this module has what differs. A class overrides what its strategy can do,
+and keeps what `Restarter` says about each method, also when it is called again after a crash in the middle of it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from agent.clock import Clock
 from agent.definitions import CommandRestart, ContainerRestart, Service, Strategy
@@ -37,21 +37,25 @@ class Restarted:
     note: str = ""
 
 
-class Restarter(Protocol):
+class Restarter:
     """One service's instance on this host, as its strategy restarts it.
 
-    Digests are ``sha256:…``; where a strategy knows no image they are empty. Everything may raise what the Engine or
-    the command raises.
+    Digests are ``sha256:…``. Where a method is not overridden it does what is right for a strategy that knows no image:
+    there is nothing to compare, to pull or to return to, and the definition's checks alone say whether the instance
+    runs. Everything may raise what the Engine or the command raises.
     """
 
     def newest(self) -> str:
         """Return the digest in the registry."""
+        return ""
 
     def running(self) -> str:
         """Return the digest that runs; empty if it is unknown."""
+        return ""
 
-    def is_current(self, digest: str) -> bool:
+    def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
         """True if the instance runs that digest already."""
+        return False
 
     def check_possible(self) -> None:
         """Check that this instance can be restarted in this way.
@@ -62,38 +66,47 @@ class Restarter(Protocol):
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull that digest, unless it is on this host."""
 
-    def built(self, digest: str) -> datetime | None:
+    def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
         """Return when that digest, fetched before, was built; None without an image."""
+        return None
 
     def stopped(self) -> StoppedContainer | None:
         """Return how the container was stopped, and whether by an operator; None if it runs or there is none."""
+        return None
 
     def connections(self, port: int, address: str | None) -> int:
         """Return how many clients are connected to the instance."""
+        return host_connections(port, address)
 
-    def prepare(self, digest: str) -> Restarted:
+    def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
         """Do what can be done for `restart` while the old instance serves, which it leaves as it is.
 
         :raises Conflict: the new instance would not be what the old one is, but for its version.
         """
+        return Restarted()
 
     def discard(self) -> None:
         """Undo `prepare`; nothing happens where nothing was prepared."""
 
     def restart(self, digest: str) -> Restarted:
         """Stop the old instance and start the new one, as `prepare` left it."""
+        raise NotImplementedError
 
     def standing(self) -> Standing:
         """Return how far the last `restart` got."""
+        return Standing(Stand.OLD)
 
     def identity(self) -> tuple[str, int]:
         """Return what changes whenever the instance is replaced or restarted: an ID, and a number of restarts."""
+        return "", 0
 
     def runs(self) -> bool:
         """True unless the instance is known to be stopped."""
+        return True
 
-    def stop_was_requested(self, identity: tuple[str, int]) -> bool:
+    def stop_was_requested(self, identity: tuple[str, int]) -> bool:  # noqa: ARG002 - unknown
         """True if the run of that `identity` ended because an operator stopped or restarted the instance."""
+        return False
 
     def start(self) -> None:
         """Start the instance, if it is stopped."""
@@ -107,6 +120,7 @@ class Restarter(Protocol):
 
     def last_words(self) -> str:
         """Return what a new instance that failed printed last; empty after `put_back`."""
+        return ""
 
     def finish(self, digest: str) -> None:
         """Remove what `put_back` would need, and tidy; the new instance is ready and in service."""
@@ -125,7 +139,7 @@ def restarter(
             assert_never(strategy)
 
 
-class ContainerRestarter:
+class ContainerRestarter(Restarter):
     """Creates the container again, from the wanted digest; the old one is kept, renamed, until `finish`."""
 
     def __init__(self, strategy: ContainerRestart, engine: Engine, seen: SeenDigests) -> None:
@@ -134,55 +148,44 @@ class ContainerRestarter:
         self._seen = seen
 
     def newest(self) -> str:
-        """Return what the registry has under the tag."""
         return self._engine.registry_digest(self._its.image)
 
     def running(self) -> str:
-        """Return the digest that the container was created from."""
         found = self._engine.find(self._its.container)
         if found is None:
             return ""
         return self._engine.digest_of(found, self._its.image, self._seen.fetched()) or ""
 
     def is_current(self, digest: str) -> bool:
-        """True if the container was created from it."""
         found = self._engine.container(self._its.container)
         return self._engine.runs_digest(found, self._its.image, digest, self._seen.fetched())
 
     def check_possible(self) -> None:
-        """Check that the container can be created again with its settings."""
         self._engine.check_recreatable(self._its.container)
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """Pull the image, unless it is on this host, and note it down."""
         its = self._its
         if not self._engine.has_image(its.image, digest):
             self._engine.pull(its.image, digest, progress, container=its.container, timeout=its.pull_timeout)
         self._seen.note_fetched(Fetched(its.image, digest, self._engine.image_id(its.image, digest)))
 
     def built(self, digest: str) -> datetime | None:
-        """Return the time in the image."""
         return self._engine.image_created(self._its.image, digest)
 
     def stopped(self) -> StoppedContainer | None:
-        """Return it from Docker's state of the container."""
         return find_stopped(self._its.container, self._engine.find(self._its.container))
 
     def connections(self, port: int, address: str | None) -> int:
-        """Return those of the container; none if it does not exist."""
         found = self._engine.find(self._its.container)
         return 0 if found is None else self._engine.connections(found, port, address)
 
     def prepare(self, digest: str) -> Restarted:
-        """Create the new container, and compare it with the old one."""
         return Restarted({"create": self._engine.prepare(self._its.container, self._its.image, digest)})
 
     def discard(self) -> None:
-        """Remove the new container, which never ran."""
         self._engine.discard(self._its.container)
 
     def restart(self, digest: str) -> Restarted:
-        """Stop, rename, start."""
         its = self._its
         done = self._engine.replace(its.container, digest, its.stop_timeout)
         return Restarted(
@@ -193,21 +196,18 @@ class ContainerRestarter:
         )
 
     def standing(self) -> Standing:
-        """Return it from the containers that exist."""
         return self._engine.standing(self._its.container)
 
     def identity(self) -> tuple[str, int]:
-        """Return the container's ID with its start time, and its restart count."""
+        # The same container may be started again, by a person or by Docker, which counts its own restarts.
         found = self._engine.find(self._its.container)
         return ("", 0) if found is None else (f"{found.id} {found.started_at}", found.restart_count)
 
     def runs(self) -> bool:
-        """True if Docker shows it as running."""
         found = self._engine.find(self._its.container)
         return found is not None and found.is_running
 
     def stop_was_requested(self, identity: tuple[str, int]) -> bool:
-        """Return it from Docker's events; False where they cannot be read, or the container is gone."""
         _id, _, started_at = identity[0].partition(" ")
         try:
             return self._engine.stop_was_requested(self._its.container, started_at)
@@ -215,15 +215,12 @@ class ContainerRestarter:
             return False
 
     def start(self) -> None:
-        """Start it like ``docker start``."""
         self._engine.start(self._its.container)
 
     def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """Run the old container, with its restart policy."""
         self._engine.roll_back(self._its.container, restart_policy, finish_stop=finish_stop)
 
     def last_words(self) -> str:
-        """Return the end of the new container's log; the old one's is not about the failure."""
         match self._engine.standing(self._its.container).stand:
             case Stand.NEW:
                 return self._engine.log_tail(self._its.container)
@@ -233,7 +230,6 @@ class ContainerRestarter:
                 return ""
 
     def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
-        """Remove the old container and old images; write the tag file."""
         its = self._its
         self._engine.remove_old(its.container)
         if its.tag_file is not None:
@@ -242,8 +238,8 @@ class ContainerRestarter:
         self._engine.prune(its.image, its.keep_images, self._seen.fetched())
 
 
-class CommandRestarter:
-    """Runs a command at every reload. There is no image to compare, to pull or to return to.
+class CommandRestarter(Restarter):
+    """Runs a command at every reload.
 
     The command has to return when the old instance has stopped, as ``systemctl restart`` does; the definition's checks
     then say whether the new one is ready.
@@ -256,73 +252,7 @@ class CommandRestarter:
         self._environ = environ
         self._clock = clock
 
-    def newest(self) -> str:
-        """No image."""
-        return ""
-
-    def running(self) -> str:
-        """No image."""
-        return ""
-
-    def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
-        """False: a reload always restarts."""
-        return False
-
-    def check_possible(self) -> None:
-        """Always."""
-
-    def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        """Nothing to fetch."""
-
-    def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
-        """Nothing was built."""
-        return None
-
-    def stopped(self) -> StoppedContainer | None:
-        """No container."""
-        return None
-
-    def connections(self, port: int, address: str | None) -> int:
-        """Count those in the host's network namespace, where such services run."""
-        return host_connections(port, address)
-
-    def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """Nothing can be prepared."""
-        return Restarted()
-
-    def discard(self) -> None:
-        """Nothing was prepared."""
-
     def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """Run the command, which must exit with 0. It is not interrupted."""
+        # It is not interrupted.
         done = carry_out(self._command, without_secrets(self._environ), self._clock)
         return Restarted({"command": done.seconds})
-
-    def standing(self) -> Standing:
-        """Return OLD always: the checks say whether the service runs."""
-        return Standing(Stand.OLD)
-
-    def identity(self) -> tuple[str, int]:
-        """Unknown: its service manager may restart it."""
-        return "", 0
-
-    def runs(self) -> bool:
-        """Unknown, so its checks say it."""
-        return True
-
-    def stop_was_requested(self, identity: tuple[str, int]) -> bool:  # noqa: ARG002 - nobody can tell
-        """Unknown, so its checks count."""
-        return False
-
-    def start(self) -> None:
-        """Its service manager does."""
-
-    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """Do nothing: after a failed command, the checks say whether the service is ready."""
-
-    def last_words(self) -> str:
-        """Return nothing: the command's output is in its error."""
-        return ""
-
-    def finish(self, digest: str) -> None:
-        """Nothing was kept."""

@@ -24,7 +24,7 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """One step of a reload. QUARANTINE, DRAIN_AGAIN, ROLL_BACK and DISCARD belong to the way back alone."""
+    """One step of a reload, in the order of the way forward; after RELEASE those that belong to the way back alone."""
 
     CHECK = "check"
     PULL = "pull"
@@ -34,29 +34,31 @@ class Step(StrEnum):
     PREPARE = "prepare"
     DRAIN = "drain"
     RESTART = "restart"
-    QUARANTINE = "quarantine"
-    DRAIN_AGAIN = "drain again"
-    ROLL_BACK = "roll back"
-    DISCARD = "discard"
     READY = "ready"
     RETURN = "return"
     SETTLE = "settle"
     CLEAN = "clean"
     RELEASE = "release"
+    DRAIN_AGAIN = "drain again"
+    ROLL_BACK = "roll back"
+    DISCARD = "discard"
+    QUARANTINE = "quarantine"
     END = "end"
 
 
 @dataclass(frozen=True)
-class Properties:
-    """What holds for one step.
+class StepProperties:
+    """A row of `STEPS`.
 
-    ``disruptive``: it takes something from clients, so it needs the lock and the guard. ``interruptible``: a signal
-    that came before keeps it from starting. ``journalled``: recovery must know that it was begun. ``needs_journal``:
-    it must not begin unless the journal was written. ``published``: other hosts are informed while it runs; these are
-    the steps in which a version that disappears with its host becomes suspect. ``judges``: a failure of it on the new
-    container counts against the new version.
+    ``needs_lock``: on the way forward the lock is acquired before it. ``disruptive``: it takes something from clients,
+    so it ends if the lock is lost, and the way back never takes it. ``interruptible``: a signal that came before keeps
+    it from starting. ``journalled``: recovery must know that it was begun. ``needs_journal``: it must not begin unless
+    the journal was written. ``published``: other hosts are informed while it runs; these are the steps in which a
+    version that disappears with its host becomes suspect. ``judges``: a failure of it on the new container counts
+    against the new version.
     """
 
+    needs_lock: bool = False
     disruptive: bool = False
     interruptible: bool = False
     journalled: bool = True
@@ -65,24 +67,28 @@ class Properties:
     judges: bool = False
 
 
-PROPERTIES: Mapping[Step, Properties] = {
-    Step.CHECK: Properties(interruptible=True, journalled=False),
-    Step.PULL: Properties(interruptible=True, journalled=False),
-    Step.GUARD: Properties(interruptible=True, journalled=False),
-    Step.ACQUIRE: Properties(interruptible=True, needs_journal=True),
-    Step.PLAN_AGAIN: Properties(interruptible=True, journalled=False),
-    Step.PREPARE: Properties(interruptible=True, needs_journal=True),
-    Step.DRAIN: Properties(disruptive=True, interruptible=True, needs_journal=True, published=True),
-    Step.RESTART: Properties(disruptive=True, interruptible=True, needs_journal=True, published=True, judges=True),
-    Step.QUARANTINE: Properties(),
-    Step.DRAIN_AGAIN: Properties(),
-    Step.ROLL_BACK: Properties(),
-    Step.DISCARD: Properties(),
-    Step.READY: Properties(interruptible=True, journalled=False, published=True, judges=True),
-    Step.RETURN: Properties(published=True, judges=True),
-    Step.SETTLE: Properties(published=True, judges=True),
-    Step.CLEAN: Properties(judges=True),
-    Step.RELEASE: Properties(),
+_row = StepProperties
+
+STEPS: Mapping[Step, StepProperties] = {
+    Step.CHECK: _row(interruptible=True, journalled=False),
+    Step.PULL: _row(interruptible=True, journalled=False),
+    Step.GUARD: _row(interruptible=True, journalled=False),
+    Step.ACQUIRE: _row(interruptible=True, needs_journal=True),
+    Step.PLAN_AGAIN: _row(needs_lock=True, interruptible=True, journalled=False),
+    Step.PREPARE: _row(needs_lock=True, interruptible=True, needs_journal=True),
+    Step.DRAIN: _row(needs_lock=True, disruptive=True, interruptible=True, needs_journal=True, published=True),
+    Step.RESTART: _row(
+        needs_lock=True, disruptive=True, interruptible=True, needs_journal=True, published=True, judges=True
+    ),
+    Step.READY: _row(interruptible=True, journalled=False, published=True, judges=True),
+    Step.RETURN: _row(published=True, judges=True),
+    Step.SETTLE: _row(published=True, judges=True),
+    Step.CLEAN: _row(judges=True),
+    Step.RELEASE: _row(),
+    Step.DRAIN_AGAIN: _row(),
+    Step.ROLL_BACK: _row(),
+    Step.DISCARD: _row(),
+    Step.QUARANTINE: _row(),
 }
 
 
@@ -97,6 +103,11 @@ class Container(StrEnum):
     PREPARED = "prepared"
     MIXED = "mixed"
     NEW = "new"
+
+    @property
+    def is_old(self) -> bool:
+        """True if the container that ran before has the name."""
+        return self in (Container.OLD, Container.PREPARED)
 
 
 class Blame(StrEnum):
@@ -169,7 +180,7 @@ def recovered(
         is_locked=is_locked,
         is_out=is_out,
         container=container,
-        is_ready=not (is_out or was_replacing or container not in _OLD or blame is Blame.OPEN),
+        is_ready=not (is_out or was_replacing or not container.is_old or blame is Blame.OPEN),
         has_failed=True,
         may_roll_back=may_roll_back,
         may_try_new=not was_judged or not may_roll_back,
@@ -183,24 +194,23 @@ def next_step(state: State) -> Step:
 
 
 def _way_forward(state: State) -> Step:
-    if state.is_newer is False:
+    is_done = {
+        Step.CHECK: state.is_newer is not None,
+        Step.PULL: state.is_pulled,
+        Step.GUARD: state.is_clear,
+        Step.PLAN_AGAIN: state.is_confirmed,
+        Step.PREPARE: state.container is not Container.OLD,
+        Step.DRAIN: state.is_drained,
+        Step.RESTART: state.container is Container.NEW,
+        Step.READY: state.is_ready,
+        Step.RETURN: not state.is_out,
+        Step.SETTLE: state.is_settled is not None,
+        Step.CLEAN: state.is_cleaned,
+    }
+    step = next((step for step, done in is_done.items() if not done), None)
+    if step is None or state.is_newer is False:
         return Step.RELEASE if state.is_locked else Step.END
-    ladder = (
-        (state.is_newer is not None, Step.CHECK),
-        (state.is_pulled, Step.PULL),
-        (state.is_clear, Step.GUARD),
-        (state.is_locked or state.is_cleaned, Step.ACQUIRE),
-        (state.is_confirmed, Step.PLAN_AGAIN),
-        (state.container is not Container.OLD, Step.PREPARE),
-        (state.is_drained, Step.DRAIN),
-        (state.container is Container.NEW, Step.RESTART),
-        (state.is_ready, Step.READY),
-        (not state.is_out, Step.RETURN),
-        (state.is_settled is not None, Step.SETTLE),
-        (state.is_cleaned, Step.CLEAN),
-        (not state.is_locked, Step.RELEASE),
-    )
-    return next((step for is_done, step in ladder if not is_done), Step.END)
+    return Step.ACQUIRE if STEPS[step].needs_lock and not state.is_locked else step
 
 
 def _way_back(state: State) -> Step:
@@ -223,7 +233,7 @@ def _restoring(state: State) -> Step | None:
     if state.container is Container.MIXED:
         return Step.ROLL_BACK
     if not state.is_ready:
-        if state.container in _OLD or state.may_try_new:
+        if state.container.is_old or state.may_try_new:
             return Step.READY
         # Judged, and not ready: clients must not be sent to it while the old one is started.
         return Step.ROLL_BACK if state.is_out or state.is_drained_again else Step.DRAIN_AGAIN
@@ -293,7 +303,7 @@ def failed(
     if is_versions:
         after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
     is_unfit = is_unfit or is_versions
-    if state.container is Container.NEW and (step is Step.READY or (is_unfit and step in _IN_SERVICE)):
+    if state.container is Container.NEW and (step is Step.READY or is_unfit):
         # One in service, where a crash left it or where it failed, is drained first, also without a way back.
         is_stranded = not after.may_roll_back and is_out
         return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
@@ -317,22 +327,18 @@ def failed(
     return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
-_OLD = frozenset({Container.OLD, Container.PREPARED})
-_IN_SERVICE = frozenset({Step.RETURN, Step.SETTLE, Step.CLEAN})
-
-
 def _drained_again(state: State) -> State:
     return replace(state, is_drained_again=True, is_stranded=not state.may_roll_back)
 
 
 def _judged(state: State, *, is_environment: bool) -> Blame:
     """Return the verdict on a version once the old container is ready again."""
-    if state.blame is not Blame.OPEN or state.container not in _OLD:
+    if state.blame is not Blame.OPEN or not state.container.is_old:
         return state.blame
     return Blame.ENVIRONMENT if is_environment else Blame.DUE
 
 
 def _unjudged(state: State, *, is_environment: bool) -> Blame:
     """Return the verdict where the old container does not become ready, or does not return, either."""
-    is_shown = state.blame is Blame.DUE and state.container in _OLD and is_environment
+    is_shown = state.blame is Blame.DUE and state.container.is_old and is_environment
     return Blame.ENVIRONMENT if state.blame is Blame.OPEN or is_shown else state.blame

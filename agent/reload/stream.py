@@ -84,10 +84,10 @@ class Stream(io.RawIOBase):
         """Return the same reader each time, so that one response after another can be read from it."""
         return self._reader
 
-    def readable(self) -> bool:  # noqa: D102  # as io.RawIOBase says
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: D102  # as io.RawIOBase says
+    def readinto(self, buffer: Any) -> int:
         while True:
             _limit(self._connection, self._deadline, most=1.0)
             try:
@@ -104,7 +104,7 @@ class Stream(io.RawIOBase):
             _limit(self._connection, self._deadline)
             rest = rest[self._connection.send(rest) :]
 
-    def close(self) -> None:  # noqa: D102  # as io.RawIOBase says
+    def close(self) -> None:
         self._connection.close()
         super().close()
 

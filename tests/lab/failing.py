@@ -23,7 +23,7 @@ from agent.consul import Consul, Lock, ask_dns
 from agent.engine import Engine
 from agent.reload.journal import Journal
 from agent.reload.probe import Prober
-from agent.reload.procedure import Procedure
+from agent.reload.runner import StepRunner
 
 ERRORS: dict[str, Callable[[], Exception]] = {
     "RuntimeError": lambda: RuntimeError("made by a test"),
@@ -66,7 +66,7 @@ class Fault:
 
     def arm(self) -> None:
         """Wrap the steps, and every public method and function of the dependencies."""
-        Procedure._take = self._step_taken(Procedure._take)  # type: ignore[method-assign]  # noqa: SLF001  # made here
+        StepRunner._take = self._step_taken(StepRunner._take)  # type: ignore[method-assign]  # noqa: SLF001  # made here
         for kind in DEPENDENCIES:
             for name, method in list(vars(kind).items()):
                 if not name.startswith("_") and callable(method) and not isinstance(method, type):
@@ -82,10 +82,10 @@ class Fault:
                     setattr(found, function.__name__, wrapped)
 
     def _step_taken(self, take: Callable[..., Any]) -> Callable[..., Any]:
-        def taken(procedure: Procedure, step: str, action: Callable[[], Any]) -> Any:
+        def taken(runner: StepRunner, step: str, action: Callable[[], Any], announce: Any) -> Any:
             self._step = str(step)
             try:
-                return take(procedure, step, self._called("", action))
+                return take(runner, step, self._called("", action), announce)
             finally:
                 self._step = f"after {step}"
 

@@ -17,6 +17,11 @@ from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
 WRITES = ("create", "set_restart_policy", "stop", "rename", "start", "remove_container")
 REPLACE_WRITES = 6
 ROLL_BACK_WRITES = 6
+ANYWHERE = pytest.mark.parametrize(
+    ("is_roll_back", "at"),
+    [(False, at) for at in range(1, REPLACE_WRITES + 1)] + [(True, at) for at in range(1, ROLL_BACK_WRITES + 1)],
+)
+"""Each call of a replacement, and each of its roll-back."""
 
 
 @pytest.fixture(scope="module")
@@ -139,30 +144,22 @@ def restart_before(monkeypatch: pytest.MonkeyPatch, docker: DockerHost, at: int)
         monkeypatch.setattr(Client, name, restarting(getattr(Client, name)))
 
 
-@pytest.mark.parametrize("at", range(1, REPLACE_WRITES + 1))
-def test_an_engine_restarted_between_any_two_calls_of_a_replacement_can_roll_back(
-    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int
+def begin(docker: DockerHost, image: str, digest: str, *, is_roll_back: bool) -> tuple[str, Callable[[], object]]:
+    """Return the old container's ID, and what is to be interrupted: its replacement, or the roll-back of that."""
+    if is_roll_back:
+        return docker.replace("app", image, digest, 0).old_id, lambda: docker.engine.roll_back("app")
+    return docker.engine.container("app").id, lambda: docker.replace("app", image, digest, 0)
+
+
+@ANYWHERE
+def test_an_engine_restarted_between_any_two_calls_can_roll_back(
+    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, *, is_roll_back: bool, at: int
 ) -> None:
-    """The replacement goes on, or ends with an error that says what is known; either way there is a way back."""
-    old_id = docker.engine.container("app").id
+    """What was interrupted goes on, or ends with an error that says what is known; either way there is a way back."""
+    old_id, interrupted = begin(docker, image, digest, is_roll_back=is_roll_back)
     with monkeypatch.context() as patch, suppress(DockerUnreachable, OutcomeUnknown):
         restart_before(patch, docker, at)
-        docker.replace("app", image, digest, 0)
-
-    docker.engine.roll_back("app")
-
-    wait_until(lambda: is_as_before(docker, old_id), 10, "the old one runs as before")
-
-
-@pytest.mark.parametrize("at", range(1, ROLL_BACK_WRITES + 1))
-def test_an_engine_restarted_between_any_two_calls_of_a_roll_back_can_finish_it(
-    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    """At once, or when it is asked again."""
-    old_id = docker.replace("app", image, digest, 0).old_id
-    with monkeypatch.context() as patch, suppress(DockerUnreachable, OutcomeUnknown):
-        restart_before(patch, docker, at)
-        docker.engine.roll_back("app")
+        interrupted()
 
     docker.engine.roll_back("app")
 
@@ -184,36 +181,27 @@ def test_an_engine_restarted_during_a_roll_back_does_not_leave_a_container_witho
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["not done", "done"])
-@pytest.mark.parametrize("at", range(1, REPLACE_WRITES + 1))
-def test_a_replacement_cut_short_at_any_call_is_rolled_back(
-    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int, is_done: bool
+@ANYWHERE
+def test_what_is_cut_short_at_any_call_is_rolled_back(
+    docker: DockerHost,
+    image: str,
+    digest: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_roll_back: bool,
+    at: int,
+    is_done: bool,
 ) -> None:
-    old_id = docker.engine.container("app").id
+    old_id, interrupted = begin(docker, image, digest, is_roll_back=is_roll_back)
     with monkeypatch.context() as patch:
         cut(patch, at, is_done=is_done)
         with pytest.raises(OutcomeUnknown):
-            docker.replace("app", image, digest, 0)
+            interrupted()
 
     docker.engine.roll_back("app")
 
     assert is_as_before(docker, old_id)
     assert docker.engine.roll_back("app") is None
-
-
-@pytest.mark.parametrize("is_done", [False, True], ids=["not done", "done"])
-@pytest.mark.parametrize("at", range(1, ROLL_BACK_WRITES + 1))
-def test_a_roll_back_cut_short_at_any_call_is_finished_by_the_next(
-    docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch, at: int, is_done: bool
-) -> None:
-    old_id = docker.replace("app", image, digest, 0).old_id
-    with monkeypatch.context() as patch:
-        cut(patch, at, is_done=is_done)
-        with pytest.raises(OutcomeUnknown):
-            docker.engine.roll_back("app")
-
-    docker.engine.roll_back("app")
-
-    assert is_as_before(docker, old_id)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from agent import logs
 from agent.cli.cname_telling import tell_conflicts
 from agent.cli.cname_wiring import Site
 from agent.cli.delivering import WAIT_SECONDS
-from agent.cli.notifying import Hearing, rollout_told
+from agent.cli.notifying import NotifyBegun, rollout_told
 from agent.cli.options import Options
 from agent.clock import Interrupts
 from agent.cname import Outcome, Record, Result, Wanted
@@ -33,7 +33,6 @@ from agent.definitions import Settings, load
 from agent.definitions.windows import WindowText
 from agent.errors import ConsulUnreachable, GuardRefused
 from agent.fleet import HostState, Pin, Quarantine, notified, quarantine, rollout, write_host_state
-from agent.reload import Edges, Event, Phase, Step
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import Result as Ended
 from tests.real.access_fixture import Svcagent
@@ -215,15 +214,15 @@ class Fleet:
             write_host_state(self.consul, self.name, node, HostState(digest, "running", _now()))
 
     @contextmanager
-    def reloading(self, *urls: str, interrupts: Interrupts | None = None) -> Iterator[Hearing]:
+    def reloading(self, *urls: str, interrupts: Interrupts | None = None) -> Iterator[NotifyBegun]:
         """What one host's reload does about people, with these endpoints."""
         file = settings_file(self._directory, urls)
         settings = Settings.load(file, {"CONSUL_HTTP_ADDR": f"{self._host.address}:8500"})
         with (
             click.Context(click.Command("reload"), obj=Options(config=str(file))),
-            rollout_told(settings, self.definition, interrupts or Interrupts(), is_off=False) as hearing,
+            rollout_told(settings, self.definition, interrupts or Interrupts(), is_off=False) as notify_begun,
         ):
-            yield hearing
+            yield notify_begun
 
     def reload(self, *urls: str, error: Exception | None = None) -> None:
         """It had nothing to do, or ended with this."""
@@ -366,27 +365,16 @@ def test_a_host_that_begins_to_pull_tells_that_it_started_and_waits_for_nothing(
     """The step begins as soon as the notice is noted, whatever the endpoint does."""
     fleet.run(OLD)
     fleet.pinned(minutes=40)
-    heard: list[Event] = []
-    edges = _edges(consul, heard.append)
-    with hanging() as silent, fleet.reloading(silent, endpoint.url) as hearing:
-        tell = hearing(edges).tell
-        tell(Event(Step.CHECK, Phase.BEGIN))
+    with hanging() as silent, fleet.reloading(silent, endpoint.url) as notify_begun:
         assert fleet.told() == frozenset()
         began = time.monotonic()
-        tell(Event(Step.PULL, Phase.BEGIN))
+        notify_begun(consul)
         seconds = time.monotonic() - began
         assert fleet.told() == {f"started {NEW}"}
         endpoint.wait_for(1)
 
-    assert [(one.step, one.phase) for one in heard] == [(Step.CHECK, Phase.BEGIN), (Step.PULL, Phase.BEGIN)]
     assert seconds < WAIT_SECONDS
     assert "started, 0 of 3 hosts run it" in endpoint.titles[0]
-
-
-def _edges(consul: Consul, tell: Callable[[Event], None] = lambda _event: None) -> Edges:
-    """As far as telling needs them."""
-    unused: dict[str, Any] = dict.fromkeys(one.name for one in fields(Edges))
-    return Edges(**unused | {"consul": consul, "tell": tell})
 
 
 def test_an_endpoint_that_hangs_or_refuses_is_warned_of_and_others_get_theirs(
@@ -486,8 +474,8 @@ def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_
         "import agent.cli.reload_here\n"
         "from agent.clock import Interrupts\n"
         "from agent.definitions import Settings\n"
-        "with agent.cli.reload_here.rollout_told(Settings(), None, Interrupts(), is_off=False) as heard:\n"
-        "    assert heard(sys) is sys\n"
+        "with agent.cli.reload_here.rollout_told(Settings(), None, Interrupts(), is_off=False) as notify_begun:\n"
+        "    notify_begun(None)\n"
         "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.telling', 'agent.cli.delivering',"
         " 'agent.fleet.notices', 'agent.fleet.notified'}))\n"
     )
@@ -543,8 +531,8 @@ def test_a_host_that_is_told_to_end_neither_looks_nor_waits(fleet: Fleet) -> Non
     fleet.pinned()
     interrupts = Interrupts()
     with hanging() as silent, interrupts.caught():
-        with fleet.reloading(silent, interrupts=interrupts) as hearing:
-            hearing(_edges(fleet.consul)).tell(Event(Step.PULL, Phase.BEGIN))
+        with fleet.reloading(silent, interrupts=interrupts) as notify_begun:
+            notify_begun(fleet.consul)
             fleet.run(NEW)
             os.kill(os.getpid(), signal.SIGTERM)
             began = time.monotonic()

@@ -14,8 +14,10 @@ from agent.definitions import Check, ConsulSettings, Ready, Reload, Service, Set
 from agent.engine import Engine
 from agent.errors import NotReady
 from agent.registration import Action, World, apply_plan, make_plan, renew_checks
+from agent.reload.agent_view import AgentView, InConsul
 from agent.reload.probe import Prober, probe_status
 from agent.reload.ready import Readiness
+from agent.reload.survey import Baseline, Survey
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
@@ -43,13 +45,25 @@ class Site:
         apply_plan(self.consul, plan, lambda _change: None, probe_status)
         assert [change.action for change in plan] in ([Action.CREATE], [Action.UPDATE], [Action.KEEP])
 
-    def readiness(self, before: dict[str, str] | None = None, *, restart: bool = True, **ready: Any) -> Readiness:
-        """Of that service, restarted by a command or in the container ``app``."""
+    def reload(self, *, restart: bool, **ready: Any) -> Reload:
         wanted = Ready(**{"timeout": 20.0, "interval": 0.05, "successes": 2, **ready})
-        reload = (
+        return (
             Reload(restart=("true",), ready=wanted) if restart else Reload(image="web", container="app", ready=wanted)
         )
-        return Readiness(self.service, reload, self.consul, self.engine, Prober(), SystemClock(), before)
+
+    def survey(self, *, restart: bool = True, **ready: Any) -> Baseline:
+        """What a survey of the instance that serves now finds."""
+        reload = self.reload(restart=restart, **ready)
+        return Survey(self.service, reload, self.consul, self.engine, Prober(), SystemClock()).take()
+
+    def in_consul(self, before: dict[str, str] | None = None) -> InConsul:
+        """What the agent shows of it, as of an instance that clients use."""
+        return AgentView(self.service, self.consul, Prober(), SystemClock()).look(before or {})
+
+    def readiness(self, before: dict[str, str] | None = None, *, restart: bool = True, **ready: Any) -> Readiness:
+        """Of that service, restarted by a command or in the container ``app``."""
+        reload = self.reload(restart=restart, **ready)
+        return Readiness(self.service, reload, self.consul, self.engine, Prober(), SystemClock(), lambda: before or {})
 
     def check_id(self, at: int = 0) -> str:
         """Of the check that was registered there."""
@@ -156,12 +170,12 @@ def test_a_check_that_consul_runs_after_the_restart_counts_when_it_has_run(site:
     readiness.expect_fresh_results()
 
     assert site.status() == "critical"
-    assert readiness.unproven() == (site.check_id(),)
+    assert site.in_consul().unproven == (site.check_id(),)
     assert "has not run check" in str(readiness.missing_now())
     assert readiness.last_signature == ""
     readiness.wait(is_fresh=True)
     assert site.status() == "passing"
-    assert readiness.unproven() == ()
+    assert site.in_consul().unproven == ()
 
 
 def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: Site) -> None:
@@ -190,7 +204,7 @@ def test_a_ttl_check_counts_when_the_service_has_reported_after_the_restart(site
     assert "has not run check" in str(readiness.missing_now())
     site.ask.put(f"/v1/agent/check/pass/{site.check_id()}")
     assert readiness.missing_now() is None
-    assert readiness.unproven() == ()
+    assert site.in_consul().unproven == ()
 
 
 def test_an_alias_check_counts_by_the_service_that_it_follows(site: Site) -> None:
@@ -205,7 +219,7 @@ def test_an_alias_check_counts_by_the_service_that_it_follows(site: Site) -> Non
     site.ask.put("/v1/agent/check/pass/service:db")
     readiness.wait()
 
-    assert readiness.unproven() == ()
+    assert site.in_consul().unproven == ()
 
 
 def test_a_docker_check_by_name_is_run_in_the_new_container(site: Site, docker: DockerHost) -> None:
@@ -221,7 +235,7 @@ def test_a_docker_check_by_name_is_run_in_the_new_container(site: Site, docker: 
     readiness.wait(is_fresh=True)
 
     assert site.status() == "passing"
-    assert readiness.survey().differences == ()
+    assert site.survey(restart=False).differences == ()
 
 
 def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again(site: Site) -> None:
@@ -231,7 +245,7 @@ def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again
     site.ask.deregister_check(site.check_id())
     readiness = site.readiness()
 
-    assert readiness.in_consul().missing == (site.check_id(),)
+    assert site.in_consul().unproven == (site.check_id(),)
     assert "not registered" in str(readiness.missing_now())
     readiness.wait()
     assert site.status() == "passing"
@@ -264,11 +278,10 @@ def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: Site, web: Or
     }
     site.register(checks[kind])
     site.await_status("passing")
-    readiness = site.readiness()
     renew_checks(site.consul, site.service, {site.check_id(): "critical" if kind == "args" else "passing"})
 
-    assert readiness.unproven() == (site.check_id(),)
-    wait_until(lambda: readiness.unproven() == (), 10, "Consul has run it")
+    assert site.in_consul().unproven == (site.check_id(),)
+    wait_until(lambda: site.in_consul().unproven == (), 10, "Consul has run it")
 
 
 # ------------------------------------------------------------ before the drain
@@ -279,7 +292,7 @@ def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: Site, web: 
     site.register(http(web, interval="1h", status="passing"))
     web.answers["/hc"] = lambda talk: talk.status("503 No")
 
-    found = site.readiness().survey()
+    found = site.survey()
 
     assert len(found.differences) == 1
     assert site.check_id() in found.differences[0]
@@ -293,7 +306,7 @@ def test_a_check_that_fails_once_is_no_difference(site: Site, web: Origin) -> No
     answers = iter(["503 No", "200 OK"])
     web.answers["/hc"] = lambda talk: talk.status(next(answers))
 
-    assert site.readiness().survey().differences == ()
+    assert site.survey().differences == ()
 
 
 def test_what_fails_for_both_is_no_difference(site: Site, web: Origin) -> None:
@@ -301,7 +314,7 @@ def test_what_fails_for_both_is_no_difference(site: Site, web: Origin) -> None:
     site.register(http(web))
     site.await_status("critical")
 
-    found = site.readiness().survey()
+    found = site.survey()
 
     assert (found.differences, found.statuses) == ((), {site.check_id(): "critical"})
 
@@ -313,7 +326,7 @@ def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_othe
     site.ask.put("/v1/agent/check/register", added)
     site.ask.put("/v1/agent/service/maintenance/web?enable=true")
 
-    assert site.readiness().survey().statuses == {site.check_id(): "warning", "added": "critical"}
+    assert site.survey().statuses == {site.check_id(): "warning", "added": "critical"}
 
 
 def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: Site, docker: DockerHost) -> None:
@@ -321,7 +334,7 @@ def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: Site, d
     site.register(Check(docker_container_id=container[:12], args=(BUSYBOX, "true"), interval="1s", timeout="5s"))
     site.await_status("passing")
 
-    (difference,) = site.readiness(restart=False).survey().differences
+    (difference,) = site.survey(restart=False).differences
 
     assert site.check_id() in difference
     assert '"docker_container_id": "app"' in difference
@@ -330,8 +343,8 @@ def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: Site, d
 def test_a_check_that_consul_runs_too_seldom_to_be_awaited_is_a_difference(site: Site) -> None:
     site.register(Check(args=("/bin/true",), interval="30s", status="passing"))
 
-    assert "reload.ready.timeout" in site.readiness(timeout=20.0).survey().differences[0]
-    assert site.readiness(timeout=60.0).survey().differences == ()
+    assert "reload.ready.timeout" in site.survey(timeout=20.0).differences[0]
+    assert site.survey(timeout=60.0).differences == ()
 
 
 # ------------------------------------------------------------ warnings, and the way back
@@ -343,7 +356,7 @@ def test_what_warned_before_the_reload_does_not_fail_it(site: Site, web: Origin)
     site.await_status("warning")
     site.await_status("warning", at=1)
 
-    before = dict(site.readiness().survey().statuses)
+    before = dict(site.survey().statuses)
     readiness = site.readiness(before)
     readiness.expect_fresh_results()
     readiness.wait()
@@ -386,9 +399,10 @@ def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails
             return super().probe(check.model_copy(update={"header": {}}), limit)
 
     reload = Reload(restart=("true",), ready=Ready(timeout=20.0, interval=0.05, successes=2))
-    readiness = Readiness(site.service, reload, site.consul, site.engine, Other(), SystemClock(), {})
+    parts = (site.service, reload, site.consul, site.engine, Other(), SystemClock())
+    readiness = Readiness(*parts)
 
-    assert len(readiness.survey().differences) == 1
+    assert len(Survey(*parts).take().differences) == 1
     readiness.wait(is_returning=True)
 
     assert readiness.last_statuses == {site.check_id(): "passing"}
@@ -412,15 +426,15 @@ def test_warm_up_that_fails_does_not_keep_an_instance_out_that_returns(site: Sit
 def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: Site) -> None:
     site.register(script(["/bin/sh", "-c", "echo no \033[31mdatabase; exit 2"]))
     site.await_status("critical")
-    wait_until(lambda: site.readiness().unproven() == (), 10, "it has run")
+    wait_until(lambda: site.in_consul().unproven == (), 10, "it has run")
 
-    said = site.readiness().in_consul().failing
+    said = site.in_consul().failing
 
     assert said is not None
     assert site.check_id() in said
     assert "database" in said
     assert said.isprintable()
-    assert site.readiness({site.check_id(): "critical"}).in_consul().failing is None
+    assert site.in_consul({site.check_id(): "critical"}).failing is None
 
 
 def test_a_wait_asks_its_caller_in_each_round(site: Site, web: Origin) -> None:

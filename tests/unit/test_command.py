@@ -4,7 +4,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -13,12 +16,17 @@ from agent.definitions import Hooks
 from agent.errors import CommandFailed, HookFailed, Interrupted
 from agent.reload import command
 from agent.reload.command import Command, carry_out, run, without_secrets
-from agent.reload.hooks import Hook, Occasion, run_hook
+from agent.reload.edges import Edges
+from agent.reload.hooks import Hook, HookRunner
+from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.progress import Progress
+from agent.reload.record import Event, Phase
+from agent.reload.steps import Step
 from tests.lab.ground import wait_until
 
 CLOCK = SystemClock()
 ENVIRON = {"PATH": "/usr/bin:/bin"}  # not the one of the run, which may be longer than the output that is kept
-OCCASION = Occasion("web", "web-1", "host1", "0a1b2c3d", "drain", "sha256:new", "sha256:old", "rolled back")
+RECORD = Record("0a1b2c3d", "web-1", "web", "", "", 1, "", "", "sha256:old", "sha256:new")
 
 
 def sh(script: str) -> tuple[str, ...]:
@@ -174,20 +182,25 @@ def test_secrets_are_kept_back_and_the_rest_is_passed_on() -> None:
     assert without_secrets(kept | SECRETS) == kept
 
 
-def told(hook: Hook, script: str = "env") -> dict[str, str]:
-    """What the command of one hook finds in its environment."""
-    hooks = Hooks.model_validate({str(hook): sh(script)})
-    finished = run_hook(hooks, hook, OCCASION, ENVIRON | SECRETS, CLOCK)
-    assert finished is not None
-    return dict(line.split("=", 1) for line in finished.output.split("\n"))
+def run_hook(hooks: Hooks, hook: Hook, environ: Mapping[str, str] = ENVIRON) -> list[str]:
+    """Run it in the step drain of a reload that ended as rolled back; the notes."""
+    edges = SimpleNamespace(agent=SimpleNamespace(node="host1"), environ=environ, clock=CLOCK, interrupts=Interrupts())
+    events: list[Event] = []
+    progress = Progress(events.append, CLOCK, "web", RECORD.reload_id)
+    progress.begin(Step.DRAIN)
+    entry = JournalEntry(cast("Journal", None), RECORD, progress)
+    HookRunner(hooks, cast("Edges", edges), entry, progress).run(hook, "rolled back")
+    return [event.text for event in events if event.phase is Phase.NOTE]
 
 
 @pytest.mark.parametrize("hook", list(Hook))
-def test_a_hook_is_told_what_goes_on(hook: Hook) -> None:
+def test_a_hook_is_told_what_goes_on(hook: Hook, tmp_path: Path) -> None:
     """Service, host, step and digests, for each hook; the result where there is one."""
     result = {"SVCAGENT_RESULT": "rolled back"} if hook in ("after_return", "on_failure") else {}
 
-    found = told(hook)
+    hooks = Hooks.model_validate({str(hook): sh(f"env >{tmp_path}/env")})
+    run_hook(hooks, hook, ENVIRON | SECRETS)
+    found = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
 
     assert {name: value for name, value in found.items() if name.startswith("SVCAGENT_")} == {
         "SVCAGENT_HOOK": str(hook),
@@ -204,8 +217,13 @@ def test_a_hook_is_told_what_goes_on(hook: Hook) -> None:
 
 
 def test_a_hook_that_is_not_defined_is_not_run() -> None:
-    """None, and no error."""
-    assert run_hook(Hooks(before_drain=("false",)), Hook.AFTER_DRAIN, OCCASION, ENVIRON, CLOCK) is None
+    run_hook(Hooks(before_drain=("false",)), Hook.AFTER_DRAIN)
+
+
+def test_a_hook_that_fails_when_nothing_is_left_to_stop_is_a_note() -> None:
+    (note,) = run_hook(Hooks(on_failure=("false",)), Hook.ON_FAILURE)
+
+    assert "hook on_failure of web" in note
 
 
 HOOKS: list[tuple[Hooks, str]] = [
@@ -219,7 +237,7 @@ HOOKS: list[tuple[Hooks, str]] = [
 def test_a_hook_that_fails_says_which_it_was(hooks: Hooks, said: str) -> None:
     """HookFailed, with its name and its service."""
     with pytest.raises(HookFailed, match="hook after_drain of web") as caught:
-        run_hook(hooks, Hook.AFTER_DRAIN, OCCASION, ENVIRON, CLOCK)
+        run_hook(hooks, Hook.AFTER_DRAIN)
 
     assert said in str(caught.value)
     assert caught.value.exit_code == 1

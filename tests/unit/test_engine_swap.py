@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.engine import swap
 from agent.engine.swap import (
     NEW_SUFFIX,
     OLD_SUFFIX,
@@ -15,30 +16,19 @@ from agent.engine.swap import (
     discard,
     roll_back,
     standing,
-    take,
     tidy,
 )
 from agent.errors import Conflict, NotFound
 
 RUNNING = Seen("old", is_running=True, restart_policy="no")
 STOPPED = Seen("old", is_running=False, restart_policy="no")
-CREATED = Seen("new", is_running=False, restart_policy="always", replaces="old")
-STARTED = Seen("new", is_running=True, restart_policy="always", replaces="old")
+CREATED = Seen("new", is_running=False, restart_policy="always", replaces="old", digest="sha256:2")
+STARTED = replace(CREATED, is_running=True)
 FOREIGN = Seen("hand", is_running=True, restart_policy="always")
 
 PUT_BACK = World("app", Seen("old", is_running=True, restart_policy="always"), None, None)
-
-HALF_WAY = {
-    "created, policy still there": World("app", replace(RUNNING, restart_policy="always"), CREATED, None),
-    "policy taken": World("app", RUNNING, CREATED, None),
-    "old stopped": World("app", STOPPED, CREATED, None),
-    "old renamed": World("app", None, CREATED, STOPPED),
-    "both renamed": World("app", CREATED, None, STOPPED),
-    "new started": World("app", STARTED, None, STOPPED),
-    "new failed": World("app", replace(STARTED, is_running=False), None, STOPPED),
-    "old started by somebody": World("app", STARTED, None, RUNNING),
-    "a second replacement was begun": World("app", CREATED, replace(CREATED, id="newer"), STOPPED),
-}
+PREPARED = replace(PUT_BACK, new=CREATED)
+REPLACED = World("app", STARTED, None, STOPPED)
 
 
 def carried_out(world: World, steps: tuple[Step, ...]) -> World:
@@ -61,17 +51,48 @@ def carried_out(world: World, steps: tuple[Step, ...]) -> World:
     return World("app", slots[""], slots[NEW_SUFFIX], slots[OLD_SUFFIX])
 
 
+def prefixes(world: World, steps: tuple[Step, ...]) -> list[World]:
+    """The worlds that an interruption after each of the steps leaves, and that of none."""
+    return [carried_out(world, steps[:done]) for done in range(len(steps) + 1)]
+
+
+def replaced_up_to(steps: int) -> World:
+    return prefixes(PREPARED, swap.replace(PREPARED, "sha256:2", 10))[steps]
+
+
+HALF_WAY = {
+    "created, policy still there": replaced_up_to(0),
+    "policy taken": replaced_up_to(1),
+    "old stopped": replaced_up_to(2),
+    "old renamed": replaced_up_to(3),
+    "both renamed": replaced_up_to(4),
+    "new started": replaced_up_to(5),
+    "new failed": World("app", replace(STARTED, is_running=False), None, STOPPED),
+    "old started by somebody": World("app", STARTED, None, RUNNING),
+    "a second replacement was begun": World("app", CREATED, replace(CREATED, id="newer"), STOPPED),
+}
+
+
+def test_a_replacement_ends_with_the_new_container_running_beside_the_stopped_old_one() -> None:
+    """The old one keeps no restart policy, so that an engine that restarts leaves it stopped."""
+    steps = swap.replace(PREPARED, "sha256:2", 10)
+
+    assert carried_out(PREPARED, steps) == REPLACED
+    assert [step.seconds for step in steps if step.verb == "stop"] == [10]
+
+
 @pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
 def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_policy(world: World) -> None:
     assert carried_out(world, roll_back(world)) == PUT_BACK
 
 
-@pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
-def test_a_roll_back_cut_short_after_any_step_is_finished_by_the_next(world: World) -> None:
-    steps = roll_back(world)
-    for done in range(len(steps) + 1):
-        interrupted = carried_out(world, steps[:done])
-
+@pytest.mark.parametrize(
+    ("world", "steps"),
+    [(PREPARED, swap.replace(PREPARED, "sha256:2", 10)), *((world, roll_back(world)) for world in HALF_WAY.values())],
+    ids=["replacement", *(f"roll-back, {where}" for where in HALF_WAY)],
+)
+def test_whatever_is_cut_short_after_any_step_is_rolled_back_by_the_next(world: World, steps: tuple[Step, ...]) -> None:
+    for interrupted in prefixes(world, steps):
         assert carried_out(interrupted, roll_back(interrupted)) == PUT_BACK
 
 
@@ -164,19 +185,20 @@ def test_a_container_that_was_made_again_by_hand_meanwhile_stays_as_it_is() -> N
     assert roll_back(World("app", FOREIGN, CREATED, None)) == (Step("remove", "new"),)
 
 
-def test_the_prepared_container_is_used_only_where_both_are_as_they_were() -> None:
-    prepared = replace(CREATED, digest="sha256:2")
-    assert take(World("app", RUNNING, prepared, None), "sha256:2") == (RUNNING, prepared)
-
-    for world in (
-        World("app", FOREIGN, prepared, None),
+@pytest.mark.parametrize(
+    "world",
+    [
+        World("app", FOREIGN, CREATED, None),
         World("app", RUNNING, None, None),
-        World("app", None, prepared, None),
-        World("app", RUNNING, replace(prepared, digest="sha256:3"), None),
-        World("app", RUNNING, replace(prepared, is_running=True), None),
-    ):
-        with pytest.raises(Conflict):
-            take(world, "sha256:2")
+        World("app", None, CREATED, None),
+        World("app", RUNNING, replace(CREATED, digest="sha256:3"), None),
+        World("app", RUNNING, STARTED, None),
+        REPLACED,
+    ],
+)
+def test_the_prepared_container_is_used_only_where_both_are_as_they_were(world: World) -> None:
+    with pytest.raises(Conflict):
+        swap.replace(world, "sha256:2", 10)
 
 
 STANDING = {
@@ -195,10 +217,7 @@ STANDING = {
 @pytest.mark.parametrize("where", HALF_WAY)
 def test_every_half_way_point_is_recognised_with_the_policy_that_belongs_there(where: str) -> None:
     """With what is there alone: a journal may be lost."""
-    world = HALF_WAY[where]
-    current = replace(world.current, digest="sha256:2") if world.current and world.current.replaces else world.current
-
-    assert standing(replace(world, current=current)) == STANDING[where]
+    assert standing(HALF_WAY[where]) == STANDING[where]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +227,7 @@ def test_every_half_way_point_is_recognised_with_the_policy_that_belongs_there(w
         (World("app", FOREIGN, None, None), Standing(Stand.OLD, "hand", True, "", "always")),
         (World("app", STOPPED, None, None), Standing(Stand.OLD, "old", False, "", "no")),
         # A finished replacement: what svcagent made last time is the old one of the next time.
-        (World("app", STARTED, None, None), Standing(Stand.OLD, "new", True, "", "always")),
+        (World("app", STARTED, None, None), Standing(Stand.OLD, "new", True, "sha256:2", "always")),
         # Nobody knows the old one's policy any more.
         (World("app", None, None, STOPPED), Standing(Stand.MIXED)),
         (World("app", FOREIGN, None, STOPPED), Standing(Stand.MIXED, "hand", True)),

@@ -1,6 +1,7 @@
 """What a recovery takes a prepared container for: nothing is stopped unless its replacement may have begun."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,10 +65,13 @@ class FakeEdges:
         self.engine, self.consul, self.journal, self.agent = engine, self, self, self
         self.environ: dict[str, str] = {}
         self.state_dir = Path("nowhere")
-        self.clock = None
+        self.clock = self
         self.node = "host1"
         self._record = record
         self._is_held = is_held
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
 
     def read(self) -> Record | None:
         return self._record
@@ -99,4 +103,4 @@ def test_a_prepared_container_may_have_been_asked_to_stop_only_where_its_replace
     leftover = find_leftover(SERVICE, RELOAD, edges, lambda _text: None)
 
     assert leftover is not None
-    assert leftover.was_replacing is expected
+    assert leftover.record.is_replacing is expected

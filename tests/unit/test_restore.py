@@ -1,7 +1,7 @@
 """Returning an instance to service and watching it there, with a Consul agent and a Docker Engine that are made up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,22 +10,29 @@ import pytest
 
 from agent.clock import Clock, nothing_ends_it
 from agent.consul import CheckState, Instance, LocalService
-from agent.definitions import Check, Ready, Reload, Service
+from agent.definitions import Check, Ready, Reload, Service, Settle
 from agent.engine import Engine
-from agent.errors import Conflict, NotReady, SvcagentError
-from agent.fleet import HostState, View
-from agent.reload import report as report_module
+from agent.errors import Conflict, NotReady
+from agent.reload.drain import Drainer
 from agent.reload.edges import Edges
-from agent.reload.journal import Record
+from agent.reload.journal import Journal, JournalEntry, Record
 from agent.reload.probe import ProbeResult, Status
-from agent.reload.record import Result
-from agent.reload.report import Report
+from agent.reload.progress import Progress
 from agent.reload.restart import Restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import State
+from agent.reload.steps import Step
 
 SERVICE = Service(name="web", checks=(Check(http="http://127.0.0.1:1/hc", interval="10s", timeout="1s"),))
 (CHECK,) = SERVICE.checks
+
+
+HELD = CheckState(
+    "_service_maintenance:web",
+    "",
+    "critical",
+    "Taken out by svcagent reload r1 on host1 since 2026-01-01T00:00:00Z: x",
+    "web",
+)
 
 
 class FakeClock:
@@ -148,19 +155,25 @@ class World:
             clock=cast("Clock", self.clock),
             drain_dns=(),
         )
-        reload = Reload(restart=("true",), ready=Ready(timeout=30.0, interval=0.1))
+        ready = Ready(timeout=30.0, interval=0.1)
+        reload = Reload(restart=("true",), ready=ready, settle=Settle(canary=2.0, each=2.0))
+        record = Record("r1", "web", "web", "web", "web", 1, "", "", digest="sha256:2", before={CHECK.id: "passing"})
+        progress = Progress(lambda event: self.notes.append(event.text), self.clock, "web", "r1")
+        restarter = cast("Restarter", self.restarter)
+        self.entry = JournalEntry(cast("Journal", None), record, progress)
+        self.drainer = Drainer(SERVICE, reload, restarter, cast("Edges", edges), "r1")
         self.restoration = Restoration(
-            SERVICE,
-            reload,
-            cast("Restarter", self.restarter),
-            cast("Edges", edges),
-            self.notes.append,
-            "r1",
-            {CHECK.id: "passing"},
+            SERVICE, reload, restarter, cast("Edges", edges), self.entry, progress, self.drainer
         )
 
-    def settle(self, seconds: float = 2.0, *, until_proven: bool = False) -> bool:
-        return self.restoration.settle(seconds, until_proven=until_proven, still=nothing_ends_it)
+    def returning(self) -> None:
+        """Let own maintenance be on."""
+        self.consul.states[HELD.id] = HELD
+        local = self.consul.services()["web"]
+        assert self.drainer.find_own(local) is not None
+
+    def settle(self, *, is_first: bool = False) -> bool:
+        return self.restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
 
     def shown(self, *states: CheckState) -> Callable[[], None]:
         """Return what makes the agent show these checks."""
@@ -206,13 +219,13 @@ def test_a_check_that_stays_critical_for_longer_than_its_first_run_takes_fails_i
     assert world.clock.time <= 30.0
 
 
-@pytest.mark.parametrize("until_proven", [True, False])
-def test_a_check_that_somebody_deregistered_is_not_the_versions_fault(world: World, *, until_proven: bool) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_check_that_somebody_deregistered_is_not_the_versions_fault(world: World, *, is_first: bool) -> None:
     """A proof is waited for until ready.timeout, and then said to be missing."""
     world.shown()()
 
-    assert world.settle(until_proven=until_proven)
-    assert bool(world.notes) is until_proven
+    assert world.settle(is_first=is_first)
+    assert bool(world.notes) is is_first
 
 
 @pytest.mark.parametrize("check_id", ["_service_maintenance:web", "_node_maintenance"])
@@ -287,14 +300,7 @@ def test_a_container_that_ends_by_itself_in_settle_fails(world: World) -> None:
 
 def test_a_container_that_was_restarted_between_its_return_and_the_first_look_fails(world: World) -> None:
     """The run that was seen ready is the one that has to go on."""
-    world.consul.states["_service_maintenance:web"] = CheckState(
-        "_service_maintenance:web",
-        "",
-        "critical",
-        "Taken out by svcagent reload r1 on host1 since 2026-01-01T00:00:00Z: x",
-        "web",
-    )
-    world.restoration.is_out = True
+    world.returning()
 
     def disable(_service_id: str) -> None:
         world.consul.states.pop("_service_maintenance:web")
@@ -312,16 +318,16 @@ def test_the_old_container_is_kept_where_the_unproven_new_one_fails_right_before
     world.prober.status = Status.CRITICAL
 
     with pytest.raises(NotReady):
-        world.restoration.clean("sha256:2", is_proven=False)
+        world.restoration.clean(is_proven=False)
     assert world.restarter.finished == []
 
-    world.restoration.clean("sha256:2", is_proven=True)
+    world.restoration.clean(is_proven=True)
     assert world.restarter.finished == ["sha256:2"]
 
 
 def test_a_forgotten_service_is_registered_again_only_on_a_ready_instance(world: World) -> None:
     """Registered again it is in service immediately."""
-    world.restoration.is_out = True
+    world.returning()
     world.consul.is_registered, world.consul.states = False, {}
     world.prober.status = Status.CRITICAL
 
@@ -365,63 +371,6 @@ def test_an_old_container_that_its_restart_policy_starts_again_is_waited_for(
     assert world.restarter.starts == 3
 
 
-class FakeKv:
-    """Writes of host states, of which the named steps fail."""
-
-    def __init__(self, failing: set[str]) -> None:
-        self.failing = failing
-        self.written: list[HostState] = []
-
-    def write(self, _consul: Any, _service: str, _node: str, state: HostState) -> None:
-        if state.step in self.failing:
-            raise SvcagentError("no answer")
-        self.written.append(state)
-
-
-def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the version would be suspect for all other hosts, though the reload has ended."""
-    kv = FakeKv({"ready"})
-    monkeypatch.setattr(report_module, "write_host_state", kv.write)
-    clock = FakeClock()
-    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
-    record = replace(
-        Record("r", "web", "web", "web", "web", 1, "web:latest", ""), digest="sha256:2", digest_before="sha256:1"
-    )
-    notes: list[str] = []
-    report = Report(cast("Edges", edges), record, "latest", notes.append)
-
-    report.is_taking("drain", record, is_required=True)
-    report.is_taking("ready", record, is_required=False)
-    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), record, "sha256:2")
-
-    assert [state.state for state in kv.written] == ["reloading", "running"]
-    assert len(notes) == 1
-
-
-def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's own document is replaced as soon as it queues again."""
-    kv = FakeKv(set())
-    clock = FakeClock()
-    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
-    record = replace(Record("r", "web", "web", "web", "web", 1, "web:latest", ""), digest="sha256:2")
-    earlier = HostState(
-        "sha256:1", "rolled back", clock.now(), service_id="web", wanted="sha256:2", verdict="environment"
-    )
-    monkeypatch.setattr(report_module, "write_host_state", kv.write)
-    monkeypatch.setattr(
-        report_module,
-        "observe",
-        lambda *_arguments: View(hosts={("host1", "web"): kv.written[-1] if kv.written else earlier}),
-    )
-
-    for _attempt in range(2):
-        report = Report(cast("Edges", edges), record, "latest", lambda _text: None)
-        report.is_queueing(record)
-        report.is_taking("drain", record, is_required=True)
-        assert report.had_environment_verdict("sha256:2")
-    assert not Report(cast("Edges", edges), record, "latest", lambda _text: None).had_environment_verdict("sha256:3")
-
-
 @pytest.mark.parametrize("is_held", [True, False])
 def test_a_stop_that_was_begun_is_finished_also_in_an_operators_maintenance(world: World, *, is_held: bool) -> None:
     """With ``--in-maintenance``: the old container still answers for a while, and would then be gone."""
@@ -429,7 +378,9 @@ def test_a_stop_that_was_begun_is_finished_also_in_an_operators_maintenance(worl
         held = state_of("_service_maintenance:web", "critical")
         world.consul.states[held.id] = held
 
-    world.restoration.roll_back("always", was_replacing=True)
+    world.entry.remember(is_replacing=True, restart_policy="always")
+
+    world.restoration.way_back[Step.ROLL_BACK]()
 
     assert world.restarter.finished_stops == [is_held]
 
@@ -439,6 +390,6 @@ def test_an_old_container_that_was_never_asked_to_stop_is_not_stopped(world: Wor
     held = state_of("_service_maintenance:web", "critical")
     world.consul.states[held.id] = held
 
-    world.restoration.roll_back(None, was_replacing=False)
+    world.restoration.way_back[Step.ROLL_BACK]()
 
     assert world.restarter.finished_stops == [False]

@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from agent.clock import SystemClock
+from agent.clock import Interrupts, SystemClock
 from agent.errors import NotReady, SvcagentError, Unforeseen
+from agent.reload.conclude import conclude
 from agent.reload.edges import Edges
-from agent.reload.journal import Journal, Record
-from agent.reload.procedure import Procedure
+from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.progress import Progress
 from agent.reload.record import Event, Phase, Result
-from agent.reload.restore import Restoration
+from agent.reload.runner import Parts, StepRunner
 from agent.reload.steps import Container, State, Step
 
 HELD = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
@@ -31,8 +32,8 @@ class FullDisk:
             raise SvcagentError("cannot write it: no space left on device")
 
 
-class Reload(Procedure):
-    """A procedure whose steps only note that they were taken; those named in ``failing`` fail."""
+class Taken:
+    """A runner whose steps only note that they were taken; those named in ``failing`` fail."""
 
     def __init__(
         self,
@@ -44,13 +45,18 @@ class Reload(Procedure):
         heals: bool = False,
         before: str = "",
     ) -> None:
-        edges = SimpleNamespace(clock=SystemClock(), journal=cast("Journal", FullDisk(room)), tell=tell)
-        restoration = SimpleNamespace(
-            is_out=state.is_out, signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})
-        )
+        edges = SimpleNamespace(clock=SystemClock(), interrupts=Interrupts())
         record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2", digest_before=before)
-        super().__init__(
-            cast("Edges", edges), cast("Restoration", restoration), state, record, Result("web", "host1", "web:latest")
+        progress = Progress(tell, edges.clock, "web", "r")
+        self.drainer = SimpleNamespace(is_out=state.is_out)
+        parts = SimpleNamespace(
+            progress=progress,
+            entry=JournalEntry(cast("Journal", FullDisk(room)), record, progress),
+            drainer=self.drainer,
+            restoration=SimpleNamespace(signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})),
+        )
+        self.runner = StepRunner(
+            cast("Parts", parts), cast("Edges", edges), state, Result("web", "host1", "web:latest"), conclude
         )
         self.taken: list[Step] = []
         self._failing = failing
@@ -58,18 +64,18 @@ class Reload(Procedure):
 
     @property
     def first_trouble(self) -> BaseException:
-        return self._troubles[0]
+        return self.runner.troubles[0]
 
     def walk(self) -> State:
-        self._walk({step: self._taking(step) for step in Step})
-        return self._state
+        self.runner.run({step: self._taking(step) for step in Step})
+        return self.runner.state
 
     def _taking(self, step: Step) -> Callable[[], Any]:
         def take() -> None:
             if step in self._failing:
                 raise self._failing.pop(step) if self._heals else self._failing[step]
-            self._restoration.is_out = {Step.DRAIN: True, Step.DRAIN_AGAIN: True, Step.RETURN: False}.get(
-                step, self._restoration.is_out
+            self.drainer.is_out = {Step.DRAIN: True, Step.DRAIN_AGAIN: True, Step.RETURN: False}.get(
+                step, self.drainer.is_out
             )
             self.taken.append(step)
 
@@ -91,7 +97,7 @@ class Reload(Procedure):
 def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: State, expected: list[Step]) -> None:
     """Acquire, prepare, drain and restart need their entry; what restores goes on, and says that it does."""
     events: list[Event] = []
-    reload = Reload(state, {}, events.append)
+    reload = Taken(state, {}, events.append)
 
     end = reload.walk()
 
@@ -103,7 +109,7 @@ def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: 
 def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> None:
     """The disk is full from the moment at which its container did not start: quarantined, and the old one is back."""
     state = replace(HELD, container=Container.PREPARED, is_out=True, is_drained=True, is_ready=False)
-    reload = Reload(state, {Step.RESTART: NotReady("it does not start")}, lambda _event: None, room=1)
+    reload = Taken(state, {Step.RESTART: NotReady("it does not start")}, lambda _event: None, room=1)
 
     reload.walk()
 
@@ -119,7 +125,7 @@ def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> No
 )
 def test_an_exception_of_any_type_is_that_steps_failure(step: Step, error: Exception) -> None:
     """The lock is released and the instance is returned to service, or stranded where returning it is what fails."""
-    reload = Reload(HELD, {step: error}, lambda _event: None, room=100)
+    reload = Taken(HELD, {step: error}, lambda _event: None, room=100)
 
     end = reload.walk()
 
@@ -132,7 +138,7 @@ def test_an_exception_of_any_type_is_that_steps_failure(step: Step, error: Excep
 @pytest.mark.parametrize("step", [Step.READY, Step.RETURN, Step.SETTLE])
 def test_a_version_that_cannot_be_judged_is_quarantined(step: Step) -> None:
     """The old container is judged by the same code, and passes."""
-    reload = Reload(HELD, {step: RuntimeError("odd")}, lambda _event: None, room=100, heals=True)
+    reload = Taken(HELD, {step: RuntimeError("odd")}, lambda _event: None, room=100, heals=True)
 
     reload.walk()
 
@@ -142,7 +148,7 @@ def test_a_version_that_cannot_be_judged_is_quarantined(step: Step) -> None:
 @pytest.mark.parametrize("step", [Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN])
 def test_a_container_of_the_version_that_ran_before_is_rolled_back_and_not_quarantined(step: Step) -> None:
     """``reload --force`` of the same version; the container that served is kept."""
-    reload = Reload(HELD, {step: NotReady("exited")}, lambda _event: None, room=100, heals=True, before="sha256:2")
+    reload = Taken(HELD, {step: NotReady("exited")}, lambda _event: None, room=100, heals=True, before="sha256:2")
 
     end = reload.walk()
 
@@ -153,7 +159,7 @@ def test_a_container_of_the_version_that_ran_before_is_rolled_back_and_not_quara
 
 def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
     """It may be gone already."""
-    reload = Reload(HELD, {Step.CLEAN: RuntimeError("odd")}, lambda _event: None, room=100)
+    reload = Taken(HELD, {Step.CLEAN: RuntimeError("odd")}, lambda _event: None, room=100)
 
     end = reload.walk()
 
@@ -167,7 +173,7 @@ def test_a_bug_in_a_message_stops_nothing() -> None:
     def tell(_event: Event) -> None:
         raise RuntimeError("a bug in a message")
 
-    reload = Reload(HELD, {}, tell, room=100)
+    reload = Taken(HELD, {}, tell, room=100)
 
     reload.walk()
 

@@ -1,0 +1,87 @@
+"""How the local agent shows an instance that clients use. svcagent renews no check of it: that would take it out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Consul
+from agent.definitions import Check, Service
+from agent.reload.checks import ALIAS, has_run, is_acceptable, shown_as
+from agent.reload.probe import Prober, Status
+
+
+@dataclass(frozen=True)
+class InConsul:
+    """What the local agent shows of an instance that clients use.
+
+    ``failing``: a sentence about the first check that fails now and did not before the drain, and its ``signature`` as
+    in `NotReady`. ``awaited``: the checks that are critical because Consul has not run them since somebody registered
+    them again or the agent was restarted. ``unproven``: the checks that Consul has not run since they were last
+    registered. ``is_out``: maintenance of the service or of the host is on.
+    """
+
+    failing: str | None = None
+    signature: str = ""
+    awaited: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+    is_out: bool = False
+
+
+class AgentView:
+    """Looks at all checks of one service in the local agent.
+
+    Keep one object for all looks: it remembers since when a check has not run.
+    """
+
+    def __init__(self, service: Service, consul: Consul, prober: Prober, clock: Clock) -> None:
+        self._service = service
+        self._consul = consul
+        self._prober = prober
+        self._clock = clock
+        self._unrun_since: dict[str, float] = {}
+
+    def look(self, before: Mapping[str, str]) -> InConsul:
+        """Look at them now. ``before``: their statuses before the drain.
+
+        A check that the agent has not run since it was restarted is critical, and says nothing about the instance
+        until its first run is overdue. Alias checks are not run, so they are never unproven.
+        """
+        states = self._consul.checks()
+        own = [state for state in states.values() if state.service_id == self._service.id]
+        defined = {check.id: check for check in self._service.checks}
+        now = self._clock.monotonic()
+        failing: CheckState | None = None
+        awaited = []
+        for state in own:
+            check = defined.get(state.id)
+            if state.is_maintenance or not self._is_worse(before, state, check):
+                self._unrun_since.pop(state.id, None)
+            elif self._is_first_run_due(state, check, now):
+                failing = failing or state
+            else:
+                awaited.append(state.id)
+        return InConsul(
+            failing=None if failing is None else shown_as(failing),
+            signature="" if failing is None else f"{failing.id} consul {failing.status}",
+            awaited=tuple(awaited),
+            unproven=tuple(
+                check.id
+                for check in self._service.checks
+                if check.kind not in ALIAS and not has_run(check, states.get(check.id))
+            ),
+            is_out=NODE_MAINTENANCE in states or f"{SERVICE_MAINTENANCE}{self._service.id}" in states,
+        )
+
+    def _is_worse(self, before: Mapping[str, str], state: CheckState, check: Check | None) -> bool:
+        """True if Consul calls it worse than before; a warning counts where svcagent does not run the check itself."""
+        if state.status == Status.CRITICAL:
+            return before.get(state.id) != Status.CRITICAL
+        is_left_to_consul = check is not None and not self._prober.can_probe(check)
+        return is_left_to_consul and not is_acceptable(before, state.id, state.status, is_returning=False)
+
+    def _is_first_run_due(self, state: CheckState, check: Check | None, now: float) -> bool:
+        if state.output or state.status != Status.CRITICAL or (check is not None and check.kind in ALIAS):
+            return True
+        since = self._unrun_since.setdefault(state.id, now)
+        # How often another tool's check is run is not known.
+        return check is not None and now - since >= check.interval_seconds + check.timeout_seconds

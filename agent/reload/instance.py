@@ -1,0 +1,39 @@
+"""This host's instance of a service, as Consul's catalog and the local agent show it."""
+
+import ipaddress
+from collections.abc import Callable
+
+from agent.consul import Consul, Instance, LocalService
+from agent.definitions import Service
+from agent.maintenance import Maintenance, parse
+from agent.registration import Action, World, apply_plan, make_plan
+
+
+def own_instance(instances: tuple[Instance, ...], node: str, service_id: str) -> Instance | None:
+    """Return this host's among a service's instances, if the catalog shows it."""
+    return next((one for one in instances if one.node == node and one.service_id == service_id), None)
+
+
+def maintenance_of(shown: LocalService | Instance | None) -> Maintenance | None:
+    """Return the maintenance that is enabled on the instance, if there is one."""
+    return parse(shown.maintenance.notes) if shown is not None and shown.maintenance is not None else None
+
+
+def ip_of(address: str) -> str | None:
+    """Return the address if it is numeric: Consul accepts host names, connections show numbers."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
+
+
+def register_again(consul: Consul, service: Service, note: Callable[[str], None]) -> LocalService | None:
+    """Register a service that the agent forgot when it restarted; None if the ID is taken by another service.
+
+    It is in service immediately, so it must have been seen ready right before.
+    """
+    plan = make_plan([service], World(*consul.services_and_checks()), frozenset({service.id}))
+    if creation := [change for change in plan if change.action is Action.CREATE]:
+        note("the Consul agent had forgotten the service; it is registered again")
+        apply_plan(consul, creation, lambda _change: None, lambda _check: "passing")
+    return consul.services().get(service.id)

@@ -1,0 +1,75 @@
+"""What is reported about a reload while it runs. A report that fails is kept for the result and stops nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from agent.clock import Clock
+from agent.errors import SvcagentError, Unforeseen
+from agent.logs import log_bug
+from agent.reload.record import Event, Phase
+from agent.reload.steps import Step
+
+
+class Progress:
+    """The current step of a reload or a recovery, and its events."""
+
+    def __init__(self, tell: Callable[[Event], None], clock: Clock, service: str, reload_id: str) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._service = service
+        self._reload_id = reload_id
+        self._began = 0.0
+        self.step = Step.END
+        """The step that was begun last."""
+        self.failed_step: Step | None = None
+        """The first step that failed."""
+        self.mishaps: list[SvcagentError] = []
+        """Failures outside the steps, which stopped nothing."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the current step began."""
+        return self._clock.monotonic() - self._began
+
+    def begin(self, step: Step) -> None:
+        """Report that a step begins."""
+        self.step, self._began = step, self._clock.monotonic()
+        self._report(Phase.BEGIN)
+
+    def end(self) -> None:
+        """Report that the current step is done."""
+        self._report(Phase.END)
+
+    def fail(self, step: Step, text: str) -> None:
+        """Report that a step failed."""
+        self.failed_step = self.failed_step or step
+        self._report(Phase.FAILED, text)
+
+    def note(self, text: str, place: int | None = None) -> None:
+        """Report what a person should know though nothing failed. ``place``: the new one in the queue for the lock."""
+        self._report(Phase.NOTE, text, place)
+
+    def unforeseen(self, error: Exception, what: str) -> Unforeseen:
+        """Log an unexpected exception with its trace, and return it as an `Unforeseen` error."""
+        found = Unforeseen.of(error, what)
+        with self.survived("log an error"):
+            log_bug(str(found), error, service=self._service, reload=self._reload_id)
+        return found
+
+    @contextmanager
+    def survived(self, what: str) -> Iterator[None]:
+        """Go on after any failure in the block, which concerns only what is reported about the reload.
+
+        `Exception` is caught, because a full disk, a closed terminal or a bug in a message must not keep an instance
+        in maintenance.
+        """
+        try:
+            yield
+        except SvcagentError as error:
+            self.mishaps.append(error)
+        except Exception as error:  # noqa: BLE001 - a report that fails must not keep the instance in maintenance
+            self.mishaps.append(Unforeseen.of(error, f"the attempt to {what}"))
+
+    def _report(self, phase: Phase, text: str = "", place: int | None = None) -> None:
+        with self.survived("report an event"):
+            self._tell(Event(self.step, phase, self.seconds, text, self._reload_id, place))

@@ -1,0 +1,320 @@
+"""One host's reload of one service: what each step does, from top to bottom."""
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agent.clock import Deadline
+from agent.consul import Consul, Instance, Lock, queue_of
+from agent.definitions import Reload as ReloadSection
+from agent.definitions import Service
+from agent.errors import GuardRefused, Interrupted, LockLost, NotNow, Unreachable
+from agent.reload.conclude import conclude
+from agent.reload.edges import Edges
+from agent.reload.guard import Obstacle, find_obstacles, overridden
+from agent.reload.hooks import Hook, HookRunner
+from agent.reload.journal import Record
+from agent.reload.observe import Observer
+from agent.reload.record import Result
+from agent.reload.runner import Parts, StepRunner, command_of
+from agent.reload.steps import STEPS, State, Step
+from agent.reload.survey import Baseline, Survey
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of a reload.
+
+    ``lock_timeout``: seconds to wait for the fleet's lock. ``is_forced``: reload also what runs already, and override
+    the obstacles that `guard` allows to be overridden. ``is_in_maintenance``: reload also an instance that is in an
+    operator's maintenance, and leave it there.
+    """
+
+    lock_timeout: float
+    is_forced: bool = False
+    is_in_maintenance: bool = False
+
+
+class Reload:
+    """One reload of one service on this host.
+
+    ``notify_begun`` notifies people, if it is due: there is something to take, and it is about to be pulled.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        section: ReloadSection,
+        edges: Edges,
+        asked: Asked,
+        notify_begun: Callable[[Consul], None] = lambda _consul: None,
+    ) -> None:
+        now = edges.clock.now()
+        record = Record.of(service, section, uuid.uuid4().hex[:8], now.isoformat(timespec="seconds"))
+        parts = Parts.of(service, section, edges, record)
+        self.result = Result(service.name, edges.agent.node, section.image, id=record.reload_id)
+        self._service = service
+        self._section = section
+        self._edges = edges
+        self._asked = asked
+        self._notify_begun = notify_begun
+        self._progress = parts.progress
+        self._entry = parts.entry
+        self._restarter = parts.restarter
+        self._drainer = parts.drainer
+        self._restoration = parts.restoration
+        self._report = parts.report
+        self._runner = StepRunner(parts, edges, State(may_roll_back=section.rollback), self.result, conclude)
+        self._observer = Observer(service, section, parts.restarter, edges, parts.drainer, asked.is_in_maintenance)
+        self._survey = Survey(service, section, edges.consul, edges.engine, edges.prober, edges.clock)
+        self._hooks = HookRunner(section.hooks, edges, parts.entry, parts.progress)
+        self._lock = _lock_of(section, edges, parts)
+        self._overridden: frozenset[str] = frozenset()
+        self._is_loss_reported = False
+        self._is_left_in_maintenance = False
+
+    def run(self) -> Result:
+        """Take every step until none is left. A failure is part of the result, never raised."""
+        with self._lock:
+            self._runner.run(
+                {
+                    Step.CHECK: self._check,
+                    Step.PULL: self._pull,
+                    Step.GUARD: self._guard,
+                    Step.ACQUIRE: self._acquire,
+                    Step.PLAN_AGAIN: self._plan_again,
+                    Step.PREPARE: self._prepare,
+                    Step.DRAIN: self._drain,
+                    Step.RESTART: self._restart,
+                    Step.READY: self._await_ready,
+                    Step.RETURN: self._return,
+                    Step.SETTLE: self._settle,
+                    Step.CLEAN: self._clean,
+                    Step.RELEASE: self._release,
+                    **self._restoration.way_back,
+                },
+                announce=self._announce,
+            )
+            result = self._runner.conclude()
+            with self._progress.survived("release the lock"):
+                self._lock.release()  # or withdraw from the queue
+        if self._runner.troubles and not isinstance(self._runner.troubles[0], NotNow | Interrupted):
+            with self._progress.survived("run the hook on_failure"):
+                self._hooks.run(Hook.ON_FAILURE, result.outcome)
+        return result
+
+    # ------------------------------------------------------------ before the lock
+
+    def _check(self) -> bool:
+        with self._edges.interrupts.allowed():
+            wanted = self._restarter.newest()
+            running = self._restarter.running()
+            is_newer = not self._restarter.is_current(wanted)
+            if self._asked.is_forced and wanted:
+                if is_newer and (what := self._observer.insisted(wanted)):
+                    self._progress.note(f"--force overrides: {what}")
+            elif is_newer and wanted:
+                wanted, self.result.remark = self._observer.agreed(wanted, running)
+                is_newer = not self._restarter.is_current(wanted)
+            is_newer = is_newer or self._asked.is_forced
+        self._entry.remember(digest=wanted, digest_before=running)
+        self.result.wanted = wanted
+        if is_newer:
+            self._restarter.check_possible()
+        return is_newer
+
+    def _pull(self) -> None:
+        with self._progress.survived("send notifications"):
+            self._notify_begun(self._edges.consul)
+        with self._edges.interrupts.allowed():
+            self._restarter.fetch(self._entry.record.digest, self._edges.tell_pull)
+
+    def _guard(self) -> None:
+        with self._edges.interrupts.allowed():
+            own = self._refuse_unless_clear(self._survey.take(), is_queueing=True)
+            if self._section.drain.connections:
+                self._drainer.count_connections(own)  # fails here, before the drain, if they cannot be counted
+
+    def _acquire(self) -> None:
+        self._report.is_queueing()
+        self._lock.acquire(self._lock_deadline())
+        self.result.locked_at = self._edges.clock.now().timestamp()
+
+    # ------------------------------------------------------------ under the lock
+
+    def _plan_again(self) -> bool:
+        with self._edges.interrupts.allowed():
+            is_newer = self._asked.is_forced or not self._restarter.is_current(self._entry.record.digest)
+            if is_newer:
+                survey = self._survey.take()
+                self._refuse_unless_clear(survey)
+                self._observer.require_pinned(self._entry.record.digest)
+                self._entry.note_down(before=dict(survey.statuses))
+        return is_newer
+
+    def _prepare(self) -> None:
+        self._add_seconds(self._restarter.prepare(self._entry.record.digest).seconds)
+
+    def _drain(self) -> None:
+        edges, digest = self._edges, self._entry.record.digest
+        self._hooks.run(Hook.BEFORE_DRAIN)
+        remembered = self._drainer.dns_memory()
+        with self._lock.turn(self._lock_deadline()):
+            self._lock.ask()
+            own = self._refuse_unless_clear()
+            self._is_left_in_maintenance = own.maintenance is not None
+            if own.maintenance is None:
+                self._drainer.enable(f"to run {digest[:19]}" if digest else "to restart")
+                # Written, so look again: another host or an operator may have drained the others meanwhile.
+                self._lock.ask()
+                self._refuse_unless_clear(own_reload=self._entry.record.reload_id)
+        limit = Deadline.after(edges.clock, self._section.drain.max)
+        with edges.interrupts.allowed():
+            left = self._drainer.await_drained(own, remembered, limit, self._require_lock)
+        if left:
+            self._progress.note(f"{left} connections are still open after drain.max; the restart cuts them")
+        self._hooks.run(Hook.AFTER_DRAIN)
+
+    def _restart(self) -> None:
+        self._lock.ask()
+        if self._observer.own_maintenance() is None:
+            raise GuardRefused(
+                f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "
+                "it is not restarted. Run this again"
+            )
+        policy = self._restarter.standing().restart_policy
+        self._entry.note_down(is_replacing=True, restart_policy=policy or "", required=True)
+        done = self._restarter.restart(self._entry.record.digest)
+        self._add_seconds(done.seconds)
+        if done.note:
+            self._progress.note(done.note)
+        self._restoration.retry(self._restoration.readiness.expect_fresh_results)
+        self._hooks.run(Hook.AFTER_RESTART)
+
+    def _await_ready(self) -> None:
+        if self._runner.state.has_failed:  # on the way back nothing may interrupt the wait
+            self._restoration.await_ready(is_returning=self._runner.is_returning)
+            return
+        with self._edges.interrupts.allowed():
+            first_success = self._restoration.readiness.wait(is_fresh=True, each_round=self._notice_lost_lock)
+        self._add_seconds({"first_success": first_success})
+
+    def _return(self) -> None:
+        self._restoration.return_(is_returning=self._runner.is_returning)
+        if not self._runner.state.has_failed:
+            self._hooks.run(Hook.AFTER_RETURN)
+
+    def _settle(self) -> bool:
+        """Watch the new version under traffic. False where an operator's maintenance keeps clients away."""
+        if self._is_left_in_maintenance or self._observer.own_maintenance() is not None:
+            return False
+        is_first = self._report.is_first()
+        with self._edges.interrupts.allowed():
+            return self._restoration.watch.settle(is_first=is_first, still=self._require_lock_to_settle)
+
+    def _clean(self) -> None:
+        self._restoration.clean(is_proven=self._runner.state.is_settled is True)
+
+    def _release(self) -> None:
+        self._runner.publish()
+        self._lock.release()
+        self.result.released_at = self._edges.clock.now().timestamp()
+
+    # ------------------------------------------------------------ the lock
+
+    def _announce(self, step: Step) -> None:
+        """Publish the step, to the fleet and to those who wait for the lock."""
+        # Without it other hosts would not notice a version that takes its host down.
+        self._report.is_taking(str(step), is_required=step is Step.DRAIN)
+        try:
+            self._lock.update(step=str(step), digest=self._entry.record.digest)
+        except (LockLost, Unreachable):
+            if STEPS[step].disruptive:
+                raise
+
+    def _lock_deadline(self) -> Deadline:
+        return Deadline.after(self._edges.clock, self._asked.lock_timeout)
+
+    def _require_lock(self) -> None:
+        if self._lock.is_lost:
+            raise LockLost(f"the lock {self._entry.record.lock} was lost while draining")
+
+    def _notice_lost_lock(self) -> None:
+        """Report that the lock was lost. The instance is out and restarted: going on is the shortest way back."""
+        if self._lock.is_lost and not self._is_loss_reported:
+            self._is_loss_reported = True
+            lock = self._entry.record.lock
+            self._progress.note(f"the lock {lock} was lost; the instance is returned to service without it")
+
+    def _require_lock_to_settle(self) -> None:
+        if self._lock.is_lost:
+            raise LockLost(
+                f"the lock {self._entry.record.lock} was lost before the new version had settled; it stays in service, "
+                "and the next host waits for it like a first one"
+            )
+
+    # ------------------------------------------------------------ the guard
+
+    def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
+        """Return whether there is a newer image, and what blocks it. Changes nothing."""
+        newest = self._restarter.newest()
+        is_newer = not self._restarter.is_current(newest)
+        if is_newer and newest and not self._asked.is_forced:
+            newest, self.result.remark = self._observer.wanted(newest, self._restarter.running())
+            is_newer = not self._restarter.is_current(newest)
+        is_newer = is_newer or self._asked.is_forced
+        self.result.wanted = newest
+        seen = self._observer.look(newest, is_queueing=True, is_fetched=False)
+        blocking, _ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
+        return is_newer, blocking
+
+    def _refuse_unless_clear(
+        self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""
+    ) -> Instance:
+        """Ask the guard. ``own_reload``: the instance is in this reload's own maintenance already.
+
+        :raises GuardRefused: something forbids the drain.
+        """
+        seen = self._observer.look(
+            self._entry.record.digest,
+            is_queueing=is_queueing,
+            own_reload=own_reload,
+            differences=survey.differences if survey else (),
+        )
+        obstacles, ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
+        if obstacles or seen.own is None:
+            raise GuardRefused(f"not reloading {self._service.id} now: " + "; ".join(map(str, obstacles)))
+        for one in ignored:
+            if one.kind not in self._overridden:
+                self._progress.note(f"--force overrides: {one.what}")
+        self._overridden |= {one.kind for one in ignored}
+        return seen.own
+
+    def _add_seconds(self, parts: Mapping[str, float]) -> None:
+        self.result.engine |= {part: round(seconds, 4) for part, seconds in parts.items()}
+
+
+def _lock_of(section: ReloadSection, edges: Edges, parts: Parts) -> Lock:
+    """Return the fleet's lock; its session is in the journal before it holds anything."""
+    record = parts.entry.record
+    return Lock(
+        edges.consul,
+        record.lock,
+        command=command_of(record.service_id),
+        details={
+            "node": edges.agent.node,
+            "pid": os.getpid(),
+            "command": "svcagent reload",
+            "service": record.service,
+            "reload": record.reload_id,
+        },
+        clock=edges.clock,
+        waiting=edges.interrupts.allowed,
+        limit=section.max_parallel,
+        queue=queue_of(record.service),
+        on_session=lambda session: parts.entry.note_down(session=session, required=True),
+        tell_place=lambda place, holder: parts.progress.note(
+            f"place {place} in the queue; the lock is held by {holder}", place
+        ),
+    )

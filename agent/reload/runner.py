@@ -1,0 +1,217 @@
+"""What a reload and its recovery have in common: their parts, and the loop that takes the next step until none is left.
+
+Which step comes next is decided in `steps`; what a step does, in `reload`, `recover` and `restore`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from agent.definitions import Reload as ReloadSection
+from agent.definitions import Service
+from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
+from agent.reload.conclude import Trouble, summary_of, with_mishaps
+from agent.reload.drain import Drainer
+from agent.reload.edges import Edges
+from agent.reload.journal import JournalEntry, Record
+from agent.reload.probe import Status
+from agent.reload.progress import Progress
+from agent.reload.ready import is_of_startup
+from agent.reload.record import Result
+from agent.reload.report import Report
+from agent.reload.restart import Restarter, restarter
+from agent.reload.restore import Restoration
+from agent.reload.steps import STEPS, Blame, Container, State, Step, failed, next_step, succeeded
+
+Action: TypeAlias = Callable[[], bool | None]
+"""What a step does; it returns False where CHECK, PLAN_AGAIN or SETTLE did not find what they look for."""
+
+Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | None], Result]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one reload or recovery, on one host, of one service."""
+
+    progress: Progress
+    entry: JournalEntry
+    restarter: Restarter
+    drainer: Drainer
+    restoration: Restoration
+    report: Report
+
+    @classmethod
+    def of(
+        cls, service: Service, section: ReloadSection, edges: Edges, record: Record, *, is_out: bool = False
+    ) -> "Parts":
+        """Make them. ``is_out``: a reload's maintenance may be on."""
+        progress = Progress(edges.tell, edges.clock, record.service, record.reload_id)
+        entry = JournalEntry(edges.journal, record, progress)
+        restart = restarter(section.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
+        drainer = Drainer(service, section, restart, edges, record.reload_id, is_out=is_out)
+        restoration = Restoration(service, section, restart, edges, entry, progress, drainer)
+        return cls(progress, entry, restart, drainer, restoration, Report(edges, entry, progress.note))
+
+
+class StepRunner:
+    """Takes steps, notes them down in the journal, and turns to the way back when one fails.
+
+    ``conclude``: fills in the result from the last state and the failures.
+    """
+
+    def __init__(self, parts: Parts, edges: Edges, state: State, result: Result, conclude: Conclusion) -> None:
+        self._parts = parts
+        self._edges = edges
+        self._conclude = conclude
+        self.state = state
+        self.result = result
+        self.troubles: list[Trouble] = []
+        """The failures of steps, in their order."""
+
+    @property
+    def is_returning(self) -> bool:
+        """True if it is the old container that returns to service, which only has to be no worse than it was."""
+        return self.state.container is not Container.NEW
+
+    def run(
+        self,
+        actions: Mapping[Step, Action],
+        *,
+        announce: Callable[[Step], None] | None = None,
+        stops_at: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        """Take every step until the end. A step that raises is undone on the way back; ``stops_at`` is raised.
+
+        ``announce`` is called before a step of the way forward that is published.
+
+        `Exception` is caught here, because the instance may be in maintenance: whatever ends a step, and of whatever
+        type it is, the instance has to return.
+        """
+        while (step := next_step(self.state)) is not Step.END:
+            try:
+                self.state = self._take(step, actions[step], announce)
+            except stops_at:
+                raise
+            except (SvcagentError, Interrupted) as error:
+                self._fail(step, error)
+            except Exception as error:  # noqa: BLE001 - the instance may be in maintenance and has to return
+                self._fail(step, self._parts.progress.unforeseen(error, f"the step {step}"))
+
+    def publish(self) -> None:
+        """Publish how the reload ends, before its lock is released: the next host reads it when it has the lock."""
+        with self._parts.progress.survived("publish the result"):
+            ended = self._concluded(replace(self.result), "")
+            self._parts.report.publish(ended, self.state, self._running())
+
+    def conclude(self) -> Result:
+        """Fill in the result. The journal is removed unless something is left to restore, to report or to remove."""
+        parts, state = self._parts, self.state
+        running = ""
+        with parts.progress.survived("read the running version"):
+            running = self._running()
+        result = self._concluded(self.result, parts.restoration.log_tail)
+        result.running = running or None
+        with parts.progress.survived("report the reload"):
+            parts.report.ended(result, state, running)
+        if not (state.is_stranded or state.has_leftovers or state.blame is Blame.OWED):
+            with parts.progress.survived("remove the journal"):
+                parts.entry.remove()
+        return with_mishaps(result, parts.progress.mishaps)
+
+    def _concluded(self, result: Result, log_tail: str) -> Result:
+        return self._conclude(result, self.state, self.troubles, log_tail, self._edges.interrupts.pending)
+
+    def _running(self) -> str:
+        return self._parts.entry.record.digest if self.state.is_newer is False else self._parts.restoration.running()
+
+    # ------------------------------------------------------------ one step
+
+    def _take(self, step: Step, action: Action, announce: Callable[[Step], None] | None) -> State:
+        parts, row = self._parts, STEPS[step]
+        parts.progress.begin(step)
+        try:
+            if not self.state.has_failed:
+                if row.interruptible:
+                    with self._edges.interrupts.allowed():
+                        pass
+                if row.published and announce is not None:
+                    announce(step)
+            if row.journalled:
+                parts.entry.note_down(step=str(step), required=row.needs_journal and not self.state.has_failed)
+            finding = action()
+        finally:
+            self.result.steps.append({"step": str(step), "seconds": round(parts.progress.seconds, 4)})
+        parts.progress.end()
+        after = succeeded(
+            self.state,
+            step,
+            finding=finding is not False,
+            is_out=parts.drainer.is_out,
+            is_environment=step is Step.READY and self.state.blame is Blame.OPEN and self._is_environment(),
+        )
+        if after.blame is not self.state.blame:
+            parts.entry.note_down(blame=str(after.blame))
+        return after
+
+    def _fail(self, step: Step, error: Trouble) -> None:
+        self.troubles.append(error)
+        self._parts.progress.fail(step, str(error))
+        is_unfit = self._is_unfit(step, error)
+        record = self._parts.entry.record
+        is_versions = is_unfit and record.digest not in ("", record.digest_before)
+        after = failed(
+            self.state,
+            step,
+            is_out=self._parts.drainer.is_out,
+            is_interrupted=isinstance(error, Interrupted),
+            is_unfit=is_unfit,
+            is_versions=is_versions,
+            is_environment=step is Step.RETURN and self._is_seen_again(),
+        )
+        if is_versions:
+            signature = error.signature if isinstance(error, NotReady) else ""
+            self._parts.entry.note_down(blame=str(after.blame), why=summary_of(error), signature=signature)
+        elif after.blame is not self.state.blame:
+            self._parts.entry.note_down(blame=str(after.blame))
+        self.state = after
+
+    # ------------------------------------------------------------ whose fault it is
+
+    def _is_unfit(self, step: Step, error: Trouble) -> bool:
+        """True if the new container did not start or become ready, failed in service, or crashed a check.
+
+        The type of the error says whose fault it may be: only a container that is not ready, and a judgement that ends
+        with an unexpected exception, count against the container, and, if it is of a new digest, against the version.
+        """
+        if not STEPS[step].judges:
+            return False
+        if step is Step.RESTART:
+            return isinstance(error, NotReady)
+        if self.state.container is not Container.NEW:
+            return False
+        # An unexpected exception of the step clean may have come after the old container was removed.
+        return isinstance(error, NotReady) or (isinstance(error, Unforeseen) and step is not Step.CLEAN)
+
+    def _is_environment(self) -> bool:
+        """True if the old version failed in the same way, or is in service although it fails a check.
+
+        Then the new one is not shown to be at fault. Where the old one has become ready after all, that counts only
+        once: a version that fails like this twice within an hour, on any host, is quarantined.
+        """
+        if Status.CRITICAL in self._parts.restoration.readiness.last_statuses.values():
+            return True
+        if not self._is_seen_again():
+            return False
+        with self._parts.progress.survived("read earlier verdicts"):
+            return not self._parts.report.had_environment_verdict()
+        return True
+
+    def _is_seen_again(self) -> bool:
+        """True if the old version has failed like the new one."""
+        signature = self._parts.entry.record.signature
+        return signature in self._parts.restoration.signatures and not is_of_startup(signature)
+
+
+def command_of(service_id: str) -> str:
+    """Return the command in the name of a reload's session, by which its host recognises the session."""
+    return f"svcagent reload {service_id}"

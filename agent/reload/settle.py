@@ -1,0 +1,180 @@
+"""The step settle: the instance is watched while clients use it, and fails only by its own fault."""
+
+from collections.abc import Callable
+
+from agent.clock import Deadline
+from agent.definitions import Reload, Service
+from agent.errors import Conflict, NotReady, SvcagentError, Unreachable
+from agent.reload.agent_view import AgentView, InConsul
+from agent.reload.edges import RESTORE_SECONDS, Edges
+from agent.reload.instance import register_again
+from agent.reload.ready import Readiness
+from agent.reload.restart import Restarter
+
+SETTLE_INTERVAL = 0.2
+FAILED_ROUNDS = 3
+"""Rounds in a row in which an instance that clients use fails its checks, before the step settle fails."""
+
+
+class Watch:
+    """Watches one instance in service. ``note`` reports what a person should know though nothing failed."""
+
+    def __init__(
+        self,
+        service: Service,
+        reload: Reload,
+        restart: Restarter,
+        edges: Edges,
+        readiness: Readiness,
+        note: Callable[[str], None],
+    ) -> None:
+        self._service = service
+        self._reload = reload
+        self._restarter = restart
+        self._edges = edges
+        self._readiness = readiness
+        self._agent_view = AgentView(service, edges.consul, edges.prober, edges.clock)
+        self._note = note
+        self._run: tuple[str, int] | None = None
+
+    def remember_run(self) -> None:
+        """Remember the run of the container that returns to service now: it has to go on."""
+        self._run = self._restarter.identity()
+
+    def settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
+        """Watch the instance that clients use until it was healthy for as long as the definition says.
+
+        Healthy means: the same container, never restarted by itself since before the return, own probes and Consul's
+        checks as good as before. Returns False if it was put in maintenance meanwhile. After a restart by an operator
+        it is waited for and watched again, once.
+        ``is_first``: no other host is known to have settled the version. Then also wait until Consul has run each
+        check once since the restart, for at most ``ready.timeout``; a check that it runs less often is named in a note.
+        ``still`` is called in each round.
+
+        :raises NotReady: it is not healthy.
+        :raises Conflict: an operator replaced its container, or restarted it twice.
+        :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
+        """
+        try:
+            return self._settle(is_first=is_first, still=still)
+        except _StoppedByOperator:
+            self._await_operators_restart(still)
+            self._note(f"somebody restarted the container of {self._service.id}; it is watched again")
+            return self._settle(is_first=is_first, still=still)
+
+    def _await_operators_restart(self, still: Callable[[], None]) -> None:
+        """Wait until the container runs and is ready again, also for Consul, whose checks failed in between.
+
+        Between the two halves of a restart the container is stopped.
+
+        :raises NotReady: it stays stopped, or is not ready within ``ready.timeout``.
+        """
+        deadline = Deadline.after(self._edges.clock, self._reload.ready.timeout)
+        self._run = None
+        while True:
+            still()
+            try:
+                look = self._look_after_restart()
+            except Unreachable:
+                if deadline.is_over:
+                    raise
+            else:
+                if look.failing is None:
+                    return
+                if deadline.is_over:
+                    raise NotReady(
+                        f"somebody stopped or restarted {self._service.id} after clients had returned to it, and it is "
+                        f"not ready again: {look.failing}",
+                        signature=look.signature or "exited",
+                    )
+            self._edges.clock.sleep(SETTLE_INTERVAL)
+
+    def _look_after_restart(self) -> InConsul:
+        if not self._restarter.runs():
+            return InConsul("its container is stopped")
+        self._require_same_container()  # from the first look at which it runs again
+        return self._judge()
+
+    def _settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
+        clock = self._edges.clock
+        seconds = self._reload.settle.canary if is_first else self._reload.settle.each
+        deadline = Deadline.after(clock, seconds)
+        limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
+        silence: Deadline | None = None
+        bad_rounds = 0
+        while True:
+            still()
+            try:
+                look = self._judge_same_container(is_last_try=bad_rounds + 1 == FAILED_ROUNDS)
+            except Unreachable:
+                silence = silence or Deadline.after(clock, RESTORE_SECONDS)
+                if silence.is_over:
+                    raise
+                clock.sleep(SETTLE_INTERVAL)
+                continue
+            silence = None
+            if look.is_out:
+                self._note("it was put in maintenance meanwhile, so it is not settled")
+                return False
+            bad_rounds = bad_rounds + 1 if look.failing else 0
+            if bad_rounds == FAILED_ROUNDS:
+                raise NotReady(
+                    f"{self._service.id} failed after clients had returned to it: {look.failing}",
+                    signature=look.signature,
+                )
+            awaited = dict.fromkeys((*(look.unproven if is_first else ()), *look.awaited))
+            if not look.failing and deadline.is_over and (not awaited or limit.is_over):
+                if awaited:
+                    self._note(f"Consul has not run these checks within reload.ready.timeout: {', '.join(awaited)}")
+                return True
+            clock.sleep(SETTLE_INTERVAL)
+
+    def _judge_same_container(self, *, is_last_try: bool) -> InConsul:
+        """Judge the instance. One odd answer is not yet a bad version; one at the last try is raised."""
+        try:
+            self._require_same_container()
+            return self._judge()
+        except SvcagentError:
+            raise
+        except Exception:
+            if is_last_try:
+                raise
+            return InConsul("it cannot be judged")
+
+    def _judge(self) -> InConsul:
+        """Judge the instance once, by svcagent's own checks, and if these pass by Consul's."""
+        if failing := self._readiness.missing_now(is_in_service=True):
+            return InConsul(failing, self._readiness.last_signature)
+        if self._service.id not in self._edges.consul.services():
+            # Just seen healthy. An agent that restarted has forgotten it, which is no fault of the version.
+            register_again(self._edges.consul, self._service, self._note)
+        return self._agent_view.look(self._readiness.before)
+
+    def _require_same_container(self) -> None:
+        """Check that the container that returned to service goes on.
+
+        :raises NotReady: it has exited or was restarted, which no further look changes.
+        :raises Conflict: another container has its name: somebody else replaced it.
+        """
+        now = self._restarter.identity()
+        before = self._run = self._run or now
+        is_running = self._restarter.runs()
+        if now[0].partition(" ")[0] != before[0].partition(" ")[0] and is_running:
+            raise Conflict(
+                f"somebody else replaced the container of {self._service.id} after clients had returned to it; it is "
+                "left as it is"
+            )
+        if now != before and is_running and now[1] <= before[1]:
+            # Docker counts the restarts that it makes itself, and counts from zero after an operator's.
+            raise _StoppedByOperator(f"somebody restarted the container of {self._service.id} again; it is not settled")
+        if now != before or not is_running:
+            if self._restarter.stop_was_requested(before):
+                raise _StoppedByOperator(f"somebody stopped the container of {self._service.id}; it is not settled")
+            raise NotReady(
+                f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
+                signature="exited",
+            )
+
+
+class _StoppedByOperator(Conflict):
+    """An operator stopped or restarted the container, which does not count against its version."""

@@ -1,0 +1,103 @@
+"""Whether svcagent judges the instance that serves now as Consul does; asked before the drain."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agent.clock import Clock, Deadline
+from agent.consul import Consul
+from agent.definitions import Check, Reload, Service
+from agent.engine import Container, Engine
+from agent.reload.checks import CONTAINER_HEALTH, SHORTEST_LIMIT, InstanceProber, badness
+from agent.reload.probe import Prober, ProbeResult, Status
+
+SURVEY_TRIES = 3
+SURVEY_SECONDS = 20.0
+SURVEY_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the instance's checks said before the drain.
+
+    ``statuses``: by check ID, the worse of Consul's status and svcagent's own; Consul's for a check that only Consul
+    runs. ``differences``: a sentence for each check that svcagent cannot judge as Consul does, with the remedy.
+    """
+
+    statuses: Mapping[str, str]
+    differences: tuple[str, ...]
+
+
+class Survey:
+    """One service's instance on this host."""
+
+    def __init__(
+        self, service: Service, reload: Reload, consul: Consul, engine: Engine, prober: Prober, clock: Clock
+    ) -> None:
+        self._service = service
+        self._ready = reload.ready
+        self._consul = consul
+        self._prober = prober
+        self._instance = InstanceProber(reload, engine, prober)
+        self._clock = clock
+
+    def take(self) -> Baseline:
+        """Compare Consul's view of the instance that serves now with svcagent's own. Takes some seconds at most."""
+        deadline = Deadline.after(self._clock, SURVEY_SECONDS)
+        container = self._instance.look()
+        states = self._consul.checks()
+        statuses = {
+            state.id: state.status
+            for state in states.values()
+            if state.service_id == self._service.id and not state.is_maintenance
+        }
+        differences: list[str] = []
+        for check in self._service.checks:
+            in_consul = states[check.id].status if check.id in states else Status.CRITICAL
+            if self._prober.can_probe(check):
+                result = self._probe_patiently(check, container, deadline)
+                statuses[check.id] = max(in_consul, result.status, key=badness)
+                if result.status == Status.CRITICAL and in_consul != Status.CRITICAL and self._is_passed(check):
+                    differences.append(_difference(check, in_consul, result))
+            else:
+                statuses[check.id] = in_consul
+                differences += self._unjudgeable(check, container)
+        if container is not None and container.health == "unhealthy":
+            statuses[CONTAINER_HEALTH] = Status.CRITICAL
+        return Baseline({check_id: str(status) for check_id, status in statuses.items()}, tuple(differences))
+
+    def _probe_patiently(self, check: Check, container: Container | None, deadline: Deadline) -> ProbeResult:
+        """Probe several times, because one probe may fail by chance."""
+        for _ in range(SURVEY_TRIES - 1):
+            result = self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
+            if result.status != Status.CRITICAL or deadline.is_over:
+                return result
+            self._clock.sleep(SURVEY_PAUSE)
+        return self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
+
+    def _is_passed(self, check: Check) -> bool:
+        """True if Consul still does not call it critical: it may have noticed meanwhile what the probe saw."""
+        state = self._consul.checks().get(check.id)
+        return state is not None and state.status != Status.CRITICAL
+
+    def _unjudgeable(self, check: Check, container: Container | None) -> Iterable[str]:
+        """Yield the reasons why Consul's result after the restart cannot come in time."""
+        if check.interval_seconds >= self._ready.timeout:
+            yield (
+                f"check {check.id} can be run by Consul only, which runs it every {check.interval}: its result after "
+                f"the restart may come later than reload.ready.timeout ({self._ready.timeout:g} s) allows. Shorten the "
+                "check's interval, or raise reload.ready.timeout above it"
+            )
+        named = check.docker_container_id
+        if named and container is not None and named != container.name and container.id.startswith(named.lower()):
+            yield (
+                f"check {check.id} names the container {container.name} by its ID ({named}), which the new container "
+                f'will not have. Write "docker_container_id": "{container.name}", and run: svcagent register'
+            )
+
+
+def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
+    return (
+        f"check {check.id} is {in_consul} for Consul, but fails when svcagent runs it: {result.said}. The new instance "
+        "could never be called ready. Make the check pass from this host as the user that runs svcagent (certificates: "
+        "the system's CA store or SSL_CERT_FILE, as the Consul agent has it), or correct the definition"
+    )

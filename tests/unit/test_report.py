@@ -1,0 +1,75 @@
+"""What a reload publishes of its host, with a Consul KV that is made up."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.errors import SvcagentError
+from agent.fleet import HostState, View
+from agent.reload import report as report_module
+from agent.reload.edges import Edges
+from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.progress import Progress
+from agent.reload.record import Result
+from agent.reload.report import Report
+from agent.reload.steps import State
+
+
+class FakeKv:
+    """Writes of host states, of which the named steps fail."""
+
+    def __init__(self, failing: set[str]) -> None:
+        self.failing = failing
+        self.written: list[HostState] = []
+
+    def write(self, _consul: Any, _service: str, _node: str, state: HostState) -> None:
+        if state.step in self.failing:
+            raise SvcagentError("no answer")
+        self.written.append(state)
+
+
+def entry_of(digest: str) -> JournalEntry:
+    record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1")
+    return JournalEntry(cast("Journal", None), record, cast("Progress", None))
+
+
+def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the version would be suspect for all other hosts, though the reload has ended."""
+    kv = FakeKv({"ready"})
+    monkeypatch.setattr(report_module, "write_host_state", kv.write)
+    clock = SystemClock()
+    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
+    notes: list[str] = []
+    report = Report(cast("Edges", edges), entry_of("sha256:2"), notes.append)
+
+    report.is_taking("drain", is_required=True)
+    report.is_taking("ready", is_required=False)
+    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
+
+    assert [state.state for state in kv.written] == ["reloading", "running"]
+    assert len(notes) == 1
+
+
+def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's own document is replaced as soon as it queues again."""
+    kv = FakeKv(set())
+    clock = SystemClock()
+    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
+    earlier = HostState(
+        "sha256:1", "rolled back", clock.now(), service_id="web", wanted="sha256:2", verdict="environment"
+    )
+    monkeypatch.setattr(report_module, "write_host_state", kv.write)
+    monkeypatch.setattr(
+        report_module,
+        "observe",
+        lambda *_arguments: View(hosts={("host1", "web"): kv.written[-1] if kv.written else earlier}),
+    )
+
+    for _attempt in range(2):
+        report = Report(cast("Edges", edges), entry_of("sha256:2"), lambda _text: None)
+        report.is_queueing()
+        report.is_taking("drain", is_required=True)
+        assert report.had_environment_verdict()
+    assert not Report(cast("Edges", edges), entry_of("sha256:3"), lambda _text: None).had_environment_verdict()
