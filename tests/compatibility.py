@@ -56,6 +56,15 @@ Each row is one run of the tests on one machine, with exactly these versions. "-
 `scripts/test-platforms --record` writes the rows again.
 """
 
+PODMAN = """\
+
+## Podman
+
+Podman 4.3's Docker-compatible socket (`podman system service`) does not work with svcagent. It lacks two requests:
+`GET /distribution/NAME/json`, which answers what the registry has without pulling it, and `POST /containers/ID/update`,
+which keeps Docker from starting the old container during a reload.
+"""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -119,7 +128,7 @@ def page(records: Collection[Record], recorded_consul: Collection[str]) -> str:
         tested = {record.version(part) for record in records} - {""}
         known = recorded_consul if part == "consul" else ()
         lines += _table(["release", "state"], [[f"{one}", state(one, tested, known)] for one in RELEASES[part]])
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + PODMAN
 
 
 def state(series: str, tested: Collection[str], recorded_releases: Collection[str]) -> State:

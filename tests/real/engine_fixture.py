@@ -27,8 +27,11 @@ from tests.lab.host import environment_in
 from tests.lab.server import Server
 
 BUSYBOX = "/bin/busybox"
-MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+INDEXES = {
+    "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json": "application/vnd.oci.image.index.v1+json",
+}
+"""The media types of manifests, as the two image stores push them, with that of an index of such manifests."""
 SLEEP = (BUSYBOX, "sleep", "3600")
 # A first process ignores every signal that it does not trap; a trap is heard only while `wait` waits.
 POLITE = (BUSYBOX, "sh", "-c", f"trap 'exit 0' TERM; {BUSYBOX} sleep 3600 & wait $!")
@@ -87,11 +90,12 @@ class DockerHost:
                 assert "error" not in event, event
             self.api.remove_image(f"{name}:{tag}")
             manifests.append(_built_for(f"http://{self.repository.partition('/')[0]}/v2/{path}", tag, platform))
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
+        media_type = INDEXES[manifests[0]["mediaType"]]
+        index = {"schemaVersion": 2, "mediaType": media_type, "manifests": manifests}
         done = requests.put(
             f"http://{self.repository.partition('/')[0]}/v2/{path}/manifests/latest",
             data=json.dumps(index),
-            headers={"Content-Type": INDEX},
+            headers={"Content-Type": media_type},
             timeout=10,
         )
         done.raise_for_status()
@@ -221,7 +225,11 @@ def cmd(command: Sequence[str]) -> str:
 def _built_for(repository: str, tag: str, platform: str) -> dict[str, Any]:
     """Push a tag again with its platform, which Engine 20.10 does not write into an import; its entry of an index."""
     system, _, machine = platform.partition("/")
-    found = requests.get(f"{repository}/manifests/{tag}", headers={"Accept": MANIFEST}, timeout=10)
+    accepted = {"Accept": ", ".join((*INDEXES, *INDEXES.values()))}
+    found = requests.get(f"{repository}/manifests/{tag}", headers=accepted, timeout=10)
+    if "manifests" in found.json():  # containerd's image store pushes an index of the one image
+        digest = found.json()["manifests"][0]["digest"]
+        found = requests.get(f"{repository}/manifests/{digest}", headers=accepted, timeout=10)
     manifest = found.json()
     configuration = requests.get(f"{repository}/blobs/{manifest['config']['digest']}", timeout=10).json()
     blob = json.dumps({**configuration, "os": system, "architecture": machine}).encode()

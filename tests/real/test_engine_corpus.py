@@ -18,6 +18,7 @@ import pytest
 from agent.engine import Stand
 from agent.engine.compare import differences as found_differences
 from agent.engine.connection import Client
+from agent.engine.recreate import COMPOSE_IMAGE_LABEL
 from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
 from tests.real.test_engine_flags import told_apart
@@ -176,7 +177,11 @@ def test_containers_of_docker_compose(place: Place, file: str, tmp_path: Path) -
             [found] = docker.api.containers(filters={"label": f"com.docker.compose.service={service}"})
             name = found["Names"][0].removeprefix("/")
             begin_with_first(place, "plain")
-            differs = ["/HostConfig/Binds", "/Mounts//anonymous/Mode"] if service == "volumes" else []
+            is_compose_2 = COMPOSE_IMAGE_LABEL in found["Labels"]
+            differs = [f"/Config/Labels/{COMPOSE_IMAGE_LABEL}"] if is_compose_2 else []
+            if service == "volumes":
+                anonymous = ["/HostConfig/Mounts//anonymous/Source"]
+                differs += anonymous if is_compose_2 else ["/HostConfig/Binds", "/Mounts//anonymous/Mode"]
             assert_kept(place, {"name": service, "differs": differs}, "plain", name)
     finally:
         subprocess.run([*compose, "down", "--volumes"], capture_output=True, env=environ, check=False)
@@ -380,14 +385,23 @@ def assert_kept(place: Place, entry: Mapping[str, Any], image: str, name: str) -
 
 
 def in_order(inspect: dict[str, Any]) -> dict[str, Any]:
-    """Return the document as `told_apart` does, with the published ports in order: Docker lists them in any."""
+    """Return the document as `told_apart` does, with what Docker writes in several ways in one of them.
+
+    Published ports come in any order, the network by name or by ID, and no IPAMConfig also as an empty one.
+    """
     document = told_apart(inspect)
-    settings = document["NetworkSettings"]
+    settings, host = document["NetworkSettings"], document["HostConfig"]
     ports = {
         port: sorted(chosen or [], key=lambda one: (one["HostIp"], one["HostPort"]))
         for port, chosen in (settings.get("Ports") or {}).items()
     }
-    return document | {"NetworkSettings": settings | {"Ports": ports}}
+    networks = settings.get("Networks") or {}
+    names = {one["NetworkID"]: name for name, one in inspect["NetworkSettings"]["Networks"].items()}
+    networks = {name: one | {"IPAMConfig": one.get("IPAMConfig") or None} for name, one in networks.items()}
+    return document | {
+        "NetworkSettings": settings | {"Ports": ports, "Networks": networks},
+        "HostConfig": host | {"NetworkMode": names.get(host["NetworkMode"], host["NetworkMode"])},
+    }
 
 
 def changed(before: dict[str, Any], after: dict[str, Any], image: str) -> set[str]:
