@@ -68,7 +68,9 @@ def payload(
             config.pop(key, None)
     for key in _DICTS:
         config[key] = {
-            name: value for name, value in (config.get(key) or {}).items() if name not in (defaults.get(key) or {})
+            name: value
+            for name, value in (config.get(key) or {}).items()
+            if name not in (defaults.get(key) or {}) or (key == "ExposedPorts" and is_published(old, name))
         }
     config["Env"] = [entry for entry in config.get("Env") or [] if entry not in (defaults.get("Env") or [])]
     config["Labels"] = {**_own_labels(config.get("Labels"), defaults.get("Labels")), **labels}
@@ -211,6 +213,12 @@ def _bind_ends(bind: str) -> tuple[str, str]:
     """
     first, *rest = bind.split(":")
     return (first, clean_path(rest[0])) if rest else ("", clean_path(first))
+
+
+def is_published(container: Inspect, port: str) -> bool:
+    """True if an exposed port was to be published. Docker publishes no port that is not exposed, whatever is asked."""
+    host = container["HostConfig"]
+    return bool(host.get("PublishAllPorts")) or port in (host.get("PortBindings") or {})
 
 
 def published_ports(container: Inspect) -> dict[str, list[dict[str, str]]]:

@@ -34,12 +34,14 @@ RICHER = (
     f'HEALTHCHECK --interval=40s CMD ["{BUSYBOX}", "false"]',
     cmd((*POLITE[:-1], POLITE[-1].replace("3600", "7200"))),
 )
+EXPOSING = ("EXPOSE 8080", cmd(POLITE))
+"""The next version of this image exposes nothing."""
 FROM_IMAGE = ("/Config/", "/Path", "/Args", "/Platform")
 
 
 @dataclass(frozen=True)
 class Place:
-    """An engine with two versions of two images, two networks, and a container ``db`` that others refer to."""
+    """An engine with two versions of three images, two networks, and a container ``db`` that others refer to."""
 
     docker: DockerHost
     digests: Mapping[str, tuple[str, str]]
@@ -84,7 +86,7 @@ def api_of(docker: DockerHost) -> tuple[int, ...]:
 def place() -> Iterator[Place]:
     with docker_host(has_proxy=True) as docker:
         digests = {}
-        for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER)):
+        for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER), ("exposing", EXPOSING, ())):
             repository = f"{docker.repository}/{name}"
             digests[name] = (
                 docker.push("1", *first, name=repository),

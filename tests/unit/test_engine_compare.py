@@ -140,6 +140,23 @@ def test_a_value_of_the_containers_own_is_never_explained_by_an_image(key: str) 
 
 
 @pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ()),
+        ({"PublishAllPorts": True}, ("Config.ExposedPorts.80/tcp: not set, was True",)),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, ("Config.ExposedPorts.80/tcp: not set, was True",)),
+    ],
+)
+def test_an_image_explains_no_loss_of_a_published_port(asked: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """It may expose another one."""
+    image, newer = ({**IMAGE, "Config": {"ExposedPorts": {port: {}}}} for port in ("80/tcp", "81/tcp"))
+    old = container(Config={"ExposedPorts": {"80/tcp": {}}}, HostConfig=asked)
+    new = container(NEW_ID, Config={"ExposedPorts": {"81/tcp": {}}}, HostConfig=asked)
+
+    assert found(old, new, image, newer) == expected
+
+
+@pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         ({"Architecture": "386"}, {"Architecture": "amd64"}, ("Image.Platform: linux/amd64, was linux/386",)),

@@ -246,6 +246,24 @@ def test_the_new_container_says_what_it_replaces_and_what_it_runs() -> None:
     assert request["Image"] == "app:2"
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ({}, {"81/tcp"}),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "8000"}]}}, {"80/tcp", "81/tcp"}),
+        ({"PortBindings": {"80/udp": [{"HostPort": "8000"}]}}, {"81/tcp"}),
+        ({"PublishAllPorts": True}, {"80/tcp", "81/tcp"}),
+    ],
+)
+def test_a_port_that_is_published_stays_exposed_though_the_old_image_exposes_it_too(
+    host: dict[str, Any], expected: set[str]
+) -> None:
+    """Docker publishes only what is exposed, and the new image may not expose it."""
+    container = old({"ExposedPorts": {"80/tcp": {}, "81/tcp": {}}}, host)
+
+    assert set(made(container, {"ExposedPorts": {"80/tcp": {}}})["ExposedPorts"]) == expected
+
+
 def published(*pairs: tuple[str, str]) -> list[dict[str, str]]:
     return [{"HostIp": address, "HostPort": port} for address, port in pairs]
 
