@@ -12,6 +12,7 @@ from agent.engine.model import Inspect
 from agent.engine.recreate import (
     COMPOSE_IMAGE_LABEL,
     clean_path,
+    is_composes_own,
     is_published,
     link_of,
     networks_of,
@@ -99,6 +100,8 @@ def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspe
         if path[:1] == ("Mounts",):  # a VOLUME that only the new image declares
             return path[1] in volumes and not any(known[:2] == path[:2] for known in before)
         if path[:2] == ("Config", "ExposedPorts") and path in before and is_published(old, path[2]):
+            return False
+        if path[:2] == ("Config", "Labels") and is_composes_own(path[2], old["Config"].get("Labels") or {}):
             return False
         return (
             len(path) > 1

@@ -15,7 +15,9 @@ from agent.engine.model import Inspect
 REPLACES_LABEL = "svcagent.replaces"
 DIGEST_LABEL = "svcagent.digest"
 
-COMPOSE_IMAGE_LABEL = "com.docker.compose.image"
+COMPOSE_LABELS = "com.docker.compose."
+PROJECT_LABEL = f"{COMPOSE_LABELS}project"
+COMPOSE_IMAGE_LABEL = f"{COMPOSE_LABELS}image"
 """Where Docker Compose 2 writes down the ID of the image: on the next ``up`` another one makes the container anew."""
 
 _BUILTIN_NETWORKS = {"default", "bridge", "host", "none"}
@@ -131,8 +133,17 @@ def further_networks(old: Inspect) -> dict[str, dict[str, Any]]:
 
 def _own_labels(labels: Mapping[str, str] | None, defaults: Mapping[str, str] | None) -> dict[str, str]:
     ours = {REPLACES_LABEL, DIGEST_LABEL}
-    known = defaults or {}
-    return {key: value for key, value in (labels or {}).items() if key not in ours and known.get(key) != value}
+    own, known = labels or {}, defaults or {}
+    return {
+        key: value
+        for key, value in own.items()
+        if key not in ours and (known.get(key) != value or is_composes_own(key, own))
+    }
+
+
+def is_composes_own(label: str, labels: Mapping[str, str]) -> bool:
+    """True if Docker Compose gave a container of these labels this one. Images that it builds carry it as well."""
+    return PROJECT_LABEL in labels and label.startswith(COMPOSE_LABELS)
 
 
 def _healthcheck(check: Mapping[str, Any] | None, default: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ RICHER = (
     f'HEALTHCHECK --interval=40s CMD ["{BUSYBOX}", "false"]',
     cmd((*POLITE[:-1], POLITE[-1].replace("3600", "7200"))),
 )
-EXPOSING = ("EXPOSE 8080", cmd(POLITE))
-"""The next version of this image exposes nothing."""
+SAYING = ("EXPOSE 8080", "LABEL com.docker.compose.project=shop com.docker.compose.service=web", cmd(POLITE))
+"""The next version of this image says nothing of it."""
 FROM_IMAGE = ("/Config/", "/Path", "/Args", "/Platform")
 
 
@@ -86,7 +86,7 @@ def api_of(docker: DockerHost) -> tuple[int, ...]:
 def place() -> Iterator[Place]:
     with docker_host(has_proxy=True) as docker:
         digests = {}
-        for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER), ("exposing", EXPOSING, ())):
+        for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER), ("saying", SAYING, ())):
             repository = f"{docker.repository}/{name}"
             digests[name] = (
                 docker.push("1", *first, name=repository),

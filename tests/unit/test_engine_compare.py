@@ -156,6 +156,16 @@ def test_an_image_explains_no_loss_of_a_published_port(asked: dict[str, Any], ex
     assert found(old, new, image, newer) == expected
 
 
+def test_an_image_explains_no_loss_of_a_label_of_docker_compose() -> None:
+    """The container would leave its project."""
+    labels = {"com.docker.compose.project": "shop", "team": "search"}
+    image = {**IMAGE, "Config": {"Labels": labels}}
+
+    assert found(container(Config={"Labels": labels}), container(NEW_ID), image, {**IMAGE, "Config": {}}) == (
+        "Config.Labels.com.docker.compose.project: not set, was shop",
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

@@ -38,6 +38,13 @@ def made(container: dict[str, Any], defaults: dict[str, Any] | None = None, engi
         ("Labels", {"a": "1", "b": "2"}, {"a": "1"}, {"b": "2"}),
         ("Labels", {"a": "2"}, {"a": "1"}, {"a": "2"}),
         ("Labels", {"svcagent.replaces": "x", "svcagent.digest": "y", "mine": "z"}, None, {"mine": "z"}),
+        (
+            "Labels",
+            {"com.docker.compose.project": "shop", "com.docker.compose.service": "web", "a": "1"},
+            {"com.docker.compose.project": "shop", "com.docker.compose.service": "web", "a": "1"},
+            {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"},
+        ),
+        ("Labels", {"com.docker.compose.version": "2"}, {"com.docker.compose.version": "2"}, {}),
         ("Volumes", {"/data": {}, "/cache": {}}, {"/data": {}}, {"/cache": {}}),
         ("ExposedPorts", {"80/tcp": {}, "81/tcp": {}}, {"80/tcp": {}}, {"81/tcp": {}}),
         ("WorkingDir", "/srv", "/srv", None),
