@@ -173,7 +173,7 @@ def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
         return False
     if mode == "host" and hostname == engine_host:
         return False
-    return bool(hostname) and not old["Id"].startswith(hostname)
+    return bool(hostname) and hostname != short_id(old)
 
 
 def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def test_entrypoint_and_cmd_are_subtracted_together(container: Any, image: Any, 
     [
         ("default", "", ID[:12], ""),
         ("default", "", "web-1", "web-1"),
+        ("default", "", ID[:2], ID[:2]),  # given, although the ID begins with it
         ("host", "", "machine", ""),
         ("host", "", "web-1", "web-1"),
         ("default", "host", "machine", ""),
