@@ -13,6 +13,7 @@ from agent.engine.recreate import (
     COMPOSE_IMAGE_LABEL,
     clean_path,
     is_composes_own,
+    is_for_platform,
     is_published,
     link_of,
     networks_of,
@@ -92,7 +93,9 @@ def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspe
     The new container was created and connected to its networks, and has not run; the old one may run.
     """
     before, after = dict(_leaves(_normal(old))), dict(_leaves(_normal(new)))
-    before[PLATFORM], after[PLATFORM] = platform_of(old, old_image), platform_of(new, new_image)
+    platforms = platform_of(old, old_image), platform_of(new, new_image)
+    if not is_for_platform(platforms[1], platforms[0]):
+        before[PLATFORM], after[PLATFORM] = platforms
     defaults, new_defaults = (dict(_leaves({"Config": _config(one.get("Config"))})) for one in (old_image, new_image))
     volumes = {clean_path(path) for path in (new_image.get("Config") or {}).get("Volumes") or {}}
 
@@ -185,7 +188,7 @@ def _key(element: Inspect, at: int) -> str:
 
 
 def _shown(path: Path, value: Any) -> str:
-    if value is None:
+    if value in (None, ""):
         return "not set"
     if path[-1] in _SIZES and isinstance(value, int) and value > 0:
         return _size(value)

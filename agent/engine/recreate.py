@@ -20,6 +20,11 @@ PROJECT_LABEL = f"{COMPOSE_LABELS}project"
 COMPOSE_IMAGE_LABEL = f"{COMPOSE_LABELS}image"
 """Where Docker Compose 2 writes down the ID of the image: on the next ``up`` another one makes the container anew."""
 
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Names that some builders write, with the name that the Engine has for it."""
+_ONLY_VARIANTS = {"amd64": "v1", "arm64": "v8"}
+"""What not every builder writes, as it is what the machine's name alone means."""
+
 _BUILTIN_NETWORKS = {"default", "bridge", "host", "none"}
 _DICTS = ("Volumes", "ExposedPorts")
 _SCALARS = ("WorkingDir", "User", "StopSignal", "Shell", "ArgsEscaped")
@@ -114,10 +119,15 @@ def platform_of(container: Inspect, image: Inspect) -> str:
     """Return what the container's image was built for, as ``linux/arm/v7``; empty if the image does not say it."""
     said = (container.get("ImageManifestDescriptor") or {}).get("platform")
     found = said or {"os": image.get("Os"), "architecture": image.get("Architecture"), "variant": image.get("Variant")}
-    parts = [found.get(key) or "" for key in ("os", "architecture", "variant")]
-    if parts[1:] == ["arm64", "v8"]:  # the only variant, which not every builder writes
-        parts[2] = ""
-    return "/".join(part for part in parts if part) if parts[1] else ""
+    system, machine, variant = (found.get(key) or "" for key in ("os", "architecture", "variant"))
+    machine = _MACHINES.get(machine, machine)
+    parts = (system or "linux", machine, "" if variant == _ONLY_VARIANTS.get(machine) else variant)
+    return "/".join(part for part in parts if part) if machine else ""
+
+
+def is_for_platform(platform: str, wanted: str) -> bool:
+    """True if one platform is the other, or says more exactly which; every one is what nobody has said."""
+    return not wanted or platform == wanted or platform.startswith(f"{wanted}/")
 
 
 def lender_names(old: Inspect) -> tuple[str, ...]:

@@ -172,6 +172,17 @@ def test_an_image_explains_no_loss_of_a_label_of_docker_compose() -> None:
         ({"Architecture": "386"}, {"Architecture": "amd64"}, ("Image.Platform: linux/amd64, was linux/386",)),
         ({"Architecture": "arm", "Variant": "v6"}, {"Architecture": "arm", "Variant": "v7"}, 1),
         ({"Architecture": "arm64"}, {"Architecture": "arm64", "Variant": "v8"}, ()),
+        ({"Architecture": "arm64", "Variant": "v8"}, {"Architecture": "aarch64"}, ()),
+        ({"Architecture": "amd64"}, {"Architecture": "amd64", "Variant": "v1"}, ()),
+        ({"Architecture": "amd64"}, {"Architecture": "amd64", "Variant": "v2"}, ()),
+        ({"Architecture": "x86_64"}, {"Architecture": "amd64"}, ()),
+        # What the old image does not say, the new one may.
+        ({"Architecture": ""}, {"Architecture": "amd64"}, ()),
+        ({"Os": "", "Architecture": "amd64"}, {"Architecture": "amd64"}, ()),
+        ({"Architecture": "arm"}, {"Architecture": "arm", "Variant": "v7"}, ()),
+        ({"Architecture": "arm", "Variant": "v7"}, {"Architecture": "arm"}, 1),
+        ({"Architecture": "amd64"}, {"Architecture": ""}, ("Image.Platform: not set, was linux/amd64",)),
+        ({"Architecture": "arm"}, {"Architecture": "arm64"}, 1),
     ],
 )
 def test_another_platform_is_a_difference(old: Any, new: Any, expected: Any) -> None:
