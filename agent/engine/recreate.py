@@ -25,6 +25,10 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _ONLY_VARIANTS = {"amd64": "v1", "arm64": "v8"}
 """What not every builder writes, as it is what the machine's name alone means."""
 
+EMPTY_MODES = {"CgroupnsMode": "host", "IpcMode": "shareable"}
+"""What an empty mode means to the Engine where it stands in the configuration of a container that an older Engine made.
+In a request for a new container it means the Engine's default, which may be another one."""
+
 _BUILTIN_NETWORKS = {"default", "bridge", "host", "none"}
 _DICTS = ("Volumes", "ExposedPorts")
 _SCALARS = ("WorkingDir", "User", "StopSignal", "Shell", "ArgsEscaped")
@@ -188,6 +192,7 @@ def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
 
 def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
     host = dict(old["HostConfig"])
+    host |= {key: mode for key, mode in EMPTY_MODES.items() if host.get(key) == ""}
     # Theirs come by VolumesFrom again, and would hide the ones that they get when they are made anew.
     borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
     host["PortBindings"] = published_ports(old) or host.get("PortBindings")

@@ -117,6 +117,15 @@ def test_the_host_configuration_passes_as_it_is() -> None:
     assert made(old(host=host))["HostConfig"] == {**host, "NetworkMode": "default", "Links": None, "PortBindings": None}
 
 
+@pytest.mark.parametrize("key", ["CgroupnsMode", "IpcMode"])
+def test_an_empty_mode_of_an_older_engine_is_asked_for_by_its_name(key: str) -> None:
+    """Asked for as it stands, it would become the Engine's default of today."""
+    expected = {"CgroupnsMode": "host", "IpcMode": "shareable"}[key]
+
+    assert made(old(host={key: ""}))["HostConfig"][key] == expected
+    assert made(old(host={key: "private"}))["HostConfig"][key] == "private"
+
+
 def test_links_are_rewritten_from_inspects_form_to_creates() -> None:
     host = made(old(host={"Links": ["/db:/app/database"]}))["HostConfig"]
 
