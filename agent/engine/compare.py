@@ -76,8 +76,8 @@ MAY_DIFFER: Mapping[str, str] = {
 
 MAY_BE_ADDED: Mapping[str, str] = {
     # Likewise, of what the old one has not set.
-    "HostConfig LogConfig Config": "daemon.json's options, which Docker adds to each container that it creates with the "
-    "driver of daemon.json",
+    "HostConfig LogConfig Config": "options of daemon.json, which Docker adds to each container that it creates with "
+    "the log driver of daemon.json",
     "HostConfig ShmSize": "the Engine's default, which the old one gets whenever it is started",
     "HostConfig MaskedPaths": "likewise",
     "HostConfig ReadonlyPaths": "likewise",

@@ -255,6 +255,22 @@ def test_a_container_in_which_others_live_is_refused(place: Place, what: str) ->
         remove_all(docker)
 
 
+def test_a_container_that_has_ended_in_its_network_is_no_obstacle(place: Place) -> None:
+    docker, digest = place.docker, place.digests["plain"][1]
+    begin_with_first(place, "plain")
+    docker.run("app", place.image("plain"), host_config={"network_mode": "none"})
+    try:
+        cli(docker, "run", "--name", "debug", "--network", "container:app", place.image("plain"), BUSYBOX, "true")
+        cli(docker, "create", "--name", "side", "--network", "container:app", place.image("plain"))
+
+        with pytest.raises(Conflict, match=r"cut off: side lives in its network \(stopped; .*docker rm side"):
+            docker.engine.check_recreatable("app")
+        docker.api.remove_container("side")
+        docker.replace("app", place.image("plain"), digest, 0)
+    finally:
+        remove_all(docker)
+
+
 def test_a_container_whose_namespace_has_gone_is_refused(place: Place) -> None:
     docker = place.docker
     begin_with_first(place, "plain")
