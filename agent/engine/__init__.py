@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, Replacement
 from agent.engine.stopped import StoppedContainer, find_stopped
-from agent.engine.swap import NEW_SUFFIX, Stand, Standing
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Stand, Standing
 
 if TYPE_CHECKING:
     from agent.engine.client import Engine
 
 __all__ = [
     "NEW_SUFFIX",
+    "OLD_SUFFIX",
     "Container",
     "Engine",
     "Fetched",

@@ -15,6 +15,7 @@ CONTAINER: Shape = {
     "State": {
         "Running": bool,
         "Restarting?": bool,
+        "Status?": str,
         "ExitCode": int,
         "Pid": int,
         "StartedAt": str,

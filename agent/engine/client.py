@@ -1,6 +1,6 @@
 """`Engine`: what other rooms may ask of Docker."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -170,13 +170,16 @@ class Engine:
         """Remove what `replace` kept for a `roll_back`."""
         replace.remove_old(self._docker, name)
 
-    def prune(self, image: str, keep: int, fetched: Sequence[Fetched] = ()) -> tuple[str, ...]:
+    def prune(
+        self, image: str, keep: int, fetched: Sequence[Fetched] = (), ran: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Remove old images of the image's repository; the IDs removed.
 
-        Never one that a container uses, or that has a tag which svcagent did not give it. ``keep``: how many to keep,
-        the newest first; the one in use counts as one. ``fetched``: what svcagent brought here, under which tags.
+        Never one that a container uses, that has a tag which svcagent did not give it, or that svcagent neither brought
+        here nor ran. ``keep``: how many to keep, the newest first; the one in use counts as one. ``fetched``: what
+        svcagent brought here, under which tags; ``ran``: the digests that it ran here.
         """
-        return prune.prune(self._docker, reference.parse(image), keep, fetched)
+        return prune.prune(self._docker, reference.parse(image), keep, fetched, ran)
 
     def log_tail(self, name: str, lines: int = 20) -> str:
         """The last lines that the container printed; of a replacement that got no name, the new one's.

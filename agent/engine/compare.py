@@ -4,14 +4,18 @@ Both documents are flattened to leaves by path. A leaf that differs is a differe
 the reason, or the two images explain it: then the old value is the old image's, and the new value the new image's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
-from agent.engine.model import Inspect
+from agent.engine.model import Inspect, policy_text
 from agent.engine.recreate import (
     COMPOSE_IMAGE_LABEL,
+    EMPTY_MODES,
     clean_path,
+    is_composes_own,
+    is_for_platform,
+    is_published,
     link_of,
     networks_of,
     own_aliases,
@@ -70,6 +74,24 @@ MAY_DIFFER: Mapping[str, str] = {
 }
 """The leaves in which a successor may differ, each with its reason."""
 
+MAY_BE_ADDED: Mapping[str, str] = {
+    # Likewise, of what the old one has not set.
+    "HostConfig LogConfig Config": "options of daemon.json, which Docker adds to each container that it creates with "
+    "the log driver of daemon.json",
+    "HostConfig ShmSize": "the Engine's default, which the old one gets whenever it is started",
+    "HostConfig MaskedPaths": "likewise",
+    "HostConfig ReadonlyPaths": "likewise",
+}
+"""The leaves that a successor may have and the old container has not, each with its reason."""
+
+_UNSET: Mapping[str, Collection[Any]] = {
+    "PidsLimit": (0, -1),
+    "ShmSize": (0,),
+    "OomKillDisable": (False,),
+    "MemorySwappiness": (-1,),
+}
+"""Values of HostConfig that mean to the Engine that none is set. Which one it writes has changed with its releases."""
+
 _OF_THE_IMAGE = frozenset(
     {
         *("Env", "Labels", "Cmd", "Entrypoint", "Volumes", "ExposedPorts", "WorkingDir", "User", "StopSignal"),
@@ -90,13 +112,19 @@ def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspe
     The new container was created and connected to its networks, and has not run; the old one may run.
     """
     before, after = dict(_leaves(_normal(old))), dict(_leaves(_normal(new)))
-    before[PLATFORM], after[PLATFORM] = platform_of(old, old_image), platform_of(new, new_image)
+    platforms = platform_of(old, old_image), platform_of(new, new_image)
+    if not is_for_platform(platforms[1], platforms[0]):
+        before[PLATFORM], after[PLATFORM] = platforms
     defaults, new_defaults = (dict(_leaves({"Config": _config(one.get("Config"))})) for one in (old_image, new_image))
     volumes = {clean_path(path) for path in (new_image.get("Config") or {}).get("Volumes") or {}}
 
     def is_explained(path: Path) -> bool:
         if path[:1] == ("Mounts",):  # a VOLUME that only the new image declares
             return path[1] in volumes and not any(known[:2] == path[:2] for known in before)
+        if path[:2] == ("Config", "ExposedPorts") and path in before and is_published(old, path[2]):
+            return False
+        if path[:2] == ("Config", "Labels") and is_composes_own(path[2], old["Config"].get("Labels") or {}):
+            return False
         return (
             len(path) > 1
             and path[0] == "Config"
@@ -108,14 +136,17 @@ def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspe
     return tuple(
         f"{'.'.join(path)}: {_shown(path, after.get(path))}, was {_shown(path, before.get(path))}"
         for path in sorted({*before, *after})
-        if before.get(path) != after.get(path) and not (_may_differ(path) or is_explained(path))
+        if before.get(path) != after.get(path)
+        and not (_may_differ(path) or is_explained(path) or (path not in before and _is_any_of(path, MAY_BE_ADDED)))
     )
 
 
 def _may_differ(path: Path) -> bool:
-    if path == PLATFORM:
-        return False
-    for pattern in MAY_DIFFER:
+    return path != PLATFORM and _is_any_of(path, MAY_DIFFER)
+
+
+def _is_any_of(path: Path, patterns: Iterable[str]) -> bool:
+    for pattern in patterns:
         parts = pattern.split(" ")
         if len(parts) <= len(path) and all(map(fnmatchcase, path, parts)):
             return True
@@ -124,9 +155,6 @@ def _may_differ(path: Path) -> bool:
 
 def _normal(inspect: Inspect) -> dict[str, Any]:
     """Return the document with one spelling for what Docker spells in several ways."""
-    host = dict(inspect["HostConfig"])
-    host["Links"] = sorted(link_of(link) for link in host.get("Links") or [])
-    host["PortBindings"] = published_ports(inspect)
     networks = {
         name: {**(endpoint or {}), "Aliases": sorted(own_aliases(inspect, name))}
         for name, endpoint in networks_of(inspect).items()
@@ -137,10 +165,23 @@ def _normal(inspect: Inspect) -> dict[str, Any]:
     return {
         **inspect,
         "Config": config,
-        "HostConfig": host,
+        "HostConfig": _host(inspect),
         "Mounts": [_mount(one) for one in inspect.get("Mounts") or []],
         "NetworkSettings": {"Networks": {name: {"connected": True, **one} for name, one in networks.items()}},
     }
+
+
+def _host(inspect: Inspect) -> dict[str, Any]:
+    """Return HostConfig likewise."""
+    host = dict(inspect["HostConfig"])
+    host["Links"] = sorted(link_of(link) for link in host.get("Links") or [])
+    host["PortBindings"] = published_ports(inspect)
+    host["RestartPolicy"] = policy_text(host.get("RestartPolicy") or {})
+    host |= {key: mode for key, mode in EMPTY_MODES.items() if host.get(key) == ""}
+    host |= {key: None for key, values in _UNSET.items() if host.get(key) in values}
+    # No path at all, which was asked for, unlike null.
+    host |= {key: "none" for key in ("MaskedPaths", "ReadonlyPaths") if host.get(key) == []}
+    return host
 
 
 def _config(config: Inspect | None) -> dict[str, Any]:
@@ -179,7 +220,7 @@ def _key(element: Inspect, at: int) -> str:
 
 
 def _shown(path: Path, value: Any) -> str:
-    if value is None:
+    if value in (None, ""):
         return "not set"
     if path[-1] in _SIZES and isinstance(value, int) and value > 0:
         return _size(value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent.engine.model import Inspect
+from agent.engine.model import Inspect, policy_text
 
 NAMESPACES = {"NetworkMode": "network", "PidMode": "PID namespace", "IpcMode": "IPC namespace"}
 """What a container may have from another one (``container:<name or ID>``), by its key in HostConfig."""
@@ -17,19 +17,27 @@ def namespace_lenders(container: Inspect) -> dict[str, str]:
 def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
     """Return what each container that cannot do without ``old`` has from it: ``sidecar lives in its network``.
 
-    Not those that take volumes from it: the volumes are the same ones afterwards.
+    Not those that take volumes from it: the volumes are the same ones afterwards. Nor those that have ended and that
+    Docker does not start again.
     """
     found = []
     for other in others:
-        if other["Id"] == old["Id"]:
+        if other["Id"] == old["Id"] or _is_over(other):
             continue
         name, host = other["Name"].removeprefix("/"), other["HostConfig"]
-        found += [f"{name} lives in its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
+        needs = [f"lives in its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
         # On networks of their own links are names, which the new container gets; on the default one they are addresses.
         if host["NetworkMode"] in ("default", "bridge"):
             targets = [link.partition(":")[0].removeprefix("/") for link in host.get("Links") or []]
-            found += [f"{name} is linked to it (--link)"] if old["Name"].removeprefix("/") in targets else []
+            needs += ["is linked to it (--link)"] if old["Name"].removeprefix("/") in targets else []
+        stopped = "" if other["State"]["Running"] else f" (stopped; if nobody needs it, docker rm {name})"
+        found += [f"{name} {need}{stopped}" for need in needs]
     return tuple(sorted(found))
+
+
+def _is_over(container: Inspect) -> bool:
+    policy = container["HostConfig"].get("RestartPolicy") or {}
+    return container["State"].get("Status") == "exited" and policy_text(policy) == "no"
 
 
 def _is_of(mode: str, old: Inspect) -> bool:

@@ -28,8 +28,15 @@ from agent.text import clean, without_credentials
 
 _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
 
+# What goes wrong on the host is looked for first: its words are also those of a registry's refusals. The second line is
+# containerd's store; of a file, the program's own words.
+_LOCAL = re.compile(
+    r"no space left on device|failed to register layer|read-only file system|disk quota exceeded|"
+    r"failed to (?:extract layer|prepare extraction snapshot|unpack image)|apply layer error|"
+    r"parent snapshot .* does not exist|content digest .*: not found|"
+    r"\b(?:open|write|mkdir) /\S+: "
+)
 # The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
-_LOCAL = re.compile("no space left on device|failed to register layer|read-only file system|disk quota exceeded")
 # What runc and crun say of a program, a user or a directory that the image does not have as the container needs it. A
 # mount that was possible in the old image is refused by what the new one has under its path.
 _OF_THE_IMAGE = re.compile(
@@ -87,7 +94,7 @@ def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> S
 
 def _translate(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
     if isinstance(error, APIError) and error.status_code is not None:
-        if not is_of_engine(error):
+        if not is_of_engine(error.response):
             return _of_something_in_front(error, doing, address, is_write)
         kind = _BY_STATUS.get(error.status_code, SvcagentError)
         return kind(f"Docker could not {doing}: {explanation(error)}")
@@ -114,12 +121,12 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
     )
 
 
-def is_of_engine(error: APIError) -> bool:
+def is_of_engine(answer: requests.Response | None) -> bool:
     """True if the Engine itself gave the answer; false for a proxy in front of it, and for an authorization plugin.
 
     The Engine names its version in every answer to a request that it routes.
     """
-    return error.response is not None and "Api-Version" in error.response.headers
+    return answer is not None and "Api-Version" in answer.headers
 
 
 def _of_something_in_front(error: APIError, doing: str, address: str, is_write: bool) -> SvcagentError:

@@ -29,17 +29,23 @@ def choose(images: Sequence[Image], used: Collection[str], keep: int, *, is_one_
     return tuple(unused[: max(0, len(unused) - spared)])
 
 
-def are_own_tags(tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched]) -> bool:
-    """True if svcagent gave an image of these digests each of its tags; so it is if there is none."""
+def is_deployed(tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched], ran: Collection[str]) -> bool:
+    """True if an image of these digests was brought here or run by svcagent, which gave it each of its tags.
+
+    An image without a tag that nobody knows was pulled by its digest, by a person or another program.
+    """
     own = [parse(one.image) for one in fetched if one.digest in digests]
-    return all(
+    is_known = bool(own) or any(digest in ran for digest in digests)
+    return is_known and all(
         any(given.tag == tag.tag and is_same_repository(given.repository, tag.repository) for given in own)
         for tag in map(parse, tags)
     )
 
 
-def prune(docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched]) -> tuple[str, ...]:
-    """Remove the repository's images but for the newest, except those with a tag of others; returns the IDs removed."""
+def prune(
+    docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched], ran: Collection[str]
+) -> tuple[str, ...]:
+    """Remove the repository's images but for the newest, except those of others; returns the IDs removed."""
     with docker.call("list images and containers") as client:
         used = {str(entry.get("ImageID")) for entry in client.all_containers()}
         listed = client.all_images()
@@ -47,7 +53,7 @@ def prune(docker: Connection, reference: Reference, keep: int, fetched: Sequence
         images = []
         for entry in mine:
             tags = tags_of(entry.get("RepoTags"))
-            if are_own_tags(tags, digests_of(entry.get("RepoDigests"), reference.repository), fetched):
+            if is_deployed(tags, digests_of(entry.get("RepoDigests"), reference.repository), fetched, ran):
                 images.append(_image(client.image(entry["Id"]), tags))
     removed = []
     for image in choose(images, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):

@@ -167,7 +167,7 @@ def _registry(docker: Connection, reference: Reference, timeout: float = READ_SE
     except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:  # the latter in mid-stream
         raise _silent(reference, timeout) from error
     except APIError as error:
-        if not is_of_engine(error):
+        if not is_of_engine(error.response):
             raise
         if error.status_code == requests.codes.not_found:
             # So some Engines answer, too, where a registry refused.

@@ -15,8 +15,19 @@ from agent.engine.model import Inspect
 REPLACES_LABEL = "svcagent.replaces"
 DIGEST_LABEL = "svcagent.digest"
 
-COMPOSE_IMAGE_LABEL = "com.docker.compose.image"
+COMPOSE_LABELS = "com.docker.compose."
+PROJECT_LABEL = f"{COMPOSE_LABELS}project"
+COMPOSE_IMAGE_LABEL = f"{COMPOSE_LABELS}image"
 """Where Docker Compose 2 writes down the ID of the image: on the next ``up`` another one makes the container anew."""
+
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Names that some builders write, with the name that the Engine has for it."""
+_ONLY_VARIANTS = {"amd64": "v1", "arm64": "v8"}
+"""What not every builder writes, as it is what the machine's name alone means."""
+
+EMPTY_MODES = {"CgroupnsMode": "host", "IpcMode": "shareable"}
+"""What an empty mode means to the Engine where it stands in the configuration of a container that an older Engine made.
+In a request for a new container it means the Engine's default, which may be another one."""
 
 _BUILTIN_NETWORKS = {"default", "bridge", "host", "none"}
 _DICTS = ("Volumes", "ExposedPorts")
@@ -68,7 +79,9 @@ def payload(
             config.pop(key, None)
     for key in _DICTS:
         config[key] = {
-            name: value for name, value in (config.get(key) or {}).items() if name not in (defaults.get(key) or {})
+            name: value
+            for name, value in (config.get(key) or {}).items()
+            if name not in (defaults.get(key) or {}) or (key == "ExposedPorts" and is_published(old, name))
         }
     config["Env"] = [entry for entry in config.get("Env") or [] if entry not in (defaults.get("Env") or [])]
     config["Labels"] = {**_own_labels(config.get("Labels"), defaults.get("Labels")), **labels}
@@ -110,10 +123,15 @@ def platform_of(container: Inspect, image: Inspect) -> str:
     """Return what the container's image was built for, as ``linux/arm/v7``; empty if the image does not say it."""
     said = (container.get("ImageManifestDescriptor") or {}).get("platform")
     found = said or {"os": image.get("Os"), "architecture": image.get("Architecture"), "variant": image.get("Variant")}
-    parts = [found.get(key) or "" for key in ("os", "architecture", "variant")]
-    if parts[1:] == ["arm64", "v8"]:  # the only variant, which not every builder writes
-        parts[2] = ""
-    return "/".join(part for part in parts if part) if parts[1] else ""
+    system, machine, variant = (found.get(key) or "" for key in ("os", "architecture", "variant"))
+    machine = _MACHINES.get(machine, machine)
+    parts = (system or "linux", machine, "" if variant == _ONLY_VARIANTS.get(machine) else variant)
+    return "/".join(part for part in parts if part) if machine else ""
+
+
+def is_for_platform(platform: str, wanted: str) -> bool:
+    """True if one platform is the other, or says more exactly which; every one is what nobody has said."""
+    return not wanted or platform == wanted or platform.startswith(f"{wanted}/")
 
 
 def lender_names(old: Inspect) -> tuple[str, ...]:
@@ -129,8 +147,17 @@ def further_networks(old: Inspect) -> dict[str, dict[str, Any]]:
 
 def _own_labels(labels: Mapping[str, str] | None, defaults: Mapping[str, str] | None) -> dict[str, str]:
     ours = {REPLACES_LABEL, DIGEST_LABEL}
-    known = defaults or {}
-    return {key: value for key, value in (labels or {}).items() if key not in ours and known.get(key) != value}
+    own, known = labels or {}, defaults or {}
+    return {
+        key: value
+        for key, value in own.items()
+        if key not in ours and (known.get(key) != value or is_composes_own(key, own))
+    }
+
+
+def is_composes_own(label: str, labels: Mapping[str, str]) -> bool:
+    """True if Docker Compose gave a container of these labels this one. Images that it builds carry it as well."""
+    return PROJECT_LABEL in labels and label.startswith(COMPOSE_LABELS)
 
 
 def _healthcheck(check: Mapping[str, Any] | None, default: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -160,11 +187,12 @@ def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
         return False
     if mode == "host" and hostname == engine_host:
         return False
-    return bool(hostname) and not old["Id"].startswith(hostname)
+    return bool(hostname) and hostname != short_id(old)
 
 
 def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
     host = dict(old["HostConfig"])
+    host |= {key: mode for key, mode in EMPTY_MODES.items() if host.get(key) == ""}
     # Theirs come by VolumesFrom again, and would hide the ones that they get when they are made anew.
     borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
     host["PortBindings"] = published_ports(old) or host.get("PortBindings")
@@ -211,6 +239,12 @@ def _bind_ends(bind: str) -> tuple[str, str]:
     """
     first, *rest = bind.split(":")
     return (first, clean_path(rest[0])) if rest else ("", clean_path(first))
+
+
+def is_published(container: Inspect, port: str) -> bool:
+    """True if an exposed port was to be published. Docker publishes no port that is not exposed, whatever is asked."""
+    host = container["HostConfig"]
+    return bool(host.get("PublishAllPorts")) or port in (host.get("PortBindings") or {})
 
 
 def published_ports(container: Inspect) -> dict[str, list[dict[str, str]]]:

@@ -296,7 +296,7 @@ def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) ->
     with docker.call("ask for its platform") as client:
         own = client.platform()
     found = recreate.platform_of(container, image)
-    return "" if found == own or found.startswith(f"{own}/") else found
+    return "" if recreate.is_for_platform(found, own) else found
 
 
 def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What only ``svcagent doctor`` asks the Engine: what it is, its containers' names, and which API sections it allows.
 
-A socket proxy refuses sections of the API by 403. Sections that write are probed on a container, an image and a network
-that do not exist: the Engine answers 404 or 400, and nothing is changed.
+A socket proxy refuses sections of the API by 403, 405 or another error. Sections that write are probed on a container, an
+image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from requests import codes
 
 from agent.engine.answers import inspected
 from agent.engine.connection import Client, Connection
+from agent.engine.failures import is_of_engine
 from agent.engine.model import Inspect, moment
 from agent.engine.replace import inspect
 from agent.shapes import Shape, require
@@ -124,7 +125,8 @@ def _refused(client: Client) -> Iterator[RefusedSection]:
             method, f"{client.base_url}/v{client.api_version}{path}", timeout=10, **_body(method, path)
         )
         with answer:
-            if answer.status_code == codes.forbidden:
+            is_error = answer.status_code >= codes.bad_request
+            if answer.status_code == codes.forbidden or (is_error and not is_of_engine(answer)):
                 section = f"{method} /{path.partition('?')[0].split('/')[1]}"
                 yield RefusedSection(section, purpose)
 

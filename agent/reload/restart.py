@@ -14,6 +14,7 @@ from agent.clock import Clock
 from agent.definitions import CommandRestart, ContainerRestart, Service, Strategy
 from agent.engine import (
     NEW_SUFFIX,
+    OLD_SUFFIX,
     Engine,
     Fetched,
     PullProgress,
@@ -23,7 +24,7 @@ from agent.engine import (
     find_stopped,
     host_connections,
 )
-from agent.errors import Denied, NotFound
+from agent.errors import Denied, NotFound, SvcagentError
 from agent.files import write_atomically
 from agent.fleet import SeenDigests
 from agent.reload.command import Command, carry_out, without_secrets
@@ -231,11 +232,21 @@ class ContainerRestarter(Restarter):
 
     def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
         its = self._its
+        ran = self._ran()
         self._engine.remove_old(its.container)
         if its.tag_file is not None:
             _repository, _, tag = its.image.rpartition(":")
             write_atomically(its.tag_file, f"{tag}\n")
-        self._engine.prune(its.image, its.keep_images, self._seen.fetched())
+        self._engine.prune(its.image, its.keep_images, self._seen.fetched(), ran)
+
+    def _ran(self) -> frozenset[str]:
+        """Return the digests that ran here, as far as that is known, with the one that `restart` has just stopped."""
+        old = self._engine.find(self._its.container + OLD_SUFFIX)
+        stopped = self._engine.digest_of(old, self._its.image, self._seen.fetched()) if old is not None else None
+        try:
+            return self._seen.ran() | {stopped or ""}
+        except SvcagentError:  # of a history that this user may not read
+            return frozenset({stopped or ""})
 
 
 class CommandRestarter(Restarter):

@@ -34,12 +34,14 @@ RICHER = (
     f'HEALTHCHECK --interval=40s CMD ["{BUSYBOX}", "false"]',
     cmd((*POLITE[:-1], POLITE[-1].replace("3600", "7200"))),
 )
+SAYING = ("EXPOSE 8080", "LABEL com.docker.compose.project=shop com.docker.compose.service=web", cmd(POLITE))
+"""The next version of this image says nothing of it."""
 FROM_IMAGE = ("/Config/", "/Path", "/Args", "/Platform")
 
 
 @dataclass(frozen=True)
 class Place:
-    """An engine with two versions of two images, two networks, and a container ``db`` that others refer to."""
+    """An engine with two versions of three images, two networks, and a container ``db`` that others refer to."""
 
     docker: DockerHost
     digests: Mapping[str, tuple[str, str]]
@@ -84,7 +86,7 @@ def api_of(docker: DockerHost) -> tuple[int, ...]:
 def place() -> Iterator[Place]:
     with docker_host(has_proxy=True) as docker:
         digests = {}
-        for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER)):
+        for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER), ("saying", SAYING, ())):
             repository = f"{docker.repository}/{name}"
             digests[name] = (
                 docker.push("1", *first, name=repository),
@@ -249,6 +251,22 @@ def test_a_container_in_which_others_live_is_refused(place: Place, what: str) ->
                 refused()
 
         assert docker.names() == {"app", "side", "db"}
+    finally:
+        remove_all(docker)
+
+
+def test_a_container_that_has_ended_in_its_network_is_no_obstacle(place: Place) -> None:
+    docker, digest = place.docker, place.digests["plain"][1]
+    begin_with_first(place, "plain")
+    docker.run("app", place.image("plain"), host_config={"network_mode": "none"})
+    try:
+        cli(docker, "run", "--name", "debug", "--network", "container:app", place.image("plain"), BUSYBOX, "true")
+        cli(docker, "create", "--name", "side", "--network", "container:app", place.image("plain"))
+
+        with pytest.raises(Conflict, match=r"cut off: side lives in its network \(stopped; .*docker rm side"):
+            docker.engine.check_recreatable("app")
+        docker.api.remove_container("side")
+        docker.replace("app", place.image("plain"), digest, 0)
     finally:
         remove_all(docker)
 

@@ -329,13 +329,20 @@ def test_an_engine_that_is_not_there_is_named_and_so_is_the_variable_that_moves_
         engine.find("app")
 
 
+def digests(docker: DockerHost) -> set[str]:
+    """Those of all images, of whichever repository."""
+    return {name.partition("@")[2] for image in docker.api.images() for name in image["RepoDigests"]}
+
+
 def test_pruning_keeps_the_one_in_use_and_the_newest_up_to_the_number_asked_for(docker: DockerHost) -> None:
     ids = [deploy(docker, str(version)) for version in range(4)]
     docker.run("app", f"{docker.repository}:latest")
 
-    assert docker.engine.prune(f"{docker.repository}:latest", 2) == (ids[0], ids[1])
+    ran = digests(docker)
+
+    assert docker.engine.prune(f"{docker.repository}:latest", 2, (), ran) == (ids[0], ids[1])
     assert {image["Id"] for image in docker.api.images()} == {ids[2], ids[3]}
-    assert docker.engine.prune(f"{docker.repository}:latest", 2) == ()
+    assert docker.engine.prune(f"{docker.repository}:latest", 2, (), ran) == ()
 
 
 def test_pruning_spares_containers_tags_and_other_repositories(docker: DockerHost) -> None:
@@ -351,8 +358,13 @@ def test_pruning_spares_containers_tags_and_other_repositories(docker: DockerHos
     docker.engine.pull(f"{elsewhere}@{digest}", digest, ignore)
     docker.run("app", f"{docker.repository}:latest")
 
-    assert docker.engine.prune(f"{docker.repository}:latest", 1) == (other,)
-    assert {image["Id"] for image in docker.api.images()} == {old, tagged, shared, latest}
+    ran = digests(docker)
+    digest = docker.push("by hand")
+    docker.api.pull(docker.repository, digest)  # by a person, who gave it no tag
+    by_hand = docker.engine.image_id(f"{docker.repository}:latest", digest)
+
+    assert docker.engine.prune(f"{docker.repository}:latest", 1, (), ran) == (other,)
+    assert {image["Id"] for image in docker.api.images()} == {old, tagged, shared, latest, by_hand}
 
 
 def test_pruning_counts_what_svcagent_fetched_under_tags_of_its_own(docker: DockerHost) -> None:

@@ -10,8 +10,13 @@ ID = "0123456789ab" + "0" * 52
 WEB = {"Id": ID, "Name": "/web", "HostConfig": {"NetworkMode": "default"}}
 
 
-def other(**host: Any) -> dict[str, Any]:
-    return {"Id": "b" * 64, "Name": "/side", "HostConfig": {"NetworkMode": "default", **host}}
+def other(status: str = "running", **host: Any) -> dict[str, Any]:
+    return {
+        "Id": "b" * 64,
+        "Name": "/side",
+        "State": {"Running": status == "running", "Status": status},
+        "HostConfig": {"NetworkMode": "default", **host},
+    }
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,25 @@ def other(**host: Any) -> dict[str, Any]:
 )
 def test_what_needs_the_container_itself_is_named(host: dict[str, Any], expected: tuple[str, ...]) -> None:
     assert dependants(WEB, [other(**host), WEB]) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "policy", "is_named"),
+    [
+        ("exited", "no", False),
+        ("exited", "", False),
+        ("exited", "unless-stopped", True),
+        ("exited", "on-failure", True),
+        ("created", "no", True),
+        ("dead", "no", True),
+    ],
+)
+def test_one_that_has_ended_for_good_needs_nothing_any_more(status: str, policy: str, is_named: bool) -> None:
+    """Others that do not run are called so, with the command that removes them."""
+    side = other(status, PidMode="container:web", RestartPolicy={"Name": policy})
+
+    stopped = "side lives in its PID namespace (stopped; if nobody needs it, docker rm side)"
+    assert dependants(WEB, [side]) == ((stopped,) if is_named else ())
 
 
 def test_the_containers_whose_namespaces_it_needs() -> None:

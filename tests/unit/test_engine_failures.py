@@ -212,6 +212,23 @@ def test_typed_errors_and_signals_pass_unchanged(error: BaseException) -> None:
         ("name unknown: repository name not known to registry", NotFound),
         ("failed to register layer: Error processing tar file: no space left on device", SvcagentError),
         ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", SvcagentError),
+        ("write /var/lib/docker/tmp/GetImageBlob1: input/output error", SvcagentError),
+        ("open /var/lib/docker/tmp/GetImageBlob1: permission denied", SvcagentError),
+        ("mkdir /var/lib/docker/overlay2/1: permission denied", SvcagentError),
+        ("write tcp 192.0.2.1:50000->192.0.2.2:443: connection reset by peer", RegistryUnreachable),
+        (
+            'failed to prepare extraction snapshot "extract-5924-bX1Y sha256:aa": parent snapshot sha256:bb does not '
+            "exist: not found",
+            SvcagentError,
+        ),
+        (
+            "failed to extract layer sha256:aa: mount callback failed on /var/lib/containerd/tmpmounts/mount1: "
+            "failed to unlinkat: permission denied",
+            SvcagentError,
+        ),
+        ("apply layer error for app: permission denied", SvcagentError),
+        ("failed to unpack image on snapshotter overlayfs: unexpected media type: not found", SvcagentError),
+        ("content digest sha256:0123: not found", SvcagentError),
     ],
 )
 def test_a_registrys_message_tells_what_kind_of_failure_it_was(text: str, expected: type) -> None:

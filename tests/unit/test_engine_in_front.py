@@ -3,12 +3,14 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from agent.clock import SystemClock
 from agent.engine import Engine
+from agent.engine.survey import EngineSurvey
 from agent.errors import Denied
 
 FORBIDDEN = b"<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>\n"
@@ -16,12 +18,14 @@ DIGEST = "sha256:" + "0" * 64
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Lets nothing through but the question for the version."""
+    """Lets nothing through but the question for the version. ``status``: what it answers to all else."""
+
+    status = 403
 
     def do_GET(self) -> None:
         is_version = self.path == "/version"
         body = json.dumps({"Version": "26.1.5", "ApiVersion": "1.45"}).encode() if is_version else FORBIDDEN
-        self.send_response(200 if is_version else 403)
+        self.send_response(200 if is_version else self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -29,23 +33,39 @@ class Proxy(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
 
 
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+@contextmanager
+def proxy(status: int = 403) -> Iterator[str]:
+    """The address of one."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (Proxy,), {"status": status}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    engine = Engine(f"tcp://127.0.0.1:{server.server_address[1]}", {}, SystemClock())
     try:
-        yield engine
+        yield f"tcp://127.0.0.1:{server.server_address[1]}"
     finally:
-        engine.close()
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with proxy() as address, closing(Engine(address, {}, SystemClock())) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+def test_the_doctor_names_what_a_socket_proxy_refuses_however_it_answers(status: int) -> None:
+    with proxy(status) as address, closing(EngineSurvey(address, {})) as survey:
+        refused = {one.section for one in survey.refused_sections()}
+
+    assert {"GET /containers", "POST /containers", "DELETE /images"} <= refused
 
 
 def test_what_a_socket_proxy_refuses_is_blamed_on_it_and_not_on_the_registry(engine: Engine) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.engine.model import Fetched
-from agent.engine.prune import Image, are_own_tags, choose
+from agent.engine.prune import Image, choose, is_deployed
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,21 +39,28 @@ def test_the_newest_stay_and_those_in_use(
 
 
 @pytest.mark.parametrize(
-    ("tags", "expected"),
+    ("tags", "digest", "expected"),
     [
-        ((), True),
-        (("r:5000/app:1",), True),
-        (("r:5000/app:1", "r:5000/app:2"), True),
-        (("r:5000/app:1", "r:5000/app:keep"), False),
-        (("r:5000/app:3",), False),
-        (("other/app:1",), False),
+        ((), "a", True),
+        (("r:5000/app:1",), "a", True),
+        (("r:5000/app:1", "r:5000/app:2"), "a", True),
+        (("r:5000/app:1", "r:5000/app:keep"), "a", False),
+        # The same tag on another digest was given by someone else.
+        (("r:5000/app:3",), "a", False),
+        (("other/app:1",), "a", False),
+        # It ran here; svcagent has no record of fetching it.
+        ((), "old", True),
+        (("r:5000/app:1",), "old", False),
+        # Pulled by its digest, by someone else.
+        ((), "unknown", False),
     ],
 )
-def test_only_tags_that_svcagent_gave_an_image_are_its_own(tags: tuple[str, ...], expected: bool) -> None:
-    """The same tag on another digest was given by someone else."""
+def test_only_what_svcagent_brought_here_or_ran_and_tagged_alone_may_go(
+    tags: tuple[str, ...], digest: str, expected: bool
+) -> None:
     fetched = [Fetched(f"r:5000/app:{tag}", digest, digest) for tag, digest in (("1", "a"), ("2", "a"), ("3", "b"))]
 
-    assert are_own_tags(tags, ("a",), fetched) is expected
+    assert is_deployed(tags, (digest,), fetched, {"old"}) is expected
 
 
 def test_the_docker_sdk_is_not_loaded_for_the_rooms_data_types() -> None:

@@ -38,6 +38,13 @@ def made(container: dict[str, Any], defaults: dict[str, Any] | None = None, engi
         ("Labels", {"a": "1", "b": "2"}, {"a": "1"}, {"b": "2"}),
         ("Labels", {"a": "2"}, {"a": "1"}, {"a": "2"}),
         ("Labels", {"svcagent.replaces": "x", "svcagent.digest": "y", "mine": "z"}, None, {"mine": "z"}),
+        (
+            "Labels",
+            {"com.docker.compose.project": "shop", "com.docker.compose.service": "web", "a": "1"},
+            {"com.docker.compose.project": "shop", "com.docker.compose.service": "web", "a": "1"},
+            {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"},
+        ),
+        ("Labels", {"com.docker.compose.version": "2"}, {"com.docker.compose.version": "2"}, {}),
         ("Volumes", {"/data": {}, "/cache": {}}, {"/data": {}}, {"/cache": {}}),
         ("ExposedPorts", {"80/tcp": {}, "81/tcp": {}}, {"80/tcp": {}}, {"81/tcp": {}}),
         ("WorkingDir", "/srv", "/srv", None),
@@ -91,6 +98,7 @@ def test_entrypoint_and_cmd_are_subtracted_together(container: Any, image: Any, 
     [
         ("default", "", ID[:12], ""),
         ("default", "", "web-1", "web-1"),
+        ("default", "", ID[:2], ID[:2]),  # given, although the ID begins with it
         ("host", "", "machine", ""),
         ("host", "", "web-1", "web-1"),
         ("default", "host", "machine", ""),
@@ -107,6 +115,15 @@ def test_the_host_configuration_passes_as_it_is() -> None:
     host = {"Memory": 64, "RestartPolicy": {"Name": "always"}, "Binds": ["/a:/b:ro"], "SomethingNew": {"x": 1}}
 
     assert made(old(host=host))["HostConfig"] == {**host, "NetworkMode": "default", "Links": None, "PortBindings": None}
+
+
+@pytest.mark.parametrize("key", ["CgroupnsMode", "IpcMode"])
+def test_an_empty_mode_of_an_older_engine_is_asked_for_by_its_name(key: str) -> None:
+    """Asked for as it stands, it would become the Engine's default of today."""
+    expected = {"CgroupnsMode": "host", "IpcMode": "shareable"}[key]
+
+    assert made(old(host={key: ""}))["HostConfig"][key] == expected
+    assert made(old(host={key: "private"}))["HostConfig"][key] == "private"
 
 
 def test_links_are_rewritten_from_inspects_form_to_creates() -> None:
@@ -244,6 +261,24 @@ def test_the_new_container_says_what_it_replaces_and_what_it_runs() -> None:
 
     assert request["Labels"] == {"a": "b", **labels}
     assert request["Image"] == "app:2"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ({}, {"81/tcp"}),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "8000"}]}}, {"80/tcp", "81/tcp"}),
+        ({"PortBindings": {"80/udp": [{"HostPort": "8000"}]}}, {"81/tcp"}),
+        ({"PublishAllPorts": True}, {"80/tcp", "81/tcp"}),
+    ],
+)
+def test_a_port_that_is_published_stays_exposed_though_the_old_image_exposes_it_too(
+    host: dict[str, Any], expected: set[str]
+) -> None:
+    """Docker publishes only what is exposed, and the new image may not expose it."""
+    container = old({"ExposedPorts": {"80/tcp": {}, "81/tcp": {}}}, host)
+
+    assert set(made(container, {"ExposedPorts": {"80/tcp": {}}})["ExposedPorts"]) == expected
 
 
 def published(*pairs: tuple[str, str]) -> list[dict[str, str]]:
