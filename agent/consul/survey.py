@@ -190,7 +190,7 @@ class Survey:
 
 def _at(settings: ConsulSettings, address: str) -> ConsulSettings:
     """Return the same settings for another agent, without a token."""
-    return settings.model_copy(update={"address": address, "token": None, "token_file": None})
+    return settings.replace(address=address, token=None, token_file=None)
 
 
 def _never(rights: Sequence[Right]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_secrets_are_kept_back_and_the_rest_is_passed_on() -> None:
 
 def told(hook: Hook, script: str = "env") -> dict[str, str]:
     """What the command of one hook finds in its environment."""
-    hooks = Hooks.model_validate({str(hook): sh(script)})
+    hooks = Hooks().replace(**{str(hook): sh(script)})
     finished = run_hook(hooks, hook, OCCASION, ENVIRON | SECRETS, CLOCK)
     assert finished is not None
     return dict(line.split("=", 1) for line in finished.output.split("\n"))
