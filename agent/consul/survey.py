@@ -18,12 +18,13 @@ from urllib.parse import urlsplit
 
 from agent.consul import answers as shapes
 from agent.consul.client import MOST_OPERATIONS
-from agent.consul.connection import UNIX, Answer, Connection
+from agent.consul.connection import UNIX, Connection
 from agent.consul.failures import TRANSACTION
 from agent.consul.rights import Right
 from agent.consul.transport import CONNECT_SECONDS, Transport
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
+from agent.http import Answer
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor"

@@ -40,15 +40,15 @@ def are_own_tags(tags: Iterable[str], digests: Collection[str], fetched: Iterabl
 
 def prune(docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched]) -> tuple[str, ...]:
     """Remove the repository's images but for the newest, except those with a tag of others; returns the IDs removed."""
-    with docker.call("list images and containers") as client:
-        used = {str(entry.get("ImageID")) for entry in client.all_containers()}
-        listed = client.all_images()
+    with docker.question("list images and containers") as questions:
+        used = {str(entry.get("ImageID")) for entry in questions.all_containers()}
+        listed = questions.all_images()
         mine = [entry for entry in listed if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
         images = []
         for entry in mine:
             tags = tags_of(entry.get("RepoTags"))
             if are_own_tags(tags, digests_of(entry.get("RepoDigests"), reference.repository), fetched):
-                images.append(_image(client.image(entry["Id"]), tags))
+                images.append(_image(questions.image(entry["Id"]), tags))
     removed = []
     for image in choose(images, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
         try:

@@ -16,11 +16,12 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul import Consul
-from agent.consul.connection import Answer, Connection
+from agent.consul.connection import Connection
 from agent.daemon import good
 from agent.definitions import Examined, examine
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
+from agent.http import Answer
 from agent.maintenance import by_operator, by_reload, render
 from agent.registration import Action, alone_in
 from tests.lab.ground import wait_until
