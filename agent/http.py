@@ -10,11 +10,12 @@ import select
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.message import Message
 from functools import cached_property
 from http.client import HTTPConnection
 from typing import Any
+
+from agent.data import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ libraries below it or of their exceptions is passed on, for they may repeat it.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent import logs
 from agent.clock import Clock, Deadline
+from agent.data import dataclass
 from agent.definitions import Secret
 from agent.errors import SvcagentError
 

@@ -8,9 +8,10 @@ import hashlib
 import hmac
 import re
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from agent.data import dataclass
 from agent.definitions import DnsSettings, untrusted
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone

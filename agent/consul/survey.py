@@ -9,7 +9,6 @@ import json
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -22,6 +21,7 @@ from agent.consul.connection import UNIX, Connection
 from agent.consul.failures import TRANSACTION
 from agent.consul.rights import Right
 from agent.consul.transport import CONNECT_SECONDS, Transport
+from agent.data import dataclass
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
 from agent.http import Answer

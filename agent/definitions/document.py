@@ -1,10 +1,10 @@
 """A definition: the shape of one file of ``services.d/``, and what is made of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from agent.data import dataclass
 from agent.definitions.checks import KIND_OF
 from agent.definitions.cname import Cname
 from agent.definitions.faults import Finding

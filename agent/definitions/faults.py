@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from agent.data import dataclass
 from agent.errors import Fault
 from agent.files import Untrusted
 from agent.text import clean, without_credentials

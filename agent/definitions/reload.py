@@ -3,11 +3,11 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
+from agent.data import dataclass
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, shown
 from agent.definitions.part import SWITCH, TEXT, Kind, ListOf, Part, PartOf, Schema, optional

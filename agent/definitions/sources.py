@@ -6,10 +6,10 @@ cannot read as true or false is a fault here, where Consul would warn and go on 
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.data import dataclass
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.part import Part
 from agent.definitions.settings_file import SettingsFile

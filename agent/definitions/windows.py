@@ -1,8 +1,8 @@
 """How the times of day at which a reload may begin are written. Whether one is open now: `agent.reload.window`."""
 
 import re
-from dataclasses import dataclass
 
+from agent.data import dataclass
 from agent.definitions.faults import Wrong, kind_of, shown
 from agent.definitions.part import Kind
 

@@ -1,9 +1,9 @@
 """Which images of a repository may go."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from agent.data import dataclass
 from agent.engine.connection import Connection
 from agent.engine.model import Fetched, Inspect, moment
 from agent.engine.reference import Reference, digests_of, is_only_of, is_same_repository, parse, tags_of

@@ -5,8 +5,8 @@ The grammar, and what Docker leaves out of names on its own Hub: the distributio
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from agent.data import dataclass
 from agent.errors import Rejected
 
 HUB = "docker.io"

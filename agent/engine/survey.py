@@ -5,12 +5,12 @@ that do not exist: the Engine answers 404 or 400, and nothing is changed.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from agent.data import dataclass
 from agent.engine.connection import Connection
 from agent.engine.failures import Refused
 from agent.engine.model import Inspect, moment
