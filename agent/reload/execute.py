@@ -4,10 +4,11 @@ import os
 import uuid
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.clock import Deadline
 from agent.consul import Instance, Lock, queue_of
+from agent.data import dataclass
 from agent.definitions import Reload, Service
 from agent.errors import GuardRefused, HookFailed, Interrupted, LockLost, NotNow, Unreachable
 from agent.logs import log

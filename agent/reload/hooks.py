@@ -13,10 +13,10 @@ hook                  runs                                    when it fails
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.clock import Clock
+from agent.data import dataclass
 from agent.definitions import Hooks
 from agent.errors import HookFailed
 from agent.reload.command import Command, Finished, carry_out, without_secrets

@@ -7,11 +7,11 @@ repeated by the next process.
 import ipaddress
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from agent.clock import Deadline, nothing_ends_it
 from agent.consul import CheckState, Instance, LocalService, ask_dns
+from agent.data import dataclass
 from agent.definitions import Reload, Service
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.maintenance import (
