@@ -229,7 +229,7 @@ def test_an_empty_directory_is_believed_when_somebody_says_so(agent: Agent, plac
     """``svcagent register --allow-empty`` is heard by the daemon as well, which would put all back otherwise."""
     from click.testing import CliRunner
 
-    from agent.cli import cli
+    from agent.cli.group import cli
 
     file = place.define("web", port=80)
     with converging(place) as convergence:
