@@ -7,11 +7,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Protocol
 
+from agent.data import dataclass
 from agent.errors import Interrupted
 
 

@@ -4,7 +4,7 @@ A message says what happened, where, and what to do about it; it is printed as i
 This module imports nothing of the package.
 """
 
-from dataclasses import dataclass
+from agent.data import dataclass
 
 
 class SvcagentError(Exception):

@@ -5,7 +5,8 @@ import shlex
 
 import click
 
-from agent.cli import VERBS, cli
+from agent.cli import VERBS
+from agent.cli.group import cli
 from agent.cli.options import Options
 
 # What stands for a name in a unit, an alert, a dashboard.

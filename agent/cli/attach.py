@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from agent.cli.output import show_line, show_warning
 from agent.cli.reload_output import Printer, show_result
 from agent.clock import Interrupts
 from agent.daemon.client import Client, NoDaemon, Reloading
+from agent.data import dataclass
 from agent.definitions import Service, Settings
 from agent.errors import Interrupted, NotFound, SvcagentError
 from agent.reload import Result

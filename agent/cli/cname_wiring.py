@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import click
 
@@ -11,6 +11,7 @@ from agent.cli.output import show_warning
 from agent.cname import PROVIDERS, Keeper, Provider, Wanted, located, wanted_records
 from agent.cname.contest import KvContests
 from agent.consul import AgentSelf, Consul
+from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
 from agent.errors import BadDefinition
 

@@ -9,13 +9,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import IO
 
 from agent import logs
 from agent.cli.options import current
 from agent.cli.output import show_warning
 from agent.clock import Clock, Deadline, poll
+from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.fleet.notices import Notice
 from agent.text import clean, printable

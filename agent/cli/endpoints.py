@@ -6,13 +6,12 @@ libraries below it or of their exceptions is passed on, for they may repeat it.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from pydantic import SecretStr
 
 from agent import logs
 from agent.clock import Clock, Deadline
+from agent.data import dataclass
+from agent.definitions import Secret
 from agent.errors import SvcagentError
 
 if TYPE_CHECKING:  # slow, and an extra
@@ -48,7 +47,7 @@ class Outcome:
     problem: str = ""
 
 
-def endpoints(urls: Sequence[SecretStr]) -> tuple[Endpoint, ...]:
+def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
     """All of them, also those for which Apprise has no plugin.
 
     :raises SvcagentError: Apprise is not installed.
@@ -64,7 +63,7 @@ def endpoints(urls: Sequence[SecretStr]) -> tuple[Endpoint, ...]:
     asset = AppriseAsset(app_id="svcagent", app_desc="svcagent", app_url="")
     made = []
     for position, secret in enumerate(urls):
-        url = secret.get_secret_value()
+        url = secret.reveal()
         plugin = Apprise.instantiate(url, asset=asset)
         made.append(Endpoint(position, _shown(url, plugin), plugin))
     return tuple(made)

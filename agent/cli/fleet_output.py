@@ -2,12 +2,13 @@
 
 import shlex
 from collections.abc import Collection, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
 from agent.cli.maint_output import shown
 from agent.consul import Instance
+from agent.data import dataclass
 from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View, progress, state_of, suspect
 from agent.maintenance import iso, parse
 from agent.reload.guard import able_instances

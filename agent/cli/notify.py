@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
-from pydantic import SecretStr
 
 from agent.cli import endpoints, wiring
 from agent.cli.endpoints import Message, Outcome
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_trouble
-from agent.definitions import Settings
+from agent.definitions import Secret, Settings
 from agent.definitions.sources import DEFAULT_FILE
 from agent.errors import BadDefinition, Fault, SvcagentError
 
@@ -60,7 +59,7 @@ def deliver() -> None:
     show_document([asdict(one) for one in outcomes])
 
 
-def _urls(settings: Settings) -> Sequence[SecretStr]:
+def _urls(settings: Settings) -> Sequence[Secret]:
     if not settings.notify.urls:
         remedy = 'name whom to tell, as Apprise does: urls = ["mailto://user:password@example.com"]'
         raise BadDefinition([_fault("notify.urls", "missing", remedy)])

@@ -1,10 +1,11 @@
 """The options that every verb has, before or after its name. Imports click alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+
+from agent.data import dataclass
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from agent.cli import wiring
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_trouble, show_warning
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
+from agent.data import dataclass
 from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition, SvcagentError
 from agent.maintenance import is_finished_reload, parse

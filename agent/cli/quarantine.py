@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +15,7 @@ from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.definitions import Settings
 from agent.fleet import HostState, Quarantine, services, suspect
 from agent.fleet import quarantine as quarantines

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
@@ -12,6 +11,7 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_table
 from agent.daemon.schedule import Schedule, schedule_of
+from agent.data import dataclass
 from agent.definitions import Definition, durations
 from agent.maintenance import length
 

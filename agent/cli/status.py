@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 
 import click
@@ -16,6 +16,7 @@ from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.cli.stopped import warn_of_stopped
 from agent.consul import LocalService
 from agent.daemon.api import RELOAD_JOB
+from agent.data import dataclass
 from agent.definitions import ContainerRestart, Reload, Service
 from agent.engine import Engine, Fetched
 from agent.errors import Denied, Unreachable

@@ -6,7 +6,6 @@ generation: raising ``gen`` ends the contest.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from agent.clock import Clock
 from agent.cname.marker import Marker, parse
 from agent.cname.record import Wanted
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.fleet import claim
 from agent.fleet.claim import Claim
 

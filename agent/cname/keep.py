@@ -5,13 +5,14 @@ not know what became of a write: every write is bound to what was seen, so doing
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from agent.cname.contest import Contests
 from agent.cname.plan import Decision, Outcome, contested, decide, decide_adoption, decide_removal
 from agent.cname.provider import Place, Provider, Raced, Seen
 from agent.cname.record import Wanted
+from agent.data import dataclass
 from agent.errors import BadDefinition, Denied, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError, Unreachable
 from agent.logs import log_bug
 

@@ -10,9 +10,9 @@ the wildcard for its subtree (RFC 4592). So all markers of a zone stand below ``
 """
 
 import re
-from dataclasses import dataclass
 
 from agent.cname.provider import Place, Record
+from agent.data import dataclass
 from agent.definitions import MARKERS, WILDCARD
 
 PREFIX = "cname-"

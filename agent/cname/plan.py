@@ -15,13 +15,13 @@ generations the higher one stays; two definitions of one generation leave the zo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.cname.contest import Contender
 from agent.cname.marker import Marker, parse
 from agent.cname.provider import Record, Seen
 from agent.cname.record import Wanted
+from agent.data import dataclass
 from agent.errors import DnsUnreachable, NotNow, SvcagentError
 from agent.text import clean
 

@@ -4,9 +4,9 @@ A provider reads and writes, one record with its marker at a time, and decides n
 room and a row of `providers.PROVIDERS`; the contract that its tests share is ``tests/real/cname_contract.py``.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from agent.data import dataclass
 from agent.errors import Conflict, Denied, Rejected
 
 

@@ -5,7 +5,6 @@ asked, not before: dnspython takes 100 ms.
 """
 
 import socket
-from dataclasses import dataclass
 from typing import TypeVar
 
 import dns.exception
@@ -26,6 +25,7 @@ from dns.rdtypes.IN.AAAA import AAAA
 
 from agent.cname.provider import BadSignature, ClockSkewed, UnknownKey
 from agent.cname.tsig import Key
+from agent.data import dataclass
 from agent.errors import Denied, DnsUnreachable, Rejected
 
 __all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Lost", "text"]

@@ -1,12 +1,13 @@
 """The records that definitions ask for: their names, their targets, and whose they are. Pure."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from agent.cname.marker import Marker, place, render
 from agent.cname.provider import Place, Record
 from agent.cname.providers import PROVIDERS
+from agent.data import dataclass
 from agent.definitions import Cname, Definition, complete, misplaced
 from agent.errors import BadDefinition, Fault
 

@@ -8,7 +8,7 @@ A message of prerequisites alone changes nothing. It tells a record from an answ
 record and marker, which are two questions, stood there at one moment.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import dns.name
 import dns.rcode
@@ -35,6 +35,7 @@ from agent.cname.provider import (
 from agent.cname.queries import TXT, Answer, DnsServer, Lost, text
 from agent.cname.tsig import Key, find_key
 from agent.cname.zones import authority
+from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, DnsUnreachable, Fault, OutcomeUnknown
 

@@ -20,7 +20,7 @@ waits and asks again when it is told that it was too many.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 import boto3
@@ -42,6 +42,7 @@ from agent.cname.provider import (
     ServerFailed,
     UnknownKey,
 )
+from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, SvcagentError
 

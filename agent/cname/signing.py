@@ -69,7 +69,7 @@ def find_zone(settings: DnsSettings, name: str) -> str:
 
 def _zone_if_signed(settings: DnsSettings, name: str) -> str | None:
     try:
-        return zones.find_zone(zones.authority(settings.model_copy(update={"sign_queries": True})), name)
+        return zones.find_zone(zones.authority(settings.replace(sign_queries=True)), name)
     except (BadDefinition, Rejected, Denied, DnsUnreachable):
         return None
 

@@ -8,9 +8,10 @@ import hashlib
 import hmac
 import re
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from agent.data import dataclass
 from agent.definitions import DnsSettings, untrusted
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone
@@ -56,7 +57,7 @@ def find_key(settings: DnsSettings) -> Key:
     if settings.key_file is not None:
         return from_file(settings.key_file, may_be_weak=settings.allow_weak_keys)
     if settings.key_secret is not None and settings.key_name is not None:
-        secret = settings.key_secret.get_secret_value()
+        secret = settings.key_secret.reveal()
         source, is_allowed = settings.key_secret_source, settings.allow_weak_keys
         return _key(source, settings.key_name, settings.key_algorithm, secret, may_be_weak=is_allowed)
     remedy = f"set dns.key_file in svcagent.toml, or SVCAGENT_DNS_KEY_FILE ({_REMEDY})"

@@ -5,7 +5,7 @@ primary are signed: then those to the zone's other servers are too, if they know
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.clock import Clock, Deadline, poll
 from agent.cname.plan import described
@@ -14,6 +14,7 @@ from agent.cname.queries import SOA, DnsServer
 from agent.cname.record import Wanted
 from agent.cname.zones import name_servers
 from agent.consul import Instance
+from agent.data import dataclass
 from agent.errors import Denied, DnsUnreachable, Rejected
 
 PAUSE = 0.1

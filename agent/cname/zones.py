@@ -1,13 +1,14 @@
 """Which zone holds a name, which servers hold the zone, and whom this host's clients ask."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import dns.exception
 import dns.resolver
 
 from agent.cname.queries import NS, DnsServer, text
 from agent.cname.tsig import find_key
+from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
 

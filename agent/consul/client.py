@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from agent.consul import answers as shapes
-from agent.consul.connection import Answer
+from agent.consul.connection import is_filtered
 from agent.consul.failures import TRANSACTION, ServerFailed
 from agent.consul.model import (
     NODE_MAINTENANCE,
@@ -28,6 +28,7 @@ from agent.consul.model import (
 from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.errors import Denied, NotFound
+from agent.http import Answer
 from agent.shapes import Shape, require
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class Consul:
             params += [("index", index), ("wait", _wait(wait))]
         path = f"/v1/health/service/{service}"
         is_whole, found = self._transport.get(
-            lambda answer: (not answer.is_filtered, _parse_instances(answer)), path, params
+            lambda answer: (not is_filtered(answer), _parse_instances(answer)), path, params
         )
         if not found[1]:
             self._assert_may_read_nodes()
@@ -386,7 +387,7 @@ class Consul:
         """
 
         def parse_whole(answer: Answer) -> T:
-            if answer.is_filtered:
+            if is_filtered(answer):
                 raise self._transport.failures.lacking("GET", path)
             return parse(answer)
 

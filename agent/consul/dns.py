@@ -1,9 +1,9 @@
 """Questions to Consul DNS as clients ask them: which instances does a service have?"""
 
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.data import dataclass
 from agent.errors import ConsulUnreachable, Unreachable
 
 if TYPE_CHECKING:  # slow to import, and most verbs never ask

@@ -6,12 +6,12 @@ Nothing in a message comes from the request: it would be a way out for the token
 import ssl
 from http.client import HTTPException
 
-from agent.consul.connection import Answer
 from agent.consul.rights import THIS_NODE, needed_right
 from agent.consul.tls import explain_handshake
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
+from agent.http import Answer
 from agent.shapes import WrongShape
 from agent.text import clean
 
@@ -170,8 +170,3 @@ def is_rpc_lost(answer: Answer) -> bool:
     second (hashicorp/consul issues 13303, 15246, 23923).
     """
     return answer.code == 500 and answer.body.strip().endswith(("i/o deadline reached", "EOF"))
-
-
-def was_dropped(error: OSError | HTTPException | ValueError) -> bool:
-    """Was a connection closed under the request, as when the agent restarted since the last one?"""
-    return not isinstance(error, ssl.SSLError | TimeoutError)

@@ -1,9 +1,9 @@
 """What the two forms of a lock have in common, so that `Lock` need not know which it has."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.consul.lock_holder import Holder
+from agent.data import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ Pure. Others' keys are empty (`consul lock`) or hold what they like: then the se
 """
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.data import dataclass
 from agent.text import clean
 
 VERSION = 1

@@ -6,12 +6,12 @@ lock, beside whoever does not queue (`consul lock`). An entry without a session 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agent.consul.client import LONGEST_WAIT, Consul
 from agent.consul.lock_holder import Holder, decode, encode, holder_of
 from agent.consul.model import KvPair
+from agent.data import dataclass
 
 
 @dataclass(frozen=True)

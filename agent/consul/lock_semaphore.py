@@ -9,12 +9,12 @@ it from the list. The contender's value is ours to fill: Consul's own leave it e
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.consul.client import Consul
 from agent.consul.lock_form import Look
 from agent.consul.lock_holder import Holder, decode, parse
 from agent.consul.model import KvOperation, KvPair
+from agent.data import dataclass
 from agent.errors import Conflict
 
 SEMAPHORE_FLAGS = 0xE0F69A2BAA414DE0

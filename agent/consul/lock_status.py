@@ -1,6 +1,5 @@
 """Who holds a lock and who waits for it, for whoever asks from outside."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.consul.client import Consul
@@ -9,6 +8,7 @@ from agent.consul.lock_names import lock_key, named
 from agent.consul.lock_queue import Queue, order
 from agent.consul.lock_semaphore import read_keys, read_list
 from agent.consul.lock_single import LOCK_FLAGS
+from agent.data import dataclass
 
 
 class LockForm(StrEnum):

@@ -1,10 +1,11 @@
 """What Consul says, as plain frozen data."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from agent.consul.releases import Release, release_of
+from agent.data import dataclass
 
 NODE_HEALTH = "serfHealth"
 """The check by which Consul itself says whether a node's agent is alive."""

@@ -1,8 +1,9 @@
 """What a release of Consul is: its numbers, and the faults of it that svcagent's users meet. Pure."""
 
 import re
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from agent.data import dataclass
 
 Release: TypeAlias = tuple[int, ...]
 """``(1, 8, 7)``."""

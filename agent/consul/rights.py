@@ -8,7 +8,8 @@ service that is absent from one that is hidden. And the lists (`/v1/agent/servic
 
 import json
 import re
-from dataclasses import dataclass
+
+from agent.data import dataclass
 
 ANY_SERVICE = "SERVICE"
 THIS_NODE = "NODE"

@@ -9,7 +9,6 @@ import json
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -18,12 +17,14 @@ from urllib.parse import urlsplit
 
 from agent.consul import answers as shapes
 from agent.consul.client import MOST_OPERATIONS
-from agent.consul.connection import UNIX, Answer, Connection
+from agent.consul.connection import UNIX, Connection
 from agent.consul.failures import TRANSACTION
 from agent.consul.rights import Right
 from agent.consul.transport import CONNECT_SECONDS, Transport
+from agent.data import dataclass
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
+from agent.http import Answer
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor"
@@ -190,7 +191,7 @@ class Survey:
 
 def _at(settings: ConsulSettings, address: str) -> ConsulSettings:
     """Return the same settings for another agent, without a token."""
-    return settings.model_copy(update={"address": address, "token": None, "token_file": None})
+    return settings.replace(address=address, token=None, token_file=None)
 
 
 def _never(rights: Sequence[Right]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Token:
             if self._from_file:
                 return self._from_file
         given = self._settings.token
-        return _usable(given.get_secret_value(), self._settings.token_source) if given else None
+        return _usable(given.reveal(), self._settings.token_source) if given else None
 
     def has_changed(self) -> bool:
         """Read the file again, whatever its time stamp says: does it hold another token than before?"""
@@ -59,7 +59,7 @@ class Token:
 
     def hide_in(self, text: str) -> str:
         """The text without the token: a server may echo what it was sent."""
-        given = self._settings.token.get_secret_value() if self._settings.token else None
+        given = self._settings.token.reveal() if self._settings.token else None
         for secret in filter(None, (self._from_file, given)):
             text = text.replace(secret, "…")
         return text

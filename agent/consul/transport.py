@@ -9,11 +9,12 @@ from http.client import HTTPException
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
-from agent.consul.connection import Answer, Connection
-from agent.consul.failures import Failures, is_rpc_lost, was_dropped
+from agent.consul.connection import Connection
+from agent.consul.failures import Failures, is_rpc_lost
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import Rejected, SvcagentError
+from agent.http import Answer, was_dropped
 
 CONNECT_SECONDS = 3.0
 # A frozen server makes an agent answer a write 20 s late; past that the outcome is called unknown.

@@ -26,6 +26,7 @@ from agent.definitions.reload import (
 from agent.definitions.schema import schema
 from agent.definitions.service import Service, TaggedAddress, Weights
 from agent.definitions.settings import ConsulSettings, DnsSettings, DockerSettings, Settings
+from agent.definitions.values import Secret
 from agent.definitions.windows import Window
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "MinHealthy",
     "Ready",
     "Reload",
+    "Secret",
     "Service",
     "Settings",
     "Settle",

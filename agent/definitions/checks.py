@@ -5,23 +5,21 @@ Consul takes fields that a kind does not use and never mentions them again; here
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import AfterValidator, Field
+from typing import Any, ClassVar, Literal
 
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, listed, shown
-from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
+from agent.definitions.part import OWN_TOKEN, SWITCH, TEXT, ListOf, MapOf, Part, Refusal, always, choice, optional
 from agent.definitions.values import (
-    Command,
-    ContainerName,
-    Count,
-    DurationText,
-    Filled,
-    HostPort,
-    HttpUrl,
-    Identifier,
-    Positive,
+    COMMAND,
+    CONTAINER_NAME,
+    COUNT,
+    DURATION_TEXT,
+    FILLED,
+    HOST_PORT,
+    HTTP_URL,
+    IDENTIFIER,
+    POSITIVE,
     at_least,
     host_port,
     not_empty,
@@ -151,65 +149,60 @@ class Check(Part):
         "token": OWN_TOKEN,
     }
 
-    id: Annotated[Identifier, AfterValidator(_check_id)] = Field(
-        "", description="The CheckID, unique on the host; made from the service's ID and the check's kind if left out."
+    id: str = optional(
+        IDENTIFIER.also(_check_id),
+        "The CheckID, unique on the host; made from the service's ID and the check's kind if left out.",
+        "",
     )
-    name: str = Field("", description="What people see; Consul's own default if left out.")
-    http: HttpUrl | None = Field(None, description="A URL; passing while it answers 2xx, warning at 429.")
-    method: Annotated[str, AfterValidator(_method)] | None = Field(
-        None, description="The HTTP method; GET if left out."
+    name: str = optional(TEXT, "What people see; Consul's own default if left out.", "")
+    http: str | None = optional(HTTP_URL, "A URL; passing while it answers 2xx, warning at 429.")
+    method: str | None = optional(TEXT.also(_method), "The HTTP method; GET if left out.")
+    header: dict[str, tuple[str, ...]] = optional(
+        MapOf(ListOf(TEXT), _header), "HTTP request headers, a list of values each.", {}
     )
-    header: Annotated[dict[str, tuple[str, ...]], AfterValidator(_header)] = Field(
-        default_factory=dict, description="HTTP request headers, a list of values each."
+    body: str | None = optional(TEXT, "The HTTP request's body.")
+    disable_redirects: bool = optional(SWITCH, "Take a redirect for the answer. Consul 1.12 and later.", False)
+    tls_skip_verify: bool = optional(SWITCH, "Accept any certificate of the service.", False)
+    tls_server_name: str | None = optional(FILLED, "The name to ask TLS for. Consul 1.9 and later.")
+    tcp: str | None = optional(HOST_PORT, "host:port; passing while it accepts connections.")
+    tcp_use_tls: bool = optional(
+        SWITCH, "Do the TLS handshake, too. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each.", False
     )
-    body: str | None = Field(None, description="The HTTP request's body.")
-    disable_redirects: bool = Field(False, description="Take a redirect for the answer. Consul 1.12 and later.")
-    tls_skip_verify: bool = Field(False, description="Accept any certificate of the service.")
-    tls_server_name: Filled | None = Field(None, description="The name to ask TLS for. Consul 1.9 and later.")
-    tcp: HostPort | None = Field(None, description="host:port; passing while it accepts connections.")
-    tcp_use_tls: bool = Field(
-        False, description="Do the TLS handshake, too. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each."
+    udp: str | None = optional(HOST_PORT, "host:port; passing unless it is refused. Consul 1.13 and later.")
+    grpc: str | None = optional(
+        TEXT.also(_grpc), "host:port, or host:port/service; asked by gRPC's health checking protocol."
     )
-    udp: HostPort | None = Field(None, description="host:port; passing unless it is refused. Consul 1.13 and later.")
-    grpc: Annotated[str, AfterValidator(_grpc)] | None = Field(
-        None, description="host:port, or host:port/service; asked by gRPC's health checking protocol."
+    grpc_use_tls: bool = optional(SWITCH, "Speak TLS to the gRPC server.", False)
+    h2ping: str | None = optional(HOST_PORT, "host:port; an HTTP/2 ping. Consul 1.10 and later.")
+    h2ping_use_tls: bool | None = optional(SWITCH, "Ping over TLS, as Consul does if left out. Consul 1.11 and later.")
+    ttl: str | None = optional(DURATION_TEXT, "The service reports itself at least this often.")
+    args: tuple[str, ...] | None = optional(
+        COMMAND, "A command; exit code 0 is passing, 1 warning, anything else critical."
     )
-    grpc_use_tls: bool = Field(False, description="Speak TLS to the gRPC server.")
-    h2ping: HostPort | None = Field(None, description="host:port; an HTTP/2 ping. Consul 1.10 and later.")
-    h2ping_use_tls: bool | None = Field(
-        None, description="Ping over TLS, as Consul does if left out. Consul 1.11 and later."
-    )
-    ttl: DurationText | None = Field(None, description="The service reports itself at least this often.")
-    args: Command | None = Field(
-        None, description="A command; exit code 0 is passing, 1 warning, anything else critical."
-    )
-    docker_container_id: ContainerName | None = Field(None, description="Run the command inside this container.")
-    shell: Filled | None = Field(None, description="The shell that runs the command inside the container.")
-    alias_service: Annotated[Identifier, AfterValidator(not_empty)] | None = Field(
-        None, description="Follow the health of the service with this ID."
-    )
-    alias_node: Filled | None = Field(
-        None,
-        description="Follow the health of this node, or of alias_service on it. "
+    docker_container_id: str | None = optional(CONTAINER_NAME, "Run the command inside this container.")
+    shell: str | None = optional(FILLED, "The shell that runs the command inside the container.")
+    alias_service: str | None = optional(IDENTIFIER.also(not_empty), "Follow the health of the service with this ID.")
+    alias_node: str | None = optional(
+        FILLED,
+        "Follow the health of this node, or of alias_service on it. "
         "Consul 1.8's agent crashes when the catalog does not know the node.",
     )
-    interval: Annotated[DurationText, at_least("1s")] | None = Field(
-        None, description="The time between two runs; 1s or more."
+    interval: str | None = optional(DURATION_TEXT.also(at_least("1s")), "The time between two runs; 1s or more.")
+    timeout: str | None = optional(DURATION_TEXT, "The time a run may take.")
+    notes: str | None = optional(TEXT, "A remark for people.")
+    status: str | None = optional(
+        choice("passing", "warning", "critical"), "The status until the first run; critical if left out."
     )
-    timeout: DurationText | None = Field(None, description="The time a run may take.")
-    notes: str | None = Field(None, description="A remark for people.")
-    status: Literal["passing", "warning", "critical"] | None = Field(
-        None, description="The status until the first run; critical if left out."
+    deregister_critical_service_after: str | None = optional(
+        DURATION_TEXT.also(at_least("1m")),
+        "Deregister the service when the check has been critical for this long; 1m or more.",
     )
-    deregister_critical_service_after: Annotated[DurationText, at_least("1m")] | None = Field(
-        None, description="Deregister the service when the check has been critical for this long; 1m or more."
+    success_before_passing: int | None = optional(COUNT, "Successes in a row before it is passing.")
+    failures_before_warning: int | None = optional(
+        COUNT, "Failures in a row before it is warning. Consul 1.11 and later."
     )
-    success_before_passing: Count | None = Field(None, description="Successes in a row before it is passing.")
-    failures_before_warning: Count | None = Field(
-        None, description="Failures in a row before it is warning. Consul 1.11 and later."
-    )
-    failures_before_critical: Count | None = Field(None, description="Failures in a row before it is critical.")
-    output_max_size: Positive | None = Field(None, description="Bytes of output to keep.")
+    failures_before_critical: int | None = optional(COUNT, "Failures in a row before it is critical.")
+    output_max_size: int | None = optional(POSITIVE, "Bytes of output to keep.")
 
     @property
     def kind(self) -> Kind:
@@ -235,7 +228,7 @@ class Check(Part):
 
     def fields(self) -> dict[str, Any]:
         """The check in the API's spelling without its ID, which the API spells differently from call to call."""
-        given = {name: getattr(self, field) for field, name in API_NAMES.items() if field in self.model_fields_set}
+        given = {name: getattr(self, field) for field, name in API_NAMES.items() if field in self.given}
         # Every switch is off unless it is on; but Consul pings over TLS unless it is told not to.
         is_plain = {"H2PingUseTLS": False} if self.h2ping_use_tls is False else {}
         return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})} | is_plain

@@ -5,10 +5,10 @@ keeps one, although the agent lists both. Docker distinguishes container names b
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.data import dataclass
 from agent.definitions.document import Definition
 from agent.definitions.faults import shown
 from agent.definitions.service import Service

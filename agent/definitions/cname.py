@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, TypeGuard
-
-from pydantic import AfterValidator, Field
+from typing import TypeGuard
 
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import Part
-from agent.definitions.values import Filled, Label
+from agent.definitions.part import TEXT, Part, optional, required, whole
+from agent.definitions.values import FILLED, LABEL
 
 MARKERS = "_svcagent"
 """The label below which svcagent keeps what it knows of a zone's records."""
@@ -74,20 +72,23 @@ def misplaced(name: str, zone: str) -> Finding | None:
 class Cname(Part):
     """One CNAME record."""
 
-    name: Annotated[str, AfterValidator(_owner)] = Field(
-        description="The record's name, complete when it ends in a dot, else inside the zone; * may be its first label."
+    name: str = required(
+        TEXT.also(_owner),
+        "The record's name, complete when it ends in a dot, else inside the zone; * may be its first label.",
     )
-    tag: Label | None = Field(None, description="Point at the instances with this tag only.")
-    zone: Annotated[str, AfterValidator(_domain)] | None = Field(
-        None, description="The zone that holds the record; asked of the DNS server if left out."
+    tag: str | None = optional(LABEL, "Point at the instances with this tag only.")
+    zone: str | None = optional(
+        TEXT.also(_domain), "The zone that holds the record; asked of the DNS server if left out."
     )
-    ttl: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(60, description="The record's time to live, seconds.")
-    target: Annotated[str, AfterValidator(_domain)] | None = Field(
-        None, description="Where the record points; <tag>.<service>.service.<dc>.<domain>. if left out."
+    ttl: int = optional(whole(minimum=0, maximum=2**31 - 1), "The record's time to live, seconds.", 60)
+    target: str | None = optional(
+        TEXT.also(_domain), "Where the record points; <tag>.<service>.service.<dc>.<domain>. if left out."
     )
-    provider: Filled | None = Field(None, description="The DNS provider that keeps the zone.")
-    gen: Annotated[int, Field(ge=0, lt=10**18)] = Field(
-        0, description="The generation of this definition: of hosts that disagree, the highest wins."
+    provider: str | None = optional(FILLED, "The DNS provider that keeps the zone.")
+    gen: int = optional(
+        whole(minimum=0, exclusiveMaximum=10**18),
+        "The generation of this definition: of hosts that disagree, the highest wins.",
+        0,
     )
 
     @classmethod

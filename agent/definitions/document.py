@@ -1,16 +1,14 @@
 """A definition: the shape of one file of ``services.d/``, and what is made of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
-
+from agent.data import dataclass
 from agent.definitions.checks import KIND_OF
 from agent.definitions.cname import Cname
 from agent.definitions.faults import Finding
-from agent.definitions.part import Part, Refusal, always
+from agent.definitions.part import ListOf, Part, PartOf, Refusal, always, optional
 from agent.definitions.reload import Reload
 from agent.definitions.service import Service
 
@@ -45,10 +43,10 @@ class Document(Part):
         always("svcagent registers the checks of services, not of nodes", "write it inside the service"),
     )
 
-    service: Service | None = Field(None, description="The service, in Consul's own service-definition format.")
-    services: tuple[Service, ...] | None = Field(None, description="Several services, without reload.")
-    reload: Reload | None = Field(None, description="How the service is reloaded when its image has changed.")
-    cname: tuple[Cname, ...] = Field((), description="CNAMEs that point at the service.")
+    service: Service | None = optional(PartOf(Service), "The service, in Consul's own service-definition format.")
+    services: tuple[Service, ...] | None = optional(ListOf(PartOf(Service)), "Several services, without reload.")
+    reload: Reload | None = optional(PartOf(Reload), "How the service is reloaded when its image has changed.")
+    cname: tuple[Cname, ...] = optional(ListOf(PartOf(Cname)), "CNAMEs that point at the service.", ())
 
     def definition(self, file: Path, names_used: frozenset[str] = frozenset()) -> Definition:
         """What the file defines."""

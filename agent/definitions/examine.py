@@ -4,9 +4,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from agent.data import dataclass
 from agent.definitions.claims import Claim, claims
 from agent.definitions.document import Definition, Document
 from agent.definitions.faults import Finding, shown, untrusted

@@ -1,14 +1,11 @@
-"""What is wrong with a value, in a person's words: from our own validators and from pydantic's errors alike."""
+"""What is wrong with a value, in a person's words."""
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
+from agent.data import dataclass
 from agent.errors import Fault
 from agent.files import Untrusted
 from agent.text import clean, without_credentials
@@ -91,63 +88,6 @@ def joined(path: str, key: str | int) -> str:
         return f"{path}[{key}]"
     key = key if key.isprintable() and len(key) <= SHOWN_LENGTH else clean(key, SHOWN_LENGTH)
     return f"{path}.{key}" if path else key
-
-
-def findings(error: ValidationError, describe: Callable[[tuple[int | str, ...]], str]) -> Iterator[Finding]:
-    """Every error of a validation; ``describe`` says what the field at a place is for."""
-    for line in error.errors(include_url=False):
-        loc = line["loc"]
-        path = ""
-        for key in loc:
-            # Pydantic marks a fault of a mapping's key, not of its value, with this pseudo-key.
-            if key != "[key]":
-                path = joined(path, key)
-        cause = line.get("ctx", {}).get("error")
-        if isinstance(cause, Wrong):
-            yield Finding(path, cause.problem, cause.remedy)
-        elif line["type"] == "missing":
-            what = describe(loc)
-            yield Finding(path, "missing", f"add {shown(loc[-1])}: {what[:1].lower()}{what[1:].rstrip('.')}")
-        else:
-            is_secret = not SECRETS.isdisjoint(str(key) for key in loc)
-            subject = "the value" if is_secret else shown(line["input"])
-            yield Finding(path, *_worded(line["type"], line.get("ctx", {}), subject, line["input"]))
-
-
-def _worded(kind: str, context: Mapping[str, Any], subject: str, value: object) -> tuple[str, str]:
-    if kind in _BOUNDS:
-        bound, words = _BOUNDS[kind]
-        return f"{subject} is out of range", f"write a number that is {words} {context[bound]}"
-    if kind == "literal_error":
-        return f"{subject} is not known here", f"write one of {context['expected']}".replace("'", '"')
-    wanted, example = _TYPES.get(kind, ("what belongs here", ""))
-    problem = f"{subject} is {kind_of(value)}, not {wanted}"
-    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
-        example = f'write "{subject}" in quotes' if subject != "the value" else "write it in quotes"
-    if kind == "int_type" and isinstance(value, str) and value.isdecimal() and subject != "the value":
-        example = f"write {value} without quotes"
-    if kind == "tuple_type" and isinstance(value, str) and subject != "the value":
-        example = f"write [{subject}]"
-    return problem, example
-
-
-_BOUNDS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-}
-
-_OBJECT = ("an object", "write {…}")
-_TYPES = {
-    "string_type": ("text", 'write it in quotes, like "…"'),
-    "int_type": ("a whole number", "write it without quotes and without a decimal point"),
-    "bool_type": ("true or false", "write true or false, without quotes"),
-    "tuple_type": ("a list", "write […]"),
-    "dict_type": _OBJECT,
-    "model_type": _OBJECT,
-    "model_attributes_type": _OBJECT,
-}
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,14 +1,28 @@
-"""What every part of a definition or of the settings is built on: strict, frozen, and particular about its keys."""
+"""What every part of a definition or of the settings is built on: frozen, strict, and particular about its keys.
+
+A part is a class whose fields say what they hold, twice: to mypy by their annotation, to svcagent by their `Kind`. A
+part built in Python is taken as it is; `Part.read` checks what a file holds and finds every fault of it.
+
+Not pydantic, whose import and whose validators take longer than all else that most verbs do.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, dataclass_transform
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
-
-from agent.definitions.faults import Finding, Wrong
+from agent.definitions.faults import SECRETS, Finding, Wrong, joined, kind_of, listed, shown
 
 Refusal = Callable[[Mapping[str, object]], Wrong]
 """Says, seeing the whole object, why one of its keys is refused."""
+
+Location = tuple[str | int, ...]
+"""The keys and indexes that lead to a value."""
+
+Schema = dict[str, Any]
+
+BAD: Any = object()
+"""What `Kind.read` returns for a value that has a fault."""
+
+_REQUIRED = object()
 
 
 def always(problem: str, remedy: str) -> Refusal:
@@ -19,20 +33,178 @@ def always(problem: str, remedy: str) -> Refusal:
 OWN_TOKEN = always("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
 
 
-class Part(BaseModel):
-    """An object of a definition file.
+class Kind:
+    """What a field holds: a value of one of JSON's types that passes all checks.
 
-    A model built in Python takes its own field names and seconds as numbers; one validated with `FROM_A_FILE` takes
-    what `tidy` made of a file, where durations are text and `tidy` has asked `across` already.
+    Each check returns the value, changed perhaps, or raises `Wrong`. ``wanted`` is None where the first check looks at
+    the type. ``schema`` is the JSON Schema.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    def __init__(self, wanted: type | None, *checks: Callable[[Any], Any], **schema: Any) -> None:
+        self._wanted = wanted
+        self._checks = checks
+        self._schema = schema
+
+    def also(self, *checks: Callable[[Any], Any]) -> "Kind":
+        """The same kind with further checks."""
+        return Kind(self._wanted, *self._checks, *checks, **self._schema)
+
+    def read(self, value: Any, at: Location, found: list[Finding]) -> Any:
+        """The value, or `BAD`; what is wrong is added to ``found``."""
+        try:
+            if self._wanted is not None and type(value) is not self._wanted:
+                raise mistyped(value, self._wanted, is_secret=not SECRETS.isdisjoint(map(str, at)))
+            value = self._inside(value, at, found)
+            if value is not BAD:
+                for check in self._checks:
+                    value = check(value)
+        except Wrong as wrong:
+            found.append(Finding(path_of(at), wrong.problem, wrong.remedy))
+            return BAD
+        return value
+
+    def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:  # noqa: ARG002 - for those with items
+        return value
+
+    def schema(self, parts: dict[str, type["Part"]]) -> Schema:  # noqa: ARG002 - for those that name a part
+        """The JSON Schema; parts that it refers to are added to ``parts``, by name."""
+        return dict(self._schema)
+
+
+class ListOf(Kind):
+    """A list, which becomes a tuple."""
+
+    def __init__(self, item: Kind, *checks: Callable[[Any], Any]) -> None:
+        super().__init__(tuple, *checks)
+        self.item = item
+
+    def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:
+        items = tuple(self.item.read(item, (*at, index), found) for index, item in enumerate(value))
+        return BAD if any(item is BAD for item in items) else items
+
+    def schema(self, parts: dict[str, type["Part"]]) -> Schema:
+        """As for each kind."""
+        return {"items": self.item.schema(parts), "type": "array"}
+
+
+class MapOf(Kind):
+    """An object with keys of the user's choice."""
+
+    def __init__(self, item: Kind, *checks: Callable[[Any], Any]) -> None:
+        super().__init__(dict, *checks)
+        self.item = item
+
+    def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:
+        items = {key: self.item.read(item, (*at, key), found) for key, item in value.items()}
+        return BAD if any(item is BAD for item in items.values()) else items
+
+    def schema(self, parts: dict[str, type["Part"]]) -> Schema:
+        """As for each kind."""
+        return {"additionalProperties": self.item.schema(parts), "type": "object"}
+
+
+class PartOf(Kind):
+    """An object that becomes a `Part`."""
+
+    def __init__(self, model: type["Part"]) -> None:
+        super().__init__(dict)
+        self.model = model
+
+    def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:
+        return self.model.read(value, at, found)
+
+    def schema(self, parts: dict[str, type["Part"]]) -> Schema:
+        """As for each kind."""
+        parts[self.model.__name__] = self.model
+        return {"$ref": f"#/$defs/{self.model.__name__}"}
+
+
+class Key:
+    """A field of a part: its kind, what it is for, and its value where it is left out."""
+
+    def __init__(self, kind: Kind, description: str, default: Any) -> None:
+        self.kind = kind
+        self.description = description
+        self.default = default
+
+    @property
+    def is_required(self) -> bool:
+        """True if the field may not be left out."""
+        return self.default is _REQUIRED
+
+
+def required(kind: Kind, description: str) -> Any:
+    """A field that may not be left out."""
+    return Key(kind, description, _REQUIRED)
+
+
+def optional(kind: Kind, description: str, default: Any = None) -> Any:
+    """A field with a default."""
+    return Key(kind, description, default)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(required,))
+class Part:
+    """An object of a definition file or of the settings; it holds what was given, its class the defaults."""
+
+    keys: ClassVar[Mapping[str, Key]] = {}
+
+    names: ClassVar[Mapping[str, str]] = {}
+    """Fields by all that may be written for them, folded."""
 
     spellings: ClassVar[Mapping[str, str]] = {}
     """Further names of a key, folded, and the field each stands for."""
 
     refused: ClassVar[Mapping[str, Refusal]] = {}
     """Folded keys that are no fields, and deserve to be told more than "unknown key"."""
+
+    further_schema: ClassVar[Schema] = {}
+    """What the JSON Schema says of the fields together."""
+
+    def __init_subclass__(cls) -> None:
+        own = {name: key for name, key in vars(cls).items() if isinstance(key, Key)}
+        cls.keys = {**cls.keys, **own}
+        cls.names = {**{fold(name): name for name in cls.keys}, **cls.spellings}
+        for name, key in own.items():
+            setattr(cls, name, key.default)
+
+    def __init__(self, **given: Any) -> None:
+        if unknown := given.keys() - self.keys.keys():
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        if missing := [name for name, key in self.keys.items() if key.is_required and name not in given]:
+            raise TypeError(f"{type(self).__name__} needs the field {', '.join(missing)}")
+        vars(self).update(self.completed(given))
+
+    @classmethod
+    def completed(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields with those that are made from others."""
+        return given
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that were not left out."""
+        return frozenset(vars(self))
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values."""
+        copy = object.__new__(type(self))
+        vars(copy).update({**vars(self), **changes})
+        return copy
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def _values(self) -> list[Any]:
+        return [getattr(self, name) for name in self.keys]
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:  # noqa: ARG003  # for those who override it
@@ -43,14 +215,86 @@ class Part(BaseModel):
         """
         yield from ()
 
-    @model_validator(mode="after")
-    def _agrees_with_itself(self, info: ValidationInfo) -> Self:
-        if info.context is None:
-            given = {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
-            for finding in self.across(given):
-                raise Wrong(f"{finding.path}: {finding.problem}" if finding.path else finding.problem, finding.remedy)
-        return self
+    @classmethod
+    def read(cls, tidied: Mapping[str, Any], at: Location, found: list[Finding]) -> Any:
+        """The part from what `tidy` made of an object, or `BAD`; every fault is added to ``found``."""
+        values = {}
+        for name, key in cls.keys.items():
+            if name in tidied:
+                values[name] = key.kind.read(tidied[name], (*at, name), found)
+            elif key.is_required:
+                what = key.description
+                remedy = f"add {shown(name)}: {what[:1].lower()}{what[1:].rstrip('.')}"
+                found.append(Finding(path_of((*at, name)), "missing", remedy))
+                values[name] = BAD
+        return BAD if any(value is BAD for value in values.values()) else cls(**values)
 
 
-FROM_A_FILE: Mapping[str, object] = {"from": "a file"}
-"""The validation context of everything that was read, not built."""
+def fold(key: str) -> str:
+    """What all spellings of one key have in common."""
+    return key.replace("_", "").lower()
+
+
+def path_of(at: Location) -> str:
+    """The location as messages write it."""
+    path = ""
+    for key in at:
+        path = joined(path, key)
+    return path
+
+
+def choice(*words: str) -> Kind:
+    """One of these words."""
+
+    def known(value: object) -> object:
+        if value not in words:
+            raise Wrong(f"{shown(value)} is not known here", f"write one of {listed(words)}")
+        return value
+
+    return Kind(None, known, enum=list(words), type="string")
+
+
+_BOUNDS: Mapping[str, tuple[Callable[[int, int], bool], str]] = {
+    "minimum": (int.__ge__, "at least"),
+    "maximum": (int.__le__, "at most"),
+    "exclusiveMaximum": (int.__lt__, "less than"),
+}
+
+
+def whole(**bounds: int) -> Kind:
+    """A whole number within bounds, which are named as in JSON Schema."""
+
+    def bounded(value: int) -> int:
+        for name, bound in bounds.items():
+            holds, words = _BOUNDS[name]
+            if not holds(value, bound):
+                raise Wrong(f"{shown(value)} is out of range", f"write a number that is {words} {bound}")
+        return value
+
+    return Kind(int, bounded, **bounds, type="integer")
+
+
+_TYPES: Mapping[type, tuple[str, str]] = {
+    str: ("text", 'write it in quotes, like "…"'),
+    int: ("a whole number", "write it without quotes and without a decimal point"),
+    bool: ("true or false", "write true or false, without quotes"),
+    tuple: ("a list", "write […]"),
+    dict: ("an object", "write {…}"),
+}
+
+
+def mistyped(value: object, wanted: type, *, is_secret: bool) -> Wrong:
+    """What is wrong with a value of another type than the wanted one."""
+    subject = "the value" if is_secret else shown(value)
+    name, remedy = _TYPES[wanted]
+    if wanted is str and type(value) in (int, float):
+        remedy = "write it in quotes" if is_secret else f'write "{subject}" in quotes'
+    if wanted is int and isinstance(value, str) and value.isdecimal() and not is_secret:
+        remedy = f"write {value} without quotes"
+    if wanted is tuple and isinstance(value, str) and not is_secret:
+        remedy = f"write [{subject}]"
+    return Wrong(f"{subject} is {kind_of(value)}, not {name}", remedy)
+
+
+TEXT = Kind(str, type="string")
+SWITCH = Kind(bool, type="boolean")

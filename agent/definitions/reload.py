@@ -3,18 +3,24 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import ClassVar, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
-
+from agent.data import dataclass
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import Part
-from agent.definitions.values import AbsolutePath, Command, ContainerName, HttpUrl, Positive, PositiveSeconds, Seconds
-from agent.definitions.windows import Window, WindowText
+from agent.definitions.part import SWITCH, TEXT, Kind, ListOf, Part, PartOf, Schema, optional
+from agent.definitions.values import (
+    ABSOLUTE_PATH,
+    COMMAND,
+    CONTAINER_NAME,
+    HTTP_URL,
+    POSITIVE,
+    POSITIVE_SECONDS,
+    SECONDS,
+)
+from agent.definitions.windows import WINDOW, Window
 
 OWN_PREFIX = "svcagent"
 """Where svcagent keeps its documents in Consul KV."""
@@ -116,10 +122,11 @@ def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
     return value
 
 
-class MinHealthy(Part):
+@dataclass(frozen=True)
+class MinHealthy:
     """How many of the other instances must be passing: a number of them, or a percentage."""
 
-    value: int = Field(ge=0)
+    value: int
     is_percent: bool = False
 
     def needed(self, others: int) -> int:
@@ -138,8 +145,6 @@ class MinHealthy(Part):
 
 def _min_healthy(value: object) -> MinHealthy:
     remedy = 'write a number of other instances, like 1, or a share of them, like "50%"'
-    if isinstance(value, MinHealthy):
-        return value
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return MinHealthy(value=value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}%", value, re.ASCII) and int(value[:-1]) <= 100:
@@ -147,17 +152,19 @@ def _min_healthy(value: object) -> MinHealthy:
     raise Wrong(f"{shown(value)} is neither a number of instances nor a share", remedy)
 
 
-_MIN_HEALTHY_SCHEMA = {
-    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^([0-9]|[1-9][0-9]|100)%$"}]
-}
+_MIN_HEALTHY = Kind(
+    None,
+    _min_healthy,
+    anyOf=[{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^([0-9]|[1-9][0-9]|100)%$"}],
+)
 
 
 class Drain(Part):
     """How clients are given time to leave, in seconds."""
 
-    min: Seconds = Field(0.0, description="Wait at least this long after the service is out of DNS and health answers.")
-    max: Seconds = Field(30.0, description="Cut what is still connected after this long.")
-    connections: bool = Field(True, description="Wait until no client is connected any more.")
+    min: float = optional(SECONDS, "Wait at least this long after the service is out of DNS and health answers.", 0.0)
+    max: float = optional(SECONDS, "Cut what is still connected after this long.", 30.0)
+    connections: bool = optional(SWITCH, "Wait until no client is connected any more.", True)
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
@@ -182,42 +189,41 @@ def _known_seconds(value: object) -> float | None:
 class Ready(Part):
     """When the new instance counts as ready, times in seconds."""
 
-    timeout: PositiveSeconds = Field(120.0, description="Roll back when it is not ready after this long.")
-    successes: Positive = Field(3, description="Rounds in a row in which every check must succeed.")
-    interval: PositiveSeconds = Field(0.05, description="The time between two rounds.")
-    warmup: tuple[HttpUrl, ...] = Field((), description="URLs to be asked once before clients come back.")
-    warmup_timeout: PositiveSeconds = Field(60.0, description="How long each of these may take to answer.")
+    timeout: float = optional(POSITIVE_SECONDS, "Roll back when it is not ready after this long.", 120.0)
+    successes: int = optional(POSITIVE, "Rounds in a row in which every check must succeed.", 3)
+    interval: float = optional(POSITIVE_SECONDS, "The time between two rounds.", 0.05)
+    warmup: tuple[str, ...] = optional(ListOf(HTTP_URL), "URLs to be asked once before clients come back.", ())
+    warmup_timeout: float = optional(POSITIVE_SECONDS, "How long each of these may take to answer.", 60.0)
 
 
 class Settle(Part):
     """How long a returned instance must stay healthy under traffic, in seconds."""
 
-    canary: Seconds = Field(
-        10.0,
-        description="On the first host of a version; that one also waits until Consul has run each check once.",
+    canary: float = optional(
+        SECONDS, "On the first host of a version; that one also waits until Consul has run each check once.", 10.0
     )
-    each: Seconds = Field(1.0, description="On every further host.")
+    each: float = optional(SECONDS, "On every further host.", 1.0)
 
 
 class Hooks(Part):
     """Commands of the operator's own around a reload, without a shell."""
 
-    before_drain: Command | None = Field(
-        None, description="Run before clients are sent away; if it fails, nothing is changed."
+    before_drain: tuple[str, ...] | None = optional(
+        COMMAND, "Run before clients are sent away; if it fails, nothing is changed."
     )
-    after_drain: Command | None = Field(
-        None, description="Run when no client is left; if it fails, the service is put back as it was."
+    after_drain: tuple[str, ...] | None = optional(
+        COMMAND, "Run when no client is left; if it fails, the service is put back as it was."
     )
-    after_restart: Command | None = Field(
-        None, description="Run when the new instance has been started; if it fails, the old one is put back."
+    after_restart: tuple[str, ...] | None = optional(
+        COMMAND, "Run when the new instance has been started; if it fails, the old one is put back."
     )
-    after_return: Command | None = Field(
-        None, description="Run when clients are back on the new instance; if it fails, that is told."
+    after_return: tuple[str, ...] | None = optional(
+        COMMAND, "Run when clients are back on the new instance; if it fails, that is told."
     )
-    on_failure: Command | None = Field(
-        None, description="Run when the reload has failed; if it fails too, that is told."
+    on_failure: tuple[str, ...] | None = optional(
+        COMMAND, "Run when the reload has failed; if it fails too, that is told."
     )
-    timeout: PositiveSeconds = Field(60.0, description="How long each may take.")
+    timeout: float = optional(POSITIVE_SECONDS, "How long each may take.", 60.0)
 
 
 @dataclass(frozen=True)
@@ -249,73 +255,69 @@ class CommandRestart:
 Strategy: TypeAlias = ContainerRestart | CommandRestart
 
 
-def _told_apart(schema: dict[str, Any]) -> None:
-    """Say in the JSON Schema: an image and its container, or a command."""
-    schema["oneOf"] = [
-        {"required": ["image", "container"], "properties": {"restart": False, "restart_timeout": False}},
-        {"required": ["restart"], "properties": dict.fromkeys(OF_A_CONTAINER, False)},
-    ]
-
-
 class Reload(Part):
     """What to follow, what to restart, and how gently."""
 
-    model_config = ConfigDict(json_schema_extra=_told_apart)
+    further_schema: ClassVar[Schema] = {
+        "oneOf": [
+            {"required": ["image", "container"], "properties": {"restart": False, "restart_timeout": False}},
+            {"required": ["restart"], "properties": dict.fromkeys(OF_A_CONTAINER, False)},
+        ]
+    }
 
-    image: Annotated[str, AfterValidator(_image)] = Field(
-        "", description="The image to follow, by name and tag; the tag is latest if left out."
+    image: str = optional(TEXT.also(_image), "The image to follow, by name and tag; the tag is latest if left out.", "")
+    container: str = optional(CONTAINER_NAME, "The container to be made anew from the image.", "")
+    restart: tuple[str, ...] | None = optional(
+        COMMAND, "A command that restarts a service without an image; it runs at every reload, without a shell."
     )
-    container: ContainerName = Field("", description="The container to be made anew from the image.")
-    restart: Command | None = Field(
-        None,
-        description="A command that restarts a service without an image; it runs at every reload, without a shell.",
+    restart_timeout: float = optional(POSITIVE_SECONDS, "How long that command may take.", 120.0)
+    schedule: str | None = optional(
+        TEXT.also(_schedule), "When to look for a new image: five cron fields, with cron's own weekday numbers."
     )
-    restart_timeout: PositiveSeconds = Field(120.0, description="How long that command may take.")
-    schedule: Annotated[str, AfterValidator(_schedule)] | None = Field(
-        None, description="When to look for a new image: five cron fields, with cron's own weekday numbers."
+    timezone: str | None = optional(
+        TEXT.also(_timezone), "The time zone of schedule and windows; the host's own if left out."
     )
-    timezone: Annotated[str, AfterValidator(_timezone)] | None = Field(
-        None, description="The time zone of schedule and windows; the host's own if left out."
+    jitter: float = optional(
+        SECONDS, "Look up to this much later, so that hosts do not ask at one moment; always the same on one host.", 0.0
     )
-    jitter: Seconds = Field(
-        0.0,
-        description="Look up to this much later, so that hosts do not ask at one moment; always the same on one host.",
-    )
-    windows: Annotated[tuple[WindowText, ...], AfterValidator(_windows)] = Field(
-        (),
-        description='When a reload may begin: times of day, with days or without, like "Mon-Fri 22:00-06:00". '
+    windows: tuple[Window, ...] = optional(
+        ListOf(WINDOW, _windows),
+        'When a reload may begin: times of day, with days or without, like "Mon-Fri 22:00-06:00". '
         "At any time if left out.",
+        (),
     )
-    lock: Annotated[str, AfterValidator(_lock)] | None = Field(
-        None,
-        description="The prefix of the lock in Consul KV, as consul lock takes it; by default svcagent/<service>/lock.",
+    lock: str | None = optional(
+        TEXT.also(_lock),
+        "The prefix of the lock in Consul KV, as consul lock takes it; by default svcagent/<service>/lock.",
     )
-    max_parallel: Positive = Field(1, description="How many hosts may reload concurrently.")
-    min_healthy: Annotated[MinHealthy, BeforeValidator(_min_healthy), WithJsonSchema(_MIN_HEALTHY_SCHEMA)] = Field(
-        MinHealthy(value=1),
-        description="How many of the other instances must be passing: a number, or a percentage of those known within "
+    max_parallel: int = optional(POSITIVE, "How many hosts may reload concurrently.", 1)
+    min_healthy: MinHealthy = optional(
+        _MIN_HEALTHY,
+        "How many of the other instances must be passing: a number, or a percentage of those known within "
         "the last day, in the catalog or not. A percentage above 0 needs at least one.",
+        MinHealthy(value=1),
     )
-    drain: Drain = Field(Drain(), description="How clients are given time to leave.")
-    ready: Ready = Field(Ready(), description="When the new instance counts as ready.")
-    settle: Settle = Field(
-        Settle(),
-        description="How long the new instance must stay healthy in service before the old one is removed and the "
+    drain: Drain = optional(PartOf(Drain), "How clients are given time to leave.", Drain())
+    ready: Ready = optional(PartOf(Ready), "When the new instance counts as ready.", Ready())
+    settle: Settle = optional(
+        PartOf(Settle),
+        "How long the new instance must stay healthy in service before the old one is removed and the "
         "next host may begin.",
+        Settle(),
     )
-    hooks: Hooks = Field(Hooks(), description="Commands of your own to run on the way.")
-    pull_timeout: PositiveSeconds = Field(
+    hooks: Hooks = optional(PartOf(Hooks), "Commands of your own to run on the way.", Hooks())
+    pull_timeout: float = optional(
+        POSITIVE_SECONDS,
+        "Give up a download of the image that stands still for this long; its extraction may take ten times as long.",
         PULL_SECONDS,
-        description="Give up a download of the image that stands still for this long; its extraction may take ten "
-        "times as long.",
     )
-    stop_timeout: Seconds | None = Field(
-        None, description="How long the container may take to stop; its own setting if left out."
+    stop_timeout: float | None = optional(
+        SECONDS, "How long the container may take to stop; its own setting if left out."
     )
-    rollback: bool = Field(True, description="Put the old container back when the new one does not become ready.")
-    keep_images: Positive = Field(2, description="How many images of this name to keep.")
-    tag_file: AbsolutePath | None = Field(None, description="A file that gets the tag deployed.")
-    min_age: Seconds = Field(0.0, description="Leave an image that was built less than this ago for later.")
+    rollback: bool = optional(SWITCH, "Put the old container back when the new one does not become ready.", True)
+    keep_images: int = optional(POSITIVE, "How many images of this name to keep.", 2)
+    tag_file: Path | None = optional(ABSOLUTE_PATH, "A file that gets the tag deployed.")
+    min_age: float = optional(SECONDS, "Leave an image that was built less than this ago for later.", 0.0)
 
     @property
     def strategy(self) -> Strategy:

@@ -4,32 +4,42 @@ from typing import Any
 
 from agent.definitions import durations
 from agent.definitions.document import Document
+from agent.definitions.part import Key, Part, Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema() -> dict[str, Any]:
+def schema() -> Schema:
     """Draft 2020-12, in snake_case. It says less than `load`: what spans several fields or files is not in it."""
-    return {"$schema": DIALECT, **_for_a_file(Document.model_json_schema())}
+    parts: dict[str, type[Part]] = {}
+    document = _of(Document, parts)
+    known: dict[str, Schema] = {}
+    while missing := parts.keys() - known.keys():
+        known |= {name: _of(parts[name], parts) for name in sorted(missing)}
+    return {"$schema": DIALECT, "$defs": dict(sorted(known.items())), **document}
+
+
+def _of(model: type[Part], parts: dict[str, type[Part]]) -> Schema:
+    found: Schema = {"type": "object", "description": model.__doc__, "additionalProperties": False}
+    found["properties"] = {name: _of_field(key, parts) for name, key in model.keys.items()}
+    if names := [name for name, key in model.keys.items() if key.is_required]:
+        found["required"] = names
+    return found | model.further_schema
+
+
+def _of_field(key: Key, parts: dict[str, type[Part]]) -> Schema:
+    found: Schema = _for_a_file(key.kind.schema(parts)) | {"description": key.description}
+    if isinstance(key.default, float):
+        found["default"] = durations.text(key.default)
+    elif isinstance(key.default, bool | int | tuple):
+        found["default"] = list(key.default) if isinstance(key.default, tuple) else key.default
+    return found
 
 
 def _for_a_file(node: Any) -> Any:
-    """The schema of what is written instead of what is held: no null for what was left out, durations as text."""
+    """Text may be put together from what differs from host to host."""
     if isinstance(node, list):
         return [_for_a_file(item) for item in node]
     if not isinstance(node, dict):
         return node
-    tidied = {key: _for_a_file(item) for key, item in node.items() if not (key == "title" and isinstance(item, str))}
-    if isinstance(tidied.get("pattern"), str):
-        # The text may be put together from what differs from host to host.
-        tidied["pattern"] = f"({tidied['pattern']})|[$][{{]"
-    default = tidied.get("default")
-    if isinstance(default, float):
-        tidied["default"] = durations.text(default)
-    elif default in (None, "") or isinstance(default, dict):
-        tidied.pop("default", None)
-    options = [option for option in tidied.get("anyOf", ()) if option != {"type": "null"}]
-    if len(options) == 1:
-        del tidied["anyOf"]
-        return options[0] | tidied
-    return tidied
+    return {key: f"({item})|[$][{{]" if key == "pattern" else _for_a_file(item) for key, item in node.items()}

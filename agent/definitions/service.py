@@ -3,14 +3,25 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
-
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from typing import Any, ClassVar
 
 from agent.definitions.checks import Check
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import OWN_TOKEN, Part, Refusal, always
-from agent.definitions.values import Host, Identifier, Label, Port
+from agent.definitions.part import (
+    OWN_TOKEN,
+    SWITCH,
+    TEXT,
+    ListOf,
+    MapOf,
+    Part,
+    PartOf,
+    Refusal,
+    always,
+    optional,
+    required,
+    whole,
+)
+from agent.definitions.values import HOST, IDENTIFIER, LABEL, PORT
 
 OWN_MARK = "svcagent"
 """What the keys of svcagent's own meta begin with."""
@@ -47,7 +58,7 @@ def _meta(value: dict[str, str]) -> dict[str, str]:
             )
         if key.lower().startswith(("consul-", OWN_MARK)):
             raise Wrong(f"the key {shown(key)} is reserved", "choose another beginning")
-        if len(item.encode()) > META_VALUE_LENGTH:
+        if len(item.encode(errors="surrogatepass")) > META_VALUE_LENGTH:
             raise Wrong(
                 f"the value of {shown(key)} is {len(item.encode())} bytes long", f"Consul keeps {META_VALUE_LENGTH}"
             )
@@ -63,8 +74,8 @@ def _tag(value: str) -> str:
 class TaggedAddress(Part):
     """Where the service is reached from one sort of network."""
 
-    address: Host = Field(description="An IP address or host name.")
-    port: Port | None = Field(None, description="The port there.")
+    address: str = required(HOST, "An IP address or host name.")
+    port: int | None = optional(PORT, "The port there.")
 
     def fields(self) -> dict[str, Any]:
         """The address in the API's spelling."""
@@ -74,9 +85,9 @@ class TaggedAddress(Part):
 class NamedPort(Part):
     """One of several ports of a service."""
 
-    name: Label = Field(description="The name of the port, which Consul DNS looks up.")
-    port: Port = Field(description="The port that clients connect to.")
-    default: bool = Field(False, description="Give this port to clients that name none.")
+    name: str = required(LABEL, "The name of the port, which Consul DNS looks up.")
+    port: int = required(PORT, "The port that clients connect to.")
+    default: bool = optional(SWITCH, "Give this port to clients that name none.", False)
 
     def fields(self) -> dict[str, Any]:
         """The port in the API's spelling."""
@@ -102,8 +113,8 @@ def _networks(value: dict[str, TaggedAddress]) -> dict[str, TaggedAddress]:
 class Weights(Part):
     """The service's share of the answers to SRV lookups."""
 
-    passing: Annotated[int, Field(ge=1, le=65535)] = Field(1, description="While it is passing.")
-    warning: Annotated[int, Field(ge=0, le=65535)] = Field(1, description="While it is warning.")
+    passing: int = optional(whole(minimum=1, maximum=65535), "While it is passing.", 1)
+    warning: int = optional(whole(minimum=0, maximum=65535), "While it is warning.", 1)
 
 
 class Service(Part):
@@ -111,66 +122,55 @@ class Service(Part):
 
     refused: ClassVar[Mapping[str, Refusal]] = {"token": OWN_TOKEN} | dict.fromkeys(NOT_CARRIED, _BEYOND)
 
-    name: Annotated[Label, AfterValidator(_not_consul)] = Field(description="The name that clients look up.")
-    id: Annotated[Identifier, AfterValidator(_not_consul)] = Field(
-        "", description="The instance's ID, unique on the host; the name if left out.", validate_default=True
+    name: str = required(LABEL.also(_not_consul), "The name that clients look up.")
+    id: str = optional(IDENTIFIER.also(_not_consul), "The instance's ID, unique on the host; the name if left out.", "")
+    tags: tuple[str, ...] = optional(ListOf(TEXT.also(_tag)), "Labels that clients may ask for.", ())
+    port: int | None = optional(PORT, "The port that clients connect to.")
+    ports: tuple[NamedPort, ...] | None = optional(
+        ListOf(PartOf(NamedPort), _ports), "Several ports in place of one. Consul 1.22 and later."
     )
-    tags: tuple[Annotated[str, AfterValidator(_tag)], ...] = Field((), description="Labels that clients may ask for.")
-    port: Port | None = Field(None, description="The port that clients connect to.")
-    ports: Annotated[tuple[NamedPort, ...], AfterValidator(_ports)] | None = Field(
-        None, description="Several ports in place of one. Consul 1.22 and later."
+    address: str | None = optional(HOST, "The address for clients; the node's own if left out.")
+    meta: dict[str, str] = optional(MapOf(TEXT, _meta), "Pairs of text for clients.", {})
+    tagged_addresses: dict[str, TaggedAddress] = optional(
+        MapOf(PartOf(TaggedAddress), _networks), "Addresses for other networks: lan, wan, …", {}
     )
-    address: Host | None = Field(None, description="The address for clients; the node's own if left out.")
-    meta: Annotated[dict[str, str], AfterValidator(_meta)] = Field(
-        default_factory=dict, description="Pairs of text for clients."
-    )
-    tagged_addresses: Annotated[dict[str, TaggedAddress], AfterValidator(_networks)] = Field(
-        default_factory=dict, description="Addresses for other networks: lan, wan, …"
-    )
-    weights: Weights = Field(Weights(), description="How much of the SRV lookups' traffic this instance gets.")
-    enable_tag_override: bool = Field(False, description="Let others change the tags in the catalog.")
-    check: Check | None = Field(None, description="Consul's old form of a single check; joins the checks.", repr=False)
-    checks: tuple[Check, ...] = Field((), description="The health checks; all must pass.", validate_default=True)
+    weights: Weights = optional(PartOf(Weights), "How much of the SRV lookups' traffic this instance gets.", Weights())
+    enable_tag_override: bool = optional(SWITCH, "Let others change the tags in the catalog.", False)
+    check: Check | None = optional(PartOf(Check), "Consul's old form of a single check; joins the checks.")
+    checks: tuple[Check, ...] = optional(ListOf(PartOf(Check)), "The health checks; all must pass.", ())
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """One port or several."""
+        """One port or several, and not too many checks."""
         if "port" in given and "ports" in given:
             yield Finding("ports", '"port" and "ports" stand in one service', "keep one of them")
+        checks = given.get("checks", ())
+        count = len(checks) + ("check" in given) if isinstance(checks, tuple) else 0
+        if count > MOST_CHECKS:
+            remedy = f"write {MOST_CHECKS} at most, or let one ask for several things"
+            yield Finding("checks", f"{count} checks are too many", remedy)
 
-    @field_validator("id")
     @classmethod
-    def _named_id(cls, value: str, info: ValidationInfo) -> str:
-        return value or str(info.data.get("name", ""))
-
-    @field_validator("checks")
-    @classmethod
-    def _identified(cls, value: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
-        """All checks, each with an ID and a name of its own.
+    def completed(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the service's ID, and all checks, each with an ID and a name.
 
         The kind is part of a computed ID because Consul, told of another kind under the same ID, goes on running the
         old check beside the new one.
         """
-        single: Check | None = info.data.get("check")
-        checks = value if single is None else (single, *value)
-        if len(checks) > MOST_CHECKS:
-            raise Wrong(
-                f"{len(checks)} checks are too many", f"write {MOST_CHECKS} at most, or let one ask for several things"
-            )
-        if "name" not in info.data or not info.data.get("id"):
-            return checks
+        service_id = given.get("id") or given["name"]
+        single: Check | None = given.get("check")
         seen: Counter[str | None] = Counter()
         identified = []
-        for check in checks:
+        for check in (*(() if single is None else (single,)), *given.get("checks", ())):
             kind = check.kind_if_any()
             seen[kind] += 1
             nth = f":{seen[kind]}" if seen[kind] > 1 else ""
             own = {
-                "id": check.id or f"service:{info.data['id']}:{kind}{nth}",
-                "name": check.name or f"Service '{info.data['name']}' check",
+                "id": check.id or f"service:{service_id}:{kind}{nth}",
+                "name": check.name or f"Service '{given['name']}' check",
             }
-            identified.append(check.model_copy(update=own))
-        return tuple(identified)
+            identified.append(check.replace(**own))
+        return {**given, "id": service_id, "checks": tuple(identified)}
 
     def registration(self) -> dict[str, Any]:
         """The body for ``PUT /v1/agent/service/register``.

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import field_validator
-
 from agent.definitions.faults import shown, untrusted
+from agent.definitions.part import TEXT, PartOf, optional
 from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DnsTable, DockerTable, SettingsFile
 from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
 from agent.errors import BadDefinition, Fault
@@ -27,39 +26,39 @@ _PAIRS = (
 class ConsulSettings(ConsulTable):
     """How to reach the local Consul agent, and who said so (``…_source``: file, variable or option), for messages."""
 
-    address_source: str = "default"
-    token_source: str = ""
-    token_file_source: str = ""
+    address_source: str = optional(TEXT, "", "default")
+    token_source: str = optional(TEXT, "", "")
+    token_file_source: str = optional(TEXT, "", "")
 
-    @field_validator("address")
     @classmethod
-    def _with_port(cls, value: str) -> str:
-        """The port that Consul's own client would take: HTTP's or HTTPS's, not 8500."""
-        if value.startswith("unix:") or re.search(r":[0-9]+$", value):
-            return value
-        return f"{value}:{443 if value.startswith('https') else 80}"
+    def completed(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With the port that Consul's own client would take: HTTP's or HTTPS's, not 8500."""
+        address = given.get("address", DEFAULT_ADDRESS)
+        if address.startswith("unix:") or re.search(r":[0-9]+$", address):
+            return given
+        return {**given, "address": f"{address}:{443 if address.startswith('https') else 80}"}
 
 
 class DockerSettings(DockerTable):
     """How to reach the Docker Engine, None meaning Docker's own default, and who said so."""
 
-    source: str = "default"
+    source: str = optional(TEXT, "", "default")
 
 
 class DnsSettings(DnsTable):
     """How to keep CNAMEs, and who said so, for messages."""
 
-    server_source: str = "default"
-    key_file_source: str = ""
-    key_secret_source: str = ""
+    server_source: str = optional(TEXT, "", "default")
+    key_file_source: str = optional(TEXT, "", "")
+    key_secret_source: str = optional(TEXT, "", "")
 
 
 class Settings(SettingsFile):
     """All settings."""
 
-    consul: ConsulSettings = ConsulSettings()
-    docker: DockerSettings = DockerSettings()
-    dns: DnsSettings = DnsSettings()
+    consul: ConsulSettings = optional(PartOf(ConsulSettings), "", ConsulSettings())
+    docker: DockerSettings = optional(PartOf(DockerSettings), "", DockerSettings())
+    dns: DnsSettings = optional(PartOf(DnsSettings), "", DnsSettings())
 
     @classmethod
     def load(cls, config: Path | None, environ: Mapping[str, str], **options: str | Path | None) -> Self:
@@ -82,7 +81,13 @@ class Settings(SettingsFile):
         faults.extend(_unfit(chosen))
         if faults:
             raise BadDefinition(faults)
-        return cls.model_validate(_tree(chosen, is_tls))
+        tree = _tree(chosen, is_tls)
+        tables = {
+            name: key.kind.model(**tree[name])
+            for name, key in cls.keys.items()
+            if name in tree and isinstance(key.kind, PartOf)
+        }
+        return cls(**{**tree, **tables})
 
 
 def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:

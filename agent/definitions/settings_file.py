@@ -1,15 +1,20 @@
 """The settings file ``svcagent.toml``: its shape, which the environment and the options share."""
 
-import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, Field, SecretStr
 
 from agent.definitions.faults import Wrong, shown
-from agent.definitions.part import Part
-from agent.definitions.values import FilePath, Filled, HostPort, PositiveSeconds, host, host_port
+from agent.definitions.part import SWITCH, TEXT, ListOf, Part, PartOf, choice, optional
+from agent.definitions.values import (
+    FILE_PATH,
+    FILLED,
+    HOST_PORT,
+    POSITIVE_SECONDS,
+    SECRET,
+    Secret,
+    host,
+    host_port,
+)
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8500"
 
@@ -58,42 +63,40 @@ def _dns_server(value: str) -> str:
 class ConsulTable(Part):
     """How to reach the local Consul agent, as ``[consul]`` in the settings file has it."""
 
-    address: Annotated[str, AfterValidator(_address)] = Field(DEFAULT_ADDRESS, description="The agent's HTTP address.")
-    token: SecretStr | None = Field(None, description="The ACL token.")
-    token_file: FilePath | None = Field(None, description="A file that holds the ACL token; wins over a token.")
-    ca_file: FilePath | None = Field(None, description="The certificate authority's certificate.")
-    ca_path: FilePath | None = Field(None, description="A directory of certificate authorities' certificates.")
-    client_cert: FilePath | None = Field(None, description="svcagent's own certificate.")
-    client_key: FilePath | None = Field(None, description="The key of svcagent's own certificate.")
-    verify: bool = Field(True, description="Verify the agent's certificate.")
-    tls_server_name: Filled | None = Field(None, description="The name that the agent's certificate is for.")
+    address: str = optional(TEXT.also(_address), "The agent's HTTP address.", DEFAULT_ADDRESS)
+    token: Secret | None = optional(SECRET, "The ACL token.")
+    token_file: Path | None = optional(FILE_PATH, "A file that holds the ACL token; wins over a token.")
+    ca_file: Path | None = optional(FILE_PATH, "The certificate authority's certificate.")
+    ca_path: Path | None = optional(FILE_PATH, "A directory of certificate authorities' certificates.")
+    client_cert: Path | None = optional(FILE_PATH, "svcagent's own certificate.")
+    client_key: Path | None = optional(FILE_PATH, "The key of svcagent's own certificate.")
+    verify: bool = optional(SWITCH, "Verify the agent's certificate.", True)
+    tls_server_name: str | None = optional(FILLED, "The name that the agent's certificate is for.")
 
 
 class DockerTable(Part):
     """How to reach the Docker Engine, as ``[docker]`` in the settings file has it."""
 
-    host: Annotated[str, AfterValidator(_docker_host)] | None = Field(None, description="The engine's address.")
+    host: str | None = optional(TEXT.also(_docker_host), "The engine's address.")
 
 
 class DnsTable(Part):
     """How to keep CNAMEs, as ``[dns]`` in the settings file has it."""
 
-    provider: Filled = Field("rfc2136", description="The provider of records that name none.")
-    server: Annotated[str, AfterValidator(_dns_server)] | None = Field(
-        None, description="The zones' primary server, which takes their updates."
+    provider: str = optional(FILLED, "The provider of records that name none.", "rfc2136")
+    server: str | None = optional(TEXT.also(_dns_server), "The zones' primary server, which takes their updates.")
+    key_file: Path | None = optional(FILE_PATH, "The key of updates, as tsig-keygen writes it.")
+    key_name: str | None = optional(FILLED, "The key's name, if it is not in a file.")
+    key_algorithm: str = optional(FILLED, "The key's algorithm, if it is not in a file.", "hmac-sha256")
+    key_secret: Secret | None = optional(SECRET, "The key's secret in base64, if it is not in a file.")
+    allow_weak_keys: bool = optional(SWITCH, "Accept a key of hmac-md5 or hmac-sha1, with a warning.", False)
+    sign_queries: bool = optional(
+        SWITCH, "Sign questions to the primary server too: a view, or allow-query, asks for the key.", False
     )
-    key_file: FilePath | None = Field(None, description="The key of updates, as tsig-keygen writes it.")
-    key_name: Filled | None = Field(None, description="The key's name, if it is not in a file.")
-    key_algorithm: Filled = Field("hmac-sha256", description="The key's algorithm, if it is not in a file.")
-    key_secret: SecretStr | None = Field(None, description="The key's secret in base64, if it is not in a file.")
-    allow_weak_keys: bool = Field(False, description="Accept a key of hmac-md5 or hmac-sha1, with a warning.")
-    sign_queries: bool = Field(
-        False, description="Sign questions to the primary server too: a view, or allow-query, asks for the key."
+    resolver: str | None = optional(
+        TEXT.also(_dns_server), "The server that clients ask; the host's own resolver if left out."
     )
-    resolver: Annotated[str, AfterValidator(_dns_server)] | None = Field(
-        None, description="The server that clients ask; the host's own resolver if left out."
-    )
-    timeout: PositiveSeconds = Field(5.0, description="How long one answer of a DNS server may take.")
+    timeout: float = optional(POSITIVE_SECONDS, "How long one answer of a DNS server may take.", 5.0)
 
 
 def _loopback(value: str) -> str:
@@ -109,6 +112,8 @@ def _loopback(value: str) -> str:
 
 
 def _is_loopback(name: str) -> bool:
+    import ipaddress  # 5 ms, for the few who set it
+
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -118,23 +123,23 @@ def _is_loopback(name: str) -> bool:
 class DaemonTable(Part):
     """``svcagent run``, as ``[daemon]`` in the settings file has it."""
 
-    socket: FilePath = Field(Path("/run/svcagent/svcagent.sock"), description="The Unix socket of its local API.")
-    listen: Annotated[str, AfterValidator(_loopback)] | None = Field(
-        None, description="A loopback address and port that answers questions and gives metrics, over HTTP."
+    socket: Path = optional(FILE_PATH, "The Unix socket of its local API.", Path("/run/svcagent/svcagent.sock"))
+    listen: str | None = optional(
+        TEXT.also(_loopback), "A loopback address and port that answers questions and gives metrics, over HTTP."
     )
 
 
 class MetricsTable(Part):
     """Metrics without the daemon, as ``[metrics]`` in the settings file has it."""
 
-    textfile_dir: FilePath | None = Field(
-        None, description="The directory of node_exporter's textfile collector; reload and register write there."
+    textfile_dir: Path | None = optional(
+        FILE_PATH, "The directory of node_exporter's textfile collector; reload and register write there."
     )
 
 
-def _notifier(value: SecretStr) -> SecretStr:
+def _notifier(value: str) -> str:
     """Apprise alone knows which schemes there are, and it is slow to import: here only that there is one."""
-    if not re.match(r"[A-Za-z0-9]+://", value.get_secret_value()):
+    if not re.match(r"[A-Za-z0-9]+://", value):
         raise Wrong("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
     return value
 
@@ -142,48 +147,52 @@ def _notifier(value: SecretStr) -> SecretStr:
 class NotifyTable(Part):
     """Whom to tell of rollouts, as ``[notify]`` in the settings file has it."""
 
-    urls: tuple[Annotated[SecretStr, AfterValidator(_notifier)], ...] = Field(
-        (), description="Where to, as Apprise writes it; they may hold secrets."
+    urls: tuple[Secret, ...] = optional(
+        ListOf(TEXT.also(_notifier, Secret)), "Where to, as Apprise writes it; they may hold secrets.", ()
     )
-    stuck_after: PositiveSeconds = Field(1800.0, description="Without progress for so long, a rollout is stuck.")
+    stuck_after: float = optional(POSITIVE_SECONDS, "Without progress for so long, a rollout is stuck.", 1800.0)
 
 
 class FleetTable(Part):
     """Rollouts, as ``[fleet]`` in the settings file has them."""
 
-    trust_pins: bool = Field(
-        False,
-        description="Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
+    trust_pins: bool = optional(
+        SWITCH,
+        "Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
         "right is the right to deploy then.",
+        False,
     )
 
 
 class LogTable(Part):
     """Logs, as ``[log]`` in the settings file has it."""
 
-    format: Literal["auto", "text", "json", "journal"] = Field(
-        "auto", description="text is key=value; auto is journal where systemd gives it, else text."
+    format: str = optional(
+        choice("auto", "text", "json", "journal"),
+        "text is key=value; auto is journal where systemd gives it, else text.",
+        "auto",
     )
-    share_tails: bool = Field(
-        False,
-        description="Publish the last lines that a failed container or command printed, in Consul KV and in "
+    share_tails: bool = optional(
+        SWITCH,
+        "Publish the last lines that a failed container or command printed, in Consul KV and in "
         "notifications. They may contain secrets; without this they stay in the logs of the host.",
+        False,
     )
 
 
 class SettingsFile(Part):
     """``svcagent.toml``."""
 
-    services_dir: FilePath = Field(Path("/etc/svcagent/services.d"), description="Where the definitions are.")
-    state_dir: FilePath = Field(Path("/var/lib/svcagent"), description="Where svcagent keeps its journals.")
-    consul: ConsulTable = Field(ConsulTable(), description="How to reach the local Consul agent.")
-    docker: DockerTable = Field(DockerTable(), description="How to reach the Docker Engine.")
-    dns: DnsTable = Field(DnsTable(), description="How to keep CNAMEs.")
-    daemon: DaemonTable = Field(DaemonTable(), description="svcagent run.")
-    metrics: MetricsTable = Field(MetricsTable(), description="Metrics without the daemon.")
-    notify: NotifyTable = Field(NotifyTable(), description="Whom to tell of rollouts.")
-    fleet: FleetTable = Field(FleetTable(), description="Rollouts.")
-    log: LogTable = Field(LogTable(), description="Logs.")
-    drain_dns: tuple[HostPort, ...] = Field(
-        (), description="DNS servers that must not name a draining service any more; the local agent's if empty."
+    services_dir: Path = optional(FILE_PATH, "Where the definitions are.", Path("/etc/svcagent/services.d"))
+    state_dir: Path = optional(FILE_PATH, "Where svcagent keeps its journals.", Path("/var/lib/svcagent"))
+    consul: ConsulTable = optional(PartOf(ConsulTable), "How to reach the local Consul agent.", ConsulTable())
+    docker: DockerTable = optional(PartOf(DockerTable), "How to reach the Docker Engine.", DockerTable())
+    dns: DnsTable = optional(PartOf(DnsTable), "How to keep CNAMEs.", DnsTable())
+    daemon: DaemonTable = optional(PartOf(DaemonTable), "svcagent run.", DaemonTable())
+    metrics: MetricsTable = optional(PartOf(MetricsTable), "Metrics without the daemon.", MetricsTable())
+    notify: NotifyTable = optional(PartOf(NotifyTable), "Whom to tell of rollouts.", NotifyTable())
+    fleet: FleetTable = optional(PartOf(FleetTable), "Rollouts.", FleetTable())
+    log: LogTable = optional(PartOf(LogTable), "Logs.", LogTable())
+    drain_dns: tuple[str, ...] = optional(
+        ListOf(HOST_PORT), "DNS servers that must not name a draining service any more; the local agent's if empty.", ()
     )

@@ -6,13 +6,12 @@ cannot read as true or false is a fault here, where Consul would warn and go on 
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
+from agent.data import dataclass
 from agent.definitions.faults import Finding, shown, untrusted
+from agent.definitions.part import Part
 from agent.definitions.settings_file import SettingsFile
 from agent.definitions.validate import validate
 from agent.errors import Fault
@@ -168,11 +167,11 @@ def _validated(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     return ({} if settings is None else dict(_flat(settings))), found
 
 
-def _flat(part: BaseModel, prefix: str = "") -> dict[str, Any]:
+def _flat(part: Part, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name in part.model_fields_set:
+    for name in part.given:
         value = getattr(part, name)
-        values |= _flat(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else {f"{prefix}{name}": value}
+        values |= _flat(value, f"{prefix}{name}.") if isinstance(value, Part) else {f"{prefix}{name}": value}
     return values
 
 

@@ -1,14 +1,13 @@
 """Types for single values, shared by the models: each refuses what Consul, Docker or DNS would refuse or misread."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
-
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from agent.definitions import durations
 from agent.definitions.faults import Wrong, kind_of, shown
+from agent.definitions.part import TEXT, Kind, ListOf, whole
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 
@@ -25,11 +24,6 @@ def duration(value: object) -> float:
         return durations.seconds(value)
     except durations.NotADuration:
         raise Wrong(f"{shown(value)} is not a duration", HOW_TO_WRITE_A_DURATION) from None
-
-
-def _seconds(value: object, info: ValidationInfo) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and info.context is None else duration(value)  # type: ignore[arg-type]  # is_number
 
 
 def _not_negative(value: float) -> float:
@@ -49,31 +43,27 @@ def _positive_text(value: object) -> object:
     return value
 
 
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^[+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"}
+_DURATION = r"^[+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"
 
-Seconds = Annotated[
-    float, BeforeValidator(_seconds), AfterValidator(_not_negative), WithJsonSchema({**_DURATION_SCHEMA})
-]
+SECONDS = Kind(None, duration, _not_negative, type="string", pattern=_DURATION)
 """A duration that may be zero, in seconds."""
 
-PositiveSeconds = Annotated[
-    float, BeforeValidator(_seconds), AfterValidator(_positive), WithJsonSchema({**_DURATION_SCHEMA})
-]
+POSITIVE_SECONDS = Kind(None, duration, _positive, type="string", pattern=_DURATION)
 """A duration longer than zero, in seconds."""
 
-DurationText = Annotated[str, BeforeValidator(_positive_text), WithJsonSchema({**_DURATION_SCHEMA})]
+DURATION_TEXT = Kind(None, _positive_text, type="string", pattern=_DURATION)
 """A duration longer than zero, kept as Consul is told it."""
 
 
-def at_least(shortest: str) -> AfterValidator:
-    """For a `DurationText` that Consul silently raises to its own minimum."""
+def at_least(shortest: str) -> Callable[[str], str]:
+    """For a `DURATION_TEXT` that Consul silently raises to its own minimum."""
 
     def check(value: str) -> str:
         if durations.seconds(value) < durations.seconds(shortest):
             raise Wrong(f"{shown(value)} is shorter than Consul's minimum", f'write "{shortest}" or more')
         return value
 
-    return AfterValidator(check)
+    return check
 
 
 def label(value: str) -> str:
@@ -124,10 +114,8 @@ def _not_every_address(value: str) -> str:
     return value
 
 
-def file_path(value: object, info: ValidationInfo) -> Path:
+def file_path(value: object) -> Path:
     """A path, absolute or not."""
-    if isinstance(value, Path) and info.context is None:
-        return value
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is {kind_of(value)}, not a path", 'write it in quotes, like "/var/lib/web/tag"')
     if not value.strip() or not value.isprintable():
@@ -182,22 +170,40 @@ def container(value: str) -> str:
     return value
 
 
-Label = Annotated[str, AfterValidator(label)]
-Identifier = Annotated[str, AfterValidator(identifier)]
-Filled = Annotated[str, AfterValidator(not_empty)]
-Host = Annotated[str, AfterValidator(host), AfterValidator(_not_every_address)]
-HttpUrl = Annotated[str, AfterValidator(http_url)]
-HostPort = Annotated[str, AfterValidator(host_port)]
-ContainerName = Annotated[str, AfterValidator(container)]
-Command = Annotated[tuple[str, ...], AfterValidator(_command)]
+LABEL = TEXT.also(label)
+IDENTIFIER = TEXT.also(identifier)
+FILLED = TEXT.also(not_empty)
+HOST = TEXT.also(host, _not_every_address)
+HTTP_URL = TEXT.also(http_url)
+HOST_PORT = TEXT.also(host_port)
+CONTAINER_NAME = TEXT.also(container)
+COMMAND = ListOf(TEXT, _command)
 """A program and its arguments; no shell sees them."""
-FilePath = Annotated[Path, BeforeValidator(file_path), WithJsonSchema({"type": "string", "minLength": 1})]
-AbsolutePath = Annotated[
-    Path,
-    BeforeValidator(file_path),
-    AfterValidator(_absolute),
-    WithJsonSchema({"type": "string", "pattern": "^/"}),
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+FILE_PATH = Kind(None, file_path, type="string", minLength=1)
+ABSOLUTE_PATH = Kind(None, file_path, _absolute, type="string", pattern="^/")
+PORT = whole(minimum=1, maximum=65535)
+COUNT = whole(minimum=0)
+POSITIVE = whole(minimum=1)
+
+
+class Secret:
+    """Text that no message and no trace shows."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other.reveal()
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+SECRET = TEXT.also(Secret)

@@ -1,12 +1,10 @@
 """How the times of day at which a reload may begin are written. Whether one is open now: `agent.reload.window`."""
 
 import re
-from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import BeforeValidator, WithJsonSchema
-
+from agent.data import dataclass
 from agent.definitions.faults import Wrong, kind_of, shown
+from agent.definitions.part import Kind
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MINUTES_A_DAY = 24 * 60
@@ -15,10 +13,7 @@ _EVERY_DAY = frozenset(range(len(DAYS)))
 _HOW = 'write it like "22:00-06:00", "Mon-Fri 01:00-05:00" or "Sat,Sun 00:00-24:00"'
 _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _WINDOW = re.compile(rf"((?P<days>[A-Za-z,-]+) +)?(?P<begin>{_TIME})-(?P<end>{_TIME}|24:00)")
-_SCHEMA = {
-    "type": "string",
-    "pattern": rf"^([A-Za-z]{{3}}([,-][A-Za-z]{{3}})* +)?{_TIME}-({_TIME}|24:00)$",
-}
+_PATTERN = rf"^([A-Za-z]{{3}}([,-][A-Za-z]{{3}})* +)?{_TIME}-({_TIME}|24:00)$"
 
 
 @dataclass(frozen=True)
@@ -38,9 +33,8 @@ class Window:
         return self.text
 
 
-def _window(value: object) -> Window:
-    if isinstance(value, Window):
-        return value
+def window(value: object) -> Window:
+    """The window that is written so. Raises `Wrong`."""
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
     found = _WINDOW.fullmatch(value)
@@ -77,4 +71,4 @@ def _day(text: str) -> int:
     return DAYS.index(name)
 
 
-WindowText = Annotated[Window, BeforeValidator(_window), WithJsonSchema(_SCHEMA)]
+WINDOW = Kind(None, window, type="string", pattern=_PATTERN)

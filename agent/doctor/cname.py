@@ -6,13 +6,13 @@ write. The lines are BIND's and Consul's.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.cname import PROVIDERS, Provider, Wanted, located, wanted_records
 from agent.consul import AgentSelf
+from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
 from agent.doctor.diagnosis import Diagnosis, error, warning, well
 from agent.doctor.examined import ExaminedHost

@@ -1,7 +1,8 @@
 """What one check of ``svcagent doctor`` found. Pure."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from agent.data import dataclass
 
 SUBJECTS = (
     "definitions",

@@ -4,10 +4,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.consul import AgentSelf, Consul, DnsAnswer, ask_dns
+from agent.data import dataclass
 from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost

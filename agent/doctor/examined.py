@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.consul.survey import Survey
+from agent.data import dataclass
 from agent.definitions import ContainerRestart, Definition, Reload, Service, Settings
 from agent.engine import Engine
 from agent.engine.survey import EngineSurvey

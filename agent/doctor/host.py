@@ -3,11 +3,11 @@
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.daemon.client import Client, NoDaemon
+from agent.data import dataclass
 from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost

@@ -5,9 +5,10 @@ A check that raises is a diagnosis too: what it asks about is unknown.
 
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from agent.clock import Deadline
+from agent.data import dataclass
 from agent.doctor import certificates, clocks, cname, consul, definitions, dns, docker, files, host, leftovers, upgrade
 from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
 from agent.doctor.examined import ExaminedHost

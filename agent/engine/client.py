@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
-
-from docker.errors import APIError
-from requests import codes
 
 from agent.clock import Clock
 from agent.definitions import PULL_SECONDS
 from agent.engine import connections, prune, pull, reference, replace
 from agent.engine.connection import Connection
+from agent.engine.failures import Refused
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
@@ -71,16 +70,16 @@ class Engine:
         the same image under several digests, it is the one svcagent took.
         """
         found = self._digests_of(container, image, fetched)
-        with self._docker.call(f"inspect container {container.name}") as client:
-            labels = client.inspect(container.id)["Config"].get("Labels") or {}
+        with self._docker.question(f"inspect container {container.name}") as questions:
+            labels = questions.inspect(container.id)["Config"].get("Labels") or {}
         taken = labels.get(DIGEST_LABEL)
         return taken if taken in found else next(iter(found), None)
 
     def image_id(self, image: str, digest: str) -> str:
         """Docker's ID of that digest of the image's repository. Raises `NotFound`."""
         wanted = reference.parse(image).at(digest)
-        with self._docker.call(f"inspect image {wanted}") as client:
-            return str(client.image(wanted)["Id"])
+        with self._docker.question(f"inspect image {wanted}") as questions:
+            return str(questions.image(wanted)["Id"])
 
     def has_image(self, image: str, digest: str) -> bool:
         """Is that digest of the image's repository on this host?"""
@@ -94,9 +93,9 @@ class Engine:
         counts as old, whenever it was made. Raises `NotFound`.
         """
         wanted = reference.parse(image).at(digest)
-        with self._docker.call(f"inspect image {wanted}") as client:
+        with self._docker.question(f"inspect image {wanted}") as questions:
             # Inside the call, so that a time nobody can read is reported as the Engine's answer.
-            return moment(client.image(wanted).get("Created"))
+            return moment(questions.image(wanted).get("Created"))
 
     def pull(
         self,
@@ -192,8 +191,8 @@ class Engine:
         with self._docker.call(f"read the log of container {name}") as client:
             try:
                 text: bytes = client.logs(found["Id"], stdout=True, stderr=True, tail=lines)
-            except APIError as error:
-                if error.status_code == codes.not_implemented:
+            except Refused as error:
+                if error.status == HTTPStatus.NOT_IMPLEMENTED:
                     return ""
                 raise
         return clean_lines(text.decode(errors="replace"), lines)
@@ -221,8 +220,8 @@ class Engine:
         """
         if container.network_mode == "host":
             return host_connections(port, address)
-        with self._docker.call(f"inspect container {container.name}") as client:
-            found = client.inspect(container.id)
+        with self._docker.question(f"inspect container {container.name}") as questions:
+            found = questions.inspect(container.id)
         if not found["State"]["Pid"]:
             return 0
         ports = connections.container_ports(found, port)
@@ -235,10 +234,10 @@ class Engine:
         service itself. Otherwise it may be docker-proxy, which accepts before the service listens. The Engine must be
         on this machine, as for `connections`.
         """
-        with self._docker.call(f"inspect container {container.name}") as client:
-            found = client.inspect(container.id)
+        with self._docker.question(f"inspect container {container.name}") as questions:
+            found = questions.inspect(container.id)
             owner = found["HostConfig"]["NetworkMode"].partition("container:")[2]
-            publisher = client.inspect(owner) if owner else found
+            publisher = questions.inspect(owner) if owner else found
         ports = connections.forwarded_ports(publisher, port, address)
         if not ports:
             return None
@@ -266,15 +265,15 @@ class Engine:
 
     def _named_digests(self, image: str, repository: str) -> tuple[str, ...]:
         try:
-            with self._docker.call(f"inspect image {image}") as client:
-                return reference.digests_of(client.image(image).get("RepoDigests"), repository)
+            with self._docker.question(f"inspect image {image}") as questions:
+                return reference.digests_of(questions.image(image).get("RepoDigests"), repository)
         except NotFound:
             return ()
 
     def _names_images_by_digest(self) -> bool:
         """True for the containerd image store: an image's ID is the digest that its registry has."""
-        with self._docker.call("say which image store it has") as client:
-            return client.has_containerd_store()
+        with self._docker.question("say which image store it has") as questions:
+            return questions.has_containerd_store()
 
     def _tables(self, pid: int) -> list[str]:
         """Both address families' tables; none when the process has just ended, or the machine has no IPv6.

@@ -1,130 +1,22 @@
-"""The SDK's client: where it connects, as whom, how long it waits. Every call goes through `Connection.call`."""
+"""Where svcagent connects to the Engine, as whom, and how long it waits. Every call goes through `Connection`."""
 
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
-import docker
-import requests
-from docker.errors import TLSParameterError
-from docker.utils import kwargs_from_env, version_lt
-
-from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
+from agent.engine.credentials import needs_sdk, plain_authorization
 from agent.engine.failures import translated
-from agent.engine.model import Inspect, policy_document
-from agent.errors import DockerUnreachable, SvcagentError
-from agent.shapes import require
+from agent.engine.questions import Questions, Socket, socket_path
+from agent.errors import DockerUnreachable
+
+if TYPE_CHECKING:
+    from agent.engine.sdk import Client
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 OLDEST_API, NEWEST_API = "1.41", "1.51"
 """The APIs that svcagent speaks: of Engine 20.10 to 28.3. The shapes of answers change with the version."""
-
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 60
-"""How long the Engine may take for an answer."""
-
-
-class Client(docker.APIClient):
-    """The SDK's client with explicit timeouts, and without its leak of a socket for each refused connect."""
-
-    def __init__(self, socket_path: str = "", **settings: Any) -> None:
-        self._probed = socket_path
-        self._silence: float = READ_SECONDS
-        self._stream: requests.Response | None = None
-        super().__init__(**settings)
-
-    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """Every request of the SDK passes here; it asks for no timeout at all where it streams."""
-        kwargs["timeout"] = (CONNECT_SECONDS, kwargs.get("timeout") or self._silence)
-        if self._probed:
-            _probe(self._probed)
-        response = super().request(method, url, *args, **kwargs)
-        self._stream = response if kwargs.get("stream") else None
-        return response
-
-    def limit_silence(self, seconds: float) -> None:
-        """Limit the wait for more of the stream that is being read, and of streams that are asked for later."""
-        self._silence = seconds
-        connection = self._stream.raw.connection if self._stream is not None else None
-        if connection is not None and connection.sock is not None:
-            connection.sock.settimeout(seconds)
-
-    def kills(self, container: str, since: datetime, until: datetime) -> int:
-        """Count the signals that the Engine was asked to send the container between two moments of its clock."""
-        # The SDK passes text on: fractions of seconds, for which it has no type.
-        found = self.events(  # type: ignore[call-overload]
-            since=f"{since.timestamp():.6f}",
-            until=f"{until.timestamp():.6f}",
-            filters={"container": container, "event": "kill"},
-            decode=True,
-        )
-        return sum(1 for _event in found)
-
-    def offered(self) -> Mapping[str, str]:
-        """The Engine's release and the versions of the API that it speaks, asked without a version."""
-        found = self.version(api_version=False)
-        require(found, OFFER)
-        return cast("Mapping[str, str]", found)
-
-    # types-docker leaves three of the calls below untyped, and knows only two restart policies.
-
-    def image(self, name: str) -> Inspect:
-        """The Engine's description of an image."""
-        return inspected(self.inspect_image(name), IMAGE)  # type: ignore[no-untyped-call]
-
-    def inspect(self, container: str) -> Inspect:
-        """The Engine's description of a container, by name or ID."""
-        return inspected(self.inspect_container(container), CONTAINER)
-
-    def all_containers(self) -> list[dict[str, Any]]:
-        """Every container, running or not, as the list shows it."""
-        found = self.containers(all=True)
-        require(found, LISTED_CONTAINERS)
-        return cast("list[dict[str, Any]]", found)
-
-    def all_images(self) -> list[dict[str, Any]]:
-        """Every image, as the list shows it."""
-        found = self.images()
-        require(found, LISTED_IMAGES)
-        return cast("list[dict[str, Any]]", found)
-
-    def registry_digest(self, name: str) -> str:
-        """The digest that the registry has under that name."""
-        found = self.inspect_distribution(name)  # type: ignore[no-untyped-call]
-        require(found, {"Descriptor": {"digest": str}})
-        return str(found["Descriptor"]["digest"])
-
-    def create(self, name: str, body: Mapping[str, Any], platform: str = "") -> str:
-        """Create a container; returns its ID. ``platform``: of the image, where it is not the Engine's own."""
-        found = self.create_container_from_config(body, name, platform or None)  # type: ignore[no-untyped-call]
-        require(found, {"Id": str})
-        return str(found["Id"])
-
-    def platform(self) -> str:
-        """What the Engine runs on, as ``linux/amd64``."""
-        found = self.version()
-        require(found, {"Os": str, "Arch": str})
-        return f"{found['Os']}/{found['Arch']}"
-
-    def host_name(self) -> str:
-        """The host name of the machine that the Engine runs on."""
-        found = self.info()
-        require(found, {"Name": str})
-        return str(found["Name"])
-
-    def has_containerd_store(self) -> bool:
-        """True if images are kept in containerd's store, false for the Engine's older one."""
-        found = self.info()
-        require(found, {"DriverStatus?": [[str]]})
-        return ["driver-type", "io.containerd.snapshotter.v1"] in (found.get("DriverStatus") or [])
-
-    def set_restart_policy(self, container: str, policy: str) -> None:
-        """As ``docker update --restart``."""
-        self.update_container(container, restart_policy=policy_document(policy))  # type: ignore[arg-type]
 
 
 class Connection:
@@ -133,17 +25,27 @@ class Connection:
     def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
         self.address = host or environ.get("DOCKER_HOST") or DEFAULT_HOST
         self._environ = dict(environ)
+        self._socket: Socket | None = None
         self._client: Client | None = None
 
     @contextmanager
-    def call(self, doing: str, *, is_write: bool = False) -> Iterator[Client]:
-        """The client, for one call; what goes wrong comes out as `agent.errors`."""
-        client = self._client
-        if client is None:
-            with translated("connect", self.address):
-                client = self._client = self._connect()
+    def call(self, doing: str, *, is_write: bool = False) -> Iterator["Client"]:
+        """The SDK's client, for one call; what goes wrong comes out as `agent.errors`."""
+        client = self._sdk()
         with translated(doing, self.address, is_write=is_write):
             yield client
+
+    @contextmanager
+    def question(self, doing: str) -> Iterator[Questions]:
+        """The questions that change nothing, for one of them; likewise."""
+        asking = self._socket or self._open() or self._sdk()
+        with translated(doing, self.address):
+            yield Questions(asking)
+
+    def authorization(self, registry: str) -> str | None:
+        """The header with the credentials for a registry, read again: a daemon must see a `docker login` of today."""
+        found = plain_authorization(self.credentials_file, registry) if self._socket is not None else None
+        return self._sdk().authorization(self.credentials_file, registry) if found is None else found
 
     @property
     def credentials_file(self) -> Path:
@@ -163,36 +65,33 @@ class Connection:
             return f"{path} was ignored: {error}"
         return f"credentials are read from {path}"
 
-    def refresh_credentials(self, client: Client) -> None:
-        """Read the registries' credentials again: a daemon must see a `docker login` of today."""
-        client.reload_config(str(self.credentials_file))
-
     def close(self) -> None:
         """Give the sockets back."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        for one in (self._socket, self._client):
+            if one is not None:
+                one.close()
+        self._socket = self._client = None
 
-    def _connect(self) -> Client:
-        is_unix = self.address.startswith(("unix://", "/"))
-        try:
-            # An empty mapping would send the SDK to os.environ.
-            settings = kwargs_from_env(environment={**self._environ, "DOCKER_HOST": self.address})
-        except TLSParameterError as error:
-            message = f"Docker's TLS settings cannot be used: {error}; see DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
-            raise SvcagentError(message) from error
-        path = "/" + self.address.removeprefix("unix:").lstrip("/") if is_unix else ""
-        if is_unix:
-            settings.pop("tls", None)  # as the docker command: TLS is for TCP
-            settings["base_url"] = f"unix://{path}"
-
-        def client(version: str) -> Client:
-            return Client(path, version=version, timeout=READ_SECONDS, credstore_env=self._environ, **settings)
-
+    def _open(self) -> Socket | None:
+        """Connect to the unix socket, if there is one and the SDK has nothing to add to requests."""
+        path = socket_path(self.address)
+        if not path or needs_sdk(self.credentials_file):
+            return None
         with translated("say which API it speaks", self.address):
-            with closing(client(OLDEST_API)) as asking:
-                version = spoken_api(asking.offered(), self.address)
-            return client(version)
+            asking = Socket(path)
+            asking.version = spoken_api(Questions(asking).offered(), self.address)
+        self._socket = asking
+        return asking
+
+    def _sdk(self) -> "Client":
+        if self._client is None:
+            from agent.engine import sdk
+
+            with translated("say which API it speaks", self.address):
+                with closing(sdk.connect(self.address, self._environ, OLDEST_API)) as asking:
+                    version = spoken_api(Questions(asking).offered(), self.address)
+                self._client = sdk.connect(self.address, self._environ, version)
+        return self._client
 
 
 def spoken_api(offered: Mapping[str, str], address: str) -> str:
@@ -202,22 +101,16 @@ def spoken_api(offered: Mapping[str, str], address: str) -> str:
     """
     newest, oldest = offered["ApiVersion"], offered.get("MinAPIVersion") or OLDEST_API
     release = f"the Docker Engine at {address} (release {offered.get('Version') or 'unknown'})"
-    if version_lt(newest, OLDEST_API):
+    if _numbers(newest) < _numbers(OLDEST_API):
         raise DockerUnreachable(
             f"{release} speaks API {newest} at most; svcagent needs {OLDEST_API}: upgrade it to release 20.10 or later"
         )
-    if version_lt(NEWEST_API, oldest):
+    if _numbers(NEWEST_API) < _numbers(oldest):
         raise DockerUnreachable(
             f"{release} speaks API {oldest} at least; this svcagent speaks {NEWEST_API} at most: upgrade svcagent"
         )
-    return str(NEWEST_API if version_lt(NEWEST_API, newest) else newest)
+    return min(NEWEST_API, newest, key=_numbers)
 
 
-def _probe(path: str) -> None:
-    """Connect once: `UnixHTTPConnection.connect` of SDK 7.2 leaves its socket open where that fails."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(CONNECT_SECONDS)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            raise requests.ConnectionError(error) from error
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

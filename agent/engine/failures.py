@@ -1,15 +1,14 @@
-"""What the SDK, requests and the registry raise, turned into the types of `agent.errors`. The one place that does.
+"""What the Engine, the SDK and the registry raise, turned into the types of `agent.errors`. The one place that does.
 
 Failures are told apart by type and by HTTP status. The exception is what a *registry* said: see `registry_failure`.
 """
 
+import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-import requests
-import urllib3
-from docker.errors import APIError, DockerException
+from email.message import Message
 
 from agent.errors import (
     Conflict,
@@ -62,6 +61,34 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "": 1.0,
 _LONGEST_WAIT = 86_400.0
 
 
+class Refused(Exception):
+    """An answer of a status from 400 on, to a request of the SDK's or of our own: its status and its words."""
+
+    def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
+        super().__init__(f"{status}: {said}")
+        self.status = status
+        self.said = clean(without_credentials(said))
+        self.headers = headers
+        self.method = method
+        self.target = target
+
+
+class NoAnswer(Exception):
+    """A question of our own that was not answered; the cause says why. ``timed_out``: after it was sent."""
+
+    def __init__(self, said: str, *, timed_out: bool = False) -> None:
+        super().__init__(said)
+        self.timed_out = timed_out
+
+
+def words_of(body: str) -> str:
+    """What an answer that refuses says: Docker's message, or all of another program's."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return body.strip()
+
+
 @contextmanager
 def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[None]:
     """Raise what goes wrong inside as one of `agent.errors`.
@@ -72,11 +99,53 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
         yield
     except SvcagentError:
         raise
-    except (APIError, DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _translate(error, doing, address, is_write) from error
+    except Refused as error:
+        raise _refused(error, doing, address, is_write) from error
     # The SDK lets through whatever an answer or a file of an unexpected shape makes it raise: KeyError, ValueError, …
     except Exception as error:
+        if is_of_transport(error):
+            raise _unanswered(error, doing, address, is_write) from error
         raise _unexpected(error, doing, address, is_write) from error
+
+
+def is_of_transport(error: BaseException) -> bool:
+    """True if no answer came, or the SDK itself could not go on."""
+    return isinstance(error, NoAnswer) or (_is_sdk_loaded() and isinstance(error, _sdk_errors()))
+
+
+def timed_out(error: BaseException) -> bool:
+    """True if the Engine took a request and was silent for too long."""
+    if isinstance(error, NoAnswer):
+        return error.timed_out
+    if not _is_sdk_loaded():
+        return False
+    import requests
+    import urllib3
+
+    return isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError)  # the latter in mid-stream
+
+
+def is_of_sdk(error: BaseException) -> bool:
+    """True if the SDK raised it, or a helper that it asks for credentials, and not for an answer or the lack of one."""
+    if not _is_sdk_loaded():
+        return False
+    from docker.credentials.errors import StoreError
+    from docker.errors import DockerException
+
+    return isinstance(error, DockerException | StoreError)
+
+
+def _is_sdk_loaded() -> bool:
+    """What is not imported has not raised anything, and takes long to import."""
+    return "docker" in sys.modules or "requests" in sys.modules
+
+
+def _sdk_errors() -> tuple[type[Exception], ...]:
+    import requests
+    import urllib3
+    from docker.errors import DockerException
+
+    return DockerException, requests.RequestException, urllib3.exceptions.HTTPError
 
 
 def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
@@ -92,14 +161,15 @@ def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> S
     )
 
 
-def _translate(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
-    if isinstance(error, APIError) and error.status_code is not None:
-        if not is_of_engine(error.response):
-            return _of_something_in_front(error, doing, address, is_write)
-        kind = _BY_STATUS.get(error.status_code, SvcagentError)
-        return kind(f"Docker could not {doing}: {explanation(error)}")
+def _refused(error: Refused, doing: str, address: str, is_write: bool) -> SvcagentError:
+    if not is_of_engine(error):
+        return _of_something_in_front(error, doing, address, is_write)
+    return _BY_STATUS.get(error.status, SvcagentError)(f"Docker could not {doing}: {error.said}")
+
+
+def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
     causes = list(_causes(error))
-    if not any(isinstance(cause, (OSError, urllib3.exceptions.HTTPError)) for cause in causes):
+    if not any(isinstance(cause, OSError) or (is_of_transport(cause) and not is_of_sdk(cause)) for cause in causes):
         return DockerUnreachable(
             f"Docker at {address} could not {doing}: {clean(without_credentials(str(error)))}; "
             "DOCKER_HOST sets the address"
@@ -112,7 +182,7 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
         return OutcomeUnknown(
             f"Docker at {address} was asked to {doing} and did not answer; it may or may not have done so"
         )
-    if any(isinstance(cause, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError)) for cause in causes):
+    if any(map(timed_out, causes)):
         return DockerUnreachable(f"Docker at {address} did not answer in time when asked to {doing}")
     reason = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), error)
     text = getattr(reason, "strerror", None) or str(reason)
@@ -121,18 +191,18 @@ def _translate(error: Exception, doing: str, address: str, is_write: bool) -> Sv
     )
 
 
-def is_of_engine(answer: requests.Response | None) -> bool:
+def is_of_engine(error: Refused) -> bool:
     """True if the Engine itself gave the answer; false for a proxy in front of it, and for an authorization plugin.
 
     The Engine names its version in every answer to a request that it routes.
     """
-    return answer is not None and "Api-Version" in answer.headers
+    return "Api-Version" in error.headers
 
 
-def _of_something_in_front(error: APIError, doing: str, address: str, is_write: bool) -> SvcagentError:
-    words = re.sub("<[^>]*>", " ", explanation(error)).split()  # of an HTML page, the text
-    said = f"HTTP status {error.status_code} ({' '.join(words)[:200]})"
-    if error.is_server_error():
+def _of_something_in_front(error: Refused, doing: str, address: str, is_write: bool) -> SvcagentError:
+    words = re.sub("<[^>]*>", " ", error.said).split()  # of an HTML page, the text
+    said = f"HTTP status {error.status} ({' '.join(words)[:200]})"
+    if error.status >= 500:
         if is_write:
             return OutcomeUnknown(
                 f"Docker at {address} was asked to {doing}, and a proxy in front of it answered {said}; "
@@ -142,9 +212,8 @@ def _of_something_in_front(error: APIError, doing: str, address: str, is_write: 
             f"cannot reach Docker at {address} to {doing}: a proxy in front of it answered {said}; is the Engine "
             "running behind it?"
         )
-    request = error.response.request  # type: ignore[union-attr]  # only an answer has a status
-    section = re.sub(r"^/v[0-9.]+", "", request.path_url or "").strip("/").partition("/")[0].partition("?")[0].upper()
-    method = "" if request.method in ("GET", "HEAD") else f" and {request.method}"
+    section = re.sub(r"^/v[0-9.]+", "", error.target).strip("/").partition("/")[0].partition("?")[0].upper()
+    method = "" if error.method in ("GET", "HEAD") else f" and {error.method}"
     return Denied(
         f"Docker at {address} does not let svcagent {doing}: {said}. Docker Engine itself answers otherwise, so this "
         f"comes from something in front of it, such as a socket proxy: allow {section}{method} there. If it is not "
@@ -179,21 +248,16 @@ def registry_failure(text: str) -> type[SvcagentError]:
     return RegistryUnreachable
 
 
-def retry_after(text: str, error: APIError | None) -> float | None:
+def retry_after(text: str, error: Refused | None) -> float | None:
     """The seconds until a registry that was asked too often wants to be asked again; None where nothing says it.
 
     From the header of the Engine's answer, else from the registry's own words, which several registries put it into.
     """
-    header = error.response.headers.get("Retry-After", "") if error is not None and error.response is not None else ""
+    header = error.headers.get("Retry-After", "") if error is not None else ""
     found = _RETRY_AFTER.search(text.lower())
     written = header if header.isdecimal() else found[1] if found else ""
     parts = _DURATION.findall(written)
     return min(sum(float(number) * _UNITS[unit] for number, unit in parts), _LONGEST_WAIT) if parts else None
-
-
-def explanation(error: APIError) -> str:
-    """The Engine's own words, which repeat what a registry answered."""
-    return clean(without_credentials(str(error.explanation or error)))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -205,10 +269,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _was_never_sent(causes: list[BaseException]) -> bool:
-    refused = (FileNotFoundError, ConnectionRefusedError, PermissionError)
+    if any(isinstance(cause, FileNotFoundError | ConnectionRefusedError | PermissionError) for cause in causes):
+        return True
+    import requests
+    import urllib3
+
     unconnected = (
         requests.ConnectTimeout,
         urllib3.exceptions.NewConnectionError,
         urllib3.exceptions.ConnectTimeoutError,
     )
-    return any(isinstance(cause, (*refused, *unconnected)) for cause in causes)
+    return any(isinstance(cause, unconnected) for cause in causes)

@@ -1,9 +1,10 @@
 """What other rooms get to see of Docker, as plain data. No I/O, and no Docker SDK."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from agent.data import dataclass
 
 Inspect = Mapping[str, Any]
 """A JSON document as the Engine's API gives it."""

@@ -1,9 +1,9 @@
 """Which images of a repository may go."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from agent.data import dataclass
 from agent.engine.connection import Connection
 from agent.engine.model import Fetched, Inspect, moment
 from agent.engine.reference import Reference, digests_of, is_only_of, is_same_repository, parse, tags_of
@@ -29,7 +29,9 @@ def choose(images: Sequence[Image], used: Collection[str], keep: int, *, is_one_
     return tuple(unused[: max(0, len(unused) - spared)])
 
 
-def is_deployed(tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched], ran: Collection[str]) -> bool:
+def is_deployed(
+    tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched], ran: Collection[str]
+) -> bool:
     """True if an image of these digests was brought here or run by svcagent, which gave it each of its tags.
 
     An image without a tag that nobody knows was pulled by its digest, by a person or another program.
@@ -46,15 +48,15 @@ def prune(
     docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched], ran: Collection[str]
 ) -> tuple[str, ...]:
     """Remove the repository's images but for the newest, except those of others; returns the IDs removed."""
-    with docker.call("list images and containers") as client:
-        used = {str(entry.get("ImageID")) for entry in client.all_containers()}
-        listed = client.all_images()
+    with docker.question("list images and containers") as questions:
+        used = {str(entry.get("ImageID")) for entry in questions.all_containers()}
+        listed = questions.all_images()
         mine = [entry for entry in listed if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
         images = []
         for entry in mine:
             tags = tags_of(entry.get("RepoTags"))
             if is_deployed(tags, digests_of(entry.get("RepoDigests"), reference.repository), fetched, ran):
-                images.append(_image(client.image(entry["Id"]), tags))
+                images.append(_image(questions.image(entry["Id"]), tags))
     removed = []
     for image in choose(images, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
         try:

@@ -4,18 +4,15 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
-
-import requests
-import urllib3
-from docker.credentials.errors import StoreError
-from docker.errors import APIError, DockerException
 
 from agent.clock import Clock
 from agent.engine.answers import EVENT
-from agent.engine.connection import READ_SECONDS, Connection
-from agent.engine.failures import explanation, is_of_engine, registry_failure, retry_after
+from agent.engine.connection import Connection
+from agent.engine.failures import Refused, is_of_engine, is_of_sdk, registry_failure, retry_after, timed_out
 from agent.engine.model import PullProgress
+from agent.engine.questions import READ_SECONDS
 from agent.engine.reference import Reference, is_digest
 from agent.errors import Denied, NotFound, RateLimited, RegistryUnreachable, SvcagentError
 from agent.shapes import require
@@ -76,9 +73,8 @@ class Tally:
 
 def registry_digest(docker: Connection, reference: Reference) -> str:
     """The digest that the registry has under the reference's tag, now."""
-    with docker.call(f"ask for {reference.local_name}") as client, _registry(docker, reference):
-        docker.refresh_credentials(client)
-        found = client.registry_digest(reference.local_name)
+    with docker.question(f"ask for {reference.local_name}") as questions, _registry(docker, reference):
+        found = questions.registry_digest(reference.local_name, docker.authorization(reference.registry))
     if not is_digest(found):
         raise RegistryUnreachable(
             f"registry {reference.registry} says that {reference.local_name} has the digest {found[:80]!a}, which is "
@@ -107,8 +103,8 @@ def pull(
             if current != last:
                 progress(current)
             last = current
-    with docker.call(f"find {wanted}, which it has just pulled,") as client:
-        client.image(wanted)
+    with docker.question(f"find {wanted}, which it has just pulled,") as questions:
+        questions.image(wanted)
     if reference.tag:
         tag(docker, reference, digest)
 
@@ -121,7 +117,8 @@ def _progress(
     :raises RegistryUnreachable: nothing new was reported for ``timeout`` seconds.
     """
     with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference, timeout):
-        docker.refresh_credentials(client)
+        # Read again: a daemon must see a `docker login` of today.
+        client.reload_config(str(docker.credentials_file))
         tally, moved_at = Tally(), clock.monotonic()
         client.limit_silence(timeout)
         answer = client.pull(reference.repository, tag=digest, stream=True, decode=True, platform=platform or None)
@@ -164,24 +161,26 @@ def _registry(docker: Connection, reference: Reference, timeout: float = READ_SE
     """
     try:
         yield
-    except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:  # the latter in mid-stream
-        raise _silent(reference, timeout) from error
-    except APIError as error:
-        if not is_of_engine(error.response):
+    except Refused as error:
+        if not is_of_engine(error):
             raise
-        if error.status_code == requests.codes.not_found:
+        if error.status == HTTPStatus.NOT_FOUND:
             # So some Engines answer, too, where a registry refused.
-            kind = Denied if registry_failure(explanation(error)) is Denied else NotFound
-            raise _failure(docker, reference, explanation(error), kind) from error
-        if error.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            raise _failure(docker, reference, explanation(error), Denied) from error
-        if error.status_code == requests.codes.too_many_requests:
-            raise _failure(docker, reference, explanation(error), RateLimited, error) from error
-        if error.is_server_error():
-            raise _failure(docker, reference, explanation(error), error=error) from error
+            kind = Denied if registry_failure(error.said) is Denied else NotFound
+            raise _failure(docker, reference, error.said, kind) from error
+        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise _failure(docker, reference, error.said, Denied) from error
+        if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise _failure(docker, reference, error.said, RateLimited, error) from error
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _failure(docker, reference, error.said, error=error) from error
         raise
-    except (DockerException, StoreError) as error:  # not of the Engine's API: the SDK could not read the credentials
-        raise _failure(docker, reference, str(error), Denied) from error
+    except Exception as error:
+        if timed_out(error):
+            raise _silent(reference, timeout) from error
+        if is_of_sdk(error):  # not of the Engine's API: the SDK could not read the credentials
+            raise _failure(docker, reference, str(error), Denied) from error
+        raise
 
 
 def _failure(
@@ -189,7 +188,7 @@ def _failure(
     reference: Reference,
     text: str,
     kind: type[SvcagentError] | None = None,
-    error: APIError | None = None,
+    error: Refused | None = None,
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
     text = clean(without_credentials(text))

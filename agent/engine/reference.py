@@ -5,9 +5,11 @@ The grammar, and what Docker leaves out of names on its own Hub: the distributio
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from agent.data import dataclass
 from agent.errors import Rejected
+
+HUB = "docker.io"
 
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
@@ -107,9 +109,9 @@ def _split(repository: str) -> tuple[str, str]:
     """Registry and path, both as if written in full."""
     host, slash, path = repository.partition("/")
     if not slash or not (set(".:[") & set(host) or host == "localhost" or host.lower() != host):
-        host, path = "docker.io", repository
-    if host == "index.docker.io":
-        host = "docker.io"
-    if host == "docker.io" and "/" not in path:
+        host, path = HUB, repository
+    if host == f"index.{HUB}":
+        host = HUB
+    if host == HUB and "/" not in path:
         path = f"library/{path}"
     return host, path

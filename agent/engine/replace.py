@@ -32,8 +32,8 @@ def inspect(docker: Connection, name: str) -> Inspect | None:
 def _any(docker: Connection, name_or_id: str) -> Inspect | None:
     """The container of that name or ID, or None."""
     try:
-        with docker.call(f"inspect container {name_or_id}") as client:
-            return client.inspect(name_or_id)
+        with docker.question(f"inspect container {name_or_id}") as questions:
+            return questions.inspect(name_or_id)
     except NotFound:
         return None
 
@@ -55,8 +55,8 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
     if refused is not None:
         raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
     try:
-        with docker.call(f"inspect the image of container {name}") as client:
-            old_image = client.image(old["Image"])
+        with docker.question(f"inspect the image of container {name}") as questions:
+            old_image = questions.image(old["Image"])
     except NotFound as error:
         raise Conflict(
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
@@ -77,13 +77,13 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
                 f"container {name} cannot be replaced: it lives in the {what} of container {other}, which does not "
                 f"run; start that one, or make {name} anew by hand"
             )
-    with docker.call(f"describe container {name}"):
+    with docker.question(f"describe container {name}"):
         # All that will be asked for is worked out here once, so that what cannot be is found before the drain.
         recreate.payload(old, old_image, old["Config"]["Image"], {}, "", [one for one in lenders.values() if one])
         recreate.further_networks(old)
         stop_seconds(None, old)
-    with docker.call("list containers") as client:
-        listed = [str(entry["Id"]) for entry in client.all_containers()]
+    with docker.question("list containers") as questions:
+        listed = [str(entry["Id"]) for entry in questions.all_containers()]
     others = (_any(docker, one) for one in listed)  # one that has just been removed needs nothing any more
     if cut_off := dependants(old, [one for one in others if one is not None]):
         raise Conflict(
@@ -101,11 +101,11 @@ def prepare(docker: Connection, clock: Clock, name: str, reference: Reference, d
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
     old = existing(docker, name)
-    with docker.call("read the images' defaults") as client:
-        old_image, new_image = client.image(old["Image"]), client.image(reference.at(digest))
+    with docker.question("read the images' defaults") as questions:
+        old_image, new_image = questions.image(old["Image"]), questions.image(reference.at(digest))
     new_id = _create(docker, old, old_image, str(new_image["Id"]), name, reference, digest)
-    with docker.call(f"compare container {name} with its successor") as client:
-        found = differences(old, client.inspect(new_id), old_image, new_image)
+    with docker.question(f"compare container {name} with its successor") as questions:
+        found = differences(old, questions.inspect(new_id), old_image, new_image)
     if found:
         raise Conflict(
             f"container {name} cannot be made again as it is; with {reference.local_name} it would differ in: "
@@ -245,8 +245,8 @@ def _create(
     """
     engine_host = ""
     if old["HostConfig"]["NetworkMode"] == "host":
-        with docker.call("ask for the host's name") as client:
-            engine_host = client.host_name()
+        with docker.question("ask for the host's name") as questions:
+            engine_host = questions.host_name()
     labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
     lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
     body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
@@ -274,8 +274,8 @@ def _create(
 def _create_once(docker: Connection, name: str, body: dict[str, Any], platform: str) -> Inspect:
     with docker.call(f"create container {name}{NEW_SUFFIX}", is_write=True) as client:
         new_id = client.create(name + NEW_SUFFIX, body, platform)
-    with docker.call(f"inspect container {name}{NEW_SUFFIX}") as client:
-        return client.inspect(new_id)
+    with docker.question(f"inspect container {name}{NEW_SUFFIX}") as questions:
+        return questions.inspect(new_id)
 
 
 def chosen_platform(docker: Connection, name: str) -> str:
@@ -284,8 +284,8 @@ def chosen_platform(docker: Connection, name: str) -> str:
     if old is None:
         return ""
     try:
-        with docker.call(f"inspect the image of container {name}") as client:
-            image = client.image(old["Image"])
+        with docker.question(f"inspect the image of container {name}") as questions:
+            image = questions.image(old["Image"])
     except NotFound:
         return ""
     return _foreign_platform(docker, old, image)
@@ -293,8 +293,8 @@ def chosen_platform(docker: Connection, name: str) -> str:
 
 def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) -> str:
     """Return the platform that a container's image is for, if it is not the Engine's own (``--platform``)."""
-    with docker.call("ask for its platform") as client:
-        own = client.platform()
+    with docker.question("ask for its platform") as questions:
+        own = questions.platform()
     found = recreate.platform_of(container, image)
     return "" if recreate.is_for_platform(found, own) else found
 

@@ -9,9 +9,9 @@ import socket
 import struct
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from agent.data import dataclass
 from agent.errors import ConnectionsUnknown
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -12,8 +12,7 @@ A program that ends by itself with status 0, where Docker does not restart it, l
 It counts as stopped by an operator: that is reported, and nothing starts it against somebody's will.
 """
 
-from dataclasses import dataclass
-
+from agent.data import dataclass
 from agent.engine.model import Container
 
 STOP_CODES = frozenset({0, 128 + 2, 128 + 3, 128 + 9, 128 + 15})

@@ -1,23 +1,22 @@
 """What only ``svcagent doctor`` asks the Engine: what it is, its containers' names, and which API sections it allows.
 
-A socket proxy refuses sections of the API by 403, 405 or another error. Sections that write are probed on a container, an
-image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
+A socket proxy refuses sections of the API by 403, 405 or another error. Sections that write are probed on a container,
+an image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from requests import codes
-
-from agent.engine.answers import inspected
-from agent.engine.connection import Client, Connection
-from agent.engine.failures import is_of_engine
+from agent.data import dataclass
+from agent.engine.connection import Connection
+from agent.engine.failures import Refused, is_of_engine
 from agent.engine.model import Inspect, moment
 from agent.engine.replace import inspect
-from agent.shapes import Shape, require
+from agent.engine.sdk import Client
+from agent.shapes import Shape
 
 NOTHING = "svcagent-doctor-asks-for-nothing"
 
@@ -88,11 +87,9 @@ class EngineSurvey:
 
     def facts(self) -> EngineFacts:
         """Describe the Engine."""
-        with self._docker.call("describe itself") as client:
-            info = inspected(client.info(), _INFO)
-            version = client.version(api_version=False)
-            require(version, {"ApiVersion": str, "MinAPIVersion?": str})
-            names = {name for entry in client.all_containers() for name in entry.get("Names") or ()}
+        with self._docker.question("describe itself") as questions:
+            info, version = questions.info(_INFO), questions.offered()
+            names = {name for entry in questions.all_containers() for name in entry.get("Names") or ()}
         return _facts(info, version, frozenset(name.removeprefix("/") for name in names))
 
     def container(self, name: str) -> Inspect | None:
@@ -121,14 +118,12 @@ def _facts(info: Inspect, version: Mapping[str, Any], names: frozenset[str]) -> 
 
 def _refused(client: Client) -> Iterator[RefusedSection]:
     for method, path, purpose in _SECTIONS:
-        answer = client.request(
-            method, f"{client.base_url}/v{client.api_version}{path}", timeout=10, **_body(method, path)
-        )
-        with answer:
-            is_error = answer.status_code >= codes.bad_request
-            if answer.status_code == codes.forbidden or (is_error and not is_of_engine(answer)):
-                section = f"{method} /{path.partition('?')[0].split('/')[1]}"
-                yield RefusedSection(section, purpose)
+        url = f"{client.base_url}/v{client.api_version}{path}"
+        try:
+            client.request(method, url, timeout=10, **_body(method, path)).close()
+        except Refused as error:
+            if error.status == HTTPStatus.FORBIDDEN or not is_of_engine(error):
+                yield RefusedSection(f"{method} /{path.partition('?')[0].split('/')[1]}", purpose)
 
 
 def _body(method: str, path: str) -> Mapping[str, Any]:

@@ -17,10 +17,10 @@ before. That is why the failed container is removed last: until then it shows wh
 policy to restore.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from agent.data import dataclass
 from agent.errors import Conflict, NotFound
 
 NEW_SUFFIX = ".svcagent-new"

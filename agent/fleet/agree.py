@@ -2,12 +2,12 @@
 
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from agent.clock import Clock
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.host_state import HostState, InstanceKey, host_names, state_of
 from agent.fleet.rollout import Pin, pin

@@ -3,10 +3,10 @@
 The zone holds another record of the same generation, and the hosts that published it would not know otherwise.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from agent.consul import Consul, KvPair
+from agent.data import dataclass
 from agent.fleet.document import Fields, Unreadable, encode, key, quoted, unquoted
 
 ROOM = "cname"

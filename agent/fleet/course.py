@@ -1,9 +1,9 @@
 """The course of a rollout: under way, finished, or stuck. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from agent.data import dataclass
 from agent.fleet.agree import Progress, progress
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, states_on
 from agent.fleet.rollout import Pin

@@ -3,11 +3,11 @@
 The ids are in order of time, over all hosts. The file is read where Consul cannot be.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.files import read_regular, write_atomically
 from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, file_part, key, quoted, unquoted

@@ -5,12 +5,13 @@ yet, and is replaced by the host's next write.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
 from agent.consul import Consul, KvOperation, KvPair
+from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key, quoted, unquoted
 

@@ -9,10 +9,10 @@ is known by its digest and its moment, so that an image which fails again after 
 
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from agent.data import dataclass
 from agent.definitions import durations
 from agent.fleet import suspect
 from agent.fleet.course import Course

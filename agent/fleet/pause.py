@@ -4,10 +4,11 @@ An unreadable one counts as set, because an operator may have wanted the fleet t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from agent.consul import Consul, KvPair
+from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key, readable_keys
 

@@ -5,10 +5,10 @@ Earlier releases wrote ``quarantine/sha256:<hex>``, which some Consul releases r
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from agent.consul import Consul, KvOperation, KvPair
+from agent.data import dataclass
 from agent.fleet.document import LOG_BYTES, Fields, Unreadable, bounded, encode, is_digest, key, readable_keys, unquoted
 
 ROOM = "quarantine"

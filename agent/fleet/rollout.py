@@ -4,10 +4,10 @@ The first host that finds a newer digest pins it by check-and-set. `agree` decid
 """
 
 import shlex
-from dataclasses import dataclass
 from datetime import datetime
 
 from agent.consul import Consul, KvPair
+from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.document import Fields, Unreadable, encode, key
 

@@ -1,10 +1,11 @@
 """The documents that hosts share about a service, read at one moment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.definitions.reload import OWN_PREFIX
 from agent.fleet import host_state, pause, quarantine, rollout
 from agent.fleet.document import readable_keys

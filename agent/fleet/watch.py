@@ -5,13 +5,14 @@ Each kind of document has a connection and a thread, which ends with the process
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from agent.clock import Clock
 from agent.consul import LONGEST_WAIT, Consul, Instance, KvPair
+from agent.data import dataclass
 from agent.errors import SvcagentError, Unreachable
 from agent.fleet import host_state, pause, quarantine, rollout
 from agent.fleet.document import key

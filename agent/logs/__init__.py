@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
+from agent.data import dataclass
 from agent.text import printable
 
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40

@@ -1,12 +1,12 @@
 """What clients see of instances that enter maintenance: which others remain, and what still returns them."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
 from agent.clock import Clock, Deadline, linger, nothing_ends_it
 from agent.consul import AgentSelf, Consul, Instance, ask_dns
+from agent.data import dataclass
 from agent.errors import NotDrained
 from agent.maintenance.drained import DNS_SECONDS, await_absence_from_dns
 from agent.maintenance.target import Target

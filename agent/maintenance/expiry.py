@@ -4,11 +4,11 @@ The end is part of the reason text, which Consul does not interpret: the next ru
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, CheckState, Consul, LocalService
+from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.maintenance.change import await_shown, lift_own
 from agent.maintenance.reason import Maintenance, parse

@@ -6,10 +6,10 @@ parsed from it. The catalog is the only store. Pure.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from agent.data import dataclass
 from agent.text import clean
 
 LONGEST_WHY, LONGEST_NAME = 500, 200

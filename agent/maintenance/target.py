@@ -1,9 +1,10 @@
 """What can be in maintenance, and the decision what to do with it. Pure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE
+from agent.data import dataclass
 from agent.maintenance.reason import Maintenance, OwnerKind
 
 

@@ -5,10 +5,10 @@ If it is killed, the next run finishes: a service is registered with svcagent's 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul, ServerFailed
+from agent.data import dataclass
 from agent.definitions import Check, Service
 from agent.errors import Conflict, SvcagentError, Unforeseen, Unreachable
 from agent.registration.mark import HOLD, leaving

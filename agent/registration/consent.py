@@ -2,9 +2,9 @@
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.registration.last_seen import LastSeen
 from agent.registration.mark import is_own

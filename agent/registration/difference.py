@@ -1,10 +1,10 @@
 """What differs between a registration and what the agent holds, field by field. Pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from agent.consul import LocalService
+from agent.data import dataclass
 from agent.registration.mark import MARK, is_own, own_checks, wanted_checks
 
 _CONSULS_OWN_ADDRESSES = frozenset({"lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"})

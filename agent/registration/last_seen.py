@@ -8,12 +8,13 @@ have to be registered again in maintenance. `LastSeen` is pure; `LastSeenFile` r
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock, Deadline, poll
 from agent.consul import NODE_MAINTENANCE, LocalService
+from agent.data import dataclass
 from agent.errors import LockBusy, SvcagentError
 from agent.files import take_lock, write_atomically
 from agent.logs import WARNING, log

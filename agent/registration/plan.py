@@ -14,12 +14,13 @@ The cases, by service id:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from agent.consul import CheckState, LocalService
+from agent.data import dataclass
 from agent.definitions import Check, Service
 from agent.registration.difference import Difference, differences, is_other_type
 from agent.registration.mark import is_own, own_checks, owner, registration

@@ -42,9 +42,9 @@ def unmet(definitions: Iterable[Definition], agent: AgentSelf, only: frozenset[s
 
 
 def _of_service(file: str, place: str, service: Service, agent: AgentSelf) -> Iterator[Fault]:
-    yield from _unknown(file, place, SERVICE_FIELDS, service.model_fields_set, agent)
+    yield from _unknown(file, place, SERVICE_FIELDS, service.given, agent)
     for path, check in _placed(place, service.check, service.checks):
-        yield from _unknown(file, path, CHECK_FIELDS, check.model_fields_set, agent)
+        yield from _unknown(file, path, CHECK_FIELDS, check.given, agent)
         if check.kind in RUN_BY_SCRIPT and not agent.is_running_scripts:
             yield Fault(
                 file,
@@ -56,7 +56,7 @@ def _of_service(file: str, place: str, service: Service, agent: AgentSelf) -> It
 
 
 def _unknown(
-    file: str, path: str, table: Mapping[str, tuple[Release, ...]], given: set[str], agent: AgentSelf
+    file: str, path: str, table: Mapping[str, tuple[Release, ...]], given: frozenset[str], agent: AgentSelf
 ) -> Iterator[Fault]:
     for field in table.keys() & given:
         if not is_known_since(agent.release, table[field]):

@@ -1,10 +1,10 @@
 """How the local agent shows an instance that clients use. svcagent renews no check of it: that would take it out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Consul
+from agent.data import dataclass
 from agent.definitions import Check, Service
 from agent.reload.checks import ALIAS, has_run, is_acceptable, shown_as
 from agent.reload.probe import Prober, Status

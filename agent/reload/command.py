@@ -5,9 +5,9 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline, poll
+from agent.data import dataclass
 from agent.errors import CommandFailed
 from agent.text import clean, clean_lines, has_credentials, is_secret_name, shown_command
 

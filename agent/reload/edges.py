@@ -1,11 +1,11 @@
 """The clients and settings that one reload uses."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock, Deadline, Interrupts
 from agent.consul import AgentSelf, Consul
+from agent.data import dataclass
 from agent.engine import Engine, PullProgress
 from agent.errors import SvcagentError, Unreachable
 from agent.reload.journal import Journal

@@ -5,11 +5,11 @@ of unknown age is too young, and an instance that is missing from the catalog pa
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from agent.consul import Instance
+from agent.data import dataclass
 from agent.definitions import MinHealthy
 from agent.fleet import HostState, Pause, Quarantine, suspect
 from agent.maintenance import Maintenance, OwnerKind, iso, length, parse

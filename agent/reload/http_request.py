@@ -6,8 +6,10 @@ Go's rules (net/http: client.go, request.go) are those of every HTTP check of Co
 import string
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from agent.data import dataclass
 
 MOST_REQUESTS = 10
 """Go's client gives up on the tenth redirect."""

@@ -6,11 +6,12 @@ that holds the service's `HostLock` reads or writes it.
 
 import glob
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, field, fields, replace
 from pathlib import Path
 from typing import get_origin
 from urllib.parse import quote, unquote
 
+from agent.data import dataclass
 from agent.definitions import Reload, Service
 from agent.errors import SvcagentError
 from agent.files import NotAFile, read_regular, write_atomically

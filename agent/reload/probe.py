@@ -8,7 +8,6 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse
@@ -16,6 +15,7 @@ from ipaddress import ip_address
 from socket import gaierror
 
 from agent.clock import Clock, Deadline, SystemClock
+from agent.data import dataclass
 from agent.definitions import Check
 from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, following, shown
 from agent.reload.stream import Stream, connect, secure, tls_context

@@ -6,10 +6,10 @@ counts, and only a result that is newer than the restart.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline
 from agent.consul import CheckState, Consul
+from agent.data import dataclass
 from agent.definitions import Check, Reload, Service
 from agent.engine import Container, Engine
 from agent.errors import NotReady, Unreachable

@@ -1,9 +1,10 @@
 """The events of a reload while it runs, and its result. Plain data; printing is elsewhere."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
+from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.reload.steps import Step
 

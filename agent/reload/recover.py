@@ -6,10 +6,11 @@ a reload's maintenance names its host, and the names of the containers show how 
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.clock import Deadline, nothing_ends_it, poll
 from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
+from agent.data import dataclass
 from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable

@@ -3,10 +3,10 @@
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from agent.clock import Deadline
 from agent.consul import Consul, Instance, Lock, queue_of
+from agent.data import dataclass
 from agent.definitions import Reload as ReloadSection
 from agent.definitions import Service
 from agent.errors import GuardRefused, Interrupted, LockLost, NotNow, Unreachable

@@ -5,12 +5,13 @@ and keeps what `Restarter` says about each method, also when it is called again 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
 from agent.clock import Clock
+from agent.data import dataclass
 from agent.definitions import CommandRestart, ContainerRestart, Service, Strategy
 from agent.engine import (
     NEW_SUFFIX,

@@ -4,9 +4,10 @@ Which step comes next is decided in `steps`; what a step does, in `reload`, `rec
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
+from agent.data import dataclass
 from agent.definitions import Reload as ReloadSection
 from agent.definitions import Service
 from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen

@@ -19,8 +19,10 @@ Rules that hold for every state that can be reached:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
+
+from agent.data import dataclass
 
 
 class Step(StrEnum):

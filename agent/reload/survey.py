@@ -1,10 +1,10 @@
 """Whether svcagent judges the instance that serves now as Consul does; asked before the drain."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from agent.clock import Clock, Deadline
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.definitions import Check, Reload, Service
 from agent.engine import Container, Engine
 from agent.reload.checks import CONTAINER_HEALTH, SHORTEST_LIMIT, InstanceProber, badness

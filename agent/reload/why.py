@@ -6,11 +6,12 @@ A server that does not answer (Docker, the registry, Consul) is one of the reaso
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_status, queue_of
+from agent.data import dataclass
 from agent.definitions import Reload, Service
 from agent.engine import StoppedContainer
 from agent.errors import DockerUnreachable, NotFound, SvcagentError

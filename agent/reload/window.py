@@ -7,13 +7,13 @@ day, and one that begins in it opens when the clock jumps; and the hour that com
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from agent.data import dataclass
 from agent.definitions import Window
 from agent.errors import SvcagentError
 

@@ -26,9 +26,7 @@ REQUESTS_LIMIT = 1.0
 """A minute and service."""
 SETTLE_SECONDS = 10.0
 """What starting costs is not what resting costs: the measurement begins so long after the start is over."""
-LIBRARIES = (
-    "import apscheduler.schedulers.base, asyncio, click, consul, cronsim, http.server, pydantic, watchdog.observers"
-)
+LIBRARIES = "import apscheduler.schedulers.base, asyncio, click, consul, cronsim, http.server, watchdog.observers"
 
 _REQUEST = re.compile(r"Request finished: .*?method=(\w+) .*?url=(\S+)")
 

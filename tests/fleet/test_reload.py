@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 
 import pytest
@@ -30,6 +32,19 @@ def test_nothing_new_prints_nothing_takes_no_lock_and_pulls_nothing(fleet: Fleet
     assert (code, output, errors) == (0, "", "")
     assert _session_index(fleet) == sessions
     assert fleet.lab.hosts[0].engine.api.images() == images
+
+
+def test_nothing_new_is_found_out_without_the_libraries_that_are_slow_to_import(fleet: Fleet) -> None:
+    """The whole process is to take no longer than three times what the script takes."""
+    argv = (sys.executable, "-X", "importtime", "-P", "-m", "agent", "reload", NAME)
+    process = fleet.lab.command(fleet.lab.hosts[0], *argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    _output, imported = process.communicate(timeout=90)
+
+    assert process.returncode == 0, imported
+    roots = {line.rpartition("|")[2].strip().partition(".")[0] for line in imported.splitlines()}
+    assert "agent" in roots
+    assert roots.isdisjoint({"consul", "docker", "requests", "urllib3", "rich", "dns", "asyncio"})
 
 
 def test_check_and_dry_run_change_nothing(fleet: Fleet) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from agent.cli import cli
+from agent.cli.group import cli
 from agent.errors import SvcagentError
 from tests.lab.server import svcagent_argv
 from tests.real.conftest import ConsulHost

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import Answer, Connection
+from agent.consul.connection import Connection
 from agent.daemon import agent_watch
+from agent.http import Answer
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import asked, consul_with
 from tests.real.converge_fixture import Agent, Waker, consul_agent

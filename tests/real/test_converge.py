@@ -16,11 +16,12 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul import Consul
-from agent.consul.connection import Answer, Connection
+from agent.consul.connection import Connection
 from agent.daemon import good
 from agent.definitions import Examined, examine
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
+from agent.http import Answer
 from agent.maintenance import by_operator, by_reload, render
 from agent.registration import Action, alone_in
 from tests.lab.ground import wait_until
@@ -228,7 +229,7 @@ def test_an_empty_directory_is_believed_when_somebody_says_so(agent: Agent, plac
     """``svcagent register --allow-empty`` is heard by the daemon as well, which would put all back otherwise."""
     from click.testing import CliRunner
 
-    from agent.cli import cli
+    from agent.cli.group import cli
 
     file = place.define("web", port=80)
     with converging(place) as convergence:

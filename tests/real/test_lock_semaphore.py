@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agent.consul import Consul, lock_status
-from agent.consul.connection import Answer
 from agent.consul.transport import Transport
 from agent.errors import Conflict, LockBusy, LockLost
+from agent.http import Answer
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.lock_fixture import assert_nothing_left, consul_lock, make_lock, pairs, soon

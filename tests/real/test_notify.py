@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import click
 import pytest
-from pydantic import TypeAdapter
 
 from agent import logs
 from agent.cli.cname_telling import tell_conflicts
@@ -30,7 +29,7 @@ from agent.clock import Interrupts
 from agent.cname import Outcome, Record, Result, Wanted
 from agent.consul import Consul
 from agent.definitions import Settings, load
-from agent.definitions.windows import WindowText
+from agent.definitions.windows import window
 from agent.errors import ConsulUnreachable, GuardRefused
 from agent.fleet import HostState, Pin, Quarantine, notified, quarantine, rollout, write_host_state
 from tests.lab.ground import wait_until
@@ -168,12 +167,12 @@ def test_apprise_itself_is_kept_silent(tmp_path: Path) -> None:
     """It logs URLs, and so do the libraries below it; whatever the log's format, no line of theirs is written."""
     code = (
         "import logging\n"
-        "from pydantic import SecretStr\n"
+        "from agent.definitions import Secret\n"
         "from agent import logs\n"
         "from agent.cli.endpoints import endpoints\n"
         "logs.set_up(logs.Format.TEXT, is_verbose=True)\n"
         "logging.getLogger('apprise').warning('hush-hush')\n"
-        "endpoints([SecretStr('nosuchthing://x')])\n"
+        "endpoints([Secret('nosuchthing://x')])\n"
         "for name in ('apprise', 'urllib3.connectionpool', None): logging.getLogger(name).critical('hush-hush')\n"
         "logs.log('svcagent goes on')\n"
     )
@@ -313,10 +312,10 @@ def test_outside_its_windows_a_rollout_that_stands_still_is_not_stuck(fleet: Fle
     fleet.pinned(minutes=40)
     assert fleet.definition.reload is not None
     begin = f"{_now() + timedelta(hours=3):%H:%M}-{_now() + timedelta(hours=4):%H:%M}"
-    closed = {"windows": (TypeAdapter(WindowText).validate_python(begin),), "timezone": "UTC"}
+    closed = {"windows": (window(begin),), "timezone": "UTC"}
     always, fleet.definition = (
         fleet.definition,
-        replace(fleet.definition, reload=fleet.definition.reload.model_copy(update=closed)),
+        replace(fleet.definition, reload=fleet.definition.reload.replace(**closed)),
     )
     fleet.reload(endpoint.url)
     assert fleet.told() == {f"started {NEW}"}

@@ -328,7 +328,7 @@ def test_a_consul_agent_says_whether_it_uses_its_own_certificate_for_checks(is_u
 def test_ipv6_addresses_work(ruler: Ruler, kind: str) -> None:
     with origin("::1", family=socket.AF_INET6) as service:
         where = f"http://[::1]:{service.port}/hc" if kind == "http" else f"[::1]:{service.port}"
-        check = Check.model_validate({kind: where, "interval": "1s"})
+        check = Check(interval="1s").replace(**{kind: where})
 
         assert (ruler.prober.probe(check, 60).status, ruler.consul_says(check)) == ("passing", "passing")
 

@@ -37,10 +37,7 @@ class Site:
 
     def register(self, *checks: Check, **fields: Any) -> None:
         """Make the agent hold a service with these checks."""
-        # As from a file: IDs are made by the model's own validator.
-        self.service = Service.model_validate(
-            {"name": "web", "checks": checks, **fields},
-        )
+        self.service = Service(name="web", checks=checks, **fields)
         plan = make_plan([self.service], World(*self.consul.services_and_checks()))
         apply_plan(self.consul, plan, lambda _change: None, probe_status)
         assert [change.action for change in plan] in ([Action.CREATE], [Action.UPDATE], [Action.KEEP])
@@ -396,7 +393,7 @@ def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails
         """It lacks what Consul has, like a certificate."""
 
         def probe(self, check: Check, limit: float) -> Any:
-            return super().probe(check.model_copy(update={"header": {}}), limit)
+            return super().probe(check.replace(header={}), limit)
 
     reload = Reload(restart=("true",), ready=Ready(timeout=20.0, interval=0.05, successes=2))
     parts = (site.service, reload, site.consul, site.engine, Other(), SystemClock())

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import Answer, Connection
+from agent.consul.connection import Connection
 from agent.consul.releases import is_known_since, release_of
+from agent.http import Answer
 from agent.registration.requirements import CHECK_FIELDS
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import Answer, Connection
+from agent.consul.connection import Connection
+from agent.http import Answer
 from tests.lab.asking import Consul as Asking
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in

@@ -198,7 +198,7 @@ def test_a_hook_is_told_what_goes_on(hook: Hook, tmp_path: Path) -> None:
     """Service, host, step and digests, for each hook; the result where there is one."""
     result = {"SVCAGENT_RESULT": "rolled back"} if hook in ("after_return", "on_failure") else {}
 
-    hooks = Hooks.model_validate({str(hook): sh(f"env >{tmp_path}/env")})
+    hooks = Hooks().replace(**{str(hook): sh(f"env >{tmp_path}/env")})
     run_hook(hooks, hook, ENVIRON | SECRETS)
     found = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
 

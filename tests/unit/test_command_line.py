@@ -9,7 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import VERBS, cli
+from agent.cli import VERBS
+from agent.cli.group import cli
+from agent.cli.help import OPTIONS, help_text
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- commands:", "<!-- end of commands -->"
@@ -19,9 +21,9 @@ def _python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_help_and_version_import_nothing_but_click(argument: str) -> None:
-    """Both answer at once, also where a dependency is broken."""
+@pytest.mark.parametrize("argument", ["--help", "-h", "--version", "-V"])
+def test_help_and_version_import_nothing_that_is_slow(argument: str) -> None:
+    """Both answer at once, also where a dependency is broken; typing alone takes as long as Python's own start."""
     code = f"""
 import sys
 before = set(sys.modules)
@@ -31,22 +33,37 @@ try:
     main()
 except SystemExit as ended:
     assert not ended.code
-roots = {{name.partition(".")[0] for name in set(sys.modules) - before}}
-print("THIRD", sorted(roots - set(sys.stdlib_module_names) - {{"agent", "click"}}))
+new = set(sys.modules) - before
+roots = {{name.partition(".")[0] for name in new}} - set(sys.stdlib_module_names) - {{"agent"}}
+print("SLOW", sorted(roots | new & {{"typing", "dataclasses", "inspect", "logging", "socket"}}))
 """
 
-    assert _python(code).splitlines()[-1] == "THIRD []"
+    assert _python(code).splitlines()[-1] == "SLOW []"
 
 
-def test_registering_imports_no_library_that_it_has_no_use_for() -> None:
-    """It runs at every boot and deployment; these take as long to import as the rest of it takes."""
-    code = """
-import sys
-import agent.cli.register
-print(sorted(sys.modules.keys() & {"apscheduler", "consul", "cronsim", "dns", "docker", "requests", "rich", "urllib3"}))
-"""
+def test_the_help_is_the_same_with_click_and_names_each_option_that_click_takes() -> None:
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(cli, ["--json", "--help"])
 
-    assert _python(code) == "[]\n"
+    assert shown.output == help_text(80)
+    declared = [option for one in cli.params for option in one.opts if option.startswith("--")]
+    assert [*declared, "--help"] == [term.split(" ")[-1 if ", " in term else 0] for term in OPTIONS]
+
+
+SLOW = {"apscheduler", "consul", "cronsim", "dns", "docker", "pydantic", "requests", "rich", "urllib3"}
+"""Libraries that take as long to import as the rest of a verb takes."""
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "agent.cli.register",
+        "agent.cli.validate",
+        "agent.cli.reload, agent.cli.reload_here, agent.reload.reload, agent.reload.recover, agent.engine.client",
+    ],
+)
+def test_no_library_is_imported_before_there_is_something_to_do(modules: str) -> None:
+    """Registering runs at every boot and deployment, a reload every few minutes."""
+    assert _python(f"import sys, {modules}; print(sorted(sys.modules.keys() & {SLOW}))") == "[]\n"
 
 
 def test_every_verb_has_help_with_an_example() -> None:

@@ -109,6 +109,7 @@ BAD: list[tuple[Any, str, str]] = [
     (service(meta={"Svcagent-Fingerprint": "c"}), "service.meta", "is reserved"),
     (service(meta={"a": 1}), "service.meta.a", "1 is a number, not text"),
     (service(meta={str(n): "" for n in range(64)}), "service.meta", "64 pairs are too many"),
+    (service(meta={"a": "\ud800"}), "service.meta.a", "half of a character"),
     (service(meta=["a"]), "service.meta", "is a list, not an object"),
     (service(weights={"passing": 0}), "service.weights.passing", "at least 1"),
     (service(weights={"passing": 65536}), "service.weights.passing", "at most 65535"),
@@ -123,6 +124,7 @@ BAD: list[tuple[Any, str, str]] = [
     (service(connect={}), "service.connect", "does not register proxies"),
     (service(Tags=[], tags=[]), "service.tags", "are the same key"),
     (service(checks=HTTP), "service.checks", "is an object, not a list"),
+    (service(check={"ttl": "1s"}, checks=[{"ttl": "1s"}] * 30), "service.checks", "31 checks are too many; write 30"),
     (service(checks=["http://127.0.0.1/"]), CHECK, "is text, not an object"),
     (service(check={"ttl": "10"}), "service.check.ttl", NO_DURATION),
     # Checks
@@ -350,7 +352,6 @@ def test_one_thing_wrong_is_told_once_with_its_place(tmp_path: Path, content: An
 
     assert (fault.file, fault.path) == (str(file), path)
     assert said in f"{fault.problem}; {fault.remedy}"
-    assert "pydantic" not in str(fault)
     assert "hush" not in str(fault)
 
 

@@ -6,10 +6,16 @@ import pytest
 import requests
 import urllib3
 from docker.credentials.errors import StoreError
-from docker.errors import APIError, DockerException
-from docker.errors import NotFound as DockerNotFound
+from docker.errors import DockerException
 
-from agent.engine.failures import is_the_images_fault, registry_failure, retry_after, translated
+from agent.engine.failures import (
+    NoAnswer,
+    Refused,
+    is_the_images_fault,
+    registry_failure,
+    retry_after,
+    translated,
+)
 from agent.errors import (
     Conflict,
     Denied,
@@ -33,14 +39,10 @@ def raised_by(error: Exception, *, is_write: bool) -> SvcagentError:
 
 
 def answered(
-    status: int, kind: type[APIError] = APIError, *, by_engine: bool = True, method: str = "GET", path: str = ""
-) -> APIError:
-    response = requests.Response()
-    response.status_code = status
-    response.request = requests.Request(method, f"http://docker/v1.41/{path}").prepare()
-    if by_engine:
-        response.headers["Api-Version"] = "1.41"
-    return kind("failed", response=response, explanation="because of that")
+    status: int, *, by_engine: bool = True, method: str = "GET", path: str = "", retry_after: str = ""
+) -> Refused:
+    headers = ({"Api-Version": "1.41"} if by_engine else {}) | ({"Retry-After": retry_after} if retry_after else {})
+    return Refused(status, "because of that", headers, method, f"/v1.41/{path}")
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -53,12 +55,12 @@ def caused(error: Exception, cause: Exception) -> Exception:
     [
         (answered(400), Rejected),
         (answered(403), Denied),
-        (answered(404, DockerNotFound), NotFound),
+        (answered(404), NotFound),
         (answered(409), Conflict),
         (answered(500), SvcagentError),
     ],
 )
-def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: APIError, expected: type) -> None:
+def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: Refused, expected: type) -> None:
     translation = raised_by(error, is_write=True)
 
     assert type(translation) is expected
@@ -78,6 +80,8 @@ def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: APIE
         (urllib3.exceptions.ProtocolError("Connection broken"), DockerUnreachable, OutcomeUnknown),
         (caused(DockerException("version"), requests.ReadTimeout()), DockerUnreachable, OutcomeUnknown),
         (DockerException("Invalid bind address protocol"), DockerUnreachable, DockerUnreachable),
+        (caused(NoAnswer(""), FileNotFoundError()), DockerUnreachable, DockerUnreachable),
+        (caused(NoAnswer("", timed_out=True), TimeoutError()), DockerUnreachable, OutcomeUnknown),
     ],
 )
 def test_no_answer_leaves_a_writes_outcome_unknown_unless_it_was_never_sent(
@@ -124,12 +128,7 @@ def test_what_something_in_front_of_the_engine_refused_is_never_taken_for_the_en
 def test_when_a_registry_wants_to_be_asked_again_is_read_from_header_or_text(
     text: str, header: str, expected: float | None
 ) -> None:
-    error = answered(429)
-    assert error.response is not None
-    if header:
-        error.response.headers["Retry-After"] = header
-
-    assert retry_after(text, error) == expected
+    assert retry_after(text, answered(429, retry_after=header)) == expected
 
 
 def test_the_remedy_for_a_refused_socket_names_group_docker() -> None:

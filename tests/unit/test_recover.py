@@ -14,8 +14,8 @@ from agent.reload.edges import Edges
 from agent.reload.journal import Record
 from agent.reload.recover import find_leftover, revive
 
-SERVICE = Service.model_validate({"name": "web", "port": 80})
-RELOAD = Reload.model_validate({"image": "registry.example.com/web:latest", "container": "web"})
+SERVICE = Service(name="web", port=80)
+RELOAD = Reload(image="registry.example.com/web:latest", container="web")
 RECORD = Record.of(SERVICE, RELOAD, "0a1b2c3d", "2026-01-01T00:00:00Z")
 REPLACING = replace(RECORD, is_replacing=True, restart_policy="always")
 

@@ -1,6 +1,5 @@
 """When a reload is due: cron's expressions on clocks that change, a host's share of the jitter, windows."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from pathlib import Path
@@ -9,19 +8,17 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from agent.daemon.schedule import Every, Schedule, schedule_of, spread
 from agent.definitions import Definition, Window
 from agent.definitions.document import Document
-from agent.definitions.windows import WindowText
+from agent.definitions.validate import validate
+from agent.definitions.windows import window as parse
 from agent.reload import verdict
 from tests.unit.schedule_tools import cron_runs, utc
 
 LONDON, TOKYO = ZoneInfo("Europe/London"), ZoneInfo("Asia/Tokyo")
 # 2026: clocks go from 01:00 to 02:00 on Sunday 29 March, and from 02:00 back to 01:00 on Sunday 25 October.
-
-parse = TypeAdapter(WindowText).validate_python
 
 
 def windows(*texts: str) -> tuple[Window, ...]:
@@ -241,7 +238,9 @@ def _definition(**reload: object) -> Definition:
         "service": {"name": "web", "id": "web-1", "port": 80, "checks": [check]},
         "reload": {"image": "x/web", "container": "web", **reload},
     }
-    return Document.model_validate_json(json.dumps(given)).definition(Path("web.json"))
+    document, found, _tree = validate(given, Document)
+    assert document is not None, found
+    return document.definition(Path("web.json"))
 
 
 def test_a_definition_says_all_of_its_schedule() -> None:

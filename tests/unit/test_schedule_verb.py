@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import cli
+from agent.cli.group import cli
 from agent.daemon.schedule import spread
 
 CHECK = {"http": "http://127.0.0.1:80/", "interval": "10s"}

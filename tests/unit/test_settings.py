@@ -101,7 +101,7 @@ def test_consuls_other_variables(tmp_path: Path) -> None:
     )
 
     assert settings.consul.token is not None
-    assert settings.consul.token.get_secret_value() == "hush-hush"
+    assert settings.consul.token.reveal() == "hush-hush"
     assert settings.consul.token_file == Path("/run/token")
     assert settings.consul.ca_file == tmp_path / "ca.pem"
     assert settings.consul.ca_path == tmp_path

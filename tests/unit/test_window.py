@@ -7,18 +7,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from agent.definitions import Window
-from agent.definitions.windows import WindowText
+from agent.definitions.windows import window as parse
 from agent.errors import SvcagentError
 from agent.reload import window as module
 from agent.reload.window import Verdict, verdict, zone
 
 LONDON = ZoneInfo("Europe/London")
 # 2026: clocks go from 01:00 to 02:00 on Sunday 29 March, and from 02:00 back to 01:00 on Sunday 25 October.
-
-parse = TypeAdapter(WindowText).validate_python
 
 
 def windows(*texts: str) -> tuple[Window, ...]:

@@ -1,0 +1,46 @@
+"""The command line as click sees it. Its help is in `agent.cli.help`."""
+
+import importlib
+from typing import Any
+
+import click
+
+from agent import __version__
+from agent.cli.help import VERBS, WIDEST, columns, help_text
+from agent.cli.options import Options
+
+
+class LazyGroup(click.Group):
+    """Knows its verbs' names and first lines; imports a verb only to run it or to show its own help."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """In the order in which they are needed, not the alphabet's."""
+        return list(VERBS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module; it exports a command of its own name."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"agent.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def get_help(self, _ctx: click.Context) -> str:
+        """The help as it is printed without click."""
+        return help_text(columns()).rstrip()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST})
+@click.version_option(__version__, "-V", "--version", prog_name="svcagent", message="%(prog)s %(version)s")
+@click.option("--config", type=click.Path(), metavar="FILE")
+@click.option("--services-dir", type=click.Path(), metavar="DIR")
+@click.option("--state-dir", type=click.Path(), metavar="DIR")
+@click.option("--json", "as_json", is_flag=True)
+@click.option("-v", "--verbose", is_flag=True)
+@click.option("--log-format", type=click.Choice(["auto", "text", "json", "journal"]))
+@click.option("-q", "--quiet", is_flag=True)
+@click.pass_context
+def cli(ctx: click.Context, /, **given: Any) -> None:
+    options = ctx.ensure_object(Options)
+    for name, value in given.items():
+        setattr(options, name, value)

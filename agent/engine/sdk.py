@@ -1,0 +1,115 @@
+"""The Docker SDK's client: all that changes or streams something, and every road to the Engine but its unix socket.
+
+Imported when it is first needed: with requests, which it uses, it takes longer to import than all the rest of svcagent.
+"""
+
+import json
+import socket
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.auth import get_config_header
+from docker.errors import TLSParameterError
+from docker.utils import kwargs_from_env
+
+from agent.engine.failures import Refused, words_of
+from agent.engine.model import policy_document
+from agent.engine.questions import CONNECT_SECONDS, READ_SECONDS, socket_path
+from agent.errors import SvcagentError
+from agent.shapes import require
+
+
+class Client(docker.APIClient):
+    """The SDK's client with explicit timeouts, and without its leak of a socket for each refused connect."""
+
+    def __init__(self, socket_path: str = "", **settings: Any) -> None:
+        self._probed = socket_path
+        self._silence: float = READ_SECONDS
+        self._stream: requests.Response | None = None
+        super().__init__(**settings)
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        """Every request of the SDK passes here; it asks for no timeout at all where it streams."""
+        kwargs["timeout"] = (CONNECT_SECONDS, kwargs.get("timeout") or self._silence)
+        if self._probed:
+            _probe(self._probed)
+        response = super().request(method, url, *args, **kwargs)
+        if response.status_code >= 400:
+            with response:
+                raise Refused(
+                    response.status_code,
+                    words_of(response.text),
+                    response.headers,
+                    str(response.request.method),
+                    str(response.request.path_url),
+                )
+        self._stream = response if kwargs.get("stream") else None
+        return response
+
+    def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """As in `Asking`; the version is asked without one."""
+        version = "" if path == "/version" else f"/v{self.api_version}"
+        return json.loads(self.request("GET", f"{self.base_url}{version}{path}", headers=headers).content)
+
+    def limit_silence(self, seconds: float) -> None:
+        """Limit the wait for more of the stream that is being read, and of streams that are asked for later."""
+        self._silence = seconds
+        connection = self._stream.raw.connection if self._stream is not None else None
+        if connection is not None and connection.sock is not None:
+            connection.sock.settimeout(seconds)
+
+    def kills(self, container: str, since: datetime, until: datetime) -> int:
+        """Count the signals that the Engine was asked to send the container between two moments of its clock."""
+        # The SDK passes text on: fractions of seconds, for which it has no type.
+        found = self.events(  # type: ignore[call-overload]
+            since=f"{since.timestamp():.6f}",
+            until=f"{until.timestamp():.6f}",
+            filters={"container": container, "event": "kill"},
+            decode=True,
+        )
+        return sum(1 for _event in found)
+
+    def create(self, name: str, body: Mapping[str, Any], platform: str = "") -> str:
+        """Create a container; returns its ID. ``platform``: of the image, where it is not the Engine's own."""
+        found = self.create_container_from_config(body, name, platform or None)  # type: ignore[no-untyped-call]
+        require(found, {"Id": str})
+        return str(found["Id"])
+
+    def set_restart_policy(self, container: str, policy: str) -> None:
+        """As ``docker update --restart``."""
+        self.update_container(container, restart_policy=policy_document(policy))  # type: ignore[arg-type]
+
+    def authorization(self, file: Path, registry: str) -> str | None:
+        """The header X-Registry-Auth for a registry, from Docker's configuration and the helpers that it names."""
+        self.reload_config(str(file))
+        header: bytes | None = get_config_header(self, registry)
+        return header.decode() if header else None
+
+
+def connect(address: str, environ: Mapping[str, str], version: str) -> Client:
+    """A client that speaks this version of the API. ``environ``: where Docker's TLS settings are."""
+    try:
+        # An empty mapping would send the SDK to os.environ.
+        settings = kwargs_from_env(environment={**environ, "DOCKER_HOST": address})
+    except TLSParameterError as error:
+        message = f"Docker's TLS settings cannot be used: {error}; see DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+        raise SvcagentError(message) from error
+    path = socket_path(address)
+    if path:
+        settings.pop("tls", None)  # as the docker command: TLS is for TCP
+        settings["base_url"] = f"unix://{path}"
+    return Client(path, version=version, timeout=READ_SECONDS, credstore_env=dict(environ), **settings)
+
+
+def _probe(path: str) -> None:
+    """Connect once: `UnixHTTPConnection.connect` of SDK 7.2 leaves its socket open where that fails."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            raise requests.ConnectionError(error) from error
