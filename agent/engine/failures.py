@@ -28,10 +28,10 @@ from agent.text import clean, without_credentials
 _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
 
 # The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
-_LOCAL = re.compile("no space left on device|failed to register layer|read-only file system|disk quota exceeded")
+_LOCAL = "no space left on device|failed to register layer|read-only file system|disk quota exceeded"
 # What runc and crun say of a program, a user or a directory that the image does not have as the container needs it. A
 # mount that was possible in the old image is refused by what the new one has under its path.
-_OF_THE_IMAGE = re.compile(
+_OF_THE_IMAGE = (
     r'exec: ?".*": (stat|executable file not found|permission denied|is a directory|no such file|cannot run)|'
     r"executable file [`'\"].*not found in \$path|exec format error|"
     r"exec .*: (no such file or directory|permission denied)|"
@@ -40,16 +40,16 @@ _OF_THE_IMAGE = re.compile(
     r"are you trying to mount a directory onto a file"
 )
 _STATUS = r"(?:http|status(?: code)?:?)"
-_LIMITED = re.compile(rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b")
-_DENIED = re.compile(
+_LIMITED = rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b"
+_DENIED = (
     r"unauthorized|denied|no basic auth credentials|authentication required|authorization failed|"
     rf"{_STATUS} 40[13]\b|\b403 forbidden"
 )
 # The last one is the containerd store's, for a reference as for a part of an image.
-_MISSING = re.compile(rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b")
+_MISSING = rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b"
 
-_RETRY_AFTER = re.compile(r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)?")
+_RETRY_AFTER = r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)"
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)?"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_WAIT = 86_400.0
 
@@ -58,12 +58,20 @@ class Refused(Exception):
     """An answer of a status from 400 on, to a request of the SDK's or of our own: its status and its words."""
 
     def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
-        super().__init__(f"{status}: {said}")
+        super().__init__(status)
         self.status = status
-        self.said = clean(without_credentials(said))
+        self._said = said
         self.headers = headers
         self.method = method
         self.target = target
+
+    @property
+    def said(self) -> str:
+        """The words, safe to show."""
+        return clean(without_credentials(self._said))
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.said}"
 
 
 class NoAnswer(Exception):
@@ -220,7 +228,7 @@ def is_the_images_fault(text: str) -> bool:
     All else counts against the host, its network or the container's settings, of which there are more causes than a
     list can name: a full disk, a port that is taken, a missing device, a runtime.
     """
-    return _OF_THE_IMAGE.search(text.lower()) is not None
+    return re.search(_OF_THE_IMAGE, text.lower()) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:
@@ -230,13 +238,13 @@ def registry_failure(text: str) -> type[SvcagentError]:
     closed port alike, and a failure in mid-pull comes as a line of text inside a stream that began with 200.
     """
     lowered = text.lower()
-    if _LOCAL.search(lowered):
+    if re.search(_LOCAL, lowered):
         return SvcagentError
-    if _LIMITED.search(lowered):
+    if re.search(_LIMITED, lowered):
         return RateLimited
-    if _MISSING.search(lowered):
+    if re.search(_MISSING, lowered):
         return NotFound
-    if _DENIED.search(lowered):
+    if re.search(_DENIED, lowered):
         return Denied
     return RegistryUnreachable
 
@@ -247,9 +255,9 @@ def retry_after(text: str, error: Refused | None) -> float | None:
     From the header of the Engine's answer, else from the registry's own words, which several registries put it into.
     """
     header = error.headers.get("Retry-After", "") if error is not None else ""
-    found = _RETRY_AFTER.search(text.lower())
+    found = re.search(_RETRY_AFTER, text.lower())
     written = header if header.isdecimal() else found[1] if found else ""
-    parts = _DURATION.findall(written)
+    parts = re.findall(_DURATION, written)
     return min(sum(float(number) * _UNITS[unit] for number, unit in parts), _LONGEST_WAIT) if parts else None
 
 

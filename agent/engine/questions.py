@@ -5,12 +5,13 @@ streams something, and for what this module does not do: an Engine behind TCP or
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
-from agent.engine.failures import NoAnswer, Refused, words_of
+from agent.engine.failures import NoAnswer, Refused, is_of_engine, words_of
 from agent.engine.model import Inspect
 from agent.http import Answer, KeptConnection, was_dropped
 from agent.shapes import Shape, require
@@ -46,6 +47,15 @@ class Questions:
     def inspect(self, container: str) -> Inspect:
         """The Engine's description of a container, by name or ID."""
         return inspected(self._asking.ask(f"/containers/{quote(container, safe='/:')}/json"), CONTAINER)
+
+    def find(self, container: str) -> Inspect | None:
+        """The same; None if there is no such container."""
+        try:
+            return self.inspect(container)
+        except Refused as error:
+            if error.status == HTTPStatus.NOT_FOUND and is_of_engine(error):
+                return None
+            raise
 
     def all_containers(self) -> list[dict[str, Any]]:
         """Every container, running or not, as the list shows it."""
