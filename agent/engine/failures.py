@@ -5,7 +5,6 @@ Failures are told apart by type and by HTTP status. The exception is what a *reg
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
@@ -54,7 +53,7 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "": 1.0,
 _LONGEST_WAIT = 86_400.0
 
 
-class Refused(Exception):
+class RefusedAnswer(Exception):
     """An answer of a status from 400 on, to a request of the SDK's or of our own: its status and its words."""
 
     def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
@@ -100,7 +99,7 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
         yield
     except SvcagentError:
         raise
-    except Refused as error:
+    except RefusedAnswer as error:
         raise _refused(error, doing, address, is_write) from error
     # The SDK lets through whatever an answer or a file of an unexpected shape makes it raise: KeyError, ValueError, …
     except Exception as error:
@@ -109,44 +108,34 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
         raise _unexpected(error, doing, address, is_write) from error
 
 
+# The SDK's types are imported where something has failed: it takes long, and most runs need none of it.
+
+
 def is_of_transport(error: BaseException) -> bool:
     """True if no answer came, or the SDK itself could not go on."""
-    return isinstance(error, NoAnswer) or (_is_sdk_loaded() and isinstance(error, _sdk_errors()))
+    import requests
+    import urllib3
+    from docker.errors import DockerException
+
+    return isinstance(error, NoAnswer | DockerException | requests.RequestException | urllib3.exceptions.HTTPError)
 
 
 def timed_out(error: BaseException) -> bool:
     """True if the Engine took a request and was silent for too long."""
-    if isinstance(error, NoAnswer):
-        return error.timed_out
-    if not _is_sdk_loaded():
-        return False
     import requests
     import urllib3
 
+    if isinstance(error, NoAnswer):
+        return error.timed_out
     return isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError)  # the latter in mid-stream
 
 
 def is_of_sdk(error: BaseException) -> bool:
     """True if the SDK raised it, or a helper that it asks for credentials, and not for an answer or the lack of one."""
-    if not _is_sdk_loaded():
-        return False
     from docker.credentials.errors import StoreError
     from docker.errors import DockerException
 
     return isinstance(error, DockerException | StoreError)
-
-
-def _is_sdk_loaded() -> bool:
-    """What is not imported has not raised anything, and takes long to import."""
-    return "docker" in sys.modules or "requests" in sys.modules
-
-
-def _sdk_errors() -> tuple[type[Exception], ...]:
-    import requests
-    import urllib3
-    from docker.errors import DockerException
-
-    return DockerException, requests.RequestException, urllib3.exceptions.HTTPError
 
 
 def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
@@ -162,7 +151,7 @@ def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> S
     )
 
 
-def _refused(error: Refused, doing: str, address: str, is_write: bool) -> SvcagentError:
+def _refused(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
     if not is_of_engine(error):
         return _of_something_in_front(error, doing, address, is_write)
     return _BY_STATUS.get(error.status, SvcagentError)(f"Docker could not {doing}: {error.said}")
@@ -192,7 +181,7 @@ def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> S
     )
 
 
-def is_of_engine(error: Refused) -> bool:
+def is_of_engine(error: RefusedAnswer) -> bool:
     """True if the Engine itself gave the answer; false for a proxy in front of it, and for an authorization plugin.
 
     The Engine names its version in every answer to a request that it routes.
@@ -200,7 +189,7 @@ def is_of_engine(error: Refused) -> bool:
     return "Api-Version" in error.headers
 
 
-def _of_something_in_front(error: Refused, doing: str, address: str, is_write: bool) -> SvcagentError:
+def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
     words = re.sub("<[^>]*>", " ", error.said).split()  # of an HTML page, the text
     said = f"HTTP status {error.status} ({' '.join(words)[:200]})"
     if error.status >= 500:
@@ -249,7 +238,7 @@ def registry_failure(text: str) -> type[SvcagentError]:
     return RegistryUnreachable
 
 
-def retry_after(text: str, error: Refused | None) -> float | None:
+def retry_after(text: str, error: RefusedAnswer | None) -> float | None:
     """The seconds until a registry that was asked too often wants to be asked again; None where nothing says it.
 
     From the header of the Engine's answer, else from the registry's own words, which several registries put it into.

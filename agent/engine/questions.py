@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
-from agent.engine.failures import NoAnswer, Refused, is_of_engine, words_of
+from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, words_of
 from agent.engine.model import Inspect
 from agent.http import Answer, KeptConnection, was_dropped
 from agent.shapes import Shape, require
@@ -25,7 +25,7 @@ class Asking(Protocol):
     """What asks: a `Socket`, or the SDK's client."""
 
     def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON document that a GET of this path is answered with; raises `Refused`."""
+        """The JSON document that a GET of this path is answered with; raises `RefusedAnswer`."""
 
 
 class Questions:
@@ -52,7 +52,7 @@ class Questions:
         """The same; None if there is no such container."""
         try:
             return self.inspect(container)
-        except Refused as error:
+        except RefusedAnswer as error:
             if error.status == HTTPStatus.NOT_FOUND and is_of_engine(error):
                 return None
             raise
@@ -109,7 +109,7 @@ class Socket:
         target = f"/v{self.version}{path}" if self.version else path
         answer = self._answer(target, headers or {})
         if answer.code >= 400:
-            raise Refused(answer.code, words_of(answer.body), answer.headers, "GET", target)
+            raise RefusedAnswer(answer.code, words_of(answer.body), answer.headers, "GET", target)
         return answer.json
 
     def close(self) -> None:
