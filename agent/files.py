@@ -11,7 +11,6 @@ import os
 import pwd
 import shlex
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -219,6 +218,8 @@ def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> Non
 
     :raises SvcagentError: it could not be written; the old content stands.
     """
+    import tempfile  # not needed by a run that changes nothing
+
     temporary = None
     try:
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")

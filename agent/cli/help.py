@@ -2,7 +2,6 @@
 
 import os
 import sys
-import textwrap
 from collections.abc import Mapping
 
 WIDEST, NARROWEST, USUAL = 100, 50, 80
@@ -69,6 +68,8 @@ ENDING = (
 
 def help_text(columns: int) -> str:
     """The help for a terminal of that width."""
+    import textwrap  # compiles patterns, which only those need who ask for help
+
     width = max(min(columns, WIDEST) - 2, NARROWEST)
     about = [_filled(paragraph, width) for paragraph in ABOUT.split("\n\n")]
     tables = [f"Options:\n{_table(OPTIONS, width)}", f"Commands:\n{_table(VERBS, width)}"]
@@ -86,10 +87,14 @@ def columns() -> int:
 
 
 def _filled(paragraph: str, width: int) -> str:
+    import textwrap
+
     return textwrap.fill(" ".join(paragraph.split()), width, initial_indent="  ", subsequent_indent="  ")
 
 
 def _table(rows: Mapping[str, str], width: int) -> str:
+    import textwrap
+
     column = 2 + min(max(map(len, rows)), LONGEST_TERM) + 2
     lines = []
     for term, text in rows.items():

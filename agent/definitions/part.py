@@ -1,7 +1,7 @@
 """What every part of a definition or of the settings is built on: frozen, strict, and particular about its keys.
 
-A part is a class whose fields say what they hold, twice: to mypy by their annotation, to svcagent by their `Kind`. A
-part built in Python is taken as it is; `Part.read` checks what a file holds and finds every fault of it.
+A part is a class whose fields say what they hold, twice: to mypy by their annotation, to svcagent by their `ValueType`.
+A part built in Python is taken as it is; `Part.read` checks what a file holds and finds every fault of it.
 
 Not pydantic, whose import and whose validators take longer than all else that most verbs do.
 """
@@ -20,7 +20,7 @@ Location = tuple[str | int, ...]
 Schema = dict[str, Any]
 
 BAD: Any = object()
-"""What `Kind.read` returns for a value that has a fault."""
+"""What `ValueType.read` returns for a value that has a fault."""
 
 _REQUIRED = object()
 
@@ -33,7 +33,7 @@ def always(problem: str, remedy: str) -> Refusal:
 OWN_TOKEN = always("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
 
 
-class Kind:
+class ValueType:
     """What a field holds: a value of one of JSON's types that passes all checks.
 
     Each check returns the value, changed perhaps, or raises `Wrong`. ``wanted`` is None where the first check looks at
@@ -43,11 +43,11 @@ class Kind:
     def __init__(self, wanted: type | None, *checks: Callable[[Any], Any], **schema: Any) -> None:
         self._wanted = wanted
         self._checks = checks
-        self._schema = schema
+        self.schema = schema
 
-    def also(self, *checks: Callable[[Any], Any]) -> "Kind":
+    def also(self, *checks: Callable[[Any], Any]) -> "ValueType":
         """The same kind with further checks."""
-        return Kind(self._wanted, *self._checks, *checks, **self._schema)
+        return ValueType(self._wanted, *self._checks, *checks, **self.schema)
 
     def read(self, value: Any, at: Location, found: list[Finding]) -> Any:
         """The value, or `BAD`; what is wrong is added to ``found``."""
@@ -63,18 +63,14 @@ class Kind:
             return BAD
         return value
 
-    def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:  # noqa: ARG002 - for those with items
+    def _inside(self, value: Any, _at: Location, _found: list[Finding]) -> Any:
         return value
 
-    def schema(self, parts: dict[str, type["Part"]]) -> Schema:  # noqa: ARG002 - for those that name a part
-        """The JSON Schema; parts that it refers to are added to ``parts``, by name."""
-        return dict(self._schema)
 
-
-class ListOf(Kind):
+class ListOf(ValueType):
     """A list, which becomes a tuple."""
 
-    def __init__(self, item: Kind, *checks: Callable[[Any], Any]) -> None:
+    def __init__(self, item: ValueType, *checks: Callable[[Any], Any]) -> None:
         super().__init__(tuple, *checks)
         self.item = item
 
@@ -82,15 +78,11 @@ class ListOf(Kind):
         items = tuple(self.item.read(item, (*at, index), found) for index, item in enumerate(value))
         return BAD if any(item is BAD for item in items) else items
 
-    def schema(self, parts: dict[str, type["Part"]]) -> Schema:
-        """As for each kind."""
-        return {"items": self.item.schema(parts), "type": "array"}
 
-
-class MapOf(Kind):
+class MapOf(ValueType):
     """An object with keys of the user's choice."""
 
-    def __init__(self, item: Kind, *checks: Callable[[Any], Any]) -> None:
+    def __init__(self, item: ValueType, *checks: Callable[[Any], Any]) -> None:
         super().__init__(dict, *checks)
         self.item = item
 
@@ -98,12 +90,8 @@ class MapOf(Kind):
         items = {key: self.item.read(item, (*at, key), found) for key, item in value.items()}
         return BAD if any(item is BAD for item in items.values()) else items
 
-    def schema(self, parts: dict[str, type["Part"]]) -> Schema:
-        """As for each kind."""
-        return {"additionalProperties": self.item.schema(parts), "type": "object"}
 
-
-class PartOf(Kind):
+class PartOf(ValueType):
     """An object that becomes a `Part`."""
 
     def __init__(self, model: type["Part"]) -> None:
@@ -113,16 +101,11 @@ class PartOf(Kind):
     def _inside(self, value: Any, at: Location, found: list[Finding]) -> Any:
         return self.model.read(value, at, found)
 
-    def schema(self, parts: dict[str, type["Part"]]) -> Schema:
-        """As for each kind."""
-        parts[self.model.__name__] = self.model
-        return {"$ref": f"#/$defs/{self.model.__name__}"}
 
-
-class Key:
+class Field:
     """A field of a part: its kind, what it is for, and its value where it is left out."""
 
-    def __init__(self, kind: Kind, description: str, default: Any) -> None:
+    def __init__(self, kind: ValueType, description: str, default: Any) -> None:
         self.kind = kind
         self.description = description
         self.default = default
@@ -133,21 +116,21 @@ class Key:
         return self.default is _REQUIRED
 
 
-def required(kind: Kind, description: str) -> Any:
+def required(kind: ValueType, description: str) -> Any:
     """A field that may not be left out."""
-    return Key(kind, description, _REQUIRED)
+    return Field(kind, description, _REQUIRED)
 
 
-def optional(kind: Kind, description: str, default: Any = None) -> Any:
+def optional(kind: ValueType, description: str, default: Any = None) -> Any:
     """A field with a default."""
-    return Key(kind, description, default)
+    return Field(kind, description, default)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(required,))
 class Part:
     """An object of a definition file or of the settings; it holds what was given, its class the defaults."""
 
-    keys: ClassVar[Mapping[str, Key]] = {}
+    keys: ClassVar[Mapping[str, Field]] = {}
 
     names: ClassVar[Mapping[str, str]] = {}
     """Fields by all that may be written for them, folded."""
@@ -162,7 +145,7 @@ class Part:
     """What the JSON Schema says of the fields together."""
 
     def __init_subclass__(cls) -> None:
-        own = {name: key for name, key in vars(cls).items() if isinstance(key, Key)}
+        own = {name: key for name, key in vars(cls).items() if isinstance(key, Field)}
         cls.keys = {**cls.keys, **own}
         cls.names = {**{fold(name): name for name in cls.keys}, **cls.spellings}
         for name, key in own.items():
@@ -243,7 +226,7 @@ def path_of(at: Location) -> str:
     return path
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> ValueType:
     """One of these words."""
 
     def known(value: object) -> object:
@@ -251,7 +234,7 @@ def choice(*words: str) -> Kind:
             raise Wrong(f"{shown(value)} is not known here", f"write one of {listed(words)}")
         return value
 
-    return Kind(None, known, enum=list(words), type="string")
+    return ValueType(None, known, enum=list(words), type="string")
 
 
 _BOUNDS: Mapping[str, tuple[Callable[[int, int], bool], str]] = {
@@ -261,7 +244,7 @@ _BOUNDS: Mapping[str, tuple[Callable[[int, int], bool], str]] = {
 }
 
 
-def whole(**bounds: int) -> Kind:
+def whole(**bounds: int) -> ValueType:
     """A whole number within bounds, which are named as in JSON Schema."""
 
     def bounded(value: int) -> int:
@@ -271,7 +254,7 @@ def whole(**bounds: int) -> Kind:
                 raise Wrong(f"{shown(value)} is out of range", f"write a number that is {words} {bound}")
         return value
 
-    return Kind(int, bounded, **bounds, type="integer")
+    return ValueType(int, bounded, **bounds, type="integer")
 
 
 _TYPES: Mapping[type, tuple[str, str]] = {
@@ -296,5 +279,5 @@ def mistyped(value: object, wanted: type, *, is_secret: bool) -> Wrong:
     return Wrong(f"{subject} is {kind_of(value)}, not {name}", remedy)
 
 
-TEXT = Kind(str, type="string")
-SWITCH = Kind(bool, type="boolean")
+TEXT = ValueType(str, type="string")
+SWITCH = ValueType(bool, type="boolean")

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import SWITCH, TEXT, Kind, ListOf, Part, PartOf, Schema, optional
+from agent.definitions.part import SWITCH, TEXT, ListOf, Part, PartOf, Schema, ValueType, optional
 from agent.definitions.values import (
     ABSOLUTE_PATH,
     COMMAND,
@@ -152,7 +152,7 @@ def _min_healthy(value: object) -> MinHealthy:
     raise Wrong(f"{shown(value)} is neither a number of instances nor a share", remedy)
 
 
-_MIN_HEALTHY = Kind(
+_MIN_HEALTHY = ValueType(
     None,
     _min_healthy,
     anyOf=[{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^([0-9]|[1-9][0-9]|100)%$"}],

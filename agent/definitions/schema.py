@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.definitions import durations
 from agent.definitions.document import Document
-from agent.definitions.part import Key, Part, Schema
+from agent.definitions.part import Field, ListOf, MapOf, Part, PartOf, Schema, ValueType
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -27,13 +27,26 @@ def _of(model: type[Part], parts: dict[str, type[Part]]) -> Schema:
     return found | model.further_schema
 
 
-def _of_field(key: Key, parts: dict[str, type[Part]]) -> Schema:
-    found: Schema = _for_a_file(key.kind.schema(parts)) | {"description": key.description}
+def _of_field(key: Field, parts: dict[str, type[Part]]) -> Schema:
+    found: Schema = _for_a_file(_of_kind(key.kind, parts)) | {"description": key.description}
     if isinstance(key.default, float):
         found["default"] = durations.text(key.default)
     elif isinstance(key.default, bool | int | tuple):
         found["default"] = list(key.default) if isinstance(key.default, tuple) else key.default
     return found
+
+
+def _of_kind(kind: ValueType, parts: dict[str, type[Part]]) -> Schema:
+    match kind:
+        case ListOf():
+            return {"items": _of_kind(kind.item, parts), "type": "array"}
+        case MapOf():
+            return {"additionalProperties": _of_kind(kind.item, parts), "type": "object"}
+        case PartOf():
+            parts[kind.model.__name__] = kind.model
+            return {"$ref": f"#/$defs/{kind.model.__name__}"}
+        case _:
+            return kind.schema
 
 
 def _for_a_file(node: Any) -> Any:

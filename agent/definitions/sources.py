@@ -4,7 +4,6 @@ Consul's and Docker's own variables mean what they mean to Consul and Docker, wi
 cannot read as true or false is a fault here, where Consul would warn and go on without verifying certificates.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,9 +90,6 @@ def from_file(config: Path | None) -> Source:
     file = config or DEFAULT_FILE
     try:
         content, _ = read_trusted_alone(file, SIZE_LIMIT + 1)
-        if len(content) > SIZE_LIMIT:
-            return {}, [Fault(str(file), "", f"larger than {SIZE_LIMIT // 1024} KiB", "is this the settings file?")]
-        tree = tomllib.loads(content.decode())
     except FileNotFoundError:
         return {}, [Fault(str(file), "", "no such file", "create it, or give another --config")] if config else []
     except Untrusted as error:
@@ -102,6 +98,12 @@ def from_file(config: Path | None) -> Source:
         return {}, [Fault(str(file), "", str(error), "give another --config")]
     except OSError as error:
         return {}, [Fault(str(file), "", f"the file cannot be read: {error.strerror}", "let svcagent read it")]
+    if len(content) > SIZE_LIMIT:
+        return {}, [Fault(str(file), "", f"larger than {SIZE_LIMIT // 1024} KiB", "is this the settings file?")]
+    import tomllib  # most hosts have no such file
+
+    try:
+        tree = tomllib.loads(content.decode())
     except UnicodeDecodeError:
         return {}, [Fault(str(file), "", "not UTF-8", "save the file as UTF-8")]
     except tomllib.TOMLDecodeError as error:

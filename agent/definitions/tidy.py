@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.definitions.faults import Finding, joined, listed, shown
-from agent.definitions.part import Kind, ListOf, MapOf, Part, PartOf, fold
+from agent.definitions.part import ListOf, MapOf, Part, PartOf, ValueType, fold
 
 
 class Pairs(dict[str, Any]):
@@ -30,7 +30,7 @@ def tidy(tree: object, model: type[Part]) -> tuple[object, list[Finding]]:
     return _walk(tree, PartOf(model), "", found), found
 
 
-def _walk(tree: object, kind: Kind | None, path: str, found: list[Finding]) -> object:
+def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding]) -> object:
     inside = kind.item if isinstance(kind, ListOf | MapOf) else None
     match tree:
         case None:

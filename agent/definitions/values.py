@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from agent.definitions import durations
 from agent.definitions.faults import Wrong, kind_of, shown
-from agent.definitions.part import TEXT, Kind, ListOf, whole
+from agent.definitions.part import TEXT, ListOf, ValueType, whole
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 
@@ -45,13 +45,13 @@ def _positive_text(value: object) -> object:
 
 _DURATION = r"^[+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"
 
-SECONDS = Kind(None, duration, _not_negative, type="string", pattern=_DURATION)
+SECONDS = ValueType(None, duration, _not_negative, type="string", pattern=_DURATION)
 """A duration that may be zero, in seconds."""
 
-POSITIVE_SECONDS = Kind(None, duration, _positive, type="string", pattern=_DURATION)
+POSITIVE_SECONDS = ValueType(None, duration, _positive, type="string", pattern=_DURATION)
 """A duration longer than zero, in seconds."""
 
-DURATION_TEXT = Kind(None, _positive_text, type="string", pattern=_DURATION)
+DURATION_TEXT = ValueType(None, _positive_text, type="string", pattern=_DURATION)
 """A duration longer than zero, kept as Consul is told it."""
 
 
@@ -179,8 +179,8 @@ HOST_PORT = TEXT.also(host_port)
 CONTAINER_NAME = TEXT.also(container)
 COMMAND = ListOf(TEXT, _command)
 """A program and its arguments; no shell sees them."""
-FILE_PATH = Kind(None, file_path, type="string", minLength=1)
-ABSOLUTE_PATH = Kind(None, file_path, _absolute, type="string", pattern="^/")
+FILE_PATH = ValueType(None, file_path, type="string", minLength=1)
+ABSOLUTE_PATH = ValueType(None, file_path, _absolute, type="string", pattern="^/")
 PORT = whole(minimum=1, maximum=65535)
 COUNT = whole(minimum=0)
 POSITIVE = whole(minimum=1)

@@ -4,7 +4,7 @@ import re
 
 from agent.data import dataclass
 from agent.definitions.faults import Wrong, kind_of, shown
-from agent.definitions.part import Kind
+from agent.definitions.part import ValueType
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MINUTES_A_DAY = 24 * 60
@@ -71,4 +71,4 @@ def _day(text: str) -> int:
     return DAYS.index(name)
 
 
-WINDOW = Kind(None, window, type="string", pattern=_PATTERN)
+WINDOW = ValueType(None, window, type="string", pattern=_PATTERN)

@@ -9,7 +9,7 @@ from agent.clock import Clock
 from agent.definitions import PULL_SECONDS
 from agent.engine import connections, prune, pull, reference, replace
 from agent.engine.connection import Connection
-from agent.engine.failures import Refused
+from agent.engine.failures import RefusedAnswer
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
@@ -191,7 +191,7 @@ class Engine:
         with self._docker.call(f"read the log of container {name}") as client:
             try:
                 text: bytes = client.logs(found["Id"], stdout=True, stderr=True, tail=lines)
-            except Refused as error:
+            except RefusedAnswer as error:
                 if error.status == HTTPStatus.NOT_IMPLEMENTED:
                     return ""
                 raise

@@ -5,7 +5,6 @@ Failures are told apart by type and by HTTP status. The exception is what a *reg
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
@@ -29,7 +28,7 @@ _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: D
 
 # What goes wrong on the host is looked for first: its words are also those of a registry's refusals. The second line is
 # containerd's store; of a file, the program's own words.
-_LOCAL = re.compile(
+_LOCAL = (
     r"no space left on device|failed to register layer|read-only file system|disk quota exceeded|"
     r"failed to (?:extract layer|prepare extraction snapshot|unpack image)|apply layer error|"
     r"parent snapshot .* does not exist|content digest .*: not found|"
@@ -38,7 +37,7 @@ _LOCAL = re.compile(
 # The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
 # What runc and crun say of a program, a user or a directory that the image does not have as the container needs it. A
 # mount that was possible in the old image is refused by what the new one has under its path.
-_OF_THE_IMAGE = re.compile(
+_OF_THE_IMAGE = (
     r'exec: ?".*": (stat|executable file not found|permission denied|is a directory|no such file|cannot run)|'
     r"executable file [`'\"].*not found in \$path|exec format error|"
     r"exec .*: (no such file or directory|permission denied)|"
@@ -47,30 +46,38 @@ _OF_THE_IMAGE = re.compile(
     r"are you trying to mount a directory onto a file"
 )
 _STATUS = r"(?:http|status(?: code)?:?)"
-_LIMITED = re.compile(rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b")
-_DENIED = re.compile(
+_LIMITED = rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b"
+_DENIED = (
     r"unauthorized|denied|no basic auth credentials|authentication required|authorization failed|"
     rf"{_STATUS} 40[13]\b|\b403 forbidden"
 )
 # The last one is the containerd store's, for a reference as for a part of an image.
-_MISSING = re.compile(rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b")
+_MISSING = rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b"
 
-_RETRY_AFTER = re.compile(r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)?")
+_RETRY_AFTER = r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)"
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)?"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_WAIT = 86_400.0
 
 
-class Refused(Exception):
+class RefusedAnswer(Exception):
     """An answer of a status from 400 on, to a request of the SDK's or of our own: its status and its words."""
 
     def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
-        super().__init__(f"{status}: {said}")
+        super().__init__(status)
         self.status = status
-        self.said = clean(without_credentials(said))
+        self._said = said
         self.headers = headers
         self.method = method
         self.target = target
+
+    @property
+    def said(self) -> str:
+        """The words, safe to show."""
+        return clean(without_credentials(self._said))
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.said}"
 
 
 class NoAnswer(Exception):
@@ -99,7 +106,7 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
         yield
     except SvcagentError:
         raise
-    except Refused as error:
+    except RefusedAnswer as error:
         raise _refused(error, doing, address, is_write) from error
     # The SDK lets through whatever an answer or a file of an unexpected shape makes it raise: KeyError, ValueError, …
     except Exception as error:
@@ -108,44 +115,34 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
         raise _unexpected(error, doing, address, is_write) from error
 
 
+# The SDK's types are imported where something has failed: it takes long, and most runs need none of it.
+
+
 def is_of_transport(error: BaseException) -> bool:
     """True if no answer came, or the SDK itself could not go on."""
-    return isinstance(error, NoAnswer) or (_is_sdk_loaded() and isinstance(error, _sdk_errors()))
+    import requests
+    import urllib3
+    from docker.errors import DockerException
+
+    return isinstance(error, NoAnswer | DockerException | requests.RequestException | urllib3.exceptions.HTTPError)
 
 
 def timed_out(error: BaseException) -> bool:
     """True if the Engine took a request and was silent for too long."""
-    if isinstance(error, NoAnswer):
-        return error.timed_out
-    if not _is_sdk_loaded():
-        return False
     import requests
     import urllib3
 
+    if isinstance(error, NoAnswer):
+        return error.timed_out
     return isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError)  # the latter in mid-stream
 
 
 def is_of_sdk(error: BaseException) -> bool:
     """True if the SDK raised it, or a helper that it asks for credentials, and not for an answer or the lack of one."""
-    if not _is_sdk_loaded():
-        return False
     from docker.credentials.errors import StoreError
     from docker.errors import DockerException
 
     return isinstance(error, DockerException | StoreError)
-
-
-def _is_sdk_loaded() -> bool:
-    """What is not imported has not raised anything, and takes long to import."""
-    return "docker" in sys.modules or "requests" in sys.modules
-
-
-def _sdk_errors() -> tuple[type[Exception], ...]:
-    import requests
-    import urllib3
-    from docker.errors import DockerException
-
-    return DockerException, requests.RequestException, urllib3.exceptions.HTTPError
 
 
 def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
@@ -161,7 +158,7 @@ def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> S
     )
 
 
-def _refused(error: Refused, doing: str, address: str, is_write: bool) -> SvcagentError:
+def _refused(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
     if not is_of_engine(error):
         return _of_something_in_front(error, doing, address, is_write)
     return _BY_STATUS.get(error.status, SvcagentError)(f"Docker could not {doing}: {error.said}")
@@ -191,7 +188,7 @@ def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> S
     )
 
 
-def is_of_engine(error: Refused) -> bool:
+def is_of_engine(error: RefusedAnswer) -> bool:
     """True if the Engine itself gave the answer; false for a proxy in front of it, and for an authorization plugin.
 
     The Engine names its version in every answer to a request that it routes.
@@ -199,7 +196,7 @@ def is_of_engine(error: Refused) -> bool:
     return "Api-Version" in error.headers
 
 
-def _of_something_in_front(error: Refused, doing: str, address: str, is_write: bool) -> SvcagentError:
+def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
     words = re.sub("<[^>]*>", " ", error.said).split()  # of an HTML page, the text
     said = f"HTTP status {error.status} ({' '.join(words)[:200]})"
     if error.status >= 500:
@@ -227,7 +224,7 @@ def is_the_images_fault(text: str) -> bool:
     All else counts against the host, its network or the container's settings, of which there are more causes than a
     list can name: a full disk, a port that is taken, a missing device, a runtime.
     """
-    return _OF_THE_IMAGE.search(text.lower()) is not None
+    return re.search(_OF_THE_IMAGE, text.lower()) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:
@@ -237,26 +234,26 @@ def registry_failure(text: str) -> type[SvcagentError]:
     closed port alike, and a failure in mid-pull comes as a line of text inside a stream that began with 200.
     """
     lowered = text.lower()
-    if _LOCAL.search(lowered):
+    if re.search(_LOCAL, lowered):
         return SvcagentError
-    if _LIMITED.search(lowered):
+    if re.search(_LIMITED, lowered):
         return RateLimited
-    if _MISSING.search(lowered):
+    if re.search(_MISSING, lowered):
         return NotFound
-    if _DENIED.search(lowered):
+    if re.search(_DENIED, lowered):
         return Denied
     return RegistryUnreachable
 
 
-def retry_after(text: str, error: Refused | None) -> float | None:
+def retry_after(text: str, error: RefusedAnswer | None) -> float | None:
     """The seconds until a registry that was asked too often wants to be asked again; None where nothing says it.
 
     From the header of the Engine's answer, else from the registry's own words, which several registries put it into.
     """
     header = error.headers.get("Retry-After", "") if error is not None else ""
-    found = _RETRY_AFTER.search(text.lower())
+    found = re.search(_RETRY_AFTER, text.lower())
     written = header if header.isdecimal() else found[1] if found else ""
-    parts = _DURATION.findall(written)
+    parts = re.findall(_DURATION, written)
     return min(sum(float(number) * _UNITS[unit] for number, unit in parts), _LONGEST_WAIT) if parts else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.engine.answers import EVENT
 from agent.engine.connection import Connection
-from agent.engine.failures import Refused, is_of_engine, is_of_sdk, registry_failure, retry_after, timed_out
+from agent.engine.failures import RefusedAnswer, is_of_engine, is_of_sdk, registry_failure, retry_after, timed_out
 from agent.engine.model import PullProgress
 from agent.engine.questions import READ_SECONDS
 from agent.engine.reference import Reference, is_digest
@@ -161,7 +161,7 @@ def _registry(docker: Connection, reference: Reference, timeout: float = READ_SE
     """
     try:
         yield
-    except Refused as error:
+    except RefusedAnswer as error:
         if not is_of_engine(error):
             raise
         if error.status == HTTPStatus.NOT_FOUND:
@@ -188,7 +188,7 @@ def _failure(
     reference: Reference,
     text: str,
     kind: type[SvcagentError] | None = None,
-    error: Refused | None = None,
+    error: RefusedAnswer | None = None,
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
     text = clean(without_credentials(text))

@@ -5,12 +5,13 @@ streams something, and for what this module does not do: an Engine behind TCP or
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
-from agent.engine.failures import NoAnswer, Refused, words_of
+from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, words_of
 from agent.engine.model import Inspect
 from agent.http import Answer, KeptConnection, was_dropped
 from agent.shapes import Shape, require
@@ -24,7 +25,7 @@ class Asking(Protocol):
     """What asks: a `Socket`, or the SDK's client."""
 
     def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON document that a GET of this path is answered with; raises `Refused`."""
+        """The JSON document that a GET of this path is answered with; raises `RefusedAnswer`."""
 
 
 class Questions:
@@ -46,6 +47,15 @@ class Questions:
     def inspect(self, container: str) -> Inspect:
         """The Engine's description of a container, by name or ID."""
         return inspected(self._asking.ask(f"/containers/{quote(container, safe='/:')}/json"), CONTAINER)
+
+    def find(self, container: str) -> Inspect | None:
+        """The same; None if there is no such container."""
+        try:
+            return self.inspect(container)
+        except RefusedAnswer as error:
+            if error.status == HTTPStatus.NOT_FOUND and is_of_engine(error):
+                return None
+            raise
 
     def all_containers(self) -> list[dict[str, Any]]:
         """Every container, running or not, as the list shows it."""
@@ -99,7 +109,7 @@ class Socket:
         target = f"/v{self.version}{path}" if self.version else path
         answer = self._answer(target, headers or {})
         if answer.code >= 400:
-            raise Refused(answer.code, words_of(answer.body), answer.headers, "GET", target)
+            raise RefusedAnswer(answer.code, words_of(answer.body), answer.headers, "GET", target)
         return answer.json
 
     def close(self) -> None:

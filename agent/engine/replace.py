@@ -1,6 +1,5 @@
 """Replaces a container, and puts the old one back. What to do is decided in `recreate` and `swap`."""
 
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +15,10 @@ from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
+from agent.logs import WARNING, log
 
 LONGEST_STOP_SECONDS = 600
 """Docker's -1 waits for ever; a stop that held the fleet's lock for ever would not do."""
-
-log = logging.getLogger(__name__)
 
 
 def inspect(docker: Connection, name: str) -> Inspect | None:
@@ -31,11 +29,8 @@ def inspect(docker: Connection, name: str) -> Inspect | None:
 
 def _any(docker: Connection, name_or_id: str) -> Inspect | None:
     """The container of that name or ID, or None."""
-    try:
-        with docker.question(f"inspect container {name_or_id}") as questions:
-            return questions.inspect(name_or_id)
-    except NotFound:
-        return None
+    with docker.question(f"inspect container {name_or_id}") as questions:
+        return questions.find(name_or_id)
 
 
 def existing(docker: Connection, name: str) -> Inspect:
@@ -161,10 +156,10 @@ def roll_back(
     if not Container.of(existing(docker, name)).is_running:
         start(docker, name)  # the engine was restarted meanwhile, and the container's policy is not to be
     if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
-        log.warning(
-            "container %s runs again, but its restart policy is lost: it is now %r; set it by docker update --restart",
-            name,
-            world.old.restart_policy,
+        log(
+            f"container {name} runs again, but its restart policy is lost: it is now {world.old.restart_policy!r}; "
+            "set it by docker update --restart",
+            level=WARNING,
         )
     return clock.monotonic() - begun
 

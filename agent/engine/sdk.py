@@ -16,7 +16,7 @@ from docker.auth import get_config_header
 from docker.errors import TLSParameterError
 from docker.utils import kwargs_from_env
 
-from agent.engine.failures import Refused, words_of
+from agent.engine.failures import RefusedAnswer, words_of
 from agent.engine.model import policy_document
 from agent.engine.questions import CONNECT_SECONDS, READ_SECONDS, socket_path
 from agent.errors import SvcagentError
@@ -40,7 +40,7 @@ class Client(docker.APIClient):
         response = super().request(method, url, *args, **kwargs)
         if response.status_code >= 400:
             with response:
-                raise Refused(
+                raise RefusedAnswer(
                     response.status_code,
                     words_of(response.text),
                     response.headers,

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.data import dataclass
 from agent.engine.connection import Connection
-from agent.engine.failures import Refused, is_of_engine
+from agent.engine.failures import RefusedAnswer, is_of_engine
 from agent.engine.model import Inspect, moment
 from agent.engine.replace import inspect
 from agent.engine.sdk import Client
@@ -121,7 +121,7 @@ def _refused(client: Client) -> Iterator[RefusedSection]:
         url = f"{client.base_url}/v{client.api_version}{path}"
         try:
             client.request(method, url, timeout=10, **_body(method, path)).close()
-        except Refused as error:
+        except RefusedAnswer as error:
             if error.status == HTTPStatus.FORBIDDEN or not is_of_engine(error):
                 yield RefusedSection(f"{method} /{path.partition('?')[0].split('/')[1]}", purpose)
 

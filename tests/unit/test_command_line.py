@@ -62,7 +62,7 @@ SLOW = {"apscheduler", "consul", "cronsim", "dns", "docker", "pydantic", "reques
     ],
 )
 def test_no_library_is_imported_before_there_is_something_to_do(modules: str) -> None:
-    """Registering runs at every boot and deployment, a reload every few minutes."""
+    """Registering runs at every boot, a reload every few minutes. What the latter asks then is shown on a fleet."""
     assert _python(f"import sys, {modules}; print(sorted(sys.modules.keys() & {SLOW}))") == "[]\n"
 
 

@@ -10,7 +10,7 @@ from docker.errors import DockerException
 
 from agent.engine.failures import (
     NoAnswer,
-    Refused,
+    RefusedAnswer,
     is_the_images_fault,
     registry_failure,
     retry_after,
@@ -40,9 +40,9 @@ def raised_by(error: Exception, *, is_write: bool) -> SvcagentError:
 
 def answered(
     status: int, *, by_engine: bool = True, method: str = "GET", path: str = "", retry_after: str = ""
-) -> Refused:
+) -> RefusedAnswer:
     headers = ({"Api-Version": "1.41"} if by_engine else {}) | ({"Retry-After": retry_after} if retry_after else {})
-    return Refused(status, "because of that", headers, method, f"/v1.41/{path}")
+    return RefusedAnswer(status, "because of that", headers, method, f"/v1.41/{path}")
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -60,7 +60,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (answered(500), SvcagentError),
     ],
 )
-def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: Refused, expected: type) -> None:
+def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: RefusedAnswer, expected: type) -> None:
     translation = raised_by(error, is_write=True)
 
     assert type(translation) is expected
