@@ -9,7 +9,7 @@ from requests import codes
 
 from agent.clock import Clock
 from agent.definitions import PULL_SECONDS
-from agent.engine import connections, prune, pull, reference, replace
+from agent.engine import connections, lookup, prune, pull, reference, replace
 from agent.engine.connection import Connection
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
@@ -42,11 +42,11 @@ class Engine:
 
     def container(self, name: str) -> Container:
         """The container of that name. Raises `NotFound`."""
-        return Container.of(replace.existing(self._docker, name))
+        return Container.of(lookup.existing(self._docker, name))
 
     def find(self, name: str) -> Container | None:
         """The container of that name, if there is one."""
-        found = replace.inspect(self._docker, name)
+        found = lookup.inspect(self._docker, name)
         return None if found is None else Container.of(found)
 
     def registry_digest(self, image: str) -> str:
@@ -119,7 +119,7 @@ class Engine:
 
     def check_recreatable(self, name: str) -> None:
         """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
-        replace.check_recreatable(self._docker, name, replace.existing(self._docker, name))
+        replace.check_recreatable(self._docker, self._proc, name)
 
     def prepare(self, name: str, image: str, digest: str) -> float:
         """Create the container's successor from that digest, which must be here already; the seconds it took.
@@ -128,7 +128,7 @@ class Engine:
         Raises `Conflict` when an earlier replacement must be rolled back first, or when the successor would not be
         what the container is.
         """
-        return replace.prepare(self._docker, self._clock, name, reference.parse(image), digest)
+        return replace.prepare(self._docker, self._proc, self._clock, name, reference.parse(image), digest)
 
     def discard(self, name: str) -> None:
         """Remove what `prepare` made, unless a `replace` has begun to use it."""
@@ -141,7 +141,7 @@ class Engine:
         ``stop_timeout``: seconds until the old one is killed; None: its own, else Docker's 10.
         Raises `Conflict` when the two are not as `prepare` left them, `NotReady` when the new one cannot be started.
         """
-        return replace.replace(self._docker, self._clock, name, digest, stop_timeout)
+        return replace.replace(self._docker, self._proc, self._clock, name, digest, stop_timeout)
 
     def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
         """Put the old container back under its name, with its restart policy, running; from wherever a `replace` ended.
@@ -186,7 +186,7 @@ class Engine:
 
         Nothing where there is no such container, or its log driver cannot be read.
         """
-        found = replace.inspect(self._docker, name) or replace.inspect(self._docker, name + NEW_SUFFIX)
+        found = lookup.inspect(self._docker, name) or lookup.inspect(self._docker, name + NEW_SUFFIX)
         if found is None:
             return ""
         with self._docker.call(f"read the log of container {name}") as client:
@@ -204,7 +204,7 @@ class Engine:
         The Engine then reports the event `kill`, and none where a program ends by itself or the kernel kills it.
         ``started_at``: as in `Container`, of the run that ended; the container may run again by now.
         """
-        found = replace.existing(self._docker, name)
+        found = lookup.existing(self._docker, name)
         began, ended = (moment(found["State"].get(field)) for field in ("StartedAt", "FinishedAt"))
         # It is reported after the signal was sent, so perhaps after the program has ended.
         until = max(began, ended + timedelta(seconds=KILL_REPORT_SECONDS))

@@ -47,6 +47,10 @@ _OF_THE_IMAGE = re.compile(
     r"chdir to cwd|cannot chdir|mkdir .* not a directory|cannot mkdir: .* is not a directory|"
     r"are you trying to mount a directory onto a file"
 )
+# Programs that the Engine itself runs, and directories that it makes, are told of in the same words.
+_OF_THE_ENGINE = re.compile(
+    "unable to retrieve oci runtime error|failed to start shim|starting userland proxy|creating mount source path"
+)
 _STATUS = r"(?:http|status(?: code)?:?)"
 _LIMITED = re.compile(rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b")
 _DENIED = re.compile(
@@ -158,7 +162,8 @@ def is_the_images_fault(text: str) -> bool:
     All else counts against the host, its network or the container's settings, of which there are more causes than a
     list can name: a full disk, a port that is taken, a missing device, a runtime.
     """
-    return _OF_THE_IMAGE.search(text.lower()) is not None
+    lowered = text.lower()
+    return _OF_THE_ENGINE.search(lowered) is None and _OF_THE_IMAGE.search(lowered) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:

@@ -29,7 +29,9 @@ def choose(images: Sequence[Image], used: Collection[str], keep: int, *, is_one_
     return tuple(unused[: max(0, len(unused) - spared)])
 
 
-def is_deployed(tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched], ran: Collection[str]) -> bool:
+def is_deployed(
+    tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched], ran: Collection[str]
+) -> bool:
     """True if an image of these digests was brought here or run by svcagent, which gave it each of its tags.
 
     An image without a tag that nobody knows was pulled by its digest, by a person or another program.

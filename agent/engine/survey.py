@@ -1,7 +1,7 @@
 """What only ``svcagent doctor`` asks the Engine: what it is, its containers' names, and which API sections it allows.
 
-A socket proxy refuses sections of the API by 403, 405 or another error. Sections that write are probed on a container, an
-image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
+A socket proxy refuses sections of the API by 403, 405 or another error. Sections that write are probed on a container,
+an image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ from requests import codes
 from agent.engine.answers import inspected
 from agent.engine.connection import Client, Connection
 from agent.engine.failures import is_of_engine
+from agent.engine.lookup import inspect
 from agent.engine.model import Inspect, moment
-from agent.engine.replace import inspect
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor-asks-for-nothing"
