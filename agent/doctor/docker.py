@@ -78,7 +78,7 @@ def _container(engine: Engine, one: ReloadedContainer) -> Diagnosis:
         return unknown(f"container {name} cannot be judged: {found}", service=service_id)
     if stopped is not None:
         return warning(stopped.what, stopped.remedy, service_id)
-    return well(f"container {name} can be made again", service_id)
+    return well(f"nothing known against making container {name} again", service_id)
 
 
 def judge_credentials(

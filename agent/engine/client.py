@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.definitions import PULL_SECONDS
-from agent.engine import connections, prune, pull, reference, replace
+from agent.engine import connections, lookup, prune, pull, reference, replace
 from agent.engine.connection import Connection
 from agent.engine.failures import RefusedAnswer
 from agent.engine.host_clients import host_connections
@@ -41,11 +41,11 @@ class Engine:
 
     def container(self, name: str) -> Container:
         """The container of that name. Raises `NotFound`."""
-        return Container.of(replace.existing(self._docker, name))
+        return Container.of(lookup.existing(self._docker, name))
 
     def find(self, name: str) -> Container | None:
         """The container of that name, if there is one."""
-        found = replace.inspect(self._docker, name)
+        found = lookup.inspect(self._docker, name)
         return None if found is None else Container.of(found)
 
     def registry_digest(self, image: str) -> str:
@@ -118,7 +118,7 @@ class Engine:
 
     def check_recreatable(self, name: str) -> None:
         """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
-        replace.check_recreatable(self._docker, name, replace.existing(self._docker, name))
+        replace.check_recreatable(self._docker, self._proc, name, replace.existing(self._docker, name))
 
     def prepare(self, name: str, image: str, digest: str) -> float:
         """Create the container's successor from that digest, which must be here already; the seconds it took.
@@ -127,7 +127,7 @@ class Engine:
         Raises `Conflict` when an earlier replacement must be rolled back first, or when the successor would not be
         what the container is.
         """
-        return replace.prepare(self._docker, self._clock, name, reference.parse(image), digest)
+        return replace.prepare(self._docker, self._proc, self._clock, name, reference.parse(image), digest)
 
     def discard(self, name: str) -> None:
         """Remove what `prepare` made, unless a `replace` has begun to use it."""
@@ -140,7 +140,7 @@ class Engine:
         ``stop_timeout``: seconds until the old one is killed; None: its own, else Docker's 10.
         Raises `Conflict` when the two are not as `prepare` left them, `NotReady` when the new one cannot be started.
         """
-        return replace.replace(self._docker, self._clock, name, digest, stop_timeout)
+        return replace.replace(self._docker, self._proc, self._clock, name, digest, stop_timeout)
 
     def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
         """Put the old container back under its name, with its restart policy, running; from wherever a `replace` ended.
@@ -185,7 +185,7 @@ class Engine:
 
         Nothing where there is no such container, or its log driver cannot be read.
         """
-        found = replace.inspect(self._docker, name) or replace.inspect(self._docker, name + NEW_SUFFIX)
+        found = lookup.inspect(self._docker, name) or lookup.inspect(self._docker, name + NEW_SUFFIX)
         if found is None:
             return ""
         with self._docker.call(f"read the log of container {name}") as client:
@@ -203,7 +203,7 @@ class Engine:
         The Engine then reports the event `kill`, and none where a program ends by itself or the kernel kills it.
         ``started_at``: as in `Container`, of the run that ended; the container may run again by now.
         """
-        found = replace.existing(self._docker, name)
+        found = lookup.existing(self._docker, name)
         began, ended = (moment(found["State"].get(field)) for field in ("StartedAt", "FinishedAt"))
         # It is reported after the signal was sent, so perhaps after the program has ended.
         until = max(began, ended + timedelta(seconds=KILL_REPORT_SECONDS))

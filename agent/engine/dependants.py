@@ -14,6 +14,16 @@ def namespace_lenders(container: Inspect) -> dict[str, str]:
     return {mode.partition(":")[2]: what for mode, what in modes if mode.startswith("container:")}
 
 
+def linked_names(container: Inspect) -> tuple[str, ...]:
+    """Return the containers to whose addresses it is linked, by name.
+
+    That is so on the default network. On others links are names, which a new container gets as well.
+    """
+    host = container["HostConfig"]
+    links = (host.get("Links") or ()) if host["NetworkMode"] in ("default", "bridge") else ()
+    return tuple(link.partition(":")[0].removeprefix("/") for link in links)
+
+
 def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
     """Return what each container that cannot do without ``old`` has from it: ``sidecar lives in its network``.
 
@@ -26,10 +36,7 @@ def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
             continue
         name, host = other["Name"].removeprefix("/"), other["HostConfig"]
         needs = [f"lives in its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
-        # On networks of their own links are names, which the new container gets; on the default one they are addresses.
-        if host["NetworkMode"] in ("default", "bridge"):
-            targets = [link.partition(":")[0].removeprefix("/") for link in host.get("Links") or []]
-            needs += ["is linked to it (--link)"] if old["Name"].removeprefix("/") in targets else []
+        needs += ["is linked to it (--link)"] if old["Name"].removeprefix("/") in linked_names(other) else []
         stopped = "" if other["State"]["Running"] else f" (stopped; if nobody needs it, docker rm {name})"
         found += [f"{name} {need}{stopped}" for need in needs]
     return tuple(sorted(found))

@@ -45,6 +45,10 @@ _OF_THE_IMAGE = (
     r"chdir to cwd|cannot chdir|mkdir .* not a directory|cannot mkdir: .* is not a directory|"
     r"are you trying to mount a directory onto a file"
 )
+# Programs that the Engine itself runs, and directories that it makes, are told of in the same words.
+_OF_THE_ENGINE = (
+    "unable to retrieve oci runtime error|failed to start shim|starting userland proxy|creating mount source path"
+)
 _STATUS = r"(?:http|status(?: code)?:?)"
 _LIMITED = rf"toomanyrequests|\btoo many requests|{_STATUS} 429\b"
 _DENIED = (
@@ -224,7 +228,8 @@ def is_the_images_fault(text: str) -> bool:
     All else counts against the host, its network or the container's settings, of which there are more causes than a
     list can name: a full disk, a port that is taken, a missing device, a runtime.
     """
-    return re.search(_OF_THE_IMAGE, text.lower()) is not None
+    lowered = text.lower()
+    return re.search(_OF_THE_ENGINE, lowered) is None and re.search(_OF_THE_IMAGE, lowered) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:

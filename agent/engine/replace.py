@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
 from agent.engine import recreate, swap
 from agent.engine.compare import differences
 from agent.engine.connection import Connection
-from agent.engine.dependants import dependants, namespace_lenders
+from agent.engine.dependants import dependants
 from agent.engine.failures import is_the_images_fault
+from agent.engine.lookup import existing, find, host_paths, inspect, surroundings
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest
+from agent.engine.startable import find_lacks
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.logs import WARNING, log
@@ -21,31 +24,8 @@ LONGEST_STOP_SECONDS = 600
 """Docker's -1 waits for ever; a stop that held the fleet's lock for ever would not do."""
 
 
-def inspect(docker: Connection, name: str) -> Inspect | None:
-    """The container of exactly that name, or None. Docker itself would take an ID's prefix for a name."""
-    found = _any(docker, name)
-    return found if found is not None and found["Name"] == f"/{name}" else None
-
-
-def _any(docker: Connection, name_or_id: str) -> Inspect | None:
-    """The container of that name or ID, or None."""
-    with docker.question(f"inspect container {name_or_id}") as questions:
-        return questions.find(name_or_id)
-
-
-def existing(docker: Connection, name: str) -> Inspect:
-    """As `inspect`, but the container must be there."""
-    found = inspect(docker, name)
-    if found is None:
-        raise NotFound(
-            f"Docker at {docker.address} has no container {name}; start it once by hand (docker run --name {name} …), "
-            "or correct reload.container in the definition"
-        )
-    return found
-
-
-def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
-    """Raise `Conflict` where a new container could not be what the old one was."""
+def check_recreatable(docker: Connection, proc: Path, name: str, old: Inspect) -> None:
+    """Raise `Conflict` where a new container could not be what the old one was, or could not be started."""
     refused = recreate.refusal(old)
     if refused is not None:
         raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
@@ -58,28 +38,15 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
             f"told from what the container was given; bring the image back (docker pull REPOSITORY@DIGEST), or make "
             f"the container anew by hand (docker run --name {name} …)"
         ) from error
-    lenders = {other: _any(docker, other) for other in recreate.lender_names(old)}
-    gone = [other for other, found in lenders.items() if found is None]
-    if gone:
-        raise Conflict(
-            f"container {name} cannot be replaced: it takes volumes from container {gone[0]}, which is gone; "
-            f"make {name} anew by hand, with the volumes by their names (--volume)"
-        )
-    for other, what in namespace_lenders(old).items():
-        found = _any(docker, other)
-        if found is None or not found["State"]["Running"]:
-            raise Conflict(
-                f"container {name} cannot be replaced: it lives in the {what} of container {other}, which does not "
-                f"run; start that one, or make {name} anew by hand"
-            )
+    _check_startable(docker, proc, name, old)
     with docker.question(f"describe container {name}"):
         # All that will be asked for is worked out here once, so that what cannot be is found before the drain.
-        recreate.payload(old, old_image, old["Config"]["Image"], {}, "", [one for one in lenders.values() if one])
+        recreate.payload(old, old_image, old["Config"]["Image"], {})
         recreate.further_networks(old)
         stop_seconds(None, old)
     with docker.question("list containers") as questions:
         listed = [str(entry["Id"]) for entry in questions.all_containers()]
-    others = (_any(docker, one) for one in listed)  # one that has just been removed needs nothing any more
+    others = (find(docker, one) for one in listed)  # one that has just been removed needs nothing any more
     if cut_off := dependants(old, [one for one in others if one is not None]):
         raise Conflict(
             f"container {name} cannot be replaced, because other containers would be cut off: {', '.join(cut_off)}; "
@@ -87,15 +54,23 @@ def check_recreatable(docker: Connection, name: str, old: Inspect) -> None:
         )
 
 
-def prepare(docker: Connection, clock: Clock, name: str, reference: Reference, digest: str) -> float:
+def _check_startable(docker: Connection, proc: Path, name: str, old: Inspect) -> None:
+    if lacks := find_lacks(old, surroundings(docker, proc, old)):
+        raise Conflict(
+            f"container {name} cannot be replaced, because neither it nor a new one could be started: "
+            f"{'. '.join(lacks)}"
+        )
+
+
+def prepare(docker: Connection, proc: Path, clock: Clock, name: str, reference: Reference, digest: str) -> float:
     """Create ``<name>.svcagent-new`` of ``digest``, ready to be started; returns the seconds it took.
 
     Nothing happens to ``name``. `discard` removes the new one again, whatever this raised.
     """
-    check_recreatable(docker, name, existing(docker, name))
+    old = existing(docker, name)
+    check_recreatable(docker, proc, name, old)
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
-    old = existing(docker, name)
     with docker.question("read the images' defaults") as questions:
         old_image, new_image = questions.image(old["Image"]), questions.image(reference.at(digest))
     new_id = _create(docker, old, old_image, str(new_image["Id"]), name, reference, digest)
@@ -114,10 +89,14 @@ def discard(docker: Connection, name: str) -> None:
     _carry_out(docker, *swap.discard(_observe(docker, name)))
 
 
-def replace(docker: Connection, clock: Clock, name: str, digest: str, stop_timeout: float | None) -> Replacement:
+def replace(
+    docker: Connection, proc: Path, clock: Clock, name: str, digest: str, stop_timeout: float | None
+) -> Replacement:
     """Carry out `swap.replace` on what `prepare` made; the old one stays, as ``<name>.svcagent-old``."""
-    current = inspect(docker, name)
-    limit = stop_seconds(stop_timeout, current) if current is not None else 0
+    old = existing(docker, name)
+    _check_startable(docker, proc, name, old)
+    paths = host_paths(old)
+    limit = stop_seconds(stop_timeout, old)
     steps = swap.replace(_observe(docker, name), digest, limit)
     seconds = {}
     for step in steps:
@@ -128,8 +107,9 @@ def replace(docker: Connection, clock: Clock, name: str, digest: str, stop_timeo
             raise
         except SvcagentError as error:
             # The status does not tell whose fault it is: a missing program is 400, but a user that the image does not
-            # have is 500, as are a port that is taken and a disk that is full. So Docker's words are looked at.
-            if step.verb == "start" and is_the_images_fault(str(error)):
+            # have is 500, as are a port that is taken and a disk that is full. So Docker's words are looked at. They
+            # are the same if the host has lost, meanwhile, what is mounted in the container.
+            if step.verb == "start" and is_the_images_fault(str(error)) and host_paths(old) == paths:
                 raise NotReady(f"the container of {digest} does not start: {error}") from error
             raise
         seconds[step.verb] = clock.monotonic() - begun
@@ -243,7 +223,7 @@ def _create(
         with docker.question("ask for the host's name") as questions:
             engine_host = questions.host_name()
     labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
-    lenders = [lender for other in recreate.lender_names(old) if (lender := _any(docker, other)) is not None]
+    lenders = [lender for other in recreate.lender_names(old) if (lender := find(docker, other)) is not None]
     body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
     platform = _foreign_platform(docker, old, old_image)
     for _ in range(3):

@@ -13,8 +13,8 @@ from typing import Any
 from agent.data import dataclass
 from agent.engine.connection import Connection
 from agent.engine.failures import RefusedAnswer, is_of_engine
+from agent.engine.lookup import inspect
 from agent.engine.model import Inspect, moment
-from agent.engine.replace import inspect
 from agent.engine.sdk import Client
 from agent.shapes import Shape
 

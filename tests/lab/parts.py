@@ -78,11 +78,19 @@ class Engine(Server):
     """
 
     def __init__(
-        self, name: str, directory: Path, cgroup: str, environment: Mapping[str, str], *, has_proxy: bool = False
+        self,
+        name: str,
+        directory: Path,
+        cgroup: str,
+        environment: Mapping[str, str],
+        *,
+        has_proxy: bool = False,
+        has_bridge: bool = False,
     ) -> None:
         """``cgroup``: the control group above those of its containers, counted from the root of each hierarchy.
 
         ``has_proxy``: published ports are forwarded by docker-proxy, as they are on a host by default.
+        ``has_bridge``: it has the default network, and for that a network namespace in which it reaches no registry.
         The variable SVCAGENT_TEST_STORE chooses the image store of Engines that have two: ``containerd``, else the
         older one.
         """
@@ -92,10 +100,12 @@ class Engine(Server):
         self._box: subprocess.Popen[Any] | None = None
         features = {"containerd-snapshotter": os.environ.get("SVCAGENT_TEST_STORE") == "containerd"}
         argv = (
+            *(("unshare", "--net") if has_bridge else ()),
             *("dockerd", "--config-file", str(_written(directory / "daemon.json", {"features": features}))),
             *("--host", f"unix://{self.socket}", "--pidfile", str(directory / "pid")),
             *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
-            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
+            *(("--bip", "198.18.0.1/24") if has_bridge else ("--bridge=none",)),
+            *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
             # Without the slash it would be below the caller's own group, where nobody would look for it.
             *(f"--userland-proxy={str(has_proxy).lower()}", "--cgroup-parent", f"/{cgroup.strip('/')}"),
             # systemd's driver, the default on cgroup version 2, takes only slices as parents.

@@ -63,17 +63,19 @@ class DockerHost:
         # dockerd runs below nsenter, in the namespaces whose /proc is mounted for them.
         return Path(f"/proc/{self.server.pid}/root/proc")
 
-    def push(self, content: str, *changes: str, tag: str = "latest", name: str = "") -> str:
-        """Make an image whose file ``/version`` has that content, push it, and forget it here; its digest.
-
-        ``changes``: Dockerfile instructions.
-        """
+    def make(self, content: str, *changes: str, tag: str = "latest", name: str = "") -> str:
+        """Make an image whose file ``/version`` has that content; its name. ``changes``: Dockerfile instructions."""
         repository = name or self.repository
         self.api.import_image_from_data(
             _tar({"version": content}), repository=repository, tag=tag, changes=list(changes) or [cmd(POLITE)]
         )
-        digest = image.push(self.api, f"{repository}:{tag}")
-        self.api.remove_image(f"{repository}:{tag}")
+        return f"{repository}:{tag}"
+
+    def push(self, content: str, *changes: str, tag: str = "latest", name: str = "") -> str:
+        """Make an image as `make` does, push it, and forget it here; its digest."""
+        made = self.make(content, *changes, tag=tag, name=name)
+        digest = image.push(self.api, made)
+        self.api.remove_image(made)
         return digest
 
     def push_for_platforms(self, content: str, name: str, *platforms: str) -> str:
@@ -165,11 +167,13 @@ class DockerHost:
 
 
 @contextmanager
-def docker_host(*, has_proxy: bool = False) -> Iterator[DockerHost]:
+def docker_host(*, has_proxy: bool = False, has_bridge: bool = False) -> Iterator[DockerHost]:
     """A running engine and registry; all of it is gone afterwards."""
     with claimed() as ground, ExitStack() as stack:
         environment = environment_in(ground.directory, ground.directory)
-        server = parts.Engine("engine", ground.directory, ground.name, environment, has_proxy=has_proxy)
+        server = parts.Engine(
+            "engine", ground.directory, ground.name, environment, has_proxy=has_proxy, has_bridge=has_bridge
+        )
         (ground.directory / "registry").mkdir()
         registry = parts.registry(ground.directory / "registry", ground.address(1), environment)
         for part in (server, registry):

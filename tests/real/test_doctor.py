@@ -165,6 +165,25 @@ def test_without_consul_docker_is_examined(site: Site) -> None:
     assert ("consul", "leader", "") in faults(found, "unknown")
 
 
+def test_a_container_that_could_not_be_started_again(site: Site, tmp_path: Path) -> None:
+    """What the guard of a reload refuses is an error here; of any other container nothing more is claimed."""
+    bound = tmp_path / "app.conf"
+    bound.write_text("x")
+    site.docker.run("web", site.image, SLEEP, host_config={"binds": [f"{bound}:/etc/app.conf"]})
+    site.define("web")
+
+    def diagnosed() -> tuple[str, str]:
+        _code, found = site.examined("--only", "docker")
+        [one] = [one for one in found if one["check"] == "containers"]
+        return one["level"], one["what"]
+
+    assert diagnosed() == ("ok", "nothing known against making container web again")
+    bound.unlink()
+    level, what = diagnosed()
+    assert level == "error"
+    assert f"{bound} does not exist" in what
+
+
 def test_without_docker_consul_is_examined(site: Site) -> None:
     site.define("web")
 

@@ -26,6 +26,7 @@ FULL: dict[str, Any] = {
     "State": {
         "Running": True,
         "Restarting": False,
+        "Status": "running",
         "ExitCode": 0,
         "Pid": 7,
         "StartedAt": "2024-01-01T00:00:00Z",
@@ -50,7 +51,10 @@ FULL: dict[str, Any] = {
         "UTSMode": "",
         "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0},
         "Binds": ["/srv:/srv"],
-        "Mounts": [{"Target": "/m", "Type": "volume", "Source": "m"}],
+        "Mounts": [{"Target": "/m", "Type": "volume", "Source": "m", "BindOptions": {"CreateMountpoint": True}}],
+        "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/null"}],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+        "Privileged": False,
         "Tmpfs": {"/t": ""},
         "Links": ["/db:/web/db"],
         "VolumesFrom": ["other"],
@@ -61,7 +65,8 @@ FULL: dict[str, Any] = {
         },
         "Ports": {"80/tcp": [{"HostPort": "8080"}]},
     },
-    "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/data", "RW": True}],
+    "Mounts": [{"Type": "volume", "Name": "v", "Source": "/v/_data", "Destination": "/data", "RW": True}],
+    "HostsPath": "/var/lib/docker/containers/0/hosts",
 }
 
 

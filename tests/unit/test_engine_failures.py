@@ -273,6 +273,12 @@ def test_what_the_image_has_or_lacks_counts_against_it(text: str) -> None:
         "Address already in use",
         "failed to create shim task: OCI runtime create failed: apply apparmor profile: no such file or directory",
         "could not find an available, non-overlapping IPv4 address pool",
+        # Programs that the Engine runs, and a directory that it makes on the host.
+        "OCI runtime create failed: unable to retrieve OCI runtime error (open /run/x/log.json: no such file or "
+        'directory): exec: "runc": executable file not found in $PATH: unknown',
+        "failed to start shim: start failed: : fork/exec /usr/bin/containerd-shim-runc-v2: no such file or directory",
+        'Error starting userland proxy: exec: "docker-proxy": executable file not found in $PATH',
+        "error while creating mount source path '/srv/a/b': mkdir /srv/a: not a directory",
     ],
 )
 def test_what_no_image_can_help_does_not_count_against_it(text: str) -> None:

@@ -1,0 +1,131 @@
+"""What a container needs besides its image whenever it is started: of its host, and of other containers. Pure.
+
+Docker finds out only at the start that something of this is gone. By then the old container is stopped, and cannot be
+started again either, so it is looked for before.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from urllib.parse import SplitResult, urlsplit
+
+from agent.data import dataclass
+from agent.engine.dependants import linked_names, namespace_lenders
+from agent.engine.model import Inspect
+from agent.engine.recreate import clean_path, lender_names
+
+NOTHING, FILE, DIRECTORY = "nothing", "a file", "a directory"
+"""What there may be at a path; a file is all that is no directory."""
+
+_COLLECTORS = {
+    "fluentd": ("fluentd-address", "localhost"),
+    "gelf": ("gelf-address", ""),
+    "syslog": ("syslog-address", ""),
+}
+"""Log drivers that may connect when the container is started: the option with the address, and its default."""
+
+_ASYNC = ("fluentd-async", "fluentd-async-connect")
+"""Options with which a log driver connects later."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What there is beside a container, as far as it could be found out.
+
+    :ivar containers: those that it names, by that name or ID; None for one that is gone
+    :ivar paths: what there is at the paths that it needs on its host
+    :ivar mounted: what the running container has mounted, by the path inside it
+    :ivar is_collector_silent: its log collector accepts no connection
+    """
+
+    containers: Mapping[str, Inspect | None] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    mounted: Mapping[str, str] = field(default_factory=dict)
+    is_collector_silent: bool = False
+
+
+def find_lacks(container: Inspect, seen: Surroundings) -> tuple[str, ...]:
+    """Return all for want of which the container, and one made like it, could not be started; with the way out."""
+    return (*_containers(container, seen), *_paths(container, seen), *_collector(container, seen))
+
+
+def named_containers(container: Inspect) -> frozenset[str]:
+    """Return the other containers that it needs, as it names them."""
+    return frozenset((*lender_names(container), *namespace_lenders(container), *linked_names(container)))
+
+
+def bound_paths(container: Inspect) -> dict[str, str]:
+    """Return the paths of the host that are mounted in it, by the path inside."""
+    return {
+        clean_path(mount["Destination"]): str(mount["Source"])
+        for mount in container.get("Mounts") or []
+        if mount.get("Type") == "bind" and mount.get("Source")
+    }
+
+
+def needed_paths(container: Inspect) -> dict[str, str]:
+    """Return the paths of the host without which it cannot be started as it was, each with what it is."""
+    host = container["HostConfig"]
+    may_be_made = {
+        clean_path(one["Target"])
+        for one in host.get("Mounts") or []
+        if (one.get("BindOptions") or {}).get("CreateMountpoint")
+    }
+    found = {path: "bind source" for target, path in bound_paths(container).items() if target not in may_be_made}
+    for device in host.get("Devices") or []:
+        # A privileged container has all devices of the host, this one or not.
+        if not host.get("Privileged") or device.get("PathInContainer") != device["PathOnHost"]:
+            found[device["PathOnHost"]] = "device"
+    address = log_collector(container)
+    if address is not None and address.scheme.startswith("unix"):
+        found[address.path] = "socket of the log collector"
+    return found
+
+
+def log_collector(container: Inspect) -> SplitResult | None:
+    """Return the address to which its log driver must be able to connect when it is started; None if it need not."""
+    log = container["HostConfig"].get("LogConfig") or {}
+    options = log.get("Config") or {}
+    option, default = _COLLECTORS.get(log.get("Type") or "", ("", ""))
+    address = options.get(option) or default
+    if not address or any(options.get(key, "").lower() in ("1", "t", "true") for key in _ASYNC):
+        return None
+    try:
+        found = urlsplit(address if "://" in address else f"tcp://{address}")
+    except ValueError:  # no address; Docker would refuse the container
+        return None
+    return found if found.scheme.startswith(("tcp", "tls", "unix")) else None
+
+
+def _containers(container: Inspect, seen: Surroundings) -> Iterator[str]:
+    found = seen.containers
+    for name in lender_names(container):
+        if found[name] is None:
+            yield (
+                f"it takes volumes from container {name}, which is gone; make it anew by hand, with the volumes by "
+                "their names (--volume)"
+            )
+    needs = {name: f"it lives in the {what} of" for name, what in namespace_lenders(container).items()}
+    needs |= dict.fromkeys(linked_names(container), "it is linked (--link) to")
+    for name, need in needs.items():
+        other = found[name]
+        if other is None or not other["State"]["Running"]:
+            yield f"{need} container {name}, which does not run; start that one, or make it anew by hand"
+
+
+def _paths(container: Inspect, seen: Surroundings) -> Iterator[str]:
+    for path, what in needed_paths(container).items():
+        if seen.paths.get(path) == NOTHING:
+            yield f"its {what} {path} does not exist; put it back, or make it anew by hand without"
+    for target, path in bound_paths(container).items():
+        now, then = seen.paths.get(path, NOTHING), seen.mounted.get(target, NOTHING)
+        if NOTHING not in (now, then) and now != then:
+            yield f"its bind source {path} is {now} now, and was {then} when it was started; put that back"
+
+
+def _collector(container: Inspect, seen: Surroundings) -> Iterator[str]:
+    address = log_collector(container)
+    if seen.is_collector_silent and address is not None:
+        yield (
+            f"its log driver {container['HostConfig']['LogConfig']['Type']} cannot connect to {address.geturl()}; "
+            "start the log collector, or make it anew by hand with another --log-driver or --log-opt"
+        )
