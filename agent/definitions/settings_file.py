@@ -1,6 +1,5 @@
 """The settings file ``svcagent.toml``: its shape, which the environment and the options share."""
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,31 +95,19 @@ class DnsTable(Part):
     timeout: PositiveSeconds = Field(5.0, description="How long one answer of a DNS server may take.")
 
 
-def _loopback(value: str) -> str:
-    """An address of this host alone, with a port: what listens there has no password."""
-    text = host_port(value)
-    name = text.rpartition(":")[0].strip("[]")
-    if name != "localhost" and not _is_loopback(name):
-        raise Wrong(
-            f"{shown(name)} can be reached from other hosts",
-            'write "127.0.0.1:9632", and put a proxy that asks who calls before it',
-        )
-    return text
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _listen_address(value: str) -> str:
+    """An address with a port; a port alone means this host only, because there is no authentication."""
+    return host_port(f"127.0.0.1:{value.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", value) else value)
 
 
 class DaemonTable(Part):
     """``svcagent run``, as ``[daemon]`` in the settings file has it."""
 
-    socket: FilePath = Field(Path("/run/svcagent/svcagent.sock"), description="The Unix socket of its local API.")
-    listen: Annotated[str, AfterValidator(_loopback)] | None = Field(
-        None, description="A loopback address and port that answers questions and gives metrics, over HTTP."
+    status_file: FilePath = Field(
+        Path("/run/svcagent/status.json"), description="The file in which it says what it does, for svcagent status."
+    )
+    listen: Annotated[str, AfterValidator(_listen_address)] | None = Field(
+        None, description="The address and port of /metrics; a port alone listens on 127.0.0.1."
     )
 
 

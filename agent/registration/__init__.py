@@ -12,7 +12,7 @@ from agent.registration.apply import (
 )
 from agent.registration.consent import ConsentNeeded, Objection, find_objection
 from agent.registration.difference import Difference
-from agent.registration.last_seen import LastSeen, LastSeenFile
+from agent.registration.last_seen import LAST_SEEN_FILE, LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
@@ -27,6 +27,7 @@ from agent.registration.plan import (
 from agent.registration.requirements import unmet
 
 __all__ = [
+    "LAST_SEEN_FILE",
     "Action",
     "Change",
     "ConsentNeeded",

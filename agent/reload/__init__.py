@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from agent.reload.edges import Edges
     from agent.reload.execute import Asked, Executor
     from agent.reload.guard import Obstacle, find_obstacles
-    from agent.reload.host_lock import HostLock
+    from agent.reload.host_lock import HostLock, HostReload, lock_files
     from agent.reload.journal import Journal, journalled
     from agent.reload.probe import Prober, probe_status
     from agent.reload.record import Event, Phase, Result
@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "Executor",
     "HostLock",
+    "HostReload",
     "Journal",
     "Obstacle",
     "Phase",
@@ -36,6 +37,7 @@ __all__ = [
     "find_leftover",
     "find_obstacles",
     "journalled",
+    "lock_files",
     "next_step",
     "probe_status",
     "read_journal",
@@ -48,7 +50,7 @@ _MODULES = {
     "edges": ("Edges",),
     "execute": ("Asked", "Executor"),
     "guard": ("Obstacle", "find_obstacles"),
-    "host_lock": ("HostLock",),
+    "host_lock": ("HostLock", "HostReload", "lock_files"),
     "journal": ("Journal", "journalled"),
     "probe": ("Prober", "probe_status"),
     "record": ("Event", "Phase", "Result"),
