@@ -12,6 +12,7 @@ from agent.registration.apply import (
 )
 from agent.registration.consent import ConsentNeeded, Objection, find_objection
 from agent.registration.difference import Difference
+from agent.registration.driver import Registration
 from agent.registration.last_seen import LAST_SEEN_FILE, LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
@@ -22,7 +23,6 @@ from agent.registration.plan import (
     is_current,
     make_plan,
     make_removal,
-    nodes_followed,
 )
 from agent.registration.requirements import unmet
 
@@ -37,6 +37,7 @@ __all__ = [
     "LastSeen",
     "LastSeenFile",
     "Objection",
+    "Registration",
     "Report",
     "World",
     "alone_in",
@@ -47,7 +48,6 @@ __all__ = [
     "is_own",
     "make_plan",
     "make_removal",
-    "nodes_followed",
     "observe",
     "refuse_unknown_nodes",
     "registration",
