@@ -326,6 +326,56 @@ def test_the_status_file_of_a_daemon_that_was_killed(site: Site) -> None:
     wait_until(lambda: "daemon: runs since" in site.run("status")[1], 20, "the next one is found")
 
 
+def test_a_maintenance_ends_on_time(site: Site) -> None:
+    """Not at the next convergence, up to a minute later: the daemon hears of it from the verb that enabled it."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
+
+    code, printed = site.run("maint", "enable", "web", "--reason", "disk swap", "--for", "5s")
+
+    began = time.monotonic()
+    assert code == 0, printed
+    wait_until(lambda: is_passing(site, "web"), 60, "the service is in service again")
+    assert time.monotonic() - began < 15
+
+
+def test_what_would_come_back_is_not_deregistered(site: Site) -> None:
+    """Refused while the daemon runs, and a definition defines it; without the daemon it is done."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: site.status()["service_ids"] == ["web"], 10, "the daemon shows its services")
+
+    code, printed = site.run("deregister", "web")
+    assert (code, "nothing was changed" in printed) == (75, True)
+    assert "web" in site.host.ask.get("/v1/agent/services")
+
+    assert site.daemon.stop() == 0
+    assert site.run("deregister", "web")[0] == 0
+    assert "web" not in site.host.ask.get("/v1/agent/services")
+
+
+def test_the_schedule_says_what_holds_it(site: Site) -> None:
+    """No daemon, or a pause."""
+    site.define_reload("web", schedule="0 4 * * *")
+    _code, alone = site.run("--json", "schedule", "web")
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: site.status()["is_ready"], 10, "the status file shows it")
+    _code, held_by_none = site.run("--json", "schedule", "web")
+    assert site.run("pause", "web", "--reason", "release party")[0] == 0
+    _code, paused = site.run("--json", "schedule", "web")
+    printed = site.run("schedule", "web")[1]
+    site.run("resume", "web")
+
+    held = [
+        json.loads(text[text.index("[") : text.rindex("]") + 1])[0]["held"] for text in (alone, held_by_none, paused)
+    ]
+    assert held[:2] == ["no daemon runs", None]
+    assert "release party" in held[2]
+    assert "svcagent resume web" in printed
+
+
 # ------------------------------------------------------------ stop
 
 
