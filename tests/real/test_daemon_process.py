@@ -279,9 +279,11 @@ def test_due_while_consul_is_away(site: Site) -> None:
     assert "level=error" not in site.daemon.log
 
 
-def test_a_reload_of_an_operator_is_followed(site: Site) -> None:
+def test_a_reload_of_an_operator_is_followed(site: Site, tmp_path: Path) -> None:
     """The daemon counts it and shows its step; a second one is refused, and says who is at it and how to watch."""
-    site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "2"]})
+    may_go_on = tmp_path / "go-on"
+    wait = f"until test -e {may_go_on}; do sleep 0.1; done"
+    site.define_reload("web", hooks={"before_drain": ["/bin/sh", "-c", wait]})
     site.daemon.start(SVCAGENT_LISTEN=f"{site.host.address}:{METRICS_PORT}")
     site.daemon.wait_ready()
     reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -289,6 +291,7 @@ def test_a_reload_of_an_operator_is_followed(site: Site) -> None:
 
     code, printed = site.run("reload", "web")
     _code, shown = site.run("status", "web")
+    may_go_on.touch()
 
     assert code == 75
     assert f"pid {reload.pid}" in printed
