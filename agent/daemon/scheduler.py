@@ -91,7 +91,7 @@ class Scheduler:
         ahead, now = self._wall_ahead(), self._clock.now()
         back = self._ahead - ahead
         if back > CLOCK_JITTER:
-            log(f"the clock was set back by {length(back)}: the next runs are planned anew", level=WARNING)
+            log(f"the clock was set back by {length(back)}: the next runs are computed again", level=WARNING)
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=job.trigger.get_next_fire_time(None, now))
         if not timedelta() <= back <= CLOCK_JITTER:
