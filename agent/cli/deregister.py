@@ -1,5 +1,7 @@
 """``svcagent deregister``."""
 
+from collections.abc import Sequence
+
 import click
 
 from agent.cli import wiring
@@ -7,8 +9,9 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_bug_of, show_document, show_line, show_trouble, show_warning
 from agent.cli.planning import exit_code, keep
 from agent.consul import Consul
+from agent.daemon.status_file import read_status
 from agent.definitions import Settings
-from agent.errors import BadDefinition
+from agent.errors import BadDefinition, NotNow
 from agent.registration import Action, Change, Failure, apply_each, make_removal
 
 
@@ -21,6 +24,8 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     """Remove services that svcagent registered from the local Consul agent.
 
     Services that svcagent did not register are reported and left alone. A name that is not registered is no error.
+    While the daemon runs, a service that a definition still defines is refused with exit code 75, because the daemon
+    would register it again within a second.
     """
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
@@ -30,6 +35,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         failures: tuple[Failure, ...] = ()
         plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
+            _refuse_what_comes_back(settings, plan)
             done: list[Change] = []
             failures = apply_each(consul, plan, done.append, lambda _check: "critical", show_bug_of)
             keep(settings, lambda last: last.after_changes(done))
@@ -48,6 +54,24 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     if not plan:
         show_line("nothing to deregister" + ("" if expected else ", as far as the Consul token may see"))
     return exit_code(plan, failures)
+
+
+def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
+    """Refuse to remove what the daemon would register again.
+
+    :raises NotNow: the daemon runs, and a definition in force defines one of the services; nothing was changed.
+    """
+    daemon = read_status(settings, wiring.system_clock()).document
+    if daemon is None:
+        return
+    defined = frozenset(daemon.get("service_ids", ()))
+    back = [one.service_id for one in plan if one.action is Action.REMOVE and one.service_id in defined]
+    if back:
+        raise NotNow(
+            f"nothing was changed: {settings.services_dir} defines {', '.join(back)}, and the daemon (pid "
+            f"{daemon['pid']}) would register that again within a second. Remove the definition, and the daemon "
+            "deregisters the service; or stop the daemon first: systemctl stop svcagent"
+        )
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:

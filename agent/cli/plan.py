@@ -39,4 +39,4 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
     with wiring.consul(settings) as consul:
         planner = Planner(settings, consul, wiring.system_clock(), asked)
         planner.read()
-        return show_dry_run(planner)
+        return show_dry_run(planner, consul)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agent.cli import wiring
 from agent.cli.options import current
-from agent.cli.output import show_document, show_line, show_table, show_trouble, show_warning
+from agent.cli.output import show_bug_of, show_document, show_line, show_table, show_trouble, show_warning
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
@@ -18,11 +18,7 @@ from agent.registration import (
     Failure,
     LastSeen,
     LastSeenFile,
-    Objection,
-    World,
-    find_objection,
-    make_plan,
-    observe,
+    Registration,
     refuse_unknown_nodes,
     unmet,
 )
@@ -53,12 +49,13 @@ class Planner:
         self._agent: AgentSelf | None = None
         self.definitions: tuple[Definition, ...] = ()
         """What services.d says, once it is read."""
-        self.world = World({}, {})
-        """The services and checks of the agent when the last plan was made."""
-        self.last_seen = LastSeen()
-        """What was known of it before."""
-        self.objection: Objection | None = None
-        """Why the last plan needs consent that was not given."""
+        self.registration = Registration(
+            consul,
+            settings.services_dir,
+            LastSeenFile(settings.state_dir, clock),
+            lambda one, text: is_finished_reload(text, is_journalled=one in journalled(settings.state_dir)),
+            show_bug_of,
+        )
 
     @property
     def agent(self) -> AgentSelf:
@@ -90,24 +87,17 @@ class Planner:
             raise BadDefinition(faults)
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
-        self.world = observe(self._consul, expected)
-        self.last_seen = LastSeenFile(self._settings.state_dir, self._clock).read()
-        unfinished = journalled(self._settings.state_dir)
-        vanished = self.last_seen.vanished_services(
-            self.world, lambda one, text: is_finished_reload(text, is_journalled=one in unfinished)
+        has_consent = self._asked.may_remove or (self._asked.is_empty_allowed and not self.definitions)
+        plan = self.registration.plan(
+            self.services, names, expected=expected, is_adopting=self._asked.is_adopting, has_consent=has_consent
         )
-        plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting, maintenance=vanished)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
                 "right directory? If so, run: svcagent register --allow-empty"
             )
-        has_consent = self._asked.may_remove or (self._asked.is_empty_allowed and not self.definitions)
-        self.objection = None
-        if not has_consent:
-            self.objection = find_objection(plan, self.world, self._settings.services_dir, self.last_seen)
-        return refuse_unknown_nodes(self._consul, plan)
+        return plan
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
@@ -115,13 +105,19 @@ def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
     try:
         LastSeenFile(settings.state_dir, wiring.system_clock()).change(change)
     except SvcagentError as error:
-        show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
+        warn_of_unremembered(error)
 
 
-def show_dry_run(planner: Planner) -> int:
+def warn_of_unremembered(error: SvcagentError) -> None:
+    """Warn that what is known about the agent could not be kept."""
+    show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
+
+
+def show_dry_run(planner: Planner, consul: Consul) -> int:
     """Print what a registration would change; its exit code."""
-    changes = planner.plan()
-    needs_consent = planner.objection.text if planner.objection is not None else ""
+    changes = refuse_unknown_nodes(consul, planner.plan())
+    objection = planner.registration.objection
+    needs_consent = objection.text if objection is not None else ""
     show_plan(changes, is_dry=True, needs_consent=needs_consent)
     return 1 if needs_consent else exit_code(changes)
 

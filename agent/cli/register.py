@@ -4,8 +4,16 @@ import click
 
 from agent.cli import wiring
 from agent.cli.options import output_options
-from agent.cli.output import show_bug_of, show_warning
-from agent.cli.planning import Asked, Planner, exit_code, in_maintenance_again, keep, show_dry_run, show_plan
+from agent.cli.output import show_warning
+from agent.cli.planning import (
+    Asked,
+    Planner,
+    exit_code,
+    in_maintenance_again,
+    show_dry_run,
+    show_plan,
+    warn_of_unremembered,
+)
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
@@ -13,17 +21,7 @@ from agent.daemon.good import forget
 from agent.definitions import Check, Settings
 from agent.errors import BadDefinition
 from agent.maintenance import is_of_reload, parse
-from agent.registration import (
-    Action,
-    Change,
-    ConsentNeeded,
-    Failure,
-    LastSeen,
-    World,
-    alone_in,
-    apply_each,
-    restore_node_maintenance,
-)
+from agent.registration import Action, Change, ConsentNeeded, Failure, Registration, World, alone_in
 from agent.reload import journalled
 
 
@@ -72,7 +70,7 @@ def register(
         with wiring.consul(settings) as consul:
             planner = Planner(settings, consul, clock, asked)
             planner.read()
-            return show_dry_run(planner)
+            return show_dry_run(planner, consul)
     state_dir = wiring.state_directory(settings)
     left_behind = journalled(state_dir)
     if left_behind:
@@ -92,13 +90,13 @@ def register(
             if was_another_first:
                 planner.read()
             plan = planner.plan()
-            if planner.objection is not None:
-                raise ConsentNeeded(planner.objection.text)
+            if planner.registration.objection is not None:
+                raise ConsentNeeded(planner.registration.objection.text)
             if allow_empty and not planner.definitions:
                 forget(settings.state_dir)
-            failures = _apply(settings, consul, planner, plan, is_all=not names)
+            plan, failures = _apply(planner.registration, plan, is_all=not names)
         repaired = _repair(settings, consul, planner, left_behind)
-        if _is_anything_out(planner.world) or any(one.maintenance is not None for one in plan):
+        if _is_anything_out(planner.registration.world) or any(one.maintenance is not None for one in plan):
             from agent.cli.maint_output import tell_ended
             from agent.maintenance import lift_expired  # rarely needed, and slow to import
 
@@ -119,23 +117,16 @@ def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> N
 
 
 def _apply(
-    settings: Settings, consul: Consul, planner: Planner, plan: tuple[Change, ...], *, is_all: bool
-) -> tuple[Failure, ...]:
-    """Carry the plan out, and keep what is registered from where, and in which maintenance."""
-    keep(settings, lambda last: last.after(planner.world))
-    node_text = planner.last_seen.vanished_node(planner.world)
-    if node_text is not None:
-        show_warning(in_maintenance_again("", node_text))
-        restore_node_maintenance(consul, node_text)
-    done: list[Change] = []
-    failures = apply_each(consul, plan, done.append, _status, show_bug_of)
-
-    def after(last: LastSeen) -> LastSeen:
-        last = last.after_changes(done)
-        return last if failures else last.registered_from(settings.services_dir, is_all=is_all)
-
-    keep(settings, after)
-    return failures
+    registration: Registration, plan: tuple[Change, ...], *, is_all: bool
+) -> tuple[tuple[Change, ...], tuple[Failure, ...]]:
+    """Carry the plan out; return it with what was refused meanwhile, and what failed."""
+    if registration.vanished_node is not None:
+        show_warning(in_maintenance_again("", registration.vanished_node))
+    registration.apply(plan, _status, is_all=is_all)
+    if registration.unremembered is not None:
+        warn_of_unremembered(registration.unremembered)
+    refused = {one.service_id: one for one in registration.refused}
+    return tuple(refused.get(one.service_id, one) for one in plan), tuple(registration.failures.found)
 
 
 def _recover_what_is_usable(settings: Settings, left_behind: frozenset[str]) -> None:
@@ -156,7 +147,7 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
     """Recover the reloads of this host that crashed; the exit code says whether that succeeded."""
     out = {
         one.id
-        for one in planner.world.services.values()
+        for one in planner.registration.world.services.values()
         if one.maintenance is not None and is_of_reload(parse(one.maintenance.notes), planner.agent.node)
     }
     if not (left_behind or out):

@@ -1,9 +1,8 @@
-"""``svcagent reload``: by the daemon if it runs, else in this process (`reload_here`)."""
+"""``svcagent reload``."""
 
 import click
 
 from agent.cli import wiring
-from agent.cli.attach import Wanted, reload_in_daemon
 from agent.cli.options import output_options
 from agent.clock import Interrupts
 
@@ -53,25 +52,20 @@ def reload(
     out of service. To see what blocks a reload: svcagent why NAME.
 
     Ctrl-C and SIGTERM restore the service before the process ends. A reload that crashed on this host is finished or
-    rolled back first. Where svcagent run runs, the daemon does the reload and this command shows it; if it reloads
-    NAME already, this command shows that reload, and Ctrl-C only stops showing it.
+    rolled back first. If another process on this host reloads NAME, also the daemon, the exit code is 75; with
+    --lock-timeout this command waits for it. To watch it: svcagent status NAME.
     """
     settings = wiring.settings()
     state_dir = wiring.state_directory(settings)
     definition = wiring.definition_of(settings, name)
     if definition.reload is None:
         raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
-    interrupts = Interrupts()
-    changes_nothing = only_check or dry_run
-    wanted = Wanted(force, in_maintenance, lock_timeout)
-    with interrupts.caught():
-        if not changes_nothing:
-            code = reload_in_daemon(settings, definition.service, wanted, interrupts)
-            if code is not None:
-                return code
-        # Slow to import (the Docker SDK), and not needed where the daemon did the reload.
-        from agent.cli.reload_here import check_here, reload_here
+    # Slow to import (the Docker SDK).
+    from agent.cli.reload_here import Wanted, check_here, reload_here
 
-        if changes_nothing:
+    wanted = Wanted(force, in_maintenance, lock_timeout)
+    interrupts = Interrupts()
+    with interrupts.caught():
+        if only_check or dry_run:
             return check_here(settings, state_dir, definition, definition.reload, wanted, interrupts, is_dry=dry_run)
         return reload_here(settings, state_dir, definition, definition.reload, wanted, interrupts)

@@ -1,11 +1,12 @@
-"""A reload in this process, where no daemon runs. Imported only when it is needed (`reload`)."""
+"""The work of ``svcagent reload``. Slow to import (the Docker SDK), so `reload` does it after its checks."""
 
 import dataclasses
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cli import wiring
-from agent.cli.attach import Wanted
 from agent.cli.maint_output import tell_ended
 from agent.cli.notifying import rollout_told
 from agent.cli.options import current
@@ -18,13 +19,22 @@ from agent.clock import Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Reload, Settings
 from agent.engine import Engine
-from agent.errors import ConsulUnreachable, Denied, SvcagentError
+from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError
 from agent.logs import about
 from agent.maintenance import lift_expired
-from agent.reload import Asked, HostLock, Journal, Step, read_journal, revive
+from agent.reload import Asked, Event, HostLock, Journal, Result, Step, read_journal, revive
 from agent.reload import Reload as HostReload
 
 DEFAULT_LOCK_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A reload's options. ``lock_timeout`` in seconds, None if it was not given."""
+
+    is_forced: bool
+    is_in_maintenance: bool
+    lock_timeout: float | None
 
 
 def reload_here(
@@ -39,12 +49,14 @@ def reload_here(
         # Entered before the lock, so that both run after it is released.
         rollout_told(settings, definition, interrupts, is_off=False) as notify_begun,
         reload_told(settings, service.name, is_off=False) as results,
-        HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
+        HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed) as lock,
+        _end_recorded(lock, service.name, results),
         wiring.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
+        edges = dataclasses.replace(edges, tell=_recording(lock, edges.tell))
         trouble: SvcagentError | None = None
         try:
             with interrupts.allowed():
@@ -65,6 +77,25 @@ def reload_here(
         if results[-1].outcome == "up to date":
             warn_of_stopped(consul, engine, [definition])
         return show_result(results[-1])
+
+
+@contextmanager
+def _end_recorded(lock: HostLock, service: str, results: list[Result]) -> Iterator[None]:
+    """Write down in the lock file how this reload ended, also if an error ends it before it has a result."""
+    try:
+        yield
+    except (SvcagentError, Interrupted) as error:
+        lock.record_end(*results, Result(service, "", "", error=str(error), exit_code=error.exit_code))
+        raise
+    lock.record_end(*results)
+
+
+def _recording(lock: HostLock, tell: Callable[[Event], None]) -> Callable[[Event], None]:
+    def record(event: Event) -> None:
+        lock.record(event)
+        tell(event)
+
+    return record
 
 
 def check_here(

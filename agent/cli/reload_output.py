@@ -2,8 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from agent import logs
 from agent.cli.options import current
@@ -73,6 +72,9 @@ def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: 
 PROGRESS = "progress"
 """The phase of a pull's events in the log."""
 
+QUARTER = 25
+"""Percent of a pull between two lines of the log, or of a file or pipe."""
+
 
 class Printer:
     """Prints a line for each step, from the first that does something: cron mails whatever is printed.
@@ -84,7 +86,7 @@ class Printer:
     def __init__(self, service: str) -> None:
         self._service = service
         self._reload = ""
-        self._percent_logged = -1
+        self._percent_logged = -QUARTER
         self._percent_shown = -1
 
     def tell(self, event: Event) -> None:
@@ -98,37 +100,20 @@ class Printer:
         self._log(event, recovery=True)
 
     def tell_pull(self, progress: PullProgress) -> None:
-        """Print the progress of the pull: every percent on a terminal and in the log, else every quarter."""
+        """Print the progress of the pull: every percent on a terminal, else every quarter, as in the log."""
         percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
         megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
         text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
-        if logs.is_for_machines() and percent > self._percent_logged:
+        if logs.is_for_machines() and percent >= self._percent_logged + QUARTER:
             self._percent_logged = percent
             done = dataclasses.asdict(progress)
             logs.log(text, service=self._service, reload=self._reload, step=Step.PULL, phase=PROGRESS, **done)
         is_terminal = sys.stdout.isatty()
-        if current().quiet or current().as_json or percent < self._percent_shown + (1 if is_terminal else 25):
+        if current().quiet or current().as_json or percent < self._percent_shown + (1 if is_terminal else QUARTER):
             return
         self._percent_shown = percent
         with printing():
             show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
-
-    def replay(self, record: Mapping[str, Any]) -> None:
-        """Print what another svcagent logged about a reload as JSON, except its end, which the result contains."""
-        self._reload = str(record.get("reload") or self._reload)
-        match event_of(record):
-            case PullProgress() as progress:
-                self.tell_pull(progress)
-            case Event() as event if record.get("recovery"):
-                self.tell_quietly(event)
-            case Event() as event:
-                self.tell(event)
-            case None if "exit_code" in record:
-                return
-            case None if record.get("level") in ("warning", "error", "critical"):
-                show_warning(str(record.get("text", "")), **_more(record))
-            case None:
-                logs.reemit(record)
 
     def _log(self, event: Event, *, recovery: bool | None = None) -> None:
         self._reload = event.reload
@@ -145,24 +130,3 @@ class Printer:
         logs.log(event.text, level=logs.WARNING if is_note and logs.is_for_machines() else logs.INFO, **fields)
         if is_note:
             print_warning(f"{self._service}: {event.text}")
-
-
-def event_of(record: Mapping[str, Any]) -> Event | PullProgress | None:
-    """Return the event that a `Printer` logged as JSON; None if the record is not one."""
-    match record:
-        case {"step": Step.PULL, "phase": "progress"}:
-            found = {one.name: record.get(one.name) for one in dataclasses.fields(PullProgress)}
-            return PullProgress(**{name: value if isinstance(value, int) else 0 for name, value in found.items()})
-        case {"step": str(step), "phase": str(phase), "seconds": int() | float() as seconds}:
-            if step in _STEPS and phase in _PHASES:
-                text, reload_id, place = record.get("text", ""), record.get("reload", ""), record.get("place")
-                place = place if isinstance(place, int) else None
-                return Event(Step(step), Phase(phase), seconds, str(text), str(reload_id), place)
-    return None
-
-
-def _more(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("time", "level", "text")}
-
-
-_STEPS, _PHASES = frozenset(Step), frozenset(Phase)

@@ -131,12 +131,14 @@ def repair(
     with engine_of(settings, clock) as engine:
         for service_id in sorted(service_ids):
             try:
-                with about(service=service_id), HostLock(settings.state_dir, service_id, clock, 0.0):
+                with about(service=service_id), HostLock(settings.state_dir, service_id, clock, 0.0) as lock:
                     if service_id in by_id:
                         edges = edges_of(
                             settings, consul, engine, agent, by_id[service_id], interrupts, is_recovery=True
                         )
-                        results += repair_one(by_id[service_id], edges)
+                        repaired = repair_one(by_id[service_id], edges)
+                        lock.record_end(*repaired)
+                        results += repaired
                     elif abandon(
                         consul, engine, Journal(settings.state_dir, service_id), agent.node, service_id, show_warning
                     ):

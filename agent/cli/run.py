@@ -31,6 +31,8 @@ def run() -> int:
     options = ["--state-dir", str(state_dir)]
     if current().config:
         options += ["--config", str(current().config)]
+    if current().log_format:
+        options += ["--log-format", str(current().log_format)]
     with only_daemon(state_dir):
         asyncio.run(Daemon(settings, wiring.system_clock(), os.environ, options).run())
     return 0

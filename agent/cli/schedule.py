@@ -1,18 +1,24 @@
 """``svcagent schedule``."""
 
 import os
+import shlex
 import sys
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import islice
 
 import click
 
 from agent.cli import wiring
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_table
+from agent.cli.output import show_document, show_table, show_warning
 from agent.daemon.schedule import Schedule, schedule_of
+from agent.daemon.status_file import read_status
 from agent.data import dataclass
-from agent.definitions import Definition, durations
+from agent.definitions import Definition, Settings, durations
+from agent.errors import SvcagentError
+from agent.fleet import pause
 from agent.maintenance import length
 
 
@@ -24,6 +30,8 @@ class Timetable:
     schedule: Schedule | None
     runs: tuple[datetime, ...]
     why: str
+    held: str
+    """Why these runs do not take place; empty if they do."""
 
 
 @click.command(
@@ -37,30 +45,51 @@ def schedule(name: str | None, *, count: int) -> None:
     """Show when svcagent run will reload this host's services next, or why it never will.
 
     Times are in the time zone of each service's definition and include its jitter, which is always the same for one
-    service on one host. Asks neither Consul nor a running daemon, and does not read cron's own tables.
+    service on one host. IN shows "held" where no daemon runs on this host, or a pause of the service holds its
+    reloads. Does not read cron's own tables.
     """
     settings, now = wiring.settings(), wiring.system_clock().now()
     found = wiring.placeheld_definitions(settings)
+    daemon = read_status(settings, wiring.system_clock())
+    held = partial(_pause, settings, now) if daemon.document is not None else lambda _definition: "no daemon runs"
     services = [service for definition in found for service in definition.services]
     if name and not any(name in (service.name, service.id) for service in services):
         raise wiring.unknown_name(name, services, settings.services_dir)
     timetables = [
-        _timetable(one, now, count)
+        _timetable(one, now, count, held)
         for one in found
         if not name or any(name in (service.name, service.id) for service in one.services)
     ]
     if current().as_json:
         show_document([document for one in timetables for document in _documents(one)])
+    if daemon.document is None and any(one.runs for one in timetables):
+        show_warning(
+            f"the daemon {daemon.problem}, so nothing starts these runs. To start it: systemctl start svcagent"
+        )
+    for one in timetables:
+        if one.runs and daemon.document is not None and one.held:
+            show_warning(f"{one.definition.service.id}: {one.held}", service=one.definition.service.id)
     show_table(("SERVICE", "RUN", "IN", "SCHEDULE"), [row for one in timetables for row in _rows(one, now)])
 
 
-def _timetable(definition: Definition, now: datetime, count: int) -> Timetable:
+def _pause(settings: Settings, now: datetime, definition: Definition) -> str:
+    """Return what holds the reloads of a service on all hosts; empty if nothing does."""
+    name = definition.service.name
+    try:
+        with wiring.consul(settings) as consul:
+            found = pause.find(consul, name, now)
+    except SvcagentError as error:
+        return f"unknown whether its reloads are paused: {error}"
+    return "" if found is None else f"paused {found.describe()}; to end that, run: svcagent resume {shlex.quote(name)}"
+
+
+def _timetable(definition: Definition, now: datetime, count: int, held: Callable[[Definition], str]) -> Timetable:
     found = schedule_of(definition, os.uname().nodename, os.environ)
     if found is None:
         what = "reload section" if definition.reload is None else "reload.schedule"
-        return Timetable(definition, None, (), f"{definition.file} has no {what}")
+        return Timetable(definition, None, (), f"{definition.file} has no {what}", "")
     runs = tuple(run.astimezone(found.zone) for run in islice(found.runs(now), count))
-    return Timetable(definition, found, runs, "" if runs else found.why_never())
+    return Timetable(definition, found, runs, "" if runs else found.why_never(), held(definition) if runs else "")
 
 
 def _rows(one: Timetable, now: datetime) -> list[tuple[str, ...]]:
@@ -74,7 +103,7 @@ def _rows(one: Timetable, now: datetime) -> list[tuple[str, ...]]:
         how += f" + {durations.text(one.schedule.offset.total_seconds())}"
     if one.schedule.windows:
         how += f" in {', '.join(window.text for window in one.schedule.windows)}"
-    return [(service_id, _shown(run), length(run - now), how) for run in one.runs]
+    return [(service_id, _shown(run), "held" if one.held else length(run - now), how) for run in one.runs]
 
 
 def _shown(run: datetime) -> str:
@@ -92,6 +121,7 @@ def _documents(one: Timetable) -> list[dict[str, object]]:
             "windows": [window.text for window in reload.windows] if reload else [],
             "runs": [run.isoformat(timespec="milliseconds") for run in one.runs],
             "why": one.why or None,
+            "held": one.held or None,
         }
         for service in one.definition.services
     ]

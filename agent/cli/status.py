@@ -5,24 +5,27 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import click
 
 from agent.cli import wiring
-from agent.cli.attach import Found, find_daemon
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.cli.stopped import warn_of_stopped
+from agent.clock import Clock
 from agent.consul import LocalService
-from agent.daemon.api import RELOAD_JOB
+from agent.daemon.schedule import RELOAD_JOB
+from agent.daemon.status_file import DaemonStatus, read_status
 from agent.data import dataclass
-from agent.definitions import ContainerRestart, Reload, Service
+from agent.definitions import ContainerRestart, Reload, Service, Settings
 from agent.engine import Engine, Fetched
 from agent.errors import Denied, Unreachable
 from agent.fleet import SeenDigests
 from agent.maintenance import parse
 from agent.registration import is_current, is_own
+from agent.reload import HostLock
 
 SHORT_DIGEST = 19
 
@@ -73,32 +76,63 @@ def status(name: str | None) -> int:
             rows.append(row)
         if trouble is None:
             warn_of_stopped(consul, engine, (definition for definition, _service in wanted))
-    daemon = find_daemon(settings)
-    if current().as_json:
-        show_document({"services": [asdict(row) for row in rows], "daemon": daemon.status})
-    show_table(
-        ("SERVICE", "STATE", "REGISTRATION", "CHECKS", "CONTAINER", "DIGEST", "MAINTENANCE"),
-        [tuple(asdict(row).values()) for row in rows],
-    )
-    for line in _daemon_lines(daemon, {service.id for _definition, service in wanted}, is_all=not name):
-        show_line(line)
+    _show(settings, rows, [service.id for _definition, service in wanted], is_all=not name)
     if trouble is not None:
         show_warning(str(trouble))
         return trouble.exit_code
     return 0
 
 
-def _daemon_lines(daemon: Found, ids: set[str], *, is_all: bool) -> Iterator[str]:
-    """Whether it runs, what it is doing, and what it does next: with these services, or all that it does."""
-    if daemon.status is None:
-        yield f"daemon: {daemon.why_not}"
+def _show(settings: Settings, rows: Sequence[Row], ids: Sequence[str], *, is_all: bool) -> None:
+    """Print the table, the reloads that run, and what the daemon does."""
+    daemon = read_status(settings, wiring.system_clock())
+    running = _running(settings, wiring.system_clock(), ids)
+    if current().as_json:
+        show_document(
+            {
+                "services": [asdict(row) for row in rows],
+                "reloads": running,
+                "daemon": daemon.document,
+                "daemon_problem": daemon.problem or None,
+            }
+        )
+    show_table(
+        ("SERVICE", "STATE", "REGISTRATION", "CHECKS", "CONTAINER", "DIGEST", "MAINTENANCE"),
+        [tuple(asdict(row).values()) for row in rows],
+    )
+    for one in running:
+        since = shown(datetime.fromisoformat(one["since"]))
+        text = f", {one['text']}" if one["text"] else ""
+        show_line(f"reload of {one['service']} (pid {one['pid']}): step {one['step']} since {since}{text}")
+    for line in _daemon_lines(daemon, set(ids), is_all=is_all):
+        show_line(line)
+
+
+def _daemon_lines(daemon: DaemonStatus, ids: set[str], *, is_all: bool) -> Iterator[str]:
+    """Return whether the daemon runs, what it does, and what it does next with these services, or with all."""
+    found = daemon.document
+    if found is None:
+        yield f"daemon: {daemon.problem}"
         return
-    since = shown(datetime.fromisoformat(daemon.status["since"]))
-    yield f"daemon: runs since {since} (pid {daemon.status['pid']}): {daemon.status['status']}"
-    runs = {job: datetime.fromisoformat(at) for job, at in daemon.status["next_runs"].items()}
+    since = shown(datetime.fromisoformat(found["since"]))
+    yield f"daemon: runs since {since} (pid {found['pid']}): {found['status']}"
+    if daemon.problem:
+        yield f"daemon: {daemon.problem}"
+    runs = {job: datetime.fromisoformat(at) for job, at in found["next_runs"].items()}
     for job, at in sorted(runs.items(), key=lambda item: item[1]):
         if is_all or (job.startswith(RELOAD_JOB) and job.removeprefix(RELOAD_JOB) in ids):
             yield f"next {job}: {shown(at)}"
+
+
+def _running(settings: Settings, clock: Clock, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the reloads of these services that run on this host, as far as this user may see them."""
+    found = []
+    for service_id in ids:
+        lock = HostLock(settings.state_dir, service_id, clock, 0.0)
+        said, holder = lock.read(), lock.holder()
+        if said is not None and said.step and not said.results and holder == said.pid:
+            found.append({"service": service_id, **asdict(said)})
+    return found
 
 
 def _row(service: Service, found: LocalService | None) -> Row:

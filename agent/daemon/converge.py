@@ -13,9 +13,8 @@ repaired, an outage when it begins and when it ends, every change.
 It sends three requests to Consul, and writes only what differs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul
@@ -27,31 +26,22 @@ from agent.errors import Fault, SvcagentError, Unforeseen
 from agent.logs import WARNING, log, log_bug
 from agent.maintenance import Ended, Target, find_ended, is_finished_reload, lift_ended, parse
 from agent.registration import (
+    LAST_SEEN_FILE,
     Action,
-    Change,
     Failures,
-    LastSeen,
     LastSeenFile,
+    Registration,
     Report,
     World,
     alone_in,
-    apply_plan,
-    find_objection,
     is_own,
-    make_plan,
-    nodes_followed,
     observe,
-    refuse_unknown_nodes,
-    restore_node_maintenance,
     unmet,
 )
 from agent.reload import journalled
 
 ALONE_SECONDS = 10.0
 """How long to wait for another svcagent that registers."""
-
-REMEMBERED = "registration.json"
-"""The name under which a failure to write that file is reported."""
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 5.0
@@ -88,8 +78,15 @@ class Convergence:
             found = replace(found, agent=(agent := self._consul.agent_self()))
             with alone_in(self._state_dir, self._clock, ALONE_SECONDS):
                 choice = self._take(agent)
-                turn = _Turn(self._consul, self._clock, agent, self._last.canary, self._report)
-                turn.converge(choice, self._directory, self._last_seen, journalled(self._state_dir))
+                registration = Registration(
+                    self._consul,
+                    self._directory,
+                    self._last_seen,
+                    lambda one, text: is_finished_reload(text, is_journalled=one in journalled(self._state_dir)),
+                    self._report,
+                )
+                turn = _Turn(self._consul, self._clock, agent, self._last.canary, registration, self._report)
+                turn.converge(choice)
         except SvcagentError as error:
             found = replace(found, trouble=error)
         except Exception as error:  # noqa: BLE001 - reloads and the other chores must not end with a convergence
@@ -141,75 +138,50 @@ class Convergence:
 class _Turn:
     """One convergence of an agent that answers. What it did is known even if it is aborted."""
 
-    def __init__(self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str, report: Report) -> None:
+    def __init__(
+        self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str, registration: Registration, report: Report
+    ) -> None:
         self._consul = consul
         self._clock = clock
         self._agent = agent
         self._canary = canary
+        self._registration = registration
+        self._lifting = Failures(report)
         self._world: World | None = None
-        self._refused: list[Change] = []
-        self._done: list[Change] = []
-        self._failures = Failures(report)
-        self._kept: tuple[str, ...] = ()
-        self._objection = ""
+        self._kept: list[str] = []
         self._ended: tuple[Ended, ...] = ()
 
-    def converge(self, choice: Choice, directory: Path, kept: LastSeenFile, unfinished: frozenset[str]) -> None:
-        """Observe, plan, apply; then disable maintenance whose end has come.
-
-        ``unfinished``: services whose reload has not finished.
-        """
-        self._world = world = observe(self._consul)
-        last = kept.read()
-        vanished = last.vanished_services(
-            world, lambda one, text: is_finished_reload(text, is_journalled=one in unfinished)
-        )
+    def converge(self, choice: Choice) -> None:
+        """Observe, plan, apply; then disable maintenance whose end has come."""
         services = [service for definition in choice.definitions for service in definition.services]
-        plan = make_plan(services, world, maintenance=vanished)
-        self._kept = tuple(
-            one.service_id for one in plan if one.action is Action.REMOVE and not choice.may_remove(one.service_id)
-        )
-        plan = tuple(one for one in plan if one.service_id not in self._kept)
-        objection = find_objection(plan, world, directory, last)
+
+        def may_remove(service_id: str) -> bool:
+            is_allowed = choice.may_remove(service_id)
+            self._kept += [] if is_allowed else [service_id]
+            return is_allowed
+
+        plan = self._registration.plan(services, may_remove=may_remove)
+        self._world = world = self._registration.world
+        objection = self._registration.objection
         if objection is not None:
-            self._objection = objection.text
             plan = tuple(one for one in plan if not objection.withholds(one))
-        with self._failures.collected(REMEMBERED):
-            kept.change(lambda last: last.after(world))
-        node_text = last.vanished_node(world)
+        node_text = self._registration.vanished_node
+        self._registration.apply(plan, _status)
         if node_text is not None:
-            restore_node_maintenance(self._consul, node_text)
             command = "svcagent maint disable --node"
             held = parse(node_text).describe()
             log(f"this host was {IN_MAINTENANCE_AGAIN} {held}. To disable it, run: {command}", level=WARNING)
-        for change in sorted(plan, key=_readiness):
-            self._carry_out(change)
-        with self._failures.collected(REMEMBERED):
-            kept.change(self._remembered(directory))
         self._end_maintenance(world, choice.service_ids)
-
-    def _remembered(self, directory: Path) -> Callable[[LastSeen], LastSeen]:
-        def change(last: LastSeen) -> LastSeen:
-            last = last.after_changes(self._done)
-            return last if self._objection or self._failures.found else last.registered_from(directory, is_all=True)
-
-        return change
-
-    def _carry_out(self, change: Change) -> None:
-        with self._failures.collected(change.service_id):
-            plan = refuse_unknown_nodes(self._consul, [change])
-            self._refused += [one for one in plan if one.action is Action.REFUSE]
-            apply_plan(self._consul, plan, self._done.append, _status)
 
     def _end_maintenance(self, world: World, own: frozenset[str]) -> None:
         node, now = self._agent.node, self._clock.now()
         ended = find_ended(world.services, world.checks, node, now, own)
-        if ended and self._done:
+        if ended and self._registration.done:
             # A service that was just changed may fail its checks by now.
             self._world = world = observe(self._consul)
             ended = find_ended(world.services, world.checks, node, now, own)
         for one in ended:
-            with self._failures.collected(str(one.target)):
+            with self._lifting.collected(str(one.target)):
                 self._ended += lift_ended(self._consul, [one])
 
     def found(self, before: Converged) -> Converged:
@@ -218,15 +190,20 @@ class _Turn:
             return before
         return replace(
             before,
-            changes=tuple(self._done),
-            refused=tuple(sorted(self._refused, key=lambda one: one.service_id)),
-            failed=tuple((one.service_id, one.error) for one in self._failures.found),
-            kept=self._kept,
-            objection=self._objection,
+            changes=tuple(self._registration.done),
+            refused=tuple(sorted(self._registration.refused, key=lambda one: one.service_id)),
+            failed=self._failed(),
+            kept=tuple(self._kept),
+            objection=self._registration.objection.text if self._registration.objection is not None else "",
             ended=self._ended,
             out=self._out(self._world),
             canary=self._chosen_canary(self._world),
         )
+
+    def _failed(self) -> tuple[tuple[str, SvcagentError], ...]:
+        found = [(one.service_id, one.error) for one in (*self._registration.failures.found, *self._lifting.found)]
+        unremembered = self._registration.unremembered
+        return (*found, *([(LAST_SEEN_FILE, unremembered)] if unremembered is not None else []))
 
     def _out(self, world: World) -> tuple[Out, ...]:
         lifted = {one.target for one in self._ended if one.is_liftable}
@@ -242,14 +219,9 @@ class _Turn:
     def _chosen_canary(self, world: World) -> str:
         """Return the canary: the same as before, as long as it is registered."""
         there = {one.id for one in world.services.values() if is_own(one)}
-        there |= {one.service_id for one in self._done if one.action is not Action.REMOVE}
-        there -= {one.service_id for one in self._done if one.action is Action.REMOVE}
+        there |= {one.service_id for one in self._registration.done if one.action is not Action.REMOVE}
+        there -= {one.service_id for one in self._registration.done if one.action is Action.REMOVE}
         return self._canary if self._canary in there else min(there, default="")
-
-
-def _readiness(change: Change) -> tuple[bool, bool, bool]:
-    """Return the sort key of a change: removals last, and before them the changes that may take long."""
-    return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
 
 
 def _status(check: Check) -> str:

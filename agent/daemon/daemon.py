@@ -1,13 +1,12 @@
 """``svcagent run``: what runs when, and in which process or thread. Decisions are made elsewhere.
 
 One event loop (asyncio) owns all mutable state, and never waits for Consul, Docker or another host. One thread
-converges the local agent, one watches it, each request of the local API has a thread, and everything that is heavy or
-takes a service out is a verb in a separate process (`children`).
+converges the local agent, one watches it, inotify has its own, and everything that is heavy or takes a service out is
+a verb in a separate process (`children`). Nothing is polled: with nothing to do, the loop wakes once in `BEAT_SECONDS`.
 """
 
 import asyncio
 import os
-import random
 import signal
 import socket
 from collections import Counter
@@ -20,36 +19,31 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
-from agent.daemon.api import RELOAD_JOB
-from agent.daemon.api_server import ApiServer
-from agent.daemon.backend import LiveBackend
-from agent.daemon.children import Ended, Launcher, Record
+from agent.daemon.children import Launcher
 from agent.daemon.chores import STOP_SECONDS, Chores
 from agent.daemon.converge import Convergence
 from agent.daemon.converged import Converged
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.good import DIRECTORY
-from agent.daemon.reloads import Activity, Reloads, Wanted, is_unfinished
-from agent.daemon.retries import Retries
-from agent.daemon.schedule import CNAMES, CONVERGENCE, Schedule, plans_of
+from agent.daemon.host_reloads import StateWatch
+from agent.daemon.reloads import Wanted
+from agent.daemon.schedule import CNAMES, CONVERGENCE, RELOAD_JOB, Schedule, plans_of
 from agent.daemon.scheduler import Scheduler
-from agent.daemon.status import Doing, Status
+from agent.daemon.status import Status
+from agent.daemon.status_file import WRITE_SECONDS, StatusFile
+from agent.daemon.supervisor import Supervisor
 from agent.daemon.systemd import Systemd
-from agent.daemon.underway import UnderWay
 from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
 from agent.errors import ConsulUnreachable
-from agent.logs import INFO, WARNING, log, log_bug
-from agent.maintenance import is_of_reload
-from agent.reload import HostLock, journalled
+from agent.logs import WARNING, log, log_bug
+from agent.reload import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
     from agent.daemon.metrics import Metrics
 
-TICK_SECONDS = 0.5
+BEAT_SECONDS = WRITE_SECONDS
 WORKER_STOP_SECONDS = 5.0
-API_STOP_SECONDS = 2.0
-"""How long observers may take to receive the result."""
 
 
 class Daemon:
@@ -60,15 +54,21 @@ class Daemon:
         self._clock = clock
         self._environ = environ
         self._systemd = Systemd(environ)
+        self._status_file = StatusFile(settings.daemon.status_file, clock)
         self.metrics = _metrics(clock) if settings.daemon.listen else None
         # The textfile is for hosts without a daemon; with both, everything would count twice.
         environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
-        # Other definitions than the daemon's own also keep a child from asking the daemon to do its work.
+        # Children read the last good definitions, so that a file with faults stops no reload.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
         self._chores = Chores(self._launcher, self.metrics)
-        self._under_way = UnderWay(settings.state_dir)
-        self.reloads = Reloads(
-            self._launcher, self._under_way, clock, self._heard, self._reload_ended, self._start_watched
+        self._reloads = Supervisor(
+            self._launcher,
+            settings.state_dir,
+            clock,
+            self._start_watched,
+            self._begin,
+            self._follow_reloads,
+            self.metrics,
         )
         self._scheduler = Scheduler(clock, self._due)
         self._began = clock.now()
@@ -76,14 +76,11 @@ class Daemon:
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._retries = Retries(
-            lambda service_id: self._begin(Wanted(service_id, "retry")),
-            jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - nothing is secret about a pause
-        )
         self._held: dict[str, Wanted] = {}
         self._bug: BaseException | None = None
-        self._tick_error = ""
         self._again: asyncio.TimerHandle | None = None
+        self._written: Mapping[str, Any] = {}
+        self._is_write_due = False
         self._unplanned: dict[str, str] = {}
         self._cnames: list[Any] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -96,9 +93,9 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._looked_once, self._converged_once = asyncio.Event(), asyncio.Event()
-        self._recovered_once = asyncio.Event()
         self._loop.set_exception_handler(self._failed_in_loop)
-        left_behind = journalled(self._settings.state_dir) | self._under_way.ids
+        state_dir = self._settings.state_dir
+        left_behind = journalled(state_dir) | self._reloads.cut_short()
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._over.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
@@ -107,81 +104,89 @@ class Daemon:
         self._worker = Worker(CONVERGENCE, convergence.run, self._converged_in_thread)
         self._agent_watch = AgentWatch(watching, self._clock, self._worker.want)
         self._files_watch = FilesWatch(self._settings.services_dir, self._worker.want)
-        api = ApiServer(LiveBackend(self, self._settings), self._settings.daemon.socket, self._settings.daemon.listen)
-        api.start()
+        self._state_watch = StateWatch(state_dir, self._reloads_changed, self._worker.want)
+        stop_metrics = self._serve_metrics()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
         if self._settings.metrics.textfile_dir is not None:
             said = "metrics.textfile_dir is for hosts without the daemon, and nothing is written there"
             log(f"{said}; set daemon.listen, and let Prometheus ask there", level=WARNING)
-        self._worker.start()
-        self._agent_watch.start()
-        self._files_watch.start()
+        self._scheduler.start()
+        for part in (self._worker, self._agent_watch, self._files_watch, self._state_watch):
+            part.start()
         self._worker.want()
-        for work in (self._take_up(left_behind), self._keep_recovered(), self._chores.keep_cnames()):
+        for work in (self._take_up(left_behind), self._chores.keep_cnames()):
             self._tasks.add(self._start_watched(work))
-        ticking = self._start_watched(self._tick())
+        beating = self._start_watched(self._beat())
         try:
             await self._over.wait()
             self._is_stopping = True
             await self._stop()
-            ticking.cancel()
+            beating.cancel()
         finally:
-            await self._loop.run_in_executor(None, api.stop, API_STOP_SECONDS)
+            await self._loop.run_in_executor(None, stop_metrics)
+            self._status_file.remove()
         if self._bug is not None:
             raise self._bug
+
+    def _serve_metrics(self) -> Callable[[], None]:
+        if self.metrics is None or self._settings.daemon.listen is None:
+            return lambda: None
+        from agent.daemon.metrics import serve
+
+        return serve(self.metrics, self._settings.daemon.listen)
 
     # ------------------------------------------------------------ status
 
     @property
-    def definitions(self) -> Sequence[Definition]:
-        """The definitions in force."""
-        return self._found.definitions
-
-    @property
     def status(self) -> Status:
         """Return what the daemon does now."""
+        services = [one for found in self._found.definitions for one in found.services]
         return Status(
             pid=os.getpid(),
             version=__version__,
             began=self._began,
-            # The client may have another working directory.
+            # The reader may have another working directory.
             state_dir=str(self._settings.state_dir.absolute()),
             services_dir=str(self._settings.services_dir.absolute()),
-            services=tuple(one.name for found in self._found.definitions for one in found.services),
+            services=tuple(one.name for one in services),
+            service_ids=tuple(one.id for one in services),
             is_ready=self._is_ready,
             is_stopping=self._is_stopping,
             trouble=str(self._found.trouble or ""),
             faults=tuple(vars(fault) for fault in self._found.faults),
             objection=self._found.objection,
             failed={service_id: str(error) for service_id, error in self._found.failed},
-            unrecovered=self._chores.unrecovered,
-            doing=tuple(_doing(one) for one in self.reloads.running.values()),
+            unrecovered=self._reloads.unrecovered(),
+            doing=self._reloads.doing(),
             converged_at=self._converged_at,
             next_runs=self._scheduler.next_runs(),
         )
 
-    async def _tick(self) -> None:
-        """Run what is due, and report to systemd, every half second."""
-        reported = self._loop.time()
+    def _changed(self) -> None:
+        """Write the status soon, once for all that changes in this turn of the event loop."""
+        if not self._is_write_due:
+            self._is_write_due = True
+            self._loop.call_soon(self._write_status)
+
+    def _write_status(self, *, is_due: bool = False) -> None:
+        self._is_write_due = False
+        status = self.status
+        self._systemd.status(status.line)
+        if is_due or status.document != self._written:
+            self._written = status.document
+            self._status_file.write(self._written)
+
+    async def _beat(self) -> None:
+        """Show systemd and readers of the status file that the daemon lives, and look at the clock."""
         while True:
-            if not self._is_stopping:
-                self._run_due()
-            self._systemd.status(self.status.line)
-            every = self._systemd.watchdog_seconds
-            if every is not None and self._loop.time() - reported >= every - TICK_SECONDS:
-                reported = self._loop.time()
+            self._write_status(is_due=True)
+            if self._systemd.watchdog_seconds is not None:
                 self._systemd.alive()
-            await asyncio.sleep(TICK_SECONDS)
+            if not self._is_stopping:
+                self._scheduler.look_at_clock()
+            await asyncio.sleep(min(BEAT_SECONDS, self._systemd.watchdog_seconds or BEAT_SECONDS))
 
     # ------------------------------------------------------------ what is due
-
-    def _run_due(self) -> None:
-        try:
-            self._scheduler.tick()
-        except Exception as error:  # noqa: BLE001 - a faulty schedule must not end the reloads that run
-            if repr(error) != self._tick_error:
-                log_bug("running what is due met a bug in svcagent; please report it", error)
-            self._tick_error = repr(error)
 
     def _due(self, job: str) -> None:
         if job == CONVERGENCE:
@@ -195,12 +200,8 @@ class Daemon:
         """Reload, or wait until Consul answers: without it a reload could only fail."""
         if isinstance(self._found.trouble, ConsulUnreachable):
             self._held[wanted.service_id] = wanted
-        elif wanted.service_id in self._reloadable:
-            self.reloads.begin(wanted)
-
-    @property
-    def _reloadable(self) -> frozenset[str]:
-        return frozenset(one.service.id for one in self._found.definitions if one.reload is not None)
+        else:
+            self._reloads.begin(wanted)
 
     def _plan(self, definitions: Sequence[Definition]) -> None:
         """Plan what is due from now on; log once what never is due or has no valid schedule."""
@@ -242,6 +243,8 @@ class Daemon:
             return
         self._found = found
         self._looked_once.set()
+        self._reloads.converged(found.definitions, found.out)
+        self._follow_reloads()
         self._converged_at = self._clock.now()
         self._plan(found.definitions)
         if self._again is not None:
@@ -278,85 +281,40 @@ class Daemon:
         out = [held_of(one.target.name, one.maintenance) for one in found.out]
         self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
-    # ------------------------------------------------------------ verbs
+    # ------------------------------------------------------------ reloads
 
     async def _take_up(self, left_behind: frozenset[str]) -> None:
-        """Recover the reloads that crashed before this daemon started, and start those again that were under way.
+        """Recover the reloads that crashed before this daemon started, and run those again that were cut short.
 
-        The journal of a crashed reload may be lost; then the maintenance that it left shows it.
+        Then recover every crashed reload of this host, as long as the daemon runs. The journal of a crashed reload may
+        be lost; then the maintenance that it left shows it.
         """
         if left_behind:
             if not (self._settings.state_dir / DIRECTORY).is_dir():
                 # The first daemon of this host: its children have no definitions until it has converged once.
                 await self._looked_once.wait()
             await self._chores.recover(self._converged_once)
-        self._recovered_once.set()
+        keeping = self._chores.keep_recovered(self._reloads.left_behind, self._recovered)
+        self._tasks.add(self._start_watched(keeping))
         await self._converged_once.wait()
-        if any(is_of_reload(one.maintenance, one.target.node) for one in self._found.out):
-            await self._chores.recover(self._converged_once)
-        known = self._reloadable
         for service_id in sorted(left_behind):
-            if service_id in known:
-                self._begin(Wanted(service_id, "taken up again"))
-            else:
-                self.reloads.forget(service_id)
-
-    async def _keep_recovered(self) -> None:
-        """Recover every crashed reload of this host, by whatever process, as long as the daemon runs."""
-        await self._recovered_once.wait()
-        await self._chores.keep_recovered(self._left_behind, self._recovered)
-
-    def _left_behind(self) -> frozenset[str]:
-        """Return the services whose reload has left a journal or maintenance, and does not run any more.
-
-        The journal is read again after the process was looked for: a reload removes it before it ends.
-        """
-        state_dir = self._settings.state_dir
-        out = {one.target.service_id for one in self._found.out if is_of_reload(one.maintenance, one.target.node)}
-        suspects = (journalled(state_dir) | out) - self.reloads.running.keys()
-        crashed = {one for one in suspects if HostLock(state_dir, one, self._clock, 0.0).holder() is None}
-        return frozenset(crashed & (journalled(state_dir) | out))
+            self._begin(Wanted(service_id, "resumed"))
 
     def _recovered(self, service_id: str) -> None:
         """Retry a reload whose instance was recovered: its version is still wanted."""
         self._worker.want()
-        if service_id in self._reloadable and not self._retries.is_pending(service_id):
-            self._retry(service_id)
+        self._reloads.retry_recovered(service_id)
 
-    def _measure(self, update: Callable[[Mapping[str, Any]], None], record: Mapping[str, Any]) -> None:
-        """Update metrics. A failure must not stop the daemon from following the reload."""
-        try:
-            update(record)
-        except Exception as error:  # noqa: BLE001 - a bug in a metric must not stop the daemon
-            log_bug("updating metrics met a bug in svcagent; please report it", error)
+    def _reloads_changed(self) -> None:
+        """What the state watch calls, in its thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._follow_reloads)
 
-    def _retry(self, service_id: str, at_least: float = 0.0) -> None:
-        seconds = self._retries.failed(service_id, at_least)
-        log(f"tried again in {seconds:.0f} s", service=service_id)
-
-    def _heard(self, _activity: Activity, record: Record) -> None:
-        if self.metrics is not None:
-            self._measure(self.metrics.reload_event, record)
-
-    def _reload_ended(self, activity: Activity, ended: Ended) -> None:
-        wanted = activity.wanted
-        result = activity.result or {}
-        if self.metrics is not None:
-            self._measure(self.metrics.reload_ended, result)
-        # A reload that ended by itself has logged why.
-        log(
-            str(result.get("error")) if ended.was_killed else "",
-            level=WARNING if ended.was_killed else INFO,
-            service=result.get("service"),
-            reload=result.get("id"),
-            outcome=result.get("outcome"),
-            exit_code=result.get("exit_code"),
-            why=wanted.why,
-        )
-        if self._is_stopping or activity.is_cancelled or not is_unfinished(ended):
-            self._retries.over(wanted.service_id)
-        else:
-            self._retry(wanted.service_id, result.get("retry_after") or 0.0)
+    def _follow_reloads(self) -> None:
+        self._reloads.follow()
+        if self._reloads.left_behind():
+            self._chores.is_recovery_due.set()
+        self._changed()
 
     def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start a task. An exception in it is a bug, and ends the daemon."""
@@ -380,20 +338,20 @@ class Daemon:
 
     async def _stop(self) -> None:
         """Restore the services of running reloads, and end."""
-        log("stopping", reloads=len(self.reloads.running))
+        log("stopping", reloads=len(self._reloads.doing()))
         self._systemd.stopping()
-        self._systemd.status(self.status.line)
-        self._retries.stop()
+        self._write_status()
         for task in self._tasks:
             task.cancel()
         left, _over = await asyncio.gather(
-            self.reloads.stop(STOP_SECONDS), asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+            self._reloads.stop(STOP_SECONDS), asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         )
         if left:
             log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
         # Last, because a hanging file system below services.d may block these.
         self._agent_watch.stop()
         self._files_watch.stop()
+        self._state_watch.stop()
         await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
         self._scheduler.shutdown()
         log("stopped")
@@ -403,14 +361,6 @@ def _metrics(clock: Clock) -> "Metrics":
     from agent.daemon.metrics import Metrics
 
     return Metrics(clock)
-
-
-def _doing(activity: Activity) -> Doing:
-    last = next((one for one in reversed(activity.records) if one.get("reload")), {})
-    wanted = activity.wanted
-    return Doing(
-        wanted.service_id, activity.step, activity.text, activity.since, wanted.why, str(last.get("reload", ""))
-    )
 
 
 def _cnames(definitions: Sequence[Definition]) -> list[Any]:

@@ -5,22 +5,23 @@ Importing this is slow and large (prometheus_client): done only where metrics ar
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
 from prometheus_client.core import Metric
 
 from agent.clock import Clock
 from agent.daemon.host_series import CnameSeries, Held, HostSeries, held_by, held_of
 from agent.daemon.reload_series import ReloadSeries
 from agent.daemon.series import Family
+from agent.errors import SvcagentError
+
+if TYPE_CHECKING:
+    from agent.reload import HostReload
 
 __all__ = ["Held", "Metrics", "held_by", "held_of"]
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of the text that every version of Prometheus reads, and node_exporter."""
 
 
 class Part(Protocol):
@@ -43,10 +44,10 @@ class Metrics:
         self._reloads, self._host, self._cnames = ReloadSeries(clock), HostSeries(clock), CnameSeries(clock)
         self._process = ProcessCollector(registry=None)
 
-    def reload_event(self, record: Mapping[str, Any]) -> None:
-        """A line of a reload's log. Of use are ``service``, ``step``, ``phase``, and ``place`` in the line."""
+    def reloads_run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
+        """The reloads that run on this host now, by service name."""
         with self._lock:
-            self._reloads.event(record)
+            self._reloads.run(running)
 
     def reload_ended(self, result: Mapping[str, Any]) -> None:
         """How a reload ended: ``dataclasses.asdict`` of its `Result`.
@@ -92,11 +93,35 @@ class Metrics:
         with self._lock:
             self._cnames.synced(document)
 
-    def render(self) -> tuple[bytes, str]:
-        """The text, with that of this process, and its content type."""
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus_client asks a collector for, with the metrics of this process."""
         with self._lock:
-            told = [metric for part in (self._reloads, self._host, self._cnames) for metric in metrics_of(part)]
-        return text_of([*told, *self._process.collect()]), CONTENT_TYPE
+            found = [metric for part in (self._reloads, self._host, self._cnames) for metric in metrics_of(part)]
+        return [*found, *self._process.collect()]
+
+
+def serve(metrics: Metrics, address: str) -> Callable[[], None]:
+    """Serve ``/metrics`` on ``host:port``; return what stops it.
+
+    :raises SvcagentError: the address cannot be used.
+    """
+    host, _, port = address.rpartition(":")
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise SvcagentError(
+            f"cannot listen on {address}: {error.strerror}. Free it, or name another as listen in [daemon] or in "
+            "SVCAGENT_LISTEN"
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
 
 
 def metrics_of(part: Part) -> list[Metric]:

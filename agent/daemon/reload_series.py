@@ -1,11 +1,15 @@
 """What Prometheus is told of reloads."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
 from agent.daemon.series import Family, Histogram, Series
 from agent.errors import NotNow
+
+if TYPE_CHECKING:
+    from agent.reload import HostReload
 
 STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
 WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)
@@ -61,7 +65,7 @@ class ReloadSeries:
             self._stranded,
             self._image,
         )
-        self._passing: tuple[Family, ...] = (self._queue, self._under_way)
+        self._passing = (self._queue, self._under_way)
         self.families = (*self.lasting, *self._passing)
 
     def only(self, services: Iterable[str]) -> None:
@@ -73,17 +77,14 @@ class ReloadSeries:
         for service in sorted(wanted):
             self._begin(service)
 
-    def event(self, record: Mapping[str, Any]) -> None:
-        """One line of a running reload's log."""
-        service, step = str(record.get("service", "")), str(record.get("step", ""))
-        if not service or not step:
-            return
-        if record.get("phase") == "begin":
-            for family in self._passing:
-                family.forget(service)
-            self._under_way.set(self._now(), service, step)
-        if isinstance(place := record.get("place"), int):
-            self._queue.set(place, service)
+    def run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
+        """These reloads run now, and no others."""
+        for family in self._passing:
+            family.values = {}
+        for service, said in running:
+            self._under_way.set(datetime.fromisoformat(said.since).timestamp(), service, said.step)
+            if said.place is not None:
+                self._queue.set(said.place, service)
 
     def ended(self, result: Mapping[str, Any]) -> None:
         """A reload or a recovery is over."""
@@ -103,8 +104,6 @@ class ReloadSeries:
             self._steps.observe(step["seconds"], service, step["step"])
             if step["step"] == "acquire":
                 self._waits.observe(step["seconds"], service)
-        for family in self._passing:
-            family.forget(service)
 
     def _begin(self, service: str) -> None:
         """Zeros first: what appears as 1 is no increase to Prometheus."""

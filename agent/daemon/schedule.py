@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from agent.daemon.api import RELOAD_JOB
 from agent.definitions import Definition, Window, durations
 from agent.errors import SvcagentError, Unforeseen
 from agent.logs import log_bug
@@ -19,7 +18,8 @@ from agent.reload import verdict, zone
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
-"""Jobs. Those of reloads begin with `RELOAD_JOB`."""
+RELOAD_JOB = "reload "
+"""Jobs; that of a reload ends with the service's ID."""
 
 MOST_CLOSED = 100
 """So many runs in a row that fall into no window, and none is thought to: windows repeat weekly, and even 29 February

@@ -1,7 +1,7 @@
-"""What the daemon knows, as one line for systemd and as a document for the local API. Pure."""
+"""What the daemon knows, as one line for systemd and as a document for the status file. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +11,14 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Doing:
-    """A reload under way: at which ``step``, and what it said last of it."""
+    """A reload of this host that runs, at a ``step``. ``text``: its last message. ``why``: empty if it is not ours."""
 
     service: str
     step: str
     text: str
     since: datetime
     why: str
+    pid: int | None = None
     id: str = ""
 
     def __str__(self) -> str:
@@ -41,6 +42,7 @@ class Status:
     state_dir: str
     services_dir: str
     services: tuple[str, ...] = ()
+    service_ids: tuple[str, ...] = ()
     is_ready: bool = False
     is_stopping: bool = False
     trouble: str = ""
@@ -79,7 +81,7 @@ class Status:
 
     @property
     def document(self) -> dict[str, Any]:
-        """For ``GET /v1/status``."""
+        """The status document."""
         return {
             "pid": self.pid,
             "version": self.version,
@@ -91,21 +93,12 @@ class Status:
             "is_stopping": self.is_stopping,
             "trouble": self.trouble,
             "services": list(self.services),
+            "service_ids": list(self.service_ids),
             "faults": list(self.faults),
             "needs_consent": self.objection,
             "failed": dict(self.failed),
             "unrecovered": dict(self.unrecovered),
             "converged_at": self.converged_at,
-            "reloads": [
-                {
-                    "service": one.service,
-                    "step": one.step,
-                    "text": one.text,
-                    "since": one.since,
-                    "why": one.why,
-                    "id": one.id,
-                }
-                for one in self.doing
-            ],
+            "reloads": [asdict(one) for one in self.doing],
             "next_runs": dict(self.next_runs),
         }

@@ -99,33 +99,19 @@ class DnsTable(Part):
     timeout: float = optional(POSITIVE_SECONDS, "How long one answer of a DNS server may take.", 5.0)
 
 
-def _loopback(value: str) -> str:
-    """An address of this host alone, with a port: what listens there has no password."""
-    text = host_port(value)
-    name = text.rpartition(":")[0].strip("[]")
-    if name != "localhost" and not _is_loopback(name):
-        raise Wrong(
-            f"{shown(name)} can be reached from other hosts",
-            'write "127.0.0.1:9632", and put a proxy that asks who calls before it',
-        )
-    return text
-
-
-def _is_loopback(name: str) -> bool:
-    import ipaddress  # 5 ms, for the few who set it
-
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _listen_address(value: str) -> str:
+    """An address with a port; a port alone means this host only, because there is no authentication."""
+    return host_port(f"127.0.0.1:{value.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", value) else value)
 
 
 class DaemonTable(Part):
     """``svcagent run``, as ``[daemon]`` in the settings file has it."""
 
-    socket: Path = optional(FILE_PATH, "The Unix socket of its local API.", Path("/run/svcagent/svcagent.sock"))
+    status_file: Path = optional(
+        FILE_PATH, "The file in which it says what it does, for svcagent status.", Path("/run/svcagent/status.json")
+    )
     listen: str | None = optional(
-        TEXT.also(_loopback), "A loopback address and port that answers questions and gives metrics, over HTTP."
+        TEXT.also(_listen_address), "The address and port of /metrics; a port alone listens on 127.0.0.1."
     )
 
 

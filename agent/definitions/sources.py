@@ -45,7 +45,7 @@ VARIABLES: Mapping[str, str] = {
     "SVCAGENT_DNS_SIGN_QUERIES": "dns.sign_queries",
     "SVCAGENT_DNS_RESOLVER": "dns.resolver",
     "SVCAGENT_DNS_TIMEOUT": "dns.timeout",
-    "SVCAGENT_SOCKET": "daemon.socket",
+    "SVCAGENT_STATUS_FILE": "daemon.status_file",
     "SVCAGENT_LISTEN": "daemon.listen",
     "SVCAGENT_TEXTFILE_DIR": "metrics.textfile_dir",
     "SVCAGENT_LOG_FORMAT": "log.format",

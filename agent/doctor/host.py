@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.daemon.client import Client, NoDaemon
+from agent.daemon.status_file import read_status
 from agent.data import dataclass
-from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
 from agent.engine import host_connections
-from agent.errors import ConnectionsUnknown, Denied, SvcagentError
+from agent.errors import ConnectionsUnknown
 from agent.files import NotAFile, read_regular
 
 MIB = 1 << 20
@@ -138,15 +137,8 @@ def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
     )
 
 
-def judge_daemon(found: Mapping[str, Any], settings: Settings) -> Iterator[Diagnosis]:
+def judge_daemon(found: Mapping[str, Any]) -> Iterator[Diagnosis]:
     """Judge the status document of the daemon."""
-    ours = (settings.state_dir, settings.services_dir)
-    theirs = (Path(str(found.get("state_dir"))), Path(str(found.get("services_dir"))))
-    if [one.resolve() for one in ours] != [one.resolve() for one in theirs]:
-        yield warning(
-            f"the daemon runs with {theirs[0]} and {theirs[1]}, svcagent here with {ours[0]} and {ours[1]}",
-            "give both the same settings: two state directories do not exclude each other's reloads",
-        )
     if found.get("trouble"):
         yield error(f"the daemon cannot register: {found['trouble']}", "see: svcagent status, and the daemon's log")
     for service, why in sorted(dict(found.get("unrecovered") or {}).items()):
@@ -163,22 +155,24 @@ def judge_daemon(found: Mapping[str, Any], settings: Settings) -> Iterator[Diagn
 def examine_runner(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a host on which nothing runs svcagent, and the daemon's own complaints."""
     timers, unread = find_timers(examined.root)
-    try:
-        status = Client(examined.settings.daemon.socket).status()
-    except NoDaemon:
-        if unread and not timers:
-            yield unknown(
-                f"no daemon runs, and {', '.join(unread)} cannot be read", "run as root to look for a crontab"
-            )
-            return
-        yield judge_runner("", timers)
-    except Denied as found:
-        yield unknown(f"the daemon cannot be asked: {found}")
-    except SvcagentError as found:
-        yield error(str(found), "systemctl restart svcagent; its log says what it was doing")
-    else:
+    daemon = read_status(examined.settings, examined.clock)
+    if daemon.document is not None:
+        status = daemon.document
+        if daemon.problem:
+            yield error(f"the daemon {daemon.problem}", "systemctl restart svcagent; its log says what it was doing")
         yield judge_runner(f"the daemon runs (pid {status.get('pid')}): {status.get('status')}", timers)
-        yield from judge_daemon(status, examined.settings)
+        yield from judge_daemon(status)
+    elif daemon.is_elsewhere:
+        yield warning(
+            f"the daemon {daemon.problem}",
+            "give both the same settings: two state directories do not exclude each other's reloads",
+        )
+    elif daemon.is_unknown:
+        yield unknown(f"the daemon's status is {daemon.problem}")
+    elif unread and not timers:
+        yield unknown(f"no daemon runs, and {', '.join(unread)} cannot be read", "run as root to look for a crontab")
+    else:
+        yield judge_runner("", timers)
 
 
 def find_timers(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

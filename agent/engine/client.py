@@ -118,7 +118,7 @@ class Engine:
 
     def check_recreatable(self, name: str) -> None:
         """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
-        replace.check_recreatable(self._docker, self._proc, name, replace.existing(self._docker, name))
+        replace.check_recreatable(self._docker, self._proc, name, lookup.existing(self._docker, name))
 
     def prepare(self, name: str, image: str, digest: str) -> float:
         """Create the container's successor from that digest, which must be here already; the seconds it took.

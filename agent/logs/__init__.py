@@ -8,11 +8,10 @@ The standard library's logging stands behind it. It is imported by those who hav
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import field
 from enum import StrEnum
-from typing import Any
 
 from agent.data import dataclass
 from agent.text import printable
@@ -21,6 +20,9 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 """Levels, numbered as in the standard library."""
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
+
+DAEMON_CHILD = "SVCAGENT_DAEMON_CHILD"
+"""The variable by which a process knows that the daemon started it, and that its standard error is the daemon's log."""
 
 
 class Format(StrEnum):
@@ -44,12 +46,11 @@ class _State:
 
 
 _state = _State()
-_LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR, "critical": ERROR}
 
 
 def is_for_machines() -> bool:
     """Are warnings and errors, which are printed for people, events of the log?"""
-    return _state.form in (Format.JSON, Format.JOURNAL)
+    return _state.form in (Format.JSON, Format.JOURNAL) or _state.is_alone
 
 
 def is_alone() -> bool:
@@ -72,7 +73,8 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
         found = Format.JOURNAL if is_connected else Format.TEXT
     _state.form = found
     _state.level = INFO if is_verbose else WARNING
-    _state.is_alone = found is Format.JSON or (found is Format.JOURNAL and is_connected)
+    is_daemons = bool(os.environ.get(DAEMON_CHILD))
+    _state.is_alone = is_daemons or found is Format.JSON or (found is Format.JOURNAL and is_connected)
     _state.undo.close()
     if found is Format.TEXT and not is_verbose:
         return
@@ -106,7 +108,10 @@ def log(text: str, *, level: int = INFO, **fields: object) -> None:
 
     A field that is None is as if it were not there.
     """
-    _log(text, level, fields)
+    if level >= _state.level:
+        import logging  # see above
+
+        logging.getLogger("svcagent").log(level, "%s", printable(text), extra={"fields": fields})
 
 
 def mute_libraries() -> None:
@@ -129,19 +134,6 @@ def log_bug(text: str, error: BaseException, **fields: object) -> None:
     import traceback  # rarely needed
 
     log(text, level=ERROR, **fields, trace="".join(traceback.format_exception(error)))
-
-
-def reemit(record: Mapping[str, Any]) -> None:
-    """A line that another svcagent logged as JSON, through this one's own format, with the time that it had there."""
-    fields = {name: value for name, value in record.items() if name not in ("level", "text")}
-    _log(str(record.get("text", "")), _LEVELS.get(str(record.get("level")), INFO), fields)
-
-
-def _log(text: str, level: int, fields: Mapping[str, object]) -> None:
-    if level >= _state.level:
-        import logging  # see above
-
-        logging.getLogger("svcagent").log(level, "%s", printable(text), extra={"fields": fields})
 
 
 def _is_journal(stream: str) -> bool:

@@ -12,7 +12,8 @@ from agent.registration.apply import (
 )
 from agent.registration.consent import ConsentNeeded, Objection, find_objection
 from agent.registration.difference import Difference
-from agent.registration.last_seen import LastSeen, LastSeenFile
+from agent.registration.driver import Registration
+from agent.registration.last_seen import LAST_SEEN_FILE, LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
@@ -22,11 +23,11 @@ from agent.registration.plan import (
     is_current,
     make_plan,
     make_removal,
-    nodes_followed,
 )
 from agent.registration.requirements import unmet
 
 __all__ = [
+    "LAST_SEEN_FILE",
     "Action",
     "Change",
     "ConsentNeeded",
@@ -36,6 +37,7 @@ __all__ = [
     "LastSeen",
     "LastSeenFile",
     "Objection",
+    "Registration",
     "Report",
     "World",
     "alone_in",
@@ -46,7 +48,6 @@ __all__ = [
     "is_own",
     "make_plan",
     "make_removal",
-    "nodes_followed",
     "observe",
     "refuse_unknown_nodes",
     "registration",

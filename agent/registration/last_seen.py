@@ -21,7 +21,7 @@ from agent.logs import WARNING, log
 from agent.registration.mark import is_own
 from agent.registration.plan import Action, Change, World
 
-FILE = "registration.json"
+LAST_SEEN_FILE = "registration.json"
 LOCK_FILE = "registration.json.lock"
 VERSION = 1
 LOCK_SECONDS = 5.0
@@ -108,7 +108,7 @@ class LastSeenFile:
     """``<state directory>/registration.json``. Verbs and the daemon may change it at the same time."""
 
     def __init__(self, state_dir: Path, clock: Clock) -> None:
-        self._file = state_dir / FILE
+        self._file = state_dir / LAST_SEEN_FILE
         self._clock = clock
 
     def read(self) -> LastSeen:

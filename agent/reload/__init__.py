@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.reload.edges import Edges
     from agent.reload.guard import Obstacle, find_obstacles
-    from agent.reload.host_lock import HostLock
+    from agent.reload.host_lock import HostLock, HostReload, lock_files
     from agent.reload.journal import Journal, journalled
     from agent.reload.probe import Prober, probe_status
     from agent.reload.record import Event, Phase, Result
@@ -23,6 +23,7 @@ __all__ = [
     "Edges",
     "Event",
     "HostLock",
+    "HostReload",
     "Journal",
     "Obstacle",
     "Phase",
@@ -36,6 +37,7 @@ __all__ = [
     "find_leftover",
     "find_obstacles",
     "journalled",
+    "lock_files",
     "next_step",
     "probe_status",
     "read_journal",
@@ -47,7 +49,7 @@ __all__ = [
 _MODULES = {
     "edges": ("Edges",),
     "guard": ("Obstacle", "find_obstacles"),
-    "host_lock": ("HostLock",),
+    "host_lock": ("HostLock", "HostReload", "lock_files"),
     "journal": ("Journal", "journalled"),
     "probe": ("Prober", "probe_status"),
     "record": ("Event", "Phase", "Result"),

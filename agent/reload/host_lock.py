@@ -1,17 +1,53 @@
-"""One reload of a service at a time on one host: an advisory file lock that ends with its process."""
+"""One reload of a service at a time on one host: an advisory file lock that ends with its process.
 
+The lock file also says what its holder does and how that ended. The daemon and ``svcagent status`` follow every reload
+of the host by it, whoever started the reload. It is not synced to disk: what must survive a crash is in the journal.
+"""
+
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy, SvcagentError
 from agent.files import take_lock
-from agent.reload.journal import state_file
+from agent.logs import DAEMON_CHILD
+from agent.reload.journal import service_of, state_file
+from agent.reload.record import Event, Phase, Result
+from agent.text import quoted_command
+
+SUFFIX = ".lock"
+LONGEST_TEXT = 2000
+"""Characters of a message or error that are kept in the lock file."""
 
 _LOCKS = Path("/proc/locks")
+_LONGEST_FILE = 1 << 16
+
+
+@dataclass(frozen=True)
+class HostReload:
+    """What a lock file says about the last process that reloaded or recovered the service.
+
+    ``began`` and ``since`` (of the step) are ISO 8601 times. ``step`` is empty before the first one. ``text``: the
+    last message about the step; ``place``: the position in the queue. ``results``: how the reload and the recoveries
+    before it ended, as ``dataclasses.asdict`` of each `Result`; empty until then. ``is_daemons``: the daemon ran it.
+    """
+
+    pid: int
+    began: str
+    step: str = ""
+    since: str = ""
+    text: str = ""
+    place: int | None = None
+    reload: str = ""
+    results: tuple[Mapping[str, Any], ...] = ()
+    is_daemons: bool = False
 
 
 class HostLock:
@@ -25,12 +61,13 @@ class HostLock:
         timeout: float,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._path = state_file(state_dir, service, ".lock")
+        self._path = state_file(state_dir, service, SUFFIX)
         self._service = service
         self._clock = clock
         self._timeout = timeout
         self._waiting = waiting
         self._descriptor = -1
+        self._said = HostReload(os.getpid(), "")
 
     def __enter__(self) -> "HostLock":
         """Take it.
@@ -53,15 +90,9 @@ class HostLock:
             os.close(self._descriptor)
             raise
         if not is_held:
-            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
-            raise LockBusy(
-                f"another reload of {self._service} runs on this host"
-                f"{f' (pid {holder})' if holder else ''}. Try again later, or wait for it with --lock-timeout"
-            )
-        with suppress(OSError):  # on a full disk: the holder is for messages only
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            raise LockBusy(self._busy())
+        self._said = HostReload(os.getpid(), self._now(), is_daemons=DAEMON_CHILD in os.environ)
         return self
 
     def __exit__(
@@ -69,25 +100,92 @@ class HostLock:
     ) -> None:
         os.close(self._descriptor)
 
+    def record(self, event: Event) -> None:
+        """Write down the step of the reload that this process does, and the last message about it."""
+        said = self._said
+        if event.phase is Phase.BEGIN:
+            said = replace(said, step=str(event.step), since=self._now(), text="", place=None)
+        elif event.phase is not Phase.NOTE:
+            return
+        place = said.place if event.place is None else event.place
+        self._say(replace(said, text=event.text[:LONGEST_TEXT], place=place, reload=event.reload))
+
+    def record_end(self, *results: Result) -> None:
+        """Write down how it ended. What a container or command printed is left out: it stays in the log."""
+        ended = ({**asdict(one), "log_tail": "", "error": one.error and one.error[:LONGEST_TEXT]} for one in results)
+        if results:
+            self._say(replace(self._said, results=tuple(ended)))
+
+    def read(self) -> HostReload | None:
+        """Return what the file says; None if there is no file, or nothing that this version has written."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return _parsed(os.pread(descriptor, _LONGEST_FILE, 0))
+        finally:
+            os.close(descriptor)
+
     def holder(self) -> int | None:
         """Return the process that holds it, None if there is none, without taking the lock even for a moment.
 
         The kernel lists its locks by process, device and inode (proc(5)). Some file systems show another device to
-        programs; then the process ID that the holder writes to the file decides.
+        programs; then the process ID that a reload writes to the file decides.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                found, left = os.fstat(descriptor), os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            finally:
-                os.close(descriptor)
-            locks = _LOCKS.read_text().splitlines()
+            found, locks = self._path.stat(), _LOCKS.read_text().splitlines()
         except OSError:
             return None
+        said = self.read()
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
         for line in locks:
             _number, kind, _advisory, _mode, pid, place, *_range = line.split()
             at, _, inode = place.rpartition(":")
-            if kind == "FLOCK" and inode == str(found.st_ino) and (at == device or pid == left):
+            is_ours = at == device or (said is not None and pid == str(said.pid))
+            if kind == "FLOCK" and inode == str(found.st_ino) and is_ours:
                 return int(pid)
+        return None
+
+    def _busy(self) -> str:
+        holder, said = self.holder(), self.read()
+        who = f" (pid {holder})" if holder is not None else ""
+        if said is not None and said.pid == holder:
+            who = f" (pid {holder}, running since {said.began}, step {said.step or 'none yet'})"
+        watch = quoted_command(["svcagent", "status", self._service])
+        return (
+            f"another reload of {self._service} runs on this host{who}. To wait for it, add --lock-timeout; to watch "
+            f"it, run: {watch}"
+        )
+
+    def _say(self, said: HostReload) -> None:
+        """Write it as one line; a reader takes the first line, whatever a longer one has left behind it."""
+        self._said = said
+        line = f"{json.dumps(asdict(said), default=str)}\n".encode()
+        with suppress(OSError):  # on a full disk: nothing depends on it
+            os.pwrite(self._descriptor, line, 0)
+            os.ftruncate(self._descriptor, len(line))
+
+    def _now(self) -> str:
+        return self._clock.now().astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def lock_files(state_dir: Path) -> Iterable[tuple[str, Path]]:
+    """Return the services, by ID, that have been reloaded on this host, each with its lock file."""
+    return [(service_of(file, SUFFIX), file) for file in sorted(state_dir.glob(f"reload-*{SUFFIX}"))]
+
+
+def _parsed(content: bytes) -> HostReload | None:
+    try:
+        tree = json.loads(content.partition(b"\n")[0])
+        if not isinstance(tree, dict):
+            return None
+        known = {one.name: tree[one.name] for one in fields(HostReload) if one.name in tree}
+        said = HostReload(**known)
+        for moment in (said.began, said.since or said.began):
+            datetime.fromisoformat(moment)
+        if not isinstance(said.pid, int) or not all(isinstance(one, dict) for one in said.results):
+            return None
+        return replace(said, results=tuple(said.results))
+    except (ValueError, TypeError, RecursionError):
         return None

@@ -166,10 +166,14 @@ def _parsed(content: bytes) -> Record:
 
 def journalled(state_dir: Path) -> frozenset[str]:
     """Return the IDs of the services that have a journal."""
-    names = (file.name for file in state_dir.glob(f"{_PREFIX}*{_SUFFIX}"))
-    return frozenset(unquote(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names)
+    return frozenset(service_of(file, _SUFFIX) for file in state_dir.glob(f"{_PREFIX}*{_SUFFIX}"))
 
 
 def state_file(state_dir: Path, service_id: str, suffix: str) -> Path:
     """Return the path of one service's file; an ID may hold characters that file names may not."""
     return state_dir / f"{_PREFIX}{quote(service_id, safe='')}{suffix}"
+
+
+def service_of(file: Path, suffix: str) -> str:
+    """Return the ID of the service whose `state_file` this is."""
+    return unquote(file.name.removeprefix(_PREFIX).removesuffix(suffix))

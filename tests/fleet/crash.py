@@ -1,20 +1,24 @@
 """Killing reloads of one host, and what has to hold after each: shared by the tests and the long run."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.daemon.schedule import spread
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab.ground import LabError, wait_until
 from tests.lab.traffic import Load
 
 LONGEST_REPAIR = 90
+SOON_SECONDS = 3.0
 
 
 @dataclass
@@ -82,9 +86,10 @@ class Victim:
 
 
 def begin_everywhere(fleet: Fleet) -> None:
-    """Each host's daemon is asked for a reload, by a command that is not waited for."""
-    for host in fleet.lab.hosts:
-        fleet.lab.svcagent(host, "reload", NAME, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Each host's daemon reloads in a few seconds, and then each minute: the jitter of its schedule is chosen so."""
+    delay = (time.time() + SOON_SECONDS) % 60
+    jitter = delay / spread(1.0, os.uname().nodename, NAME).total_seconds()
+    fleet.define(schedule="* * * * *", jitter=f"{jitter:.3f}s")
 
 
 def is_rolled_out(fleet: Fleet, version: str) -> bool:

@@ -44,9 +44,9 @@ class Host:
         return self.directory / "state"
 
     @property
-    def socket(self) -> Path:
-        """Where its daemon's local API listens."""
-        return self.directory / "svcagent.sock"
+    def status_file(self) -> Path:
+        """Where its daemon says what it does."""
+        return self.directory / "status.json"
 
     def environment(self) -> dict[str, str]:
         """The environment in which svcagent, docker and consul run as if on this host, and nothing of the user's."""
@@ -56,7 +56,7 @@ class Host:
             "DOCKER_CONFIG": str(self.directory / "docker"),
             "SVCAGENT_SERVICES_DIR": str(self.services_dir),
             "SVCAGENT_STATE_DIR": str(self.state_dir),
-            "SVCAGENT_SOCKET": str(self.socket),
+            "SVCAGENT_STATUS_FILE": str(self.status_file),
         }
 
     def power_off(self) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,6 +17,7 @@ import pytest
 
 from agent.daemon.schedule import spread
 from tests.lab.ground import wait_until
+from tests.lab.interrupted import leave_unfinished_reload
 from tests.lab.server import spawn, svcagent_argv
 from tests.lab.unit import Unit
 from tests.real.conftest import ConsulHost
@@ -25,6 +27,7 @@ STOP_SECONDS = 2.0
 FROZEN_SECONDS = 8.0
 """To stop while Consul is frozen: a convergence is waited for, and given up."""
 DUE_IN_SECONDS = 5.0
+METRICS_PORT = 9632
 
 
 class Site:
@@ -38,8 +41,9 @@ class Site:
         self.environment = host.environment() | {
             "SVCAGENT_SERVICES_DIR": str(self.services_dir),
             "SVCAGENT_STATE_DIR": str(self.state_dir),
-            "SVCAGENT_SOCKET": str(directory / "svcagent.sock"),
+            "SVCAGENT_STATUS_FILE": str(directory / "status.json"),
         }
+        self.status_file = directory / "status.json"
         self.daemon = Unit("this host", directory, self.svcagent)
 
     def svcagent(self, *arguments: str, env: dict[str, str] | None = None, **popen: Any) -> "subprocess.Popen[str]":
@@ -63,6 +67,11 @@ class Site:
         process = self.svcagent(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         output, _errors = process.communicate(timeout=30)
         return process.returncode, output
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon's status file says."""
+        found: dict[str, Any] = json.loads(self.status_file.read_text())
+        return found
 
     def wait_logged(self, text: str, seconds: float = 20) -> None:
         """Wait until the daemon logs it."""
@@ -98,6 +107,13 @@ def silent_server(kind: socket.SocketKind) -> Iterator[str]:
         if kind is socket.SOCK_STREAM:
             server.listen()
         yield "{}:{}".format(*server.getsockname())
+
+
+def metrics(site: Site) -> str:
+    """What Prometheus would be given."""
+    with urllib.request.urlopen(f"http://{site.host.address}:{METRICS_PORT}/metrics", timeout=5) as answer:
+        text: str = answer.read().decode()
+        return text
 
 
 def command_line(pid: int) -> str:
@@ -176,17 +192,15 @@ def test_definitions_where_it_keeps_its_own(site: Site) -> None:
 
 
 def test_a_directory_named_from_where_it_starts(site: Site, tmp_path: Path) -> None:
-    """Its children and those who ask it find the same one."""
+    """Its children and those who read its status find the same one."""
     site.define_reload("web")
+    leave_unfinished_reload(site.state_dir, "web")
     site.daemon.discard()
     site.daemon = Unit("this host", tmp_path, partial(site.svcagent, "--state-dir", "state", cwd=tmp_path))
     site.daemon.start()
-    site.daemon.wait_ready()
 
-    code, printed = site.run("reload", "web")
-
-    assert code == 0, printed
     site.wait_logged("outcome=reloaded")
+    assert "daemon: runs since" in site.run("status")[1]
 
 
 # ------------------------------------------------------------ work
@@ -195,30 +209,26 @@ def test_a_directory_named_from_where_it_starts(site: Site, tmp_path: Path) -> N
 def test_no_secret_is_seen(site: Site) -> None:
     """The token stands in no command line and in no line of the log, and what is kept is its owner's alone."""
     site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "0.5"]})
+    leave_unfinished_reload(site.state_dir, "web")
     site.daemon.start(CONSUL_HTTP_TOKEN=TOKEN)
-    site.daemon.wait_ready()
-    reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     site.wait_logged("step=drain phase=begin")
     seen = [command_line(pid) for pid in (site.daemon.pid, *site.daemon.children)]
     modes = {file.name: file.stat().st_mode & 0o777 for file in site.state_dir.rglob("*") if file.is_file()}
-    assert reload.wait(20) == 0
+    site.wait_logged("outcome=reloaded")
 
     assert [" reload " in line for line in seen] == [False, True]
     assert not any(TOKEN in text for text in (*seen, site.daemon.log))
-    assert {"under-way.json", "daemon.lock", "web.json"} <= modes.keys()
+    assert {"reload-web.lock", "daemon.lock", "web.json"} <= modes.keys()
     assert set(modes.values()) == {0o600}
 
 
 def test_an_id_that_looks_like_an_option(site: Site) -> None:
     """Is an id all the same, and it is that service that is reloaded."""
     site.define_reload("web", service_id="--check")
+    leave_unfinished_reload(site.state_dir, "--check")
     site.daemon.start()
-    site.daemon.wait_ready()
 
-    code, printed = site.run("reload", "web")
-
-    assert code == 0, printed
     site.wait_logged("outcome=reloaded")
 
 
@@ -269,28 +279,111 @@ def test_due_while_consul_is_away(site: Site) -> None:
     assert "level=error" not in site.daemon.log
 
 
-def test_ctrl_c_after_its_definition_has_gone(site: Site) -> None:
-    """The reload that was asked for is put back all the same, and does not go on unseen."""
-    site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "60"]})
-    site.daemon.start()
+def test_a_reload_of_an_operator_is_followed(site: Site, tmp_path: Path) -> None:
+    """The daemon counts it and shows its step; a second one is refused, and says who is at it and how to watch."""
+    may_go_on = tmp_path / "go-on"
+    wait = f"until test -e {may_go_on}; do sleep 0.1; done"
+    site.define_reload("web", hooks={"before_drain": ["/bin/sh", "-c", wait]})
+    site.daemon.start(SVCAGENT_LISTEN=f"{site.host.address}:{METRICS_PORT}")
     site.daemon.wait_ready()
     reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    site.wait_logged("step=drain phase=begin")
-    site.define_reload("another")
-    (site.services_dir / "web.json").unlink()
-    site.wait_logged("web: deregistered")
+    wait_until(lambda: [one["step"] for one in site.status()["reloads"]] == ["drain"], 20, "the daemon shows its step")
 
-    reload.send_signal(signal.SIGINT)
+    code, printed = site.run("reload", "web")
+    _code, shown = site.run("status", "web")
+    may_go_on.touch()
 
-    assert reload.wait(20) == 130
-    assert json.loads((site.state_dir / "under-way.json").read_text())["services"] == []
+    assert code == 75
+    assert f"pid {reload.pid}" in printed
+    assert "svcagent status web" in printed
+    assert f"reload of web (pid {reload.pid}): step drain" in shown
+    assert reload.wait(20) == 0
+    wait_until(lambda: 'svcagent_reloads_total{result="reloaded",service="web"} 1.0' in metrics(site), 20, "counted")
+    assert site.status()["reloads"] == []
+
+
+def test_a_reload_waits_for_another_one(site: Site) -> None:
+    """As long as --lock-timeout says."""
+    site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "1"]})
+    site.daemon.start()
+    site.daemon.wait_ready()
+    first = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: bool(site.status()["reloads"]), 20, "the first one runs")
+
+    code, printed = site.run("reload", "web", "--lock-timeout", "20s")
+
+    assert (first.wait(20), code) == (0, 0), printed
+
+
+def test_the_status_file_of_a_daemon_that_was_killed(site: Site) -> None:
+    """Is not taken for one that runs; only its owner and group may read it."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: site.status()["is_ready"], 10, "it is ready")
+    assert site.status_file.stat().st_mode & 0o777 == 0o640
+
+    site.daemon.kill(with_children=True)
+
+    assert f"daemon: does not run: process {site.daemon.pid} has ended" in site.run("status")[1]
+    site.daemon.start()
+    wait_until(lambda: "daemon: runs since" in site.run("status")[1], 20, "the next one is found")
+
+
+def test_a_maintenance_ends_on_time(site: Site) -> None:
+    """Not at the next convergence, up to a minute later: the daemon hears of it from the verb that enabled it."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
+
+    code, printed = site.run("maint", "enable", "web", "--reason", "disk swap", "--for", "5s")
+
+    began = time.monotonic()
+    assert code == 0, printed
+    wait_until(lambda: is_passing(site, "web"), 60, "the service is in service again")
+    assert time.monotonic() - began < 15
+
+
+def test_what_would_come_back_is_not_deregistered(site: Site) -> None:
+    """Refused while the daemon runs, and a definition defines it; without the daemon it is done."""
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: site.status()["service_ids"] == ["web"], 10, "the daemon shows its services")
+
+    code, printed = site.run("deregister", "web")
+    assert (code, "nothing was changed" in printed) == (75, True)
+    assert "web" in site.host.ask.get("/v1/agent/services")
+
+    assert site.daemon.stop() == 0
+    assert site.run("deregister", "web")[0] == 0
+    assert "web" not in site.host.ask.get("/v1/agent/services")
+
+
+def test_the_schedule_says_what_holds_it(site: Site) -> None:
+    """No daemon, or a pause."""
+    site.define_reload("web", schedule="0 4 * * *")
+    _code, alone = site.run("--json", "schedule", "web")
+    site.daemon.start()
+    site.daemon.wait_ready()
+    wait_until(lambda: site.status()["is_ready"], 10, "the status file shows it")
+    _code, held_by_none = site.run("--json", "schedule", "web")
+    assert site.run("pause", "web", "--reason", "release party")[0] == 0
+    _code, paused = site.run("--json", "schedule", "web")
+    printed = site.run("schedule", "web")[1]
+    site.run("resume", "web")
+
+    held = [
+        json.loads(text[text.index("[") : text.rindex("]") + 1])[0]["held"] for text in (alone, held_by_none, paused)
+    ]
+    assert held[:2] == ["no daemon runs", None]
+    assert "release party" in held[2]
+    assert "svcagent resume web" in printed
 
 
 # ------------------------------------------------------------ stop
 
 
 def test_it_stops_when_it_is_told(site: Site) -> None:
-    """SIGTERM: exit 0, soon, systemd is told, and nobody finds its socket any more."""
+    """SIGTERM: exit 0, soon, systemd is told, and its status file is gone."""
     site.daemon.start()
     site.daemon.wait_ready()
 
@@ -299,7 +392,7 @@ def test_it_stops_when_it_is_told(site: Site) -> None:
 
     assert time.monotonic() - began < STOP_SECONDS
     assert site.daemon.told("STOPPING=1")
-    assert not Path(site.environment["SVCAGENT_SOCKET"]).exists()
+    assert not site.status_file.exists()
 
 
 def test_it_stops_before_it_is_ready(site: Site) -> None:
@@ -334,8 +427,8 @@ def test_it_stops_in_a_convergence(site: Site) -> None:
 def test_it_stops_while_it_recovers(site: Site) -> None:
     """The verb that does it is asked to end too, and waited for: nothing is left running, and nothing forgotten."""
     site.define("web", reload={"image": "registry.invalid/web", "container": "web", "min_healthy": 0})
-    under_way = site.state_dir / "under-way.json"
-    under_way.write_text('{"v": 1, "services": ["web"]}')
+    lock = leave_unfinished_reload(site.state_dir, "web")
+    left = lock.read_text()
     with silent_server(socket.SOCK_STREAM) as docker:
         site.daemon.start(DOCKER_HOST=f"tcp://{docker}")
         wait_until(
@@ -346,7 +439,7 @@ def test_it_stops_while_it_recovers(site: Site) -> None:
         assert site.daemon.stop() == 0
 
         assert command_line(child) == ""
-    assert json.loads(under_way.read_text())["services"] == ["web"]
+    assert lock.read_text() == left
 
 
 # ------------------------------------------------------------ crashed reloads

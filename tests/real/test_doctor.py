@@ -67,7 +67,7 @@ def site(svcagent: Svcagent, host: ConsulHost, docker: DockerHost, image: str, t
         "CONSUL_HTTP_ADDR": f"{host.address}:8500",
         "DOCKER_HOST": docker.server.url,
         "DOCKER_CONFIG": str(tmp_path / "docker"),
-        "SVCAGENT_SOCKET": str(tmp_path / "svcagent.sock"),
+        "SVCAGENT_STATUS_FILE": str(tmp_path / "status.json"),
     }
     yield Site(svcagent, host, docker, image, settings)
     for service_id in host.ask.get("/v1/agent/services"):

@@ -12,6 +12,7 @@ import pytest
 from agent.clock import SystemClock
 from agent.engine import Engine
 from agent.engine.questions import Questions
+from agent.engine.sdk import Client
 from agent.errors import Conflict, NotReady, SvcagentError
 from tests.real.engine_fixture import POLITE, DockerHost, docker_host, newer
 

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
-from agent.daemon.metrics import Metrics
+from agent.daemon.host_reloads import HostReloads
+from agent.daemon.metrics import Metrics, text_of
 from agent.reload import HostLock
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
@@ -175,24 +176,26 @@ def test_without_the_setting_nothing_is_written_nor_imported(site: Site) -> None
     assert "prometheus_client" in told.stderr
 
 
-def test_what_a_reload_logs_is_what_a_daemon_tells(site: Site, consul: Consul) -> None:
-    """The step that it is at, its place in the line while somebody else has the lock, and how it ended."""
-    metrics = Metrics(SystemClock())
-    options = ["--json", "--log-format", "json", "-v"]
+def test_what_a_lock_file_says_is_what_a_daemon_tells(site: Site, consul: Consul) -> None:
+    """The step that it is at, its place in the queue while another host has the lock, and how it ended."""
+    metrics, reloads = Metrics(SystemClock()), HostReloads(site.svcagent.state_dir, SystemClock())
     environment = site.svcagent.environment(**site.settings)
+
+    def told() -> str:
+        for one in reloads.look():
+            for result in one.said.results:
+                metrics.reload_ended(result)
+        metrics.reloads_run(reloads.running.items())
+        return text_of(metrics.collect()).decode()
+
     with Lock(consul, "svcagent/web/lock", "svcagent reload web", {"node": "host2"}, SystemClock()) as lock:
         lock.acquire(Deadline.after(SystemClock(), 10))
-        argv = [*svcagent_argv(), *options, "reload", "web"]
-        with spawn(argv, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            for line in process.stderr or ():
-                metrics.reload_event(json.loads(line))
-                if "svcagent_lock_queue_length" in told(metrics):
-                    break
-            waiting = told(metrics)
+        with spawn([*svcagent_argv(), "-q", "reload", "web"], environment, stderr=subprocess.DEVNULL) as process:
+            wait_until(lambda: "svcagent_lock_queue_length" in told(), 20, "it waits for the lock")
+            waiting = told()
             process.send_signal(signal.SIGTERM)
-            output, _errors = process.communicate(timeout=20)
-    metrics.reload_ended(json.loads(output))
-    ended = told(metrics)
+            assert process.wait(20) == 143
+    ended = told()
 
     assert 'svcagent_lock_queue_length{service="web"} 1.0' in waiting
     assert 'svcagent_reload_step_since_timestamp_seconds{service="web",step="acquire"}' in waiting
@@ -200,11 +203,6 @@ def test_what_a_reload_logs_is_what_a_daemon_tells(site: Site, consul: Consul) -
     assert 'svcagent_lock_wait_seconds_count{service="web"} 1.0' in ended
     assert "svcagent_lock_queue_length" not in ended
     assert "step_since" not in ended
-
-
-def told(metrics: Metrics) -> str:
-    """Its text."""
-    return metrics.render()[0].decode()
 
 
 @contextmanager

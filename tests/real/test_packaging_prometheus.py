@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.metrics import Held, Metrics
+from agent.daemon.metrics import Held, Metrics, text_of
+from agent.reload import HostReload
 from tests.lab.server import PATH
 from tests.unit.test_metrics import ended
 from tests.unit.test_packaging import DASHBOARD, RULES, STORIES
 
 VARIABLES = {"$__rate_interval": "5m", "$instance": "host1", "$service": "web"}
+
+
+NOON = "2026-05-01T12:00:00+00:00"
 
 
 def promtool(*arguments: str, text: str = "") -> str:
@@ -65,6 +69,6 @@ def test_the_metrics_are_named_as_prometheus_wants_them() -> None:
     metrics.converged(["web"], {"a.json": 1}, [Held("web", "alice", 1.0)])
     metrics.cnames({"records": [{"record": '*.a"b\\.', "outcome": "in place", "is_done": False}]})
     metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1.0}]))
-    metrics.reload_event({"service": "web", "step": "acquire", "phase": "begin", "place": 1})
+    metrics.reloads_run([("web", HostReload(1, NOON, "acquire", NOON, place=1))])
 
-    assert promtool("check", "metrics", text=metrics.render()[0].decode()) == ""
+    assert promtool("check", "metrics", text=text_of(metrics.collect()).decode()) == ""

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import pytest
 
-from agent.daemon.children import Ended
 from agent.daemon.reloads import is_unfinished
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
 from agent.reload.conclude import Trouble, conclude, conclude_recovery, with_mishaps
@@ -68,7 +67,7 @@ def test_a_registry_that_was_asked_too_often_is_asked_again_later(trouble: Troub
     ended = conclude(result, State(has_failed=True), [trouble], "", None)
 
     assert (ended.outcome, ended.exit_code, ended.retry_after) == ("refused", 75, expected)
-    assert is_unfinished(Ended(75, asdict(ended))) is (expected is not None)
+    assert is_unfinished(asdict(ended)) is (expected is not None)
 
 
 def test_the_log_of_a_failed_container_is_apart_from_the_error() -> None:

@@ -14,7 +14,7 @@ def test_what_a_callback_raises_ends_the_daemon(tmp_path: Path, monkeypatch: pyt
     """Met on the event loop, where asyncio itself would go on."""
     for name in ("services.d", "state"):
         (tmp_path / name).mkdir()
-    environ = {"CONSUL_HTTP_ADDR": "127.0.0.1:1", "SVCAGENT_SOCKET": str(tmp_path / "s")}
+    environ = {"CONSUL_HTTP_ADDR": "127.0.0.1:1", "SVCAGENT_STATUS_FILE": str(tmp_path / "s")}
     settings = Settings.load(None, environ, services_dir=tmp_path / "services.d", state_dir=tmp_path / "state")
 
     def broken(*_given: object) -> None:

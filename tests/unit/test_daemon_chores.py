@@ -2,18 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
-from agent.daemon.children import Ended, Record
+from agent.daemon.children import Ended
 from agent.daemon.chores import Chores
 
 PAUSE = 0.001
 
 
 class Verb:
-    """A child that ends after it has said its lines."""
+    """A child that has ended."""
 
     def __init__(self, ended: Ended) -> None:
         self._ended = ended
@@ -26,93 +25,78 @@ class Verb:
 
 
 class Verbs:
-    """Starts a `Verb` each time: a result for each run, the last one for good; ``lines`` are its warnings."""
+    """Starts a `Verb` each time; ``errors`` says what each run prints on standard error."""
 
-    def __init__(self, *ends: Ended | Exception, lines: Callable[[int], str] = lambda _run: "") -> None:
+    def __init__(self, end: Ended | Exception, errors: Callable[[int], str] = lambda _run: "") -> None:
         self.runs = 0
-        self._ends = ends
-        self._lines = lines
+        self._end = end
+        self._errors = errors
 
-    async def start(self, _verb: Sequence[str], tell: Callable[[Record], None]) -> Verb:
-        end = self._ends[min(self.runs, len(self._ends) - 1)]
+    async def start_captured(self, _verb: Sequence[str]) -> Verb:
         self.runs += 1
-        if isinstance(end, Exception):
-            raise end
-        if text := self._lines(self.runs):
-            tell({"level": "warning", "text": text})
-        return Verb(end)
+        if isinstance(self._end, Exception):
+            raise self._end
+        return Verb(Ended(self._end.status, errors=self._errors(self.runs)))
 
 
-def kept_recovered(verbs: Verbs, is_left: Callable[[], bool], runs: int) -> tuple[list[str], Chores]:
+def kept_recovered(verbs: Verbs, is_left: Callable[[], bool], runs: int) -> list[str]:
     """What was recovered of one service, after so many runs."""
     recovered: list[str] = []
-    made: list[Chores] = []
 
     async def main() -> None:
-        chores = Chores(verbs, None, (PAUSE,), PAUSE, lambda: 0.5)  # type: ignore[arg-type]  # as far as it is used
-        made.append(chores)
+        chores = Chores(verbs, None, (PAUSE,), lambda: 0.5)  # type: ignore[arg-type]  # as far as it is used
         left = lambda: frozenset({"web"} if is_left() else ())  # noqa: E731 - short
         task = asyncio.create_task(chores.keep_recovered(left, recovered.append))
+        chores.is_recovery_due.set()
         async with asyncio.timeout(10):
             while verbs.runs < runs or (not is_left() and not recovered):
                 await asyncio.sleep(PAUSE)
         task.cancel()
 
     asyncio.run(main())
-    return recovered, made[0]
-
-
-def failed(**more: Any) -> Ended:
-    return Ended(1, [{"service": "web", "outcome": "stranded", "error": "not ready", "exit_code": 1, **more}])
+    return recovered
 
 
 @pytest.mark.parametrize(
-    "end", [failed(), Ended(3), Ended(-9), Ended(75), Ended(69), OSError("no memory"), RuntimeError()]
+    "end", [Ended(1), Ended(3), Ended(-9), Ended(75), Ended(69), OSError("no memory"), RuntimeError()]
 )
 def test_it_is_recovered_again_and_again_until_nothing_is_left(end: Ended | Exception) -> None:
     verbs = Verbs(end)
 
-    recovered, _chores = kept_recovered(verbs, lambda: verbs.runs < 4, 4)
+    recovered = kept_recovered(verbs, lambda: verbs.runs < 4, 4)
 
     assert recovered == ["web"]
     assert verbs.runs == 4
 
 
-def test_why_it_is_not_recovered_is_known() -> None:
-    _recovered, chores = kept_recovered(Verbs(failed(error="not ready\nlog of the container")), lambda: True, 2)
-
-    assert chores.unrecovered == {"web": "not ready"}
-
-
 def test_a_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """Also where it holds times or ports."""
-    kept_recovered(Verbs(failed(), lines=lambda run: f"not ready after {run}.5 s"), lambda: True, 4)
+    kept_recovered(Verbs(Ended(1), errors=lambda run: f"svcagent: not ready after {run}.5 s\n"), lambda: True, 4)
 
     assert caplog.messages == ["not ready after 1.5 s"]
 
 
 def test_a_new_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    kept_recovered(Verbs(failed(), lines=lambda run: "one" if run < 3 else "two"), lambda: True, 4)
+    kept_recovered(Verbs(Ended(1), errors=lambda run: "one" if run < 3 else "two"), lambda: True, 4)
 
     assert caplog.messages == ["one", "two"]
 
 
 def test_nothing_is_run_while_nothing_is_left() -> None:
-    verbs = Verbs(Ended(0, []))
+    verbs = Verbs(Ended(0))
 
     async def main() -> None:
-        chores = Chores(verbs, None, (PAUSE,), PAUSE)  # type: ignore[arg-type]  # as far as it is used
-        looked = 0
+        chores = Chores(verbs, None, (PAUSE,))  # type: ignore[arg-type]  # as far as it is used
+        has_looked = asyncio.Event()
 
         def left() -> frozenset[str]:
-            nonlocal looked
-            looked += 1
+            has_looked.set()
             return frozenset()
 
         task = asyncio.create_task(chores.keep_recovered(left, lambda _service: None))
+        chores.is_recovery_due.set()
         async with asyncio.timeout(10):
-            while looked < 3:
-                await asyncio.sleep(PAUSE)
+            await has_looked.wait()
         task.cancel()
 
     asyncio.run(main())

@@ -10,11 +10,12 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
 from agent import logs
+from agent.cli.output import show_warning
 from agent.logs import Format
 from agent.logs.handlers import PATIENCE_SECONDS, Handler
 from tests.unit.logs_fixture import fresh_logs, journal, records
@@ -253,45 +254,19 @@ def test_a_bug_is_one_event_with_its_trace(capfd: pytest.CaptureFixture[str]) ->
     assert found["trace"].endswith("base 10: 'a'\n")
 
 
-# ---------------------------------------------------------------- another svcagent's lines
+# ---------------------------------------------------------------- a child of the daemon
 
 
-@pytest.mark.parametrize("level", ["info", "warning", "error"])
-def test_a_childs_line_is_told_as_it_was(capfd: pytest.CaptureFixture[str], level: str) -> None:
-    """Same time, same level, same fields, through the format of whoever re-emits it."""
-    record = {"time": "T", "level": level, "text": "a b", "service": "web", "reload": "r", "seconds": 0.5, "n": [1]}
-    logs.set_up(Format.JSON, is_verbose=True)
-    logs.reemit(record)
-    assert records(capfd.readouterr().err) == [record]
-
+def test_a_child_of_the_daemon_writes_nothing_but_the_log(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its standard error is the daemon's log, in whatever format: a warning is one line of it, and has a level."""
+    monkeypatch.setenv(logs.DAEMON_CHILD, "1")
     logs.set_up(Format.TEXT, is_verbose=True)
-    logs.reemit(record)
-    assert capfd.readouterr().err == f'time=T level={level} service=web reload=r seconds=0.5 n=[1] text="a b"\n'
+    show_warning("slow", service="web")
 
-
-@pytest.mark.parametrize(
-    ("record", "level"),
-    [
-        ({"level": "critical"}, "error"),
-        ({"level": 7}, "info"),
-        ({}, "info"),
-        ({"level": "warning", "self": 1}, "warning"),
-    ],
-)
-def test_a_childs_line_may_be_anything(capfd: pytest.CaptureFixture[str], record: dict[str, Any], level: str) -> None:
-    logs.set_up(Format.JSON, is_verbose=True)
-    logs.reemit(record)
-
-    [found] = records(capfd.readouterr().err)
-    assert (found["level"], found["text"]) == (level, "")
-
-
-def test_a_childs_line_is_as_important_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
-    """What happens is not for those who did not ask for it."""
-    logs.set_up(Format.JSON, is_verbose=False)
-    logs.reemit({"level": "info", "text": "x"})
-
-    assert capfd.readouterr().err == ""
+    [line] = capfd.readouterr().err.splitlines()
+    assert " level=warning service=web text=slow" in line
 
 
 # ---------------------------------------------------------------- lines that cannot be written

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, LocalService
-from agent.daemon.metrics import Held, Metrics, held_by
+from agent.daemon.metrics import Held, Metrics, held_by, text_of
 from agent.daemon.reload_series import RESULTS
 from agent.daemon.series import Damaged, Histogram, Series
 from agent.maintenance import by_operator, by_reload, render
-from agent.reload import Result
+from agent.reload import HostReload, Result
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -51,7 +51,7 @@ def metrics(clock: Clock) -> Metrics:
 
 def series(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every sample by its name and labels; one that stands there twice fails here, as it would in Prometheus."""
-    text, _content_type = metrics.render()
+    text = text_of(metrics.collect())
     found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
     for metric in text_string_to_metric_families(text.decode()):
         for sample in metric.samples:
@@ -160,40 +160,29 @@ def test_steps_and_the_wait_for_the_lock_are_measured(metrics: Metrics) -> None:
     assert (buckets["10.0", "web"], buckets["60.0", "web"], buckets["+Inf", "web"]) == (0.0, 1.0, 1.0)
 
 
-def test_where_a_running_reload_is(metrics: Metrics, clock: Clock) -> None:
-    """Its step and since when, its place in the line while it waits; nothing of it when it has ended."""
+def at_step(step: str, seconds: float, place: int | None = None) -> HostReload:
+    """What the lock file says of a reload that began a step so long after noon."""
+    since = (NOON + timedelta(seconds=seconds)).isoformat()
+    return HostReload(4711, NOON.isoformat(), step, since, place=place)
+
+
+def test_where_a_running_reload_is(metrics: Metrics) -> None:
+    """Its step and since when, its place in the queue while it waits; nothing of it when it has ended."""
     since, queue = "svcagent_reload_step_since_timestamp_seconds", "svcagent_lock_queue_length"
     told = []
-    for record in (
-        {"service": "web", "step": "guard", "phase": "begin"},
-        {"service": "web", "step": "acquire", "phase": "begin"},
-        {"service": "web", "step": "acquire", "phase": "note", "place": 3},
-        {"service": "web", "step": "acquire", "phase": "note", "place": 1},
-        {"service": "web", "step": "drain", "phase": "begin"},
-    ):
-        clock.sleep(10)
-        metrics.reload_event(record)
+    for running in (at_step("guard", 10), at_step("acquire", 20), at_step("acquire", 20, 3), at_step("drain", 50)):
+        metrics.reloads_run([("web", running)])
         told.append((of(metrics, since), of(metrics, queue)))
-    metrics.reload_ended(ended("reloaded"))
+    metrics.reloads_run([])
 
     at = NOON.timestamp()
     assert told == [
         ({("web", "guard"): at + 10}, {}),
         ({("web", "acquire"): at + 20}, {}),
         ({("web", "acquire"): at + 20}, {("web",): 3.0}),
-        ({("web", "acquire"): at + 20}, {("web",): 1.0}),
         ({("web", "drain"): at + 50}, {}),
     ]
     assert of(metrics, since) == of(metrics, queue) == {}
-
-
-def test_lines_of_the_log_that_tell_of_no_step_change_nothing(metrics: Metrics) -> None:
-    """Progress of a pull, warnings, lines of something else."""
-    before = set(series(metrics))
-    for record in ({}, {"text": "…"}, {"service": "web"}, {"service": "web", "step": "pull", "phase": "progress"}):
-        metrics.reload_event(record)
-
-    assert set(series(metrics)) == before
 
 
 def test_what_is_over_is_told_no_more(metrics: Metrics) -> None:
@@ -201,7 +190,7 @@ def test_what_is_over_is_told_no_more(metrics: Metrics) -> None:
     record = {"record": "a.", "outcome": "conflict", "is_done": False}
     metrics.converged(["web", "db"], {"a.json": 2, "b.json": 1}, [Held("web", "bob", 1.0), Held("", "eve", 2.0)])
     metrics.reload_ended(ended("reloaded", service="db", steps=[{"step": "acquire", "seconds": 1}]))
-    metrics.reload_event({"service": "db", "step": "check", "phase": "begin"})
+    metrics.reloads_run([("db", at_step("check", 0))])
     metrics.cnames({"dry_run": False, "records": [record, {**record, "record": "b."}]})
 
     metrics.converged(["web"], {"b.json": 1}, [Held("web", "bob", 1.0)])
@@ -319,9 +308,8 @@ def test_it_is_rendered_while_it_is_told() -> None:
 
 def test_the_text_is_in_the_format_that_all_versions_of_prometheus_read(metrics: Metrics) -> None:
     """Version 0.0.4, and what every exporter tells of its process."""
-    text, content_type = metrics.render()
+    text = text_of(metrics.collect())
 
-    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert b"process_resident_memory_bytes" in text
     assert b"svcagent_build_info{version=" in text
 

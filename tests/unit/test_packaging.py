@@ -12,7 +12,8 @@ from cronsim import CronSim
 
 from agent.cli import VERBS
 from agent.clock import SystemClock
-from agent.daemon.metrics import Held, Metrics
+from agent.daemon.metrics import Held, Metrics, text_of
+from agent.reload import HostReload
 from tests.commands import lines_in, named_in, usage_fault
 from tests.unit.test_metrics import ended
 
@@ -28,14 +29,17 @@ README = REPOSITORY / "README.md"
 GRID_COLUMNS = 24
 
 
+NOON = "2026-05-01T12:00:00+00:00"
+
+
 def exported() -> dict[str, str]:
     """The type of every metric of svcagent's own, by name."""
     metrics = Metrics(SystemClock())
     metrics.converged(["web"], {"a.json": 1}, [Held("web", "alice", 1.0)])
     metrics.cnames({"records": [{"record": "a.", "outcome": "in place", "is_done": False}]})
     metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1.0}]))
-    metrics.reload_event({"service": "web", "step": "acquire", "phase": "begin", "place": 1})
-    text = metrics.render()[0].decode()
+    metrics.reloads_run([("web", HostReload(1, NOON, "acquire", NOON, place=1))])
+    text = text_of(metrics.collect()).decode()
     return dict(re.findall(r"^# TYPE (svcagent_\w+) (\w+)$", text, re.MULTILINE))
 
 

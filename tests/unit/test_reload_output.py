@@ -1,15 +1,14 @@
-"""What a reload prints and logs while it runs, and how another svcagent tells it from those records."""
+"""What a reload prints and logs while it runs and when it ends."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import click
 import pytest
 
 from agent import logs
 from agent.cli.options import Options
-from agent.cli.reload_output import Printer, event_of, show_result, tell_repaired
+from agent.cli.reload_output import Printer, show_result, tell_repaired
 from agent.engine import PullProgress
 from agent.logs import Format
 from agent.reload import Event, Phase, Result, Step
@@ -98,16 +97,15 @@ def test_with_the_journal_whoever_is_at_standard_error_reads_it_too(capfd: pytes
     assert capfd.readouterr().err == "svcagent: web: place 2 in the line;\nheld by host2\nsvcagent: no\n"
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(1000, 101), (7, 8)])
-def test_a_pull_is_at_most_one_record_a_percent(capfd: pytest.CaptureFixture[str], layers: int, expected: int) -> None:
-    """And in a pipe still one printed line a quarter, however it is logged."""
+@pytest.mark.parametrize("layers", [1000, 7])
+def test_a_pull_is_a_record_and_a_line_a_quarter(capfd: pytest.CaptureFixture[str], layers: int) -> None:
     logs.set_up(Format.JSON, is_verbose=True)
     printer = Printer("web")
     for done in range(layers + 1):
         printer.tell_pull(PullProgress(done, layers, done, layers))
     told = capfd.readouterr()
 
-    assert len(records(told.err)) == expected
+    assert 4 <= len(records(told.err)) <= 5
     assert len(told.out.splitlines()) <= 4
 
 
@@ -118,91 +116,7 @@ def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == ""
 
 
-# ---------------------------------------------------------------- replayed
-
-
-@pytest.mark.parametrize("told", [*EVENTS, PULL, PullProgress(0, 0, 0, 0)])
-def test_a_record_is_what_was_told(capfd: pytest.CaptureFixture[str], told: Event | PullProgress) -> None:
-    """There and back: an event, or how far a pull is."""
-    logs.set_up(Format.JSON, is_verbose=True)
-    if isinstance(told, Event):
-        Printer("web").tell(told)
-        told = replace(told, seconds=round(told.seconds, 3))
-    else:
-        Printer("web").tell_pull(told)
-
-    assert [event_of(one) for one in records(capfd.readouterr().err)] == [told]
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {},
-        {"text": "x", "level": "warning"},
-        {"step": "drain"},
-        {"step": "drain", "phase": "begin"},
-        {"step": "drain", "phase": "begin", "seconds": "1"},
-        {"step": "dance", "phase": "begin", "seconds": 1.0},
-        {"step": "drain", "phase": "later", "seconds": 1.0},
-        {"step": ["drain"], "phase": {}, "seconds": 1.0},
-        {"step": "ready", "hook": "after_restart", "text": "x"},
-    ],
-)
-def test_what_is_no_event_is_none(record: dict[str, object]) -> None:
-    """Nor is what another version may log one day."""
-    assert event_of(record) is None
-
-
-def test_numbers_of_a_pull_that_are_none_are_none() -> None:
-    assert event_of({"step": "pull", "phase": "progress", "layers": "9", "bytes_total": 5}) == PullProgress(0, 0, 0, 5)
-
-
-def test_a_reload_of_the_daemon_is_shown_as_if_it_were_ones_own(capfd: pytest.CaptureFixture[str]) -> None:
-    """The same lines in the same places, without any that only the log had."""
-    logs.set_up(Format.JSON, is_verbose=True)
-    child = Printer("web")
-    for event in EVENTS:
-        child.tell(event)
-    child.tell_pull(PULL)
-    logs.log("what a hook said", step="ready", hook="after_restart")
-    logs.log("retry", level=logs.WARNING, logger="urllib3")
-    sent = records(capfd.readouterr().err)
-
-    logs.set_up(Format.TEXT, is_verbose=False)
-    own, replayed = Printer("web"), Printer("web")
-    for event in EVENTS:
-        own.tell(event)
-    own.tell_pull(PULL)
-    expected = capfd.readouterr()
-    for record in sent:
-        replayed.replay(record)
-
-    shown = capfd.readouterr()
-    assert shown.out == expected.out
-    assert shown.err == f"{expected.err}svcagent: retry\n"
-
-
-def test_with_v_all_that_the_daemon_logged_is_logged_here(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.set_up(Format.JSON, is_verbose=True)
-    record = {"time": "T", "level": "info", "text": "what a hook said", "reload": "r1", "hook": "after_restart"}
-    Printer("web").replay(record)
-    Printer("web").replay({**record, "level": "error"})
-
-    quiet, loud = records(capfd.readouterr().err)
-    assert quiet == record
-    assert (loud["text"], loud["reload"], loud["hook"]) == ("what a hook said", "r1", "after_restart")
-
-
-def test_what_a_recovery_did_is_replayed_as_quietly_as_it_was_done(capfd: pytest.CaptureFixture[str]) -> None:
-    """A reload first puts right what an earlier one left; its steps are not that reload's."""
-    logs.set_up(Format.JSON, is_verbose=True)
-    Printer("web").tell_quietly(EVENTS[3])
-    [record] = records(capfd.readouterr().err)
-    logs.set_up(Format.TEXT, is_verbose=False)
-    Printer("web").replay(record)
-
-    assert record["recovery"] is True
-    assert capfd.readouterr() == ("", "")
+# ---------------------------------------------------------------- the end
 
 
 @pytest.mark.parametrize(
@@ -210,20 +124,14 @@ def test_what_a_recovery_did_is_replayed_as_quietly_as_it_was_done(capfd: pytest
     [("failed", 1, "error"), ("stranded", 69, "error"), ("refused", 75, "warning"), ("interrupted", 143, "warning")],
 )
 def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: str, exit_code: int, level: str) -> None:
-    """By the result, which comes last; its line in the log is not replayed. What may pass by itself is no error."""
+    """By the result, which comes last. What may pass by itself is no error."""
     logs.set_up(Format.JSON, is_verbose=True)
     result = Result("web", "host1", "i", id="r1", outcome=outcome, error="why\nnot", exit_code=exit_code)
     assert show_result(result) == exit_code
     [record] = records(capfd.readouterr().err)
-    logs.set_up(Format.TEXT, is_verbose=False)
-    Printer("web").replay(record)
 
     assert (record["level"], record["text"], record["reload"]) == (level, "why\nnot", "r1")
     assert (record["outcome"], record["exit_code"]) == (outcome, exit_code)
-    assert capfd.readouterr() == ("", "")
-
-
-# ---------------------------------------------------------------- the end
 
 
 def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[str]) -> None:

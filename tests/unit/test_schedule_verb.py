@@ -1,4 +1,4 @@
-"""``svcagent schedule``: what it shows of the definitions, asking nobody."""
+"""``svcagent schedule`` on a host without a daemon: what it shows of the definitions."""
 
 import json
 import os
@@ -23,8 +23,9 @@ def _write(directory: Path, name: str, **reload: Any) -> None:
 
 
 @pytest.fixture
-def services_dir(tmp_path: Path) -> Path:
+def services_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A service on a schedule, one that never comes to run, one without a schedule and one without a reload."""
+    monkeypatch.setenv("SVCAGENT_STATUS_FILE", str(tmp_path / "status.json"))
     _write(tmp_path, "a-night", schedule="*/10 * * * *", timezone="Asia/Tokyo", jitter="5m", windows=["22:00-06:00"])
     _write(tmp_path, "b-never", schedule="0 12 * * *", windows=["22:00-06:00"])
     _write(tmp_path, "c-by-hand", stop_timeout="10s")
@@ -35,7 +36,7 @@ def services_dir(tmp_path: Path) -> Path:
 def _shown(services_dir: Path, *arguments: str) -> list[list[str]]:
     result = CliRunner().invoke(cli, ["--services-dir", str(services_dir), "schedule", *arguments])
     assert result.exit_code == 0, result.output
-    return [line.split("\t") for line in result.output.splitlines()]
+    return [line.split("\t") for line in result.stdout.splitlines()]
 
 
 def test_a_service_s_next_runs(services_dir: Path) -> None:
@@ -43,7 +44,7 @@ def test_a_service_s_next_runs(services_dir: Path) -> None:
     before = datetime.now(UTC)
 
     [found] = json.loads(
-        CliRunner().invoke(cli, ["--services-dir", str(services_dir), "--json", "schedule", "a-night"]).output
+        CliRunner().invoke(cli, ["--services-dir", str(services_dir), "--json", "schedule", "a-night"]).stdout
     )
 
     share = spread(300, os.uname().nodename, "a-night-1")
@@ -63,6 +64,7 @@ def test_a_service_s_next_runs(services_dir: Path) -> None:
         "offset_seconds": share.total_seconds(),
         "windows": ["22:00-06:00"],
         "why": None,
+        "held": "no daemon runs",
     }
 
 
@@ -72,12 +74,21 @@ def test_every_service_is_there_with_its_runs_or_the_reason_why_not(services_dir
 
     assert header == ["SERVICE", "RUN", "IN", "SCHEDULE"]
     assert [row[0] for row in rows] == ["a-night-1", "a-night-1", "b-never-1", "c-by-hand-1", "d-still-1"]
+    assert rows[0][2] == "held"
     assert rows[0][3].startswith("*/10 * * * * + ")
     assert rows[0][3].endswith(" in 22:00-06:00")
     assert [row[1:3] for row in rows[2:]] == [["never", "-"], ["-", "-"], ["-", "-"]]
     assert "falls into its windows (22:00-06:00)" in rows[2][3]
     assert rows[3][3] == f"{services_dir}/c-by-hand.json has no reload.schedule"
     assert rows[4][3] == f"{services_dir}/d-still.json has no reload section"
+
+
+def test_without_a_daemon_it_says_that_nothing_starts_these_runs(services_dir: Path) -> None:
+    """Nothing of that for a service without runs."""
+    for name, is_said in (("a-night", True), ("b-never", False)):
+        result = CliRunner().invoke(cli, ["--services-dir", str(services_dir), "schedule", name])
+
+        assert ("the daemon does not run" in result.stderr) is is_said
 
 
 def test_one_service_by_its_name_or_its_id(services_dir: Path) -> None:

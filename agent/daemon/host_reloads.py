@@ -1,0 +1,148 @@
+"""The reloads of this host, whoever started them, as their lock files show them, and a watch on those files."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.events import (
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.inotify import InotifyObserver
+
+from agent.clock import Clock
+from agent.daemon.reloads import IDLE_STEPS, is_unfinished
+from agent.logs import WARNING, log
+from agent.registration import LAST_SEEN_FILE
+from agent.reload import HostLock, HostReload, lock_files
+
+INTERRUPTED_BY_STOP = 143
+"""The exit code of a reload that SIGTERM ended: somebody stopped the daemon or the host, not this reload."""
+
+
+@dataclass(frozen=True)
+class EndedReload:
+    """A reload or recovery that has ended since the last look. ``results`` is empty if it crashed."""
+
+    service_id: str
+    said: HostReload
+
+
+class HostReloads:
+    """Reads the lock files that have changed."""
+
+    def __init__(self, state_dir: Path, clock: Clock) -> None:
+        self._state_dir = state_dir
+        self._clock = clock
+        self._times: dict[str, tuple[int, int]] = {}
+        self._ended: set[tuple[str, int, str]] = set()
+        self.running: dict[str, HostReload] = {}
+        """The reloads that run, by service ID."""
+        self.last: dict[str, HostReload] = {}
+        """What each lock file says."""
+        self.look()
+
+    def unfinished(self) -> frozenset[str]:
+        """Return the services whose last reload found something to do and was cut short.
+
+        It crashed, was stopped with the daemon or the host, or ended for a reason that may pass.
+        """
+        return frozenset(one for one, said in self.last.items() if one not in self.running and _is_cut_short(said))
+
+    def look(self) -> list[EndedReload]:
+        """Read what has changed; return the reloads that have ended."""
+        ended: list[EndedReload] = []
+        files = dict(lock_files(self._state_dir))
+        for gone in self.last.keys() - files.keys():
+            self.last.pop(gone)
+            self.running.pop(gone, None)
+        for service_id, file in files.items():
+            try:
+                found = file.stat()
+            except OSError:
+                continue
+            times = (found.st_mtime_ns, found.st_ino)
+            if self._times.get(service_id) == times and service_id not in self.running:
+                continue
+            self._times[service_id] = times
+            ended += self._read(service_id)
+        return ended
+
+    def _read(self, service_id: str) -> Iterator[EndedReload]:
+        lock = HostLock(self._state_dir, service_id, self._clock, 0.0)
+        holder, said = lock.holder(), lock.read()
+        if said is None:
+            self.running.pop(service_id, None)
+            return
+        self.last[service_id] = said
+        if said.results or holder != said.pid:
+            self.running.pop(service_id, None)
+            key = (service_id, said.pid, said.began)
+            if (said.results or said.step) and key not in self._ended:
+                self._ended = {one for one in self._ended if one[0] != service_id} | {key}
+                yield EndedReload(service_id, said)
+        elif said.step:
+            self.running[service_id] = said
+
+
+def _is_cut_short(said: HostReload) -> bool:
+    """True if a daemon that starts has to run this reload. An operator's that failed is the operator's to repeat."""
+    if not said.results:
+        return said.step not in IDLE_STEPS
+    last = said.results[-1]
+    if last.get("outcome") == "recovered":  # what was wanted has still to be done
+        return True
+    return said.is_daemons and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))
+
+
+class StateWatch(FileSystemEventHandler):
+    """Watches the state directory by inotify. Its callbacks are called in watchdog's thread.
+
+    ``reloads_changed``: a reload of this host began, reached another step or ended. ``noted``: a verb has noted a
+    change of maintenance or registration.
+    """
+
+    def __init__(self, state_dir: Path, reloads_changed: Callable[[], None], noted: Callable[[], None]) -> None:
+        self._state_dir = state_dir
+        self._reloads_changed = reloads_changed
+        self._noted = noted
+        self._observer: InotifyObserver | None = None
+
+    def start(self) -> None:
+        """Begin. Without inotify, changes are noticed at the next convergence."""
+        events: list[type[FileSystemEvent]] = [
+            FileClosedEvent,
+            FileCreatedEvent,
+            FileDeletedEvent,
+            FileModifiedEvent,
+            FileMovedEvent,
+        ]
+        observer = InotifyObserver()
+        observer.start()
+        try:
+            observer.schedule(self, str(self._state_dir), event_filter=events)
+        except OSError as error:
+            observer.stop()
+            log(f"reloads are noticed within a minute: {self._state_dir} cannot be watched: {error}", level=WARNING)
+            return
+        self._observer = observer
+
+    def stop(self) -> None:
+        """End it."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Tell what changed."""
+        for path in {event.src_path, event.dest_path}:
+            name = Path(str(path)).name
+            if name.startswith("reload-"):
+                self._reloads_changed()
+            elif name == LAST_SEEN_FILE:
+                self._noted()

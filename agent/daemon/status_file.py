@@ -1,0 +1,106 @@
+"""The daemon's status as a file, which ``status``, ``schedule``, ``deregister`` and ``doctor`` read.
+
+The reader does not trust what an ended daemon left behind: the file names the process and when that started, and is
+written again every half minute at the latest.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.clock import Clock
+from agent.definitions import Settings
+from agent.errors import SvcagentError
+from agent.files import NotAFile, read_regular, write_atomically
+from agent.logs import WARNING, log
+
+VERSION = 1
+MODE = 0o640
+DIRECTORY_MODE = 0o750
+WRITE_SECONDS = 30.0
+"""How often it is written if nothing changes."""
+STALE_SECONDS = 90.0
+"""After so long without an update, the daemon hangs, or its machine was suspended."""
+
+
+class StatusFile:
+    """The daemon's end. ``path``: in a directory that is created if its parent exists."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._problem = ""
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Write the status and the time. A failure is logged once, and stops nothing."""
+        tree = {"v": VERSION, "at": self._clock.now(), "started": started(os.getpid()), **document}
+        try:
+            if not self._path.parent.exists():
+                self._path.parent.mkdir(DIRECTORY_MODE)
+            write_atomically(self._path, json.dumps(tree, default=str, indent=1) + "\n", MODE)
+            self._problem = ""
+        except (OSError, SvcagentError) as error:
+            if str(error) != self._problem:
+                log(f"svcagent status cannot show what the daemon does: {error}", level=WARNING)
+            self._problem = str(error)
+
+    def remove(self) -> None:
+        """Remove it: the daemon has ended."""
+        with suppress(OSError):
+            self._path.unlink()
+
+
+@dataclass(frozen=True)
+class DaemonStatus:
+    """What the file says of the daemon of these directories.
+
+    ``document`` is None if no such daemon runs, or that is unknown. ``problem`` says why, or that the status is stale;
+    ``is_unknown`` that there may be a daemon all the same, ``is_elsewhere`` that one runs with other directories.
+    """
+
+    document: Mapping[str, Any] | None
+    problem: str = ""
+    is_unknown: bool = False
+    is_elsewhere: bool = False
+
+
+def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
+    """Read the status file of the daemon that has the same directories as this process."""
+    path = settings.daemon.status_file
+    try:
+        tree = json.loads(read_regular(path))
+        if tree["v"] != VERSION:
+            raise ValueError("another version wrote it")  # noqa: TRY301 - as for all that cannot be used
+        pid, at = int(tree["pid"]), datetime.fromisoformat(tree["at"])
+        theirs = [Path(tree["state_dir"]).resolve(), Path(tree["services_dir"]).resolve()]
+        is_gone = started(pid) != tree["started"]
+    except (FileNotFoundError, NotADirectoryError):
+        return DaemonStatus(None, "does not run")
+    except PermissionError as error:
+        how = "run as root, or as a member of the group of that file"
+        return DaemonStatus(None, f"unknown: {path} cannot be read: {error.strerror}; {how}", is_unknown=True)
+    except (OSError, NotAFile, ValueError, LookupError, TypeError, RecursionError) as error:
+        return DaemonStatus(None, f"unknown: {path} cannot be used: {error}", is_unknown=True)
+    if is_gone:
+        return DaemonStatus(None, f"does not run: process {pid} has ended; its last status is of {tree['at']}")
+    if theirs != [settings.state_dir.resolve(), settings.services_dir.resolve()]:
+        places = f"{tree['state_dir']} and {tree['services_dir']}"
+        return DaemonStatus(None, f"runs, but for other directories: {places}", is_elsewhere=True)
+    age = (clock.now() - at).total_seconds()
+    if age > STALE_SECONDS:
+        hangs = f"has not updated its status for {age:.0f} s; it may hang. See: systemctl status svcagent"
+        return DaemonStatus(tree, hangs)
+    return DaemonStatus(tree)
+
+
+def started(pid: int) -> str:
+    """Return when a process started, in the kernel's ticks since boot; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -1,0 +1,184 @@
+"""The reloads of this host: those that the daemon runs, those of others, what is retried and what is recovered.
+
+Everything runs in the event loop's thread. What became of a reload is read from its lock file, and from a child's exit
+code; nothing is read from logs.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.clock import Clock
+from agent.daemon.children import Ended, Launcher
+from agent.daemon.converged import Out
+from agent.daemon.host_reloads import EndedReload, HostReloads
+from agent.daemon.reloads import Reloads, RunningReload, Wanted, is_unfinished
+from agent.daemon.retries import Retries
+from agent.daemon.status import Doing
+from agent.definitions import Definition
+from agent.logs import INFO, WARNING, log, log_bug
+from agent.maintenance import is_of_reload
+from agent.reload import HostLock, journalled
+
+if TYPE_CHECKING:  # slow to import, and large
+    from agent.daemon.metrics import Metrics
+
+
+class Supervisor:
+    """Follows all reloads, and runs the daemon's own.
+
+    ``start`` begins a task and reports what it raises. ``begin`` is called with a reload that is to be tried again,
+    ``changed`` when a child has begun or ended.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        state_dir: Path,
+        clock: Clock,
+        start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        begin: Callable[[Wanted], None],
+        changed: Callable[[], None],
+        metrics: "Metrics | None",
+    ) -> None:
+        self._state_dir = state_dir
+        self._clock = clock
+        self._changed = changed
+        self._metrics = metrics
+        self._children = Reloads(launcher, clock, self._child_ended, start)
+        self._on_host = HostReloads(state_dir, clock)
+        self._retries = Retries(
+            lambda service_id: begin(Wanted(service_id, "retry")),
+            jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - nothing is secret about a pause
+        )
+        self._names: dict[str, str] = {}
+        self._reloadable: frozenset[str] = frozenset()
+        self._out: frozenset[str] = frozenset()
+        self._results: dict[str, Mapping[str, Any]] = {}
+        self._is_stopping = False
+
+    def converged(self, definitions: Sequence[Definition], out: Sequence[Out]) -> None:
+        """Take the definitions in force, and what is in maintenance."""
+        self._names = {one.service.id: one.service.name for one in definitions}
+        self._reloadable = frozenset(one.service.id for one in definitions if one.reload is not None)
+        self._out = frozenset(one.target.service_id for one in out if is_of_reload(one.maintenance, one.target.node))
+
+    def begin(self, wanted: Wanted) -> None:
+        """Run a reload, unless one of the service runs, or nothing defines it any more."""
+        if wanted.service_id in self._reloadable and self._children.begin(wanted):
+            self._changed()
+
+    def cut_short(self) -> frozenset[str]:
+        """Return the services whose last reload found something to do and did not come to its end."""
+        return self._on_host.unfinished()
+
+    def left_behind(self) -> frozenset[str]:
+        """Return the services whose reload has left a journal or maintenance, and does not run any more.
+
+        The journal is read again after the process was looked for: a reload removes it before it ends.
+        """
+        suspects = (journalled(self._state_dir) | self._out) - self._children.running.keys()
+        locks = {one: HostLock(self._state_dir, one, self._clock, 0.0) for one in suspects}
+        crashed = {one for one, lock in locks.items() if lock.holder() is None}
+        return frozenset(crashed & (journalled(self._state_dir) | self._out))
+
+    def unrecovered(self) -> dict[str, str]:
+        """Return the services whose crashed reload is not recovered yet, and why."""
+        results = {one: self._results.get(one, {}) for one in sorted(self.left_behind())}
+        return {one: str(got.get("error") or "its reload crashed").partition("\n")[0] for one, got in results.items()}
+
+    def doing(self) -> tuple[Doing, ...]:
+        """Return the reloads that run on this host."""
+        found = []
+        for service_id in sorted(self._children.running.keys() | self._on_host.running.keys()):
+            said, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
+            if said is not None:
+                why = own.wanted.why if own is not None and own.pid == said.pid else ""
+                found.append(
+                    Doing(
+                        service_id, said.step, said.text, datetime.fromisoformat(said.since), why, said.pid, said.reload
+                    )
+                )
+            elif own is not None:
+                found.append(Doing(service_id, "", "", own.since, own.wanted.why, own.pid))
+        return tuple(found)
+
+    def follow(self) -> None:
+        """Read what the reloads of this host do, and how they ended."""
+        for one in self._on_host.look():
+            self._ended(one)
+        running = self._on_host.running
+        for service_id, said in running.items():
+            self._children.reached(service_id, said.step)
+        self._measure(lambda metrics: metrics.reloads_run((self._name(one), said) for one, said in running.items()))
+
+    def retry_recovered(self, service_id: str) -> None:
+        """Try a reload again whose instance was recovered: its version is still wanted."""
+        if service_id in self._reloadable and not self._retries.is_pending(service_id):
+            self._retry(service_id)
+
+    async def stop(self, seconds: float) -> frozenset[str]:
+        """Stop the daemon's own reloads; return the services of those that still run then."""
+        self._is_stopping = True
+        self._retries.stop()
+        return await self._children.stop(seconds)
+
+    def _ended(self, ended: EndedReload) -> None:
+        crashed = {"service": self._name(ended.service_id), "exit_code": 1, "error": "its reload crashed"}
+        for result in ended.said.results or (crashed,):
+            before = self._results.get(ended.service_id, {})
+            self._results[ended.service_id] = result
+            # Recovery is retried until it succeeds; an attempt that ends in the same way is not counted again.
+            if not (
+                result.get("outcome") == before.get("outcome") == "stranded" and result.get("id") == before.get("id")
+            ):
+                self._count(result)
+
+    def _child_ended(self, reload: RunningReload, ended: Ended) -> None:
+        service_id = reload.wanted.service_id
+        self._changed()
+        said = self._on_host.last.get(service_id)
+        was_lock_held = said is not None and said.pid == reload.pid
+        if was_lock_held and said is not None and said.results:
+            result = said.results[-1]
+        else:
+            result = {"service": self._name(service_id), "exit_code": ended.status}
+            if not was_lock_held:
+                self._count(result)
+        # A reload that ended by itself has logged why.
+        log(
+            f"its reload was killed by signal {-ended.status}; it is recovered" if ended.was_killed else "",
+            level=WARNING if ended.was_killed else INFO,
+            service=result.get("service"),
+            reload=result.get("id"),
+            outcome=result.get("outcome"),
+            exit_code=ended.status,
+            why=reload.wanted.why,
+        )
+        if self._is_stopping or not is_unfinished(result):
+            self._retries.over(service_id)
+        else:
+            self._retry(service_id, result.get("retry_after") or 0.0)
+
+    def _retry(self, service_id: str, at_least: float = 0.0) -> None:
+        seconds = self._retries.failed(service_id, at_least)
+        log(f"tried again in {seconds:.0f} s", service=service_id)
+
+    def _name(self, service_id: str) -> str:
+        """Return the name of a service, which its metrics are labelled with."""
+        return self._names.get(service_id, service_id)
+
+    def _count(self, result: Mapping[str, Any]) -> None:
+        self._measure(lambda metrics: metrics.reload_ended(result))
+
+    def _measure(self, update: "Callable[[Metrics], None]") -> None:
+        """Update metrics. A failure must not stop the daemon from following the reload."""
+        if self._metrics is None:
+            return
+        try:
+            update(self._metrics)
+        except Exception as error:  # noqa: BLE001 - a bug in a metric must not stop the daemon
+            log_bug("updating metrics met a bug in svcagent; please report it", error)
