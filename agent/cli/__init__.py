@@ -114,6 +114,13 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
         setattr(options, name, value)
 
 
+@cli.result_callback()
+@click.pass_obj
+def _exit_code(options: Options, /, result: Any, **_given: Any) -> int:
+    """Return the exit code of a verb that ended without an error."""
+    return max(result if isinstance(result, int) else 0, options.least_exit_code)
+
+
 def main() -> NoReturn:
     """Run, and turn every way of ending into its exit code."""
     _collect_less()

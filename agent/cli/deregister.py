@@ -8,7 +8,6 @@ from agent.cli.output import show_bug_of, show_document, show_line, show_trouble
 from agent.cli.planning import exit_code, keep
 from agent.consul import Consul
 from agent.definitions import Settings
-from agent.errors import BadDefinition
 from agent.registration import Action, Change, Failure, apply_each, make_removal
 
 
@@ -51,9 +50,6 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:
-    """Return the services of services.d by ID, to notice that the token hides them; none if the files have faults."""
-    try:
-        found = wiring.definitions(settings, lambda: consul.agent_self().address)
-    except BadDefinition:
-        return {}
-    return {service.id: service.name for definition in found for service in definition.services}
+    """Return the services of services.d by ID, to notice that the token hides them."""
+    found = wiring.good_definitions(settings, lambda: consul.agent_self().address)
+    return {service.id: service.name for definition in found.definitions for service in definition.services}

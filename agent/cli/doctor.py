@@ -84,8 +84,7 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     choice = usable(settings.services_dir, wiring.values(ANY_ADDRESS))
     for name in names:
         if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
-            services = [service for one in choice.definitions for service in one.services]
-            raise wiring.unknown_name(name, services, settings.services_dir)
+            raise wiring.unknown_name(name, choice.definitions, settings.services_dir)
     wanted = names | {complete(name) for name in names}
     definitions = tuple(one for one in choice.definitions if not names or _names(one) & wanted)
     return ExaminedHost(settings, definitions, choice.faults, os.environ, wiring.system_clock(), names)

@@ -11,15 +11,16 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent import logs
 from agent.cli.options import Options, current
-from agent.errors import BadDefinition, Interrupted, NotNow, SvcagentError
+from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentError
 from agent.text import clean, printable
 
 LONGEST_CELL = 4000
@@ -39,9 +40,16 @@ def printing() -> Iterator[None]:
 
 
 def show_document(document: Any) -> None:
-    """The one document of ``--json``."""
+    """The one document of ``--json``, with the faults of the definition files that the verb goes on without."""
+    if isinstance(document, dict) and (faults := current().faults):
+        document.setdefault("faults", fault_documents(faults))
     with printing():
         click.echo(json.dumps(document, indent=2, default=str))
+
+
+def fault_documents(faults: Iterable[Fault]) -> list[dict[str, str]]:
+    """Return faults for a document."""
+    return [asdict(fault) for fault in faults]
 
 
 def show_line(text: str, colour: str | None = None) -> None:
@@ -85,9 +93,7 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
     """An error that ends the verb: on standard error or in the log, and with ``--json`` as the document too."""
     found: dict[str, Any] = {"exit_code": error.exit_code}
     if isinstance(error, BadDefinition):
-        found["faults"] = [
-            {"file": f.file, "path": f.path, "problem": f.problem, "remedy": f.remedy} for f in error.faults
-        ]
+        found["faults"] = fault_documents(error.faults)
     # What may pass by itself is nothing to wake anybody for.
     level = logs.WARNING if isinstance(error, NotNow | Interrupted) else logs.ERROR
     _set_up_logs_once(options)

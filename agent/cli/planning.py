@@ -10,7 +10,7 @@ from agent.cli.output import show_document, show_line, show_table, show_trouble,
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Definition, Service, Settings
-from agent.errors import BadDefinition, SvcagentError
+from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.maintenance import is_finished_reload, parse
 from agent.registration import (
     Action,
@@ -43,7 +43,10 @@ class Asked:
 
 
 class Planner:
-    """Makes a plan from services.d and the agent. Raises whatever is wrong with either before anything is written."""
+    """Makes a plan from services.d and the agent, before anything is written.
+
+    Files with faults are left out, and nothing is removed then: any of them may define it.
+    """
 
     def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: Asked) -> None:
         self._settings = settings
@@ -52,7 +55,9 @@ class Planner:
         self._asked = asked
         self._agent: AgentSelf | None = None
         self.definitions: tuple[Definition, ...] = ()
-        """What services.d says, once it is read."""
+        """What the good files of services.d say, once they are read."""
+        self.faults: tuple[Fault, ...] = ()
+        """What is wrong with the other files."""
         self.world = World({}, {})
         """The services and checks of the agent when the last plan was made."""
         self.last_seen = LastSeen()
@@ -74,20 +79,17 @@ class Planner:
 
     def read(self) -> None:
         """Read services.d. Its faults are reported even if no agent answers."""
-        directory = self._settings.services_dir
-        if self._asked.is_empty_allowed and not directory.exists():
-            self.definitions = ()
+        if self._asked.is_empty_allowed and not self._settings.services_dir.exists():
+            self.definitions, self.faults = (), ()
             return
-        self.definitions = wiring.definitions(self._settings, lambda: self.agent.address)
-        for name in self._asked.names:
-            if not any(name in (service.name, service.id) for service in self.services):
-                raise wiring.unknown_name(name, self.services, directory)
+        found = wiring.definitions(self._settings, self._asked.names, lambda: self.agent.address)
+        self.definitions, self.faults = found.definitions, found.faults
 
     def plan(self) -> tuple[Change, ...]:
         """Return what has to change now."""
         names = self._asked.names
         if faults := unmet(self.definitions, self.agent, names):
-            raise BadDefinition(faults)
+            self._leave_out(faults)
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
         self.world = observe(self._consul, expected)
@@ -97,6 +99,8 @@ class Planner:
             self.world, lambda one, text: is_finished_reload(text, is_journalled=one in unfinished)
         )
         plan = make_plan(self.services, self.world, names, is_adopting=self._asked.is_adopting, maintenance=vanished)
+        if self.faults:
+            plan = tuple(_kept(change) if change.action is Action.REMOVE else change for change in plan)
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
@@ -108,6 +112,14 @@ class Planner:
         if not has_consent:
             self.objection = find_objection(plan, self.world, self._settings.services_dir, self.last_seen)
         return refuse_unknown_nodes(self._consul, plan)
+
+    def _leave_out(self, faults: list[Fault]) -> None:
+        if self._asked.names:
+            raise BadDefinition(faults)
+        files = {fault.file for fault in faults}
+        self.definitions = tuple(one for one in self.definitions if str(one.file) not in files)
+        self.faults += tuple(faults)
+        wiring.go_on_without(self.faults, self.definitions, is_all=True)
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
@@ -188,6 +200,10 @@ def _lines(change: Change) -> list[str]:
 def _document(change: Change) -> dict[str, object]:
     fields = [{"field": one.field, "before": one.before, "after": one.after} for one in change.differences]
     return {"service": change.service_id, "action": str(change.action), "why": change.why, "fields": fields}
+
+
+def _kept(change: Change) -> Change:
+    return Change(Action.KEEP, change.service_id, "no good file defines it, but a faulty one may")
 
 
 def _some(names: list[str]) -> str:

@@ -109,7 +109,7 @@ def recover_usable(
                 if name not in unfinished and not any(name in (one.name, one.id) for one in services):
                     if choice.faults:
                         raise BadDefinition(list(choice.faults))
-                    raise wiring.unknown_name(name, services, settings.services_dir)
+                    raise wiring.unknown_name(name, choice.definitions, settings.services_dir)
             chosen = {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))
         results = repair(settings, consul, agent, choice.definitions, chosen, interrupts)
         look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in chosen))

@@ -12,7 +12,7 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_table
 from agent.daemon.schedule import Schedule, schedule_of
-from agent.definitions import Definition, durations
+from agent.definitions import ANY_ADDRESS, Definition, durations
 from agent.maintenance import length
 
 
@@ -37,13 +37,11 @@ def schedule(name: str | None, *, count: int) -> None:
     """Show when svcagent run will reload this host's services next, or why it never will.
 
     Times are in the time zone of each service's definition and include its jitter, which is always the same for one
-    service on one host. Asks neither Consul nor a running daemon, and does not read cron's own tables.
+    service on one host. Asks neither Consul nor a running daemon, and does not read cron's own tables. Files with
+    faults are left out (exit code 78; with NAME only if NAME is in one of them).
     """
     settings, now = wiring.settings(), wiring.system_clock().now()
-    found = wiring.placeheld_definitions(settings)
-    services = [service for definition in found for service in definition.services]
-    if name and not any(name in (service.name, service.id) for service in services):
-        raise wiring.unknown_name(name, services, settings.services_dir)
+    found = wiring.definitions(settings, [name] if name else [], lambda: ANY_ADDRESS).definitions
     timetables = [
         _timetable(one, now, count)
         for one in found

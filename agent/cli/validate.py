@@ -6,7 +6,7 @@ from agent.cli import wiring
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
 from agent.consul import AgentSelf
-from agent.definitions import ADDRESS, ANY_ADDRESS, Settings
+from agent.definitions import ADDRESS, ANY_ADDRESS, Settings, load
 from agent.errors import BadDefinition, SvcagentError
 from agent.registration import unmet
 
@@ -23,7 +23,7 @@ def validate() -> None:
     """
     settings = wiring.settings()
     directory = settings.services_dir
-    definitions = wiring.placeheld_definitions(settings)
+    definitions = load(directory, wiring.values(ANY_ADDRESS))
     agent = _agent(settings)
     if agent is not None and (faults := unmet(definitions, agent)):
         raise BadDefinition(faults)

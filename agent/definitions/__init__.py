@@ -10,7 +10,7 @@ from agent.definitions.document import Definition, defining
 from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import Wrong, untrusted
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
-from agent.definitions.load import files_of, load
+from agent.definitions.load import Loaded, files_of, load, load_good
 from agent.definitions.reload import (
     PULL_SECONDS,
     CommandRestart,
@@ -46,6 +46,7 @@ __all__ = [
     "Drain",
     "Examined",
     "Hooks",
+    "Loaded",
     "MinHealthy",
     "Ready",
     "Reload",
@@ -63,6 +64,7 @@ __all__ = [
     "examine",
     "files_of",
     "load",
+    "load_good",
     "misplaced",
     "read",
     "record_name",
