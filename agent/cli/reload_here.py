@@ -10,12 +10,12 @@ from agent.cli.maint_output import tell_ended
 from agent.cli.notifying import rollout_told
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import Printer, show_result, tell_repaired
+from agent.cli.reload_output import Printer, show_result, show_rolled_back, tell_repaired
 from agent.cli.repairing import edges_of, engine_of, repair_one
 from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_told
 from agent.clock import Interrupts
-from agent.consul import AgentSelf, Consul
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, Consul
 from agent.definitions import Definition, Reload, Settings
 from agent.engine import Engine
 from agent.errors import ConsulUnreachable, Denied, SvcagentError
@@ -63,7 +63,10 @@ def reload_here(
         results.append(executor.run())
         if results[-1].outcome == "up to date":
             warn_of_stopped(consul, engine, [definition])
-        return show_result(results[-1])
+        code = show_result(results[-1])
+        if results[-1].outcome in ("rolled back", "environment"):
+            show_rolled_back(results[-1], _where(consul, service.id))
+        return code
 
 
 def check_here(
@@ -92,6 +95,15 @@ def check_here(
 def _asked(wanted: Wanted) -> Asked:
     waits = DEFAULT_LOCK_SECONDS if wanted.lock_timeout is None else wanted.lock_timeout
     return Asked(waits, is_forced=wanted.is_forced, is_in_maintenance=wanted.is_in_maintenance)
+
+
+def _where(consul: Consul, service_id: str) -> str:
+    try:
+        checks = consul.checks()
+    except SvcagentError as error:
+        return f"but whether it is in service is unknown: {error}"
+    is_out = NODE_MAINTENANCE in checks or f"{SERVICE_MAINTENANCE}{service_id}" in checks
+    return "in maintenance; see: svcagent maint status" if is_out else "in service"
 
 
 def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:

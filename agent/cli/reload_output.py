@@ -41,6 +41,13 @@ def show_result(result: Result) -> int:
     return result.exit_code
 
 
+def show_rolled_back(result: Result, where: str) -> None:
+    """Print what runs after a roll-back, below the failure. ``where``: whether clients are sent to it."""
+    version = result.running or "the version from before"
+    text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
+    show_warning(text, service=result.service, reload=result.id)
+
+
 def tell_repaired(results: Sequence[Result]) -> int:
     """Report the recoveries of reloads that crashed; return the worst exit code."""
     for result in results:

@@ -14,7 +14,7 @@ from agent.definitions import Check, ContainerRestart, Reload, Service
 from agent.engine import Container, Engine
 from agent.errors import NotFound, NotReady, Unreachable
 from agent.registration import is_own, registration, renew_checks
-from agent.reload.probe import Prober, ProbeResult, Status
+from agent.reload.probe import Prober, ProbeResult, Status, advice
 from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
@@ -240,7 +240,7 @@ class Readiness:
             elif deadline.is_over:
                 raise NotReady(
                     f"{self._service.id} did not become ready within {limit:g} s: {missing.said}. "
-                    "If it needs longer to load, raise reload.ready.timeout",
+                    f"{advice(missing.signature)}",
                     signature=missing.signature,
                 )
             else:

@@ -59,10 +59,12 @@ def test_a_container_that_cannot_even_start_is_quarantined(fleet: Fleet) -> None
     before = fleet.lab.versions()
     fleet.push_next(broken=True)
 
-    code, output, _errors = fleet.run(0, "--json", "reload", NAME)
+    code, output, errors = fleet.run(0, "--json", "reload", NAME)
     _code, listed, _none = fleet.run(1, "--json", "quarantine", "list", NAME)
 
     assert code == 1
+    running = json.loads(output)["running"]
+    assert errors.splitlines()[-1] == f"svcagent: {NAME}: rolled back; {running} runs again on host1, in service"
     assert fleet.lab.versions() == before
     assert "the index is damaged" in json.loads(output)["log_tail"]
     assert len(json.loads(listed)) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from agent import logs
 from agent.cli.options import Options
-from agent.cli.reload_output import Printer, event_of, show_result, tell_repaired
+from agent.cli.reload_output import Printer, event_of, show_result, show_rolled_back, tell_repaired
 from agent.engine import PullProgress
 from agent.logs import Format
 from agent.reload import Event, Phase, Result, Step
@@ -261,3 +261,12 @@ def test_the_document_is_all_there_is_on_standard_output(capfd: pytest.CaptureFi
     show_result(Result("web", "host1", "i", outcome="reloaded"))
 
     assert json.loads(capfd.readouterr().out)["outcome"] == "reloaded"
+
+
+def test_the_last_line_of_a_roll_back_says_what_runs_again(capfd: pytest.CaptureFixture[str]) -> None:
+    result = Result("web", "host1", "i", outcome="rolled back", error="no", exit_code=1, running="sha256:1")
+
+    show_result(result)
+    show_rolled_back(result, "in service")
+
+    assert capfd.readouterr().err.splitlines()[-1] == "svcagent: web: rolled back; sha256:1 runs again on host1, in service"
