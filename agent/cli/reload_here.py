@@ -132,7 +132,7 @@ def _show_check(executor: Executor, *, is_dry: bool) -> int:
         )
         return 0
     if not is_newer:
-        show_line(f"{result.service} runs the newest {result.image} ({result.wanted})", "green")
+        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}", "green")
         return 0
     show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
     if is_dry:

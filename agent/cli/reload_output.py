@@ -35,7 +35,7 @@ def show_result(result: Result) -> int:
         show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
-        show_line(f"{result.service} runs {result.wanted} of {result.image} already{remark}", "green")
+        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}{remark}", "green")
     if current().as_json:
         show_document(dataclasses.asdict(result))
     return result.exit_code

@@ -74,6 +74,20 @@ def test_nothing_newer_and_nothing_in_the_way(site: Site) -> None:
     assert f"the newest is {newest}\nnothing blocks it; run: svcagent reload web" in site.run("why", "web")
 
 
+def test_a_stopped_container_is_not_said_to_run(site: Site) -> None:
+    """Neither with the newest image nor with an older one."""
+    site.docker.api.stop("web", timeout=0)
+
+    newest = site.run("why", "web")
+    site.docker.push("2")
+    older = site.run("why", "web", code=75)
+
+    assert "web does not run; its container has the newest image already: sha256:" in newest
+    assert "web does not run; its container has sha256:" in older
+    assert "to start it, run: docker start web" in newest
+    assert "web runs" not in newest + older
+
+
 def test_a_faulty_file_of_another_service_stops_no_reload(site: Site) -> None:
     """The fault is a warning, and in JSON it is part of the document."""
     (site.svcagent.services_dir / "other.json").write_text('{"service": {"name": "other", "prot": 80}}')
