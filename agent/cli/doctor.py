@@ -14,7 +14,7 @@ from agent.cli.output import show_document, show_line, show_trouble
 from agent.daemon.good import usable
 from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
 from agent.doctor import SUBJECTS, Diagnosis, Level
-from agent.text import clean
+from agent.text import clean, counted
 
 if TYPE_CHECKING:  # slow to import
     from agent.doctor.examined import ExaminedHost
@@ -114,7 +114,7 @@ def _show(found: Sequence[Diagnosis]) -> None:
                 show_line(f"      {clean(first.remedy, LONGEST_LINE)}")
     levels = Counter(one.level for one in found)
     counts = ", ".join(f"{levels[level]} {level}" for level in reversed(Level) if levels[level])
-    show_line(f"{len(found)} results: {counts}")
+    show_line(f"{counted(len(found), 'result')}: {counts}")
 
 
 def _line(one: Diagnosis) -> str:

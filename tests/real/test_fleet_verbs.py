@@ -254,7 +254,7 @@ def test_a_rollout_does_not_wait_for_a_host_that_is_down(
     host.ask.put("/v1/catalog/register", {"Node": "host2", "Address": "127.0.0.9", "Check": serf})
     rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
 
-    assert "0 of 1 hosts run it, not yet: host1" in run("fleet", web)
+    assert "0 of 1 host run it, not yet: host1" in run("fleet", web)
 
 
 def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], consul: Consul, web: str) -> None:
@@ -279,7 +279,7 @@ def test_fleet_shows_every_host_that_has_an_instance_or_told_something(
     lines = run("fleet", web).splitlines()
     since = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
     short = NEW[:19]
-    assert lines[0].startswith(f"rollout of {IMAGE} to {short}, pinned by host1 at {since}: 1 of 1 hosts run it")
+    assert lines[0].startswith(f"rollout of {IMAGE} to {short}, pinned by host1 at {since}: 1 of 1 host run it")
     assert [line.split("\t") for line in lines[2:]] == [
         ["gone", OLD[:19], "-", "rolled back", "no instance", "-", since, "not ready"],
         ["host1", short, "latest", "running", "passing", "-", since, "-"],
@@ -327,7 +327,7 @@ def test_fleet_in_a_pipe_prints_a_line_for_each_change(host: ConsulHost, consul:
         pause.put(consul, web, Pause("bob", "h", "w", NOW), NOW)
         assert _line(process).startswith("reloads are paused, by bob")
         host.ask.put("/v1/catalog/deregister", {"Node": "host2"})
-        assert "0 of 1 hosts" in _line(process)
+        assert "0 of 1 host " in _line(process)
         assert _line(process) == "host2\tgone"
     finally:
         process.send_signal(signal.SIGINT)

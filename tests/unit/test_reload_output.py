@@ -269,4 +269,7 @@ def test_the_last_line_of_a_roll_back_says_what_runs_again(capfd: pytest.Capture
     show_result(result)
     show_rolled_back(result, "in service")
 
-    assert capfd.readouterr().err.splitlines()[-1] == "svcagent: web: rolled back; sha256:1 runs again on host1, in service"
+    assert (
+        capfd.readouterr().err.splitlines()[-1]
+        == "svcagent: web: rolled back; sha256:1 runs again on host1, in service"
+    )
