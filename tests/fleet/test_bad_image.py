@@ -110,6 +110,7 @@ def test_a_tag_that_moves_during_a_rollout_waits_for_the_next(fleet: Fleet) -> N
     said = [one.communicate(timeout=60)[1] for one in (process, *others)]
 
     assert [one.returncode for one in (process, *others)] == [0, 0, 0, 75]
+    assert f"svcagent reload {NAME} --force" in said[1], "it says that a newer one is there, and how to take it"
     assert "host1" in said[3], "a digest that only the pin speaks for is not taken, and its author is named"
     assert fleet.lab.versions() == dict.fromkeys(("host1", "host2", "host3"), first) | {"host4": before}
 

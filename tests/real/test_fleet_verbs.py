@@ -181,9 +181,14 @@ def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, we
 
     for unclear in ([], ["sha256:"], ["2"]):
         assert OLD in run("quarantine", "clear", web, *unclear, code=2)
-    assert f"{web}: {OLD} is cleared by " in run("quarantine", "clear", web, "000")
+    rollout.pin(consul, web, Pin(IMAGE, OLD, "host1", NOW), 0)
+    cleared = run("quarantine", "clear", web, "000")
+    assert f"{web}: {OLD} is cleared by " in cleared
+    assert f"svcagent reload {web} --force" in cleared, "its rollout goes on: how to take a newer one instead"
     assert "neither quarantined nor suspect" in run("quarantine", "clear", web, OLD)
-    assert f"{NEW} is cleared by " in run("quarantine", "clear", web)
+    other = run("quarantine", "clear", web)
+    assert f"{NEW} is cleared by " in other
+    assert "--force" not in other
     assert "nothing to clear" in run("quarantine", "clear", web)
     assert json.loads(run("quarantine", "clear", web, "--all", "--json")) == []
 
