@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -422,6 +424,25 @@ def test_history_shows_the_fleets_past_and_one_hosts(run: Callable[..., str], co
     assert document["id"] == "id1"
     assert (document["from"], document["to"], document["outcome"]) == (OLD, NEW, "reloaded")
     assert document["steps"][1] == {"step": "ready", "seconds": 3.0}
+
+
+def test_a_row_of_history_is_two_lines_of_a_terminal_at_most(host: ConsulHost, consul: Consul, web: str) -> None:
+    """The outcome, and what matters most of the rest: the error, or else the slowest steps."""
+    history.tell(consul, web, _past(1, "host1"))
+    history.tell(consul, web, _past(2, "a-host-with-a-long-name", error="it did not become ready " * 20))
+    outer, inner = pty.openpty()
+    termios.tcsetwinsize(inner, (24, 80))
+    environment = {**os.environ, "CONSUL_HTTP_ADDR": f"{host.address}:8500", "TERM": "xterm"}
+    with spawn([*svcagent_argv(), "history", web], environment, stdout=inner) as process:
+        assert process.wait(20) == 0
+    os.close(inner)
+    seen = os.read(outer, 65536).decode()
+    os.close(outer)
+
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in seen.splitlines()]
+    assert [len(line) <= 80 for line in lines] == [True] * 5
+    assert "it did not become ready" in lines[2]
+    assert lines[4].strip().endswith("ready 3.00, check 0.25")
 
 
 def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcagent: Svcagent) -> None:
