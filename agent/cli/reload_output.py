@@ -52,8 +52,9 @@ def tell_repaired(results: Sequence[Result]) -> int:
     """Report the recoveries of reloads that crashed; return the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
-            crashed = f"the reload {result.id} had crashed" if result.id else "a reload had crashed"
-            said = f"{crashed} and is recovered; the instance is ready and in service again"
+            # It crashed, or failed and could not restore the service then.
+            unfinished = f"the unfinished reload {result.id}" if result.id else "an unfinished reload"
+            said = f"{unfinished} is recovered; the instance is ready and in service again"
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         if result.error:
             level = logs.ERROR if result.exit_code else logs.WARNING

@@ -141,7 +141,7 @@ def repair(
                         consul, engine, Journal(settings.state_dir, service_id), agent.node, service_id, show_warning
                     ):
                         show_warning(
-                            f"{service_id}: a reload had crashed and is rolled back; no good definition manages the "
+                            f"{service_id}: an unfinished reload is rolled back; no good definition manages the "
                             "service any more"
                         )
             except LockBusy:

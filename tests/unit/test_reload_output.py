@@ -235,7 +235,7 @@ def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == "svcagent: why\nsvcagent: not\n" * 2
 
 
-def test_what_was_repaired_is_an_event_of_the_reload_that_had_died(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_recovery_is_an_event_of_the_reload_that_was_unfinished(capfd: pytest.CaptureFixture[str]) -> None:
     """One each, with that reload's id: it is put right, or it is not."""
     logs.set_up(Format.JSON, is_verbose=False)
     repaired = Result("web", "host1", "i", id="r1", outcome="recovered", error="slow\nat first")
@@ -248,6 +248,7 @@ def test_what_was_repaired_is_an_event_of_the_reload_that_had_died(capfd: pytest
         ("warning", "web", "r1", None),
         ("error", "db", "r2", 1),
     ]
+    assert "unfinished reload r1 is recovered" in found[0]["text"], "it may have failed, not crashed"
     assert found[1]["text"] == "slow\nat first"
 
 
