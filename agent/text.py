@@ -179,3 +179,8 @@ def _without_value(found: re.Match[str]) -> str:
 def _hides_value(name: str) -> bool:
     """True if the value is secret itself, not the path of a file with it."""
     return is_secret_name(name) and re.split(r"[_.\-]", name.lower())[-1] not in _PLACES
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

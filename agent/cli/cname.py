@@ -27,7 +27,8 @@ def cname() -> None:
 
     Every host may run it at any time: hosts that agree make one change in all, and of hosts that do not, the higher
     gen wins. What svcagent publishes is marked as its own by a TXT record; what is not marked is never touched. NAME is
-    a record's name, or that of the service that it points at.
+    a record's name, or that of the service that it points at. Files with faults are left out (exit code 78; with NAME
+    only if NAME is in one of them).
     """
 
 

@@ -66,14 +66,17 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
     with contextlib.ExitStack() as stack:
         consul = stack.enter_context(wiring.consul(chosen))
         agent = consul.agent_self()
-        definitions = wiring.definitions(chosen, lambda: agent.address)
-        everything = wanted_records(definitions, agent.datacenter, agent.domain, chosen.dns.provider)
+        loaded = wiring.good_definitions(chosen, lambda: agent.address)
+        everything = wanted_records(loaded.definitions, agent.datacenter, agent.domain, chosen.dns.provider)
         wanted = tuple(one for one in everything if not names or _is_named(one, names))
         for name in names:
             if not is_lenient and not any(_is_named(one, (name,)) for one in wanted):
+                if loaded.faults:
+                    raise BadDefinition(list(loaded.faults))
                 there = ", ".join(sorted({one.name for one in everything})) or "none"
                 where = chosen.services_dir
                 raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
+        wiring.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
         providers = Providers(chosen.dns)
         stack.callback(providers.close)
         yield Site(chosen.dns, consul, agent, _located(chosen.dns, wanted), providers)
@@ -101,5 +104,5 @@ def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete
         found = wiring.placeheld_definitions(wiring.settings())
     except BadDefinition:
         return []
-    names = {complete(one.name, one.zone) for definition in found for one in definition.cname}
+    names = {complete(one.name, one.zone) for definition in found.definitions for one in definition.cname}
     return sorted(name for name in names if name.startswith(incomplete))

@@ -11,7 +11,7 @@ from agent.cli.planning import exit_code, keep
 from agent.consul import Consul
 from agent.daemon.status_file import read_status
 from agent.definitions import Settings
-from agent.errors import BadDefinition, NotNow
+from agent.errors import NotNow
 from agent.registration import Action, Change, Failure, apply_each, make_removal
 
 
@@ -75,9 +75,6 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:
-    """Return the services of services.d by ID, to notice that the token hides them; none if the files have faults."""
-    try:
-        found = wiring.definitions(settings, lambda: consul.agent_self().address)
-    except BadDefinition:
-        return {}
-    return {service.id: service.name for definition in found for service in definition.services}
+    """Return the services of services.d by ID, to notice that the token hides them."""
+    found = wiring.good_definitions(settings, lambda: consul.agent_self().address)
+    return {service.id: service.name for definition in found.definitions for service in definition.services}

@@ -14,7 +14,7 @@ from agent.cli.output import show_document, show_line, show_trouble
 from agent.daemon.good import usable
 from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
 from agent.doctor import SUBJECTS, Diagnosis, Level
-from agent.text import clean
+from agent.text import clean, counted
 
 if TYPE_CHECKING:  # slow to import
     from agent.doctor.examined import ExaminedHost
@@ -84,8 +84,7 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     choice = usable(settings.services_dir, wiring.values(ANY_ADDRESS))
     for name in names:
         if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
-            services = [service for one in choice.definitions for service in one.services]
-            raise wiring.unknown_name(name, services, settings.services_dir)
+            raise wiring.unknown_name(name, choice.definitions, settings.services_dir)
     wanted = names | {complete(name) for name in names}
     definitions = tuple(one for one in choice.definitions if not names or _names(one) & wanted)
     return ExaminedHost(settings, definitions, choice.faults, os.environ, wiring.system_clock(), names)
@@ -115,7 +114,7 @@ def _show(found: Sequence[Diagnosis]) -> None:
                 show_line(f"      {clean(first.remedy, LONGEST_LINE)}")
     levels = Counter(one.level for one in found)
     counts = ", ".join(f"{levels[level]} {level}" for level in reversed(Level) if levels[level])
-    show_line(f"{len(found)} results: {counts}")
+    show_line(f"{counted(len(found), 'result')}: {counts}")
 
 
 def _line(one: Diagnosis) -> str:

@@ -73,7 +73,8 @@ def _draw(service: str, moments: Iterable[Seen]) -> None:
             lines = [Text(line) for line in summary(service, seen.view, seen.instances, _suspects(seen))]
             if seen.trouble:
                 lines.append(Text(f"{seen.trouble}. What follows may be out of date", style="yellow"))
-            shown = table(HEADERS, [row.cells for row in rows(service, seen.view, seen.instances, _suspects(seen))])
+            cells = [row.cells for row in rows(service, seen.view, seen.instances, _suspects(seen))]
+            shown = table(HEADERS, cells, live.console.width)
             live.update(Group(*lines, shown), refresh=True)
 
 

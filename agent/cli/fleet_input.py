@@ -14,12 +14,8 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
 
     Definitions with faults do not keep anybody from stopping a fleet. A usage error lists the names there are.
     """
-    services: list[Service] = []
-    faults: BadDefinition | None = None
-    try:
-        services = [one for definition in wiring.placeheld_definitions(chosen) for one in definition.services]
-    except BadDefinition as error:
-        faults = error
+    loaded = wiring.placeheld_definitions(chosen)
+    services = [one for definition in loaded.definitions for one in definition.services]
     # Consul compares names without case.
     defined = next((one.name for one in services if name == one.id or name.lower() == one.name.lower()), None)
     if defined is not None:
@@ -27,30 +23,23 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
     # Consul cannot be asked about a name with a slash in it.
     if "/" not in name and (consul.instances(name)[1] or is_known(consul, name)):
         return name
-    if faults is not None:
-        raise faults
+    if faults := loaded.faults_of(name):
+        raise BadDefinition(list(faults))
     raise _unknown(name, services, chosen)
 
 
 def defined_here(chosen: Settings, service: str) -> tuple[Definition, ...]:
-    """Return this host's definitions of the service; none where a file has faults, which other verbs report."""
-    try:
-        found = wiring.placeheld_definitions(chosen)
-    except BadDefinition:
-        return ()
+    """Return this host's definitions of the service; none if its file has faults, which other verbs report."""
+    found = wiring.placeheld_definitions(chosen).definitions
     return tuple(one for one in found if one.service.name == service)
 
 
 def lock_prefix_of(chosen: Settings, service: str) -> str | None:
     """Return the prefix of a service's lock; None if the service is not defined here, or its file has faults."""
-    try:
-        definitions = wiring.placeheld_definitions(chosen)
-    except BadDefinition:
-        return None
     return next(
         (
             one.reload.lock_prefix(one.service.name)
-            for one in definitions
+            for one in wiring.placeheld_definitions(chosen).definitions
             if one.reload is not None and one.service.name.lower() == service.lower()
         ),
         None,

@@ -12,7 +12,7 @@ from agent.data import dataclass
 from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View, progress, state_of, suspect
 from agent.maintenance import iso, parse
 from agent.reload.guard import able_instances
-from agent.text import clean
+from agent.text import clean, counted
 
 SHORT_DIGEST = 19
 
@@ -159,7 +159,7 @@ def _pin_line(pin: Pin, view: View, instances: tuple[Instance, ...]) -> str:
         return f"{pin.problem}; the next rollout replaces it"
     at = progress(pin, view.hosts, able_instances(instances))
     since = f" at {shown(pin.since)}" if pin.since else ""
-    far = f"{len(at.hosts_done)} of {len(at.hosts_done | at.hosts_missing)} hosts run it"
+    far = f"{len(at.hosts_done)} of {counted(len(at.hosts_done | at.hosts_missing), 'host')} run it"
     missing = f", not yet: {at.waits_for}" if at.missing else ""
     return f"rollout of {pin.image} to {short(pin.digest)}, pinned by {pin.node}{since}: {far}{missing}"
 

@@ -25,6 +25,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the verb that was meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=VERBS, ctx=ctx) from error
+
     def get_help(self, _ctx: click.Context) -> str:
         """The help as it is printed without click."""
         return help_text(columns()).rstrip()
@@ -44,3 +53,10 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
     options = ctx.ensure_object(Options)
     for name, value in given.items():
         setattr(options, name, value)
+
+
+@cli.result_callback()
+@click.pass_obj
+def _exit_code(options: Options, /, result: Any, **_given: Any) -> int:
+    """Return the exit code of a verb that ended without an error."""
+    return max(result if isinstance(result, int) else 0, options.least_exit_code)

@@ -1,5 +1,8 @@
 """``svcagent history``."""
 
+import shutil
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -9,11 +12,15 @@ from agent.cli.fleet_input import service_of
 from agent.cli.fleet_output import first_line, moment, short
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line, show_table, show_warning
+from agent.cli.output import GAP, show_document, show_line, show_table, show_warning
 from agent.definitions import Settings
 from agent.errors import ConsulUnreachable
 from agent.fleet import Past
 from agent.fleet import history as pasts
+from agent.text import clean
+
+SLOWEST = 3
+"""How many steps a terminal shows."""
 
 
 @click.command(
@@ -29,8 +36,9 @@ from agent.fleet import history as pasts
 def history(name: str, *, host: str | None, limit: int) -> int:
     """Show past reloads of NAME on all hosts, the newest first, with seconds by step.
 
-    Each host keeps its last 20 in Consul and its last 200 on disk. The exit code is 69 when Consul cannot be asked;
-    what this host has on disk is shown then.
+    Each host keeps its last 20 in Consul and its last 200 on disk. On a terminal only the error, or else the steps that
+    took longest are shown, as far as they fit; -v, a pipe and --json show everything. The exit code is 69 when Consul
+    cannot be asked; what this host has on disk is shown then.
     """
     settings = wiring.settings()
     with wiring.consul(settings) as consul:
@@ -56,22 +64,49 @@ def _show(found: list[Past]) -> None:
     if not found:
         show_line("no reload is known")
         return
+    if sys.stdout.isatty() and not current().verbose:
+        show_table(
+            ("BEGAN", "HOST", "OUTCOME", "TO", "SECONDS", "DETAIL"),
+            [
+                (_began(past), past.node or "-", past.outcome, short(past.after), _seconds(past), _detail(past))
+                for past in found
+            ],
+        )
+        return
     show_table(
         ("BEGAN", "HOST", "OUTCOME", "FROM", "TO", "SECONDS", "STEPS", "ERROR"),
         [
             (
-                shown(past.began) if past.began else "-",
+                _began(past),
                 past.node or "-",
                 past.outcome,
                 short(past.before),
                 short(past.after),
-                f"{past.seconds:.1f}",
-                ", ".join(f"{step} {seconds:.2f}" for step, seconds in past.steps) or "-",
+                _seconds(past),
+                _steps(past.steps),
                 first_line(past.error) or "-",
             )
             for past in found
         ],
     )
+
+
+def _began(past: Past) -> str:
+    return shown(past.began) if past.began else "-"
+
+
+def _seconds(past: Past) -> str:
+    return f"{past.seconds:.1f}"
+
+
+def _steps(steps: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{step} {seconds:.2f}" for step, seconds in steps) or "-"
+
+
+def _detail(past: Past) -> str:
+    """Return the error, or else the steps that took longest; in one line of a terminal."""
+    slowest = sorted(past.steps, key=lambda step: step[1], reverse=True)[:SLOWEST]
+    return clean(first_line(past.error) or _steps(slowest), shutil.get_terminal_size().columns - GAP)
 
 
 def _document(past: Past) -> dict[str, Any]:

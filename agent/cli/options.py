@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from agent.data import dataclass
+from agent.errors import Fault
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -14,7 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Options:
     """What was given on the command line for all verbs, and what has become of it.
 
-    ``is_logging``: it is known how to log. ``unprinted``: why not all of the output could be printed.
+    ``is_logging``: it is known how to log. ``unprinted``: why not all of the output could be printed. ``faults``: those
+    of the files that the verb goes on without. ``least_exit_code``: the exit code of a verb that succeeds otherwise.
     """
 
     config: str | None = None
@@ -26,6 +28,8 @@ class Options:
     log_format: str | None = None
     is_logging: bool = False
     unprinted: OSError | None = None
+    faults: tuple[Fault, ...] = ()
+    least_exit_code: int = 0
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # click's signature

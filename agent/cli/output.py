@@ -11,22 +11,27 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent import logs
 from agent.cli.options import Options, current
-from agent.errors import BadDefinition, Interrupted, NotNow, SvcagentError
+from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentError
 from agent.text import clean, printable
 
 LONGEST_CELL = 4000
 """Characters of a table's cell."""
+GAP = 2
+"""Spaces between the columns of a table."""
+LEAST_TEXT = 30
+"""The width in which a table's last column is wrapped at least."""
 
 if TYPE_CHECKING:  # imported only by those who draw
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 @contextmanager
@@ -39,9 +44,16 @@ def printing() -> Iterator[None]:
 
 
 def show_document(document: Any) -> None:
-    """The one document of ``--json``."""
+    """The one document of ``--json``, with the faults of the definition files that the verb goes on without."""
+    if isinstance(document, dict) and (faults := current().faults):
+        document.setdefault("faults", fault_documents(faults))
     with printing():
         click.echo(json.dumps(document, indent=2, default=str))
+
+
+def fault_documents(faults: Iterable[Fault]) -> list[dict[str, str]]:
+    """Return faults for a document."""
+    return [asdict(fault) for fault in faults]
 
 
 def show_line(text: str, colour: str | None = None) -> None:
@@ -85,9 +97,7 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
     """An error that ends the verb: on standard error or in the log, and with ``--json`` as the document too."""
     found: dict[str, Any] = {"exit_code": error.exit_code}
     if isinstance(error, BadDefinition):
-        found["faults"] = [
-            {"file": f.file, "path": f.path, "problem": f.problem, "remedy": f.remedy} for f in error.faults
-        ]
+        found["faults"] = fault_documents(error.faults)
     # What may pass by itself is nothing to wake anybody for.
     level = logs.WARNING if isinstance(error, NotNow | Interrupted) else logs.ERROR
     _set_up_logs_once(options)
@@ -167,20 +177,48 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             return
         from rich.console import Console
 
-        Console().print(table(headers, rows))
+        console = Console(highlight=False)
+        console.print(table(headers, rows, console.width))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    """The table for a terminal."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> "RenderableType":
+    """Return the table for a terminal of this width. No header, digest or other word breaks.
+
+    The last column may wrap. What does not fit then is below its row, each cell with its header, without empty ones.
+    """
+    from rich.cells import cell_len
+    from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, header_style="bold", pad_edge=False)
-    for header in headers:
-        made.add_column(header, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(_cell(cell), style=_STYLES.get(cell, "")) for cell in row))
-    return made
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    columns = list(zip(headers, *cells, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    longest_word = max(cell_len(word) for cell in columns[-1] for word in cell.split())
+    least = [*widths[:-1], min(widths[-1], max(LEAST_TEXT, longest_word))]
+    shown = len(headers)
+    while shown > 1 and sum(least[:shown]) + GAP * (shown - 1) > width:
+        shown -= 1
+    labels = [f"{header.lower()} " for header in headers[shown:]] if len(headers) - shown > 1 else [""]
+    made: list[RenderableType] = []
+
+    def add(row: Sequence[str], style: str = "") -> None:
+        line = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+        for index in range(shown):
+            is_last = index == len(headers) - 1
+            line.add_column(width=None if is_last else widths[index], no_wrap=not is_last)
+        line.add_row(*(Text(cell, style=style or _STYLES.get(cell, "")) for cell in row[:shown]))
+        made.append(line)
+
+    add(headers, "bold")
+    for row in cells:
+        add(row)
+        if below := "  ".join(
+            f"{label}{cell}" for label, cell in zip(labels, row[shown:], strict=False) if cell not in ("", "-")
+        ):
+            made.append(Padding(Text(below), (0, 0, 0, GAP), expand=False))
+    return Group(*made)
 
 
 def _cell(text: str) -> str:

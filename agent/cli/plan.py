@@ -25,7 +25,8 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
 
     Every service is listed: those to create, to update with each field before and after, to remove, and those that
     are left, with the reason. Of a check only that it changes can be told: Consul does not show its definition.
-    Exits 1 if register would refuse a service, or the plan without --allow-removals.
+    Exits 1 if register would refuse a service, or the plan without --allow-removals. Files with faults are left out
+    (exit code 78; with NAME only if NAME is in one of them).
     """
     settings = wiring.settings()
     asked = Asked(

@@ -10,7 +10,7 @@ from agent.clock import Clock
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
 from agent.definitions import Definition, Service, Settings
-from agent.errors import BadDefinition, SvcagentError
+from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.maintenance import is_finished_reload, parse
 from agent.registration import (
     Action,
@@ -39,7 +39,10 @@ class Asked:
 
 
 class Planner:
-    """Makes a plan from services.d and the agent. Raises whatever is wrong with either before anything is written."""
+    """Makes a plan from services.d and the agent, before anything is written.
+
+    Files with faults are left out, and nothing is removed then: any of them may define it.
+    """
 
     def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: Asked) -> None:
         self._settings = settings
@@ -48,7 +51,9 @@ class Planner:
         self._asked = asked
         self._agent: AgentSelf | None = None
         self.definitions: tuple[Definition, ...] = ()
-        """What services.d says, once it is read."""
+        """What the good files of services.d say, once they are read."""
+        self.faults: tuple[Fault, ...] = ()
+        """What is wrong with the other files."""
         self.registration = Registration(
             consul,
             settings.services_dir,
@@ -71,25 +76,27 @@ class Planner:
 
     def read(self) -> None:
         """Read services.d. Its faults are reported even if no agent answers."""
-        directory = self._settings.services_dir
-        if self._asked.is_empty_allowed and not directory.exists():
-            self.definitions = ()
+        if self._asked.is_empty_allowed and not self._settings.services_dir.exists():
+            self.definitions, self.faults = (), ()
             return
-        self.definitions = wiring.definitions(self._settings, lambda: self.agent.address)
-        for name in self._asked.names:
-            if not any(name in (service.name, service.id) for service in self.services):
-                raise wiring.unknown_name(name, self.services, directory)
+        found = wiring.definitions(self._settings, self._asked.names, lambda: self.agent.address)
+        self.definitions, self.faults = found.definitions, found.faults
 
     def plan(self) -> tuple[Change, ...]:
         """Return what has to change now."""
         names = self._asked.names
         if faults := unmet(self.definitions, self.agent, names):
-            raise BadDefinition(faults)
+            self._leave_out(faults)
         # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
         has_consent = self._asked.may_remove or (self._asked.is_empty_allowed and not self.definitions)
         plan = self.registration.plan(
-            self.services, names, expected=expected, is_adopting=self._asked.is_adopting, has_consent=has_consent
+            self.services,
+            names,
+            expected=expected,
+            is_adopting=self._asked.is_adopting,
+            has_consent=has_consent,
+            may_remove=lambda _service_id: not self.faults,
         )
         removed = [change.service_id for change in plan if change.action is Action.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
@@ -98,6 +105,14 @@ class Planner:
                 "right directory? If so, run: svcagent register --allow-empty"
             )
         return plan
+
+    def _leave_out(self, faults: list[Fault]) -> None:
+        if self._asked.names:
+            raise BadDefinition(faults)
+        files = {fault.file for fault in faults}
+        self.definitions = tuple(one for one in self.definitions if str(one.file) not in files)
+        self.faults += tuple(faults)
+        wiring.go_on_without(self.faults, self.definitions, is_all=True)
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:

@@ -1,6 +1,7 @@
 """``svcagent quarantine``."""
 
 import re
+import shlex
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from agent.cli.output import show_document, show_line, show_table
 from agent.consul import Consul
 from agent.data import dataclass
 from agent.definitions import Settings
-from agent.fleet import HostState, Quarantine, services, suspect
+from agent.fleet import HostState, Quarantine, rollout, services, suspect
 from agent.fleet import quarantine as quarantines
 
 _FULL = re.compile(r"sha256:[0-9a-f]{64}")
@@ -137,9 +138,9 @@ def list_(name: str | None) -> None:
 def clear(name: str, digest: str | None, *, every: bool) -> None:
     """Let hosts take a digest of NAME again that is quarantined or suspect.
 
-    The beginning of a digest is enough if it is unambiguous, and DIGEST may be left out if there is only one. If the
-    tag still points to the digest, the next reload takes it. A suspect version is cleared without this command when
-    its host has recovered; clear it here if that host does not come back and the version is not at fault.
+    The beginning of a digest is enough if it is unambiguous, and DIGEST may be left out if there is only one. The next
+    reload takes it if the tag still points to it or its rollout is under way. A suspect version is cleared without this
+    command when its host has recovered; clear it here if that host does not come back and the version is not at fault.
     """
     if digest and every:
         raise click.UsageError("Give a DIGEST or --all, not both.")
@@ -150,11 +151,17 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
         digests = {one.digest for one in there}
         chosen = digests if every else _chosen(service, digest, digests)
         cleared = [one for one in there if one.digest in chosen and one.clear(consul)]
+        pin = rollout.find(consul, service)[0] if cleared else None
     by = operator()
     if current().as_json:
         show_document([{**one.document(), "by": by} for one in cleared])
     for one in cleared:
         show_line(f"{service}: {one.digest} is cleared by {by}; {_was(one)}")
+    if pin is not None and any(one.digest == pin.digest for one in cleared):
+        show_line(
+            f"{service}: its rollout goes on: the next reloads take it, even if {pin.image} points to a newer digest. "
+            f"To take what the tag points to instead, run: {shlex.join(['svcagent', 'reload', service, '--force'])}"
+        )
     if not cleared:
         show_line(
             f"{service}: {digest} is neither quarantined nor suspect" if digest else f"{service}: nothing to clear"

@@ -19,7 +19,6 @@ from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.good import forget
 from agent.definitions import Check, Settings
-from agent.errors import BadDefinition
 from agent.maintenance import is_of_reload, parse
 from agent.registration import Action, Change, ConsentNeeded, Failure, Registration, World, alone_in
 from agent.reload import journalled
@@ -53,6 +52,9 @@ def register(
     unless it is an operator's and its end has come; a service that Consul removed while it was in maintenance is
     registered in maintenance again. Reloads that crashed on this host are finished or rolled back.
 
+    Files with faults are left out (exit code 78; with NAME only if NAME is in one of them): the services that they
+    define stay as they are, and no service is removed. A name that two files use is a fault of both.
+
     A plan that removes too much, or that comes from another directory than last time, changes nothing and exits 1
     without --allow-removals. To see it: svcagent plan.
     """
@@ -79,11 +81,7 @@ def register(
         revive_containers(settings, left_behind)
     with wiring.consul(settings) as consul, registration_told(settings):
         planner = Planner(settings, consul, clock, asked)
-        try:
-            planner.read()
-        except BadDefinition:
-            _recover_what_is_usable(settings, left_behind)
-            raise
+        planner.read()
         # Waited for before the lock is taken, so that nobody waits for one who waits.
         _ = planner.agent
         with alone_in(state_dir, clock, wait) as was_another_first:
@@ -104,7 +102,8 @@ def register(
             tell_ended(lift_expired(consul, clock, planner.agent.node, own))
         _look_for_stopped(settings, consul, planner)
         if not names:
-            registered(settings, consul, planner.definitions, sum(one.action is Action.REFUSE for one in plan))
+            refused = sum(one.action is Action.REFUSE for one in plan)
+            registered(settings, consul, planner.definitions, refused, planner.faults)
     show_plan(plan, is_dry=False, failures=failures)
     return max(exit_code(plan, failures), repaired)
 
@@ -129,20 +128,6 @@ def _apply(
     return tuple(refused.get(one.service_id, one) for one in plan), tuple(registration.failures.found)
 
 
-def _recover_what_is_usable(settings: Settings, left_behind: frozenset[str]) -> None:
-    """Recover crashed reloads although a file has faults: the instances of the other files have to come back."""
-    if not left_behind:
-        return
-    from agent.cli.reload_output import tell_repaired
-    from agent.cli.repairing import recover_usable  # rarely needed, and slow to import
-
-    interrupts = Interrupts()
-    with interrupts.caught():
-        results, _faults = recover_usable(settings, left_behind, interrupts)
-        reloads_ended(settings, results)
-        tell_repaired(results)
-
-
 def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: frozenset[str]) -> int:
     """Recover the reloads of this host that crashed; the exit code says whether that succeeded."""
     out = {
@@ -150,14 +135,18 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
         for one in planner.registration.world.services.values()
         if one.maintenance is not None and is_of_reload(parse(one.maintenance.notes), planner.agent.node)
     }
-    if not (left_behind or out):
+    broken = left_behind | out
+    if planner.faults:
+        # A service that no good file defines may be that of a faulty one: its reload is not abandoned.
+        broken &= {service.id for service in planner.services}
+    if not broken:
         return 0
     from agent.cli.reload_output import tell_repaired
     from agent.cli.repairing import repair  # rarely needed, and slow to import
 
     interrupts = Interrupts()
     with interrupts.caught():
-        results = repair(settings, consul, planner.agent, planner.definitions, left_behind | out, interrupts)
+        results = repair(settings, consul, planner.agent, planner.definitions, broken, interrupts)
         reloads_ended(settings, results)
         return tell_repaired(results)
 

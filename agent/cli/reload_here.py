@@ -11,12 +11,12 @@ from agent.cli.maint_output import tell_ended
 from agent.cli.notifying import rollout_told
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import Printer, show_result, tell_repaired
+from agent.cli.reload_output import Printer, show_result, show_rolled_back, tell_repaired
 from agent.cli.repairing import edges_of, engine_of, repair_one
 from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_told
 from agent.clock import Interrupts
-from agent.consul import AgentSelf, Consul
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, Consul
 from agent.definitions import Definition, Reload, Settings
 from agent.engine import Engine
 from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError
@@ -76,7 +76,10 @@ def reload_here(
         results.append(host_reload.run())
         if results[-1].outcome == "up to date":
             warn_of_stopped(consul, engine, [definition])
-        return show_result(results[-1])
+        code = show_result(results[-1])
+        if results[-1].outcome in ("rolled back", "environment"):
+            show_rolled_back(results[-1], _where(consul, service.id))
+        return code
 
 
 @contextmanager
@@ -126,6 +129,15 @@ def _asked(wanted: Wanted) -> Asked:
     return Asked(waits, is_forced=wanted.is_forced, is_in_maintenance=wanted.is_in_maintenance)
 
 
+def _where(consul: Consul, service_id: str) -> str:
+    try:
+        checks = consul.checks()
+    except SvcagentError as error:
+        return f"but whether it is in service is unknown: {error}"
+    is_out = NODE_MAINTENANCE in checks or f"{SERVICE_MAINTENANCE}{service_id}" in checks
+    return "in maintenance; see: svcagent maint status" if is_out else "in service"
+
+
 def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:
     """Return the local agent. If it does not answer, at least the container of a crashed reload is started."""
     try:
@@ -152,7 +164,7 @@ def _show_check(host_reload: HostReload, *, is_dry: bool) -> int:
         )
         return 0
     if not is_newer:
-        show_line(f"{result.service} runs the newest {result.image} ({result.wanted})", "green")
+        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}", "green")
         return 0
     show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
     if is_dry:

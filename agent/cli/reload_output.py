@@ -34,18 +34,26 @@ def show_result(result: Result) -> int:
         show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
-        show_line(f"{result.service} runs {result.wanted} of {result.image} already{remark}", "green")
+        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}{remark}", "green")
     if current().as_json:
         show_document(dataclasses.asdict(result))
     return result.exit_code
+
+
+def show_rolled_back(result: Result, where: str) -> None:
+    """Print what runs after a roll-back, below the failure. ``where``: whether clients are sent to it."""
+    version = result.running or "the version from before"
+    text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
+    show_warning(text, service=result.service, reload=result.id)
 
 
 def tell_repaired(results: Sequence[Result]) -> int:
     """Report the recoveries of reloads that crashed; return the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
-            crashed = f"the reload {result.id} had crashed" if result.id else "a reload had crashed"
-            said = f"{crashed} and is recovered; the instance is ready and in service again"
+            # It crashed, or failed and could not restore the service then.
+            unfinished = f"the unfinished reload {result.id}" if result.id else "an unfinished reload"
+            said = f"{unfinished} is recovered; the instance is ready and in service again"
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         if result.error:
             level = logs.ERROR if result.exit_code else logs.WARNING

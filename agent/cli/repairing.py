@@ -109,7 +109,7 @@ def recover_usable(
                 if name not in unfinished and not any(name in (one.name, one.id) for one in services):
                     if choice.faults:
                         raise BadDefinition(list(choice.faults))
-                    raise wiring.unknown_name(name, services, settings.services_dir)
+                    raise wiring.unknown_name(name, choice.definitions, settings.services_dir)
             chosen = {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))
         results = repair(settings, consul, agent, choice.definitions, chosen, interrupts)
         look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in chosen))
@@ -143,7 +143,7 @@ def repair(
                         consul, engine, Journal(settings.state_dir, service_id), agent.node, service_id, show_warning
                     ):
                         show_warning(
-                            f"{service_id}: a reload had crashed and is rolled back; no good definition manages the "
+                            f"{service_id}: an unfinished reload is rolled back; no good definition manages the "
                             "service any more"
                         )
             except LockBusy:

@@ -16,7 +16,7 @@ from agent.cli.output import show_document, show_table, show_warning
 from agent.daemon.schedule import Schedule, schedule_of
 from agent.daemon.status_file import read_status
 from agent.data import dataclass
-from agent.definitions import Definition, Settings, durations
+from agent.definitions import ANY_ADDRESS, Definition, Settings, durations
 from agent.errors import SvcagentError
 from agent.fleet import pause
 from agent.maintenance import length
@@ -46,15 +46,13 @@ def schedule(name: str | None, *, count: int) -> None:
 
     Times are in the time zone of each service's definition and include its jitter, which is always the same for one
     service on one host. IN shows "held" where no daemon runs on this host, or a pause of the service holds its
-    reloads. Does not read cron's own tables.
+    reloads. Does not read cron's own tables. Files with faults are left out (exit code 78; with NAME only if NAME is
+    in one of them).
     """
     settings, now = wiring.settings(), wiring.system_clock().now()
-    found = wiring.placeheld_definitions(settings)
+    found = wiring.definitions(settings, [name] if name else [], lambda: ANY_ADDRESS).definitions
     daemon = read_status(settings, wiring.system_clock())
     held = partial(_pause, settings, now) if daemon.document is not None else lambda _definition: "no daemon runs"
-    services = [service for definition in found for service in definition.services]
-    if name and not any(name in (service.name, service.id) for service in services):
-        raise wiring.unknown_name(name, services, settings.services_dir)
     timetables = [
         _timetable(one, now, count, held)
         for one in found

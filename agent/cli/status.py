@@ -50,14 +50,16 @@ def status(name: str | None) -> int:
     """Show what this host's services are doing: health, registration, container, maintenance. And the daemon.
 
     The exit code is 69 when Docker cannot be reached, and 1 when it refuses; what Consul says is shown all the same.
+    Files with faults are left out (exit code 78; with NAME only if NAME is in one of them).
     """
     settings = wiring.settings()
-    wanted = [(definition, service) for definition in wiring.definitions(settings) for service in definition.services]
-    if name:
-        chosen = [(definition, service) for definition, service in wanted if name in (service.id, service.name)]
-        if not chosen:
-            raise wiring.unknown_name(name, [service for _definition, service in wanted], settings.services_dir)
-        wanted = chosen
+    found = wiring.definitions(settings, [name] if name else []).definitions
+    wanted = [
+        (definition, service)
+        for definition in found
+        for service in definition.services
+        if not name or name in (service.id, service.name)
+    ]
     rows, trouble = [], None
     with (
         wiring.consul(settings) as consul,

@@ -10,7 +10,7 @@ from agent.cli import wiring
 from agent.cli.output import show_warning
 from agent.consul import Consul
 from agent.definitions import Definition, Settings
-from agent.errors import BadDefinition, ConsulUnreachable, Interrupted, SvcagentError
+from agent.errors import BadDefinition, ConsulUnreachable, Fault, Interrupted, SvcagentError
 from agent.registration import ConsentNeeded
 
 if TYPE_CHECKING:  # slow to import
@@ -60,14 +60,17 @@ def registration_told(chosen: Settings) -> Iterator[None]:
         raise
 
 
-def registered(chosen: Settings, consul: Consul, definitions: Iterable[Definition], refused: int) -> None:
-    """All of services.d is, but for so many that are somebody else's."""
+def registered(
+    chosen: Settings, consul: Consul, definitions: Iterable[Definition], refused: int, faults: Iterable[Fault]
+) -> None:
+    """Write that services.d is registered, without ``refused`` services of others and the files with ``faults``."""
 
     def tell(files: "Textfiles") -> None:
         from agent.daemon.metrics import held_by
 
         held = held_by(consul.services().values(), consul.checks())
-        files.converged([one.service.name for one in definitions if one.reload is not None], held, refused)
+        services = [one.service.name for one in definitions if one.reload is not None]
+        files.converged(services, Counter(fault.file for fault in faults), held, refused)
 
     _tell(chosen, tell)
 

@@ -95,11 +95,11 @@ def _address(chosen: Settings) -> str:
 def _show(service: Service, found: Explanation, reload: Reload) -> None:
     if found.stopped is not None:
         show_warning(f"{service.id}: {found.stopped}", service=service.id)
+    runs = "runs" if found.stopped is None else "does not run; its container has"
     if found.is_newest:
-        state = "runs" if found.stopped is None else "has"
-        show_line(f"{service.name} {state} the newest image already: {found.newest}", "green")
+        show_line(f"{service.name} {runs} the newest image already: {found.newest}", None if found.stopped else "green")
     elif found.newest is not None:
-        show_line(f"{service.name} runs {found.running or 'an unknown digest'}; the newest is {found.newest}")
+        show_line(f"{service.name} {runs} {found.running or 'an unknown digest'}; the newest is {found.newest}")
     elif reload.restart is not None:
         show_line(f"{service.name} is restarted by a command at every reload: no image could be newer")
     if not found.reasons and not found.is_newest:

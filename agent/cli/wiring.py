@@ -4,7 +4,7 @@ import contextlib
 import os
 import pwd
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from typing import Any
 import click
 
 from agent.cli.options import current
-from agent.cli.output import set_up_logs
+from agent.cli.output import set_up_logs, show_warning
 from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import (
     ADDRESS,
     ANY_ADDRESS,
     Definition,
-    Service,
+    Loaded,
     Settings,
     defining,
     durations,
-    load,
+    load_good,
     untrusted,
     values_of,
 )
@@ -106,22 +106,54 @@ def await_agent(connection: Consul, clock: Clock, wait: float, say: Any) -> Agen
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) -> tuple[Definition, ...]:
-    """The definitions, with what differs from host to host filled in.
+def definitions(chosen: Settings, names: Collection[str] = (), ask_address: Callable[[], str] | None = None) -> Loaded:
+    """Return the definitions of the good files, and report the faults of the others.
 
-    ``ask_address`` gives the agent's advertised address; it is asked only if a file refers to it and no file has a
-    fault. Without it the local agent is asked, at once.
+    ``names``: the services that the verb is about, by name or ID; without them it is about all, and ends with 78 if any
+    file has a fault. ``ask_address`` returns the agent's advertised address; it is called only if a file refers to it.
+    Without it the local agent is asked.
+
+    :raises BadDefinition: a named service may be that of a faulty file, or no file is good.
+    :raises click.BadParameter: no file defines a named service.
     """
+    found = good_definitions(chosen, ask_address)
+    for name in names:
+        if defining(found.definitions, name) is None:
+            if faults := found.faults_of(name):
+                raise BadDefinition(list(faults))
+            raise unknown_name(name, found.definitions, chosen.services_dir)
+    go_on_without(found.faults, found.definitions, is_all=not names)
+    return found
+
+
+def good_definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) -> Loaded:
+    """Return the definitions of the good files, with what differs from host to host filled in. Reports no fault."""
     found = placeheld_definitions(chosen)
-    if not any(ADDRESS in definition.names_used for definition in found):
+    if not any(ADDRESS in definition.names_used for definition in found.definitions):
         return found
     address = ask_address() if ask_address else _address(chosen)
-    return load(chosen.services_dir, values(address))
+    return load_good(chosen.services_dir, values(address))
 
 
-def placeheld_definitions(chosen: Settings) -> tuple[Definition, ...]:
-    """The definitions as they can be read without an agent: ``${ADDRESS}`` stands for `ANY_ADDRESS`."""
-    return load(chosen.services_dir, values(ANY_ADDRESS))
+def placeheld_definitions(chosen: Settings) -> Loaded:
+    """Return the definitions as they can be read without an agent: ``${ADDRESS}`` stands for `ANY_ADDRESS`."""
+    return load_good(chosen.services_dir, values(ANY_ADDRESS))
+
+
+def go_on_without(faults: Collection[Fault], good: Collection[Definition], *, is_all: bool) -> None:
+    """Warn of the faults of files that the verb does without, once. ``is_all``: it is about the services of all files.
+
+    :raises BadDefinition: no file is good.
+    """
+    options = current()
+    if faults and not good:
+        raise BadDefinition(list(faults))
+    for fault in faults:
+        if fault not in options.faults:
+            options.faults += (fault,)
+            show_warning(str(fault), file=fault.file)
+    if faults and is_all:
+        options.least_exit_code = BadDefinition.exit_code
 
 
 def values(address: str) -> dict[str, str]:
@@ -135,29 +167,25 @@ def _address(chosen: Settings) -> str:
 
 
 def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | None = None) -> Definition:
-    """The one definition whose service is called ``name``. A usage error lists the names there are.
-
-    ``ask_address`` as in `definitions`.
-    """
-    found = definitions(chosen, ask_address)
-    definition = defining(found, name)
-    if definition is None:
-        raise unknown_name(name, [service for one in found for service in one.services], chosen.services_dir)
+    """Return the one definition whose service is called ``name``. Faults and ``ask_address`` as in `definitions`."""
+    definition = defining(definitions(chosen, [name], ask_address).definitions, name)
+    assert definition is not None  # noqa: S101 - for mypy: `definitions` raises
     return definition
 
 
-def unknown_name(name: str, services: list[Service], directory: Path) -> click.BadParameter:
-    """What to say about a NAME that nothing has."""
-    names = ", ".join(sorted({service.name for service in services})) or "none"
+def unknown_name(name: str, found: Collection[Definition], directory: Path) -> click.BadParameter:
+    """Return the usage error for a NAME that no definition has."""
+    names = ", ".join(sorted({service.name for one in found for service in one.services})) or "none"
     return click.BadParameter(f"no service is called {name!r} in {directory}; there is: {names}", param_hint="NAME")
 
 
 def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Shell completion of a service's name."""
     try:
-        names = {service.name for definition in placeheld_definitions(settings()) for service in definition.services}
+        found = placeheld_definitions(settings())
     except BadDefinition:
         return []
+    names = {service.name for definition in found.definitions for service in definition.services}
     return sorted(name for name in names if name.startswith(incomplete))
 
 

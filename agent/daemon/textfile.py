@@ -54,12 +54,14 @@ class Textfiles:
                 for result in ended:
                     reloads.ended(result)
 
-    def converged(self, services: Iterable[str], held: Iterable[Held], refused: int) -> None:
-        """As `Metrics.converged`, without faults."""
+    def converged(self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[Held], refused: int) -> None:
+        """As `Metrics.converged`. With faults, no service counts as gone."""
         with self._going_on(HOST, HostSeries) as host:
             host.consul(is_up=True)
-            host.faulty({})
+            host.faulty(faults)
             host.converged(held, refused)
+        if faults:
+            return
         wanted = {_of_service(service) for service in services}
         for file in self._directory.glob(RELOAD.format("*")):
             if file.name not in wanted and not is_left_alone(file):

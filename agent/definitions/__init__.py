@@ -10,7 +10,7 @@ from agent.definitions.document import Definition, defining
 from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import Wrong, untrusted
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
-from agent.definitions.load import files_of, load
+from agent.definitions.load import Loaded, files_of, load, load_good
 from agent.definitions.reload import (
     PULL_SECONDS,
     CommandRestart,
@@ -47,6 +47,7 @@ __all__ = [
     "Drain",
     "Examined",
     "Hooks",
+    "Loaded",
     "MinHealthy",
     "Ready",
     "Reload",
@@ -65,6 +66,7 @@ __all__ = [
     "examine",
     "files_of",
     "load",
+    "load_good",
     "misplaced",
     "read",
     "record_name",

@@ -1,11 +1,12 @@
-"""A directory of definitions, read whole: either every file is good, or every fault of every file is told."""
+"""A directory of definitions: what its good files define, and every fault of the others."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from agent.definitions.claims import Claim, clashes
+from agent.definitions.claims import SERVICE_ID, SERVICE_NAME, clashes
 from agent.definitions.document import Definition
 from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import untrusted
@@ -15,25 +16,68 @@ from agent.files import Untrusted, check_directory
 NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
 
-def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:
-    """The definitions of ``*.json`` directly in the directory, in order of file name; hidden files are left alone.
+@dataclass(frozen=True)
+class Loaded:
+    """``definitions``: of the good files. ``left_out``: the other files, which have or share the ``faults``."""
 
-    ``values``: what references like ``${HOSTNAME}`` stand for, by name. Raises `BadDefinition` with all faults of all
-    files.
+    definitions: tuple[Definition, ...]
+    faults: tuple[Fault, ...] = ()
+    left_out: tuple[Examined, ...] = ()
+
+    def faults_of(self, name: str) -> tuple[Fault, ...]:
+        """Return the faults that keep a service, by name or ID, from being known; none if no file was to define it.
+
+        A file whose service cannot be read may define any.
+        """
+        own = [one for one in self.left_out if name in _services(one)]
+        names = {claim.key for one in own for claim in one.claims}
+        related = {str(one.file) for one in self.left_out if names & {claim.key for claim in one.claims}}
+        others = {str(one.file) for one in self.left_out if _services(one)}
+        return tuple(one for one in self.faults if (one.file in related if own else one.file not in others))
+
+
+def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:
+    """Return the definitions of ``*.json`` in the directory, in order of file name, without hidden files.
+
+    ``values``: what references like ``${HOSTNAME}`` stand for, by name.
+
+    :raises BadDefinition: any file has a fault; the error has all faults of all files.
     """
-    definitions: list[Definition] = []
-    faults: list[Fault] = []
-    claimed: list[Claim] = []
-    for file in files_of(directory):
-        found = _look_at(file, values)
-        faults.extend(found.faults)
-        claimed.extend(found.claims)
-        if found.definition is not None:
-            definitions.append(found.definition)
-    faults.extend(clashes(claimed))
-    if faults:
-        raise BadDefinition(faults)
-    return tuple(definitions)
+    found = load_good(directory, values)
+    if found.faults:
+        raise BadDefinition(list(found.faults))
+    return found.definitions
+
+
+def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
+    """Do the same, but leave out the files that have a fault, and those that use a name which another file uses too."""
+    try:
+        examined = [_look_at(file, values) for file in files_of(directory)]
+    except BadDefinition as error:
+        return Loaded((), error.faults)
+    faults = [fault for one in examined for fault in one.faults]
+    faults += clashes(claim for one in examined for claim in one.claims)
+    faulty = {fault.file for fault in faults}
+    # Which of two files a name belongs to is not known, so neither is used.
+    contested = {
+        claim.key
+        for one in examined
+        if str(one.file) in faulty
+        for claim in one.claims
+        if claim.what != SERVICE_NAME  # services may share it
+    }
+    good: list[Definition] = []
+    left_out: list[Examined] = []
+    for one in examined:
+        if one.definition is None or str(one.file) in faulty or any(claim.key in contested for claim in one.claims):
+            left_out.append(one)
+        else:
+            good.append(one.definition)
+    return Loaded(tuple(good), tuple(sorted(faults)), tuple(left_out))
+
+
+def _services(examined: Examined) -> set[str]:
+    return {claim.name for claim in examined.claims if claim.what in (SERVICE_ID, SERVICE_NAME)}
 
 
 def _look_at(file: Path, values: Mapping[str, str]) -> Examined:

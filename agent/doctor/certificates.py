@@ -10,6 +10,7 @@ from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 from agent.files import LONGEST_FILE, NotAFile, read_regular
+from agent.text import counted
 
 SOON = timedelta(days=14)
 
@@ -20,7 +21,7 @@ def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
     if left <= timedelta():
         return error(f"{whose} expired on {day}", "replace it; connections to Consul fail")
     if left <= SOON:
-        return warning(f"{whose} expires on {day}, in {left.days} days", "replace it before that day")
+        return warning(f"{whose} expires on {day}, in {counted(left.days, 'day')}", "replace it before that day")
     return well(f"{whose} is valid until {day}")
 
 

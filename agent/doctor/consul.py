@@ -10,7 +10,7 @@ from agent.definitions import Definition
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
-from agent.text import clean
+from agent.text import clean, counted
 
 NODE_HEALTH = "serfHealth"
 PROBED_WAIT = 1.0
@@ -67,7 +67,7 @@ def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
     """Judge whether the servers have a leader."""
     if leader:
-        return well(f"the leader is {leader}, one of {len(servers)} servers")
+        return well(f"the leader is {leader}, one of {counted(len(servers), 'server')}")
     remedy = "bring back enough servers for a majority; see: consul operator raft list-peers"
     return error("the Consul servers have no leader: nothing can be written, no lock can be taken", remedy)
 

@@ -6,6 +6,7 @@ from agent.doctor.diagnosis import Diagnosis, error, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import Fault
 from agent.registration import unmet
+from agent.text import counted
 
 
 def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]:
@@ -19,7 +20,7 @@ def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]
 
 def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every fault of every file."""
-    return judge_faults(examined.faults, f"{len(examined.definitions)} definitions without faults")
+    return judge_faults(examined.faults, f"{counted(len(examined.definitions), 'definition')} without faults")
 
 
 def find_unmet(examined: ExaminedHost) -> Iterator[Diagnosis]:

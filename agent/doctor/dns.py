@@ -63,7 +63,7 @@ def judge_answer(service_id: str, asked: Asked, drain_max: float | None) -> Iter
             service_id,
         )
     elif not missing:
-        count = f"all {len(asked.served)} served instances, TTL 0" if asked.served else "no instance: none is served"
+        count = f"every served instance ({len(asked.served)}), TTL 0" if asked.served else "no instance: none is served"
         yield well(f"{asked.server} names {count}", service_id)
 
 

@@ -82,7 +82,7 @@ def judge_keys(service_id: str, keys: Collection[str]) -> Iterator[Diagnosis]:
     unportable = sorted(key for key in keys if not PORTABLE_KEY.fullmatch(key))
     if unportable:
         yield note(
-            f"{len(unportable)} keys have characters that Consul 1.21.5 refuses, for example {unportable[0]!a}",
+            f"keys with characters that Consul 1.21.5 refuses: {len(unportable)}, for example {unportable[0]!a}",
             "keys of older releases of svcagent are replaced as they are written; give a lock a name of letters, "
             "digits, dashes, underscores, dots and slashes",
             service_id,

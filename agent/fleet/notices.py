@@ -19,7 +19,7 @@ from agent.fleet.course import Course
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, host_names, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
-from agent.text import clean, without_credentials
+from agent.text import clean, counted, without_credentials
 
 MOST_HOSTS = 10
 """How many hosts a message names."""
@@ -297,7 +297,7 @@ def _who(pin: Pin) -> str:
 
 def _of_all(course: Course) -> str:
     done, everyone = len(course.at.hosts_done), len(_nodes(course.awaited))
-    return f"{done} of {everyone} host{'' if everyone == 1 else 's'}"
+    return f"{done} of {counted(everyone, 'host')}"
 
 
 def _far(course: Course) -> Iterator[str]:

@@ -9,6 +9,7 @@ from agent.errors import SvcagentError
 from agent.registration.last_seen import LastSeen
 from agent.registration.mark import is_own
 from agent.registration.plan import Action, Change, World
+from agent.text import counted
 
 MOST_REMOVALS = 2
 """How many services may be removed without consent, even if they are more than half."""
@@ -44,7 +45,8 @@ def find_objection(plan: Iterable[Change], world: World, directory: Path, last: 
     place = shlex.quote(str(directory))
     command = f"svcagent --services-dir {place} register --allow-removals"
     if last.is_other_directory(directory) and (removed or changed):
-        found = f"{len(removed)} services would be removed and {len(changed)} changed ({_some(removed + changed)})"
+        services = counted(len(removed), "service")
+        found = f"{services} would be removed and {len(changed)} changed ({_some(removed + changed)})"
         text = (
             f"the services of this host were registered from {last.directory}, not from {directory}: {found}. If "
             f"{directory} is the right directory, run: {command}"

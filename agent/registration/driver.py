@@ -62,12 +62,14 @@ class Registration:
         has_consent: bool = False,
         may_remove: Callable[[str], bool] = lambda _service_id: True,
     ) -> tuple[Change, ...]:
-        """Observe the agent; return what has to change, without the removals that ``may_remove`` does not allow."""
+        """Observe the agent; return what has to change. What ``may_remove`` does not allow to be removed stays."""
         self.world = observe(self._consul, expected)
         self.last_seen = self._kept.read()
         vanished = self.last_seen.vanished_services(self.world, self._is_finished)
         found = make_plan(services, self.world, names, is_adopting=is_adopting, maintenance=vanished)
-        plan = tuple(one for one in found if one.action is not Action.REMOVE or may_remove(one.service_id))
+        plan = tuple(
+            one if one.action is not Action.REMOVE or may_remove(one.service_id) else _kept(one) for one in found
+        )
         self.objection = None if has_consent else find_objection(plan, self.world, self._directory, self.last_seen)
         return plan
 
@@ -99,6 +101,10 @@ class Registration:
             self._kept.change(change)
         except SvcagentError as error:
             self.unremembered = error
+
+
+def _kept(change: Change) -> Change:
+    return Change(Action.KEEP, change.service_id, "no good file defines it, but a faulty one may")
 
 
 def _readiness(change: Change) -> tuple[bool, bool, bool]:

@@ -1,14 +1,25 @@
 """How a reload ended, from its last state and its failures. Pure."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from agent.errors import CommandFailed, Interrupted, NotNow, RateLimited, SvcagentError, Unforeseen, Unreachable
+from agent.errors import (
+    CommandFailed,
+    Interrupted,
+    NotNow,
+    NotReady,
+    RateLimited,
+    SvcagentError,
+    Unforeseen,
+    Unreachable,
+)
 from agent.reload.record import Result
 from agent.reload.steps import Blame, Container, State, Step
 
 Trouble: TypeAlias = SvcagentError | Interrupted
+
+SAME_AGAIN = "the same failure again"
 
 
 def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None) -> Result:
@@ -44,7 +55,7 @@ def _finish(result: Result, state: State, troubles: Sequence[Trouble], log_tail:
     result.is_settled = state.is_settled
     result.log_tail = _tail(log_tail, troubles)
     if troubles:
-        result.error = "; then: ".join(_words(trouble, state) for trouble in troubles)
+        result.error = _chained(troubles, lambda trouble: _words(trouble, state))
     if any(isinstance(trouble, Unforeseen) for trouble in troubles):
         result.exit_code = Unforeseen.exit_code
     if result.outcome == "stranded":
@@ -72,6 +83,17 @@ _ENVIRONMENT = (
 def summary_of(trouble: BaseException) -> str:
     """Return an error's text without a command's output, which may contain anything, because the text is published."""
     return trouble.summary if isinstance(trouble, CommandFailed) else str(trouble)
+
+
+def _chained(troubles: Sequence[Trouble], words: Callable[[Trouble], str]) -> str:
+    """Return all of them in one text, each failure once: the old version often fails as the new one did."""
+    texts: list[str] = []
+    seen: set[str] = set()
+    for trouble in troubles:
+        failure = (trouble.signature if isinstance(trouble, NotReady) else "") or words(trouble)
+        texts.append(SAME_AGAIN if failure in seen else words(trouble))
+        seen.add(failure)
+    return "; then: ".join(dict.fromkeys(texts))
 
 
 def _tail(log_tail: str, troubles: Sequence[Trouble]) -> str:

@@ -1,5 +1,6 @@
 """Observes everything that the guard judges, and which digest the fleet takes. Decides nothing."""
 
+import shlex
 from datetime import datetime, timedelta
 
 from agent.consul import Instance
@@ -99,7 +100,7 @@ class Observer:
         view = observe(consul, self._service.name, now)
         decision = decide(view, self._reload.image, newest, running, able_instances(instances), now)
         self._require_trusted(decision, view.pin, newest, running)
-        return decision.wanted, decision.why
+        return decision.wanted, self._why(decision, newest)
 
     def insisted(self, newest: str) -> str:
         """Pin the newest digest for all hosts, whatever is pinned, because an operator forces it.
@@ -139,7 +140,13 @@ class Observer:
             log(f"the pin was replaced: {view.pin.problem}", level=WARNING, service=self._service.name)
         is_pinned_now = decision.action is not Action.KEEP
         self._pinned = decision.wanted if is_pinned_now else view.pin.digest if view.pin else ""
-        return decision.wanted, decision.why
+        return decision.wanted, self._why(decision, newest)
+
+    def _why(self, decision: Decision, newest: str) -> str:
+        if decision.wanted == newest:
+            return decision.why
+        force = shlex.join(["svcagent", "reload", self._service.name, "--force"])
+        return f"{decision.why}. To take the newer {newest} on all hosts instead, run: {force}"
 
     def _require_trusted(self, decision: Decision, pinned: Pin | None, newest: str, running: str) -> None:
         """Refuse a digest that only the pin names: otherwise write access to Consul KV would suffice to choose it."""

@@ -268,6 +268,29 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
         return ProbeResult(Status.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
 
 
+def advice(signature: str) -> str:
+    """Return what a person can do about the failure with which an instance did not become ready in time."""
+    code = signature.rpartition(" http ")[2]
+    if code.isdigit() and code not in _LOADING:
+        return "It answers, but not with a status from 200 to 299: correct it, or the URL of the check"
+    return next((said for failure, said in _ADVICE.items() if f" {signature}".endswith(f" {failure}")), _WAIT_LONGER)
+
+
+_LOADING = frozenset({"429", "503"})
+"""The statuses of a service that is there and not ready yet."""
+_WAIT_LONGER = "If it needs longer to load, raise reload.ready.timeout"
+_NOBODY = "Correct the address and port that it listens on, or those of the check"
+_ADVICE = {
+    "refused": _NOBODY,
+    "not listening": _NOBODY,
+    "name": "Correct the host name in the check",
+    "tls": "Correct its certificate, or the fields of the check that are about TLS",
+    "not http": "Correct the port of the check, or what listens there",
+    "redirects": "Correct where it redirects to, or the URL of the check",
+}
+"""What helps against the failures that time does not."""
+
+
 def _explained(error: Exception, seconds: float) -> tuple[str, str]:
     """What happened, for people and for programs."""
     match error:

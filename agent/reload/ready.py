@@ -25,7 +25,7 @@ from agent.reload.checks import (
     is_acceptable,
     shown_as,
 )
-from agent.reload.probe import Prober, ProbeResult, Status
+from agent.reload.probe import Prober, ProbeResult, Status, advice
 from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
@@ -156,7 +156,7 @@ class Readiness:
             elif deadline.is_over:
                 raise NotReady(
                     f"{self._service.id} did not become ready within {limit:g} s: {missing.said}. "
-                    "If it needs longer to load, raise reload.ready.timeout",
+                    f"{advice(missing.signature)}",
                     signature=missing.signature,
                 )
             else:

@@ -115,8 +115,11 @@ class Reload:
                 if is_newer and (what := self._observer.insisted(wanted)):
                     self._progress.note(f"--force overrides: {what}")
             elif is_newer and wanted:
-                wanted, self.result.remark = self._observer.agreed(wanted, running)
+                newest = wanted
+                wanted, self.result.remark = self._observer.agreed(newest, running)
                 is_newer = not self._restarter.is_current(wanted)
+                if is_newer and wanted != newest:
+                    self._progress.note(f"taking {wanted}: {self.result.remark}")
             is_newer = is_newer or self._asked.is_forced
         self._entry.remember(digest=wanted, digest_before=running)
         self.result.wanted = wanted

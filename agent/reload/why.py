@@ -210,16 +210,16 @@ def _judge_rollout(
         return
     waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
-    trust = ""
+    how = f". To take it now on all hosts, run: {shlex.join(['svcagent', 'reload', service.name, '--force'])}"
     with _reasoned("rollout", found):
         if decision.wanted != found.running and not ask.trusts(decision.wanted):
-            trust = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
+            how = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
     found.reasons.append(
         Reason(
             "rollout",
             f"a rollout of an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
             f"{found.newest} follows when the older one runs on all hosts (it waits for: {waits_for}), is quarantined, "
-            f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{trust}",
+            f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{how}",
         )
     )
 

@@ -59,10 +59,12 @@ def test_a_container_that_cannot_even_start_is_quarantined(fleet: Fleet) -> None
     before = fleet.lab.versions()
     fleet.push_next(broken=True)
 
-    code, output, _errors = fleet.run(0, "--json", "reload", NAME)
+    code, output, errors = fleet.run(0, "--json", "reload", NAME)
     _code, listed, _none = fleet.run(1, "--json", "quarantine", "list", NAME)
 
     assert code == 1
+    running = json.loads(output)["running"]
+    assert errors.splitlines()[-1] == f"svcagent: {NAME}: rolled back; {running} runs again on host1, in service"
     assert fleet.lab.versions() == before
     assert "the index is damaged" in json.loads(output)["log_tail"]
     assert len(json.loads(listed)) == 1
@@ -108,6 +110,7 @@ def test_a_tag_that_moves_during_a_rollout_waits_for_the_next(fleet: Fleet) -> N
     said = [one.communicate(timeout=60)[1] for one in (process, *others)]
 
     assert [one.returncode for one in (process, *others)] == [0, 0, 0, 75]
+    assert f"svcagent reload {NAME} --force" in said[1], "it says that a newer one is there, and how to take it"
     assert "host1" in said[3], "a digest that only the pin speaks for is not taken, and its author is named"
     assert fleet.lab.versions() == dict.fromkeys(("host1", "host2", "host3"), first) | {"host4": before}
 

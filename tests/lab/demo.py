@@ -18,6 +18,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from tests.lab import demo_chocon
+from tests.lab.demo_options import parsed
 from tests.lab.ground import LabError, wait_until
 from tests.lab.lab import LOCK, NO_SETTLE, PRODUCT_SETTLE, Lab
 from tests.lab.origin import run_origin
@@ -30,7 +31,7 @@ NAME = "keyword-suggest"
 
 def main() -> int:
     """Run it; 0 when svcagent lost no request, 1 when it did, 2 when the lab could not do its part."""
-    options = _options()
+    options = parsed()
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -46,31 +47,6 @@ def main() -> int:
     else:
         summarise(reports, _title(options), console)
     return 0 if reports[-1].is_lossless else 1
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", type=int, default=2, metavar="N", help="hosts of the fleet, 2 to 9 (default 2)")
-    parser.add_argument(
-        "--load-seconds", type=float, default=3.0, metavar="S", help="how long a container loads its index (default 3)"
-    )
-    parser.add_argument("--rate", type=float, default=400.0, metavar="R", help="requests per second (default 400)")
-    parser.add_argument("--compare", action="store_true", help="first the shell script that svcagent replaces")
-    parser.add_argument("--chocon", action="store_true", help="proxies that clients reach through a CNAME, instead")
-    parser.add_argument(
-        "--no-settle",
-        action="store_true",
-        help="set settle.canary and settle.each to 0s; without it, the defaults hold",
-    )
-    parser.add_argument("--json", action="store_true", help="the measurements as one JSON document, without the view")
-    options = parser.parse_args()
-    if not 2 <= options.hosts <= 9:
-        parser.error("--hosts must be 2 to 9: with fewer nobody is left to answer, with more the machine is the limit")
-    if not 0 <= options.load_seconds <= 60:
-        parser.error("--load-seconds must be 0 to 60")
-    if options.compare and options.chocon:
-        parser.error("--compare is about keyword-suggest: leave out --chocon, or run the two after each other")
-    return options
 
 
 def _title(options: argparse.Namespace) -> str:

@@ -1,5 +1,6 @@
 """One host of a lab: its address, its directories, its servers, and the environment of a program that runs there."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,5 +75,9 @@ class Host:
 
 
 def environment_in(lab: Path, home: Path) -> dict[str, str]:
-    """The environment of a lab's processes: its mark, and nothing of the user's but the search path."""
-    return {"PATH": PATH, "HOME": str(home), "LANG": "C.UTF-8", MARK: str(lab)}
+    """The environment of a lab's processes: its mark, and nothing of the user's but the search path.
+
+    Under sudo they leave no compiled files in the checkout, as their parent.
+    """
+    found = {"PATH": PATH, "HOME": str(home), "LANG": "C.UTF-8", MARK: str(lab)}
+    return found | {"PYTHONDONTWRITEBYTECODE": "1"} if sys.dont_write_bytecode else found

@@ -119,7 +119,7 @@ def test_deregister_takes_its_own(host: ConsulHost) -> None:
     assert list(host.ask.get("/v1/agent/services")) == ["foreign"]
 
 
-def test_five_faults_in_two_files_are_one_report_and_nothing_is_registered(host: ConsulHost) -> None:
+def test_five_faults_in_two_files_are_one_report_and_the_good_file_is_registered(host: ConsulHost) -> None:
     """All faults of all files at once, each with file and place; exit code 78."""
     first = _write(
         host,
@@ -143,9 +143,13 @@ def test_five_faults_in_two_files_are_one_report_and_nothing_is_registered(host:
         ):
             assert any(f"{file}: {place}: " in fault for fault in faults), (place, errors)
         assert str(good) not in errors
-    assert host.ask.get("/v1/agent/services") == {}
+    assert list(host.ask.get("/v1/agent/services")) == ["c"]
     document = json.loads(_run(host, "--json", "validate")[1])
     assert (len(document["faults"]), document["exit_code"]) == (5, 78)
+    assert len(json.loads(_run(host, "--json", "register")[1])["faults"]) == 5
+    good.unlink()
+    assert _run(host, "register")[0] == 78
+    assert list(host.ask.get("/v1/agent/services")) == ["c"]
 
 
 def test_no_consul_says_which_address_and_which_variable(host: ConsulHost) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -181,9 +183,14 @@ def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, we
 
     for unclear in ([], ["sha256:"], ["2"]):
         assert OLD in run("quarantine", "clear", web, *unclear, code=2)
-    assert f"{web}: {OLD} is cleared by " in run("quarantine", "clear", web, "000")
+    rollout.pin(consul, web, Pin(IMAGE, OLD, "host1", NOW), 0)
+    cleared = run("quarantine", "clear", web, "000")
+    assert f"{web}: {OLD} is cleared by " in cleared
+    assert f"svcagent reload {web} --force" in cleared, "its rollout goes on: how to take a newer one instead"
     assert "neither quarantined nor suspect" in run("quarantine", "clear", web, OLD)
-    assert f"{NEW} is cleared by " in run("quarantine", "clear", web)
+    other = run("quarantine", "clear", web)
+    assert f"{NEW} is cleared by " in other
+    assert "--force" not in other
     assert "nothing to clear" in run("quarantine", "clear", web)
     assert json.loads(run("quarantine", "clear", web, "--all", "--json")) == []
 
@@ -254,7 +261,7 @@ def test_a_rollout_does_not_wait_for_a_host_that_is_down(
     host.ask.put("/v1/catalog/register", {"Node": "host2", "Address": "127.0.0.9", "Check": serf})
     rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
 
-    assert "0 of 1 hosts run it, not yet: host1" in run("fleet", web)
+    assert "0 of 1 host run it, not yet: host1" in run("fleet", web)
 
 
 def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], consul: Consul, web: str) -> None:
@@ -279,7 +286,7 @@ def test_fleet_shows_every_host_that_has_an_instance_or_told_something(
     lines = run("fleet", web).splitlines()
     since = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
     short = NEW[:19]
-    assert lines[0].startswith(f"rollout of {IMAGE} to {short}, pinned by host1 at {since}: 1 of 1 hosts run it")
+    assert lines[0].startswith(f"rollout of {IMAGE} to {short}, pinned by host1 at {since}: 1 of 1 host run it")
     assert [line.split("\t") for line in lines[2:]] == [
         ["gone", OLD[:19], "-", "rolled back", "no instance", "-", since, "not ready"],
         ["host1", short, "latest", "running", "passing", "-", since, "-"],
@@ -327,7 +334,7 @@ def test_fleet_in_a_pipe_prints_a_line_for_each_change(host: ConsulHost, consul:
         pause.put(consul, web, Pause("bob", "h", "w", NOW), NOW)
         assert _line(process).startswith("reloads are paused, by bob")
         host.ask.put("/v1/catalog/deregister", {"Node": "host2"})
-        assert "0 of 1 hosts" in _line(process)
+        assert "0 of 1 host " in _line(process)
         assert _line(process) == "host2\tgone"
     finally:
         process.send_signal(signal.SIGINT)
@@ -417,6 +424,25 @@ def test_history_shows_the_fleets_past_and_one_hosts(run: Callable[..., str], co
     assert document["id"] == "id1"
     assert (document["from"], document["to"], document["outcome"]) == (OLD, NEW, "reloaded")
     assert document["steps"][1] == {"step": "ready", "seconds": 3.0}
+
+
+def test_a_row_of_history_is_two_lines_of_a_terminal_at_most(host: ConsulHost, consul: Consul, web: str) -> None:
+    """The outcome, and what matters most of the rest: the error, or else the slowest steps."""
+    history.tell(consul, web, _past(1, "host1"))
+    history.tell(consul, web, _past(2, "a-host-with-a-long-name", error="it did not become ready " * 20))
+    outer, inner = pty.openpty()
+    termios.tcsetwinsize(inner, (24, 80))
+    environment = {**os.environ, "CONSUL_HTTP_ADDR": f"{host.address}:8500", "TERM": "xterm"}
+    with spawn([*svcagent_argv(), "history", web], environment, stdout=inner) as process:
+        assert process.wait(20) == 0
+    os.close(inner)
+    seen = os.read(outer, 65536).decode()
+    os.close(outer)
+
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in seen.splitlines()]
+    assert [len(line) <= 80 for line in lines] == [True] * 5
+    assert "it did not become ready" in lines[2]
+    assert lines[4].strip().endswith("ready 3.00, check 0.25")
 
 
 def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcagent: Svcagent) -> None:

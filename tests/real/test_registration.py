@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from agent.consul.connection import Connection
@@ -368,7 +369,9 @@ def test_what_the_agent_is_too_old_for_is_said_and_nothing_is_sent(
     assert outcome.exit_code == 78
     assert f"{file}: services[1].checks[0].{field}: the Consul agent of this host is {version}" in outcome.err
     assert f"upgrade the agent to {first}" in outcome.err
-    assert site.services() == {}
+    assert set(site.services()) == {"a"}
+    assert site.run("register", "a").exit_code == 0
+    assert site.run("register", "two").exit_code == 78
 
 
 def test_a_script_check_is_said_to_need_a_setting_before_it_is_sent(site: Site) -> None:
@@ -409,6 +412,57 @@ def test_a_name_that_is_not_set_is_a_fault_and_changes_nothing(site: Site) -> No
     assert outcome.exit_code == 78
     assert outcome.err.startswith(f"{file}: service.meta.rack: the environment variable")
     assert site.services() == {}
+
+
+@pytest.fixture
+def with_faults(site: Site) -> Site:
+    """Services are registered; then the file of one gets a fault, one is removed, and a file that is no JSON comes."""
+    for name in ("changed", "faulty", "gone"):
+        site.service(name)
+    site.register()
+    site.service("changed", port=80)
+    site.service("faulty", prot=80)
+    site.remove("gone")
+    site.service("new")
+    return site
+
+
+def test_a_faulty_file_concerns_its_own_services_alone(with_faults: Site) -> None:
+    """Verbs about all services act on the others, and end with 78. Nothing is removed: a faulty file may define it."""
+    site = with_faults
+
+    planned = site.run("--json", "plan")
+    outcome = site.run("register")
+
+    document = json.loads(planned.out)
+    actions = {one["service"]: one["action"] for one in document["changes"]}
+    assert (planned.exit_code, outcome.exit_code) == (78, 78)
+    assert actions == {"changed": "update", "faulty": "keep", "gone": "keep", "new": "create"}
+    assert [(Path(one["file"]).name, one["path"]) for one in document["faults"]] == [("faulty.json", "service.prot")]
+    assert outcome.err.count("faulty.json: service.prot: ") == 1
+    assert {name: one["Port"] for name, one in site.services().items()} == {
+        "changed": 80,
+        "faulty": 0,
+        "gone": 0,
+        "new": 0,
+    }
+    assert (site.run("status").exit_code, site.run("schedule").exit_code) == (78, 78)
+
+
+@pytest.mark.parametrize("verb", ["register", "plan", "status", "schedule"])
+def test_a_verb_on_a_name_ends_well_though_another_file_is_faulty(with_faults: Site, verb: str) -> None:
+    """The faults are warnings; those of the named service's own file are the error, and nothing is changed."""
+    site = with_faults
+
+    good, own = site.run(verb, "new"), site.run(verb, "faulty")
+
+    assert (good.exit_code, own.exit_code) == (0, 78)
+    assert "faulty.json: service.prot: " in good.err
+    assert ("new" in site.services()) == (verb == "register")
+    with pytest.raises(click.UsageError, match="no service is called 'typo'"):
+        site.run(verb, "typo")
+    site.write("unreadable", "{")
+    assert "unreadable.json" in site.run(verb, "typo").err
 
 
 def test_json_of_a_run_says_what_was_done(site: Site) -> None:

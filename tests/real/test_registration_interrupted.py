@@ -157,12 +157,11 @@ def test_two_runs_at_once_both_end_well(site: Site) -> None:
     ]
 
 
-def test_a_hundred_malformed_definitions_are_each_told_and_change_nothing(site: Site) -> None:
+def test_a_hundred_malformed_definitions_are_each_told_and_left_out(site: Site) -> None:
     """Wrong JSON, and what is no JSON: cut short, not UTF-8, huge, nested deeply, a link to nowhere."""
     site.service("good")
     site.register()
     site.service("other")
-    before = site.services()
     bad = [*BAD, *UNREADABLE]
     files = [site.write(f"bad {number:03}.v1", content) for number, (content, _path, _said) in enumerate(bad)]
     assert len(files) >= 100
@@ -180,7 +179,7 @@ def test_a_hundred_malformed_definitions_are_each_told_and_change_nothing(site: 
         told = [one for one in faults if one["file"] == str(file) and one["path"] == path]
         assert any(said in f"{one['problem']}; {one['remedy']}" for one in told), (file, path, said)
         assert f"{file}: " in err
-    assert site.services() == before
+    assert set(site.services()) == {"good", "other"}
 
 
 @pytest.fixture

@@ -74,6 +74,33 @@ def test_nothing_newer_and_nothing_in_the_way(site: Site) -> None:
     assert f"the newest is {newest}\nnothing blocks it; run: svcagent reload web" in site.run("why", "web")
 
 
+def test_a_stopped_container_is_not_said_to_run(site: Site) -> None:
+    """Neither with the newest image nor with an older one."""
+    site.docker.api.stop("web", timeout=0)
+
+    newest = site.run("why", "web")
+    site.docker.push("2")
+    older = site.run("why", "web", code=75)
+
+    assert "web does not run; its container has the newest image already: sha256:" in newest
+    assert "web does not run; its container has sha256:" in older
+    assert "to start it, run: docker start web" in newest
+    assert "web runs" not in newest + older
+
+
+def test_a_faulty_file_of_another_service_stops_no_reload(site: Site) -> None:
+    """The fault is a warning, and in JSON it is part of the document."""
+    (site.svcagent.services_dir / "other.json").write_text('{"service": {"name": "other", "prot": 80}}')
+    site.docker.push("2")
+
+    assert "other.json: service.prot: " in site.run("why", "web")
+    assert json.JSONDecoder().raw_decode(site.run("--json", "why", "web"))[0]["faults"][0]["path"] == "service.prot"
+    site.run("lock", "status", "web")
+    site.run("reload", "web")
+
+    assert "web runs the newest image already" in site.run("why", "web")
+
+
 def test_everything_in_the_way_is_said_at_once_with_who_can_clear_it(site: Site, consul: Consul) -> None:
     """Pause, quarantine, maintenance of an operator, another reload here: four lines, and nothing was changed."""
     newest = site.docker.push("2")

@@ -80,6 +80,10 @@ def test_usage_errors_end_with_2() -> None:
         assert CliRunner().invoke(cli, arguments).exit_code == 2, arguments
 
 
+def test_a_mistyped_verb_is_answered_with_the_one_that_was_meant() -> None:
+    assert "'reload'" in CliRunner().invoke(cli, ["relaod"]).stderr
+
+
 def test_the_readme_lists_every_command_as_the_command_line_does() -> None:
     """The listing is generated: ``python -m tests.unit.test_command_line`` writes it anew."""
     text = README.read_text()

@@ -6,7 +6,7 @@ import pytest
 
 from agent.daemon.reloads import is_unfinished
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
-from agent.reload.conclude import Trouble, conclude, conclude_recovery, with_mishaps
+from agent.reload.conclude import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
 from agent.reload.record import Result
 from agent.reload.steps import Blame, Container, State
 
@@ -96,3 +96,22 @@ def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
 
     assert (ended.outcome, ended.exit_code) == ("reloaded", 3)
     assert "not published" in str(ended.error)
+
+
+@pytest.mark.parametrize(
+    ("troubles", "words"),
+    [
+        (
+            [NotReady("not ready within 2 s", signature="c 404"), NotReady("not ready in 10 s", signature="c 404")],
+            "within 2 s",
+        ),
+        ([NotReady("gone"), NotReady("gone"), NotReady("gone")], "gone"),
+    ],
+)
+def test_a_failure_that_is_met_again_is_told_once(troubles: list[Trouble], words: str) -> None:
+    ended = conclude(Result("web", "host1", "web:latest"), OUT, troubles, "", None)
+
+    error = str(ended.error)
+    assert error.count(words) == 1
+    assert error.count(SAME_AGAIN) == 1
+    assert "in 10 s" not in error

@@ -272,7 +272,7 @@ def test_a_fifo_among_textfiles_stops_nobody_and_stays(tmp_path: Path) -> None:
     with pytest.raises(SvcagentError, match="regular file"):
         files.reloads_ended([{"service": "web"}])
     (tmp_path / HOST).unlink()
-    files.converged(["web"], [], 0)
+    files.converged(["web"], {}, [], 0)
 
     assert (tmp_path / HOST).is_file()
     assert not (tmp_path / RELOAD.format("old")).exists()

@@ -73,7 +73,7 @@ def test_counters_go_on_over_processes(process: Callable[[], Textfiles], tmp_pat
 def test_every_service_has_a_file_of_its_own(process: Callable[[], Textfiles], tmp_path: Path) -> None:
     """Whatever is in its name, and no series is in two of them."""
     process().reloads_ended([ended("reloaded"), ended("reloaded", service="a/b c")])
-    process().converged(["web", "a/b c"], [Held("web", "bob", 1.0)], 0)
+    process().converged(["web", "a/b c"], {}, [Held("web", "bob", 1.0)], 0)
     process().cnames({"records": [{"record": "*.a.", "outcome": "in place", "is_done": False}]}, is_all=True)
 
     assert sorted(file.name for file in tmp_path.iterdir()) == [
@@ -91,13 +91,22 @@ def test_a_service_that_is_removed_loses_its_file(process: Callable[[], Textfile
     (tmp_path / "apt.prom").touch()
     process().reloads_ended([ended("reloaded"), ended("reloaded", service="db")])
 
-    process().converged(["db"], [], 0)
+    process().converged(["db"], {}, [], 0)
 
     assert {file.name for file in tmp_path.iterdir()} == {
         "apt.prom",
         "svcagent_register.prom",
         "svcagent_reload_db.prom",
     }
+
+
+def test_no_service_counts_as_removed_while_a_file_has_faults(process: Callable[[], Textfiles], tmp_path: Path) -> None:
+    process().reloads_ended([ended("reloaded")])
+
+    process().converged(["db"], {"web.json": 2}, [], 0)
+
+    assert (tmp_path / RELOAD).exists()
+    assert series(tmp_path)["svcagent_definition_faults", "web.json"] == 2
 
 
 @pytest.mark.usefixtures("umask")
@@ -158,12 +167,12 @@ def test_a_series_that_this_version_does_not_know_is_dropped(
 
 def test_the_host_before_and_after_its_troubles(process: Callable[[], Textfiles], tmp_path: Path, clock: Clock) -> None:
     """Faults and a Consul that is away are told beside what was known; all is well again with the next registration."""
-    process().converged([], [Held("web", "bob", 5.0), Held("db", "unknown", None)], 1)
+    process().converged([], {}, [Held("web", "bob", 5.0), Held("db", "unknown", None)], 1)
     clock.sleep(60)
     process().faulty({"a.json": 2})
     process().consul(is_up=False)
     troubled = series(tmp_path)
-    process().converged([], [Held("db", "unknown", None)], 0)
+    process().converged([], {}, [Held("db", "unknown", None)], 0)
     after = series(tmp_path)
 
     since = "svcagent_maintenance_since_timestamp_seconds"

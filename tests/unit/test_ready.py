@@ -14,7 +14,7 @@ from agent.consul import Consul
 from agent.definitions import Check, Ready, Reload, Service
 from agent.engine import Container, Engine
 from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotFound, NotReady
-from agent.reload.probe import Prober, Status
+from agent.reload.probe import Prober, Status, advice
 from agent.reload.ready import Readiness
 
 CONTAINER = Container(
@@ -280,3 +280,23 @@ def test_an_unresolvable_redirect_is_a_critical_answer_in_one_line(origin: Origi
 
     assert (result.status, result.failure) == (Status.CRITICAL, "redirects")
     assert "[10.0.0.1]" in result.said
+
+
+@pytest.mark.parametrize(
+    ("signature", "is_slow"),
+    [
+        ("service:web:http http 404", False),
+        ("service:web:http http 500", False),
+        ("service:web:http http 503", True),
+        ("service:web:http http 429", True),
+        ("service:web:http timeout", True),
+        ("service:web:http tls", False),
+        ("refused", False),
+        ("service:web:tcp not listening", False),
+        ("container unhealthy", True),
+        ("service:web:grpc consul critical", True),
+        ("", True),
+    ],
+)
+def test_only_what_may_be_slow_is_advised_to_get_more_time(signature: str, is_slow: bool) -> None:
+    assert ("ready.timeout" in advice(signature)) is is_slow

@@ -8,7 +8,7 @@ import pytest
 
 from agent import logs
 from agent.cli.options import Options
-from agent.cli.reload_output import Printer, show_result, tell_repaired
+from agent.cli.reload_output import Printer, show_result, show_rolled_back, tell_repaired
 from agent.engine import PullProgress
 from agent.logs import Format
 from agent.reload import Event, Phase, Result, Step
@@ -143,7 +143,7 @@ def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == "svcagent: why\nsvcagent: not\n" * 2
 
 
-def test_what_was_repaired_is_an_event_of_the_reload_that_had_died(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_recovery_is_an_event_of_the_reload_that_was_unfinished(capfd: pytest.CaptureFixture[str]) -> None:
     """One each, with that reload's id: it is put right, or it is not."""
     logs.set_up(Format.JSON, is_verbose=False)
     repaired = Result("web", "host1", "i", id="r1", outcome="recovered", error="slow\nat first")
@@ -156,6 +156,7 @@ def test_what_was_repaired_is_an_event_of_the_reload_that_had_died(capfd: pytest
         ("warning", "web", "r1", None),
         ("error", "db", "r2", 1),
     ]
+    assert "unfinished reload r1 is recovered" in found[0]["text"], "it may have failed, not crashed"
     assert found[1]["text"] == "slow\nat first"
 
 
@@ -169,3 +170,15 @@ def test_the_document_is_all_there_is_on_standard_output(capfd: pytest.CaptureFi
     show_result(Result("web", "host1", "i", outcome="reloaded"))
 
     assert json.loads(capfd.readouterr().out)["outcome"] == "reloaded"
+
+
+def test_the_last_line_of_a_roll_back_says_what_runs_again(capfd: pytest.CaptureFixture[str]) -> None:
+    result = Result("web", "host1", "i", outcome="rolled back", error="no", exit_code=1, running="sha256:1")
+
+    show_result(result)
+    show_rolled_back(result, "in service")
+
+    assert (
+        capfd.readouterr().err.splitlines()[-1]
+        == "svcagent: web: rolled back; sha256:1 runs again on host1, in service"
+    )

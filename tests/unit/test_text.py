@@ -7,6 +7,7 @@ import pytest
 from agent.text import (
     clean,
     clean_lines,
+    counted,
     has_credentials,
     is_secret_name,
     printable,
@@ -217,3 +218,7 @@ def test_no_text_takes_long(text: str) -> None:
         printable(one)
 
     assert time.process_time() - began < 2
+
+
+def test_a_number_has_its_noun() -> None:
+    assert [counted(number, "host") for number in (0, 1, 2)] == ["0 hosts", "1 host", "2 hosts"]
