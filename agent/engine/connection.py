@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import docker
 import requests
-from docker.errors import TLSParameterError
-from docker.utils import kwargs_from_env, version_lt
+from docker.errors import TLSParameterError, create_api_error_from_http_exception
+from docker.utils import decode_json_header, kwargs_from_env, version_lt
 
-from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
+from agent.engine.answers import CHANGES, CONTAINER, DELETED, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
 from agent.engine.failures import translated
 from agent.engine.model import Inspect, policy_document
 from agent.errors import DockerUnreachable, SvcagentError
@@ -121,6 +121,24 @@ class Client(docker.APIClient):
         found = self.info()
         require(found, {"DriverStatus?": [[str]]})
         return ["driver-type", "io.containerd.snapshotter.v1"] in (found.get("DriverStatus") or [])
+
+    def changed_paths(self, container: str) -> list[str]:
+        """The paths that a container has in its own layer: what differs from its image, but for what it deleted."""
+        found = self.diff(container) or []
+        require(found, CHANGES)
+        return [str(one["Path"]) for one in found if one["Kind"] != DELETED]
+
+    def path_status(self, container: str, path: str) -> Mapping[str, Any]:
+        """What is at a path inside a container: its ``size``, ``mtime``, and ``mode`` as Go writes it."""
+        url = f"{self.base_url}/v{self.api_version}/containers/{container}/archive"
+        answer = self.request("HEAD", url, params={"path": path})
+        try:
+            answer.raise_for_status()
+        except requests.HTTPError as error:
+            create_api_error_from_http_exception(error)
+        found = decode_json_header(answer.headers["X-Docker-Container-Path-Stat"])
+        require(found, {"size": int, "mode": int, "mtime": str})
+        return cast("Mapping[str, Any]", found)
 
     def set_restart_policy(self, container: str, policy: str) -> None:
         """As ``docker update --restart``."""

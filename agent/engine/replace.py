@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import Clock
-from agent.engine import recreate, swap
+from agent.engine import compose_files, recreate, swap
 from agent.engine.compare import differences
 from agent.engine.connection import Connection
 from agent.engine.dependants import dependants
@@ -246,6 +246,7 @@ def _create(
         )
     for network, endpoint in recreate.further_networks(old).items():
         _connect(docker, new_id, network, endpoint)
+    compose_files.copy(docker, old, new)
     return new_id
 
 
