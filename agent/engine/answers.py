@@ -11,6 +11,7 @@ CONTAINER: Shape = {
     "Id": str,
     "Name": str,
     "Image": str,
+    "Created?": str,
     "RestartCount?": int,
     "State": {
         "Running": bool,
@@ -101,6 +102,12 @@ LISTED_CONTAINERS: Shape = [
 
 LISTED_IMAGES: Shape = [{"Id": str, "RepoTags?": [str], "RepoDigests?": [str]}]
 """Of ``GET /images/json``."""
+
+CHANGES: Shape = [{"Path": str, "Kind": int}]
+"""Of ``GET /containers/<id>/changes``."""
+
+DELETED = 2
+"""The kind of a change that removed a path."""
 
 OFFER: Shape = {"ApiVersion": str, "MinAPIVersion?": str, "Version?": str}
 """Of ``GET /version``."""

@@ -117,7 +117,7 @@ class Engine:
         pull.pull(self._docker, self._clock, reference.parse(image), digest, progress, timeout, platform)
 
     def check_recreatable(self, name: str) -> None:
-        """Raises `Conflict`, with the way out, when the container cannot be made anew as it is."""
+        """Raises `Conflict`, with the way out, when the container cannot be recreated as it is, or be started again."""
         replace.check_recreatable(self._docker, self._proc, name, lookup.existing(self._docker, name))
 
     def prepare(self, name: str, image: str, digest: str) -> float:
@@ -138,7 +138,8 @@ class Engine:
 
         The old one stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` puts the old one back.
         ``stop_timeout``: seconds until the old one is killed; None: its own, else Docker's 10.
-        Raises `Conflict` when the two are not as `prepare` left them, `NotReady` when the new one cannot be started.
+        Raises `Conflict` when the two are not as `prepare` left them, or could not be started for want of something
+        on the host: nothing was stopped then. Raises `NotReady` when the image keeps the new one from starting.
         """
         return replace.replace(self._docker, self._proc, self._clock, name, digest, stop_timeout)
 

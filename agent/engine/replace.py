@@ -243,6 +243,10 @@ def _create(
         )
     for network, endpoint in recreate.further_networks(old).items():
         _connect(docker, new_id, network, endpoint)
+    if recreate.PROJECT_LABEL in (old["Config"].get("Labels") or {}):
+        from agent.engine import compose_files  # with tarfile, for those alone that need it
+
+        compose_files.copy(docker, old, new)
     return new_id
 
 

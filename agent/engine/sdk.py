@@ -8,14 +8,15 @@ import socket
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import docker
 import requests
 from docker.auth import get_config_header
 from docker.errors import TLSParameterError
-from docker.utils import kwargs_from_env
+from docker.utils import decode_json_header, kwargs_from_env
 
+from agent.engine.answers import CHANGES, DELETED
 from agent.engine.failures import RefusedAnswer, words_of
 from agent.engine.model import policy_document
 from agent.engine.questions import CONNECT_SECONDS, READ_SECONDS, socket_path
@@ -78,6 +79,20 @@ class Client(docker.APIClient):
         found = self.create_container_from_config(body, name, platform or None)  # type: ignore[no-untyped-call]
         require(found, {"Id": str})
         return str(found["Id"])
+
+    def changed_paths(self, container: str) -> list[str]:
+        """The paths that a container has in its own layer: what differs from its image, but for what it deleted."""
+        found = self.diff(container) or []
+        require(found, CHANGES)
+        return [str(one["Path"]) for one in found if one["Kind"] != DELETED]
+
+    def path_status(self, container: str, path: str) -> Mapping[str, Any]:
+        """What is at a path inside a container: its ``size``, ``mtime``, and ``mode`` as Go writes it."""
+        url = f"{self.base_url}/v{self.api_version}/containers/{container}/archive"
+        answer = self.request("HEAD", url, params={"path": path})
+        found = decode_json_header(answer.headers["X-Docker-Container-Path-Stat"])
+        require(found, {"size": int, "mode": int, "mtime": str})
+        return cast("Mapping[str, Any]", found)
 
     def set_restart_policy(self, container: str, policy: str) -> None:
         """As ``docker update --restart``."""

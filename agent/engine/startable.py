@@ -101,25 +101,25 @@ def _containers(container: Inspect, seen: Surroundings) -> Iterator[str]:
     for name in lender_names(container):
         if found[name] is None:
             yield (
-                f"it takes volumes from container {name}, which is gone; make it anew by hand, with the volumes by "
-                "their names (--volume)"
+                f"it takes volumes from container {name}, which is gone; recreate it with the volumes by their names "
+                "(--volume)"
             )
     needs = {name: f"it lives in the {what} of" for name, what in namespace_lenders(container).items()}
     needs |= dict.fromkeys(linked_names(container), "it is linked (--link) to")
     for name, need in needs.items():
         other = found[name]
         if other is None or not other["State"]["Running"]:
-            yield f"{need} container {name}, which does not run; start that one, or make it anew by hand"
+            yield f"{need} container {name}, which does not run; start that one, or recreate this one without it"
 
 
 def _paths(container: Inspect, seen: Surroundings) -> Iterator[str]:
     for path, what in needed_paths(container).items():
         if seen.paths.get(path) == NOTHING:
-            yield f"its {what} {path} does not exist; put it back, or make it anew by hand without"
+            yield f"its {what} {path} does not exist; restore it, or recreate the container without it"
     for target, path in bound_paths(container).items():
         now, then = seen.paths.get(path, NOTHING), seen.mounted.get(target, NOTHING)
         if NOTHING not in (now, then) and now != then:
-            yield f"its bind source {path} is {now} now, and was {then} when it was started; put that back"
+            yield f"its bind source {path} is {now} now, and was {then} when it was started; restore that"
 
 
 def _collector(container: Inspect, seen: Surroundings) -> Iterator[str]:
@@ -127,5 +127,5 @@ def _collector(container: Inspect, seen: Surroundings) -> Iterator[str]:
     if seen.is_collector_silent and address is not None:
         yield (
             f"its log driver {container['HostConfig']['LogConfig']['Type']} cannot connect to {address.geturl()}; "
-            "start the log collector, or make it anew by hand with another --log-driver or --log-opt"
+            "start the log collector, or recreate the container with another --log-driver or --log-opt"
         )

@@ -1,13 +1,17 @@
 """Containers made by docker-compose: what it still knows of them after a replacement."""
 
+import io
 import json
 import subprocess
+import tarfile
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.engine.recreate import COMPOSE_IMAGE_LABEL
-from tests.real.engine_fixture import POLITE, DockerHost, newer
+from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, newer
 
 
 class Compose:
@@ -17,11 +21,11 @@ class Compose:
         self._docker = docker
         self._file = file
 
-    def __call__(self, *arguments: str) -> str:
+    def __call__(self, *arguments: str, **environment: str) -> str:
         """Run it; what it prints on standard output and standard error."""
         # Compose 2 has no --host.
         command = ["docker-compose", "--ansi", "never", "--file", str(self._file)]
-        environ = self._docker.environment | {"DOCKER_HOST": self._docker.server.url}
+        environ = self._docker.environment | {"DOCKER_HOST": self._docker.server.url} | environment
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environ, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
@@ -115,3 +119,59 @@ def test_while_a_replacement_is_under_way_docker_compose_sees_both(
 
     assert "app.svcagent-old" in listed
     assert listed.count(" Up ") == 1
+
+
+WRITING = (BUSYBOX, "sh", "-c", f"echo mine > /written; trap 'exit 0' TERM; {BUSYBOX} sleep 3600 & wait $!")
+COPIED = {"/run/secrets/token": "hush", "/etc/app.conf": "a=b"}
+
+
+def up_with_copied_files(docker: DockerHost, image: str, file: Path) -> None:
+    """Make ``app`` with a secret of the environment and a config whose content stands in the file.
+
+    Compose 1 knows neither. There the calls are made that Compose 2 makes.
+    """
+    service: dict[str, Any] = {"image": image, "container_name": "app", "network_mode": "none"}
+    service["command"] = [part.replace("$", "$$") for part in WRITING]
+    service |= {"secrets": ["token"], "configs": [{"source": "settings", "target": "/etc/app.conf"}]}
+    secrets, configs = {"token": {"environment": "TOKEN"}}, {"settings": {"content": "a=b"}}
+    file.write_text(json.dumps({"services": {"web": service}, "secrets": secrets, "configs": configs}))
+    project = Compose(docker, file)
+    if "version 1." not in project("version"):
+        project("up", "--detach", TOKEN="hush")
+        return
+    host = docker.api.create_host_config(network_mode="none")
+    labels = {"com.docker.compose.project": "shop"}
+    docker.api.create_container(image, list(WRITING), name="app", host_config=host, labels=labels)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, content in COPIED.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode, member.mtime = len(content), 0o444, round(time.time())
+            archive.addfile(member, io.BytesIO(content.encode()))
+    docker.api.put_archive("app", "/", packed.getvalue())
+    docker.api.start("app")
+
+
+def own_files(docker: DockerHost, name: str) -> set[str]:
+    """The files in a container's own layer."""
+    paths = {one["Path"] for one in docker.api.diff(name)}
+    return {path for path in paths if not any(other.startswith(f"{path}/") for other in paths)}
+
+
+def test_files_that_compose_copies_into_a_container_go_with_it(docker: DockerHost, image: str, tmp_path: Path) -> None:
+    """From one reload to the next, with their modes and owners; what the program writes does not."""
+    up_with_copied_files(docker, image, tmp_path / "docker-compose.yml")
+    docker.executed("app", "chown", "7:8", "/run/secrets/token")
+    status = ("stat", "-c", "%a %u:%g %n", *COPIED)
+    before = docker.executed("app", *status)
+
+    for version in ("2", "3"):
+        digest = newer(docker, image, content=version)
+        docker.engine.prepare("app", image, digest)
+        assert own_files(docker, "app") == {*COPIED, "/written"}
+        assert own_files(docker, "app.svcagent-new") == {*COPIED}
+        docker.engine.replace("app", digest, 0)
+        docker.engine.remove_old("app")
+
+        assert [docker.executed("app", "cat", path) for path in COPIED] == [*COPIED.values()]
+        assert docker.executed("app", *status) == before

@@ -22,6 +22,7 @@ FULL: dict[str, Any] = {
     "Id": ID,
     "Name": "/web",
     "Image": "sha256:" + "a" * 64,
+    "Created": "2024-01-01T00:00:00Z",
     "RestartCount": 0,
     "State": {
         "Running": True,

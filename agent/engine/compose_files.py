@@ -1,0 +1,85 @@
+"""The files that Docker Compose copies into a container before it starts it, which no setting of the container names.
+
+Compose 2 does so with secrets that come from its environment, and with configs whose content stands in its own file.
+They are in the container's writable layer, among what its programs have written there. An archive dates files in whole
+seconds, and Compose dates them when it copies them, between the container's creation and its start.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from agent.engine.connection import Connection
+from agent.engine.model import Inspect, moment
+from agent.engine.recreate import clean_path
+from agent.errors import NotFound
+from agent.logs import WARNING, log
+from agent.text import clean
+
+SECRETS = "/run/secrets/"
+LARGEST = 1 << 20
+"""In bytes: what stands in an environment or in a Compose file is smaller."""
+MOST_PATHS = 1000
+"""How many paths are looked at; each takes the Engine some milliseconds."""
+
+_NOT_REGULAR = 0x8F280000
+"""The bits of a mode, as Go writes it, of directories, links, devices, sockets and the like."""
+_ROUNDING = timedelta(seconds=1)
+
+
+def copy(docker: Connection, old: Inspect, new: Inspect) -> None:
+    """Copy what Compose copied into a container of its own into the successor, which was created and has not run."""
+    name = old["Name"].removeprefix("/")
+    with docker.call(f"list the changed files of container {name}") as client:
+        paths = candidates(old, client.changed_paths(old["Id"]))
+    if len(paths) > MOST_PATHS:
+        log(
+            f"container {name} has {len(paths)} files in its own layer; files of Docker Compose are looked for among "
+            f"{MOST_PATHS} of them",
+            level=WARNING,
+        )
+    packed, copied = io.BytesIO(), 0
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in paths[:MOST_PATHS]:
+            try:
+                with docker.call(f"copy {clean(path)} of container {name}") as client:
+                    if not is_of_compose(path, client.path_status(old["Id"], path), old):
+                        continue
+                    found = b"".join(client.get_archive(old["Id"], path)[0])
+            except NotFound:  # a program has removed it meanwhile
+                continue
+            _add(archive, path, found, int(moment(new.get("Created")).timestamp()))
+            copied += 1
+    if copied:
+        with docker.call(f"copy files of Docker Compose into the new container of {name}", is_write=True) as client:
+            client.put_archive(new["Id"], "/", packed.getvalue())
+
+
+def candidates(container: Inspect, changed: Iterable[str]) -> list[str]:
+    """Return which paths of a container's own layer may be files of Compose, the likeliest first."""
+    mounts = {
+        *(one["Destination"] for one in container.get("Mounts") or []),
+        *(container["HostConfig"].get("Tmpfs") or {}),
+    }
+    hidden = tuple(f"{clean_path(path)}/" for path in mounts)
+    paths = {path for path in changed if not f"{path}/".startswith(hidden)}
+    directories = {path.rpartition("/")[0] for path in paths}
+    return sorted(paths - directories, key=lambda path: (not path.startswith(SECRETS), path.count("/"), path))
+
+
+def is_of_compose(path: str, status: Mapping[str, Any], container: Inspect) -> bool:
+    """True if Compose copied this file into a container. ``status``: what the Engine says of the path."""
+    if status["mode"] & _NOT_REGULAR or status["size"] > LARGEST:
+        return False
+    dated, created, started = map(moment, (status["mtime"], container.get("Created"), container["State"]["StartedAt"]))
+    return path.startswith(SECRETS) or (dated.microsecond == 0 and created - _ROUNDING <= dated <= started + _ROUNDING)
+
+
+def _add(archive: tarfile.TarFile, path: str, found: bytes, date: int) -> None:
+    """Add a file to an archive, from one that holds it alone. It is dated so that the next reload finds it as well."""
+    with tarfile.open(fileobj=io.BytesIO(found)) as single:
+        for member in single:
+            member.name, member.mtime, member.pax_headers = path.lstrip("/"), date, {}
+            archive.addfile(member, single.extractfile(member))
