@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cli import wiring
@@ -17,6 +16,7 @@ from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_told
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, Consul
+from agent.data import dataclass
 from agent.definitions import Definition, Reload, Settings
 from agent.engine import Engine
 from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError

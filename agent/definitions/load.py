@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from agent.data import dataclass
 from agent.definitions.claims import SERVICE_ID, SERVICE_NAME, clashes
 from agent.definitions.document import Definition
 from agent.definitions.examine import Examined, examine, read

@@ -8,13 +8,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from agent.clock import Clock, Deadline, poll
+from agent.data import dataclass
 from agent.errors import LockBusy, SvcagentError
 from agent.files import take_lock
 from agent.logs import DAEMON_CHILD
