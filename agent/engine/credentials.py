@@ -32,7 +32,7 @@ def plain_authorization(file: Path, registry: str) -> str | None:
         if address is None:
             return ""
         entry = dict(auths[address])
-        user, _, password = base64.b64decode(entry.pop("auth")).decode().partition(":")
+        user, password = base64.b64decode(entry.pop("auth")).decode().split(":", 1)
         known = {"username": user, "password": password, "email": None, "serveraddress": address}
         return None if entry else base64.urlsafe_b64encode(json.dumps(known).encode()).decode()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
