@@ -245,7 +245,7 @@ def registry_failure(text: str) -> type[SvcagentError]:
 
 
 def retry_after(text: str, error: RefusedAnswer | None) -> float | None:
-    """Return the seconds until a rate-limited request may be repeated, from the header or the message; None if unknown."""
+    """Return the seconds until a rate-limited request may be repeated, from header or message; None if unknown."""
     header = error.headers.get("Retry-After", "") if error is not None else ""
     found = re.search(_RETRY_AFTER, text.lower())
     written = header if header.isdecimal() else found[1] if found else ""

@@ -39,7 +39,7 @@ def _clients(port: int, proc: Path) -> list[End]:
 
 
 def is_client(end: End, peer: End | None, checking: Collection[int]) -> bool:
-    """True if a client waits for an answer there. ``peer``: the other end, if visible; ``checking``: Consul's inodes."""
+    """True if a client waits for an answer there. ``peer``: the other end, if seen; ``checking``: Consul's inodes."""
     if peer is not None:
         return peer.inode != 0 and peer.inode not in checking
     return not (_is_from_here(end) and end.state == CLOSE_WAIT)
