@@ -106,8 +106,9 @@ _SIZES = frozenset({"ShmSize", "Memory", "MemoryReservation", "MemorySwap", "Ker
 
 
 def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspect) -> tuple[str, ...]:
-    """Return how the new container, which has not run, differs from the old, as ``HostConfig.ShmSize: 2 GiB, was 1
-    GiB``.
+    """Return how the new container differs from the old one, as ``HostConfig.ShmSize: 64 MiB, was 128 MiB``.
+
+    The new container was created and connected to its networks, and has not run; the old one may run.
     """
     before, after = dict(_leaves(_normal(old))), dict(_leaves(_normal(new)))
     platforms = platform_of(old, old_image), platform_of(new, new_image)

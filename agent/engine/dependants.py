@@ -15,7 +15,10 @@ def namespace_lenders(container: Inspect) -> dict[str, str]:
 
 
 def linked_names(container: Inspect) -> tuple[str, ...]:
-    """Return the containers to whose addresses it is linked, by name. Outside the default network, links are names."""
+    """Return the containers to whose addresses it is linked, by name.
+
+    Only the default network has such links. On others, links are names, which a new container gets as well.
+    """
     host = container["HostConfig"]
     links = (host.get("Links") or ()) if host["NetworkMode"] in ("default", "bridge") else ()
     return tuple(link.partition(":")[0].removeprefix("/") for link in links)

@@ -102,7 +102,10 @@ def words_of(body: str) -> str:
 
 @contextmanager
 def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[None]:
-    """Raise failures of the block as `agent.errors`. ``doing`` completes "Docker … could not <doing>"."""
+    """Raise failures of the block as `agent.errors`. ``doing`` completes "Docker … could not <doing>".
+
+    A write whose answer never came raises `OutcomeUnknown`.
+    """
     try:
         yield
     except SvcagentError:

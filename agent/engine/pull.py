@@ -110,7 +110,10 @@ def pull(
 def _progress(
     docker: Connection, clock: Clock, reference: Reference, digest: str, timeout: float, platform: str
 ) -> Generator[PullProgress]:
-    """Yield the pull's states. Raise `RegistryUnreachable` if nothing new was reported for ``timeout`` seconds."""
+    """Yield the pull's states. A generator, so that failures of the pull are translated, and not those of its reader.
+
+    :raises RegistryUnreachable: nothing new was reported for ``timeout`` seconds.
+    """
     with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference, timeout):
         # Read again, so that a daemon sees a new `docker login`.
         client.reload_config(str(docker.credentials_file))

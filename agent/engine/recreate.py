@@ -230,8 +230,9 @@ def _named_bind(mount: Mapping[str, Any]) -> str:
 
 
 def _bind_ends(bind: str) -> tuple[str, str]:
-    """Return source and path of a bind: ``source:target[:options]``, or ``target`` alone for an anonymous volume
-    (moby).
+    """Return the source of a bind and its path inside: ``source:target[:options]``, or ``target`` alone (moby, volume).
+
+    A path alone asks for an anonymous volume; docker-py writes such binds.
     """
     first, *rest = bind.split(":")
     return (first, clean_path(rest[0])) if rest else ("", clean_path(first))

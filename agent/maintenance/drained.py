@@ -48,7 +48,10 @@ def await_absence_from_dns(
 def await_absence_from_health(
     consul: Consul, clock: Clock, target: Target, still: Callable[[], None] = nothing_ends_it
 ) -> None:
-    """Wait until the leader shows the target as not served. Raise `NotDrained` if it is still served after 30 s."""
+    """Wait until the leader shows the target as not served. ``still``: as for `await_absence_from_dns`.
+
+    :raises NotDrained: it is still served after 30 s.
+    """
     deadline = Deadline.after(clock, DNS_SECONDS)
     index: int | None = None
     while True:

@@ -87,7 +87,10 @@ def apply_each(
 
 
 def restore_node_maintenance(consul: Consul, text: str) -> None:
-    """Enable the node's maintenance again. Raise `Conflict` if another process enabled a different one meanwhile."""
+    """Enable the node's maintenance again, before its services are registered.
+
+    :raises Conflict: another process enabled a different one at the same moment.
+    """
     consul.enable_node_maintenance(text)
     held = consul.checks().get(NODE_MAINTENANCE)
     if held is None or held.status != "critical" or held.notes != text:

@@ -134,7 +134,10 @@ class LastSeenFile:
         return after
 
     def maintained(self, service_id: str, text: str | None) -> None:
-        """Record the maintenance of a service, or of the node if ``service_id`` is empty; None if it was disabled."""
+        """Record the maintenance of a service, or of the node if ``service_id`` is empty; None if it was disabled.
+
+        :raises SvcagentError: the file could not be written.
+        """
 
         def change(before: LastSeen) -> LastSeen:
             if not service_id:

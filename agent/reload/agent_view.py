@@ -28,9 +28,7 @@ class InConsul:
 
 
 class AgentView:
-    """Observes all checks of a service in the local agent. Keep one object: it remembers since when a check has not
-    run.
-    """
+    """Observes all checks of one service in the local agent. Keep one object: it times checks that have not run yet."""
 
     def __init__(self, service: Service, consul: Consul, prober: Prober, clock: Clock) -> None:
         self._service = service

@@ -58,9 +58,7 @@ def carry_out(
     clock: Clock,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Finished:
-    """Run the command. Raise ``command.failure`` if it cannot be started, exits with a status other than 0, or is too
-    slow.
-    """
+    """Run the command. Raise ``command.failure`` if it cannot start, exits with a status other than 0, or times out."""
     name = f"{command.what} ({shown_command(command.argv)})"
     try:
         finished = run(command.argv, environ, command.timeout, clock, waiting)
@@ -98,12 +96,11 @@ def run(
     clock: Clock,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Finished:
-    """Run a program in a session of its own, in ``/``, without standard input, and wait for it.
+    """Run a program in its own session, in ``/``, without standard input, and wait for it. Raise `NotStarted`.
 
     It has ended when its first process has. What that left behind continues, but its output is no longer read. After
     ``timeout`` seconds, and when the wait is interrupted, the process group gets SIGTERM, and SIGKILL after
-    `GRACE_SECONDS`. ``waiting`` is entered for the wait; what it raises (`Interrupted`) passes through. Raise
-    `NotStarted`.
+    `GRACE_SECONDS`. ``waiting`` is entered for the wait; what it raises (`Interrupted`) passes through.
     """
     began = clock.monotonic()
     process = _start(argv, environ)

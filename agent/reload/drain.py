@@ -28,9 +28,7 @@ QUIET_SECONDS = 0.25
 
 
 class Drainer:
-    """Enables and disables a reload's maintenance on this host's instance, even after the node was renamed
-    (``reload_id``).
-    """
+    """Enables and disables a reload's maintenance on this host, even after the node was renamed (``reload_id``)."""
 
     def __init__(
         self,
@@ -92,8 +90,8 @@ class Drainer:
         return max((ask().ttl for ask in self._ask_dns.values()), default=0)
 
     def await_drained(self, own: Instance, remembered: int, limit: Deadline, still: Callable[[], None]) -> int:
-        """Wait until no client is sent to the instance and its connections have ended; return how many are open at the
-        limit.
+        """Wait until no client is sent to the instance and its connections have ended; return how many the limit left
+        open.
 
         ``own``: the instance as it was before. ``still`` is called in every wait and may raise.
         """
@@ -138,8 +136,7 @@ def await_quiet(
     started: Deadline,
     still: Callable[[], None] = nothing_ends_it,
 ) -> int:
-    """Wait until ``drain.min`` has passed and connections have ended, at most ``drain.max``; return how many are left
-    open.
+    """Wait until ``drain.min`` has passed and connections have ended, at most ``drain.max``; return how many are open.
 
     ``started``: when ``drain.max`` ends. Only clients end keep-alive connections, so this limits a drain; the restart
     cuts what is left. ``still`` is called in every round and ends the wait by raising, for example if the lock is lost.

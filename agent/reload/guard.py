@@ -335,9 +335,7 @@ def _held(instance: Instance) -> tuple[Maintenance, ...]:
 
 
 def _held_with_service(instance: Instance) -> tuple[tuple[Maintenance, str], ...]:
-    """Return every maintenance of it with its service ID: the service's first, then the host's, which has no service
-    ID.
-    """
+    """Return every maintenance of it with its service ID: the service's first, then the host's, with an empty one."""
     checks = sorted(
         (check for check in instance.checks if check.is_maintenance), key=lambda check: not check.service_id
     )

@@ -75,9 +75,7 @@ class Journal:
         self._file = state_file(state_dir, service_id, _SUFFIX)
 
     def write(self, record: Record) -> None:
-        """Replace the journal and sync it to disk. Raise `SvcagentError` if that fails; the old content is unchanged
-        then.
-        """
+        """Replace the journal and sync it to disk. Raise `SvcagentError` if that fails; the old content stays then."""
         write_atomically(self._file, json.dumps({"v": VERSION, **asdict(record)}), mode=0o600)
 
     def read(self) -> Record | None:

@@ -43,8 +43,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A check's status, its reason in one line for people, and in one or two words for programs (``http 503``,
-    ``refused``).
+    """A check's status, its reason in a line for people, and in a word or two for programs (``http 503``, ``refused``).
 
     ``failure`` is empty if the check passes or the cause is unknown. ``local_peer``: the address that a TCP check was
     connected to, if it is one of this host.

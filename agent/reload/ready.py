@@ -40,9 +40,7 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class _Missing:
-    """The first reason why an instance is not ready. ``signature``: as in `NotReady`; ``is_final``: waiting cannot
-    help.
-    """
+    """The first reason why an instance is not ready. ``signature``: see `NotReady`; ``is_final``: no use in waiting."""
 
     said: str
     signature: str = ""

@@ -76,7 +76,7 @@ class Restarter:
         return host_connections(port, address)
 
     def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """Do what `restart` needs, while the old instance serves unchanged. Raise `Conflict` if the new one would
+        """Do what `restart` needs while the old instance serves. Raise `Conflict` if more than the version would
         differ.
         """
         return Restarted()

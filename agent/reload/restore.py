@@ -1,7 +1,6 @@
 """The steps that return an instance to service, for the reload itself and for recovery after its crash.
 
-None of them needs the lock. Each retries for a while if a server does not answer, and may be repeated by the next
-process.
+None of them needs the lock. Each retries for a while if a server does not answer, and the next process may repeat it.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,8 +47,7 @@ class Restoration:
         self.readiness = Readiness(
             service, reload, edges.consul, edges.engine, edges.prober, edges.clock, lambda: entry.record.before
         )
-        """The judge of this instance's checks; one object from restart to return, because it knows what Consul runs
-        again."""
+        """The judge of the checks. One object from restart to return, because it knows what Consul has run again."""
         self.watch = Watch(service, reload, restart, edges, self.readiness, progress.note)
         self.log_tail = ""
         """The last output of the new container, if it failed."""

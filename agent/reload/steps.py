@@ -242,11 +242,11 @@ def _restoring(state: State) -> Step | None:
 def succeeded(
     state: State, step: Step, *, finding: bool = True, is_out: bool = True, is_environment: bool = False
 ) -> State:
-    """Return the state after a step that did what it should.
+    """Return the state after a step that succeeded.
 
-    ``finding``: what CHECK and PLAN_AGAIN found (something newer), or SETTLE (a proof). ``is_out``: DRAIN enabled own
-    maintenance, rather than finding an operator's that may stay. ``is_environment``: READY of the old container saw
-    the failure of the new one again.
+    ``finding``: CHECK and PLAN_AGAIN found something newer, or SETTLE a proof. ``is_out``: DRAIN enabled own
+    maintenance, rather than finding an operator's that may stay. ``is_environment``: READY of the old container saw the
+    failure of the new one again.
     """
     match step:
         case Step.CHECK:
@@ -302,8 +302,7 @@ def failed(
         after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
     is_unfit = is_unfit or is_versions
     if state.container is Container.NEW and (step is Step.READY or is_unfit):
-        # If it is in service, because a crash left it there or it failed there, it is drained first, even without a way
-        # back.
+        # If it is in service (a crash left it there, or it failed there), it is drained first, even without a way back.
         is_stranded = not after.may_roll_back and is_out
         return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
     match step:

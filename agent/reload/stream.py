@@ -69,8 +69,7 @@ def secure(connection: socket.socket, context: ssl.SSLContext, server_name: str,
 
 
 class Stream(io.RawIOBase):
-    """The part of a socket that `http.client.HTTPResponse` needs. At the deadline, reads and writes raise
-    `TimeoutError`.
+    """The part of a socket that `HTTPResponse` needs. At the deadline, reads and writes raise `TimeoutError`.
 
     ``each_second`` is called while the other side is silent.
     """
