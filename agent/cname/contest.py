@@ -33,8 +33,6 @@ class Contender:
 
 
 class Contests(Protocol):
-    """Where hosts say what they could not have."""
-
     def others(self, wanted: Wanted, *, is_reading: bool = False) -> tuple[Contender, ...]:
         """Return the hosts that want something else in the same generation, and withdraw this host's claim.
 

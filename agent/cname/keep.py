@@ -1,4 +1,4 @@
-"""Apply decisions to one record at a time: read, decide, write with exactly what was read as the condition, read back.
+"""Apply decisions to one record at a time: read, decide, write on condition of what was read, read back.
 
 Any number of hosts may do this concurrently. A host that loses a race reads again, and so does one whose write has an
 unknown outcome: each write depends on what was read, so repeating it is harmless.

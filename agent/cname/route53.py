@@ -157,8 +157,7 @@ class Route53:
     def preflight(self, place: Place) -> None:
         """Delete records that do not exist: the service checks rights before content.
 
-        A policy that permits only some actions of a batch (``ChangeResourceRecordSetsActions``) can still refuse the
-        UPSERT.
+        A policy with ``ChangeResourceRecordSetsActions``, which permits some actions, can still refuse the UPSERT.
         """
         nothing = [
             ("DELETE", _record_set(place.name, "CNAME", 0, NO_SUCH_TARGET)),

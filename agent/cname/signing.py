@@ -20,20 +20,12 @@ _Said = tuple[str, bool, frozenset[str]]
 
 
 def unsigned_problem(server: DnsServer, key: Key, place: Place) -> str:
-    """Return why reads of ``place`` must be signed, with the remedy; empty if they need not be. Change nothing.
-
-    :raises DnsUnreachable: there is no answer.
-    :raises Denied: the server rejects the signature.
-    """
+    """Return why reads of ``place`` must be signed, with the remedy; empty if not. Raises as `DnsServer.ask`."""
     return _problem(server, key, (place.zone, "SOA"), (place.name, "CNAME"), (place.marker, "TXT"))
 
 
 def raise_if_other_zone(server: DnsServer, key: Key, zone: str) -> None:
-    """Raise `UnsignedRefused` if unsigned queries do not reach the zone that signed updates reach.
-
-    :raises DnsUnreachable: there is no answer.
-    :raises Denied: the server rejects the signature.
-    """
+    """Raise `UnsignedRefused` if unsigned queries reach another zone than signed updates; else as `DnsServer.ask`."""
     if server.key is None and (problem := _problem(server, key, (zone, "SOA"))):
         raise UnsignedRefused(problem)
 
@@ -94,7 +86,7 @@ def _sentence(server: DnsServer, key: Key, name: str, said: _Said) -> str:
 
 def _said(server: DnsServer, name: str, kind: str) -> _Said:
     answer = server.ask(name, kind)
-    # TTLs of cached answers run down, so ignore those.
+    # TTLs of cached answers run down, so ignore such answers.
     sections = (*answer.message.answer, *answer.message.authority) if answer.is_authoritative else ()
     lines = frozenset(line for one in sections for line in one.to_text().split("\n"))
     return answer.rcode, answer.is_authoritative, lines

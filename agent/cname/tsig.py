@@ -1,7 +1,6 @@
 """The TSIG key for updates, from a BIND key file or the settings. No output contains its secret.
 
-A key file is the output of ``tsig-keygen``, which named includes: ``key "name" { algorithm hmac-sha256; secret "…";
-};``.
+A key file is what ``tsig-keygen`` prints and named includes: ``key "name" { algorithm hmac-sha256; secret "…"; };``.
 """
 
 import base64
@@ -27,7 +26,7 @@ WEAK_ALGORITHMS = ("hmac-sha1", "hmac-md5")
 _QUOTED_OR_COMMENT = re.compile(r'("[^"]*")|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
 _KEY = re.compile(r'\bkey\s+"?(?P<name>[^\s"{;]+)"?\s*\{(?P<body>[^}]*)\}\s*;')
 _STATEMENT = re.compile(r'\b(algorithm|secret)\s+(?:"([^"]*)"|([^\s";]+))\s*;')
-# Printable ASCII except the dot, and the backslash, with which DNS escapes.
+# Printable ASCII except the dot and the backslash, the escape character of DNS.
 _LABEL = r"[!-\-/-\[\]-~]{1,63}"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _LONGEST = 64 * 1024

@@ -59,10 +59,7 @@ class Report:
 
 
 def observe_servers(server: DnsServer, resolver: DnsServer, wanted: Wanted) -> tuple[ServerView, ...]:
-    """Query every server of the zone and return their answers, including servers that are silent.
-
-    :raises DnsUnreachable: ``server`` does not answer with the zone's servers.
-    """
+    """Query every server of the zone, silent ones included. Raise `DnsUnreachable` if ``server`` does not list them."""
     place = wanted.place
     try:
         found = name_servers(server, place.zone, resolver)
@@ -116,8 +113,7 @@ def report(
 ) -> Report:
     """Judge the observations.
 
-    Over UDP, Consul returns at most three instances, so passing ones may be missing from the answer; but every address
-    in the answer must pass.
+    Over UDP, Consul returns at most three instances, so passing ones may be missing; but every address must pass.
     """
     passing = tuple(sorted({one.address for one in instances if one.is_passing}))
     silent = [f"{one.name} ({one.address}): {one.problem}" for one in servers if one.problem]
@@ -169,11 +165,9 @@ def _is_newer(serial: int, than: int) -> bool:
 def await_secondaries(
     server: DnsServer, resolver: DnsServer, wanted: Wanted, clock: Clock, seconds: float
 ) -> tuple[ServerView, ...]:
-    """Wait until every server of the zone has the record. Return those that do not have it after ``seconds``.
+    """Wait until all servers of the zone have the record. Return those without it after ``seconds``.
 
     The primary notifies one secondary immediately, and the next ones within ``notify-delay`` (BIND: 5 s).
-
-    :raises DnsUnreachable: ``server`` does not answer with the zone's servers.
     """
     late: tuple[ServerView, ...] = ()
 

@@ -47,8 +47,7 @@ def authority(settings: DnsSettings) -> DnsServer:
 def find_zone(server: DnsServer, name: str) -> str:
     """Return a name's zone, from the SOA record in a negative answer (RFC 2308).
 
-    The query is for CNAMEs, because servers do not follow those then. Following a published record leads to its
-    target's zone, which may fail.
+    The query is for CNAMEs, because servers follow those for other types: to the target's zone, which may fail.
 
     :raises Rejected: the server knows no zone.
     """
@@ -69,9 +68,7 @@ def find_zone(server: DnsServer, name: str) -> str:
 def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[NameServer, ...]:
     """Return the servers that the zone itself names, sorted by name, with the port of ``server``.
 
-    ``fallback`` is queried for addresses that ``server`` does not know.
-
-    :raises Rejected: the server does not answer with them.
+    ``fallback`` is queried for addresses that ``server`` does not know. Raise `Rejected` if ``server`` refuses.
     """
     answer = server.ask(zone, "NS", is_recursive=True)
     if answer.rcode != "NOERROR":

@@ -116,8 +116,7 @@ class Consul:
     def service_hash(self, service_id: str, known: str = "", wait: float = 0.0) -> str | None:
         """Return the agent's own hash of one service's definition; None if it is not registered here.
 
-        With ``known``, an earlier hash, wait up to ``wait`` seconds until the hash changes or the service is
-        deregistered.
+        With ``known``, an earlier hash, wait up to ``wait`` seconds for a change or deregistration.
         """
         params = [("hash", known), ("wait", _wait(wait))] if known else []
         return self._transport.get(_parse_hash, f"/v1/agent/service/{service_id}", params)
@@ -176,7 +175,7 @@ class Consul:
         self._set_maintenance(service_id, "true", reason)
 
     def disable_maintenance(self, service_id: str) -> None:
-        """Disable a service's maintenance, whoever owns it: the caller checks that. Raise `NotFound` without one."""
+        """Disable a service's maintenance. The caller must check its owner. Raise `NotFound` without the service."""
         self._set_maintenance(service_id, "false")
 
     def enable_node_maintenance(self, reason: str) -> None:
@@ -209,7 +208,7 @@ class Consul:
             raise _not_registered(service_id)
 
     def _has_service(self, service_id: str, name: str = "") -> bool:
-        """True if the service is registered, even if hidden from the token. No other endpoint tells the difference."""
+        """True if the service is registered, even if hidden from the token. No other endpoint distinguishes this."""
         path = f"/v1/agent/service/{service_id}"
         try:
             return self._transport.get(_is_there, path)
@@ -224,8 +223,7 @@ class Consul:
 
         With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change.
 
-        :raises Denied: the token does not show all instances, or there are none and the token could not see one on this
-            host.
+        :raises Denied: the token does not show all instances, or there are none and it could not see one on this host.
         """
         params: list[tuple[str, Any]] = [("consistent", "1")]
         if index is not None:
@@ -341,8 +339,8 @@ class Consul:
     def renew_session(self, session: str) -> bool:
         """Renew a session. Return False if it no longer exists.
 
-        A new leader says so of sessions that it has not loaded yet (Consul 1.8). A consistent read waits for that, or
-        is refused.
+        A new leader also denies sessions that it has not loaded yet (Consul 1.8). A consistent read waits for them or
+        fails.
         """
         path = f"/v1/session/renew/{session}"
         if self._transport.put(_is_there, path):

@@ -75,7 +75,7 @@ class Failures:
         )
 
     def refused(self, method: str, path: str, answer: Answer) -> SvcagentError | None:
-        """Return the error that a status stands for.
+        """Return the error that corresponds to a status.
 
         Return None for 2xx, a refused transaction, the 404 of a read, and Consul's 404 for an absent object of a write.
         """

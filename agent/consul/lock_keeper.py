@@ -1,8 +1,7 @@
 """A thread that keeps a lock's session alive and watches that the session still holds the lock.
 
 The servers end a session no sooner than its TTL after its last renewal. So the lock counts as lost when that time has
-passed since the last confirmed renewal was sent, whether Consul was silent, this thread got no CPU time, or the whole
-process was stopped.
+passed since the last confirmed renewal was sent, whether Consul was silent, or this thread or the process was stopped.
 """
 
 import threading

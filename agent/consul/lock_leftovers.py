@@ -15,7 +15,7 @@ def own_sessions(consul: Consul, node: str, prefix: str, command: str) -> tuple[
 
 
 def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1, queue: str | None = None) -> None:
-    """Release whatever that session holds or waits for, and end it. Its process must be known to be dead.
+    """Release what that session holds or waits for, and end it. Its process must be known to be dead.
 
     A lock that is released before its session ends can be taken immediately; the lock-delay protects from holders that
     may be alive. Nothing happens if nothing is left of it or others hold it. ``limit`` and ``queue`` must be those that

@@ -42,7 +42,7 @@ def order(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 
 
 def find_place(entries: Sequence[Entry], session: str | None) -> Place | None:
-    """Return that session's position; None if it has no entry (any more)."""
+    """Return that session's position; None if it has no entry."""
     living = order(entries)
     number = next((at for at, one in enumerate(living) if session is not None and one.session == session), None)
     if number is None:

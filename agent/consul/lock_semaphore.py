@@ -170,7 +170,7 @@ def _limit(pair: KvPair) -> int | None:
 
 
 def _has_holders(pair: KvPair) -> bool:
-    """True if the holders can be read. An unreadable list belongs to somebody and may mean that the lock is held."""
+    """True if the holders can be read. An unreadable list is not ours and may mean that the lock is held."""
     found = decode(pair.value).get("Holders")
     return found is None or (isinstance(found, dict) and len(found) <= MOST_HOLDERS)
 

@@ -157,7 +157,7 @@ class KvPair:
     session: str | None
     modify_index: int
     create_index: int
-    """Greater for every later key, whoever creates it: an order that needs no clock."""
+    """Greater for every later key of any client: an order that needs no clock."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
 
 
 class AgentWatch:
-    """A thread from `start` to `stop`, with its own connection. It calls ``wake`` itself."""
+    """A thread from `start` to `stop`, with its own connection. It runs ``wake``, too."""
 
     def __init__(self, consul: Consul, clock: Clock, wake: Callable[[], None]) -> None:
         self._consul = consul

@@ -2,8 +2,8 @@
 
 Run it at the start, when files change, when the agent watch requests it, on SIGHUP, each minute, and after
 ``result.again_in`` seconds unless that is None. It logs each event once: a fault when it appears and when it is
-repaired, an outage when it begins and ends, and every change. It sends three requests to Consul and writes only what
-differs.
+repaired, an outage when it begins and ends, and every change. It sends three requests to Consul and only necessary
+writes.
 """
 
 from collections.abc import Iterable, Mapping

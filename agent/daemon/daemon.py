@@ -274,8 +274,7 @@ class Daemon:
     async def _take_up(self, left_behind: frozenset[str]) -> None:
         """Recover reloads that crashed before this daemon started, and repeat those that were interrupted.
 
-        Then recover every crashed reload on this host. If the journal of a crashed reload is lost, its maintenance
-        reveals it.
+        Then recover every crashed reload on this host. If its journal is lost, its maintenance reveals it.
         """
         if left_behind:
             if not (self._settings.state_dir / DIRECTORY).is_dir():

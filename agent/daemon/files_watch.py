@@ -57,7 +57,7 @@ Look: TypeAlias = tuple[tuple[object, ...], ...]
 
 
 class FilesWatch(FileSystemEventHandler):
-    """A thread from `start` to `stop`, in addition to watchdog's own. It calls ``changed`` itself."""
+    """A thread from `start` to `stop`, in addition to watchdog's own. It runs ``changed``, too."""
 
     def __init__(self, services_dir: Path, changed: Callable[[], None]) -> None:
         self._directory = services_dir

@@ -35,8 +35,8 @@ class Choice:
     """Sorted by name; all valid, and without clashes."""
     faults: tuple[Fault, ...] = ()
     gone: frozenset[str] | None = None
-    """IDs of services that may be deregistered because nothing defines them any more; None: all such services. The
-    restriction applies when a faulty file that was never valid may mean any of the others.
+    """IDs of undefined services that may be deregistered; None: all. Restricted when a faulty file that was never valid
+    may define any of the others.
     """
 
     @property
@@ -125,7 +125,10 @@ def _ids(examined: Examined) -> frozenset[str]:
 
 
 class GoodFiles:
-    """services.d, and the kept copy of its last valid files. Raise `BadDefinition` if both are the same directory."""
+    """services.d, and the kept copy of its last valid files.
+
+    :raises BadDefinition: both are the same directory, in which faulty files would be deleted.
+    """
 
     def __init__(self, services_dir: Path, state_dir: Path) -> None:
         if services_dir.resolve() == (state_dir / DIRECTORY).resolve():

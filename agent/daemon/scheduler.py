@@ -1,8 +1,7 @@
 """Run the daemon's plans by APScheduler's asyncio scheduler, as its triggers.
 
 The event loop's clock ignores changes of the wall clock and stops while the machine is suspended. So `look_at_clock`
-must be called regularly: missed jobs then run once, immediately, and after a clock that was set back everything is
-planned again.
+must be called regularly: missed jobs then run once, immediately, and all is planned again after the clock was set back.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,6 @@
 """The daemon's status file, which ``status``, ``schedule``, ``deregister`` and ``doctor`` read.
 
-Readers detect the file of an ended daemon: it has the process ID and start time, and is rewritten at least every half
-minute.
+Readers detect the file of an ended daemon: it has the process ID and start time, and is rewritten every half minute.
 """
 
 import json

@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # slow to import, and large
 class Supervisor:
     """Follows all reloads, and runs the daemon's own.
 
-    ``start`` begins a task and reports its exceptions. ``begin`` is called with each reload to retry, ``changed`` when
-    a child has begun or ended.
+    ``start`` begins a task and reports its exceptions. ``begin`` gets each reload to retry. ``changed`` is called when
+    a child begins or ends.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ class Telling:
 
 
 def _kind(trouble: SvcagentError | None) -> tuple[str, ...]:
-    """Return what identifies a trouble. An unreachable agent has changing errors, which count as one."""
+    """Return what identifies a failure. An unreachable agent has changing errors, which count as one."""
     if trouble is None:
         return ()
     return _UNREACHABLE if isinstance(trouble, Unreachable) else (type(trouble).__name__, str(trouble))

@@ -48,7 +48,6 @@ def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[
 
 
 def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Diagnosis]:
-    """Judge the agent's release by its known faults."""
     for one in faults:
         judge = note if one.handled else error
         remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without it is known yet"
@@ -81,7 +80,6 @@ def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
-    """Judge this node's entry in the catalog by its checks."""
     if not checks:
         remedy = "compare `consul members` here and on a server: the agent may have joined another cluster"
         return error(f"this host's node {node} is not in the catalog, so clients cannot find its services", remedy)

@@ -29,7 +29,6 @@ def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_engine(found: EngineFacts) -> Diagnosis:
-    """Judge an Engine that answers."""
     if found.is_rootless:
         return note(
             f"the Engine {found.version} is rootless: connections to published ports come from its own proxy",

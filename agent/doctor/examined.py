@@ -17,8 +17,6 @@ from agent.errors import Fault
 
 @dataclass(frozen=True)
 class ReloadedContainer:
-    """One definition that reloads a container."""
-
     service: Service
     reload: Reload
     strategy: ContainerRestart

@@ -41,7 +41,6 @@ def running_reloads(examined: ExaminedHost) -> frozenset[str]:
 
 
 def judge_journals(journals: Collection[str], running: Collection[str]) -> Iterator[Diagnosis]:
-    """Judge the journals of this host, by service ID."""
     crashed = sorted(set(journals) - set(running))
     for service in crashed:
         yield error("a reload of it crashed and is not recovered", _recover(service), service)
@@ -81,7 +80,6 @@ def judge_containers(
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report containers that an interrupted replacement left."""
     with examined.engine_survey() as engine:
         names = engine.facts().container_names
     unfinished = journalled(examined.settings.state_dir) | running_reloads(examined)

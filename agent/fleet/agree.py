@@ -152,8 +152,7 @@ def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[Inst
 def _is_moving(pinned: Pin, hosts: Mapping[InstanceKey, HostState], now: datetime) -> bool:
     """True if the rollout began, or any host took the digest, less than `STALLED_AFTER` ago.
 
-    Hosts write times by their own clocks. A time far in the future does not count, or a fast clock would hold the
-    fleet.
+    Hosts use their own clocks. A time far in the future does not count, or a fast clock would hold the fleet.
     """
     moments = [pinned.since, *(state.since for state in hosts.values() if state.digest == pinned.digest)]
     return any(moment is not None and abs(now - moment) < STALLED_AFTER for moment in moments)

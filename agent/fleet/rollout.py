@@ -19,8 +19,7 @@ class Pin:
     """Image (name and tag), the digest that it stood for, the host that found it, and when.
 
     The pin can be derived from the tag again. So an unreadable pin, or one with an invalid digest, is never followed
-    and may be replaced: ``problem`` is the reason, ``digest`` is empty, and ``node`` names the writer if it is
-    readable.
+    and may be replaced: ``problem`` is the reason, ``digest`` is empty, and ``node`` is the writer if readable.
     """
 
     image: str
