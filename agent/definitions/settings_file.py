@@ -1,4 +1,4 @@
-"""The settings file ``svcagent.toml``: its shape, which the environment and the options share."""
+"""The format of the settings file ``svcagent.toml``, which the environment and the options share."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]/?#\s]*)(?::([0-9]{1,5}))?
 
 
 def _address(value: str) -> str:
-    """``scheme://host``, with a port if one is given, or ``unix:///path``."""
+    """Return ``scheme://host``, with the port if one is given, or ``unix:///path``."""
     problem, remedy = (
         f"{shown(value)} is not Consul's address",
         'write it like "127.0.0.1:8500" or "unix:///run/consul"',
@@ -55,7 +55,7 @@ def _docker_host(value: str) -> str:
 
 
 def _dns_server(value: str) -> str:
-    """A host, or an address, with the port that DNS has if none is given."""
+    """Return host and port. The default port is that of DNS."""
     is_with_port = re.fullmatch(r"\[[^\]]*\]:\d+|[^:]*:\d+", value)
     return host_port(value if is_with_port else f"[{value}]:53" if ":" in value else f"{value}:53")
 
@@ -100,7 +100,7 @@ class DnsTable(Part):
 
 
 def _listen_address(value: str) -> str:
-    """An address with a port; a port alone means this host only, because there is no authentication."""
+    """Return host and port. A port alone means this host only, because there is no authentication."""
     return host_port(f"127.0.0.1:{value.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", value) else value)
 
 
@@ -124,7 +124,7 @@ class MetricsTable(Part):
 
 
 def _notifier(value: str) -> str:
-    """Apprise alone knows which schemes there are, and it is slow to import: here only that there is one."""
+    """Require a scheme, but not a known one: only Apprise knows them, and it is slow to import."""
     if not re.match(r"[A-Za-z0-9]+://", value):
         raise Wrong("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
     return value
