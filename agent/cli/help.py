@@ -1,4 +1,4 @@
-"""The help of svcagent itself, as tables. Printing it takes no click, whose import takes longer than all else."""
+"""The help of svcagent itself, as tables. It does not need click, whose import takes longer than everything else."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ WIDEST, NARROWEST, USUAL = 100, 50, 80
 """Columns."""
 
 LONGEST_TERM = 30
-"""Characters of a term that have their explanation beside them; that of a longer one stands below."""
+"""The longest term, in characters, with its explanation on the same line; below a longer one it starts a new line."""
 
 USAGE = "Usage: svcagent [OPTIONS] COMMAND [ARGS]..."
 
@@ -67,8 +67,8 @@ ENDING = (
 
 
 def help_text(columns: int) -> str:
-    """The help for a terminal of that width."""
-    import textwrap  # compiles patterns, which only those need who ask for help
+    """Return the help for a terminal of that width."""
+    import textwrap  # compiles patterns, which only the help needs
 
     width = max(min(columns, WIDEST) - 2, NARROWEST)
     about = [_filled(paragraph, width) for paragraph in ABOUT.split("\n\n")]
@@ -77,7 +77,7 @@ def help_text(columns: int) -> str:
 
 
 def columns() -> int:
-    """The width of the terminal that standard output is."""
+    """Return the width of the terminal on standard output."""
     if given := os.environ.get("COLUMNS", ""):
         return int(given) if given.isdecimal() else USUAL
     try:

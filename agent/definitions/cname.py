@@ -51,7 +51,7 @@ def _owner(value: str) -> str:
 
 
 def complete(name: str, zone: str | None = None) -> str:
-    """Return the complete name in lower case, with a dot at its end. A name without one is relative to the zone, if any."""
+    """Return the complete name in lower case, with a dot at its end. One without is relative to the zone, if any."""
     folded = name.lower()
     if folded.endswith(".") or zone is None:
         return f"{folded.rstrip('.')}."
