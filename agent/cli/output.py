@@ -152,7 +152,7 @@ def _show_end(options: Options, text: str, **found: object) -> None:
 
 
 def set_up_logs(options: Options, setting: str) -> None:
-    """Set up logging by ``--log-format``, else by ``setting``, which comes from the environment or the settings file."""
+    """Set up logging by ``--log-format``, else by ``setting``, from the environment or the settings file."""
     logs.set_up(logs.Format(options.log_format or setting), is_verbose=options.verbose)
     options.is_logging = True
 
