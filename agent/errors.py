@@ -94,7 +94,6 @@ class Unforeseen(SvcagentError):
 
     @classmethod
     def of(cls, error: Exception, what: str) -> "Unforeseen":
-        """Wrap an exception that ended ``what``."""
         found = cls(
             f"{what} ended with an unexpected {type(error).__name__}: {error}. This is a bug in svcagent; please "
             "report it with the trace in the log"

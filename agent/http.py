@@ -28,12 +28,10 @@ class Answer:
 
     @cached_property
     def body(self) -> str:
-        """Return the content as text, with replacement characters for what is not UTF-8."""
         return self.content.decode("utf-8", "replace")
 
     @cached_property
     def json(self) -> Any:
-        """Return the content as JSON. Raise `ValueError` if it is not JSON."""
         return json.loads(self.content)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = Any
-"""A type, a list of one shape, or a mapping of shapes by key."""
 
 
 class WrongShape(ValueError):

@@ -124,7 +124,6 @@ def is_secret_name(name: str) -> bool:
 
 
 def has_credentials(text: str) -> bool:
-    """True if the text contains something that `without_credentials` hides."""
     return without_credentials(text) != text
 
 
@@ -182,5 +181,4 @@ def _hides_value(name: str) -> bool:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless the number is 1."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -23,7 +23,6 @@ STDOUT, STDERR = 1, 2
 
 
 def main() -> "NoReturn":
-    """Run the command line, and exit with the code for its result or its error."""
     _collect_less()
     _fill_missing_streams()
     if sys.argv[1:] in (["-h"], ["--help"]):

@@ -150,7 +150,6 @@ def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Resu
 
 
 def _late(here: Site, results: tuple[Result, ...], wait: float) -> dict[str, list[str]]:
-    """Return the servers that do not show the written record yet, by record."""
     written = [one.wanted for one in results if one.is_done and one.wanted is not None]
     if not written:
         return {}

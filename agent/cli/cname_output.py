@@ -40,7 +40,6 @@ def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str,
 def results_document(
     results: Sequence[Result], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, object]:
-    """Return the document for ``--json``; ``late`` as in `show_results`."""
     late = late or {}
     return {
         "dry_run": is_plan,
@@ -65,7 +64,6 @@ def _document(result: Result) -> dict[str, object]:
 
 
 def wanted_document(wanted: Wanted | None) -> dict[str, object]:
-    """Return what a definition says about a record; empty if no definition has it."""
     if wanted is None:
         return {}
     return {

@@ -10,7 +10,6 @@ from agent.cname.verify import Report
 
 
 def show_reports(reports: Sequence[Report]) -> None:
-    """Print the answers of every server and of the resolver for each record, and every problem."""
     if current().as_json:
         show_document([_report(one) for one in reports])
     rows = []

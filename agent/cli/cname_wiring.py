@@ -18,8 +18,6 @@ from agent.errors import BadDefinition
 
 @dataclass
 class Providers:
-    """Providers by name; each is opened when it is first needed."""
-
     settings: DnsSettings
     _opened: dict[str, Provider] = field(default_factory=dict)
 
@@ -81,12 +79,10 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
 
 
 def _is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
-    """True if the names contain the record or the service that it points at."""
     return wanted.service in names or any(complete(name) == wanted.name for name in names)
 
 
 def find_zone(dns: DnsSettings, name: str) -> str:
-    """Return the zone that holds a name."""
     from agent.cname import signing
 
     return signing.find_zone(dns, name)
@@ -97,7 +93,6 @@ def _located(dns: DnsSettings, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]
 
 
 def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a record's name in the shell."""
     try:
         found = wiring.placeheld_definitions(wiring.settings())
     except BadDefinition:

@@ -77,7 +77,6 @@ class _Delivery:
 
     @property
     def titles(self) -> str:
-        """The titles of its notices, for messages."""
         return "; ".join(one.title for one in self.notices)
 
     def problems(self) -> Iterator[str]:
@@ -93,7 +92,6 @@ class _Delivery:
                 yield f"notify.urls[{one['position']}] {one['name']}: {one['problem']}"
 
     def leave(self) -> None:
-        """Do not wait for it."""
         # Popen remembers a process whose end it has not seen, and warns of it.
         self.process.returncode = self.process.returncode or 0
         self.output.close()

@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # slow to import
     from agent.doctor.examined import ExaminedHost
 
 LONGEST_LINE = 2000
-"""The limit of a finding, and of its remedy, in characters."""
 
 _COLOURS = {
     Level.OK: "green",
@@ -30,7 +29,6 @@ _COLOURS = {
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a service's or a CNAME's name in the shell."""
     return [
         *wiring.complete_name(ctx, parameter, incomplete),
         *complete_record(ctx, parameter, incomplete),
@@ -89,13 +87,11 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
 
 
 def _names(definition: Definition) -> set[str]:
-    """Return all names of a definition on the command line."""
     services = {name for one in definition.services for name in (one.id, one.name)}
     return services | {complete(one.name, one.zone) for one in definition.cname}
 
 
 def _show(found: Sequence[Diagnosis]) -> None:
-    """Print the findings by subject, and the number of each level."""
     shown = [one for one in found if one.level is not Level.OK or current().verbose]
     for subject in SUBJECTS:
         # Several checks may find the same problem: it is printed once.

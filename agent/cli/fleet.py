@@ -61,7 +61,6 @@ def fleet(name: str, *, is_watching: bool) -> int:
 
 
 def _draw(service: str, moments: Iterable[Seen]) -> None:
-    """Redraw the table in place, on a terminal."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text

@@ -59,7 +59,6 @@ def rows(service: str, view: View, instances: tuple[Instance, ...], suspects: Co
 def summary(
     service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> Iterator[str]:
-    """Yield lines about the service as a whole."""
     if view.pin is not None:
         yield _pin_line(view.pin, view, instances)
     if view.pause is not None:
@@ -75,7 +74,6 @@ def summary(
 def document(
     service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> dict[str, Any]:
-    """Return all of it as one document."""
     return {
         "service": service,
         "pin": None if view.pin is None else _pin_document(view.pin, view, instances),
@@ -123,7 +121,6 @@ def pause_document(held: Pause | None) -> dict[str, Any] | None:
 
 
 def quarantine_document(entry: Quarantine) -> dict[str, Any]:
-    """Return a quarantine entry as a document, with the last lines of the log."""
     return {
         "digest": entry.digest,
         "host": entry.node,
@@ -143,7 +140,6 @@ def first_line(text: str) -> str:
 
 
 def moment(value: datetime | None) -> str | None:
-    """Return the time for a document: UTC, to the second."""
     return None if value is None else iso(value)
 
 

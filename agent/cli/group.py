@@ -14,11 +14,9 @@ class LazyGroup(click.Group):
     """Lists verbs without importing them; imports a verb to run it or to show its help."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """Return the verbs in the order of use, not of the alphabet."""
         return list(VERBS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb's module, which exports a command of the same name."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"agent.cli.{cmd_name}")
@@ -28,14 +26,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest a verb for a misspelled one."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
             raise click.NoSuchCommand(error.command_name, possibilities=VERBS, ctx=ctx) from error
 
     def get_help(self, _ctx: click.Context) -> str:
-        """Return the same help as is printed without click."""
         return help_text(columns()).rstrip()
 
 
@@ -58,5 +54,4 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
 @cli.result_callback()
 @click.pass_obj
 def _exit_code(options: Options, /, result: Any, **_given: Any) -> int:
-    """Return the exit code of a verb that ended without an error."""
     return max(result if isinstance(result, int) else 0, options.least_exit_code)

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Mapping
 
 WIDEST, NARROWEST, USUAL = 100, 50, 80
-"""Columns."""
 
 LONGEST_TERM = 30
-"""The longest term, in characters, with its explanation on the same line; below a longer one it starts a new line."""
+"""The longest term with its explanation on the same line, in characters. Longer ones have it on the next line."""
 
 USAGE = "Usage: svcagent [OPTIONS] COMMAND [ARGS]..."
 
@@ -67,7 +66,6 @@ ENDING = (
 
 
 def help_text(columns: int) -> str:
-    """Return the help for a terminal of that width."""
     import textwrap  # compiles patterns, which only the help needs
 
     width = max(min(columns, WIDEST) - 2, NARROWEST)
@@ -77,7 +75,6 @@ def help_text(columns: int) -> str:
 
 
 def columns() -> int:
-    """Return the width of the terminal on standard output."""
     if given := os.environ.get("COLUMNS", ""):
         return int(given) if given.isdecimal() else USUAL
     try:

@@ -18,7 +18,6 @@ from agent.fleet import history as pasts
 from agent.text import clean
 
 SLOWEST = 3
-"""How many steps a terminal shows."""
 
 
 @click.command(

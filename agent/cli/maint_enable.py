@@ -26,7 +26,6 @@ from agent.maintenance import (
 
 
 def take_out_all(consul: Consul, decisions: Iterable[Decision]) -> None:
-    """Enable the decided maintenance on the local agent."""
     for one in decisions:
         if one.wanted is not None and one.action is not Action.KEEP:
             take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
@@ -123,7 +122,6 @@ def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) 
 
 
 def _emptiness(one: View) -> str:
-    """Return a sentence if a service's clients have no other instance, else an empty text."""
     match one.left:
         case Left.SOMEBODY:
             return ""

@@ -35,7 +35,6 @@ def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool
 
 
 def with_held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maintenance | None]]:
-    """Return each target with its maintenance on the local agent."""
     checks = consul.checks()
     return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
 

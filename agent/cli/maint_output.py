@@ -20,7 +20,6 @@ def shown(moment: datetime) -> str:
 
 
 def described(maintenance: Maintenance) -> str:
-    """Return owner, times and reason for a message."""
     return maintenance.describe(shown)
 
 

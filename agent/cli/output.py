@@ -24,11 +24,8 @@ from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentErro
 from agent.text import clean, printable
 
 LONGEST_CELL = 4000
-"""The limit of a table's cell, in characters."""
 GAP = 2
-"""Spaces between the columns of a table."""
 LEAST_TEXT = 30
-"""The minimum width at which a table's last column wraps."""
 
 if TYPE_CHECKING:  # only needed to draw
     from rich.console import RenderableType
@@ -76,7 +73,6 @@ def show_warning(text: str, **fields: object) -> None:
 
 
 def print_warning(text: str) -> None:
-    """Print a warning that is already logged."""
     if not logs.is_alone():
         with suppress(OSError):
             click.secho(f"svcagent: {printable(text)}", fg="yellow", err=True)
@@ -158,7 +154,6 @@ def set_up_logs(options: Options, setting: str) -> None:
 
 
 def _set_up_logs_once(options: Options) -> None:
-    """Set up logging for an error that came before the settings were read."""
     if not options.is_logging:
         told = os.environ.get("SVCAGENT_LOG_FORMAT", "")
         set_up_logs(options, told if told in list(logs.Format) else logs.Format.AUTO)

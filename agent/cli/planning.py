@@ -49,9 +49,7 @@ class Planner:
         self._asked = asked
         self._agent: AgentSelf | None = None
         self.definitions: tuple[Definition, ...] = ()
-        """The definitions of the good files, once they are read."""
         self.faults: tuple[Fault, ...] = ()
-        """The faults of the other files."""
         self.registration = Registration(
             consul,
             settings.services_dir,
@@ -80,7 +78,6 @@ class Planner:
         self.definitions, self.faults = found.definitions, found.faults
 
     def plan(self) -> tuple[Change, ...]:
-        """Return the changes that are needed now."""
         names = self._asked.names
         if faults := unmet(self.definitions, self.agent, names):
             self._leave_out(faults)
@@ -121,12 +118,10 @@ def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
 
 
 def warn_of_unremembered(error: SvcagentError) -> None:
-    """Warn that what is known about the agent could not be stored."""
     show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
 
 
 def show_dry_run(planner: Planner, consul: Consul) -> int:
-    """Print what a registration would change; return its exit code."""
     changes = refuse_unknown_nodes(consul, planner.plan())
     objection = planner.registration.objection
     needs_consent = objection.text if objection is not None else ""

@@ -40,14 +40,12 @@ class Blocked:
 
     @property
     def why(self) -> str:
-        """The reason, in one line."""
         if isinstance(self.cause, Quarantine):
             return first_line(self.cause.why)
         return suspect.what_happened(self.cause)
 
     @property
     def image(self) -> str:
-        """The image reference, if known."""
         return self.cause.image if isinstance(self.cause, Quarantine) else ""
 
     def document(self) -> dict[str, Any]:

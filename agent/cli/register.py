@@ -116,7 +116,6 @@ def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> N
 def _apply(
     registration: Registration, plan: tuple[Change, ...], *, is_all: bool
 ) -> tuple[tuple[Change, ...], tuple[Failure, ...]]:
-    """Apply the plan; return it with what was refused meanwhile, and the failures."""
     if registration.vanished_node is not None:
         show_warning(in_maintenance_again("", registration.vanished_node))
     registration.apply(plan, _status, is_all=is_all)

@@ -20,7 +20,6 @@ from agent.reload import Event, Phase, Result, Step
 
 
 def show_result(result: Result) -> int:
-    """Print how a reload ended; return its exit code."""
     if result.error:
         # A problem that may pass without action needs no alarm.
         level = logs.WARNING if result.outcome in ("refused", "interrupted") else logs.ERROR
@@ -78,7 +77,6 @@ def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: 
 
 
 PROGRESS = "progress"
-"""The phase of a pull's events in the log."""
 
 QUARTER = 25
 """Percent of a pull between two lines of the log, or of a file or pipe."""
@@ -98,7 +96,6 @@ class Printer:
         self._percent_shown = -1
 
     def tell(self, event: Event) -> None:
-        """Print and log one event of a reload."""
         self._log(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
             show_line(f"{event.step:<10} {event.seconds:7.2f} s")

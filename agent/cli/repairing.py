@@ -32,7 +32,6 @@ from agent.reload import (
 
 @contextlib.contextmanager
 def engine_of(settings: Settings, clock: Clock) -> Iterator[Engine]:
-    """Yield a connection to this host's Docker Engine."""
     engine = Engine(settings.docker.host, os.environ, clock)
     try:
         yield engine
@@ -50,7 +49,6 @@ def edges_of(
     *,
     is_recovery: bool = False,
 ) -> Edges:
-    """Return the clients and settings that one definition's reload or recovery uses."""
     printer = Printer(definition.service.name)
     return Edges(
         consul=consul,

@@ -82,7 +82,6 @@ def status(name: str | None) -> int:
 
 
 def _show(settings: Settings, rows: Sequence[Row], ids: Sequence[str], *, is_all: bool) -> None:
-    """Print the table, the running reloads, and the state of the daemon."""
     daemon = read_status(settings, wiring.system_clock())
     running = _running(settings, wiring.system_clock(), ids)
     if current().as_json:

@@ -26,8 +26,6 @@ from agent.reload.window import is_open, zone
 
 
 class Teller:
-    """Sends notifications about one service's rollout, around one reload."""
-
     def __init__(self, settings: Settings, definition: Definition, interrupts: Interrupts) -> None:
         assert definition.reload is not None  # noqa: S101 - for mypy: who asks is about to reload it
         self._settings = settings

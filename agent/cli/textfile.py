@@ -38,7 +38,6 @@ def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[li
 
 
 def reloads_ended(chosen: Settings, results: "Sequence[Result]") -> None:
-    """Write the results of reloads or recoveries."""
     if results:
         _tell(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
 
@@ -76,7 +75,6 @@ def registered(
 
 
 def cnames_synced(document: Mapping[str, Any], *, is_all: bool) -> None:
-    """Write the results of a sync. ``document`` is that of ``cname sync --json``, for all records or for some."""
     _tell(wiring.settings(), lambda files: files.cnames(document, is_all=is_all))
 
 

@@ -80,7 +80,6 @@ def _service_user(directory: Path) -> str:
 
 @contextlib.contextmanager
 def consul(chosen: Settings) -> Iterator[Consul]:
-    """Yield a connection to the local agent."""
     if chosen.consul.address.startswith("https://") and not chosen.consul.verify:
         log("its certificate is not verified, as CONSUL_HTTP_SSL_VERIFY says", consul=chosen.consul.address)
     connection = Consul(chosen.consul)
@@ -174,13 +173,11 @@ def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | 
 
 
 def unknown_name(name: str, found: Collection[Definition], directory: Path) -> click.BadParameter:
-    """Return the usage error for a NAME that no definition has."""
     names = ", ".join(sorted({service.name for one in found for service in one.services})) or "none"
     return click.BadParameter(f"no service is called {name!r} in {directory}; there is: {names}", param_hint="NAME")
 
 
 def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a service's name in the shell."""
     try:
         found = placeheld_definitions(settings())
     except BadDefinition:

@@ -42,7 +42,6 @@ KIND_OF: Mapping[str, Kind] = {
 """The field that determines a check's kind. Of two fields that may occur together, the first one here decides."""
 
 TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
-"""A command inside a container; a service on another node."""
 
 RUN_BY_CONSUL = frozenset({"http", "tcp", "udp", "grpc", "h2ping", "args", "docker"})
 
@@ -240,7 +239,6 @@ class Check(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """Report a check without exactly one kind, and fields that its kind does not use."""
         if not given.keys().isdisjoint(("script", "osservice")):
             return
         makers = [field for field in KIND_OF if field in given]
@@ -266,7 +264,6 @@ class Check(Part):
 
 
 def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:
-    """Report the fields that Consul accepts for a check of that kind, and ignores."""
     for field, kinds in USED_BY.items():
         if field in given and kind not in kinds:
             yield Finding(field, f"a check of kind {shown(kind)} has no use for it", "remove it")

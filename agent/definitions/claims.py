@@ -19,8 +19,6 @@ SERVICE_ID, SERVICE_NAME, CHECK_ID, CONTAINER = "service ID", "service name", "C
 
 @dataclass(frozen=True)
 class Claim:
-    """The use of one name at one place."""
-
     what: str
     name: str
     file: Path

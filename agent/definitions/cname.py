@@ -93,7 +93,6 @@ class Cname(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """Report names that do not fit their zone, and records that point at themselves."""
         name, zone, target = given.get("name"), given.get("zone"), given.get("target")
         if not _is_good(name, _owner) or not (zone is None or _is_good(zone, _domain)):
             return

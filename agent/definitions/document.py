@@ -60,7 +60,6 @@ class Document(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, Any]) -> Iterator[Finding]:
-        """Require one service or several, and allow reload only if svcagent can check that the service is back."""
         if "service" in given and "services" in given:
             yield Finding("services", '"service" and "services" stand in one file', "keep one of them")
         elif "service" not in given and "services" not in given:
@@ -99,7 +98,6 @@ def defining(definitions: Sequence[Definition], name: str) -> Definition | None:
 
 
 def _checks(service: dict[str, Any]) -> tuple[object, ...]:
-    """Return all checks of a service as written in the file."""
     checks = service.get("checks", ())
     single = (service["check"],) if "check" in service else ()
     return (*single, *checks) if isinstance(checks, tuple) else single

@@ -15,12 +15,10 @@ Refusal = Callable[[Mapping[str, object]], Wrong]
 """Takes the whole object, and says why one of its keys is refused."""
 
 Location = tuple[str | int, ...]
-"""The keys and indexes that lead to a value."""
 
 Schema = dict[str, Any]
 
 BAD: Any = object()
-"""What `ValueType.read` returns for a value that has a fault."""
 
 _REQUIRED = object()
 
@@ -46,7 +44,6 @@ class ValueType:
         self.schema = schema
 
     def also(self, *checks: Callable[[Any], Any]) -> "ValueType":
-        """Return the same type with further checks."""
         return ValueType(self._wanted, *self._checks, *checks, **self.schema)
 
     def read(self, value: Any, at: Location, found: list[Finding]) -> Any:
@@ -103,8 +100,6 @@ class PartOf(ValueType):
 
 
 class Field:
-    """A field of a part: its type, its description and its default."""
-
     def __init__(self, kind: ValueType, description: str, default: Any) -> None:
         self.kind = kind
         self.description = description
@@ -162,11 +157,9 @@ class Part:
 
     @property
     def given(self) -> frozenset[str]:
-        """The fields that were not left out."""
         return frozenset(vars(self))
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with other values."""
         copy = object.__new__(type(self))
         vars(copy).update({**vars(self), **changes})
         return copy
@@ -216,7 +209,6 @@ def fold(key: str) -> str:
 
 
 def path_of(at: Location) -> str:
-    """Return the location as messages write it."""
     path = ""
     for key in at:
         path = joined(path, key)
@@ -224,8 +216,6 @@ def path_of(at: Location) -> str:
 
 
 def choice(*words: str) -> ValueType:
-    """Return the type of one of these words."""
-
     def known(value: object) -> object:
         if value not in words:
             raise Wrong(f"{shown(value)} is not known here", f"write one of {listed(words)}")
@@ -264,7 +254,6 @@ _TYPES: Mapping[type, tuple[str, str]] = {
 
 
 def mistyped(value: object, wanted: type, *, is_secret: bool) -> Wrong:
-    """Describe a value that does not have the wanted type."""
     subject = "the value" if is_secret else shown(value)
     name, remedy = _TYPES[wanted]
     if wanted is str and type(value) in (int, float):

@@ -168,7 +168,6 @@ class Drain(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """Require a limit that is not below the minimum."""
         least, most = (_known_seconds(given.get(name, default)) for name, default in (("min", 0.0), ("max", 30.0)))
         if least is not None and most is not None and most < least:
             limit = f'"{durations.text(most)}"' + ("" if "max" in given else " (the default)")
@@ -228,19 +227,16 @@ class Hooks(Part):
 
 @dataclass(frozen=True)
 class ContainerRestart:
-    """Replace the container when the image has a newer digest."""
+    """Replace the container when the image has a newer digest. Times are in seconds; ``stop_timeout`` may be None."""
 
     image: str
     container: str
     pull_timeout: float
-    """Seconds."""
     stop_timeout: float | None
-    """Seconds; None for the container's own setting."""
     rollback: bool
     keep_images: int
     tag_file: Path | None
     min_age: float
-    """Seconds; 0 for any."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +245,6 @@ class CommandRestart:
 
     argv: tuple[str, ...]
     timeout: float
-    """Seconds."""
 
 
 Strategy: TypeAlias = ContainerRestart | CommandRestart
@@ -321,7 +316,6 @@ class Reload(Part):
 
     @property
     def strategy(self) -> Strategy:
-        """The restart strategy, with the settings that only it has."""
         if self.restart is not None:
             return CommandRestart(self.restart, self.restart_timeout)
         return ContainerRestart(
@@ -345,7 +339,6 @@ class Reload(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """Require a container with an image, or a command, and refuse keys that belong to the other."""
         if given.get("restart") is not None:
             for key in OF_A_CONTAINER:
                 if key in given:

@@ -20,7 +20,6 @@ DEFAULT_FILE = Path("/etc/svcagent/svcagent.toml")
 """Read if it exists, when no other file is given."""
 
 SIZE_LIMIT = 1024 * 1024
-"""The limit of the settings file, in bytes."""
 
 VARIABLES: Mapping[str, str] = {
     "SVCAGENT_SERVICES_DIR": "services_dir",
@@ -58,10 +57,8 @@ NONE_IF_EMPTY = frozenset({"SVCAGENT_TEXTFILE_DIR"})
 SSL_VARIABLE = "CONSUL_HTTP_SSL"
 
 OPTIONS: Mapping[str, str] = {"--services-dir": "services_dir", "--state-dir": "state_dir"}
-"""The options of the command line that are settings."""
 
 _SWITCHES = frozenset({"consul.verify", "dns.allow_weak_keys", "dns.sign_queries"})
-"""Settings that are true or false."""
 
 _BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
     ("0", "f", "F", "FALSE", "false", "False"), False

@@ -93,7 +93,6 @@ def not_empty(value: str) -> str:
 
 
 def host(value: str) -> str:
-    """Accept an IP address or host name."""
     import ipaddress  # 5 ms, for the few definitions that give an address
 
     try:
@@ -114,7 +113,6 @@ def _not_every_address(value: str) -> str:
 
 
 def file_path(value: object) -> Path:
-    """Return a path, absolute or not."""
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is {kind_of(value)}, not a path", 'write it in quotes, like "/var/lib/web/tag"')
     if not value.strip() or not value.isprintable():
@@ -143,7 +141,6 @@ def http_url(value: str) -> str:
 
 
 def host_port(value: str) -> str:
-    """Accept ``host:port``, with an IPv6 address in brackets."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", value)
     if found is None or not 1 <= int(found[3]) <= 65535:
         raise Wrong(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
@@ -160,7 +157,6 @@ def _command(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def container(value: str) -> str:
-    """Accept a name that Docker allows for containers."""
     if not _DOCKER_NAME.fullmatch(value):
         raise Wrong(
             f"{shown(value)} is not a container name",

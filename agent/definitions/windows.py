@@ -18,16 +18,16 @@ _PATTERN = rf"^([A-Za-z]{{3}}([,-][A-Za-z]{{3}})* +)?{_TIME}-({_TIME}|24:00)$"
 
 @dataclass(frozen=True)
 class Window:
-    """A daily period in local time. A window that spans midnight belongs to the day on which it begins."""
+    """A daily period in local time. A window that spans midnight belongs to the day on which it begins.
+
+    ``text`` is its text in the file. ``days`` are those on which it begins, numbered as by `datetime.weekday`.
+    ``begin`` and ``end`` (exclusive) are minutes after midnight; ``end`` exceeds a day if it is on the next day.
+    """
 
     text: str
-    """The text in the file."""
     days: frozenset[int]
-    """The days on which it begins; Monday is 0, as for `datetime.weekday`."""
     begin: int
-    """Minutes after the day's midnight."""
     end: int
-    """Likewise, exclusive; more than a day's minutes if it ends on the next day."""
 
     def __str__(self) -> str:
         return self.text

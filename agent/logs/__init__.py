@@ -131,7 +131,6 @@ def mute_libraries() -> None:
 
 
 def log_bug(text: str, error: BaseException, **fields: object) -> None:
-    """Log an unexpected exception with its traceback."""
     import traceback  # rarely needed
 
     log(text, level=ERROR, **fields, trace="".join(traceback.format_exception(error)))

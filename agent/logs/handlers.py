@@ -43,7 +43,6 @@ class Handler(logging.Handler):
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for the reader."""
         return 0.0 if self._lost else PATIENCE_SECONDS
 
     def write(self, event: Event) -> None:
