@@ -227,7 +227,10 @@ class Hooks(Part):
 
 @dataclass(frozen=True)
 class ContainerRestart:
-    """Replace the container when the image has a newer digest. Times are in seconds; ``stop_timeout`` may be None."""
+    """Replace the container when the image has a newer digest.
+
+    Times are in seconds. ``stop_timeout`` None means the container's own, ``min_age`` 0 an image of any age.
+    """
 
     image: str
     container: str
