@@ -1,6 +1,6 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.cname_output import results_document, show_results
 from agent.cli.cname_wiring import Site, complete_record, find_zone, site
 from agent.cli.notifying import conflicts_told
@@ -53,7 +53,7 @@ def plan(names: tuple[str, ...], *, force: bool) -> int:
 @_force
 @click.option(
     "--wait",
-    type=wiring.GoDuration(),
+    type=context.GoDuration(),
     default="10s",
     show_default=True,
     help="After a change, how long the zone's other servers may take to show it; those that do not are named.",
@@ -159,7 +159,7 @@ def _late(here: Site, results: tuple[Result, ...], wait: float) -> dict[str, lis
     late: dict[str, list[str]] = {}
     for one in written:
         try:
-            views = verify.await_secondaries(authority, resolver, one, wiring.system_clock(), wait)
+            views = verify.await_secondaries(authority, resolver, one, context.system_clock(), wait)
         except DnsUnreachable as error:
             late[one.name] = [str(error)]
             continue

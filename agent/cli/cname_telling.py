@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from agent import logs
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.cname_wiring import Site
 from agent.cli.delivering import Deliveries, assert_possible
 from agent.cli.output import show_warning
 from agent.cname import Outcome, Result
 from agent.errors import ConsulUnreachable, SvcagentError
-from agent.fleet import notified
-from agent.fleet.notices import Notice, conflict, due_conflict
+from agent.notify import sent
+from agent.notify.notices import Notice, conflict, due_conflict
 
 
 def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
@@ -30,7 +30,7 @@ def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
                 show_warning(
                     f"{one.place.name}: no notification of its conflict is sent: {error}", record=one.place.name
                 )
-    deliveries = Deliveries("cname sync", wiring.system_clock())
+    deliveries = Deliveries("cname sync", context.system_clock())
     deliveries.send(found)
     deliveries.wait()
 
@@ -49,4 +49,4 @@ def _due(here: Site, result: Result) -> tuple[Notice, ...]:
             assert_possible()
         return notices, after
 
-    return notified.take(here.consul, notified.place(wanted.service, wanted.name), decide)
+    return sent.take(here.consul, sent.place(wanted.service, wanted.name), decide)

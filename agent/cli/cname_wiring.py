@@ -6,10 +6,10 @@ from dataclasses import field
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.output import show_warning
 from agent.cname import PROVIDERS, Keeper, Provider, Wanted, located, wanted_records
-from agent.cname.contest import KvContests
+from agent.cname.conflicts import KvContests
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
@@ -24,7 +24,7 @@ class Providers:
     def __call__(self, name: str) -> Provider:
         """Return the provider. Open it and show its warnings when it is first needed."""
         if name not in self._opened:
-            self._opened[name] = PROVIDERS[name](self.settings, wiring.system_clock())
+            self._opened[name] = PROVIDERS[name](self.settings, context.system_clock())
             for warning in self._opened[name].warnings:
                 show_warning(warning)
         return self._opened[name]
@@ -48,7 +48,7 @@ class Site:
     def keeper(self) -> Keeper:
         from agent.cname.targets import has_instances
 
-        contests = KvContests(self.consul, self.agent.node, wiring.system_clock())
+        contests = KvContests(self.consul, self.agent.node, context.system_clock())
         return Keeper(self.providers, lambda target: has_instances(self.agent, target), contests)
 
 
@@ -58,11 +58,11 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
 
     ``names`` are services or records; empty for all. ``is_lenient`` also permits names that no definition has.
     """
-    chosen = wiring.settings()
+    chosen = context.settings()
     with contextlib.ExitStack() as stack:
-        consul = stack.enter_context(wiring.consul(chosen))
+        consul = stack.enter_context(context.consul(chosen))
         agent = consul.agent_self()
-        loaded = wiring.good_definitions(chosen, lambda: agent.address)
+        loaded = context.good_definitions(chosen, lambda: agent.address)
         everything = wanted_records(loaded.definitions, agent.datacenter, agent.domain, chosen.dns.provider)
         wanted = tuple(one for one in everything if not names or _is_named(one, names))
         for name in names:
@@ -72,7 +72,7 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
                 there = ", ".join(sorted({one.name for one in everything})) or "none"
                 where = chosen.services_dir
                 raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
-        wiring.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
+        context.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
         providers = Providers(chosen.dns)
         stack.callback(providers.close)
         yield Site(chosen.dns, consul, agent, _located(chosen.dns, wanted), providers)
@@ -94,7 +94,7 @@ def _located(dns: DnsSettings, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]
 
 def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
-        found = wiring.placeheld_definitions(wiring.settings())
+        found = context.placeheld_definitions(context.settings())
     except BadDefinition:
         return []
     names = {complete(one.name, one.zone) for definition in found.definitions for one in definition.cname}

@@ -18,7 +18,7 @@ from agent.cli.output import show_warning
 from agent.clock import Clock, Deadline, poll
 from agent.data import dataclass
 from agent.errors import SvcagentError
-from agent.fleet.notices import Notice
+from agent.notify.notices import Notice
 from agent.text import clean, printable
 
 WAIT_SECONDS = 5.0

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_bug_of, show_document, show_line, show_trouble, show_warning
 from agent.cli.planning import exit_code, keep
@@ -14,7 +14,7 @@ from agent.registration import Action, Change, Failure, apply_each, make_removal
 
 
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=context.complete_name)
 @click.option("--all", "is_all", is_flag=True, help="Everything that svcagent registered on this host.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
 @output_options
@@ -27,8 +27,8 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     """
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul:
+    settings = context.settings()
+    with context.consul(settings) as consul:
         expected = {name: name for name in names} or _defined(settings, consul)
         failures: tuple[Failure, ...] = ()
         plan = make_removal(consul.services(expected), frozenset(names))
@@ -59,7 +59,7 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
 
     :raises NotNow: the daemon runs, and an active definition defines one of the services; nothing was changed.
     """
-    daemon = read_status(settings, wiring.system_clock()).document
+    daemon = read_status(settings, context.system_clock()).document
     if daemon is None:
         return
     defined = frozenset(daemon.get("service_ids", ()))
@@ -74,5 +74,5 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:
     """Return the services of services.d by ID, to detect that the token hides them."""
-    found = wiring.good_definitions(settings, lambda: consul.agent_self().address)
+    found = context.good_definitions(settings, lambda: consul.agent_self().address)
     return {service.id: service.name for definition in found.definitions for service in definition.services}

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.cname_wiring import complete_record
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_trouble
-from agent.daemon.good import usable
+from agent.daemon.last_good import usable
 from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
 from agent.doctor import SUBJECTS, Diagnosis, Level
 from agent.text import clean, counted
@@ -30,7 +30,7 @@ _COLOURS = {
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     return [
-        *wiring.complete_name(ctx, parameter, incomplete),
+        *context.complete_name(ctx, parameter, incomplete),
         *complete_record(ctx, parameter, incomplete),
     ]
 
@@ -58,7 +58,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     """
     from agent.doctor.registry import examine, matters
 
-    found = examine(_examined(wiring.settings(), frozenset(names)), only)
+    found = examine(_examined(context.settings(), frozenset(names)), only)
     if current().as_json:
         show_document([_document(one) for one in found])
     elif current().quiet:
@@ -77,13 +77,13 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     """
     from agent.doctor.examined import ExaminedHost
 
-    choice = usable(settings.services_dir, wiring.values(ANY_ADDRESS))
+    choice = usable(settings.services_dir, context.values(ANY_ADDRESS))
     for name in names:
         if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
-            raise wiring.unknown_name(name, choice.definitions, settings.services_dir)
+            raise context.unknown_name(name, choice.definitions, settings.services_dir)
     wanted = names | {complete(name) for name in names}
     definitions = tuple(one for one in choice.definitions if not names or _names(one) & wanted)
-    return ExaminedHost(settings, definitions, choice.faults, os.environ, wiring.system_clock(), names)
+    return ExaminedHost(settings, definitions, choice.faults, os.environ, context.system_clock(), names)
 
 
 def _names(definition: Definition) -> set[str]:

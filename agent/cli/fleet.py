@@ -3,7 +3,7 @@ from collections.abc import Iterable
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.fleet_input import defined_here, lock_prefix_of, service_of
 from agent.cli.fleet_output import HEADERS, document, rows, summary
 from agent.cli.options import current, output_options
@@ -21,7 +21,7 @@ from agent.fleet.suspect import all_suspects, find_all_suspects
     "  svcagent fleet keyword-suggest --watch\n"
     "  svcagent --json fleet keyword-suggest"
 )
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @click.option("--watch", "is_watching", is_flag=True, help="Show changes until Ctrl-C; in a pipe, a line for each.")
 @output_options
 def fleet(name: str, *, is_watching: bool) -> int:
@@ -34,8 +34,8 @@ def fleet(name: str, *, is_watching: bool) -> int:
     """
     if is_watching and current().as_json:
         raise click.UsageError("Give --watch or --json, not both.")
-    settings, clock, interrupts = wiring.settings(), wiring.system_clock(), Interrupts()
-    with wiring.consul(settings) as consul:
+    settings, clock, interrupts = context.settings(), context.system_clock(), Interrupts()
+    with context.consul(settings) as consul:
         service = service_of(settings, consul, name)
         lock_prefix = lock_prefix_of(settings, service)
         if is_watching:

@@ -2,7 +2,7 @@
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.consul import Consul
 from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition
@@ -14,7 +14,7 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
 
     Faulty definitions do not prevent an operator from stopping a fleet. A usage error lists the existing names.
     """
-    loaded = wiring.placeheld_definitions(chosen)
+    loaded = context.placeheld_definitions(chosen)
     services = [one for definition in loaded.definitions for one in definition.services]
     # Consul compares names without case.
     defined = next((one.name for one in services if name == one.id or name.lower() == one.name.lower()), None)
@@ -30,7 +30,7 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
 
 def defined_here(chosen: Settings, service: str) -> tuple[Definition, ...]:
     """Return this host's definitions of the service; none if its file has faults, which other verbs report."""
-    found = wiring.placeheld_definitions(chosen).definitions
+    found = context.placeheld_definitions(chosen).definitions
     return tuple(one for one in found if one.service.name == service)
 
 
@@ -39,7 +39,7 @@ def lock_prefix_of(chosen: Settings, service: str) -> str | None:
     return next(
         (
             one.reload.lock_prefix(one.service.name)
-            for one in wiring.placeheld_definitions(chosen).definitions
+            for one in context.placeheld_definitions(chosen).definitions
             if one.reload is not None and one.service.name.lower() == service.lower()
         ),
         None,

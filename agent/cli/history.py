@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.fleet_input import service_of
 from agent.cli.fleet_output import first_line, moment, short
 from agent.cli.maint_output import shown
@@ -26,7 +26,7 @@ SLOWEST = 3
     "  svcagent history keyword-suggest --host host2 --limit 5\n"
     "  svcagent --json history keyword-suggest"
 )
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @click.option("--host", metavar="NODE", help="Of one host alone, by its name in Consul.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
 @output_options
@@ -37,8 +37,8 @@ def history(name: str, *, host: str | None, limit: int) -> int:
     took longest are shown, as far as they fit; -v, a pipe and --json show everything. The exit code is 69 when Consul
     cannot be asked; what this host has on disk is shown then.
     """
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul:
+    settings = context.settings()
+    with context.consul(settings) as consul:
         try:
             found = pasts.read(consul, service_of(settings, consul, name), limit, host)
         except ConsulUnreachable as error:
@@ -50,7 +50,7 @@ def history(name: str, *, host: str | None, limit: int) -> int:
 
 
 def _from_disk(chosen: Settings, name: str, limit: int, host: str | None) -> list[Past]:
-    found = pasts.read_from_disk(wiring.state_directory(chosen), name, limit)
+    found = pasts.read_from_disk(context.state_directory(chosen), name, limit)
     return [past for past in found if host in (None, past.node)]
 
 

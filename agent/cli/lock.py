@@ -1,6 +1,6 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table
@@ -16,7 +16,7 @@ def lock() -> None:
 
 
 @lock.command(epilog="Examples: svcagent lock status keyword-suggest; svcagent --json lock status keyword-suggest")
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @output_options
 def status(name: str) -> None:
     """Show who holds the lock of NAME, and who waits for it in which order.
@@ -24,12 +24,12 @@ def status(name: str) -> None:
     Holders that use consul lock are shown too, with node and command. Waiters that use consul lock are not shown: they
     are not in the queue, and compete with its first host.
     """
-    settings = wiring.settings()
-    definition = wiring.definition_of(settings, name)
+    settings = context.settings()
+    definition = context.definition_of(settings, name)
     if definition.reload is None:
         raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
     service = definition.service.name
-    with wiring.consul(settings) as consul:
+    with context.consul(settings) as consul:
         found = lock_status(consul, definition.reload.lock_prefix(service), queue_of(service))
     if current().as_json:
         show_document(_document(found))

@@ -1,6 +1,6 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.maint_enable import look_again, memory_of, saying_what_is_out, take_out_all, warn_of_emptiness
 from agent.cli.maint_input import end_of, operator, remember, targets_of, with_held
 from agent.cli.maint_output import (
@@ -27,10 +27,10 @@ from agent.maintenance import (
     lift_own,
 )
 
-_name = click.argument("name", required=False, shell_complete=wiring.complete_name)
+_name = click.argument("name", required=False, shell_complete=context.complete_name)
 _wait = click.option(
     "--wait",
-    type=wiring.GoDuration(),
+    type=context.GoDuration(),
     default="30s",
     show_default=True,
     help="How long to wait until the catalog shows it; then exit code 69.",
@@ -64,7 +64,7 @@ def maint() -> None:
 @click.option("--node", is_flag=True, help="This host with all its services, by Consul's node maintenance.")
 @_all
 @click.option("--reason", required=True, help="Why, for others to read.")
-@click.option("--for", "duration", type=wiring.GoDuration(), help="An end: 90m, 2h. Without one, until disabled.")
+@click.option("--for", "duration", type=context.GoDuration(), help="An end: 90m, 2h. Without one, until disabled.")
 @click.option(
     "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
 )
@@ -87,7 +87,7 @@ def maint() -> None:
 )
 @click.option(
     "--drain-timeout",
-    type=wiring.GoDuration(),
+    type=context.GoDuration(),
     default="5m",
     show_default=True,
     help="How long --wait-drained may take, the TTL of DNS answers included.",
@@ -120,14 +120,14 @@ def enable(
     """
     if force and not replace:
         raise click.UsageError("--force needs --replace: together they take over a running reload's maintenance.")
-    clock, interrupts = wiring.system_clock(), Interrupts()
+    clock, interrupts = context.system_clock(), Interrupts()
     now = clock.now()
     why = " ".join(reason.split())
     if not why:
         raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul, interrupts.caught():
+    settings = context.settings()
+    with context.consul(settings) as consul, interrupts.caught():
         with interrupts.allowed():
             agent = consul.agent_self()
             wanted = by_operator(operator(), agent.node, why, now, end)
@@ -179,8 +179,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
     Does nothing if there is none. If one of the named services is in a running reload's maintenance, changes none of
     them and exits 1. Exit code 69 means that Consul did not answer and the state is unknown: run it again.
     """
-    clock, settings = wiring.system_clock(), wiring.settings()
-    with wiring.consul(settings) as consul:
+    clock, settings = context.system_clock(), context.settings()
+    with context.consul(settings) as consul:
         agent = consul.agent_self()
         decisions = [
             decide_disable(target, held, is_forced=force)
@@ -218,10 +218,10 @@ def status(name: str | None, *, node: bool, every: bool) -> None:
     Maintenance that consul maint or the API enabled is shown with an unknown owner. Without NAME: this host and all
     its services. The host's own maintenance is shown with every service, because it applies to them too.
     """
-    clock = wiring.system_clock()
+    clock = context.system_clock()
     if sum((bool(name), node, every)) > 1:
         raise click.UsageError("Give one of NAME, --node and --all.")
-    with wiring.consul(wiring.settings()) as consul:
+    with context.consul(context.settings()) as consul:
         agent = consul.agent_self()
         targets: list[Target] = []
         if name:
@@ -242,8 +242,8 @@ def expire() -> int:
     An instance that does not pass its checks stays in maintenance; the failing check is printed, and the exit code is
     75. register and reload do the same for their services and this host.
     """
-    with wiring.consul(wiring.settings()) as consul:
-        ended = lift_expired(consul, wiring.system_clock(), consul.agent_self().node)
+    with context.consul(context.settings()) as consul:
+        ended = lift_expired(consul, context.system_clock(), consul.agent_self().node)
     tell_ended(ended, is_document=True)
     return 0 if all(one.is_liftable for one in ended) else NotNow.exit_code
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Settings
 from agent.errors import NotFound, SvcagentError
@@ -44,7 +44,7 @@ def remember(settings: Settings, decisions: Iterable[Decision]) -> None:
 
     If the user may not write the state directory, the next registration or the daemon records it.
     """
-    kept = LastSeenFile(settings.state_dir, wiring.system_clock())
+    kept = LastSeenFile(settings.state_dir, context.system_clock())
     try:
         for one in decisions:
             kept.maintained(one.target.service_id, None if one.wanted is None else render(one.wanted))

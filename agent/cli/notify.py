@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from agent.cli import endpoints, wiring
+from agent.cli import context, endpoints
 from agent.cli.endpoints import Message, Outcome
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_trouble
@@ -34,7 +34,7 @@ def test() -> int:
     Shows only scheme and host of an endpoint. Exits 1 if one did not accept it; 78 without sending anything if there
     is none, or one that Apprise does not support.
     """
-    settings = wiring.settings()
+    settings = context.settings()
     found = endpoints.endpoints(_urls(settings))
     unknown = [one.position for one in found if one.plugin is None]
     if unknown:
@@ -43,17 +43,17 @@ def test() -> int:
             [_fault(f"notify.urls[{one}]", "Apprise has no use for this URL", remedy) for one in unknown]
         )
     message = Message("svcagent: this is a test", "Notifications of rollouts will come here.", "info")
-    outcomes = endpoints.send(found, [message], wiring.system_clock(), TEST_SECONDS)
+    outcomes = endpoints.send(found, [message], context.system_clock(), TEST_SECONDS)
     return _show(outcomes)
 
 
 @notify.command(hidden=True)
 def deliver() -> None:
     """Send the messages on standard input; what became of them is printed as JSON. For svcagent's own use."""
-    settings = wiring.settings()
+    settings = context.settings()
     messages = [Message(**one) for one in json.load(sys.stdin)]
     found = endpoints.endpoints(settings.notify.urls)
-    outcomes = endpoints.send(found, messages, wiring.system_clock(), DELIVERY_SECONDS)
+    outcomes = endpoints.send(found, messages, context.system_clock(), DELIVERY_SECONDS)
     show_document([asdict(one) for one in outcomes])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.clock import Interrupts
 from agent.consul import Consul
 from agent.definitions import Definition, Settings
@@ -39,7 +39,7 @@ def rollout_told(
 
 def conflicts_told(here: "Site", results: Sequence["Result"]) -> None:
     """Notify of records that cannot be kept as a definition says."""
-    if wiring.settings().notify.urls:
+    if context.settings().notify.urls:
         from agent.cli.cname_telling import tell_conflicts
 
         tell_conflicts(here, results)

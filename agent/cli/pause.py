@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.fleet_input import service_of
 from agent.cli.fleet_output import pause_document
 from agent.cli.maint_input import end_of, operator
@@ -19,9 +19,9 @@ from agent.fleet import pause as pauses
     '  svcagent pause keyword-suggest --reason "looking into errors"\n'
     "  svcagent resume keyword-suggest"
 )
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @click.option("--reason", required=True, help="Why, for others to read.")
-@click.option("--for", "duration", type=wiring.GoDuration(), help="An end: 90m, 2h. Without one, until resumed.")
+@click.option("--for", "duration", type=context.GoDuration(), help="An end: 90m, 2h. Without one, until resumed.")
 @click.option(
     "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
 )
@@ -33,13 +33,13 @@ def pause(name: str, *, reason: str, duration: float | None, until: str | None, 
     Hosts that wait for the lock stop when they get it; a host that has drained already finishes. If you paused it
     before for the same reason, only the end is changed. If another operator did, prints who and why, and exits 1.
     """
-    now = wiring.system_clock().now().replace(microsecond=0)
+    now = context.system_clock().now().replace(microsecond=0)
     why = " ".join(reason.split())
     if not why:
         raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul:
+    settings = context.settings()
+    with context.consul(settings) as consul:
         service = service_of(settings, consul, name)
         wanted = Pause(operator(), consul.agent_self().node, why, now, end)
         held = pauses.put(consul, service, wanted, now, is_replacing=is_replacing)

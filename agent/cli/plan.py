@@ -1,15 +1,15 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import output_options
 from agent.cli.planning import Asked, Planner, show_dry_run
 
 
 @click.command(epilog="Examples: svcagent plan; svcagent --json plan keyword-suggest")
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=context.complete_name)
 @click.option(
     "--wait",
-    type=wiring.GoDuration(),
+    type=context.GoDuration(),
     default="0s",
     show_default=True,
     help="How long to wait for the local Consul agent to be there.",
@@ -26,7 +26,7 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
     Exits 1 if register would refuse a service, or the plan without --allow-removals. Files with faults are left out
     (exit code 78; with NAME only if NAME is in one of them).
     """
-    settings = wiring.settings()
+    settings = context.settings()
     asked = Asked(
         frozenset(names),
         wait,
@@ -35,7 +35,7 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
         is_empty_allowed=allow_empty,
         may_remove=allow_removals,
     )
-    with wiring.consul(settings) as consul:
-        planner = Planner(settings, consul, wiring.system_clock(), asked)
+    with context.consul(settings) as consul:
+        planner = Planner(settings, consul, context.system_clock(), asked)
         planner.read()
         return show_dry_run(planner, consul)

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current
 from agent.cli.output import show_bug_of, show_document, show_line, show_table, show_trouble, show_warning
 from agent.clock import Clock
@@ -62,7 +62,7 @@ class Planner:
     def agent(self) -> AgentSelf:
         """The local agent. The first access waits for it."""
         if self._agent is None:
-            self._agent = wiring.await_agent(self._consul, self._clock, self._asked.wait, show_warning)
+            self._agent = context.await_agent(self._consul, self._clock, self._asked.wait, show_warning)
         return self._agent
 
     @property
@@ -74,7 +74,7 @@ class Planner:
         if self._asked.is_empty_allowed and not self._settings.services_dir.exists():
             self.definitions, self.faults = (), ()
             return
-        found = wiring.definitions(self._settings, self._asked.names, lambda: self.agent.address)
+        found = context.definitions(self._settings, self._asked.names, lambda: self.agent.address)
         self.definitions, self.faults = found.definitions, found.faults
 
     def plan(self) -> tuple[Change, ...]:
@@ -106,13 +106,13 @@ class Planner:
         files = {fault.file for fault in faults}
         self.definitions = tuple(one for one in self.definitions if str(one.file) not in files)
         self.faults += tuple(faults)
-        wiring.go_on_without(self.faults, self.definitions, is_all=True)
+        context.go_on_without(self.faults, self.definitions, is_all=True)
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
     """Store what is known about the agent in the state directory. Warn if that fails."""
     try:
-        LastSeenFile(settings.state_dir, wiring.system_clock()).change(change)
+        LastSeenFile(settings.state_dir, context.system_clock()).change(change)
     except SvcagentError as error:
         warn_of_unremembered(error)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.fleet_input import lock_prefix_of, service_of
 from agent.cli.fleet_output import first_line, quarantine_document, suspect_document
 from agent.cli.maint_input import operator
@@ -78,7 +78,7 @@ def quarantine() -> None:
 
 
 @quarantine.command("list", epilog="\b\nExamples:\n  svcagent quarantine list\n  svcagent quarantine list --json")
-@click.argument("name", required=False, shell_complete=wiring.complete_name)
+@click.argument("name", required=False, shell_complete=context.complete_name)
 @output_options
 def list_(name: str | None) -> None:
     """Show which digests are quarantined or suspect, by which host, since when and why.
@@ -88,8 +88,8 @@ def list_(name: str | None) -> None:
     lines of the failed container are shown too, if [log] share_tails is on; they are also in that host's log. Without
     NAME: all services that Consul knows.
     """
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul:
+    settings = context.settings()
+    with context.consul(settings) as consul:
         chosen = [service_of(settings, consul, name)] if name else services(consul)
         found = [blocked for one in chosen for blocked in _blocked(settings, consul, one)]
     if current().as_json:
@@ -125,7 +125,7 @@ def list_(name: str | None) -> None:
     "  svcagent quarantine clear keyword-suggest 4f53cda1\n"
     "  svcagent quarantine clear keyword-suggest --all"
 )
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @click.argument("digest", required=False)
 @click.option("--all", "every", is_flag=True, help="Every digest of NAME.")
 @output_options
@@ -138,8 +138,8 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
     """
     if digest and every:
         raise click.UsageError("Give a DIGEST or --all, not both.")
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul:
+    settings = context.settings()
+    with context.consul(settings) as consul:
         service = service_of(settings, consul, name)
         there = _blocked(settings, consul, service)
         digests = {one.digest for one in there}

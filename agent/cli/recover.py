@@ -2,7 +2,7 @@ import dataclasses
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import tell_repaired
@@ -14,7 +14,7 @@ from agent.reload import journalled
 
 
 @click.command(epilog="Examples: svcagent recover; svcagent recover keyword-suggest")
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=context.complete_name)
 @output_options
 def recover(names: tuple[str, ...]) -> int:
     """Finish or roll back a reload that crashed on this host.
@@ -24,8 +24,8 @@ def recover(names: tuple[str, ...]) -> int:
     needed. A reload that still runs is left alone. Services are recovered even if another file has faults; the exit
     code is then 78.
     """
-    settings = wiring.settings()
-    state_dir = wiring.state_directory(settings)
+    settings = context.settings()
+    state_dir = context.state_directory(settings)
     interrupts = Interrupts()
     with interrupts.caught():
         revive_containers(settings, journalled(state_dir))

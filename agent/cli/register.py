@@ -1,6 +1,6 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import output_options
 from agent.cli.output import show_warning
 from agent.cli.planning import (
@@ -15,7 +15,7 @@ from agent.cli.planning import (
 from agent.cli.textfile import registered, registration_told, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
-from agent.daemon.good import forget
+from agent.daemon.last_good import forget
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
 from agent.registration import Action, Change, ConsentNeeded, Failure, Registration, World, alone_in
@@ -23,11 +23,11 @@ from agent.reload import journalled
 
 
 @click.command(epilog="Examples: svcagent register --dry-run; on boot: svcagent register --wait 5m")
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=wiring.complete_name)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=context.complete_name)
 @click.option("--dry-run", is_flag=True, help="Print what would change, and change nothing: the same as plan.")
 @click.option(
     "--wait",
-    type=wiring.GoDuration(),
+    type=context.GoDuration(),
     default="60s",
     show_default=True,
     help="How long to wait for the local Consul agent to answer.",
@@ -56,8 +56,8 @@ def register(
     A plan that removes too much, or that comes from another directory than last time, changes nothing and exits 1
     without --allow-removals. To see it: svcagent plan.
     """
-    settings = wiring.settings()
-    clock = wiring.system_clock()
+    settings = context.settings()
+    clock = context.system_clock()
     asked = Asked(
         frozenset(names),
         wait,
@@ -67,17 +67,17 @@ def register(
         may_remove=allow_removals,
     )
     if dry_run:
-        with wiring.consul(settings) as consul:
+        with context.consul(settings) as consul:
             planner = Planner(settings, consul, clock, asked)
             planner.read()
             return show_dry_run(planner, consul)
-    state_dir = wiring.state_directory(settings)
+    state_dir = context.state_directory(settings)
     left_behind = journalled(state_dir)
     if left_behind:
         from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
 
         revive_containers(settings, left_behind)
-    with wiring.consul(settings) as consul, registration_told(settings):
+    with context.consul(settings) as consul, registration_told(settings):
         planner = Planner(settings, consul, clock, asked)
         planner.read()
         # Wait for the agent before taking the lock, so that no other process waits for a waiting one.

@@ -1,6 +1,6 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import output_options
 from agent.clock import Interrupts
 
@@ -9,7 +9,7 @@ from agent.clock import Interrupts
     epilog="Examples: svcagent reload keyword-suggest; svcagent reload --check keyword-suggest; in cron, every ten "
     "minutes on every host: svcagent reload keyword-suggest",
 )
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @click.option("--check", "only_check", is_flag=True, help="Print whether there is a newer image; change nothing.")
 @click.option("--dry-run", is_flag=True, help="Print the steps and everything that blocks them; change nothing.")
 @click.option(
@@ -28,7 +28,7 @@ from agent.clock import Interrupts
 )
 @click.option(
     "--lock-timeout",
-    type=wiring.GoDuration(),
+    type=context.GoDuration(),
     metavar="DURATION",
     help="How long to wait for other hosts, and for another reload of NAME on this host; 0: do not wait. "
     "[default: 1h for other hosts, 0 on this one]",
@@ -53,9 +53,9 @@ def reload(
     rolled back first. If another process on this host reloads NAME, also the daemon, the exit code is 75; with
     --lock-timeout this command waits for it. To watch it: svcagent status NAME.
     """
-    settings = wiring.settings()
-    state_dir = wiring.state_directory(settings)
-    definition = wiring.definition_of(settings, name)
+    settings = context.settings()
+    state_dir = context.state_directory(settings)
+    definition = context.definition_of(settings, name)
     if definition.reload is None:
         raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
     # Slow to import (the Docker SDK).

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.maint_output import tell_ended
 from agent.cli.notifying import rollout_told
 from agent.cli.options import current
@@ -42,7 +42,7 @@ def reload_here(
 ) -> int:
     """Recover a crashed reload, then reload; print both and return the exit code. The caller catches signals."""
     service = definition.service
-    clock = wiring.system_clock()
+    clock = context.system_clock()
     with (
         about(service=service.name),
         ExitStack() as last,
@@ -51,7 +51,7 @@ def reload_here(
         reload_told(settings, service.name, is_off=False) as results,
         HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed) as lock,
         _end_recorded(lock, service.name, results),
-        wiring.consul(settings) as consul,
+        context.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
@@ -113,10 +113,10 @@ def check_here(
 ) -> int:
     """Print what a reload would do, without changes; return the exit code."""
     service = definition.service
-    clock = wiring.system_clock()
+    clock = context.system_clock()
     with (
         HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
-        wiring.consul(settings) as consul,
+        context.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, None, interrupts)

@@ -4,13 +4,13 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.output import show_bug_of, show_warning
 from agent.cli.reload_output import Printer
 from agent.cli.stopped import look_for_stopped
 from agent.clock import Clock, Interrupts
 from agent.consul import AgentSelf, Consul
-from agent.daemon.good import usable
+from agent.daemon.last_good import usable
 from agent.definitions import Definition, Settings
 from agent.engine import Engine
 from agent.errors import BadDefinition, Fault, LockBusy, SvcagentError, Unforeseen
@@ -57,10 +57,10 @@ def edges_of(
         state_dir=settings.state_dir,
         journal=Journal(settings.state_dir, definition.service.id),
         prober=Prober(is_agent_tls_used=agent.is_tls_used_for_checks),
-        clock=wiring.system_clock(),
+        clock=context.system_clock(),
         interrupts=interrupts,
         environ=os.environ,
-        drain_dns=wiring.drain_dns(settings, agent),
+        drain_dns=context.drain_dns(settings, agent),
         tell=printer.tell_quietly if is_recovery else printer.tell,
         tell_pull=printer.tell_pull,
         trusts_pins=settings.fleet.trust_pins,
@@ -70,7 +70,7 @@ def edges_of(
 
 def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
     """Start the containers that a crashed replacement left stopped; needs no Consul."""
-    clock = wiring.system_clock()
+    clock = context.system_clock()
     with engine_of(settings, clock) as engine:
         for service_id in sorted(service_ids):
             try:
@@ -95,9 +95,9 @@ def recover_usable(
 
     :raises click.BadParameter: a name is not defined and has no journal.
     """
-    with wiring.consul(settings) as consul:
+    with context.consul(settings) as consul:
         agent = consul.agent_self()
-        choice = usable(settings.services_dir, wiring.values(agent.address))
+        choice = usable(settings.services_dir, context.values(agent.address))
         services = [one.service for one in choice.definitions if one.reload is not None]
         # A faulty file may define a service that no good file defines, so such a journal is not orphaned.
         unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)
@@ -107,7 +107,7 @@ def recover_usable(
                 if name not in unfinished and not any(name in (one.name, one.id) for one in services):
                     if choice.faults:
                         raise BadDefinition(list(choice.faults))
-                    raise wiring.unknown_name(name, choice.definitions, settings.services_dir)
+                    raise context.unknown_name(name, choice.definitions, settings.services_dir)
             chosen = {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))
         results = repair(settings, consul, agent, choice.definitions, chosen, interrupts)
         look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in chosen))
@@ -123,7 +123,7 @@ def repair(
     interrupts: Interrupts,
 ) -> list[Result]:
     """Recover these services. A failure of one, of any type, does not stop the others."""
-    clock = wiring.system_clock()
+    clock = context.system_clock()
     by_id = {one.service.id: one for one in definitions if one.reload is not None}
     results = []
     with engine_of(settings, clock) as engine:

@@ -1,6 +1,6 @@
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.fleet_input import service_of
 from agent.cli.fleet_output import pause_document
 from agent.cli.maint_output import shown
@@ -10,22 +10,22 @@ from agent.fleet import pause as pauses
 
 
 @click.command(epilog="\b\nExamples:\n  svcagent resume keyword-suggest")
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @output_options
 def resume(name: str) -> None:
     """Allow the reloads of NAME again on all hosts, and print who had paused them.
 
     Does nothing if they are not paused. Each host continues with its next reload, on schedule or by hand.
     """
-    settings = wiring.settings()
-    with wiring.consul(settings) as consul:
+    settings = context.settings()
+    with context.consul(settings) as consul:
         service = service_of(settings, consul, name)
         held = pauses.clear(consul, service)
     if current().as_json:
         show_document({"service": service, "was": pause_document(held)})
     if held is None:
         show_line(f"{service}: not paused")
-    elif held.is_over(wiring.system_clock().now()):
+    elif held.is_over(context.system_clock().now()):
         show_line(f"{service}: not paused any more; it was paused {held.describe(shown)}")
     else:
         show_line(f"{service}: reloads go on; they were paused {held.describe(shown)}")

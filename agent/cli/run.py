@@ -2,7 +2,7 @@ import os
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current
 
 
@@ -24,13 +24,13 @@ def run() -> int:
     from agent.daemon.single import only_daemon
 
     current().verbose = True
-    settings = wiring.settings()
-    state_dir = wiring.state_directory(settings)
+    settings = context.settings()
+    state_dir = context.state_directory(settings)
     options = ["--state-dir", str(state_dir)]
     if current().config:
         options += ["--config", str(current().config)]
     if current().log_format:
         options += ["--log-format", str(current().log_format)]
     with only_daemon(state_dir):
-        asyncio.run(Daemon(settings, wiring.system_clock(), os.environ, options).run())
+        asyncio.run(Daemon(settings, context.system_clock(), os.environ, options).run())
     return 0

@@ -8,7 +8,7 @@ from itertools import islice
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_table, show_warning
 from agent.daemon.schedule import Schedule, schedule_of
@@ -36,7 +36,7 @@ class Timetable:
     epilog="\b\nExamples:\n  svcagent schedule\n  svcagent schedule keyword-suggest --count 20\n"
     "  svcagent --json schedule"
 )
-@click.argument("name", required=False, shell_complete=wiring.complete_name)
+@click.argument("name", required=False, shell_complete=context.complete_name)
 @click.option("--count", type=click.IntRange(min=1), default=5, show_default=True, help="How many runs of a service.")
 @output_options
 def schedule(name: str | None, *, count: int) -> None:
@@ -47,9 +47,9 @@ def schedule(name: str | None, *, count: int) -> None:
     reloads. Does not read cron's own tables. Files with faults are left out (exit code 78; with NAME only if NAME is
     in one of them).
     """
-    settings, now = wiring.settings(), wiring.system_clock().now()
-    found = wiring.definitions(settings, [name] if name else [], lambda: ANY_ADDRESS).definitions
-    daemon = read_status(settings, wiring.system_clock())
+    settings, now = context.settings(), context.system_clock().now()
+    found = context.definitions(settings, [name] if name else [], lambda: ANY_ADDRESS).definitions
+    daemon = read_status(settings, context.system_clock())
     held = partial(_pause, settings, now) if daemon.document is not None else lambda _definition: "no daemon runs"
     timetables = [
         _timetable(one, now, count, held)
@@ -72,7 +72,7 @@ def _pause(settings: Settings, now: datetime, definition: Definition) -> str:
     """Return what blocks the reloads of a service on all hosts; empty if nothing does."""
     name = definition.service.name
     try:
-        with wiring.consul(settings) as consul:
+        with context.consul(settings) as consul:
             found = pause.find(consul, name, now)
     except SvcagentError as error:
         return f"unknown whether its reloads are paused: {error}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning
@@ -40,7 +40,7 @@ class Row:
 
 
 @click.command(epilog="Examples: svcagent status; svcagent --json status keyword-suggest")
-@click.argument("name", required=False, shell_complete=wiring.complete_name)
+@click.argument("name", required=False, shell_complete=context.complete_name)
 @output_options
 def status(name: str | None) -> int:
     """Show what this host's services are doing: health, registration, container, maintenance. And the daemon.
@@ -48,8 +48,8 @@ def status(name: str | None) -> int:
     The exit code is 69 when Docker cannot be reached, and 1 when it refuses; what Consul says is shown all the same.
     Files with faults are left out (exit code 78; with NAME only if NAME is in one of them).
     """
-    settings = wiring.settings()
-    found = wiring.definitions(settings, [name] if name else []).definitions
+    settings = context.settings()
+    found = context.definitions(settings, [name] if name else []).definitions
     wanted = [
         (definition, service)
         for definition in found
@@ -58,8 +58,8 @@ def status(name: str | None) -> int:
     ]
     rows, trouble = [], None
     with (
-        wiring.consul(settings) as consul,
-        contextlib.closing(Engine(settings.docker.host, os.environ, wiring.system_clock())) as engine,
+        context.consul(settings) as consul,
+        contextlib.closing(Engine(settings.docker.host, os.environ, context.system_clock())) as engine,
     ):
         there = consul.services({service.id: service.name for _definition, service in wanted})
         for definition, service in wanted:
@@ -82,8 +82,8 @@ def status(name: str | None) -> int:
 
 
 def _show(settings: Settings, rows: Sequence[Row], ids: Sequence[str], *, is_all: bool) -> None:
-    daemon = read_status(settings, wiring.system_clock())
-    running = _running(settings, wiring.system_clock(), ids)
+    daemon = read_status(settings, context.system_clock())
+    running = _running(settings, context.system_clock(), ids)
     if current().as_json:
         show_document(
             {

@@ -34,10 +34,10 @@ def look_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[D
     """Do the same for a verb that does not use Docker otherwise."""
     definitions = [one for one in definitions if _container(one)]
     if definitions:
-        from agent.cli import wiring
+        from agent.cli import context
         from agent.cli.repairing import engine_of
 
-        with engine_of(settings, wiring.system_clock()) as engine:
+        with engine_of(settings, context.system_clock()) as engine:
             warn_of_stopped(consul, engine, definitions)
 
 

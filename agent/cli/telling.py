@@ -1,4 +1,4 @@
-"""Notifications of ``reload`` about its rollout. `agent.fleet.notices` decides which are due, once for the fleet.
+"""Notifications of ``reload`` about its rollout. `agent.notify.notices` decides which are due, once for the fleet.
 
 Each look costs a few reads of Consul, and does not delay a drain: the first is before the pull, long before the lock,
 the second after the reload, when the lock is released.
@@ -10,17 +10,18 @@ from functools import partial
 from types import TracebackType
 
 from agent import logs
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.delivering import Deliveries, assert_possible
 from agent.cli.output import show_warning
 from agent.clock import Interrupts
 from agent.consul import Consul
 from agent.definitions import Definition, Reload, Settings
 from agent.errors import ConsulUnreachable, SvcagentError
-from agent.fleet import notified, observe, rollout
-from agent.fleet.course import Course
-from agent.fleet.notices import Kind, Notice, due, is_closed
+from agent.fleet import observe, rollout
+from agent.fleet.rollout_progress import Course
 from agent.fleet.suspect import find_all_suspects
+from agent.notify import sent
+from agent.notify.notices import Kind, Notice, due, is_closed
 from agent.reload.guard import able_instances
 from agent.reload.window import is_open, zone
 
@@ -31,7 +32,7 @@ class Teller:
         self._settings = settings
         self._service = definition.service.name
         self._reload: Reload = definition.reload
-        self._clock = wiring.system_clock()
+        self._clock = context.system_clock()
         self._interrupts = interrupts
         self._deliveries = Deliveries(self._service, self._clock, lambda: interrupts.pending is not None)
         self._is_idle = True
@@ -50,7 +51,7 @@ class Teller:
         """Send what is due, also for other hosts: this host may have had nothing to do, or may have been refused."""
         is_foreseen = error is None or (isinstance(error, SvcagentError) and not isinstance(error, ConsulUnreachable))
         if is_foreseen and self._interrupts.pending is None:
-            with wiring.consul(self._settings) as consul:
+            with context.consul(self._settings) as consul:
                 self._look(consul, tuple(Kind))
         self._deliveries.wait()
 
@@ -64,8 +65,8 @@ class Teller:
             show_warning(f"{self._service}: no notification about its rollout is sent: {error}", service=self._service)
 
     def _due(self, consul: Consul, kinds: Collection[Kind]) -> tuple[Notice, ...]:
-        where = notified.place(self._service)
-        if self._is_idle and is_closed(rollout.find(consul, self._service)[0], notified.find(consul, where)[0]):
+        where = sent.place(self._service)
+        if self._is_idle and is_closed(rollout.find(consul, self._service)[0], sent.find(consul, where)[0]):
             return ()
         course = self._course(consul)
 
@@ -75,7 +76,7 @@ class Teller:
                 assert_possible()
             return notices, after
 
-        return notified.take(consul, where, decide)
+        return sent.take(consul, where, decide)
 
     def _course(self, consul: Consul) -> Course:
         now = self._clock.now()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.output import show_warning
 from agent.consul import Consul
 from agent.definitions import Definition, Settings
@@ -14,7 +14,7 @@ from agent.errors import BadDefinition, ConsulUnreachable, Fault, Interrupted, S
 from agent.registration import ConsentNeeded
 
 if TYPE_CHECKING:  # slow to import
-    from agent.daemon.textfile import Textfiles
+    from agent.metrics.textfile import Textfiles
     from agent.reload import Result
 
 
@@ -65,7 +65,7 @@ def registered(
     """Write that services.d is registered, without ``refused`` services of others and the files with ``faults``."""
 
     def tell(files: "Textfiles") -> None:
-        from agent.daemon.metrics import held_by
+        from agent.metrics.exposition import held_by
 
         held = held_by(consul.services().values(), consul.checks())
         services = [one.service.name for one in definitions if one.reload is not None]
@@ -75,16 +75,16 @@ def registered(
 
 
 def cnames_synced(document: Mapping[str, Any], *, is_all: bool) -> None:
-    _tell(wiring.settings(), lambda files: files.cnames(document, is_all=is_all))
+    _tell(context.settings(), lambda files: files.cnames(document, is_all=is_all))
 
 
 def _tell(chosen: Settings, tell: "Callable[[Textfiles], None]") -> None:
     directory = chosen.metrics.textfile_dir
     if directory is None:
         return
-    from agent.daemon.textfile import Textfiles  # slow to import, and useless where it is not set
+    from agent.metrics.textfile import Textfiles  # slow to import, and useless where it is not set
 
     try:
-        tell(Textfiles(directory, wiring.system_clock(), show_warning, wiring.state_directory(chosen)))
+        tell(Textfiles(directory, context.system_clock(), show_warning, context.state_directory(chosen)))
     except SvcagentError as error:
         show_warning(f"node_exporter is not told of this: {error}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import AgentSelf
@@ -29,9 +29,9 @@ def validate() -> None:
     with its file, the place in it, and what would be right; the exit code is 78. Warnings do not change the exit code:
     a schedule that never falls into its windows, and files that are ignored because they are not JSON.
     """
-    settings = wiring.settings()
+    settings = context.settings()
     directory = settings.services_dir
-    definitions = load(directory, wiring.values(ANY_ADDRESS))
+    definitions = load(directory, context.values(ANY_ADDRESS))
     agent = _agent(settings)
     if agent is not None and (faults := unmet(definitions, agent)):
         raise BadDefinition(faults)
@@ -55,7 +55,7 @@ def validate() -> None:
 
 def _never_due(definitions: Iterable[Definition]) -> Iterator[str]:
     """Yield why a service is never reloaded on schedule, for each such service."""
-    now = wiring.system_clock().now()
+    now = context.system_clock().now()
     for definition in definitions:
         try:
             schedule = schedule_of(definition, os.uname().nodename, os.environ)
@@ -78,7 +78,7 @@ def _ignored(directory: Path) -> Iterator[str]:
 def _agent(settings: Settings) -> AgentSelf | None:
     """Return the local agent, or None if it does not answer or refuses to identify itself."""
     try:
-        with wiring.consul(settings) as consul:
+        with context.consul(settings) as consul:
             return consul.agent_self()
     except SvcagentError:
         return None

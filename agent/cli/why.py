@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from agent.cli import wiring
+from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import Consul
@@ -20,7 +20,7 @@ from agent.reload.why import Explanation, Inquiry, explain
 
 
 @click.command(epilog="\b\nExamples:\n  svcagent why keyword-suggest\n  svcagent --json why keyword-suggest")
-@click.argument("name", shell_complete=wiring.complete_name)
+@click.argument("name", shell_complete=context.complete_name)
 @output_options
 def why(name: str) -> int:
     """Show everything that blocks this host from the newest image of NAME, and who can clear it.
@@ -30,14 +30,14 @@ def why(name: str) -> int:
     that runs, and Consul, Docker or the registry if they do not answer. Changes nothing. A container that does not run
     is always reported. The exit code is 0 if nothing blocks the reload or there is nothing newer, else 75.
     """
-    settings, clock = wiring.settings(), wiring.system_clock()
-    definition = wiring.definition_of(settings, name, lambda: _address(settings))
+    settings, clock = context.settings(), context.system_clock()
+    definition = context.definition_of(settings, name, lambda: _address(settings))
     if definition.reload is None:
         raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
     service = definition.service
-    host_lock = HostLock(wiring.state_directory(settings), service.id, clock, 0.0)
+    host_lock = HostLock(context.state_directory(settings), service.id, clock, 0.0)
     with (
-        wiring.consul(settings) as consul,
+        context.consul(settings) as consul,
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
         how = restarter(definition.reload.strategy, service, engine, settings.state_dir, os.environ, clock)
@@ -54,7 +54,7 @@ def _inquiry(
 ) -> Inquiry:
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
-    service, reload, clock = definition.service, definition.reload, wiring.system_clock()
+    service, reload, clock = definition.service, definition.reload, context.system_clock()
     survey = Survey(service, reload, consul, engine, Prober(), clock)
     try:
         agent = consul.agent_self()
@@ -74,7 +74,7 @@ def _inquiry(
         how,
         clock,
         host_lock,
-        wiring.drain_dns(settings, agent),
+        context.drain_dns(settings, agent),
         lambda: survey.take().differences,
         find_suspect,
         trusts,
@@ -84,7 +84,7 @@ def _inquiry(
 def _address(chosen: Settings) -> str:
     """Return the agent's address, for files that refer to it. An agent that does not answer is one of the reasons."""
     try:
-        with wiring.consul(chosen) as consul:
+        with context.consul(chosen) as consul:
             return consul.agent_self().address
     except SvcagentError:
         return ANY_ADDRESS

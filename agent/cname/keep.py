@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from agent.cname.contest import Contests
+from agent.cname.conflicts import Contests
 from agent.cname.plan import Decision, Outcome, contested, decide, decide_adoption, decide_removal
 from agent.cname.provider import Place, Provider, Raced, Seen
 from agent.cname.record import Wanted

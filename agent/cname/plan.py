@@ -17,7 +17,7 @@ two generations the higher one wins; two definitions of one generation leave the
 from collections.abc import Iterable
 from enum import StrEnum
 
-from agent.cname.contest import Contender
+from agent.cname.conflicts import Contender
 from agent.cname.marker import Marker, parse
 from agent.cname.provider import Record, Seen
 from agent.cname.record import Wanted

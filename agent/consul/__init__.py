@@ -3,12 +3,12 @@
 from agent.consul.client import LONGEST_WAIT, Consul
 from agent.consul.dns import DnsAnswer, ask_dns
 from agent.consul.failures import ServerFailed
-from agent.consul.lock import Lock
-from agent.consul.lock_holder import Holder
-from agent.consul.lock_keeper import SESSION_TTL as SESSION_SECONDS
-from agent.consul.lock_leftovers import clear_free, give_back_dead, own_sessions
-from agent.consul.lock_names import queue_of
-from agent.consul.lock_status import LockForm, LockStatus, lock_sessions, lock_status
+from agent.consul.lock.holder import Holder
+from agent.consul.lock.leftovers import clear_free, give_back_dead, own_sessions
+from agent.consul.lock.lock import Lock
+from agent.consul.lock.names import queue_of
+from agent.consul.lock.session_renewer import SESSION_TTL as SESSION_SECONDS
+from agent.consul.lock.status import LockForm, LockStatus, lock_sessions, lock_status
 from agent.consul.model import (
     NODE_MAINTENANCE,
     SERVICE_MAINTENANCE,

@@ -6,7 +6,7 @@ Messages contain nothing from the request, because that could leak the token.
 import ssl
 from http.client import HTTPException
 
-from agent.consul.rights import THIS_NODE, needed_right
+from agent.consul.acl import THIS_NODE, needed_right
 from agent.consul.tls import explain_handshake
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings

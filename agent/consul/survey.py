@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.consul import answers as shapes
+from agent.consul.acl import Right
 from agent.consul.client import MOST_OPERATIONS
 from agent.consul.connection import UNIX, Connection
 from agent.consul.failures import TRANSACTION
-from agent.consul.rights import Right
 from agent.consul.transport import CONNECT_SECONDS, Transport
 from agent.data import dataclass
 from agent.definitions import ConsulSettings

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul
-from agent.daemon.converged import Converged, Out
-from agent.daemon.good import Choice, GoodFiles
-from agent.daemon.telling import IN_MAINTENANCE_AGAIN, Telling
+from agent.daemon.convergence_log import IN_MAINTENANCE_AGAIN, Telling
+from agent.daemon.convergence_result import Converged, Out
+from agent.daemon.last_good import Choice, GoodFiles
 from agent.definitions import Check, Definition, Settings, values_of
 from agent.errors import Fault, SvcagentError, Unforeseen
 from agent.logs import WARNING, log, log_bug

@@ -19,18 +19,18 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
-from agent.daemon.children import Launcher
-from agent.daemon.chores import STOP_SECONDS, Chores
 from agent.daemon.converge import Convergence
-from agent.daemon.converged import Converged
+from agent.daemon.convergence_result import Converged
 from agent.daemon.files_watch import FilesWatch
-from agent.daemon.good import DIRECTORY
 from agent.daemon.host_reloads import StateWatch
+from agent.daemon.housekeeping import STOP_SECONDS, Chores
+from agent.daemon.last_good import DIRECTORY
 from agent.daemon.reloads import Wanted
 from agent.daemon.schedule import CNAMES, CONVERGENCE, RELOAD_JOB, Schedule, plans_of
 from agent.daemon.scheduler import Scheduler
 from agent.daemon.status import Status
 from agent.daemon.status_file import WRITE_SECONDS, StatusFile
+from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
 from agent.daemon.systemd import Systemd
 from agent.daemon.worker import Worker
@@ -40,7 +40,7 @@ from agent.logs import WARNING, log, log_bug
 from agent.reload import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
-    from agent.daemon.metrics import Metrics
+    from agent.metrics.exposition import Metrics
 
 BEAT_SECONDS = WRITE_SECONDS
 WORKER_STOP_SECONDS = 5.0
@@ -128,7 +128,7 @@ class Daemon:
     def _serve_metrics(self) -> Callable[[], None]:
         if self.metrics is None or self._settings.daemon.listen is None:
             return lambda: None
-        from agent.daemon.metrics import serve
+        from agent.metrics.exposition import serve
 
         return serve(self.metrics, self._settings.daemon.listen)
 
@@ -265,7 +265,7 @@ class Daemon:
             self.metrics.faulty(faults)
             self.metrics.consul(is_up=not isinstance(found.trouble, ConsulUnreachable))
             return
-        from agent.daemon.metrics import held_of
+        from agent.metrics.exposition import held_of
 
         reloaded = [one.service.name for one in found.definitions if one.reload is not None]
         out = [held_of(one.target.name, one.maintenance) for one in found.out]
@@ -345,7 +345,7 @@ class Daemon:
 
 
 def _metrics(clock: Clock) -> "Metrics":
-    from agent.daemon.metrics import Metrics
+    from agent.metrics.exposition import Metrics
 
     return Metrics(clock)
 

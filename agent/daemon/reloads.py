@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.clock import Clock
-from agent.daemon.children import Child, Ended, Launcher
+from agent.daemon.subprocesses import Child, Ended, Launcher
 from agent.errors import Unforeseen, Unreachable
 from agent.logs import ERROR, log, log_bug
 

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
-from agent.daemon.children import Ended, Launcher
-from agent.daemon.converged import Out
+from agent.daemon.convergence_result import Out
 from agent.daemon.host_reloads import EndedReload, HostReloads
 from agent.daemon.reloads import Reloads, RunningReload, Wanted, is_unfinished
 from agent.daemon.retries import Retries
 from agent.daemon.status import Doing
+from agent.daemon.subprocesses import Ended, Launcher
 from agent.definitions import Definition
 from agent.logs import INFO, WARNING, log, log_bug
 from agent.maintenance import is_of_reload
 from agent.reload import HostLock, journalled
 
 if TYPE_CHECKING:  # slow to import, and large
-    from agent.daemon.metrics import Metrics
+    from agent.metrics.exposition import Metrics
 
 
 class Supervisor:

@@ -4,13 +4,13 @@ This package does not communicate with Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
-from agent.definitions.claims import clashes
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
 from agent.definitions.document import Definition, defining
-from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import Wrong, untrusted
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
 from agent.definitions.load import Loaded, files_of, load, load_good
+from agent.definitions.name_conflicts import clashes
+from agent.definitions.parse_file import Examined, examine, read
 from agent.definitions.reload import (
     PULL_SECONDS,
     CommandRestart,

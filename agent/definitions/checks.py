@@ -9,7 +9,18 @@ from typing import Any, ClassVar, Literal
 
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, listed, shown
-from agent.definitions.part import OWN_TOKEN, SWITCH, TEXT, ListOf, MapOf, Part, Refusal, always, choice, optional
+from agent.definitions.strict_model import (
+    OWN_TOKEN,
+    SWITCH,
+    TEXT,
+    ListOf,
+    MapOf,
+    Part,
+    Refusal,
+    always,
+    choice,
+    optional,
+)
 from agent.definitions.values import (
     COMMAND,
     CONTAINER_NAME,

@@ -8,9 +8,9 @@ from agent.data import dataclass
 from agent.definitions.checks import KIND_OF
 from agent.definitions.cname import Cname
 from agent.definitions.faults import Finding
-from agent.definitions.part import ListOf, Part, PartOf, Refusal, always, optional
 from agent.definitions.reload import Reload
 from agent.definitions.service import Service
+from agent.definitions.strict_model import ListOf, Part, PartOf, Refusal, always, optional
 
 PROBED_KINDS = ("http", "tcp")
 """The kinds of check that svcagent runs itself before a reloaded instance counts as ready."""

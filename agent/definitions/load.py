@@ -6,10 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agent.data import dataclass
-from agent.definitions.claims import SERVICE_ID, SERVICE_NAME, clashes
 from agent.definitions.document import Definition
-from agent.definitions.examine import Examined, examine, read
 from agent.definitions.faults import untrusted
+from agent.definitions.name_conflicts import SERVICE_ID, SERVICE_NAME, clashes
+from agent.definitions.parse_file import Examined, examine, read
 from agent.errors import BadDefinition, Fault
 from agent.files import Untrusted, check_directory
 

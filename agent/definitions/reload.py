@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import SWITCH, TEXT, ListOf, Part, PartOf, Schema, ValueType, optional
+from agent.definitions.strict_model import SWITCH, TEXT, ListOf, Part, PartOf, Schema, ValueType, optional
 from agent.definitions.values import (
     ABSOLUTE_PATH,
     COMMAND,

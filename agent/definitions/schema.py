@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.definitions import durations
 from agent.definitions.document import Document
-from agent.definitions.part import Field, ListOf, MapOf, Part, PartOf, Schema, ValueType
+from agent.definitions.strict_model import Field, ListOf, MapOf, Part, PartOf, Schema, ValueType
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

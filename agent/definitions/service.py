@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from agent.definitions.checks import Check
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.part import (
+from agent.definitions.strict_model import (
     OWN_TOKEN,
     SWITCH,
     TEXT,

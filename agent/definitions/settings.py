@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.definitions.faults import shown, untrusted
-from agent.definitions.part import TEXT, PartOf, optional
 from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DnsTable, DockerTable, SettingsFile
 from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
+from agent.definitions.strict_model import TEXT, PartOf, optional
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone
 

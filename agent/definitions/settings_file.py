@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from agent.definitions.faults import Wrong, shown
-from agent.definitions.part import SWITCH, TEXT, ListOf, Part, PartOf, choice, optional
+from agent.definitions.strict_model import SWITCH, TEXT, ListOf, Part, PartOf, choice, optional
 from agent.definitions.values import (
     FILE_PATH,
     FILLED,

@@ -10,8 +10,8 @@ from typing import Any
 
 from agent.data import dataclass
 from agent.definitions.faults import Finding, shown, untrusted
-from agent.definitions.part import Part
 from agent.definitions.settings_file import SettingsFile
+from agent.definitions.strict_model import Part
 from agent.definitions.validate import validate
 from agent.errors import Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone

@@ -3,8 +3,8 @@
 from typing import TypeVar
 
 from agent.definitions.faults import Finding
-from agent.definitions.part import BAD, Part, PartOf
-from agent.definitions.tidy import tidy
+from agent.definitions.normalize import tidy
+from agent.definitions.strict_model import BAD, Part, PartOf
 
 P = TypeVar("P", bound=Part)
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from agent.definitions import durations
 from agent.definitions.faults import Wrong, kind_of, shown
-from agent.definitions.part import TEXT, ListOf, ValueType, whole
+from agent.definitions.strict_model import TEXT, ListOf, ValueType, whole
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 

@@ -4,7 +4,7 @@ import re
 
 from agent.data import dataclass
 from agent.definitions.faults import Wrong, kind_of, shown
-from agent.definitions.part import ValueType
+from agent.definitions.strict_model import ValueType
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MINUTES_A_DAY = 24 * 60

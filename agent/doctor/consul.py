@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from agent.consul import CheckState
+from agent.consul.acl import Right
 from agent.consul.releases import ReleaseFault, known_faults
-from agent.consul.rights import Right
 from agent.consul.survey import Waited
 from agent.definitions import Definition
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well

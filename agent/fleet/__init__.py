@@ -4,7 +4,7 @@
 their documents. `observe` reads what a decision needs; `decide` and `agree` choose the digest that a host takes.
 """
 
-from agent.fleet import claim, history, host_state, pause, quarantine, rollout, suspect
+from agent.fleet import cname_conflicts, history, host_state, pause, quarantine, rollout, suspect
 from agent.fleet.agree import Action, Decision, Progress, agree, decide, progress
 from agent.fleet.departed import remove_departed, remove_old_claims
 from agent.fleet.history import Past
@@ -34,7 +34,7 @@ __all__ = [
     "Watch",
     "agree",
     "alive_sessions",
-    "claim",
+    "cname_conflicts",
     "decide",
     "find_suspects",
     "history",

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from agent.consul import Consul, KvPair
-from agent.fleet import claim, history, host_state
+from agent.fleet import cname_conflicts, history, host_state
 from agent.fleet.document import key, unquoted
 
 GONE_AFTER = timedelta(days=30)
@@ -47,8 +47,8 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
 
 def remove_old_claims(consul: Consul, service: str, now: datetime) -> None:
     """Remove claims on CNAMEs that no host has repeated for `GONE_AFTER`; hosts repeat them every hour."""
-    pairs = consul.kv_tree(key(service, claim.ROOM, ""), consistent=True)[1]
-    old = (pair for pair in pairs if (one := claim.parse(pair)) is not None and now - one.at >= GONE_AFTER)
+    pairs = consul.kv_tree(key(service, cname_conflicts.ROOM, ""), consistent=True)[1]
+    old = (pair for pair in pairs if (one := cname_conflicts.parse(pair)) is not None and now - one.at >= GONE_AFTER)
     for pair in list(old)[:MOST_DOCUMENTS]:
         consul.kv_delete(pair.key, cas=pair.modify_index)
 

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.reload.edges import Edges
+    from agent.reload.dependencies import Edges
     from agent.reload.guard import Obstacle, find_obstacles
     from agent.reload.host_lock import HostLock, HostReload, lock_files
     from agent.reload.journal import Journal, journalled

@@ -18,7 +18,7 @@ from agent.maintenance import (
     lift_own,
     take_out,
 )
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.instance import ip_of, maintenance_of, own_instance
 from agent.reload.restart import Restarter
 

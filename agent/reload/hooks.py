@@ -18,7 +18,7 @@ from agent.definitions import Hooks
 from agent.errors import HookFailed
 from agent.logs import log
 from agent.reload.command import Command, carry_out, without_secrets
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.journal import JournalEntry
 from agent.reload.progress import Progress
 

@@ -9,8 +9,8 @@ from agent.errors import GuardRefused
 from agent.fleet import Action, Decision, Pin, SeenDigests, View, agree, decide, find_suspects, observe, rollout
 from agent.logs import WARNING, log
 from agent.maintenance import Maintenance
+from agent.reload.dependencies import Edges
 from agent.reload.drain import Drainer
-from agent.reload.edges import Edges
 from agent.reload.guard import Observed, able_instances
 from agent.reload.instance import maintenance_of, own_instance
 from agent.reload.restart import Restarter

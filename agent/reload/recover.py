@@ -15,10 +15,10 @@ from agent.definitions import Reload, Service
 from agent.engine import Engine, Stand
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
 from agent.maintenance import Target, is_of_reload, lift_own
-from agent.reload.conclude import conclude_recovery
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.instance import maintenance_of
 from agent.reload.journal import Journal, JournalDamaged, Record
+from agent.reload.outcome import conclude_recovery
 from agent.reload.record import Result
 from agent.reload.restart import restarter
 from agent.reload.runner import Parts, StepRunner, command_of

@@ -10,12 +10,12 @@ from agent.data import dataclass
 from agent.definitions import Reload as ReloadSection
 from agent.definitions import Service
 from agent.errors import GuardRefused, Interrupted, LockLost, NotNow, Unreachable
-from agent.reload.conclude import conclude
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.guard import Obstacle, find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import Record
 from agent.reload.observe import Observer
+from agent.reload.outcome import conclude
 from agent.reload.record import Result
 from agent.reload.runner import Parts, StepRunner, command_of
 from agent.reload.steps import STEPS, State, Step

@@ -22,7 +22,7 @@ from agent.fleet import (
     tell_running,
     write_host_state,
 )
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.journal import JournalEntry
 from agent.reload.record import Result
 from agent.reload.steps import Blame, State

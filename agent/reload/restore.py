@@ -12,8 +12,8 @@ from agent.definitions import Reload, Service
 from agent.errors import NotReady, SvcagentError
 from agent.fleet import Quarantine, quarantine
 from agent.registration import is_own, registration, renew_checks
+from agent.reload.dependencies import RESTORE_SECONDS, RETRY_SECONDS, Edges, retry_while_unreachable
 from agent.reload.drain import Drainer
-from agent.reload.edges import RESTORE_SECONDS, RETRY_SECONDS, Edges, retry_while_unreachable
 from agent.reload.instance import maintenance_of, own_instance, register_again
 from agent.reload.journal import JournalEntry
 from agent.reload.progress import Progress

@@ -11,10 +11,10 @@ from agent.data import dataclass
 from agent.definitions import Reload as ReloadSection
 from agent.definitions import Service
 from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
-from agent.reload.conclude import Trouble, summary_of, with_mishaps
+from agent.reload.dependencies import Edges
 from agent.reload.drain import Drainer
-from agent.reload.edges import Edges
 from agent.reload.journal import JournalEntry, Record
+from agent.reload.outcome import Trouble, summary_of, with_mishaps
 from agent.reload.probe import Status
 from agent.reload.progress import Progress
 from agent.reload.ready import is_of_startup

@@ -6,7 +6,7 @@ from agent.clock import Deadline
 from agent.definitions import Reload, Service
 from agent.errors import Conflict, NotReady, SvcagentError, Unreachable
 from agent.reload.agent_view import AgentView, InConsul
-from agent.reload.edges import RESTORE_SECONDS, Edges
+from agent.reload.dependencies import RESTORE_SECONDS, Edges
 from agent.reload.instance import register_again
 from agent.reload.ready import Readiness
 from agent.reload.restart import Restarter

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
-from agent.consul.lock_names import is_own_name
+from agent.consul.lock.names import is_own_name
 from tests.lab.server import REPOSITORY, spawn
 from tests.real.conftest import ConsulHost
 

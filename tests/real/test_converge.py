@@ -17,7 +17,7 @@ import pytest
 from agent.clock import SystemClock
 from agent.consul import Consul
 from agent.consul.connection import Connection
-from agent.daemon import good
+from agent.daemon import last_good
 from agent.definitions import Examined, examine
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
@@ -148,11 +148,11 @@ def test_the_copy_never_lacks_a_service_that_is_defined(place: Place, monkeypatc
 
     place.define("web", port=80)
     place.define("api", port=90)
-    monkeypatch.setattr("agent.daemon.good.write_atomically", cut_short)
+    monkeypatch.setattr("agent.daemon.last_good.write_atomically", cut_short)
     with converging(place) as convergence:
         assert len(convergence.run().faults) == 1
         assert place.kept() == {}
-        monkeypatch.setattr("agent.daemon.good.write_atomically", watched)
+        monkeypatch.setattr("agent.daemon.last_good.write_atomically", watched)
         assert convergence.run().faults == ()
         assert set(place.kept()) == {"api.json", "web.json"}
         (place.services_dir / "web.json").rename(place.services_dir / "zweb.json")
@@ -719,7 +719,7 @@ def test_a_bug_that_one_file_meets_is_a_fault_of_that_file(
             raise MemoryError
         return examine(file, *more)
 
-    monkeypatch.setattr(good, "examine", examine_badly)
+    monkeypatch.setattr(last_good, "examine", examine_badly)
     for name in ("api", "web"):
         place.define(name, port=80)
     with converging(place) as convergence:

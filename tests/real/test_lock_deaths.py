@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from agent.consul.lock_keeper import SESSION_TTL
+from agent.consul.lock.session_renewer import SESSION_TTL
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.lock_fixture import CLOCK, Waiter, assert_nothing_left, line_of, pairs, sessions

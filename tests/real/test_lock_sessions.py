@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from agent.consul import Consul, Lock, give_back_dead, own_sessions
-from agent.consul.lock_keeper import SESSION_TTL
+from agent.consul.lock.session_renewer import SESSION_TTL
 from agent.definitions import Settings
 from agent.errors import LockBusy, LockLost, Unreachable
 from tests.lab.ground import LabError, wait_until

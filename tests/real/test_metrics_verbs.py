@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
 from agent.daemon.host_reloads import HostReloads
-from agent.daemon.metrics import Metrics, text_of
+from agent.metrics.exposition import Metrics, text_of
 from agent.reload import HostLock
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv

@@ -31,7 +31,8 @@ from agent.consul import Consul
 from agent.definitions import Settings, load
 from agent.definitions.windows import window
 from agent.errors import ConsulUnreachable, GuardRefused
-from agent.fleet import HostState, Pin, Quarantine, notified, quarantine, rollout, write_host_state
+from agent.fleet import HostState, Pin, Quarantine, quarantine, rollout, write_host_state
+from agent.notify import sent
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import Result as Ended
 from tests.real.access_fixture import Svcagent
@@ -231,7 +232,7 @@ class Fleet:
 
     def told(self) -> frozenset[str]:
         """What is noted."""
-        return notified.find(self.consul, notified.place(self.name))[0]
+        return sent.find(self.consul, sent.place(self.name))[0]
 
 
 @pytest.fixture
@@ -340,7 +341,7 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
     wanted = Wanted("www.example.com.", record, "web/-/dc1", 0, "rfc2136", "web", "example.com.")
     found = Result(wanted.place, Outcome.CONFLICT, "an A record stands there", wanted)
     hosts = iter([_site(another(), node) for node in HOSTS])
-    where = notified.place("web", wanted.name)
+    where = sent.place("web", wanted.name)
     config = str(settings_file(tmp_path, [endpoint.url]))
 
     def sync(here: Site, outcome: Outcome = Outcome.CONFLICT) -> None:
@@ -352,10 +353,10 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
     sync(here, Outcome.GIVES_WAY)
     sync(here)
     assert endpoint.titles == ["web: conflict in DNS, www.example.com. differs from its definition"]
-    assert len(notified.find(consul, where)[0]) == 1
+    assert len(sent.find(consul, where)[0]) == 1
 
     sync(here, Outcome.IN_PLACE)
-    assert notified.find(consul, where)[0] == frozenset()
+    assert sent.find(consul, where)[0] == frozenset()
 
 
 def test_a_host_that_begins_to_pull_tells_that_it_started_and_waits_for_nothing(
@@ -454,10 +455,10 @@ def test_notes_that_cannot_be_read_tell_nothing_and_say_what_to_do(
     """A newer svcagent's, say: two versions that replaced each other's would tell everything again and again."""
     fleet.pinned()
     fleet.run(NEW)
-    host.ask.put(f"/v1/kv/{notified.place(fleet.name)}", notes)
+    host.ask.put(f"/v1/kv/{sent.place(fleet.name)}", notes)
     fleet.reload(endpoint.url)
 
-    assert f"consul kv delete {notified.place(fleet.name)}" in capsys.readouterr().err
+    assert f"consul kv delete {sent.place(fleet.name)}" in capsys.readouterr().err
     assert endpoint.messages == []
 
 
@@ -476,7 +477,7 @@ def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_
         "with agent.cli.reload_here.rollout_told(Settings(), None, Interrupts(), is_off=False) as notify_begun:\n"
         "    notify_begun(None)\n"
         "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.telling', 'agent.cli.delivering',"
-        " 'agent.fleet.notices', 'agent.fleet.notified'}))\n"
+        " 'agent.notify.notices', 'agent.notify.sent'}))\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
@@ -511,7 +512,7 @@ def test_a_message_is_delivered_though_the_one_who_began_it_is_killed(tmp_path: 
         "import click\n"
         "from agent.cli.delivering import Deliveries\n"
         "from agent.cli.options import Options\n"
-        "from agent.fleet.notices import conflict\n"
+        "from agent.notify.notices import conflict\n"
         "from agent.clock import SystemClock\n"
         f"with click.Context(click.Command('x'), obj=Options(config={str(file)!r})):\n"
         "    notice = conflict('web', 'www.example.com.', 'web', 'why', 'host1')\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.metrics import Held, Metrics, text_of
+from agent.metrics.exposition import Held, Metrics, text_of
 from agent.reload import HostReload
 from tests.lab.server import PATH
 from tests.unit.test_metrics import ended

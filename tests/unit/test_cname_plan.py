@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.cname import Outcome, Record, Seen, Wanted, exit_code
-from agent.cname.contest import MEMORY, relevant
+from agent.cname.conflicts import MEMORY, relevant
 from agent.cname.marker import Marker, render
 from agent.cname.plan import decide, decide_adoption, decide_removal
-from agent.fleet.claim import Claim
+from agent.fleet.cname_conflicts import Claim
 
 TARGET = "production.chocon.service.dc1.consul."
 OTHER = "production.chocon2.service.dc1.consul."

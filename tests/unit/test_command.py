@@ -16,7 +16,7 @@ from agent.definitions import Hooks
 from agent.errors import CommandFailed, HookFailed, Interrupted
 from agent.reload import command
 from agent.reload.command import Command, carry_out, run, without_secrets
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import Journal, JournalEntry, Record
 from agent.reload.progress import Progress

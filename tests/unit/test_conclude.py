@@ -6,7 +6,7 @@ import pytest
 
 from agent.daemon.reloads import is_unfinished
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
-from agent.reload.conclude import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
+from agent.reload.outcome import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
 from agent.reload.record import Result
 from agent.reload.steps import Blame, Container, State
 

@@ -8,8 +8,8 @@ import pytest
 
 from agent import logs
 from agent.consul import CheckState
-from agent.daemon.converged import Converged
-from agent.daemon.telling import Telling
+from agent.daemon.convergence_log import Telling
+from agent.daemon.convergence_result import Converged
 from agent.errors import ConsulUnreachable, Denied, Fault, LockBusy, OutcomeUnknown, Rejected, SvcagentError
 from agent.maintenance import Ended, Target, by_operator
 from agent.registration import Action, Change

@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from agent.daemon.children import CAPTURED, Ended, Launcher
+from agent.daemon.subprocesses import CAPTURED, Ended, Launcher
 
 
 def run(program: str, environ: dict[str, str] | None = None) -> Ended:
@@ -78,7 +78,7 @@ def test_a_reload_writes_to_the_daemons_log(tmp_path: Path) -> None:
     """It inherits standard error, and knows that this is a log; what it prints for people goes nowhere."""
     log = tmp_path / "log"
     program = (
-        "import asyncio, sys\nfrom agent.daemon.children import Launcher\n"
+        "import asyncio, sys\nfrom agent.daemon.subprocesses import Launcher\n"
         "verb = 'import os, sys; print(os.environ[sys.argv[-1]], sys.argv[1:], file=sys.stderr); print(7)'\n"
         "async def main():\n"
         "    launcher = Launcher([], {}, (sys.executable, '-c', verb))\n"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from agent.daemon.children import Ended
-from agent.daemon.chores import Chores
+from agent.daemon.housekeeping import Chores
+from agent.daemon.subprocesses import Ended
 
 PAUSE = 0.001
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.children import Ended, Launcher
 from agent.daemon.reloads import MOST_STARTING, Reloads, RunningReload, Wanted, is_unfinished
+from agent.daemon.subprocesses import Ended, Launcher
 
 HELD_UP = (
     "import pathlib, signal, sys\n"

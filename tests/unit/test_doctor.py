@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from agent.consul import CheckState, DnsAnswer, LocalService
+from agent.consul.acl import Right
 from agent.consul.certificates import expiries
 from agent.consul.releases import ReleaseFault
-from agent.consul.rights import Right
 from agent.consul.survey import AgentFacts, Waited
 from agent.doctor import (
     Diagnosis,

@@ -20,10 +20,10 @@ from agent.cname.provider import Place
 from agent.cname.queries import DnsServer
 from agent.cname.route53 import _translated as aws  # the one place through which boto3's errors pass
 from agent.consul import Consul, ask_dns
-from agent.daemon.textfile import HOST, RELOAD, Textfiles
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError
 from agent.files import NotAFile, read_regular
+from agent.metrics.textfile import HOST, RELOAD, Textfiles
 
 OTHERS: tuple[object, ...] = (7.5, [[]], {"x": {}}, True, "x", -1)
 NO_DNS = [b"", b"\x00", b"\x00\x03abc", b"\xff\xff" + b"\xff" * 100, b"HTTP/1.1 400 No\r\n\r\n"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.daemon.good import Choice, choose
+from agent.daemon.last_good import Choice, choose
 from agent.definitions import Examined, clashes, examine
 
 UNREADABLE = "!"

@@ -6,11 +6,11 @@ from typing import cast
 import pytest
 
 from agent.consul.client import Consul
-from agent.consul.lock_holder import Holder, encode, parse
-from agent.consul.lock_names import is_own_name, queue_of, session_name, turn_of
-from agent.consul.lock_queue import Entry, Place, Queue, find_dead_end, find_place, order
-from agent.consul.lock_semaphore import SEMAPHORE_FLAGS, read_list
-from agent.consul.lock_single import LOCK_FLAGS
+from agent.consul.lock.holder import Holder, encode, parse
+from agent.consul.lock.names import is_own_name, queue_of, session_name, turn_of
+from agent.consul.lock.queue import Entry, Place, Queue, find_dead_end, find_place, order
+from agent.consul.lock.semaphore import SEMAPHORE_FLAGS, read_list
+from agent.consul.lock.single import LOCK_FLAGS
 from agent.consul.model import KvPair
 from agent.errors import Conflict
 

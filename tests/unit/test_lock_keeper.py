@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.clock import Deadline, SystemClock, poll
-from agent.consul.lock_keeper import SESSION_TTL, Keeper
+from agent.consul.lock.session_renewer import SESSION_TTL, Keeper
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, SvcagentError
 
 

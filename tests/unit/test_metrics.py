@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, LocalService
-from agent.daemon.metrics import Held, Metrics, held_by, text_of
-from agent.daemon.reload_series import RESULTS
-from agent.daemon.series import Damaged, Histogram, Series
 from agent.maintenance import by_operator, by_reload, render
+from agent.metrics.exposition import Held, Metrics, held_by, text_of
+from agent.metrics.reload_series import RESULTS
+from agent.metrics.series import Damaged, Histogram, Series
 from agent.reload import HostReload, Result
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -318,7 +318,7 @@ def test_the_daemon_with_metrics_imports_nothing_that_only_its_children_need() -
     """It has to stay small."""
     code = """
 import sys
-import agent.daemon.metrics
+import agent.metrics.exposition
 print(sorted(sys.modules.keys() & {"apprise", "consul", "dns", "docker", "requests", "rich"}))
 """
 

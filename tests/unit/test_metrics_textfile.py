@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.daemon.host_series import Held
-from agent.daemon.textfile import LOCK_SECONDS, Textfiles
 from agent.errors import SvcagentError
+from agent.metrics.host_series import Held
+from agent.metrics.textfile import LOCK_SECONDS, Textfiles
 from tests.unit.test_metrics import NOON, Clock, ended
 
 RELOAD = "svcagent_reload_web.prom"

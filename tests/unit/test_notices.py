@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View
-from agent.fleet.course import Course
-from agent.fleet.notices import (
+from agent.fleet.rollout_progress import Course
+from agent.notify.notices import (
     LONGEST_WHY,
     MOST_HOSTS,
     NOTICES,

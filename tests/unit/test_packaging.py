@@ -12,7 +12,7 @@ from cronsim import CronSim
 
 from agent.cli import VERBS
 from agent.clock import SystemClock
-from agent.daemon.metrics import Held, Metrics, text_of
+from agent.metrics.exposition import Held, Metrics, text_of
 from agent.reload import HostReload
 from tests.commands import lines_in, named_in, usage_fault
 from tests.unit.test_metrics import ended

@@ -10,7 +10,7 @@ import pytest
 from agent.consul import LocalService
 from agent.definitions import Reload, Service
 from agent.engine import Stand, Standing
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.journal import Record
 from agent.reload.recover import find_leftover, revive
 

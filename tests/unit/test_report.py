@@ -9,7 +9,7 @@ from agent.clock import SystemClock
 from agent.errors import SvcagentError
 from agent.fleet import HostState, View
 from agent.reload import report as report_module
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.journal import Journal, JournalEntry, Record
 from agent.reload.progress import Progress
 from agent.reload.record import Result

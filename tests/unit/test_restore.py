@@ -13,8 +13,8 @@ from agent.consul import CheckState, Instance, LocalService
 from agent.definitions import Check, Ready, Reload, Service, Settle
 from agent.engine import Engine
 from agent.errors import Conflict, NotReady
+from agent.reload.dependencies import Edges
 from agent.reload.drain import Drainer
-from agent.reload.edges import Edges
 from agent.reload.journal import Journal, JournalEntry, Record
 from agent.reload.probe import ProbeResult, Status
 from agent.reload.progress import Progress

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.consul.rights import needed_right
+from agent.consul.acl import needed_right
 
 
 @pytest.mark.parametrize(

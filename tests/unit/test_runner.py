@@ -9,9 +9,9 @@ import pytest
 
 from agent.clock import Interrupts, SystemClock
 from agent.errors import NotReady, SvcagentError, Unforeseen
-from agent.reload.conclude import conclude
-from agent.reload.edges import Edges
+from agent.reload.dependencies import Edges
 from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.outcome import conclude
 from agent.reload.progress import Progress
 from agent.reload.record import Event, Phase, Result
 from agent.reload.runner import Parts, StepRunner

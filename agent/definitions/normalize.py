@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.definitions.faults import Finding, joined, listed, shown
-from agent.definitions.part import ListOf, MapOf, Part, PartOf, ValueType, fold
+from agent.definitions.strict_model import ListOf, MapOf, Part, PartOf, ValueType, fold
 
 
 class Pairs(dict[str, Any]):

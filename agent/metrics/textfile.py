@@ -13,11 +13,11 @@ from urllib.parse import quote
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.clock import Clock, Deadline, poll
-from agent.daemon.host_series import CnameSeries, Held, HostSeries
-from agent.daemon.metrics import Part, metrics_of, text_of
-from agent.daemon.reload_series import ReloadSeries
 from agent.errors import SvcagentError
 from agent.files import NotAFile, is_left_alone, lock_file, read_regular, take_lock, write_atomically
+from agent.metrics.exposition import Part, metrics_of, text_of
+from agent.metrics.host_series import CnameSeries, Held, HostSeries
+from agent.metrics.reload_series import ReloadSeries
 
 P = TypeVar("P", bound=Part)
 

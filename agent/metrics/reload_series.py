@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
-from agent.daemon.series import Family, Histogram, Series
 from agent.errors import NotNow
+from agent.metrics.series import Family, Histogram, Series
 
 if TYPE_CHECKING:
     from agent.reload import HostReload

@@ -2,9 +2,9 @@
 
 from agent.clock import Deadline
 from agent.consul.client import Consul
-from agent.consul.lock_form import Look
-from agent.consul.lock_single import Single
-from agent.consul.lock_telling import Telling
+from agent.consul.lock.form import Look
+from agent.consul.lock.messages import Telling
+from agent.consul.lock.single import Single
 from agent.errors import LockBusy
 
 WAIT_SECONDS = 15.0

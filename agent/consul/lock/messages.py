@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from agent.consul.client import Consul
-from agent.consul.lock_form import Look
-from agent.consul.lock_holder import Holder
-from agent.consul.lock_names import named
+from agent.consul.lock.form import Look
+from agent.consul.lock.holder import Holder
+from agent.consul.lock.names import named
 from agent.errors import LockBusy
 
 

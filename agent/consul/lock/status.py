@@ -3,11 +3,11 @@
 from enum import StrEnum
 
 from agent.consul.client import Consul
-from agent.consul.lock_holder import Holder, parse
-from agent.consul.lock_names import lock_key, named
-from agent.consul.lock_queue import Queue, order
-from agent.consul.lock_semaphore import read_keys, read_list
-from agent.consul.lock_single import LOCK_FLAGS
+from agent.consul.lock.holder import Holder, parse
+from agent.consul.lock.names import lock_key, named
+from agent.consul.lock.queue import Queue, order
+from agent.consul.lock.semaphore import read_keys, read_list
+from agent.consul.lock.single import LOCK_FLAGS
 from agent.data import dataclass
 
 

@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from agent.consul.client import Consul
-from agent.consul.lock_form import Form
-from agent.consul.lock_holder import Holder
-from agent.consul.lock_semaphore import Semaphore
-from agent.consul.lock_single import Single
+from agent.consul.lock.form import Form
+from agent.consul.lock.holder import Holder
+from agent.consul.lock.semaphore import Semaphore
+from agent.consul.lock.single import Single
 from agent.errors import Denied
 
 OWN = "svcagent"

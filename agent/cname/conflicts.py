@@ -1,7 +1,7 @@
 """Contests: two definitions of one generation that disagree about a record.
 
 Hosts that lost write nothing to the zone, so that it stays stable; the winners cannot see them there. The losers
-therefore publish a claim in Consul KV (see `agent.fleet.claim`), and every other host reads the claims once its own
+therefore publish a claim in Consul KV (see `agent.fleet.cname_conflicts`), and every other host reads the claims once its own
 record is in place. A claim is for one generation: raising ``gen`` ends the contest.
 """
 
@@ -14,8 +14,8 @@ from agent.cname.marker import Marker, parse
 from agent.cname.record import Wanted
 from agent.consul import Consul
 from agent.data import dataclass
-from agent.fleet import claim
-from agent.fleet.claim import Claim
+from agent.fleet import cname_conflicts
+from agent.fleet.cname_conflicts import Claim
 
 MEMORY = timedelta(hours=24)
 """A claim expires unless repeated: its host may be gone, or its file corrected while the host was off."""
@@ -62,14 +62,14 @@ class KvContests:
     clock: Clock
 
     def others(self, wanted: Wanted, *, is_reading: bool = False) -> tuple[Contender, ...]:
-        claims = claim.read_all(self.consul, wanted.service, wanted.name)
+        claims = cname_conflicts.read_all(self.consul, wanted.service, wanted.name)
         if not is_reading and any(one.node == self.node for one in claims):
-            claim.clear(self.consul, wanted.service, wanted.name, self.node)
+            cname_conflicts.clear(self.consul, wanted.service, wanted.name, self.node)
         return relevant((one for one in claims if one.node != self.node), wanted, self.clock.now())
 
     def claim(self, wanted: Wanted) -> None:
         now = self.clock.now()
-        for one in claim.read_all(self.consul, wanted.service, wanted.name):
+        for one in cname_conflicts.read_all(self.consul, wanted.service, wanted.name):
             if one.node == self.node and one.wants == wanted.marker and now - one.at < REPEAT:
                 return
-        claim.write(self.consul, wanted.service, wanted.name, Claim(self.node, wanted.marker, now))
+        cname_conflicts.write(self.consul, wanted.service, wanted.name, Claim(self.node, wanted.marker, now))

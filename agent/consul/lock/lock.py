@@ -12,13 +12,13 @@ from typing import Any
 
 from agent.clock import Clock, Deadline
 from agent.consul.client import Consul
-from agent.consul.lock_form import Form, Look
-from agent.consul.lock_holder import encode
-from agent.consul.lock_keeper import SESSION_TTL, Keeper
-from agent.consul.lock_names import form_of, queue_for, queue_of, session_name, turn_of
-from agent.consul.lock_queue import Place, Queue, find_dead_end, find_place, order
-from agent.consul.lock_telling import Telling
-from agent.consul.lock_turn import Turn
+from agent.consul.lock.form import Form, Look
+from agent.consul.lock.holder import encode
+from agent.consul.lock.messages import Telling
+from agent.consul.lock.names import form_of, queue_for, queue_of, session_name, turn_of
+from agent.consul.lock.queue import Place, Queue, find_dead_end, find_place, order
+from agent.consul.lock.session_renewer import SESSION_TTL, Keeper
+from agent.consul.lock.turn import Turn
 from agent.errors import Conflict, ConsulUnreachable, Denied, LockLost, OutcomeUnknown, Unreachable
 
 # After its holder died, Consul refuses the free key for the lock-delay (15 s). The lock is tried again at this

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.data import dataclass
-from agent.definitions.claims import Claim, claims
 from agent.definitions.document import Definition, Document
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.interpolate import interpolate
-from agent.definitions.tidy import Pairs
+from agent.definitions.name_conflicts import Claim, claims
+from agent.definitions.normalize import Pairs
 from agent.definitions.validate import validate
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted

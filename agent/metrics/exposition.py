@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import Metric
 
 from agent.clock import Clock
-from agent.daemon.host_series import CnameSeries, Held, HostSeries, held_by, held_of
-from agent.daemon.reload_series import ReloadSeries
-from agent.daemon.series import Family
 from agent.errors import SvcagentError
+from agent.metrics.host_series import CnameSeries, Held, HostSeries, held_by, held_of
+from agent.metrics.reload_series import ReloadSeries
+from agent.metrics.series import Family
 
 if TYPE_CHECKING:
     from agent.reload import HostReload

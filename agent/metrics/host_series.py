@@ -7,8 +7,8 @@ from typing import Any
 from agent import __version__
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, CheckState, LocalService
-from agent.daemon.series import Family, Series
 from agent.maintenance import Maintenance, OwnerKind, parse
+from agent.metrics.series import Family, Series
 
 IN_PLACE = "in place"
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 
 from agent.consul.client import Consul
-from agent.consul.lock_form import Look
-from agent.consul.lock_holder import Holder, decode, parse
+from agent.consul.lock.form import Look
+from agent.consul.lock.holder import Holder, decode, parse
 from agent.consul.model import KvOperation, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 
 from agent.consul import Consul
 from agent.errors import SvcagentError
-from agent.fleet.claim import part_of
+from agent.fleet.cname_conflicts import part_of
 from agent.fleet.document import Fields, Unreadable, encode, key
 
 ROOM = "notified"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from agent.clock import Clock
-from agent.daemon.converged import Converged
+from agent.daemon.convergence_result import Converged
 from agent.errors import SvcagentError, Unreachable
 from agent.logs import INFO, WARNING, log
 from agent.maintenance import length, parse

@@ -15,10 +15,10 @@ from enum import StrEnum
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.fleet import suspect
-from agent.fleet.course import Course
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, host_names, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
+from agent.fleet.rollout_progress import Course
 from agent.text import clean, counted, without_credentials
 
 MOST_HOSTS = 10

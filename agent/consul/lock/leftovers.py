@@ -3,9 +3,9 @@
 from contextlib import suppress
 
 from agent.consul.client import Consul
-from agent.consul.lock_names import form_of, queue_for, session_name, turn_of
-from agent.consul.lock_queue import Queue
-from agent.consul.lock_single import Single
+from agent.consul.lock.names import form_of, queue_for, session_name, turn_of
+from agent.consul.lock.queue import Queue
+from agent.consul.lock.single import Single
 from agent.errors import Conflict
 
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from agent.consul.lock_holder import Holder
+from agent.consul.lock.holder import Holder
 from agent.data import dataclass
 
 

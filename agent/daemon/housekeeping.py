@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.daemon.children import Ended, Launcher
+from agent.daemon.subprocesses import Ended, Launcher
 from agent.errors import Unforeseen, Unreachable
 from agent.logs import WARNING, log, log_bug
 
 if TYPE_CHECKING:  # slow to import, and large
-    from agent.daemon.metrics import Metrics
+    from agent.metrics.exposition import Metrics
 
 RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Pauses between recovery attempts; the last one repeats. It is short, because an instance is out of service."""

@@ -5,8 +5,8 @@ Source: Consul's ``api/lock.go`` and ``command/lock`` (1.8). The key is ``<prefi
 """
 
 from agent.consul.client import Consul
-from agent.consul.lock_form import Look
-from agent.consul.lock_holder import parse
+from agent.consul.lock.form import Look
+from agent.consul.lock.holder import parse
 from agent.consul.model import KvOperation
 from agent.errors import Conflict
 

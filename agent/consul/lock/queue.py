@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.consul.client import LONGEST_WAIT, Consul
-from agent.consul.lock_holder import Holder, decode, encode, holder_of
+from agent.consul.lock.holder import Holder, decode, encode, holder_of
 from agent.consul.model import KvPair
 from agent.data import dataclass
 

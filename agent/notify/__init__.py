@@ -1,0 +1,1 @@
+"""Notifications of rollouts and of CNAME conflicts: which are due, and which the fleet has sent."""
