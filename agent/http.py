@@ -19,7 +19,7 @@ from agent.data import dataclass
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """A complete answer. python-consul2 looks for the first three names."""
 
     code: int
@@ -96,13 +96,13 @@ class KeptConnection(HTTPConnection):
 
     def ask(
         self, method: str, target: str, content: str | bytes | None, headers: Mapping[str, str], seconds: float
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Send a request and receive the answer on the open connection. The server may be silent for ``seconds``."""
         try:
             self.sock.settimeout(seconds)
             self.request(method, target, content.encode() if isinstance(content, str) else content, headers)
             with self.getresponse() as response:
-                return Answer(response.status, response.headers, response.read())
+                return HttpAnswer(response.status, response.headers, response.read())
         except BaseException:
             # The rest of this answer would be read as the next answer.
             self.close()

@@ -6,7 +6,7 @@ from agent.cli.cname_wiring import Site, complete_record, find_zone, site
 from agent.cli.notifying import conflicts_told
 from agent.cli.options import output_options
 from agent.cli.textfile import cnames_synced
-from agent.cname import Result
+from agent.cname import SyncResult
 from agent.errors import DnsUnreachable
 
 _names = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_record)
@@ -131,7 +131,7 @@ def remove(name: str, *, owner: str | None, zone: str | None) -> int:
     return show_results([result], is_plan=False)
 
 
-def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Result:
+def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> SyncResult:
     from agent.cname.marker import place
     from agent.definitions import Wrong, complete, misplaced, record_name
 
@@ -149,7 +149,7 @@ def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Resu
     return here.keeper.remove(place(found, full), here.dns.provider, owner, None)
 
 
-def _late(here: Site, results: tuple[Result, ...], wait: float) -> dict[str, list[str]]:
+def _late(here: Site, results: tuple[SyncResult, ...], wait: float) -> dict[str, list[str]]:
     written = [one.wanted for one in results if one.is_done and one.wanted is not None]
     if not written:
         return {}

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_trouble
-from agent.cname import Outcome, Result, Seen, Wanted, exit_code
+from agent.cname import RecordOutcome, SyncResult, WantedRecord, ZoneView, exit_code
 
 NO_RECORDS = "no definition has a CNAME"
 
 
-def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None) -> int:
+def show_results(
+    results: Sequence[SyncResult], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None
+) -> int:
     """Print all records of a plan, or those that a sync changed or could not keep; return the exit code.
 
     ``late`` names the servers that do not show a record yet, by record.
@@ -21,7 +23,7 @@ def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str,
     rows = [
         (_outcome(one, is_plan), one.place.name, one.why)
         for one in results
-        if not one.outcome.exit_code and (is_plan or one.outcome is not Outcome.IN_PLACE)
+        if not one.outcome.exit_code and (is_plan or one.outcome is not RecordOutcome.IN_PLACE)
     ]
     if rows:
         show_table(("OUTCOME", "RECORD", "WHY"), rows)
@@ -33,12 +35,12 @@ def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str,
     if not results:
         show_line(NO_RECORDS)
     elif not rows and sys.stdout.isatty():
-        show_line(f"{sum(one.outcome is Outcome.IN_PLACE for one in results)} in place")
+        show_line(f"{sum(one.outcome is RecordOutcome.IN_PLACE for one in results)} in place")
     return exit_code(one.outcome for one in results)
 
 
 def results_document(
-    results: Sequence[Result], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None
+    results: Sequence[SyncResult], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, object]:
     late = late or {}
     return {
@@ -47,11 +49,11 @@ def results_document(
     }
 
 
-def _outcome(result: Result, is_plan: bool) -> str:
+def _outcome(result: SyncResult, is_plan: bool) -> str:
     return f"to be {result.outcome}" if is_plan and result.outcome.is_write else str(result.outcome)
 
 
-def _document(result: Result) -> dict[str, object]:
+def _document(result: SyncResult) -> dict[str, object]:
     return {
         "record": result.place.name,
         "zone": result.place.zone,
@@ -63,7 +65,7 @@ def _document(result: Result) -> dict[str, object]:
     }
 
 
-def wanted_document(wanted: Wanted | None) -> dict[str, object]:
+def wanted_document(wanted: WantedRecord | None) -> dict[str, object]:
     if wanted is None:
         return {}
     return {
@@ -77,7 +79,7 @@ def wanted_document(wanted: Wanted | None) -> dict[str, object]:
     }
 
 
-def _seen(seen: Seen | None) -> dict[str, object] | None:
+def _seen(seen: ZoneView | None) -> dict[str, object] | None:
     if seen is None:
         return None
     record = None if seen.record is None else {"target": seen.record.target, "ttl": seen.record.ttl}

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from agent.cli.cname_output import NO_RECORDS, wanted_document
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_trouble
-from agent.cname.verify import Report
+from agent.cname.verify import VerificationReport
 
 
-def show_reports(reports: Sequence[Report]) -> None:
+def show_reports(reports: Sequence[VerificationReport]) -> None:
     if current().as_json:
         show_document([_report(one) for one in reports])
     rows = []
@@ -30,7 +30,7 @@ def show_reports(reports: Sequence[Report]) -> None:
             show_trouble(f"{report.wanted.name}: {problem}")
 
 
-def _report(report: Report) -> dict[str, object]:
+def _report(report: VerificationReport) -> dict[str, object]:
     return {
         "record": report.wanted.name,
         "zone": report.wanted.zone,

@@ -7,13 +7,13 @@ from agent.cli import context
 from agent.cli.cname_wiring import Site
 from agent.cli.delivering import Deliveries, assert_possible
 from agent.cli.output import show_warning
-from agent.cname import Outcome, Result
+from agent.cname import RecordOutcome, SyncResult
 from agent.errors import ConsulUnreachable, SvcagentError
 from agent.notify import sent
 from agent.notify.notices import Notice, conflict, due_conflict
 
 
-def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
+def tell_conflicts(here: Site, results: Sequence[SyncResult]) -> None:
     """Notify of conflicts of this host's records. Only a record that is in place, uncontested, ends its conflict.
 
     Other outcomes without an error do not. For example, a record may yield to a newer generation while two hosts
@@ -21,7 +21,7 @@ def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
     """
     found: list[Notice] = []
     for one in results:
-        if one.outcome in (Outcome.CONFLICT, Outcome.IN_PLACE):
+        if one.outcome in (RecordOutcome.CONFLICT, RecordOutcome.IN_PLACE):
             try:
                 found += _due(here, one)
             except ConsulUnreachable as error:
@@ -35,12 +35,12 @@ def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
     deliveries.wait()
 
 
-def _due(here: Site, result: Result) -> tuple[Notice, ...]:
+def _due(here: Site, result: SyncResult) -> tuple[Notice, ...]:
     wanted = result.wanted
     if wanted is None:
         return ()
     notice = None
-    if result.outcome is Outcome.CONFLICT:
+    if result.outcome is RecordOutcome.CONFLICT:
         notice = conflict(wanted.service, wanted.name, wanted.owner, result.why, here.agent.node)
 
     def decide(told: frozenset[str]) -> tuple[tuple[Notice, ...], frozenset[str]]:

@@ -8,8 +8,8 @@ import click
 
 from agent.cli import context
 from agent.cli.output import show_warning
-from agent.cname import PROVIDERS, Keeper, Provider, Wanted, located, wanted_records
-from agent.cname.conflicts import KvContests
+from agent.cname import PROVIDERS, CnameSync, Provider, WantedRecord, located, wanted_records
+from agent.cname.conflicts import KvConflicts
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
@@ -41,15 +41,15 @@ class Site:
     dns: DnsSettings
     consul: Consul
     agent: AgentSelf
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[WantedRecord, ...]
     providers: Providers
 
     @property
-    def keeper(self) -> Keeper:
+    def keeper(self) -> CnameSync:
         from agent.cname.targets import has_instances
 
-        contests = KvContests(self.consul, self.agent.node, context.system_clock())
-        return Keeper(self.providers, lambda target: has_instances(self.agent, target), contests)
+        contests = KvConflicts(self.consul, self.agent.node, context.system_clock())
+        return CnameSync(self.providers, lambda target: has_instances(self.agent, target), contests)
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
         yield Site(chosen.dns, consul, agent, _located(chosen.dns, wanted), providers)
 
 
-def _is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
+def _is_named(wanted: WantedRecord, names: tuple[str, ...]) -> bool:
     return wanted.service in names or any(complete(name) == wanted.name for name in names)
 
 
@@ -88,7 +88,7 @@ def find_zone(dns: DnsSettings, name: str) -> str:
     return signing.find_zone(dns, name)
 
 
-def _located(dns: DnsSettings, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
+def _located(dns: DnsSettings, wanted: tuple[WantedRecord, ...]) -> tuple[WantedRecord, ...]:
     return located(wanted, lambda name: find_zone(dns, name))
 
 

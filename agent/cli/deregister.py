@@ -10,7 +10,7 @@ from agent.consul import Consul
 from agent.daemon.status_file import read_status
 from agent.definitions import Settings
 from agent.errors import NotNow
-from agent.registration import Action, Change, Failure, apply_each, make_removal
+from agent.registration import Change, ChangeAction, Failure, apply_each, make_removal
 
 
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
@@ -45,7 +45,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     for one in failures:
         show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     for change in plan:
-        if change.action is Action.REFUSE:
+        if change.action is ChangeAction.REFUSE:
             show_warning(f"{change.service_id} is left alone: {change.why}")
         elif change.service_id not in failed:
             show_line(f"{change.service_id}: {'would be deregistered' if dry_run else 'deregistered'}")
@@ -63,7 +63,7 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
     if daemon is None:
         return
     defined = frozenset(daemon.get("service_ids", ()))
-    back = [one.service_id for one in plan if one.action is Action.REMOVE and one.service_id in defined]
+    back = [one.service_id for one in plan if one.action is ChangeAction.REMOVE and one.service_id in defined]
     if back:
         raise NotNow(
             f"nothing was changed: {settings.services_dir} defines {', '.join(back)}, and the daemon (pid "

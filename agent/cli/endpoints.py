@@ -39,7 +39,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeliveryOutcome:
     """The result of sending all messages to one endpoint. ``problem`` is empty if it accepted them."""
 
     position: int
@@ -69,7 +69,9 @@ def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
     return tuple(made)
 
 
-def send(found: Sequence[Endpoint], messages: Sequence[Message], clock: Clock, seconds: float) -> tuple[Outcome, ...]:
+def send(
+    found: Sequence[Endpoint], messages: Sequence[Message], clock: Clock, seconds: float
+) -> tuple[DeliveryOutcome, ...]:
     """Send to all endpoints concurrently; each gets the messages in order. Abandon one that hangs after ``seconds``."""
     problems: dict[int, str] = {}
     threads = {
@@ -81,7 +83,7 @@ def send(found: Sequence[Endpoint], messages: Sequence[Message], clock: Clock, s
     for thread in threads.values():
         thread.join(limit.remaining)
     late = f"no answer within {seconds:.0f} s"
-    return tuple(Outcome(one.position, one.name, problems.get(one.position, late)) for one in found)
+    return tuple(DeliveryOutcome(one.position, one.name, problems.get(one.position, late)) for one in found)
 
 
 def _send_one(endpoint: Endpoint, messages: Sequence[Message], problems: dict[int, str]) -> None:

@@ -11,7 +11,7 @@ from agent.cli.output import show_document, show_line, show_table, show_warning,
 from agent.cli.stopped import look_for_stopped
 from agent.clock import Interrupts
 from agent.errors import Interrupted
-from agent.fleet import HostState, Seen, Watch, observe
+from agent.fleet import FleetSnapshot, FleetWatch, HostState, observe
 from agent.fleet.suspect import all_suspects, find_all_suspects
 
 
@@ -40,7 +40,11 @@ def fleet(name: str, *, is_watching: bool) -> int:
         lock_prefix = lock_prefix_of(settings, service)
         if is_watching:
             try:
-                with interrupts.caught(), interrupts.allowed(), Watch(consul, service, lock_prefix, clock) as watch:
+                with (
+                    interrupts.caught(),
+                    interrupts.allowed(),
+                    FleetWatch(consul, service, lock_prefix, clock) as watch,
+                ):
                     (_draw if sys.stdout.isatty() else _print_changes)(service, watch.seen())
             except Interrupted as ended:  # the usual end of a watch
                 return ended.exit_code
@@ -60,7 +64,7 @@ def fleet(name: str, *, is_watching: bool) -> int:
     return 0
 
 
-def _draw(service: str, moments: Iterable[Seen]) -> None:
+def _draw(service: str, moments: Iterable[FleetSnapshot]) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -75,7 +79,7 @@ def _draw(service: str, moments: Iterable[Seen]) -> None:
             live.update(Group(*lines, shown), refresh=True)
 
 
-def _print_changes(service: str, moments: Iterable[Seen]) -> None:
+def _print_changes(service: str, moments: Iterable[FleetSnapshot]) -> None:
     """Print every row once, then rows that change or vanish, and each new line of the summary; for a pipe."""
     before: dict[str, tuple[str, ...]] | None = None
     told: list[str] = []
@@ -104,6 +108,6 @@ def _print_changes(service: str, moments: Iterable[Seen]) -> None:
             return
 
 
-def _suspects(seen: Seen) -> tuple[HostState, ...]:
+def _suspects(seen: FleetSnapshot) -> tuple[HostState, ...]:
     """Return the suspects; none if the lock's name is unknown, because then the lock's holder is unknown too."""
     return () if seen.sessions is None else all_suspects(seen.view.hosts, seen.sessions)

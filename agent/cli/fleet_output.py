@@ -9,7 +9,7 @@ from typing import Any
 from agent.cli.maint_output import shown
 from agent.consul import Instance
 from agent.data import dataclass
-from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View, progress, state_of, suspect
+from agent.fleet import FleetView, HostState, InstanceKey, Pause, Pin, Quarantine, progress, state_of, suspect
 from agent.maintenance import iso, parse
 from agent.reload.guard import able_instances
 from agent.text import clean, counted
@@ -20,7 +20,7 @@ HEADERS = ("HOST", "DIGEST", "TAG", "STATE", "HEALTH", "MAINTENANCE", "SINCE", "
 
 
 @dataclass(frozen=True)
-class Row:
+class HostRow:
     host: str
     digest: str
     tag: str
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedInstance:
     """One instance from the catalog, from a host's document, or from both."""
 
     node: str
@@ -51,13 +51,15 @@ class Listed:
         return self.node if is_own_id else f"{self.node} ({self.service_id})"
 
 
-def rows(service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()) -> list[Row]:
+def rows(
+    service: str, view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
+) -> list[HostRow]:
     """Return a row for each instance, and one for each document without an instance, ordered by host."""
     return sorted((_row(service, one) for one in _listed(view, instances, suspects)), key=lambda row: row.host)
 
 
 def summary(
-    service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
+    service: str, view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> Iterator[str]:
     if view.pin is not None:
         yield _pin_line(view.pin, view, instances)
@@ -72,7 +74,7 @@ def summary(
 
 
 def document(
-    service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
+    service: str, view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> dict[str, Any]:
     return {
         "service": service,
@@ -84,12 +86,12 @@ def document(
     }
 
 
-def _listed(view: View, instances: tuple[Instance, ...], suspects: Collection[HostState]) -> list[Listed]:
+def _listed(view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState]) -> list[ListedInstance]:
     """Return the instances in the catalog's order, then the documents without an instance."""
     vanished = {(one.node, one.service_id) for one in suspects}
     nodes = {one.node for one in instances}
     found = [
-        Listed(
+        ListedInstance(
             one.node,
             one.service_id,
             one,
@@ -100,7 +102,7 @@ def _listed(view: View, instances: tuple[Instance, ...], suspects: Collection[Ho
     ]
     known: set[InstanceKey] = {(one.node, one.service_id) for one in instances} | {(node, "") for node in nodes}
     absent = sorted(view.hosts.keys() - known)
-    return [*found, *(Listed(*key, None, view.hosts[key], key in vanished) for key in absent)]
+    return [*found, *(ListedInstance(*key, None, view.hosts[key], key in vanished) for key in absent)]
 
 
 def suspect_document(state: HostState) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def moment(value: datetime | None) -> str | None:
     return None if value is None else iso(value)
 
 
-def _pin_line(pin: Pin, view: View, instances: tuple[Instance, ...]) -> str:
+def _pin_line(pin: Pin, view: FleetView, instances: tuple[Instance, ...]) -> str:
     if pin.problem:
         return f"{pin.problem}; the next rollout replaces it"
     at = progress(pin, view.hosts, able_instances(instances))
@@ -153,7 +155,7 @@ def _pin_line(pin: Pin, view: View, instances: tuple[Instance, ...]) -> str:
     return f"rollout of {pin.image} to {short(pin.digest)}, pinned by {pin.node}{since}: {far}{missing}"
 
 
-def _pin_document(pin: Pin, view: View, instances: tuple[Instance, ...]) -> dict[str, Any]:
+def _pin_document(pin: Pin, view: FleetView, instances: tuple[Instance, ...]) -> dict[str, Any]:
     at = progress(pin, view.hosts, able_instances(instances))
     return {
         "image": pin.image,
@@ -166,9 +168,9 @@ def _pin_document(pin: Pin, view: View, instances: tuple[Instance, ...]) -> dict
     }
 
 
-def _row(service: str, listed: Listed) -> Row:
+def _row(service: str, listed: ListedInstance) -> HostRow:
     instance, state = listed.instance, listed.state
-    return Row(
+    return HostRow(
         host=listed.label(service),
         digest=short(state.digest) if state else "-",
         tag=(state.tag if state else "") or "-",
@@ -180,7 +182,7 @@ def _row(service: str, listed: Listed) -> Row:
     )
 
 
-def _state(listed: Listed) -> str:
+def _state(listed: ListedInstance) -> str:
     state = listed.state
     if state is None:
         return "unknown"
@@ -201,7 +203,7 @@ def _maintenance(instance: Instance | None) -> str:
     return parse(held.notes).whose if held is not None else ""
 
 
-def _host_document(listed: Listed) -> dict[str, Any]:
+def _host_document(listed: ListedInstance) -> dict[str, Any]:
     instance, state = listed.instance, listed.state
     return {
         "host": listed.node,

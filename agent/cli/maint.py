@@ -15,9 +15,9 @@ from agent.cli.output import show_line, show_warning
 from agent.clock import Deadline, Interrupts
 from agent.errors import Conflict, NotNow
 from agent.maintenance import (
-    Action,
-    Decision,
-    Target,
+    MaintenanceAction,
+    MaintenanceDecision,
+    MaintenanceTarget,
     await_shown,
     await_unnamed,
     by_operator,
@@ -136,7 +136,7 @@ def enable(
                 for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
             ]
             _stop_if_refused(decisions)
-            entering = [one.target for one in decisions if one.action is Action.ENABLE]
+            entering = [one.target for one in decisions if one.action is MaintenanceAction.ENABLE]
             warn_of_emptiness(consul, agent.node, entering, is_refusing=guard)
             remembered = memory_of(consul, agent, entering, drain_timeout) if wait_drained else 0
         with saying_what_is_out(consul, decisions):
@@ -195,7 +195,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         remember(settings, decisions)
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)
-        [(_host, host_held)] = with_held(consul, [Target(agent.node)])
+        [(_host, host_held)] = with_held(consul, [MaintenanceTarget(agent.node)])
     show_decisions(decisions)
     if host_held is not None:
         show_warning(
@@ -223,12 +223,12 @@ def status(name: str | None, *, node: bool, every: bool) -> None:
         raise click.UsageError("Give one of NAME, --node and --all.")
     with context.consul(context.settings()) as consul:
         agent = consul.agent_self()
-        targets: list[Target] = []
+        targets: list[MaintenanceTarget] = []
         if name:
             targets += targets_of(consul, agent, name, node=False, every=False)
         elif not node:
-            targets += [Target(agent.node, one.id, one.name) for one in consul.services().values()]
-        targets.append(Target(agent.node))
+            targets += [MaintenanceTarget(agent.node, one.id, one.name) for one in consul.services().values()]
+        targets.append(MaintenanceTarget(agent.node))
         show_status(with_held(consul, targets), clock.now())
 
 
@@ -248,12 +248,12 @@ def expire() -> int:
     return 0 if all(one.is_liftable for one in ended) else NotNow.exit_code
 
 
-def _stop_if_refused(decisions: list[Decision]) -> None:
+def _stop_if_refused(decisions: list[MaintenanceDecision]) -> None:
     """Refuse all named targets if one of them may not be changed."""
     said = [
         f"{one.target} is in maintenance already, enabled {described(one.held)}; {one.remedy}"
         for one in decisions
-        if one.action is Action.REFUSE and one.held is not None
+        if one.action is MaintenanceAction.REFUSE and one.held is not None
     ]
     if said:
         others = "\nnothing was changed" if len(decisions) > 1 else ""

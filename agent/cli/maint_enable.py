@@ -11,11 +11,11 @@ from agent.consul import AgentSelf, Consul
 from agent.definitions import durations
 from agent.errors import ConsulUnreachable, GuardRefused, OutcomeUnknown, SvcagentError, Unreachable
 from agent.maintenance import (
-    Action,
-    Decision,
+    ClientView,
     Left,
-    Target,
-    View,
+    MaintenanceAction,
+    MaintenanceDecision,
+    MaintenanceTarget,
     await_shown,
     dns_memory,
     lift_own,
@@ -25,13 +25,13 @@ from agent.maintenance import (
 )
 
 
-def take_out_all(consul: Consul, decisions: Iterable[Decision]) -> None:
+def take_out_all(consul: Consul, decisions: Iterable[MaintenanceDecision]) -> None:
     for one in decisions:
-        if one.wanted is not None and one.action is not Action.KEEP:
-            take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
+        if one.wanted is not None and one.action is not MaintenanceAction.KEEP:
+            take_out(consul, one.target, one.wanted, is_rewriting=one.action is MaintenanceAction.REWRITE)
 
 
-def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[Target], *, is_refusing: bool) -> None:
+def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[MaintenanceTarget], *, is_refusing: bool) -> None:
     """Warn, or refuse, if a service's clients would have no instance left."""
     try:
         views = view(consul, node, targets)
@@ -48,7 +48,7 @@ def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[Target], *, i
             show_warning(said)
 
 
-def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decision]) -> None:
+def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[MaintenanceDecision]) -> None:
     """Check again once the catalog shows maintenance, and disable it if clients have no instance left.
 
     Another operator or a reload may have enabled maintenance of another instance at the same moment, and each saw the
@@ -74,7 +74,7 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decisi
     )
 
 
-def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[Target], timeout: float) -> int:
+def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[MaintenanceTarget], timeout: float) -> int:
     """Return for how many seconds DNS clients may cache the targets; refuse what would outlast the timeout.
 
     :raises GuardRefused: nothing was changed.
@@ -90,7 +90,7 @@ def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[Target], timeo
 
 
 @contextmanager
-def saying_what_is_out(consul: Consul, decisions: Sequence[Decision]) -> Iterator[None]:
+def saying_what_is_out(consul: Consul, decisions: Sequence[MaintenanceDecision]) -> Iterator[None]:
     """If the block fails, print which of the targets are in maintenance, its owner, and how to disable it."""
     try:
         yield
@@ -100,7 +100,7 @@ def saying_what_is_out(consul: Consul, decisions: Sequence[Decision]) -> Iterato
         raise
 
 
-def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) -> Iterator[str]:
+def _out_now(consul: Consul, decisions: Sequence[MaintenanceDecision], *, is_silent: bool) -> Iterator[str]:
     """Yield a line for each target. ``is_silent``: Consul has just failed to answer, and is not queried again."""
     try:
         if is_silent:
@@ -121,7 +121,7 @@ def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) 
             )
 
 
-def _emptiness(one: View) -> str:
+def _emptiness(one: ClientView) -> str:
     match one.left:
         case Left.SOMEBODY:
             return ""

@@ -12,16 +12,18 @@ from agent.consul import AgentSelf, Consul
 from agent.definitions import Settings
 from agent.errors import NotFound, SvcagentError
 from agent.logs import log
-from agent.maintenance import Decision, Maintenance, NotAMoment, Target, parse, parse_end, render
+from agent.maintenance import Maintenance, MaintenanceDecision, MaintenanceTarget, NotAMoment, parse, parse_end, render
 from agent.registration import LastSeenFile
 
 
-def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool) -> list[Target]:
+def targets_of(
+    consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool
+) -> list[MaintenanceTarget]:
     """Return the named targets: any service of this host, whether svcagent registered it or not."""
     if sum((bool(name), node, every)) != 1:
         raise click.UsageError("Give a service's NAME, --node for this host, or --all for each of its services.")
     if node:
-        return [Target(agent.node)]
+        return [MaintenanceTarget(agent.node)]
     services = sorted(consul.services().values(), key=lambda service: service.id)
     chosen = [one for one in services if every or name in (one.id, one.name)]
     if not chosen and every:
@@ -31,15 +33,15 @@ def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool
         raise click.BadParameter(
             f"no service {name!r} is registered on this host; there is: {there}", param_hint="NAME"
         )
-    return [Target(agent.node, one.id, one.name) for one in chosen]
+    return [MaintenanceTarget(agent.node, one.id, one.name) for one in chosen]
 
 
-def with_held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maintenance | None]]:
+def with_held(consul: Consul, targets: list[MaintenanceTarget]) -> list[tuple[MaintenanceTarget, Maintenance | None]]:
     checks = consul.checks()
     return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
 
 
-def remember(settings: Settings, decisions: Iterable[Decision]) -> None:
+def remember(settings: Settings, decisions: Iterable[MaintenanceDecision]) -> None:
     """Record the decisions, so that a service that Consul removes is registered again in the same maintenance.
 
     If the user may not write the state directory, the next registration or the daemon records it.

@@ -10,7 +10,16 @@ from datetime import UTC, datetime
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.consul import CheckState
-from agent.maintenance import Decision, Ended, Maintenance, OwnerKind, Target, for_people, iso, length
+from agent.maintenance import (
+    EndedMaintenance,
+    Maintenance,
+    MaintenanceDecision,
+    MaintenanceTarget,
+    OwnerKind,
+    for_people,
+    iso,
+    length,
+)
 from agent.text import clean
 
 
@@ -23,7 +32,7 @@ def described(maintenance: Maintenance) -> str:
     return maintenance.describe(shown)
 
 
-def show_out(decisions: Iterable[Decision]) -> None:
+def show_out(decisions: Iterable[MaintenanceDecision]) -> None:
     """Print what is in maintenance now, and what was before."""
     for one in decisions:
         if one.held is None:
@@ -36,7 +45,7 @@ def show_out(decisions: Iterable[Decision]) -> None:
             )
 
 
-def show_decisions(decisions: Sequence[Decision]) -> None:
+def show_decisions(decisions: Sequence[MaintenanceDecision]) -> None:
     """Print all decisions as a document with --json; else only what was disabled (`show_out` prints the rest)."""
     if current().as_json:
         show_document([_document(one.target, one.wanted) | {"was": _details(one.held)} for one in decisions])
@@ -51,7 +60,7 @@ def show_decisions(decisions: Sequence[Decision]) -> None:
             show_line(f"{one.target}: {state}")
 
 
-def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetime) -> None:
+def show_status(found: Sequence[tuple[MaintenanceTarget, Maintenance | None]], now: datetime) -> None:
     """Print all targets as a document, or those in maintenance as a table."""
     if current().as_json:
         show_document([_document(target, maintenance, now) for target, maintenance in found])
@@ -63,7 +72,7 @@ def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetim
         show_line("nothing is in maintenance")
 
 
-def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
+def tell_ended(ended: Sequence[EndedMaintenance], *, is_document: bool = False) -> None:
     """Print what expired and was disabled, and what remains and why. ``is_document``: also with --json."""
     if is_document and current().as_json:
         show_document(
@@ -102,7 +111,9 @@ def _row(maintenance: Maintenance, now: datetime) -> tuple[str, ...]:
     return maintenance.whose, age, since, f"{until} (over)" if maintenance.is_over(now) else until, maintenance.why
 
 
-def _document(target: Target, maintenance: Maintenance | None, now: datetime | None = None) -> dict[str, object]:
+def _document(
+    target: MaintenanceTarget, maintenance: Maintenance | None, now: datetime | None = None
+) -> dict[str, object]:
     details = _details(maintenance)
     if details is not None and maintenance is not None and now is not None:
         age = now - maintenance.since if maintenance.since else None

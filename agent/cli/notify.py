@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from agent.cli import context, endpoints
-from agent.cli.endpoints import Message, Outcome
+from agent.cli.endpoints import DeliveryOutcome, Message
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_trouble
 from agent.definitions import Secret, Settings
@@ -68,7 +68,7 @@ def _fault(path: str, problem: str, remedy: str) -> Fault:
     return Fault(current().config or str(DEFAULT_FILE), path, problem, remedy)
 
 
-def _show(outcomes: tuple[Outcome, ...]) -> int:
+def _show(outcomes: tuple[DeliveryOutcome, ...]) -> int:
     if current().as_json:
         show_document([{**asdict(one), "is_taken": not one.problem} for one in outcomes])
     for one in outcomes:

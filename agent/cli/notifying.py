@@ -14,7 +14,7 @@ from agent.definitions import Definition, Settings
 
 if TYPE_CHECKING:
     from agent.cli.cname_wiring import Site
-    from agent.cname import Result
+    from agent.cname import SyncResult
 
 NotifyBegun: TypeAlias = Callable[[Consul], None]
 """Called when a reload has found a version to take."""
@@ -37,7 +37,7 @@ def rollout_told(
         yield teller.reload_begins
 
 
-def conflicts_told(here: "Site", results: Sequence["Result"]) -> None:
+def conflicts_told(here: "Site", results: Sequence["SyncResult"]) -> None:
     """Notify of records that cannot be kept as a definition says."""
     if context.settings().notify.urls:
         from agent.cli.cname_telling import tell_conflicts

@@ -2,7 +2,7 @@ import click
 
 from agent.cli import context
 from agent.cli.options import output_options
-from agent.cli.planning import Asked, Planner, show_dry_run
+from agent.cli.planning import Planner, RegistrationOptions, show_dry_run
 
 
 @click.command(epilog="Examples: svcagent plan; svcagent --json plan keyword-suggest")
@@ -27,7 +27,7 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
     (exit code 78; with NAME only if NAME is in one of them).
     """
     settings = context.settings()
-    asked = Asked(
+    asked = RegistrationOptions(
         frozenset(names),
         wait,
         is_dry=True,

@@ -13,8 +13,8 @@ from agent.definitions import Definition, Service, Settings
 from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.maintenance import is_finished_reload, parse
 from agent.registration import (
-    Action,
     Change,
+    ChangeAction,
     Failure,
     LastSeen,
     LastSeenFile,
@@ -22,11 +22,11 @@ from agent.registration import (
     refuse_unknown_nodes,
     unmet,
 )
-from agent.reload import journalled
+from agent.reload.journal import journalled
 
 
 @dataclass(frozen=True)
-class Asked:
+class RegistrationOptions:
     names: frozenset[str]
     wait: float
     is_dry: bool = False
@@ -42,7 +42,7 @@ class Planner:
     It leaves out files with faults, and then removes nothing, because any of them may define the service.
     """
 
-    def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: Asked) -> None:
+    def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: RegistrationOptions) -> None:
         self._settings = settings
         self._consul = consul
         self._clock = clock
@@ -92,7 +92,7 @@ class Planner:
             has_consent=has_consent,
             may_remove=lambda _service_id: not self.faults,
         )
-        removed = [change.service_id for change in plan if change.action is Action.REMOVE]
+        removed = [change.service_id for change in plan if change.action is ChangeAction.REMOVE]
         if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
@@ -151,20 +151,20 @@ def show_plan(
         show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     failed = {one.service_id for one in failures}
     for change in plan:
-        if change.action is Action.REFUSE:
+        if change.action is ChangeAction.REFUSE:
             show_warning(f"{change.service_id} is left alone: {change.why}")
         elif change.maintenance is not None and not change.replaces:
             show_warning(in_maintenance_again(change.service_id, change.maintenance), service=change.service_id)
     changed = [
         change
         for change in plan
-        if change.action not in (Action.KEEP, Action.REFUSE) and change.service_id not in failed
+        if change.action not in (ChangeAction.KEEP, ChangeAction.REFUSE) and change.service_id not in failed
     ]
     shown = plan if is_dry else changed
     if shown:
         rows = [(str(change.action), change.service_id, what) for change in shown for what in _lines(change)]
         show_table(("ACTION", "SERVICE", "WHAT"), rows)
-    kept = sum(change.action is Action.KEEP for change in plan)
+    kept = sum(change.action is ChangeAction.KEEP for change in plan)
     show_line(f"{len(changed)} {'to change' if is_dry else 'changed'}, {kept} unchanged")
 
 
@@ -180,12 +180,12 @@ def in_maintenance_again(service_id: str, text: str) -> str:
 
 def exit_code(plan: Iterable[Change], failures: Iterable[Failure] = ()) -> int:
     """Return 1 if anything was refused, or else the worst exit code of the failures."""
-    refused = [1 for change in plan if change.action is Action.REFUSE]
+    refused = [1 for change in plan if change.action is ChangeAction.REFUSE]
     return max([one.error.exit_code for one in failures] + refused, default=0)
 
 
 def _lines(change: Change) -> list[str]:
-    return [change.why, *map(str, change.differences)] if change.action is Action.UPDATE else [change.why]
+    return [change.why, *map(str, change.differences)] if change.action is ChangeAction.UPDATE else [change.why]
 
 
 def _document(change: Change) -> dict[str, object]:

@@ -10,7 +10,7 @@ from agent.cli.repairing import recover_usable, revive_containers
 from agent.cli.textfile import reloads_ended
 from agent.clock import Interrupts
 from agent.errors import BadDefinition
-from agent.reload import journalled
+from agent.reload.journal import journalled
 
 
 @click.command(epilog="Examples: svcagent recover; svcagent recover keyword-suggest")

@@ -4,8 +4,8 @@ from agent.cli import context
 from agent.cli.options import output_options
 from agent.cli.output import show_warning
 from agent.cli.planning import (
-    Asked,
     Planner,
+    RegistrationOptions,
     exit_code,
     in_maintenance_again,
     show_dry_run,
@@ -18,8 +18,8 @@ from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.last_good import forget
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
-from agent.registration import Action, Change, ConsentNeeded, Failure, Registration, World, alone_in
-from agent.reload import journalled
+from agent.registration import AgentWorld, Change, ChangeAction, ConsentNeeded, Failure, Registration, alone_in
+from agent.reload.journal import journalled
 
 
 @click.command(epilog="Examples: svcagent register --dry-run; on boot: svcagent register --wait 5m")
@@ -58,7 +58,7 @@ def register(
     """
     settings = context.settings()
     clock = context.system_clock()
-    asked = Asked(
+    asked = RegistrationOptions(
         frozenset(names),
         wait,
         is_dry=dry_run,
@@ -100,7 +100,7 @@ def register(
             tell_ended(lift_expired(consul, clock, planner.agent.node, own))
         _look_for_stopped(settings, consul, planner)
         if not names:
-            refused = sum(one.action is Action.REFUSE for one in plan)
+            refused = sum(one.action is ChangeAction.REFUSE for one in plan)
             registered(settings, consul, planner.definitions, refused, planner.faults)
     show_plan(plan, is_dry=False, failures=failures)
     return max(exit_code(plan, failures), repaired)
@@ -149,10 +149,10 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
 
 
 def _status(check: Check) -> str:
-    from agent.reload import probe_status  # rarely needed, and slow to import
+    from agent.reload.probe import probe_status  # rarely needed, and slow to import
 
     return probe_status(check)
 
 
-def _is_anything_out(world: World) -> bool:
+def _is_anything_out(world: AgentWorld) -> bool:
     return NODE_MAINTENANCE in world.checks or any(one.maintenance is not None for one in world.services.values())

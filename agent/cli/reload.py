@@ -59,9 +59,9 @@ def reload(
     if definition.reload is None:
         raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
     # Slow to import (the Docker SDK).
-    from agent.cli.reload_here import Wanted, check_here, reload_here
+    from agent.cli.reload_here import ReloadRequest, check_here, reload_here
 
-    wanted = Wanted(force, in_maintenance, lock_timeout)
+    wanted = ReloadRequest(force, in_maintenance, lock_timeout)
     interrupts = Interrupts()
     with interrupts.caught():
         if only_check or dry_run:

@@ -17,19 +17,23 @@ from agent.cli.textfile import reload_told
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, Consul
 from agent.data import dataclass
-from agent.definitions import Definition, Reload, Settings
-from agent.engine import Engine
+from agent.definitions import Definition, ReloadSection, Settings
+from agent.engine.client import Engine
 from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError
 from agent.logs import about
 from agent.maintenance import lift_expired
-from agent.reload import Asked, Event, HostLock, Journal, Result, Step, read_journal, revive
-from agent.reload import Reload as HostReload
+from agent.reload.host_lock import HostLock
+from agent.reload.journal import Journal
+from agent.reload.record import ReloadResult, StepEvent
+from agent.reload.recover import read_journal, revive
+from agent.reload.reload import Reload, ReloadOptions
+from agent.reload.steps import Step
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReloadRequest:
     """A reload's options. ``lock_timeout`` is in seconds; None if it was not given."""
 
     is_forced: bool
@@ -38,7 +42,12 @@ class Wanted:
 
 
 def reload_here(
-    settings: Settings, state_dir: Path, definition: Definition, reload: Reload, wanted: Wanted, interrupts: Interrupts
+    settings: Settings,
+    state_dir: Path,
+    definition: Definition,
+    reload: ReloadSection,
+    wanted: ReloadRequest,
+    interrupts: Interrupts,
 ) -> int:
     """Recover a crashed reload, then reload; print both and return the exit code. The caller catches signals."""
     service = definition.service
@@ -71,7 +80,7 @@ def reload_here(
             return code
         if trouble is not None:
             raise trouble
-        host_reload = HostReload(service, reload, edges, _asked(wanted), notify_begun)
+        host_reload = Reload(service, reload, edges, _asked(wanted), notify_begun)
         last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
         results.append(host_reload.run())
         if results[-1].outcome == "up to date":
@@ -83,18 +92,18 @@ def reload_here(
 
 
 @contextmanager
-def _end_recorded(lock: HostLock, service: str, results: list[Result]) -> Iterator[None]:
+def _end_recorded(lock: HostLock, service: str, results: list[ReloadResult]) -> Iterator[None]:
     """Record in the lock file how this reload ended, also if an error ends it before it has a result."""
     try:
         yield
     except (SvcagentError, Interrupted) as error:
-        lock.record_end(*results, Result(service, "", "", error=str(error), exit_code=error.exit_code))
+        lock.record_end(*results, ReloadResult(service, "", "", error=str(error), exit_code=error.exit_code))
         raise
     lock.record_end(*results)
 
 
-def _recording(lock: HostLock, tell: Callable[[Event], None]) -> Callable[[Event], None]:
-    def record(event: Event) -> None:
+def _recording(lock: HostLock, tell: Callable[[StepEvent], None]) -> Callable[[StepEvent], None]:
+    def record(event: StepEvent) -> None:
         lock.record(event)
         tell(event)
 
@@ -105,8 +114,8 @@ def check_here(
     settings: Settings,
     state_dir: Path,
     definition: Definition,
-    reload: Reload,
-    wanted: Wanted,
+    reload: ReloadSection,
+    wanted: ReloadRequest,
     interrupts: Interrupts,
     *,
     is_dry: bool,
@@ -121,12 +130,12 @@ def check_here(
     ):
         agent = _agent(consul, engine, None, interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        return _show_check(HostReload(service, reload, edges, _asked(wanted)), is_dry=is_dry)
+        return _show_check(Reload(service, reload, edges, _asked(wanted)), is_dry=is_dry)
 
 
-def _asked(wanted: Wanted) -> Asked:
+def _asked(wanted: ReloadRequest) -> ReloadOptions:
     waits = DEFAULT_LOCK_SECONDS if wanted.lock_timeout is None else wanted.lock_timeout
-    return Asked(waits, is_forced=wanted.is_forced, is_in_maintenance=wanted.is_in_maintenance)
+    return ReloadOptions(waits, is_forced=wanted.is_forced, is_in_maintenance=wanted.is_in_maintenance)
 
 
 def _where(consul: Consul, service_id: str) -> str:
@@ -149,7 +158,7 @@ def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: 
         raise
 
 
-def _show_check(host_reload: HostReload, *, is_dry: bool) -> int:
+def _show_check(host_reload: Reload, *, is_dry: bool) -> int:
     is_newer, obstacles = host_reload.check()
     result = host_reload.result
     if current().as_json:

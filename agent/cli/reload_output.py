@@ -15,11 +15,12 @@ from agent.cli.output import (
     show_trouble,
     show_warning,
 )
-from agent.engine import PullProgress
-from agent.reload import Event, Phase, Result, Step
+from agent.engine.model import PullProgress
+from agent.reload.record import Phase, ReloadResult, StepEvent
+from agent.reload.steps import Step
 
 
-def show_result(result: Result) -> int:
+def show_result(result: ReloadResult) -> int:
     if result.error:
         # A problem that may pass without action needs no alarm.
         level = logs.WARNING if result.outcome in ("refused", "interrupted") else logs.ERROR
@@ -39,14 +40,14 @@ def show_result(result: Result) -> int:
     return result.exit_code
 
 
-def show_rolled_back(result: Result, where: str) -> None:
+def show_rolled_back(result: ReloadResult, where: str) -> None:
     """Print below the failure which version runs after a roll-back. ``where`` says whether it is in service."""
     version = result.running or "the version from before"
     text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
     show_warning(text, service=result.service, reload=result.id)
 
 
-def tell_repaired(results: Sequence[Result]) -> int:
+def tell_repaired(results: Sequence[ReloadResult]) -> int:
     """Print the recoveries of crashed reloads; return the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
@@ -60,7 +61,7 @@ def tell_repaired(results: Sequence[Result]) -> int:
     return max((result.exit_code for result in results), default=0)
 
 
-def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: str = "red") -> None:
+def _show_trouble(result: ReloadResult, *, level: int, exit_code: int | None, colour: str = "red") -> None:
     """Print an error, and the last output of the failed container or command."""
     text = result.error or ""
     if result.log_tail:
@@ -95,12 +96,12 @@ class Printer:
         self._percent_logged = -QUARTER
         self._percent_shown = -1
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: StepEvent) -> None:
         self._log(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
             show_line(f"{event.step:<10} {event.seconds:7.2f} s")
 
-    def tell_quietly(self, event: Event) -> None:
+    def tell_quietly(self, event: StepEvent) -> None:
         """Log one event of a recovery; print it only if it is a note."""
         self._log(event, recovery=True)
 
@@ -120,7 +121,7 @@ class Printer:
         with printing():
             show_progress(f"{text:<40}" + ("\r" if is_terminal and percent < 100 else "\n"))
 
-    def _log(self, event: Event, *, recovery: bool | None = None) -> None:
+    def _log(self, event: StepEvent, *, recovery: bool | None = None) -> None:
         self._reload = event.reload
         fields = {
             "service": self._service,

@@ -12,22 +12,15 @@ from agent.clock import Clock, Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.daemon.last_good import usable
 from agent.definitions import Definition, Settings
-from agent.engine import Engine
+from agent.engine.client import Engine
 from agent.errors import BadDefinition, Fault, LockBusy, SvcagentError, Unforeseen
 from agent.logs import about
-from agent.reload import (
-    Edges,
-    HostLock,
-    Journal,
-    Prober,
-    Recovery,
-    Result,
-    abandon,
-    find_leftover,
-    journalled,
-    read_journal,
-    revive,
-)
+from agent.reload.dependencies import Dependencies
+from agent.reload.host_lock import HostLock
+from agent.reload.journal import Journal, journalled
+from agent.reload.probe import Prober
+from agent.reload.record import ReloadResult
+from agent.reload.recover import Recovery, abandon, find_leftover, read_journal, revive
 
 
 @contextlib.contextmanager
@@ -48,9 +41,9 @@ def edges_of(
     interrupts: Interrupts,
     *,
     is_recovery: bool = False,
-) -> Edges:
+) -> Dependencies:
     printer = Printer(definition.service.name)
-    return Edges(
+    return Dependencies(
         consul=consul,
         engine=engine,
         agent=agent,
@@ -88,7 +81,7 @@ def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
 
 def recover_usable(
     settings: Settings, names: Collection[str] | None, interrupts: Interrupts
-) -> tuple[list[Result], tuple[Fault, ...]]:
+) -> tuple[list[ReloadResult], tuple[Fault, ...]]:
     """Recover the services of good files; return the results, and the faults of the other files.
 
     ``names`` are names or IDs of services; None for all that are defined or have a journal.
@@ -121,7 +114,7 @@ def repair(
     definitions: Iterable[Definition],
     service_ids: Iterable[str],
     interrupts: Interrupts,
-) -> list[Result]:
+) -> list[ReloadResult]:
     """Recover these services. A failure of one, of any type, does not stop the others."""
     clock = context.system_clock()
     by_id = {one.service.id: one for one in definitions if one.reload is not None}
@@ -147,14 +140,14 @@ def repair(
             except LockBusy:
                 continue  # a reload runs
             except SvcagentError as error:
-                results.append(Result.failed(service_id, agent.node, error))
+                results.append(ReloadResult.failed(service_id, agent.node, error))
             except Exception as error:  # noqa: BLE001 - a bug in one service's recovery must not stop the others
                 show_bug_of(service_id, error)
-                results.append(Result.failed(service_id, agent.node, Unforeseen.of(error, "its recovery")))
+                results.append(ReloadResult.failed(service_id, agent.node, Unforeseen.of(error, "its recovery")))
     return results
 
 
-def repair_one(definition: Definition, edges: Edges) -> list[Result]:
+def repair_one(definition: Definition, edges: Dependencies) -> list[ReloadResult]:
     """Recover one service, whose `HostLock` the caller holds; return an empty list if nothing needed recovery."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the caller asks for such definitions only
     with about(service=definition.service.name):

@@ -17,19 +17,20 @@ from agent.consul import LocalService
 from agent.daemon.schedule import RELOAD_JOB
 from agent.daemon.status_file import DaemonStatus, read_status
 from agent.data import dataclass
-from agent.definitions import ContainerRestart, Reload, Service, Settings
-from agent.engine import Engine, Fetched
+from agent.definitions import ContainerRestart, ReloadSection, Service, Settings
+from agent.engine.client import Engine
+from agent.engine.model import Fetched
 from agent.errors import Denied, Unreachable
 from agent.fleet import SeenDigests
 from agent.maintenance import parse
 from agent.registration import is_current, is_own
-from agent.reload import HostLock
+from agent.reload.host_lock import HostLock
 
 SHORT_DIGEST = 19
 
 
 @dataclass
-class Row:
+class StatusRow:
     service: str
     state: str
     registration: str
@@ -81,7 +82,7 @@ def status(name: str | None) -> int:
     return 0
 
 
-def _show(settings: Settings, rows: Sequence[Row], ids: Sequence[str], *, is_all: bool) -> None:
+def _show(settings: Settings, rows: Sequence[StatusRow], ids: Sequence[str], *, is_all: bool) -> None:
     daemon = read_status(settings, context.system_clock())
     running = _running(settings, context.system_clock(), ids)
     if current().as_json:
@@ -132,9 +133,9 @@ def _running(settings: Settings, clock: Clock, ids: Sequence[str]) -> list[dict[
     return found
 
 
-def _row(service: Service, found: LocalService | None) -> Row:
+def _row(service: Service, found: LocalService | None) -> StatusRow:
     if found is None:
-        return Row(service.id, "absent", "not registered", "-", "-", "-", "-")
+        return StatusRow(service.id, "absent", "not registered", "-", "-", "-", "-")
     passing = sum(check.status == "passing" for check in found.real_checks)
     if found.maintenance is not None:
         state = "maintenance"
@@ -142,7 +143,7 @@ def _row(service: Service, found: LocalService | None) -> Row:
         statuses = {check.status for check in found.real_checks}
         state = next((bad for bad in ("critical", "warning") if bad in statuses), "passing")
     registration = "up to date" if is_current(service, found) else "differs" if is_own(found) else "not svcagent's"
-    return Row(
+    return StatusRow(
         service=service.id,
         state=state,
         registration=registration,
@@ -153,7 +154,7 @@ def _row(service: Service, found: LocalService | None) -> Row:
     )
 
 
-def _container(engine: Engine, reload: Reload, fetched: Sequence[Fetched]) -> tuple[str, str]:
+def _container(engine: Engine, reload: ReloadSection, fetched: Sequence[Fetched]) -> tuple[str, str]:
     strategy = reload.strategy
     if not isinstance(strategy, ContainerRestart):
         return "-", "-"

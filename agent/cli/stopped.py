@@ -7,11 +7,11 @@ from agent import logs
 from agent.cli.output import show_warning
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul
 from agent.definitions import ContainerRestart, Definition, Settings
-from agent.engine import StoppedContainer, find_stopped
+from agent.engine.stopped import StoppedContainer, find_stopped
 from agent.errors import DockerUnreachable
 
 if TYPE_CHECKING:  # the Docker SDK is slow to import, and registering without a container needs none
-    from agent.engine import Engine
+    from agent.engine.client import Engine
 
 
 def warn_of_stopped(consul: Consul, engine: "Engine", definitions: Iterable[Definition]) -> None:

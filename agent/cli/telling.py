@@ -15,13 +15,13 @@ from agent.cli.delivering import Deliveries, assert_possible
 from agent.cli.output import show_warning
 from agent.clock import Interrupts
 from agent.consul import Consul
-from agent.definitions import Definition, Reload, Settings
+from agent.definitions import Definition, ReloadSection, Settings
 from agent.errors import ConsulUnreachable, SvcagentError
 from agent.fleet import observe, rollout
-from agent.fleet.rollout_progress import Course
+from agent.fleet.rollout_progress import RolloutProgress
 from agent.fleet.suspect import find_all_suspects
 from agent.notify import sent
-from agent.notify.notices import Kind, Notice, due, is_closed
+from agent.notify.notices import Notice, NoticeKind, due, is_closed
 from agent.reload.guard import able_instances
 from agent.reload.window import is_open, zone
 
@@ -31,7 +31,7 @@ class Teller:
         assert definition.reload is not None  # noqa: S101 - for mypy: who asks is about to reload it
         self._settings = settings
         self._service = definition.service.name
-        self._reload: Reload = definition.reload
+        self._reload: ReloadSection = definition.reload
         self._clock = context.system_clock()
         self._interrupts = interrupts
         self._deliveries = Deliveries(self._service, self._clock, lambda: interrupts.pending is not None)
@@ -40,7 +40,7 @@ class Teller:
     def reload_begins(self, consul: Consul) -> None:
         """Send what is due at the start: the reload has found a version to take, and pinned it."""
         self._is_idle = False
-        self._look(consul, {Kind.STARTED})
+        self._look(consul, {NoticeKind.STARTED})
 
     def __enter__(self) -> "Teller":
         return self
@@ -52,10 +52,10 @@ class Teller:
         is_foreseen = error is None or (isinstance(error, SvcagentError) and not isinstance(error, ConsulUnreachable))
         if is_foreseen and self._interrupts.pending is None:
             with context.consul(self._settings) as consul:
-                self._look(consul, tuple(Kind))
+                self._look(consul, tuple(NoticeKind))
         self._deliveries.wait()
 
-    def _look(self, consul: Consul, kinds: Collection[Kind]) -> None:
+    def _look(self, consul: Consul, kinds: Collection[NoticeKind]) -> None:
         """Send what is due. A failure to send does not fail the reload."""
         try:
             self._deliveries.send(self._due(consul, kinds))
@@ -64,7 +64,7 @@ class Teller:
         except SvcagentError as error:
             show_warning(f"{self._service}: no notification about its rollout is sent: {error}", service=self._service)
 
-    def _due(self, consul: Consul, kinds: Collection[Kind]) -> tuple[Notice, ...]:
+    def _due(self, consul: Consul, kinds: Collection[NoticeKind]) -> tuple[Notice, ...]:
         where = sent.place(self._service)
         if self._is_idle and is_closed(rollout.find(consul, self._service)[0], sent.find(consul, where)[0]):
             return ()
@@ -78,12 +78,12 @@ class Teller:
 
         return sent.take(consul, where, decide)
 
-    def _course(self, consul: Consul) -> Course:
+    def _course(self, consul: Consul) -> RolloutProgress:
         now = self._clock.now()
         _index, instances = consul.instances(self._service)
         awaited = able_instances(instances)
         view = observe(consul, self._service, now)
-        return Course(
+        return RolloutProgress(
             self._service,
             view,
             awaited,

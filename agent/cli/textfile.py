@@ -15,16 +15,16 @@ from agent.registration import ConsentNeeded
 
 if TYPE_CHECKING:  # slow to import
     from agent.metrics.textfile import Textfiles
-    from agent.reload import Result
+    from agent.reload.record import ReloadResult
 
 
 @contextlib.contextmanager
-def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[Result]]":
+def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[ReloadResult]]":
     """At the end of the block, write the results that were added to the list, or the error that ended the block.
 
     ``is_off`` disables that.
     """
-    results: list[Result] = []
+    results: list[ReloadResult] = []
     ended: list[Mapping[str, Any]] = []
     try:
         yield results
@@ -37,7 +37,7 @@ def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[li
             _tell(chosen, lambda files: files.reloads_ended(ended))
 
 
-def reloads_ended(chosen: Settings, results: "Sequence[Result]") -> None:
+def reloads_ended(chosen: Settings, results: "Sequence[ReloadResult]") -> None:
     if results:
         _tell(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
 

@@ -8,14 +8,14 @@ from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import Consul
-from agent.definitions import ANY_ADDRESS, Definition, Reload, Service, Settings
-from agent.engine import Engine
+from agent.definitions import ANY_ADDRESS, Definition, ReloadSection, Service, Settings
+from agent.engine.client import Engine
 from agent.errors import NotNow, SvcagentError
 from agent.fleet import HostState, SeenDigests, find_suspects
 from agent.reload.host_lock import HostLock
 from agent.reload.probe import Prober
 from agent.reload.restart import Restarter, restarter
-from agent.reload.survey import Survey
+from agent.reload.survey import InstanceSurvey
 from agent.reload.why import Explanation, Inquiry, explain
 
 
@@ -55,7 +55,7 @@ def _inquiry(
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
     service, reload, clock = definition.service, definition.reload, context.system_clock()
-    survey = Survey(service, reload, consul, engine, Prober(), clock)
+    survey = InstanceSurvey(service, reload, consul, engine, Prober(), clock)
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already
@@ -90,7 +90,7 @@ def _address(chosen: Settings) -> str:
         return ANY_ADDRESS
 
 
-def _show(service: Service, found: Explanation, reload: Reload) -> None:
+def _show(service: Service, found: Explanation, reload: ReloadSection) -> None:
     if found.stopped is not None:
         show_warning(f"{service.id}: {found.stopped}", service=service.id)
     runs = "runs" if found.stopped is None else "does not run; its container has"

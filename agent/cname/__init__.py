@@ -3,23 +3,23 @@
 `zones` and `verify` are not exported here because they import dnspython, which is slow.
 """
 
-from agent.cname.keep import Keeper, Result
-from agent.cname.plan import Decision, Outcome, described, exit_code
-from agent.cname.provider import Place, Provider, Record, Seen
+from agent.cname.keep import CnameSync, SyncResult
+from agent.cname.plan import RecordDecision, RecordOutcome, described, exit_code
+from agent.cname.provider import Provider, PublishedRecord, RecordPlace, ZoneView
 from agent.cname.providers import PROVIDERS
-from agent.cname.record import Wanted, located, wanted_records
+from agent.cname.record import WantedRecord, located, wanted_records
 
 __all__ = [
     "PROVIDERS",
-    "Decision",
-    "Keeper",
-    "Outcome",
-    "Place",
+    "CnameSync",
     "Provider",
-    "Record",
-    "Result",
-    "Seen",
-    "Wanted",
+    "PublishedRecord",
+    "RecordDecision",
+    "RecordOutcome",
+    "RecordPlace",
+    "SyncResult",
+    "WantedRecord",
+    "ZoneView",
     "described",
     "exit_code",
     "located",

@@ -11,7 +11,7 @@ wildcard for its subtree (RFC 4592). So all markers of a zone are below ``_svcag
 
 import re
 
-from agent.cname.provider import Place, Record
+from agent.cname.provider import PublishedRecord, RecordPlace
 from agent.data import dataclass
 from agent.definitions import MARKERS, WILDCARD
 
@@ -31,13 +31,13 @@ class Marker:
 
     owner: str
     gen: int
-    record: Record
+    record: PublishedRecord
 
 
-def place(zone: str, name: str) -> Place:
+def place(zone: str, name: str) -> RecordPlace:
     """Return where the record and its marker are. The name is inside the zone and not its apex."""
     first, dot, rest = name.removesuffix(zone).partition(".")
-    return Place(zone, name, f"{PREFIX}{WILDCARD if first == '*' else first}{dot}{rest}{MARKERS}.{zone}")
+    return RecordPlace(zone, name, f"{PREFIX}{WILDCARD if first == '*' else first}{dot}{rest}{MARKERS}.{zone}")
 
 
 def render(marker: Marker) -> str:
@@ -51,4 +51,4 @@ def parse(text: str) -> Marker | None:
     found = _FORMAT.fullmatch(text)
     if found is None:
         return None
-    return Marker(found["owner"], int(found["gen"]), Record(found["target"], int(found["ttl"])))
+    return Marker(found["owner"], int(found["gen"]), PublishedRecord(found["target"], int(found["ttl"])))

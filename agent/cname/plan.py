@@ -17,16 +17,16 @@ two generations the higher one wins; two definitions of one generation leave the
 from collections.abc import Iterable
 from enum import StrEnum
 
-from agent.cname.conflicts import Contender
+from agent.cname.conflicts import ConflictingHost
 from agent.cname.marker import Marker, parse
-from agent.cname.provider import Record, Seen
-from agent.cname.record import Wanted
+from agent.cname.provider import PublishedRecord, ZoneView
+from agent.cname.record import WantedRecord
 from agent.data import dataclass
 from agent.errors import DnsUnreachable, NotNow, SvcagentError
 from agent.text import clean
 
 
-class Outcome(StrEnum):
+class RecordOutcome(StrEnum):
     """The result for one record, actual or planned."""
 
     IN_PLACE = "in place"
@@ -53,13 +53,15 @@ class Outcome(StrEnum):
         return _EXIT_CODES.get(self, 0)
 
 
-_WRITES = frozenset({Outcome.CREATED, Outcome.CHANGED, Outcome.REPAIRED, Outcome.ADOPTED, Outcome.REMOVED})
+_WRITES = frozenset(
+    {RecordOutcome.CREATED, RecordOutcome.CHANGED, RecordOutcome.REPAIRED, RecordOutcome.ADOPTED, RecordOutcome.REMOVED}
+)
 _EXIT_CODES = {
-    Outcome.CONFLICT: SvcagentError.exit_code,
-    Outcome.REFUSED: SvcagentError.exit_code,
-    Outcome.UNREACHABLE: DnsUnreachable.exit_code,
-    Outcome.UNKNOWN: DnsUnreachable.exit_code,
-    Outcome.NOT_NOW: NotNow.exit_code,
+    RecordOutcome.CONFLICT: SvcagentError.exit_code,
+    RecordOutcome.REFUSED: SvcagentError.exit_code,
+    RecordOutcome.UNREACHABLE: DnsUnreachable.exit_code,
+    RecordOutcome.UNKNOWN: DnsUnreachable.exit_code,
+    RecordOutcome.NOT_NOW: NotNow.exit_code,
 }
 LONGEST_RECORD = 300
 """Characters of a foreign record that a message quotes."""
@@ -68,8 +70,8 @@ _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, NotNow.exit_c
 
 
 @dataclass(frozen=True)
-class Decision:
-    outcome: Outcome
+class RecordDecision:
+    outcome: RecordOutcome
     why: str
     is_contested: bool = False
     """True if another definition of the same generation is published."""
@@ -77,14 +79,14 @@ class Decision:
     """True if clients will be sent to a target that they are not sent to now."""
 
 
-def decide(wanted: Wanted, seen: Seen) -> Decision:
+def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
     """Return the decision by the cases above."""
     if seen.others:
         remedy = f"take it away, or choose another name in {wanted.file}"
         return _conflict(f"a CNAME cannot stand beside what is there: {described(seen)}; {remedy}")
     if not seen.markers:
         if seen.record is None:
-            return Decision(Outcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
+            return RecordDecision(RecordOutcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
         return _conflict(_unmarked(wanted, seen.record))
     held = _held(seen)
     if held is None:
@@ -97,39 +99,41 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
     return _compared(wanted, seen, held)
 
 
-def _compared(wanted: Wanted, seen: Seen, held: Marker) -> Decision:
+def _compared(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDecision:
     """Decide about a record that is ours."""
     if held.gen > wanted.gen:
         why = f"generation {held.gen} is published (→ {held.record.target}), and {wanted.file} is of generation"
-        return Decision(Outcome.GIVES_WAY, f"{why} {wanted.gen}")
+        return RecordDecision(RecordOutcome.GIVES_WAY, f"{why} {wanted.gen}")
     if held.gen < wanted.gen:
         why = f"generation {held.gen} → {wanted.gen}: {_difference(seen.record, wanted.record)}"
         is_publication = held.record.target != wanted.record.target
-        return Decision(Outcome.CHANGED, why, is_publication=is_publication)
+        return RecordDecision(RecordOutcome.CHANGED, why, is_publication=is_publication)
     if held.record != wanted.record:
         why = (
             f"generation {held.gen} was published as {_text(held.record)}, and {wanted.file} says "
             f"{_text(wanted.record)} in the same generation. {_SETTLE}"
         )
-        return Decision(Outcome.CONFLICT, why, is_contested=True)
+        return RecordDecision(RecordOutcome.CONFLICT, why, is_contested=True)
     if seen.record == wanted.record:
-        return Decision(Outcome.IN_PLACE, f"→ {wanted.record.target}")
-    return Decision(Outcome.REPAIRED, f"changed by other means: {_difference(seen.record, wanted.record)}")
+        return RecordDecision(RecordOutcome.IN_PLACE, f"→ {wanted.record.target}")
+    return RecordDecision(RecordOutcome.REPAIRED, f"changed by other means: {_difference(seen.record, wanted.record)}")
 
 
-def contested(wanted: Wanted, contenders: Iterable[Contender]) -> Decision:
+def contested(wanted: WantedRecord, contenders: Iterable[ConflictingHost]) -> RecordDecision:
     """Return the conflict for a record that is published as wanted, while others want another of its generation."""
     others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in contenders)
     why = f"{_text(wanted.record)} of {wanted.file} stands there, and of the same generation {wanted.gen} {others}"
-    return Decision(Outcome.CONFLICT, f"{why}. {_SETTLE}")
+    return RecordDecision(RecordOutcome.CONFLICT, f"{why}. {_SETTLE}")
 
 
-def decide_adoption(wanted: Wanted, seen: Seen) -> Decision:
+def decide_adoption(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
     """Decide whether the record may be adopted as it is. Only a marker is written."""
     if seen.others or seen.markers:
         found = decide(wanted, seen)
         if found.outcome.is_write:
-            return Decision(Outcome.IN_PLACE, f"svcagent's already; svcagent cname sync will see to it: {found.why}")
+            return RecordDecision(
+                RecordOutcome.IN_PLACE, f"svcagent's already; svcagent cname sync will see to it: {found.why}"
+            )
         return found
     if seen.record is None:
         return _conflict("nothing stands there that could be adopted; publish it: svcagent cname sync")
@@ -138,16 +142,16 @@ def decide_adoption(wanted: Wanted, seen: Seen) -> Decision:
             f"what stands there is {_text(seen.record)}, and {wanted.file} says {_text(wanted.record)}; "
             "correct the one or the other first"
         )
-    return Decision(Outcome.ADOPTED, f"it stood there unmarked, {_text(seen.record)}")
+    return RecordDecision(RecordOutcome.ADOPTED, f"it stood there unmarked, {_text(seen.record)}")
 
 
-def decide_removal(name: str, owner: str | None, wanted: Wanted | None, seen: Seen) -> Decision:
+def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, seen: ZoneView) -> RecordDecision:
     """Decide whether the record may be removed: only if svcagent published it, and it is unchanged since.
 
     ``wanted`` is this host's definition, if it has one; otherwise ``owner`` is the expected owner.
     """
-    if seen == Seen():
-        return Decision(Outcome.ABSENT, "nothing stands there")
+    if seen == ZoneView():
+        return RecordDecision(RecordOutcome.ABSENT, "nothing stands there")
     held = _held(seen)
     if seen.others or held is None:
         return _conflict(f"svcagent did not publish it: {described(seen)}")
@@ -165,27 +169,27 @@ def decide_removal(name: str, owner: str | None, wanted: Wanted | None, seen: Se
         )
     if seen.record is not None and seen.record.target != held.record.target:
         return _conflict(f"somebody changed it: published as {_text(held.record)}, now {_text(seen.record)}")
-    return Decision(Outcome.REMOVED, f"it was {_text(held.record)}, of {held.owner}")
+    return RecordDecision(RecordOutcome.REMOVED, f"it was {_text(held.record)}, of {held.owner}")
 
 
-def exit_code(outcomes: Iterable[Outcome]) -> int:
+def exit_code(outcomes: Iterable[RecordOutcome]) -> int:
     """Return a command's exit code. Errors take precedence over unreachable servers, those over refusals."""
     codes = {outcome.exit_code for outcome in outcomes}
     return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
-def described(seen: Seen) -> str:
+def described(seen: ZoneView) -> str:
     """Return the records as text."""
     parts = [_text(seen.record)] if seen.record else []
     parts += [clean(one, LONGEST_RECORD) for one in seen.others]
     return ", ".join(parts) or "nothing stands there"
 
 
-def _held(seen: Seen) -> Marker | None:
+def _held(seen: ZoneView) -> Marker | None:
     return parse(seen.markers[0]) if len(seen.markers) == 1 else None
 
 
-def _unmarked(wanted: Wanted, record: Record) -> str:
+def _unmarked(wanted: WantedRecord, record: PublishedRecord) -> str:
     if record.target == wanted.record.target:
         return (
             f"{_text(record)} stands there as it should, but without svcagent's marker; "
@@ -195,15 +199,15 @@ def _unmarked(wanted: Wanted, record: Record) -> str:
     return f"{_text(record)} stands there, which svcagent did not publish; {wanted.record.target} is wanted. {remedy}"
 
 
-def _conflict(why: str) -> Decision:
-    return Decision(Outcome.CONFLICT, why)
+def _conflict(why: str) -> RecordDecision:
+    return RecordDecision(RecordOutcome.CONFLICT, why)
 
 
-def _text(record: Record) -> str:
+def _text(record: PublishedRecord) -> str:
     return f"CNAME {clean(record.target, LONGEST_RECORD)} (TTL {record.ttl})"
 
 
-def _difference(before: Record | None, after: Record) -> str:
+def _difference(before: PublishedRecord | None, after: PublishedRecord) -> str:
     if before is None:
         return f"the record was gone; → {after.target}"
     if before.target != after.target:

@@ -11,7 +11,7 @@ from agent.errors import Conflict, Denied, Rejected
 
 
 @dataclass(frozen=True)
-class Place:
+class RecordPlace:
     """Where one record is published. All three are fully qualified names in lower case that end in a dot."""
 
     zone: str
@@ -21,7 +21,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Record:
+class PublishedRecord:
     """The content of a CNAME. ``target`` is fully qualified, in lower case, with a final dot; ``ttl`` is in seconds."""
 
     target: str
@@ -29,10 +29,10 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ZoneView:
     """The records at a place at one moment, from the provider's authoritative data."""
 
-    record: Record | None = None
+    record: PublishedRecord | None = None
     """The CNAME of exactly this name. A wildcard's answer does not count."""
     others: tuple[str, ...] = ()
     """All records at the name that exclude a CNAME, in zone file format: ``A 192.0.2.7``."""
@@ -40,7 +40,7 @@ class Seen:
     """The texts of all TXT records at the marker's name, each with its strings joined."""
 
 
-NOTHING = Seen()
+NOTHING = ZoneView()
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Provider(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """Problems that do not prevent operation but should be fixed, such as a key that others can read."""
 
-    def read(self, place: Place) -> Seen:
+    def read(self, place: RecordPlace) -> ZoneView:
         """Return the current records. Never use a cache."""
 
-    def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
+    def ensure(self, place: RecordPlace, seen: ZoneView, record: PublishedRecord, marker: str) -> None:
         """Replace what was ``seen`` by record and marker, and return when a new read shows both.
 
         What is correct already is not written again. ``seen.others`` is empty.
@@ -80,10 +80,10 @@ class Provider(Protocol):
         :raises OutcomeUnknown: the write was sent without a response. Read again; repeating it is harmless.
         """
 
-    def remove(self, place: Place, seen: Seen) -> None:
+    def remove(self, place: RecordPlace, seen: ZoneView) -> None:
         """Remove record and marker if they are as ``seen``; return when a read shows neither. Raise as `ensure`."""
 
-    def preflight(self, place: Place) -> None:
+    def preflight(self, place: RecordPlace) -> None:
         """Raise `Denied` if a write is not permitted. Change nothing, not even the zone's serial."""
 
     def close(self) -> None:
@@ -130,5 +130,5 @@ class TtlLowered(Rejected):
     """The server stored a lower TTL than was written, because of its own limit."""
 
 
-class ServerFailed(Rejected):
+class DnsServerFailed(Rejected):
     """The server answered that it failed or did not understand the message."""

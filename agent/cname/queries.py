@@ -28,7 +28,7 @@ from agent.cname.tsig import Key
 from agent.data import dataclass
 from agent.errors import Denied, DnsUnreachable, Rejected
 
-__all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Lost", "text"]
+__all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "DnsReply", "DnsServer", "Lost", "text"]
 
 LONGEST_NAME = 255
 _WIRE_NAMES = {"hmac-md5": "hmac-md5.sig-alg.reg.int"}
@@ -58,7 +58,9 @@ class DnsServer:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def ask(self, name: str, kind: str, *, is_recursive: bool = False, is_checking_disabled: bool = False) -> "Answer":
+    def ask(
+        self, name: str, kind: str, *, is_recursive: bool = False, is_checking_disabled: bool = False
+    ) -> "DnsReply":
         """Send one query. With ``is_checking_disabled``, the server does not validate DNSSEC.
 
         :raises DnsUnreachable: there is no answer.
@@ -72,7 +74,7 @@ class DnsServer:
             query.flags &= ~dns.flags.RD
         if is_checking_disabled:
             query.flags |= dns.flags.CD
-        return Answer(query, self.exchange(query, self.key))
+        return DnsReply(query, self.exchange(query, self.key))
 
     def exchange(self, message: dns.message.Message, key: Key | None) -> dns.message.Message:
         """Send a message and return the answer. With a key, both are signed with it.
@@ -126,7 +128,7 @@ class DnsServer:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DnsReply:
     query: dns.message.Message
     message: dns.message.Message
 

@@ -5,7 +5,7 @@ from dataclasses import field, replace
 from pathlib import Path
 
 from agent.cname.marker import Marker, place, render
-from agent.cname.provider import Place, Record
+from agent.cname.provider import PublishedRecord, RecordPlace
 from agent.cname.providers import PROVIDERS
 from agent.data import dataclass
 from agent.definitions import Cname, Definition, complete, misplaced
@@ -16,12 +16,12 @@ NO_TAG = "-"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedRecord:
     """One record of a definition. ``file`` and ``path`` locate it for messages."""
 
     name: str
     """Fully qualified, in lower case."""
-    record: Record
+    record: PublishedRecord
     owner: str
     """``<service>/<tag>/<dc>``: the service that it points at, not the host that publishes it."""
     gen: int
@@ -35,7 +35,7 @@ class Wanted:
     path: str = field(default="", compare=False)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> RecordPlace:
         """Where the record is, once the zone is known."""
         return place(self.zone, self.name)
 
@@ -49,13 +49,13 @@ class Wanted:
 
 def wanted_records(
     definitions: Iterable[Definition], datacenter: str, domain: str, default_provider: str
-) -> tuple[Wanted, ...]:
+) -> tuple[WantedRecord, ...]:
     """Return every record of the definitions once. ``datacenter`` and ``domain`` are the local agent's.
 
     :raises BadDefinition: a provider is unknown, or two definitions disagree about one record.
     """
     faults: list[Fault] = []
-    by_name: dict[str, Wanted] = {}
+    by_name: dict[str, WantedRecord] = {}
     for definition in definitions:
         for index, cname in enumerate(definition.cname):
             one = _wanted(definition, cname, f"cname[{index}]", datacenter, domain, default_provider)
@@ -78,7 +78,7 @@ def wanted_records(
     return tuple(by_name.values())
 
 
-def located(wanted: Iterable[Wanted], find_zone: Callable[[str], str]) -> tuple[Wanted, ...]:
+def located(wanted: Iterable[WantedRecord], find_zone: Callable[[str], str]) -> tuple[WantedRecord, ...]:
     """Return the records with their zones. Raise `BadDefinition` if a name cannot be a CNAME in its zone."""
     found = tuple(one if one.zone else replace(one, zone=find_zone(one.name)) for one in wanted)
     faults = [
@@ -93,14 +93,14 @@ def located(wanted: Iterable[Wanted], find_zone: Callable[[str], str]) -> tuple[
 
 def _wanted(
     definition: Definition, cname: Cname, path: str, datacenter: str, domain: str, default_provider: str
-) -> Wanted:
+) -> WantedRecord:
     service = definition.service.name
     tag = f"{cname.tag}." if cname.tag else ""
     computed = complete(f"{tag}{service}.service.{datacenter}.{domain}")
     target = complete(cname.target) if cname.target else computed
-    return Wanted(
+    return WantedRecord(
         name=complete(cname.name, cname.zone),
-        record=Record(target, cname.ttl),
+        record=PublishedRecord(target, cname.ttl),
         owner=f"{service}/{cname.tag or NO_TAG}/{datacenter}".lower(),
         gen=cname.gen,
         provider=cname.provider or default_provider,

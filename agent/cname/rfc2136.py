@@ -20,19 +20,19 @@ from agent.clock import Clock
 from agent.cname import signing
 from agent.cname.provider import (
     NOTHING,
+    DnsServerFailed,
     NotAuthoritative,
     NotGranted,
-    Place,
     Promises,
+    PublishedRecord,
     QuestionsRefused,
     Raced,
-    Record,
-    Seen,
-    ServerFailed,
+    RecordPlace,
     TtlLowered,
     UpdatesOff,
+    ZoneView,
 )
-from agent.cname.queries import TXT, Answer, DnsServer, Lost, text
+from agent.cname.queries import TXT, DnsReply, DnsServer, Lost, text
 from agent.cname.tsig import Key, find_key
 from agent.cname.zones import authority
 from agent.data import dataclass
@@ -86,7 +86,7 @@ class Rfc2136:
     def close(self) -> None:
         """Do nothing: every message has its own connection, because servers close idle ones."""
 
-    def read(self, place: Place) -> Seen:
+    def read(self, place: RecordPlace) -> ZoneView:
         """Return the records after the server has confirmed that they exist at the same moment."""
         for _ in range(READS):
             for possible in _possible(self._answered(place)):
@@ -98,9 +98,9 @@ class Rfc2136:
             "secondary that forwards updates, its answers are late: set dns.server to the primary"
         )
 
-    def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
+    def ensure(self, place: RecordPlace, seen: ZoneView, record: PublishedRecord, marker: str) -> None:
         """Replace what was seen by one message."""
-        wanted = Seen(record=record, markers=(marker,))
+        wanted = ZoneView(record=record, markers=(marker,))
         if seen == wanted:
             return
         if seen == NOTHING:
@@ -115,7 +115,7 @@ class Rfc2136:
         self._write(place, update)
         self._confirm(place, wanted)
 
-    def remove(self, place: Place, seen: Seen) -> None:
+    def remove(self, place: RecordPlace, seen: ZoneView) -> None:
         """Remove what was seen by one message."""
         if seen == NOTHING:
             return
@@ -128,7 +128,7 @@ class Rfc2136:
         self._write(place, update)
         self._confirm(place, NOTHING)
 
-    def preflight(self, place: Place) -> None:
+    def preflight(self, place: RecordPlace) -> None:
         """Delete records that do not exist: servers check the rights nevertheless."""
         self.read(place)
         signing.raise_if_other_zone(self.server, self.key, place.zone)
@@ -136,7 +136,7 @@ class Rfc2136:
         _delete_nothing(update, place, is_record=True, is_marker=True)
         self._write(place, update)
 
-    def _answered(self, place: Place) -> Seen:
+    def _answered(self, place: RecordPlace) -> ZoneView:
         found = self._authoritative(place, place.name, "CNAME")
         above = found.dname()
         if above is not None and above != place.name:
@@ -153,19 +153,19 @@ class Rfc2136:
                 if text(rrset.name) == place.name and kind not in BESIDE_A_CNAME:
                     others += [f"{kind} {one.to_text()}" for one in rrset]
         markers = self._authoritative(place, place.marker, "TXT").records(TXT, place.marker)
-        return Seen(
-            record=Record(*cname) if cname else None,
+        return ZoneView(
+            record=PublishedRecord(*cname) if cname else None,
             others=tuple(sorted(others)),
             markers=tuple(sorted(b"".join(one.strings).decode(errors="replace") for one, _ttl in markers)),
         )
 
-    def _authoritative(self, place: Place, name: str, kind: str) -> Answer:
+    def _authoritative(self, place: RecordPlace, name: str, kind: str) -> DnsReply:
         answer = self.server.ask(name, kind)
         if answer.rcode in ("NOERROR", "NXDOMAIN") and answer.is_authoritative:
             return answer
         signing.raise_if_unsigned(self.server, self.key, place)
         if answer.rcode == "SERVFAIL":
-            raise ServerFailed(f"the DNS server {self.server} answers SERVFAIL for {name}; its log says why")
+            raise DnsServerFailed(f"the DNS server {self.server} answers SERVFAIL for {name}; its log says why")
         if below := answer.delegation(place.zone):
             raise NotAuthoritative(
                 f"the zone {place.zone} delegates {below} to other servers, so {name} is not in it; write "
@@ -182,7 +182,7 @@ class Rfc2136:
             "Set dns.server to the zone's primary server, or correct the zone in the definition"
         )
 
-    def _stands(self, place: Place, seen: Seen) -> bool:
+    def _stands(self, place: RecordPlace, seen: ZoneView) -> bool:
         """True if exactly these records exist now."""
         update = self._update(place)
         _require(update, place, seen)
@@ -199,10 +199,10 @@ class Rfc2136:
         return rcode == dns.rcode.NOERROR
 
     @staticmethod
-    def _update(place: Place) -> dns.update.UpdateMessage:
+    def _update(place: RecordPlace) -> dns.update.UpdateMessage:
         return dns.update.UpdateMessage(place.zone)
 
-    def _write(self, place: Place, update: dns.update.UpdateMessage) -> None:
+    def _write(self, place: RecordPlace, update: dns.update.UpdateMessage) -> None:
         try:
             rcode = self._exchange(update)
         except Lost as error:
@@ -215,7 +215,7 @@ class Rfc2136:
             raise self._not_granted(place)
         self._raise_unless_known(place, rcode)
 
-    def _confirm(self, place: Place, wanted: Seen) -> None:
+    def _confirm(self, place: RecordPlace, wanted: ZoneView) -> None:
         try:
             found = self.read(place)
         except DnsUnreachable as error:
@@ -229,7 +229,7 @@ class Rfc2136:
             signing.raise_if_unsigned(self.server, self.key, place)
             raise Raced(f"{place.name} is not as it was just written: {found}")
 
-    def _not_granted(self, place: Place) -> Denied:
+    def _not_granted(self, place: RecordPlace) -> Denied:
         """Return which of the two rights is missing. The server says only REFUSED."""
         lines = []
         for is_record, line in ((True, _grant_record), (False, _grant_marker)):
@@ -245,7 +245,7 @@ class Rfc2136:
     def _exchange(self, update: dns.update.UpdateMessage) -> dns.rcode.Rcode:
         return self.server.exchange(update, self.key).rcode()
 
-    def _raise_unless_known(self, place: Place, rcode: dns.rcode.Rcode) -> None:
+    def _raise_unless_known(self, place: RecordPlace, rcode: dns.rcode.Rcode) -> None:
         if rcode == dns.rcode.NOERROR or rcode in _RACED:
             return
         said = dns.rcode.to_text(rcode)
@@ -255,18 +255,18 @@ class Rfc2136:
                 f"{said} is the answer of the DNS server {self.server} to a change of {place.name} in {place.zone}; "
                 "set dns.server to the zone's primary server, or correct the zone in the definition"
             )
-        raise ServerFailed(
+        raise DnsServerFailed(
             f"the DNS server {self.server} answers {said} to an update of {place.zone}; its log says why. "
             "Can named write the directory of the zone file?"
         )
 
 
-def _possible(answered: Seen) -> tuple[Seen, ...]:
+def _possible(answered: ZoneView) -> tuple[ZoneView, ...]:
     """Return the states that an answer allows: record, marker or both may have come from a wildcard."""
-    return tuple(dict.fromkeys((answered, Seen(markers=answered.markers), replace(answered, markers=()), NOTHING)))
+    return tuple(dict.fromkeys((answered, ZoneView(markers=answered.markers), replace(answered, markers=()), NOTHING)))
 
 
-def _lowered_ttl(wanted: Seen, found: Seen) -> int | None:
+def _lowered_ttl(wanted: ZoneView, found: ZoneView) -> int | None:
     """Return the TTL in seconds if the zone is as wanted except for a lower TTL."""
     if wanted.record is None or found.record is None:
         return None
@@ -275,7 +275,7 @@ def _lowered_ttl(wanted: Seen, found: Seen) -> int | None:
     return ttl if is_alike and ttl < wanted.record.ttl else None
 
 
-def _require(update: dns.update.UpdateMessage, place: Place, seen: Seen) -> None:
+def _require(update: dns.update.UpdateMessage, place: RecordPlace, seen: ZoneView) -> None:
     """Apply the update only if these records exist."""
     name, marker = _name(place.name), _name(place.marker)
     if seen.record is not None:
@@ -291,18 +291,18 @@ def _require(update: dns.update.UpdateMessage, place: Place, seen: Seen) -> None
         update.absent(marker, "TXT")
 
 
-def _delete_nothing(update: dns.update.UpdateMessage, place: Place, *, is_record: bool, is_marker: bool) -> None:
+def _delete_nothing(update: dns.update.UpdateMessage, place: RecordPlace, *, is_record: bool, is_marker: bool) -> None:
     if is_record:
         update.delete(_name(place.name), "CNAME", _NO_SUCH_TARGET)
     if is_marker:
         update.delete(_name(place.marker), _txt("svcagent preflight"))
 
 
-def _grant_record(key: str, place: Place) -> str:
+def _grant_record(key: str, place: RecordPlace) -> str:
     return f"grant {key} name {place.name} CNAME;"
 
 
-def _grant_marker(key: str, place: Place) -> str:
+def _grant_marker(key: str, place: RecordPlace) -> str:
     subtree = place.marker[place.marker.index(f"_svcagent.{place.zone}") :]
     return f"grant {key} subdomain {subtree} TXT;"
 

@@ -31,15 +31,15 @@ from agent.cname.provider import (
     NOTHING,
     BadSignature,
     ClockSkewed,
+    DnsServerFailed,
     NotAuthoritative,
     NotGranted,
-    Place,
     Promises,
+    PublishedRecord,
     Raced,
-    Record,
-    Seen,
-    ServerFailed,
+    RecordPlace,
     UnknownKey,
+    ZoneView,
 )
 from agent.data import dataclass
 from agent.definitions import DnsSettings
@@ -127,14 +127,14 @@ class Route53:
     def close(self) -> None:
         self.client.close()
 
-    def read(self, place: Place) -> Seen:
+    def read(self, place: RecordPlace) -> ZoneView:
         """Return the records, provided that they did not change during the read."""
         with _translated(f"{place.name} to be read", is_write=False):
             return _seen(*self._stored(place))
 
-    def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
+    def ensure(self, place: RecordPlace, seen: ZoneView, record: PublishedRecord, marker: str) -> None:
         """Send one batch of two UPSERTs immediately after another read."""
-        wanted = Seen(record=record, markers=(marker,))
+        wanted = ZoneView(record=record, markers=(marker,))
         if seen == wanted:
             return
         self._stored_as(place, seen)
@@ -147,14 +147,14 @@ class Route53:
         )
         self._confirm(place, wanted)
 
-    def remove(self, place: Place, seen: Seen) -> None:
+    def remove(self, place: RecordPlace, seen: ZoneView) -> None:
         """Send one batch of DELETEs with every value that they remove."""
         if seen == NOTHING:
             return
         self._change(place, [("DELETE", one) for one in self._stored_as(place, seen)])
         self._confirm(place, NOTHING)
 
-    def preflight(self, place: Place) -> None:
+    def preflight(self, place: RecordPlace) -> None:
         """Delete records that do not exist: the service checks rights before content.
 
         A policy with ``ChangeResourceRecordSetsActions``, which permits some actions, can still refuse the UPSERT.
@@ -171,21 +171,21 @@ class Route53:
                 if _code(error) not in _CONTENT:
                     raise
 
-    def _stored(self, place: Place) -> tuple[list[RecordSet], list[RecordSet]]:
+    def _stored(self, place: RecordPlace) -> tuple[list[RecordSet], list[RecordSet]]:
         for _ in range(READS):
             records, markers = self._at(place, place.name), self._at(place, place.marker, "TXT")
             if self._at(place, place.name) == records:
                 return records, markers
         raise Raced(f"{place.name} changed {READS} times while it was read; try again")
 
-    def _stored_as(self, place: Place, seen: Seen) -> list[RecordSet]:
+    def _stored_as(self, place: RecordPlace, seen: ZoneView) -> list[RecordSet]:
         """Return the record sets. Raise `Raced` if they are no longer as seen."""
         records, markers = self._stored(place)
         if _seen(records, markers) != seen:
             raise Raced(f"somebody else changed {place.name} at the same moment")
         return records + markers
 
-    def _at(self, place: Place, name: str, kind: str | None = None) -> list[RecordSet]:
+    def _at(self, place: RecordPlace, name: str, kind: str | None = None) -> list[RecordSet]:
         """Return all record sets of this name, or those of one type."""
         found = []
         zone_id = self._zone_id(place.zone)
@@ -214,7 +214,7 @@ class Route53:
             self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
         return self._zone_ids[zone]
 
-    def _change(self, place: Place, changes: Sequence[tuple[str, RecordSet]]) -> None:
+    def _change(self, place: RecordPlace, changes: Sequence[tuple[str, RecordSet]]) -> None:
         zone_id = self._zone_id(place.zone)
         with _translated(f"{place.name} to be changed", is_write=True, line=_permission(zone_id)):
             try:
@@ -234,7 +234,7 @@ class Route53:
             },
         )
 
-    def _confirm(self, place: Place, wanted: Seen) -> None:
+    def _confirm(self, place: RecordPlace, wanted: ZoneView) -> None:
         try:
             found = self.read(place)
         except DnsUnreachable as error:
@@ -259,10 +259,10 @@ def unquoted(value: str) -> str:
     return "".join(unescaped(one) for one in _STRING.findall(value))
 
 
-def _seen(records: Sequence[RecordSet], markers: Sequence[RecordSet]) -> Seen:
+def _seen(records: Sequence[RecordSet], markers: Sequence[RecordSet]) -> ZoneView:
     plain = [one for one in records if _is_plain_cname(one)]
-    return Seen(
-        record=Record(_target(plain[0]), plain[0]["TTL"]) if plain else None,
+    return ZoneView(
+        record=PublishedRecord(_target(plain[0]), plain[0]["TTL"]) if plain else None,
         others=tuple(sorted(value for one in records if one not in plain for value in _in_words(one))),
         markers=tuple(sorted(unquoted(value["Value"]) for one in markers for value in one["ResourceRecords"])),
     )
@@ -322,7 +322,7 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
         said = f"{type(error).__name__}: {error}"
         if is_write:
             raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {said}") from error
-        raise ServerFailed(f"Route 53 cannot be used when it is asked for {wish}: {said}") from error
+        raise DnsServerFailed(f"Route 53 cannot be used when it is asked for {wish}: {said}") from error
 
 
 def _refused(error: boto.ClientError, wish: str, *, is_write: bool, line: str) -> SvcagentError:
@@ -335,4 +335,4 @@ def _refused(error: boto.ClientError, wish: str, *, is_write: bool, line: str) -
         return kind(f"Route 53 does not permit {wish} ({code}): {remedy}")
     if is_write and status >= SERVERS_FAULT:
         return OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}")
-    return ServerFailed(f"Route 53 failed when it was asked for {wish}: {error}")
+    return DnsServerFailed(f"Route 53 failed when it was asked for {wish}: {error}")

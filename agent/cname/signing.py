@@ -7,7 +7,7 @@ answers from another view's zone than the one that accepts the updates.
 from dataclasses import replace
 
 from agent.cname import zones
-from agent.cname.provider import Place, UnsignedRefused
+from agent.cname.provider import RecordPlace, UnsignedRefused
 from agent.cname.queries import DnsServer
 from agent.cname.tsig import Key
 from agent.definitions import DnsSettings
@@ -19,7 +19,7 @@ _Question = tuple[str, str]
 _Said = tuple[str, bool, frozenset[str]]
 
 
-def unsigned_problem(server: DnsServer, key: Key, place: Place) -> str:
+def unsigned_problem(server: DnsServer, key: Key, place: RecordPlace) -> str:
     """Return why reads of ``place`` must be signed, with the remedy; empty if not. Raises as `DnsServer.ask`."""
     return _problem(server, key, (place.zone, "SOA"), (place.name, "CNAME"), (place.marker, "TXT"))
 
@@ -30,7 +30,7 @@ def raise_if_other_zone(server: DnsServer, key: Key, zone: str) -> None:
         raise UnsignedRefused(problem)
 
 
-def raise_if_unsigned(server: DnsServer, key: Key, place: Place) -> None:
+def raise_if_unsigned(server: DnsServer, key: Key, place: RecordPlace) -> None:
     """Raise `UnsignedRefused` if that explains why ``place`` could not be read. Raise nothing else."""
     if server.key is not None:
         return

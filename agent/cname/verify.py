@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from agent.clock import Clock, Deadline, poll
 from agent.cname.plan import described
-from agent.cname.provider import Record, Seen
+from agent.cname.provider import PublishedRecord, ZoneView
 from agent.cname.queries import SOA, DnsServer
-from agent.cname.record import Wanted
+from agent.cname.record import WantedRecord
 from agent.cname.zones import name_servers
 from agent.consul import Instance
 from agent.data import dataclass
@@ -29,12 +29,12 @@ class ServerView:
     name: str
     address: str
     serial: int | None = None
-    record: Record | None = None
+    record: PublishedRecord | None = None
     problem: str = ""
 
 
 @dataclass(frozen=True)
-class ClientView:
+class ResolverView:
     """The resolver's answer to a client that asks for the record's addresses."""
 
     resolver: str
@@ -45,12 +45,12 @@ class ClientView:
 
 
 @dataclass(frozen=True)
-class Report:
+class VerificationReport:
     """The observations of one record. It is healthy if there are no problems."""
 
-    wanted: Wanted
+    wanted: WantedRecord
     servers: tuple[ServerView, ...]
-    clients: ClientView
+    clients: ResolverView
     passing: tuple[str, ...]
     """Addresses of the service's passing instances."""
     problems: tuple[str, ...]
@@ -58,7 +58,7 @@ class Report:
     """True if the only problems are servers that do not answer."""
 
 
-def observe_servers(server: DnsServer, resolver: DnsServer, wanted: Wanted) -> tuple[ServerView, ...]:
+def observe_servers(server: DnsServer, resolver: DnsServer, wanted: WantedRecord) -> tuple[ServerView, ...]:
     """Query every server of the zone, silent ones included. Raise `DnsUnreachable` if ``server`` does not list them."""
     place = wanted.place
     try:
@@ -92,25 +92,25 @@ def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> Se
         )
         return ServerView(name, str(server), problem=f"it {does} {zone} (answers {soa.rcode})")
     cname = found.cname(record_name)
-    return ServerView(name, str(server), serials[0], Record(*cname) if cname else None)
+    return ServerView(name, str(server), serials[0], PublishedRecord(*cname) if cname else None)
 
 
-def observe_clients(resolver: DnsServer, wanted: Wanted) -> ClientView:
+def observe_clients(resolver: DnsServer, wanted: WantedRecord) -> ResolverView:
     asked = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
     try:
         cname = resolver.ask(asked, "CNAME", is_recursive=True).cname(asked)
         answers = [resolver.ask(asked, kind, is_recursive=True) for kind in ("A", "AAAA")]
     except DnsUnreachable as error:
-        return ClientView(str(resolver), asked, problem=str(error))
+        return ResolverView(str(resolver), asked, problem=str(error))
     failed = [one.rcode for one in answers if one.rcode not in ("NOERROR", "NXDOMAIN")]
     addresses = {address for one in answers for address, _ttl in one.addresses()}
     problem = f"answers {failed[0]}" if failed else ""
-    return ClientView(str(resolver), asked, cname[0] if cname else None, tuple(sorted(addresses)), problem)
+    return ResolverView(str(resolver), asked, cname[0] if cname else None, tuple(sorted(addresses)), problem)
 
 
 def report(
-    wanted: Wanted, servers: tuple[ServerView, ...], clients: ClientView, instances: Iterable[Instance]
-) -> Report:
+    wanted: WantedRecord, servers: tuple[ServerView, ...], clients: ResolverView, instances: Iterable[Instance]
+) -> VerificationReport:
     """Judge the observations.
 
     Over UDP, Consul returns at most three instances, so passing ones may be missing; but every address must pass.
@@ -121,21 +121,23 @@ def report(
     if not servers:
         wrong.append(f"the zone {wanted.zone} names no servers")
     wrong += _of_clients(wanted, clients, passing)
-    return Report(wanted, servers, clients, passing, (*silent, *wrong), is_silent=bool(silent) and not wrong)
+    return VerificationReport(
+        wanted, servers, clients, passing, (*silent, *wrong), is_silent=bool(silent) and not wrong
+    )
 
 
-def _of_server(wanted: Wanted, view: ServerView, servers: tuple[ServerView, ...]) -> list[str]:
+def _of_server(wanted: WantedRecord, view: ServerView, servers: tuple[ServerView, ...]) -> list[str]:
     where = f"{view.name} ({view.address})"
     serials = [one.serial for one in servers if one.serial is not None]
     others = [serial for serial in serials if view.serial is not None and _is_newer(serial, view.serial)]
     if view.record != wanted.record:
-        stands = described(Seen(record=view.record))
+        stands = described(ZoneView(record=view.record))
         late = f", and its serial {view.serial} is behind {others[0]}" if others else ""
-        return [f"{where}: {stands}{late}; wanted is {described(Seen(record=wanted.record))}"]
+        return [f"{where}: {stands}{late}; wanted is {described(ZoneView(record=wanted.record))}"]
     return [f"{where}: its serial {view.serial} is behind {others[0]}"] if others else []
 
 
-def _of_clients(wanted: Wanted, clients: ClientView, passing: tuple[str, ...]) -> list[str]:
+def _of_clients(wanted: WantedRecord, clients: ResolverView, passing: tuple[str, ...]) -> list[str]:
     where = f"the resolver {clients.resolver}, asked for {clients.asked}"
     doctor = "svcagent doctor --only cname says what to write"
     if clients.problem:
@@ -163,7 +165,7 @@ def _is_newer(serial: int, than: int) -> bool:
 
 
 def await_secondaries(
-    server: DnsServer, resolver: DnsServer, wanted: Wanted, clock: Clock, seconds: float
+    server: DnsServer, resolver: DnsServer, wanted: WantedRecord, clock: Clock, seconds: float
 ) -> tuple[ServerView, ...]:
     """Wait until all servers of the zone have the record. Return those without it after ``seconds``.
 

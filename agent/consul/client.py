@@ -28,7 +28,7 @@ from agent.consul.model import (
 from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.errors import Denied, NotFound
-from agent.http import Answer
+from agent.http import HttpAnswer
 from agent.shapes import Shape, require
 
 if TYPE_CHECKING:
@@ -360,10 +360,10 @@ class Consul:
         """Return a node's living sessions. Raise `Denied` without session:read (before Consul 1.11: return none)."""
         return self._whole(_parse_sessions, f"/v1/session/node/{node}", [("consistent", "1")])
 
-    def _whole(self, parse: Callable[[Answer], T], path: str, params: list[tuple[str, Any]] | None = None) -> T:
+    def _whole(self, parse: Callable[[HttpAnswer], T], path: str, params: list[tuple[str, Any]] | None = None) -> T:
         """Read a complete list. Raise `Denied` if Consul reports that it omitted what the token may not see."""
 
-        def parse_whole(answer: Answer) -> T:
+        def parse_whole(answer: HttpAnswer) -> T:
             if is_filtered(answer):
                 raise self._transport.failures.lacking("GET", path)
             return parse(answer)
@@ -375,17 +375,17 @@ def _not_registered(service_id: str) -> NotFound:
     return NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
 
 
-def _is_there(answer: Answer) -> bool:
+def _is_there(answer: HttpAnswer) -> bool:
     return answer.code != 404
 
 
-def _json(answer: Answer) -> Any:
+def _json(answer: HttpAnswer) -> Any:
     if answer.code == 404:
         raise LookupError("not found, where something always is")
     return answer.json
 
 
-def _checked(answer: Answer, shape: Shape) -> Any:
+def _checked(answer: HttpAnswer, shape: Shape) -> Any:
     """Return the response's JSON if it has that shape. null counts as an empty list: Go writes nil slices so."""
     found = _json(answer)
     if found is None and isinstance(shape, list):
@@ -394,16 +394,16 @@ def _checked(answer: Answer, shape: Shape) -> Any:
     return found
 
 
-def _parse_hash(answer: Answer) -> str | None:
+def _parse_hash(answer: HttpAnswer) -> str | None:
     return None if answer.code == 404 else str(_checked(answer, {"ContentHash": str})["ContentHash"])
 
 
-def _then(parse: Callable[[Any], T], shape: Shape) -> Callable[[Answer], T]:
+def _then(parse: Callable[[Any], T], shape: Shape) -> Callable[[HttpAnswer], T]:
     """Return a callback that checks and parses the JSON inside the request, where `Transport` reports a wrong shape."""
     return lambda answer: parse(_checked(answer, shape))
 
 
-def _index(answer: Answer) -> int:
+def _index(answer: HttpAnswer) -> int:
     """Return the index of a blocking query, an unsigned number of 64 bits."""
     found = int(answer.headers["X-Consul-Index"])
     if not 0 <= found < 1 << 64:
@@ -458,16 +458,16 @@ def _parse_services(raw: Any, by_service: Mapping[str, list[CheckState]]) -> dic
     }
 
 
-def _parse_instances(answer: Answer) -> tuple[int, tuple[Instance, ...]]:
+def _parse_instances(answer: HttpAnswer) -> tuple[int, tuple[Instance, ...]]:
     return _index(answer), tuple(Instance.parse(entry) for entry in _checked(answer, shapes.INSTANCES))
 
 
-def _parse_node_checks(answer: Answer) -> tuple[int, dict[str, CheckState]]:
+def _parse_node_checks(answer: HttpAnswer) -> tuple[int, dict[str, CheckState]]:
     found = _checked(answer, shapes.CHECKS)
     return _index(answer), {check["CheckID"]: CheckState.parse(check) for check in found}
 
 
-def _parse_tree(answer: Answer) -> tuple[int, tuple[KvPair, ...]]:
+def _parse_tree(answer: HttpAnswer) -> tuple[int, tuple[KvPair, ...]]:
     raw = _checked(answer, shapes.PAIRS) if answer.code != 404 else ()
     return _index(answer), tuple(
         KvPair(
@@ -482,16 +482,16 @@ def _parse_tree(answer: Answer) -> tuple[int, tuple[KvPair, ...]]:
     )
 
 
-def _parse_keys(answer: Answer) -> tuple[str, ...]:
+def _parse_keys(answer: HttpAnswer) -> tuple[str, ...]:
     return tuple(_checked(answer, [str])) if answer.code != 404 else ()
 
 
-def _parse_sessions(answer: Answer) -> tuple[Session, ...]:
+def _parse_sessions(answer: HttpAnswer) -> tuple[Session, ...]:
     found = _checked(answer, shapes.SESSIONS)
     return tuple(Session(one["ID"], one.get("Name") or "", one["Node"]) for one in found)
 
 
-def _parse_refusals(operations: Sequence[KvOperation], answer: Answer) -> list[tuple[str, str]]:
+def _parse_refusals(operations: Sequence[KvOperation], answer: HttpAnswer) -> list[tuple[str, str]]:
     """Return the keys that a transaction refused, each with Consul's message."""
     found = _checked(answer, shapes.TRANSACTION).get("Errors") or []
     return [(operations[one["OpIndex"]].key, one["What"]) for one in found]

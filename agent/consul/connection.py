@@ -4,12 +4,12 @@ from urllib.parse import urlsplit
 
 from agent.consul.tls import make_context
 from agent.definitions import ConsulSettings
-from agent.http import Answer, KeptConnection
+from agent.http import HttpAnswer, KeptConnection
 
 UNIX = "unix://"
 
 
-class Connection(KeptConnection):
+class ConsulConnection(KeptConnection):
     def __init__(self, settings: ConsulSettings, connect_seconds: float) -> None:
         parts = urlsplit(settings.address)
         # Ignore the environment's proxy and CA bundle: they are not meant for the agent on this host.
@@ -23,6 +23,6 @@ class Connection(KeptConnection):
         )
 
 
-def is_filtered(answer: Answer) -> bool:
+def is_filtered(answer: HttpAnswer) -> bool:
     """True if Consul omitted what the token may not see. Consul reports this since 1.11, for requests with a token."""
     return str(answer.headers.get("X-Consul-Results-Filtered-By-ACLs", "")).lower() == "true"

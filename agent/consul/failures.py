@@ -11,7 +11,7 @@ from agent.consul.tls import explain_handshake
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected, SvcagentError, Unreachable
-from agent.http import Answer
+from agent.http import HttpAnswer
 from agent.shapes import WrongShape
 from agent.text import clean
 
@@ -39,7 +39,7 @@ class ServerFailed(OutcomeUnknown):
     """A write was answered with 5xx. With ACLs enabled, Consul also does so for absent services and checks."""
 
 
-class Failures:
+class FailureTranslator:
     """Builds the errors of one connection. Messages name its address and the token's source."""
 
     def __init__(self, settings: ConsulSettings, token: Token) -> None:
@@ -74,7 +74,7 @@ class Failures:
             f"{said}: it closed the connection. It may be restarting; or this host has {_ALL_CONNECTIONS}"
         )
 
-    def refused(self, method: str, path: str, answer: Answer) -> SvcagentError | None:
+    def refused(self, method: str, path: str, answer: HttpAnswer) -> SvcagentError | None:
         """Return the error that corresponds to a status.
 
         Return None for 2xx, a refused transaction, the 404 of a read, and Consul's 404 for an absent object of a write.
@@ -110,7 +110,9 @@ class Failures:
             return ConsulUnreachable(f"{answered}: {said}. Look into the agent's own log: consul monitor")
         return ServerFailed(f"{answered}: {said}; it is unknown whether it was carried out: look with svcagent status")
 
-    def not_consul(self, method: str, path: str, answer: Answer, error: Exception | None = None) -> ConsulUnreachable:
+    def not_consul(
+        self, method: str, path: str, answer: HttpAnswer, error: Exception | None = None
+    ) -> ConsulUnreachable:
         """Return the error for a response that is not Consul's. ``error`` is what the parser raised."""
         if isinstance(error, WrongShape):
             found = f": {error}"
@@ -162,7 +164,7 @@ class Failures:
         return clean(self._token.hide_in(text), SAID_LENGTH)
 
 
-def is_rpc_lost(answer: Answer) -> bool:
+def is_rpc_lost(answer: HttpAnswer) -> bool:
     """True if the agent lost its RPC connection to the servers during the request. A second request would succeed.
 
     Agents 1.12.1 and 1.13.3 to 1.14.1 end long waits with the first text; 2.0.4 ends an idle connection with the second

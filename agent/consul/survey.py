@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 from agent.consul import answers as shapes
 from agent.consul.acl import Right
 from agent.consul.client import MOST_OPERATIONS
-from agent.consul.connection import UNIX, Connection
+from agent.consul.connection import UNIX, ConsulConnection
 from agent.consul.failures import TRANSACTION
 from agent.consul.transport import CONNECT_SECONDS, Transport
 from agent.data import dataclass
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
-from agent.http import Answer
+from agent.http import HttpAnswer
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor"
@@ -78,7 +78,7 @@ class Waited:
     seconds: float
 
 
-class Survey:
+class ConsulSurvey:
     """One connection to the local agent, for one thread. It raises as `Consul` does."""
 
     def __init__(self, settings: ConsulSettings) -> None:
@@ -98,7 +98,7 @@ class Survey:
         return self._transport.get(lambda answer: str(answer.json or ""), "/v1/status/leader")
 
     def servers(self) -> tuple[str, ...]:
-        def parse(answer: Answer) -> tuple[str, ...]:
+        def parse(answer: HttpAnswer) -> tuple[str, ...]:
             require(answer.json, [str])
             return tuple(sorted(one.rpartition(":")[0].strip("[]") for one in answer.json))
 
@@ -116,7 +116,7 @@ class Survey:
         """Return the agent's certificate (DER); None without TLS."""
         if not self._settings.address.startswith("https://"):
             return None
-        connection = Connection(self._settings, CONNECT_SECONDS)
+        connection = ConsulConnection(self._settings, CONNECT_SECONDS)
         try:
             connection.open()
             sock = connection.sock
@@ -136,7 +136,7 @@ class Survey:
         parts = urlsplit(self._settings.address)
         place = f"[{server}]" if ":" in server else server
         there = _at(self._settings, f"{parts.scheme}://{place}:{parts.port}")
-        connection = Connection(there, CONNECT_SECONDS)
+        connection = ConsulConnection(there, CONNECT_SECONDS)
         try:
             connection.open()
             answer = connection.ask("GET", "/v1/status/leader", None, {}, CONNECT_SECONDS)
@@ -197,15 +197,15 @@ def _operation(node: str, right: Right) -> dict[str, Any]:
     return {"Service": {"Verb": "cas", "Node": node, "Service": service}}
 
 
-def _denied_operations(answer: Answer) -> tuple[int, ...]:
+def _denied_operations(answer: HttpAnswer) -> tuple[int, ...]:
     require(answer.json, shapes.TRANSACTION)
     errors = answer.json.get("Errors") or []
     return tuple(one["OpIndex"] for one in errors if "Permission denied" in one["What"])
 
 
-def _index(answer: Answer) -> int:
+def _index(answer: HttpAnswer) -> int:
     return int(answer.headers["X-Consul-Index"])
 
 
-def _ignored(_answer: Answer) -> None:
+def _ignored(_answer: HttpAnswer) -> None:
     """Ignore the response: only its status matters."""

@@ -9,12 +9,12 @@ from http.client import HTTPException
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
-from agent.consul.connection import Connection
-from agent.consul.failures import Failures, is_rpc_lost
+from agent.consul.connection import ConsulConnection
+from agent.consul.failures import FailureTranslator, is_rpc_lost
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings
 from agent.errors import Rejected, SvcagentError
-from agent.http import Answer, was_dropped
+from agent.http import HttpAnswer, was_dropped
 
 CONNECT_SECONDS = 3.0
 # A frozen server delays the agent's response to a write by 20 s. After this time, the outcome counts as unknown.
@@ -35,8 +35,8 @@ class Transport:
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._token = Token(settings)
-        self.failures = Failures(settings, self._token)
-        self._connection = Connection(settings, CONNECT_SECONDS)
+        self.failures = FailureTranslator(settings, self._token)
+        self._connection = ConsulConnection(settings, CONNECT_SECONDS)
 
     def close(self) -> None:
         """Close the connection. The next request opens another."""
@@ -55,29 +55,29 @@ class Transport:
         if self._connection.is_ended(seconds):
             raise self.failures.no_connection(ConnectionResetError("it closed the connection"))
 
-    def get(self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None) -> T:
+    def get(self, callback: Callable[[HttpAnswer], T], path: str, params: Params = None, headers: Any = None) -> T:
         """Send a GET. Repeat it once if the connection was dropped: this one, or the agent's to a server."""
         return self._request("GET", callback, path, params, headers)
 
     def put(
-        self, callback: Callable[[Answer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
+        self, callback: Callable[[HttpAnswer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
         return self._request("PUT", callback, path, params, headers, data)
 
     def delete(
-        self, callback: Callable[[Answer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
+        self, callback: Callable[[HttpAnswer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
         return self._request("DELETE", callback, path, params, headers, data)
 
     def post(
-        self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None, data: Any = ""
+        self, callback: Callable[[HttpAnswer], T], path: str, params: Params = None, headers: Any = None, data: Any = ""
     ) -> T:
         return self._request("POST", callback, path, params, headers, data)
 
     def _request(
         self,
         method: str,
-        callback: Callable[[Answer], T],
+        callback: Callable[[HttpAnswer], T],
         path: str,
         params: Params,
         headers: Any,
@@ -105,7 +105,7 @@ class Transport:
         except Exception as error:
             raise self.failures.not_consul(method, path, answer, error) from error
 
-    def _send(self, method: str, path: str, params: Params, headers: Any, data: Any) -> Answer:
+    def _send(self, method: str, path: str, params: Params, headers: Any, data: Any) -> HttpAnswer:
         target = _target(path, params)
         wait = _wait_seconds(params)
         # Consul adds up to a sixteenth to the requested wait, so that waiters do not wake together.

@@ -37,28 +37,28 @@ WITHIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenRegistrations:
     """The known state of the agent. ``known`` is the canary's hash: empty before the first query, None if absent."""
 
     canary: str = ""
     known: str | None = ""
     is_away: bool = False
 
-    def about(self, canary: str) -> "Seen":
+    def about(self, canary: str) -> "SeenRegistrations":
         """Return the same state with this canary."""
         return self if canary == self.canary else replace(self, canary=canary, known="")
 
 
-def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
+def heard(seen: SeenRegistrations, answer: str | None) -> tuple[SeenRegistrations, bool]:
     """Return the state after an answer (None: absent), and whether to request a convergence.
 
     A convergence is needed if the agent was away or the canary has changed. The convergence decides the canary's new
     state, so its hash is queried again; only its absence is remembered, and reported once.
     """
     if not seen.canary:
-        return Seen(known=None), seen.is_away
+        return SeenRegistrations(known=None), seen.is_away
     is_waking = seen.is_away or (answer != seen.known and (answer is None or bool(seen.known)))
-    return Seen(seen.canary, "" if answer and is_waking else answer), is_waking
+    return SeenRegistrations(seen.canary, "" if answer and is_waking else answer), is_waking
 
 
 class AgentWatch:
@@ -104,7 +104,7 @@ class AgentWatch:
             self._consul.close()
 
     def _watch(self) -> None:
-        seen = Seen()
+        seen = SeenRegistrations()
         while not self._is_stopping:
             followed = self._followed
             seen = seen.about(self._canary)
@@ -132,7 +132,7 @@ class AgentWatch:
             if seen.canary and (is_waking or seen.known is None):
                 self._pause(FOLLOW_SECONDS, followed)
 
-    def _ask(self, seen: Seen) -> str | None:
+    def _ask(self, seen: SeenRegistrations) -> str | None:
         if not seen.canary and seen.known is None and not seen.is_away:
             self._consul.stay_connected(IDLE_SECONDS)
             return None

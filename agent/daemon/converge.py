@@ -11,27 +11,27 @@ from dataclasses import replace
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul
-from agent.daemon.convergence_log import IN_MAINTENANCE_AGAIN, Telling
-from agent.daemon.convergence_result import Converged, Out
+from agent.daemon.convergence_log import IN_MAINTENANCE_AGAIN, ConvergenceLog
+from agent.daemon.convergence_result import ConvergenceResult, Out
 from agent.daemon.last_good import Choice, GoodFiles
 from agent.definitions import Check, Definition, Settings, values_of
 from agent.errors import Fault, SvcagentError, Unforeseen
 from agent.logs import WARNING, log, log_bug
-from agent.maintenance import Ended, Target, find_ended, is_finished_reload, lift_ended, parse
+from agent.maintenance import EndedMaintenance, MaintenanceTarget, find_ended, is_finished_reload, lift_ended, parse
 from agent.registration import (
     LAST_SEEN_FILE,
-    Action,
-    Failures,
+    AgentWorld,
+    ChangeAction,
+    CollectedFailures,
     LastSeenFile,
     Registration,
     Report,
-    World,
     alone_in,
     is_own,
     observe,
     unmet,
 )
-from agent.reload import journalled
+from agent.reload.journal import journalled
 
 ALONE_SECONDS = 10.0
 """How long to wait for another svcagent that registers."""
@@ -54,13 +54,13 @@ class Convergence:
         self._environ = environ
         self._hostname = hostname
         self._good = GoodFiles(settings.services_dir, settings.state_dir)
-        self._telling = Telling(clock)
-        self._last = Converged()
+        self._telling = ConvergenceLog(clock)
+        self._last = ConvergenceResult()
         self._pause = FIRST_PAUSE
         self._met: dict[str, str] = {}
         self._met_before: dict[str, str] = {}
 
-    def run(self) -> Converged:
+    def run(self) -> ConvergenceResult:
         """Converge once. Every failure, even a bug, is part of the result: the daemon continues and tries again."""
         begun = self._clock.monotonic()
         self._met_before, self._met = self._met, {}
@@ -118,7 +118,7 @@ class Convergence:
 
         return self._good.take(values_of(self._environ, self._hostname, agent.address), unfit)
 
-    def _again_in(self, found: Converged) -> float | None:
+    def _again_in(self, found: ConvergenceResult) -> float | None:
         if found.trouble is not None:
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             return pause
@@ -139,10 +139,10 @@ class _Turn:
         self._agent = agent
         self._canary = canary
         self._registration = registration
-        self._lifting = Failures(report)
-        self._world: World | None = None
+        self._lifting = CollectedFailures(report)
+        self._world: AgentWorld | None = None
         self._kept: list[str] = []
-        self._ended: tuple[Ended, ...] = ()
+        self._ended: tuple[EndedMaintenance, ...] = ()
 
     def converge(self, choice: Choice) -> None:
         """Observe, plan and apply. Then disable expired maintenance."""
@@ -166,7 +166,7 @@ class _Turn:
             log(f"this host was {IN_MAINTENANCE_AGAIN} {held}. To disable it, run: {command}", level=WARNING)
         self._end_maintenance(world, choice.service_ids)
 
-    def _end_maintenance(self, world: World, own: frozenset[str]) -> None:
+    def _end_maintenance(self, world: AgentWorld, own: frozenset[str]) -> None:
         node, now = self._agent.node, self._clock.now()
         ended = find_ended(world.services, world.checks, node, now, own)
         if ended and self._registration.done:
@@ -177,7 +177,7 @@ class _Turn:
             with self._lifting.collected(str(one.target)):
                 self._ended += lift_ended(self._consul, [one])
 
-    def found(self, before: Converged) -> Converged:
+    def found(self, before: ConvergenceResult) -> ConvergenceResult:
         """Return the result; what was not observed stays as before."""
         if self._world is None:
             return before
@@ -198,26 +198,26 @@ class _Turn:
         unremembered = self._registration.unremembered
         return (*found, *([(LAST_SEEN_FILE, unremembered)] if unremembered is not None else []))
 
-    def _out(self, world: World) -> tuple[Out, ...]:
+    def _out(self, world: AgentWorld) -> tuple[Out, ...]:
         lifted = {one.target for one in self._ended if one.is_liftable}
         found = [
-            Out(Target(self._agent.node, one.id, one.name), parse(one.maintenance.notes))
+            Out(MaintenanceTarget(self._agent.node, one.id, one.name), parse(one.maintenance.notes))
             for one in sorted(world.services.values(), key=lambda one: one.id)
             if one.maintenance is not None and is_own(one)
         ]
         if NODE_MAINTENANCE in world.checks:
-            found.append(Out(Target(self._agent.node), parse(world.checks[NODE_MAINTENANCE].notes)))
+            found.append(Out(MaintenanceTarget(self._agent.node), parse(world.checks[NODE_MAINTENANCE].notes)))
         return tuple(one for one in found if one.target not in lifted)
 
-    def _chosen_canary(self, world: World) -> str:
+    def _chosen_canary(self, world: AgentWorld) -> str:
         """Return the canary; it stays the same as long as it is registered."""
         there = {one.id for one in world.services.values() if is_own(one)}
-        there |= {one.service_id for one in self._registration.done if one.action is not Action.REMOVE}
-        there -= {one.service_id for one in self._registration.done if one.action is Action.REMOVE}
+        there |= {one.service_id for one in self._registration.done if one.action is not ChangeAction.REMOVE}
+        there -= {one.service_id for one in self._registration.done if one.action is ChangeAction.REMOVE}
         return self._canary if self._canary in there else min(there, default="")
 
 
 def _status(check: Check) -> str:
-    from agent.reload import probe_status  # rarely needed, and slow to import
+    from agent.reload.probe import probe_status  # rarely needed, and slow to import
 
     return probe_status(check)

@@ -5,29 +5,29 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from agent.clock import Clock
-from agent.daemon.convergence_result import Converged
+from agent.daemon.convergence_result import ConvergenceResult
 from agent.errors import SvcagentError, Unreachable
 from agent.logs import INFO, WARNING, log
 from agent.maintenance import length, parse
-from agent.registration import Action
+from agent.registration import ChangeAction
 
 IN_MAINTENANCE_AGAIN = (
     "removed from Consul while it was in maintenance; it is put in the same maintenance again, enabled"
 )
 
 _UNREACHABLE = ("unreachable",)
-_PAST = {Action.CREATE: "registered", Action.UPDATE: "updated", Action.REMOVE: "deregistered"}
+_PAST = {ChangeAction.CREATE: "registered", ChangeAction.UPDATE: "updated", ChangeAction.REMOVE: "deregistered"}
 
 
-class Telling:
+class ConvergenceLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._trouble: tuple[str, ...] = ()
         self._since = 0.0
-        self._before = Converged()
+        self._before = ConvergenceResult()
         self._lasting: dict[str, dict[str, str]] = {}
 
-    def tell(self, found: Converged) -> None:
+    def tell(self, found: ConvergenceResult) -> None:
         """Log what is new since the last convergence."""
         self._tell_trouble(found.trouble)
         self._tell_faults(found)
@@ -65,7 +65,7 @@ class Telling:
             log(f"{whose} after {length(timedelta(seconds=now - self._since))}")
         self._trouble = kind
 
-    def _tell_faults(self, found: Converged) -> None:
+    def _tell_faults(self, found: ConvergenceResult) -> None:
         before = self._before.faults
         for fault in found.faults:
             if fault not in before:
@@ -73,7 +73,7 @@ class Telling:
         for file in sorted({one.file for one in before} - {one.file for one in found.faults}):
             log(f"{file}: no longer faulty", file=file)
 
-    def _tell_lasting(self, found: Converged) -> None:
+    def _tell_lasting(self, found: ConvergenceResult) -> None:
         refused = {one.service_id: f"is left alone: {one.why}" for one in found.refused}
         self._tell_begun_and_over("refused", refused, "is no longer in the way of anything")
         failed = {service_id: f"cannot be converged: {error}" for service_id, error in found.failed}

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from agent.consul import AgentSelf
 from agent.definitions import Definition
 from agent.errors import Fault, SvcagentError
-from agent.maintenance import Ended, Maintenance, Target
+from agent.maintenance import EndedMaintenance, Maintenance, MaintenanceTarget
 from agent.registration import Change
 
 
 @dataclass(frozen=True)
 class Out:
-    target: Target
+    target: MaintenanceTarget
     maintenance: Maintenance
 
 
 @dataclass(frozen=True)
-class Converged:
+class ConvergenceResult:
     """One convergence. With ``trouble``, what could not be observed is unchanged since the last one."""
 
     definitions: tuple[Definition, ...] = ()
@@ -34,7 +34,7 @@ class Converged:
     """IDs of services that no valid file defines any more, but a faulty file may."""
     objection: str = ""
     """Why changes wait for an operator's consent; empty if none do."""
-    ended: tuple[Ended, ...] = ()
+    ended: tuple[EndedMaintenance, ...] = ()
     """Expired maintenance: disabled, or still enabled because checks fail."""
     out: tuple[Out, ...] = ()
     """Our services in maintenance; the host itself is last."""

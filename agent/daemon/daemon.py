@@ -20,15 +20,15 @@ from agent.clock import Clock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
 from agent.daemon.converge import Convergence
-from agent.daemon.convergence_result import Converged
+from agent.daemon.convergence_result import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.host_reloads import StateWatch
 from agent.daemon.housekeeping import STOP_SECONDS, Chores
 from agent.daemon.last_good import DIRECTORY
-from agent.daemon.reloads import Wanted
+from agent.daemon.reloads import WantedReload
 from agent.daemon.schedule import CNAMES, CONVERGENCE, RELOAD_JOB, Schedule, plans_of
 from agent.daemon.scheduler import Scheduler
-from agent.daemon.status import Status
+from agent.daemon.status import DaemonState
 from agent.daemon.status_file import WRITE_SECONDS, StatusFile
 from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
@@ -37,7 +37,7 @@ from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
 from agent.errors import ConsulUnreachable
 from agent.logs import WARNING, log, log_bug
-from agent.reload import journalled
+from agent.reload.journal import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
     from agent.metrics.exposition import Metrics
@@ -72,11 +72,11 @@ class Daemon:
         )
         self._scheduler = Scheduler(clock, self._due)
         self._began = clock.now()
-        self._found = Converged()
+        self._found = ConvergenceResult()
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._held: dict[str, Wanted] = {}
+        self._held: dict[str, WantedReload] = {}
         self._bug: BaseException | None = None
         self._again: asyncio.TimerHandle | None = None
         self._written: Mapping[str, Any] = {}
@@ -133,9 +133,9 @@ class Daemon:
         return serve(self.metrics, self._settings.daemon.listen)
 
     @property
-    def status(self) -> Status:
+    def status(self) -> DaemonState:
         services = [one for found in self._found.definitions for one in found.services]
-        return Status(
+        return DaemonState(
             pid=os.getpid(),
             version=__version__,
             began=self._began,
@@ -186,9 +186,9 @@ class Daemon:
         elif job == CNAMES:
             self._chores.are_cnames_due.set()
         else:
-            self._begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
+            self._begin(WantedReload(job.removeprefix(RELOAD_JOB), "schedule"))
 
-    def _begin(self, wanted: Wanted) -> None:
+    def _begin(self, wanted: WantedReload) -> None:
         """Start a reload, or hold it until Consul answers: without Consul it could only fail."""
         if isinstance(self._found.trouble, ConsulUnreachable):
             self._held[wanted.service_id] = wanted
@@ -220,11 +220,11 @@ class Daemon:
         if self._is_ready:
             self._systemd.ready()
 
-    def _converged_in_thread(self, found: Converged | BaseException) -> None:
+    def _converged_in_thread(self, found: ConvergenceResult | BaseException) -> None:
         with suppress(RuntimeError):  # the loop has ended: this took longer than a stop waits
             self._loop.call_soon_threadsafe(self._converged, found)
 
-    def _converged(self, found: Converged | BaseException) -> None:
+    def _converged(self, found: ConvergenceResult | BaseException) -> None:
         if self._is_stopping:
             return
         if isinstance(found, BaseException):
@@ -257,7 +257,7 @@ class Daemon:
             log("ready", services=len(self.status.services))
             self._systemd.ready()
 
-    def _tell_metrics(self, found: Converged) -> None:
+    def _tell_metrics(self, found: ConvergenceResult) -> None:
         if self.metrics is None:
             return
         faults = Counter(fault.file for fault in found.faults)
@@ -285,7 +285,7 @@ class Daemon:
         self._tasks.add(self._start_watched(keeping))
         await self._converged_once.wait()
         for service_id in sorted(left_behind):
-            self._begin(Wanted(service_id, "resumed"))
+            self._begin(WantedReload(service_id, "resumed"))
 
     def _recovered(self, service_id: str) -> None:
         """Retry a reload whose instance was recovered: its version is still wanted."""

@@ -19,7 +19,7 @@ from agent.clock import Clock
 from agent.daemon.reloads import IDLE_STEPS, is_unfinished
 from agent.logs import WARNING, log
 from agent.registration import LAST_SEEN_FILE
-from agent.reload import HostLock, HostReload, lock_files
+from agent.reload.host_lock import HostLock, HostReload, lock_files
 
 INTERRUPTED_BY_STOP = 143
 """The exit code of a reload that SIGTERM ended: the daemon or the host was stopped, not this reload."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent.daemon.subprocesses import Ended, Launcher
+from agent.daemon.subprocesses import EndedProcess, Launcher
 from agent.errors import Unforeseen, Unreachable
 from agent.logs import WARNING, log, log_bug
 
@@ -85,7 +85,7 @@ class Chores:
         pauses = itertools.chain(self._pauses, itertools.repeat(self._pauses[-1]))
         return itertools.chain(pause * (1 - (1 - LEAST_JITTER) * self._jitter()) for pause in pauses)
 
-    async def _run(self, *verb: str) -> Ended:
+    async def _run(self, *verb: str) -> EndedProcess:
         """Run a command, and log its standard error if that differs from last time."""
         name = " ".join(verb)
         ended = await self._run_to_its_end(verb)
@@ -98,15 +98,15 @@ class Chores:
                 log("succeeds again", verb=name)
         return ended
 
-    async def _run_to_its_end(self, verb: Sequence[str]) -> Ended:
+    async def _run_to_its_end(self, verb: Sequence[str]) -> EndedProcess:
         """Run a command. On cancellation, send it SIGTERM and wait for it."""
         try:
             child = await self._launcher.start_captured(verb)
         except OSError as error:
-            return Ended(Unreachable.exit_code, errors=f"svcagent {' '.join(verb)} cannot be started: {error}")
+            return EndedProcess(Unreachable.exit_code, errors=f"svcagent {' '.join(verb)} cannot be started: {error}")
         except Exception as error:  # noqa: BLE001 - a bug in one chore must not end the daemon
             log_bug(f"svcagent {' '.join(verb)}: a bug in svcagent; please report it", error)
-            return Ended(Unforeseen.exit_code)
+            return EndedProcess(Unforeseen.exit_code)
         ending = asyncio.create_task(child.ended())
         try:
             return await asyncio.shield(ending)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from agent.definitions import Definition, Examined, clashes, examine, files_of, read
+from agent.definitions import Definition, ParsedFile, clashes, files_of, parse_file, read
 from agent.errors import BadDefinition, Fault, SvcagentError, Unforeseen
 from agent.files import write_atomically
 from agent.logs import log_bug
@@ -31,7 +31,7 @@ def fit(_definition: Definition) -> Iterable[Fault]:
 class Choice:
     """The files to use, and the faults of those that are not used as services.d has them."""
 
-    files: tuple[Examined, ...]
+    files: tuple[ParsedFile, ...]
     """Sorted by name; all valid, and without clashes."""
     faults: tuple[Fault, ...] = ()
     gone: frozenset[str] | None = None
@@ -52,7 +52,7 @@ class Choice:
         return service_id not in self.service_ids and (self.gone is None or service_id in self.gone)
 
 
-def choose(now: Mapping[str, Examined], good: Mapping[str, Examined], gone: frozenset[str] = frozenset()) -> Choice:
+def choose(now: Mapping[str, ParsedFile], good: Mapping[str, ParsedFile], gone: frozenset[str] = frozenset()) -> Choice:
     """Choose between the current version of each file and its last valid one, by file name.
 
     ``gone`` are services that valid files once defined. The cases:
@@ -90,11 +90,11 @@ def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
     return choose(now, {})
 
 
-def _best(now: Examined | None, good: Examined | None) -> Examined | None:
+def _best(now: ParsedFile | None, good: ParsedFile | None) -> ParsedFile | None:
     return next((one for one in (now, good) if one is not None and not one.faults), None)
 
 
-def _first_clash(chosen: Mapping[str, Examined], good: Mapping[str, Examined]) -> list[Fault]:
+def _first_clash(chosen: Mapping[str, ParsedFile], good: Mapping[str, ParsedFile]) -> list[Fault]:
     """Return all clashes of the first file with any. Files that were valid before keep their names."""
 
     def is_changed(name: str) -> bool:
@@ -106,7 +106,10 @@ def _first_clash(chosen: Mapping[str, Examined], good: Mapping[str, Examined]) -
 
 
 def _gone(
-    now: Mapping[str, Examined], good: Mapping[str, Examined], chosen: Mapping[str, Examined], gone: frozenset[str]
+    now: Mapping[str, ParsedFile],
+    good: Mapping[str, ParsedFile],
+    chosen: Mapping[str, ParsedFile],
+    gone: frozenset[str],
 ) -> frozenset[str] | None:
     left_out = now.keys() - chosen.keys()
     if not left_out:
@@ -120,7 +123,7 @@ def _gone(
     return before.difference(*map(_ids, chosen.values()), *meant)
 
 
-def _ids(examined: Examined) -> frozenset[str]:
+def _ids(examined: ParsedFile) -> frozenset[str]:
     return frozenset(claim.name for claim in examined.claims if claim.what == "service ID")
 
 
@@ -137,7 +140,7 @@ class GoodFiles:
         self._services_dir = services_dir
         self._kept_dir = state_dir / DIRECTORY
         self._values: Mapping[str, str] = {}
-        self._examined: dict[tuple[str, bytes], Examined] = {}
+        self._examined: dict[tuple[str, bytes], ParsedFile] = {}
         self._gone: frozenset[str] = frozenset()
 
     def take(self, values: Mapping[str, str], unfit: Unfit = fit) -> Choice:
@@ -148,7 +151,7 @@ class GoodFiles:
         known = self._examined if values == self._values else {}
         self._values, self._examined = values, {}
 
-        def examined(name: str, content: bytes) -> Examined:
+        def examined(name: str, content: bytes) -> ParsedFile:
             # Faults name the path in services.d, wherever the file was read, because it must be fixed there.
             one = known.get((name, content)) or _examined(self._services_dir / name, content, values)
             self._examined[name, content] = one
@@ -169,7 +172,7 @@ class GoodFiles:
             choice = replace(choice, gone=frozenset())
         return replace(choice, faults=choice.faults + self._keep(choice.files, kept))
 
-    def _is_empty(self, good: Mapping[str, Examined]) -> Fault:
+    def _is_empty(self, good: Mapping[str, ParsedFile]) -> Fault:
         names = ", ".join(sorted(good)[:3]) + (" and more" if len(good) > 3 else "")
         return Fault(
             str(self._services_dir),
@@ -186,7 +189,7 @@ class GoodFiles:
                     kept[file.name] = read(file)
         return kept
 
-    def _keep(self, files: Iterable[Examined], kept: Mapping[str, bytes]) -> tuple[Fault, ...]:
+    def _keep(self, files: Iterable[ParsedFile], kept: Mapping[str, bytes]) -> tuple[Fault, ...]:
         """Make the copy contain only these files, and write only what differs.
 
         A command may read the copy meanwhile, and must not see a service as undefined. So a new directory appears
@@ -223,27 +226,27 @@ def forget(state_dir: Path) -> None:
         ) from error
 
 
-def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
-    """Parse a file like `examine`. A bug becomes a fault of that file, because the other files are still needed."""
+def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedFile:
+    """Parse a file like `parse_file`. A bug becomes a fault of that file, because the other files are still needed."""
     try:
-        return examine(file, content, values)
+        return parse_file(file, content, values)
     except Exception as error:  # noqa: BLE001 - a bug that one file triggers must not stop the others
         log_bug(f"{file}: a bug in svcagent; please report it", error, file=file)
         fault = Fault(
             str(file), "", str(Unforeseen.of(error, "reading it")), "write it differently until that is mended"
         )
-        return Examined(file, content, None, (fault,))
+        return ParsedFile(file, content, None, (fault,))
 
 
-def _read(file: Path, examined: Callable[[str, bytes], Examined]) -> Examined:
+def _read(file: Path, examined: Callable[[str, bytes], ParsedFile]) -> ParsedFile:
     try:
         content = read(file)
     except BadDefinition as error:
-        return Examined(file, b"", None, error.faults)
+        return ParsedFile(file, b"", None, error.faults)
     return examined(file.name, content)
 
 
-def _unchanged(good: Mapping[str, Examined], faults: tuple[Fault, ...]) -> Choice:
+def _unchanged(good: Mapping[str, ParsedFile], faults: tuple[Fault, ...]) -> Choice:
     """Return a choice without changes or removals, because services.d is missing or empty."""
     choice = choose(good, good)
     return replace(choice, faults=faults + choice.faults, gone=frozenset())

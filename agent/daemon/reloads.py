@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.clock import Clock
-from agent.daemon.subprocesses import Child, Ended, Launcher
+from agent.daemon.subprocesses import Child, EndedProcess, Launcher
 from agent.errors import Unforeseen, Unreachable
 from agent.logs import ERROR, log, log_bug
 
@@ -33,7 +33,7 @@ RETRIED_OUTCOMES = frozenset({"stranded", "environment"})
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedReload:
     """A reload to run. ``why`` is schedule, resumed or retry."""
 
     service_id: str
@@ -50,7 +50,7 @@ class Wanted:
 class RunningReload:
     """A reload that the daemon runs. ``child`` is None until its process has started."""
 
-    wanted: Wanted
+    wanted: WantedReload
     since: datetime
     child: Child | None = None
     is_starting: bool = False
@@ -67,7 +67,7 @@ class Reloads:
         self,
         launcher: Launcher,
         clock: Clock,
-        tell_end: Callable[[RunningReload, Ended], None],
+        tell_end: Callable[[RunningReload, EndedProcess], None],
         start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
     ) -> None:
         self._launcher = launcher
@@ -79,7 +79,7 @@ class Reloads:
         self._starting = asyncio.Semaphore(MOST_STARTING)
         self.running: dict[str, RunningReload] = {}
 
-    def begin(self, wanted: Wanted) -> bool:
+    def begin(self, wanted: WantedReload) -> bool:
         """Start a reload. False if one of that service runs already."""
         if wanted.service_id in self.running:
             return False
@@ -110,20 +110,20 @@ class Reloads:
             ended = await self._run_child(reload)
         except OSError as error:
             log(f"{service_id}: its reload cannot be started: {error}", level=ERROR, service=service_id)
-            ended = Ended(1)
+            ended = EndedProcess(1)
         except Exception as error:  # noqa: BLE001 - a bug in one reload must not end the daemon and the others
             log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
-            ended = Ended(Unforeseen.exit_code)
+            ended = EndedProcess(Unforeseen.exit_code)
         del self.running[service_id]
         self._tell_end(reload, ended)
 
-    async def _run_child(self, reload: RunningReload) -> Ended:
+    async def _run_child(self, reload: RunningReload) -> EndedProcess:
         await self._starting.acquire()
         reload.is_starting = True
         timer = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._has_started, reload)
         try:
             if self._is_stopping:
-                return Ended(-signal.SIGTERM)
+                return EndedProcess(-signal.SIGTERM)
             reload.child = await self._launcher.start(reload.wanted.verb)
             if self._is_stopping:
                 reload.child.stop()

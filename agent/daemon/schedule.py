@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from agent.definitions import Definition, Window, durations
 from agent.errors import SvcagentError, Unforeseen
 from agent.logs import log_bug
-from agent.reload import verdict, zone
+from agent.reload.window import verdict, zone
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"

@@ -28,7 +28,7 @@ class Doing:
 
 
 @dataclass(frozen=True)
-class Status:
+class DaemonState:
     """The daemon's state.
 
     ``trouble`` is why the last convergence did not finish. ``faults`` are those of definitions. ``objection`` is why

@@ -27,7 +27,7 @@ _SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LIS
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedProcess:
     """How a command ended: its exit status, negative for the signal that killed it.
 
     For a captured command, ``document`` is its ``--json`` output and ``errors`` its standard error.
@@ -101,12 +101,12 @@ class Child:
         with suppress(ProcessLookupError):
             self._process.send_signal(signum)
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> EndedProcess:
         """Wait for its end, but not for its own children."""
         try:
             status = await self._process.wait()
             document, errors = [os.pread(one, LONGEST_OUTPUT, 0) for one in self._captured] or [b"", b""]
-            return Ended(status, _document(document), errors.decode(errors="replace"))
+            return EndedProcess(status, _document(document), errors.decode(errors="replace"))
         finally:
             for one in self._captured:
                 os.close(one)

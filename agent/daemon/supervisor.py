@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import Clock
 from agent.daemon.convergence_result import Out
 from agent.daemon.host_reloads import EndedReload, HostReloads
-from agent.daemon.reloads import Reloads, RunningReload, Wanted, is_unfinished
+from agent.daemon.reloads import Reloads, RunningReload, WantedReload, is_unfinished
 from agent.daemon.retries import Retries
 from agent.daemon.status import Doing
-from agent.daemon.subprocesses import Ended, Launcher
+from agent.daemon.subprocesses import EndedProcess, Launcher
 from agent.definitions import Definition
 from agent.logs import INFO, WARNING, log, log_bug
 from agent.maintenance import is_of_reload
-from agent.reload import HostLock, journalled
+from agent.reload.host_lock import HostLock
+from agent.reload.journal import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
     from agent.metrics.exposition import Metrics
@@ -39,7 +40,7 @@ class Supervisor:
         state_dir: Path,
         clock: Clock,
         start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
-        begin: Callable[[Wanted], None],
+        begin: Callable[[WantedReload], None],
         changed: Callable[[], None],
         metrics: "Metrics | None",
     ) -> None:
@@ -50,7 +51,7 @@ class Supervisor:
         self._children = Reloads(launcher, clock, self._child_ended, start)
         self._on_host = HostReloads(state_dir, clock)
         self._retries = Retries(
-            lambda service_id: begin(Wanted(service_id, "retry")),
+            lambda service_id: begin(WantedReload(service_id, "retry")),
             jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - a pause is no secret
         )
         self._names: dict[str, str] = {}
@@ -65,7 +66,7 @@ class Supervisor:
         self._reloadable = frozenset(one.service.id for one in definitions if one.reload is not None)
         self._out = frozenset(one.target.service_id for one in out if is_of_reload(one.maintenance, one.target.node))
 
-    def begin(self, wanted: Wanted) -> None:
+    def begin(self, wanted: WantedReload) -> None:
         """Run a reload, unless one of the service is running or nothing defines it any more."""
         if wanted.service_id in self._reloadable and self._children.begin(wanted):
             self._changed()
@@ -135,7 +136,7 @@ class Supervisor:
             ):
                 self._count(result)
 
-    def _child_ended(self, reload: RunningReload, ended: Ended) -> None:
+    def _child_ended(self, reload: RunningReload, ended: EndedProcess) -> None:
         service_id = reload.wanted.service_id
         self._changed()
         said = self._on_host.last.get(service_id)

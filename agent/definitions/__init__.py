@@ -10,7 +10,7 @@ from agent.definitions.faults import Wrong, untrusted
 from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
 from agent.definitions.load import Loaded, files_of, load, load_good
 from agent.definitions.name_conflicts import clashes
-from agent.definitions.parse_file import Examined, examine, read
+from agent.definitions.parse_file import ParsedFile, parse_file, read
 from agent.definitions.reload import (
     PULL_SECONDS,
     CommandRestart,
@@ -19,7 +19,7 @@ from agent.definitions.reload import (
     Hooks,
     MinHealthy,
     Ready,
-    Reload,
+    ReloadSection,
     Settle,
     Strategy,
 )
@@ -45,12 +45,12 @@ __all__ = [
     "DnsSettings",
     "DockerSettings",
     "Drain",
-    "Examined",
     "Hooks",
     "Loaded",
     "MinHealthy",
+    "ParsedFile",
     "Ready",
-    "Reload",
+    "ReloadSection",
     "Secret",
     "Service",
     "Settings",
@@ -63,11 +63,11 @@ __all__ = [
     "clashes",
     "complete",
     "defining",
-    "examine",
     "files_of",
     "load",
     "load_good",
     "misplaced",
+    "parse_file",
     "read",
     "record_name",
     "schema",

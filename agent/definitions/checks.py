@@ -15,8 +15,8 @@ from agent.definitions.strict_model import (
     TEXT,
     ListOf,
     MapOf,
-    Part,
     Refusal,
+    StrictModel,
     always,
     choice,
     optional,
@@ -145,7 +145,7 @@ def _header(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return value
 
 
-class Check(Part):
+class Check(StrictModel):
     """One health check of a service."""
 
     spellings: ClassVar[Mapping[str, str]] = {"checkid": "id", "scriptargs": "args"}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeGuard
 
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.strict_model import TEXT, Part, optional, required, whole
+from agent.definitions.strict_model import TEXT, StrictModel, optional, required, whole
 from agent.definitions.values import FILLED, LABEL
 
 MARKERS = "_svcagent"
@@ -69,7 +69,7 @@ def misplaced(name: str, zone: str) -> Finding | None:
     return None
 
 
-class Cname(Part):
+class Cname(StrictModel):
     """One CNAME record."""
 
     name: str = required(

@@ -8,9 +8,9 @@ from agent.data import dataclass
 from agent.definitions.checks import KIND_OF
 from agent.definitions.cname import Cname
 from agent.definitions.faults import Finding
-from agent.definitions.reload import Reload
+from agent.definitions.reload import ReloadSection
 from agent.definitions.service import Service
-from agent.definitions.strict_model import ListOf, Part, PartOf, Refusal, always, optional
+from agent.definitions.strict_model import ListOf, PartOf, Refusal, StrictModel, always, optional
 
 PROBED_KINDS = ("http", "tcp")
 """The kinds of check that svcagent runs itself before a reloaded instance counts as ready."""
@@ -20,7 +20,7 @@ PROBED_KINDS = ("http", "tcp")
 class Definition:
     file: Path
     services: tuple[Service, ...]
-    reload: Reload | None = None
+    reload: ReloadSection | None = None
     cname: tuple[Cname, ...] = ()
     places: tuple[str, ...] = ()
     """The path of each service in the file, for messages: ``service``, or ``services[0]``."""
@@ -33,7 +33,7 @@ class Definition:
         return self.services[0]
 
 
-class Document(Part):
+class Document(StrictModel):
     """A definition file of svcagent."""
 
     refused: ClassVar[Mapping[str, Refusal]] = dict.fromkeys(
@@ -43,7 +43,9 @@ class Document(Part):
 
     service: Service | None = optional(PartOf(Service), "The service, in Consul's own service-definition format.")
     services: tuple[Service, ...] | None = optional(ListOf(PartOf(Service)), "Several services, without reload.")
-    reload: Reload | None = optional(PartOf(Reload), "How the service is reloaded when its image has changed.")
+    reload: ReloadSection | None = optional(
+        PartOf(ReloadSection), "How the service is reloaded when its image has changed."
+    )
     cname: tuple[Cname, ...] = optional(ListOf(PartOf(Cname)), "CNAMEs that point at the service.", ())
 
     def definition(self, file: Path, names_used: frozenset[str] = frozenset()) -> Definition:

@@ -9,7 +9,7 @@ from agent.data import dataclass
 from agent.definitions.document import Definition
 from agent.definitions.faults import untrusted
 from agent.definitions.name_conflicts import SERVICE_ID, SERVICE_NAME, clashes
-from agent.definitions.parse_file import Examined, examine, read
+from agent.definitions.parse_file import ParsedFile, parse_file, read
 from agent.errors import BadDefinition, Fault
 from agent.files import Untrusted, check_directory
 
@@ -22,7 +22,7 @@ class Loaded:
 
     definitions: tuple[Definition, ...]
     faults: tuple[Fault, ...] = ()
-    left_out: tuple[Examined, ...] = ()
+    left_out: tuple[ParsedFile, ...] = ()
 
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Return the faults that keep a service, by name or ID, from being known; none if no file was to define it.
@@ -67,7 +67,7 @@ def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
         if claim.what != SERVICE_NAME  # services may share it
     }
     good: list[Definition] = []
-    left_out: list[Examined] = []
+    left_out: list[ParsedFile] = []
     for one in examined:
         if one.definition is None or str(one.file) in faulty or any(claim.key in contested for claim in one.claims):
             left_out.append(one)
@@ -76,17 +76,17 @@ def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
     return Loaded(tuple(good), tuple(sorted(faults)), tuple(left_out))
 
 
-def _services(examined: Examined) -> set[str]:
+def _services(examined: ParsedFile) -> set[str]:
     return {claim.name for claim in examined.claims if claim.what in (SERVICE_ID, SERVICE_NAME)}
 
 
-def _look_at(file: Path, values: Mapping[str, str]) -> Examined:
+def _look_at(file: Path, values: Mapping[str, str]) -> ParsedFile:
     """Read and examine a file. A file that cannot be read is faulty and empty."""
     try:
         content = read(file)
     except BadDefinition as error:
-        return Examined(file, b"", None, error.faults)
-    return examine(file, content, values)
+        return ParsedFile(file, b"", None, error.faults)
+    return parse_file(file, content, values)
 
 
 def files_of(directory: Path) -> list[Path]:

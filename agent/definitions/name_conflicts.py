@@ -18,7 +18,7 @@ SERVICE_ID, SERVICE_NAME, CHECK_ID, CONTAINER = "service ID", "service name", "C
 
 
 @dataclass(frozen=True)
-class Claim:
+class NameUse:
     what: str
     name: str
     file: Path
@@ -30,7 +30,7 @@ class Claim:
         return self.what, self.name if self.what == CONTAINER else self.name.casefold()
 
 
-def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[Claim]:
+def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[NameUse]:
     """Yield the names that a file uses. A faulty file has no ``definition``: then only names written in its tree."""
     several = tree.get("services", ())
     written = [("service", tree.get("service"))]
@@ -41,16 +41,16 @@ def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[Cla
     for (path, service), model in zip(written, built, strict=True):
         key = "id" if service.get("id") else "name"
         if isinstance(service.get(key), str):
-            yield Claim(SERVICE_ID, service[key], file, f"{path}.{key}")
+            yield NameUse(SERVICE_ID, service[key], file, f"{path}.{key}")
         if isinstance(service.get("name"), str):
-            yield Claim(SERVICE_NAME, service["name"], file, f"{path}.name")
+            yield NameUse(SERVICE_NAME, service["name"], file, f"{path}.name")
         yield from _check_claims(file, path, service, model)
     reload = tree.get("reload")
     if isinstance(reload, dict) and isinstance(reload.get("container"), str):
-        yield Claim(CONTAINER, reload["container"], file, "reload.container")
+        yield NameUse(CONTAINER, reload["container"], file, "reload.container")
 
 
-def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service | None) -> Iterator[Claim]:
+def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service | None) -> Iterator[NameUse]:
     several = service.get("checks", ())
     written = [(f"{path}.check", service["check"])] if "check" in service else []
     if isinstance(several, tuple):
@@ -62,12 +62,12 @@ def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service
     )
     for (place, _), check_id in zip(written, ids, strict=True):
         if isinstance(check_id, str) and check_id:
-            yield Claim(CHECK_ID, check_id, file, f"{place}.id")
+            yield NameUse(CHECK_ID, check_id, file, f"{place}.id")
 
 
-def clashes(claimed: Iterable[Claim]) -> Iterator[Fault]:
+def clashes(claimed: Iterable[NameUse]) -> Iterator[Fault]:
     """Yield a fault for every use of a name but the first. Services may share a name if they spell it the same way."""
-    first: dict[tuple[str, str], Claim] = {}
+    first: dict[tuple[str, str], NameUse] = {}
     reported: set[tuple[Path, str]] = set()
     for claim in claimed:
         earlier = first.setdefault(claim.key, claim)

@@ -2,7 +2,7 @@
 
 Consul's files are written in snake_case, its API in CamelCase with exceptions (``TLSSkipVerify``,
 ``DockerContainerID``). Both are the same without case and underscores. This module also finds, with their places, the
-faults that `Part.read` cannot see: repeated keys, and unknown keys with the key that was probably meant.
+faults that `StrictModel.read` cannot see: repeated keys, and unknown keys with the key that was probably meant.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agent.definitions.faults import Finding, joined, listed, shown
-from agent.definitions.strict_model import ListOf, MapOf, Part, PartOf, ValueType, fold
+from agent.definitions.strict_model import ListOf, MapOf, PartOf, StrictModel, ValueType, fold
 
 
 class Pairs(dict[str, Any]):
@@ -24,7 +24,7 @@ class Pairs(dict[str, Any]):
             self.repeated = tuple(sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1))
 
 
-def tidy(tree: object, model: type[Part]) -> tuple[object, list[Finding]]:
+def normalize(tree: object, model: type[StrictModel]) -> tuple[object, list[Finding]]:
     """Return the tree with field names as keys and tuples for lists, and the faults of the tree itself."""
     found: list[Finding] = []
     return _walk(tree, PartOf(model), "", found), found
@@ -54,7 +54,7 @@ def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding])
     return tree
 
 
-def _part(tree: dict[str, Any], model: type[Part], path: str, found: list[Finding]) -> dict[str, object]:
+def _part(tree: dict[str, Any], model: type[StrictModel], path: str, found: list[Finding]) -> dict[str, object]:
     given: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     for key, value in tree.items():

@@ -10,7 +10,7 @@ from agent.data import dataclass
 from agent.definitions.document import Definition, Document
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.interpolate import interpolate
-from agent.definitions.name_conflicts import Claim, claims
+from agent.definitions.name_conflicts import NameUse, claims
 from agent.definitions.normalize import Pairs
 from agent.definitions.validate import validate
 from agent.errors import BadDefinition, Fault
@@ -25,14 +25,14 @@ DEEPEST = 32
 
 
 @dataclass(frozen=True)
-class Examined:
+class ParsedFile:
     """The definition or the faults of a file. ``claims`` are the names that it uses, whether faulty or not."""
 
     file: Path
     content: bytes
     definition: Definition | None
     faults: tuple[Fault, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[NameUse, ...] = ()
 
 
 def read(file: Path) -> bytes:
@@ -46,7 +46,7 @@ def read(file: Path) -> bytes:
         raise BadDefinition([_fault(file, unusable.finding)]) from unusable
 
 
-def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
+def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedFile:
     """Return what this content of a file defines. The file itself is not read. ``values`` as in `load`."""
     tree: object = {}
     definition = None
@@ -59,7 +59,7 @@ def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
         problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
         found = [Finding("", problem, "please report it with the trace in the log")]
     faults = tuple(_fault(file, finding) for finding in found)
-    return Examined(file, content, definition, faults, tuple(claims(file, tree, definition)))
+    return ParsedFile(file, content, definition, faults, tuple(claims(file, tree, definition)))
 
 
 def _fault(file: Path, finding: Finding) -> Fault:

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.strict_model import SWITCH, TEXT, ListOf, Part, PartOf, Schema, ValueType, optional
+from agent.definitions.strict_model import SWITCH, TEXT, ListOf, PartOf, Schema, StrictModel, ValueType, optional
 from agent.definitions.values import (
     ABSOLUTE_PATH,
     COMMAND,
@@ -159,7 +159,7 @@ _MIN_HEALTHY = ValueType(
 )
 
 
-class Drain(Part):
+class Drain(StrictModel):
     """How clients are given time to leave, in seconds."""
 
     min: float = optional(SECONDS, "Wait at least this long after the service is out of DNS and health answers.", 0.0)
@@ -185,7 +185,7 @@ def _known_seconds(value: object) -> float | None:
     return None if known is None or known < 0 else known
 
 
-class Ready(Part):
+class Ready(StrictModel):
     """When the new instance counts as ready, times in seconds."""
 
     timeout: float = optional(POSITIVE_SECONDS, "Roll back when it is not ready after this long.", 120.0)
@@ -195,7 +195,7 @@ class Ready(Part):
     warmup_timeout: float = optional(POSITIVE_SECONDS, "How long each of these may take to answer.", 60.0)
 
 
-class Settle(Part):
+class Settle(StrictModel):
     """How long a returned instance must stay healthy under traffic, in seconds."""
 
     canary: float = optional(
@@ -204,7 +204,7 @@ class Settle(Part):
     each: float = optional(SECONDS, "On every further host.", 1.0)
 
 
-class Hooks(Part):
+class Hooks(StrictModel):
     """Commands of the operator's own around a reload, without a shell."""
 
     before_drain: tuple[str, ...] | None = optional(
@@ -253,7 +253,7 @@ class CommandRestart:
 Strategy: TypeAlias = ContainerRestart | CommandRestart
 
 
-class Reload(Part):
+class ReloadSection(StrictModel):
     """What to follow, what to restart, and how gently."""
 
     further_schema: ClassVar[Schema] = {

@@ -4,14 +4,14 @@ from typing import Any
 
 from agent.definitions import durations
 from agent.definitions.document import Document
-from agent.definitions.strict_model import Field, ListOf, MapOf, Part, PartOf, Schema, ValueType
+from agent.definitions.strict_model import Field, ListOf, MapOf, PartOf, Schema, StrictModel, ValueType
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> Schema:
     """Return the schema (draft 2020-12, in snake_case). Unlike `load`, it has no rules across fields or files."""
-    parts: dict[str, type[Part]] = {}
+    parts: dict[str, type[StrictModel]] = {}
     document = _of(Document, parts)
     known: dict[str, Schema] = {}
     while missing := parts.keys() - known.keys():
@@ -19,7 +19,7 @@ def schema() -> Schema:
     return {"$schema": DIALECT, "$defs": dict(sorted(known.items())), **document}
 
 
-def _of(model: type[Part], parts: dict[str, type[Part]]) -> Schema:
+def _of(model: type[StrictModel], parts: dict[str, type[StrictModel]]) -> Schema:
     found: Schema = {"type": "object", "description": model.__doc__, "additionalProperties": False}
     found["properties"] = {name: _of_field(key, parts) for name, key in model.keys.items()}
     if names := [name for name, key in model.keys.items() if key.is_required]:
@@ -27,7 +27,7 @@ def _of(model: type[Part], parts: dict[str, type[Part]]) -> Schema:
     return found | model.further_schema
 
 
-def _of_field(key: Field, parts: dict[str, type[Part]]) -> Schema:
+def _of_field(key: Field, parts: dict[str, type[StrictModel]]) -> Schema:
     found: Schema = _for_a_file(_of_kind(key.kind, parts)) | {"description": key.description}
     if isinstance(key.default, float):
         found["default"] = durations.text(key.default)
@@ -36,7 +36,7 @@ def _of_field(key: Field, parts: dict[str, type[Part]]) -> Schema:
     return found
 
 
-def _of_kind(kind: ValueType, parts: dict[str, type[Part]]) -> Schema:
+def _of_kind(kind: ValueType, parts: dict[str, type[StrictModel]]) -> Schema:
     match kind:
         case ListOf():
             return {"items": _of_kind(kind.item, parts), "type": "array"}

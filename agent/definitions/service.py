@@ -13,9 +13,9 @@ from agent.definitions.strict_model import (
     TEXT,
     ListOf,
     MapOf,
-    Part,
     PartOf,
     Refusal,
+    StrictModel,
     always,
     optional,
     required,
@@ -71,7 +71,7 @@ def _tag(value: str) -> str:
     return value
 
 
-class TaggedAddress(Part):
+class TaggedAddress(StrictModel):
     """Where the service is reached from one sort of network."""
 
     address: str = required(HOST, "An IP address or host name.")
@@ -81,7 +81,7 @@ class TaggedAddress(Part):
         return {"Address": self.address} | ({} if self.port is None else {"Port": self.port})
 
 
-class NamedPort(Part):
+class NamedPort(StrictModel):
     """One of several ports of a service."""
 
     name: str = required(LABEL, "The name of the port, which Consul DNS looks up.")
@@ -108,14 +108,14 @@ def _networks(value: dict[str, TaggedAddress]) -> dict[str, TaggedAddress]:
     return value
 
 
-class Weights(Part):
+class Weights(StrictModel):
     """The service's share of the answers to SRV lookups."""
 
     passing: int = optional(whole(minimum=1, maximum=65535), "While it is passing.", 1)
     warning: int = optional(whole(minimum=0, maximum=65535), "While it is warning.", 1)
 
 
-class Service(Part):
+class Service(StrictModel):
     """One service instance on this host, and its checks."""
 
     refused: ClassVar[Mapping[str, Refusal]] = {"token": OWN_TOKEN} | dict.fromkeys(NOT_CARRIED, _BEYOND)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from agent.definitions.faults import Wrong, shown
-from agent.definitions.strict_model import SWITCH, TEXT, ListOf, Part, PartOf, choice, optional
+from agent.definitions.strict_model import SWITCH, TEXT, ListOf, PartOf, StrictModel, choice, optional
 from agent.definitions.values import (
     FILE_PATH,
     FILLED,
@@ -60,7 +60,7 @@ def _dns_server(value: str) -> str:
     return host_port(value if is_with_port else f"[{value}]:53" if ":" in value else f"{value}:53")
 
 
-class ConsulTable(Part):
+class ConsulTable(StrictModel):
     """``[consul]``: how to reach the local Consul agent."""
 
     address: str = optional(TEXT.also(_address), "The agent's HTTP address.", DEFAULT_ADDRESS)
@@ -74,13 +74,13 @@ class ConsulTable(Part):
     tls_server_name: str | None = optional(FILLED, "The name that the agent's certificate is for.")
 
 
-class DockerTable(Part):
+class DockerTable(StrictModel):
     """``[docker]``: how to reach the Docker Engine."""
 
     host: str | None = optional(TEXT.also(_docker_host), "The engine's address.")
 
 
-class DnsTable(Part):
+class DnsTable(StrictModel):
     """``[dns]``: how to keep CNAMEs."""
 
     provider: str = optional(FILLED, "The provider of records that name none.", "rfc2136")
@@ -104,7 +104,7 @@ def _listen_address(value: str) -> str:
     return host_port(f"127.0.0.1:{value.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", value) else value)
 
 
-class DaemonTable(Part):
+class DaemonTable(StrictModel):
     """``[daemon]``: ``svcagent run``."""
 
     status_file: Path = optional(
@@ -115,7 +115,7 @@ class DaemonTable(Part):
     )
 
 
-class MetricsTable(Part):
+class MetricsTable(StrictModel):
     """``[metrics]``: metrics without the daemon."""
 
     textfile_dir: Path | None = optional(
@@ -130,7 +130,7 @@ def _notifier(value: str) -> str:
     return value
 
 
-class NotifyTable(Part):
+class NotifyTable(StrictModel):
     """``[notify]``: notifications of rollouts."""
 
     urls: tuple[Secret, ...] = optional(
@@ -139,7 +139,7 @@ class NotifyTable(Part):
     stuck_after: float = optional(POSITIVE_SECONDS, "Without progress for so long, a rollout is stuck.", 1800.0)
 
 
-class FleetTable(Part):
+class FleetTable(StrictModel):
     trust_pins: bool = optional(
         SWITCH,
         "Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
@@ -148,7 +148,7 @@ class FleetTable(Part):
     )
 
 
-class LogTable(Part):
+class LogTable(StrictModel):
     format: str = optional(
         choice("auto", "text", "json", "journal"),
         "text is key=value; auto is journal where systemd gives it, else text.",
@@ -162,7 +162,7 @@ class LogTable(Part):
     )
 
 
-class SettingsFile(Part):
+class SettingsFile(StrictModel):
     services_dir: Path = optional(FILE_PATH, "Where the definitions are.", Path("/etc/svcagent/services.d"))
     state_dir: Path = optional(FILE_PATH, "Where svcagent keeps its journals.", Path("/var/lib/svcagent"))
     consul: ConsulTable = optional(PartOf(ConsulTable), "How to reach the local Consul agent.", ConsulTable())

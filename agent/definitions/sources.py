@@ -11,7 +11,7 @@ from typing import Any
 from agent.data import dataclass
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.settings_file import SettingsFile
-from agent.definitions.strict_model import Part
+from agent.definitions.strict_model import StrictModel
 from agent.definitions.validate import validate
 from agent.errors import Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone
@@ -165,11 +165,11 @@ def _validated(tree: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
     return ({} if settings is None else dict(_flat(settings))), found
 
 
-def _flat(part: Part, prefix: str = "") -> dict[str, Any]:
+def _flat(part: StrictModel, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in part.given:
         value = getattr(part, name)
-        values |= _flat(value, f"{prefix}{name}.") if isinstance(value, Part) else {f"{prefix}{name}": value}
+        values |= _flat(value, f"{prefix}{name}.") if isinstance(value, StrictModel) else {f"{prefix}{name}": value}
     return values
 
 

@@ -1,7 +1,7 @@
 """The base of every object in definitions and settings: frozen, strict, and with known keys only.
 
 A part is a class whose fields declare their type twice: to mypy by annotation, to svcagent by `ValueType`. A part built
-in Python is not checked; `Part.read` checks the content of a file and finds every fault of it.
+in Python is not checked; `StrictModel.read` checks the content of a file and finds every fault of it.
 
 It does not use pydantic, whose import and validators take longer than everything else that most verbs do.
 """
@@ -89,9 +89,9 @@ class MapOf(ValueType):
 
 
 class PartOf(ValueType):
-    """An object that becomes a `Part`."""
+    """An object that becomes a `StrictModel`."""
 
-    def __init__(self, model: type["Part"]) -> None:
+    def __init__(self, model: type["StrictModel"]) -> None:
         super().__init__(dict)
         self.model = model
 
@@ -119,7 +119,7 @@ def optional(kind: ValueType, description: str, default: Any = None) -> Any:
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(required,))
-class Part:
+class StrictModel:
     """An object of a definition file or of the settings. It holds the given values, its class the defaults."""
 
     keys: ClassVar[Mapping[str, Field]] = {}

@@ -3,15 +3,15 @@
 from typing import TypeVar
 
 from agent.definitions.faults import Finding
-from agent.definitions.normalize import tidy
-from agent.definitions.strict_model import BAD, Part, PartOf
+from agent.definitions.normalize import normalize
+from agent.definitions.strict_model import BAD, PartOf, StrictModel
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=StrictModel)
 
 
 def validate(tree: object, model: type[P]) -> tuple[P | None, list[Finding], object]:
     """Return the model if there are no findings, the findings, and the normalized tree, which may be faulty."""
-    tidied, found = tidy(tree, model)
+    tidied, found = normalize(tree, model)
     taken = {finding.path for finding in found}
     more: list[Finding] = []
     built = PartOf(model).read(tidied, (), more)

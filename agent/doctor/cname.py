@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.clock import Clock
-from agent.cname import PROVIDERS, Provider, Wanted, located, wanted_records
+from agent.cname import PROVIDERS, Provider, WantedRecord, located, wanted_records
 from agent.consul import AgentSelf
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
@@ -19,7 +19,7 @@ from agent.doctor.examined import ExaminedHost
 from agent.errors import DnsUnreachable, SvcagentError
 
 if TYPE_CHECKING:  # dnspython is slow to import
-    from agent.cname.queries import Answer, DnsServer
+    from agent.cname.queries import DnsReply, DnsServer
 
 LONGEST_NEGATIVE = 60
 """Seconds that a resolver may remember a name as absent: the TTL of svcagent's own records."""
@@ -44,12 +44,12 @@ class CnameDoctor:
     agent: AgentSelf
     provider_of: Callable[[str], Provider]
 
-    def examine(self, wanted: Iterable[Wanted]) -> Iterator[Diagnosis]:
+    def examine(self, wanted: Iterable[WantedRecord]) -> Iterator[Diagnosis]:
         """Run all examinations, including those of servers that do not answer."""
         for subject, examination in self._examinations(tuple(wanted)):
             yield self._attempt(subject, examination)
 
-    def _examinations(self, records: tuple[Wanted, ...]) -> Iterator[tuple[str, Examination]]:
+    def _examinations(self, records: tuple[WantedRecord, ...]) -> Iterator[tuple[str, Examination]]:
         for one in records:
             yield f"right to write {one.name}", partial(self._right, one)
         for zone in sorted({one.zone for one in records}):
@@ -70,7 +70,7 @@ class CnameDoctor:
             return error(f"{subject}: {failure}", "")
         return error(f"{subject}: {found}", remedy) if remedy else well(f"{subject}: {found}")
 
-    def _right(self, wanted: Wanted) -> tuple[str, str]:
+    def _right(self, wanted: WantedRecord) -> tuple[str, str]:
         self.provider_of(wanted.provider).preflight(wanted.place)
         return "granted", ""
 
@@ -115,7 +115,7 @@ class CnameDoctor:
             )
         return f"{said}, although Consul DNS knows it", f"in named.conf: {self._forward_zone()}"
 
-    def _resolving(self, wanted: Wanted) -> tuple[str, str]:
+    def _resolving(self, wanted: WantedRecord) -> tuple[str, str]:
         name = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
         answer = self.resolver.ask(name, "CNAME", is_recursive=True)
         zone = wanted.zone.rstrip(".")
@@ -196,11 +196,11 @@ def _place(server: "DnsServer") -> str:
     return f"{server.host} port {server.port};"
 
 
-def _ttl(answer: "Answer") -> int | None:
+def _ttl(answer: "DnsReply") -> int | None:
     return max((ttl for _address, ttl in answer.addresses()), default=None)
 
 
-def _negative_ttl(answer: "Answer") -> int | None:
+def _negative_ttl(answer: "DnsReply") -> int | None:
     from agent.cname.queries import SOA
 
     found = answer.records(SOA, is_authority=True)
@@ -220,7 +220,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     from agent.cname import zones
 
     authority, resolver = zones.authority(dns), zones.resolver(dns)
-    wanted: list[Wanted] = []
+    wanted: list[WantedRecord] = []
     for one in records:
         try:
             wanted += located([one], partial(zones.find_zone, authority))
@@ -254,5 +254,5 @@ class _Providers:
         return (text for one in self._opened.values() for text in one.warnings)
 
 
-def _is_named(wanted: Wanted, names: frozenset[str]) -> bool:
+def _is_named(wanted: WantedRecord, names: frozenset[str]) -> bool:
     return wanted.service in names or any(complete(name) == wanted.name for name in names)

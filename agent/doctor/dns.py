@@ -30,7 +30,7 @@ MOST_RECORDS = 100
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedServer:
     """One server's answer for one service, and the instances that the catalog showed before and after."""
 
     server: str
@@ -38,7 +38,7 @@ class Asked:
     served: Instances
 
 
-def judge_answer(service_id: str, asked: Asked, drain_max: float | None) -> Iterator[Diagnosis]:
+def judge_answer(service_id: str, asked: AskedServer, drain_max: float | None) -> Iterator[Diagnosis]:
     """Judge one server's answer. ``drain_max`` is the limit of a drain in seconds; None without a reload."""
     missing = asked.served - asked.answer.instances
     ttl = asked.answer.ttl
@@ -95,7 +95,7 @@ def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
                     continue
                 # An instance that changed meanwhile may or may not be in the answer.
                 served = before & _served(consul, service.name)
-                asked = Asked(f"{server[0]}:{server[1]}", answer, served)
+                asked = AskedServer(f"{server[0]}:{server[1]}", answer, served)
                 yield from judge_answer(service.id, asked, drains.get(service.id))
 
 

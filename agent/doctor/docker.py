@@ -7,8 +7,9 @@ from typing import Any
 
 from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
 from agent.doctor.examined import ExaminedHost, ReloadedContainer
-from agent.engine import Engine, find_stopped
+from agent.engine.client import Engine
 from agent.engine.reference import parse
+from agent.engine.stopped import find_stopped
 from agent.engine.survey import EngineFacts, RefusedSection
 from agent.errors import Conflict, NotFound, SvcagentError
 from agent.files import NotAFile, read_regular

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.consul import Consul
-from agent.consul.survey import Survey
+from agent.consul.survey import ConsulSurvey
 from agent.data import dataclass
-from agent.definitions import ContainerRestart, Definition, Reload, Service, Settings
-from agent.engine import Engine
+from agent.definitions import ContainerRestart, Definition, ReloadSection, Service, Settings
+from agent.engine.client import Engine
 from agent.engine.survey import EngineSurvey
 from agent.errors import Fault
 
@@ -18,7 +18,7 @@ from agent.errors import Fault
 @dataclass(frozen=True)
 class ReloadedContainer:
     service: Service
-    reload: Reload
+    reload: ReloadSection
     strategy: ContainerRestart
 
 
@@ -47,7 +47,7 @@ class ExaminedHost:
         return not self.names or any(service.id == service_id for service in self.services)
 
     @property
-    def reloads(self) -> tuple[tuple[Service, Reload], ...]:
+    def reloads(self) -> tuple[tuple[Service, ReloadSection], ...]:
         """The reloaded services, each with its reload section."""
         return tuple((one.service, one.reload) for one in self.definitions if one.reload is not None)
 
@@ -88,9 +88,9 @@ class ExaminedHost:
             survey.close()
 
     @contextlib.contextmanager
-    def survey(self) -> Iterator[Survey]:
+    def survey(self) -> Iterator[ConsulSurvey]:
         """Yield the doctor's own connection to the local agent, for one thread."""
-        survey = Survey(self.settings.consul)
+        survey = ConsulSurvey(self.settings.consul)
         try:
             yield survey
         finally:

@@ -10,7 +10,7 @@ from agent.daemon.status_file import read_status
 from agent.data import dataclass
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
-from agent.engine import host_connections
+from agent.engine.host_clients import host_connections
 from agent.errors import ConnectionsUnknown
 from agent.files import NotAFile, read_regular
 

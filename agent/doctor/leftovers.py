@@ -8,12 +8,12 @@ from datetime import datetime
 from agent.consul import CheckState, LocalService
 from agent.doctor.diagnosis import Diagnosis, error, warning, well
 from agent.doctor.examined import ExaminedHost
-from agent.engine import NEW_SUFFIX
-from agent.engine.swap import OLD_SUFFIX
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX
 from agent.errors import Denied
 from agent.maintenance import is_of_reload, iso, parse
 from agent.maintenance.expiry import find_ended
-from agent.reload import HostLock, journalled
+from agent.reload.host_lock import HostLock
+from agent.reload.journal import journalled
 from agent.text import clean, quoted_command
 
 RUN_AS = "run the doctor as the user that svcagent runs as"

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.definitions import PULL_SECONDS
 from agent.engine import connections, lookup, prune, pull, reference, replace
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.failures import RefusedAnswer
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
@@ -30,7 +30,7 @@ class Engine:
     """
 
     def __init__(self, host: str | None, environ: Mapping[str, str], clock: Clock, proc: Path = Path("/proc")) -> None:
-        self._docker = Connection(host, environ)
+        self._docker = EngineConnection(host, environ)
         self._clock = clock
         self._proc = proc
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.model import Inspect, moment
 from agent.engine.recreate import clean_path
 from agent.errors import NotFound
@@ -29,7 +29,7 @@ _NOT_REGULAR = 0x8F280000
 _ROUNDING = timedelta(seconds=1)
 
 
-def copy(docker: Connection, old: Inspect, new: Inspect) -> None:
+def copy(docker: EngineConnection, old: Inspect, new: Inspect) -> None:
     """Copy the files of Compose from a container into its successor, which was created and has not run."""
     name = old["Name"].removeprefix("/")
     with docker.call(f"list the changed files of container {name}") as client:

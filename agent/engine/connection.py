@@ -1,4 +1,4 @@
-"""The connection to the Engine: address, credentials, API version. Every call goes through `Connection`."""
+"""The connection to the Engine: address, credentials, API version. Every call goes through `EngineConnection`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ OLDEST_API, NEWEST_API = "1.41", "1.51"
 """The APIs that svcagent speaks: of Engine 20.10 to 28.3. The shapes of answers change with the version."""
 
 
-class Connection:
+class EngineConnection:
     """One Docker Engine, connected to on first use."""
 
     def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:

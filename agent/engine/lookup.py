@@ -4,7 +4,7 @@ import socket
 import stat
 from pathlib import Path
 
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.model import Inspect
 from agent.engine.startable import (
     DIRECTORY,
@@ -24,18 +24,18 @@ _PORTS = {"fluentd": 24224, "syslog": 514}
 """The ports that log drivers use if the address names none."""
 
 
-def inspect(docker: Connection, name: str) -> Inspect | None:
+def inspect(docker: EngineConnection, name: str) -> Inspect | None:
     """Return the container of exactly that name, or None. Docker itself would also accept an ID's prefix."""
     found = find(docker, name)
     return found if found is not None and found["Name"] == f"/{name}" else None
 
 
-def find(docker: Connection, name_or_id: str) -> Inspect | None:
+def find(docker: EngineConnection, name_or_id: str) -> Inspect | None:
     with docker.question(f"inspect container {name_or_id}") as questions:
         return questions.find(name_or_id)
 
 
-def existing(docker: Connection, name: str) -> Inspect:
+def existing(docker: EngineConnection, name: str) -> Inspect:
     found = inspect(docker, name)
     if found is None:
         raise NotFound(
@@ -45,7 +45,7 @@ def existing(docker: Connection, name: str) -> Inspect:
     return found
 
 
-def surroundings(docker: Connection, proc: Path, container: Inspect) -> Surroundings:
+def surroundings(docker: EngineConnection, proc: Path, container: Inspect) -> Surroundings:
     """Return what a container depends on. ``proc``: the process table of the Engine's PID namespace."""
     containers = {name: find(docker, name) for name in named_containers(container)}
     if not _is_of_this_host(container):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from agent.data import dataclass
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.model import Fetched, Inspect, moment
 from agent.engine.reference import Reference, digests_of, is_only_of, is_same_repository, parse, tags_of
 from agent.errors import Conflict, NotFound
@@ -42,7 +42,7 @@ def is_deployed(
 
 
 def prune(
-    docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched], ran: Collection[str]
+    docker: EngineConnection, reference: Reference, keep: int, fetched: Sequence[Fetched], ran: Collection[str]
 ) -> tuple[str, ...]:
     """Remove the repository's images except the newest and those of others; return the IDs removed."""
     with docker.question("list images and containers") as questions:

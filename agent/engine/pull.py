@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.engine.answers import EVENT
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.failures import RefusedAnswer, is_of_engine, is_of_sdk, registry_failure, retry_after, timed_out
 from agent.engine.model import PullProgress
 from agent.engine.questions import READ_SECONDS
@@ -70,7 +70,7 @@ class Tally:
         )
 
 
-def registry_digest(docker: Connection, reference: Reference) -> str:
+def registry_digest(docker: EngineConnection, reference: Reference) -> str:
     with docker.question(f"ask for {reference.local_name}") as questions, _registry(docker, reference):
         found = questions.registry_digest(reference.local_name, docker.authorization(reference.registry))
     if not is_digest(found):
@@ -82,7 +82,7 @@ def registry_digest(docker: Connection, reference: Reference) -> str:
 
 
 def pull(
-    docker: Connection,
+    docker: EngineConnection,
     clock: Clock,
     reference: Reference,
     digest: str,
@@ -108,7 +108,7 @@ def pull(
 
 
 def _progress(
-    docker: Connection, clock: Clock, reference: Reference, digest: str, timeout: float, platform: str
+    docker: EngineConnection, clock: Clock, reference: Reference, digest: str, timeout: float, platform: str
 ) -> Generator[PullProgress]:
     """Yield the pull's states. A generator, so that failures of the pull are translated, and not those of its reader.
 
@@ -138,7 +138,7 @@ def _progress(
         yield replace(total, layers_done=total.layers, bytes_done=total.bytes_total)
 
 
-def tag(docker: Connection, reference: Reference, digest: str) -> None:
+def tag(docker: EngineConnection, reference: Reference, digest: str) -> None:
     with docker.call(f"tag {reference.at(digest)} as {reference.local_name}", is_write=True) as client:
         client.tag(reference.at(digest), reference.repository, reference.tag)
 
@@ -151,7 +151,7 @@ def _silent(reference: Reference, seconds: float) -> RegistryUnreachable:
 
 
 @contextmanager
-def _registry(docker: Connection, reference: Reference, timeout: float = READ_SECONDS) -> Iterator[None]:
+def _registry(docker: EngineConnection, reference: Reference, timeout: float = READ_SECONDS) -> Iterator[None]:
     """Translate failures of the registry and the credentials, not the Engine's. ``timeout``: the longest silence."""
     try:
         yield
@@ -178,7 +178,7 @@ def _registry(docker: Connection, reference: Reference, timeout: float = READ_SE
 
 
 def _failure(
-    docker: Connection,
+    docker: EngineConnection,
     reference: Reference,
     text: str,
     kind: type[SvcagentError] | None = None,

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
 from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, words_of
 from agent.engine.model import Inspect
-from agent.http import Answer, KeptConnection, was_dropped
+from agent.http import HttpAnswer, KeptConnection, was_dropped
 from agent.shapes import Shape, require
 
 CONNECT_SECONDS = 5.0
@@ -108,7 +108,7 @@ class Socket:
     def close(self) -> None:
         self._connection.close()
 
-    def _answer(self, target: str, headers: Mapping[str, str]) -> Answer:
+    def _answer(self, target: str, headers: Mapping[str, str]) -> HttpAnswer:
         is_repeated = False
         while True:
             try:

@@ -8,7 +8,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.engine import recreate, swap
 from agent.engine.compare import differences
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.dependants import dependants
 from agent.engine.failures import is_the_images_fault
 from agent.engine.lookup import existing, find, host_paths, inspect, surroundings
@@ -16,7 +16,7 @@ from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replace
 from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest
 from agent.engine.startable import find_lacks
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Seen, Standing, Step, World
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, EngineWorld, ObservedContainers, Standing, SwapStep
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.logs import WARNING, log
 
@@ -24,7 +24,7 @@ LONGEST_STOP_SECONDS = 600
 """Docker's -1 waits for ever, and would hold the fleet's lock for ever."""
 
 
-def check_recreatable(docker: Connection, proc: Path, name: str, old: Inspect) -> None:
+def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Inspect) -> None:
     """Raise `Conflict` if a new container could not be what the old one was, or could not be started."""
     refused = recreate.refusal(old)
     if refused is not None:
@@ -54,7 +54,7 @@ def check_recreatable(docker: Connection, proc: Path, name: str, old: Inspect) -
         )
 
 
-def _check_startable(docker: Connection, proc: Path, name: str, old: Inspect) -> None:
+def _check_startable(docker: EngineConnection, proc: Path, name: str, old: Inspect) -> None:
     if lacks := find_lacks(old, surroundings(docker, proc, old)):
         raise Conflict(
             f"container {name} cannot be replaced, because neither it nor a new one could be started: "
@@ -62,7 +62,7 @@ def _check_startable(docker: Connection, proc: Path, name: str, old: Inspect) ->
         )
 
 
-def prepare(docker: Connection, proc: Path, clock: Clock, name: str, reference: Reference, digest: str) -> float:
+def prepare(docker: EngineConnection, proc: Path, clock: Clock, name: str, reference: Reference, digest: str) -> float:
     old = existing(docker, name)
     check_recreatable(docker, proc, name, old)
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
@@ -80,12 +80,12 @@ def prepare(docker: Connection, proc: Path, clock: Clock, name: str, reference: 
     return clock.monotonic() - begun
 
 
-def discard(docker: Connection, name: str) -> None:
+def discard(docker: EngineConnection, name: str) -> None:
     _carry_out(docker, *swap.discard(_observe(docker, name)))
 
 
 def replace(
-    docker: Connection, proc: Path, clock: Clock, name: str, digest: str, stop_timeout: float | None
+    docker: EngineConnection, proc: Path, clock: Clock, name: str, digest: str, stop_timeout: float | None
 ) -> Replacement:
     """Carry out `swap.replace` on what `prepare` created."""
     old = existing(docker, name)
@@ -119,7 +119,7 @@ def replace(
 
 
 def roll_back(
-    docker: Connection, clock: Clock, name: str, remembered_policy: str | None, *, finish_stop: bool = False
+    docker: EngineConnection, clock: Clock, name: str, remembered_policy: str | None, *, finish_stop: bool = False
 ) -> float | None:
     """Carry out `swap.roll_back` on what exists; return None if there is nothing to do."""
     begun = clock.monotonic()
@@ -139,15 +139,15 @@ def roll_back(
     return clock.monotonic() - begun
 
 
-def standing(docker: Connection, name: str) -> Standing:
+def standing(docker: EngineConnection, name: str) -> Standing:
     return swap.standing(_observe(docker, name))
 
 
-def start(docker: Connection, name: str) -> None:
-    _carry_out(docker, Step("start", existing(docker, name)["Id"]))
+def start(docker: EngineConnection, name: str) -> None:
+    _carry_out(docker, SwapStep("start", existing(docker, name)["Id"]))
 
 
-def remove_old(docker: Connection, name: str) -> None:
+def remove_old(docker: EngineConnection, name: str) -> None:
     """Remove the old container of a successful replacement; its volumes now belong to the new one, and stay."""
     old = inspect(docker, name + OLD_SUFFIX)
     if old is None:
@@ -161,15 +161,15 @@ def remove_old(docker: Connection, name: str) -> None:
         return
 
 
-def _observe(docker: Connection, name: str) -> World:
-    return World(name, *(seen_of(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX)))
+def _observe(docker: EngineConnection, name: str) -> EngineWorld:
+    return EngineWorld(name, *(seen_of(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX)))
 
 
-def seen_of(found: Inspect | None) -> Seen | None:
+def seen_of(found: Inspect | None) -> ObservedContainers | None:
     if found is None:
         return None
     labels = found["Config"].get("Labels") or {}
-    return Seen(
+    return ObservedContainers(
         id=found["Id"],
         is_running=Container.of(found).is_running,
         restart_policy=policy_text(found["HostConfig"].get("RestartPolicy") or {}),
@@ -178,7 +178,7 @@ def seen_of(found: Inspect | None) -> Seen | None:
     )
 
 
-def _carry_out(docker: Connection, *steps: Step) -> None:
+def _carry_out(docker: EngineConnection, *steps: SwapStep) -> None:
     for step in steps:
         with docker.call(f"{step.verb} container {step.id[:12]} {step.argument}".rstrip(), is_write=True) as client:
             match step.verb:
@@ -203,7 +203,13 @@ def stop_seconds(given: float | None, old: Inspect) -> int:
 
 
 def _create(
-    docker: Connection, old: Inspect, old_image: Inspect, wanted: str, name: str, reference: Reference, digest: str
+    docker: EngineConnection,
+    old: Inspect,
+    old_image: Inspect,
+    wanted: str,
+    name: str,
+    reference: Reference,
+    digest: str,
 ) -> str:
     """Create ``<name>.svcagent-new`` from the image ``wanted`` (its ID), in the old one's networks; return its ID."""
     engine_host = ""
@@ -223,7 +229,7 @@ def _create(
         if new["Image"] == wanted and noted.items() <= body["Labels"].items():
             break
         body["Labels"] |= noted  # Compose's labels are known only when a container exists
-        _carry_out(docker, Step("remove", new_id))
+        _carry_out(docker, SwapStep("remove", new_id))
     else:
         raise Conflict(
             f"{reference.local_name} does not stay at {digest} on this host: "
@@ -238,14 +244,14 @@ def _create(
     return new_id
 
 
-def _create_once(docker: Connection, name: str, body: dict[str, Any], platform: str) -> Inspect:
+def _create_once(docker: EngineConnection, name: str, body: dict[str, Any], platform: str) -> Inspect:
     with docker.call(f"create container {name}{NEW_SUFFIX}", is_write=True) as client:
         new_id = client.create(name + NEW_SUFFIX, body, platform)
     with docker.question(f"inspect container {name}{NEW_SUFFIX}") as questions:
         return questions.inspect(new_id)
 
 
-def chosen_platform(docker: Connection, name: str) -> str:
+def chosen_platform(docker: EngineConnection, name: str) -> str:
     """Return the platform that was chosen for a container; empty if it is the Engine's own, or unknown."""
     old = inspect(docker, name)
     if old is None:
@@ -258,7 +264,7 @@ def chosen_platform(docker: Connection, name: str) -> str:
     return _foreign_platform(docker, old, image)
 
 
-def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) -> str:
+def _foreign_platform(docker: EngineConnection, container: Inspect, image: Inspect) -> str:
     """Return the platform of a container's image if it is not the Engine's own (``--platform``); empty otherwise."""
     with docker.question("ask for its platform") as questions:
         own = questions.platform()
@@ -266,7 +272,7 @@ def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) ->
     return "" if recreate.is_for_platform(found, own) else found
 
 
-def _connect(docker: Connection, container_id: str, network: str, endpoint: Mapping[str, Any]) -> None:
+def _connect(docker: EngineConnection, container_id: str, network: str, endpoint: Mapping[str, Any]) -> None:
     ipam = endpoint.get("IPAMConfig") or {}
     with docker.call(f"connect container {container_id[:12]} to network {network}", is_write=True) as client:
         client.connect_container_to_network(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.data import dataclass
-from agent.engine.connection import Connection
+from agent.engine.connection import EngineConnection
 from agent.engine.failures import RefusedAnswer, is_of_engine
 from agent.engine.lookup import inspect
 from agent.engine.model import Inspect, moment
@@ -74,7 +74,7 @@ class EngineSurvey:
     """One connection to the Engine. Raises what `Engine` raises."""
 
     def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
-        self._docker = Connection(host, environ)
+        self._docker = EngineConnection(host, environ)
 
     def close(self) -> None:
         self._docker.close()

@@ -30,7 +30,7 @@ ROLL_BACK_STOP_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedContainers:
     id: str
     is_running: bool
     restart_policy: str
@@ -41,13 +41,13 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class World:
+class EngineWorld:
     """The containers under the three names."""
 
     name: str
-    current: Seen | None
-    new: Seen | None
-    old: Seen | None
+    current: ObservedContainers | None
+    new: ObservedContainers | None
+    old: ObservedContainers | None
 
 
 class Stand(StrEnum):
@@ -81,7 +81,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Step:
+class SwapStep:
     """One call to the Engine. ``argument``: new name or restart policy; ``seconds``: from stop signal to kill."""
 
     verb: Literal["stop", "rename", "start", "policy", "remove"]
@@ -90,7 +90,7 @@ class Step:
     seconds: int = ROLL_BACK_STOP_SECONDS
 
 
-def standing(world: World) -> Standing:
+def standing(world: EngineWorld) -> Standing:
     current, new, old = world.current, world.new, world.old
     if current is None and new is None and old is None:
         return Standing(Stand.ABSENT)
@@ -113,7 +113,7 @@ def standing(world: World) -> Standing:
     )
 
 
-def replace(world: World, digest: str, stop_seconds: int) -> tuple[Step, ...]:
+def replace(world: EngineWorld, digest: str, stop_seconds: int) -> tuple[SwapStep, ...]:
     """Return the steps that replace the old container by the one that was prepared with that digest.
 
     The old one loses its restart policy first, so that Docker does not start it again. Raise `Conflict` if the two are
@@ -126,15 +126,17 @@ def replace(world: World, digest: str, stop_seconds: int) -> tuple[Step, ...]:
             "others meanwhile; run this again"
         )
     return (
-        Step("policy", current.id, "no"),
-        Step("stop", current.id, seconds=stop_seconds),
-        Step("rename", current.id, world.name + OLD_SUFFIX),
-        Step("rename", new.id, world.name),
-        Step("start", new.id),
+        SwapStep("policy", current.id, "no"),
+        SwapStep("stop", current.id, seconds=stop_seconds),
+        SwapStep("rename", current.id, world.name + OLD_SUFFIX),
+        SwapStep("rename", new.id, world.name),
+        SwapStep("start", new.id),
     )
 
 
-def roll_back(world: World, remembered_policy: str | None = None, *, finish_stop: bool = False) -> tuple[Step, ...]:
+def roll_back(
+    world: EngineWorld, remembered_policy: str | None = None, *, finish_stop: bool = False
+) -> tuple[SwapStep, ...]:
     """Return the steps that lead back to the old container, running; none if nothing was begun.
 
     ``remembered_policy`` is used if the new container, whose restart policy is the original one, is gone.
@@ -158,10 +160,10 @@ def roll_back(world: World, remembered_policy: str | None = None, *, finish_stop
         return steps  # an operator recreated the container meanwhile; that one stays as it is
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     is_stopping = finish_stop and _may_be_stopping(current, new.restart_policy)
-    return (*_revive(current, new.restart_policy, finish_stop=is_stopping), Step("remove", new.id))
+    return (*_revive(current, new.restart_policy, finish_stop=is_stopping), SwapStep("remove", new.id))
 
 
-def tidy(world: World) -> tuple[Step, ...]:
+def tidy(world: EngineWorld) -> tuple[SwapStep, ...]:
     """Return the steps that remove what an earlier crash left before a new replacement begins.
 
     Raise `Conflict` if a roll-back is needed first, or if a container is not svcagent's.
@@ -176,15 +178,15 @@ def tidy(world: World) -> tuple[Step, ...]:
     if old is not None:
         if old.is_running:
             raise Conflict(f"{world.name} and {world.name}{OLD_SUFFIX} both run; stop the one that is not wanted")
-        return (Step("remove", old.id),)
+        return (SwapStep("remove", old.id),)
     assert new is not None  # noqa: S101 - for mypy: the first lines leave no other case
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     if new.is_running:
         raise Conflict(f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop the one that is not wanted")
-    return (*_restore_policy(current, new.restart_policy), Step("remove", new.id))
+    return (*_restore_policy(current, new.restart_policy), SwapStep("remove", new.id))
 
 
-def discard(world: World) -> tuple[Step, ...]:
+def discard(world: EngineWorld) -> tuple[SwapStep, ...]:
     """Return the steps that remove a new container that never ran; none without one, or if more was begun.
 
     This includes one that was to replace a container which has been recreated by hand meanwhile.
@@ -192,44 +194,44 @@ def discard(world: World) -> tuple[Step, ...]:
     current, new = world.current, world.new
     if current is None or world.old is not None or new is None or not new.replaces or new.is_running:
         return ()
-    return (Step("remove", new.id),)
+    return (SwapStep("remove", new.id),)
 
 
-def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[Step, ...]:
-    before: tuple[Step, ...] = ()
+def _put_back(world: EngineWorld, old: ObservedContainers, remembered_policy: str | None) -> tuple[SwapStep, ...]:
+    before: tuple[SwapStep, ...] = ()
     failed = world.new
     if failed is not None:
         _require_ours(world, failed, old, f"{world.name}{NEW_SUFFIX}")
     if world.current is not None:
         _require_ours(world, world.current, old, world.name)
         if failed is not None:
-            before = (Step("remove", failed.id),)
+            before = (SwapStep("remove", failed.id),)
         failed = world.current
-        before += (Step("stop", failed.id), Step("rename", failed.id, world.name + NEW_SUFFIX))
+        before += (SwapStep("stop", failed.id), SwapStep("rename", failed.id, world.name + NEW_SUFFIX))
     policy = failed.restart_policy if failed is not None else remembered_policy
-    after = (Step("remove", failed.id),) if failed is not None else ()
-    return (*before, Step("rename", old.id, world.name), *_revive(old, policy), *after)
+    after = (SwapStep("remove", failed.id),) if failed is not None else ()
+    return (*before, SwapStep("rename", old.id, world.name), *_revive(old, policy), *after)
 
 
-def _may_be_stopping(current: Seen, original_policy: str | None) -> bool:
+def _may_be_stopping(current: ObservedContainers, original_policy: str | None) -> bool:
     """True if the old container may be stopping: right before its stop, its restart policy becomes `no`."""
     return current.is_running and current.restart_policy == "no" and original_policy is not None
 
 
-def _revive(container: Seen, policy: str | None, *, finish_stop: bool = False) -> tuple[Step, ...]:
-    stop = (Step("stop", container.id),) if finish_stop else ()
+def _revive(container: ObservedContainers, policy: str | None, *, finish_stop: bool = False) -> tuple[SwapStep, ...]:
+    stop = (SwapStep("stop", container.id),) if finish_stop else ()
     # The policy first: if the Engine restarts after the start, it then starts the container again.
-    start = () if container.is_running and not finish_stop else (Step("start", container.id),)
+    start = () if container.is_running and not finish_stop else (SwapStep("start", container.id),)
     return (*stop, *_restore_policy(container, policy), *start)
 
 
-def _restore_policy(container: Seen, policy: str | None) -> tuple[Step, ...]:
+def _restore_policy(container: ObservedContainers, policy: str | None) -> tuple[SwapStep, ...]:
     if policy is None or policy == container.restart_policy:
         return ()
-    return (Step("policy", container.id, policy),)
+    return (SwapStep("policy", container.id, policy),)
 
 
-def _require_ours(world: World, container: Seen, replaced: Seen, name: str) -> None:
+def _require_ours(world: EngineWorld, container: ObservedContainers, replaced: ObservedContainers, name: str) -> None:
     if container.replaces != replaced.id:
         raise Conflict(
             f"container {name} was not made by svcagent to replace {replaced.id[:12]}, so svcagent leaves it alone; "

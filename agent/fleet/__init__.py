@@ -5,7 +5,7 @@ their documents. `observe` reads what a decision needs; `decide` and `agree` cho
 """
 
 from agent.fleet import cname_conflicts, history, host_state, pause, quarantine, rollout, suspect
-from agent.fleet.agree import Action, Decision, Progress, agree, decide, progress
+from agent.fleet.agree import HostProgress, VersionAction, VersionDecision, agree, decide, progress
 from agent.fleet.departed import remove_departed, remove_old_claims
 from agent.fleet.history import Past
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, state_of, tell_running, write_host_state
@@ -14,24 +14,24 @@ from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
 from agent.fleet.seen import SeenDigests
 from agent.fleet.suspect import alive_sessions, find_suspects, is_first, suspects
-from agent.fleet.view import View, is_known, observe, services
-from agent.fleet.watch import Seen, Watch
+from agent.fleet.view import FleetView, is_known, observe, services
+from agent.fleet.watch import FleetSnapshot, FleetWatch
 
 __all__ = [
-    "Action",
-    "Decision",
+    "FleetSnapshot",
+    "FleetView",
+    "FleetWatch",
+    "HostProgress",
     "HostStanding",
     "HostState",
     "InstanceKey",
     "Past",
     "Pause",
     "Pin",
-    "Progress",
     "Quarantine",
-    "Seen",
     "SeenDigests",
-    "View",
-    "Watch",
+    "VersionAction",
+    "VersionDecision",
     "agree",
     "alive_sessions",
     "cname_conflicts",

@@ -11,7 +11,7 @@ from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.host_state import HostState, InstanceKey, host_names, state_of
 from agent.fleet.rollout import Pin, pin
-from agent.fleet.view import View, observe
+from agent.fleet.view import FleetView, observe
 
 STALLED_AFTER = timedelta(hours=1)
 """A rollout without progress for this long no longer binds other hosts."""
@@ -19,23 +19,23 @@ STALLED_AFTER = timedelta(hours=1)
 ATTEMPTS = 10
 
 
-class Action(StrEnum):
+class VersionAction(StrEnum):
     KEEP = "keep"
     PIN = "pin"
     REPLACE = "replace"
 
 
 @dataclass(frozen=True)
-class Decision:
+class VersionDecision:
     """The digest that this host takes (possibly the one that it runs), what happens to the pin, and why."""
 
     wanted: str
-    action: Action
+    action: VersionAction
     why: str
 
 
 @dataclass(frozen=True)
-class Progress:
+class HostProgress:
     """The instances that run the pinned digest, and those that can take it but do not run it yet."""
 
     done: frozenset[InstanceKey]
@@ -57,13 +57,13 @@ class Progress:
 
 
 def decide(
-    view: View,
+    view: FleetView,
     image: str,
     registry_digest: str,
     running_digest: str | None,
     awaited: Collection[InstanceKey],
     now: datetime,
-) -> Decision:
+) -> VersionDecision:
     """Return what this host takes.
 
     ``registry_digest`` is the current digest of ``image`` (name and tag); ``running_digest`` is what runs here.
@@ -79,27 +79,27 @@ def decide(
     - otherwise a rollout is under way: take the pinned digest, although the tag has moved
     """
     if registry_digest == running_digest:
-        return Decision(registry_digest, Action.KEEP, "the newest runs here already")
+        return VersionDecision(registry_digest, VersionAction.KEEP, "the newest runs here already")
     released = _why_not_bound(view, image, registry_digest, awaited, now)
     if view.pin is not None and not released:
         if view.pin.digest == registry_digest:
-            return Decision(registry_digest, Action.KEEP, "the newest is the pinned one")
+            return VersionDecision(registry_digest, VersionAction.KEEP, "the newest is the pinned one")
         waits_for = progress(view.pin, view.hosts, awaited).waits_for
-        return Decision(
+        return VersionDecision(
             view.pin.digest,
-            Action.KEEP,
+            VersionAction.KEEP,
             f"a rollout of {view.pin.digest}, pinned by {view.pin.node}, is under way, though the tag has moved since; "
             f"it waits for {waits_for}",
         )
     if registry_digest in view.quarantine:
-        return Decision(registry_digest, Action.KEEP, "the newest is quarantined")
-    return Decision(registry_digest, Action.PIN if view.pin is None else Action.REPLACE, released)
+        return VersionDecision(registry_digest, VersionAction.KEEP, "the newest is quarantined")
+    return VersionDecision(registry_digest, VersionAction.PIN if view.pin is None else VersionAction.REPLACE, released)
 
 
-def progress(pin: Pin, hosts: Mapping[InstanceKey, HostState], awaited: Collection[InstanceKey]) -> Progress:
+def progress(pin: Pin, hosts: Mapping[InstanceKey, HostState], awaited: Collection[InstanceKey]) -> HostProgress:
     states = {instance: state_of(hosts, instance) for instance in awaited}
     done = frozenset(instance for instance, state in states.items() if state and state.digest == pin.digest)
-    return Progress(done, frozenset(awaited) - done)
+    return HostProgress(done, frozenset(awaited) - done)
 
 
 def agree(
@@ -111,7 +111,7 @@ def agree(
     running_digest: str | None,
     awaited: Collection[InstanceKey],
     clock: Clock,
-) -> tuple[Decision, View]:
+) -> tuple[VersionDecision, FleetView]:
     """Decide and write the pin. Decide again if another host was first. Return the decision and the last view.
 
     :raises Conflict: the pin changed at each of `ATTEMPTS` attempts.
@@ -120,7 +120,7 @@ def agree(
         now = clock.now()
         view = observe(consul, service, now)
         decision = decide(view, image, registry_digest, running_digest, awaited, now)
-        if decision.action is Action.KEEP:
+        if decision.action is VersionAction.KEEP:
             return decision, view
         wanted = Pin(image, decision.wanted, node, now)
         if pin(consul, service, wanted, view.pin_index) is wanted:
@@ -131,7 +131,7 @@ def agree(
     )
 
 
-def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[InstanceKey], now: datetime) -> str:
+def _why_not_bound(view: FleetView, image: str, newest: str, awaited: Collection[InstanceKey], now: datetime) -> str:
     """Return why the pin does not bind this host; empty if it does."""
     pinned = view.pin
     if pinned is None:

@@ -13,7 +13,7 @@ ROOM = "cname"
 
 
 @dataclass(frozen=True)
-class Claim:
+class ConflictClaim:
     """What a host wants, in the marker's format, and when it last repeated the claim."""
 
     node: str
@@ -21,7 +21,7 @@ class Claim:
     at: datetime
 
 
-def write(consul: Consul, service: str, record: str, claim: Claim) -> None:
+def write(consul: Consul, service: str, record: str, claim: ConflictClaim) -> None:
     """Publish a claim. ``record`` is the record's fully qualified name."""
     consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), encode(wants=claim.wants, at=claim.at))
 
@@ -30,17 +30,17 @@ def clear(consul: Consul, service: str, record: str, node: str) -> None:
     consul.kv_delete(key(service, ROOM, part_of(record), quoted(node)))
 
 
-def read_all(consul: Consul, service: str, record: str) -> tuple[Claim, ...]:
+def read_all(consul: Consul, service: str, record: str) -> tuple[ConflictClaim, ...]:
     """Return every host's claim, sorted by node, read from the leader. Unreadable claims are left out."""
     pairs = consul.kv_tree(key(service, ROOM, part_of(record), ""), consistent=True)[1]
     return tuple(claim for pair in pairs if (claim := parse(pair)) is not None)
 
 
-def parse(pair: KvPair) -> Claim | None:
+def parse(pair: KvPair) -> ConflictClaim | None:
     """Return the claim in a key; None if it is unreadable."""
     try:
         fields = Fields.of(pair)
-        return Claim(unquoted(pair.key.rpartition("/")[2]), _wants(fields), fields.moment("at"))
+        return ConflictClaim(unquoted(pair.key.rpartition("/")[2]), _wants(fields), fields.moment("at"))
     except Unreadable:
         return None
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from agent.data import dataclass
-from agent.fleet.agree import Progress, progress
+from agent.fleet.agree import HostProgress, progress
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, states_on
 from agent.fleet.rollout import Pin
-from agent.fleet.view import View
+from agent.fleet.view import FleetView
 
 _SAMPLES = 1000
 
@@ -17,7 +17,7 @@ def _always(_moment: datetime) -> bool:
 
 
 @dataclass(frozen=True)
-class Course:
+class RolloutProgress:
     """A service's rollout, as far as it is known at ``now``.
 
     ``awaited`` are the instances that could take a new image, ``held_out`` those in an operator's maintenance, ``down``
@@ -27,7 +27,7 @@ class Course:
     """
 
     service: str
-    view: View
+    view: FleetView
     awaited: frozenset[InstanceKey]
     now: datetime
     stuck_after: timedelta
@@ -44,8 +44,8 @@ class Course:
         return None if found is None or found.problem else found
 
     @property
-    def at(self) -> Progress:
-        return progress(self.pin, self.view.hosts, self.awaited) if self.pin else Progress(frozenset(), frozenset())
+    def at(self) -> HostProgress:
+        return progress(self.pin, self.view.hosts, self.awaited) if self.pin else HostProgress(frozenset(), frozenset())
 
     @property
     def is_under_way(self) -> bool:

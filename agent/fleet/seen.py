@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.engine import Fetched
+from agent.engine.model import Fetched
 from agent.errors import SvcagentError
 from agent.files import write_atomically
 from agent.fleet import history

@@ -15,12 +15,12 @@ from agent.consul import Consul, lock_sessions
 from agent.errors import Conflict
 from agent.fleet import host_state
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey
-from agent.fleet.view import View
+from agent.fleet.view import FleetView
 
 _SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def suspects(view: View, digest: str, alive_sessions: frozenset[str], own: InstanceKey) -> tuple[HostState, ...]:
+def suspects(view: FleetView, digest: str, alive_sessions: frozenset[str], own: InstanceKey) -> tuple[HostState, ...]:
     """Return the instances whose reload to ``digest`` disappeared, sorted by host.
 
     ``alive_sessions`` are the sessions that hold the service's lock now. ``own`` is node and service ID of the calling
@@ -53,7 +53,7 @@ def has_vanished(state: HostState, alive_sessions: Collection[str]) -> bool:
     return state.state == HostStanding.RELOADING and state.session not in alive_sessions
 
 
-def is_first(view: View, digest: str, own: InstanceKey) -> bool:
+def is_first(view: FleetView, digest: str, own: InstanceKey) -> bool:
     """True if no other instance is known to run ``digest`` after it has settled there."""
     return not any(
         state.state == HostStanding.RUNNING and state.digest == digest and state.is_settled
@@ -74,7 +74,7 @@ def find_suspects(
     consul: Consul, service: str, lock_prefix: str, digest: str, own: InstanceKey
 ) -> tuple[HostState, ...]:
     """Read what `suspects` needs, and return them. One request suffices if no host is taking ``digest``."""
-    view = View(hosts=host_state.read_all(consul, service))
+    view = FleetView(hosts=host_state.read_all(consul, service))
     return confirmed(consul, service, lock_prefix, suspects(view, digest, frozenset(), own))
 
 

@@ -16,7 +16,7 @@ from agent.fleet.rollout import Pin
 
 
 @dataclass(frozen=True)
-class View:
+class FleetView:
     """The pin (and its index for check-and-set), host states, quarantine by digest, and the pause in force.
 
     ``hosts`` is by node and service ID. The ID is empty in an earlier release's document.
@@ -29,14 +29,14 @@ class View:
     pause: Pause | None = None
 
 
-def observe(consul: Consul, service: str, now: datetime) -> View:
+def observe(consul: Consul, service: str, now: datetime) -> FleetView:
     """Read all documents from the leader, with one request per kind.
 
     One recursive read below ``svcagent/<service>/`` would include every host's history and the lock's queue: megabytes
     in a large fleet. Also, Consul refuses a key that the token may not read, but silently omits it from a tree.
     """
     found, index = rollout.find(consul, service)
-    return View(
+    return FleetView(
         pin=found,
         pin_index=index,
         hosts=host_state.read_all(consul, service),

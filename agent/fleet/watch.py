@@ -16,7 +16,7 @@ from agent.data import dataclass
 from agent.errors import SvcagentError, Unreachable
 from agent.fleet import host_state, pause, quarantine, rollout
 from agent.fleet.document import key
-from agent.fleet.view import View
+from agent.fleet.view import FleetView
 
 RETRY_SECONDS = 1.0
 
@@ -24,20 +24,20 @@ Read: TypeAlias = Callable[[Consul, int | None], tuple[int, Any]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class FleetSnapshot:
     """The service at one moment.
 
     ``sessions`` are those that hold its lock; None if its prefix is unknown. ``trouble`` is why this may be out of
     date, if Consul does not answer.
     """
 
-    view: View
+    view: FleetView
     instances: tuple[Instance, ...]
     sessions: frozenset[str] | None = None
     trouble: str = ""
 
 
-class Watch:
+class FleetWatch:
     def __init__(self, consul: Consul, service: str, lock_prefix: str | None, clock: Clock) -> None:
         self._consul = consul
         self._clock = clock
@@ -53,7 +53,7 @@ class Watch:
         if lock_prefix is not None:
             self._reads["sessions"] = _tree(f"{lock_prefix}/", _sessions)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "FleetWatch":
         for name, read in self._reads.items():
             arguments = (name, read, self._consul.another())
             threading.Thread(target=self._follow, args=arguments, name=f"watch-{name}", daemon=True).start()
@@ -62,7 +62,7 @@ class Watch:
     def __exit__(self, *_ended: object) -> None:
         self._stopping.set()
 
-    def seen(self) -> Iterator[Seen]:
+    def seen(self) -> Iterator[FleetSnapshot]:
         """Yield the service once it is known, and after each change. Raise `SvcagentError` if Consul refuses."""
         parts: dict[str, Any] = {}
         troubles: dict[str, SvcagentError] = {}
@@ -133,10 +133,10 @@ def _one(name: str, parse: Callable[[Any], Any]) -> Read:
     return read
 
 
-def _seen(parts: dict[str, Any], trouble: str, now: datetime) -> Seen:
+def _seen(parts: dict[str, Any], trouble: str, now: datetime) -> FleetSnapshot:
     known = dict(parts)
     instances, sessions = known.pop("instances", ()), known.pop("sessions", None)
-    view = replace(View(), **known)
+    view = replace(FleetView(), **known)
     if view.pause is not None and view.pause.is_over(now):
         view = replace(view, pause=None)
-    return Seen(view, instances, sessions, trouble)
+    return FleetSnapshot(view, instances, sessions, trouble)

@@ -84,7 +84,7 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
     handler: handlers.Handler
     match found:
         case Format.JOURNAL:
-            handler = handlers.Journal(_state.common, journal)
+            handler = handlers.SystemdJournal(_state.common, journal)
         case Format.JSON:
             handler = handlers.Lines(_state.common, formats.as_json)
         case _:

@@ -17,7 +17,7 @@ _LONGEST_NAME = 64
 
 
 @dataclass(frozen=True)
-class Event:
+class LogEvent:
     """``time`` is in ISO 8601, ``level`` as in the standard library, ``name`` the level's name."""
 
     time: str
@@ -27,7 +27,7 @@ class Event:
     fields: Mapping[str, object]
 
 
-def as_text(event: Event) -> str:
+def as_text(event: LogEvent) -> str:
     """Return pairs in logfmt. A value that needs quoting is a JSON string."""
     pairs = {"time": event.time, "level": event.name, **event.fields}
     if event.text:
@@ -36,14 +36,14 @@ def as_text(event: Event) -> str:
     return " ".join(f"{name}={_quoted(_words(value))}" for name, value in named if value is not None)
 
 
-def as_json(event: Event) -> str:
+def as_json(event: LogEvent) -> str:
     """Return one JSON object, in ASCII, so that no program on the way can misread it."""
     tree = {"time": event.time, "level": event.name, "text": event.text, **event.fields}
     line = json.dumps({name: _plain(value) for name, value in tree.items() if value is not None})
     return line.replace("\x7f", "\\u007f")  # the one control character that JSON does not escape
 
 
-def as_journal(event: Event) -> list[tuple[str, str]]:
+def as_journal(event: LogEvent) -> list[tuple[str, str]]:
     """Return the fields of systemd.journal-fields(7); svcagent's own begin with ``SVCAGENT_``."""
     own = {name: _words(value) for name, value in event.fields.items() if value is not None}
     priority = next(number for level, number in _PRIORITIES if event.level >= level)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from agent.logs.formats import Event, as_journal
+from agent.logs.formats import LogEvent, as_journal
 
 PATIENCE_SECONDS = 0.2
 """How long to wait for a slow reader. While lines are being lost, svcagent does not wait."""
@@ -45,7 +45,7 @@ class Handler(logging.Handler):
     def patience(self) -> float:
         return 0.0 if self._lost else PATIENCE_SECONDS
 
-    def write(self, event: Event) -> None:
+    def write(self, event: LogEvent) -> None:
         """Write the event.
 
         :raises OSError: it cannot be written now.
@@ -56,12 +56,12 @@ class Handler(logging.Handler):
 class Lines(Handler):
     """Writes to what is standard error at that moment."""
 
-    def __init__(self, common: Mapping[str, object], form: Callable[[Event], str]) -> None:
+    def __init__(self, common: Mapping[str, object], form: Callable[[LogEvent], str]) -> None:
         super().__init__(common)
         self._form = form
         self._is_torn = False
 
-    def write(self, event: Event) -> None:
+    def write(self, event: LogEvent) -> None:
         """Write pieces that a pipe accepts whole or not at all, each when there is room for it."""
         line = f"{self._form(event)}\n"
         try:
@@ -85,7 +85,7 @@ class Lines(Handler):
         self._is_torn = False
 
 
-class Journal(Handler):
+class SystemdJournal(Handler):
     """Uses the journal's protocol, with fields by which ``journalctl SVCAGENT_RELOAD=…`` finds one reload's lines."""
 
     def __init__(self, common: Mapping[str, object], address: str) -> None:
@@ -96,7 +96,7 @@ class Journal(Handler):
         self._connect: Callable[[], Any] = lambda: JournaldTransport(address, connected=False)
         self._transport: Any = None
 
-    def write(self, event: Event) -> None:
+    def write(self, event: LogEvent) -> None:
         if self._transport is None:
             self._transport = self._connect()
             microseconds = int(PATIENCE_SECONDS * 1_000_000)
@@ -142,14 +142,14 @@ def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace:
         logging.getLogger("svcagent").error(text, exc_info=(kind, error or kind(), trace), extra={"fields": {}})
 
 
-def _event(record: logging.LogRecord, common: Mapping[str, object]) -> Event:
+def _event(record: logging.LogRecord, common: Mapping[str, object]) -> LogEvent:
     """Return the event of a record. A library's event names its logger and carries its traceback, if any."""
     own: Mapping[str, object] | None = getattr(record, "fields", None)
     fields = {**common, **(own if own is not None else {"logger": record.name})}
     if record.exc_info:
         fields["trace"] = logging.Formatter().formatException(record.exc_info)
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return Event(time, record.levelno, record.levelname.lower(), _text(record), fields)
+    return LogEvent(time, record.levelno, record.levelname.lower(), _text(record), fields)
 
 
 def _text(record: logging.LogRecord) -> str:

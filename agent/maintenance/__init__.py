@@ -1,9 +1,9 @@
 """Maintenance mode with an owner, a reason and an optional end."""
 
 from agent.maintenance.change import await_shown, lift_own, put_out, take_out
-from agent.maintenance.clients import Left, View, await_unnamed, dns_memory, view, who_is_left
+from agent.maintenance.clients import ClientView, Left, await_unnamed, dns_memory, view, who_is_left
 from agent.maintenance.drained import await_absence_from_dns, await_absence_from_health
-from agent.maintenance.expiry import Ended, find_ended, lift_ended, lift_expired
+from agent.maintenance.expiry import EndedMaintenance, find_ended, lift_ended, lift_expired
 from agent.maintenance.reason import (
     Maintenance,
     OwnerKind,
@@ -14,19 +14,25 @@ from agent.maintenance.reason import (
     parse,
     render,
 )
-from agent.maintenance.target import Action, Decision, Target, decide_disable, decide_enable
+from agent.maintenance.target import (
+    MaintenanceAction,
+    MaintenanceDecision,
+    MaintenanceTarget,
+    decide_disable,
+    decide_enable,
+)
 from agent.maintenance.times import NotAMoment, for_people, iso, length, parse_end
 
 __all__ = [
-    "Action",
-    "Decision",
-    "Ended",
+    "ClientView",
+    "EndedMaintenance",
     "Left",
     "Maintenance",
+    "MaintenanceAction",
+    "MaintenanceDecision",
+    "MaintenanceTarget",
     "NotAMoment",
     "OwnerKind",
-    "Target",
-    "View",
     "await_absence_from_dns",
     "await_absence_from_health",
     "await_shown",

@@ -11,19 +11,19 @@ from agent.clock import Clock, Deadline
 from agent.consul import Consul
 from agent.errors import Conflict, ConsulUnreachable, NotFound, OutcomeUnknown
 from agent.maintenance.reason import Maintenance, parse, render
-from agent.maintenance.target import Target
+from agent.maintenance.target import MaintenanceTarget
 
 CATALOG_SECONDS = 30.0
 RETRY_SECONDS = 0.5
 
 
-def put_out(consul: Consul, clock: Clock, target: Target, wanted: Maintenance) -> None:
+def put_out(consul: Consul, clock: Clock, target: MaintenanceTarget, wanted: Maintenance) -> None:
     """Enable maintenance and wait until the catalog shows it. Raise what `take_out` and `await_shown` raise."""
     take_out(consul, target, wanted)
     await_shown(consul, clock, target, wanted)
 
 
-def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewriting: bool = False) -> None:
+def take_out(consul: Consul, target: MaintenanceTarget, wanted: Maintenance, *, is_rewriting: bool = False) -> None:
     """Enable this maintenance on the local agent.
 
     If maintenance is enabled already, Consul answers 200 and keeps the first reason, so the reason is read back.
@@ -47,7 +47,7 @@ def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewritin
         raise _overtaken(target, held)
 
 
-def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
+def lift_own(consul: Consul, target: MaintenanceTarget, own: Maintenance) -> bool:
     """Disable exactly this maintenance; return False if none or another one is enabled.
 
     :raises OutcomeUnknown: the agent did not answer in time; it may or may not be disabled.
@@ -67,7 +67,11 @@ def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
 
 
 def await_shown(
-    consul: Consul, clock: Clock, target: Target, wanted: Maintenance | None, seconds: float = CATALOG_SECONDS
+    consul: Consul,
+    clock: Clock,
+    target: MaintenanceTarget,
+    wanted: Maintenance | None,
+    seconds: float = CATALOG_SECONDS,
 ) -> None:
     """Wait until the catalog shows this maintenance on the target, or none if ``wanted`` is None.
 
@@ -99,14 +103,14 @@ def await_shown(
             clock.sleep(RETRY_SECONDS)
 
 
-def held_text(consul: Consul, target: Target) -> str | None:
+def held_text(consul: Consul, target: MaintenanceTarget) -> str | None:
     """Return the reason text of the maintenance on the local agent; None if there is none."""
     check = consul.checks().get(target.check_id)
     return check.notes if check is not None else None
 
 
 @contextmanager
-def _unknown(target: Target, state: str) -> Iterator[None]:
+def _unknown(target: MaintenanceTarget, state: str) -> Iterator[None]:
     """Explain what is unknown after a write without an answer, and how to find out."""
     try:
         yield
@@ -114,14 +118,14 @@ def _unknown(target: Target, state: str) -> Iterator[None]:
         raise OutcomeUnknown(f"unknown whether {target} {state}: {error}. {_look_again(target)}") from error
 
 
-def _look_again(target: Target) -> str:
+def _look_again(target: MaintenanceTarget) -> str:
     return (
         "When Consul answers again, run the same command once more (it changes nothing that is done already), "
         f"or see: svcagent maint status {target.argument}"
     )
 
 
-def _overtaken(target: Target, held: str | None) -> Conflict:
+def _overtaken(target: MaintenanceTarget, held: str | None) -> Conflict:
     now = "it is in service" if held is None else f"it is in maintenance, enabled {parse(held).describe()}"
     return Conflict(
         f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again"

@@ -9,7 +9,7 @@ from agent.consul import AgentSelf, Consul, Instance, ask_dns
 from agent.data import dataclass
 from agent.errors import NotDrained
 from agent.maintenance.drained import DNS_SECONDS, await_absence_from_dns
-from agent.maintenance.target import Target
+from agent.maintenance.target import MaintenanceTarget
 
 
 class Left(StrEnum):
@@ -21,7 +21,7 @@ class Left(StrEnum):
 
 
 @dataclass(frozen=True)
-class View:
+class ClientView:
     """One service in the catalog; ``service_ids``: those of this host that enter maintenance (the targets)."""
 
     name: str
@@ -60,7 +60,9 @@ def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collectio
     return Left.SOMEBODY
 
 
-def view(consul: Consul, node: str, targets: Iterable[Target], ignoring: Collection[str] = ()) -> tuple[View, ...]:
+def view(
+    consul: Consul, node: str, targets: Iterable[MaintenanceTarget], ignoring: Collection[str] = ()
+) -> tuple[ClientView, ...]:
     """Return the targets' services as the leader's catalog shows them; the host means all its services.
 
     ``ignoring``: reasons of maintenance to leave out of this host's instances.
@@ -72,7 +74,9 @@ def view(consul: Consul, node: str, targets: Iterable[Target], ignoring: Collect
         else:
             for service in consul.services().values():
                 ids.setdefault(service.name, []).append(service.id)
-    return tuple(View(name, node, tuple(found), _seen(consul, name, node, ignoring)) for name, found in ids.items())
+    return tuple(
+        ClientView(name, node, tuple(found), _seen(consul, name, node, ignoring)) for name, found in ids.items()
+    )
 
 
 def _seen(consul: Consul, name: str, node: str, ignoring: Collection[str]) -> tuple[Instance, ...]:
@@ -80,7 +84,7 @@ def _seen(consul: Consul, name: str, node: str, ignoring: Collection[str]) -> tu
     return tuple(one.without_maintenance(ignoring) if one.node == node else one for one in instances)
 
 
-def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[Target]) -> int:
+def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[MaintenanceTarget]) -> int:
     """Return for how many seconds clients may cache the DNS answers that contain the targets now."""
     if agent.dns is None:
         return 0
@@ -89,7 +93,12 @@ def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[Target]) -> i
 
 
 def await_unnamed(
-    consul: Consul, clock: Clock, agent: AgentSelf, targets: Iterable[Target], remembered: float, limit: Deadline
+    consul: Consul,
+    clock: Clock,
+    agent: AgentSelf,
+    targets: Iterable[MaintenanceTarget],
+    remembered: float,
+    limit: Deadline,
 ) -> None:
     """Wait until the local agent's DNS returns no target any more, and then until cached answers have expired.
 

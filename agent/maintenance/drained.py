@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from agent.clock import Clock, Deadline, linger, nothing_ends_it, poll
 from agent.consul import Consul, DnsAnswer
 from agent.errors import NotDrained
-from agent.maintenance.target import Target
+from agent.maintenance.target import MaintenanceTarget
 
 DNS_SECONDS = 30.0
 POLL_SECONDS = 0.02
@@ -46,7 +46,7 @@ def await_absence_from_dns(
 
 
 def await_absence_from_health(
-    consul: Consul, clock: Clock, target: Target, still: Callable[[], None] = nothing_ends_it
+    consul: Consul, clock: Clock, target: MaintenanceTarget, still: Callable[[], None] = nothing_ends_it
 ) -> None:
     """Wait until the leader shows the target as not served. ``still``: as for `await_absence_from_dns`.
 

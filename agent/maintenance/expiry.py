@@ -12,14 +12,14 @@ from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.maintenance.change import await_shown, lift_own
 from agent.maintenance.reason import Maintenance, parse
-from agent.maintenance.target import Target
+from agent.maintenance.target import MaintenanceTarget
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedMaintenance:
     """A maintenance whose end has passed. ``failing``: the checks that keep it enabled."""
 
-    target: Target
+    target: MaintenanceTarget
     maintenance: Maintenance
     failing: tuple[CheckState, ...]
 
@@ -34,7 +34,7 @@ def find_ended(
     node: str,
     now: datetime,
     only: Collection[str] | None = None,
-) -> tuple[Ended, ...]:
+) -> tuple[EndedMaintenance, ...]:
     """Return every maintenance whose end has passed: services in order of ID, then the host.
 
     ``checks``: all checks of the local agent. ``only``: the IDs of the services to look at, or None for all. The host
@@ -45,23 +45,29 @@ def find_ended(
         if service.maintenance is not None and (only is None or service.id in only):
             held = parse(service.maintenance.notes)
             if held.is_over(now):
-                found.append(Ended(Target(node, service.id, service.name), held, _failing(service.real_checks)))
+                found.append(
+                    EndedMaintenance(
+                        MaintenanceTarget(node, service.id, service.name), held, _failing(service.real_checks)
+                    )
+                )
     if NODE_MAINTENANCE in checks:
         held = parse(checks[NODE_MAINTENANCE].notes)
         if held.is_over(now):
             own = [check for check in checks.values() if not check.service_id and not check.is_maintenance]
             own += [check for one in services.values() if one.maintenance is None for check in one.real_checks]
-            found.append(Ended(Target(node), held, _failing(own)))
+            found.append(EndedMaintenance(MaintenanceTarget(node), held, _failing(own)))
     return tuple(found)
 
 
-def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None) -> tuple[Ended, ...]:
+def lift_expired(
+    consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None
+) -> tuple[EndedMaintenance, ...]:
     """Disable expired maintenance where the checks pass, and return all that has expired. ``only``: as in `find_ended`.
 
     A failure does not keep the others in maintenance; the first one is raised at the end, such as `OutcomeUnknown` if
     the catalog did not show the change in time.
     """
-    done: list[Ended] = []
+    done: list[EndedMaintenance] = []
     troubles: list[SvcagentError] = []
     for one in find_ended(consul.services(), consul.checks(), node, clock.now(), only):
         try:
@@ -76,7 +82,7 @@ def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] 
     return tuple(done)
 
 
-def lift_ended(consul: Consul, ended: Iterable[Ended]) -> tuple[Ended, ...]:
+def lift_ended(consul: Consul, ended: Iterable[EndedMaintenance]) -> tuple[EndedMaintenance, ...]:
     """Disable those whose checks pass. Return all, except those that another process changed meanwhile."""
     return tuple(one for one in ended if not one.is_liftable or lift_own(consul, one.target, one.maintenance))
 

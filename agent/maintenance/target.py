@@ -9,7 +9,7 @@ from agent.maintenance.reason import Maintenance, OwnerKind
 
 
 @dataclass(frozen=True)
-class Target:
+class MaintenanceTarget:
     """One service of this host; without a ``service_id`` the host with all its services."""
 
     node: str
@@ -30,7 +30,7 @@ class Target:
         return self.service_id or f"{self.node} (this host)"
 
 
-class Action(StrEnum):
+class MaintenanceAction(StrEnum):
     ENABLE = "enable"
     REWRITE = "rewrite"
     LIFT = "lift"
@@ -39,19 +39,19 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True)
-class Decision:
+class MaintenanceDecision:
     """The decision for one target. ``held``: its maintenance now; ``wanted``: afterwards; ``remedy``: for a refusal."""
 
-    target: Target
-    action: Action
+    target: MaintenanceTarget
+    action: MaintenanceAction
     held: Maintenance | None
     wanted: Maintenance | None = None
     remedy: str = ""
 
 
 def decide_enable(
-    target: Target, held: Maintenance | None, wanted: Maintenance, *, is_replacing: bool, is_forced: bool
-) -> Decision:
+    target: MaintenanceTarget, held: Maintenance | None, wanted: Maintenance, *, is_replacing: bool, is_forced: bool
+) -> MaintenanceDecision:
     """Decide whether to enable maintenance. Idempotent, so a command whose outcome was unknown may be repeated.
 
     - none now: enable
@@ -60,27 +60,29 @@ def decide_enable(
     - another owner or reason: refuse, unless replacing
     """
     if held is None:
-        return Decision(target, Action.ENABLE, None, wanted)
+        return MaintenanceDecision(target, MaintenanceAction.ENABLE, None, wanted)
     if held.has_same_cause(wanted):
         if held.until == wanted.until:
-            return Decision(target, Action.KEEP, held, held)
-        return Decision(target, Action.REWRITE, held, replace(held, until=wanted.until))
+            return MaintenanceDecision(target, MaintenanceAction.KEEP, held, held)
+        return MaintenanceDecision(target, MaintenanceAction.REWRITE, held, replace(held, until=wanted.until))
     if held.kind is OwnerKind.RELOAD and not (is_replacing and is_forced):
         remedy = "that reload disables it itself. To take it over, add: --replace --force"
-        return Decision(target, Action.REFUSE, held, remedy=remedy)
+        return MaintenanceDecision(target, MaintenanceAction.REFUSE, held, remedy=remedy)
     if not is_replacing:
-        return Decision(target, Action.REFUSE, held, remedy="it stays as it is. To take it over, add: --replace")
-    return Decision(target, Action.REWRITE, held, wanted)
+        return MaintenanceDecision(
+            target, MaintenanceAction.REFUSE, held, remedy="it stays as it is. To take it over, add: --replace"
+        )
+    return MaintenanceDecision(target, MaintenanceAction.REWRITE, held, wanted)
 
 
-def decide_disable(target: Target, held: Maintenance | None, *, is_forced: bool) -> Decision:
+def decide_disable(target: MaintenanceTarget, held: Maintenance | None, *, is_forced: bool) -> MaintenanceDecision:
     """Disable any owner's maintenance except a reload's, which the reload disables when the instance is ready."""
     if held is None:
-        return Decision(target, Action.KEEP, None)
+        return MaintenanceDecision(target, MaintenanceAction.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:
         remedy = (
             "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it whatever its "
             "checks say, add: --force"
         )
-        return Decision(target, Action.REFUSE, held, remedy=remedy)
-    return Decision(target, Action.LIFT, held)
+        return MaintenanceDecision(target, MaintenanceAction.REFUSE, held, remedy=remedy)
+    return MaintenanceDecision(target, MaintenanceAction.LIFT, held)

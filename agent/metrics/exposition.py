@@ -19,12 +19,12 @@ from agent.metrics.reload_series import ReloadSeries
 from agent.metrics.series import Family
 
 if TYPE_CHECKING:
-    from agent.reload import HostReload
+    from agent.reload.host_lock import HostReload
 
 __all__ = ["Held", "Metrics", "held_by", "held_of"]
 
 
-class Part(Protocol):
+class MetricsPart(Protocol):
     """A group of metric families."""
 
     @property
@@ -116,7 +116,7 @@ def serve(metrics: Metrics, address: str) -> Callable[[], None]:
     return stop
 
 
-def metrics_of(part: Part) -> list[Metric]:
+def metrics_of(part: MetricsPart) -> list[Metric]:
     """Return the families that have any series."""
     return [metric for family in part.families if (metric := family.metric())]
 

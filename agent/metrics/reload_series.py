@@ -9,7 +9,7 @@ from agent.errors import NotNow
 from agent.metrics.series import Family, Histogram, Series
 
 if TYPE_CHECKING:
-    from agent.reload import HostReload
+    from agent.reload.host_lock import HostReload
 
 STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
 WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)

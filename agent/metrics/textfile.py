@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.clock import Clock, Deadline, poll
 from agent.errors import SvcagentError
 from agent.files import NotAFile, is_left_alone, lock_file, read_regular, take_lock, write_atomically
-from agent.metrics.exposition import Part, metrics_of, text_of
+from agent.metrics.exposition import MetricsPart, metrics_of, text_of
 from agent.metrics.host_series import CnameSeries, Held, HostSeries
 from agent.metrics.reload_series import ReloadSeries
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=MetricsPart)
 
 HOST, CNAMES = "svcagent_register.prom", "svcagent_cname.prom"
 RELOAD = "svcagent_reload_{}.prom"

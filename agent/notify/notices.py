@@ -18,7 +18,7 @@ from agent.fleet import suspect
 from agent.fleet.host_state import HostStanding, HostState, InstanceKey, host_names, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
-from agent.fleet.rollout_progress import Course
+from agent.fleet.rollout_progress import RolloutProgress
 from agent.text import clean, counted, without_credentials
 
 MOST_HOSTS = 10
@@ -33,7 +33,7 @@ LONGEST_WHY = 300
 SHORT_DIGEST = 19
 
 
-class Kind(StrEnum):
+class NoticeKind(StrEnum):
     STARTED = "started"
     FINISHED = "finished"
     QUARANTINED = "quarantined"
@@ -59,7 +59,7 @@ class Notice:
     ``at`` is when the event happened; None for a lasting condition.
     """
 
-    kind: Kind
+    kind: NoticeKind
     subject: str
     at: datetime | None
     tone: Tone
@@ -73,7 +73,7 @@ class Notice:
 
 
 def due(
-    course: Course, told: Collection[str], kinds: Collection[Kind] = tuple(Kind)
+    course: RolloutProgress, told: Collection[str], kinds: Collection[NoticeKind] = tuple(NoticeKind)
 ) -> tuple[tuple[Notice, ...], frozenset[str]]:
     """Return the due notices of these kinds, and the keys of all that then count as sent.
 
@@ -92,16 +92,16 @@ def due(
 
 def is_closed(pin: Pin | None, told: Collection[str]) -> bool:
     """True if a host with nothing to do has no notice to send either."""
-    return pin is None or f"{Kind.FINISHED} {pin.digest}" in told
+    return pin is None or f"{NoticeKind.FINISHED} {pin.digest}" in told
 
 
-def _started(course: Course) -> Iterator[Notice]:
+def _started(course: RolloutProgress) -> Iterator[Notice]:
     pin = course.pin
     if pin is None or not course.is_under_way:
         return
     waits = () if course.is_open(course.now) else ("It is outside the service's windows; hosts wait for them.",)
     yield Notice(
-        Kind.STARTED,
+        NoticeKind.STARTED,
         pin.digest,
         pin.since,
         Tone.INFO,
@@ -116,7 +116,7 @@ def _started(course: Course) -> Iterator[Notice]:
     )
 
 
-def _finished(course: Course) -> Iterator[Notice]:
+def _finished(course: RolloutProgress) -> Iterator[Notice]:
     pin, done = course.pin, course.at.done
     states = [state_of(course.view.hosts, instance) for instance in done]
     last = max((state.since for state in states if state is not None and state.since), default=None)
@@ -124,7 +124,7 @@ def _finished(course: Course) -> Iterator[Notice]:
         return
     took = _length(max(last - pin.since, timedelta()))
     yield Notice(
-        Kind.FINISHED,
+        NoticeKind.FINISHED,
         pin.digest,
         last,
         Tone.SUCCESS,
@@ -135,7 +135,7 @@ def _finished(course: Course) -> Iterator[Notice]:
     )
 
 
-def _quarantined(course: Course) -> Iterator[Notice]:
+def _quarantined(course: RolloutProgress) -> Iterator[Notice]:
     """Yield a notice once the host has restored the old version, or has failed to for too long."""
     for entry in course.view.quarantine.values():
         if entry.since is None or course.is_at_it(entry.node):
@@ -146,7 +146,7 @@ def _quarantined(course: Course) -> Iterator[Notice]:
             (text for standing, text in _HOW.items() if standing in standings), "failed on {} and is quarantined"
         )
         yield Notice(
-            Kind.QUARANTINED,
+            NoticeKind.QUARANTINED,
             _subject(entry),
             entry.since,
             Tone.FAILURE,
@@ -161,13 +161,13 @@ def _quarantined(course: Course) -> Iterator[Notice]:
         )
 
 
-def _suspect(course: Course) -> Iterator[Notice]:
+def _suspect(course: RolloutProgress) -> Iterator[Notice]:
     """Yield one notice per digest, even if several hosts disappeared with it."""
     for digest in sorted({one.wanted for one in course.suspects}):
         vanished = [one for one in course.suspects if one.wanted == digest]
         nodes = {one.node for one in vanished}
         yield Notice(
-            Kind.SUSPECT,
+            NoticeKind.SUSPECT,
             digest,
             None,
             Tone.FAILURE,
@@ -180,13 +180,13 @@ def _suspect(course: Course) -> Iterator[Notice]:
         )
 
 
-def _stuck(course: Course) -> Iterator[Notice]:
+def _stuck(course: RolloutProgress) -> Iterator[Notice]:
     pin = course.pin
     if pin is None or not course.is_still or course.view.pause is not None:
         return
     for_long = _length(course.stood_still)
     yield Notice(
-        Kind.STUCK,
+        NoticeKind.STUCK,
         pin.digest,
         None,
         Tone.WARNING,
@@ -206,12 +206,12 @@ def _stuck(course: Course) -> Iterator[Notice]:
     )
 
 
-def _paused(course: Course) -> Iterator[Notice]:
+def _paused(course: RolloutProgress) -> Iterator[Notice]:
     pin, pause = course.pin, course.view.pause
     if pin is None or pause is None or not course.is_still:
         return
     yield Notice(
-        Kind.PAUSED,
+        NoticeKind.PAUSED,
         pin.digest,
         None,
         Tone.INFO,
@@ -226,13 +226,13 @@ def _paused(course: Course) -> Iterator[Notice]:
     )
 
 
-NOTICES: Mapping[Kind, Callable[[Course], Iterator[Notice]]] = {
-    Kind.STARTED: _started,
-    Kind.FINISHED: _finished,
-    Kind.QUARANTINED: _quarantined,
-    Kind.SUSPECT: _suspect,
-    Kind.STUCK: _stuck,
-    Kind.PAUSED: _paused,
+NOTICES: Mapping[NoticeKind, Callable[[RolloutProgress], Iterator[Notice]]] = {
+    NoticeKind.STARTED: _started,
+    NoticeKind.FINISHED: _finished,
+    NoticeKind.QUARANTINED: _quarantined,
+    NoticeKind.SUSPECT: _suspect,
+    NoticeKind.STUCK: _stuck,
+    NoticeKind.PAUSED: _paused,
 }
 """The kinds of notices about rollouts, and the functions that yield them."""
 
@@ -240,7 +240,7 @@ NOTICES: Mapping[Kind, Callable[[Course], Iterator[Notice]]] = {
 def conflict(service: str, record: str, owner: str, why: str, node: str) -> Notice:
     """Return the notice about a record that cannot be published as defined. Its owner identifies it."""
     return Notice(
-        Kind.CONFLICT,
+        NoticeKind.CONFLICT,
         owner,
         None,
         Tone.FAILURE,
@@ -255,7 +255,7 @@ def due_conflict(found: Notice | None, owner: str, told: frozenset[str]) -> tupl
     The keys of other owners stay, or two owners of one record would be reported alternately.
     """
     if found is None:
-        return (), told - {f"{Kind.CONFLICT} {owner}"}
+        return (), told - {f"{NoticeKind.CONFLICT} {owner}"}
     return (() if found.key in told else (found,)), told | {found.key}
 
 
@@ -287,12 +287,12 @@ def _who(pin: Pin) -> str:
     return f"pinned by {pin.node}" + (f" at {_shown(pin.since)}" if pin.since else "")
 
 
-def _of_all(course: Course) -> str:
+def _of_all(course: RolloutProgress) -> str:
     done, everyone = len(course.at.hosts_done), len(_nodes(course.awaited))
     return f"{done} of {counted(everyone, 'host')}"
 
 
-def _far(course: Course) -> Iterator[str]:
+def _far(course: RolloutProgress) -> Iterator[str]:
     for what, nodes in (
         ("run it", course.at.hosts_done),
         ("do not yet", course.at.hosts_missing),

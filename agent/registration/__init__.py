@@ -2,8 +2,8 @@
 
 from agent.registration.alone import alone_in
 from agent.registration.apply import (
+    CollectedFailures,
     Failure,
-    Failures,
     Report,
     apply_each,
     apply_plan,
@@ -17,9 +17,9 @@ from agent.registration.last_seen import LAST_SEEN_FILE, LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
 from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
-    Action,
+    AgentWorld,
     Change,
-    World,
+    ChangeAction,
     is_current,
     make_plan,
     make_removal,
@@ -28,18 +28,18 @@ from agent.registration.requirements import unmet
 
 __all__ = [
     "LAST_SEEN_FILE",
-    "Action",
+    "AgentWorld",
     "Change",
+    "ChangeAction",
+    "CollectedFailures",
     "ConsentNeeded",
     "Difference",
     "Failure",
-    "Failures",
     "LastSeen",
     "LastSeenFile",
     "Objection",
     "Registration",
     "Report",
-    "World",
     "alone_in",
     "apply_each",
     "apply_plan",

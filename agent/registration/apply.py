@@ -12,7 +12,7 @@ from agent.data import dataclass
 from agent.definitions import Check, Service
 from agent.errors import Conflict, SvcagentError, Unforeseen, Unreachable
 from agent.registration.mark import HOLD, leaving
-from agent.registration.plan import Action, Change
+from agent.registration.plan import Change, ChangeAction
 
 Report: TypeAlias = Callable[[str, Exception], None]
 
@@ -26,7 +26,7 @@ class Failure:
     error: SvcagentError
 
 
-class Failures:
+class CollectedFailures:
     """Collects the failures of single services, so that the registration of the others continues.
 
     ``report`` is called with the service ID and the exception if the exception is a bug.
@@ -62,11 +62,11 @@ def apply_plan(
     """
     for change in changes:
         match change.action:
-            case Action.CREATE | Action.UPDATE:
+            case ChangeAction.CREATE | ChangeAction.UPDATE:
                 _register(consul, change, probe)
-            case Action.REMOVE:
+            case ChangeAction.REMOVE:
                 consul.deregister_service(change.service_id)
-            case Action.KEEP | Action.REFUSE:
+            case ChangeAction.KEEP | ChangeAction.REFUSE:
                 continue
         done(change)
 
@@ -79,7 +79,7 @@ def apply_each(
     report: Report,
 ) -> tuple[Failure, ...]:
     """Do the same as `apply_plan`, but continue with the other services if one fails. Raise `Unreachable`."""
-    failures = Failures(report)
+    failures = CollectedFailures(report)
     for change in changes:
         with failures.collected(change.service_id):
             apply_plan(consul, [change], done, probe)
@@ -121,7 +121,7 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
         body["Checks"] = [*body["Checks"], _maintenance_check(change.service_id, change.maintenance)]
     replaced = change.replaced_checks or {}
     stale = list(change.stale_checks)
-    if change.action is Action.UPDATE and "critical" in replaced.values():
+    if change.action is ChangeAction.UPDATE and "critical" in replaced.values():
         # Otherwise clients would be sent to the service while its failing check is replaced.
         hold = {"ID": HOLD + change.service_id, "Name": "being exchanged", "TTL": "1h", "Status": "critical"}
         consul.register_check({**hold, "ServiceID": change.service_id})

@@ -8,7 +8,7 @@ from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.registration.last_seen import LastSeen
 from agent.registration.mark import is_own
-from agent.registration.plan import Action, Change, World
+from agent.registration.plan import AgentWorld, Change, ChangeAction
 from agent.text import counted
 
 MOST_REMOVALS = 2
@@ -25,14 +25,14 @@ class Objection:
     """Why a plan needs consent, and which of its actions are withheld until then."""
 
     text: str
-    actions: frozenset[Action]
+    actions: frozenset[ChangeAction]
 
     def withholds(self, change: Change) -> bool:
         """True if this change must not be carried out without consent."""
         return change.action in self.actions
 
 
-def find_objection(plan: Iterable[Change], world: World, directory: Path, last: LastSeen) -> Objection | None:
+def find_objection(plan: Iterable[Change], world: AgentWorld, directory: Path, last: LastSeen) -> Objection | None:
     """Return why a plan for the definitions of ``directory`` needs consent, or None if it needs none.
 
     - It removes more than `MOST_REMOVALS` services and more than half of those that svcagent registered.
@@ -40,8 +40,8 @@ def find_objection(plan: Iterable[Change], world: World, directory: Path, last: 
     """
     own = {one.id for one in world.services.values() if is_own(one)}
     own = own.intersection(last.agreed) or own
-    removed = [one.service_id for one in plan if one.action is Action.REMOVE]
-    changed = [one.service_id for one in plan if one.action is Action.UPDATE]
+    removed = [one.service_id for one in plan if one.action is ChangeAction.REMOVE]
+    changed = [one.service_id for one in plan if one.action is ChangeAction.UPDATE]
     place = shlex.quote(str(directory))
     command = f"svcagent --services-dir {place} register --allow-removals"
     if last.is_other_directory(directory) and (removed or changed):
@@ -51,14 +51,14 @@ def find_objection(plan: Iterable[Change], world: World, directory: Path, last: 
             f"the services of this host were registered from {last.directory}, not from {directory}: {found}. If "
             f"{directory} is the right directory, run: {command}"
         )
-        return Objection(text, frozenset({Action.REMOVE, Action.UPDATE}))
+        return Objection(text, frozenset({ChangeAction.REMOVE, ChangeAction.UPDATE}))
     if len(removed) > MOST_REMOVALS and 2 * len(removed) > len(own):
         text = (
             f"{len(removed)} of the {len(own)} services that svcagent registered on this host would be removed "
             f"({_some(removed)}), because {directory} does not define them any more. More than {MOST_REMOVALS} and "
             f"more than half need consent. If that is intended, run: {command}"
         )
-        return Objection(text, frozenset({Action.REMOVE}))
+        return Objection(text, frozenset({ChangeAction.REMOVE}))
     return None
 
 

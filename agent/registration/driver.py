@@ -9,11 +9,11 @@ from pathlib import Path
 from agent.consul import Consul
 from agent.definitions import Check, Service
 from agent.errors import SvcagentError
-from agent.registration.apply import Failures, Report, apply_plan, restore_node_maintenance
+from agent.registration.apply import CollectedFailures, Report, apply_plan, restore_node_maintenance
 from agent.registration.consent import Objection, find_objection
 from agent.registration.last_seen import LastSeen, LastSeenFile
 from agent.registration.observe import observe, refuse_unknown_nodes
-from agent.registration.plan import Action, Change, World, make_plan, nodes_followed
+from agent.registration.plan import AgentWorld, Change, ChangeAction, make_plan, nodes_followed
 
 
 class Registration:
@@ -35,7 +35,7 @@ class Registration:
         self._directory = directory
         self._kept = kept
         self._is_finished = is_finished
-        self.world = World({}, {})
+        self.world = AgentWorld({}, {})
         """The services and checks of the agent when the plan was made."""
         self.last_seen = LastSeen()
         """What earlier runs recorded."""
@@ -43,7 +43,7 @@ class Registration:
         """Why the plan needs consent that was not given."""
         self.done: list[Change] = []
         self.refused: list[Change] = []
-        self.failures = Failures(report)
+        self.failures = CollectedFailures(report)
         self.unremembered: SvcagentError | None = None
         """Why the registration could not be recorded."""
 
@@ -68,7 +68,7 @@ class Registration:
         vanished = self.last_seen.vanished_services(self.world, self._is_finished)
         found = make_plan(services, self.world, names, is_adopting=is_adopting, maintenance=vanished)
         plan = tuple(
-            one if one.action is not Action.REMOVE or may_remove(one.service_id) else _kept(one) for one in found
+            one if one.action is not ChangeAction.REMOVE or may_remove(one.service_id) else _kept(one) for one in found
         )
         self.objection = None if has_consent else find_objection(plan, self.world, self._directory, self.last_seen)
         return plan
@@ -84,7 +84,7 @@ class Registration:
         for change in sorted(plan, key=_readiness):
             with self.failures.collected(change.service_id):
                 possible = refuse_unknown_nodes(self._consul, [change])
-                self.refused += [one for one in possible if one.action is Action.REFUSE]
+                self.refused += [one for one in possible if one.action is ChangeAction.REFUSE]
                 apply_plan(self._consul, possible, self.done.append, probe)
         is_complete = self.objection is None and not self.failures.found
 
@@ -102,9 +102,9 @@ class Registration:
 
 
 def _kept(change: Change) -> Change:
-    return Change(Action.KEEP, change.service_id, "no good file defines it, but a faulty one may")
+    return Change(ChangeAction.KEEP, change.service_id, "no good file defines it, but a faulty one may")
 
 
 def _readiness(change: Change) -> tuple[bool, bool, bool]:
     """Return the sort key of a change: quick changes first, then those that may take long, then removals."""
-    return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
+    return change.action is ChangeAction.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)

@@ -19,7 +19,7 @@ from agent.errors import LockBusy, SvcagentError
 from agent.files import take_lock, write_atomically
 from agent.logs import WARNING, log
 from agent.registration.mark import is_own
-from agent.registration.plan import Action, Change, World
+from agent.registration.plan import AgentWorld, Change, ChangeAction
 
 LAST_SEEN_FILE = "registration.json"
 LOCK_FILE = "registration.json.lock"
@@ -47,7 +47,7 @@ class LastSeen:
     node: str | None = None
     agreed: tuple[str, ...] = ()
 
-    def after(self, world: World) -> "LastSeen":
+    def after(self, world: AgentWorld) -> "LastSeen":
         """Return what is known after this observation of the agent."""
         if self.vanished_node(world) is not None:
             return self  # the agent lost everything; nobody disabled maintenance
@@ -60,10 +60,10 @@ class LastSeen:
         """Return what is known after these changes were carried out. A service that svcagent removed is forgotten."""
         services = dict(self.services)
         for one in done:
-            if one.action is Action.CREATE:
+            if one.action is ChangeAction.CREATE:
                 services.pop(one.replaces, None)
                 services[one.service_id] = one.maintenance
-            elif one.action is Action.REMOVE:
+            elif one.action is ChangeAction.REMOVE:
                 services.pop(one.service_id, None)
         return replace(self, services=services)
 
@@ -78,7 +78,7 @@ class LastSeen:
         is_same = str(directory.absolute()) == self.directory or str(directory.resolve()) == self.real_directory
         return bool(self.directory) and not is_same
 
-    def vanished_services(self, world: World, is_over: Callable[[str, str], bool]) -> dict[str, str]:
+    def vanished_services(self, world: AgentWorld, is_over: Callable[[str, str], bool]) -> dict[str, str]:
         """Return the services that vanished while they were in maintenance, each with its reason text.
 
         ``is_over(service_id, text)`` returns True for the maintenance of a reload that has finished: the reload
@@ -90,7 +90,7 @@ class LastSeen:
             if text is not None and service_id not in world.services and not is_over(service_id, text)
         }
 
-    def vanished_node(self, world: World) -> str | None:
+    def vanished_node(self, world: AgentWorld) -> str | None:
         """Return the reason text of the node's maintenance if the agent lost it; None if it was disabled.
 
         An agent that loses the node's maintenance also loses all services of svcagent.
@@ -100,7 +100,7 @@ class LastSeen:
         return self.node
 
 
-def _own(world: World) -> Iterator[LocalService]:
+def _own(world: AgentWorld) -> Iterator[LocalService]:
     return (one for one in world.services.values() if is_own(one))
 
 

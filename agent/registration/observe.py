@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from agent.consul import Consul
-from agent.registration.plan import Change, World, nodes_followed, without_unknown_nodes
+from agent.registration.plan import AgentWorld, Change, nodes_followed, without_unknown_nodes
 
 
-def observe(consul: Consul, expected: Mapping[str, str] | None = None) -> World:
+def observe(consul: Consul, expected: Mapping[str, str] | None = None) -> AgentWorld:
     """Return what the local agent holds, by two requests. ``expected``: as in `Consul.services_and_checks`."""
-    return World(*consul.services_and_checks(expected))
+    return AgentWorld(*consul.services_and_checks(expected))
 
 
 def refuse_unknown_nodes(consul: Consul, plan: Iterable[Change]) -> tuple[Change, ...]:

@@ -29,7 +29,7 @@ from agent.registration.mark import is_own, own_checks, owner, registration
 NO_MAINTENANCE: Mapping[str, str] = MappingProxyType({})
 
 
-class Action(StrEnum):
+class ChangeAction(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     REMOVE = "remove"
@@ -41,7 +41,7 @@ class Action(StrEnum):
 class Change:
     """The change of one service, with everything that is needed to apply it."""
 
-    action: Action
+    action: ChangeAction
     service_id: str
     why: str
     body: Mapping[str, Any] | None = None
@@ -61,7 +61,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class World:
+class AgentWorld:
     """The agent's services, and all of its checks including the node's."""
 
     services: Mapping[str, LocalService]
@@ -70,7 +70,7 @@ class World:
 
 def make_plan(
     wanted: Iterable[Service],
-    world: World,
+    world: AgentWorld,
     only: frozenset[str] = frozenset(),
     *,
     is_adopting: bool = False,
@@ -89,7 +89,7 @@ def make_plan(
     )
     changes = [
         replace(change, maintenance=maintenance[change.service_id])
-        if change.action is Action.CREATE and change.maintenance is None and change.service_id in maintenance
+        if change.action is ChangeAction.CREATE and change.maintenance is None and change.service_id in maintenance
         else change
         for change in changes
     ]
@@ -102,7 +102,7 @@ def make_plan(
         and found.id not in replaced
         and (not only or {found.id, found.name} & only)
     )
-    changes += [Change(Action.REMOVE, one, "no file of services.d defines it any more") for one in gone]
+    changes += [Change(ChangeAction.REMOVE, one, "no file of services.d defines it any more") for one in gone]
     return tuple(changes)
 
 
@@ -113,9 +113,9 @@ def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = froze
         if only and not {found.id, found.name} & only:
             continue
         if is_own(found):
-            changes.append(Change(Action.REMOVE, found.id, "asked for"))
+            changes.append(Change(ChangeAction.REMOVE, found.id, "asked for"))
         elif only:
-            changes.append(Change(Action.REFUSE, found.id, f"{_whose(found)}; deregister it there"))
+            changes.append(Change(ChangeAction.REFUSE, found.id, f"{_whose(found)}; deregister it there"))
     return tuple(changes)
 
 
@@ -148,14 +148,14 @@ def _refused_for_nodes(change: Change, unknown: frozenset[str]) -> Change:
         f"its check follows the node {names}, which is not in the catalog, and Consul 1.8's agent crashes on that; "
         "correct alias_node, or register again when the node has joined"
     )
-    return Change(Action.REFUSE, change.service_id, why)
+    return Change(ChangeAction.REFUSE, change.service_id, why)
 
 
-def _wanted(service: Service, world: World, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
+def _wanted(service: Service, world: AgentWorld, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
     found = world.services.get(service.id)
     if found is not None and not is_own(found) and not is_adopting:
         why = f"{_whose(found)}; deregister it there, give this one another id, or take it over with --adopt"
-        return Change(Action.REFUSE, service.id, why)
+        return Change(ChangeAction.REFUSE, service.id, why)
     taken = {
         check.id: world.checks[check.id]
         for check in service.checks
@@ -163,9 +163,9 @@ def _wanted(service: Service, world: World, claimed: Mapping[str, str], *, is_ad
     }
     foreign = sorted(check_id for check_id, check in taken.items() if not _is_of_own_service(check, world))
     if foreign:
-        return Change(Action.REFUSE, service.id, _not_our_check(taken[foreign[0]]))
+        return Change(ChangeAction.REFUSE, service.id, _not_our_check(taken[foreign[0]]))
     change = Change(
-        Action.CREATE,
+        ChangeAction.CREATE,
         service.id,
         "not registered yet",
         registration(service),
@@ -181,7 +181,7 @@ def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
     """Return the change for a service whose ID differs only by case from a registered one."""
     if not is_own(twin):
         why = f"Consul takes its ID for {twin.id}, {_whose(twin)}; deregister that one there, or choose another id"
-        return Change(Action.REFUSE, service.id, why)
+        return Change(ChangeAction.REFUSE, service.id, why)
     is_serving = all(check.status != "critical" for check in twin.real_checks)
     return replace(
         change,
@@ -198,7 +198,7 @@ def _compared(change: Change, service: Service, found: LocalService, claimed: Ma
     there = {check.id: check for check in found.real_checks}
     differs = differences(body, found)
     if not differs:
-        return Change(Action.KEEP, service.id, "unchanged")
+        return Change(ChangeAction.KEEP, service.id, "unchanged")
     wanted = {check["CheckID"]: check for check in body["Checks"]}
     retyped = {
         one.id: one.status for one in there.values() if one.id in wanted and is_other_type(wanted[one.id], one.type)
@@ -207,7 +207,7 @@ def _compared(change: Change, service: Service, found: LocalService, claimed: Ma
     is_serving = all(check.status != "critical" for check in there.values())
     return replace(
         change,
-        action=Action.UPDATE,
+        action=ChangeAction.UPDATE,
         why=_why(change, found),
         differences=differs,
         replaced_checks={**(change.replaced_checks or {}), **retyped},
@@ -224,7 +224,7 @@ def _why(change: Change, found: LocalService) -> str:
     return "it was changed by hand" if is_as_sent else "its definition changed"
 
 
-def _is_of_own_service(check: CheckState, world: World) -> bool:
+def _is_of_own_service(check: CheckState, world: AgentWorld) -> bool:
     holder = world.services.get(check.service_id)
     return holder is not None and is_own(holder)
 

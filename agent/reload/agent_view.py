@@ -7,7 +7,7 @@ from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Cons
 from agent.data import dataclass
 from agent.definitions import Check, Service
 from agent.reload.checks import ALIAS, has_run, is_acceptable, shown_as
-from agent.reload.probe import Prober, Status
+from agent.reload.probe import Prober, ProbeStatus
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class AgentView:
 
     def _is_worse(self, before: Mapping[str, str], state: CheckState, check: Check | None) -> bool:
         """True if Consul's status is worse than before; a warning counts if svcagent does not run the check itself."""
-        if state.status == Status.CRITICAL:
-            return before.get(state.id) != Status.CRITICAL
+        if state.status == ProbeStatus.CRITICAL:
+            return before.get(state.id) != ProbeStatus.CRITICAL
         is_left_to_consul = check is not None and not self._prober.can_probe(check)
         return is_left_to_consul and not is_acceptable(before, state.id, state.status, is_returning=False)
 
     def _is_first_run_due(self, state: CheckState, check: Check | None, now: float) -> bool:
-        if state.output or state.status != Status.CRITICAL or (check is not None and check.kind in ALIAS):
+        if state.output or state.status != ProbeStatus.CRITICAL or (check is not None and check.kind in ALIAS):
             return True
         since = self._unrun_since.setdefault(state.id, now)
         # The interval of another tool's check is unknown.

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from agent.consul import CheckState
-from agent.definitions import Check, ContainerRestart, Reload
-from agent.engine import Container, Engine
+from agent.definitions import Check, ContainerRestart, ReloadSection
+from agent.engine.client import Engine
+from agent.engine.model import Container
 from agent.errors import NotFound, NotReady
-from agent.reload.probe import Prober, ProbeResult, Status
+from agent.reload.probe import Prober, ProbeResult, ProbeStatus
 from agent.text import clean, without_credentials
 
 SHORTEST_LIMIT = 0.25
@@ -22,15 +23,15 @@ ALIAS = ("alias_service", "alias_node")
 
 def badness(status: str) -> int:
     """Return a rank that is greater for a worse status; an unknown status counts as critical."""
-    return Status(status).badness if status in list(Status) else Status.CRITICAL.badness
+    return ProbeStatus(status).badness if status in list(ProbeStatus) else ProbeStatus.CRITICAL.badness
 
 
 def is_acceptable(before: Mapping[str, str], check_id: str, status: str, *, is_returning: bool) -> bool:
     """True if the status lets the instance serve, or is no worse than it was ``before`` the drain."""
-    was = before.get(check_id, Status.PASSING)
-    if status == Status.WARNING:
+    was = before.get(check_id, ProbeStatus.PASSING)
+    if status == ProbeStatus.WARNING:
         return is_returning or badness(was) >= badness(status)
-    return status == Status.PASSING or (is_returning and was == Status.CRITICAL)
+    return status == ProbeStatus.PASSING or (is_returning and was == ProbeStatus.CRITICAL)
 
 
 def has_run(check: Check, state: CheckState | None) -> bool:
@@ -42,7 +43,7 @@ def has_run(check: Check, state: CheckState | None) -> bool:
     """
     if state is None:
         return False
-    if check.kind in ("args", "docker", "ttl") and state.status != Status.CRITICAL:
+    if check.kind in ("args", "docker", "ttl") and state.status != ProbeStatus.CRITICAL:
         return True
     return bool(state.output) or check.kind in ALIAS
 
@@ -53,7 +54,7 @@ def shown_as(state: CheckState) -> str:
 
 
 class InstanceProber:
-    def __init__(self, reload: Reload, engine: Engine, prober: Prober) -> None:
+    def __init__(self, reload: ReloadSection, engine: Engine, prober: Prober) -> None:
         strategy = reload.strategy
         self._container = strategy.container if isinstance(strategy, ContainerRestart) else None
         self._engine = engine
@@ -77,4 +78,4 @@ class InstanceProber:
         if self._engine.is_listening(container, port, result.local_peer) is not False:
             return result
         said = f"{check.tcp} is accepted by Docker, but nothing listens on that port inside {container.name} yet"
-        return ProbeResult(Status.CRITICAL, said, NOT_LISTENING)
+        return ProbeResult(ProbeStatus.CRITICAL, said, NOT_LISTENING)

@@ -6,11 +6,12 @@ from pathlib import Path
 from agent.clock import Clock, Deadline, Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
-from agent.engine import Engine, PullProgress
+from agent.engine.client import Engine
+from agent.engine.model import PullProgress
 from agent.errors import SvcagentError, Unreachable
 from agent.reload.journal import Journal
 from agent.reload.probe import Prober
-from agent.reload.record import Event
+from agent.reload.record import StepEvent
 
 RESTORE_SECONDS = 60.0
 """How long a step that restores an instance retries if a server does not answer."""
@@ -46,7 +47,7 @@ def retry_while_unreachable(clock: Clock, action: Callable[[], object]) -> None:
 
 
 @dataclass(frozen=True)
-class Edges:
+class Dependencies:
     """``drain_dns``: the DNS servers, ``(address, port)``, that clients ask; ``environ``: svcagent's own environment.
 
     ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``). ``shares_log_tails``: the
@@ -63,7 +64,7 @@ class Edges:
     interrupts: Interrupts
     environ: Mapping[str, str]
     drain_dns: tuple[tuple[str, int], ...]
-    tell: Callable[[Event], None]
+    tell: Callable[[StepEvent], None]
     tell_pull: Callable[[PullProgress], None]
     trusts_pins: bool = False
     shares_log_tails: bool = False

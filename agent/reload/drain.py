@@ -5,11 +5,11 @@ from functools import partial
 
 from agent.clock import Clock, Deadline, linger, nothing_ends_it
 from agent.consul import Instance, LocalService, ask_dns
-from agent.definitions import Drain, Reload, Service
+from agent.definitions import Drain, ReloadSection, Service
 from agent.errors import Conflict, NotFound
 from agent.maintenance import (
     Maintenance,
-    Target,
+    MaintenanceTarget,
     await_absence_from_dns,
     await_absence_from_health,
     await_shown,
@@ -18,7 +18,7 @@ from agent.maintenance import (
     lift_own,
     take_out,
 )
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.instance import ip_of, maintenance_of, own_instance
 from agent.reload.restart import Restarter
 
@@ -33,9 +33,9 @@ class Drainer:
     def __init__(
         self,
         service: Service,
-        reload: Reload,
+        reload: ReloadSection,
         restart: Restarter,
-        edges: Edges,
+        edges: Dependencies,
         reload_id: str,
         *,
         is_out: bool = False,
@@ -45,7 +45,7 @@ class Drainer:
         self._restarter = restart
         self._edges = edges
         self._reload_id = reload_id
-        self._target = Target(edges.agent.node, service.id, service.name)
+        self._target = MaintenanceTarget(edges.agent.node, service.id, service.name)
         name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
         self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
         self._is_out = is_out

@@ -17,7 +17,7 @@ from agent.maintenance import Maintenance, OwnerKind, iso, length, parse
 MOST_NAMES = 5
 
 
-class Kind(StrEnum):
+class ObstacleKind(StrEnum):
     ABSENT = "absent"
     MAINTENANCE = "maintenance"
     PAUSE = "pause"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
     DNS = "dns"
 
 
-FORCEABLE = frozenset(Kind) - {Kind.ABSENT, Kind.MAINTENANCE}
+FORCEABLE = frozenset(ObstacleKind) - {ObstacleKind.ABSENT, ObstacleKind.MAINTENANCE}
 """The kinds that ``--force`` overrides: not another owner's maintenance, nor an instance missing from the catalog."""
 
 
@@ -39,7 +39,7 @@ FORCEABLE = frozenset(Kind) - {Kind.ABSENT, Kind.MAINTENANCE}
 class Obstacle:
     """One reason not to drain this host's instance now, and its remedy."""
 
-    kind: Kind
+    kind: ObstacleKind
     what: str
     remedy: str
 
@@ -159,7 +159,7 @@ def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obs
     if remembered <= drain_max:
         return None
     return Obstacle(
-        Kind.DNS,
+        ObstacleKind.DNS,
         f"DNS clients may remember {service} for {remembered:g} s (the TTL of its answers), and a drain may take "
         f"{drain_max:g} s (reload.drain.max)",
         "lower dns_config.service_ttl in Consul, or the TTL of a DNS server that caches its answers, or raise "
@@ -178,7 +178,7 @@ def _own(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
     if own is None:
         return (
             Obstacle(
-                Kind.ABSENT,
+                ObstacleKind.ABSENT,
                 f"Consul's catalog does not show {seen.service_id} on this host ({seen.node})",
                 "run: svcagent register. If it is registered, the token lacks service:read or node:read",
             ),
@@ -213,7 +213,7 @@ def _health(seen: Observed, own: Instance) -> tuple[Obstacle, ...]:
     departed = _names(node for node, _service_id in seen.departed)
     return (
         Obstacle(
-            Kind.HEALTH,
+            ObstacleKind.HEALTH,
             f"{healthy} of the {count} other instances of {seen.service} "
             f"{'pass their checks' if before.is_passing else 'are served'}, and {needed} must"
             + (f" (known within the last day, but not in Consul's catalog: {departed})" if departed else ""),
@@ -231,7 +231,7 @@ def _stopped(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
         return ()
     return (
         Obstacle(
-            Kind.STOPPED,
+            ObstacleKind.STOPPED,
             seen.stopped,
             f"when that is done, run: {seen.start_it}. To replace it all the same: "
             f"svcagent reload {seen.service_id} --force",
@@ -245,7 +245,7 @@ def _pause(seen: Observed) -> tuple[Obstacle, ...]:
     end = "it ends by itself then; to go on before that" if seen.pause.until else "when that is done"
     return (
         Obstacle(
-            Kind.PAUSE,
+            ObstacleKind.PAUSE,
             f"reloads of {seen.service} are paused, {seen.pause.describe(iso)}",
             f"{end}, run: svcagent resume {seen.service}",
         ),
@@ -259,7 +259,7 @@ def _quarantine(seen: Observed) -> tuple[Obstacle, ...]:
     where = f"it failed on {entry.node} at {iso(entry.since)}: " if entry.since else ""
     return (
         Obstacle(
-            Kind.QUARANTINE,
+            ObstacleKind.QUARANTINE,
             f"{entry.digest} is quarantined: {where}{entry.why}",
             "push a better image. If the fault was not the image's, run: "
             f"svcagent quarantine clear {seen.service} {entry.digest}",
@@ -271,7 +271,7 @@ def _suspect(seen: Observed) -> tuple[Obstacle, ...]:
     if seen.suspect is None:
         return ()
     what, remedy = suspect.what_happened(seen.suspect), suspect.what_to_do(seen.service, seen.suspect)
-    return (Obstacle(Kind.SUSPECT, what, remedy),)
+    return (Obstacle(ObstacleKind.SUSPECT, what, remedy),)
 
 
 def _window(seen: Observed) -> tuple[Obstacle, ...]:
@@ -282,7 +282,7 @@ def _window(seen: Observed) -> tuple[Obstacle, ...]:
         until = f"wait until {iso(seen.next_opening.astimezone(UTC))}, when the next one opens"
     return (
         Obstacle(
-            Kind.WINDOW,
+            ObstacleKind.WINDOW,
             f"no window of {seen.service} is open now",
             f"{until}; or change reload.windows in its definition",
         ),
@@ -297,7 +297,7 @@ def _age(seen: Observed) -> tuple[Obstacle, ...]:
     if seen.image_created is None:
         return (
             Obstacle(
-                Kind.AGE,
+                ObstacleKind.AGE,
                 f"{wants}, and it is not known on this host when {seen.wanted or 'this one'} was built",
                 "it is known once a reload has pulled the image",
             ),
@@ -306,7 +306,7 @@ def _age(seen: Observed) -> tuple[Obstacle, ...]:
     if age >= least:
         return ()
     ready = iso((seen.image_created + least).astimezone(UTC))
-    return (Obstacle(Kind.AGE, f"{wants}, and this one was built {length(age)} ago", f"wait until {ready}"),)
+    return (Obstacle(ObstacleKind.AGE, f"{wants}, and this one was built {length(age)} ago", f"wait until {ready}"),)
 
 
 def _readiness(seen: Observed) -> tuple[Obstacle, ...]:
@@ -314,7 +314,7 @@ def _readiness(seen: Observed) -> tuple[Obstacle, ...]:
         return ()
     return (
         Obstacle(
-            Kind.READINESS,
+            ObstacleKind.READINESS,
             f"svcagent cannot judge {seen.service_id} as Consul does: {'; '.join(seen.differences)}",
             "correct the check, or the service, so that both agree. If the new version corrects it, run: "
             f"svcagent reload {seen.service_id} --force",
@@ -360,4 +360,4 @@ def _maintenance_obstacle(seen: Observed, held: Maintenance, *, is_nodes: bool) 
         remedy = f"if that reload has crashed, run on {held.host}: svcagent recover {seen.service}"
     else:
         remedy += f". To reload it and leave it in maintenance: svcagent reload {seen.service} --in-maintenance"
-    return Obstacle(Kind.MAINTENANCE, f"{subject} is in maintenance, enabled {held.describe()}", remedy)
+    return Obstacle(ObstacleKind.MAINTENANCE, f"{subject} is in maintenance, enabled {held.describe()}", remedy)

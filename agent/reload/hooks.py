@@ -18,7 +18,7 @@ from agent.definitions import Hooks
 from agent.errors import HookFailed
 from agent.logs import log
 from agent.reload.command import Command, carry_out, without_secrets
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.journal import JournalEntry
 from agent.reload.progress import Progress
 
@@ -36,7 +36,7 @@ WARN_ONLY = frozenset({Hook.AFTER_RETURN, Hook.ON_FAILURE})
 
 
 class HookRunner:
-    def __init__(self, hooks: Hooks, edges: Edges, entry: JournalEntry, progress: Progress) -> None:
+    def __init__(self, hooks: Hooks, edges: Dependencies, entry: JournalEntry, progress: Progress) -> None:
         self._hooks = hooks
         self._edges = edges
         self._entry = entry

@@ -20,7 +20,7 @@ from agent.errors import LockBusy, SvcagentError
 from agent.files import take_lock
 from agent.logs import DAEMON_CHILD
 from agent.reload.journal import service_of, state_file
-from agent.reload.record import Event, Phase, Result
+from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.text import quoted_command
 
 SUFFIX = ".lock"
@@ -37,7 +37,7 @@ class HostReload:
 
     ``began`` and ``since`` (of the step) are ISO 8601 times. ``step`` is empty before the first one. ``text``: the last
     message about the step; ``place``: the position in the queue. ``results``: how the reload and the recoveries before
-    it ended, as ``dataclasses.asdict`` of each `Result`; empty until then. ``is_daemons``: the daemon ran it.
+    it ended, as ``dataclasses.asdict`` of each `ReloadResult`; empty until then. ``is_daemons``: the daemon ran it.
     """
 
     pid: int
@@ -98,7 +98,7 @@ class HostLock:
     ) -> None:
         os.close(self._descriptor)
 
-    def record(self, event: Event) -> None:
+    def record(self, event: StepEvent) -> None:
         """Record the step of this process's reload, and the last message about it."""
         said = self._said
         if event.phase is Phase.BEGIN:
@@ -108,7 +108,7 @@ class HostLock:
         place = said.place if event.place is None else event.place
         self._say(replace(said, text=event.text[:LONGEST_TEXT], place=place, reload=event.reload))
 
-    def record_end(self, *results: Result) -> None:
+    def record_end(self, *results: ReloadResult) -> None:
         """Record how it ended, without the output of containers and commands, which stays in the log."""
         ended = ({**asdict(one), "log_tail": "", "error": one.error and one.error[:LONGEST_TEXT]} for one in results)
         if results:

@@ -30,7 +30,7 @@ class UnusableUrl(ValueError):
 
 
 @dataclass(frozen=True)
-class Target:
+class HttpTarget:
     is_tls: bool
     host: str
     port: int
@@ -47,10 +47,12 @@ class Request:
     host: str = ""
 
     @property
-    def target(self) -> Target:
+    def target(self) -> HttpTarget:
         """The server to connect to. Raises `UnusableUrl`."""
         parts = _split(self.url)
-        return Target(parts.scheme == "https", _ascii(unquote(str(parts.hostname))), parts.port or _PORTS[parts.scheme])
+        return HttpTarget(
+            parts.scheme == "https", _ascii(unquote(str(parts.hostname))), parts.port or _PORTS[parts.scheme]
+        )
 
     def encoded(self) -> bytes:
         head = "\r\n".join(self._head(_split(self.url)))

@@ -12,7 +12,7 @@ from typing import get_origin
 from urllib.parse import quote, unquote
 
 from agent.data import dataclass
-from agent.definitions import Reload, Service
+from agent.definitions import ReloadSection, Service
 from agent.errors import SvcagentError
 from agent.files import NotAFile, read_regular, write_atomically
 from agent.reload.progress import Progress
@@ -26,7 +26,7 @@ class JournalDamaged(SvcagentError):
 
 
 @dataclass(frozen=True)
-class Record:
+class JournalRecord:
     """How far a reload came. ``step``: the last one begun. ``session``: the lock's, empty before there is one.
 
     ``restart_policy``: the old container's before its replacement, empty until then. ``before``: the checks' statuses
@@ -54,7 +54,7 @@ class Record:
     signature: str = ""
 
     @classmethod
-    def of(cls, service: Service, reload: Reload, reload_id: str, since: str) -> "Record":
+    def of(cls, service: Service, reload: ReloadSection, reload_id: str, since: str) -> "JournalRecord":
         """Return the record of a reload that has not begun."""
         return cls(
             reload_id=reload_id,
@@ -74,11 +74,11 @@ class Journal:
     def __init__(self, state_dir: Path, service_id: str) -> None:
         self._file = state_file(state_dir, service_id, _SUFFIX)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: JournalRecord) -> None:
         """Replace the journal and sync it to disk. Raise `SvcagentError` if that fails; the old content stays then."""
         write_atomically(self._file, json.dumps({"v": VERSION, **asdict(record)}), mode=0o600)
 
-    def read(self) -> Record | None:
+    def read(self) -> JournalRecord | None:
         """Return what an earlier process left, or None. Raise `JournalDamaged` if the file cannot be used."""
         try:
             return _parsed(read_regular(self._file))
@@ -100,7 +100,7 @@ class Journal:
 class JournalEntry:
     """The record of the running reload or recovery."""
 
-    def __init__(self, journal: Journal, record: Record, progress: Progress) -> None:
+    def __init__(self, journal: Journal, record: JournalRecord, progress: Progress) -> None:
         self._journal = journal
         self._progress = progress
         self.record = record
@@ -133,22 +133,24 @@ class JournalEntry:
         self._journal.remove()
 
 
-def _parsed(content: bytes) -> Record:
+def _parsed(content: bytes) -> JournalRecord:
     """:raises ValueError, TypeError, RecursionError: the content is not a journal."""
     tree = json.loads(content)
-    types = {one.name: get_origin(one.type) or one.type for one in fields(Record)}
+    types = {one.name: get_origin(one.type) or one.type for one in fields(JournalRecord)}
     if not isinstance(tree, dict) or tree.pop("v", None) != VERSION:
         raise ValueError("not a journal of this version")
     if tree.pop("is_bad", False):  # as releases before 1.0 wrote it
         tree["blame"] = "open"
-    optional = {one.name for one in fields(Record) if one.default is not MISSING or one.default_factory is not MISSING}
+    optional = {
+        one.name for one in fields(JournalRecord) if one.default is not MISSING or one.default_factory is not MISSING
+    }
     if not types.keys() - optional <= tree.keys() <= types.keys():
         raise ValueError("not a journal of this version")
     if any(type(value) is not types[name] for name, value in tree.items()):
         raise TypeError("not the values of a journal")
     if not all(isinstance(status, str) for status in tree.get("before", {}).values()):
         raise TypeError("not the values of a journal")
-    return Record(**tree)
+    return JournalRecord(**tree)
 
 
 def journalled(state_dir: Path) -> frozenset[str]:

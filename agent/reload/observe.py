@@ -4,12 +4,23 @@ import shlex
 from datetime import datetime, timedelta
 
 from agent.consul import Instance
-from agent.definitions import Reload, Service
+from agent.definitions import ReloadSection, Service
 from agent.errors import GuardRefused
-from agent.fleet import Action, Decision, Pin, SeenDigests, View, agree, decide, find_suspects, observe, rollout
+from agent.fleet import (
+    FleetView,
+    Pin,
+    SeenDigests,
+    VersionAction,
+    VersionDecision,
+    agree,
+    decide,
+    find_suspects,
+    observe,
+    rollout,
+)
 from agent.logs import WARNING, log
 from agent.maintenance import Maintenance
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.drain import Drainer
 from agent.reload.guard import Observed, able_instances
 from agent.reload.instance import maintenance_of, own_instance
@@ -24,9 +35,9 @@ class Observer:
     def __init__(
         self,
         service: Service,
-        reload: Reload,
+        reload: ReloadSection,
         restart: Restarter,
-        edges: Edges,
+        edges: Dependencies,
         drainer: Drainer,
         is_in_maintenance: bool,
     ) -> None:
@@ -133,17 +144,17 @@ class Observer:
         self._require_trusted(decision, view.pin, newest, running)
         if view.pin is not None and view.pin.problem:
             log(f"the pin was replaced: {view.pin.problem}", level=WARNING, service=self._service.name)
-        is_pinned_now = decision.action is not Action.KEEP
+        is_pinned_now = decision.action is not VersionAction.KEEP
         self._pinned = decision.wanted if is_pinned_now else view.pin.digest if view.pin else ""
         return decision.wanted, self._why(decision, newest)
 
-    def _why(self, decision: Decision, newest: str) -> str:
+    def _why(self, decision: VersionDecision, newest: str) -> str:
         if decision.wanted == newest:
             return decision.why
         force = shlex.join(["svcagent", "reload", self._service.name, "--force"])
         return f"{decision.why}. To take the newer {newest} on all hosts instead, run: {force}"
 
-    def _require_trusted(self, decision: Decision, pinned: Pin | None, newest: str, running: str) -> None:
+    def _require_trusted(self, decision: VersionDecision, pinned: Pin | None, newest: str, running: str) -> None:
         """Refuse a digest that only the pin names: otherwise write access to Consul KV would suffice to choose it."""
         wanted, image = decision.wanted, self._reload.image
         if pinned is None or self._edges.trusts_pins or wanted in (newest, running):
@@ -166,7 +177,7 @@ class Observer:
         return maintenance_of(own_instance(instances, self._edges.agent.node, self._service.id))
 
 
-def known_instances(view: View, instances: tuple[Instance, ...], now: datetime) -> frozenset[tuple[str, str]]:
+def known_instances(view: FleetView, instances: tuple[Instance, ...], now: datetime) -> frozenset[tuple[str, str]]:
     """Return node and service ID of the instances that the catalog shows, or whose host reported within a day.
 
     A host's clock may be wrong: a report from the future counts as well.

@@ -14,15 +14,17 @@ from agent.errors import (
     Unforeseen,
     Unreachable,
 )
-from agent.reload.record import Result
-from agent.reload.steps import Blame, Container, State, Step
+from agent.reload.record import ReloadResult
+from agent.reload.steps import Blame, ContainerState, State, Step
 
 Trouble: TypeAlias = SvcagentError | Interrupted
 
 SAME_AGAIN = "the same failure again"
 
 
-def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None) -> Result:
+def conclude(
+    result: ReloadResult, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None
+) -> ReloadResult:
     """Fill in outcome, error, exit code and log tail.
 
     ``log_tail``: the last output of a failed container. ``pending``: the signal that was received, even if it came too
@@ -43,15 +45,15 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail
 
 
 def conclude_recovery(
-    result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, _pending: int | None
-) -> Result:
+    result: ReloadResult, state: State, troubles: Sequence[Trouble], log_tail: str, _pending: int | None
+) -> ReloadResult:
     """Fill in the same for a recovery. The exit code shows whether the instance is back in service."""
     result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
     _finish(result, state, troubles, log_tail)
     return result
 
 
-def _finish(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str) -> None:
+def _finish(result: ReloadResult, state: State, troubles: Sequence[Trouble], log_tail: str) -> None:
     result.is_settled = state.is_settled
     result.log_tail = _tail(log_tail, troubles)
     if troubles:
@@ -62,7 +64,7 @@ def _finish(result: Result, state: State, troubles: Sequence[Trouble], log_tail:
         _strand(result, state, troubles)
 
 
-def with_mishaps(result: Result, mishaps: Sequence[SvcagentError]) -> Result:
+def with_mishaps(result: ReloadResult, mishaps: Sequence[SvcagentError]) -> ReloadResult:
     """Add failures outside the steps: of the report, the journal's removal, the output.
 
     They never change the outcome, and the exit code only if one of them is a bug.
@@ -100,7 +102,7 @@ def _tail(log_tail: str, troubles: Sequence[Trouble]) -> str:
     return log_tail or next((one.log_tail for one in troubles if isinstance(one, CommandFailed) and one.log_tail), "")
 
 
-def _strand(result: Result, state: State, troubles: Sequence[Trouble]) -> None:
+def _strand(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> None:
     why = result.error or "its own maintenance is still enabled"
     if result.exit_code != Unforeseen.exit_code:
         last = troubles[-1] if troubles else None
@@ -112,10 +114,10 @@ def _strand(result: Result, state: State, troubles: Sequence[Trouble]) -> None:
     )
 
 
-def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
+def _outcome(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> str:
     if state.is_out or state.is_stranded:
         return "stranded"
-    if state.is_cleaned and state.container is Container.NEW:
+    if state.is_cleaned and state.container is ContainerState.NEW:
         return "reloaded"
     if not troubles:
         return "up to date"
@@ -126,13 +128,13 @@ def _outcome(result: Result, state: State, troubles: Sequence[Trouble]) -> str:
     if isinstance(troubles[0], NotNow):
         return "refused"
     was_rolled_back = any(step["step"] == Step.ROLL_BACK for step in result.steps)
-    return "rolled back" if was_rolled_back and state.container is Container.OLD else "failed"
+    return "rolled back" if was_rolled_back and state.container is ContainerState.OLD else "failed"
 
 
 def _words(trouble: Trouble, state: State) -> str:
     if not isinstance(trouble, Interrupted):
         return summary_of(trouble)
-    if state.is_cleaned and state.container is Container.NEW:
+    if state.is_cleaned and state.container is ContainerState.NEW:
         done = "the new version stays in service, but is not settled: the next host waits for it like a first one"
     elif state.is_confirmed:
         done = "the service was restored as it was"

@@ -30,7 +30,7 @@ _CHUNK = 1 << 16
 _CONSUL_HEADERS = {"User-Agent": "Consul Health Check", "Accept": "text/plain, text/*, */*"}
 
 
-class Status(StrEnum):
+class ProbeStatus(StrEnum):
     PASSING = "passing"
     WARNING = "warning"
     CRITICAL = "critical"
@@ -38,7 +38,7 @@ class Status(StrEnum):
     @property
     def badness(self) -> int:
         """A rank that is greater for a worse status."""
-        return list(Status).index(self)
+        return list(ProbeStatus).index(self)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ProbeResult:
     connected to, if it is one of this host.
     """
 
-    status: Status
+    status: ProbeStatus
     said: str
     failure: str = ""
     local_peer: str = ""
@@ -128,7 +128,7 @@ class Prober:
         with connection:
             peer = connection.getpeername()[0]
             is_local = ip_address(peer).is_loopback or peer == connection.getsockname()[0]
-        return ProbeResult(Status.PASSING, f"{check.tcp} accepts connections", local_peer=peer if is_local else "")
+        return ProbeResult(ProbeStatus.PASSING, f"{check.tcp} accepts connections", local_peer=peer if is_local else "")
 
     def _http(self, check: Check, deadline: Deadline) -> ProbeResult:
         defaults = {
@@ -215,13 +215,13 @@ class _Cancelled(BaseException):
         self.reason = reason
 
 
-def probe_status(check: Check) -> Status:
+def probe_status(check: Check) -> ProbeStatus:
     """Return the status that a check has now.
 
     A check that only Consul can run counts as passing: it has not run yet, and clients are sent to the service.
     """
     prober = Prober()
-    return prober.probe(check, check.timeout_seconds).status if prober.can_probe(check) else Status.PASSING
+    return prober.probe(check, check.timeout_seconds).status if prober.can_probe(check) else ProbeStatus.PASSING
 
 
 def _response(stream: Stream, method: str) -> HTTPResponse:
@@ -251,8 +251,8 @@ def _read_some(response: HTTPResponse) -> None:
 
 def _judged(where: str, code: int) -> ProbeResult:
     if 200 <= code < 300:
-        return ProbeResult(Status.PASSING, f"{where} answers {code}")
-    status = Status.WARNING if code == 429 else Status.CRITICAL
+        return ProbeResult(ProbeStatus.PASSING, f"{where} answers {code}")
+    status = ProbeStatus.WARNING if code == 429 else ProbeStatus.CRITICAL
     return ProbeResult(status, f"{where} answers {code}", f"http {code}")
 
 
@@ -261,7 +261,7 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
         return run()
     except Exception as error:  # noqa: BLE001 - the service's answer decides what the libraries raise; it did not pass
         said, failure = _explained(error, seconds)
-        return ProbeResult(Status.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
+        return ProbeResult(ProbeStatus.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
 
 
 def advice(signature: str) -> str:

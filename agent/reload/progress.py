@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from agent.clock import Clock
 from agent.errors import SvcagentError, Unforeseen
 from agent.logs import log_bug
-from agent.reload.record import Event, Phase
+from agent.reload.record import Phase, StepEvent
 from agent.reload.steps import Step
 
 
 class Progress:
-    def __init__(self, tell: Callable[[Event], None], clock: Clock, service: str, reload_id: str) -> None:
+    def __init__(self, tell: Callable[[StepEvent], None], clock: Clock, service: str, reload_id: str) -> None:
         self._tell = tell
         self._clock = clock
         self._service = service
@@ -66,4 +66,4 @@ class Progress:
 
     def _report(self, phase: Phase, text: str = "", place: int | None = None) -> None:
         with self.survived("report an event"):
-            self._tell(Event(self.step, phase, self.seconds, text, self._reload_id, place))
+            self._tell(StepEvent(self.step, phase, self.seconds, text, self._reload_id, place))

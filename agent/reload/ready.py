@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from agent.clock import Clock, Deadline
 from agent.consul import CheckState, Consul
 from agent.data import dataclass
-from agent.definitions import Check, Reload, Service
-from agent.engine import Container, Engine
+from agent.definitions import Check, ReloadSection, Service
+from agent.engine.client import Engine
+from agent.engine.model import Container
 from agent.errors import NotReady, Unreachable
 from agent.registration import is_own, registration, renew_checks
 from agent.reload.checks import (
@@ -25,7 +26,7 @@ from agent.reload.checks import (
     is_acceptable,
     shown_as,
 )
-from agent.reload.probe import Prober, ProbeResult, Status, advice
+from agent.reload.probe import Prober, ProbeResult, ProbeStatus, advice
 from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
@@ -69,7 +70,7 @@ class Readiness:
     def __init__(
         self,
         service: Service,
-        reload: Reload,
+        reload: ReloadSection,
         consul: Consul,
         engine: Engine,
         prober: Prober,
@@ -258,7 +259,7 @@ class Readiness:
     def _unhealthy(self, container: Container, *, is_returning: bool) -> _Missing | None:
         if container.health in (None, "healthy"):
             return None
-        was_unhealthy = self.before.get(CONTAINER_HEALTH) == Status.CRITICAL
+        was_unhealthy = self.before.get(CONTAINER_HEALTH) == ProbeStatus.CRITICAL
         if container.health == "unhealthy" and (is_returning or was_unhealthy):
             return None  # Consul's checks decide whether clients are sent to the instance; this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
@@ -276,7 +277,7 @@ class Readiness:
         if result.failure == NOT_LISTENING and deadline is not None and not deadline.is_over:
             return False
         state = self._consul.checks().get(check.id)
-        if state is None or state.status == Status.CRITICAL:
+        if state is None or state.status == ProbeStatus.CRITICAL:
             return False
         self._statuses[check.id] = state.status
         return True
@@ -303,7 +304,7 @@ class Readiness:
             result = self._prober.warm_up(url, self._ready.warmup_timeout, each_round)
             if stopped := self._stopped(self._instance.look(), run):
                 raise NotReady(stopped.said, signature=stopped.signature)
-            if result.status == Status.PASSING:
+            if result.status == ProbeStatus.PASSING:
                 continue
             self.last_signature = f"warm-up {result.failure}".strip()
             self._signatures.add(self.last_signature)
@@ -323,7 +324,7 @@ class Readiness:
         local = self._consul.services().get(self._service.id)
         if local is None or not is_own(local) or local.meta != registration(self._service)["Meta"]:
             return False
-        renew_checks(self._consul, self._service, {check.id: Status.CRITICAL for check in checks})
+        renew_checks(self._consul, self._service, {check.id: ProbeStatus.CRITICAL for check in checks})
         return True
 
     def _longest_wait(self, *, is_returning: bool) -> float:

@@ -17,7 +17,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
-class Event:
+class StepEvent:
     """An event of a reload. ``seconds``: since the step began; ``text``: for a person; ``reload``: the reload's ID.
 
     ``place``: the position in the queue for the lock, if that changed.
@@ -32,7 +32,7 @@ class Event:
 
 
 @dataclass
-class Result:
+class ReloadResult:
     """How a reload ended. ``steps``: seconds by step, in order; ``engine``: seconds of parts of the restart.
 
     ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in the
@@ -62,6 +62,6 @@ class Result:
     retry_after: float | None = None
 
     @classmethod
-    def failed(cls, service: str, node: str, error: SvcagentError) -> "Result":
+    def failed(cls, service: str, node: str, error: SvcagentError) -> "ReloadResult":
         """Return the result of a reload that could not begin."""
         return cls(service, node, "", outcome="failed", error=f"{service}: {error}", exit_code=error.exit_code)

@@ -11,29 +11,30 @@ from dataclasses import replace
 from agent.clock import Deadline, nothing_ends_it, poll
 from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
 from agent.data import dataclass
-from agent.definitions import Reload, Service
-from agent.engine import Engine, Stand
+from agent.definitions import ReloadSection, Service
+from agent.engine.client import Engine
+from agent.engine.swap import Stand
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
-from agent.maintenance import Target, is_of_reload, lift_own
-from agent.reload.dependencies import Edges
+from agent.maintenance import MaintenanceTarget, is_of_reload, lift_own
+from agent.reload.dependencies import Dependencies
 from agent.reload.instance import maintenance_of
-from agent.reload.journal import Journal, JournalDamaged, Record
+from agent.reload.journal import Journal, JournalDamaged, JournalRecord
 from agent.reload.outcome import conclude_recovery
-from agent.reload.record import Result
+from agent.reload.record import ReloadResult
 from agent.reload.restart import restarter
 from agent.reload.runner import Parts, StepRunner, command_of
-from agent.reload.steps import Blame, Container, Step, recovered
+from agent.reload.steps import Blame, ContainerState, Step, recovered
 
 SESSION_SECONDS = 35.0
 """The session of a crashed process ends within twice its TTL (15 s)."""
 SESSION_POLL_SECONDS = 0.5
 
 _CONTAINERS = {
-    Stand.OLD: Container.OLD,
-    Stand.ABSENT: Container.OLD,  # nothing to roll back; the step ready finds that nothing runs
-    Stand.PREPARED: Container.PREPARED,
-    Stand.MIXED: Container.MIXED,
-    Stand.NEW: Container.NEW,
+    Stand.OLD: ContainerState.OLD,
+    Stand.ABSENT: ContainerState.OLD,  # nothing to roll back; the step ready finds that nothing runs
+    Stand.PREPARED: ContainerState.PREPARED,
+    Stand.MIXED: ContainerState.MIXED,
+    Stand.NEW: ContainerState.NEW,
 }
 
 
@@ -44,13 +45,15 @@ class Leftover:
     ``is_out``: own maintenance is enabled. ``is_journal_lost``: there was no usable journal.
     """
 
-    record: Record
-    container: Container
+    record: JournalRecord
+    container: ContainerState
     is_out: bool
     is_journal_lost: bool
 
 
-def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
+def find_leftover(
+    service: Service, reload: ReloadSection, edges: Dependencies, note: Callable[[str], None]
+) -> Leftover | None:
     """Return what must be finished or rolled back; None if there is nothing. ``note`` reports a damaged journal."""
     record = read_journal(edges.journal, note)
     if record is not None and record.container not in ("", reload.container):
@@ -71,7 +74,7 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
         return None
     is_journal_lost = record is None
     if record is None:
-        record = Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
+        record = JournalRecord.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
         # Only a container that runs in service was certainly not asked to stop.
         may_be_stopping = standing.stand is Stand.PREPARED and (is_held or not standing.is_running)
         record = replace(record, is_replacing=may_be_stopping or standing.stand is Stand.MIXED)
@@ -79,7 +82,7 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
     return Leftover(record, _CONTAINERS[standing.stand], is_out, is_journal_lost)
 
 
-def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None:
+def read_journal(journal: Journal, note: Callable[[str], None]) -> JournalRecord | None:
     """Return the journal's record; None, with a note, if it cannot be used."""
     try:
         return journal.read()
@@ -88,7 +91,7 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None
         return None
 
 
-def revive(engine: Engine, record: Record) -> None:
+def revive(engine: Engine, record: JournalRecord) -> None:
     """Start a container that an interrupted replacement left stopped, and remove a prepared one, without Consul.
 
     A running container is not changed: only its maintenance shows whether it is about to stop.
@@ -126,7 +129,7 @@ def abandon(
                 f"these checks are critical: {', '.join(failing)}. Repair it, or run: svcagent maint disable "
                 f"{shlex.quote(service_id)} --force"
             )
-        lift_own(consul, Target(node, service_id, local.name), held)
+        lift_own(consul, MaintenanceTarget(node, service_id, local.name), held)
     journal.remove()
     return record is not None or held is not None
 
@@ -134,7 +137,7 @@ def abandon(
 class Recovery:
     """Finishes or rolls back one service's reload. Afterwards the instance is in service and the lock is free."""
 
-    def __init__(self, service: Service, reload: Reload, edges: Edges, leftover: Leftover) -> None:
+    def __init__(self, service: Service, reload: ReloadSection, edges: Dependencies, leftover: Leftover) -> None:
         record = leftover.record
         parts = Parts.of(service, reload, edges, record, is_out=leftover.is_out)
         state = recovered(
@@ -145,7 +148,7 @@ class Recovery:
             is_locked=bool(record.session) or leftover.is_journal_lost,
             may_roll_back=reload.rollback,
         )
-        self.result = Result(service.name, edges.agent.node, reload.image, id=record.reload_id)
+        self.result = ReloadResult(service.name, edges.agent.node, reload.image, id=record.reload_id)
         self._edges = edges
         self._record = record
         self._is_journal_lost = leftover.is_journal_lost
@@ -153,7 +156,7 @@ class Recovery:
         self._report = parts.report
         self._runner = StepRunner(parts, edges, state, self.result, conclude_recovery)
 
-    def run(self) -> Result:
+    def run(self) -> ReloadResult:
         """Take every step until none is left. A failure is part of the result.
 
         :raises NotNow: a running process of this host, with another state directory, holds the lock.

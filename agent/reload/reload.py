@@ -7,23 +7,22 @@ from collections.abc import Callable, Mapping
 from agent.clock import Deadline
 from agent.consul import Consul, Instance, Lock, queue_of
 from agent.data import dataclass
-from agent.definitions import Reload as ReloadSection
-from agent.definitions import Service
+from agent.definitions import ReloadSection, Service
 from agent.errors import GuardRefused, Interrupted, LockLost, NotNow, Unreachable
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.guard import Obstacle, find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
-from agent.reload.journal import Record
+from agent.reload.journal import JournalRecord
 from agent.reload.observe import Observer
 from agent.reload.outcome import conclude
-from agent.reload.record import Result
+from agent.reload.record import ReloadResult
 from agent.reload.runner import Parts, StepRunner, command_of
 from agent.reload.steps import STEPS, State, Step
-from agent.reload.survey import Baseline, Survey
+from agent.reload.survey import Baseline, InstanceSurvey
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReloadOptions:
     """The options of a reload.
 
     ``lock_timeout``: seconds to wait for the fleet's lock. ``is_forced``: reload even if the version runs already, and
@@ -43,14 +42,14 @@ class Reload:
         self,
         service: Service,
         section: ReloadSection,
-        edges: Edges,
-        asked: Asked,
+        edges: Dependencies,
+        asked: ReloadOptions,
         notify_begun: Callable[[Consul], None] = lambda _consul: None,
     ) -> None:
         now = edges.clock.now()
-        record = Record.of(service, section, uuid.uuid4().hex[:8], now.isoformat(timespec="seconds"))
+        record = JournalRecord.of(service, section, uuid.uuid4().hex[:8], now.isoformat(timespec="seconds"))
         parts = Parts.of(service, section, edges, record)
-        self.result = Result(service.name, edges.agent.node, section.image, id=record.reload_id)
+        self.result = ReloadResult(service.name, edges.agent.node, section.image, id=record.reload_id)
         self._service = service
         self._section = section
         self._edges = edges
@@ -64,14 +63,14 @@ class Reload:
         self._report = parts.report
         self._runner = StepRunner(parts, edges, State(may_roll_back=section.rollback), self.result, conclude)
         self._observer = Observer(service, section, parts.restarter, edges, parts.drainer, asked.is_in_maintenance)
-        self._survey = Survey(service, section, edges.consul, edges.engine, edges.prober, edges.clock)
+        self._survey = InstanceSurvey(service, section, edges.consul, edges.engine, edges.prober, edges.clock)
         self._hooks = HookRunner(section.hooks, edges, parts.entry, parts.progress)
         self._lock = _lock_of(section, edges, parts)
         self._overridden: frozenset[str] = frozenset()
         self._is_loss_reported = False
         self._is_left_in_maintenance = False
 
-    def run(self) -> Result:
+    def run(self) -> ReloadResult:
         """Take every step until none is left. A failure is part of the result, never raised."""
         with self._lock:
             self._runner.run(
@@ -295,7 +294,7 @@ class Reload:
         self.result.engine |= {part: round(seconds, 4) for part, seconds in parts.items()}
 
 
-def _lock_of(section: ReloadSection, edges: Edges, parts: Parts) -> Lock:
+def _lock_of(section: ReloadSection, edges: Dependencies, parts: Parts) -> Lock:
     """Return the fleet's lock. Its session is in the journal before it holds anything."""
     record = parts.entry.record
     return Lock(

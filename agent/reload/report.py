@@ -22,9 +22,9 @@ from agent.fleet import (
     tell_running,
     write_host_state,
 )
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.journal import JournalEntry
-from agent.reload.record import Result
+from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, State
 
 VERDICT_SECONDS = timedelta(hours=1)
@@ -40,8 +40,8 @@ _STANDINGS = {
 }
 
 
-class Report:
-    def __init__(self, edges: Edges, entry: JournalEntry, note: Callable[[str], None]) -> None:
+class HostStateReport:
+    def __init__(self, edges: Dependencies, entry: JournalEntry, note: Callable[[str], None]) -> None:
         self._edges = edges
         self._entry = entry
         self._service = entry.record.service
@@ -72,7 +72,7 @@ class Report:
         elif not self._is_silent:
             self._write(state)
 
-    def publish(self, result: Result, state: State, digest: str) -> None:
+    def publish(self, result: ReloadResult, state: State, digest: str) -> None:
         """Publish how the reload ended, with ``digest`` running, before the lock is released to the next host."""
         edges, record = self._edges, self._entry.record
         if result.outcome in ("up to date", "refused"):
@@ -102,7 +102,7 @@ class Report:
             )
         )
 
-    def ended(self, result: Result, state: State, digest: str) -> None:
+    def ended(self, result: ReloadResult, state: State, digest: str) -> None:
         """Publish how the reload ended, unless that is done, and add it to the history, also on disk."""
         if not self._is_published:
             self.publish(result, state, digest)

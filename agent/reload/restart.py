@@ -13,18 +13,11 @@ from typing import assert_never
 from agent.clock import Clock
 from agent.data import dataclass
 from agent.definitions import CommandRestart, ContainerRestart, Service, Strategy
-from agent.engine import (
-    NEW_SUFFIX,
-    OLD_SUFFIX,
-    Engine,
-    Fetched,
-    PullProgress,
-    Stand,
-    Standing,
-    StoppedContainer,
-    find_stopped,
-    host_connections,
-)
+from agent.engine.client import Engine
+from agent.engine.host_clients import host_connections
+from agent.engine.model import Fetched, PullProgress
+from agent.engine.stopped import StoppedContainer, find_stopped
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Stand, Standing
 from agent.errors import Denied, NotFound, SvcagentError
 from agent.files import write_atomically
 from agent.fleet import SeenDigests

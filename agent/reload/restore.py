@@ -8,18 +8,18 @@ from contextlib import suppress
 
 from agent.clock import Deadline
 from agent.consul import CheckState, Instance
-from agent.definitions import Reload, Service
+from agent.definitions import ReloadSection, Service
 from agent.errors import NotReady, SvcagentError
 from agent.fleet import Quarantine, quarantine
 from agent.registration import is_own, registration, renew_checks
-from agent.reload.dependencies import RESTORE_SECONDS, RETRY_SECONDS, Edges, retry_while_unreachable
+from agent.reload.dependencies import RESTORE_SECONDS, RETRY_SECONDS, Dependencies, retry_while_unreachable
 from agent.reload.drain import Drainer
 from agent.reload.instance import maintenance_of, own_instance, register_again
 from agent.reload.journal import JournalEntry
 from agent.reload.progress import Progress
 from agent.reload.ready import Readiness
 from agent.reload.restart import Restarter
-from agent.reload.settle import Watch
+from agent.reload.settle import SettleWatch
 from agent.reload.steps import Step
 
 MOMENT_SECONDS = 10.0
@@ -30,9 +30,9 @@ class Restoration:
     def __init__(
         self,
         service: Service,
-        reload: Reload,
+        reload: ReloadSection,
         restart: Restarter,
-        edges: Edges,
+        edges: Dependencies,
         entry: JournalEntry,
         progress: Progress,
         drainer: Drainer,
@@ -48,7 +48,7 @@ class Restoration:
             service, reload, edges.consul, edges.engine, edges.prober, edges.clock, lambda: entry.record.before
         )
         """The judge of the checks. One object from restart to return, because it knows what Consul has run again."""
-        self.watch = Watch(service, reload, restart, edges, self.readiness, progress.note)
+        self.watch = SettleWatch(service, reload, restart, edges, self.readiness, progress.note)
         self.log_tail = ""
         """The last output of the new container, if it failed."""
         self.signatures: frozenset[str] = frozenset()

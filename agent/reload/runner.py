@@ -8,26 +8,26 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from agent.data import dataclass
-from agent.definitions import Reload as ReloadSection
+from agent.definitions import ReloadSection as ReloadSection
 from agent.definitions import Service
 from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.drain import Drainer
-from agent.reload.journal import JournalEntry, Record
+from agent.reload.journal import JournalEntry, JournalRecord
 from agent.reload.outcome import Trouble, summary_of, with_mishaps
-from agent.reload.probe import Status
+from agent.reload.probe import ProbeStatus
 from agent.reload.progress import Progress
 from agent.reload.ready import is_of_startup
-from agent.reload.record import Result
-from agent.reload.report import Report
+from agent.reload.record import ReloadResult
+from agent.reload.report import HostStateReport
 from agent.reload.restart import Restarter, restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import STEPS, Blame, Container, State, Step, failed, next_step, succeeded
+from agent.reload.steps import STEPS, Blame, ContainerState, State, Step, failed, next_step, succeeded
 
 Action: TypeAlias = Callable[[], bool | None]
 """The action of a step. It returns False if CHECK, PLAN_AGAIN or SETTLE did not find what it looks for."""
 
-Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | None], Result]
+Conclusion: TypeAlias = Callable[[ReloadResult, State, Sequence[Trouble], str, int | None], ReloadResult]
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,17 @@ class Parts:
     restarter: Restarter
     drainer: Drainer
     restoration: Restoration
-    report: Report
+    report: HostStateReport
 
     @classmethod
     def of(
-        cls, service: Service, section: ReloadSection, edges: Edges, record: Record, *, is_out: bool = False
+        cls,
+        service: Service,
+        section: ReloadSection,
+        edges: Dependencies,
+        record: JournalRecord,
+        *,
+        is_out: bool = False,
     ) -> "Parts":
         """Create them. ``is_out``: a reload's maintenance may be enabled."""
         progress = Progress(edges.tell, edges.clock, record.service, record.reload_id)
@@ -51,7 +57,7 @@ class Parts:
         restart = restarter(section.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
         drainer = Drainer(service, section, restart, edges, record.reload_id, is_out=is_out)
         restoration = Restoration(service, section, restart, edges, entry, progress, drainer)
-        return cls(progress, entry, restart, drainer, restoration, Report(edges, entry, progress.note))
+        return cls(progress, entry, restart, drainer, restoration, HostStateReport(edges, entry, progress.note))
 
 
 class StepRunner:
@@ -60,7 +66,9 @@ class StepRunner:
     ``conclude`` fills in the result from the last state and the failures.
     """
 
-    def __init__(self, parts: Parts, edges: Edges, state: State, result: Result, conclude: Conclusion) -> None:
+    def __init__(
+        self, parts: Parts, edges: Dependencies, state: State, result: ReloadResult, conclude: Conclusion
+    ) -> None:
         self._parts = parts
         self._edges = edges
         self._conclude = conclude
@@ -72,7 +80,7 @@ class StepRunner:
     @property
     def is_returning(self) -> bool:
         """True if the old container returns to service: it must only be no worse than it was."""
-        return self.state.container is not Container.NEW
+        return self.state.container is not ContainerState.NEW
 
     def run(
         self,
@@ -102,7 +110,7 @@ class StepRunner:
             ended = self._concluded(replace(self.result), "")
             self._parts.report.publish(ended, self.state, self._running())
 
-    def conclude(self) -> Result:
+    def conclude(self) -> ReloadResult:
         """Fill in the result. The journal is removed unless something is left to restore, to report or to remove."""
         parts, state = self._parts, self.state
         running = ""
@@ -117,7 +125,7 @@ class StepRunner:
                 parts.entry.remove()
         return with_mishaps(result, parts.progress.mishaps)
 
-    def _concluded(self, result: Result, log_tail: str) -> Result:
+    def _concluded(self, result: ReloadResult, log_tail: str) -> ReloadResult:
         return self._conclude(result, self.state, self.troubles, log_tail, self._edges.interrupts.pending)
 
     def _running(self) -> str:
@@ -186,7 +194,7 @@ class StepRunner:
             return False
         if step is Step.RESTART:
             return isinstance(error, NotReady)
-        if self.state.container is not Container.NEW:
+        if self.state.container is not ContainerState.NEW:
             return False
         # An unexpected exception of the step clean may have come after the old container was removed.
         return isinstance(error, NotReady) or (isinstance(error, Unforeseen) and step is not Step.CLEAN)
@@ -197,7 +205,7 @@ class StepRunner:
         Then the new one is not shown to be at fault. If the old one has become ready after all, that counts only once:
         a version that fails like this twice within an hour, on any host, is quarantined.
         """
-        if Status.CRITICAL in self._parts.restoration.readiness.last_statuses.values():
+        if ProbeStatus.CRITICAL in self._parts.restoration.readiness.last_statuses.values():
             return True
         if not self._is_seen_again():
             return False

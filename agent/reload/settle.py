@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from agent.clock import Deadline
-from agent.definitions import Reload, Service
+from agent.definitions import ReloadSection, Service
 from agent.errors import Conflict, NotReady, SvcagentError, Unreachable
 from agent.reload.agent_view import AgentView, InConsul
-from agent.reload.dependencies import RESTORE_SECONDS, Edges
+from agent.reload.dependencies import RESTORE_SECONDS, Dependencies
 from agent.reload.instance import register_again
 from agent.reload.ready import Readiness
 from agent.reload.restart import Restarter
@@ -16,15 +16,15 @@ FAILED_ROUNDS = 3
 """After this many failed rounds in a row of an instance that clients use, the step settle fails."""
 
 
-class Watch:
+class SettleWatch:
     """Watches one instance in service. ``note`` reports something that is not a failure."""
 
     def __init__(
         self,
         service: Service,
-        reload: Reload,
+        reload: ReloadSection,
         restart: Restarter,
-        edges: Edges,
+        edges: Dependencies,
         readiness: Readiness,
         note: Callable[[str], None],
     ) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from agent.clock import Clock, Deadline
 from agent.consul import Consul
 from agent.data import dataclass
-from agent.definitions import Check, Reload, Service
-from agent.engine import Container, Engine
+from agent.definitions import Check, ReloadSection, Service
+from agent.engine.client import Engine
+from agent.engine.model import Container
 from agent.reload.checks import CONTAINER_HEALTH, SHORTEST_LIMIT, InstanceProber, badness
-from agent.reload.probe import Prober, ProbeResult, Status
+from agent.reload.probe import Prober, ProbeResult, ProbeStatus
 
 SURVEY_TRIES = 3
 SURVEY_SECONDS = 20.0
@@ -27,9 +28,9 @@ class Baseline:
     differences: tuple[str, ...]
 
 
-class Survey:
+class InstanceSurvey:
     def __init__(
-        self, service: Service, reload: Reload, consul: Consul, engine: Engine, prober: Prober, clock: Clock
+        self, service: Service, reload: ReloadSection, consul: Consul, engine: Engine, prober: Prober, clock: Clock
     ) -> None:
         self._service = service
         self._ready = reload.ready
@@ -50,24 +51,28 @@ class Survey:
         }
         differences: list[str] = []
         for check in self._service.checks:
-            in_consul = states[check.id].status if check.id in states else Status.CRITICAL
+            in_consul = states[check.id].status if check.id in states else ProbeStatus.CRITICAL
             if self._prober.can_probe(check):
                 result = self._probe_patiently(check, container, deadline)
                 statuses[check.id] = max(in_consul, result.status, key=badness)
-                if result.status == Status.CRITICAL and in_consul != Status.CRITICAL and self._is_passed(check):
+                if (
+                    result.status == ProbeStatus.CRITICAL
+                    and in_consul != ProbeStatus.CRITICAL
+                    and self._is_passed(check)
+                ):
                     differences.append(_difference(check, in_consul, result))
             else:
                 statuses[check.id] = in_consul
                 differences += self._unjudgeable(check, container)
         if container is not None and container.health == "unhealthy":
-            statuses[CONTAINER_HEALTH] = Status.CRITICAL
+            statuses[CONTAINER_HEALTH] = ProbeStatus.CRITICAL
         return Baseline({check_id: str(status) for check_id, status in statuses.items()}, tuple(differences))
 
     def _probe_patiently(self, check: Check, container: Container | None, deadline: Deadline) -> ProbeResult:
         """Probe several times, because one probe may fail by chance."""
         for _ in range(SURVEY_TRIES - 1):
             result = self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
-            if result.status != Status.CRITICAL or deadline.is_over:
+            if result.status != ProbeStatus.CRITICAL or deadline.is_over:
                 return result
             self._clock.sleep(SURVEY_PAUSE)
         return self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
@@ -75,7 +80,7 @@ class Survey:
     def _is_passed(self, check: Check) -> bool:
         """True if Consul still does not show it as critical: it may have noticed meanwhile what the probe saw."""
         state = self._consul.checks().get(check.id)
-        return state is not None and state.status != Status.CRITICAL
+        return state is not None and state.status != ProbeStatus.CRITICAL
 
     def _unjudgeable(self, check: Check, container: Container | None) -> Iterable[str]:
         """Yield the reasons why Consul's result after the restart cannot come in time."""

@@ -12,10 +12,10 @@ from datetime import datetime
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_status, queue_of
 from agent.data import dataclass
-from agent.definitions import Reload, Service
-from agent.engine import StoppedContainer
+from agent.definitions import ReloadSection, Service
+from agent.engine.stopped import StoppedContainer
 from agent.errors import DockerUnreachable, NotFound, SvcagentError
-from agent.fleet import HostState, View, decide, observe, progress
+from agent.fleet import FleetView, HostState, decide, observe, progress
 from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
 from agent.reload.guard import Observed, able_instances, find_obstacles
@@ -27,7 +27,7 @@ from agent.reload.window import Verdict, verdict, zone
 
 @dataclass(frozen=True)
 class Reason:
-    """One obstacle. ``kind``: a `guard.Kind`, or docker, registry, consul, dns, rollout, lock, reload."""
+    """One obstacle. ``kind``: a `guard.ObstacleKind`, or docker, registry, consul, dns, rollout, lock, reload."""
 
     kind: str
     what: str
@@ -79,10 +79,10 @@ class Explanation:
 class _Fleet:
     agent: AgentSelf
     instances: tuple[Instance, ...]
-    view: View
+    view: FleetView
 
 
-def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
+def explain(service: Service, reload: ReloadSection, ask: Inquiry) -> Explanation:
     """Ask every server, and return everything that keeps this host from the newest image."""
     found = Explanation()
     now = ask.clock.now()
@@ -115,7 +115,7 @@ def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
 
 def _observed(
     service: Service,
-    reload: Reload,
+    reload: ReloadSection,
     ask: Inquiry,
     fleet: _Fleet,
     window: Verdict,
@@ -186,7 +186,7 @@ def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
                 found.running = found.newest
 
 
-def _created(reload: Reload, restarter: Restarter, found: Explanation) -> datetime | None:
+def _created(reload: ReloadSection, restarter: Restarter, found: Explanation) -> datetime | None:
     """Return when the newest image was built; None if that does not matter or it is not on this host yet."""
     if not reload.min_age or not found.newest:
         return None
@@ -197,7 +197,7 @@ def _created(reload: Reload, restarter: Restarter, found: Explanation) -> dateti
 
 
 def _judge_rollout(
-    service: Service, reload: Reload, ask: Inquiry, fleet: _Fleet, now: datetime, found: Explanation
+    service: Service, reload: ReloadSection, ask: Inquiry, fleet: _Fleet, now: datetime, found: Explanation
 ) -> None:
     if found.newest is None:
         return

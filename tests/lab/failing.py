@@ -20,7 +20,7 @@ import agent
 from agent import files
 from agent.cli import main
 from agent.consul import Consul, Lock, ask_dns
-from agent.engine import Engine
+from agent.engine.client import Engine
 from agent.reload.journal import Journal
 from agent.reload.probe import Prober
 from agent.reload.runner import StepRunner

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from agent.cname.provider import Place, Provider
+from agent.cname.provider import Provider, RecordPlace
 from tests.real.cname_fixture import Dns, dns_server
 from tests.real.route53_fixture import simulator
 
@@ -25,7 +25,7 @@ class Stage(Protocol):
     def unreachable(self) -> Provider:
         """One whose server is not there."""
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> RecordPlace:
         """Of a name inside the zone."""
 
     def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
@@ -56,7 +56,7 @@ class Rfc2136Stage:
         """At a port where nobody listens."""
         return self.dns.provider(at=(self.dns.bind.address, self.dns.bind.port + 1))
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> RecordPlace:
         """Of a name inside the zone."""
         return self.dns.place(name)
 

@@ -14,7 +14,7 @@ import dns.tsig
 import dns.update
 
 from agent.cname.marker import Marker, place, render
-from agent.cname.provider import Place, Record
+from agent.cname.provider import PublishedRecord, RecordPlace
 from agent.cname.queries import DnsServer
 from agent.cname.rfc2136 import Rfc2136
 from agent.cname.tsig import from_file
@@ -51,7 +51,7 @@ class Dns:
         host, port = at or (self.bind.address, self.bind.port)
         return Rfc2136(DnsServer(host, port, timeout), from_file((key or self.key).file))
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> RecordPlace:
         """Of a name inside the zone."""
         return place(self.zone, f"{name}.{self.zone}")
 
@@ -90,9 +90,9 @@ class Dns:
         assert reply.rcode() == dns.rcode.NOERROR, dns.rcode.to_text(reply.rcode())
 
 
-def marked(target: str = TARGET, *, ttl: int = 60, gen: int = 0, owner: str = OWNER) -> tuple[Record, str]:
+def marked(target: str = TARGET, *, ttl: int = 60, gen: int = 0, owner: str = OWNER) -> tuple[PublishedRecord, str]:
     """A record and the text of its marker."""
-    record = Record(target, ttl)
+    record = PublishedRecord(target, ttl)
     return record, render(Marker(owner, gen, record))
 
 

@@ -14,7 +14,7 @@ from agent.clock import SystemClock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
 from agent.daemon.converge import Convergence
-from agent.daemon.convergence_result import Converged
+from agent.daemon.convergence_result import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch
 from agent.definitions import Settings
 from tests.lab import asking
@@ -93,7 +93,7 @@ class Wired:
         self.files = FilesWatch(settings.services_dir, lambda: self._queue.put("files"))
         self.agent = AgentWatch(self._canarys, SystemClock(), lambda: self._queue.put("agent"))
         self._thread = threading.Thread(target=self._converge)
-        self.runs: list[tuple[str, Converged]] = []
+        self.runs: list[tuple[str, ConvergenceResult]] = []
 
     def __enter__(self) -> "Wired":
         self.files.start()
@@ -112,7 +112,7 @@ class Wired:
         assert not [one for one in threading.enumerate() if one.name in ("agent-watch", "files-watch")]
 
     @property
-    def last(self) -> Converged:
+    def last(self) -> ConvergenceResult:
         """What the last run found."""
         return self.runs[-1][1]
 

@@ -20,7 +20,8 @@ from docker.errors import NotFound as NoSuchContainer
 from docker.types import IPAMConfig, IPAMPool
 
 from agent.clock import SystemClock
-from agent.engine import Engine, Replacement
+from agent.engine.client import Engine
+from agent.engine.model import Replacement
 from tests.lab import image, parts
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in

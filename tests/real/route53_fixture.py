@@ -11,7 +11,7 @@ import requests
 from botocore.config import Config
 
 from agent.cname.marker import place
-from agent.cname.provider import Place
+from agent.cname.provider import RecordPlace
 from agent.cname.route53 import RecordSet, Route53, unescaped
 from tests.lab.ground import claimed
 from tests.lab.host import environment_in
@@ -56,7 +56,7 @@ class Aws:
         """At a port where nobody listens."""
         return self.provider(endpoint=self.nobody)
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> RecordPlace:
         """Of a name inside the zone."""
         return place(ZONE, f"{name}.{ZONE}")
 

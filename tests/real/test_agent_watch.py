@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import Connection
+from agent.consul.connection import ConsulConnection
 from agent.daemon import agent_watch
-from agent.http import Answer
+from agent.http import HttpAnswer
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import asked, consul_with
 from tests.real.converge_fixture import Agent, Waker, consul_agent
@@ -38,13 +38,13 @@ def agent(server: Agent) -> Iterator[Agent]:
 def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What svcagent asks Consul."""
     asked: list[str] = []
-    ask = Connection.ask
+    ask = ConsulConnection.ask
 
-    def recorded(self: Connection, method: str, target: str, *more: Any) -> Answer:
+    def recorded(self: ConsulConnection, method: str, target: str, *more: Any) -> HttpAnswer:
         asked.append(target)
         return ask(self, method, target, *more)
 
-    monkeypatch.setattr(Connection, "ask", recorded)
+    monkeypatch.setattr(ConsulConnection, "ask", recorded)
     return asked
 
 
@@ -164,13 +164,13 @@ def test_a_canary_that_never_rests_does_not_keep_the_host_busy(
 
 def test_an_agent_that_is_away_is_tried_five_times_a_second(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
-    open_connection = Connection.open
+    open_connection = ConsulConnection.open
 
-    def counted(self: Connection) -> None:
+    def counted(self: ConsulConnection) -> None:
         tries.append(1)
         open_connection(self)
 
-    monkeypatch.setattr(Connection, "open", counted)
+    monkeypatch.setattr(ConsulConnection, "open", counted)
     agent.server.stop()
     with Waker(agent.address + ":8500", "web") as waker:
         wait_until(lambda: bool(waker.wakes), 5, "it is told")

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from agent.cname.provider import NOTHING, Place, Provider, Raced, Record, Seen
+from agent.cname.provider import NOTHING, Provider, PublishedRecord, Raced, RecordPlace, ZoneView
 from agent.cname.providers import PROVIDERS
 from agent.errors import Denied, DnsUnreachable
 from tests.real.cname_contract import STAGES, Stage
@@ -34,7 +34,7 @@ def provider(stage: Stage) -> Iterator[Provider]:
 
 
 @pytest.fixture
-def place(stage: Stage) -> Place:
+def place(stage: Stage) -> RecordPlace:
     """A name of its own for a test."""
     return stage.place(f"www{next(_numbers)}")
 
@@ -44,18 +44,18 @@ def test_every_provider_is_under_contract() -> None:
     assert sorted(STAGES) == sorted(PROVIDERS)
 
 
-def test_nothing_reads_as_nothing(provider: Provider, place: Place) -> None:
+def test_nothing_reads_as_nothing(provider: Provider, place: RecordPlace) -> None:
     """A name that is not there."""
     assert provider.read(place) == NOTHING
 
 
-def test_ensure_creates_record_and_marker(provider: Provider, place: Place) -> None:
+def test_ensure_creates_record_and_marker(provider: Provider, place: RecordPlace) -> None:
     """And whoever reads sees both."""
     record, marker = marked()
 
     provider.ensure(place, NOTHING, record, marker)
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
 
 
 @pytest.mark.parametrize("name", ["*", "*.eu", "deep.er.still", "under_score"])
@@ -66,11 +66,11 @@ def test_names_of_every_kind(stage: Stage, provider: Provider, name: str) -> Non
 
     provider.ensure(place, NOTHING, record, marker)
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
-    provider.remove(place, Seen(record=record, markers=(marker,)))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    provider.remove(place, ZoneView(record=record, markers=(marker,)))
 
 
-def test_ensuring_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: Place) -> None:
+def test_ensuring_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Any number of times."""
     record, marker = marked()
     provider.ensure(place, NOTHING, record, marker)
@@ -82,18 +82,18 @@ def test_ensuring_what_is_there_changes_nothing(stage: Stage, provider: Provider
     assert stage.version() == before
 
 
-def test_ensure_replaces_what_was_seen(provider: Provider, place: Place) -> None:
+def test_ensure_replaces_what_was_seen(provider: Provider, place: RecordPlace) -> None:
     """Target, TTL and marker at once."""
     record, marker = marked()
     provider.ensure(place, NOTHING, record, marker)
     other, its_marker = marked(OTHER_TARGET, ttl=5, gen=1)
 
-    provider.ensure(place, Seen(record=record, markers=(marker,)), other, its_marker)
+    provider.ensure(place, ZoneView(record=record, markers=(marker,)), other, its_marker)
 
-    assert provider.read(place) == Seen(record=other, markers=(its_marker,))
+    assert provider.read(place) == ZoneView(record=other, markers=(its_marker,))
 
 
-def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, place: Place) -> None:
+def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Without touching the marker."""
     record, marker = marked()
     provider.ensure(place, NOTHING, record, marker)
@@ -102,11 +102,11 @@ def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, plac
     seen = provider.read(place)
     provider.ensure(place, seen, record, marker)
 
-    assert seen == Seen(record=Record(TARGET, 7), markers=(marker,))
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert seen == ZoneView(record=PublishedRecord(TARGET, 7), markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
 
 
-def test_a_lost_record_is_seen_and_mended(stage: Stage, provider: Provider, place: Place) -> None:
+def test_a_lost_record_is_seen_and_mended(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Its marker is still there."""
     record, marker = marked()
     provider.ensure(place, NOTHING, record, marker)
@@ -115,29 +115,29 @@ def test_a_lost_record_is_seen_and_mended(stage: Stage, provider: Provider, plac
     seen = provider.read(place)
     provider.ensure(place, seen, record, marker)
 
-    assert seen == Seen(markers=(marker,))
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert seen == ZoneView(markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
 
 
-def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider: Provider, place: Place) -> None:
+def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """That is what adopting writes."""
     record, marker = marked()
     stage.put(place.name, 77, "CNAME", TARGET)
 
     seen = provider.read(place)
-    provider.ensure(place, seen, Record(TARGET, 77), marker)
+    provider.ensure(place, seen, PublishedRecord(TARGET, 77), marker)
 
-    assert seen == Seen(record=Record(TARGET, 77))
-    assert provider.read(place) == Seen(record=Record(TARGET, 77), markers=(marker,))
+    assert seen == ZoneView(record=PublishedRecord(TARGET, 77))
+    assert provider.read(place) == ZoneView(record=PublishedRecord(TARGET, 77), markers=(marker,))
     assert record.ttl != 77
 
 
-def test_other_records_are_shown(stage: Stage, provider: Provider, place: Place) -> None:
+def test_other_records_are_shown(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Every one that cannot stand beside a CNAME."""
     stage.put(place.name, 60, "A", "192.0.2.1", "192.0.2.2")
     stage.put(place.name, 60, "TXT", '"hello"')
 
-    assert provider.read(place) == Seen(others=("A 192.0.2.1", "A 192.0.2.2", 'TXT "hello"'))
+    assert provider.read(place) == ZoneView(others=("A 192.0.2.1", "A 192.0.2.2", 'TXT "hello"'))
 
 
 def test_an_answer_of_a_wildcard_is_no_record(stage: Stage, provider: Provider) -> None:
@@ -148,12 +148,12 @@ def test_an_answer_of_a_wildcard_is_no_record(stage: Stage, provider: Provider) 
     below = stage.place("below.wild")
 
     assert provider.read(below) == NOTHING
-    provider.ensure(below, NOTHING, Record(OTHER_TARGET, 60), marker)
-    assert provider.read(below).record == Record(OTHER_TARGET, 60)
+    provider.ensure(below, NOTHING, PublishedRecord(OTHER_TARGET, 60), marker)
+    assert provider.read(below).record == PublishedRecord(OTHER_TARGET, 60)
     assert provider.read(wildcard).record == record
 
 
-def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider, place: Place) -> None:
+def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider, place: RecordPlace) -> None:
     """A string has 255 bytes, a name up to 253."""
     target = ".".join(["a" * 60] * 4) + "."
     record, marker = marked(target, owner=f"{'s' * 63}/{'t' * 63}/dc1")
@@ -161,36 +161,36 @@ def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider
 
     provider.ensure(place, NOTHING, record, marker)
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
 
 
-def test_case_makes_no_difference(stage: Stage, provider: Provider, place: Place) -> None:
+def test_case_makes_no_difference(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Somebody wrote it in capitals."""
     stage.put(place.name.upper(), 60, "CNAME", TARGET.upper())
 
-    assert provider.read(place) == Seen(record=Record(TARGET, 60))
+    assert provider.read(place) == ZoneView(record=PublishedRecord(TARGET, 60))
 
 
-def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provider, place: Place) -> None:
+def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """All its texts."""
     stage.put(place.marker, 60, "TXT", '"one"', '"two"')
 
-    assert provider.read(place) == Seen(markers=("one", "two"))
+    assert provider.read(place) == ZoneView(markers=("one", "two"))
 
 
-def test_remove_takes_both(provider: Provider, place: Place) -> None:
+def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
     """And nothing is left."""
     record, marker = marked()
     provider.ensure(place, NOTHING, record, marker)
 
-    provider.remove(place, Seen(record=record, markers=(marker,)))
+    provider.remove(place, ZoneView(record=record, markers=(marker,)))
 
     assert provider.read(place) == NOTHING
 
 
 @pytest.mark.parametrize("changed", ["record", "marker", "everything"])
 def test_what_was_not_seen_is_neither_replaced_nor_removed(
-    stage: Stage, provider: Provider, place: Place, changed: str
+    stage: Stage, provider: Provider, place: RecordPlace, changed: str
 ) -> None:
     """Somebody else changed it between reading and writing."""
     record, marker = marked()
@@ -210,27 +210,27 @@ def test_what_was_not_seen_is_neither_replaced_nor_removed(
     assert provider.read(place) == found
 
 
-def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provider, place: Place) -> None:
+def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """By a CNAME, or by an address."""
     stage.put(place.name, 60, "A", "192.0.2.1")
 
     with pytest.raises(Raced):
         provider.ensure(place, NOTHING, *marked())
 
-    assert provider.read(place) == Seen(others=("A 192.0.2.1",))
+    assert provider.read(place) == ZoneView(others=("A 192.0.2.1",))
 
 
-def test_a_place_that_somebody_marked_meanwhile_is_left(stage: Stage, provider: Provider, place: Place) -> None:
+def test_a_place_that_somebody_marked_meanwhile_is_left(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Also where the record is still to come."""
     stage.put(place.marker, 60, "TXT", '"mine"')
 
     with pytest.raises(Raced):
         provider.ensure(place, NOTHING, *marked())
 
-    assert provider.read(place) == Seen(markers=("mine",))
+    assert provider.read(place) == ZoneView(markers=("mine",))
 
 
-def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: Place) -> None:
+def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: RecordPlace) -> None:
     """Where the provider compares; where it does not, more than one may believe so, and one of them is right."""
     contents = [marked(f"t{number}.example.net.", gen=number) for number in range(WRITERS)]
     providers = [stage.provider() for _ in contents]
@@ -262,7 +262,7 @@ def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: Place) -> Non
         assert seen.markers == (contents[standing[0]][1],)
 
 
-def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: Place) -> None:
+def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: RecordPlace) -> None:
     """While it is changed all the time; where the provider does not write both at once, this is not promised."""
     writer, reader = stage.provider(), stage.provider()
     contents = [marked(TARGET, gen=0), marked(OTHER_TARGET, gen=1)]
@@ -272,7 +272,7 @@ def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: 
     def write() -> None:
         for number in count(1):
             record, marker = contents[1 - number % 2]
-            writer.ensure(place, Seen(record, (), (marker,)), *contents[number % 2])
+            writer.ensure(place, ZoneView(record, (), (marker,)), *contents[number % 2])
             if is_over.is_set():
                 return
 
@@ -294,7 +294,7 @@ def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: 
     assert not mixed or not reader.promises.is_atomic
 
 
-def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: Place) -> None:
+def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Not even the serial, whether something stands there or not."""
     before = stage.version()
     provider.preflight(place)
@@ -307,7 +307,7 @@ def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: Plac
     assert stage.version() == between
 
 
-def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, place: Place) -> None:
+def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Known beforehand, and nothing is changed by trying."""
     powerless = stage.powerless()
     record, marker = marked()
@@ -317,12 +317,12 @@ def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, p
         powerless.ensure(place, NOTHING, record, marker)
     provider.ensure(place, NOTHING, record, marker)
     with pytest.raises(Denied):
-        powerless.remove(place, Seen(record=record, markers=(marker,)))
+        powerless.remove(place, ZoneView(record=record, markers=(marker,)))
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
 
 
-def test_a_server_that_is_not_there(stage: Stage, place: Place) -> None:
+def test_a_server_that_is_not_there(stage: Stage, place: RecordPlace) -> None:
     """Nothing is known, and that is what is told."""
     nobody = stage.unreachable()
 

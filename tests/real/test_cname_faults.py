@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import dns.message
 import pytest
 
-from agent.cname import Keeper, Outcome, Result, Wanted
+from agent.cname import CnameSync, RecordOutcome, SyncResult, WantedRecord
 from agent.cname.provider import (
     NOTHING,
     BadSignature,
     ClockSkewed,
+    DnsServerFailed,
     NotAuthoritative,
     NotGranted,
-    Place,
     Provider,
-    Seen,
-    ServerFailed,
+    RecordPlace,
     UnknownKey,
     UpdatesOff,
+    ZoneView,
 )
 from agent.cname.queries import DnsServer
 from agent.cname.targets import has_instances
@@ -63,26 +63,26 @@ def name() -> str:
 
 
 @pytest.fixture
-def place(dns_: Dns, name: str) -> Place:
+def place(dns_: Dns, name: str) -> RecordPlace:
     """Where it stands."""
     return dns_.place(name)
 
 
-def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60, owner: str = OWNER) -> Wanted:
+def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60, owner: str = OWNER) -> WantedRecord:
     """What a definition says."""
     record, _marker = marked(target, ttl=ttl)
-    return Wanted(f"{name}.{ZONE}", record, owner, gen, "rfc2136", "chocon", ZONE)
+    return WantedRecord(f"{name}.{ZONE}", record, owner, gen, "rfc2136", "chocon", ZONE)
 
 
-def kept(provider: Provider, *records: Wanted, is_answered: bool = True) -> tuple[Result, ...]:
+def kept(provider: Provider, *records: WantedRecord, is_answered: bool = True) -> tuple[SyncResult, ...]:
     """What one host's sync makes of them."""
-    return Keeper(lambda _name: provider, lambda _target: is_answered).sync(records)
+    return CnameSync(lambda _name: provider, lambda _target: is_answered).sync(records)
 
 
 # ---------------------------------------------------------------- keys
 
 
-def test_a_key_that_the_server_does_not_know(dns_: Dns, place: Place) -> None:
+def test_a_key_that_the_server_does_not_know(dns_: Dns, place: RecordPlace) -> None:
     """BADKEY."""
     key = written_key(dns_.ground.directory, "nobody", "hmac-sha256", dns_.key.secret)
 
@@ -90,7 +90,7 @@ def test_a_key_that_the_server_does_not_know(dns_: Dns, place: Place) -> None:
         dns_.provider(key).read(place)
 
 
-def test_a_key_with_another_algorithm(dns_: Dns, place: Place) -> None:
+def test_a_key_with_another_algorithm(dns_: Dns, place: RecordPlace) -> None:
     """BADKEY too, and the algorithm is named."""
     key = written_key(dns_.ground.directory, "svcagent", "hmac-sha512", dns_.key.secret)
 
@@ -98,7 +98,7 @@ def test_a_key_with_another_algorithm(dns_: Dns, place: Place) -> None:
         dns_.provider(key).read(place)
 
 
-def test_a_key_with_another_secret(dns_: Dns, place: Place) -> None:
+def test_a_key_with_another_secret(dns_: Dns, place: RecordPlace) -> None:
     """BADSIG; neither secret is shown."""
     secret = base64.b64encode(b"x" * 32).decode()
     key = written_key(dns_.ground.directory, "svcagent", "hmac-sha256", secret)
@@ -111,7 +111,7 @@ def test_a_key_with_another_secret(dns_: Dns, place: Place) -> None:
 
 
 @pytest.mark.parametrize("shift", [3600, -3600])
-def test_a_clock_that_is_wrong(dns_: Dns, place: Place, monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
+def test_a_clock_that_is_wrong(dns_: Dns, place: RecordPlace, monkeypatch: pytest.MonkeyPatch, shift: int) -> None:
     """BADTIME. What signs takes the machine's time, so that is shifted, for it alone."""
     monkeypatch.setattr(dns.message, "time", SimpleNamespace(time=lambda: time.time() + shift))
 
@@ -119,7 +119,7 @@ def test_a_clock_that_is_wrong(dns_: Dns, place: Place, monkeypatch: pytest.Monk
         dns_.provider().read(place)
 
 
-def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: Place) -> None:
+def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: RecordPlace) -> None:
     """Whoever stands between could have sent it."""
 
     def unsigned(message: bytes) -> bytes:
@@ -140,7 +140,7 @@ def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: Place) 
 # ---------------------------------------------------------------- rights
 
 
-def test_no_grant_at_all_names_both_lines(dns_: Dns, place: Place) -> None:
+def test_no_grant_at_all_names_both_lines(dns_: Dns, place: RecordPlace) -> None:
     """And nothing is changed."""
     before = dns_.serial
 
@@ -184,7 +184,7 @@ def test_a_repair_needs_the_right_to_the_record_alone() -> None:
 
         running.provider().ensure(place, running.provider().read(place), record, marker)
 
-        assert running.provider().read(place) == Seen(record=record, markers=(marker,))
+        assert running.provider().read(place) == ZoneView(record=record, markers=(marker,))
 
 
 def test_a_secondary_takes_no_updates() -> None:
@@ -207,7 +207,7 @@ def test_a_secondary_that_forwards_updates_and_lags_behind() -> None:
         (at_secondary,) = kept(late, wanted("www"))
         (at_primary,) = kept(running.provider(), wanted("www"))
 
-    assert (at_secondary.outcome, at_primary.outcome) == (Outcome.CONFLICT, Outcome.IN_PLACE)
+    assert (at_secondary.outcome, at_primary.outcome) == (RecordOutcome.CONFLICT, RecordOutcome.IN_PLACE)
     assert "set dns.server to the primary" in at_secondary.why
 
 
@@ -221,16 +221,16 @@ def test_a_signed_zone() -> None:
 
         running.provider().ensure(place, NOTHING, record, marker)
 
-        assert running.provider().read(place) == Seen(record=record, markers=(marker,))
+        assert running.provider().read(place) == ZoneView(record=record, markers=(marker,))
         assert running.provider().read(below) == NOTHING
-        running.provider().ensure(place, Seen(record=record, markers=(marker,)), *marked(OTHER_TARGET, gen=1))
+        running.provider().ensure(place, ZoneView(record=record, markers=(marker,)), *marked(OTHER_TARGET, gen=1))
         running.provider().remove(place, running.provider().read(place))
         assert running.provider().read(place) == NOTHING
         running.put(below.name, 60, "A", "192.0.2.7")
-        assert running.provider().read(below) == Seen(others=("A 192.0.2.7",))
+        assert running.provider().read(below) == ZoneView(others=("A 192.0.2.7",))
 
 
-def test_a_frozen_zone(dns_: Dns, place: Place) -> None:
+def test_a_frozen_zone(dns_: Dns, place: RecordPlace) -> None:
     """It says REFUSED; thawed, it takes the update."""
     with dns_.bind.frozen_zone(ZONE), pytest.raises(UpdatesOff, match=r"rndc thaw example\.test"):
         dns_.provider().ensure(place, NOTHING, *marked())
@@ -252,13 +252,13 @@ def test_a_zone_that_the_server_does_not_hold(dns_: Dns) -> None:
         dns_.provider().read(dataclasses.replace(dns_, zone="elsewhere.example.").place("www"))
 
 
-def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: Place) -> None:
+def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: RecordPlace) -> None:
     """SERVFAIL, and the reason that it usually has. BIND keeps a journal beside the zone file."""
     journal = dns_.bind.directory / "example.test.zone.jnl"
     dns_.bind.rndc("sync", "-clean", ZONE)
     journal.mkdir()
     try:
-        with pytest.raises(ServerFailed, match="directory of the zone file"):
+        with pytest.raises(DnsServerFailed, match="directory of the zone file"):
             dns_.provider().ensure(place, NOTHING, *marked())
     finally:
         journal.rmdir()
@@ -274,7 +274,7 @@ def test_the_zone_of_a_name_is_found(dns_: Dns, name: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["nobody.example.test.", "nobody.test.", "nobody.static.test.", TARGET])
-def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: Place, target: str) -> None:
+def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: RecordPlace, target: str) -> None:
     """The answer speaks of the CNAME's target, which may be in the same zone, above it, or elsewhere."""
     dns_.provider().ensure(place, NOTHING, *marked(target))
 
@@ -282,7 +282,7 @@ def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: Place, ta
     assert find_zone(dns_.provider().server, f"below.{place.name}") == ZONE
 
 
-def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: Dns, place: Place) -> None:
+def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: Dns, place: RecordPlace) -> None:
     """It follows the CNAME, and shows the zone of its target beside the answer."""
     dns_.provider().ensure(place, NOTHING, *marked("nobody.test."))
     with resolver(dataclasses.replace(dns_, zone="test."), ("127.0.0.1", 9)) as resolving:
@@ -300,46 +300,46 @@ def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
 # ---------------------------------------------------------------- what stands in the way
 
 
-def test_a_foreign_cname_is_a_conflict(dns_: Dns, name: str, place: Place) -> None:
+def test_a_foreign_cname_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
     """Shown, and left."""
     dns_.put(place.name, 60, "CNAME", "elsewhere.example.net.")
     before = dns_.serial
 
     (result,) = kept(dns_.provider(), wanted(name))
 
-    assert result.outcome is Outcome.CONFLICT
+    assert result.outcome is RecordOutcome.CONFLICT
     assert "elsewhere.example.net." in result.why
     assert dns_.serial == before
 
 
-def test_an_address_in_the_way_is_a_conflict(dns_: Dns, name: str, place: Place) -> None:
+def test_an_address_in_the_way_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
     """BIND would say NOERROR and drop the CNAME."""
     dns_.put(place.name, 60, "A", "192.0.2.7")
     before = dns_.serial
 
     (result,) = kept(dns_.provider(), wanted(name))
 
-    assert result.outcome is Outcome.CONFLICT
+    assert result.outcome is RecordOutcome.CONFLICT
     assert "A 192.0.2.7" in result.why
     assert dns_.serial == before
 
 
-def test_a_lost_marker_is_a_conflict_until_it_is_adopted(dns_: Dns, name: str, place: Place) -> None:
+def test_a_lost_marker_is_a_conflict_until_it_is_adopted(dns_: Dns, name: str, place: RecordPlace) -> None:
     """Without a marker nobody can tell that the record is svcagent's; adopting writes the marker alone."""
     kept(dns_.provider(), wanted(name))
     dns_.take(place.marker, "TXT")
 
     (conflict,) = kept(dns_.provider(), wanted(name))
-    (adopted,) = Keeper(lambda _name: dns_.provider(), lambda _target: False).adopt([wanted(name)])
+    (adopted,) = CnameSync(lambda _name: dns_.provider(), lambda _target: False).adopt([wanted(name)])
     (after,) = kept(dns_.provider(), wanted(name))
 
-    assert conflict.outcome is Outcome.CONFLICT
+    assert conflict.outcome is RecordOutcome.CONFLICT
     assert f"svcagent cname adopt '{place.name}'" in conflict.why
-    assert adopted.outcome is Outcome.ADOPTED
-    assert after.outcome is Outcome.IN_PLACE
+    assert adopted.outcome is RecordOutcome.ADOPTED
+    assert after.outcome is RecordOutcome.IN_PLACE
 
 
-def test_a_lost_record_is_repaired(dns_: Dns, name: str, place: Place) -> None:
+def test_a_lost_record_is_repaired(dns_: Dns, name: str, place: RecordPlace) -> None:
     """Whatever Consul DNS answers: that is no reason to leave a record out that is published."""
     kept(dns_.provider(), wanted(name))
     dns_.take(place.name, "CNAME")
@@ -347,21 +347,21 @@ def test_a_lost_record_is_repaired(dns_: Dns, name: str, place: Place) -> None:
 
     (result,) = kept(dns_.provider(), wanted(name), is_answered=False)
 
-    assert result.outcome is Outcome.REPAIRED
+    assert result.outcome is RecordOutcome.REPAIRED
     assert dns_.bind.lookup(place.name, "CNAME") == (TARGET,)
     assert dns_.serial == before + 1
 
 
 @pytest.mark.parametrize(("target", "ttl"), [(TARGET, 86400), ("elsewhere.example.net.", 60)])
-def test_a_record_that_drifted_is_repaired(dns_: Dns, name: str, place: Place, target: str, ttl: int) -> None:
+def test_a_record_that_drifted_is_repaired(dns_: Dns, name: str, place: RecordPlace, target: str, ttl: int) -> None:
     """Its TTL, or its target, changed by other means under svcagent's marker."""
     kept(dns_.provider(), wanted(name))
     dns_.put(place.name, ttl, "CNAME", target)
 
     (result,) = kept(dns_.provider(), wanted(name), is_answered=False)
 
-    assert result.outcome is Outcome.REPAIRED
-    assert dns_.provider().read(place) == Seen(record=wanted(name).record, markers=(wanted(name).marker,))
+    assert result.outcome is RecordOutcome.REPAIRED
+    assert dns_.provider().read(place) == ZoneView(record=wanted(name).record, markers=(wanted(name).marker,))
 
 
 # ---------------------------------------------------------------- silence
@@ -373,7 +373,7 @@ def test_a_server_that_is_down(dns_: Dns) -> None:
 
     results = kept(provider, wanted("a"), wanted("b"))
 
-    assert [result.outcome for result in results] == [Outcome.UNREACHABLE, Outcome.UNREACHABLE]
+    assert [result.outcome for result in results] == [RecordOutcome.UNREACHABLE, RecordOutcome.UNREACHABLE]
 
 
 def test_a_server_that_hangs(dns_: Dns, name: str) -> None:
@@ -386,11 +386,11 @@ def test_a_server_that_hangs(dns_: Dns, name: str) -> None:
     finally:
         dns_.bind.thaw()
 
-    assert {result.outcome for result in results} == {Outcome.UNREACHABLE}
+    assert {result.outcome for result in results} == {RecordOutcome.UNREACHABLE}
     assert took < 4
 
 
-def test_a_server_that_hangs_in_the_middle(dns_: Dns, name: str, place: Place) -> None:
+def test_a_server_that_hangs_in_the_middle(dns_: Dns, name: str, place: RecordPlace) -> None:
     """It took the write and nothing can be read: unknown, and the next sync finds out."""
 
     class Hanging(Faults):
@@ -404,21 +404,21 @@ def test_a_server_that_hangs_in_the_middle(dns_: Dns, name: str, place: Place) -
         dns_.bind.thaw()
     (after,) = kept(dns_.provider(), wanted(name))
 
-    assert result.outcome is Outcome.UNKNOWN
+    assert result.outcome is RecordOutcome.UNKNOWN
     assert "unknown whether" in result.why
-    assert after.outcome in (Outcome.IN_PLACE, Outcome.CREATED)
+    assert after.outcome in (RecordOutcome.IN_PLACE, RecordOutcome.CREATED)
     assert dns_.bind.lookup(place.name, "CNAME") == (TARGET,)
 
 
 @pytest.mark.parametrize("fault", ["swallowed", "lost", "torn"])
-def test_a_write_without_an_answer_is_read_back(dns_: Dns, name: str, place: Place, fault: str) -> None:
+def test_a_write_without_an_answer_is_read_back(dns_: Dns, name: str, place: RecordPlace, fault: str) -> None:
     """Not sent, carried out and unanswered, or answered by half: created once, and that is what is told."""
     before = dns_.serial
 
     with Listener(Faults(_endpoint(dns_), **{fault: 1}).serve) as between:
         (result,) = kept(dns_.provider(at=("127.0.0.1", between.port)), wanted(name))
 
-    assert result.outcome is Outcome.CREATED
+    assert result.outcome is RecordOutcome.CREATED
     assert result.is_done
     assert ("answer was lost" in result.why) == (fault != "swallowed")
     assert dns_.bind.lookup(place.name, "CNAME") == (TARGET,)
@@ -426,28 +426,28 @@ def test_a_write_without_an_answer_is_read_back(dns_: Dns, name: str, place: Pla
 
 
 @pytest.mark.parametrize("fault", ["swallowed", "lost", "torn"])
-def test_a_removal_without_an_answer_is_read_back(dns_: Dns, name: str, place: Place, fault: str) -> None:
+def test_a_removal_without_an_answer_is_read_back(dns_: Dns, name: str, place: RecordPlace, fault: str) -> None:
     """As for a write."""
     kept(dns_.provider(), wanted(name))
 
     with Listener(Faults(_endpoint(dns_), **{fault: 1}).serve) as between:
         provider = dns_.provider(at=("127.0.0.1", between.port))
-        result = Keeper(lambda _name: provider, lambda _target: True).remove(place, "rfc2136", None, wanted(name))
+        result = CnameSync(lambda _name: provider, lambda _target: True).remove(place, "rfc2136", None, wanted(name))
 
-    assert result.outcome is Outcome.REMOVED
+    assert result.outcome is RecordOutcome.REMOVED
     assert dns_.provider().read(place) == NOTHING
 
 
-def test_a_write_that_never_arrives_is_unknown(dns_: Dns, name: str, place: Place) -> None:
+def test_a_write_that_never_arrives_is_unknown(dns_: Dns, name: str, place: RecordPlace) -> None:
     """After several attempts; nothing was written."""
     with Listener(Faults(_endpoint(dns_), swallowed=1000).serve) as between:
         (result,) = kept(dns_.provider(at=("127.0.0.1", between.port)), wanted(name))
 
-    assert result.outcome is Outcome.UNKNOWN
+    assert result.outcome is RecordOutcome.UNKNOWN
     assert dns_.provider().read(place) == NOTHING
 
 
-def test_a_provider_tells_a_lost_answer_from_a_server_that_is_down(dns_: Dns, place: Place) -> None:
+def test_a_provider_tells_a_lost_answer_from_a_server_that_is_down(dns_: Dns, place: RecordPlace) -> None:
     """In the one case something may have been written."""
     with (
         Listener(Faults(_endpoint(dns_), lost=1).serve) as between,
@@ -462,7 +462,7 @@ def test_what_is_no_dns_server(dns_: Dns, name: str, answer: bytes) -> None:
     with Listener(answering(answer)) as server:
         (result,) = kept(dns_.provider(at=("127.0.0.1", server.port), timeout=1), wanted(name))
 
-    assert result.outcome is Outcome.UNREACHABLE
+    assert result.outcome is RecordOutcome.UNREACHABLE
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x00\x0cgarbage-here"])
@@ -470,14 +470,14 @@ def test_consul_dns_that_breaks_off_is_unreachable(dns_: Dns, name: str, answer:
     """Whether the target may be published is unknown then, and nothing is."""
     with Listener(answering(answer)) as consul:
         agent = AgentSelf("host1", "dc1", "consul", ("127.0.0.1", consul.port), "1.8.7")
-        keeper = Keeper(lambda _name: dns_.provider(), lambda target: has_instances(agent, target))
+        keeper = CnameSync(lambda _name: dns_.provider(), lambda target: has_instances(agent, target))
         (result,) = keeper.sync([wanted(name)])
     switched_off = dataclasses.replace(agent, dns=None)
-    (unsure,) = Keeper(lambda _name: dns_.provider(), lambda target: has_instances(switched_off, target)).sync(
+    (unsure,) = CnameSync(lambda _name: dns_.provider(), lambda target: has_instances(switched_off, target)).sync(
         [wanted(name)]
     )
 
-    assert (result.outcome, unsure.outcome) == (Outcome.UNREACHABLE, Outcome.UNREACHABLE)
+    assert (result.outcome, unsure.outcome) == (RecordOutcome.UNREACHABLE, RecordOutcome.UNREACHABLE)
     assert "--force" in unsure.why
 
 
@@ -488,7 +488,11 @@ def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> No
 
     results = kept(dns_.provider(), elsewhere, wanted(f"taken-{name}"), wanted(name))
 
-    assert [result.outcome for result in results] == [Outcome.REFUSED, Outcome.CONFLICT, Outcome.CREATED]
+    assert [result.outcome for result in results] == [
+        RecordOutcome.REFUSED,
+        RecordOutcome.CONFLICT,
+        RecordOutcome.CREATED,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -503,14 +507,14 @@ def test_a_target_that_nobody_answers_is_not_published(
     if published:
         kept(dns_.provider(), wanted(name, published[0], gen=published[1]))
     before = dns_.serial
-    keeper = Keeper(lambda _name: dns_.provider(), lambda _target: False)
+    keeper = CnameSync(lambda _name: dns_.provider(), lambda _target: False)
 
     (held_back,) = keeper.sync([wanted(name, target, gen=gen)])
-    assert held_back.outcome is Outcome.NOT_NOW
+    assert held_back.outcome is RecordOutcome.NOT_NOW
     assert dns_.serial == before
     (forced,) = keeper.sync([wanted(name, target, gen=gen)], is_forced=True)
 
-    assert forced.outcome is (Outcome.CHANGED if published else Outcome.CREATED)
+    assert forced.outcome is (RecordOutcome.CHANGED if published else RecordOutcome.CREATED)
 
 
 def _endpoint(dns_: Dns) -> tuple[str, int]:

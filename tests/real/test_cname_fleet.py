@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from agent.cname import Keeper, Outcome, Result, Wanted
+from agent.cname import CnameSync, RecordOutcome, SyncResult, WantedRecord
 from tests.real.cname_fixture import OTHER_TARGET, OWNER, TARGET, ZONE, Dns, dns_server, marked
 
 HOSTS = 10
@@ -28,18 +28,18 @@ def name() -> str:
     return f"www{next(_numbers)}"
 
 
-def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60) -> Wanted:
+def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60) -> WantedRecord:
     """What the definitions of one host say."""
-    return Wanted(f"{name}.{ZONE}", marked(target, ttl=ttl)[0], OWNER, gen, "rfc2136", "chocon", ZONE)
+    return WantedRecord(f"{name}.{ZONE}", marked(target, ttl=ttl)[0], OWNER, gen, "rfc2136", "chocon", ZONE)
 
 
-def rolled_out(dns_: Dns, definitions: list[Wanted], seconds: float = SECONDS) -> list[list[Result]]:
+def rolled_out(dns_: Dns, definitions: list[WantedRecord], seconds: float = SECONDS) -> list[list[SyncResult]]:
     """Every host syncs its definition again and again, all at once; what each of them saw."""
     start = threading.Barrier(len(definitions))
-    seen: list[list[Result]] = [[] for _ in definitions]
+    seen: list[list[SyncResult]] = [[] for _ in definitions]
 
     def host(number: int) -> None:
-        keeper = Keeper(lambda _name: dns_.provider(timeout=30), lambda _target: True)
+        keeper = CnameSync(lambda _name: dns_.provider(timeout=30), lambda _target: True)
         start.wait(10)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -54,7 +54,7 @@ def rolled_out(dns_: Dns, definitions: list[Wanted], seconds: float = SECONDS) -
     return seen
 
 
-def outcomes(seen: list[list[Result]]) -> dict[Outcome, int]:
+def outcomes(seen: list[list[SyncResult]]) -> dict[RecordOutcome, int]:
     """How often each came out."""
     everything = [result.outcome for of_host in seen for result in of_host]
     return {outcome: everything.count(outcome) for outcome in set(everything)}
@@ -68,8 +68,8 @@ def test_hosts_that_agree_make_one_change(dns_: Dns, name: str) -> None:
 
     assert dns_.serial == before + 1
     found = outcomes(seen)
-    assert found.pop(Outcome.CREATED) == 1
-    assert set(found) == {Outcome.IN_PLACE}
+    assert found.pop(RecordOutcome.CREATED) == 1
+    assert set(found) == {RecordOutcome.IN_PLACE}
 
 
 def test_of_two_generations_the_higher_one_stays(dns_: Dns, name: str) -> None:
@@ -83,14 +83,14 @@ def test_of_two_generations_the_higher_one_stays(dns_: Dns, name: str) -> None:
     assert dns_.bind.lookup(new.name, "CNAME") == (OTHER_TARGET,)
     found = outcomes(seen)
     assert set(found) <= {
-        Outcome.CREATED,
-        Outcome.CHANGED,
-        Outcome.IN_PLACE,
-        Outcome.GIVES_WAY,
+        RecordOutcome.CREATED,
+        RecordOutcome.CHANGED,
+        RecordOutcome.IN_PLACE,
+        RecordOutcome.GIVES_WAY,
     }
-    assert {of_host[-1].outcome for of_host in seen[0::2]} == {Outcome.GIVES_WAY}
-    assert {of_host[-1].outcome for of_host in seen[1::2]} == {Outcome.IN_PLACE}
-    assert Outcome.GIVES_WAY.exit_code == 0
+    assert {of_host[-1].outcome for of_host in seen[0::2]} == {RecordOutcome.GIVES_WAY}
+    assert {of_host[-1].outcome for of_host in seen[1::2]} == {RecordOutcome.IN_PLACE}
+    assert RecordOutcome.GIVES_WAY.exit_code == 0
 
 
 @pytest.mark.parametrize("other", [{"target": OTHER_TARGET}, {"ttl": 300}], ids=["target", "ttl"])
@@ -105,8 +105,8 @@ def test_two_definitions_of_one_generation_are_a_conflict_everywhere(
 
     assert dns_.serial == before + 1
     last = [{of_host[-1].outcome for of_host in seen[side::2]} for side in (0, 1)]
-    assert sorted(last, key=str) == sorted([{Outcome.IN_PLACE}, {Outcome.CONFLICT}], key=str)
-    assert Outcome.CONFLICT.exit_code == 1
+    assert sorted(last, key=str) == sorted([{RecordOutcome.IN_PLACE}, {RecordOutcome.CONFLICT}], key=str)
+    assert RecordOutcome.CONFLICT.exit_code == 1
 
 
 def test_a_conflict_is_seen_on_both_sides_once_it_is_told_from_a_newer_file(dns_: Dns, name: str) -> None:
@@ -116,7 +116,7 @@ def test_a_conflict_is_seen_on_both_sides_once_it_is_told_from_a_newer_file(dns_
 
     (result,) = rolled_out(dns_, [other], seconds=0.1)[0][-1:]
 
-    assert result.outcome is Outcome.CONFLICT
+    assert result.outcome is RecordOutcome.CONFLICT
     assert TARGET in result.why
     assert OTHER_TARGET in result.why
 
@@ -131,5 +131,5 @@ def test_a_record_that_everybody_repairs_is_repaired_once(dns_: Dns, name: str) 
 
     assert dns_.serial == before + 1
     found = outcomes(seen)
-    assert found.pop(Outcome.REPAIRED) == 1
-    assert set(found) == {Outcome.IN_PLACE}
+    assert found.pop(RecordOutcome.REPAIRED) == 1
+    assert set(found) == {RecordOutcome.IN_PLACE}

@@ -22,11 +22,11 @@ from agent.cname.provider import (
     ClockSkewed,
     NotAuthoritative,
     NotGranted,
-    Place,
+    PublishedRecord,
     Raced,
-    Record,
-    Seen,
+    RecordPlace,
     UnknownKey,
+    ZoneView,
 )
 from agent.cname.providers import PROVIDERS
 from agent.cname.route53 import Route53, quoted, unescaped, unquoted
@@ -50,7 +50,7 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def place(aws: Aws) -> Place:
+def place(aws: Aws) -> RecordPlace:
     """A name of its own for a test."""
     return aws.place(f"www{next(_numbers)}")
 
@@ -75,7 +75,7 @@ def batches_of(provider: Route53) -> list[list[tuple[str, str, str]]]:
     return sent
 
 
-def test_record_and_marker_go_in_one_batch(aws: Aws, place: Place) -> None:
+def test_record_and_marker_go_in_one_batch(aws: Aws, place: RecordPlace) -> None:
     """And nothing is sent where nothing is to be changed."""
     provider = aws.provider()
     batches = batches_of(provider)
@@ -87,7 +87,7 @@ def test_record_and_marker_go_in_one_batch(aws: Aws, place: Place) -> None:
     assert batches == [[("UPSERT", place.name, "CNAME"), ("UPSERT", place.marker, "TXT")]]
 
 
-def test_a_write_between_read_and_upsert_is_overwritten(aws: Aws, place: Place) -> None:
+def test_a_write_between_read_and_upsert_is_overwritten(aws: Aws, place: RecordPlace) -> None:
     """The stated weakness; a write before that read is not, as the contract tests show."""
     provider = aws.provider()
     before_changes(provider, lambda _batch: aws.put(place.name, 60, "CNAME", OTHER_TARGET))
@@ -95,11 +95,11 @@ def test_a_write_between_read_and_upsert_is_overwritten(aws: Aws, place: Place) 
 
     provider.ensure(place, NOTHING, record, marker)
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
     assert not provider.promises.compares
 
 
-def test_a_removal_names_the_values_that_it_takes(aws: Aws, place: Place) -> None:
+def test_a_removal_names_the_values_that_it_takes(aws: Aws, place: RecordPlace) -> None:
     """So that the service refuses it where others stand by then."""
     provider = aws.provider()
     record, marker = marked(ttl=77)
@@ -107,7 +107,7 @@ def test_a_removal_names_the_values_that_it_takes(aws: Aws, place: Place) -> Non
     sent: list[Any] = []
     before_changes(provider, lambda batch: sent.extend(batch["Changes"]))
 
-    provider.remove(place, Seen(record=record, markers=(marker,)))
+    provider.remove(place, ZoneView(record=record, markers=(marker,)))
 
     values = [
         (one["Action"], one["ResourceRecordSet"]["TTL"], one["ResourceRecordSet"]["ResourceRecords"]) for one in sent
@@ -128,7 +128,9 @@ def test_a_removal_names_the_values_that_it_takes(aws: Aws, place: Place) -> Non
         ),
     ],
 )
-def test_what_only_this_service_has_is_shown_and_left(aws: Aws, place: Place, more: dict[str, Any], shown: str) -> None:
+def test_what_only_this_service_has_is_shown_and_left(
+    aws: Aws, place: RecordPlace, more: dict[str, Any], shown: str
+) -> None:
     """An alias, and one of several records that the service chooses from: neither is a plain CNAME."""
     aws.put_set({"Name": place.name, **more})
     provider = aws.provider()
@@ -137,7 +139,7 @@ def test_what_only_this_service_has_is_shown_and_left(aws: Aws, place: Place, mo
     with pytest.raises(Raced):
         provider.ensure(place, NOTHING, *marked())
 
-    assert seen == provider.read(place) == Seen(others=(shown,))
+    assert seen == provider.read(place) == ZoneView(others=(shown,))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_what_only_this_service_has_is_shown_and_left(aws: Aws, place: Place, mo
         (gate.LATE, ClockSkewed, "clock"),
     ],
 )
-def test_refusals_are_told_apart(aws: Aws, place: Place, key: str, error: type[Denied], says: str) -> None:
+def test_refusals_are_told_apart(aws: Aws, place: RecordPlace, key: str, error: type[Denied], says: str) -> None:
     """Each with what to do about it, and without the secret."""
     with pytest.raises(error, match=says) as raised:
         aws.provider(key).read(place)
@@ -157,7 +159,7 @@ def test_refusals_are_told_apart(aws: Aws, place: Place, key: str, error: type[D
     assert "secret" not in str(raised.value).replace("secret key", "")
 
 
-def test_a_missing_right_is_named_as_the_statement_to_add(aws: Aws, place: Place) -> None:
+def test_a_missing_right_is_named_as_the_statement_to_add(aws: Aws, place: RecordPlace) -> None:
     """For the zone that is meant, ready to be put into the policy."""
     with pytest.raises(NotGranted) as raised:
         aws.powerless().preflight(place)
@@ -167,7 +169,7 @@ def test_a_missing_right_is_named_as_the_statement_to_add(aws: Aws, place: Place
     assert "route53:ChangeResourceRecordSets" in statement["Action"]
 
 
-def test_a_lost_reply_is_told_as_unknown(aws: Aws, place: Place) -> None:
+def test_a_lost_reply_is_told_as_unknown(aws: Aws, place: RecordPlace) -> None:
     """The change was carried out, and whoever reads again knows it."""
     provider = aws.provider(gate.LOSES_REPLIES)
     record, marker = marked()
@@ -175,7 +177,7 @@ def test_a_lost_reply_is_told_as_unknown(aws: Aws, place: Place) -> None:
     with pytest.raises(OutcomeUnknown):
         provider.ensure(place, NOTHING, record, marker)
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
 
 
 @pytest.mark.parametrize(("zones", "says"), [((), "there is none"), (("a", "b"), "there are several")])
@@ -184,7 +186,7 @@ def test_a_zone_that_is_not_there_once_is_refused(aws: Aws, zones: tuple[str, ..
     made = [aws.admin.create_hosted_zone(Name="other.test.", CallerReference=one)["HostedZone"]["Id"] for one in zones]
 
     with pytest.raises(NotAuthoritative, match=says):
-        aws.provider().read(Place("other.test.", "www.other.test.", "cname-www._svcagent.other.test."))
+        aws.provider().read(RecordPlace("other.test.", "www.other.test.", "cname-www._svcagent.other.test."))
 
     for zone in made:
         aws.admin.delete_hosted_zone(Id=zone)
@@ -217,7 +219,7 @@ def test_a_text_survives_the_services_form(text: str) -> None:
     assert all(len(unescaped(one)) <= 255 for one in value.strip('"').split('" "'))
 
 
-def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its environment variables."""
     for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
@@ -231,7 +233,7 @@ def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: Place, monkeyp
 
 
 def test_without_credentials_nothing_is_tried(
-    aws: Aws, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And the message says how to give some."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -292,8 +294,8 @@ def test_svcagent_keeps_a_record_there(aws: Aws, host: ConsulHost, svcagent: Svc
     assert aws.provider().read(aws.place("*")) == NOTHING
 
 
-def test_a_record_and_a_ttl_are_as_they_were_given(aws: Aws, place: Place) -> None:
+def test_a_record_and_a_ttl_are_as_they_were_given(aws: Aws, place: RecordPlace) -> None:
     """A target that somebody wrote without its last dot is the same target."""
     aws.put(place.name, 5, "CNAME", TARGET.rstrip("."))
 
-    assert aws.provider().read(place) == Seen(record=Record(TARGET, 5))
+    assert aws.provider().read(place) == ZoneView(record=PublishedRecord(TARGET, 5))

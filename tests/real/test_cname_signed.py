@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent.cname import Keeper, Outcome, Wanted
+from agent.cname import CnameSync, RecordOutcome, WantedRecord
 from agent.cname.marker import place
 from agent.cname.provider import (
     NOTHING,
     BadSignature,
+    PublishedRecord,
     QuestionsRefused,
-    Record,
     UnknownKey,
     UnsignedRefused,
 )
@@ -111,15 +111,15 @@ def settings(dns_: Dns, *, is_signing: bool) -> DnsSettings:
     return Settings.load(None, {**environ, "SVCAGENT_DNS_SIGN_QUERIES": str(is_signing).lower()}).dns
 
 
-def wanted(name: str, target: str = TARGET, *, gen: int = 0) -> Wanted:
+def wanted(name: str, target: str = TARGET, *, gen: int = 0) -> WantedRecord:
     """What a definition says."""
     record, _marker = marked(target)
-    return Wanted(f"{name}.{ZONE}", record, OWNER, gen, "rfc2136", "chocon", ZONE)
+    return WantedRecord(f"{name}.{ZONE}", record, OWNER, gen, "rfc2136", "chocon", ZONE)
 
 
-def keeper(provider: Rfc2136) -> Keeper:
+def keeper(provider: Rfc2136) -> CnameSync:
     """One host's."""
-    return Keeper(lambda _name: provider, lambda _target: True)
+    return CnameSync(lambda _name: provider, lambda _target: True)
 
 
 def serial(dns_: Dns) -> int:
@@ -140,7 +140,7 @@ def test_without_the_setting_it_is_what_the_message_asks_for(asking: Dns, name: 
 
     (planned,), (synced,) = (does([wanted(name)]) for does in (keeper(provider).plan, keeper(provider).sync))
 
-    assert (planned.outcome, synced.outcome) == (Outcome.REFUSED, Outcome.REFUSED)
+    assert (planned.outcome, synced.outcome) == (RecordOutcome.REFUSED, RecordOutcome.REFUSED)
     assert "dns.sign_queries = true" in planned.why
     assert "dns.sign_queries = true" in synced.why
     assert "sign_queries" in unsigned_problem(provider.server, provider.key, asking.place(name))
@@ -154,7 +154,7 @@ def test_a_record_that_unsigned_questions_do_not_show(asking: Dns) -> None:
 
     for record in (wanted("there"), wanted("there", OTHER_TARGET, gen=1)):
         (result,) = keeper(asking.provider()).sync([record])
-        assert result.outcome is Outcome.REFUSED
+        assert result.outcome is RecordOutcome.REFUSED
         assert "dns.sign_queries = true" in result.why
     with pytest.raises(UnsignedRefused):
         asking.provider().read(asking.place("there"))
@@ -181,7 +181,7 @@ def test_views_that_share_the_zone_ask_for_nothing(plain: Dns) -> None:
     (created,) = keeper(provider).sync([wanted("www")])
     (in_place,) = keeper(signing(plain)).sync([wanted("www")])
 
-    assert (created.outcome, in_place.outcome) == (Outcome.CREATED, Outcome.IN_PLACE)
+    assert (created.outcome, in_place.outcome) == (RecordOutcome.CREATED, RecordOutcome.IN_PLACE)
 
 
 def test_a_zone_that_this_host_may_not_ask_for() -> None:
@@ -211,10 +211,10 @@ def test_with_the_setting_everything_works(asking: Dns, name: str) -> None:
     (view,) = observe_servers(provider.server, provider.server, second)
     removed = keeper(provider).remove(second.place, "rfc2136", None, second)
 
-    assert planned.outcome is Outcome.CREATED
-    assert outcomes == [Outcome.CREATED, Outcome.IN_PLACE, Outcome.CHANGED]
-    assert (view.record, view.problem) == (Record(OTHER_TARGET, 60), "")
-    assert removed.outcome is Outcome.REMOVED
+    assert planned.outcome is RecordOutcome.CREATED
+    assert outcomes == [RecordOutcome.CREATED, RecordOutcome.IN_PLACE, RecordOutcome.CHANGED]
+    assert (view.record, view.problem) == (PublishedRecord(OTHER_TARGET, 60), "")
+    assert removed.outcome is RecordOutcome.REMOVED
 
 
 def test_a_signature_that_the_server_does_not_take(plain: Dns) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.cname.provider import NOTHING, NotAuthoritative, Seen, TtlLowered
+from agent.cname.provider import NOTHING, NotAuthoritative, TtlLowered, ZoneView
 from tests.lab.bind import Zone
 from tests.real.cname_fixture import OTHER_TARGET, Dns, dns_server, marked
 
@@ -46,7 +46,7 @@ def test_what_a_wildcard_answers_is_neither_record_nor_marker(dns_: Dns, zone: s
     provider.ensure(place, NOTHING, record, marker)
 
     seen = provider.read(place)
-    assert seen == Seen(record=record, markers=(marker,))
+    assert seen == ZoneView(record=record, markers=(marker,))
     provider.ensure(place, seen, *marked(OTHER_TARGET, gen=1))
     provider.remove(place, provider.read(place))
     assert provider.read(place) == NOTHING
@@ -85,4 +85,4 @@ def test_a_ttl_that_the_server_lowers(dns_: Dns) -> None:
     record, marker = marked(ttl=120, gen=1)
     provider.ensure(place, provider.read(place), record, marker)
 
-    assert provider.read(place) == Seen(record=record, markers=(marker,))
+    assert provider.read(place) == ZoneView(record=record, markers=(marker,))

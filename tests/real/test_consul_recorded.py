@@ -16,7 +16,7 @@ from agent.definitions import MinHealthy, Settings
 from agent.errors import Denied, LockBusy, NotFound, OutcomeUnknown, Rejected
 from agent.fleet import HostState, Quarantine, observe, quarantine
 from agent.fleet.host_state import write_host_state
-from agent.reload.guard import Kind, Observed, find_obstacles
+from agent.reload.guard import Observed, ObstacleKind, find_obstacles
 from tests.lab.ground import wait_until
 from tests.lab.recorded import DIRECTORY, RELEASES, RecordedAgent, recorded_agent, recording
 from tests.real.access_fixture import Svcagent
@@ -158,7 +158,7 @@ def test_the_guard_reads_hosts_and_quarantine(site: Site, svcagent: Svcagent) ->
     assert view.quarantine.keys() == {DIGEST}
     instances, refused = site.consul.instances("web")[1], view.quarantine[DIGEST]
     seen = Observed(instances, node, "web", "web", MinHealthy(value=0), NOW, quarantine=refused)
-    assert [one.kind for one in find_obstacles(seen)] == [Kind.QUARANTINE]
+    assert [one.kind for one in find_obstacles(seen)] == [ObstacleKind.QUARANTINE]
     assert quarantine.clear(site.consul, "web", DIGEST) is not None
     assert quarantine.read_all(site.consul, "web") == {}
 

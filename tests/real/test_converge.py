@@ -16,14 +16,14 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul import Consul
-from agent.consul.connection import Connection
+from agent.consul.connection import ConsulConnection
 from agent.daemon import last_good
-from agent.definitions import Examined, examine
+from agent.definitions import ParsedFile, parse_file
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
-from agent.http import Answer
+from agent.http import HttpAnswer
 from agent.maintenance import by_operator, by_reload, render
-from agent.registration import Action, alone_in
+from agent.registration import ChangeAction, alone_in
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import asked, consul_with
 from tests.real.converge_fixture import EVENT_SECONDS, HOSTNAME, Agent, Place, Wired, consul_agent, converging
@@ -81,7 +81,7 @@ def test_a_bad_file_keeps_its_service_as_it_was_and_the_others_go_on(
         assert ports(agent) == {"web": 80, "api": 91, "new": 70}
         assert [(fault.file, fault.path) for fault in result.faults] == [(str(bad), "service.prot")]
         assert [one.service.port for one in result.definitions] == [91, 70, 80]
-        assert {one.action for one in result.changes} == {Action.CREATE, Action.UPDATE}
+        assert {one.action for one in result.changes} == {ChangeAction.CREATE, ChangeAction.UPDATE}
         convergence.run()
         assert len(warnings(log)) == 1
         place.define("web", port=82)
@@ -342,15 +342,15 @@ def test_nothing_to_do_costs_three_questions(agent: Agent, place: Place, monkeyp
     for number in range(20):
         place.define(f"web{number}", port=80, checks=[{"ttl": "1h", "status": "passing"}])
     asked = []
-    ask = Connection.ask
+    ask = ConsulConnection.ask
 
-    def recorded(self: Connection, method: str, target: str, *more: Any) -> Answer:
+    def recorded(self: ConsulConnection, method: str, target: str, *more: Any) -> HttpAnswer:
         asked.append((method, target))
         return ask(self, method, target, *more)
 
     with converging(place) as convergence:
         convergence.run()
-        monkeypatch.setattr(Connection, "ask", recorded)
+        monkeypatch.setattr(ConsulConnection, "ask", recorded)
         convergence.run()
 
     assert asked == [("GET", "/v1/agent/self"), ("GET", "/v1/agent/checks"), ("GET", "/v1/agent/services")]
@@ -714,12 +714,12 @@ def test_a_bug_of_a_convergence_is_its_trouble(agent: Agent, place: Place, monke
 def test_a_bug_that_one_file_meets_is_a_fault_of_that_file(
     agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def examine_badly(file: Path, *more: Any) -> Examined:
+    def examine_badly(file: Path, *more: Any) -> ParsedFile:
         if file.name == "web.json":
             raise MemoryError
-        return examine(file, *more)
+        return parse_file(file, *more)
 
-    monkeypatch.setattr(last_good, "examine", examine_badly)
+    monkeypatch.setattr(last_good, "parse_file", examine_badly)
     for name in ("api", "web"):
         place.define(name, port=80)
     with converging(place) as convergence:

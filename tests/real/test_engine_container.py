@@ -7,7 +7,8 @@ import pytest
 from docker.errors import APIError
 
 from agent.clock import SystemClock
-from agent.engine import Engine, find_stopped
+from agent.engine.client import Engine
+from agent.engine.stopped import find_stopped
 from agent.errors import Conflict, NotFound
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from agent.engine import Stand
 from agent.engine.compare import differences as found_differences
 from agent.engine.recreate import COMPOSE_IMAGE_LABEL
 from agent.engine.sdk import Client
+from agent.engine.swap import Stand
 from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
 from tests.real.test_engine_flags import told_apart

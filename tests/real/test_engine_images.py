@@ -12,7 +12,8 @@ import pytest
 from docker.errors import ImageNotFound
 
 from agent.clock import SystemClock
-from agent.engine import Engine, Fetched, PullProgress
+from agent.engine.client import Engine
+from agent.engine.model import Fetched, PullProgress
 from agent.errors import Denied, DockerUnreachable, NotFound, RegistryUnreachable, Rejected
 from tests.lab import image as lab_image
 from tests.lab.server import Server

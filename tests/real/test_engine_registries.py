@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.engine import PullProgress
+from agent.engine.model import PullProgress
 from agent.errors import Denied, NotFound, RateLimited, RegistryUnreachable
 from tests.real.engine_fixture import DockerHost
 from tests.real.registry_fixture import FaultyRegistry, Refusal, faulty_registry

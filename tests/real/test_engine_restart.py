@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agent.clock import SystemClock
 from agent.definitions import ContainerRestart, Service
-from agent.engine import Stand
+from agent.engine.swap import Stand
 from agent.reload.restart import restarter
 from tests.real.engine_fixture import DockerHost
 

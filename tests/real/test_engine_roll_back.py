@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 
-from agent.engine import Stand, Standing
 from agent.engine.sdk import Client
+from agent.engine.swap import Stand, Standing
 from agent.errors import Conflict, DockerUnreachable, NotFound, NotReady, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.engine import Engine
+from agent.engine.client import Engine
 from agent.engine.questions import Questions
 from agent.engine.sdk import Client
 from agent.errors import Conflict, NotReady, SvcagentError

@@ -18,7 +18,7 @@ from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
 from agent.errors import Conflict, Denied
 from agent.fleet import (
-    Action,
+    FleetView,
     HostStanding,
     HostState,
     InstanceKey,
@@ -26,7 +26,7 @@ from agent.fleet import (
     Pause,
     Pin,
     Quarantine,
-    View,
+    VersionAction,
     agree,
     alive_sessions,
     find_suspects,
@@ -103,7 +103,7 @@ def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) 
     entry = Quarantine(PINNED, "host1", NOW, "nicht bereit: größer, 日本", IMAGE, "line 1\nline 2")
     stop = Pause("alice", "host1", "größer", NOW, NOW + timedelta(hours=2))
     state = HostState(PINNED, HostStanding.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready", "web-1")
-    assert observe(consul, service, NOW) == View()
+    assert observe(consul, service, NOW) == FleetView()
 
     assert rollout.pin(consul, service, pinned, 0) == pinned
     assert quarantine.put(consul, service, entry) == entry
@@ -111,7 +111,7 @@ def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) 
     write_host_state(consul, service, "host1", state)
 
     view = observe(consul, service, NOW)
-    assert view == View(pinned, view.pin_index, {("host1", "web-1"): state}, {PINNED: entry}, stop)
+    assert view == FleetView(pinned, view.pin_index, {("host1", "web-1"): state}, {PINNED: entry}, stop)
     assert quarantine.find(consul, service, PINNED) == entry
     assert quarantine.find(consul, service, NEW) is None
     assert pause.find(consul, service, NOW) == stop
@@ -155,7 +155,7 @@ def test_a_service_is_not_shown_what_belongs_to_one_with_a_longer_name(consul: C
     """A prefix of keys ends where the service's name does."""
     write_host_state(consul, f"{service}-other", "host1", HostState(OLD, "running", NOW))
 
-    assert observe(consul, service, NOW) == View()
+    assert observe(consul, service, NOW) == FleetView()
 
 
 def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, consul: Consul, service: str) -> None:
@@ -177,7 +177,7 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
     assert quarantine.clear(consul, service, PINNED) is not None
     assert pause.clear(consul, service) is not None
     decision, _view = agree(consul, service, "host2", IMAGE, NEW, OLD, _webs("host1", "host2"), CLOCK)
-    assert (decision.wanted, decision.action) == (NEW, Action.REPLACE)
+    assert (decision.wanted, decision.action) == (NEW, VersionAction.REPLACE)
     found, _index = rollout.find(consul, service)
     assert found is not None
     assert found.digest == NEW
@@ -499,7 +499,7 @@ def test_the_shipped_rule_for_keys_suffices(denying: Access) -> None:
         token = ask.put("/v1/acl/token", {"Policies": [{"Name": "shipped"}]})["SecretID"]
     with denying.connection(CONSUL_HTTP_TOKEN=token) as consul:
         assert PINNED in observe(consul, "web", NOW).quarantine
-        assert observe(consul, "empty", NOW) == View()
+        assert observe(consul, "empty", NOW) == FleetView()
         agree(consul, "web", "h1", IMAGE, NEW, OLD, _webs("h1"), CLOCK)
         write_host_state(consul, "web", "h1", HostState(NEW, "running", NOW))
         history.tell(consul, "web", _past(1))

@@ -11,7 +11,7 @@ import pytest
 from agent.consul import Consul, lock_status
 from agent.consul.transport import Transport
 from agent.errors import Conflict, LockBusy, LockLost
-from agent.http import Answer
+from agent.http import HttpAnswer
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.lock_fixture import assert_nothing_left, consul_lock, make_lock, pairs, soon
@@ -239,8 +239,8 @@ def test_documents_beside_the_lock_are_not_read(
     host.ask.put("/v1/kv/svcagent/beside/history/h1/1", "x" * 100_000)
     real, seen = Transport.get, []
 
-    def get(self: Transport, callback: Callable[[Answer], Any], path: str, *more: Any) -> Any:
-        def read(answer: Answer) -> Any:
+    def get(self: Transport, callback: Callable[[HttpAnswer], Any], path: str, *more: Any) -> Any:
+        def read(answer: HttpAnswer) -> Any:
             seen.append((path, len(answer.content)))
             return callback(answer)
 

@@ -22,7 +22,7 @@ import pytest
 
 from agent.consul import Consul
 from agent.definitions import Settings
-from agent.maintenance import Target, by_operator, by_reload, lift_own, parse, render
+from agent.maintenance import MaintenanceTarget, by_operator, by_reload, lift_own, parse, render
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
@@ -397,7 +397,7 @@ def test_a_reloads_maintenance_is_left_to_it(site: Site, web: str, consul: Consu
     assert site.notes(web) == render(own)
 
     site.run("enable", web, "--reason", "mine", "--replace", "--force")
-    assert not lift_own(consul, Target(NODE, web, web), own)
+    assert not lift_own(consul, MaintenanceTarget(NODE, web, web), own)
     assert "Taken out by alice" in (site.notes(web) or "")
 
     site.ask.put(f"/v1/agent/service/maintenance/{web}?enable=false")

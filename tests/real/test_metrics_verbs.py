@@ -18,7 +18,7 @@ from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
 from agent.daemon.host_reloads import HostReloads
 from agent.metrics.exposition import Metrics, text_of
-from agent.reload import HostLock
+from agent.reload.host_lock import HostLock
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
 from tests.real.access_fixture import Result, Svcagent

@@ -26,7 +26,7 @@ from agent.cli.delivering import WAIT_SECONDS
 from agent.cli.notifying import NotifyBegun, rollout_told
 from agent.cli.options import Options
 from agent.clock import Interrupts
-from agent.cname import Outcome, Record, Result, Wanted
+from agent.cname import PublishedRecord, RecordOutcome, SyncResult, WantedRecord
 from agent.consul import Consul
 from agent.definitions import Settings, load
 from agent.definitions.windows import window
@@ -337,25 +337,25 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
     consul: Consul, another: Callable[[], Consul], endpoint: Endpoint, tmp_path: Path
 ) -> None:
     """Those whose record stands and those whose does not; a host that gives way ends nothing, one in place does."""
-    record = Record("web.service.dc1.consul.", 60)
-    wanted = Wanted("www.example.com.", record, "web/-/dc1", 0, "rfc2136", "web", "example.com.")
-    found = Result(wanted.place, Outcome.CONFLICT, "an A record stands there", wanted)
+    record = PublishedRecord("web.service.dc1.consul.", 60)
+    wanted = WantedRecord("www.example.com.", record, "web/-/dc1", 0, "rfc2136", "web", "example.com.")
+    found = SyncResult(wanted.place, RecordOutcome.CONFLICT, "an A record stands there", wanted)
     hosts = iter([_site(another(), node) for node in HOSTS])
     where = sent.place("web", wanted.name)
     config = str(settings_file(tmp_path, [endpoint.url]))
 
-    def sync(here: Site, outcome: Outcome = Outcome.CONFLICT) -> None:
+    def sync(here: Site, outcome: RecordOutcome = RecordOutcome.CONFLICT) -> None:
         with click.Context(click.Command("cname"), obj=Options(config=config)):
             tell_conflicts(here, [replace(found, outcome=outcome)])
 
     at_once(3, lambda: sync(next(hosts)))
     here = _site(consul, "host4")
-    sync(here, Outcome.GIVES_WAY)
+    sync(here, RecordOutcome.GIVES_WAY)
     sync(here)
     assert endpoint.titles == ["web: conflict in DNS, www.example.com. differs from its definition"]
     assert len(sent.find(consul, where)[0]) == 1
 
-    sync(here, Outcome.IN_PLACE)
+    sync(here, RecordOutcome.IN_PLACE)
     assert sent.find(consul, where)[0] == frozenset()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.metrics.exposition import Held, Metrics, text_of
-from agent.reload import HostReload
+from agent.reload.host_lock import HostReload
 from tests.lab.server import PATH
 from tests.unit.test_metrics import ended
 from tests.unit.test_packaging import DASHBOARD, RULES, STORIES

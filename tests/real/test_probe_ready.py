@@ -10,14 +10,14 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul import Consul
-from agent.definitions import Check, ConsulSettings, Ready, Reload, Service, Settings
-from agent.engine import Engine
+from agent.definitions import Check, ConsulSettings, Ready, ReloadSection, Service, Settings
+from agent.engine.client import Engine
 from agent.errors import NotReady
-from agent.registration import Action, World, apply_plan, make_plan, renew_checks
+from agent.registration import AgentWorld, ChangeAction, apply_plan, make_plan, renew_checks
 from agent.reload.agent_view import AgentView, InConsul
 from agent.reload.probe import Prober, probe_status
 from agent.reload.ready import Readiness
-from agent.reload.survey import Baseline, Survey
+from agent.reload.survey import Baseline, InstanceSurvey
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
@@ -38,20 +38,22 @@ class Site:
     def register(self, *checks: Check, **fields: Any) -> None:
         """Make the agent hold a service with these checks."""
         self.service = Service(name="web", checks=checks, **fields)
-        plan = make_plan([self.service], World(*self.consul.services_and_checks()))
+        plan = make_plan([self.service], AgentWorld(*self.consul.services_and_checks()))
         apply_plan(self.consul, plan, lambda _change: None, probe_status)
-        assert [change.action for change in plan] in ([Action.CREATE], [Action.UPDATE], [Action.KEEP])
+        assert [change.action for change in plan] in ([ChangeAction.CREATE], [ChangeAction.UPDATE], [ChangeAction.KEEP])
 
-    def reload(self, *, restart: bool, **ready: Any) -> Reload:
+    def reload(self, *, restart: bool, **ready: Any) -> ReloadSection:
         wanted = Ready(**{"timeout": 20.0, "interval": 0.05, "successes": 2, **ready})
         return (
-            Reload(restart=("true",), ready=wanted) if restart else Reload(image="web", container="app", ready=wanted)
+            ReloadSection(restart=("true",), ready=wanted)
+            if restart
+            else ReloadSection(image="web", container="app", ready=wanted)
         )
 
     def survey(self, *, restart: bool = True, **ready: Any) -> Baseline:
         """What a survey of the instance that serves now finds."""
         reload = self.reload(restart=restart, **ready)
-        return Survey(self.service, reload, self.consul, self.engine, Prober(), SystemClock()).take()
+        return InstanceSurvey(self.service, reload, self.consul, self.engine, Prober(), SystemClock()).take()
 
     def in_consul(self, before: dict[str, str] | None = None) -> InConsul:
         """What the agent shows of it, as of an instance that clients use."""
@@ -184,8 +186,8 @@ def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: Site) ->
     readiness.expect_fresh_results()
     readiness.expect_fresh_results()
 
-    plan = make_plan([site.service], World(*site.consul.services_and_checks()))
-    assert [change.action for change in plan] == [Action.KEEP]
+    plan = make_plan([site.service], AgentWorld(*site.consul.services_and_checks()))
+    assert [change.action for change in plan] == [ChangeAction.KEEP]
     maintenance = site.consul.services()["web"].maintenance
     assert maintenance is not None
     assert maintenance.notes == "test"
@@ -395,11 +397,11 @@ def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails
         def probe(self, check: Check, limit: float) -> Any:
             return super().probe(check.replace(header={}), limit)
 
-    reload = Reload(restart=("true",), ready=Ready(timeout=20.0, interval=0.05, successes=2))
+    reload = ReloadSection(restart=("true",), ready=Ready(timeout=20.0, interval=0.05, successes=2))
     parts = (site.service, reload, site.consul, site.engine, Other(), SystemClock())
     readiness = Readiness(*parts)
 
-    assert len(Survey(*parts).take().differences) == 1
+    assert len(InstanceSurvey(*parts).take().differences) == 1
     readiness.wait(is_returning=True)
 
     assert readiness.last_statuses == {site.check_id(): "passing"}

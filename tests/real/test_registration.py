@@ -10,9 +10,9 @@ from typing import Any
 import click
 import pytest
 
-from agent.consul.connection import Connection
+from agent.consul.connection import ConsulConnection
 from agent.consul.releases import is_known_since, release_of
-from agent.http import Answer
+from agent.http import HttpAnswer
 from agent.registration.requirements import CHECK_FIELDS
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
@@ -105,13 +105,13 @@ def test_an_unchanged_directory_costs_no_write(site: Site, monkeypatch: pytest.M
     site.register()
 
     asked = []
-    ask = Connection.ask
+    ask = ConsulConnection.ask
 
-    def recorded(self: Connection, method: str, target: str, *more: Any) -> Answer:
+    def recorded(self: ConsulConnection, method: str, target: str, *more: Any) -> HttpAnswer:
         asked.append((method, target))
         return ask(self, method, target, *more)
 
-    monkeypatch.setattr(Connection, "ask", recorded)
+    monkeypatch.setattr(ConsulConnection, "ask", recorded)
 
     assert site.register().out == "0 changed, 2 unchanged\n"
     assert asked == [("GET", "/v1/agent/self"), ("GET", "/v1/agent/checks"), ("GET", "/v1/agent/services")]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import Connection
-from agent.http import Answer
+from agent.consul.connection import ConsulConnection
+from agent.http import HttpAnswer
 from tests.lab.asking import Consul as Asking
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
@@ -108,7 +108,7 @@ def test_cut_off_before_any_write_the_next_run_converges(site: Site, monkeypatch
         site.service("retyped", checks=[{"id": "one", **tcp}])
 
         with monkeypatch.context() as patched:
-            patched.setattr(Connection, "ask", _killed_after(writes))
+            patched.setattr(ConsulConnection, "ask", _killed_after(writes))
             try:
                 site.register()
             except Killed:
@@ -129,11 +129,11 @@ def test_cut_off_before_any_write_the_next_run_converges(site: Site, monkeypatch
             return
 
 
-def _killed_after(writes: int) -> Callable[..., Answer]:
+def _killed_after(writes: int) -> Callable[..., HttpAnswer]:
     """A connection on which that many writes are carried out, and no more."""
-    left, ask = iter(range(writes)), Connection.ask
+    left, ask = iter(range(writes)), ConsulConnection.ask
 
-    def counted(self: Connection, method: str, *more: Any) -> Answer:
+    def counted(self: ConsulConnection, method: str, *more: Any) -> HttpAnswer:
         if method != "GET" and next(left, None) is None:
             raise Killed
         return ask(self, method, *more)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cname.marker import Marker, parse, place, render
-from agent.cname.provider import Record
+from agent.cname.provider import PublishedRecord
 from agent.definitions.cname import LONGEST_FIRST_LABEL, LONGEST_NAME
 
 LABELS = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
@@ -52,7 +52,7 @@ def test_every_record_has_a_marker_of_its_own(one: str, other: str) -> None:
 @given(OWNERS, st.integers(0, 10**18 - 1), NAMES, SECONDS)
 def test_what_is_rendered_is_parsed(owner: str, gen: int, target: str, ttl: int) -> None:
     """The same marker."""
-    marker = Marker(owner, gen, Record(target, ttl))
+    marker = Marker(owner, gen, PublishedRecord(target, ttl))
 
     assert parse(render(marker)) == marker
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.cname import Outcome, Record, Seen, Wanted, exit_code
+from agent.cname import PublishedRecord, RecordOutcome, WantedRecord, ZoneView, exit_code
 from agent.cname.conflicts import MEMORY, relevant
 from agent.cname.marker import Marker, render
 from agent.cname.plan import decide, decide_adoption, decide_removal
-from agent.fleet.cname_conflicts import Claim
+from agent.fleet.cname_conflicts import ConflictClaim
 
 TARGET = "production.chocon.service.dc1.consul."
 OTHER = "production.chocon2.service.dc1.consul."
 OWNER = "chocon/production/dc1"
-RECORD = Record(TARGET, 60)
+RECORD = PublishedRecord(TARGET, 60)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
-WANTED = Wanted(
+WANTED = WantedRecord(
     name="*.example.test.",
     record=RECORD,
     owner=OWNER,
@@ -30,51 +30,51 @@ WANTED = Wanted(
 )
 
 
-def marker(*, gen: int = 1, record: Record = RECORD, owner: str = OWNER) -> tuple[str, ...]:
+def marker(*, gen: int = 1, record: PublishedRecord = RECORD, owner: str = OWNER) -> tuple[str, ...]:
     return (render(Marker(owner, gen, record)),)
 
 
-STANDS = Seen(RECORD, markers=marker())
-DRIFTED = Record(TARGET, 5)
-MOVED = Record(OTHER, 60)
+STANDS = ZoneView(RECORD, markers=marker())
+DRIFTED = PublishedRecord(TARGET, 5)
+MOVED = PublishedRecord(OTHER, 60)
 
 
 @pytest.mark.parametrize(
     ("seen", "outcome", "said"),
     [
-        (Seen(), Outcome.CREATED, TARGET),
-        (STANDS, Outcome.IN_PLACE, TARGET),
+        (ZoneView(), RecordOutcome.CREATED, TARGET),
+        (STANDS, RecordOutcome.IN_PLACE, TARGET),
         # Changed by other means, under our marker.
-        (replace(STANDS, record=None), Outcome.REPAIRED, "was gone"),
-        (replace(STANDS, record=DRIFTED), Outcome.REPAIRED, "TTL 5 → 60"),
-        (replace(STANDS, record=MOVED), Outcome.REPAIRED, f"{OTHER} → {TARGET}"),
+        (replace(STANDS, record=None), RecordOutcome.REPAIRED, "was gone"),
+        (replace(STANDS, record=DRIFTED), RecordOutcome.REPAIRED, "TTL 5 → 60"),
+        (replace(STANDS, record=MOVED), RecordOutcome.REPAIRED, f"{OTHER} → {TARGET}"),
         # Other generations.
-        (Seen(MOVED, markers=marker(gen=0, record=MOVED)), Outcome.CHANGED, f"{OTHER} → {TARGET}"),
-        (Seen(RECORD, markers=marker(gen=0)), Outcome.CHANGED, "generation 0 → 1: the record stays"),
-        (Seen(None, markers=marker(gen=0)), Outcome.CHANGED, "was gone"),
-        (Seen(MOVED, markers=marker(gen=2, record=MOVED)), Outcome.GIVES_WAY, "generation 2"),
-        (Seen(RECORD, markers=marker(gen=2)), Outcome.GIVES_WAY, "generation 2"),
-        (Seen(None, markers=marker(gen=2)), Outcome.GIVES_WAY, "generation 2"),
+        (ZoneView(MOVED, markers=marker(gen=0, record=MOVED)), RecordOutcome.CHANGED, f"{OTHER} → {TARGET}"),
+        (ZoneView(RECORD, markers=marker(gen=0)), RecordOutcome.CHANGED, "generation 0 → 1: the record stays"),
+        (ZoneView(None, markers=marker(gen=0)), RecordOutcome.CHANGED, "was gone"),
+        (ZoneView(MOVED, markers=marker(gen=2, record=MOVED)), RecordOutcome.GIVES_WAY, "generation 2"),
+        (ZoneView(RECORD, markers=marker(gen=2)), RecordOutcome.GIVES_WAY, "generation 2"),
+        (ZoneView(None, markers=marker(gen=2)), RecordOutcome.GIVES_WAY, "generation 2"),
         # The same generation, published as something else.
-        (Seen(MOVED, markers=marker(record=MOVED)), Outcome.CONFLICT, "higher gen"),
-        (Seen(DRIFTED, markers=marker(record=DRIFTED)), Outcome.CONFLICT, "TTL 5"),
-        (Seen(RECORD, markers=marker(record=MOVED)), Outcome.CONFLICT, OTHER),
-        (Seen(None, markers=marker(record=MOVED)), Outcome.CONFLICT, OTHER),
+        (ZoneView(MOVED, markers=marker(record=MOVED)), RecordOutcome.CONFLICT, "higher gen"),
+        (ZoneView(DRIFTED, markers=marker(record=DRIFTED)), RecordOutcome.CONFLICT, "TTL 5"),
+        (ZoneView(RECORD, markers=marker(record=MOVED)), RecordOutcome.CONFLICT, OTHER),
+        (ZoneView(None, markers=marker(record=MOVED)), RecordOutcome.CONFLICT, OTHER),
         # Not ours.
-        (Seen(RECORD), Outcome.CONFLICT, "svcagent cname adopt '*.example.test.'"),
-        (Seen(MOVED), Outcome.CONFLICT, OTHER),
-        (Seen(others=("A 192.0.2.7",)), Outcome.CONFLICT, "A 192.0.2.7"),
-        (Seen(others=("A 192.0.2.7",), markers=marker()), Outcome.CONFLICT, "A 192.0.2.7"),
-        (Seen(RECORD, markers=marker(owner="web/-/dc1")), Outcome.CONFLICT, "belongs to web/-/dc1"),
-        (Seen(None, markers=marker(owner="web/-/dc1")), Outcome.CONFLICT, "belongs to web/-/dc1"),
-        (Seen(MOVED, markers=marker(owner="web/-/dc1", gen=9)), Outcome.CONFLICT, "belongs to web/-/dc1"),
-        (Seen(RECORD, markers=("hands off",)), Outcome.CONFLICT, "hands off"),
-        (Seen(RECORD, markers=(*marker(), "hands off")), Outcome.CONFLICT, "hands off"),
-        (Seen(RECORD, markers=(*marker(), *marker(gen=2))), Outcome.CONFLICT, "gen=2"),
-        (Seen(None, markers=("hands off",)), Outcome.CONFLICT, "hands off"),
+        (ZoneView(RECORD), RecordOutcome.CONFLICT, "svcagent cname adopt '*.example.test.'"),
+        (ZoneView(MOVED), RecordOutcome.CONFLICT, OTHER),
+        (ZoneView(others=("A 192.0.2.7",)), RecordOutcome.CONFLICT, "A 192.0.2.7"),
+        (ZoneView(others=("A 192.0.2.7",), markers=marker()), RecordOutcome.CONFLICT, "A 192.0.2.7"),
+        (ZoneView(RECORD, markers=marker(owner="web/-/dc1")), RecordOutcome.CONFLICT, "belongs to web/-/dc1"),
+        (ZoneView(None, markers=marker(owner="web/-/dc1")), RecordOutcome.CONFLICT, "belongs to web/-/dc1"),
+        (ZoneView(MOVED, markers=marker(owner="web/-/dc1", gen=9)), RecordOutcome.CONFLICT, "belongs to web/-/dc1"),
+        (ZoneView(RECORD, markers=("hands off",)), RecordOutcome.CONFLICT, "hands off"),
+        (ZoneView(RECORD, markers=(*marker(), "hands off")), RecordOutcome.CONFLICT, "hands off"),
+        (ZoneView(RECORD, markers=(*marker(), *marker(gen=2))), RecordOutcome.CONFLICT, "gen=2"),
+        (ZoneView(None, markers=("hands off",)), RecordOutcome.CONFLICT, "hands off"),
     ],
 )
-def test_what_is_done_about_a_record(seen: Seen, outcome: Outcome, said: str) -> None:
+def test_what_is_done_about_a_record(seen: ZoneView, outcome: RecordOutcome, said: str) -> None:
     decision = decide(WANTED, seen)
 
     assert decision.outcome is outcome
@@ -84,15 +84,15 @@ def test_what_is_done_about_a_record(seen: Seen, outcome: Outcome, said: str) ->
 @pytest.mark.parametrize(
     ("seen", "is_publication"),
     [
-        (Seen(), True),
-        (Seen(MOVED, markers=marker(gen=0, record=MOVED)), True),
-        (Seen(RECORD, markers=marker(gen=0)), False),
-        (Seen(DRIFTED, markers=marker(gen=0, record=DRIFTED)), False),
+        (ZoneView(), True),
+        (ZoneView(MOVED, markers=marker(gen=0, record=MOVED)), True),
+        (ZoneView(RECORD, markers=marker(gen=0)), False),
+        (ZoneView(DRIFTED, markers=marker(gen=0, record=DRIFTED)), False),
         (replace(STANDS, record=None), False),
         (replace(STANDS, record=MOVED), False),
     ],
 )
-def test_only_what_sends_clients_to_a_new_target_waits_for_it_to_answer(seen: Seen, is_publication: bool) -> None:
+def test_only_what_sends_clients_to_a_new_target_waits_for_it_to_answer(seen: ZoneView, is_publication: bool) -> None:
     """A repair does not: it was published before, and checks decide nothing about records."""
     decision = decide(WANTED, seen)
 
@@ -103,19 +103,19 @@ def test_only_what_sends_clients_to_a_new_target_waits_for_it_to_answer(seen: Se
 @pytest.mark.parametrize(
     ("seen", "outcome", "said"),
     [
-        (Seen(RECORD), Outcome.ADOPTED, TARGET),
-        (Seen(DRIFTED), Outcome.ADOPTED, "TTL 5"),
-        (Seen(MOVED), Outcome.CONFLICT, OTHER),
-        (Seen(), Outcome.CONFLICT, "svcagent cname sync"),
-        (Seen(others=("A 192.0.2.7",)), Outcome.CONFLICT, "A 192.0.2.7"),
-        (STANDS, Outcome.IN_PLACE, TARGET),
-        (replace(STANDS, record=None), Outcome.IN_PLACE, "svcagent cname sync"),
-        (Seen(RECORD, markers=marker(gen=0)), Outcome.IN_PLACE, "svcagent cname sync"),
-        (Seen(RECORD, markers=marker(owner="web/-/dc1")), Outcome.CONFLICT, "web/-/dc1"),
-        (Seen(RECORD, markers=("hands off",)), Outcome.CONFLICT, "hands off"),
+        (ZoneView(RECORD), RecordOutcome.ADOPTED, TARGET),
+        (ZoneView(DRIFTED), RecordOutcome.ADOPTED, "TTL 5"),
+        (ZoneView(MOVED), RecordOutcome.CONFLICT, OTHER),
+        (ZoneView(), RecordOutcome.CONFLICT, "svcagent cname sync"),
+        (ZoneView(others=("A 192.0.2.7",)), RecordOutcome.CONFLICT, "A 192.0.2.7"),
+        (STANDS, RecordOutcome.IN_PLACE, TARGET),
+        (replace(STANDS, record=None), RecordOutcome.IN_PLACE, "svcagent cname sync"),
+        (ZoneView(RECORD, markers=marker(gen=0)), RecordOutcome.IN_PLACE, "svcagent cname sync"),
+        (ZoneView(RECORD, markers=marker(owner="web/-/dc1")), RecordOutcome.CONFLICT, "web/-/dc1"),
+        (ZoneView(RECORD, markers=("hands off",)), RecordOutcome.CONFLICT, "hands off"),
     ],
 )
-def test_what_may_be_adopted(seen: Seen, outcome: Outcome, said: str) -> None:
+def test_what_may_be_adopted(seen: ZoneView, outcome: RecordOutcome, said: str) -> None:
     """An unmarked record that points where it should, and nothing else."""
     decision = decide_adoption(WANTED, seen)
 
@@ -123,32 +123,34 @@ def test_what_may_be_adopted(seen: Seen, outcome: Outcome, said: str) -> None:
     assert said in decision.why
 
 
-NOBODY: Wanted | None = None
+NOBODY: WantedRecord | None = None
 
 
 @pytest.mark.parametrize(
     ("seen", "wanted", "owner", "outcome"),
     [
-        (Seen(), WANTED, None, Outcome.ABSENT),
-        (STANDS, WANTED, None, Outcome.REMOVED),
-        (replace(STANDS, record=None), WANTED, None, Outcome.REMOVED),
-        (replace(STANDS, record=DRIFTED), WANTED, None, Outcome.REMOVED),
-        (replace(STANDS, record=MOVED), WANTED, None, Outcome.CONFLICT),
-        (Seen(RECORD), WANTED, None, Outcome.CONFLICT),
-        (Seen(others=("A 192.0.2.7",), markers=marker()), WANTED, None, Outcome.CONFLICT),
-        (Seen(RECORD, markers=marker(gen=2)), WANTED, None, Outcome.CONFLICT),
-        (Seen(RECORD, markers=marker(gen=0)), WANTED, None, Outcome.CONFLICT),
-        (Seen(RECORD, markers=marker(owner="web/-/dc1")), WANTED, None, Outcome.CONFLICT),
-        (Seen(RECORD, markers=marker(owner="web/-/dc1")), WANTED, "web/-/dc1", Outcome.CONFLICT),
-        (STANDS, NOBODY, None, Outcome.CONFLICT),
-        (STANDS, NOBODY, OWNER, Outcome.REMOVED),
-        (STANDS, NOBODY, "web/-/dc1", Outcome.CONFLICT),
-        (replace(STANDS, record=MOVED), NOBODY, OWNER, Outcome.CONFLICT),
-        (Seen(RECORD), NOBODY, OWNER, Outcome.CONFLICT),
-        (Seen(), NOBODY, OWNER, Outcome.ABSENT),
+        (ZoneView(), WANTED, None, RecordOutcome.ABSENT),
+        (STANDS, WANTED, None, RecordOutcome.REMOVED),
+        (replace(STANDS, record=None), WANTED, None, RecordOutcome.REMOVED),
+        (replace(STANDS, record=DRIFTED), WANTED, None, RecordOutcome.REMOVED),
+        (replace(STANDS, record=MOVED), WANTED, None, RecordOutcome.CONFLICT),
+        (ZoneView(RECORD), WANTED, None, RecordOutcome.CONFLICT),
+        (ZoneView(others=("A 192.0.2.7",), markers=marker()), WANTED, None, RecordOutcome.CONFLICT),
+        (ZoneView(RECORD, markers=marker(gen=2)), WANTED, None, RecordOutcome.CONFLICT),
+        (ZoneView(RECORD, markers=marker(gen=0)), WANTED, None, RecordOutcome.CONFLICT),
+        (ZoneView(RECORD, markers=marker(owner="web/-/dc1")), WANTED, None, RecordOutcome.CONFLICT),
+        (ZoneView(RECORD, markers=marker(owner="web/-/dc1")), WANTED, "web/-/dc1", RecordOutcome.CONFLICT),
+        (STANDS, NOBODY, None, RecordOutcome.CONFLICT),
+        (STANDS, NOBODY, OWNER, RecordOutcome.REMOVED),
+        (STANDS, NOBODY, "web/-/dc1", RecordOutcome.CONFLICT),
+        (replace(STANDS, record=MOVED), NOBODY, OWNER, RecordOutcome.CONFLICT),
+        (ZoneView(RECORD), NOBODY, OWNER, RecordOutcome.CONFLICT),
+        (ZoneView(), NOBODY, OWNER, RecordOutcome.ABSENT),
     ],
 )
-def test_what_may_be_removed(seen: Seen, wanted: Wanted | None, owner: str | None, outcome: Outcome) -> None:
+def test_what_may_be_removed(
+    seen: ZoneView, wanted: WantedRecord | None, owner: str | None, outcome: RecordOutcome
+) -> None:
     """What svcagent published, as it published it, and whose owner was named."""
     assert decide_removal(WANTED.name, owner, wanted, seen).outcome is outcome
 
@@ -157,16 +159,18 @@ def test_what_may_be_removed(seen: Seen, wanted: Wanted | None, owner: str | Non
 @pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("record", [RECORD, MOVED, DRIFTED, None])
 @pytest.mark.parametrize("published", [RECORD, MOVED, DRIFTED])
-def test_decisions_come_to_rest(gen: int, held: int, record: Record | None, published: Record) -> None:
+def test_decisions_come_to_rest(
+    gen: int, held: int, record: PublishedRecord | None, published: PublishedRecord
+) -> None:
     """What a host wrote it finds in place, and a host of any other definition never writes back and forth with it."""
     wanted = replace(WANTED, gen=gen)
-    seen = Seen(record, markers=marker(gen=held, record=published))
+    seen = ZoneView(record, markers=marker(gen=held, record=published))
     if decide(wanted, seen).outcome.is_write:
-        seen = Seen(wanted.record, markers=(wanted.marker,))
-        assert decide(wanted, seen).outcome is Outcome.IN_PLACE
+        seen = ZoneView(wanted.record, markers=(wanted.marker,))
+        assert decide(wanted, seen).outcome is RecordOutcome.IN_PLACE
     for other in (replace(WANTED, gen=other_gen, record=MOVED) for other_gen in (0, 1, 2)):
         if decide(other, seen).outcome.is_write:
-            after = Seen(other.record, markers=(other.marker,))
+            after = ZoneView(other.record, markers=(other.marker,))
             assert not decide(wanted, after).outcome.is_write
 
 
@@ -174,15 +178,15 @@ def test_decisions_come_to_rest(gen: int, held: int, record: Record | None, publ
     ("outcomes", "code"),
     [
         ([], 0),
-        ([Outcome.IN_PLACE, Outcome.CREATED, Outcome.GIVES_WAY, Outcome.ABSENT], 0),
-        ([Outcome.IN_PLACE, Outcome.NOT_NOW], 75),
-        ([Outcome.NOT_NOW, Outcome.UNREACHABLE], 69),
-        ([Outcome.UNKNOWN, Outcome.IN_PLACE], 69),
-        ([Outcome.UNREACHABLE, Outcome.CONFLICT], 1),
-        ([Outcome.NOT_NOW, Outcome.REFUSED], 1),
+        ([RecordOutcome.IN_PLACE, RecordOutcome.CREATED, RecordOutcome.GIVES_WAY, RecordOutcome.ABSENT], 0),
+        ([RecordOutcome.IN_PLACE, RecordOutcome.NOT_NOW], 75),
+        ([RecordOutcome.NOT_NOW, RecordOutcome.UNREACHABLE], 69),
+        ([RecordOutcome.UNKNOWN, RecordOutcome.IN_PLACE], 69),
+        ([RecordOutcome.UNREACHABLE, RecordOutcome.CONFLICT], 1),
+        ([RecordOutcome.NOT_NOW, RecordOutcome.REFUSED], 1),
     ],
 )
-def test_exit_codes(outcomes: list[Outcome], code: int) -> None:
+def test_exit_codes(outcomes: list[RecordOutcome], code: int) -> None:
     """What a person must see to comes first."""
     assert exit_code(outcomes) == code
 
@@ -202,18 +206,18 @@ def test_exit_codes(outcomes: list[Outcome], code: int) -> None:
 )
 def test_which_words_of_other_hosts_count(wants: tuple[str, ...], at: datetime, is_relevant: bool) -> None:
     """Those of this generation that want something else, for a day."""
-    assert bool(relevant([Claim("host2", wants[0], at)], WANTED, NOW)) == is_relevant
+    assert bool(relevant([ConflictClaim("host2", wants[0], at)], WANTED, NOW)) == is_relevant
 
 
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(markers=("a\x1b[2J\x9b31m\u202eb\nc" * 500,)),
-        Seen(others=('TXT "a\x1b[2J\u202eb\nc"' * 500,)),
-        Seen(record=Record("a\x1b[2J\u202eb." * 500, 60)),
+        ZoneView(markers=("a\x1b[2J\x9b31m\u202eb\nc" * 500,)),
+        ZoneView(others=('TXT "a\x1b[2J\u202eb\nc"' * 500,)),
+        ZoneView(record=PublishedRecord("a\x1b[2J\u202eb." * 500, 60)),
     ],
 )
-def test_what_others_wrote_into_the_zone_is_shown_cleaned_and_bounded(seen: Seen) -> None:
+def test_what_others_wrote_into_the_zone_is_shown_cleaned_and_bounded(seen: ZoneView) -> None:
     why = decide(WANTED, seen).why
 
     assert why.isprintable()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.cname import Record, Wanted, located, wanted_records
+from agent.cname import PublishedRecord, WantedRecord, located, wanted_records
 from agent.definitions import load
 from agent.errors import BadDefinition
 
@@ -15,7 +15,7 @@ ORIGIN = Path(__file__).parents[2] / "services.d"
 
 def wanted(
     tmp_path: Path, *cnames: dict[str, Any], name: str = "chocon", **files: dict[str, Any]
-) -> tuple[Wanted, ...]:
+) -> tuple[WantedRecord, ...]:
     """What one definition with these CNAMEs asks for, and what ``files`` ask for besides."""
     content = {"service": {"name": name}, "cname": list(cnames)}
     for file, written in {"chocon": content, **files}.items():
@@ -155,7 +155,7 @@ def test_a_wanted_record_knows_its_place_and_its_marker(tmp_path: Path) -> None:
     (record,) = wanted(tmp_path, {"name": "*", "zone": "z.", "tag": "blue", "gen": 2})
 
     assert record.place.marker == "cname-_wildcard._svcagent.z."
-    assert record.record == Record("blue.chocon.service.dc1.consul.", 60)
+    assert record.record == PublishedRecord("blue.chocon.service.dc1.consul.", 60)
     assert record.marker == (
         "heritage=svcagent v=1 owner=chocon/blue/dc1 gen=2 ttl=60 target=blue.chocon.service.dc1.consul."
     )

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.cname import Record, Wanted
-from agent.cname.verify import ClientView, ServerView, report
+from agent.cname import PublishedRecord, WantedRecord
+from agent.cname.verify import ResolverView, ServerView, report
 from agent.consul import CheckState, Instance
 
 TARGET = "production.chocon.service.dc1.consul."
-RECORD = Record(TARGET, 60)
-WANTED = Wanted("*.z.", RECORD, "chocon/production/dc1", 0, "rfc2136", "chocon", "z.", file=Path("chocon.json"))
+RECORD = PublishedRecord(TARGET, 60)
+WANTED = WantedRecord("*.z.", RECORD, "chocon/production/dc1", 0, "rfc2136", "chocon", "z.", file=Path("chocon.json"))
 
 FIRST = ServerView("ns1.z.", "192.0.2.1:53", 7, RECORD)
 SECOND = ServerView("ns2.z.", "192.0.2.2:53", 7, RECORD)
 WRAPPED = ServerView("ns2.z.", "b", 2**32 - 1, RECORD)
 SILENT = ServerView("ns2.z.", "192.0.2.2:53", problem="does not answer")
-CLIENTS = ClientView("192.0.2.9:53", "x.z.", TARGET, ("10.0.0.1",))
+CLIENTS = ResolverView("192.0.2.9:53", "x.z.", TARGET, ("10.0.0.1",))
 
 
 def instance(address: str, status: str = "passing") -> Instance:
@@ -39,18 +39,18 @@ BOTH = (instance("10.0.0.1"), instance("10.0.0.2"))
             BOTH,
             "behind 0",
         ),
-        ((FIRST, ServerView("ns2.z.", "a", 7, Record(TARGET, 5))), CLIENTS, BOTH, "TTL 5"),
-        ((FIRST,), ClientView("r", "x.z.", None, ()), BOTH, "names no CNAME, not"),
-        ((FIRST,), ClientView("r", "x.z.", "y.", ("10.0.0.1",)), BOTH, "names y., not"),
-        ((FIRST,), ClientView("r", "x.z.", problem="answers SERVFAIL"), BOTH, "svcagent doctor --only cname"),
-        ((FIRST,), ClientView("r", "x.z.", TARGET, ()), BOTH, "although 10.0.0.1, 10.0.0.2 pass"),
-        ((FIRST,), ClientView("r", "x.z.", TARGET, ()), (), "no instance of chocon passes"),
-        ((FIRST,), ClientView("r", "x.z.", TARGET, ("10.0.0.3",)), BOTH, "10.0.0.3, where no passing"),
+        ((FIRST, ServerView("ns2.z.", "a", 7, PublishedRecord(TARGET, 5))), CLIENTS, BOTH, "TTL 5"),
+        ((FIRST,), ResolverView("r", "x.z.", None, ()), BOTH, "names no CNAME, not"),
+        ((FIRST,), ResolverView("r", "x.z.", "y.", ("10.0.0.1",)), BOTH, "names y., not"),
+        ((FIRST,), ResolverView("r", "x.z.", problem="answers SERVFAIL"), BOTH, "svcagent doctor --only cname"),
+        ((FIRST,), ResolverView("r", "x.z.", TARGET, ()), BOTH, "although 10.0.0.1, 10.0.0.2 pass"),
+        ((FIRST,), ResolverView("r", "x.z.", TARGET, ()), (), "no instance of chocon passes"),
+        ((FIRST,), ResolverView("r", "x.z.", TARGET, ("10.0.0.3",)), BOTH, "10.0.0.3, where no passing"),
         ((FIRST,), CLIENTS, (instance("10.0.0.1", "warning"),), "10.0.0.1, where no passing"),
     ],
 )
 def test_what_is_wrong_with_a_record(
-    servers: tuple[ServerView, ...], clients: ClientView, instances: tuple[Instance, ...], said: str | None
+    servers: tuple[ServerView, ...], clients: ResolverView, instances: tuple[Instance, ...], said: str | None
 ) -> None:
     found = report(WANTED, servers, clients, instances)
 
@@ -68,7 +68,7 @@ def test_a_server_that_is_silent_is_told_from_one_that_is_wrong() -> None:
 
 def test_a_target_outside_consul_needs_addresses_alone() -> None:
     """Nobody knows which are right."""
-    outside = Wanted("*.z.", RECORD, "chocon/-/dc1", 0, "rfc2136", "chocon", "z.", is_in_consul=False)
+    outside = WantedRecord("*.z.", RECORD, "chocon/-/dc1", 0, "rfc2136", "chocon", "z.", is_in_consul=False)
 
     assert not report(outside, (FIRST,), CLIENTS, ()).problems
-    assert report(outside, (FIRST,), ClientView("r", "x.z.", TARGET, ()), ()).problems
+    assert report(outside, (FIRST,), ResolverView("r", "x.z.", TARGET, ()), ()).problems

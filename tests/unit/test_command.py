@@ -16,17 +16,17 @@ from agent.definitions import Hooks
 from agent.errors import CommandFailed, HookFailed, Interrupted
 from agent.reload import command
 from agent.reload.command import Command, carry_out, run, without_secrets
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.hooks import Hook, HookRunner
-from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.progress import Progress
-from agent.reload.record import Event, Phase
+from agent.reload.record import Phase, StepEvent
 from agent.reload.steps import Step
 from tests.lab.ground import wait_until
 
 CLOCK = SystemClock()
 ENVIRON = {"PATH": "/usr/bin:/bin"}  # not the one of the run, which may be longer than the output that is kept
-RECORD = Record("0a1b2c3d", "web-1", "web", "", "", 1, "", "", "sha256:old", "sha256:new")
+RECORD = JournalRecord("0a1b2c3d", "web-1", "web", "", "", 1, "", "", "sha256:old", "sha256:new")
 
 
 def sh(script: str) -> tuple[str, ...]:
@@ -185,11 +185,11 @@ def test_secrets_are_kept_back_and_the_rest_is_passed_on() -> None:
 def run_hook(hooks: Hooks, hook: Hook, environ: Mapping[str, str] = ENVIRON) -> list[str]:
     """Run it in the step drain of a reload that ended as rolled back; the notes."""
     edges = SimpleNamespace(agent=SimpleNamespace(node="host1"), environ=environ, clock=CLOCK, interrupts=Interrupts())
-    events: list[Event] = []
+    events: list[StepEvent] = []
     progress = Progress(events.append, CLOCK, "web", RECORD.reload_id)
     progress.begin(Step.DRAIN)
     entry = JournalEntry(cast("Journal", None), RECORD, progress)
-    HookRunner(hooks, cast("Edges", edges), entry, progress).run(hook, "rolled back")
+    HookRunner(hooks, cast("Dependencies", edges), entry, progress).run(hook, "rolled back")
     return [event.text for event in events if event.phase is Phase.NOTE]
 
 

@@ -7,12 +7,12 @@ import pytest
 from agent.daemon.reloads import is_unfinished
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
 from agent.reload.outcome import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
-from agent.reload.record import Result
-from agent.reload.steps import Blame, Container, State
+from agent.reload.record import ReloadResult
+from agent.reload.steps import Blame, ContainerState, State
 
-DONE = State(is_newer=True, is_confirmed=True, is_settled=True, is_cleaned=True, container=Container.NEW)
+DONE = State(is_newer=True, is_confirmed=True, is_settled=True, is_cleaned=True, container=ContainerState.NEW)
 UNSETTLED = State(
-    is_newer=True, is_confirmed=True, is_settled=False, is_cleaned=True, container=Container.NEW, has_failed=True
+    is_newer=True, is_confirmed=True, is_settled=False, is_cleaned=True, container=ContainerState.NEW, has_failed=True
 )
 DEPENDENT = State(is_newer=True, is_confirmed=True, has_failed=True, blame=Blame.ENVIRONMENT)
 BACK = State(is_newer=True, is_confirmed=True, has_failed=True)
@@ -48,7 +48,7 @@ def test_how_it_ended(
     words: str | None,
 ) -> None:
     """The first trouble gives the exit code; an instance that is still out drowns everything else."""
-    result = Result("web", "host1", "web:latest", steps=[{"step": step, "seconds": 0.1} for step in steps])
+    result = ReloadResult("web", "host1", "web:latest", steps=[{"step": step, "seconds": 0.1} for step in steps])
 
     ended = conclude(result, state, troubles, "", pending)
 
@@ -62,7 +62,7 @@ def test_how_it_ended(
 )
 def test_a_registry_that_was_asked_too_often_is_asked_again_later(trouble: Trouble, expected: float | None) -> None:
     """Refused like a busy lock, but the daemon does not wait for the schedule."""
-    result = Result("web", "host1", "web:latest")
+    result = ReloadResult("web", "host1", "web:latest")
 
     ended = conclude(result, State(has_failed=True), [trouble], "", None)
 
@@ -72,7 +72,7 @@ def test_a_registry_that_was_asked_too_often_is_asked_again_later(trouble: Troub
 
 def test_the_log_of_a_failed_container_is_apart_from_the_error() -> None:
     """The error is published; what a container printed stays on the host."""
-    result = Result("web", "host1", "web:latest", steps=[{"step": "roll back", "seconds": 0.1}])
+    result = ReloadResult("web", "host1", "web:latest", steps=[{"step": "roll back", "seconds": 0.1}])
 
     ended = conclude(result, BACK, [NotReady("stopped")], "no index\n", None)
 
@@ -81,7 +81,7 @@ def test_the_log_of_a_failed_container_is_apart_from_the_error() -> None:
 
 def test_a_recovery_that_leaves_an_instance_out_without_a_failure_says_why() -> None:
     """Never ``None``."""
-    ended = conclude_recovery(Result("web", "host1", "web:latest"), OUT, [], "", None)
+    ended = conclude_recovery(ReloadResult("web", "host1", "web:latest"), OUT, [], "", None)
 
     assert (ended.outcome, ended.exit_code) == ("stranded", 1)
     assert "None" not in str(ended.error)
@@ -89,7 +89,7 @@ def test_a_recovery_that_leaves_an_instance_out_without_a_failure_says_why() -> 
 
 def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
     """A report that could not be written is part of the error; only a bug changes the exit code."""
-    done = conclude(Result("web", "host1", "web:latest"), DONE, [], "", None)
+    done = conclude(ReloadResult("web", "host1", "web:latest"), DONE, [], "", None)
 
     assert with_mishaps(done, [NotReady("not published")]).exit_code == 0
     ended = with_mishaps(done, [Unforeseen("odd")])
@@ -109,7 +109,7 @@ def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
     ],
 )
 def test_a_failure_that_is_met_again_is_told_once(troubles: list[Trouble], words: str) -> None:
-    ended = conclude(Result("web", "host1", "web:latest"), OUT, troubles, "", None)
+    ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, troubles, "", None)
 
     error = str(ended.error)
     assert error.count(words) == 1

@@ -8,11 +8,11 @@ import pytest
 
 from agent import logs
 from agent.consul import CheckState
-from agent.daemon.convergence_log import Telling
-from agent.daemon.convergence_result import Converged
+from agent.daemon.convergence_log import ConvergenceLog
+from agent.daemon.convergence_result import ConvergenceResult
 from agent.errors import ConsulUnreachable, Denied, Fault, LockBusy, OutcomeUnknown, Rejected, SvcagentError
-from agent.maintenance import Ended, Target, by_operator
-from agent.registration import Action, Change
+from agent.maintenance import EndedMaintenance, MaintenanceTarget, by_operator
+from agent.registration import Change, ChangeAction
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 
@@ -39,9 +39,9 @@ class Told:
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
         self._log = log
         self.clock = Now()
-        self._telling = Telling(self.clock)
+        self._telling = ConvergenceLog(self.clock)
 
-    def of(self, found: Converged) -> list[str]:
+    def of(self, found: ConvergenceResult) -> list[str]:
         """All lines about this one."""
         self._log.clear()
         self._telling.tell(found)
@@ -65,10 +65,10 @@ def test_an_outage_is_one_line_and_its_end_another(told: Told) -> None:
     ]
     lines = []
     for number in range(120):
-        lines += told.of(Converged(trouble=silences[number % 4]))
+        lines += told.of(ConvergenceResult(trouble=silences[number % 4]))
         told.clock.seconds += 5
-    lines += told.of(Converged())
-    lines += told.of(Converged())
+    lines += told.of(ConvergenceResult())
+    lines += told.of(ConvergenceResult())
 
     assert len(lines) == 2
     assert lines[0].startswith("W cannot reach the Consul agent: Connection refused. What is registered stays")
@@ -88,7 +88,7 @@ def test_each_other_trouble_is_a_line(told: Told) -> None:
         (None, 0),
     ]
     for trouble, lines in sequence:
-        found = told.of(Converged(trouble=trouble))
+        found = told.of(ConvergenceResult(trouble=trouble))
         assert len(found) == lines, (trouble, found)
         if trouble is None and lines:
             assert found == ["i converging again after 6s"]
@@ -98,20 +98,20 @@ def test_each_other_trouble_is_a_line(told: Told) -> None:
 def test_a_fault_is_told_when_it_comes_and_a_file_when_it_is_good(told: Told) -> None:
     """Also while Consul is away."""
     one, two, other = Fault("a", "x", "bad"), Fault("a", "y", "bad"), Fault("b", "", "bad")
-    away = Converged(trouble=ConsulUnreachable("refused"))
+    away = ConvergenceResult(trouble=ConsulUnreachable("refused"))
     told.of(away)
 
     assert told.of(replace(away, faults=(one, two))) == ["W a: x: bad", "W a: y: bad"]
     assert told.of(replace(away, faults=(one, two))) == []
     assert told.of(replace(away, faults=(two, other))) == ["W b: bad"]
     assert told.of(replace(away, faults=(other,))) == ["i a: no longer faulty"]
-    assert told.of(Converged(faults=(other,))) == ["i Consul is back after 0s"]
+    assert told.of(ConvergenceResult(faults=(other,))) == ["i Consul is back after 0s"]
 
 
 def test_what_stands_in_a_services_way_is_told_until_it_is_gone(told: Told) -> None:
     """What was not seen in an outage is not over for that."""
-    refused = Change(Action.REFUSE, "web", "somebody else's")
-    found = Converged(refused=(refused,), failed=(("api", Rejected("no")),), kept=("old",))
+    refused = Change(ChangeAction.REFUSE, "web", "somebody else's")
+    found = ConvergenceResult(refused=(refused,), failed=(("api", Rejected("no")),), kept=("old",))
 
     assert told.of(found) == [
         "W web is left alone: somebody else's",
@@ -122,14 +122,14 @@ def test_what_stands_in_a_services_way_is_told_until_it_is_gone(told: Told) -> N
     assert len(told.of(replace(found, failed=(), trouble=ConsulUnreachable("refused")))) == 1
     assert told.of(found) == ["i Consul is back after 0s"]
     assert told.of(replace(found, failed=(("api", Denied("no rights")),))) == ["W api cannot be converged: no rights"]
-    assert len(told.of(Converged())) == 3
+    assert len(told.of(ConvergenceResult())) == 3
 
 
 def test_every_change_is_told(told: Told) -> None:
-    actions = (Action.CREATE, Action.UPDATE, Action.REMOVE)
+    actions = (ChangeAction.CREATE, ChangeAction.UPDATE, ChangeAction.REMOVE)
     changes = tuple(Change(action, "web", "for a reason") for action in actions)
 
-    assert told.of(Converged(changes=changes)) == [
+    assert told.of(ConvergenceResult(changes=changes)) == [
         "i web: registered: for a reason",
         "i web: updated: for a reason",
         "i web: deregistered: for a reason",
@@ -139,13 +139,13 @@ def test_every_change_is_told(told: Told) -> None:
 def test_the_end_of_maintenance_is_told_and_what_keeps_it_on_once(told: Told) -> None:
     over = by_operator("alice", "web1", "disk", NOON - timedelta(hours=1), NOON)
     failing = CheckState("service:api", "up", "critical", "", "api")
-    lifted = Ended(Target("web1", "web", "web"), over, ())
-    kept = Ended(Target("web1", "api", "api"), over, (failing,))
+    lifted = EndedMaintenance(MaintenanceTarget("web1", "web", "web"), over, ())
+    kept = EndedMaintenance(MaintenanceTarget("web1", "api", "api"), over, (failing,))
 
-    assert told.of(Converged(ended=(kept, lifted))) == [
+    assert told.of(ConvergenceResult(ended=(kept, lifted))) == [
         "i web: its maintenance by alice on web1 since 2026-05-01T11:00:00Z until 2026-05-01T12:00:00Z (disk) has "
         "ended and is lifted",
         "W api stays out of service although its end has come: check service:api is critical",
     ]
-    assert told.of(Converged(ended=(kept,))) == []
-    assert told.of(Converged()) == ["i api is no longer kept out of service by failing checks"]
+    assert told.of(ConvergenceResult(ended=(kept,))) == []
+    assert told.of(ConvergenceResult()) == ["i api is no longer kept out of service by failing checks"]

@@ -6,13 +6,13 @@ import signal
 import sys
 from pathlib import Path
 
-from agent.daemon.subprocesses import CAPTURED, Ended, Launcher
+from agent.daemon.subprocesses import CAPTURED, EndedProcess, Launcher
 
 
-def run(program: str, environ: dict[str, str] | None = None) -> Ended:
+def run(program: str, environ: dict[str, str] | None = None) -> EndedProcess:
     """It, as a captured verb, to its end."""
 
-    async def main() -> Ended:
+    async def main() -> EndedProcess:
         child = await launcher(program, environ).start_captured(["verb"])
         return await asyncio.wait_for(child.ended(), 20)
 
@@ -42,7 +42,7 @@ def test_without_a_document() -> None:
     """A verb that was killed has printed none, or half of one."""
     ended = run("import os; print('{\"half', flush=True); os.kill(os.getpid(), 9)")
 
-    assert ended == Ended(-signal.SIGKILL)
+    assert ended == EndedProcess(-signal.SIGKILL)
     assert ended.was_killed
 
 
@@ -50,7 +50,7 @@ def test_what_it_leaves_running_is_not_waited_for() -> None:
     """A process that it started keeps its output open for a minute; its own end is the end."""
     ended = run("import subprocess; subprocess.Popen(['sleep', '60'], start_new_session=True); print('[1]')")
 
-    assert ended == Ended(0, [1])
+    assert ended == EndedProcess(0, [1])
 
 
 def test_it_is_stopped_gently(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_it_is_stopped_gently(tmp_path: Path) -> None:
         "while True: signal.pause()\n"
     )
 
-    async def main() -> Ended:
+    async def main() -> EndedProcess:
         child = await launcher(program).start(["verb"])
         async with asyncio.timeout(20):
             while not begun.exists():
@@ -71,7 +71,7 @@ def test_it_is_stopped_gently(tmp_path: Path) -> None:
             child.stop()
             return await child.ended()
 
-    assert asyncio.run(main()) == Ended(143)
+    assert asyncio.run(main()) == EndedProcess(143)
 
 
 def test_a_reload_writes_to_the_daemons_log(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from agent.daemon.housekeeping import Chores
-from agent.daemon.subprocesses import Ended
+from agent.daemon.subprocesses import EndedProcess
 
 PAUSE = 0.001
 
@@ -14,10 +14,10 @@ PAUSE = 0.001
 class Verb:
     """A child that has ended."""
 
-    def __init__(self, ended: Ended) -> None:
+    def __init__(self, ended: EndedProcess) -> None:
         self._ended = ended
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> EndedProcess:
         return self._ended
 
     def stop(self) -> None:
@@ -27,7 +27,7 @@ class Verb:
 class Verbs:
     """Starts a `Verb` each time; ``errors`` says what each run prints on standard error."""
 
-    def __init__(self, end: Ended | Exception, errors: Callable[[int], str] = lambda _run: "") -> None:
+    def __init__(self, end: EndedProcess | Exception, errors: Callable[[int], str] = lambda _run: "") -> None:
         self.runs = 0
         self._end = end
         self._errors = errors
@@ -36,7 +36,7 @@ class Verbs:
         self.runs += 1
         if isinstance(self._end, Exception):
             raise self._end
-        return Verb(Ended(self._end.status, errors=self._errors(self.runs)))
+        return Verb(EndedProcess(self._end.status, errors=self._errors(self.runs)))
 
 
 def kept_recovered(verbs: Verbs, is_left: Callable[[], bool], runs: int) -> list[str]:
@@ -58,9 +58,18 @@ def kept_recovered(verbs: Verbs, is_left: Callable[[], bool], runs: int) -> list
 
 
 @pytest.mark.parametrize(
-    "end", [Ended(1), Ended(3), Ended(-9), Ended(75), Ended(69), OSError("no memory"), RuntimeError()]
+    "end",
+    [
+        EndedProcess(1),
+        EndedProcess(3),
+        EndedProcess(-9),
+        EndedProcess(75),
+        EndedProcess(69),
+        OSError("no memory"),
+        RuntimeError(),
+    ],
 )
-def test_it_is_recovered_again_and_again_until_nothing_is_left(end: Ended | Exception) -> None:
+def test_it_is_recovered_again_and_again_until_nothing_is_left(end: EndedProcess | Exception) -> None:
     verbs = Verbs(end)
 
     recovered = kept_recovered(verbs, lambda: verbs.runs < 4, 4)
@@ -71,19 +80,19 @@ def test_it_is_recovered_again_and_again_until_nothing_is_left(end: Ended | Exce
 
 def test_a_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """Also where it holds times or ports."""
-    kept_recovered(Verbs(Ended(1), errors=lambda run: f"svcagent: not ready after {run}.5 s\n"), lambda: True, 4)
+    kept_recovered(Verbs(EndedProcess(1), errors=lambda run: f"svcagent: not ready after {run}.5 s\n"), lambda: True, 4)
 
     assert caplog.messages == ["not ready after 1.5 s"]
 
 
 def test_a_new_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    kept_recovered(Verbs(Ended(1), errors=lambda run: "one" if run < 3 else "two"), lambda: True, 4)
+    kept_recovered(Verbs(EndedProcess(1), errors=lambda run: "one" if run < 3 else "two"), lambda: True, 4)
 
     assert caplog.messages == ["one", "two"]
 
 
 def test_nothing_is_run_while_nothing_is_left() -> None:
-    verbs = Verbs(Ended(0))
+    verbs = Verbs(EndedProcess(0))
 
     async def main() -> None:
         chores = Chores(verbs, None, (PAUSE,))  # type: ignore[arg-type]  # as far as it is used

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.reloads import MOST_STARTING, Reloads, RunningReload, Wanted, is_unfinished
-from agent.daemon.subprocesses import Ended, Launcher
+from agent.daemon.reloads import MOST_STARTING, Reloads, RunningReload, WantedReload, is_unfinished
+from agent.daemon.subprocesses import EndedProcess, Launcher
 
 HELD_UP = (
     "import pathlib, signal, sys\n"
@@ -27,7 +27,7 @@ class Site:
 
     def __init__(self, place: Path, program: str) -> None:
         self._place = place
-        self.ended: list[tuple[RunningReload, Ended]] = []
+        self.ended: list[tuple[RunningReload, EndedProcess]] = []
         launcher = Launcher([], {}, (sys.executable, "-c", program.format(place=place)))
         self.reloads = Reloads(launcher, SystemClock(), lambda *ended: self.ended.append(ended))
 
@@ -66,9 +66,9 @@ def test_one_at_a_time(play: Callable[[str, Case], Site]) -> None:
     """A second request for the same service starts nothing."""
 
     async def case(site: Site) -> None:
-        assert site.reloads.begin(Wanted("one", "schedule"))
+        assert site.reloads.begin(WantedReload("one", "schedule"))
         await site.until_begun()
-        assert not site.reloads.begin(Wanted("one", "retry"))
+        assert not site.reloads.begin(WantedReload("one", "retry"))
         assert await site.reloads.stop(20) == frozenset()
 
     site = play(HELD_UP, case)
@@ -80,7 +80,7 @@ def test_what_does_not_end_in_time_is_left_to_its_journal(play: Callable[[str, C
     """The daemon ends in the time that it has, and knows of which service it has seen no end."""
 
     async def case(site: Site) -> None:
-        site.reloads.begin(Wanted("one", "schedule"))
+        site.reloads.begin(WantedReload("one", "schedule"))
         await site.until_begun()
         child = site.reloads.running["one"].child
         try:
@@ -96,17 +96,17 @@ def test_what_does_not_end_in_time_is_left_to_its_journal(play: Callable[[str, C
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     """No process to be had is a failed reload, not a daemon that stops."""
 
-    async def main() -> list[Ended]:
-        found: list[Ended] = []
+    async def main() -> list[EndedProcess]:
+        found: list[EndedProcess] = []
         launcher = Launcher([], {}, (str(tmp_path / "nothing"),))
         reloads = Reloads(launcher, SystemClock(), lambda _reload, ended: found.append(ended))
-        reloads.begin(Wanted("one", "schedule"))
+        reloads.begin(WantedReload("one", "schedule"))
         async with asyncio.timeout(20):
             while reloads.running:
                 await asyncio.sleep(0.01)
         return found
 
-    assert asyncio.run(main()) == [Ended(1)]
+    assert asyncio.run(main()) == [EndedProcess(1)]
 
 
 def test_a_bug_is_handed_on() -> None:
@@ -117,11 +117,11 @@ def test_a_bug_is_handed_on() -> None:
         begun.append(asyncio.create_task(work))
         return begun[0]
 
-    def fail(_reload: RunningReload, _ended: Ended) -> None:
+    def fail(_reload: RunningReload, _ended: EndedProcess) -> None:
         raise LookupError("a bug")
 
     async def main() -> None:
-        Reloads(Launcher([], {}, (sys.executable, "-c", "")), SystemClock(), fail, start).begin(Wanted("one", ""))
+        Reloads(Launcher([], {}, (sys.executable, "-c", "")), SystemClock(), fail, start).begin(WantedReload("one", ""))
         with pytest.raises(LookupError, match="a bug"):
             await begun[0]
 
@@ -133,7 +133,7 @@ def test_not_all_start_at_once(play: Callable[[str, Case], Site], tmp_path: Path
 
     async def case(site: Site) -> None:
         for number in range(MOST_STARTING + 4):
-            site.reloads.begin(Wanted(f"service {number}", "schedule"))
+            site.reloads.begin(WantedReload(f"service {number}", "schedule"))
         await site.until_begun(MOST_STARTING)
         assert await site.reloads.stop(20) == frozenset()
 
@@ -148,7 +148,7 @@ def test_a_reload_that_has_found_something_to_do_lets_others_start(play: Callabl
 
     async def case(site: Site) -> None:
         for number in range(MOST_STARTING + 1):
-            site.reloads.begin(Wanted(f"service {number}", "schedule"))
+            site.reloads.begin(WantedReload(f"service {number}", "schedule"))
         await site.until_begun(MOST_STARTING)
         site.reloads.reached("service 0", "check")
         site.reloads.reached("service 0", "acquire")

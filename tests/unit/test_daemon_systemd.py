@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.single import only_daemon
-from agent.daemon.status import LONGEST_LINE, Doing, Status
+from agent.daemon.status import LONGEST_LINE, DaemonState, Doing
 from agent.daemon.systemd import Systemd
 from agent.errors import LockBusy, SvcagentError
 
@@ -95,10 +95,10 @@ def test_no_place_for_the_lock(tmp_path: Path) -> None:
         pytest.fail("there is no directory")
 
 
-def status(**changes: object) -> Status:
+def status(**changes: object) -> DaemonState:
     """One that runs well."""
     given: dict[str, object] = {"services": ("a", "b", "c"), "is_ready": True, **changes}
-    return Status(1, "1", NOON, "/s", "/d", **given)  # type: ignore[arg-type]  # what a case changes
+    return DaemonState(1, "1", NOON, "/s", "/d", **given)  # type: ignore[arg-type]  # what a case changes
 
 
 WAITING = Doing("keyword-suggest", "acquire", "place 2 in the line; the lock is held by host2", NOON, "schedule")
@@ -127,7 +127,7 @@ WAITING = Doing("keyword-suggest", "acquire", "place 2 in the line; the lock is 
         (status(is_stopping=True, doing=(Doing("a", "return", "", NOON, ""),)), "stopping, 3 services, a: return"),
     ],
 )
-def test_the_status_line(found: Status, line: str) -> None:
+def test_the_status_line(found: DaemonState, line: str) -> None:
     """What is wrong comes first, then how much there is, then what is being done."""
     assert found.line == line
 

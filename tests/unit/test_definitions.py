@@ -17,7 +17,7 @@ from agent.definitions import (
     Hooks,
     MinHealthy,
     Ready,
-    Reload,
+    ReloadSection,
     Service,
     Settle,
     load,
@@ -55,7 +55,7 @@ def test_what_is_left_out_gets_the_documented_defaults(tmp_path: Path) -> None:
         tmp_path, {"service": {"name": "web", "checks": [HTTP]}, "reload": {"image": "web", "container": "web"}}
     )
 
-    assert definition.reload == Reload(
+    assert definition.reload == ReloadSection(
         image="web:latest",
         container="web",
         min_healthy=MinHealthy(value=1),
@@ -364,7 +364,7 @@ def test_the_readme_names_every_key_of_a_reload() -> None:
     written = set(
         re.findall(r"`([a-z_.]+)`", text[text.index("| key | default | |") : text.index("## On a real host")])
     )
-    known = Reload.keys.keys() - {"drain", "ready", "settle"}
+    known = ReloadSection.keys.keys() - {"drain", "ready", "settle"}
     known |= {f"drain.{name}" for name in Drain.keys} | {f"ready.{name}" for name in Ready.keys}
     known |= {f"settle.{name}" for name in Settle.keys}
     known |= Hooks.keys.keys() - {"timeout"} | {"hooks.timeout"}

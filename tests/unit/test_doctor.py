@@ -209,7 +209,7 @@ A, B = ("10.0.0.1", 80), ("10.0.0.2", 80)
 def test_an_answer_of_dns_beside_the_catalog(
     named: set[tuple[str, int]], ttl: int, drain_max: float | None, expected: list[Level]
 ) -> None:
-    asked = dns.Asked("127.0.0.1:8600", DnsAnswer(frozenset(named), ttl), frozenset({A, B}))
+    asked = dns.AskedServer("127.0.0.1:8600", DnsAnswer(frozenset(named), ttl), frozenset({A, B}))
 
     assert levels(dns.judge_answer("web", asked, drain_max)) == expected
 

@@ -14,9 +14,9 @@ import dns.rrset
 import pytest
 
 from agent.clock import SystemClock
-from agent.cname.keep import Keeper
-from agent.cname.plan import Outcome
-from agent.cname.provider import Place
+from agent.cname.keep import CnameSync
+from agent.cname.plan import RecordOutcome
+from agent.cname.provider import RecordPlace
 from agent.cname.queries import DnsServer
 from agent.cname.route53 import _translated as aws  # the one place through which boto3's errors pass
 from agent.consul import Consul, ask_dns
@@ -243,9 +243,9 @@ def test_one_record_whose_provider_raises_keeps_no_other_from_its_turn(kind: typ
     def provider_of(_name: str) -> Any:
         raise kind
 
-    keeper = Keeper(provider_of, lambda _target: True)
-    place = Place("example.org.", "www.example.org.", "cname-www._svcagent.example.org.")
-    assert keeper.remove(place, "broken", None, None).outcome is Outcome.UNKNOWN
+    keeper = CnameSync(provider_of, lambda _target: True)
+    place = RecordPlace("example.org.", "www.example.org.", "cname-www._svcagent.example.org.")
+    assert keeper.remove(place, "broken", None, None).outcome is RecordOutcome.UNKNOWN
 
 
 # ------------------------------------------------------------ files

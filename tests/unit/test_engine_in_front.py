@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agent.clock import SystemClock
-from agent.engine import Engine
+from agent.engine.client import Engine
 from agent.engine.survey import EngineSurvey
 from agent.errors import Denied
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from agent.engine import Container, find_stopped
+from agent.engine.model import Container
+from agent.engine.stopped import find_stopped
 
 
 def _container(

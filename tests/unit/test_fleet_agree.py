@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet import Action, HostState, InstanceKey, Pin, Quarantine, View, decide, progress
+from agent.fleet import FleetView, HostState, InstanceKey, Pin, Quarantine, VersionAction, decide, progress
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=3)
@@ -35,43 +35,45 @@ def _quarantine(*digests: str) -> dict[str, Quarantine]:
     ("view", "newest", "running", "wanted", "action"),
     [
         # The newest runs here: nothing to do, whatever the pin.
-        (View(), NEW, NEW, NEW, Action.KEEP),
-        (View(_pin()), NEW, NEW, NEW, Action.KEEP),
-        (View(_pin(), quarantine=_quarantine(NEW)), NEW, NEW, NEW, Action.KEEP),
+        (FleetView(), NEW, NEW, NEW, VersionAction.KEEP),
+        (FleetView(_pin()), NEW, NEW, NEW, VersionAction.KEEP),
+        (FleetView(_pin(), quarantine=_quarantine(NEW)), NEW, NEW, NEW, VersionAction.KEEP),
         # No pin, or none that counts: the newest is pinned.
-        (View(), NEW, OLD, NEW, Action.PIN),
-        (View(), NEW, None, NEW, Action.PIN),
-        (View(Pin("", "", "", None, problem="it is not JSON")), NEW, OLD, NEW, Action.REPLACE),
-        (View(_pin(image="registry.example.com/web:stable")), NEW, OLD, NEW, Action.REPLACE),
+        (FleetView(), NEW, OLD, NEW, VersionAction.PIN),
+        (FleetView(), NEW, None, NEW, VersionAction.PIN),
+        (FleetView(Pin("", "", "", None, problem="it is not JSON")), NEW, OLD, NEW, VersionAction.REPLACE),
+        (FleetView(_pin(image="registry.example.com/web:stable")), NEW, OLD, NEW, VersionAction.REPLACE),
         # The newest is the pinned one.
-        (View(_pin(NEW)), NEW, OLD, NEW, Action.KEEP),
-        (View(_pin(NEW), quarantine=_quarantine(NEW)), NEW, OLD, NEW, Action.KEEP),
-        (View(_pin(NEW, since=LONG_AGO)), NEW, OLD, NEW, Action.KEEP),
-        (View(_pin(NEW), hosts=_hosts(a=NEW, b=NEW)), NEW, OLD, NEW, Action.KEEP),
+        (FleetView(_pin(NEW)), NEW, OLD, NEW, VersionAction.KEEP),
+        (FleetView(_pin(NEW), quarantine=_quarantine(NEW)), NEW, OLD, NEW, VersionAction.KEEP),
+        (FleetView(_pin(NEW, since=LONG_AGO)), NEW, OLD, NEW, VersionAction.KEEP),
+        (FleetView(_pin(NEW), hosts=_hosts(a=NEW, b=NEW)), NEW, OLD, NEW, VersionAction.KEEP),
         # Under way: the pinned one, though the tag has moved; who runs it already has nothing to do.
-        (View(_pin()), NEW, OLD, PINNED, Action.KEEP),
-        (View(_pin(), hosts=_hosts(a=PINNED, b=OLD)), NEW, OLD, PINNED, Action.KEEP),
-        (View(_pin(), hosts=_hosts(a=PINNED, b=OLD)), NEW, PINNED, PINNED, Action.KEEP),
-        (View(_pin(), hosts=_hosts(a=PINNED)), NEW, OLD, PINNED, Action.KEEP),
-        (View(_pin(), hosts=_hosts(a=PINNED, b="")), NEW, OLD, PINNED, Action.KEEP),
-        (View(_pin(), quarantine=_quarantine(NEW)), NEW, OLD, PINNED, Action.KEEP),
+        (FleetView(_pin()), NEW, OLD, PINNED, VersionAction.KEEP),
+        (FleetView(_pin(), hosts=_hosts(a=PINNED, b=OLD)), NEW, OLD, PINNED, VersionAction.KEEP),
+        (FleetView(_pin(), hosts=_hosts(a=PINNED, b=OLD)), NEW, PINNED, PINNED, VersionAction.KEEP),
+        (FleetView(_pin(), hosts=_hosts(a=PINNED)), NEW, OLD, PINNED, VersionAction.KEEP),
+        (FleetView(_pin(), hosts=_hosts(a=PINNED, b="")), NEW, OLD, PINNED, VersionAction.KEEP),
+        (FleetView(_pin(), quarantine=_quarantine(NEW)), NEW, OLD, PINNED, VersionAction.KEEP),
         # Finished, quarantined, stalled: the newest takes its place.
-        (View(_pin(), hosts=_hosts(a=PINNED, b=PINNED)), NEW, PINNED, NEW, Action.REPLACE),
-        (View(_pin(), hosts=_hosts(a=PINNED, b=PINNED, gone=OLD)), NEW, PINNED, NEW, Action.REPLACE),
-        (View(_pin(), quarantine=_quarantine(PINNED)), NEW, OLD, NEW, Action.REPLACE),
-        (View(_pin(since=LONG_AGO)), NEW, OLD, NEW, Action.REPLACE),
-        (View(_pin(since=LONG_AGO), hosts=_hosts(LONG_AGO, a=PINNED)), NEW, OLD, NEW, Action.REPLACE),
-        (View(_pin(since=LONG_AGO), hosts=_hosts(RECENT, b=OLD)), NEW, OLD, NEW, Action.REPLACE),
+        (FleetView(_pin(), hosts=_hosts(a=PINNED, b=PINNED)), NEW, PINNED, NEW, VersionAction.REPLACE),
+        (FleetView(_pin(), hosts=_hosts(a=PINNED, b=PINNED, gone=OLD)), NEW, PINNED, NEW, VersionAction.REPLACE),
+        (FleetView(_pin(), quarantine=_quarantine(PINNED)), NEW, OLD, NEW, VersionAction.REPLACE),
+        (FleetView(_pin(since=LONG_AGO)), NEW, OLD, NEW, VersionAction.REPLACE),
+        (FleetView(_pin(since=LONG_AGO), hosts=_hosts(LONG_AGO, a=PINNED)), NEW, OLD, NEW, VersionAction.REPLACE),
+        (FleetView(_pin(since=LONG_AGO), hosts=_hosts(RECENT, b=OLD)), NEW, OLD, NEW, VersionAction.REPLACE),
         # A host that took it lately is progress, however long ago it was pinned.
-        (View(_pin(since=LONG_AGO), hosts=_hosts(RECENT, a=PINNED)), NEW, OLD, PINNED, Action.KEEP),
+        (FleetView(_pin(since=LONG_AGO), hosts=_hosts(RECENT, a=PINNED)), NEW, OLD, PINNED, VersionAction.KEEP),
         # A clock that is far ahead does not hold the fleet for as long.
-        (View(_pin(since=NOW + timedelta(days=400))), NEW, OLD, NEW, Action.REPLACE),
+        (FleetView(_pin(since=NOW + timedelta(days=400))), NEW, OLD, NEW, VersionAction.REPLACE),
         # A quarantined digest is never pinned.
-        (View(quarantine=_quarantine(NEW)), NEW, OLD, NEW, Action.KEEP),
-        (View(_pin(), quarantine=_quarantine(PINNED, NEW)), NEW, OLD, NEW, Action.KEEP),
+        (FleetView(quarantine=_quarantine(NEW)), NEW, OLD, NEW, VersionAction.KEEP),
+        (FleetView(_pin(), quarantine=_quarantine(PINNED, NEW)), NEW, OLD, NEW, VersionAction.KEEP),
     ],
 )
-def test_what_a_host_takes(view: View, newest: str, running: str | None, wanted: str, action: Action) -> None:
+def test_what_a_host_takes(
+    view: FleetView, newest: str, running: str | None, wanted: str, action: VersionAction
+) -> None:
     """Each row: what hosts have told, what the tag stands for, what runs here; the digest taken and the pin's fate."""
     decision = decide(view, IMAGE, newest, running, _webs("a", "b"), NOW)
 
@@ -81,7 +83,7 @@ def test_what_a_host_takes(view: View, newest: str, running: str | None, wanted:
 
 def test_a_fleet_without_any_host_that_can_take_it_does_not_keep_its_pin() -> None:
     """All are held out by operators: nobody is waited for."""
-    assert decide(View(_pin()), IMAGE, NEW, OLD, (), NOW).action is Action.REPLACE
+    assert decide(FleetView(_pin()), IMAGE, NEW, OLD, (), NOW).action is VersionAction.REPLACE
 
 
 def test_progress_counts_the_hosts_that_can_take_it() -> None:
@@ -100,8 +102,8 @@ def test_every_host_follows_the_first_one_though_the_tag_moves_on_each_step() ->
     for turn in range(2 * len(nodes)):
         node, newest = nodes[turn % len(nodes)], f"sha256:tag{turn}"
         now += timedelta(minutes=1)
-        decision = decide(View(pinned, hosts=hosts), IMAGE, newest, hosts[node, "web"].digest, _webs(*nodes), now)
-        if decision.action is not Action.KEEP:
+        decision = decide(FleetView(pinned, hosts=hosts), IMAGE, newest, hosts[node, "web"].digest, _webs(*nodes), now)
+        if decision.action is not VersionAction.KEEP:
             pinned = Pin(IMAGE, decision.wanted, node, now)
         hosts[node, "web"] = HostState(decision.wanted, "running", now)
         taken.append(decision.wanted)
@@ -119,9 +121,9 @@ def test_in_whatever_order_hosts_come_a_rollout_ends_before_the_next_begins(turn
         tag = max(0, tag + (0, 1, -1)[move])
         node = nodes[number]
         decision = decide(
-            View(pinned, hosts=hosts), IMAGE, f"sha256:{tag}", hosts[node, "web"].digest, _webs(*nodes), NOW
+            FleetView(pinned, hosts=hosts), IMAGE, f"sha256:{tag}", hosts[node, "web"].digest, _webs(*nodes), NOW
         )
-        if decision.action is not Action.KEEP:
+        if decision.action is not VersionAction.KEEP:
             assert pinned is None or all(state.digest == pinned.digest for state in hosts.values())
             pinned = Pin(IMAGE, decision.wanted, node, NOW)
         if decision.wanted != hosts[node, "web"].digest:
@@ -139,6 +141,6 @@ def test_a_rollout_waits_for_each_instance_and_says_for_which_hosts() -> None:
     assert (found.hosts_done, len(found.hosts_missing)) == (frozenset(), 7)
     assert found.waits_for == "h0, h1, h2, h3, h4 and 2 more"
 
-    why = decide(View(_pin(), hosts=hosts), IMAGE, NEW, OLD, awaited, NOW).why
+    why = decide(FleetView(_pin(), hosts=hosts), IMAGE, NEW, OLD, awaited, NOW).why
     assert f"a rollout of {PINNED}, pinned by a, is under way" in why
     assert "it waits for h0, h1, h2, h3, h4 and 2 more" in why

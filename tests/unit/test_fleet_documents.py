@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.consul import KvPair
-from agent.engine import Fetched
+from agent.engine.model import Fetched
 from agent.errors import SvcagentError
 from agent.fleet import (
-    Action,
+    FleetView,
     HostStanding,
     HostState,
     Past,
     Pause,
     SeenDigests,
-    View,
+    VersionAction,
     decide,
     history,
     host_state,
@@ -183,8 +183,8 @@ def test_a_pin_without_a_valid_digest_is_never_followed_and_says_who_wrote_it(di
 
     assert (pinned.digest, pinned.node) == ("", "mallory")
     assert "svcagent/web/rollout cannot be read" in pinned.problem
-    decision = decide(View(pinned, 7), "web:latest", DIGEST, "", (), NOW)
-    assert (decision.wanted, decision.action) == (DIGEST, Action.REPLACE)
+    decision = decide(FleetView(pinned, 7), "web:latest", DIGEST, "", (), NOW)
+    assert (decision.wanted, decision.action) == (DIGEST, VersionAction.REPLACE)
     assert "mallory" in decision.why
 
 
@@ -352,7 +352,7 @@ def test_a_version_is_suspect_when_its_reload_disappeared(
     state: HostState, alive: tuple[str, ...], is_suspect: bool
 ) -> None:
     """Its host was taking the version, with a session that does not hold the lock."""
-    view = View(hosts={("a", "web"): state})
+    view = FleetView(hosts={("a", "web"): state})
 
     assert bool(suspects(view, DIGEST, frozenset(alive), OWN)) is is_suspect
     assert suspects(view, "", frozenset(alive), OWN) == ()
@@ -362,7 +362,7 @@ def test_a_hosts_own_document_is_not_a_suspect_but_its_other_instances_is() -> N
     """Its own reload recovers before it asks."""
     hosts = {("own", "web"): TAKING, ("own", ""): TAKING, ("own", "web-2"): TAKING, ("a", "web"): TAKING}
 
-    assert len(suspects(View(hosts=hosts), DIGEST, frozenset(), OWN)) == 2
+    assert len(suspects(FleetView(hosts=hosts), DIGEST, frozenset(), OWN)) == 2
 
 
 def test_a_suspect_is_told_with_host_step_time_and_what_to_do() -> None:
@@ -388,8 +388,8 @@ def test_the_first_host_of_a_version_is_the_one_before_any_other_has_settled(
     state: HostState, is_first_host: bool
 ) -> None:
     """A host that was interrupted in settle runs it, and proves nothing."""
-    assert is_first(View(hosts={("a", "web"): state}), DIGEST, OWN) is is_first_host
-    assert is_first(View(hosts={OWN: state, ("own", ""): state}), DIGEST, OWN)
+    assert is_first(FleetView(hosts={("a", "web"): state}), DIGEST, OWN) is is_first_host
+    assert is_first(FleetView(hosts={OWN: state, ("own", ""): state}), DIGEST, OWN)
 
 
 # ---------------------------------------------------------------- digests seen

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.daemon.last_good import Choice, choose
-from agent.definitions import Examined, clashes, examine
+from agent.definitions import ParsedFile, clashes, parse_file
 
 UNREADABLE = "!"
 DIRECTORY = Path("services.d")
 
 
-def file_of(name: str, version: str) -> Examined:
+def file_of(name: str, version: str) -> ParsedFile:
     """A file: ``x y`` defines two services, ``!x`` names one and is faulty, ``!`` is not even JSON.
 
     A version after a colon (``x:2``) makes it another content of the same names.
@@ -24,10 +24,10 @@ def file_of(name: str, version: str) -> Examined:
     fault = {"prot": 1} if "!" in version else {}
     services = [{"name": one, "port": int(port or 1), **fault} for one in names.split()]
     content = b"{" if version == UNREADABLE else json.dumps({"services": services}).encode()
-    return examine(DIRECTORY / name, content, {})
+    return parse_file(DIRECTORY / name, content, {})
 
 
-def files_of(versions: Mapping[str, str]) -> dict[str, Examined]:
+def files_of(versions: Mapping[str, str]) -> dict[str, ParsedFile]:
     return {name: file_of(name, version) for name, version in versions.items()}
 
 

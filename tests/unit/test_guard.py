@@ -9,7 +9,7 @@ import pytest
 from agent.consul import CheckState, Instance
 from agent.definitions import MinHealthy
 from agent.fleet import HostState, Pause, Quarantine
-from agent.reload.guard import Kind, Observed, able_instances, find_obstacles, overridden, refuse_long_memory
+from agent.reload.guard import Observed, ObstacleKind, able_instances, find_obstacles, overridden, refuse_long_memory
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 BY_RELOAD = "Taken out by svcagent reload ab12cd34 on a since 2026-05-01T12:00:00Z: to run sha256:1"
@@ -116,23 +116,25 @@ def test_every_obstacle_says_what_to_do() -> None:
         for one in find_obstacles(seen)
     }
 
-    assert set(found) == set(Kind)
+    assert set(found) == set(ObstacleKind)
     for kind, words in {
-        Kind.ABSENT: "svcagent register",
-        Kind.MAINTENANCE: "svcagent recover web",
-        Kind.PAUSE: "svcagent resume web",
-        Kind.QUARANTINE: "svcagent quarantine clear web sha256:1",
-        Kind.WINDOW: "wait until 2026-05-01T13:00:00Z",
-        Kind.AGE: "wait until 2026-05-01T12:01:00Z",
-        Kind.HEALTH: "svcagent fleet web",
-        Kind.SUSPECT: "svcagent quarantine clear web sha256:1",
-        Kind.STOPPED: "docker start web",
-        Kind.READINESS: "svcagent reload web --force",
-        Kind.DNS: "dns_config.service_ttl",
+        ObstacleKind.ABSENT: "svcagent register",
+        ObstacleKind.MAINTENANCE: "svcagent recover web",
+        ObstacleKind.PAUSE: "svcagent resume web",
+        ObstacleKind.QUARANTINE: "svcagent quarantine clear web sha256:1",
+        ObstacleKind.WINDOW: "wait until 2026-05-01T13:00:00Z",
+        ObstacleKind.AGE: "wait until 2026-05-01T12:01:00Z",
+        ObstacleKind.HEALTH: "svcagent fleet web",
+        ObstacleKind.SUSPECT: "svcagent quarantine clear web sha256:1",
+        ObstacleKind.STOPPED: "docker start web",
+        ObstacleKind.READINESS: "svcagent reload web --force",
+        ObstacleKind.DNS: "dns_config.service_ttl",
     }.items():
         assert words in found[kind].remedy
-    assert "paused, by alice on c since 2026-05-01T12:00:00Z until 2026-05-01T14:00:00Z" in found[Kind.PAUSE].what
-    assert "it failed on b at 2026-05-01T12:00:00Z: not ready" in found[Kind.QUARANTINE].what
+    assert (
+        "paused, by alice on c since 2026-05-01T12:00:00Z until 2026-05-01T14:00:00Z" in found[ObstacleKind.PAUSE].what
+    )
+    assert "it failed on b at 2026-05-01T12:00:00Z: not ready" in found[ObstacleKind.QUARANTINE].what
 
 
 def test_before_queueing_an_instance_that_a_reload_has_out_counts_as_there() -> None:
@@ -147,20 +149,20 @@ def test_before_queueing_an_instance_that_a_reload_has_out_counts_as_there() -> 
     ("more", "kinds"),
     [
         ({}, []),
-        ({"pause": Pause("alice", "c", "w", NOW)}, [Kind.PAUSE]),
-        ({"pause": Pause("", "", "the document … cannot be read", None)}, [Kind.PAUSE]),
-        ({"quarantine": Quarantine("sha256:1", "b", NOW, "w")}, [Kind.QUARANTINE]),
-        ({"quarantine": Quarantine("sha256:1", "", None, "the entry … cannot be read")}, [Kind.QUARANTINE]),
-        ({"is_window_open": False}, [Kind.WINDOW]),
-        ({"min_age": 60.0, "image_created": NOW - timedelta(seconds=59)}, [Kind.AGE]),
+        ({"pause": Pause("alice", "c", "w", NOW)}, [ObstacleKind.PAUSE]),
+        ({"pause": Pause("", "", "the document … cannot be read", None)}, [ObstacleKind.PAUSE]),
+        ({"quarantine": Quarantine("sha256:1", "b", NOW, "w")}, [ObstacleKind.QUARANTINE]),
+        ({"quarantine": Quarantine("sha256:1", "", None, "the entry … cannot be read")}, [ObstacleKind.QUARANTINE]),
+        ({"is_window_open": False}, [ObstacleKind.WINDOW]),
+        ({"min_age": 60.0, "image_created": NOW - timedelta(seconds=59)}, [ObstacleKind.AGE]),
         ({"min_age": 60.0, "image_created": NOW - timedelta(seconds=60)}, []),
-        ({"min_age": 60.0, "image_created": NOW + timedelta(days=1)}, [Kind.AGE]),
-        ({"min_age": 60.0}, [Kind.AGE]),
+        ({"min_age": 60.0, "image_created": NOW + timedelta(days=1)}, [ObstacleKind.AGE]),
+        ({"min_age": 60.0}, [ObstacleKind.AGE]),
         ({"image_created": NOW}, []),
-        ({"pause": Pause("alice", "c", "w", NOW), "is_window_open": False}, [Kind.PAUSE, Kind.WINDOW]),
+        ({"pause": Pause("alice", "c", "w", NOW), "is_window_open": False}, [ObstacleKind.PAUSE, ObstacleKind.WINDOW]),
     ],
 )
-def test_what_the_fleet_and_the_definition_forbid(more: dict[str, Any], kinds: list[Kind]) -> None:
+def test_what_the_fleet_and_the_definition_forbid(more: dict[str, Any], kinds: list[ObstacleKind]) -> None:
     """Each row: what is observed beside a fleet in which all pass; unknown counts as no."""
     obstacles = find_obstacles(_seen(_instance("a"), _instance("b"), **more))
 
@@ -209,7 +211,13 @@ def test_force_overrides_wishes_and_never_maintenance_or_an_unseen_instance() ->
     )
     stand, ignored = overridden(find_obstacles(wishes), is_forced=True)
     assert stand == ()
-    assert {one.kind for one in ignored} == {Kind.HEALTH, Kind.PAUSE, Kind.QUARANTINE, Kind.WINDOW, Kind.AGE}
+    assert {one.kind for one in ignored} == {
+        ObstacleKind.HEALTH,
+        ObstacleKind.PAUSE,
+        ObstacleKind.QUARANTINE,
+        ObstacleKind.WINDOW,
+        ObstacleKind.AGE,
+    }
     assert overridden(ignored, is_forced=False) == (ignored, ())
 
     for firm in (_seen(_instance("a", held=BY_ALICE)), _seen(_instance("a", held=BY_RELOAD)), _seen()):
@@ -267,7 +275,7 @@ def test_a_percentage_counts_instances_that_left_the_catalog(
     """Each row: who is in the catalog, whom the fleet has heard of within a day, what is asked for and said."""
     obstacles = find_obstacles(_seen(*instances, min_healthy=min_healthy, known=frozenset(known)))
 
-    assert [one.kind for one in obstacles] == ([Kind.HEALTH] if words else [])
+    assert [one.kind for one in obstacles] == ([ObstacleKind.HEALTH] if words else [])
     for word in words:
         assert word in " ".join(map(str, obstacles))
 
@@ -280,20 +288,22 @@ def test_a_percentage_counts_instances_that_left_the_catalog(
     [
         (_instance("a", held=BY_RELOAD), _instance("b"), []),
         # An operator took the other one out at the same moment.
-        (_instance("a", held=BY_RELOAD), _instance("b", held=BY_ALICE), [Kind.HEALTH]),
-        (_instance("a", held=BY_RELOAD), _instance("b", "critical"), [Kind.HEALTH]),
-        (_instance("a", "warning", held=BY_RELOAD), _instance("b", held=BY_ALICE), [Kind.HEALTH]),
+        (_instance("a", held=BY_RELOAD), _instance("b", held=BY_ALICE), [ObstacleKind.HEALTH]),
+        (_instance("a", held=BY_RELOAD), _instance("b", "critical"), [ObstacleKind.HEALTH]),
+        (_instance("a", "warning", held=BY_RELOAD), _instance("b", held=BY_ALICE), [ObstacleKind.HEALTH]),
         (_instance("a", "warning", held=BY_RELOAD), _instance("b", "warning"), []),
         # It served nobody before, so nothing is taken from clients.
         (_instance("a", "critical", held=BY_RELOAD), _instance("b", "critical"), []),
         # An operator's maintenance of this host came in between.
-        (_instance("a", held=BY_RELOAD, node_held=True), _instance("b"), [Kind.MAINTENANCE]),
+        (_instance("a", held=BY_RELOAD, node_held=True), _instance("b"), [ObstacleKind.MAINTENANCE]),
         # Another reload's maintenance is none of this one.
-        (_instance("a", held=BY_RELOAD.replace("ab12cd34", "ffff0000")), _instance("b"), [Kind.MAINTENANCE]),
-        (_instance("a", held=BY_ALICE), _instance("b"), [Kind.MAINTENANCE]),
+        (_instance("a", held=BY_RELOAD.replace("ab12cd34", "ffff0000")), _instance("b"), [ObstacleKind.MAINTENANCE]),
+        (_instance("a", held=BY_ALICE), _instance("b"), [ObstacleKind.MAINTENANCE]),
     ],
 )
-def test_own_maintenance_is_no_obstacle_and_hides_none(own: Instance, other: Instance, kinds: list[Kind]) -> None:
+def test_own_maintenance_is_no_obstacle_and_hides_none(
+    own: Instance, other: Instance, kinds: list[ObstacleKind]
+) -> None:
     """After a reload's maintenance is visible, its instance is judged as it would be without that."""
     assert [one.kind for one in find_obstacles(_seen(own, other, own_reload="ab12cd34"))] == kinds
 
@@ -302,7 +312,7 @@ def test_without_its_id_a_reloads_maintenance_is_an_obstacle() -> None:
     """The rule above is for the reload that asks, and for no other."""
     obstacles = find_obstacles(_seen(_instance("a", held=BY_RELOAD), _instance("b")))
 
-    assert [one.kind for one in obstacles] == [Kind.MAINTENANCE]
+    assert [one.kind for one in obstacles] == [ObstacleKind.MAINTENANCE]
 
 
 # ---------------------------------------------------------------- a container that an operator stopped, DNS answers
@@ -315,10 +325,10 @@ def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
     held = _seen(_instance("a", "critical", held=BY_ALICE), _instance("b"), is_in_maintenance_allowed=True, **stopped)
     not_held = _seen(_instance("a", "critical"), _instance("b"), is_in_maintenance_allowed=True, **stopped)
 
-    assert [one.kind for one in plain] == [Kind.STOPPED]
+    assert [one.kind for one in plain] == [ObstacleKind.STOPPED]
     assert overridden(plain, is_forced=True) == ((), plain)
     assert find_obstacles(held) == ()
-    assert [one.kind for one in find_obstacles(not_held)] == [Kind.STOPPED]
+    assert [one.kind for one in find_obstacles(not_held)] == [ObstacleKind.STOPPED]
 
 
 @pytest.mark.parametrize(("remembered", "is_refused"), [(0, False), (30, False), (60, False), (61, True), (3600, True)])
@@ -332,4 +342,4 @@ def test_a_ttl_longer_than_a_drain_is_refused_before_it_begins(remembered: int, 
         assert "60 s" in obstacle.what
         assert "reload.drain.max" in obstacle.remedy
     seen = _seen(_instance("a"), _instance("b"), remembered=remembered, drain_max=60.0)
-    assert [one.kind for one in find_obstacles(seen)] == ([Kind.DNS] if is_refused else [])
+    assert [one.kind for one in find_obstacles(seen)] == ([ObstacleKind.DNS] if is_refused else [])

@@ -13,20 +13,22 @@ from agent.clock import SystemClock
 from agent.daemon.host_reloads import HostReloads
 from agent.errors import LockBusy
 from agent.logs import DAEMON_CHILD
-from agent.reload import Event, HostLock, Phase, Result, Step
+from agent.reload.host_lock import HostLock
+from agent.reload.record import Phase, ReloadResult, StepEvent
+from agent.reload.steps import Step
 from tests.lab.interrupted import leave_unfinished_reload
 
-DONE = Result("web", "host1", "web:1", id="r1", outcome="reloaded", log_tail="secret")
+DONE = ReloadResult("web", "host1", "web:1", id="r1", outcome="reloaded", log_tail="secret")
 
 
 def lock_of(state_dir: Path, service_id: str = "web") -> HostLock:
     return HostLock(state_dir, service_id, SystemClock(), 0.0)
 
 
-def reload(state_dir: Path, *results: Result) -> None:
+def reload(state_dir: Path, *results: ReloadResult) -> None:
     """One reload of this process, as far as its lock file shows it."""
     with lock_of(state_dir) as lock:
-        lock.record(Event(Step.DRAIN, Phase.BEGIN, reload="r1"))
+        lock.record(StepEvent(Step.DRAIN, Phase.BEGIN, reload="r1"))
         lock.record_end(*results)
 
 
@@ -34,8 +36,8 @@ def test_a_reload_from_step_to_step(tmp_path: Path) -> None:
     """Its step, place in the queue and last message while it runs; its results, without the container's log, after."""
     reloads = HostReloads(tmp_path, SystemClock())
     with lock_of(tmp_path) as lock:
-        lock.record(Event(Step.ACQUIRE, Phase.BEGIN, reload="r1"))
-        lock.record(Event(Step.ACQUIRE, Phase.NOTE, 1.0, "waiting for host2", "r1", 2))
+        lock.record(StepEvent(Step.ACQUIRE, Phase.BEGIN, reload="r1"))
+        lock.record(StepEvent(Step.ACQUIRE, Phase.NOTE, 1.0, "waiting for host2", "r1", 2))
         assert reloads.look() == []
         said = reloads.running["web"]
         lock.record_end(DONE)
@@ -66,9 +68,10 @@ def test_a_reload_that_was_killed(tmp_path: Path) -> None:
     reloads = HostReloads(tmp_path, SystemClock())
     program = (
         "import os, pathlib, sys\n"
-        "from agent.clock import SystemClock\nfrom agent.reload import Event, HostLock, Phase, Step\n"
+        "from agent.clock import SystemClock\nfrom agent.reload.host_lock import HostLock\n"
+        "from agent.reload.record import Phase, StepEvent\nfrom agent.reload.steps import Step\n"
         "with HostLock(pathlib.Path(sys.argv[1]), 'web', SystemClock(), 0.0) as lock:\n"
-        "    lock.record(Event(Step.DRAIN, Phase.BEGIN))\n"
+        "    lock.record(StepEvent(Step.DRAIN, Phase.BEGIN))\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
@@ -149,7 +152,7 @@ def test_a_shorter_record_ends_before_what_a_longer_one_left(tmp_path: Path) -> 
 
 def test_a_busy_lock_says_who_holds_it_and_how_to_watch(tmp_path: Path) -> None:
     with lock_of(tmp_path) as lock:
-        lock.record(Event(Step.DRAIN, Phase.BEGIN))
+        lock.record(StepEvent(Step.DRAIN, Phase.BEGIN))
         with pytest.raises(LockBusy) as raised, lock_of(tmp_path):
             pass
 

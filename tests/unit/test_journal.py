@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SvcagentError
-from agent.reload.journal import Journal, JournalDamaged, Record, journalled
+from agent.reload.journal import Journal, JournalDamaged, JournalRecord, journalled
 
-RECORD = Record(
+RECORD = JournalRecord(
     reload_id="1234abcd",
     service_id="web/eu 1",
     service="web",

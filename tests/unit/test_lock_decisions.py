@@ -8,7 +8,7 @@ import pytest
 from agent.consul.client import Consul
 from agent.consul.lock.holder import Holder, encode, parse
 from agent.consul.lock.names import is_own_name, queue_of, session_name, turn_of
-from agent.consul.lock.queue import Entry, Place, Queue, find_dead_end, find_place, order
+from agent.consul.lock.queue import Entry, Queue, QueuePlace, find_dead_end, find_place, order
 from agent.consul.lock.semaphore import SEMAPHORE_FLAGS, read_list
 from agent.consul.lock.single import LOCK_FLAGS
 from agent.consul.model import KvPair
@@ -64,7 +64,7 @@ def test_every_dead_entry_is_one_waiter_s_to_clear() -> None:
     """Two of them would be two writes for one."""
     entries = _line("aBcdEFgHij")
     places = [find_place(entries, entry.session) for entry in order(entries)]
-    cleared = [entry.key for place in places if isinstance(place, Place) for entry in place.dead]
+    cleared = [entry.key for place in places if isinstance(place, QueuePlace) for entry in place.dead]
 
     assert sorted([*cleared, *(entry.key for entry in find_dead_end(entries))]) == [f"q/{one}" for one in "acdgij"]
 

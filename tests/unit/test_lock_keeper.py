@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.clock import Deadline, SystemClock, poll
-from agent.consul.lock.session_renewer import SESSION_TTL, Keeper
+from agent.consul.lock.session_renewer import SESSION_TTL, SessionRenewer
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, SvcagentError
 
 
@@ -38,9 +38,9 @@ class _Consul:
 
 
 @contextmanager
-def _kept(answer: Callable[[], bool]) -> Iterator[tuple[Keeper, _Consul, _Clock]]:
+def _kept(answer: Callable[[], bool]) -> Iterator[tuple[SessionRenewer, _Consul, _Clock]]:
     clock, consul = _Clock(), _Consul(answer)
-    keeper = Keeper(consul, "session", clock.at, clock)  # type: ignore[arg-type]  # all that it asks
+    keeper = SessionRenewer(consul, "session", clock.at, clock)  # type: ignore[arg-type]  # all that it asks
     keeper.start()
     try:
         assert consul.asked.wait(5)
@@ -100,7 +100,7 @@ def test_a_renewal_counts_from_when_it_was_sent() -> None:
 
     clock, consul = _Clock(), _Consul(answer)
     clocks.append(clock)
-    keeper = Keeper(consul, "session", clock.at, clock)  # type: ignore[arg-type]  # all that it asks
+    keeper = SessionRenewer(consul, "session", clock.at, clock)  # type: ignore[arg-type]  # all that it asks
     keeper.start()
     assert consul.asked.wait(5)
     keeper.stop()

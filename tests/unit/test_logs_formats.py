@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.logs.formats import CRITICAL, DEBUG, ERROR, INFO, WARNING, Event, as_journal, as_json, as_text
+from agent.logs.formats import CRITICAL, DEBUG, ERROR, INFO, WARNING, LogEvent, as_journal, as_json, as_text
 
 TIME = "2026-11-24T10:00:00.000+00:00"
 PAIR = re.compile(r'([^\s="]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s="]*))(?: |$)')
@@ -26,8 +26,8 @@ class Number(IntEnum):
     ONE = 1
 
 
-def event(text: str = "", level: int = INFO, /, **fields: object) -> Event:
-    return Event(TIME, level, "info", text, fields)
+def event(text: str = "", level: int = INFO, /, **fields: object) -> LogEvent:
+    return LogEvent(TIME, level, "info", text, fields)
 
 
 def read_logfmt(line: str) -> dict[str, str]:
@@ -123,7 +123,7 @@ trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.
 @given(st.text(), st.dictionaries(names, trees))
 def test_one_event_is_one_line_whatever_is_in_it(text: str, fields: Mapping[str, Any]) -> None:
     """And the text comes back as it was; JSON is JSON for strict readers too."""
-    found = Event(TIME, INFO, "info", text, fields)
+    found = LogEvent(TIME, INFO, "info", text, fields)
 
     for line in (as_text(found), as_json(found)):
         assert line.isprintable()
@@ -138,7 +138,7 @@ def test_one_event_is_one_line_whatever_is_in_it(text: str, fields: Mapping[str,
     )
 )
 def test_logfmt_readers_find_every_field_as_it_was(fields: Mapping[str, str]) -> None:
-    found = read_logfmt(as_text(Event(TIME, INFO, "info", "", fields)))
+    found = read_logfmt(as_text(LogEvent(TIME, INFO, "info", "", fields)))
 
     assert found == {"time": TIME, "level": "info", **fields}
 
@@ -178,7 +178,7 @@ def test_a_level_is_a_priority_of_syslog(level: int, priority: str) -> None:
         (event(""), ""),
     ],
 )
-def test_what_journalctl_shows(found: Event, message: str) -> None:
+def test_what_journalctl_shows(found: LogEvent, message: str) -> None:
     """Whose event it is and what happened, and nothing for which it would show "blob data" instead."""
     assert dict(as_journal(found))["MESSAGE"] == message
 
@@ -204,7 +204,7 @@ def test_fields_of_the_journal() -> None:
 
 def test_no_format_passes_a_control_or_bidirectional_character_on() -> None:
     evil = "a\x1b[2J\x9b31m\x7f\u202eb\u2028c\ud800"
-    event = Event("now", 20, "info", evil, {"service": evil, "more": [evil]})
+    event = LogEvent("now", 20, "info", evil, {"service": evil, "more": [evil]})
 
     journal = "".join(value for _name, value in as_journal(event))
 

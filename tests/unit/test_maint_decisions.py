@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Instance, LocalService
 from agent.maintenance import (
-    Action,
     Left,
     Maintenance,
+    MaintenanceAction,
+    MaintenanceTarget,
     OwnerKind,
-    Target,
     by_operator,
     by_reload,
     decide_disable,
@@ -25,7 +25,7 @@ from agent.maintenance import (
 )
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
-WEB = Target("host1", "web", "web")
+WEB = MaintenanceTarget("host1", "web", "web")
 WANTED = by_operator("alice", "host1", "disk swap", NOON)
 SAME = by_operator("alice", "host1", "disk swap", NOON - timedelta(hours=1))
 OTHER_END = replace(SAME, until=NOON + timedelta(hours=1))
@@ -40,17 +40,19 @@ ANY = st.sampled_from([None, SAME, OTHER_END, OTHER_REASON, OTHER_HOST, BOB, UNK
 @pytest.mark.parametrize(
     ("held", "plain", "replacing", "by_force"),
     [
-        (None, Action.ENABLE, Action.ENABLE, Action.ENABLE),
-        (SAME, Action.KEEP, Action.KEEP, Action.KEEP),
-        (OTHER_END, Action.REWRITE, Action.REWRITE, Action.REWRITE),
-        (OTHER_REASON, Action.REFUSE, Action.REWRITE, Action.REWRITE),
-        (OTHER_HOST, Action.REFUSE, Action.REWRITE, Action.REWRITE),
-        (BOB, Action.REFUSE, Action.REWRITE, Action.REWRITE),
-        (UNKNOWN, Action.REFUSE, Action.REWRITE, Action.REWRITE),
-        (RELOAD, Action.REFUSE, Action.REFUSE, Action.REWRITE),
+        (None, MaintenanceAction.ENABLE, MaintenanceAction.ENABLE, MaintenanceAction.ENABLE),
+        (SAME, MaintenanceAction.KEEP, MaintenanceAction.KEEP, MaintenanceAction.KEEP),
+        (OTHER_END, MaintenanceAction.REWRITE, MaintenanceAction.REWRITE, MaintenanceAction.REWRITE),
+        (OTHER_REASON, MaintenanceAction.REFUSE, MaintenanceAction.REWRITE, MaintenanceAction.REWRITE),
+        (OTHER_HOST, MaintenanceAction.REFUSE, MaintenanceAction.REWRITE, MaintenanceAction.REWRITE),
+        (BOB, MaintenanceAction.REFUSE, MaintenanceAction.REWRITE, MaintenanceAction.REWRITE),
+        (UNKNOWN, MaintenanceAction.REFUSE, MaintenanceAction.REWRITE, MaintenanceAction.REWRITE),
+        (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.REFUSE, MaintenanceAction.REWRITE),
     ],
 )
-def test_who_may_take_out_what(held: Maintenance | None, plain: Action, replacing: Action, by_force: Action) -> None:
+def test_who_may_take_out_what(
+    held: Maintenance | None, plain: MaintenanceAction, replacing: MaintenanceAction, by_force: MaintenanceAction
+) -> None:
     """Nobody's is taken over unasked, and a reload's not without force."""
     decided = [
         decide_enable(WEB, held, WANTED, is_replacing=is_replacing, is_forced=is_forced).action
@@ -67,9 +69,9 @@ def test_enabling_again_changes_nothing_more(held: Maintenance | None, is_replac
     if first.wanted is not None:
         again = decide_enable(WEB, first.wanted, WANTED, is_replacing=is_replacing, is_forced=is_forced)
 
-        assert again.action is Action.KEEP
+        assert again.action is MaintenanceAction.KEEP
     else:
-        assert first.action is Action.REFUSE
+        assert first.action is MaintenanceAction.REFUSE
         assert first.remedy
 
 
@@ -83,14 +85,14 @@ def test_moving_the_end_keeps_the_beginning() -> None:
 @pytest.mark.parametrize(
     ("held", "plain", "by_force"),
     [
-        (None, Action.KEEP, Action.KEEP),
-        (SAME, Action.LIFT, Action.LIFT),
-        (BOB, Action.LIFT, Action.LIFT),
-        (UNKNOWN, Action.LIFT, Action.LIFT),
-        (RELOAD, Action.REFUSE, Action.LIFT),
+        (None, MaintenanceAction.KEEP, MaintenanceAction.KEEP),
+        (SAME, MaintenanceAction.LIFT, MaintenanceAction.LIFT),
+        (BOB, MaintenanceAction.LIFT, MaintenanceAction.LIFT),
+        (UNKNOWN, MaintenanceAction.LIFT, MaintenanceAction.LIFT),
+        (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.LIFT),
     ],
 )
-def test_who_may_put_back_what(held: Maintenance | None, plain: Action, by_force: Action) -> None:
+def test_who_may_put_back_what(held: Maintenance | None, plain: MaintenanceAction, by_force: MaintenanceAction) -> None:
     """Operators may lift each other's, but not a running reload's."""
     assert [decide_disable(WEB, held, is_forced=is_forced).action for is_forced in (False, True)] == [plain, by_force]
 
@@ -190,7 +192,9 @@ def test_the_host_is_over_when_all_of_it_is_fit(
 
     found = find_ended({one.id: one for one in services}, {check.id: check for check in checks}, "host1", NOON)
 
-    assert [(one.target, [check.id for check in one.failing]) for one in found] == [(Target("host1"), expected)]
+    assert [(one.target, [check.id for check in one.failing]) for one in found] == [
+        (MaintenanceTarget("host1"), expected)
+    ]
 
 
 def test_only_what_was_asked_about() -> None:

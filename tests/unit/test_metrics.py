@@ -18,7 +18,8 @@ from agent.maintenance import by_operator, by_reload, render
 from agent.metrics.exposition import Held, Metrics, held_by, text_of
 from agent.metrics.reload_series import RESULTS
 from agent.metrics.series import Damaged, Histogram, Series
-from agent.reload import HostReload, Result
+from agent.reload.host_lock import HostReload
+from agent.reload.record import ReloadResult
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -72,7 +73,7 @@ def of(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 def ended(outcome: str, **more: Any) -> dict[str, Any]:
     """What a reload of web leaves."""
-    result = Result("web", "host1", "registry/web:latest", id="1f3a9c21", outcome=outcome, running="sha256:one")
+    result = ReloadResult("web", "host1", "registry/web:latest", id="1f3a9c21", outcome=outcome, running="sha256:one")
     return {**asdict(result), **more}
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet import HostState, InstanceKey, Pause, Pin, Quarantine, View
-from agent.fleet.rollout_progress import Course
+from agent.fleet import FleetView, HostState, InstanceKey, Pause, Pin, Quarantine
+from agent.fleet.rollout_progress import RolloutProgress
 from agent.notify.notices import (
     LONGEST_WHY,
     MOST_HOSTS,
     NOTICES,
-    Kind,
     Notice,
+    NoticeKind,
     Tone,
     conflict,
     due,
@@ -60,8 +60,8 @@ def webs(nodes: Iterable[str]) -> frozenset[InstanceKey]:
     return frozenset((node, "web") for node in nodes)
 
 
-def course(view: View, awaited: str = "ab", **more: Any) -> Course:
-    return Course("web", view, webs(awaited), NOW, STUCK_AFTER, **more)
+def course(view: FleetView, awaited: str = "ab", **more: Any) -> RolloutProgress:
+    return RolloutProgress("web", view, webs(awaited), NOW, STUCK_AFTER, **more)
 
 
 def kinds(notices: tuple[Notice, ...]) -> list[str]:
@@ -78,51 +78,54 @@ ROLLED_BACK = {"a": at("rolled back"), "b": running(OLD, 900)}
     ("view", "expected"),
     [
         # Nothing is pinned, or nobody can say what.
-        (View(), []),
-        (View(Pin("", "", "", None, problem="it is not JSON"), hosts=on(BOTH_OLD)), []),
+        (FleetView(), []),
+        (FleetView(Pin("", "", "", None, problem="it is not JSON"), hosts=on(BOTH_OLD)), []),
         # Under way.
-        (View(pin(), hosts=on(BOTH_OLD)), ["started"]),
-        (View(pin(5), hosts=on(ONE_NEW)), ["started"]),
-        (View(pin(), hosts=on({})), ["started"]),
-        (View(pin(), hosts=on({"a": at("reloading"), "b": at("queueing")})), ["started"]),
-        (View(pin(), hosts=on(BOTH_OLD), pause=A_PAUSE), ["started"]),
+        (FleetView(pin(), hosts=on(BOTH_OLD)), ["started"]),
+        (FleetView(pin(5), hosts=on(ONE_NEW)), ["started"]),
+        (FleetView(pin(), hosts=on({})), ["started"]),
+        (FleetView(pin(), hosts=on({"a": at("reloading"), "b": at("queueing")})), ["started"]),
+        (FleetView(pin(), hosts=on(BOTH_OLD), pause=A_PAUSE), ["started"]),
         # Finished: each host that is waited for runs it, and hosts that are gone count for nothing.
-        (View(pin(10), hosts=on(BOTH_NEW)), ["finished"]),
-        (View(pin(10), hosts=on({**BOTH_NEW, "gone": running(OLD, 900)})), ["finished"]),
-        (View(pin(10), hosts=on(BOTH_NEW), pause=A_PAUSE), ["finished"]),
+        (FleetView(pin(10), hosts=on(BOTH_NEW)), ["finished"]),
+        (FleetView(pin(10), hosts=on({**BOTH_NEW, "gone": running(OLD, 900)})), ["finished"]),
+        (FleetView(pin(10), hosts=on(BOTH_NEW), pause=A_PAUSE), ["finished"]),
         # Bad: sent when its host has restored the old version, not before.
-        (View(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["quarantined"]),
-        (View(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()), ["quarantined"]),
-        (View(pin(), hosts=on({}), quarantine=quarantined()), ["quarantined"]),
-        (View(pin(), hosts=on({"a": at("reloading")}), quarantine=quarantined()), []),
-        (View(pin(), hosts=on({"a": at("reloading", 31)}), quarantine=quarantined()), ["quarantined"]),
+        (FleetView(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["quarantined"]),
+        (FleetView(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()), ["quarantined"]),
+        (FleetView(pin(), hosts=on({}), quarantine=quarantined()), ["quarantined"]),
+        (FleetView(pin(), hosts=on({"a": at("reloading")}), quarantine=quarantined()), []),
+        (FleetView(pin(), hosts=on({"a": at("reloading", 31)}), quarantine=quarantined()), ["quarantined"]),
         # One that is not pinned any more is sent as well.
-        (View(pin(digest=NEXT), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["started", "quarantined"]),
+        (FleetView(pin(digest=NEXT), hosts=on(ROLLED_BACK), quarantine=quarantined()), ["started", "quarantined"]),
         # Overridden by --force, everywhere: it is both.
-        (View(pin(10), hosts=on(BOTH_NEW), quarantine=quarantined()), ["finished", "quarantined"]),
+        (FleetView(pin(10), hosts=on(BOTH_NEW), quarantine=quarantined()), ["finished", "quarantined"]),
         # Stuck, or paused: no host has come further for so long, and not all have.
-        (View(pin(31), hosts=on(BOTH_OLD)), ["started", "stuck"]),
-        (View(pin(29), hosts=on(BOTH_OLD)), ["started"]),
-        (View(pin(31), hosts=on(BOTH_OLD), pause=A_PAUSE), ["started", "paused"]),
-        (View(pin(90), hosts=on({**ONE_NEW, "a": running(NEW, 31)})), ["started", "stuck"]),
-        (View(pin(90), hosts=on(ONE_NEW)), ["started"]),
-        (View(pin(31), hosts=on({"a": at("reloading", 5), "b": running(OLD, 900)})), ["started"]),
-        (View(pin(90), hosts=on({"a": at("reloading", 31), "b": running(OLD, 900)})), ["started", "stuck"]),
-        (View(pin(31), hosts=on({"a": at("queueing", 5), "b": at("failed", 1)})), ["started", "stuck"]),
-        (View(pin(31), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=31)), ["quarantined"]),
-        (View(pin(90), hosts=on(BOTH_NEW)), ["finished"]),
+        (FleetView(pin(31), hosts=on(BOTH_OLD)), ["started", "stuck"]),
+        (FleetView(pin(29), hosts=on(BOTH_OLD)), ["started"]),
+        (FleetView(pin(31), hosts=on(BOTH_OLD), pause=A_PAUSE), ["started", "paused"]),
+        (FleetView(pin(90), hosts=on({**ONE_NEW, "a": running(NEW, 31)})), ["started", "stuck"]),
+        (FleetView(pin(90), hosts=on(ONE_NEW)), ["started"]),
+        (FleetView(pin(31), hosts=on({"a": at("reloading", 5), "b": running(OLD, 900)})), ["started"]),
+        (FleetView(pin(90), hosts=on({"a": at("reloading", 31), "b": running(OLD, 900)})), ["started", "stuck"]),
+        (FleetView(pin(31), hosts=on({"a": at("queueing", 5), "b": at("failed", 1)})), ["started", "stuck"]),
+        (FleetView(pin(31), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=31)), ["quarantined"]),
+        (FleetView(pin(90), hosts=on(BOTH_NEW)), ["finished"]),
         # What is old is no news; what holds now is.
-        (View(pin(60 * 25), hosts=on(BOTH_OLD)), ["stuck"]),
-        (View(pin(60 * 25), hosts=on({"a": running(NEW, 60 * 24), "b": running(NEW, 60 * 24)})), []),
-        (View(pin(60 * 25), hosts=on({"a": running(NEW, 60 * 24), "b": running(NEW, 5)})), ["finished"]),
-        (View(pin(60 * 25), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=60 * 25)), []),
+        (FleetView(pin(60 * 25), hosts=on(BOTH_OLD)), ["stuck"]),
+        (FleetView(pin(60 * 25), hosts=on({"a": running(NEW, 60 * 24), "b": running(NEW, 60 * 24)})), []),
+        (FleetView(pin(60 * 25), hosts=on({"a": running(NEW, 60 * 24), "b": running(NEW, 5)})), ["finished"]),
+        (FleetView(pin(60 * 25), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=60 * 25)), []),
         # A clock that is a little ahead, and one that is far ahead: its moments are none.
-        (View(pin(-5), hosts=on(BOTH_OLD)), ["started"]),
-        (View(pin(-60 * 24 * 400), hosts=on(BOTH_OLD)), ["stuck"]),
-        (View(pin(90), hosts=on({"a": running(NEW, -60 * 24 * 400), "b": running(OLD, 900)})), ["started", "stuck"]),
+        (FleetView(pin(-5), hosts=on(BOTH_OLD)), ["started"]),
+        (FleetView(pin(-60 * 24 * 400), hosts=on(BOTH_OLD)), ["stuck"]),
+        (
+            FleetView(pin(90), hosts=on({"a": running(NEW, -60 * 24 * 400), "b": running(OLD, 900)})),
+            ["started", "stuck"],
+        ),
     ],
 )
-def test_what_there_is_to_tell(view: View, expected: list[str]) -> None:
+def test_what_there_is_to_tell(view: FleetView, expected: list[str]) -> None:
     """Each row: the published states of the two awaited hosts; the notices that are sent, in order."""
     notices, sent = due(course(view), frozenset())
 
@@ -133,7 +136,7 @@ def test_what_there_is_to_tell(view: View, expected: list[str]) -> None:
 
 def test_a_rollout_that_nobody_can_take_is_neither_stuck_nor_finished() -> None:
     """Operators hold every host out."""
-    assert due(course(View(pin(90), hosts=on(BOTH_OLD)), awaited=""), frozenset()) == ((), frozenset())
+    assert due(course(FleetView(pin(90), hosts=on(BOTH_OLD)), awaited=""), frozenset()) == ((), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,9 @@ def test_outside_its_windows_a_rollout_is_not_stuck(
     pinned: float, opened: float, closes: float, expected: list[str]
 ) -> None:
     """Minutes ago: when it was pinned, when the window opened and closed. Closed hours do not count."""
-    found = course(View(pin(pinned), hosts=on(BOTH_OLD)), is_open=lambda moment: ago(opened) <= moment < ago(closes))
+    found = course(
+        FleetView(pin(pinned), hosts=on(BOTH_OLD)), is_open=lambda moment: ago(opened) <= moment < ago(closes)
+    )
 
     notices, _sent = due(found, frozenset())
 
@@ -160,31 +165,33 @@ def test_outside_its_windows_a_rollout_is_not_stuck(
 @pytest.mark.parametrize(("pinned", "expected"), [(60, ["started"]), (89, ["started"]), (91, ["started", "stuck"])])
 def test_an_image_that_is_too_young_is_not_stuck(pinned: float, expected: list[str]) -> None:
     """It was made before it was pinned, so an hour after that it is an hour old."""
-    found = course(View(pin(pinned), hosts=on(BOTH_OLD)), min_age=timedelta(hours=1))
+    found = course(FleetView(pin(pinned), hosts=on(BOTH_OLD)), min_age=timedelta(hours=1))
 
     assert kinds(due(found, frozenset())[0]) == expected
 
 
 def test_another_digest_is_another_rollout_and_the_same_one_again_is_not() -> None:
     """Pinned anew by another host: nothing new. Another digest: all of it again. Back to the first: again too."""
-    _first, sent = due(course(View(pin(), hosts=on(BOTH_OLD))), frozenset())
-    again, sent = due(course(View(pin(0, node="b"), hosts=on(BOTH_OLD))), sent)
+    _first, sent = due(course(FleetView(pin(), hosts=on(BOTH_OLD))), frozenset())
+    again, sent = due(course(FleetView(pin(0, node="b"), hosts=on(BOTH_OLD))), sent)
     assert kinds(again) == []
 
-    other, sent = due(course(View(pin(digest=NEXT), hosts=on(BOTH_OLD))), sent)
+    other, sent = due(course(FleetView(pin(digest=NEXT), hosts=on(BOTH_OLD))), sent)
     assert kinds(other) == ["started"]
     assert sent == {f"started {NEXT}"}
 
-    back, sent = due(course(View(pin(), hosts=on(BOTH_OLD))), sent)
+    back, sent = due(course(FleetView(pin(), hosts=on(BOTH_OLD))), sent)
     assert kinds(back) == ["started"]
     assert sent == {f"started {NEW}"}
 
 
 def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
     """The same digest, at another moment."""
-    _first, sent = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset())
-    cleared, sent = due(course(View(pin(90), hosts=on(ROLLED_BACK))), sent, {Kind.QUARANTINED})
-    again, sent = due(course(View(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=1))), sent)
+    _first, sent = due(
+        course(FleetView(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset()
+    )
+    cleared, sent = due(course(FleetView(pin(90), hosts=on(ROLLED_BACK))), sent, {NoticeKind.QUARANTINED})
+    again, sent = due(course(FleetView(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=1))), sent)
 
     assert kinds(cleared) == []
     assert kinds(again) == ["quarantined"]
@@ -192,8 +199,8 @@ def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
 
 def test_only_what_is_asked_for_is_told_and_noted() -> None:
     """A host that begins to pull tells that it started; what else there is comes when it has ended."""
-    view = View(pin(31), hosts=on(BOTH_OLD))
-    notices, sent = due(course(view), frozenset(), {Kind.STARTED})
+    view = FleetView(pin(31), hosts=on(BOTH_OLD))
+    notices, sent = due(course(view), frozenset(), {NoticeKind.STARTED})
 
     assert kinds(notices) == ["started"]
     assert kinds(due(course(view), sent)[0]) == ["stuck"]
@@ -202,7 +209,7 @@ def test_only_what_is_asked_for_is_told_and_noted() -> None:
 def test_a_finished_rollout_is_closed_for_hosts_that_have_nothing_to_do() -> None:
     """A rollout that ended long before notifications were set up is noted without a notice."""
     old = {"a": running(NEW, 60 * 48), "b": running(NEW, 60 * 48)}
-    notices, sent = due(course(View(pin(60 * 49), hosts=on(old))), frozenset())
+    notices, sent = due(course(FleetView(pin(60 * 49), hosts=on(old))), frozenset())
 
     assert notices == ()
     assert is_closed(pin(60 * 49), sent)
@@ -220,7 +227,7 @@ _STATES = st.builds(
     _MINUTES.map(ago),
 )
 _VIEWS = st.builds(
-    View,
+    FleetView,
     st.none() | st.builds(pin, _MINUTES, _DIGESTS, st.sampled_from("abc")),
     hosts=st.dictionaries(st.sampled_from("abc"), _STATES).map(on),
     quarantine=st.builds(quarantined, _DIGESTS, _MINUTES),
@@ -229,7 +236,7 @@ _VIEWS = st.builds(
 
 
 @given(st.lists(_VIEWS, max_size=6))
-def test_whatever_happens_nothing_is_told_twice_and_little_is_remembered(views: list[View]) -> None:
+def test_whatever_happens_nothing_is_told_twice_and_little_is_remembered(views: list[FleetView]) -> None:
     """Of one rollout no kind comes twice while its pin stands, and what is noted is about what is there."""
     sent: frozenset[str] = frozenset()
     for view in views:
@@ -246,18 +253,18 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
     many = {
         f"host{number:02}": at("failed", 40, f"{'x' * 2 * LONGEST_WHY}\nsecret") for number in range(MOST_HOSTS + 3)
     }
-    stuck = Course(
+    stuck = RolloutProgress(
         "web",
-        View(pin(45), hosts=on({**many, "a": running(NEW, 40)})),
+        FleetView(pin(45), hosts=on({**many, "a": running(NEW, 40)})),
         webs({*many, "a"}),
         NOW,
         STUCK_AFTER,
         webs("z"),
     )
     notices = {one.kind: one for one in due(stuck, frozenset())[0]}
-    text = notices[Kind.STUCK].body
+    text = notices[NoticeKind.STUCK].body
 
-    assert notices[Kind.STUCK].title == (
+    assert notices[NoticeKind.STUCK].title == (
         f"web: rollout of web:latest ({NEW[:19]}) is stuck, 1 of 14 hosts run it, without progress for 40m0s"
     )
     assert f"{IMAGE} is {NEW}" in text
@@ -274,16 +281,16 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
 @pytest.mark.parametrize(
     ("view", "kind", "tone", "words"),
     [
-        (View(pin(), hosts=on(BOTH_OLD)), Kind.STARTED, Tone.INFO, ["svcagent fleet web --watch"]),
+        (FleetView(pin(), hosts=on(BOTH_OLD)), NoticeKind.STARTED, Tone.INFO, ["svcagent fleet web --watch"]),
         (
-            View(pin(10), hosts=on(BOTH_NEW)),
-            Kind.FINISHED,
+            FleetView(pin(10), hosts=on(BOTH_NEW)),
+            NoticeKind.FINISHED,
             Tone.SUCCESS,
             ["2 of 2 hosts run it after 8m0s", "run it: a, b", "svcagent history web"],
         ),
         (
-            View(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined(why="web exited with 1\nlog")),
-            Kind.QUARANTINED,
+            FleetView(pin(), hosts=on(ROLLED_BACK), quarantine=quarantined(why="web exited with 1\nlog")),
+            NoticeKind.QUARANTINED,
             Tone.FAILURE,
             [
                 "rolled back on a and quarantined",
@@ -292,21 +299,21 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
             ],
         ),
         (
-            View(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()),
-            Kind.QUARANTINED,
+            FleetView(pin(), hosts=on({"a": at("stranded")}), quarantine=quarantined()),
+            NoticeKind.QUARANTINED,
             Tone.FAILURE,
             ["failed on a, WHICH IS OUT OF SERVICE, and is quarantined"],
         ),
-        (View(pin(31), hosts=on(BOTH_OLD)), Kind.STUCK, Tone.WARNING, ["0 of 2 hosts", "svcagent why web"]),
+        (FleetView(pin(31), hosts=on(BOTH_OLD)), NoticeKind.STUCK, Tone.WARNING, ["0 of 2 hosts", "svcagent why web"]),
         (
-            View(pin(31), hosts=on(BOTH_OLD), pause=A_PAUSE),
-            Kind.PAUSED,
+            FleetView(pin(31), hosts=on(BOTH_OLD), pause=A_PAUSE),
+            NoticeKind.PAUSED,
             Tone.INFO,
             ["alice on host2", "release party", "svcagent resume web"],
         ),
     ],
 )
-def test_every_kind_has_its_words(view: View, kind: Kind, tone: Tone, words: list[str]) -> None:
+def test_every_kind_has_its_words(view: FleetView, kind: NoticeKind, tone: Tone, words: list[str]) -> None:
     """Its tone, and what a person needs."""
     [notice] = [one for one in due(course(view), frozenset())[0] if one.kind is kind]
 
@@ -335,7 +342,7 @@ def test_a_conflict_is_told_once_until_the_record_is_in_place() -> None:
 def test_people_are_told_of_a_suspect_version_once_for_each_digest() -> None:
     """Also if a second host disappears with it; and what to do, with what came from Consul quoted."""
     first = HostState(OLD, "reloading", ago(5), step="ready", service_id="web", session="s", wanted=NEW, node="a b")
-    view = View(pin(10), hosts=on({"a b": first, "b": running(OLD, 900)}))
+    view = FleetView(pin(10), hosts=on({"a b": first, "b": running(OLD, 900)}))
 
     notices, sent = due(course(view, suspects=(first,)), frozenset())
     assert kinds(notices) == ["started", "suspect"]
@@ -351,7 +358,7 @@ def test_people_are_told_of_a_suspect_version_once_for_each_digest() -> None:
 
 def test_hosts_that_are_down_are_named() -> None:
     """They are not waited for."""
-    [started] = due(course(View(pin(), hosts=on(BOTH_OLD)), down=webs("z")), frozenset())[0]
+    [started] = due(course(FleetView(pin(), hosts=on(BOTH_OLD)), down=webs("z")), frozenset())[0]
 
     assert "down, and not waited for: z" in started.body
 
@@ -360,9 +367,9 @@ def test_a_host_with_two_instances_has_finished_with_the_second_one() -> None:
     """The first alone is no progress of the host's."""
     hosts = {("a", "web-1"): running(NEW), ("a", "web-2"): running(OLD)}
     both = frozenset(hosts)
-    [notice] = due(Course("web", View(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]
+    [notice] = due(RolloutProgress("web", FleetView(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]
     assert "0 of 1 host run it" in notice.title
 
     hosts["a", "web-2"] = running(NEW)
-    [notice] = due(Course("web", View(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]
-    assert notice.kind is Kind.FINISHED
+    [notice] = due(RolloutProgress("web", FleetView(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]
+    assert notice.kind is NoticeKind.FINISHED

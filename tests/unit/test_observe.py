@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.consul import Instance
-from agent.fleet import HostState, View
+from agent.fleet import FleetView, HostState
 from agent.reload.observe import known_instances
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -35,7 +35,7 @@ def _state(since: timedelta, seen: timedelta | None = None) -> HostState:
 )
 def test_known_within_a_day(key: tuple[str, str], state: HostState, is_known: bool) -> None:
     """Each row: one document beside an instance in the catalog."""
-    found = known_instances(View(hosts={key: state}), (HERE,), NOW)
+    found = known_instances(FleetView(hosts={key: state}), (HERE,), NOW)
 
     assert ("a", "web") in found
     assert (key in found) is is_known

@@ -13,7 +13,7 @@ from cronsim import CronSim
 from agent.cli import VERBS
 from agent.clock import SystemClock
 from agent.metrics.exposition import Held, Metrics, text_of
-from agent.reload import HostReload
+from agent.reload.host_lock import HostReload
 from tests.commands import lines_in, named_in, usage_fault
 from tests.unit.test_metrics import ended
 

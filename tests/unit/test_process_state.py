@@ -16,7 +16,7 @@ from agent.clock import SystemClock
 from agent.consul import Consul
 from agent.daemon.scheduler import Scheduler
 from agent.definitions import ConsulSettings
-from agent.engine import Engine
+from agent.engine.client import Engine
 
 
 def _state() -> Mapping[str, object]:

@@ -11,10 +11,11 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul import Consul
-from agent.definitions import Check, Ready, Reload, Service
-from agent.engine import Container, Engine
+from agent.definitions import Check, Ready, ReloadSection, Service
+from agent.engine.client import Engine
+from agent.engine.model import Container
 from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotFound, NotReady
-from agent.reload.probe import Prober, Status, advice
+from agent.reload.probe import Prober, ProbeStatus, advice
 from agent.reload.ready import Readiness
 
 CONTAINER = Container(
@@ -108,7 +109,11 @@ def origin() -> Iterator[Origin]:
 def readiness(origin: Origin, *looks: Container, restart: bool = False, **ready: Any) -> Readiness:
     service = Service(name="web", checks=(Check(http=f"{origin.url}/hc", interval="10s", timeout="1s"),))
     wanted = Ready(**{"timeout": 0.3, "interval": 0.01, **ready})
-    reload = Reload(restart=("true",), ready=wanted) if restart else Reload(image="web", container="web", ready=wanted)
+    reload = (
+        ReloadSection(restart=("true",), ready=wanted)
+        if restart
+        else ReloadSection(image="web", container="web", ready=wanted)
+    )
     engine = FakeEngine(list(looks))
     clock = SystemClock()
     return Readiness(service, reload, cast("Consul", NoConsul()), cast("Engine", engine), Prober(clock), clock)
@@ -201,7 +206,7 @@ def test_a_check_whose_body_trickles_is_judged_by_its_status_when_its_timeout_is
     """Consul does the same: it reads the body for its output, and ignores that it is cut off."""
     answer = Prober().probe(Check(http=f"{origin.url}/trickle", interval="10s", timeout="200ms"), 60.0)
 
-    assert (answer.status, answer.said) == (Status.PASSING, f"{origin.url}/trickle answers 200")
+    assert (answer.status, answer.said) == (ProbeStatus.PASSING, f"{origin.url}/trickle answers 200")
 
 
 def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
@@ -212,7 +217,11 @@ def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
 
         answer = Prober().probe(Check(http=url, interval="10s"), 1.0)
 
-    assert (answer.status, answer.said, answer.failure) == (Status.CRITICAL, f"{url}: Connection refused", "refused")
+    assert (answer.status, answer.said, answer.failure) == (
+        ProbeStatus.CRITICAL,
+        f"{url}: Connection refused",
+        "refused",
+    )
 
 
 @dataclass
@@ -231,7 +240,7 @@ ODD = [RuntimeError("odd"), OSError(5, "odd"), ValueError("odd"), UnicodeError("
 def odd(consul: Any, engine: Any, *, timeout: float = 0.02) -> Readiness:
     """A service with a check that only Consul can run."""
     service = Service(name="web", checks=(Check(ttl="1h"),))
-    reload = Reload(image="web", container="web", ready=Ready(timeout=timeout, interval=0.01))
+    reload = ReloadSection(image="web", container="web", ready=Ready(timeout=timeout, interval=0.01))
     return Readiness(service, reload, cast("Consul", consul), cast("Engine", engine), Prober(), SystemClock())
 
 
@@ -278,7 +287,7 @@ def test_an_unresolvable_redirect_is_a_critical_answer_in_one_line(origin: Origi
 
     result = Prober().probe(Check(http=f"{origin.url}/redirect", interval="10s"), 1.0)
 
-    assert (result.status, result.failure) == (Status.CRITICAL, "redirects")
+    assert (result.status, result.failure) == (ProbeStatus.CRITICAL, "redirects")
     assert "[10.0.0.1]" in result.said
 
 

@@ -8,15 +8,15 @@ from typing import Any, cast
 import pytest
 
 from agent.consul import LocalService
-from agent.definitions import Reload, Service
-from agent.engine import Stand, Standing
-from agent.reload.dependencies import Edges
-from agent.reload.journal import Record
+from agent.definitions import ReloadSection, Service
+from agent.engine.swap import Stand, Standing
+from agent.reload.dependencies import Dependencies
+from agent.reload.journal import JournalRecord
 from agent.reload.recover import find_leftover, revive
 
 SERVICE = Service(name="web", port=80)
-RELOAD = Reload(image="registry.example.com/web:latest", container="web")
-RECORD = Record.of(SERVICE, RELOAD, "0a1b2c3d", "2026-01-01T00:00:00Z")
+RELOAD = ReloadSection(image="registry.example.com/web:latest", container="web")
+RECORD = JournalRecord.of(SERVICE, RELOAD, "0a1b2c3d", "2026-01-01T00:00:00Z")
 REPLACING = replace(RECORD, is_replacing=True, restart_policy="always")
 
 
@@ -48,7 +48,7 @@ class FakeEngine:
     ],
 )
 def test_without_consul_only_what_a_replacement_stopped_is_started(
-    stand: Stand, record: Record, *, is_running: bool, expected: list[str]
+    stand: Stand, record: JournalRecord, *, is_running: bool, expected: list[str]
 ) -> None:
     """A container that an operator stopped while its successor was prepared stays stopped."""
     engine = FakeEngine(stand, is_running=is_running)
@@ -61,7 +61,7 @@ def test_without_consul_only_what_a_replacement_stopped_is_started(
 class FakeEdges:
     """The edges that `find_leftover` asks."""
 
-    def __init__(self, record: Record | None, engine: FakeEngine, *, is_held: bool) -> None:
+    def __init__(self, record: JournalRecord | None, engine: FakeEngine, *, is_held: bool) -> None:
         self.engine, self.consul, self.journal, self.agent = engine, self, self, self
         self.environ: dict[str, str] = {}
         self.state_dir = Path("nowhere")
@@ -73,7 +73,7 @@ class FakeEdges:
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC)
 
-    def read(self) -> Record | None:
+    def read(self) -> JournalRecord | None:
         return self._record
 
     def services(self) -> dict[str, LocalService]:
@@ -95,10 +95,10 @@ class FakeEdges:
     ],
 )
 def test_a_prepared_container_may_have_been_asked_to_stop_only_where_its_replacement_may_have_begun(
-    record: Record | None, *, is_running: bool, is_held: bool, expected: bool
+    record: JournalRecord | None, *, is_running: bool, is_held: bool, expected: bool
 ) -> None:
     engine = FakeEngine(Stand.PREPARED, is_running=is_running)
-    edges = cast("Edges", FakeEdges(record, engine, is_held=is_held))
+    edges = cast("Dependencies", FakeEdges(record, engine, is_held=is_held))
 
     leftover = find_leftover(SERVICE, RELOAD, edges, lambda _text: None)
 

@@ -8,7 +8,7 @@ import pytest
 from agent.consul import AgentSelf, CheckState, LocalService
 from agent.definitions import Check, Service
 from agent.definitions.service import MOST_CHECKS, NamedPort
-from agent.registration import Action, World, is_current, make_plan, make_removal, registration
+from agent.registration import AgentWorld, ChangeAction, is_current, make_plan, make_removal, registration
 from agent.registration.mark import HOLD, MARK, leaving, own_checks
 
 
@@ -31,9 +31,9 @@ def held(wanted: Service, **changed: Any) -> LocalService:
     return replace(found, **changed)
 
 
-def world(*services: LocalService, node: tuple[CheckState, ...] = ()) -> World:
+def world(*services: LocalService, node: tuple[CheckState, ...] = ()) -> AgentWorld:
     checks = [*(check for one in services for check in one.checks), *node]
-    return World({one.id: one for one in services}, {check.id: check for check in checks})
+    return AgentWorld({one.id: one for one in services}, {check.id: check for check in checks})
 
 
 def ttl(check_id: str) -> Check:
@@ -45,7 +45,7 @@ def test_what_was_registered_is_current() -> None:
 
     assert is_current(wanted, held(wanted))
     (change,) = make_plan([wanted], world(held(wanted)))
-    assert change.action is Action.KEEP
+    assert change.action is ChangeAction.KEEP
 
 
 PORTS = (NamedPort(name="http", port=80, default=True), NamedPort(name="admin", port=81))
@@ -86,7 +86,7 @@ def test_a_change_of_ports_is_registered(
 ) -> None:
     (change,) = make_plan([after], world(held(before, ports=ports)))
 
-    assert change.action is Action.UPDATE
+    assert change.action is ChangeAction.UPDATE
     assert any(str(one).startswith(said) for one in change.differences)
 
 
@@ -108,14 +108,17 @@ def test_an_update_names_its_fields(changed: dict[str, Any], said: str) -> None:
 
     (change,) = make_plan([service(**before | changed)], world(held(service(**before))))
 
-    assert (change.action, [str(one) for one in change.differences]) == (Action.UPDATE, [said])
+    assert (change.action, [str(one) for one in change.differences]) == (ChangeAction.UPDATE, [said])
 
 
 def test_creations_come_before_removals() -> None:
     """A service that changes its ID is there throughout."""
     plan = make_plan([service("web", id="z")], world(held(service("web", id="a"))))
 
-    assert [(change.action, change.service_id) for change in plan] == [(Action.CREATE, "z"), (Action.REMOVE, "a")]
+    assert [(change.action, change.service_id) for change in plan] == [
+        (ChangeAction.CREATE, "z"),
+        (ChangeAction.REMOVE, "a"),
+    ]
 
 
 def test_only_the_named_are_looked_at() -> None:
@@ -129,7 +132,7 @@ def test_a_check_of_the_node_is_refused() -> None:
 
     (change,) = make_plan([service(checks=(ttl("one"),))], world(node=(node,)))
 
-    assert change.action is Action.REFUSE
+    assert change.action is ChangeAction.REFUSE
     assert "belongs to the node itself" in change.why
 
 
@@ -157,7 +160,7 @@ def test_removal_takes_our_own_alone() -> None:
 
     assert [change.service_id for change in make_removal(there)] == ["web"]
     (refused,) = make_removal(there, frozenset({"theirs"}))
-    assert refused.action is Action.REFUSE
+    assert refused.action is ChangeAction.REFUSE
     assert "owner 'dba'" in refused.why
 
 

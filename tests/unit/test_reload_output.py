@@ -9,9 +9,10 @@ import pytest
 from agent import logs
 from agent.cli.options import Options
 from agent.cli.reload_output import Printer, show_result, show_rolled_back, tell_repaired
-from agent.engine import PullProgress
+from agent.engine.model import PullProgress
 from agent.logs import Format
-from agent.reload import Event, Phase, Result, Step
+from agent.reload.record import Phase, ReloadResult, StepEvent
+from agent.reload.steps import Step
 from tests.unit.logs_fixture import fresh_logs, records
 
 __all__ = ["fresh_logs"]
@@ -19,11 +20,11 @@ __all__ = ["fresh_logs"]
 pytestmark = pytest.mark.usefixtures("fresh_logs", "options")
 
 EVENTS = (
-    Event(Step.CHECK, Phase.BEGIN, 0.0, "", "r1"),
-    Event(Step.CHECK, Phase.END, 0.0123, "", "r1"),
-    Event(Step.ACQUIRE, Phase.NOTE, 1.5, "place 2 in the line;\nheld by host2", "r1", 2),
-    Event(Step.DRAIN, Phase.END, 2.0, "", "r1"),
-    Event(Step.READY, Phase.FAILED, 30.0, "not ready", "r1"),
+    StepEvent(Step.CHECK, Phase.BEGIN, 0.0, "", "r1"),
+    StepEvent(Step.CHECK, Phase.END, 0.0123, "", "r1"),
+    StepEvent(Step.ACQUIRE, Phase.NOTE, 1.5, "place 2 in the line;\nheld by host2", "r1", 2),
+    StepEvent(Step.DRAIN, Phase.END, 2.0, "", "r1"),
+    StepEvent(Step.READY, Phase.FAILED, 30.0, "not ready", "r1"),
 )
 PULL = PullProgress(1, 4, 50, 200)
 
@@ -92,7 +93,7 @@ def test_with_the_journal_whoever_is_at_standard_error_reads_it_too(capfd: pytes
     """Else errors of a command typed on a host that logs to its journal were shown to nobody."""
     logs.set_up(Format.JOURNAL, is_verbose=True, journal="/nowhere")
     Printer("web").tell(EVENTS[2])
-    show_result(Result("web", "host1", "i", outcome="failed", error="no", exit_code=1))
+    show_result(ReloadResult("web", "host1", "i", outcome="failed", error="no", exit_code=1))
 
     assert capfd.readouterr().err == "svcagent: web: place 2 in the line;\nheld by host2\nsvcagent: no\n"
 
@@ -126,7 +127,7 @@ def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> No
 def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: str, exit_code: int, level: str) -> None:
     """By the result, which comes last. What may pass by itself is no error."""
     logs.set_up(Format.JSON, is_verbose=True)
-    result = Result("web", "host1", "i", id="r1", outcome=outcome, error="why\nnot", exit_code=exit_code)
+    result = ReloadResult("web", "host1", "i", id="r1", outcome=outcome, error="why\nnot", exit_code=exit_code)
     assert show_result(result) == exit_code
     [record] = records(capfd.readouterr().err)
 
@@ -136,7 +137,7 @@ def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: str, e
 
 def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(Format.TEXT, is_verbose=False)
-    result = Result("web", "host1", "i", outcome="failed", error="why\nnot", exit_code=1)
+    result = ReloadResult("web", "host1", "i", outcome="failed", error="why\nnot", exit_code=1)
     show_result(result)
     tell_repaired([result])
 
@@ -146,8 +147,8 @@ def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[s
 def test_a_recovery_is_an_event_of_the_reload_that_was_unfinished(capfd: pytest.CaptureFixture[str]) -> None:
     """One each, with that reload's id: it is put right, or it is not."""
     logs.set_up(Format.JSON, is_verbose=False)
-    repaired = Result("web", "host1", "i", id="r1", outcome="recovered", error="slow\nat first")
-    stranded = Result("db", "host1", "i", id="r2", outcome="stranded", error="OUT", exit_code=1)
+    repaired = ReloadResult("web", "host1", "i", id="r1", outcome="recovered", error="slow\nat first")
+    stranded = ReloadResult("db", "host1", "i", id="r2", outcome="stranded", error="OUT", exit_code=1)
 
     assert tell_repaired([repaired, stranded]) == 1
     found = records(capfd.readouterr().err)
@@ -167,13 +168,13 @@ def test_the_document_is_all_there_is_on_standard_output(capfd: pytest.CaptureFi
     for event in EVENTS:
         printer.tell(event)
     printer.tell_pull(PULL)
-    show_result(Result("web", "host1", "i", outcome="reloaded"))
+    show_result(ReloadResult("web", "host1", "i", outcome="reloaded"))
 
     assert json.loads(capfd.readouterr().out)["outcome"] == "reloaded"
 
 
 def test_the_last_line_of_a_roll_back_says_what_runs_again(capfd: pytest.CaptureFixture[str]) -> None:
-    result = Result("web", "host1", "i", outcome="rolled back", error="no", exit_code=1, running="sha256:1")
+    result = ReloadResult("web", "host1", "i", outcome="rolled back", error="no", exit_code=1, running="sha256:1")
 
     show_result(result)
     show_rolled_back(result, "in service")

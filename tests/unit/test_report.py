@@ -7,13 +7,13 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.errors import SvcagentError
-from agent.fleet import HostState, View
+from agent.fleet import FleetView, HostState
 from agent.reload import report as report_module
-from agent.reload.dependencies import Edges
-from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.dependencies import Dependencies
+from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.progress import Progress
-from agent.reload.record import Result
-from agent.reload.report import Report
+from agent.reload.record import ReloadResult
+from agent.reload.report import HostStateReport
 from agent.reload.steps import State
 
 
@@ -31,7 +31,9 @@ class FakeKv:
 
 
 def entry_of(digest: str) -> JournalEntry:
-    record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1")
+    record = JournalRecord(
+        "r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1"
+    )
     return JournalEntry(cast("Journal", None), record, cast("Progress", None))
 
 
@@ -42,11 +44,11 @@ def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch:
     clock = SystemClock()
     edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
     notes: list[str] = []
-    report = Report(cast("Edges", edges), entry_of("sha256:2"), notes.append)
+    report = HostStateReport(cast("Dependencies", edges), entry_of("sha256:2"), notes.append)
 
     report.is_taking("drain", is_required=True)
     report.is_taking("ready", is_required=False)
-    report.publish(Result("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
+    report.publish(ReloadResult("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
 
     assert [state.state for state in kv.written] == ["reloading", "running"]
     assert len(notes) == 1
@@ -64,12 +66,14 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
     monkeypatch.setattr(
         report_module,
         "observe",
-        lambda *_arguments: View(hosts={("host1", "web"): kv.written[-1] if kv.written else earlier}),
+        lambda *_arguments: FleetView(hosts={("host1", "web"): kv.written[-1] if kv.written else earlier}),
     )
 
     for _attempt in range(2):
-        report = Report(cast("Edges", edges), entry_of("sha256:2"), lambda _text: None)
+        report = HostStateReport(cast("Dependencies", edges), entry_of("sha256:2"), lambda _text: None)
         report.is_queueing()
         report.is_taking("drain", is_required=True)
         assert report.had_environment_verdict()
-    assert not Report(cast("Edges", edges), entry_of("sha256:3"), lambda _text: None).had_environment_verdict()
+    assert not HostStateReport(
+        cast("Dependencies", edges), entry_of("sha256:3"), lambda _text: None
+    ).had_environment_verdict()

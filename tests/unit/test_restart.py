@@ -9,7 +9,8 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.definitions import CommandRestart, Service
-from agent.engine import Engine, Stand
+from agent.engine.client import Engine
+from agent.engine.swap import Stand
 from agent.errors import CommandFailed
 from agent.reload.restart import CommandRestarter, Restarter, restarter
 

@@ -10,13 +10,13 @@ import pytest
 
 from agent.clock import Clock, nothing_ends_it
 from agent.consul import CheckState, Instance, LocalService
-from agent.definitions import Check, Ready, Reload, Service, Settle
-from agent.engine import Engine
+from agent.definitions import Check, Ready, ReloadSection, Service, Settle
+from agent.engine.client import Engine
 from agent.errors import Conflict, NotReady
-from agent.reload.dependencies import Edges
+from agent.reload.dependencies import Dependencies
 from agent.reload.drain import Drainer
-from agent.reload.journal import Journal, JournalEntry, Record
-from agent.reload.probe import ProbeResult, Status
+from agent.reload.journal import Journal, JournalEntry, JournalRecord
+from agent.reload.probe import ProbeResult, ProbeStatus
 from agent.reload.progress import Progress
 from agent.reload.restart import Restarter
 from agent.reload.restore import Restoration
@@ -96,13 +96,13 @@ class FakeProber:
     """Answers what is set."""
 
     def __init__(self) -> None:
-        self.status = Status.PASSING
+        self.status = ProbeStatus.PASSING
 
     def can_probe(self, _check: Check) -> bool:
         return True
 
     def probe(self, _check: Check, _limit: float) -> ProbeResult:
-        return ProbeResult(self.status, "it failed", "" if self.status is Status.PASSING else "http 503")
+        return ProbeResult(self.status, "it failed", "" if self.status is ProbeStatus.PASSING else "http 503")
 
 
 class FakeRestarter:
@@ -156,14 +156,16 @@ class World:
             drain_dns=(),
         )
         ready = Ready(timeout=30.0, interval=0.1)
-        reload = Reload(restart=("true",), ready=ready, settle=Settle(canary=2.0, each=2.0))
-        record = Record("r1", "web", "web", "web", "web", 1, "", "", digest="sha256:2", before={CHECK.id: "passing"})
+        reload = ReloadSection(restart=("true",), ready=ready, settle=Settle(canary=2.0, each=2.0))
+        record = JournalRecord(
+            "r1", "web", "web", "web", "web", 1, "", "", digest="sha256:2", before={CHECK.id: "passing"}
+        )
         progress = Progress(lambda event: self.notes.append(event.text), self.clock, "web", "r1")
         restarter = cast("Restarter", self.restarter)
         self.entry = JournalEntry(cast("Journal", None), record, progress)
-        self.drainer = Drainer(SERVICE, reload, restarter, cast("Edges", edges), "r1")
+        self.drainer = Drainer(SERVICE, reload, restarter, cast("Dependencies", edges), "r1")
         self.restoration = Restoration(
-            SERVICE, reload, restarter, cast("Edges", edges), self.entry, progress, self.drainer
+            SERVICE, reload, restarter, cast("Dependencies", edges), self.entry, progress, self.drainer
         )
 
     def returning(self) -> None:
@@ -315,7 +317,7 @@ def test_a_container_that_was_restarted_between_its_return_and_the_first_look_fa
 
 def test_the_old_container_is_kept_where_the_unproven_new_one_fails_right_before(world: World) -> None:
     """A signal ended the step settle; meanwhile the new container has begun to fail."""
-    world.prober.status = Status.CRITICAL
+    world.prober.status = ProbeStatus.CRITICAL
 
     with pytest.raises(NotReady):
         world.restoration.clean(is_proven=False)
@@ -329,13 +331,13 @@ def test_a_forgotten_service_is_registered_again_only_on_a_ready_instance(world:
     """Registered again it is in service immediately."""
     world.returning()
     world.consul.is_registered, world.consul.states = False, {}
-    world.prober.status = Status.CRITICAL
+    world.prober.status = ProbeStatus.CRITICAL
 
     with pytest.raises(NotReady):
         world.restoration.return_(is_returning=False)
     assert world.consul.registrations == []
 
-    world.prober.status = Status.PASSING
+    world.prober.status = ProbeStatus.PASSING
     world.restoration.return_(is_returning=False)
     assert world.consul.registrations == ["web"]
 

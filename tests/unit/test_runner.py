@@ -9,13 +9,13 @@ import pytest
 
 from agent.clock import Interrupts, SystemClock
 from agent.errors import NotReady, SvcagentError, Unforeseen
-from agent.reload.dependencies import Edges
-from agent.reload.journal import Journal, JournalEntry, Record
+from agent.reload.dependencies import Dependencies
+from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.outcome import conclude
 from agent.reload.progress import Progress
-from agent.reload.record import Event, Phase, Result
+from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.runner import Parts, StepRunner
-from agent.reload.steps import Container, State, Step
+from agent.reload.steps import ContainerState, State, Step
 
 HELD = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
 
@@ -26,7 +26,7 @@ class FullDisk:
     def __init__(self, room: int) -> None:
         self._room = room
 
-    def write(self, _record: Record) -> None:
+    def write(self, _record: JournalRecord) -> None:
         self._room -= 1
         if self._room < 0:
             raise SvcagentError("cannot write it: no space left on device")
@@ -39,14 +39,16 @@ class Taken:
         self,
         state: State,
         failing: dict[Step, Exception],
-        tell: Callable[[Event], None],
+        tell: Callable[[StepEvent], None],
         room: int = 0,
         *,
         heals: bool = False,
         before: str = "",
     ) -> None:
         edges = SimpleNamespace(clock=SystemClock(), interrupts=Interrupts())
-        record = Record("r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2", digest_before=before)
+        record = JournalRecord(
+            "r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2", digest_before=before
+        )
         progress = Progress(tell, edges.clock, "web", "r")
         self.drainer = SimpleNamespace(is_out=state.is_out)
         parts = SimpleNamespace(
@@ -56,7 +58,11 @@ class Taken:
             restoration=SimpleNamespace(signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})),
         )
         self.runner = StepRunner(
-            cast("Parts", parts), cast("Edges", edges), state, Result("web", "host1", "web:latest"), conclude
+            cast("Parts", parts),
+            cast("Dependencies", edges),
+            state,
+            ReloadResult("web", "host1", "web:latest"),
+            conclude,
         )
         self.taken: list[Step] = []
         self._failing = failing
@@ -87,16 +93,16 @@ class Taken:
     [
         (State(is_newer=True, is_pulled=True, is_clear=True), []),
         (HELD, [Step.DISCARD, Step.RELEASE]),
-        (replace(HELD, container=Container.PREPARED), [Step.DISCARD, Step.RELEASE]),
+        (replace(HELD, container=ContainerState.PREPARED), [Step.DISCARD, Step.RELEASE]),
         (
-            replace(HELD, container=Container.PREPARED, is_out=True, is_drained=True, is_ready=False),
+            replace(HELD, container=ContainerState.PREPARED, is_out=True, is_drained=True, is_ready=False),
             [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE],
         ),
     ],
 )
 def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: State, expected: list[Step]) -> None:
     """Acquire, prepare, drain and restart need their entry; what restores goes on, and says that it does."""
-    events: list[Event] = []
+    events: list[StepEvent] = []
     reload = Taken(state, {}, events.append)
 
     end = reload.walk()
@@ -108,7 +114,7 @@ def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: 
 
 def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> None:
     """The disk is full from the moment at which its container did not start: quarantined, and the old one is back."""
-    state = replace(HELD, container=Container.PREPARED, is_out=True, is_drained=True, is_ready=False)
+    state = replace(HELD, container=ContainerState.PREPARED, is_out=True, is_drained=True, is_ready=False)
     reload = Taken(state, {Step.RESTART: NotReady("it does not start")}, lambda _event: None, room=1)
 
     reload.walk()
@@ -154,7 +160,7 @@ def test_a_container_of_the_version_that_ran_before_is_rolled_back_and_not_quara
 
     assert reload.taken[-4:] == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
     assert Step.CLEAN not in reload.taken
-    assert end.container is Container.OLD
+    assert end.container is ContainerState.OLD
 
 
 def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
@@ -164,13 +170,13 @@ def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
     end = reload.walk()
 
     assert Step.ROLL_BACK not in reload.taken
-    assert end.container is Container.NEW
+    assert end.container is ContainerState.NEW
 
 
 def test_a_bug_in_a_message_stops_nothing() -> None:
     """It changes the exit code, not what is done."""
 
-    def tell(_event: Event) -> None:
+    def tell(_event: StepEvent) -> None:
         raise RuntimeError("a bug in a message")
 
     reload = Taken(HELD, {}, tell, room=100)

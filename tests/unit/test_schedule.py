@@ -14,7 +14,7 @@ from agent.definitions import Definition, Window
 from agent.definitions.document import Document
 from agent.definitions.validate import validate
 from agent.definitions.windows import window as parse
-from agent.reload import verdict
+from agent.reload.window import verdict
 from tests.unit.schedule_tools import cron_runs, utc
 
 LONDON, TOKYO = ZoneInfo("Europe/London"), ZoneInfo("Asia/Tokyo")

@@ -29,16 +29,17 @@ def probe(file, ending):
     from agent.cli.options import current
     from agent.cli.output import set_up_logs, show_document, show_line, show_table, show_trouble, show_warning
     from agent.cli.reload_output import Printer, show_result
-    from agent.engine import PullProgress
+    from agent.engine.model import PullProgress
     from agent.errors import BadDefinition, Fault, GuardRefused
-    from agent.reload import Event, Phase, Result, Step
+    from agent.reload.record import Phase, ReloadResult, StepEvent
+    from agent.reload.steps import Step
     set_up_logs(current(), "auto")
     printer = Printer("web")
     def tell():
         for step in Step:
             for phase in Phase:
-                printer.tell(Event(step, phase, 1.0, "x" * 500, "r1"))
-                printer.tell_quietly(Event(step, phase, 1.0, "x" * 500, "r1"))
+                printer.tell(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
+                printer.tell_quietly(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
         for done in range(101):
             printer.tell_pull(PullProgress(1, 2, done, 100))
         logs.log("x" * 10000)
@@ -52,7 +53,7 @@ def probe(file, ending):
     tell()
     match ending:
         case "refused":
-            return show_result(Result("web", "host1", "i", outcome="refused", error="no", exit_code=75))
+            return show_result(ReloadResult("web", "host1", "i", outcome="refused", error="no", exit_code=75))
         case "error":
             raise GuardRefused("not now")
         case "fault":
@@ -61,7 +62,7 @@ def probe(file, ending):
             raise RuntimeError("a\\nb")
         case "usage":
             raise click.BadParameter("not that", param_hint="NAME")
-    return show_result(Result("web", "host1", "i", outcome="reloaded"))
+    return show_result(ReloadResult("web", "host1", "i", outcome="reloaded"))
 
 module = types.ModuleType("agent.cli.probe")
 module.probe = probe

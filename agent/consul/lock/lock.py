@@ -14,10 +14,10 @@ from agent.clock import Clock, Deadline
 from agent.consul.client import Consul
 from agent.consul.lock.form import Form, Look
 from agent.consul.lock.holder import encode
-from agent.consul.lock.messages import Telling
+from agent.consul.lock.messages import QueueMessages
 from agent.consul.lock.names import form_of, queue_for, queue_of, session_name, turn_of
-from agent.consul.lock.queue import Place, Queue, find_dead_end, find_place, order
-from agent.consul.lock.session_renewer import SESSION_TTL, Keeper
+from agent.consul.lock.queue import Queue, QueuePlace, find_dead_end, find_place, order
+from agent.consul.lock.session_renewer import SESSION_TTL, SessionRenewer
 from agent.consul.lock.turn import Turn
 from agent.errors import Conflict, ConsulUnreachable, Denied, LockLost, OutcomeUnknown, Unreachable
 
@@ -70,11 +70,11 @@ class Lock:
         folder = queue or (queue_of(str(details["service"])) if details.get("service") else queue_for(prefix))
         self._form: Form = form_of(consul, prefix, limit)
         self._queue = Queue(consul, folder, prefix)
-        self._telling = Telling(consul, prefix, tell_place)
+        self._telling = QueueMessages(consul, prefix, tell_place)
         self._turn = Turn(consul, turn_of(folder), self._telling)
         self._on_session = on_session
         self._session: str | None = None
-        self._keeper: Keeper | None = None
+        self._keeper: SessionRenewer | None = None
         # True from before the request until it is known that nothing is held, so that nothing is left unreleased.
         self._may_hold = self._may_queue = False
         self._is_held = False
@@ -142,7 +142,7 @@ class Lock:
             if deadline.is_over:
                 raise self._telling.busy(look or self._form.look(), place.number if place else 0)
 
-    def _find_place(self) -> Place:
+    def _find_place(self) -> QueuePlace:
         """Return the queue position. If the entry is missing, join the queue, with a new session if needed."""
         while True:
             with self._waiting():
@@ -156,7 +156,7 @@ class Lock:
             self._may_queue = True
             self._queue.enter(session, self._described())
 
-    def _contend(self, place: Place, look: Look, deadline: Deadline) -> bool:
+    def _contend(self, place: QueuePlace, look: Look, deadline: Deadline) -> bool:
         """Try to take the lock at the head of the queue. False if the queue must be read again."""
         while True:
             if look.is_free:
@@ -187,7 +187,7 @@ class Lock:
             self._close_session()
         created = self._clock.monotonic()
         self._session = self._consul.create_session(self._name, SESSION_TTL, behaviour=self._form.behaviour)
-        self._keeper = Keeper(self._consul.another(), self._session, created, self._clock)
+        self._keeper = SessionRenewer(self._consul.another(), self._session, created, self._clock)
         self._keeper.start()
         if self._on_session is not None:
             self._on_session(self._session)

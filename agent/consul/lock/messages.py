@@ -9,7 +9,7 @@ from agent.consul.lock.names import named
 from agent.errors import LockBusy
 
 
-class Telling:
+class QueueMessages:
     """Reports on one lock. Sessions without details are looked up once."""
 
     def __init__(self, consul: Consul, prefix: str, tell_place: Callable[[int, str], None] | None) -> None:

@@ -24,7 +24,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """A position in the queue; ``number`` 1 is next.
 
     ``dead`` are the dead entries between this waiter and the living one before it. This waiter alone deletes them, so
@@ -41,14 +41,14 @@ def order(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted((one for one in entries if one.session is not None), key=lambda one: one.create_index))
 
 
-def find_place(entries: Sequence[Entry], session: str | None) -> Place | None:
+def find_place(entries: Sequence[Entry], session: str | None) -> QueuePlace | None:
     """Return that session's position; None if it has no entry."""
     living = order(entries)
     number = next((at for at, one in enumerate(living) if session is not None and one.session == session), None)
     if number is None:
         return None
     before = living[number - 1] if number else None
-    return Place(number + 1, before, _dead(entries, before, living[number].create_index))
+    return QueuePlace(number + 1, before, _dead(entries, before, living[number].create_index))
 
 
 def find_dead_end(entries: Sequence[Entry]) -> tuple[Entry, ...]:

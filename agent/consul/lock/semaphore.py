@@ -27,7 +27,7 @@ _SESSION = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
-class Listed:
+class SemaphoreEntry:
     """The list of living holders. ``index`` is the key's index for check-and-set, 0 if there is no key."""
 
     index: int
@@ -46,7 +46,7 @@ class Semaphore:
         self._prefix = prefix
         self._key = f"{prefix}/.lock"
         self._limit = limit
-        self._listed = Listed(0, limit, (), is_any_dead=False, contenders=frozenset())
+        self._listed = SemaphoreEntry(0, limit, (), is_any_dead=False, contenders=frozenset())
 
     def look(self, index: int | None = None, wait: float = 0.0) -> Look:
         if index:
@@ -99,13 +99,13 @@ class Semaphore:
     def _contender(self, session: str) -> str:
         return f"{self._prefix}/{session}"
 
-    def _changed(self, listed: Listed, holders: Sequence[str]) -> KvOperation:
+    def _changed(self, listed: SemaphoreEntry, holders: Sequence[str]) -> KvOperation:
         if not holders:
             return KvOperation("delete-cas", self._key, index=listed.index)
         value = json.dumps({"Limit": listed.limit, "Holders": dict.fromkeys(holders, True)}, separators=(",", ":"))
         return KvOperation("cas", self._key, value, SEMAPHORE_FLAGS, index=listed.index)
 
-    def _list(self, *contenders: str) -> Listed:
+    def _list(self, *contenders: str) -> SemaphoreEntry:
         """Return the list, and which of its holders and of these contenders are alive."""
         found = read_list(self._prefix, read_keys(self._consul, self._prefix, contenders), self._limit)
         if found.limit != self._limit:
@@ -136,12 +136,12 @@ def _read(consul: Consul, key: str) -> KvPair | None:
     return pair
 
 
-def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
+def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> SemaphoreEntry:
     """Parse a semaphore's keys. ``limit`` is used if there is no list. Raise `Conflict` if it is no semaphore."""
     contenders = {one.session: one for one in pairs if one.session is not None and one.key == f"{prefix}/{one.session}"}
     pair = next((one for one in pairs if one.key == f"{prefix}/.lock"), None)
     if pair is None:
-        return Listed(0, limit, (), is_any_dead=False, contenders=frozenset(contenders))
+        return SemaphoreEntry(0, limit, (), is_any_dead=False, contenders=frozenset(contenders))
     found = _limit(pair)
     if pair.flags != SEMAPHORE_FLAGS or found is None or not _has_holders(pair):
         raise Conflict(
@@ -158,7 +158,7 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
         if session in alive
     )
     is_any_dead = len(living) < len(holders)
-    return Listed(pair.modify_index, found, living, is_any_dead, frozenset(contenders))
+    return SemaphoreEntry(pair.modify_index, found, living, is_any_dead, frozenset(contenders))
 
 
 def _limit(pair: KvPair) -> int | None:

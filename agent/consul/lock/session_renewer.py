@@ -22,7 +22,7 @@ Watch = Callable[[int | None, float], tuple[int | None, bool]]
 """Returns the index and whether the lock is held: immediately without an index, else on a change or timeout."""
 
 
-class Keeper(threading.Thread):
+class SessionRenewer(threading.Thread):
     """Renews a session. After `watch`, it also blocks on the lock to detect its loss."""
 
     def __init__(self, consul: Consul, session: str, created: float, clock: Clock) -> None:

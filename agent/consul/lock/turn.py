@@ -3,7 +3,7 @@
 from agent.clock import Deadline
 from agent.consul.client import Consul
 from agent.consul.lock.form import Look
-from agent.consul.lock.messages import Telling
+from agent.consul.lock.messages import QueueMessages
 from agent.consul.lock.single import Single
 from agent.errors import LockBusy
 
@@ -11,7 +11,7 @@ WAIT_SECONDS = 15.0
 
 
 class Turn:
-    def __init__(self, consul: Consul, key: str, telling: Telling) -> None:
+    def __init__(self, consul: Consul, key: str, telling: QueueMessages) -> None:
         self._form = Single(consul, key)
         self._key = key
         self._telling = telling
