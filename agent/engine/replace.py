@@ -63,10 +63,10 @@ def _check_startable(docker: EngineConnection, proc: Path, name: str, old: Inspe
 
 
 def prepare(docker: EngineConnection, proc: Path, clock: Clock, name: str, reference: Reference, digest: str) -> float:
-    old = existing(docker, name)
-    check_recreatable(docker, proc, name, old)
+    check_recreatable(docker, proc, name, existing(docker, name))
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
+    old = existing(docker, name)  # read again: what was undone may have been its restart policy
     with docker.question("read the images' defaults") as questions:
         old_image, new_image = questions.image(old["Image"]), questions.image(reference.at(digest))
     new_id = _create(docker, old, old_image, str(new_image["Id"]), name, reference, digest)

@@ -297,7 +297,7 @@ def test_a_maintenance_that_may_not_be_ended_keeps_no_other_enabled(acl: Acl, sv
     wait_until(is_over, 10, "their ends have come")
 
     assert 'service:write on "hidden"' in refusals[-1]
-    wait_until(lambda: bool(acl.ask.passing("web")), 5, "the other is in service")
+    wait_until(lambda: bool(acl.ask.passing("web")), 30, "the other is in service")
     assert not acl.ask.passing("hidden")
 
 
