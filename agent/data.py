@@ -1,7 +1,7 @@
-"""Dataclasses that are quick to make.
+"""Dataclasses that are created quickly.
 
-`dataclasses` compiles the methods of each class from source at every start, about a millisecond a class, and a verb has
-a hundred of them. Here all classes share their methods; `dataclasses.replace`, `fields` and `asdict` work as ever.
+`dataclasses` compiles the methods of each class from source at every start: about a millisecond a class, and a verb
+has a hundred of them. Here all classes share their methods. `dataclasses.replace`, `fields` and `asdict` work as usual.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ else:
     import dataclasses
 
     def dataclass(cls: type | None = None, /, *, frozen: bool = False, **options: Any) -> Any:
-        """As `dataclasses.dataclass`, which is taken where a class asks for more than the methods below can do."""
+        """Act as `dataclasses.dataclass`, which is used for a class that needs more than the methods below offer."""
         if cls is None:
             return lambda cls: dataclass(cls, frozen=frozen, **options)
         if options or any(isinstance(one, dataclasses.Field) and not one.init for one in vars(cls).values()):

@@ -1,28 +1,28 @@
-"""The exception tree: what can go wrong, told apart by type, each with the exit code it ends a verb with.
+"""The exception tree: errors are distinguished by type, and each type has the exit code that the verb ends with.
 
-A message says what happened, where, and what to do about it; it is printed as it stands.
-This module imports nothing of the package.
+A message says what happened, where, and what to do. It is printed unchanged.
+This module imports only `agent.data`.
 """
 
 from agent.data import dataclass
 
 
 class SvcagentError(Exception):
-    """Anything svcagent foresees. Exit code 1: failed, and repaired, or said what is left."""
+    """Any failure that svcagent expects. Exit code 1: it failed, and undid its changes or reported what remains."""
 
     exit_code = 1
 
 
 class NotFound(SvcagentError):
-    """The thing named is not there: a service, a container, an image."""
+    """A named service, container or image does not exist."""
 
 
 class Denied(SvcagentError):
-    """Consul, Docker or a registry refused the credentials, or their rights do not suffice."""
+    """Consul, Docker or a registry refused the credentials, or their permissions do not suffice."""
 
 
 class Conflict(SvcagentError):
-    """The thing named is there but is not ours to change."""
+    """The named object exists, but svcagent did not create it and must not change it."""
 
 
 class Rejected(SvcagentError):
@@ -30,13 +30,13 @@ class Rejected(SvcagentError):
 
 
 class Unreachable(SvcagentError):
-    """No answer, or none that could be used. Nothing is known about the other side's state."""
+    """There was no usable answer. The state of the other side is unknown."""
 
     exit_code = 69
 
 
 class UnexpectedAnswer(Unreachable):
-    """A server answered something that svcagent cannot use, or the library that asked it failed."""
+    """A server sent an answer that svcagent cannot use, or the client library failed."""
 
 
 class ConsulUnreachable(Unreachable):
@@ -56,11 +56,11 @@ class RegistryUnreachable(Unreachable):
 
 
 class OutcomeUnknown(Unreachable):
-    """A write was sent and no answer came in time: it may or may not have been carried out."""
+    """A write was sent and no answer arrived in time, so it may or may not have taken effect."""
 
 
 class NotNow(SvcagentError):
-    """A refusal that may pass by itself: the lock is busy, or the guard says no."""
+    """A refusal that may pass without action: the lock is busy, or the guard refuses."""
 
     exit_code = 75
 
@@ -74,9 +74,9 @@ class GuardRefused(NotNow):
 
 
 class RateLimited(NotNow):
-    """An image registry answers no more requests for a while.
+    """An image registry refuses further requests for a while.
 
-    ``retry_after``: the seconds until it does, as far as it said so.
+    ``retry_after`` is that time in seconds, if the registry gave one.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -85,16 +85,15 @@ class RateLimited(NotNow):
 
 
 class Unforeseen(SvcagentError):
-    """An exception of a type that the code under it should not raise: a bug, of svcagent or of a library.
+    """An exception type that the called code should not raise: a bug in svcagent or in a library.
 
-    What was begun is undone like after every failure. The cause is its ``__cause__``; the exit code is a bug's.
+    Completed steps are undone as after every failure. The cause is ``__cause__``; the exit code is that of a bug.
     """
 
     exit_code = 3
 
     @classmethod
     def of(cls, error: Exception, what: str) -> "Unforeseen":
-        """Wrap an exception that ended ``what``."""
         found = cls(
             f"{what} ended with an unexpected {type(error).__name__}: {error}. This is a bug in svcagent; please "
             "report it with the trace in the log"
@@ -104,22 +103,22 @@ class Unforeseen(SvcagentError):
 
 
 class LockLost(SvcagentError):
-    """The lock was held and is held no longer."""
+    """The lock was held and is no longer held."""
 
 
 class NotDrained(SvcagentError):
-    """Clients were still being sent to the instance when the time to drain it was over."""
+    """Clients were still sent to the instance when the drain timed out."""
 
 
 class ConnectionsUnknown(SvcagentError):
-    """The kernel does not let svcagent see the connections to a port, so a drain cannot wait for their end."""
+    """The kernel does not show svcagent the connections to a port, so a drain cannot wait until they close."""
 
 
 class NotReady(SvcagentError):
     """An instance did not become ready, or its container stopped during the wait.
 
-    ``signature`` says for programs which check failed and how (``service:web:http http 503``): ``refused`` where no
-    connection was accepted, empty where the cause is unknown.
+    ``signature`` tells programs which check failed and how (``service:web:http http 503``). It says ``refused`` if no
+    connection was accepted, and is empty if the cause is unknown.
     """
 
     def __init__(self, message: str = "", *, signature: str = "") -> None:
@@ -128,9 +127,9 @@ class NotReady(SvcagentError):
 
 
 class CommandFailed(SvcagentError):
-    """A command of the definition could not be started, ended with another status than 0, or took too long.
+    """A command of the definition could not be started, exited with a status other than 0, or timed out.
 
-    ``log_tail`` is the end of what it printed, ``summary`` the message without it: only that may leave the host.
+    ``log_tail`` is the end of its output. ``summary`` is the message without it: only the summary may leave the host.
     """
 
     def __init__(self, summary: str, log_tail: str = "") -> None:
@@ -140,13 +139,13 @@ class CommandFailed(SvcagentError):
 
 
 class HookFailed(CommandFailed):
-    """One of the operator's own commands around a reload failed."""
+    """One of the operator's commands around a reload failed."""
 
 
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP ended a wait. The exit code is the shell's for that signal: 130, 143 or 129.
 
-    Not an `Exception`, as KeyboardInterrupt is none: libraries catch those, and would make a failure of it.
+    Like KeyboardInterrupt it is not an `Exception`: libraries catch those and would turn the signal into a failure.
     """
 
     def __init__(self, signum: int) -> None:
@@ -157,10 +156,10 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing wrong in one file.
+    """One fault in one file.
 
-    ``path`` is the place inside the file (``service.checks[0].interval``, or ``line 3 column 7`` where the file is
-    not JSON), empty for the file as a whole. ``remedy`` says what would be right.
+    ``path`` is the place inside the file (``service.checks[0].interval``, or ``line 3 column 7`` in a file that is not
+    JSON); it is empty for the whole file. ``remedy`` says what would be right.
     """
 
     file: str

@@ -1,8 +1,8 @@
-"""Files: written atomically, locked, and read only where nobody else could have written them.
+"""Write files atomically, lock them, and read them only if no other user could have written them.
 
-svcagent runs commands that its files name. As cron, sshd and sudo do, it uses a file only if root or the running user
-owns it and nobody else may write it, and if the same is true of every directory and symbolic link on the way to it. A
-directory with the sticky bit, like ``/tmp``, may be writable on the way: there nobody can replace what others own.
+svcagent runs commands that its files name. Like cron, sshd and sudo, it uses a file only if root or the running user
+owns it and no other user may write it, and if the same is true of every directory and symbolic link on the way to it. A
+directory with the sticky bit, like ``/tmp``, may be writable on the way: users cannot replace each other's files there.
 """
 
 import errno
@@ -18,14 +18,14 @@ from pathlib import Path
 from agent.errors import SvcagentError
 
 _MOST_LINKS = 40
-"""Symbolic links on one path, as the kernel limits them."""
+"""The limit of symbolic links on one path, as in the kernel."""
 
 LONGEST_FILE = 1 << 24
-"""Bytes that are read of a file of svcagent's own, which is far shorter."""
+"""The limit when reading svcagent's own files, in bytes. They are far shorter."""
 
 
 class Untrusted(SvcagentError):
-    """Another user may write the file, or replace it. ``problem`` and ``remedy`` are for a fault."""
+    """Another user may write or replace the file. ``problem`` and ``remedy`` are the texts of a `Fault`."""
 
     def __init__(self, path: str, problem: str, remedy: str) -> None:
         super().__init__(f"{path} is {problem}; {remedy}")
@@ -41,11 +41,11 @@ class NotAFile(SvcagentError):
 def read_trusted(path: str | Path, limit: int) -> tuple[bytes, os.stat_result]:
     """Read at most ``limit`` bytes of a file that only root and the running user can write.
 
-    What is checked is what is read: owner and mode are those of the open file. The directory that contains it is
-    checked by `check_directory`, once for all its files; a symbolic link is followed and checked here.
+    The checked file is the file that is read: owner and mode are those of the open file. `check_directory` checks the
+    directory that contains it, once for all its files. A symbolic link is followed and checked here.
 
-    :raises Untrusted: somebody else can write the file, or its link, or a directory on the way to the link's target.
-    :raises NotAFile: it is something else than a file. It is not opened: a FIFO would wait for its writer.
+    :raises Untrusted: another user can write the file, the link, or a directory on the way to the link's target.
+    :raises NotAFile: it is not a regular file. It is not opened, because a FIFO would wait for its writer.
     :raises OSError: it cannot be read.
     """
     path = os.fspath(path)
@@ -63,14 +63,14 @@ def read_trusted(path: str | Path, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def read_trusted_alone(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
-    """Read one file as `read_trusted` does, and check every directory on the way to it, too."""
+    """Read one file as `read_trusted` does, and check every directory on the way to it too."""
     return read_trusted(_follow(path), limit)
 
 
 def read_regular(path: str | Path, limit: int = LONGEST_FILE) -> bytes:
-    """Read at most ``limit`` bytes of a file, without a check of its owner. Never waits, not for a FIFO's writer.
+    """Read at most ``limit`` bytes of a file without checking its owner. Never block, not even on a FIFO.
 
-    :raises NotAFile: it is something else than a file.
+    :raises NotAFile: it is not a regular file.
     :raises OSError: it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -83,7 +83,7 @@ def read_regular(path: str | Path, limit: int = LONGEST_FILE) -> bytes:
 
 
 def is_left_alone(path: Path) -> bool:
-    """True for what is there and is not a regular file, nor a link: a FIFO, a socket, a device, a directory."""
+    """True if the path exists and is neither a regular file nor a link: a FIFO, a socket, a device, a directory."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -94,10 +94,10 @@ def is_left_alone(path: Path) -> bool:
 def check_directory(directory: Path) -> Path:
     """Return the directory's real path, if only root and the running user can write in it and on the way to it.
 
-    The sticky bit does not help here: others could add files.
+    The sticky bit does not help here, because other users could add files.
 
-    :raises Untrusted: somebody else can.
-    :raises OSError: it cannot be looked at.
+    :raises Untrusted: another user can write there.
+    :raises OSError: it cannot be examined.
     """
     real = _follow(directory)
     found = os.lstat(real)
@@ -107,7 +107,7 @@ def check_directory(directory: Path) -> Path:
 
 
 def is_exposed(path: Path, found: os.stat_result) -> bool:
-    """True if other users can read the file: its mode lets them, and so do the directories above it."""
+    """True if other users can read the file: its mode and the directories above it permit it."""
     if not found.st_mode & stat.S_IROTH:
         return False
     try:
@@ -118,7 +118,7 @@ def is_exposed(path: Path, found: os.stat_result) -> bool:
 
 
 def _follow(path: str | Path) -> str:
-    """Return the real path; every directory and link on the way to it is checked, the last component is not."""
+    """Return the real path. Check every directory and link on the way to it, but not the last component."""
     left = list(reversed(Path(path).absolute().parts[1:]))
     at, links = "/", 0
     _check("/", os.stat("/"), is_on_the_way=True)  # noqa: PTH116  # no path object is needed
@@ -192,7 +192,7 @@ def _check_is_file(found: os.stat_result) -> None:
 
 
 def _read(descriptor: int, size: int, limit: int) -> bytes:
-    """Read to the end of the file; a file of /proc is longer than it says, and one that grows is cut at the limit."""
+    """Read to the end or to the limit. A file of /proc is longer than its size says, and a file may grow."""
     content = b""
     while len(content) < limit and (chunk := os.read(descriptor, max(size - len(content), 1))):
         content += chunk
@@ -201,7 +201,7 @@ def _read(descriptor: int, size: int, limit: int) -> bytes:
 
 
 def make_private_directory(directory: Path) -> None:
-    """Create the directory with mode 0700, if its parent exists, and check who may write in it.
+    """Create the directory with mode 0700 if its parent exists, and check who may write in it.
 
     :raises Untrusted: another user may write in it.
     :raises OSError: it cannot be created.
@@ -214,9 +214,9 @@ def make_private_directory(directory: Path) -> None:
 
 
 def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """A temporary file beside it, synced, renamed over it; then the directory is synced, so that the name lasts too.
+    """Write a temporary file in the same directory, sync it, rename it, and sync the directory.
 
-    :raises SvcagentError: it could not be written; the old content stands.
+    :raises SvcagentError: it could not be written; the old content remains.
     """
     import tempfile  # not needed by a run that changes nothing
 
@@ -245,8 +245,8 @@ def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> Non
 def lock_file(path: Path) -> Iterator[int]:
     """Open a lock file for `take_lock`; the lock ends with the block. It is created with mode 0600.
 
-    Every user who can open a file can lock it: a lock that other users must not take is on a file that only the owner
-    can open. An existing directory is opened as it is.
+    Every user who can open a file can lock it. A lock that other users must not take therefore needs a file that only
+    its owner can open. An existing directory is opened unchanged.
 
     :raises SvcagentError: it cannot be opened.
     """
@@ -265,7 +265,7 @@ def lock_file(path: Path) -> Iterator[int]:
 
 
 def take_lock(descriptor: int) -> bool:
-    """Take the file's advisory lock (flock(2)), which ends with its descriptor. False: another process has it."""
+    """Take the advisory lock (flock(2)), which ends with the descriptor. Return False if another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""One kept-alive HTTP connection to a server on this host, over TCP, TLS or a unix socket, and what comes back on it.
+"""One keep-alive HTTP connection to a server on this host, over TCP, TLS or a unix socket.
 
-Python's own HTTP client, not requests, whose import alone costs what reading hundreds of definitions does, and whose
-every call costs several of these. What fails is raised as it is, an `OSError` or an `HTTPException`.
+It uses Python's own HTTP client, not requests: importing requests takes as long as reading hundreds of definitions,
+and each of its calls takes several times as long. Errors are passed on as `OSError` or `HTTPException`.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from agent.data import dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. The first three names are those that python-consul2 looks for."""
+    """A complete answer. python-consul2 looks for the first three names."""
 
     code: int
     headers: Message
@@ -28,19 +28,18 @@ class Answer:
 
     @cached_property
     def body(self) -> str:
-        """The content as text; what is not UTF-8 in it is replaced."""
         return self.content.decode("utf-8", "replace")
 
     @cached_property
     def json(self) -> Any:
-        """The content as JSON; raises `ValueError`."""
         return json.loads(self.content)
 
 
 class KeptConnection(HTTPConnection):
-    """Connects when `open` finds that there is no connection, or none any more.
+    """A connection that `open` makes when there is none, or when the server has closed it.
 
-    ``socket_path``: of a unix socket, in place of host and port. ``tls``: with the name that the certificate is for.
+    ``socket_path`` names a unix socket, instead of host and port. ``tls`` needs ``server_name``, the certificate's
+    name.
     """
 
     def __init__(
@@ -59,9 +58,9 @@ class KeptConnection(HTTPConnection):
         super().__init__(host, port, timeout=connect_seconds)
 
     def open(self) -> None:
-        """Connect, unless the connection of the last call is still there."""
+        """Connect, unless the connection of the last call is still open."""
         if self.sock is not None and _has_news(self.sock):
-            # Nothing was asked: that is its end.
+            # Nothing was requested, so what arrived is the end of the connection.
             self.close()
         if self.sock is None:
             try:
@@ -71,7 +70,6 @@ class KeptConnection(HTTPConnection):
                 raise
 
     def connect(self) -> None:
-        """What the base class calls when there is no connection."""
         if self._socket_path is not None:
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(self.timeout)
@@ -82,37 +80,37 @@ class KeptConnection(HTTPConnection):
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._server_name)
 
     def hang_up(self) -> None:
-        """End what another thread waits for on this connection: there it fails as if the server had closed it.
+        """Fail what another thread waits for on this connection, as if the server had closed it.
 
-        Closing alone would not wake that thread.
+        Closing the socket alone would not wake that thread.
         """
         sock = self.sock
         if sock is not None:
             with contextlib.suppress(OSError):
-                # Not TLS's own shutdown, which would change what the other thread is using.
+                # TLS's own shutdown would change what the other thread is using.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def is_ended(self, seconds: float) -> bool:
-        """Does the server close the open connection, on which nothing is asked, within that time? It says nothing."""
+        """True if the server closes the idle open connection within that time, without sending anything."""
         return _has_news(self.sock, seconds)
 
     def ask(
         self, method: str, target: str, content: str | bytes | None, headers: Mapping[str, str], seconds: float
     ) -> Answer:
-        """Send and receive on the open connection. ``seconds``: how long the server may be silent."""
+        """Send a request and receive the answer on the open connection. The server may be silent for ``seconds``."""
         try:
             self.sock.settimeout(seconds)
             self.request(method, target, content.encode() if isinstance(content, str) else content, headers)
             with self.getresponse() as response:
                 return Answer(response.status, response.headers, response.read())
         except BaseException:
-            # The rest of this answer would be taken for the next one's.
+            # The rest of this answer would be read as the next answer.
             self.close()
             raise
 
 
 def was_dropped(error: Exception) -> bool:
-    """Was a connection closed under the request, as when the server restarted since the last one?"""
+    """True if the connection was closed during the request, for example because the server has restarted."""
     return not isinstance(error, ssl.SSLError | TimeoutError)
 
 

@@ -1,19 +1,18 @@
-"""Checks that a JSON document of a server has the shape that svcagent relies on, before any of it is used.
+"""Check that a JSON document of a server has the shape that svcagent relies on, before any of it is used.
 
 A shape is written like the document: a type, a list with the shape of its items, or a mapping from keys to shapes. A
-key that ends in ``?`` may be missing or null. The key ``*`` stands for all keys that are not named, ``*?`` for the same
-with null allowed. Keys that the shape does not name are not looked at.
+key that ends in ``?`` may be missing or null. The key ``*`` matches all keys that are not named; ``*?`` also permits
+null. Keys that the shape does not name are ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = Any
-"""A type, a list of one shape, or a mapping of shapes by key."""
 
 
 class WrongShape(ValueError):
-    """A document is not what its server documents; names the place in it."""
+    """A document differs from what its server documents. The message names the place."""
 
 
 def require(document: object, shape: Shape, place: str = "") -> None:
@@ -35,9 +34,9 @@ def require(document: object, shape: Shape, place: str = "") -> None:
 
 
 def is_deeper_than(levels: int, document: dict[str, Any] | list[Any]) -> bool:
-    """Return True if objects and lists are nested in more than ``levels`` levels.
+    """True if objects and lists are nested in more than ``levels`` levels.
 
-    From Python 3.14 on the parser reads a document of almost any depth, and what walks through it fails.
+    From Python 3.14 on, the parser reads a document of almost any depth, and code that walks through it fails.
     """
     level: list[dict[str, Any] | list[Any]] = [document]
     for _ in range(levels):

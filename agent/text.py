@@ -1,4 +1,4 @@
-"""Text that others wrote, made safe to show: cleaned for a terminal, bounded, and without credentials.
+"""Make foreign text safe to show: cleaned for a terminal, bounded, and without credentials.
 
 Text from Consul, containers, DNS, hooks and definitions may contain escape sequences that a terminal obeys, characters
 that reorder or hide what a person reads, and passwords.
@@ -9,16 +9,16 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 LONGEST_TEXT = 1000
-"""Characters of one foreign text that a message repeats by default."""
+"""The default limit of one foreign text in a message, in characters."""
 
 HIDDEN = "…"
-"""Shown in the place of a credential, and of what exceeds a limit."""
+"""Replaces a credential, and the part of a text beyond a limit."""
 
-# The patterns of this module are text: re compiles, and keeps, those that are used. Compiled here, they would take a
-# twentieth of each start.
+# The patterns of this module are text: re compiles and caches those that are used. Compiling all of them here would
+# take a twentieth of each start.
 
-# ECMA-48: CSI sequences, strings (OSC, DCS, SOS, PM, APC) with their terminator, and the other escapes. Bodies contain
-# no control character, so that no text makes the search quadratic.
+# ECMA-48: CSI sequences, strings (OSC, DCS, SOS, PM, APC) with their terminator, and the other escapes. Bodies exclude
+# control characters, so that no text makes the search quadratic.
 _SEQUENCE = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"
@@ -32,13 +32,13 @@ _MARKS = (
     "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
 )
 _LONGEST_SOURCE = 16
-"""Characters that are read for one that may be shown: the rest may be escape sequences."""
+"""Source characters read for each character of the limit: the rest may be escape sequences."""
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """Return the text without escape sequences, and with every other character that cannot be printed escaped.
+    """Return the text without escape sequences, and with every other unprintable character escaped.
 
-    ``keep`` are the control characters that stay. The length is not bounded: this is for whole messages; foreign text
+    ``keep`` lists the control characters that stay. The length is not bounded: this is for whole messages; foreign text
     inside them goes through `clean`.
     """
     if text.isascii() and text.isprintable():
@@ -52,11 +52,11 @@ def printable(text: str, keep: str = "\n\t") -> str:
 def clean(text: str, limit: int = LONGEST_TEXT) -> str:
     """Return foreign text as one line of at most ``limit`` characters that is safe on a terminal.
 
-    Escape sequences are removed, white space and line breaks become one space, everything else that cannot be printed
-    (control and format characters, bidirectional overrides, surrogates, private use) is escaped.
+    Escape sequences are removed and white space, including line breaks, becomes one space. Everything else that cannot
+    be printed (control and format characters, bidirectional overrides, surrogates, private use) is escaped.
     """
     source = text[: limit * _LONGEST_SOURCE]
-    # Sequences first: splitting at white space would leave their end behind.
+    # Remove sequences first: splitting at white space would leave their end behind.
     is_plain = source.isascii() and source.isprintable()
     words = (source if is_plain else re.sub(_SEQUENCE, "", source)).split()
     cleaned = printable(" ".join(words), keep="")
@@ -66,7 +66,7 @@ def clean(text: str, limit: int = LONGEST_TEXT) -> str:
 
 def clean_lines(text: str, lines: int, limit: int = 200) -> str:
     """Return the last ``lines`` lines that are not blank, each cleaned and at most ``limit`` characters long."""
-    # One pass over the end is enough: a line needs at least its line break.
+    # One pass over the end is enough: each line has at least its line break.
     end = text[-lines * limit * _LONGEST_SOURCE :] if lines > 0 else ""
     found = [cleaned for line in re.split(r"[\r\n]+", end) if (cleaned := clean(line, limit))]
     return "\n".join(found[-lines:]) if lines > 0 else ""
@@ -124,15 +124,14 @@ def is_secret_name(name: str) -> bool:
 
 
 def has_credentials(text: str) -> bool:
-    """True if the text contains something that `without_credentials` hides."""
     return without_credentials(text) != text
 
 
 def without_credentials(text: str) -> str:
     """Return the text with passwords, tokens and keys replaced by "…".
 
-    Found are user names and passwords in URLs, parameters and options whose name says that they are secret
-    (``?token=…``, ``--password=…``, ``--password …``), and headers such as ``Authorization``.
+    It finds user names and passwords in URLs, parameters and options with secret names (``?token=…``, ``--password=…``,
+    ``--password …``), and headers such as ``Authorization``.
     """
     text = re.sub(_USER_INFO, _without_user, text)
     text = re.sub(_BEARER, lambda found: f"{found[1]}{found[2] + ' ' if found[2] else ''}{HIDDEN}", text)
@@ -144,7 +143,7 @@ def without_credentials(text: str) -> str:
 
 
 def shown_command(argv: Iterable[str]) -> str:
-    """Return a command as one would type it, cleaned, bounded and without credentials."""
+    """Return a command as a person would type it, cleaned, bounded and without credentials."""
     words: list[str] = []
     is_next_secret = False
     for word in argv:
@@ -155,7 +154,7 @@ def shown_command(argv: Iterable[str]) -> str:
 
 
 def quoted_command(words: Sequence[str]) -> str:
-    """Return a command to run, with each argument quoted for a shell: for advice that repeats foreign text."""
+    """Return a command to run, with each argument quoted for a shell, for advice that repeats foreign text."""
     return " ".join(shlex.quote(printable(word, keep="")) for word in words)
 
 
@@ -177,10 +176,9 @@ def _without_value(found: re.Match[str]) -> str:
 
 
 def _hides_value(name: str) -> bool:
-    """True if the value is secret itself, not the path of a file with it."""
+    """True if the value itself is secret, and not the path of a file with a secret."""
     return is_secret_name(name) and re.split(r"[_.\-]", name.lower())[-1] not in _PLACES
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

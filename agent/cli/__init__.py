@@ -1,6 +1,6 @@
-"""The command line. ``--help`` and ``--version`` are answered by this module and `help` alone, at once.
+"""The command line. This module and `help` alone answer ``--help`` and ``--version``, quickly.
 
-Each verb is a module of this package, imported when it is called. Errors end here, in one handler.
+Each verb is a module of this package, imported when it is called. One handler here catches all errors.
 """
 
 import atexit
@@ -12,7 +12,7 @@ import sys
 from agent import __version__
 from agent.cli.help import VERBS, columns, help_text
 
-TYPE_CHECKING = False  # typing's own takes as long to import as Python to start
+TYPE_CHECKING = False  # typing's TYPE_CHECKING takes as long to import as Python takes to start
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -23,7 +23,6 @@ STDOUT, STDERR = 1, 2
 
 
 def main() -> "NoReturn":
-    """Run, and turn every way of ending into its exit code."""
     _collect_less()
     _fill_missing_streams()
     if sys.argv[1:] in (["-h"], ["--help"]):
@@ -46,7 +45,7 @@ def _print(text: str) -> int:
 
 
 def _fill_missing_streams() -> None:
-    """Somebody may start a process without standard output or error; the next file would take their place."""
+    """Open missing standard output and error: otherwise the next open file would take their descriptors."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(descriptor)
@@ -54,12 +53,12 @@ def _fill_missing_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a test's
-            # Not every locale has every character; one that it lacks is no reason to end.
+            # A character that the locale does not have must not end the process.
             stream.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:
-    """Write what can still be written. Python would try the rest once more at its end, complain, and exit with 120."""
+    """Write the remaining output, or discard it: at its end Python would try once more, complain, and exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -70,9 +69,9 @@ def _flush() -> None:
 
 
 def _collect_less() -> None:
-    """Modules and definitions stay to the end: looking for garbage among them takes a tenth of a run.
+    """Collect garbage less often: modules and definitions are never garbage, and searching them takes a tenth of a run.
 
-    By default that is done for every 700 new objects, and once more, in vain, when the process ends.
+    By default Python does so for every 700 new objects, and once more when the process ends.
     """
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
@@ -88,7 +87,7 @@ def _run() -> int:
     options = Options()
     try:
         result = cli.main(standalone_mode=False, prog_name="svcagent", obj=options)
-        # A reader that has gone wants no more of it; a full disk is a failure.
+        # A reader that has closed the pipe needs no more output; a full disk is a failure.
         unprinted = None if isinstance(options.unprinted, BrokenPipeError) else options.unprinted
         if unprinted is not None and not result:
             raise SvcagentError(f"cannot write to standard output: {unprinted.strerror}")  # noqa: TRY301 - as all errors

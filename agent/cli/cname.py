@@ -1,5 +1,3 @@
-"""``svcagent cname``."""
-
 import click
 
 from agent.cli import wiring
@@ -152,7 +150,6 @@ def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Resu
 
 
 def _late(here: Site, results: tuple[Result, ...], wait: float) -> dict[str, list[str]]:
-    """The servers that do not show what was written, by record."""
     written = [one.wanted for one in results if one.is_done and one.wanted is not None]
     if not written:
         return {}

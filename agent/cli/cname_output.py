@@ -1,4 +1,4 @@
-"""What ``svcagent cname`` prints of records. What needs a person goes to standard error, whatever the options."""
+"""What ``svcagent cname`` prints about records. Problems always go to standard error."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ NO_RECORDS = "no definition has a CNAME"
 
 
 def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None) -> int:
-    """All records, or, when they are kept, those that were not in place; the exit code.
+    """Print all records of a plan, or those that a sync changed or could not keep; return the exit code.
 
-    ``late``: the servers, by record, that do not show it yet.
+    ``late`` names the servers that do not show a record yet, by record.
     """
     late = late or {}
     if current().as_json:
@@ -40,7 +40,6 @@ def show_results(results: Sequence[Result], *, is_plan: bool, late: Mapping[str,
 def results_document(
     results: Sequence[Result], *, is_plan: bool, late: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, object]:
-    """What ``--json`` shows of them; ``late`` as in `show_results`."""
     late = late or {}
     return {
         "dry_run": is_plan,
@@ -65,7 +64,6 @@ def _document(result: Result) -> dict[str, object]:
 
 
 def wanted_document(wanted: Wanted | None) -> dict[str, object]:
-    """What a definition says of a record; nothing where none does."""
     if wanted is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What ``svcagent cname status`` prints: what servers say. Slow to import, as all that asks DNS is."""
+"""What ``svcagent cname status`` prints: the answers of servers. Slow to import, like everything that queries DNS."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,6 @@ from agent.cname.verify import Report
 
 
 def show_reports(reports: Sequence[Report]) -> None:
-    """What every server and the resolver say of each record, and every problem."""
     if current().as_json:
         show_document([_report(one) for one in reports])
     rows = []

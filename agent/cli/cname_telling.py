@@ -1,4 +1,4 @@
-"""How ``cname sync`` tells people of conflicts in DNS: each once for the whole fleet, until the record is in place."""
+"""Notifications of ``cname sync`` about conflicts in DNS: one per conflict and fleet, until the record is in place."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,10 @@ from agent.fleet.notices import Notice, conflict, due_conflict
 
 
 def tell_conflicts(here: Site, results: Sequence[Result]) -> None:
-    """Of all records of this host. A record that is in place, with nobody against it, ends its conflict.
+    """Notify of conflicts of this host's records. Only a record that is in place, uncontested, ends its conflict.
 
-    Others that are content do not: one that gives way to a newer generation, say, while two hosts contend for it.
+    Other outcomes without an error do not. For example, a record may yield to a newer generation while two hosts
+    contend.
     """
     found: list[Notice] = []
     for one in results:

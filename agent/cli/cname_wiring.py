@@ -1,4 +1,4 @@
-"""What the verbs of ``svcagent cname`` work with: the records that are wanted, their providers, the servers asked."""
+"""What the verbs of ``svcagent cname`` work with: the wanted records, their providers, the DNS servers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,13 +18,11 @@ from agent.errors import BadDefinition
 
 @dataclass
 class Providers:
-    """Providers by name, each opened once, when it is first needed."""
-
     settings: DnsSettings
     _opened: dict[str, Provider] = field(default_factory=dict)
 
     def __call__(self, name: str) -> Provider:
-        """Open it and show what it warns of."""
+        """Return the provider. Open it and show its warnings when it is first needed."""
         if name not in self._opened:
             self._opened[name] = PROVIDERS[name](self.settings, wiring.system_clock())
             for warning in self._opened[name].warnings:
@@ -32,14 +30,13 @@ class Providers:
         return self._opened[name]
 
     def close(self) -> None:
-        """Close those that were opened."""
         for provider in self._opened.values():
             provider.close()
 
 
 @dataclass(frozen=True)
 class Site:
-    """This host's side of its CNAMEs. ``wanted``: those of the names asked for, their zones known."""
+    """This host's part in its CNAMEs. ``wanted`` are the records that were asked for, with their zones."""
 
     dns: DnsSettings
     consul: Consul
@@ -49,7 +46,6 @@ class Site:
 
     @property
     def keeper(self) -> Keeper:
-        """What plans and writes."""
         from agent.cname.targets import has_instances
 
         contests = KvContests(self.consul, self.agent.node, wiring.system_clock())
@@ -58,9 +54,9 @@ class Site:
 
 @contextlib.contextmanager
 def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[Site]:
-    """Everything read and every fault told, before anything is sent.
+    """Yield what the verb needs, after reading everything and reporting every fault, before any write.
 
-    ``names``: services or records; all when empty. ``is_lenient``: also names that no definition has.
+    ``names`` are services or records; empty for all. ``is_lenient`` also permits names that no definition has.
     """
     chosen = wiring.settings()
     with contextlib.ExitStack() as stack:
@@ -83,12 +79,10 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
 
 
 def _is_named(wanted: Wanted, names: tuple[str, ...]) -> bool:
-    """Is the record, or the service that it points at, among the names?"""
     return wanted.service in names or any(complete(name) == wanted.name for name in names)
 
 
 def find_zone(dns: DnsSettings, name: str) -> str:
-    """The zone that holds a name."""
     from agent.cname import signing
 
     return signing.find_zone(dns, name)
@@ -99,7 +93,6 @@ def _located(dns: DnsSettings, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]
 
 
 def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of a record's name."""
     try:
         found = wiring.placeheld_definitions(wiring.settings())
     except BadDefinition:

@@ -1,6 +1,6 @@
-"""Notices on their way: each batch in a process of its own, so that an endpoint that hangs delays nothing.
+"""Delivery of notifications: each batch in its own process, so that a hanging endpoint delays nothing.
 
-The process, ``svcagent notify deliver``, reads the endpoints from the settings by itself: their URLs hold secrets.
+The process, ``svcagent notify deliver``, reads the endpoints from the settings, because their URLs contain secrets.
 """
 
 import importlib.util
@@ -22,16 +22,16 @@ from agent.fleet.notices import Notice
 from agent.text import clean, printable
 
 WAIT_SECONDS = 5.0
-"""How long a verb that has ended its work waits for what became of its notices."""
+"""How long a verb that is otherwise finished waits for the results of its notifications."""
 
 POLL_SECONDS = 0.05
 
 SVCAGENT = (sys.executable, "-P", "-m", "agent")
-"""This very svcagent. -P: a directory called agent where it was started is another one."""
+"""This svcagent. -P, because a directory called agent may exist in the current directory."""
 
 
 def assert_possible() -> None:
-    """Called before a notice is noted as told: on another host it may be possible.
+    """Check, before a notice is recorded as sent, that this host can send it: another host may be able to.
 
     :raises SvcagentError: Apprise is not installed.
     """
@@ -43,7 +43,7 @@ def assert_possible() -> None:
 
 @dataclass
 class _Delivery:
-    """A process under way. What it prints is in memory: no pipe that it could wait at, or for which others wait."""
+    """A running process. Its output is in memory, because it could block on a pipe, and others could wait for one."""
 
     notices: Sequence[Notice]
     process: "subprocess.Popen[bytes]"
@@ -51,7 +51,10 @@ class _Delivery:
 
     @classmethod
     def start(cls, notices: Sequence[Notice]) -> "_Delivery":
-        """:raises OSError: there is no process or no memory to be had."""
+        """Start the process.
+
+        :raises OSError: there are no processes or no memory left.
+        """
         config = ("--config", str(current().config)) if current().config else ()
         output = _memory()
         with _memory() as message:
@@ -70,16 +73,14 @@ class _Delivery:
 
     @property
     def has_ended(self) -> bool:
-        """Has the process?"""
         return self.process.poll() is not None
 
     @property
     def titles(self) -> str:
-        """What it is to tell."""
         return "; ".join(one.title for one in self.notices)
 
     def problems(self) -> Iterator[str]:
-        """Of one that has ended: what was not taken, and by whom."""
+        """Yield what an ended delivery could not send, and to which endpoint."""
         self.output.seek(0)
         try:
             outcomes = json.load(self.output)
@@ -91,15 +92,14 @@ class _Delivery:
                 yield f"notify.urls[{one['position']}] {one['name']}: {one['problem']}"
 
     def leave(self) -> None:
-        """Go on without it."""
-        # Popen remembers, and warns of, a process that it has not seen the end of.
+        # Popen remembers a process whose end it has not seen, and warns of it.
         self.process.returncode = self.process.returncode or 0
         self.output.close()
 
 
 @dataclass
 class Deliveries:
-    """Those of one verb about one service. ``is_hurried``: it is not to wait any more."""
+    """Deliveries of one verb for one service. ``is_hurried`` returns True when it must not wait any more."""
 
     service: str
     clock: Clock
@@ -107,7 +107,7 @@ class Deliveries:
     _under_way: list[_Delivery] = field(default_factory=list)
 
     def send(self, notices: Sequence[Notice]) -> None:
-        """Begin; nothing is waited for."""
+        """Start a delivery without waiting for it."""
         if not notices:
             return
         try:
@@ -120,7 +120,7 @@ class Deliveries:
             logs.log(f"telling: {one.title}", service=self.service, notice=one.kind)
 
     def wait(self) -> None:
-        """Give them `WAIT_SECONDS`, all together, and warn of what was not taken by then. The late ones go on."""
+        """Wait up to `WAIT_SECONDS` for all deliveries, and warn of what was not sent by then. Late ones continue."""
         limit = Deadline.after(self.clock, WAIT_SECONDS)
         poll(lambda: self.is_hurried() or all(one.has_ended for one in self._under_way), limit, POLL_SECONDS)
         for one in self._under_way:

@@ -1,5 +1,3 @@
-"""``svcagent deregister``."""
-
 from collections.abc import Sequence
 
 import click
@@ -59,7 +57,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
 def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
     """Refuse to remove what the daemon would register again.
 
-    :raises NotNow: the daemon runs, and a definition in force defines one of the services; nothing was changed.
+    :raises NotNow: the daemon runs, and an active definition defines one of the services; nothing was changed.
     """
     daemon = read_status(settings, wiring.system_clock()).document
     if daemon is None:
@@ -75,6 +73,6 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:
-    """Return the services of services.d by ID, to notice that the token hides them."""
+    """Return the services of services.d by ID, to detect that the token hides them."""
     found = wiring.good_definitions(settings, lambda: consul.agent_self().address)
     return {service.id: service.name for definition in found.definitions for service in definition.services}

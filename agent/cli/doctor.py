@@ -1,5 +1,3 @@
-"""``svcagent doctor``."""
-
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +18,6 @@ if TYPE_CHECKING:  # slow to import
     from agent.doctor.examined import ExaminedHost
 
 LONGEST_LINE = 2000
-"""Characters of a finding, and of its remedy."""
 
 _COLOURS = {
     Level.OK: "green",
@@ -32,7 +29,6 @@ _COLOURS = {
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a service's or a CNAME's name."""
     return [
         *wiring.complete_name(ctx, parameter, incomplete),
         *complete_record(ctx, parameter, incomplete),
@@ -75,9 +71,9 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
 
 
 def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
-    """Return this host, with the definitions asked for.
+    """Return this host, with the definitions that were asked for.
 
-    :raises click.BadParameter: a name that no definition has.
+    :raises click.BadParameter: no definition has one of the names.
     """
     from agent.doctor.examined import ExaminedHost
 
@@ -91,16 +87,14 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
 
 
 def _names(definition: Definition) -> set[str]:
-    """Return all that a definition may be called on the command line."""
     services = {name for one in definition.services for name in (one.id, one.name)}
     return services | {complete(one.name, one.zone) for one in definition.cname}
 
 
 def _show(found: Sequence[Diagnosis]) -> None:
-    """Print what was found by subject, and how much of each level."""
     shown = [one for one in found if one.level is not Level.OK or current().verbose]
     for subject in SUBJECTS:
-        # Several checks may meet the same trouble: it is printed once.
+        # Several checks may find the same problem: it is printed once.
         alike: dict[str, list[Diagnosis]] = {}
         for one in shown:
             if one.subject == subject:

@@ -1,7 +1,7 @@
-"""The endpoints of ``[notify] urls``, through Apprise. Slow to import Apprise, so imported by those who send alone.
+"""The endpoints of ``[notify] urls``, through Apprise. Only processes that send import it: Apprise is slow to import.
 
-An endpoint's URL is a secret: nothing here shows more of it than its scheme and host, and no word of Apprise, of the
-libraries below it or of their exceptions is passed on, for they may repeat it.
+An endpoint's URL is a secret. This module shows only its scheme and host, and passes on no text of Apprise, of its
+libraries or of their exceptions, because those may contain the URL.
 """
 
 import threading
@@ -14,7 +14,7 @@ from agent.data import dataclass
 from agent.definitions import Secret
 from agent.errors import SvcagentError
 
-if TYPE_CHECKING:  # slow, and an extra
+if TYPE_CHECKING:  # slow to import, and an extra
     from apprise import NotifyBase
 
 MISSING = "Apprise, which sends notifications, is not installed; where svcagent is: pip install 'svcagent[notify]'"
@@ -22,7 +22,7 @@ MISSING = "Apprise, which sends notifications, is not installed; where svcagent 
 
 @dataclass(frozen=True)
 class Message:
-    """What is sent. ``tone`` is one of Apprise's notification types: info, success, warning, failure."""
+    """A message. ``tone`` is one of Apprise's notification types: info, success, warning, failure."""
 
     title: str
     body: str
@@ -31,7 +31,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One URL: its ``position`` in the setting, from 0, what may be shown of it, and its plugin, if there is one."""
+    """One URL: its ``position`` in the setting (from 0), the part of it that may be shown, and its plugin, if any."""
 
     position: int
     name: str
@@ -40,7 +40,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of all messages to one endpoint. ``problem`` is empty if they were taken."""
+    """The result of sending all messages to one endpoint. ``problem`` is empty if it accepted them."""
 
     position: int
     name: str
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
-    """All of them, also those for which Apprise has no plugin.
+    """Return all endpoints, also those that Apprise has no plugin for.
 
     :raises SvcagentError: Apprise is not installed.
     """
@@ -70,7 +70,7 @@ def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
 
 
 def send(found: Sequence[Endpoint], messages: Sequence[Message], clock: Clock, seconds: float) -> tuple[Outcome, ...]:
-    """Send to all endpoints at once; each gets the messages in order. One that hangs is given up after ``seconds``."""
+    """Send to all endpoints concurrently; each gets the messages in order. Abandon one that hangs after ``seconds``."""
     problems: dict[int, str] = {}
     threads = {
         one.position: threading.Thread(target=_send_one, args=(one, messages, problems), daemon=True) for one in found
@@ -106,9 +106,9 @@ def _notify(plugin: "NotifyBase", message: Message) -> bool:
 
 
 def _shown(url: str, plugin: "NotifyBase | None") -> str:
-    """Scheme, and the host where what stands in its place is one in each of the plugin's forms, not a token or topic.
+    """Return scheme and host. Hide the host unless all forms of the plugin have one there, not a token or a topic.
 
-    Nothing of a URL that Apprise does not know: who knows what it is.
+    Return nothing for a URL that Apprise does not know, because any part of it may be secret.
     """
     if plugin is None:
         return ""

@@ -1,5 +1,3 @@
-"""``svcagent fleet``."""
-
 import sys
 from collections.abc import Iterable
 
@@ -63,7 +61,6 @@ def fleet(name: str, *, is_watching: bool) -> int:
 
 
 def _draw(service: str, moments: Iterable[Seen]) -> None:
-    """Redraw the table in place, on a terminal."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -79,7 +76,7 @@ def _draw(service: str, moments: Iterable[Seen]) -> None:
 
 
 def _print_changes(service: str, moments: Iterable[Seen]) -> None:
-    """Print every row once, then those that change or vanish, and each new line of the summary; for a pipe."""
+    """Print every row once, then rows that change or vanish, and each new line of the summary; for a pipe."""
     before: dict[str, tuple[str, ...]] | None = None
     told: list[str] = []
     is_troubled = False
@@ -108,5 +105,5 @@ def _print_changes(service: str, moments: Iterable[Seen]) -> None:
 
 
 def _suspects(seen: Seen) -> tuple[HostState, ...]:
-    """Return the suspects; none where the lock's name is not known, so that nobody knows who holds it."""
+    """Return the suspects; none if the lock's name is unknown, because then the lock's holder is unknown too."""
     return () if seen.sessions is None else all_suspects(seen.view.hosts, seen.sessions)

@@ -1,4 +1,4 @@
-"""Which service a NAME stands for where the whole fleet is meant: it need not be defined on this host."""
+"""Find the service for a NAME in verbs about the whole fleet: this host need not define it."""
 
 import click
 
@@ -10,9 +10,9 @@ from agent.fleet import is_known
 
 
 def service_of(chosen: Settings, consul: Consul, name: str) -> str:
-    """The name of the service: of one that is defined here, by its name or ID, or of one that Consul knows.
+    """Return the name of a service that this host defines, by its name or ID, or that Consul knows.
 
-    Definitions with faults do not keep anybody from stopping a fleet. A usage error lists the names there are.
+    Faulty definitions do not prevent an operator from stopping a fleet. A usage error lists the existing names.
     """
     loaded = wiring.placeheld_definitions(chosen)
     services = [one for definition in loaded.definitions for one in definition.services]
@@ -20,7 +20,7 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
     defined = next((one.name for one in services if name == one.id or name.lower() == one.name.lower()), None)
     if defined is not None:
         return defined
-    # Consul cannot be asked about a name with a slash in it.
+    # Consul cannot look up a name with a slash.
     if "/" not in name and (consul.instances(name)[1] or is_known(consul, name)):
         return name
     if faults := loaded.faults_of(name):

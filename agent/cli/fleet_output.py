@@ -21,8 +21,6 @@ HEADERS = ("HOST", "DIGEST", "TAG", "STATE", "HEALTH", "MAINTENANCE", "SINCE", "
 
 @dataclass(frozen=True)
 class Row:
-    """One instance, as a row of the table."""
-
     host: str
     digest: str
     tag: str
@@ -34,13 +32,12 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The cells in the order of `HEADERS`."""
         return astuple(self)
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One instance: of the catalog, of a host's document, or of both."""
+    """One instance from the catalog, from a host's document, or from both."""
 
     node: str
     service_id: str
@@ -49,20 +46,19 @@ class Listed:
     is_suspect: bool
 
     def label(self, service: str) -> str:
-        """Return the host's name, with the service's ID where that is not the service's name."""
+        """Return the host's name, with the service's ID if that differs from the service's name."""
         is_own_id = self.service_id.lower() in ("", service.lower())
         return self.node if is_own_id else f"{self.node} ({self.service_id})"
 
 
 def rows(service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()) -> list[Row]:
-    """Return a row for each instance, and one for each document without an instance; in order of hosts."""
+    """Return a row for each instance, and one for each document without an instance, ordered by host."""
     return sorted((_row(service, one) for one in _listed(view, instances, suspects)), key=lambda row: row.host)
 
 
 def summary(
     service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> Iterator[str]:
-    """Yield lines about the service as a whole."""
     if view.pin is not None:
         yield _pin_line(view.pin, view, instances)
     if view.pause is not None:
@@ -78,7 +74,6 @@ def summary(
 def document(
     service: str, view: View, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
 ) -> dict[str, Any]:
-    """Return all of it as one document."""
     return {
         "service": service,
         "pin": None if view.pin is None else _pin_document(view.pin, view, instances),
@@ -90,7 +85,7 @@ def document(
 
 
 def _listed(view: View, instances: tuple[Instance, ...], suspects: Collection[HostState]) -> list[Listed]:
-    """Return the instances in the catalog's order, then the documents that belong to none of them."""
+    """Return the instances in the catalog's order, then the documents without an instance."""
     vanished = {(one.node, one.service_id) for one in suspects}
     nodes = {one.node for one in instances}
     found = [
@@ -109,7 +104,6 @@ def _listed(view: View, instances: tuple[Instance, ...], suspects: Collection[Ho
 
 
 def suspect_document(state: HostState) -> dict[str, Any]:
-    """Return a suspect version as a document."""
     return {
         "digest": state.wanted,
         "host": state.node,
@@ -121,14 +115,12 @@ def suspect_document(state: HostState) -> dict[str, Any]:
 
 
 def pause_document(held: Pause | None) -> dict[str, Any] | None:
-    """Return a pause as a document; None if there is none."""
     if held is None:
         return None
     return {"by": held.by, "host": held.host, "why": held.why, "since": moment(held.since), "until": moment(held.until)}
 
 
 def quarantine_document(entry: Quarantine) -> dict[str, Any]:
-    """Return a quarantine entry as a document, with the last lines of the log."""
     return {
         "digest": entry.digest,
         "host": entry.node,
@@ -140,17 +132,14 @@ def quarantine_document(entry: Quarantine) -> dict[str, Any]:
 
 
 def short(digest: str) -> str:
-    """Return the beginning of a digest, for a table."""
     return digest[:SHORT_DIGEST] or "-"
 
 
 def first_line(text: str) -> str:
-    """Return the first line of a text, for a table."""
     return clean(next((line for line in text.splitlines() if line.strip()), ""))
 
 
 def moment(value: datetime | None) -> str | None:
-    """Return a moment for a document: UTC, to the second."""
     return None if value is None else iso(value)
 
 
@@ -200,7 +189,7 @@ def _state(listed: Listed) -> str:
 
 
 def health(instance: Instance | None) -> str:
-    """Return the worst status of its checks, without maintenance; or that there is no instance."""
+    """Return the worst status of its checks, without maintenance, or that there is no instance."""
     if instance is None:
         return "no instance"
     statuses = {check.status for check in instance.checks if not check.is_maintenance}

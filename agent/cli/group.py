@@ -1,4 +1,4 @@
-"""The command line as click sees it. Its help is in `agent.cli.help`."""
+"""The click group of all verbs. `agent.cli.help` has its help text."""
 
 import importlib
 from typing import Any
@@ -11,14 +11,12 @@ from agent.cli.options import Options
 
 
 class LazyGroup(click.Group):
-    """Knows its verbs' names and first lines; imports a verb only to run it or to show its own help."""
+    """Lists verbs without importing them; imports a verb to run it or to show its help."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """In the order in which they are needed, not the alphabet's."""
         return list(VERBS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb's module; it exports a command of its own name."""
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"agent.cli.{cmd_name}")
@@ -28,14 +26,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest the verb that was meant."""
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
             raise click.NoSuchCommand(error.command_name, possibilities=VERBS, ctx=ctx) from error
 
     def get_help(self, _ctx: click.Context) -> str:
-        """The help as it is printed without click."""
         return help_text(columns()).rstrip()
 
 
@@ -58,5 +54,4 @@ def cli(ctx: click.Context, /, **given: Any) -> None:
 @cli.result_callback()
 @click.pass_obj
 def _exit_code(options: Options, /, result: Any, **_given: Any) -> int:
-    """Return the exit code of a verb that ended without an error."""
     return max(result if isinstance(result, int) else 0, options.least_exit_code)

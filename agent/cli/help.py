@@ -1,14 +1,13 @@
-"""The help of svcagent itself, as tables. Printing it takes no click, whose import takes longer than all else."""
+"""The help of svcagent itself, as tables. It does not need click, whose import takes longer than everything else."""
 
 import os
 import sys
 from collections.abc import Mapping
 
 WIDEST, NARROWEST, USUAL = 100, 50, 80
-"""Columns."""
 
 LONGEST_TERM = 30
-"""Characters of a term that have their explanation beside them; that of a longer one stands below."""
+"""The longest term with its explanation on the same line, in characters. Longer ones have it on the next line."""
 
 USAGE = "Usage: svcagent [OPTIONS] COMMAND [ARGS]..."
 
@@ -67,8 +66,7 @@ ENDING = (
 
 
 def help_text(columns: int) -> str:
-    """The help for a terminal of that width."""
-    import textwrap  # compiles patterns, which only those need who ask for help
+    import textwrap  # compiles patterns, which only the help needs
 
     width = max(min(columns, WIDEST) - 2, NARROWEST)
     about = [_filled(paragraph, width) for paragraph in ABOUT.split("\n\n")]
@@ -77,7 +75,6 @@ def help_text(columns: int) -> str:
 
 
 def columns() -> int:
-    """The width of the terminal that standard output is."""
     if given := os.environ.get("COLUMNS", ""):
         return int(given) if given.isdecimal() else USUAL
     try:

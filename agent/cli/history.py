@@ -1,5 +1,3 @@
-"""``svcagent history``."""
-
 import shutil
 import sys
 from collections.abc import Iterable
@@ -20,7 +18,6 @@ from agent.fleet import history as pasts
 from agent.text import clean
 
 SLOWEST = 3
-"""How many steps a terminal shows."""
 
 
 @click.command(
@@ -104,7 +101,7 @@ def _steps(steps: Iterable[tuple[str, float]]) -> str:
 
 
 def _detail(past: Past) -> str:
-    """Return the error, or else the steps that took longest; in one line of a terminal."""
+    """Return the error, or else the steps that took longest, in one line of a terminal."""
     slowest = sorted(past.steps, key=lambda step: step[1], reverse=True)[:SLOWEST]
     return clean(first_line(past.error) or _steps(slowest), shutil.get_terminal_size().columns - GAP)
 

@@ -1,5 +1,3 @@
-"""``svcagent lock``."""
-
 import click
 
 from agent.cli import wiring
@@ -53,7 +51,7 @@ def _summary(found: LockStatus) -> str:
 
 
 def _advice(found: LockStatus) -> str:
-    """Return advice about a lock that seems stuck, so that nobody deletes its keys."""
+    """Return advice about a lock that seems stuck, so that no operator deletes its keys."""
     first = found.holders[0]
     process = f"ps -p {first.pid}" if first.pid is not None else "ps ax"
     return (

@@ -1,5 +1,3 @@
-"""``svcagent maint``."""
-
 import click
 
 from agent.cli import wiring
@@ -251,7 +249,7 @@ def expire() -> int:
 
 
 def _stop_if_refused(decisions: list[Decision]) -> None:
-    """Refuse all of the named targets if one of them may not be changed."""
+    """Refuse all named targets if one of them may not be changed."""
     said = [
         f"{one.target} is in maintenance already, enabled {described(one.held)}; {one.remedy}"
         for one in decisions

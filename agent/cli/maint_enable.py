@@ -26,14 +26,13 @@ from agent.maintenance import (
 
 
 def take_out_all(consul: Consul, decisions: Iterable[Decision]) -> None:
-    """Enable the maintenance that was decided, on the local agent."""
     for one in decisions:
         if one.wanted is not None and one.action is not Action.KEEP:
             take_out(consul, one.target, one.wanted, is_rewriting=one.action is Action.REWRITE)
 
 
 def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[Target], *, is_refusing: bool) -> None:
-    """Warn, or refuse, if the clients of a service are left without an instance."""
+    """Warn, or refuse, if a service's clients would have no instance left."""
     try:
         views = view(consul, node, targets)
     except ConsulUnreachable as error:
@@ -50,12 +49,12 @@ def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[Target], *, i
 
 
 def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decision]) -> None:
-    """Look again once the catalog shows maintenance, and disable it if clients are left without an instance.
+    """Check again once the catalog shows maintenance, and disable it if clients have no instance left.
 
     Another operator or a reload may have enabled maintenance of another instance at the same moment, and each saw the
-    other instance in service. After this look at least one of them has seen both.
+    other instance in service. After this check at least one of them has seen both.
 
-    :raises GuardRefused: clients would be left without an instance; maintenance is disabled again.
+    :raises GuardRefused: clients would have no instance left; maintenance is disabled again.
     """
     reasons = {render(one.wanted) for one in entered if one.wanted is not None}
     try:
@@ -76,7 +75,7 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Decisi
 
 
 def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[Target], timeout: float) -> int:
-    """Return for how many seconds DNS clients may remember the targets; refuse what would outlast the timeout.
+    """Return for how many seconds DNS clients may cache the targets; refuse what would outlast the timeout.
 
     :raises GuardRefused: nothing was changed.
     """
@@ -102,7 +101,7 @@ def saying_what_is_out(consul: Consul, decisions: Sequence[Decision]) -> Iterato
 
 
 def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) -> Iterator[str]:
-    """Yield a line for each target. ``is_silent``: Consul has just failed to answer, and is not asked again."""
+    """Yield a line for each target. ``is_silent``: Consul has just failed to answer, and is not queried again."""
     try:
         if is_silent:
             raise OutcomeUnknown
@@ -123,7 +122,6 @@ def _out_now(consul: Consul, decisions: Sequence[Decision], *, is_silent: bool) 
 
 
 def _emptiness(one: View) -> str:
-    """Return a sentence if the clients of a service have no other instance; else an empty text."""
     match one.left:
         case Left.SOMEBODY:
             return ""

@@ -1,4 +1,4 @@
-"""What the arguments of ``svcagent maint`` mean: the targets, the end, and the operator."""
+"""Interpret the arguments of ``svcagent maint``: the targets, the end, and the operator."""
 
 import getpass
 import os
@@ -17,7 +17,7 @@ from agent.registration import LastSeenFile
 
 
 def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool, every: bool) -> list[Target]:
-    """Return the targets that were named: any service of this host, whether svcagent registered it or not."""
+    """Return the named targets: any service of this host, whether svcagent registered it or not."""
     if sum((bool(name), node, every)) != 1:
         raise click.UsageError("Give a service's NAME, --node for this host, or --all for each of its services.")
     if node:
@@ -35,15 +35,14 @@ def targets_of(consul: Consul, agent: AgentSelf, name: str | None, *, node: bool
 
 
 def with_held(consul: Consul, targets: list[Target]) -> list[tuple[Target, Maintenance | None]]:
-    """Return each target with its maintenance on the local agent."""
     checks = consul.checks()
     return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
 
 
 def remember(settings: Settings, decisions: Iterable[Decision]) -> None:
-    """Keep what was decided, so that a service which Consul removes is registered again in the same maintenance.
+    """Record the decisions, so that a service that Consul removes is registered again in the same maintenance.
 
-    A user who may not write the state directory has it noted by the next registration, or by the daemon.
+    If the user may not write the state directory, the next registration or the daemon records it.
     """
     kept = LastSeenFile(settings.state_dir, wiring.system_clock())
     try:
@@ -54,7 +53,7 @@ def remember(settings: Settings, decisions: Iterable[Decision]) -> None:
 
 
 def end_of(duration: float | None, until: str | None, now: datetime) -> datetime | None:
-    """Return the end that ``--for`` or ``--until`` name; None for no end.
+    """Return the end from ``--for`` or ``--until``; None for no end.
 
     :raises click.UsageError: it is not in the future.
     """
@@ -77,7 +76,7 @@ def end_of(duration: float | None, until: str | None, now: datetime) -> datetime
 
 
 def operator() -> str:
-    """Return the name of the operator, also under sudo."""
+    """Return the operator's user name, also under sudo."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

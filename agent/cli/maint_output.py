@@ -1,6 +1,6 @@
-"""What ``svcagent maint`` prints, and what other verbs print about maintenance whose end has come.
+"""What ``svcagent maint`` prints, and what other verbs print about expired maintenance.
 
-Times are for people on a terminal, and ISO 8601 in UTC in pipes and ``--json``.
+Times are readable on a terminal, and ISO 8601 in UTC in pipes and ``--json``.
 """
 
 import sys
@@ -15,12 +15,11 @@ from agent.text import clean
 
 
 def shown(moment: datetime) -> str:
-    """Return a moment for standard output: short on a terminal, ISO 8601 in a pipe."""
+    """Return a time for standard output: short on a terminal, ISO 8601 in a pipe."""
     return for_people(moment, datetime.now(UTC)) if sys.stdout.isatty() else iso(moment)
 
 
 def described(maintenance: Maintenance) -> str:
-    """Return owner, times and reason for a message."""
     return maintenance.describe(shown)
 
 
@@ -38,7 +37,7 @@ def show_out(decisions: Iterable[Decision]) -> None:
 
 
 def show_decisions(decisions: Sequence[Decision]) -> None:
-    """Print what was done, as a document with --json; else only what was disabled (`show_out` prints the rest)."""
+    """Print all decisions as a document with --json; else only what was disabled (`show_out` prints the rest)."""
     if current().as_json:
         show_document([_document(one.target, one.wanted) | {"was": _details(one.held)} for one in decisions])
         return
@@ -65,7 +64,7 @@ def show_status(found: Sequence[tuple[Target, Maintenance | None]], now: datetim
 
 
 def tell_ended(ended: Sequence[Ended], *, is_document: bool = False) -> None:
-    """Print what was disabled because its end had come, and what stays and why. ``is_document``: also with --json."""
+    """Print what expired and was disabled, and what remains and why. ``is_document``: also with --json."""
     if is_document and current().as_json:
         show_document(
             [

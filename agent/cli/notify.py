@@ -1,5 +1,3 @@
-"""``svcagent notify``."""
-
 import json
 import sys
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Where ``reload`` and ``cname sync`` hand over to those who tell people; with no ``[notify] urls`` nothing is done.
+"""Notifications of ``reload`` and ``cname sync``; without ``[notify] urls`` they do nothing.
 
-This module imports none of it: most hosts tell nobody.
+This module imports the implementation only when needed: most hosts do not notify anybody.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from agent.cname import Result
 
 NotifyBegun: TypeAlias = Callable[[Consul], None]
-"""To be called when a reload has found something to take."""
+"""Called when a reload has found a version to take."""
 
 
 @contextmanager
 def rollout_told(
     settings: Settings, definition: Definition, interrupts: Interrupts, *, is_off: bool
 ) -> Iterator[NotifyBegun]:
-    """Around a reload and its locks: the rest that people should know of the rollout is sent after the block.
+    """Enclose a reload and its locks: notifications about the rollout that are still due are sent after the block.
 
-    ``is_off``: nothing is told.
+    ``is_off`` disables them.
     """
     if is_off or not settings.notify.urls:
         yield lambda _consul: None
@@ -38,7 +38,7 @@ def rollout_told(
 
 
 def conflicts_told(here: "Site", results: Sequence["Result"]) -> None:
-    """People are told of records that cannot be kept as a definition says."""
+    """Notify of records that cannot be kept as a definition says."""
     if wiring.settings().notify.urls:
         from agent.cli.cname_telling import tell_conflicts
 

@@ -1,4 +1,4 @@
-"""The options that every verb has, before or after its name. Imports click alone."""
+"""The options that every verb has, before or after its name. Imports only click."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,10 +13,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Options:
-    """What was given on the command line for all verbs, and what has become of it.
+    """The options common to all verbs, and state of the running verb.
 
-    ``is_logging``: it is known how to log. ``unprinted``: why not all of the output could be printed. ``faults``: those
-    of the files that the verb goes on without. ``least_exit_code``: the exit code of a verb that succeeds otherwise.
+    ``is_logging``: logging is set up. ``unprinted``: why output could not be printed completely. ``faults``: those of
+    the files that the verb leaves out. ``least_exit_code``: the exit code of a verb that otherwise succeeds.
     """
 
     config: str | None = None
@@ -38,7 +38,7 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
 
 
 def output_options(command: F) -> F:
-    """``--json``, ``-v`` and ``-q`` after the verb's name as well as before it."""
+    """Accept ``--json``, ``-v`` and ``-q`` after the verb's name as well as before it."""
     for names, text in (
         (("-q", "--quiet"), "Print errors only."),
         (("-v", "--verbose"), "Log what happens on standard error."),
@@ -49,7 +49,6 @@ def output_options(command: F) -> F:
 
 
 def current() -> Options:
-    """The options of the running command."""
     context = click.get_current_context(silent=True)
     found = context.find_object(Options) if context else None
     return found or Options()

@@ -1,10 +1,10 @@
-"""Printing: colour and tables for a terminal, plain lines for a pipe, one document for ``--json``.
+"""Output: colour and tables on a terminal, plain lines in a pipe, one document for ``--json``.
 
-Warnings and errors are lines on standard error for people, or events of the log (`agent.logs`); which, depends on
-``--log-format``. That something cannot be printed keeps nothing from being done.
+Depending on ``--log-format``, warnings and errors are lines on standard error or events of the log (`agent.logs`).
+Output that cannot be written does not stop the work.
 
-Everything that svcagent prints passes through this module, and what could move a terminal's cursor, change its title or
-reorder its text is removed or escaped here: no verb can forget it.
+All output of svcagent passes through this module. It removes or escapes what could move a terminal's cursor, change its
+title or reorder its text, so that no verb can forget to.
 """
 
 import io
@@ -24,19 +24,16 @@ from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentErro
 from agent.text import clean, printable
 
 LONGEST_CELL = 4000
-"""Characters of a table's cell."""
 GAP = 2
-"""Spaces between the columns of a table."""
 LEAST_TEXT = 30
-"""The width in which a table's last column is wrapped at least."""
 
-if TYPE_CHECKING:  # imported only by those who draw
+if TYPE_CHECKING:  # only needed to draw
     from rich.console import RenderableType
 
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """What cannot be printed on standard output is remembered, and stops nothing; the verb's end may tell of it."""
+    """Record a failure to write standard output, and continue; the end of the verb may report it."""
     try:
         yield
     except OSError as error:
@@ -44,7 +41,7 @@ def printing() -> Iterator[None]:
 
 
 def show_document(document: Any) -> None:
-    """The one document of ``--json``, with the faults of the definition files that the verb goes on without."""
+    """Print the one document of ``--json``, with the faults of the definition files that the verb leaves out."""
     if isinstance(document, dict) and (faults := current().faults):
         document.setdefault("faults", fault_documents(faults))
     with printing():
@@ -52,12 +49,11 @@ def show_document(document: Any) -> None:
 
 
 def fault_documents(faults: Iterable[Fault]) -> list[dict[str, str]]:
-    """Return faults for a document."""
     return [asdict(fault) for fault in faults]
 
 
 def show_line(text: str, colour: str | None = None) -> None:
-    """One line for a person; nothing with ``--quiet`` or ``--json``."""
+    """Print a line for people, unless ``--quiet`` or ``--json`` is given."""
     options = current()
     if not options.quiet and not options.as_json:
         with printing():
@@ -65,26 +61,25 @@ def show_line(text: str, colour: str | None = None) -> None:
 
 
 def show_progress(text: str) -> None:
-    """A piece of a line that may be overwritten: it ends as ``text`` ends."""
+    """Print part of a line; ``text`` decides whether it may be overwritten, by its end."""
     click.echo(printable(text, keep="\r\n"), nl=False)
 
 
 def show_warning(text: str, **fields: object) -> None:
-    """Something a person should know. ``fields`` are for the log: which service, which reload."""
+    """Print or log a warning. ``fields`` are for the log: the service, the reload."""
     if logs.is_for_machines():
         logs.log(text, level=logs.WARNING, **fields)
     print_warning(text)
 
 
 def print_warning(text: str) -> None:
-    """The same of what has been logged already."""
     if not logs.is_alone():
         with suppress(OSError):
             click.secho(f"svcagent: {printable(text)}", fg="yellow", err=True)
 
 
 def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **fields: object) -> None:
-    """Something that a person has to see to, line by line. ``level`` and ``fields`` are for the log."""
+    """Print or log a problem that an operator must solve, line by line. ``level`` and ``fields`` are for the log."""
     if logs.is_for_machines():
         logs.log(text, level=level, **fields)
     if not logs.is_alone():
@@ -94,11 +89,11 @@ def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **f
 
 
 def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
-    """An error that ends the verb: on standard error or in the log, and with ``--json`` as the document too."""
+    """Report an error that ends the verb: on standard error or in the log, and with ``--json`` also as the document."""
     found: dict[str, Any] = {"exit_code": error.exit_code}
     if isinstance(error, BadDefinition):
         found["faults"] = fault_documents(error.faults)
-    # What may pass by itself is nothing to wake anybody for.
+    # An error that may pass without action must not raise an alarm.
     level = logs.WARNING if isinstance(error, NotNow | Interrupted) else logs.ERROR
     _set_up_logs_once(options)
     show_trouble(str(error), level=level, **found)
@@ -106,7 +101,7 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
 
 
 def show_usage(error: click.ClickException, options: Options) -> None:
-    """A command line that cannot be carried out, the same way."""
+    """Report an invalid command line likewise."""
     text = printable(error.format_message())
     _set_up_logs_once(options)
     if logs.is_for_machines():
@@ -120,13 +115,13 @@ def show_usage(error: click.ClickException, options: Options) -> None:
 
 
 def show_bug(error: Exception, options: Options, exit_code: int) -> None:
-    """An exception that should have been foreseen, the same way, with its trace."""
+    """Report an unexpected exception likewise, with its traceback."""
     text = "this is a bug in svcagent; please report it with "
     _set_up_logs_once(options)
     if logs.is_for_machines():
         logs.log_bug(f"{text}its trace", error, exit_code=exit_code)
     if not logs.is_alone():
-        import traceback  # hopefully never needed
+        import traceback  # rarely needed
 
         with suppress(OSError):
             click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
@@ -135,12 +130,12 @@ def show_bug(error: Exception, options: Options, exit_code: int) -> None:
 
 
 def show_bug_of(service: str, error: BaseException) -> None:
-    """Print or log the trace of an exception that nobody foresaw, where the verb goes on with other services."""
+    """Print or log the traceback of an unexpected exception, if the verb continues with other services."""
     text = f"{service}: this is a bug in svcagent; please report it with "
     if logs.is_for_machines():
         logs.log_bug(f"{text}its trace", error, service=service)
     if not logs.is_alone():
-        import traceback  # hopefully never needed
+        import traceback  # rarely needed
 
         with suppress(OSError):
             click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
@@ -153,20 +148,19 @@ def _show_end(options: Options, text: str, **found: object) -> None:
 
 
 def set_up_logs(options: Options, setting: str) -> None:
-    """``--log-format``, else what the environment or the settings file say, which ``setting`` is."""
+    """Set up logging by ``--log-format``, else by ``setting``, from the environment or the settings file."""
     logs.set_up(logs.Format(options.log_format or setting), is_verbose=options.verbose)
     options.is_logging = True
 
 
 def _set_up_logs_once(options: Options) -> None:
-    """For an error that came before the settings were known."""
     if not options.is_logging:
         told = os.environ.get("SVCAGENT_LOG_FORMAT", "")
         set_up_logs(options, told if told in list(logs.Format) else logs.Format.AUTO)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows under headers: a table on a terminal, else columns that ``awk`` and ``column`` can read (tabs)."""
+    """Print rows under headers: a table on a terminal, else tab-separated columns for ``awk`` and ``column``."""
     options = current()
     if options.quiet or options.as_json:
         return
@@ -182,9 +176,9 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> "RenderableType":
-    """Return the table for a terminal of this width. No header, digest or other word breaks.
+    """Return the table for a terminal of this width. It never breaks a header, a digest or another word.
 
-    The last column may wrap. What does not fit then is below its row, each cell with its header, without empty ones.
+    The last column may wrap. Cells that still do not fit are below their row, each with its header, without empty ones.
     """
     from rich.cells import cell_len
     from rich.console import Group
@@ -222,7 +216,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
 
 
 def _cell(text: str) -> str:
-    """One line: a line break or a tab in foreign text must not look like another row or column."""
+    """Return one line, so that foreign text with a line break or a tab does not look like another row or column."""
     return clean(text, LONGEST_CELL)
 
 

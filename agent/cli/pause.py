@@ -1,5 +1,3 @@
-"""``svcagent pause``."""
-
 from dataclasses import replace
 
 import click

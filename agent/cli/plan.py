@@ -1,5 +1,3 @@
-"""``svcagent plan``."""
-
 import click
 
 from agent.cli import wiring

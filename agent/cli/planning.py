@@ -1,4 +1,4 @@
-"""What ``register``, ``plan`` and ``deregister`` share: how a plan is made and printed."""
+"""What ``register``, ``plan`` and ``deregister`` share: making a plan and printing it."""
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -27,8 +27,6 @@ from agent.reload import journalled
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of the command line."""
-
     names: frozenset[str]
     wait: float
     is_dry: bool = False
@@ -39,9 +37,9 @@ class Asked:
 
 
 class Planner:
-    """Makes a plan from services.d and the agent, before anything is written.
+    """Makes a plan from services.d and the agent, before any write.
 
-    Files with faults are left out, and nothing is removed then: any of them may define it.
+    It leaves out files with faults, and then removes nothing, because any of them may define the service.
     """
 
     def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: Asked) -> None:
@@ -51,9 +49,7 @@ class Planner:
         self._asked = asked
         self._agent: AgentSelf | None = None
         self.definitions: tuple[Definition, ...] = ()
-        """What the good files of services.d say, once they are read."""
         self.faults: tuple[Fault, ...] = ()
-        """What is wrong with the other files."""
         self.registration = Registration(
             consul,
             settings.services_dir,
@@ -64,14 +60,13 @@ class Planner:
 
     @property
     def agent(self) -> AgentSelf:
-        """The local agent, waited for."""
+        """The local agent. The first access waits for it."""
         if self._agent is None:
             self._agent = wiring.await_agent(self._consul, self._clock, self._asked.wait, show_warning)
         return self._agent
 
     @property
     def services(self) -> list[Service]:
-        """All services of services.d."""
         return [service for definition in self.definitions for service in definition.services]
 
     def read(self) -> None:
@@ -83,11 +78,10 @@ class Planner:
         self.definitions, self.faults = found.definitions, found.faults
 
     def plan(self) -> tuple[Change, ...]:
-        """Return what has to change now."""
         names = self._asked.names
         if faults := unmet(self.definitions, self.agent, names):
             self._leave_out(faults)
-        # A registration of what the token may not see is refused by Consul; a plan alone would show it as absent.
+        # Consul refuses to register a service that the token may not see; a mere plan would show it as absent.
         expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
         has_consent = self._asked.may_remove or (self._asked.is_empty_allowed and not self.definitions)
         plan = self.registration.plan(
@@ -116,7 +110,7 @@ class Planner:
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
-    """Keep in the state directory what is known about the agent. A failure to write it is a warning."""
+    """Store what is known about the agent in the state directory. Warn if that fails."""
     try:
         LastSeenFile(settings.state_dir, wiring.system_clock()).change(change)
     except SvcagentError as error:
@@ -124,12 +118,10 @@ def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
 
 
 def warn_of_unremembered(error: SvcagentError) -> None:
-    """Warn that what is known about the agent could not be kept."""
     show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
 
 
 def show_dry_run(planner: Planner, consul: Consul) -> int:
-    """Print what a registration would change; its exit code."""
     changes = refuse_unknown_nodes(consul, planner.plan())
     objection = planner.registration.objection
     needs_consent = objection.text if objection is not None else ""
@@ -142,8 +134,8 @@ def show_plan(
 ) -> None:
     """Print a line for every field that changes; unchanged services only in a dry run.
 
-    ``needs_consent``: why the plan would not be carried out without an operator's consent. ``failures``: services that
-    could not be changed.
+    ``needs_consent`` says why the plan needs an operator's consent. ``failures`` are services that could not be
+    changed.
     """
     plan = tuple(plan)
     if current().as_json:
@@ -177,7 +169,7 @@ def show_plan(
 
 
 def in_maintenance_again(service_id: str, text: str) -> str:
-    """Return the warning for a service, or without an ID for the node, whose maintenance is enabled again."""
+    """Return the warning that the maintenance of a service, or of the node if the ID is empty, is enabled again."""
     what = f"{service_id} was" if service_id else "the maintenance of this host was"
     argument = shlex.quote(service_id) if service_id else "--node"
     return (
@@ -187,7 +179,7 @@ def in_maintenance_again(service_id: str, text: str) -> str:
 
 
 def exit_code(plan: Iterable[Change], failures: Iterable[Failure] = ()) -> int:
-    """1 if anything was refused, else the worst of what failed."""
+    """Return 1 if anything was refused, or else the worst exit code of the failures."""
     refused = [1 for change in plan if change.action is Action.REFUSE]
     return max([one.error.exit_code for one in failures] + refused, default=0)
 

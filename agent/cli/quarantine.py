@@ -1,5 +1,3 @@
-"""``svcagent quarantine``."""
-
 import re
 import shlex
 from collections.abc import Collection
@@ -33,35 +31,31 @@ class Blocked:
 
     @property
     def digest(self) -> str:
-        """The version."""
         return self.cause.digest if isinstance(self.cause, Quarantine) else self.cause.wanted
 
     @property
     def since(self) -> datetime | None:
-        """When it failed, or when the last step before it disappeared began."""
+        """When it failed, or when the last step of the lost reload began."""
         return self.cause.since
 
     @property
     def why(self) -> str:
-        """The reason, in one line."""
         if isinstance(self.cause, Quarantine):
             return first_line(self.cause.why)
         return suspect.what_happened(self.cause)
 
     @property
     def image(self) -> str:
-        """The image reference, where it is known."""
         return self.cause.image if isinstance(self.cause, Quarantine) else ""
 
     def document(self) -> dict[str, Any]:
-        """Return it for programs."""
         if isinstance(self.cause, Quarantine):
             return {"service": self.service, "kind": "quarantined", **quarantine_document(self.cause)}
         fields = {**suspect_document(self.cause), "why": self.why, "image": "", "log": ""}
         return {"service": self.service, "kind": "suspect", **fields}
 
     def clear(self, consul: Consul) -> bool:
-        """Remove what blocks it. False if that changed or went meanwhile."""
+        """Remove what blocks the version. Return False if that changed or disappeared meanwhile."""
         if isinstance(self.cause, Quarantine):
             return quarantines.clear(consul, self.service, self.digest) is not None
         return suspect.clear(consul, self.service, self.cause)

@@ -1,5 +1,3 @@
-"""``svcagent recover``."""
-
 import dataclasses
 
 import click

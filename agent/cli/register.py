@@ -1,5 +1,3 @@
-"""``svcagent register``."""
-
 import click
 
 from agent.cli import wiring
@@ -82,7 +80,7 @@ def register(
     with wiring.consul(settings) as consul, registration_told(settings):
         planner = Planner(settings, consul, clock, asked)
         planner.read()
-        # Waited for before the lock is taken, so that nobody waits for one who waits.
+        # Wait for the agent before taking the lock, so that no other process waits for a waiting one.
         _ = planner.agent
         with alone_in(state_dir, clock, wait) as was_another_first:
             if was_another_first:
@@ -118,7 +116,6 @@ def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> N
 def _apply(
     registration: Registration, plan: tuple[Change, ...], *, is_all: bool
 ) -> tuple[tuple[Change, ...], tuple[Failure, ...]]:
-    """Carry the plan out; return it with what was refused meanwhile, and what failed."""
     if registration.vanished_node is not None:
         show_warning(in_maintenance_again("", registration.vanished_node))
     registration.apply(plan, _status, is_all=is_all)
@@ -129,7 +126,7 @@ def _apply(
 
 
 def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: frozenset[str]) -> int:
-    """Recover the reloads of this host that crashed; the exit code says whether that succeeded."""
+    """Recover the crashed reloads of this host; the exit code says whether that succeeded."""
     out = {
         one.id
         for one in planner.registration.world.services.values()
@@ -137,7 +134,7 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
     }
     broken = left_behind | out
     if planner.faults:
-        # A service that no good file defines may be that of a faulty one: its reload is not abandoned.
+        # A faulty file may define a service that no good file defines: do not abandon its reload.
         broken &= {service.id for service in planner.services}
     if not broken:
         return 0

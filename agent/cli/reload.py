@@ -1,5 +1,3 @@
-"""``svcagent reload``."""
-
 import click
 
 from agent.cli import wiring

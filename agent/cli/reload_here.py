@@ -1,4 +1,4 @@
-"""The work of ``svcagent reload``. Slow to import (the Docker SDK), so `reload` does it after its checks."""
+"""The work of ``svcagent reload``. Slow to import (the Docker SDK), so `reload` imports it after its checks."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ DEFAULT_LOCK_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """A reload's options. ``lock_timeout`` in seconds, None if it was not given."""
+    """A reload's options. ``lock_timeout`` is in seconds; None if it was not given."""
 
     is_forced: bool
     is_in_maintenance: bool
@@ -40,7 +40,7 @@ class Wanted:
 def reload_here(
     settings: Settings, state_dir: Path, definition: Definition, reload: Reload, wanted: Wanted, interrupts: Interrupts
 ) -> int:
-    """Recover a crashed reload, then reload; print both and return the exit code. Signals are caught already."""
+    """Recover a crashed reload, then reload; print both and return the exit code. The caller catches signals."""
     service = definition.service
     clock = wiring.system_clock()
     with (
@@ -62,7 +62,7 @@ def reload_here(
             with interrupts.allowed():
                 tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
         except SvcagentError as error:
-            trouble = error  # the crashed reload is recovered all the same
+            trouble = error  # the crashed reload must be recovered first
         repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
         results += repaired
         if code := tell_repaired(repaired):
@@ -84,7 +84,7 @@ def reload_here(
 
 @contextmanager
 def _end_recorded(lock: HostLock, service: str, results: list[Result]) -> Iterator[None]:
-    """Write down in the lock file how this reload ended, also if an error ends it before it has a result."""
+    """Record in the lock file how this reload ended, also if an error ends it before it has a result."""
     try:
         yield
     except (SvcagentError, Interrupted) as error:
@@ -139,7 +139,7 @@ def _where(consul: Consul, service_id: str) -> str:
 
 
 def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:
-    """Return the local agent. If it does not answer, at least the container of a crashed reload is started."""
+    """Return the local agent. If it does not answer, at least start the container of a crashed reload."""
     try:
         with interrupts.allowed():
             return consul.agent_self()

@@ -20,9 +20,8 @@ from agent.reload import Event, Phase, Result, Step
 
 
 def show_result(result: Result) -> int:
-    """Print how a reload ended; return its exit code."""
     if result.error:
-        # What may pass by itself needs no alarm.
+        # A problem that may pass without action needs no alarm.
         level = logs.WARNING if result.outcome in ("refused", "interrupted") else logs.ERROR
         _show_trouble(result, level=level, exit_code=result.exit_code)
     elif result.outcome == "reloaded":
@@ -30,7 +29,7 @@ def show_result(result: Result) -> int:
         done = f"runs {result.wanted}" if result.wanted else "was restarted"
         show_line(f"{result.service} {done} on {result.node} after {seconds:.1f} s", "green")
     elif result.outcome == "up to date" and result.remark:
-        # The newest version is not taken, and cron prints nothing else.
+        # The newest version is not taken, and nothing else is printed under cron.
         show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
     elif sys.stdout.isatty():
         remark = f" ({result.remark})" if result.remark else ""
@@ -41,14 +40,14 @@ def show_result(result: Result) -> int:
 
 
 def show_rolled_back(result: Result, where: str) -> None:
-    """Print what runs after a roll-back, below the failure. ``where``: whether clients are sent to it."""
+    """Print below the failure which version runs after a roll-back. ``where`` says whether it is in service."""
     version = result.running or "the version from before"
     text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
     show_warning(text, service=result.service, reload=result.id)
 
 
 def tell_repaired(results: Sequence[Result]) -> int:
-    """Report the recoveries of reloads that crashed; return the worst exit code."""
+    """Print the recoveries of crashed reloads; return the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
             # It crashed, or failed and could not restore the service then.
@@ -62,7 +61,7 @@ def tell_repaired(results: Sequence[Result]) -> int:
 
 
 def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: str = "red") -> None:
-    """Print an error, and after it what the container or command that failed printed last."""
+    """Print an error, and the last output of the failed container or command."""
     text = result.error or ""
     if result.log_tail:
         text += f"\nThe last lines that it printed:\n{result.log_tail.rstrip()}"
@@ -78,17 +77,16 @@ def _show_trouble(result: Result, *, level: int, exit_code: int | None, colour: 
 
 
 PROGRESS = "progress"
-"""The phase of a pull's events in the log."""
 
 QUARTER = 25
 """Percent of a pull between two lines of the log, or of a file or pipe."""
 
 
 class Printer:
-    """Prints a line for each step, from the first that does something: cron mails whatever is printed.
+    """Prints a line for each step, from the first that does something: cron mails all output.
 
-    A terminal that is gone, a pager that was quit or a log on a full disk must not stop a reload, so what cannot be
-    printed is dropped.
+    A closed terminal, a pager that was quit or a full disk must not stop a reload, so output that cannot be written is
+    dropped.
     """
 
     def __init__(self, service: str) -> None:
@@ -98,7 +96,6 @@ class Printer:
         self._percent_shown = -1
 
     def tell(self, event: Event) -> None:
-        """Print and log one event of a reload."""
         self._log(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
             show_line(f"{event.step:<10} {event.seconds:7.2f} s")

@@ -1,4 +1,4 @@
-"""Recovery of reloads that crashed: the first thing that ``register``, ``reload`` and ``recover`` do."""
+"""Recovery of crashed reloads: the first thing that ``register``, ``reload`` and ``recover`` do."""
 
 import contextlib
 import os
@@ -32,7 +32,6 @@ from agent.reload import (
 
 @contextlib.contextmanager
 def engine_of(settings: Settings, clock: Clock) -> Iterator[Engine]:
-    """Yield a connection to this host's Docker Engine; it is closed at the end."""
     engine = Engine(settings.docker.host, os.environ, clock)
     try:
         yield engine
@@ -50,7 +49,6 @@ def edges_of(
     *,
     is_recovery: bool = False,
 ) -> Edges:
-    """Return the clients and settings that one definition's reload or recovery uses."""
     printer = Printer(definition.service.name)
     return Edges(
         consul=consul,
@@ -91,17 +89,17 @@ def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
 def recover_usable(
     settings: Settings, names: Collection[str] | None, interrupts: Interrupts
 ) -> tuple[list[Result], tuple[Fault, ...]]:
-    """Recover services by the good files of services.d; the results, and the faults of the other files.
+    """Recover the services of good files; return the results, and the faults of the other files.
 
-    ``names``: names or IDs of services; None for all that are defined or have a journal.
+    ``names`` are names or IDs of services; None for all that are defined or have a journal.
 
-    :raises click.BadParameter: a name is neither defined nor does it have a journal.
+    :raises click.BadParameter: a name is not defined and has no journal.
     """
     with wiring.consul(settings) as consul:
         agent = consul.agent_self()
         choice = usable(settings.services_dir, wiring.values(agent.address))
         services = [one.service for one in choice.definitions if one.reload is not None]
-        # A faulty file may define a service that no good file defines, so such a journal is not an orphan's.
+        # A faulty file may define a service that no good file defines, so such a journal is not orphaned.
         unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)
         chosen = {one.id for one in services} | unfinished
         if names is not None:
@@ -124,7 +122,7 @@ def repair(
     service_ids: Iterable[str],
     interrupts: Interrupts,
 ) -> list[Result]:
-    """Recover these services. A failure of one, of whatever type, does not stop the others."""
+    """Recover these services. A failure of one, of any type, does not stop the others."""
     clock = wiring.system_clock()
     by_id = {one.service.id: one for one in definitions if one.reload is not None}
     results = []
@@ -157,7 +155,7 @@ def repair(
 
 
 def repair_one(definition: Definition, edges: Edges) -> list[Result]:
-    """Recover one service, whose `HostLock` the caller holds; empty if there was nothing to recover."""
+    """Recover one service, whose `HostLock` the caller holds; return an empty list if nothing needed recovery."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the caller asks for such definitions only
     with about(service=definition.service.name):
         leftover = find_leftover(definition.service, definition.reload, edges, show_warning)

@@ -1,5 +1,3 @@
-"""``svcagent resume``."""
-
 import click
 
 from agent.cli import wiring

@@ -1,5 +1,3 @@
-"""``svcagent run``."""
-
 import os
 
 import click

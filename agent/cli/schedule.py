@@ -1,5 +1,3 @@
-"""``svcagent schedule``."""
-
 import os
 import shlex
 import sys
@@ -24,7 +22,7 @@ from agent.maintenance import length
 
 @dataclass(frozen=True)
 class Timetable:
-    """A service's next runs, in the zone of its schedule, and why there are none."""
+    """A service's next runs, in the time zone of its schedule, and why there are none."""
 
     definition: Definition
     schedule: Schedule | None
@@ -71,7 +69,7 @@ def schedule(name: str | None, *, count: int) -> None:
 
 
 def _pause(settings: Settings, now: datetime, definition: Definition) -> str:
-    """Return what holds the reloads of a service on all hosts; empty if nothing does."""
+    """Return what blocks the reloads of a service on all hosts; empty if nothing does."""
     name = definition.service.name
     try:
         with wiring.consul(settings) as consul:

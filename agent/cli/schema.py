@@ -1,5 +1,3 @@
-"""``svcagent schema``."""
-
 import click
 
 from agent.cli.options import output_options

@@ -1,5 +1,3 @@
-"""``svcagent status``."""
-
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -32,8 +30,6 @@ SHORT_DIGEST = 19
 
 @dataclass
 class Row:
-    """One service of this host, as a row of the table."""
-
     service: str
     state: str
     registration: str
@@ -86,7 +82,6 @@ def status(name: str | None) -> int:
 
 
 def _show(settings: Settings, rows: Sequence[Row], ids: Sequence[str], *, is_all: bool) -> None:
-    """Print the table, the reloads that run, and what the daemon does."""
     daemon = read_status(settings, wiring.system_clock())
     running = _running(settings, wiring.system_clock(), ids)
     if current().as_json:
@@ -111,7 +106,7 @@ def _show(settings: Settings, rows: Sequence[Row], ids: Sequence[str], *, is_all
 
 
 def _daemon_lines(daemon: DaemonStatus, ids: set[str], *, is_all: bool) -> Iterator[str]:
-    """Return whether the daemon runs, what it does, and what it does next with these services, or with all."""
+    """Yield whether the daemon runs, what it does, and its next runs for these services, or for all."""
     found = daemon.document
     if found is None:
         yield f"daemon: {daemon.problem}"
@@ -127,7 +122,7 @@ def _daemon_lines(daemon: DaemonStatus, ids: set[str], *, is_all: bool) -> Itera
 
 
 def _running(settings: Settings, clock: Clock, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the reloads of these services that run on this host, as far as this user may see them."""
+    """Return the running reloads of these services on this host, as far as this user may see them."""
     found = []
     for service_id in ids:
         lock = HostLock(settings.state_dir, service_id, clock, 0.0)

@@ -1,4 +1,4 @@
-"""The warning of every verb that looks at a service: its container is stopped, and how to start it."""
+"""The warning of every verb about a service whose container is stopped, and how to start it."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # the Docker SDK is slow to import, and registering without a
 
 
 def warn_of_stopped(consul: Consul, engine: "Engine", definitions: Iterable[Definition]) -> None:
-    """Warn of each service whose container does not run, unless it is in maintenance: then that is nothing new.
+    """Warn of each service whose container does not run, unless it is in maintenance, which explains that.
 
-    A Docker that does not answer is only logged: verbs that need it say so themselves.
+    If Docker does not answer, only log that: verbs that need it report it themselves.
     """
     try:
         found = {id_: stopped for one in definitions for id_, stopped in _stopped(engine, one)}

@@ -1,7 +1,7 @@
-"""How ``reload`` tells people of its rollout: what is due is decided in `agent.fleet.notices`, once for the fleet.
+"""Notifications of ``reload`` about its rollout. `agent.fleet.notices` decides which are due, once for the fleet.
 
-Looking costs a few reads of Consul, and none of them delays a drain: the first look is before the pull, long before
-the lock, the second when lock and reload are over.
+Each look costs a few reads of Consul, and does not delay a drain: the first is before the pull, long before the lock,
+the second after the reload, when the lock is released.
 """
 
 from collections.abc import Collection
@@ -26,8 +26,6 @@ from agent.reload.window import is_open, zone
 
 
 class Teller:
-    """Of one service's rollout, around one reload."""
-
     def __init__(self, settings: Settings, definition: Definition, interrupts: Interrupts) -> None:
         assert definition.reload is not None  # noqa: S101 - for mypy: who asks is about to reload it
         self._settings = settings
@@ -39,7 +37,7 @@ class Teller:
         self._is_idle = True
 
     def reload_begins(self, consul: Consul) -> None:
-        """Look for the first time: the reload has found something to take, and pinned it."""
+        """Send what is due at the start: the reload has found a version to take, and pinned it."""
         self._is_idle = False
         self._look(consul, {Kind.STARTED})
 
@@ -49,7 +47,7 @@ class Teller:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Look again, also for other hosts: this one may have had nothing to do, or have been refused."""
+        """Send what is due, also for other hosts: this host may have had nothing to do, or may have been refused."""
         is_foreseen = error is None or (isinstance(error, SvcagentError) and not isinstance(error, ConsulUnreachable))
         if is_foreseen and self._interrupts.pending is None:
             with wiring.consul(self._settings) as consul:
@@ -57,7 +55,7 @@ class Teller:
         self._deliveries.wait()
 
     def _look(self, consul: Consul, kinds: Collection[Kind]) -> None:
-        """Tell what is due. That it cannot be told is no failure of a reload."""
+        """Send what is due. A failure to send does not fail the reload."""
         try:
             self._deliveries.send(self._due(consul, kinds))
         except ConsulUnreachable as error:

@@ -1,4 +1,4 @@
-"""What verbs leave for node_exporter, if ``[metrics] textfile_dir`` is set; that it cannot be left fails none."""
+"""Metrics that verbs write for node_exporter if ``[metrics] textfile_dir`` is set. A failure to write fails no verb."""
 
 import contextlib
 import dataclasses
@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # slow to import
 
 @contextlib.contextmanager
 def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[Result]]":
-    """The results that are put into the list are told when the block is left, and so is an error that ends it.
+    """At the end of the block, write the results that were added to the list, or the error that ended the block.
 
-    ``is_off``: nothing is told.
+    ``is_off`` disables that.
     """
     results: list[Result] = []
     ended: list[Mapping[str, Any]] = []
@@ -38,14 +38,13 @@ def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[li
 
 
 def reloads_ended(chosen: Settings, results: "Sequence[Result]") -> None:
-    """These reloads or recoveries are over."""
     if results:
         _tell(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
 
 
 @contextlib.contextmanager
 def registration_told(chosen: Settings) -> Iterator[None]:
-    """What keeps it from being done is told: faults of files, an agent that does not answer."""
+    """Write what prevents the registration: faults of files, missing consent, an agent that does not answer."""
     try:
         yield
     except BadDefinition as error:
@@ -76,7 +75,6 @@ def registered(
 
 
 def cnames_synced(document: Mapping[str, Any], *, is_all: bool) -> None:
-    """``document``: what ``cname sync`` says with ``--json``, of all records or of some."""
     _tell(wiring.settings(), lambda files: files.cnames(document, is_all=is_all))
 
 
@@ -84,7 +82,7 @@ def _tell(chosen: Settings, tell: "Callable[[Textfiles], None]") -> None:
     directory = chosen.metrics.textfile_dir
     if directory is None:
         return
-    from agent.daemon.textfile import Textfiles  # slow to import, and of no use where it is not set
+    from agent.daemon.textfile import Textfiles  # slow to import, and useless where it is not set
 
     try:
         tell(Textfiles(directory, wiring.system_clock(), show_warning, wiring.state_directory(chosen)))

@@ -1,5 +1,3 @@
-"""``svcagent validate``."""
-
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,12 +54,12 @@ def validate() -> None:
 
 
 def _never_due(definitions: Iterable[Definition]) -> Iterator[str]:
-    """Return why a service is never reloaded on schedule, where that is so."""
+    """Yield why a service is never reloaded on schedule, for each such service."""
     now = wiring.system_clock().now()
     for definition in definitions:
         try:
             schedule = schedule_of(definition, os.uname().nodename, os.environ)
-        except SvcagentError as error:  # the host's own time zone is not known
+        except SvcagentError as error:  # the host's time zone is not known
             yield f"{definition.file}: reload.schedule: {error}"
             continue
         if schedule is not None and schedule.after(now) is None:
@@ -78,7 +76,7 @@ def _ignored(directory: Path) -> Iterator[str]:
 
 
 def _agent(settings: Settings) -> AgentSelf | None:
-    """Return the local agent, or None where it does not answer or refuses to say who it is."""
+    """Return the local agent, or None if it does not answer or refuses to identify itself."""
     try:
         with wiring.consul(settings) as consul:
             return consul.agent_self()

@@ -1,5 +1,3 @@
-"""``svcagent why``."""
-
 import contextlib
 import os
 from dataclasses import asdict
@@ -54,7 +52,7 @@ def why(name: str) -> int:
 def _inquiry(
     settings: Settings, consul: Consul, engine: Engine, definition: Definition, how: Restarter, host_lock: HostLock
 ) -> Inquiry:
-    """Return what `explain` asks; where Consul does not answer, neither does its DNS."""
+    """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
     service, reload, clock = definition.service, definition.reload, wiring.system_clock()
     survey = Survey(service, reload, consul, engine, Prober(), clock)

@@ -1,4 +1,4 @@
-"""From options to the things that verbs work with: settings, definitions, connections. Imported by verbs only."""
+"""Make what verbs work with from the options: settings, definitions, connections. Only verbs import it."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ LONGEST_PAUSE = 5.0
 
 
 def settings() -> Settings:
-    """The settings file, the environment and the options, the later winning over the earlier."""
+    """Return the settings of the file, the environment and the options; later ones override earlier ones."""
     options = current()
     found = Settings.load(
         Path(options.config) if options.config else None,
@@ -50,7 +50,7 @@ def settings() -> Settings:
 
 
 def state_directory(chosen: Settings) -> Path:
-    """Return the state directory; it is created (0700) if its parent exists, and nobody else may write in it."""
+    """Return the state directory. Create it (0700) if its parent exists; no other user may write in it."""
     directory = chosen.state_dir
     try:
         make_private_directory(directory)
@@ -70,7 +70,7 @@ def state_directory(chosen: Settings) -> Path:
 
 
 def _service_user(directory: Path) -> str:
-    """Return the user that owns the directory, if root runs svcagent where another user usually does; else ""."""
+    """Return the directory's owner, if root runs svcagent where another user usually does; else ""."""
     with contextlib.suppress(OSError, KeyError):
         owner = directory.stat().st_uid
         if os.geteuid() == 0 and owner != 0:
@@ -80,7 +80,6 @@ def _service_user(directory: Path) -> str:
 
 @contextlib.contextmanager
 def consul(chosen: Settings) -> Iterator[Consul]:
-    """A connection to the local agent, closed at the end."""
     if chosen.consul.address.startswith("https://") and not chosen.consul.verify:
         log("its certificate is not verified, as CONSUL_HTTP_SSL_VERIFY says", consul=chosen.consul.address)
     connection = Consul(chosen.consul)
@@ -91,7 +90,7 @@ def consul(chosen: Settings) -> Iterator[Consul]:
 
 
 def await_agent(connection: Consul, clock: Clock, wait: float, say: Any) -> AgentSelf:
-    """The local agent, waited for up to ``wait`` seconds with growing pauses; says once that it waits."""
+    """Return the local agent. Wait for it up to ``wait`` seconds with growing pauses, and print that once."""
     deadline = Deadline.after(clock, wait)
     pause = FIRST_PAUSE
     while True:
@@ -109,11 +108,11 @@ def await_agent(connection: Consul, clock: Clock, wait: float, say: Any) -> Agen
 def definitions(chosen: Settings, names: Collection[str] = (), ask_address: Callable[[], str] | None = None) -> Loaded:
     """Return the definitions of the good files, and report the faults of the others.
 
-    ``names``: the services that the verb is about, by name or ID; without them it is about all, and ends with 78 if any
-    file has a fault. ``ask_address`` returns the agent's advertised address; it is called only if a file refers to it.
-    Without it the local agent is asked.
+    ``names`` are the services that the verb is about, by name or ID. Without names it is about all services, and ends
+    with 78 if any file has a fault. ``ask_address`` returns the agent's advertised address; it is called only if a file
+    refers to it. Without it the local agent is asked.
 
-    :raises BadDefinition: a named service may be that of a faulty file, or no file is good.
+    :raises BadDefinition: a faulty file may define a named service, or no file is good.
     :raises click.BadParameter: no file defines a named service.
     """
     found = good_definitions(chosen, ask_address)
@@ -127,7 +126,7 @@ def definitions(chosen: Settings, names: Collection[str] = (), ask_address: Call
 
 
 def good_definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) -> Loaded:
-    """Return the definitions of the good files, with what differs from host to host filled in. Reports no fault."""
+    """Return the definitions of the good files, with host-specific values filled in. Report no fault."""
     found = placeheld_definitions(chosen)
     if not any(ADDRESS in definition.names_used for definition in found.definitions):
         return found
@@ -136,12 +135,12 @@ def good_definitions(chosen: Settings, ask_address: Callable[[], str] | None = N
 
 
 def placeheld_definitions(chosen: Settings) -> Loaded:
-    """Return the definitions as they can be read without an agent: ``${ADDRESS}`` stands for `ANY_ADDRESS`."""
+    """Return the definitions as they can be read without an agent: ``${ADDRESS}`` becomes `ANY_ADDRESS`."""
     return load_good(chosen.services_dir, values(ANY_ADDRESS))
 
 
 def go_on_without(faults: Collection[Fault], good: Collection[Definition], *, is_all: bool) -> None:
-    """Warn of the faults of files that the verb does without, once. ``is_all``: it is about the services of all files.
+    """Warn once of the faults of files that the verb leaves out. ``is_all``: the verb is about all files' services.
 
     :raises BadDefinition: no file is good.
     """
@@ -157,7 +156,7 @@ def go_on_without(faults: Collection[Fault], good: Collection[Definition], *, is
 
 
 def values(address: str) -> dict[str, str]:
-    """What references like ``${HOSTNAME}`` stand for on this host, whose agent advertises that address."""
+    """Return the values of references like ``${HOSTNAME}`` on this host, whose agent advertises that address."""
     return values_of(os.environ, socket.gethostname(), address)
 
 
@@ -174,13 +173,11 @@ def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | 
 
 
 def unknown_name(name: str, found: Collection[Definition], directory: Path) -> click.BadParameter:
-    """Return the usage error for a NAME that no definition has."""
     names = ", ".join(sorted({service.name for one in found for service in one.services})) or "none"
     return click.BadParameter(f"no service is called {name!r} in {directory}; there is: {names}", param_hint="NAME")
 
 
 def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Shell completion of a service's name."""
     try:
         found = placeheld_definitions(settings())
     except BadDefinition:
@@ -195,7 +192,6 @@ class GoDuration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, or a usage error."""
         if isinstance(value, int | float):
             return float(value)
         try:
@@ -208,12 +204,11 @@ class GoDuration(click.ParamType[float]):
 
 
 def system_clock() -> Clock:
-    """The machine's clock."""
     return SystemClock()
 
 
 def drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
-    """Return the DNS servers that clients ask: as set, else the local agent, unless its DNS is switched off."""
+    """Return the DNS servers that clients ask: those set, or else the local agent, unless its DNS is off."""
     if not settings.drain_dns:
         return (agent.dns,) if agent.dns else ()
     split = (server.rpartition(":") for server in settings.drain_dns)

@@ -1,6 +1,6 @@
-"""Keeping CNAMEs that point at services' Consul DNS names: observe → plan → apply, one file per DNS provider.
+"""CNAMEs that point at services' Consul DNS names: observe → plan → apply, with one file per DNS provider.
 
-Zones and servers (`zones`, `verify`) are imported by those who ask DNS: dnspython takes its time.
+`zones` and `verify` are not exported here because they import dnspython, which is slow.
 """
 
 from agent.cname.keep import Keeper, Result

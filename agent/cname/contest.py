@@ -1,8 +1,8 @@
-"""Two definitions of one generation that disagree: how the hosts whose record stands learn of those whose does not.
+"""Contests: two definitions of one generation that disagree about a record.
 
-The zone cannot tell them: hosts that lost write nothing there, so that it comes to rest. They say so in Consul KV (see
-`agent.fleet.claim`), and every other host reads it when its own record is in place. What is said there concerns one
-generation: raising ``gen`` ends the contest.
+Hosts that lost write nothing to the zone, so that it stays stable; the winners cannot see them there. The losers
+therefore publish a claim in Consul KV (see `agent.fleet.claim`), and every other host reads the claims once its own
+record is in place. A claim is for one generation: raising ``gen`` ends the contest.
 """
 
 from collections.abc import Iterable
@@ -18,35 +18,33 @@ from agent.fleet import claim
 from agent.fleet.claim import Claim
 
 MEMORY = timedelta(hours=24)
-"""How long a host is believed that has not repeated itself: it may be gone, or its file mended while it was off."""
+"""A claim expires unless repeated: its host may be gone, or its file corrected while the host was off."""
 
 REPEAT = timedelta(hours=1)
-"""A host repeats itself when its word is older than this, not at every sync."""
+"""A host repeats its claim when it is older than this, not at each sync."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A host, and what it wants in the place of what stands there."""
+    """A host, and the record that it wants instead of the published one."""
 
     node: str
     marker: Marker
 
 
 class Contests(Protocol):
-    """Where hosts say what they could not have."""
-
     def others(self, wanted: Wanted, *, is_reading: bool = False) -> tuple[Contender, ...]:
-        """The hosts that want something else in the same generation. This host itself is content.
+        """Return the hosts that want something else in the same generation, and withdraw this host's claim.
 
-        ``is_reading``: it does not say so.
+        With ``is_reading``, change nothing.
         """
 
     def claim(self, wanted: Wanted) -> None:
-        """Say that this host wants this, and another record of the same generation stands there."""
+        """Publish that this host wants this record, but another one of the same generation is published."""
 
 
 def relevant(claims: Iterable[Claim], wanted: Wanted, now: datetime) -> tuple[Contender, ...]:
-    """Those that stand against what is wanted now. Pure."""
+    """Return the recent claims of the same generation that contradict ``wanted``."""
     told = [(one.node, parse(one.wants)) for one in claims if now - one.at < MEMORY]
     return tuple(
         Contender(node, marker)
@@ -57,7 +55,7 @@ def relevant(claims: Iterable[Claim], wanted: Wanted, now: datetime) -> tuple[Co
 
 @dataclass(frozen=True)
 class KvContests:
-    """In Consul KV. ``node`` is this host's."""
+    """Contests in Consul KV. ``node`` is this host's."""
 
     consul: Consul
     node: str

@@ -1,7 +1,7 @@
-"""Carrying decisions out, one record at a time: read, decide, write on exactly what was read, read again.
+"""Apply decisions to one record at a time: read, decide, write on condition of what was read, read back.
 
-Any number of hosts may do this at once, each for itself. Whoever loses a race reads again, and so does whoever does
-not know what became of a write: every write is bound to what was seen, so doing it again is harmless.
+Any number of hosts may do this concurrently. A host that loses a race reads again, and so does one whose write has an
+unknown outcome: each write depends on what was read, so repeating it is harmless.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,15 +17,15 @@ from agent.errors import BadDefinition, Denied, DnsUnreachable, OutcomeUnknown, 
 from agent.logs import log_bug
 
 ATTEMPTS = 5
-"""How often one record is read and written before svcagent says that it does not settle."""
+"""Attempts per record before svcagent reports that it does not settle."""
 
 Answers = Callable[[str], bool]
-"""Does Consul DNS name instances for this target? Raises `ConsulUnreachable` when that cannot be told."""
+"""True if Consul DNS returns instances for this target. Raises `ConsulUnreachable` if that is unknown."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one record. ``is_done``: it was written; without it, a plan, or nothing to write."""
+    """The result for one record. ``is_done`` is True if it was written."""
 
     place: Place
     outcome: Outcome
@@ -33,15 +33,13 @@ class Result:
     wanted: Wanted | None = None
     is_done: bool = False
     seen: Seen | None = None
-    """What stood there before, where it could be read."""
+    """The state before, if it could be read."""
     is_contested: bool = False
-    """Does another definition of the same generation stand there?"""
+    """True if another definition of the same generation is published."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One record, and what decides about it."""
-
     place: Place
     provider: str
     decide: Callable[[Seen], Decision]
@@ -57,7 +55,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Lost:
-    """A write that was sent and not answered: what was decided on what was seen, and the error."""
+    """A write without a response: the decision, the state that it was based on, and the error."""
 
     decision: Decision
     seen: Seen
@@ -65,31 +63,31 @@ class _Lost:
 
 
 class Keeper:
-    """Plans and keeps records through their providers, which are opened by ``provider_of`` when first needed."""
+    """Plans and syncs records. ``provider_of`` opens each provider when it is first needed."""
 
     def __init__(
         self, provider_of: Callable[[str], Provider], answers: Answers, contests: Contests | None = None
     ) -> None:
-        """``contests``: None for a host that hears of no other."""
+        """``contests`` is None for a host without Consul."""
         self._provider_of = provider_of
         self._answers = answers
         self._contests = contests
         self._silent: dict[str, str] = {}
-        """What is known of providers that did not answer, for the length of one call."""
+        """Errors of providers that did not answer, for the duration of one call."""
 
     def plan(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
-        """Return what `sync` would do now, permissions included; nothing is changed."""
+        """Return what `sync` would do now, including a check of permissions. Change nothing."""
         return self._each(wanted, is_forced=is_forced, is_plan=True)
 
     def sync(self, wanted: Iterable[Wanted], *, is_forced: bool = False) -> tuple[Result, ...]:
-        """Make the zones say what is wanted, as far as they are ours. One record's trouble does not stop the others.
+        """Publish what is wanted. An error of one record does not stop the others.
 
-        ``is_forced``: publish a target also if Consul DNS does not answer it.
+        ``is_forced`` publishes a target even if Consul DNS does not answer for it.
         """
         return self._each(wanted, is_forced=is_forced, is_plan=False)
 
     def adopt(self, wanted: Iterable[Wanted]) -> tuple[Result, ...]:
-        """Mark records as ours that are there as they should be."""
+        """Mark existing correct records as ours."""
         self._silent = {}
         return tuple(self._kept(_Task(one.place, one.provider, partial(decide_adoption, one), one)) for one in wanted)
 
@@ -105,7 +103,7 @@ class Keeper:
         return tuple(self._heard(result, is_reading=is_plan) for result in kept)
 
     def _kept(self, task: _Task, *, is_forced: bool = False, is_plan: bool = False) -> Result:
-        """Keep one record. Errors become outcomes; a provider that was silent is not waited for for the next record."""
+        """Sync one record and convert errors to outcomes. A provider that did not answer is not tried again."""
         if task.provider in self._silent:
             return task.result(Outcome.UNREACHABLE, self._silent[task.provider])
         try:
@@ -120,7 +118,7 @@ class Keeper:
         except Unreachable as error:
             return task.result(Outcome.UNREACHABLE, str(error))
         except BadDefinition:
-            raise  # of the settings, which is so for every record
+            raise  # faulty settings affect every record
         except SvcagentError as error:
             return task.result(Outcome.REFUSED, str(error))
         except Exception as error:  # noqa: BLE001 - a bug that one record triggers must not stop the others
@@ -128,11 +126,9 @@ class Keeper:
             return task.result(Outcome.UNKNOWN, f"an unexpected {type(error).__name__}: {error}; the log has its trace")
 
     def _settled(self, task: _Task, *, is_forced: bool, is_plan: bool) -> Result:
-        """Read, decide, write; again after a lost race or a lost answer, since each write is bound to what was read.
+        """Read, decide and write; a plan only checks the right to write. Repeat after a lost race or response.
 
-        For a plan, only the permission to write is asked for.
-
-        :raises OutcomeUnknown: the answers to the last writes were lost.
+        :raises OutcomeUnknown: the last writes got no response.
         """
         provider = self._provider_of(task.provider)
         lost: _Lost | None = None
@@ -164,9 +160,9 @@ class Keeper:
         return task.result(Outcome.CONFLICT, f"it does not settle: {trouble}. Is something else writing it?")
 
     def _heard(self, result: Result, *, is_reading: bool) -> Result:
-        """Tell other hosts of a contest that this one lost, and hear of those that it won.
+        """Publish a contest that this host lost, or report claims against the record that it won.
 
-        Where Consul does not take part, hosts that lost are the only ones who know.
+        Without Consul, only the hosts that lost know.
         """
         wanted, contests = result.wanted, self._contests
         if wanted is None or contests is None:
@@ -182,7 +178,7 @@ class Keeper:
         return result
 
     def _held_back(self, task: _Task, decision: Decision, seen: Seen, is_forced: bool) -> Result | None:
-        """A first publication of a name that nobody answers to would send clients nowhere."""
+        """Refuse to publish a name that Consul DNS does not answer for: clients would find nothing."""
         if not decision.is_publication or is_forced or task.wanted is None or not task.wanted.is_in_consul:
             return None
         target = task.wanted.record.target
@@ -199,13 +195,13 @@ def _write(provider: Provider, task: _Task, decision: Decision, seen: Seen) -> N
     if task.wanted is None or decision.outcome is Outcome.REMOVED:
         provider.remove(task.place, seen)
         return
-    # What is adopted keeps its TTL.
+    # An adopted record keeps its TTL.
     adopted = seen.record if decision.outcome is Outcome.ADOPTED else None
     provider.ensure(task.place, seen, adopted or task.wanted.record, task.wanted.marker)
 
 
 def _read_back(task: _Task, decision: Decision, lost: _Lost | None) -> Result | None:
-    """Return the result of a write whose answer was lost, if what is there now shows that it was done."""
+    """Return the result of a write without a response if the current state shows that it was applied."""
     if lost is None or decision.outcome not in (Outcome.IN_PLACE, Outcome.ABSENT):
         return None
     why = f"{lost.decision.why} (the server's answer was lost; read back)"

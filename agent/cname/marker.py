@@ -1,8 +1,8 @@
-"""The marker: a TXT record that says whose a CNAME is, of which generation, and what it was published as. Pure.
+"""The marker: a TXT record with the owner and generation of a CNAME, and the record as it was published.
 
-It cannot stand beside the CNAME, where every other type is silently dropped, nor below a wildcard, where it would end
-the wildcard for its subtree (RFC 4592). So all markers of a zone stand below ``_svcagent.<zone>``, where one
-``update-policy`` line permits them, each under its record's own name with ``cname-`` before the first label:
+A CNAME allows no TXT record at its own name (servers drop it silently), and a record below a wildcard would end the
+wildcard for its subtree (RFC 4592). So all markers of a zone are below ``_svcagent.<zone>``, where one
+``update-policy`` line permits them, under the record's own name with ``cname-`` before the first label:
 
     *.example.org.       cname-_wildcard._svcagent.example.org.
     www.example.org.     cname-www._svcagent.example.org.
@@ -24,9 +24,9 @@ _FORMAT = re.compile(
 
 @dataclass(frozen=True)
 class Marker:
-    """``owner`` is the logical service, ``<service>/<tag>/<dc>``: the same on every host that publishes it.
+    """``owner`` is the logical service, ``<service>/<tag>/<dc>``, equal on all hosts that publish the record.
 
-    The record is in it as it was published, so that a change by hand can be told from another definition.
+    ``record`` is as published, which distinguishes a manual change from another definition.
     """
 
     owner: str
@@ -35,19 +35,19 @@ class Marker:
 
 
 def place(zone: str, name: str) -> Place:
-    """Where the record of this name and its marker stand; the name is inside the zone and not its apex."""
+    """Return where the record and its marker are. The name is inside the zone and not its apex."""
     first, dot, rest = name.removesuffix(zone).partition(".")
     return Place(zone, name, f"{PREFIX}{WILDCARD if first == '*' else first}{dot}{rest}{MARKERS}.{zone}")
 
 
 def render(marker: Marker) -> str:
-    """The text of the TXT record. What `parse` makes of it is the same marker."""
+    """Return the text of the TXT record. `parse` reverses it."""
     record = marker.record
     return f"heritage=svcagent v=1 owner={marker.owner} gen={marker.gen} ttl={record.ttl} target={record.target}"
 
 
 def parse(text: str) -> Marker | None:
-    """The marker that a text is; None when svcagent did not write it."""
+    """Return the marker in a text; None if svcagent did not write it."""
     found = _FORMAT.fullmatch(text)
     if found is None:
         return None

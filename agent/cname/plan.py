@@ -1,17 +1,17 @@
-"""What has to be done so that a record stands as a definition says: wanted and seen → decision. Pure.
+"""Decide what to do about one record, from what is wanted and what was seen. No I/O.
 
-The cases, by what stands at the record's name and what its marker says. *Ours* is a marker with this owner.
+The cases, by the records at the name and their marker. *Ours* is a marker with this owner.
 
-- something that is no CNAME, or a CNAME without a marker, or with another owner's, or with a text that is not
-  svcagent's: conflict; nothing is touched. An unmarked CNAME can be adopted if it has the right target
-- nothing, and no marker: create
+- other records than a CNAME, or a CNAME with no marker, another owner's, or an invalid one: conflict, no change. A
+  CNAME without a marker can be adopted if it has the right target
+- no record and no marker: create
 - ours, of a newer generation: give way
 - ours, of an older generation: change
-- ours, of the same generation, and it was published as something else: conflict, on every host that sees it
-- ours, of the same generation and content: in place if the record is so, else repair (lost, or changed by hand)
+- ours, of the same generation, but published with other content: conflict, on every host that sees it
+- ours, of the same generation and content: in place, or repair if the record is lost or was changed by hand
 
-Every host decides so by itself. Of hosts that agree the first one writes and all others find it in place; of two
-generations the higher one stays; two definitions of one generation leave the zone as it is.
+Every host decides for itself. Among hosts that agree, the first one writes and the others find the record in place. Of
+two generations the higher one wins; two definitions of one generation leave the zone unchanged.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from agent.text import clean
 
 
 class Outcome(StrEnum):
-    """What became of one record, or would become of it."""
+    """The result for one record, actual or planned."""
 
     IN_PLACE = "in place"
     CREATED = "created"
@@ -45,12 +45,11 @@ class Outcome(StrEnum):
 
     @property
     def is_write(self) -> bool:
-        """Is it reached by writing to the zone?"""
+        """True if the outcome involves a write to the zone."""
         return self in _WRITES
 
     @property
     def exit_code(self) -> int:
-        """Of a command that ended so for one record."""
         return _EXIT_CODES.get(self, 0)
 
 
@@ -63,25 +62,23 @@ _EXIT_CODES = {
     Outcome.NOT_NOW: NotNow.exit_code,
 }
 LONGEST_RECORD = 300
-"""Characters of a foreign record that a message repeats."""
+"""Characters of a foreign record that a message quotes."""
 _SETTLE = "Whichever is right: give it a higher gen, on every host"
 _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, NotNow.exit_code)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One record's line of the plan; ``why`` is for people."""
-
     outcome: Outcome
     why: str
     is_contested: bool = False
-    """Does another definition of the same generation stand there?"""
+    """True if another definition of the same generation is published."""
     is_publication: bool = False
-    """Will clients be sent to a target that they are not being sent to now?"""
+    """True if clients will be sent to a target that they are not sent to now."""
 
 
 def decide(wanted: Wanted, seen: Seen) -> Decision:
-    """The cases above."""
+    """Return the decision by the cases above."""
     if seen.others:
         remedy = f"take it away, or choose another name in {wanted.file}"
         return _conflict(f"a CNAME cannot stand beside what is there: {described(seen)}; {remedy}")
@@ -101,7 +98,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
 
 
 def _compared(wanted: Wanted, seen: Seen, held: Marker) -> Decision:
-    """What becomes of a record that is ours."""
+    """Decide about a record that is ours."""
     if held.gen > wanted.gen:
         why = f"generation {held.gen} is published (→ {held.record.target}), and {wanted.file} is of generation"
         return Decision(Outcome.GIVES_WAY, f"{why} {wanted.gen}")
@@ -121,14 +118,14 @@ def _compared(wanted: Wanted, seen: Seen, held: Marker) -> Decision:
 
 
 def contested(wanted: Wanted, contenders: Iterable[Contender]) -> Decision:
-    """The record stands as this host wants it, and others want something else in the same generation."""
+    """Return the conflict for a record that is published as wanted, while others want another of its generation."""
     others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in contenders)
     why = f"{_text(wanted.record)} of {wanted.file} stands there, and of the same generation {wanted.gen} {others}"
     return Decision(Outcome.CONFLICT, f"{why}. {_SETTLE}")
 
 
 def decide_adoption(wanted: Wanted, seen: Seen) -> Decision:
-    """May the record be taken over as it stands? A marker is all that is written."""
+    """Decide whether the record may be adopted as it is. Only a marker is written."""
     if seen.others or seen.markers:
         found = decide(wanted, seen)
         if found.outcome.is_write:
@@ -145,9 +142,9 @@ def decide_adoption(wanted: Wanted, seen: Seen) -> Decision:
 
 
 def decide_removal(name: str, owner: str | None, wanted: Wanted | None, seen: Seen) -> Decision:
-    """May the record be taken away? Only what svcagent published, and as it published it.
+    """Decide whether the record may be removed: only if svcagent published it, and it is unchanged since.
 
-    ``wanted``: this host's definition, if it has one; else ``owner`` is whose record it is meant to be.
+    ``wanted`` is this host's definition, if it has one; otherwise ``owner`` is the expected owner.
     """
     if seen == Seen():
         return Decision(Outcome.ABSENT, "nothing stands there")
@@ -172,13 +169,13 @@ def decide_removal(name: str, owner: str | None, wanted: Wanted | None, seen: Se
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """Of a command that ended so: conflicts before silence, silence before what may pass by itself."""
+    """Return a command's exit code. Errors take precedence over unreachable servers, those over refusals."""
     codes = {outcome.exit_code for outcome in outcomes}
     return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def described(seen: Seen) -> str:
-    """What stands there, in words."""
+    """Return the records as text."""
     parts = [_text(seen.record)] if seen.record else []
     parts += [clean(one, LONGEST_RECORD) for one in seen.others]
     return ", ".join(parts) or "nothing stands there"

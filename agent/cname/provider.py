@@ -1,7 +1,7 @@
-"""What keeps a zone: the protocol of DNS providers, and the types they share with the rest.
+"""The protocol of DNS providers, and the types that they share with the rest.
 
-A provider reads and writes, one record with its marker at a time, and decides nothing. Adding one is a file of this
-room and a row of `providers.PROVIDERS`; the contract that its tests share is ``tests/real/cname_contract.py``.
+A provider reads and writes one record and its marker at a time, and decides nothing. A new one needs a file in this
+package and a row in `providers.PROVIDERS`; its tests use the contract in ``tests/real/cname_contract.py``.
 """
 
 from typing import Protocol
@@ -12,17 +12,17 @@ from agent.errors import Conflict, Denied, Rejected
 
 @dataclass(frozen=True)
 class Place:
-    """Where one record stands. All three are complete names in lower case, ending in a dot."""
+    """Where one record is published. All three are fully qualified names in lower case that end in a dot."""
 
     zone: str
     name: str
     marker: str
-    """The name of the TXT record that says whose the record is; see `agent.cname.marker`."""
+    """The name of the TXT record with the owner; see `agent.cname.marker`."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a CNAME says. ``target`` is a complete name in lower case, ending in a dot; ``ttl`` is in seconds."""
+    """The content of a CNAME. ``target`` is fully qualified, in lower case, with a final dot; ``ttl`` is in seconds."""
 
     target: str
     ttl: int
@@ -30,12 +30,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Seen:
-    """What stands at a place, all of it at one moment, in the provider's own authoritative data."""
+    """The records at a place at one moment, from the provider's authoritative data."""
 
     record: Record | None = None
-    """The CNAME of exactly this name: an answer that a wildcard gives for it is none."""
+    """The CNAME of exactly this name. A wildcard's answer does not count."""
     others: tuple[str, ...] = ()
-    """Everything else at the name that cannot stand beside a CNAME, as in a zone file: ``A 192.0.2.7``."""
+    """All records at the name that exclude a CNAME, in zone file format: ``A 192.0.2.7``."""
     markers: tuple[str, ...] = ()
     """The texts of all TXT records at the marker's name, each with its strings joined."""
 
@@ -45,19 +45,19 @@ NOTHING = Seen()
 
 @dataclass(frozen=True)
 class Promises:
-    """What a provider's writes guarantee when several hosts write at once. Documented, and tested as stated."""
+    """What a provider guarantees about concurrent writes by several hosts. The tests check each guarantee."""
 
     compares: bool
-    """A write happens only if exactly what the caller saw still stands; else it raises `Raced` and changes nothing."""
+    """A write applies only if the zone is exactly as the caller saw it. Else it raises `Raced` and changes nothing."""
     is_atomic: bool
     """Nobody ever sees the record without its marker or the marker without its record."""
 
 
 class Provider(Protocol):
-    """One way to keep a zone.
+    """One way to edit a zone.
 
-    All methods raise `DnsUnreachable` when nobody answers, `Denied` when credentials or their rights do not suffice
-    (its message holds the line to add), `Rejected` when the server refuses for another reason.
+    All methods raise `DnsUnreachable` without an answer, `Denied` if credentials or their rights are insufficient (the
+    message has the line to add), and `Rejected` if the server refuses for another reason.
     """
 
     @property
@@ -66,76 +66,69 @@ class Provider(Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What works, and a person should mend all the same: a key that others can read."""
+        """Problems that do not prevent operation but should be fixed, such as a key that others can read."""
 
     def read(self, place: Place) -> Seen:
-        """What stands there now. Never from a cache."""
+        """Return the current records. Never use a cache."""
 
     def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
-        """Put record and marker in the place of what was ``seen``, and return when a new read shows both.
+        """Replace what was ``seen`` by record and marker, and return when a new read shows both.
 
-        What is already as it should be is not written again. ``seen`` has nothing in ``others``.
+        What is correct already is not written again. ``seen.others`` is empty.
 
-        :raises Raced: what was seen stands no longer, or something else stands there afterwards. Read again.
-        :raises OutcomeUnknown: the write was sent and its answer lost. Read again; doing it again is harmless.
+        :raises Raced: the zone was no longer as seen, or differs afterwards. Read again.
+        :raises OutcomeUnknown: the write was sent without a response. Read again; repeating it is harmless.
         """
 
     def remove(self, place: Place, seen: Seen) -> None:
-        """Take record and marker away if they are what was ``seen``; return when a new read shows neither.
-
-        :raises Raced: as for `ensure`.
-        :raises OutcomeUnknown: as for `ensure`.
-        """
+        """Remove record and marker if they are as ``seen``; return when a read shows neither. Raise as `ensure`."""
 
     def preflight(self, place: Place) -> None:
-        """Would a write be permitted? Changes nothing, not even the zone's serial.
-
-        :raises Denied: no.
-        """
+        """Raise `Denied` if a write is not permitted. Change nothing, not even the zone's serial."""
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close connections."""
 
 
 class Raced(Conflict):
-    """Somebody else changed the record between reading and writing. Nothing was written; read again."""
+    """Another host changed the record between read and write. Nothing was written; read again."""
 
 
 class NotGranted(Denied):
-    """The credentials are good and lack the right to write this record; the message holds the line that gives it."""
+    """The credentials are valid but lack the right to write this record. The message has the line that grants it."""
 
 
 class UpdatesOff(Denied):
-    """The server takes no updates of this zone from anybody with these credentials: frozen, or not dynamic."""
+    """The server accepts no updates of this zone with these credentials: it is frozen or not dynamic."""
 
 
 class UnknownKey(Denied):
-    """The server knows no key of this name, or knows it with another algorithm."""
+    """The server knows no key of this name, or has it with another algorithm."""
 
 
 class BadSignature(Denied):
-    """The server knows the key's name, and its secret is another one."""
+    """The server knows the key's name with another secret."""
 
 
 class ClockSkewed(Denied):
-    """The key is right, and this host's clock and the server's differ by more than signatures allow."""
+    """The key is correct, but the clocks of this host and the server differ by more than signatures allow."""
 
 
 class NotAuthoritative(Rejected):
-    """The server does not hold the zone, or the name is not in it."""
+    """The server does not serve the zone, or the name is not in it."""
 
 
 class UnsignedRefused(Rejected):
-    """The server answers signed questions, and refuses unsigned ones or answers them with other data."""
+    """The server answers signed queries, but refuses unsigned ones or answers them with other data."""
 
 
 class QuestionsRefused(Denied):
-    """The server holds the zone and does not answer questions from this host."""
+    """The server serves the zone, but does not answer queries from this host."""
 
 
 class TtlLowered(Rejected):
-    """The server stored the record with a lower TTL than was written: it has a limit."""
+    """The server stored a lower TTL than was written, because of its own limit."""
 
 
 class ServerFailed(Rejected):
-    """The server answered that it failed, or that it does not understand."""
+    """The server answered that it failed or did not understand the message."""

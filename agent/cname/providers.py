@@ -1,4 +1,4 @@
-"""The table of DNS providers, by the name that definitions and settings use. What each has to do: `provider`."""
+"""The table of DNS providers, by the name in definitions and settings. `provider` has their protocol."""
 
 from collections.abc import Callable, Mapping
 
@@ -31,4 +31,4 @@ PROVIDERS: Mapping[str, Callable[[DnsSettings, Clock], Provider]] = {
     "rfc2136": _rfc2136,
     "route53": _route53,
 }
-"""A row imports its provider only when it is opened."""
+"""Each row imports its provider when it is opened."""

@@ -1,7 +1,7 @@
-"""Asking one DNS server one question, over TCP and with a deadline; and what its answers mean.
+"""One query to one DNS server over TCP with a deadline, and the interpretation of its answer.
 
-Whatever the server says is an answer; only silence, and what cannot be understood, is an error. Imported when DNS is
-asked, not before: dnspython takes 100 ms.
+Every response of a server is an answer; only silence or an unparsable response is an error. Import this module only
+when DNS is needed: dnspython takes 100 ms.
 """
 
 import socket
@@ -32,17 +32,17 @@ __all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "Answer", "DnsServer", "Los
 
 LONGEST_NAME = 255
 _WIRE_NAMES = {"hmac-md5": "hmac-md5.sig-alg.reg.int"}
-"""What messages call an algorithm, if that is not what key files call it (RFC 8945, section 6)."""
+"""An algorithm's name on the wire, if it differs from that in key files (RFC 8945, section 6)."""
 R = TypeVar("R", bound=dns.rdata.Rdata)
 
 
 class Lost(DnsUnreachable):
-    """The message was sent, and no answer came back that could be used."""
+    """The message was sent, but no usable answer came back."""
 
 
 @dataclass(frozen=True)
 class DnsServer:
-    """One server; ``timeout`` in seconds is for a whole exchange. ``key`` signs every question that it is asked."""
+    """One server. ``timeout`` is the seconds for a whole exchange. ``key`` signs every query to it."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class DnsServer:
 
     @classmethod
     def at(cls, endpoint: str, timeout: float, key: Key | None = None) -> "DnsServer":
-        """From ``host:port``, an IPv6 address in brackets."""
+        """Parse ``host:port``. An IPv6 address is in brackets."""
         host, _, port = endpoint.rpartition(":")
         return cls(host.strip("[]"), int(port), timeout, key)
 
@@ -59,10 +59,10 @@ class DnsServer:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def ask(self, name: str, kind: str, *, is_recursive: bool = False, is_checking_disabled: bool = False) -> "Answer":
-        """One question. ``is_checking_disabled``: also what does not pass the server's own DNSSEC validation.
+        """Send one query. With ``is_checking_disabled``, the server does not validate DNSSEC.
 
         :raises DnsUnreachable: there is no answer.
-        :raises Denied: the server does not take the signature.
+        :raises Denied: the server rejects the signature.
         """
         try:
             query = dns.message.make_query(name, kind, use_edns=True)
@@ -78,14 +78,14 @@ class DnsServer:
         """Send a message and return the answer. With a key, both are signed with it.
 
         :raises DnsUnreachable: the message was not sent.
-        :raises Lost: it was, and its answer did not come or is not one.
-        :raises Denied: the server does not take the signature.
+        :raises Lost: the message was sent, but no usable answer arrived.
+        :raises Denied: the server rejects the signature.
         """
         if key is not None:
             message.use_tsig(dns.tsig.Key(key.name, key.secret, _WIRE_NAMES.get(key.algorithm, key.algorithm)))
         try:
             connection = socket.create_connection((self.host, self.port), self.timeout)
-        except (OSError, ValueError, OverflowError) as error:  # the latter: no host name, no port
+        except (OSError, ValueError, OverflowError) as error:  # the latter two: invalid host name or port
             raise DnsUnreachable(f"the DNS server {self} does not answer: {_reason(error)}") from error
         with connection:
             connection.setblocking(False)
@@ -98,7 +98,7 @@ class DnsServer:
             except (OSError, EOFError) as error:
                 problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
                 raise Lost(problem) from error
-            # The answer decides what the parser raises: DNSException, ValueError, KeyError, …
+            # dnspython's parser raises many types, depending on the answer: DNSException, ValueError, KeyError, …
             except Exception as error:
                 if key is not None and isinstance(error, dns.tsig.PeerError):
                     raise self._refusal(key, error) from error
@@ -106,7 +106,7 @@ class DnsServer:
                 raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
 
     def _refusal(self, key: Key, error: dns.tsig.PeerError) -> Denied:
-        """Return what is wrong with a signature."""
+        """Return the error for a rejected signature."""
         who = f"the DNS server {self}"
         if isinstance(error, dns.tsig.PeerBadKey):
             return UnknownKey(
@@ -127,8 +127,6 @@ class DnsServer:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said to one question."""
-
     query: dns.message.Message
     message: dns.message.Message
 
@@ -139,16 +137,16 @@ class Answer:
 
     @property
     def is_authoritative(self) -> bool:
-        """Did the server say this of a zone of its own?"""
+        """True if the server answers from a zone of its own."""
         return bool(self.message.flags & dns.flags.AA)
 
     @property
     def is_recursive(self) -> bool:
-        """Does the server ask others for those who ask it?"""
+        """True if the server offers recursion."""
         return bool(self.message.flags & dns.flags.RA)
 
     def records(self, kind: type[R], name: str | None = None, *, is_authority: bool = False) -> list[tuple[R, int]]:
-        """The records of one type, each with its TTL; those of one name only, if it is given."""
+        """Return the records of one type with their TTLs; with ``name``, only those of that name."""
         owner = dns.name.from_text(name) if name else None
         return [
             (record, rrset.ttl)
@@ -159,29 +157,29 @@ class Answer:
         ]
 
     def cname(self, name: str) -> tuple[str, int] | None:
-        """The target of exactly this name, and its TTL."""
+        """Return the CNAME target of exactly this name and its TTL."""
         return next(((text(one.target), ttl) for one, ttl in self.records(CNAME, name)), None)
 
     def addresses(self) -> list[tuple[str, int]]:
-        """All addresses in the answer, each with its TTL: of the name asked for, or of what its CNAMEs lead to."""
+        """Return all addresses in the answer with their TTLs, including those that CNAMEs lead to."""
         return [(one.to_text(), ttl) for kind in (A, AAAA) for one, ttl in self.records(kind)]
 
     def delegation(self, zone: str) -> str | None:
-        """The name below ``zone`` that the answer refers to other servers for."""
+        """Return the name below ``zone`` that the answer delegates to other servers."""
         owners = (text(rrset.name) for rrset in self.message.authority if rrset.rdtype == dns.rdatatype.NS)
         return next((owner for owner in owners if owner.endswith(f".{zone}")), None)
 
     def dname(self) -> str | None:
-        """The name whose DNAME record the answer was made from."""
+        """Return the owner of the DNAME record that the answer is based on."""
         return next((text(rrset.name) for rrset in self.message.answer if rrset.rdtype == dns.rdatatype.DNAME), None)
 
     def soa_owner(self) -> str | None:
-        """The name whose SOA record is beside a negative answer: its zone's."""
+        """Return the owner of the SOA record in a negative answer: the zone's name."""
         return next((text(rrset.name) for rrset in self.message.authority if rrset.rdtype == dns.rdatatype.SOA), None)
 
 
 def text(name: dns.name.Name) -> str:
-    """A name as this room writes it: complete, in lower case, ending in a dot."""
+    """Return a name in this package's form: fully qualified, in lower case, with a final dot."""
     return name.to_text().lower()
 
 

@@ -1,4 +1,4 @@
-"""The records that definitions ask for: their names, their targets, and whose they are. Pure."""
+"""The records that definitions ask for, with their names, targets and owners."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import field, replace
@@ -12,49 +12,47 @@ from agent.definitions import Cname, Definition, complete, misplaced
 from agent.errors import BadDefinition, Fault
 
 NO_TAG = "-"
-"""Stands for the tag in an owner's name where the record points at all instances; no tag is called so."""
+"""Replaces the tag in the owner of a record for all instances. No tag has this name."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One record as a definition has it. ``file`` and ``path`` say where that is, for messages."""
+    """One record of a definition. ``file`` and ``path`` locate it for messages."""
 
     name: str
-    """Complete, in lower case."""
+    """Fully qualified, in lower case."""
     record: Record
     owner: str
-    """``<service>/<tag>/<dc>``: the service that it points at, not the host that says so."""
+    """``<service>/<tag>/<dc>``: the service that it points at, not the host that publishes it."""
     gen: int
     provider: str
     service: str
     zone: str = ""
-    """Complete, in lower case; empty until it is found."""
+    """Fully qualified, in lower case; empty until it is found."""
     is_in_consul: bool = True
-    """Does the target belong to Consul's own DNS domain?"""
+    """True if the target is in Consul's own DNS domain."""
     file: Path = field(default=Path(), compare=False)
     path: str = field(default="", compare=False)
 
     @property
     def place(self) -> Place:
-        """Where it stands, once the zone is known."""
+        """Where the record is, once the zone is known."""
         return place(self.zone, self.name)
 
     @property
     def marker(self) -> str:
-        """The text that says whose it is."""
         return render(Marker(self.owner, self.gen, self.record))
 
     def fault(self, problem: str, remedy: str, key: str = "") -> Fault:
-        """What is wrong with it."""
         return Fault(str(self.file), f"{self.path}.{key}" if key else self.path, problem, remedy)
 
 
 def wanted_records(
     definitions: Iterable[Definition], datacenter: str, domain: str, default_provider: str
 ) -> tuple[Wanted, ...]:
-    """Every record that the definitions ask for, each once. ``datacenter`` and ``domain`` are the local agent's.
+    """Return every record of the definitions once. ``datacenter`` and ``domain`` are the local agent's.
 
-    :raises BadDefinition: a provider that there is not, or two definitions that disagree about one record.
+    :raises BadDefinition: a provider is unknown, or two definitions disagree about one record.
     """
     faults: list[Fault] = []
     by_name: dict[str, Wanted] = {}
@@ -81,10 +79,7 @@ def wanted_records(
 
 
 def located(wanted: Iterable[Wanted], find_zone: Callable[[str], str]) -> tuple[Wanted, ...]:
-    """The same with their zones, asked for where the definition names none.
-
-    :raises BadDefinition: a name that cannot be a CNAME in its zone.
-    """
+    """Return the records with their zones. Raise `BadDefinition` if a name cannot be a CNAME in its zone."""
     found = tuple(one if one.zone else replace(one, zone=find_zone(one.name)) for one in wanted)
     faults = [
         one.fault(finding.problem, finding.remedy, finding.path)

@@ -1,11 +1,11 @@
-"""The DNS provider for every server that takes dynamic updates (RFC 2136) signed with TSIG (RFC 8945): BIND and others.
+"""The DNS provider for servers with dynamic updates (RFC 2136) signed with TSIG (RFC 8945): BIND and others.
 
-NOERROR does not mean stored: a CNAME over other records is silently dropped, and a second CNAME silently replaces the
-first (RFC 2136 3.4.2.2). So every write says in its prerequisites exactly what has to stand there, record and marker
-go in one message, which the server carries out whole or not at all, and what stands afterwards is read back.
+NOERROR does not mean stored: servers silently drop a CNAME next to other records, and silently replace an existing
+CNAME (RFC 2136 3.4.2.2). So the prerequisites of every update list exactly what must exist, one message changes record
+and marker, which the server applies completely or not at all, and the result is read back.
 
-A message of prerequisites alone changes nothing. It tells a record from an answer that a wildcard gives, and that
-record and marker, which are two questions, stood there at one moment.
+A message with prerequisites only changes nothing. It distinguishes a record from a wildcard's answer, and proves that
+record and marker, which take two queries, existed at the same moment.
 """
 
 from dataclasses import field, replace
@@ -40,13 +40,13 @@ from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, DnsUnreachable, Fault, OutcomeUnknown
 
 MARKER_TTL = 60
-"""Seconds. Nobody but svcagent reads markers, and it reads them from the server itself."""
+"""Seconds. Only svcagent reads markers, directly from the server."""
 
 READS = 5
-"""How often a place is read again that changes while it is read."""
+"""Attempts to read a place that changes during the read."""
 
 BESIDE_A_CNAME = frozenset({"RRSIG", "NSEC", "KEY", "SIG", "NXT"})
-"""Types that may stand beside a CNAME: DNSSEC's own (RFC 4034, RFC 2181)."""
+"""Types that may exist next to a CNAME: DNSSEC's own (RFC 4034, RFC 2181)."""
 
 _NO_SUCH_TARGET = "svcagent-preflight.invalid."
 _LONGEST_STRING = 255
@@ -57,7 +57,7 @@ _RACED = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dn
 
 @dataclass(frozen=True)
 class Rfc2136:
-    """One primary server and the key that it knows."""
+    """One primary server and the key for it."""
 
     server: DnsServer
     key: Key
@@ -65,7 +65,7 @@ class Rfc2136:
 
     @classmethod
     def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Rfc2136":
-        """:raises BadDefinition: server or key are not set, or of no use."""
+        """Raise `BadDefinition` if server or key are missing or invalid."""
         if settings.server is None:
             remedy = "set dns.server in svcagent.toml, or SVCAGENT_DNS_SERVER, to the zone's primary server"
             raise BadDefinition([Fault("settings", "dns.server", "missing", remedy)])
@@ -73,7 +73,6 @@ class Rfc2136:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """About the key."""
         key, found = self.key, []
         if key.is_readable_by_others:
             found.append(f"everybody on this host can read the DNS key {key.source}; run: chmod o-r {key.source}")
@@ -85,10 +84,10 @@ class Rfc2136:
         return tuple(found)
 
     def close(self) -> None:
-        """Every message has a connection of its own: servers close idle ones."""
+        """Do nothing: every message has its own connection, because servers close idle ones."""
 
     def read(self, place: Place) -> Seen:
-        """What stands there, confirmed by the server as standing there at one moment."""
+        """Return the records after the server has confirmed that they exist at the same moment."""
         for _ in range(READS):
             for possible in _possible(self._answered(place)):
                 if self._stands(place, possible):
@@ -100,12 +99,12 @@ class Rfc2136:
         )
 
     def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
-        """One message that replaces what was seen, and nothing else."""
+        """Replace what was seen by one message."""
         wanted = Seen(record=record, markers=(marker,))
         if seen == wanted:
             return
         if seen == NOTHING:
-            # Before the first write, two views of a zone may differ only in their SOA, so that is compared.
+            # Before the first write, two views of a zone may differ only in their SOA, so compare it.
             signing.raise_if_other_zone(self.server, self.key, place.zone)
         update = self._update(place)
         _require(update, place, seen)
@@ -117,7 +116,7 @@ class Rfc2136:
         self._confirm(place, wanted)
 
     def remove(self, place: Place, seen: Seen) -> None:
-        """One message that takes what was seen."""
+        """Remove what was seen by one message."""
         if seen == NOTHING:
             return
         update = self._update(place)
@@ -130,14 +129,12 @@ class Rfc2136:
         self._confirm(place, NOTHING)
 
     def preflight(self, place: Place) -> None:
-        """Takes away what is not there: servers look at rights all the same."""
+        """Delete records that do not exist: servers check the rights nevertheless."""
         self.read(place)
         signing.raise_if_other_zone(self.server, self.key, place.zone)
         update = self._update(place)
         _delete_nothing(update, place, is_record=True, is_marker=True)
         self._write(place, update)
-
-    # ------------------------------------------------------------ reading
 
     def _answered(self, place: Place) -> Seen:
         found = self._authoritative(place, place.name, "CNAME")
@@ -186,7 +183,7 @@ class Rfc2136:
         )
 
     def _stands(self, place: Place, seen: Seen) -> bool:
-        """Does exactly this stand there, all of it now?"""
+        """True if exactly these records exist now."""
         update = self._update(place)
         _require(update, place, seen)
         rcode = self._exchange(update)
@@ -201,8 +198,6 @@ class Rfc2136:
         self._raise_unless_known(place, rcode)
         return rcode == dns.rcode.NOERROR
 
-    # ------------------------------------------------------------ writing
-
     @staticmethod
     def _update(place: Place) -> dns.update.UpdateMessage:
         return dns.update.UpdateMessage(place.zone)
@@ -215,7 +210,7 @@ class Rfc2136:
         if rcode in _RACED:
             raise Raced(f"somebody else changed {place.name} at the same moment")
         if rcode == dns.rcode.REFUSED:
-            # A zone that takes no updates at all refuses this too.
+            # A zone that accepts no updates at all refuses this, too.
             self._stands(place, NOTHING)
             raise self._not_granted(place)
         self._raise_unless_known(place, rcode)
@@ -235,7 +230,7 @@ class Rfc2136:
             raise Raced(f"{place.name} is not as it was just written: {found}")
 
     def _not_granted(self, place: Place) -> Denied:
-        """Which of the two rights lacks? The server says no more than REFUSED."""
+        """Return which of the two rights is missing. The server says only REFUSED."""
         lines = []
         for is_record, line in ((True, _grant_record), (False, _grant_marker)):
             probe = self._update(place)
@@ -267,12 +262,12 @@ class Rfc2136:
 
 
 def _possible(answered: Seen) -> tuple[Seen, ...]:
-    """Return the states that an answer allows: record, marker, or both may have come from a wildcard."""
+    """Return the states that an answer allows: record, marker or both may have come from a wildcard."""
     return tuple(dict.fromkeys((answered, Seen(markers=answered.markers), replace(answered, markers=()), NOTHING)))
 
 
 def _lowered_ttl(wanted: Seen, found: Seen) -> int | None:
-    """The TTL in seconds of what is as wanted but for a lower one."""
+    """Return the TTL in seconds if the zone is as wanted except for a lower TTL."""
     if wanted.record is None or found.record is None:
         return None
     ttl = found.record.ttl
@@ -281,7 +276,7 @@ def _lowered_ttl(wanted: Seen, found: Seen) -> int | None:
 
 
 def _require(update: dns.update.UpdateMessage, place: Place, seen: Seen) -> None:
-    """Let the update happen only if this stands there."""
+    """Apply the update only if these records exist."""
     name, marker = _name(place.name), _name(place.marker)
     if seen.record is not None:
         update.present(name, "CNAME", seen.record.target)
@@ -317,7 +312,7 @@ def _name(name: str) -> dns.name.Name:
 
 
 def _txt(value: str) -> TXT:
-    """One TXT record, its text cut into the strings of at most 255 bytes that the format has."""
+    """Return one TXT record, with the text split into strings of at most 255 bytes."""
     raw = value.encode()
     strings = [raw[start : start + _LONGEST_STRING] for start in range(0, len(raw), _LONGEST_STRING)]
     return TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings)

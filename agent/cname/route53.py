@@ -1,20 +1,19 @@
-"""The DNS provider for Amazon Route 53, through boto3 (the extra ``route53``), whose own rules find credentials and
-endpoint (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL_ROUTE_53``, …).
+"""The DNS provider for Amazon Route 53, through boto3 (the extra ``route53``).
 
-A change batch is carried out whole or not at all, so record and marker are always both there. In three things it is
-less strict than RFC 2136:
+boto3 finds credentials and endpoint by its own rules (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``,
+``AWS_ENDPOINT_URL_ROUTE_53``, …). A change batch is applied completely or not at all, so record and marker are always
+consistent. Three guarantees are weaker than with RFC 2136:
 
-- An UPSERT has no prerequisites: what stands there is read once more right before it, and what somebody else writes
-  between that read and the UPSERT is overwritten. The next sync sees it, and the higher generation wins. (A batch that
-  DELETEs the old values and CREATEs the new ones would make the service compare. The simulator of the tests does not
-  do that as the service does, and what is not tested is not promised.) A removal does name the values it removes.
-- Record and marker are two questions, not answered at one moment. So the record is asked for before and after its
-  marker; only one that was changed and changed back in between would not be noticed.
-- What is written is in the service's own data at once, and that is what is read; its name servers follow within about
-  a minute.
+- An UPSERT has no prerequisites. The records are read again right before it; a change between that read and the UPSERT
+  is overwritten. The next sync detects it, and the higher generation wins. (A batch that DELETEs the old values and
+  CREATEs the new ones would make the service compare. The tests' simulator does not do that as the service does, and
+  untested behaviour is not promised.) A removal does name the values that it removes.
+- Record and marker take two queries, which are not answered at one moment. So the record is read before and after its
+  marker; only a change that is reverted in between goes unnoticed.
+- Writes and reads use the service's own data. Its name servers follow within about a minute.
 
-The service takes 5 requests a second for a whole account. Reading a record costs 3 of them and writing it 7 more; boto3
-waits and asks again when it is told that it was too many.
+The service allows 5 requests a second per account. A record takes 3 requests to read and 7 more to write; boto3 waits
+and retries when throttled.
 """
 
 import re
@@ -47,35 +46,35 @@ from agent.definitions import DnsSettings
 from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, SvcagentError
 
 MARKER_TTL = 60
-"""Seconds. Nobody but svcagent reads markers, and it asks the service's own data."""
+"""Seconds. Only svcagent reads markers, from the service's own data."""
 
 ATTEMPTS = 3
-"""Of boto3, for one request. All that is sent here may be sent twice."""
+"""boto3's attempts per request. Every request here may be sent twice."""
 
 READS = 5
-"""How often a place is read again that changes while it is read."""
+"""Attempts to read a place that changes during the read."""
 
 REGION = "us-east-1"
-"""If none is configured. The service has one for the whole world, and this is what its signatures name."""
+"""The region if none is configured. The service is global and uses this one in signatures."""
 
 PAGE = 10
-"""Record sets of one answer; those of other names come after those asked for."""
+"""Record sets per response. Those of other names follow the requested ones."""
 
 LONGEST_STRING = 255
 """Bytes of one string of a TXT record (RFC 1035 3.3)."""
 
 SERVERS_FAULT = 500
-"""HTTP statuses from here on say nothing of what became of a request."""
+"""From this HTTP status on, the outcome of a request is unknown."""
 
 NO_SUCH_TARGET = "svcagent-preflight.invalid."
 
 RecordSet: TypeAlias = dict[str, Any]
-"""As the service has it: Name, Type, TTL, ResourceRecords, or AliasTarget, SetIdentifier, …"""
+"""In the service's format: Name, Type, TTL, ResourceRecords, or AliasTarget, SetIdentifier, …"""
 
 _ESCAPED = re.compile(r"\\([0-7]{3}|.)")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
-# By the codes of errors (Route 53 API Reference, "Common Errors" and those of ChangeResourceRecordSets).
+# By error code (Route 53 API Reference, "Common Errors" and those of ChangeResourceRecordSets).
 _CONTENT = frozenset({"InvalidChangeBatch", "InvalidInput"})
 _RIGHTS = frozenset({"AccessDenied", "AccessDeniedException"})
 _ERRORS: dict[str, tuple[type[SvcagentError], str]] = {
@@ -99,14 +98,14 @@ _NO_CREDENTIALS = (
     boto.InvalidRegionError,
 )
 LOOKING_FOR_ZONES = '{"Effect": "Allow", "Action": "route53:ListHostedZonesByName", "Resource": "*"}'
-"""The statement of an IAM policy for finding a zone by its name."""
+"""The IAM policy statement for finding a zone by its name."""
 
 _NO_ANSWER = (boto.ConnectionError, boto.HTTPClientError)
 
 
 @dataclass
 class Route53:
-    """The hosted zones that boto3's credentials lead to."""
+    """The hosted zones that boto3's credentials give access to."""
 
     client: Any
     promises: Promises = field(default=Promises(compares=False, is_atomic=True), init=False)
@@ -115,7 +114,7 @@ class Route53:
 
     @classmethod
     def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Route53":
-        """:raises Denied: boto3's own configuration is of no use."""
+        """Raise `Denied` if boto3's own configuration is invalid."""
         config = Config(
             connect_timeout=settings.timeout,
             read_timeout=settings.timeout,
@@ -126,16 +125,15 @@ class Route53:
             return cls(session.client("route53", region_name=session.region_name or REGION, config=config))
 
     def close(self) -> None:
-        """Give connections back."""
         self.client.close()
 
     def read(self, place: Place) -> Seen:
-        """What stands there, as far as it did not change meanwhile."""
+        """Return the records, provided that they did not change during the read."""
         with _translated(f"{place.name} to be read", is_write=False):
             return _seen(*self._stored(place))
 
     def ensure(self, place: Place, seen: Seen, record: Record, marker: str) -> None:
-        """One batch of two UPSERTs, right after another read."""
+        """Send one batch of two UPSERTs immediately after another read."""
         wanted = Seen(record=record, markers=(marker,))
         if seen == wanted:
             return
@@ -150,17 +148,16 @@ class Route53:
         self._confirm(place, wanted)
 
     def remove(self, place: Place, seen: Seen) -> None:
-        """One batch of DELETEs, which name every value that they take away."""
+        """Send one batch of DELETEs with every value that they remove."""
         if seen == NOTHING:
             return
         self._change(place, [("DELETE", one) for one in self._stored_as(place, seen)])
         self._confirm(place, NOTHING)
 
     def preflight(self, place: Place) -> None:
-        """Take away what is not there: rights are looked at before content.
+        """Delete records that do not exist: the service checks rights before content.
 
-        A policy that permits some actions of a batch only (``ChangeResourceRecordSetsActions``) can still refuse the
-        UPSERT.
+        A policy with ``ChangeResourceRecordSetsActions``, which permits some actions, can still refuse the UPSERT.
         """
         nothing = [
             ("DELETE", _record_set(place.name, "CNAME", 0, NO_SUCH_TARGET)),
@@ -174,8 +171,6 @@ class Route53:
                 if _code(error) not in _CONTENT:
                     raise
 
-    # ------------------------------------------------------------ reading
-
     def _stored(self, place: Place) -> tuple[list[RecordSet], list[RecordSet]]:
         for _ in range(READS):
             records, markers = self._at(place, place.name), self._at(place, place.marker, "TXT")
@@ -184,14 +179,14 @@ class Route53:
         raise Raced(f"{place.name} changed {READS} times while it was read; try again")
 
     def _stored_as(self, place: Place, seen: Seen) -> list[RecordSet]:
-        """What stands there, if that is what was seen before."""
+        """Return the record sets. Raise `Raced` if they are no longer as seen."""
         records, markers = self._stored(place)
         if _seen(records, markers) != seen:
             raise Raced(f"somebody else changed {place.name} at the same moment")
         return records + markers
 
     def _at(self, place: Place, name: str, kind: str | None = None) -> list[RecordSet]:
-        """All record sets of this name, or those of one type."""
+        """Return all record sets of this name, or those of one type."""
         found = []
         zone_id = self._zone_id(place.zone)
         with _translated(f"{place.name} to be read", is_write=False, line=_permission(zone_id)):
@@ -199,7 +194,7 @@ class Route53:
                 HostedZoneId=zone_id, StartRecordName=name, PaginationConfig={"PageSize": PAGE}
             )
             for one in (one for page in pages for one in page["ResourceRecordSets"]):
-                # The first is the one asked for, or the one after where it would be.
+                # The first is the requested one, or the next in order.
                 if unescaped(one["Name"]).lower() != name:
                     break
                 if kind in (None, one["Type"]):
@@ -207,7 +202,7 @@ class Route53:
         return found
 
     def _zone_id(self, zone: str) -> str:
-        """:raises NotAuthoritative: there is none, or more than one."""
+        """Raise `NotAuthoritative` if there is no such zone, or more than one."""
         if zone not in self._zone_ids:
             with _translated(f"{zone} to be looked for", is_write=False, line=LOOKING_FOR_ZONES):
                 answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
@@ -219,8 +214,6 @@ class Route53:
             self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
         return self._zone_ids[zone]
 
-    # ------------------------------------------------------------ writing
-
     def _change(self, place: Place, changes: Sequence[tuple[str, RecordSet]]) -> None:
         zone_id = self._zone_id(place.zone)
         with _translated(f"{place.name} to be changed", is_write=True, line=_permission(zone_id)):
@@ -229,7 +222,7 @@ class Route53:
             except boto.ClientError as error:
                 if _code(error) not in _CONTENT:
                     raise
-                # It was fit to be written a moment ago.
+                # The batch was valid a moment ago.
                 raise Raced(f"Route 53 cannot change {place.name} as it stands now: {error}") from error
 
     def _send(self, zone_id: str, changes: Sequence[tuple[str, RecordSet]]) -> None:
@@ -251,18 +244,18 @@ class Route53:
 
 
 def unescaped(name: str) -> str:
-    """A name as DNS has it: the service writes ``\\052`` for ``*``."""
+    """Decode a name: the service writes ``\\052`` for ``*``."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 8)) if len(found[1]) == 3 else found[1], name)
 
 
 def quoted(text: str) -> str:
-    """The value of a TXT record set that holds this text; ASCII."""
+    """Return the ASCII value of a TXT record set with this text."""
     strings = [text[start : start + LONGEST_STRING] for start in range(0, len(text), LONGEST_STRING)]
     return " ".join('"{}"'.format(re.sub(r'(["\\])', r"\\\1", one)) for one in strings)
 
 
 def unquoted(value: str) -> str:
-    """The text in a value of a TXT record set, its strings joined."""
+    """Return the text in a TXT record set's value, with its strings joined."""
     return "".join(unescaped(one) for one in _STRING.findall(value))
 
 
@@ -276,7 +269,7 @@ def _seen(records: Sequence[RecordSet], markers: Sequence[RecordSet]) -> Seen:
 
 
 def _is_plain_cname(one: RecordSet) -> bool:
-    """Not an alias, and not one of several that the service chooses from."""
+    """True unless it is an alias or one of several that the service chooses from."""
     return one["Type"] == "CNAME" and "SetIdentifier" not in one and len(one.get("ResourceRecords", ())) == 1
 
 
@@ -285,7 +278,7 @@ def _target(one: RecordSet) -> str:
 
 
 def _in_words(one: RecordSet) -> list[str]:
-    """What is no plain CNAME, like lines of a zone file."""
+    """Return records other than plain CNAMEs in zone file format."""
     values = [value["Value"] for value in one.get("ResourceRecords", ())]
     alias = [f"alias {one['AliasTarget']['DNSName']}"] if "AliasTarget" in one else []
     chosen = f" ({one['SetIdentifier']})" if "SetIdentifier" in one else ""
@@ -297,7 +290,7 @@ def _record_set(name: str, kind: str, ttl: int, value: str) -> RecordSet:
 
 
 def _permission(zone_id: str) -> str:
-    """The statement of an IAM policy for all that is done in a zone."""
+    """Return the IAM policy statement for all actions in a zone."""
     return (
         '{"Effect": "Allow", "Action": ["route53:ListResourceRecordSets", "route53:ChangeResourceRecordSets"], '
         f'"Resource": "arn:aws:route53:::hostedzone/{zone_id}"}}'
@@ -310,7 +303,7 @@ def _code(error: boto.ClientError) -> str:
 
 @contextmanager
 def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
-    """Translate boto3's errors into svcagent's. ``line``: the IAM statement that grants the right."""
+    """Convert boto3's errors to svcagent's. ``line`` is the IAM statement that grants the right."""
     try:
         yield
     except SvcagentError:
@@ -324,7 +317,7 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
         raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
     except boto.ClientError as error:
         raise _refused(error, wish, is_write=is_write, line=line) from error
-    # The settings and the answer decide what boto3 raises: BotoCoreError, KeyError, ValueError, …
+    # boto3 raises many types, depending on settings and response: BotoCoreError, KeyError, ValueError, …
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if is_write:
@@ -333,7 +326,7 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
 
 
 def _refused(error: boto.ClientError, wish: str, *, is_write: bool, line: str) -> SvcagentError:
-    """What the service's own error stands for."""
+    """Return the error that corresponds to the service's own."""
     code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _RIGHTS:
         return NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}")

@@ -1,7 +1,7 @@
-"""Whether a server asks for the key in questions too: by a view that the key chooses, or by ``allow-query``.
+"""Find out if a server requires the key for queries, too: by a view that the key selects, or by ``allow-query``.
 
-Updates are signed in any case, questions only if ``dns.sign_queries`` is set. Without it, such a server refuses to
-answer, or answers from the zone of another view than the one that takes the updates.
+Updates are always signed, queries only with ``dns.sign_queries``. Without it, such a server refuses to answer, or
+answers from another view's zone than the one that accepts the updates.
 """
 
 from dataclasses import replace
@@ -20,43 +20,30 @@ _Said = tuple[str, bool, frozenset[str]]
 
 
 def unsigned_problem(server: DnsServer, key: Key, place: Place) -> str:
-    """Return why reads of ``place`` must be signed, as a sentence with the remedy, empty if they need not be.
-
-    Changes nothing.
-
-    :raises DnsUnreachable: there is no answer.
-    :raises Denied: the server does not take the signature.
-    """
+    """Return why reads of ``place`` must be signed, with the remedy; empty if not. Raises as `DnsServer.ask`."""
     return _problem(server, key, (place.zone, "SOA"), (place.name, "CNAME"), (place.marker, "TXT"))
 
 
 def raise_if_other_zone(server: DnsServer, key: Key, zone: str) -> None:
-    """Raise `UnsignedRefused` if unsigned questions do not reach the zone that signed updates reach.
-
-    :raises DnsUnreachable: there is no answer.
-    :raises Denied: the server does not take the signature.
-    """
+    """Raise `UnsignedRefused` if unsigned queries reach another zone than signed updates; else as `DnsServer.ask`."""
     if server.key is None and (problem := _problem(server, key, (zone, "SOA"))):
         raise UnsignedRefused(problem)
 
 
 def raise_if_unsigned(server: DnsServer, key: Key, place: Place) -> None:
-    """Raise `UnsignedRefused` if that explains why ``place`` could not be read. Raises nothing else."""
+    """Raise `UnsignedRefused` if that explains why ``place`` could not be read. Raise nothing else."""
     if server.key is not None:
         return
     try:
         problem = unsigned_problem(server, key, place)
     except (DnsUnreachable, Denied):
-        return  # what made the caller ask is the better message
+        return  # the caller's original error is the better message
     if problem:
         raise UnsignedRefused(problem)
 
 
 def find_zone(settings: DnsSettings, name: str) -> str:
-    """Return the zone that holds a name; see `zones.find_zone`.
-
-    :raises UnsignedRefused: only signed questions find it.
-    """
+    """Return the zone of a name; see `zones.find_zone`. Raise `UnsignedRefused` if only signed queries find it."""
     server = zones.authority(settings)
     try:
         return zones.find_zone(server, name)
@@ -75,7 +62,7 @@ def _zone_if_signed(settings: DnsSettings, name: str) -> str | None:
 
 
 def _problem(server: DnsServer, key: Key, *questions: _Question) -> str:
-    """The first question is for the SOA: while its serial stays, all answers of one zone do."""
+    """Compare unsigned and signed answers. The first query is for the SOA, whose serial shows changes of the zone."""
     unsigned, signed = replace(server, key=None), replace(server, key=key)
     before, with_key, after = ([_said(one, *asked) for asked in questions] for one in (unsigned, signed, unsigned))
     if before != after:
@@ -99,7 +86,7 @@ def _sentence(server: DnsServer, key: Key, name: str, said: _Said) -> str:
 
 def _said(server: DnsServer, name: str, kind: str) -> _Said:
     answer = server.ask(name, kind)
-    # What comes from a cache has a TTL that runs down.
+    # TTLs of cached answers run down, so ignore such answers.
     sections = (*answer.message.answer, *answer.message.authority) if answer.is_authoritative else ()
     lines = frozenset(line for one in sections for line in one.to_text().split("\n"))
     return answer.rcode, answer.is_authoritative, lines

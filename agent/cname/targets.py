@@ -1,14 +1,11 @@
-"""Asking Consul DNS for a record's target, as the resolvers of clients do."""
+"""Queries to Consul DNS for a record's target, as clients' resolvers make them."""
 
 from agent.consul import AgentSelf, ask_dns
 from agent.errors import ConsulUnreachable
 
 
 def has_instances(agent: AgentSelf, target: str) -> bool:
-    """Does the local agent's DNS name any instance for this target?
-
-    :raises ConsulUnreachable: it does not answer, or is switched off.
-    """
+    """True if the local agent's DNS returns any instance. Raise `ConsulUnreachable` if it is disabled or silent."""
     if agent.dns is None:
         raise ConsulUnreachable(
             f"the DNS of the local Consul agent is switched off, so nobody can tell whether {target} is answered; "

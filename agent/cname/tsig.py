@@ -1,4 +1,4 @@
-"""The key that signs updates, from a BIND key file or from the settings. Its secret appears in no output.
+"""The TSIG key for updates, from a BIND key file or the settings. No output contains its secret.
 
 A key file is what ``tsig-keygen`` prints and named includes: ``key "name" { algorithm hmac-sha256; secret "…"; };``.
 """
@@ -17,16 +17,16 @@ from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone
 
 ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224")
-"""The strong ones of RFC 8945, section 6."""
+"""The strong algorithms of RFC 8945, section 6."""
 
 WEAK_ALGORITHMS = ("hmac-sha1", "hmac-md5")
-"""Those that RFC 8945 advises against, and old primaries may know no other."""
+"""RFC 8945 advises against these, but old primaries may know no others."""
 
-# A secret may hold two slashes: in quotes they begin no comment.
+# A secret may contain two slashes. Inside quotes they begin no comment.
 _QUOTED_OR_COMMENT = re.compile(r'("[^"]*")|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
 _KEY = re.compile(r'\bkey\s+"?(?P<name>[^\s"{;]+)"?\s*\{(?P<body>[^}]*)\}\s*;')
 _STATEMENT = re.compile(r'\b(algorithm|secret)\s+(?:"([^"]*)"|([^\s";]+))\s*;')
-# Printable ASCII but the dot and the backslash, with which DNS escapes.
+# Printable ASCII except the dot and the backslash, the escape character of DNS.
 _LABEL = r"[!-\-/-\[\]-~]{1,63}"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _LONGEST = 64 * 1024
@@ -35,7 +35,7 @@ _REMEDY = "make one: tsig-keygen -a hmac-sha256 svcagent"
 
 @dataclass(frozen=True)
 class Key:
-    """A TSIG key; ``source`` says where it came from, for messages."""
+    """A TSIG key. ``source`` describes its origin for messages."""
 
     name: str
     algorithm: str
@@ -45,15 +45,12 @@ class Key:
 
     @property
     def is_weak(self) -> bool:
-        """Is its algorithm one that is accepted only on request?"""
+        """True if the algorithm is accepted only with ``allow_weak_keys``."""
         return self.algorithm in WEAK_ALGORITHMS
 
 
 def find_key(settings: DnsSettings) -> Key:
-    """The key that the settings name; a file wins over a key written out.
-
-    :raises BadDefinition: there is none, or it cannot be used. No message repeats a secret.
-    """
+    """Return the configured key; a file takes precedence. Raise `BadDefinition` (without secrets) if unusable."""
     if settings.key_file is not None:
         return from_file(settings.key_file, may_be_weak=settings.allow_weak_keys)
     if settings.key_secret is not None and settings.key_name is not None:
@@ -65,7 +62,7 @@ def find_key(settings: DnsSettings) -> Key:
 
 
 def from_file(file: Path, *, may_be_weak: bool = False) -> Key:
-    """The only key of a key file. Raises `BadDefinition`."""
+    """Return the only key in a key file. Raise `BadDefinition` if there is no usable one."""
     try:
         raw, opened = read_trusted_alone(file, _LONGEST)
         content = raw.decode()
@@ -93,7 +90,7 @@ def _key(source: str, name: str, algorithm: str, secret: str, *, may_be_weak: bo
     key_name = name.lower().removesuffix(".")
     if not _NAME.fullmatch(key_name):
         raise _bad(source, "the key's name is not a DNS name", _REMEDY)
-    # named accepts md5's name in messages too.
+    # named also accepts md5's name on the wire.
     folded = algorithm.lower().removesuffix(".").removesuffix(".sig-alg.reg.int")
     if folded in WEAK_ALGORITHMS and not may_be_weak:
         remedy = f"{_REMEDY}; if the server knows no other algorithm, set dns.allow_weak_keys = true"
@@ -103,7 +100,7 @@ def _key(source: str, name: str, algorithm: str, secret: str, *, may_be_weak: bo
     try:
         # named ignores white space in a secret.
         decoded = base64.b64decode("".join(secret.split()), validate=True)
-    except ValueError:  # binascii.Error, or letters outside ASCII
+    except ValueError:  # binascii.Error, or non-ASCII letters
         decoded = b""
     if not decoded:
         raise _bad(source, "the key's secret is not base64", f"copy it whole, or {_REMEDY}")
@@ -112,7 +109,7 @@ def _key(source: str, name: str, algorithm: str, secret: str, *, may_be_weak: bo
 
 
 def _try_algorithm(source: str, algorithm: str, secret: bytes) -> None:
-    """OpenSSL's FIPS mode, among others, leaves algorithms out, which shows when one is used."""
+    """Raise BadDefinition if the algorithm is unavailable (OpenSSL's FIPS mode). Only its use shows that."""
     try:
         hmac.new(secret, digestmod=getattr(hashlib, algorithm.removeprefix("hmac-")))
     except ValueError as error:

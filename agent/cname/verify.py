@@ -1,7 +1,7 @@
-"""What clients see: every authoritative server of the zone, the resolver's answer down to addresses, and Consul's view.
+"""Collect and judge what clients see: the zone's authoritative servers, the resolver's addresses, and Consul's view.
 
-Observing asks servers and collects; judging is pure. Nothing here needs the key of updates, unless questions to the
-primary are signed: then those to the zone's other servers are too, if they know the key.
+The update key is not needed unless queries to the primary are signed. Then queries to the zone's other servers are
+signed, too, if they know the key.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ from agent.errors import Denied, DnsUnreachable, Rejected
 
 PAUSE = 0.1
 LABEL = "svcagent-status"
-"""What is asked for in the place of ``*``."""
+"""The label that replaces ``*`` in queries."""
 
 
 @dataclass(frozen=True)
 class ServerView:
-    """One authoritative server, at one address, and what it says; ``problem`` if it says nothing of use."""
+    """The answer of one authoritative server at one address, or the ``problem`` with it."""
 
     name: str
     address: str
@@ -35,7 +35,7 @@ class ServerView:
 
 @dataclass(frozen=True)
 class ClientView:
-    """What the resolver answers to those who ask for the record's addresses."""
+    """The resolver's answer to a client that asks for the record's addresses."""
 
     resolver: str
     asked: str
@@ -46,7 +46,7 @@ class ClientView:
 
 @dataclass(frozen=True)
 class Report:
-    """One record as it is seen; it is well when there are no problems."""
+    """The observations of one record. It is healthy if there are no problems."""
 
     wanted: Wanted
     servers: tuple[ServerView, ...]
@@ -55,14 +55,11 @@ class Report:
     """Addresses of the service's passing instances."""
     problems: tuple[str, ...]
     is_silent: bool
-    """Are all problems those of servers that do not answer?"""
+    """True if the only problems are servers that do not answer."""
 
 
 def observe_servers(server: DnsServer, resolver: DnsServer, wanted: Wanted) -> tuple[ServerView, ...]:
-    """Ask every server of the zone, those that are silent included.
-
-    :raises DnsUnreachable: ``server`` itself does not say which they are.
-    """
+    """Query every server of the zone, silent ones included. Raise `DnsUnreachable` if ``server`` does not list them."""
     place = wanted.place
     try:
         found = name_servers(server, place.zone, resolver)
@@ -80,7 +77,7 @@ def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> Se
     try:
         try:
             soa = server.ask(zone, "SOA")
-        except Denied:  # it is not the primary, and knows no key
+        except Denied:  # not the primary; it knows no key
             server = replace(server, key=None)
             soa = server.ask(zone, "SOA")
         found = server.ask(record_name, "CNAME")
@@ -99,7 +96,6 @@ def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> Se
 
 
 def observe_clients(resolver: DnsServer, wanted: Wanted) -> ClientView:
-    """Ask the resolver as a client would."""
     asked = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
     try:
         cname = resolver.ask(asked, "CNAME", is_recursive=True).cname(asked)
@@ -115,10 +111,9 @@ def observe_clients(resolver: DnsServer, wanted: Wanted) -> ClientView:
 def report(
     wanted: Wanted, servers: tuple[ServerView, ...], clients: ClientView, instances: Iterable[Instance]
 ) -> Report:
-    """Judge what was observed. Pure.
+    """Judge the observations.
 
-    Consul names three instances at most over UDP, so not all that pass need be answered; but whatever is answered
-    must pass.
+    Over UDP, Consul returns at most three instances, so passing ones may be missing; but every address must pass.
     """
     passing = tuple(sorted({one.address for one in instances if one.is_passing}))
     silent = [f"{one.name} ({one.address}): {one.problem}" for one in servers if one.problem]
@@ -163,18 +158,16 @@ def _of_clients(wanted: Wanted, clients: ClientView, passing: tuple[str, ...]) -
 
 
 def _is_newer(serial: int, than: int) -> bool:
-    """Serials wrap (RFC 1982)."""
+    """True if a serial is newer. Serials wrap around (RFC 1982)."""
     return 0 < (serial - than) % 2**32 < 2**31
 
 
 def await_secondaries(
     server: DnsServer, resolver: DnsServer, wanted: Wanted, clock: Clock, seconds: float
 ) -> tuple[ServerView, ...]:
-    """Wait until every server of the zone shows the record, and return those that did not within ``seconds``.
+    """Wait until all servers of the zone have the record. Return those without it after ``seconds``.
 
-    A secondary is told at once, and a second one within ``notify-delay`` (BIND: 5 s).
-
-    :raises DnsUnreachable: ``server`` does not say which they are.
+    The primary notifies one secondary immediately, and the next ones within ``notify-delay`` (BIND: 5 s).
     """
     late: tuple[ServerView, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Which zone holds a name, which servers hold the zone, and whom this host's clients ask."""
+"""Find a name's zone, the zone's servers, and the resolver of this host's clients."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,17 +17,14 @@ DNS_PORT = 53
 
 @dataclass(frozen=True)
 class NameServer:
-    """One authoritative server of a zone; ``servers`` are its addresses, none if its name has no address."""
+    """One authoritative server of a zone. ``servers`` has one entry per address; empty if its name has none."""
 
     name: str
     servers: tuple[DnsServer, ...]
 
 
 def resolver(settings: DnsSettings) -> DnsServer:
-    """The server that clients ask: as set, else the first one of /etc/resolv.conf.
-
-    :raises BadDefinition: neither names one.
-    """
+    """Return the configured resolver, else the first of /etc/resolv.conf. Raise `BadDefinition` without one."""
     if settings.resolver is not None:
         return DnsServer.at(settings.resolver, settings.timeout)
     try:
@@ -41,21 +38,18 @@ def resolver(settings: DnsSettings) -> DnsServer:
 
 
 def authority(settings: DnsSettings) -> DnsServer:
-    """Who is asked about zones: their primary server as set, else the resolver.
-
-    :raises BadDefinition: the key that signs questions is not set, or of no use.
-    """
+    """Return the configured primary, else the resolver. Raise `BadDefinition` if the signing key is unusable."""
     if settings.server is None:
         return resolver(settings)
     return DnsServer.at(settings.server, settings.timeout, find_key(settings) if settings.sign_queries else None)
 
 
 def find_zone(server: DnsServer, name: str) -> str:
-    """The zone that holds a name, told by the SOA record beside a negative answer (RFC 2308).
+    """Return a name's zone, from the SOA record in a negative answer (RFC 2308).
 
-    Asked for CNAMEs, which servers do not follow then: to the zone of a published record's target, which may fail.
+    The query is for CNAMEs, because servers follow those for other types: to the target's zone, which may fail.
 
-    :raises Rejected: the server knows none.
+    :raises Rejected: the server knows no zone.
     """
     for candidate in _upwards(name):
         answer = server.ask(candidate, "CNAME", is_recursive=True)
@@ -72,11 +66,9 @@ def find_zone(server: DnsServer, name: str) -> str:
 
 
 def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[NameServer, ...]:
-    """The servers that the zone itself names, in order of name; asked at the port at which ``server`` answers.
+    """Return the servers that the zone itself names, sorted by name, with the port of ``server``.
 
-    ``fallback`` is asked for addresses that ``server`` does not know.
-
-    :raises Rejected: the server does not say which they are.
+    ``fallback`` is queried for addresses that ``server`` does not know. Raise `Rejected` if ``server`` refuses.
     """
     answer = server.ask(zone, "NS", is_recursive=True)
     if answer.rcode != "NOERROR":
@@ -95,7 +87,7 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[Nam
 
 
 def addresses(name: str, *servers: DnsServer) -> tuple[str, ...]:
-    """The IPv4 and IPv6 addresses of a name, from the first server that knows any."""
+    """Return the IPv4 and IPv6 addresses of a name from the first server that knows any."""
     for server in servers:
         try:
             answers = [server.ask(name, kind, is_recursive=True) for kind in ("A", "AAAA")]

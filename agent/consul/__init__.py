@@ -1,4 +1,4 @@
-"""The only room that speaks to Consul: agent, catalog, health, KV, sessions and locks, Consul DNS."""
+"""The only package that calls Consul: agent, catalog, health, KV, sessions, locks and Consul DNS."""
 
 from agent.consul.client import LONGEST_WAIT, Consul
 from agent.consul.dns import DnsAnswer, ask_dns

@@ -1,4 +1,4 @@
-"""What svcagent relies on in Consul's answers. An answer without it is refused as a whole, before it is used."""
+"""The fields that svcagent requires in Consul's responses. A response without one of them is rejected as a whole."""
 
 from agent.shapes import Shape
 

@@ -1,8 +1,8 @@
-"""python-consul2's calls on our transport.
+"""python-consul2's calls over svcagent's own `Transport`.
 
-It reads CONSUL_HTTP_ADDR itself, breaks on addresses with a scheme, a socket or IPv6 in them, and has no time limits.
-So its client is built here without its constructor, with a `Transport` where it would have its own. Imported when the
-first of its calls is made: it imports requests, which registration has no use for.
+python-consul2 reads CONSUL_HTTP_ADDR itself, fails on addresses with a scheme, a socket path or IPv6, and has no
+timeouts. `Api` therefore skips its constructor and sets a `Transport` as its HTTP client. The module is imported when
+the first of its calls is made, because it imports requests, which registration does not need.
 """
 
 import consul.base
@@ -11,7 +11,7 @@ from agent.consul.transport import Transport
 
 
 class Api(consul.base.Consul):  # type: ignore[misc]  # python-consul2 ships no types
-    """Its constructor would read and misread the environment."""
+    """Skip the parent's constructor, which misreads the environment."""
 
     def __init__(self, transport: Transport) -> None:
         self.http = transport

@@ -1,4 +1,4 @@
-"""Until when certificates are valid. Pure: Python's ssl shows this only of certificates that a handshake verified."""
+"""Parse the expiry dates of certificates. Python's ssl shows them only for certificates that a handshake verified."""
 
 import re
 import ssl
@@ -10,10 +10,7 @@ _VERSION, _UTC_TIME = 0xA0, 0x17
 
 
 def expiry(der: bytes) -> datetime:
-    """Return the end of a certificate's validity (RFC 5280 4.1: tbsCertificate, validity, notAfter).
-
-    :raises ValueError: it is no certificate.
-    """
+    """Return a DER certificate's notAfter date (RFC 5280 4.1). Raise ValueError if it is not a certificate."""
     try:
         (_tag, certificate), *_rest = _elements(der)
         (_tag, to_be_signed), *_rest = _elements(certificate)
@@ -27,15 +24,12 @@ def expiry(der: bytes) -> datetime:
 
 
 def expiries(pem: str) -> tuple[datetime, ...]:
-    """Return the end of the validity of every certificate of a PEM file.
-
-    :raises ValueError: one of them is no certificate.
-    """
+    """Return the notAfter date of each certificate in a PEM file. Raise ValueError if one is invalid."""
     return tuple(expiry(ssl.PEM_cert_to_DER_cert(one)) for one in _PEM.findall(pem))
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the tag and the content of each element in a row (X.690: definite lengths, as DER has them)."""
+    """Yield the tag and the content of each element in sequence (X.690; DER uses definite lengths)."""
     at = 0
     while at < len(der):
         tag, length = der[at], der[at + 1]
@@ -51,6 +45,6 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _time(tag: int, text: str) -> datetime:
-    if tag == _UTC_TIME:  # two digits of the year: 1950 to 2049
+    if tag == _UTC_TIME:  # two-digit years: 1950 to 2049
         text = f"{'19' if text >= '5' else '20'}{text}"
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""The local Consul agent's API, as far as svcagent needs it, in its own types.
+"""The part of the local Consul agent's API that svcagent uses, with svcagent's own types.
 
-Every method raises `ConsulUnreachable` (nothing known), `OutcomeUnknown` (a write without an answer), `Denied` or
-`Rejected`; nothing is told by a return value of False.
+Every method raises `ConsulUnreachable` (nothing is known), `OutcomeUnknown` (a write got no response), `Denied` or
+`Rejected`. No method returns False for such an error.
 """
 
 import base64
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_WAIT = 25.0
-"""Seconds of one blocking query; Consul adds a sixteenth. Some builds of 1.22 cut every answer off after 30 s."""
+"""Seconds of one blocking query. Consul adds a sixteenth; some builds of 1.22 cut off every response after 30 s."""
 
 MOST_OPERATIONS = 64
-"""Of one transaction, before Consul 1.14 (128 since)."""
+"""Operations of one transaction before Consul 1.14 (128 since)."""
 
-# A TTL check that nobody renews fails when its time is over, which a maintenance does anyway; until then no log line.
+# The TTL of a rewritten maintenance check. It never expires in practice, so Consul logs no expiry.
 NEVER = "87600h"
 
 
 class Consul:
-    """One connection to the local agent. Not for use by two threads at once: see `another`."""
+    """One connection to the local agent. It must not be used by two threads at a time; see `another`."""
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
@@ -62,30 +62,26 @@ class Consul:
         return Api(self._transport)
 
     def another(self) -> "Consul":
-        """A second connection to the same agent, for another thread."""
+        """Return a second connection to the same agent, for another thread."""
         other = Consul(self._settings)
         other._transport.failures.node = self._transport.failures.node
         return other
 
     def close(self) -> None:
-        """Give the connection back."""
         self._transport.close()
 
     def hang_up(self) -> None:
-        """Cut off what another thread waits for on this connection; there it fails. The one call for two threads."""
+        """Abort the request that another thread waits for on this connection. No other method is thread-safe."""
         self._transport.hang_up()
 
     def stay_connected(self, seconds: float) -> None:
-        """Keep a connection on which nothing is asked, for that time.
-
-        :raises ConsulUnreachable: there is no connecting, or the agent ended it.
-        """
+        """Keep an idle connection open for ``seconds``. Raise `ConsulUnreachable` if it fails or ends."""
         self._transport.stay_connected(seconds)
 
     # ------------------------------------------------------------ the agent
 
     def agent_self(self) -> AgentSelf:
-        """Who the local agent is. Its DNS address is the one it listens on, or its HTTP address where that is any."""
+        """Return the local agent's facts. A wildcard DNS address is replaced by the host of the HTTP address."""
         found = self._transport.get(
             _then(lambda raw: _parse_self(raw, self._settings.address), shapes.SELF), "/v1/agent/self"
         )
@@ -93,18 +89,17 @@ class Consul:
         return found
 
     def services(self, expected: Mapping[str, str] | None = None) -> dict[str, LocalService]:
-        """The first half of `services_and_checks`."""
         return self.services_and_checks(expected)[0]
 
     def services_and_checks(
         self, expected: Mapping[str, str] | None = None
     ) -> tuple[dict[str, LocalService], dict[str, CheckState]]:
-        """Every service that the token may see, by id, each with its checks; and every check by id, the node's too.
+        """Return every visible service by id, with its checks, and every visible check by id, including the node's.
 
-        Consul leaves out the others without a word (1.8). ``expected``, names by id, are those whose absence means
-        something to the caller.
+        Consul silently omits what the token may not see (1.8). ``expected`` maps ids to names of services whose absence
+        matters to the caller.
 
-        :raises Denied: an expected service is there, hidden from the token.
+        :raises Denied: an expected service is registered but hidden from the token.
         """
         checks = self.checks()
         by_service: dict[str, list[CheckState]] = {}
@@ -119,15 +114,15 @@ class Consul:
         return services, checks
 
     def service_hash(self, service_id: str, known: str = "", wait: float = 0.0) -> str | None:
-        """Consul's hash of one service's definition; None if it is not registered here. Only the agent is asked.
+        """Return the agent's own hash of one service's definition; None if it is not registered here.
 
-        With ``known``, an earlier hash, it waits up to ``wait`` seconds for another one, or for the service to go.
+        With ``known``, an earlier hash, wait up to ``wait`` seconds for a change or deregistration.
         """
         params = [("hash", known), ("wait", _wait(wait))] if known else []
         return self._transport.get(_parse_hash, f"/v1/agent/service/{service_id}", params)
 
     def checks(self) -> dict[str, CheckState]:
-        """Every check of the local agent by id, maintenance included."""
+        """Return every check of the local agent by id, maintenance included."""
         return self._transport.get(
             _then(
                 lambda raw: {check_id: CheckState.parse(check) for check_id, check in raw.items()},
@@ -137,16 +132,16 @@ class Consul:
         )
 
     def register_service(self, body: dict[str, Any]) -> None:
-        """Create or update a service, keeping its maintenance.
+        """Create or update a service and keep its maintenance.
 
-        ``replace-existing-checks`` would delete the maintenance check with the others (Consul 1.8), so it is never
-        sent: the caller deregisters checks that are no longer wanted one by one.
+        ``replace-existing-checks`` would also delete the maintenance check (Consul 1.8), so it is never sent. The
+        caller deregisters each check that is no longer wanted.
         """
         if not self._transport.put(_is_there, "/v1/agent/service/register", data=json.dumps(body)):
             raise _not_registered(str(body["ID"]))
 
     def deregister_service(self, service_id: str) -> None:
-        """Take a service away with its checks. One that is not there is fine: 404 from 1.9 on, 200 or 500 before."""
+        """Deregister a service and its checks. An absent service is no error (404 from 1.9 on, 200 or 500 before)."""
         try:
             self._transport.put(_is_there, f"/v1/agent/service/deregister/{service_id}")
         except ServerFailed:
@@ -154,10 +149,7 @@ class Consul:
                 raise
 
     def register_check(self, body: dict[str, Any]) -> None:
-        """Create or update one check.
-
-        :raises NotFound: the service that it belongs to is not registered here (404, or 500 in Consul 1.8).
-        """
+        """Create or update one check. Raise `NotFound` if its service is not registered here (404; 500 in 1.8)."""
         service_id = body.get("ServiceID", "")
         try:
             is_there = self._transport.put(_is_there, "/v1/agent/check/register", data=json.dumps(body))
@@ -168,7 +160,7 @@ class Consul:
             raise _not_registered(service_id)
 
     def deregister_check(self, check_id: str) -> None:
-        """Take a check away. One that is not there is fine, as with `deregister_service`."""
+        """Deregister a check. An absent check is no error, as in `deregister_service`."""
         try:
             self._transport.put(_is_there, f"/v1/agent/check/deregister/{check_id}")
         except ServerFailed:
@@ -176,35 +168,30 @@ class Consul:
                 raise
 
     def enable_maintenance(self, service_id: str, reason: str) -> None:
-        """Take a service out. Consul keeps the first reason when it is out already: read it back.
+        """Enable a service's maintenance. If it is already on, Consul keeps the first reason: read it back.
 
         :raises NotFound: the service is not registered here.
         """
         self._set_maintenance(service_id, "true", reason)
 
     def disable_maintenance(self, service_id: str) -> None:
-        """Put a service back. Consul does not ask whose maintenance it is: the caller must have.
-
-        :raises NotFound: the service is not registered here.
-        """
+        """Disable a service's maintenance. The caller must check its owner. Raise `NotFound` without the service."""
         self._set_maintenance(service_id, "false")
 
     def enable_node_maintenance(self, reason: str) -> None:
-        """Take every service of this host out."""
         self._api.agent.maintenance("true", reason=reason)
 
     def disable_node_maintenance(self) -> None:
-        """Lift the host's maintenance."""
         self._api.agent.maintenance("false")
 
     def rewrite_maintenance(self, service_id: str, reason: str) -> None:
-        """Give a maintenance that is on another reason; with no ``service_id`` the host's.
+        """Replace the reason of an active maintenance: the service's, or the host's if ``service_id`` is empty.
 
-        Enabling again keeps the first reason, and lifting it before has a moment in service. But a maintenance is a
-        check with a reserved ID, and registering a check over another keeps its status: one write, failing all the
-        while. Consul recognises its maintenance by the ID alone, so everybody's tools lift it as before (Consul 1.8).
-        A check needs a type to be registered: a TTL that does not run out. If the maintenance was lifted just before,
-        this puts it on.
+        Enabling it again keeps the first reason, and disabling it first puts the instance into service for a moment.
+        But a maintenance is a check with a reserved ID, and registering a check again keeps its status: one write,
+        critical throughout. Consul recognises maintenance by the check ID alone, so every tool can still disable it
+        (Consul 1.8). A check needs a type to be registered, hence a TTL that does not expire. If the maintenance was
+        disabled just before, this call enables it.
         """
         check_id = f"{SERVICE_MAINTENANCE}{service_id}" if service_id else NODE_MAINTENANCE
         name = f"{'Service' if service_id else 'Node'} Maintenance Mode"
@@ -221,23 +208,22 @@ class Consul:
             raise _not_registered(service_id)
 
     def _has_service(self, service_id: str, name: str = "") -> bool:
-        """Is it there, seen or not? The one question about services that Consul does not answer by leaving out."""
+        """True if the service is registered, even if hidden from the token. No other endpoint distinguishes this."""
         path = f"/v1/agent/service/{service_id}"
         try:
             return self._transport.get(_is_there, path)
         except Denied:
-            # Consul says which service, but not what it is called; rules go by name.
+            # Rules go by the service's name; Consul's error names the id only.
             raise self._transport.failures.lacking("GET", f"/v1/agent/service/{name or service_id}") from None
 
     # ------------------------------------------------------------ the catalog
 
     def instances(self, service: str, index: int | None = None, wait: float = 0.0) -> tuple[int, tuple[Instance, ...]]:
-        """All instances of a service that the token may see, read from the leader.
+        """Return all instances of a service, read from the leader.
 
-        With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change.
+        With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change.
 
-        :raises Denied: the token does not show all of them, or there are none, and the token could not have seen them
-            on this host either.
+        :raises Denied: the token does not show all instances, or there are none and it could not see one on this host.
         """
         params: list[tuple[str, Any]] = [("consistent", "1")]
         if index is not None:
@@ -249,12 +235,12 @@ class Consul:
         if not found[1]:
             self._assert_may_read_nodes()
         if not is_whole:
-            # Where some of them are shown, the service may be read, and the nodes of the others may not.
+            # If some instances are shown, the token lacks node:read for the others, not service:read.
             raise self._transport.failures.lacking("GET", "/v1/health/node/" if found[1] else path)
         return found
 
     def _assert_may_read_nodes(self) -> None:
-        """Without ``node:read`` health answers are empty, not refused. This host's own node has checks if visible."""
+        """Raise Denied without ``node:read``: health responses are then empty. A visible own node has checks."""
         if not self._may_read_nodes:
             path = f"/v1/health/node/{self._transport.failures.node or self.agent_self().node}"
             if not self._transport.get(_then(list, shapes.CHECKS), path, [("consistent", "1")]):
@@ -262,9 +248,9 @@ class Consul:
             self._may_read_nodes = True
 
     def node_checks(self, node: str, index: int | None = None, wait: float = 0.0) -> tuple[int, dict[str, CheckState]]:
-        """All checks of a host and its services by id, read from the leader; empty without ``node:read``.
+        """Return all checks of a host and its services by id, read from the leader; empty without ``node:read``.
 
-        With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change.
+        With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change.
         """
         params: list[tuple[str, Any]] = [("consistent", "1")]
         if index is not None:
@@ -272,7 +258,7 @@ class Consul:
         return self._transport.get(_parse_node_checks, f"/v1/health/node/{node}", params)
 
     def is_node_known(self, node: str) -> bool:
-        """Is there a node of this name in the catalog of the agent's own datacenter?"""
+        """True if the agent's own datacenter has a node of this name."""
         return self._whole(lambda answer: bool(_json(answer)), f"/v1/catalog/node/{node}")
 
     # ------------------------------------------------------------ KV and sessions
@@ -280,16 +266,16 @@ class Consul:
     def kv_get(
         self, key: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
     ) -> tuple[int, KvPair | None]:
-        """A key, or None. With ``index`` (of an earlier answer) it waits up to ``wait`` seconds for a change."""
+        """Return a key, or None. With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change."""
         new, pairs = self._transport.get(_parse_tree, f"/v1/kv/{key}", _kv_params(index, wait, consistent=consistent))
         return new, pairs[0] if pairs else None
 
     def kv_tree(
         self, prefix: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
     ) -> tuple[int, tuple[KvPair, ...]]:
-        """Every key below a prefix (``…/``), in order, by one request. ``index`` and ``wait`` as in `kv_get`.
+        """Return every key below a prefix (``…/``) in order, by one request. ``index`` and ``wait`` are as in `kv_get`.
 
-        :raises Denied: the token does not show all of them, or there is nothing, and the token could not have seen it.
+        :raises Denied: the token does not show all keys, or there are none and the token could not see any.
         """
         params = [("recurse", "1"), *_kv_params(index, wait, consistent=consistent)]
         found = self._whole(_parse_tree, f"/v1/kv/{prefix}", params)
@@ -298,11 +284,11 @@ class Consul:
         return found
 
     def kv_keys(self, prefix: str, separator: str = "", *, partly: bool = False) -> tuple[str, ...]:
-        """The keys below a prefix (``…/``), in order, without their values; with ``separator`` up to the next one.
+        """Return the names of the keys below a prefix (``…/``) in order; with ``separator``, up to its next one.
 
-        ``partly``: those that the token shows are enough.
+        With ``partly``, the keys that the token may see are enough.
 
-        :raises Denied: as for `kv_tree`.
+        :raises Denied: as in `kv_tree`.
         """
         params: list[tuple[str, Any]] = [("keys", "1")]
         if separator:
@@ -314,16 +300,16 @@ class Consul:
         return found
 
     def _assert_may_read_keys(self, prefix: str) -> None:
-        """Without ``key:read`` Consul leaves keys out of a tree without a word; of one key it says so (1.8)."""
+        """Raise Denied without ``key:read``: Consul omits keys from a tree silently, but refuses a single key (1.8)."""
         if prefix not in self._readable_prefixes:
             self.kv_get(prefix)
             self._readable_prefixes.add(prefix)
 
     def kv_transaction(self, *operations: KvOperation) -> bool:
-        """All of them in one write, or none: then False, for what one of them would have refused alone.
+        """Apply all operations in one write. Return False if Consul refused one, and with it all.
 
-        A lock that is held, or closed after its holder's death, or whose session is gone; a key that was modified;
-        another session's key. Which of these it was, only Consul's words say: look.
+        Reasons are: the lock is held, in its lock-delay, or its session is gone; the key was modified; another session
+        holds the key. Only Consul's message tells which, so read the key to find out.
         """
         if len(operations) > MOST_OPERATIONS:
             raise ValueError(f"{len(operations)} operations do not fit into one transaction of Consul before 1.14")
@@ -335,26 +321,26 @@ class Consul:
         return not errors
 
     def kv_put(self, key: str, value: str, **how: Any) -> bool:
-        """Write a key. ``how``: ``flags``, and ``cas``, ``acquire`` or ``release``, whose refusal is False."""
+        """Write a key. ``how``: ``flags``, and ``cas``, ``acquire`` or ``release``; False if Consul refuses these."""
         return bool(self._api.kv.put(key, value, **how))
 
     def kv_delete(self, key: str, cas: int | None = None) -> bool:
-        """Delete a key; with ``cas`` only if it was not modified since that index, False if it was."""
+        """Delete a key. With ``cas``, return False if the key was modified since that index."""
         return bool(self._api.kv.delete(key, cas=cas))
 
     def create_session(self, name: str, ttl: int, *, behaviour: str = "release") -> str:
-        """A session that lives as long as it is renewed every ``ttl`` seconds (it may take twice that to die).
+        """Create a session and return its id. It must be renewed every ``ttl`` seconds; expiry may take twice that.
 
-        It is bound to no check: a flapping node check would end it in the middle of a reload. ``behaviour`` is what
-        becomes of the keys that it holds when it ends: ``release`` or ``delete``.
+        The session has no checks: a flapping node check would end it during a reload. ``behaviour`` is what happens to
+        its keys when it ends: ``release`` or ``delete``.
         """
         return str(self._api.session.create(name=name, checks=[], ttl=ttl, behavior=behaviour))
 
     def renew_session(self, session: str) -> bool:
-        """Keep a session alive; False if it exists no more.
+        """Renew a session. Return False if it no longer exists.
 
-        A server that has just become leader says so of sessions that it has not read of yet (Consul 1.8). A consistent
-        read waits for that, or is refused.
+        A new leader also denies sessions that it has not loaded yet (Consul 1.8). A consistent read waits for them or
+        fails.
         """
         path = f"/v1/session/renew/{session}"
         if self._transport.put(_is_there, path):
@@ -362,29 +348,20 @@ class Consul:
         return self.session(session) is not None and self._transport.put(_is_there, path)
 
     def destroy_session(self, session: str) -> None:
-        """End a session; gone already is fine."""
+        """End a session. An absent session is no error."""
         self._api.session.destroy(session)
 
     def session(self, session: str) -> Session | None:
-        """A session, or None if it exists no more.
-
-        :raises Denied: the token may not see it (session:read). Consul before 1.11 does not say so: then None.
-        """
+        """Return a session, or None. Raise `Denied` without session:read (before Consul 1.11: return None)."""
         found = self._whole(_parse_sessions, f"/v1/session/info/{session}", [("consistent", "1")])
         return found[0] if found else None
 
     def node_sessions(self, node: str) -> tuple[Session, ...]:
-        """The living sessions of a node.
-
-        :raises Denied: the token may not see them (session:read). Consul before 1.11 does not say so: then none.
-        """
+        """Return a node's living sessions. Raise `Denied` without session:read (before Consul 1.11: return none)."""
         return self._whole(_parse_sessions, f"/v1/session/node/{node}", [("consistent", "1")])
 
     def _whole(self, parse: Callable[[Answer], T], path: str, params: list[tuple[str, Any]] | None = None) -> T:
-        """Read a list, all of it.
-
-        :raises Denied: Consul says that it left out what the token may not see.
-        """
+        """Read a complete list. Raise `Denied` if Consul reports that it omitted what the token may not see."""
 
         def parse_whole(answer: Answer) -> T:
             if is_filtered(answer):
@@ -409,7 +386,7 @@ def _json(answer: Answer) -> Any:
 
 
 def _checked(answer: Answer, shape: Shape) -> Any:
-    """The answer's JSON, which has that shape; null counts as an empty list (Go writes it for one)."""
+    """Return the response's JSON if it has that shape. null counts as an empty list: Go writes nil slices so."""
     found = _json(answer)
     if found is None and isinstance(shape, list):
         return []
@@ -422,12 +399,12 @@ def _parse_hash(answer: Answer) -> str | None:
 
 
 def _then(parse: Callable[[Any], T], shape: Shape) -> Callable[[Answer], T]:
-    """Read the answer's JSON inside the request, where a wrong shape is reported as such (see `Transport`)."""
+    """Return a callback that checks and parses the JSON inside the request, where `Transport` reports a wrong shape."""
     return lambda answer: parse(_checked(answer, shape))
 
 
 def _index(answer: Answer) -> int:
-    """The index to wait from, which Consul writes as an unsigned number of 64 bits."""
+    """Return the index of a blocking query, an unsigned number of 64 bits."""
     found = int(answer.headers["X-Consul-Index"])
     if not 0 <= found < 1 << 64:
         raise ValueError("an index out of range")
@@ -454,7 +431,7 @@ def _parse_self(raw: Any, http_address: str) -> AgentSelf:
 
 
 def _uses_agent_tls(debug: Mapping[str, Any]) -> bool:
-    """Older agents have the setting among the others, newer ones (1.12) in a section for TLS."""
+    """True if ``enable_agent_tls_for_checks`` is on. Since 1.12 it is in a TLS section, before that at the top."""
     section = debug.get("TLS") or {}
     return bool(debug.get("EnableAgentTLSForChecks") or section.get("EnableAgentTLSForChecks"))
 
@@ -515,7 +492,7 @@ def _parse_sessions(answer: Answer) -> tuple[Session, ...]:
 
 
 def _parse_refusals(operations: Sequence[KvOperation], answer: Answer) -> list[tuple[str, str]]:
-    """The keys of a transaction that were refused, each with Consul's words."""
+    """Return the keys that a transaction refused, each with Consul's message."""
     found = _checked(answer, shapes.TRANSACTION).get("Errors") or []
     return [(operations[one["OpIndex"]].key, one["What"]) for one in found]
 
@@ -538,17 +515,17 @@ def _weights(raw: dict[str, int] | None) -> tuple[int, int]:
 
 
 def _wait(seconds: float) -> str:
-    """Consul takes a wait of nothing for its default of five minutes."""
+    """Format a wait. Consul takes a wait of zero for its default of five minutes."""
     return f"{min(max(seconds, 0.001), LONGEST_WAIT):.3f}s"
 
 
 def _maintained(check: CheckState) -> str:
-    """The id of the service that a maintenance check holds out; its ServiceID is set on some agents only."""
+    """Return the id of the service that a maintenance check belongs to. Only some agents set its ServiceID."""
     return check.id.removeprefix(SERVICE_MAINTENANCE) if check.id.startswith(SERVICE_MAINTENANCE) else ""
 
 
 def _dns_address(listening: list[str], http_address: str) -> tuple[str, int] | None:
-    """Where the agent's DNS can be asked over TCP, from ``DNSAddrs`` (``tcp://127.0.0.1:8600``, ``udp://…``)."""
+    """Return the agent's DNS address over TCP, from ``DNSAddrs`` (``tcp://127.0.0.1:8600``, ``udp://…``)."""
     for entry in listening:
         parts = urlsplit(entry)
         if parts.scheme == "tcp" and parts.hostname and parts.port:

@@ -1,4 +1,4 @@
-"""The connection to the Consul agent, as the settings say; `failures` says what its errors mean."""
+"""The connection to the Consul agent as the settings describe it. `failures` explains its errors."""
 
 from urllib.parse import urlsplit
 
@@ -10,11 +10,9 @@ UNIX = "unix://"
 
 
 class Connection(KeptConnection):
-    """One connection to the agent."""
-
     def __init__(self, settings: ConsulSettings, connect_seconds: float) -> None:
         parts = urlsplit(settings.address)
-        # No proxy and no bundle of authorities of the environment: they are not meant for the agent on this host.
+        # Ignore the environment's proxy and CA bundle: they are not meant for the agent on this host.
         super().__init__(
             parts.hostname or "consul",
             parts.port,
@@ -26,5 +24,5 @@ class Connection(KeptConnection):
 
 
 def is_filtered(answer: Answer) -> bool:
-    """True if Consul left out what the token may not see. Consul says so from 1.11 on, to requests with a token."""
+    """True if Consul omitted what the token may not see. Consul reports this since 1.11, for requests with a token."""
     return str(answer.headers.get("X-Consul-Results-Filtered-By-ACLs", "")).lower() == "true"

@@ -1,4 +1,4 @@
-"""Questions to Consul DNS as clients ask them: which instances does a service have?"""
+"""Query Consul DNS as clients do."""
 
 import socket
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from agent.data import dataclass
 from agent.errors import ConsulUnreachable, Unreachable
 
-if TYPE_CHECKING:  # slow to import, and most verbs never ask
+if TYPE_CHECKING:  # slow to import, and most commands never query DNS
     import dns.message
 
 NAMED_BY = "The server is named by drain_dns in svcagent.toml; without that it is the local agent (CONSUL_HTTP_ADDR)"
@@ -14,19 +14,19 @@ NAMED_BY = "The server is named by drain_dns in svcagent.toml; without that it i
 
 @dataclass(frozen=True)
 class DnsAnswer:
-    """The instances that a DNS server names, as ``(address, port)``, and for how many seconds it may be remembered."""
+    """The instances in a DNS answer, as ``(address, port)``, and the answer's TTL in seconds."""
 
     instances: frozenset[tuple[str, int]]
     ttl: int
 
 
 def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnswer:
-    """Return the SRV answer for ``name`` (``web.service.dc1.consul``), addresses taken from its additional section.
+    """Return the SRV answer for ``name`` (``web.service.dc1.consul``), with addresses from its additional section.
 
-    Asked over TCP: over UDP Consul names three instances at most, chosen at random. The server may be given by name;
-    its addresses are tried in order until one answers.
+    The query uses TCP: over UDP, Consul returns at most three instances, chosen at random. If ``server`` is a host
+    name, its addresses are tried in order until one answers.
 
-    :raises ConsulUnreachable: no answer in ``timeout`` seconds, or one that is neither a list nor a clear no.
+    :raises ConsulUnreachable: no answer within ``timeout`` seconds, or neither NOERROR nor NXDOMAIN.
     """
     where = f"Consul DNS at {server[0]}:{server[1]}"
     try:
@@ -36,7 +36,7 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
     except OSError as error:
         said = error.strerror or str(error) or type(error).__name__
         raise ConsulUnreachable(f"{where} does not answer for {name}: {said}. {NAMED_BY}") from error
-    # The name or the answer decides what dnspython raises: DNSException, ValueError, EOFError, KeyError, …
+    # dnspython raises many types, depending on the name and the answer: DNSException, ValueError, EOFError, …
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         raise ConsulUnreachable(f"{where} cannot be asked for {name}: {said}. {NAMED_BY}") from error
@@ -65,7 +65,7 @@ def _ask(server: tuple[str, int], name: str, timeout: float) -> DnsAnswer:
 
 
 def _exchanged(server: tuple[str, int], query: "dns.message.Message", timeout: float) -> "dns.message.Message":
-    """The answer of the first of the server's addresses that gives one; dnspython itself takes addresses only."""
+    """Return the answer of the server's first address that answers. dnspython itself takes IP addresses only."""
     import dns.query  # slow to import
 
     last: Exception = OSError("it has no address")
@@ -76,14 +76,14 @@ def _exchanged(server: tuple[str, int], query: "dns.message.Message", timeout: f
                 connection.connect(address)
                 connection.setblocking(False)
                 return dns.query.tcp(query, "", timeout=timeout, sock=connection)
-        except Exception as error:  # noqa: BLE001 - dnspython raises any type; tried elsewhere, else raised below
+        except Exception as error:  # noqa: BLE001 - dnspython raises any type; the next address is tried, and the last error is raised
             last = error
     raise last
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]  # of both families
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]  # IPv4 and IPv6 alike
     except (OSError, ValueError, OverflowError) as error:  # unknown; not a host name; not a port
         said = getattr(error, "strerror", None) or str(error)
         raise ConsulUnreachable(f"the DNS server {host!a}:{port} cannot be resolved: {said}. {NAMED_BY}") from error

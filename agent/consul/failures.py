@@ -1,6 +1,6 @@
-"""What went wrong between svcagent and the agent, as one of `agent.errors`, with what to do about it.
+"""Convert failures of requests to the agent into `agent.errors`, each with its remedy.
 
-Nothing in a message comes from the request: it would be a way out for the token.
+Messages contain nothing from the request, because that could leak the token.
 """
 
 import ssl
@@ -17,17 +17,17 @@ from agent.text import clean
 
 SAID_LENGTH = 300
 TRANSACTION = "/v1/txn"
-"""Its refusals have a status of their own, and say in their body which operation was refused and why."""
-# Go's HTTP server says this, with status 400, before Consul sees anything.
+"""A refused transaction has status 409; its body names each refused operation and the reason."""
+# Go's HTTP server answers this with status 400, before Consul handles the request.
 _PLAIN_HTTP = "Client sent an HTTP request to an HTTPS server"
-# The only 403 that is about the token itself, not about its rights (Consul's acl.ErrNotFound); there is no code for it.
-_UNKNOWN_TOKEN = "ACL not found"  # noqa: S105  # not a token, but what Consul says of one
-# How a 403 about rights begins, and a transaction's refusal for want of them.
+# The only 403 about the token itself rather than its rights (Consul's acl.ErrNotFound). It has no code.
+_UNKNOWN_TOKEN = "ACL not found"  # noqa: S105  # not a token, but Consul's message about one
+# The beginnings of a 403 about rights, and of a transaction's refusal for missing rights.
 _NO_RIGHTS = ("Permission denied", "rpc error making call: Permission denied")
-# How Consul's 404 to a write begins, in all releases: of a service, a check, a session that does not exist. Any other
+# The beginnings of Consul's 404 to a write, in all releases: the service, check or session does not exist. Any other
 # 404 comes from a proxy, or from an agent without that endpoint.
 _ABSENT = ("unknown service", "unknown check", "no service registered", "serviceid ", "session id ")
-# The connection beyond them is closed without an answer by 1.8, and answered 429 since.
+# Consul 1.8 closes further connections without a response; later releases answer 429.
 _ALL_CONNECTIONS = (
     "as many connections to it as it allows (limits.http_max_conns_per_client, 200 by default): see who has them with "
     "ss -tnp"
@@ -36,11 +36,11 @@ _KEY_REFUSED = "invalid key name"
 
 
 class ServerFailed(OutcomeUnknown):
-    """A write was answered with 5xx. With ACLs on, Consul says so of services and checks that are not there, too."""
+    """A write was answered with 5xx. With ACLs enabled, Consul also does so for absent services and checks."""
 
 
 class Failures:
-    """Makes the errors of one connection; knows where it leads and where its token comes from."""
+    """Builds the errors of one connection. Messages name its address and the token's source."""
 
     def __init__(self, settings: ConsulSettings, token: Token) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class Failures:
         return f"the Consul agent at {self._settings.address} (from {self._settings.address_source})"
 
     def no_connection(self, error: OSError | ValueError) -> ConsulUnreachable:
-        """Nothing was sent."""
+        """Return the error for a connection that failed before anything was sent."""
         if isinstance(error, ssl.SSLError) and error.reason:
             return self._no_tls(error)
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -61,9 +61,9 @@ class Failures:
         )
 
     def unanswered(self, method: str, path: str, error: OSError | HTTPException | ValueError) -> Unreachable:
-        """No answer, or not all of it."""
+        """Return the error for a missing or incomplete response."""
         if isinstance(error, ssl.SSLError) and error.reason:
-            # Since TLS 1.3 a client's certificate is refused after the handshake.
+            # Since TLS 1.3, servers refuse a client certificate after the handshake.
             return self._no_tls(error)
         said = f"{self._where} did not answer {method} {path}"
         if method != "GET":
@@ -75,10 +75,9 @@ class Failures:
         )
 
     def refused(self, method: str, path: str, answer: Answer) -> SvcagentError | None:
-        """Return the error that a status stands for.
+        """Return the error that corresponds to a status.
 
-        None for 2xx, a transaction that was not carried out, the 404 of a read, and the 404 by which Consul says that
-        what a write names does not exist.
+        Return None for 2xx, a refused transaction, the 404 of a read, and Consul's 404 for an absent object of a write.
         """
         status, said = answer.code, self._shown(answer.body)
         answered = f"{self._where} answered {method} {path} with {status}"
@@ -104,7 +103,7 @@ class Failures:
         return self._failed(method, status, said, answered)
 
     def _failed(self, method: str, status: int, said: str, answered: str) -> SvcagentError:
-        # 1.21.5 refuses a key by a 500, before anything is carried out.
+        # 1.21.5 refuses a key with status 500, before it does anything.
         if status < 500 or said.lower().startswith(_KEY_REFUSED):
             return Rejected(f"{answered}: {said}")
         if method == "GET":
@@ -112,11 +111,11 @@ class Failures:
         return ServerFailed(f"{answered}: {said}; it is unknown whether it was carried out: look with svcagent status")
 
     def not_consul(self, method: str, path: str, answer: Answer, error: Exception | None = None) -> ConsulUnreachable:
-        """An answer in which something is not as Consul would put it; ``error`` is what reading it raised."""
+        """Return the error for a response that is not Consul's. ``error`` is what the parser raised."""
         if isinstance(error, WrongShape):
             found = f": {error}"
         else:
-            # The type tells a bug in svcagent from a proxy's page.
+            # The exception's type distinguishes a bug in svcagent from a proxy's page.
             cause = f", read with {type(error).__name__}" if error is not None else ""
             content_type = answer.headers.get("Content-Type", "no Content-Type")
             found = f" ({answer.code}, {content_type}{cause}): {self._shown(answer.body)!r}"
@@ -126,7 +125,7 @@ class Failures:
         )
 
     def lacking(self, method: str, path: str, said: str = "") -> Denied:
-        """The token, or the lack of one, does not allow it: names the rule to add."""
+        """Return the error for a missing right. It names the ACL rule to add."""
         right = needed_right(method, path, said, self.node)
         if not self._token.source:
             who, remedy = "no Consul token is set, and without one", "Set CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN"
@@ -140,7 +139,7 @@ class Failures:
         return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}")
 
     def denied_in_transaction(self, key: str, said: str) -> Denied | None:
-        """What was said of one key of a transaction, if it is about rights: there is no status for it."""
+        """Return Denied if a transaction's error for a key is about rights. Such refusals have no status code."""
         if not said.startswith(_NO_RIGHTS):
             return None
         return self.lacking("PUT", f"/v1/kv/{key}", said)
@@ -164,9 +163,9 @@ class Failures:
 
 
 def is_rpc_lost(answer: Answer) -> bool:
-    """True if the agent lost its connection to the servers under the request, and would answer if asked again.
+    """True if the agent lost its RPC connection to the servers during the request. A second request would succeed.
 
-    Agents of 1.12.1 and of 1.13.3 to 1.14.1 end long waits with the first text, 2.0.4 an idle connection with the
-    second (hashicorp/consul issues 13303, 15246, 23923).
+    Agents 1.12.1 and 1.13.3 to 1.14.1 end long waits with the first text; 2.0.4 ends an idle connection with the second
+    (hashicorp/consul issues 13303, 15246, 23923).
     """
     return answer.code == 500 and answer.body.strip().endswith(("i/o deadline reached", "EOF"))

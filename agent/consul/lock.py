@@ -1,7 +1,7 @@
-"""A lock that `consul lock` takes part in, in both its forms, with a fair line before it.
+"""A lock that is compatible with both forms of `consul lock`, with a fair queue.
 
-What stands here is one attempt to hold it: session, place in the line, holding, turn, giving back. What each form
-writes is in `lock_single` and `lock_semaphore`, the line in `lock_queue`, the thread that keeps it in `lock_keeper`.
+This module has one attempt to hold it: session, queue position, acquisition, turn and release. `lock_single` and
+`lock_semaphore` have the two KV formats, `lock_queue` has the queue, `lock_keeper` the thread that renews the session.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,21 +21,21 @@ from agent.consul.lock_telling import Telling
 from agent.consul.lock_turn import Turn
 from agent.errors import Conflict, ConsulUnreachable, Denied, LockLost, OutcomeUnknown, Unreachable
 
-# After its holder died, Consul refuses the free key for the lock-delay (15 s): asked again at this pace. Those
-# refusals are the leader's alone, they are not written to its log.
+# After its holder died, Consul refuses the free key for the lock-delay (15 s). The lock is tried again at this
+# interval. The leader refuses such attempts without writing to its Raft log.
 REFUSED_RETRY_SECONDS = 1.0
-# How long a waiter in the first ten places waits before it reads the queue again; those further behind read it more
-# rarely, so that a long queue does not read itself all the time.
+# Interval in which one of the first ten waiters reads the queue again. Later waiters read it less often, which keeps
+# the load of a long queue low.
 WAIT_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 60.0
 NEAR_PLACES = 10
 
 
 class Lock:
-    """One attempt to hold ``<prefix>/.lock``; a context manager that leaves neither lock, queue entry nor session.
+    """One attempt to hold ``<prefix>/.lock``. The context manager leaves no lock, queue entry or session behind.
 
-    A thread with its own connection renews the session and watches the lock, so that `is_lost` is known within the
-    time that Consul needs to tell it.
+    A thread with its own connection renews the session and watches the lock. `is_lost` is therefore current within the
+    time that Consul takes to report a loss.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Lock:
         on_session: Callable[[str], None] | None = None,
         tell_place: Callable[[int, str], None] | None = None,
     ) -> None:
-        """``command`` (``svcagent …``) names the session, ``details`` are left for others to read.
+        """``command`` (``svcagent …``) names the session; others can read ``details``.
 
-        Without a ``since`` among the details it is when the line was joined, then when the lock was taken.
-        ``waiting`` is entered around every wait, and may cut it short. ``limit``: how many may hold the lock at a
-        time, the same for everybody. ``queue``: where the line's entries stand, ``svcagent/<service>/queue`` if left
-        out. ``on_session`` is told each session made, before it holds anything. ``tell_place`` is told when the place
-        in the line (1: next) or the holder, in words, changes; those far behind hear of it late.
+        Unless ``details`` has ``since``, it is the time of joining the queue, later the time of acquisition.
+        ``waiting`` is entered around every wait and may interrupt it. ``limit`` is how many sessions may hold the lock;
+        all hosts must agree. ``queue`` is the prefix of the queue entries, by default ``svcagent/<service>/queue``.
+        ``on_session`` is called with each new session before it holds anything. ``tell_place`` is called when the queue
+        position (1 is next) or the holder's description changes, with a delay for waiters far behind.
         """
         self._consul = consul
         self._prefix = prefix
@@ -75,7 +75,7 @@ class Lock:
         self._on_session = on_session
         self._session: str | None = None
         self._keeper: Keeper | None = None
-        # What may be there to be given back: true from before it is asked for until it is known not to be.
+        # True from before the request until it is known that nothing is held, so that nothing is left unreleased.
         self._may_hold = self._may_queue = False
         self._is_held = False
 
@@ -89,23 +89,20 @@ class Lock:
 
     @property
     def session(self) -> str | None:
-        """The session that holds the lock or waits for it."""
         return self._session
 
     @property
     def is_lost(self) -> bool:
-        """Was it held, and is it held no longer, or not certainly, since Consul has been silent for too long?"""
+        """True if the lock was held, and is lost or may be lost because Consul has not answered for too long."""
         return self._is_held and self._keeper is not None and self._keeper.is_lost
 
-    # ------------------------------------------------------------ getting it
-
     def acquire(self, deadline: Deadline) -> None:
-        """Wait for the lock. If it is free and nobody waits, it is taken without standing in the line.
+        """Wait for the lock. If it is free and nobody waits, take it without queueing.
 
-        Once in the line, an agent that cannot be reached for a while is waited for, too.
+        A waiter in the queue also waits while the agent is unreachable.
 
-        :raises LockBusy: the deadline is over; names the holder and the place in the line.
-        :raises Conflict: the key is there but is not such a lock, or one with another limit.
+        :raises LockBusy: the deadline passed; the error names the holder and the queue position.
+        :raises Conflict: the key is not a lock of this form, or has another limit.
         """
         with self._waiting():
             look = self._form.look()
@@ -128,7 +125,7 @@ class Lock:
             try:
                 with self._waiting():
                     look = self._form.look()
-                if look.is_held_by(self._session):  # taken by a request whose answer was lost
+                if look.is_held_by(self._session):  # acquired by a request whose response was lost
                     self._hold()
                     return
                 place = self._find_place()
@@ -146,7 +143,7 @@ class Lock:
                 raise self._telling.busy(look or self._form.look(), place.number if place else 0)
 
     def _find_place(self) -> Place:
-        """Where in the line this one stands, joined anew if the entry is gone, with its session or without."""
+        """Return the queue position. If the entry is missing, join the queue, with a new session if needed."""
         while True:
             with self._waiting():
                 entries = self._queue.entries()
@@ -160,7 +157,7 @@ class Lock:
             self._queue.enter(session, self._described())
 
     def _contend(self, place: Place, look: Look, deadline: Deadline) -> bool:
-        """At the head of the line: take the lock when it is free. False: time to look around."""
+        """Try to take the lock at the head of the queue. False if the queue must be read again."""
         while True:
             if look.is_free:
                 if self._take():
@@ -168,7 +165,7 @@ class Lock:
                 with self._waiting():
                     look = self._form.look()
                 if look.is_free:
-                    # Its holder has just died, or our own session has.
+                    # Either the holder has just died, or our own session has.
                     self._telling.place(place.number, look)
                     self._pause(deadline)
                     return False
@@ -183,7 +180,7 @@ class Lock:
                 self._telling.place(place.number, look)
 
     def _open_session(self) -> str:
-        """The session, made anew if there is none or it has ended."""
+        """Return the session. Create it if there is none or it has ended."""
         if self._session is not None:
             if self._consul.renew_session(self._session):
                 return self._session
@@ -225,13 +222,11 @@ class Lock:
         with self._waiting():
             self._clock.sleep(min(REFUSED_RETRY_SECONDS, deadline.remaining))
 
-    # ------------------------------------------------------------ holding it
-
     def ask(self) -> None:
-        """Ask the leader whether the lock is still ours, right now.
+        """Ask the leader whether this session still holds the lock.
 
-        :raises LockLost: it is not.
-        :raises ConsulUnreachable: nobody knows; treat it as not.
+        :raises LockLost: it does not.
+        :raises ConsulUnreachable: the answer is unknown; treat the lock as lost.
         """
         session, keeper = self._session, self._keeper
         if session is None or keeper is None or keeper.is_known_lost or not self._form.is_held(session):
@@ -247,9 +242,9 @@ class Lock:
             keeper.confirm(sent)
 
     def update(self, **details: Any) -> None:
-        """Change what others read of this holder: ``step``, ``digest``. One write; none while it is not held.
+        """Publish changed details (``step``, ``digest``) by one write. Without the lock, nothing is written.
 
-        :raises LockLost: somebody else holds it, or nobody.
+        :raises LockLost: another session holds the lock, or none.
         """
         self._details = {**self._details, **details}
         if not self._is_held or self._session is None:
@@ -259,12 +254,12 @@ class Lock:
 
     @contextmanager
     def turn(self, deadline: Deadline) -> Iterator[None]:
-        """Among those who hold this lock, one at a time; with a limit of 1 that is so anyway.
+        """Exclude the other holders of this lock. With a limit of 1 there are none.
 
-        For what two of them must not do at once: count who is in service and go out of it.
+        Two holders must not count the instances in service and drain at the same time.
 
-        :raises LockBusy: the deadline is over.
-        :raises LockLost: the lock, which it needs, was lost.
+        :raises LockBusy: the deadline passed.
+        :raises LockLost: the lock itself was lost.
         """
         if self._limit == 1:
             yield
@@ -273,7 +268,7 @@ class Lock:
         try:
             yield
         finally:
-            # What cannot be given back now is given back with the lock, or ends with the session.
+            # What cannot be released now is released with the lock, or expires with the session.
             with suppress(Unreachable):
                 if self._session is not None:
                     self._turn.give_back(self._session)
@@ -295,10 +290,10 @@ class Lock:
                 raise self._turn.busy(look)
 
     def release(self) -> None:
-        """Hand over: free the lock first, so that the next waiter starts at once; then the rest, then the session.
+        """Release the lock first, so that the next waiter can start; then turn, queue entry and session.
 
-        Consul's lock-delay counts after a session's end, not after a release. If Consul does not answer, the
-        session ends by itself within twice its time to live, and with it all that it holds.
+        Consul applies the lock-delay after a session's end, not after a release. If Consul does not answer, the session
+        expires within twice its TTL and releases everything it holds.
         """
         session = self._session
         may_hold, may_queue = self._may_hold, self._may_queue
@@ -306,7 +301,7 @@ class Lock:
         if session is None:
             return
         try:
-            # Refused, or something else there by now: then the end of the session is what frees it.
+            # If Consul refuses, or the key has changed, the end of the session releases the lock.
             with suppress(Conflict, Denied):
                 if may_hold:
                     self._form.give_back(session)
@@ -332,5 +327,5 @@ class Lock:
 
 
 def _patience(number: int) -> float:
-    """Return how many seconds the waiter at that place waits before it reads the queue again."""
+    """Return the seconds that the waiter at that position waits before it reads the queue again."""
     return min(LONGEST_WAIT_SECONDS, WAIT_SECONDS * max(1.0, number / NEAR_PLACES))

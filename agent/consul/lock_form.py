@@ -1,4 +1,4 @@
-"""What the two forms of a lock have in common, so that `Lock` need not know which it has."""
+"""The interface that both forms of a lock implement."""
 
 from typing import Protocol
 
@@ -8,41 +8,43 @@ from agent.data import dataclass
 
 @dataclass(frozen=True)
 class Look:
-    """Who holds a lock at one moment. ``index``: to wait for the next."""
+    """The holders of a lock at one moment. ``index`` is for waiting for the next change."""
 
     index: int
     holders: tuple[Holder, ...]
     is_free: bool
 
     def is_held_by(self, session: str | None) -> bool:
-        """Is that session one of the holders?"""
         return any(holder.session == session for holder in self.holders)
 
 
 class Form(Protocol):
-    """One form on one connection; see `lock_single` for what each call promises."""
+    """One form of lock on one connection."""
 
     @property
     def behaviour(self) -> str:
-        """What becomes of its keys when the holder's session ends: ``release`` or ``delete``."""
+        """What happens to its keys when the holder's session ends: ``release`` or ``delete``."""
 
     def look(self, index: int | None = None, wait: float = 0.0) -> Look:
-        """Who holds it."""
+        """Return the holders. With ``index`` (of an earlier look), wait up to ``wait`` seconds for a change.
+
+        :raises Conflict: the key has another form or limit, or is foreign.
+        """
 
     def take(self, session: str, value: str, spent: str | None) -> bool:
-        """Hold it and delete the key ``spent``, or neither."""
+        """Acquire the lock and delete the key ``spent`` in one write. False if it is held or in lock-delay."""
 
     def is_held(self, session: str) -> bool:
-        """Asked of the leader."""
+        """True if the session holds the lock. The leader answers, confirmed by its peers."""
 
     def watch(self, session: str, index: int | None, wait: float) -> tuple[int | None, bool]:
-        """Is it held by that session, now or when it changes?"""
+        """Return the index and whether it is held. With ``index``, wait for a change. Read as in `is_held`."""
 
     def rewrite(self, session: str, value: str) -> bool:
-        """Change the holder's details."""
+        """Change the holder's details. False if the session no longer holds the lock."""
 
     def give_back(self, session: str) -> None:
-        """Free what that session holds."""
+        """Release the session's hold in one write, without the lock-delay of a session's end. No hold is no error."""
 
     def clear(self) -> None:
         """Delete the key if nobody holds it."""

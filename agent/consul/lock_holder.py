@@ -1,6 +1,6 @@
-"""Who holds a lock or waits for it: the JSON that svcagent leaves as its keys' values, and how it is told to people.
+"""The JSON with which a lock's holder or waiter describes itself in its key, and its text form.
 
-Pure. Others' keys are empty (`consul lock`) or hold what they like: then the session alone is known.
+Other tools leave the value empty (`consul lock`) or write anything. Then only the session is known.
 """
 
 import json
@@ -12,18 +12,18 @@ from agent.text import clean
 
 VERSION = 1
 LONGEST = 512 * 1024
-"""Bytes of a value: as many as Consul stores (``limits.kv_max_value_size``)."""
+"""Bytes of a value, Consul's own limit (``limits.kv_max_value_size``)."""
 LONGEST_TEXT = 256
 LARGEST_PID = 1 << 22
 """Linux's own limit (proc(5), ``pid_max``)."""
 
 LONGEST_DETAIL = 200
-"""Characters of each text of a holder that a message repeats: it comes from KV."""
+"""Characters of each text from KV that a message quotes."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """One holder or waiter, as far as it is known. ``name`` is its session's, for those who left no details."""
+    """The known facts about a holder or waiter. ``name`` is its session's, for those that left no details."""
 
     session: str
     node: str = ""
@@ -37,7 +37,7 @@ class Holder:
 
     @property
     def is_described(self) -> bool:
-        """Is more known than the session's id?"""
+        """True if more than the session id is known."""
         return bool(self.node)
 
     def __str__(self) -> str:
@@ -57,28 +57,26 @@ class Holder:
 
 
 def encode(details: dict[str, Any]) -> str:
-    """The value of a key."""
     return json.dumps({"v": VERSION, **details}, separators=(",", ":"))
 
 
 def decode(value: bytes) -> dict[str, Any]:
-    """Return what somebody left as a key's value; nothing if it is no JSON object that can be used."""
+    """Return the JSON object in a key's value; empty if it is not a usable one."""
     if len(value) > LONGEST:
         return {}
     try:
         found = json.loads(value)
-    except (ValueError, RecursionError, MemoryError):  # no JSON, nested too deeply, too large
+    except (ValueError, RecursionError, MemoryError):  # not JSON, nested too deeply, too large
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def parse(session: str, value: bytes) -> Holder:
-    """The holder of a key, by its details; by its session alone if it left none that can be read."""
+    """Return the holder of a key; only its session if the details are missing or unreadable."""
     return holder_of(session, decode(value))
 
 
 def holder_of(session: str, found: dict[str, Any]) -> Holder:
-    """The same, of details that were decoded already."""
     texts = {name: found.get(name, "") for name in ("node", "command", "service", "digest", "step")}
     if not texts["node"] or not all(_is_usable(text) for text in texts.values()):
         return Holder(session)
@@ -88,12 +86,12 @@ def holder_of(session: str, found: dict[str, Any]) -> Holder:
 
 
 def _is_usable(text: object) -> bool:
-    """False for what cannot be written to a terminal or a log: other types, half characters, control characters."""
+    """False for what a terminal or log cannot show: other types, lone surrogates, control characters."""
     return isinstance(text, str) and len(text) <= LONGEST_TEXT and (not text or text.isprintable())
 
 
 def _moment(text: object) -> datetime | None:
-    """In UTC; None for what is no moment, has no time zone, or lies outside the calendar."""
+    """Return the time in UTC; None if it is not a time, has no time zone or is out of range."""
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None
         return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None

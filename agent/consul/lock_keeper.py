@@ -1,8 +1,7 @@
-"""Keeps a lock's session alive, and watches that the lock is still held by it.
+"""A thread that keeps a lock's session alive and watches that the session still holds the lock.
 
-The session ends at the servers no sooner than its time to live after they last heard of it. So the lock counts as
-lost, without anybody having to say so, once that long has passed since a renewal was sent that was then confirmed:
-whether Consul is silent, this thread got no time, or the whole process was stopped.
+The servers end a session no sooner than its TTL after its last renewal. So the lock counts as lost when that time has
+passed since the last confirmed renewal was sent, whether Consul was silent, or this thread or the process was stopped.
 """
 
 import threading
@@ -14,20 +13,20 @@ from agent.errors import SvcagentError
 from agent.logs import log_bug
 
 SESSION_TTL = 15
-"""Seconds, as `consul lock` has it."""
-# Three renewals may fail before the session can end.
+"""Seconds, as in `consul lock`."""
+# Three renewals may fail before the session can expire.
 RENEW_SECONDS = SESSION_TTL / 4
 RETRY_SECONDS = 1.0
 
 Watch = Callable[[int | None, float], tuple[int | None, bool]]
-"""Is it held? Answered at once without an index, else when it changes, or after so many seconds."""
+"""Returns the index and whether the lock is held: immediately without an index, else on a change or timeout."""
 
 
 class Keeper(threading.Thread):
-    """Renews a session, and once told to `watch`, blocks on the lock to learn of its loss."""
+    """Renews a session. After `watch`, it also blocks on the lock to detect its loss."""
 
     def __init__(self, consul: Consul, session: str, created: float, clock: Clock) -> None:
-        """``consul``: a connection of its own, closed at the end. ``created``: when making the session began."""
+        """``consul`` is the thread's own connection, closed at the end. ``created`` is when session creation began."""
         super().__init__(name="lock-keeper", daemon=True)
         self._consul = consul
         self._session = session
@@ -41,36 +40,34 @@ class Keeper(threading.Thread):
 
     @property
     def is_lost(self) -> bool:
-        """Is it known to be lost, or could it be, for all that is known?"""
+        """True if the lock is lost, or may be lost for lack of confirmed renewals."""
         return self._is_lost or self._clock.monotonic() >= self._confirmed + SESSION_TTL
 
     @property
     def is_known_lost(self) -> bool:
-        """Did Consul say so?"""
         return self._is_lost
 
     def confirm(self, sent: float) -> None:
-        """A renewal that was sent then has been answered, on another connection."""
+        """Record that a renewal sent at that time was answered on another connection."""
         self._confirmed = max(self._confirmed, sent)
 
     def watch(self, make: Callable[[Consul], Watch]) -> None:
-        """From now on, watch the lock as well; ``make`` is given this thread's own connection to ask on."""
+        """Watch the lock as well. ``make`` receives this thread's own connection."""
         self._held = make(self._consul)
         self._wake.set()
 
     def stop(self) -> None:
-        """Ask the thread to end; it does so within one renewal."""
+        """Ask the thread to end, which takes at most one renewal."""
         self._is_stopping = True
         self._wake.set()
 
     def run(self) -> None:
-        """Until stopped, or until Consul says that it is lost."""
         try:
             while not self._is_stopping and not self._is_lost:
                 try:
                     self._keep()
                 except SvcagentError:
-                    # A token that is being replaced is refused for a moment. Time decides when the session is lost.
+                    # A token that is being replaced is refused for a moment. Only time decides if the session is lost.
                     self._rest(RETRY_SECONDS)
                 except Exception as error:  # noqa: BLE001 - if this thread ended, the session would expire
                     log_bug("the lock's session could not be renewed; trying again", error)

@@ -1,4 +1,4 @@
-"""What a dead process of this host has left of a lock: found, and given back."""
+"""Find and release what a dead process of this host left of a lock."""
 
 from contextlib import suppress
 
@@ -10,20 +10,20 @@ from agent.errors import Conflict
 
 
 def own_sessions(consul: Consul, node: str, prefix: str, command: str) -> tuple[str, ...]:
-    """The ids of living sessions that ``command`` made on this node for that lock, this process's among them."""
+    """Return the living sessions that ``command`` created on this node for that lock, including this process's."""
     return tuple(one.id for one in consul.node_sessions(node) if one.name == session_name(command, prefix))
 
 
 def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1, queue: str | None = None) -> None:
-    """Free whatever that session holds or waits for, and end it. Only when its process is known to be dead.
+    """Release what that session holds or waits for, and end it. Its process must be known to be dead.
 
-    Freed before its session ends, the lock can be taken at once: lock-delay protects from holders that may be alive.
-    Nothing of it there any more, or all of it somebody else's: nothing happens. ``limit`` and ``queue`` as the dead
-    process gave them to `Lock`.
+    A lock that is released before its session ends can be taken immediately; the lock-delay protects from holders that
+    may be alive. Nothing happens if nothing is left of it or others hold it. ``limit`` and ``queue`` must be those that
+    the dead process passed to `Lock`.
     """
     folder = queue or queue_for(prefix)
     form = form_of(consul, prefix, limit)
-    with suppress(Conflict):  # the lock is of another form by now, so that session does not hold it
+    with suppress(Conflict):  # the lock has another form by now, so that session does not hold it
         form.give_back(session)
     Single(consul, turn_of(folder)).give_back(session)
     Queue(consul, folder, prefix).leave(session)
@@ -33,6 +33,6 @@ def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1,
 
 
 def clear_free(consul: Consul, prefix: str, *, limit: int = 1) -> None:
-    """Delete the lock's key if nobody holds it, as `consul lock` does; nothing happens to any other."""
+    """Delete the lock's key if nobody holds it, as `consul lock` does. Other keys are left alone."""
     with suppress(Conflict):
         form_of(consul, prefix, limit).clear()

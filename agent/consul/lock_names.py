@@ -1,4 +1,4 @@
-"""Where a lock's parts stand in Consul, and what its sessions are called."""
+"""The keys of a lock in Consul, and the names of its sessions."""
 
 import re
 from contextlib import suppress
@@ -15,38 +15,37 @@ OWN = "svcagent"
 
 
 def lock_key(prefix: str) -> str:
-    """The key that `consul lock` uses below a prefix."""
+    """Return the key that `consul lock` uses below a prefix."""
     return f"{prefix}/.lock"
 
 
 def queue_of(service: str) -> str:
-    """Return the prefix of a service's queue. Consul compares service names without case, so it is in lower case."""
+    """Return the prefix of a service's queue. It is in lower case because Consul ignores the case of service names."""
     return f"{OWN}/{service.lower()}/queue"
 
 
 def queue_for(prefix: str) -> str:
-    """Return the prefix of the queue before a lock that is known by its own prefix alone."""
+    """Return the prefix of the queue for a lock of which only the prefix is known."""
     return queue_of(prefix.removeprefix(f"{OWN}/").removesuffix("/lock"))
 
 
 def turn_of(queue: str) -> str:
-    """The key beside the line that says whose turn it is among several holders."""
+    """Return the key, next to the queue, that gives one of several holders the turn."""
     folder, _slash, _name = queue.rpartition("/")
     return f"{folder}/turn"
 
 
 def form_of(consul: Consul, prefix: str, limit: int) -> Form:
-    """The form that `consul lock -n LIMIT` uses."""
+    """Return the form that `consul lock -n LIMIT` uses."""
     return Single(consul, lock_key(prefix)) if limit == 1 else Semaphore(consul, prefix, limit)
 
 
 def session_name(command: str, prefix: str) -> str:
-    """As `consul lock` names its own; ``command`` begins with ``svcagent``."""
+    """Return a session name in the format of `consul lock`. ``command`` begins with ``svcagent``."""
     return f"Consul lock for '{command}' at '{prefix}'"
 
 
 def is_own_name(name: str, prefix: str) -> bool:
-    """Is it the name of a session of svcagent's for that lock?"""
     return re.fullmatch(rf"Consul lock for '{OWN}\b[^']*' at '{re.escape(prefix)}'", name) is not None
 
 

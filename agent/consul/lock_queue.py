@@ -1,8 +1,8 @@
-"""The line of those who wait for a lock: a key per waiter, each held by its waiter's session.
+"""The queue for a lock: one key per waiter, held by the waiter's session.
 
-The order is that in which Consul made the keys (its CreateIndex): no two hosts' clocks are compared. A waiter watches
-the one before it and no other, so N waiters cost N writes and N wake-ups; only the first of them contends for the
-lock, beside whoever does not queue (`consul lock`). An entry without a session is a dead waiter's.
+Waiters are ordered by the CreateIndex of their keys, so hosts' clocks are never compared. Each waiter watches only the
+one before it: N waiters cost N writes and N wake-ups. Only the first one contends for the lock, with clients that do
+not queue (`consul lock`). An entry without a session belongs to a dead waiter.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,6 @@ from agent.data import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """One waiter, dead or alive."""
-
     key: str
     session: str | None
     create_index: int
@@ -27,10 +25,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the line somebody stands: ``number`` 1 is next.
+    """A position in the queue; ``number`` 1 is next.
 
-    ``dead``: the entries between it and the living one before it, which are its own to clear away, so that no two
-    waiters clear the same.
+    ``dead`` are the dead entries between this waiter and the living one before it. This waiter alone deletes them, so
+    no two waiters delete the same entry.
     """
 
     number: int
@@ -39,12 +37,12 @@ class Place:
 
 
 def order(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The living, in order of arrival."""
+    """Return the living waiters in order of arrival."""
     return tuple(sorted((one for one in entries if one.session is not None), key=lambda one: one.create_index))
 
 
 def find_place(entries: Sequence[Entry], session: str | None) -> Place | None:
-    """Where that session stands; None if it has no entry (any more)."""
+    """Return that session's position; None if it has no entry."""
     living = order(entries)
     number = next((at for at, one in enumerate(living) if session is not None and one.session == session), None)
     if number is None:
@@ -54,7 +52,7 @@ def find_place(entries: Sequence[Entry], session: str | None) -> Place | None:
 
 
 def find_dead_end(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The dead behind the last of the living: whoever comes next clears them away."""
+    """Return the dead entries after the last living one. The next host to come deletes them."""
     living = order(entries)
     return _dead(entries, living[-1] if living else None, None)
 
@@ -66,41 +64,38 @@ def _dead(entries: Sequence[Entry], after: Entry | None, end: int | None) -> tup
 
 
 class Queue:
-    """The line for one lock, on one connection."""
-
     def __init__(self, consul: Consul, folder: str, prefix: str) -> None:
-        """``folder``: where the entries are. Those for another lock than ``prefix``'s may be there too."""
+        """``folder`` is the prefix of the entries. It may also have entries for locks other than ``prefix``."""
         self._consul = consul
         self._folder = folder
         self._prefix = prefix
 
     def key(self, session: str) -> str:
-        """Where that session's entry stands."""
         return f"{self._folder}/{session}"
 
     def entries(self) -> tuple[Entry, ...]:
-        """All that wait for this lock, the dead among them.
+        """Return all entries for this lock, including dead ones.
 
-        Consistently: a server that has just become leader may not have read of all of them yet.
+        The read is consistent, because a new leader may not have loaded all of them yet.
         """
         _index, pairs = self._consul.kv_tree(f"{self._folder}/", consistent=True)
         found = [(pair, decode(pair.value)) for pair in pairs]
         return tuple(_entry(pair, details) for pair, details in found if details.get("lock") == self._prefix)
 
     def enter(self, session: str, details: dict[str, Any]) -> bool:
-        """Stand at the end of the line; False if the session cannot hold a key."""
+        """Join the queue. False if the session cannot hold a key."""
         return self._consul.kv_put(self.key(session), encode({**details, "lock": self._prefix}), acquire=session)
 
     def leave(self, session: str) -> None:
-        """Give the place up; not having one is fine."""
+        """Delete the session's entry. A missing entry is no error."""
         self._consul.kv_delete(self.key(session))
 
     def clear(self, entry: Entry) -> None:
-        """Delete a dead waiter's entry, unless something has happened to it since."""
+        """Delete a dead waiter's entry unless it has changed since."""
         self._consul.kv_delete(entry.key, cas=entry.modify_index)
 
     def await_change(self, entry: Entry, wait: float) -> bool:
-        """Wait up to ``wait`` seconds for that waiter to get the lock, give up or die; False if it did not."""
+        """Wait up to ``wait`` seconds until that waiter gets the lock, gives up or dies; False on timeout."""
         while True:
             _index, pair = self._consul.kv_get(entry.key, entry.modify_index, wait)
             if pair is None or pair.session != entry.session:

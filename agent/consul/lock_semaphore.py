@@ -1,9 +1,9 @@
 """The form of ``consul lock -n N``: a list of holders, changed by check-and-set.
 
-Source: Consul's ``api/semaphore.go`` and ``command/lock`` (1.8). Everybody who wants to hold it has a key
-``<prefix>/<session>``, held by that session, whose behaviour is ``delete``; ``<prefix>/.lock`` belongs to no session
-and holds ``{"Limit":N,"Holders":{"<session>":true}}``. A holder without its key is dead, and whoever comes next drops
-it from the list. The contender's value is ours to fill: Consul's own leave it empty.
+Source: Consul's ``api/semaphore.go`` and ``command/lock`` (1.8). Each contender has a key ``<prefix>/<session>``, held
+by its session, whose behaviour is ``delete``. ``<prefix>/.lock`` belongs to no session and holds
+``{"Limit":N,"Holders":{"<session>":true}}``. A holder without its key is dead; the next contender removes it from the
+list. svcagent may set the contender's value: Consul's own contenders leave it empty.
 """
 
 import json
@@ -18,29 +18,27 @@ from agent.data import dataclass
 from agent.errors import Conflict
 
 SEMAPHORE_FLAGS = 0xE0F69A2BAA414DE0
-# A holder's death deletes its key and leaves the list alone, and the list is what a waiter watches.
+# A holder's death deletes its key but not its list entry, and waiters watch only the list.
 LOOK_AGAIN_SECONDS = 2.0
 LARGEST_LIMIT = 1 << 31
 MOST_HOLDERS = 1000
-"""More than any fleet lets reload at a time: a longer list is not a lock's, and its holders are not asked about."""
+"""More than any fleet reloads at a time. A longer list is not a lock's, and its holders are not queried."""
 _SESSION = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The list of holders, the dead left out. ``index`` is the key's, 0 if there is none: what check-and-set wants."""
+    """The list of living holders. ``index`` is the key's index for check-and-set, 0 if there is no key."""
 
     index: int
     limit: int
     living: tuple[Holder, ...]
     is_any_dead: bool
     contenders: frozenset[str]
-    """Those of the holders, and of the sessions asked about, that have their key."""
+    """The queried sessions, and holders, that have their key."""
 
 
 class Semaphore:
-    """A lock that ``limit`` sessions may hold at a time."""
-
     behaviour = "delete"
 
     def __init__(self, consul: Consul, prefix: str, limit: int) -> None:
@@ -51,17 +49,13 @@ class Semaphore:
         self._listed = Listed(0, limit, (), is_any_dead=False, contenders=frozenset())
 
     def look(self, index: int | None = None, wait: float = 0.0) -> Look:
-        """Who holds it; with ``index`` (of an earlier look) waits for a change, up to ``wait`` or a few seconds.
-
-        :raises Conflict: the key there is another form's, or has another limit.
-        """
         if index:
             self._consul.kv_get(self._key, index, min(wait, LOOK_AGAIN_SECONDS))
         self._listed = listed = self._list()
         return Look(listed.index, listed.living, is_free=len(listed.living) < self._limit)
 
     def take(self, session: str, value: str, spent: str | None) -> bool:
-        """Hold it, as the last `look` found it, and delete the key ``spent``, in one write; or neither."""
+        """Build on the list that the last `look` found."""
         holders = (*(holder.session for holder in self._listed.living), session)
         return self._consul.kv_transaction(
             KvOperation("lock", self._contender(session), value, SEMAPHORE_FLAGS, session=session),
@@ -70,19 +64,16 @@ class Semaphore:
         )
 
     def is_held(self, session: str) -> bool:
-        """Asked of the leader, confirmed by its peers."""
         _index, own = self._consul.kv_get(self._contender(session), consistent=True)
         _index, pair = self._consul.kv_get(self._key, consistent=True)
         return own is not None and own.session == session and session in _holders(pair)
 
     def watch(self, session: str, index: int | None, wait: float) -> tuple[int | None, bool]:
-        """Is it held by that session? With ``index`` waits for a change of its own key, which goes with the session."""
         index, own = self._consul.kv_get(self._contender(session), index, wait, consistent=True)
         _index, pair = self._consul.kv_get(self._key, consistent=True)
         return index, own is not None and own.session == session and session in _holders(pair)
 
     def rewrite(self, session: str, value: str) -> bool:
-        """Change what its own key says of the holder; False if that is gone."""
         key = self._contender(session)
         return self._consul.kv_transaction(
             KvOperation("check-session", key, session=session),
@@ -90,19 +81,17 @@ class Semaphore:
         )
 
     def give_back(self, session: str) -> None:
-        """Take that session off the list, and delete its key, in one write; nothing if neither is there."""
         while True:
             listed = self._list(session)
             living = tuple(holder.session for holder in listed.living)
             changes = [KvOperation("delete", self._contender(session))] if session in listed.contenders else []
             if session in living or listed.is_any_dead:
                 changes.append(self._changed(listed, [one for one in living if one != session]))
-            # Refused when somebody else changed the list meanwhile: then it looks otherwise.
+            # If another host changed the list in between, the write is refused; read the list again.
             if not changes or self._consul.kv_transaction(*changes):
                 return
 
     def clear(self) -> None:
-        """Delete the list if nobody is on it."""
         listed = self._list()
         if listed.index and not listed.living:
             self._consul.kv_delete(self._key, cas=listed.index)
@@ -117,7 +106,7 @@ class Semaphore:
         return KvOperation("cas", self._key, value, SEMAPHORE_FLAGS, index=listed.index)
 
     def _list(self, *contenders: str) -> Listed:
-        """The list, and which of its holders and of these contenders live."""
+        """Return the list, and which of its holders and of these contenders are alive."""
         found = read_list(self._prefix, read_keys(self._consul, self._prefix, contenders), self._limit)
         if found.limit != self._limit:
             raise Conflict(
@@ -128,30 +117,27 @@ class Semaphore:
 
 
 def read_keys(consul: Consul, prefix: str, contenders: Sequence[str] = ()) -> tuple[KvPair, ...]:
-    """Return the list and the keys of its holders and of ``contenders``, as far as they exist; no other key is read.
+    """Return the list and the keys of its holders and of ``contenders``, as far as they exist. No other key is read.
 
-    The default prefix has all documents of the service below it. The list is read first: a holder has its key before
-    it is on the list, so one without a key has died or given the lock back. In the latter case the list has changed,
-    and a write that goes by this one is refused by its index.
+    The default prefix contains all documents of the service. The list is read first: a holder creates its key before it
+    joins the list, so a holder without a key has died or released the lock. A release changes the list, and a write
+    based on this one is then refused by its index.
     """
     pair = _read(consul, f"{prefix}/.lock")
     sessions = dict.fromkeys((*_holders(pair), *contenders))
-    # What others wrote on the list may be anything; only what can be a session is asked about.
+    # Others may have written anything into the list. Query only what can be a session id.
     keys = [_read(consul, f"{prefix}/{session}") for session in sessions if _SESSION.fullmatch(session)]
     return tuple(one for one in (pair, *keys) if one is not None)
 
 
 def _read(consul: Consul, key: str) -> KvPair | None:
-    """Read a key consistently, lest a holder be taken for dead."""
+    """Read a key consistently. A stale read could make a living holder look dead."""
     _index, pair = consul.kv_get(key, consistent=True)
     return pair
 
 
 def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
-    """What the keys below a prefix say of its semaphore; ``limit`` is what one that is not there would have.
-
-    :raises Conflict: something else stands there.
-    """
+    """Parse a semaphore's keys. ``limit`` is used if there is no list. Raise `Conflict` if it is no semaphore."""
     contenders = {one.session: one for one in pairs if one.session is not None and one.key == f"{prefix}/{one.session}"}
     pair = next((one for one in pairs if one.key == f"{prefix}/.lock"), None)
     if pair is None:
@@ -163,7 +149,7 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
             "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own. If a "
             f"crash left it and svcagent lock status shows no holder: consul kv delete {pair.key}"
         )
-    # As Consul has it: any key below the prefix that a session holds is a sign of life.
+    # Like Consul: any key below the prefix that the session holds proves that it is alive.
     alive = {one.session for one in pairs if one.session is not None}
     holders = _holders(pair)
     living = tuple(
@@ -176,7 +162,7 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> Listed:
 
 
 def _limit(pair: KvPair) -> int | None:
-    """The list's limit; None where it is not one."""
+    """Return the list's limit; None if it is invalid."""
     found = decode(pair.value).get("Limit")
     if not isinstance(found, int) or isinstance(found, bool):
         return None
@@ -184,7 +170,7 @@ def _limit(pair: KvPair) -> int | None:
 
 
 def _has_holders(pair: KvPair) -> bool:
-    """True if the list can be read: one that cannot is somebody's, and may mean that somebody holds the lock."""
+    """True if the holders can be read. An unreadable list is not ours and may mean that the lock is held."""
     found = decode(pair.value).get("Holders")
     return found is None or (isinstance(found, dict) and len(found) <= MOST_HOLDERS)
 

@@ -1,7 +1,7 @@
 """The form of ``consul lock -n 1``: one key, held by one session.
 
 Source: Consul's ``api/lock.go`` and ``command/lock`` (1.8). The key is ``<prefix>/.lock``; the session's behaviour is
-``release``. The value is ours to fill: Consul's own holders leave it empty and ignore it.
+``release``. svcagent may set the value: Consul's own holders leave it empty and ignore it.
 """
 
 from agent.consul.client import Consul
@@ -14,8 +14,6 @@ LOCK_FLAGS = 0x2DDCCBC058A50C18
 
 
 class Single:
-    """One key that one session holds at a time."""
-
     behaviour = "release"
 
     def __init__(self, consul: Consul, key: str) -> None:
@@ -23,10 +21,6 @@ class Single:
         self._key = key
 
     def look(self, index: int | None = None, wait: float = 0.0) -> Look:
-        """Who holds it; with ``index`` (of an earlier look) waits up to ``wait`` seconds for a change.
-
-        :raises Conflict: the key is there but is not such a lock (a semaphore of ``consul lock -n 2``, or foreign).
-        """
         new, pair = self._consul.kv_get(self._key, index, wait)
         if pair is not None and pair.flags != LOCK_FLAGS:
             raise Conflict(
@@ -39,40 +33,31 @@ class Single:
         return Look(new, holders, is_free=not holders)
 
     def take(self, session: str, value: str, spent: str | None) -> bool:
-        """Hold it, and delete the key ``spent``, in one write; or neither (somebody else holds it, or lock-delay)."""
         return self._consul.kv_transaction(
             KvOperation("lock", self._key, value, LOCK_FLAGS, session=session),
             *([KvOperation("delete", spent)] if spent else []),
         )
 
     def is_held(self, session: str) -> bool:
-        """Asked of the leader, confirmed by its peers."""
         _index, pair = self._consul.kv_get(self._key, consistent=True)
         return pair is not None and pair.session == session
 
     def watch(self, session: str, index: int | None, wait: float) -> tuple[int | None, bool]:
-        """Is it held by that session? With ``index`` waits for a change. Asked of the leader, as in `is_held`."""
         index, pair = self._consul.kv_get(self._key, index, wait, consistent=True)
         return index, pair is not None and pair.session == session
 
     def rewrite(self, session: str, value: str) -> bool:
-        """Change what it says of its holder; False if that is another by now."""
         return self._consul.kv_transaction(
             KvOperation("check-session", self._key, session=session),
             KvOperation("lock", self._key, value, LOCK_FLAGS, session=session),
         )
 
     def give_back(self, session: str) -> None:
-        """Free it and delete the key, in one write; if it is not held any more, delete what is left of it.
-
-        Freed before its session ends, it can be taken at once: lock-delay is for keys whose holder died.
-        """
         held = KvOperation("check-session", self._key, session=session)
         if not self._consul.kv_transaction(held, KvOperation("delete", self._key)):
             self.clear()
 
     def clear(self) -> None:
-        """Delete the key if nobody holds it."""
         _index, pair = self._consul.kv_get(self._key)
         if pair is not None and pair.session is None and pair.flags == LOCK_FLAGS:
             self._consul.kv_delete(self._key, cas=pair.modify_index)

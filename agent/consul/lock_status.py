@@ -1,4 +1,4 @@
-"""Who holds a lock and who waits for it, for whoever asks from outside."""
+"""The holders and waiters of a lock, for commands that do not take part in it."""
 
 from enum import StrEnum
 
@@ -12,19 +12,17 @@ from agent.data import dataclass
 
 
 class LockForm(StrEnum):
-    """What stands at the lock's key."""
-
     NONE = "none"
-    """Nothing: nobody holds it."""
+    """The key does not exist: nobody holds the lock."""
     SINGLE = "single"
     SEMAPHORE = "semaphore"
 
 
 @dataclass(frozen=True)
 class LockStatus:
-    """One lock at one moment. ``limit`` is 0 where nothing stands there.
+    """One lock at one moment. ``limit`` is 0 if the key does not exist.
 
-    ``waiters`` are svcagent's, in order; `consul lock` queues nobody, so whoever waits by it is not seen.
+    ``waiters`` are svcagent's, in order. `consul lock` does not queue, so its waiters are invisible.
     """
 
     prefix: str
@@ -35,10 +33,7 @@ class LockStatus:
 
 
 def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
-    """Look at the lock, in whichever form it is, and at the line before it.
-
-    :raises Conflict: something else stands at the lock's key.
-    """
+    """Return the holders and waiters of a lock of either form. Raise `Conflict` if the key is neither."""
     form, limit, holders = _look(consul, prefix)
     return LockStatus(
         prefix,
@@ -50,10 +45,7 @@ def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
 
 
 def lock_sessions(consul: Consul, prefix: str) -> frozenset[str]:
-    """Return the sessions that hold the lock now, in whichever form it is, read from the leader.
-
-    :raises Conflict: something else is stored at the lock's key.
-    """
+    """Return the sessions that hold a lock of either form, read from the leader. Raise `Conflict` if it is neither."""
     return frozenset(holder.session for holder in _look(consul, prefix)[2])
 
 

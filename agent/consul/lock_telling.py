@@ -1,4 +1,4 @@
-"""What a waiter says of those it waits for: in words, and only when they change."""
+"""Describe to a waiter whom it waits for, when that changes."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from agent.errors import LockBusy
 
 
 class Telling:
-    """Of one lock, to whoever waits for it. Sessions that say no more than their id are asked about once."""
+    """Reports on one lock. Sessions without details are looked up once."""
 
     def __init__(self, consul: Consul, prefix: str, tell_place: Callable[[int, str], None] | None) -> None:
         self._consul = consul
@@ -20,7 +20,7 @@ class Telling:
         self._known: dict[str, Holder] = {}
 
     def place(self, number: int, look: Look) -> None:
-        """Tell the place in the line and the holder, if either is another than last time."""
+        """Report the queue position and the holders if either changed since the last report."""
         if self._tell_place is None:
             return
         told = (number, self.holders(look))
@@ -29,11 +29,10 @@ class Telling:
             self._tell_place(*told)
 
     def holders(self, look: Look) -> str:
-        """Who holds it."""
         return ", ".join(self._in_words(holder) for holder in look.holders) or "nobody"
 
     def busy(self, look: Look, number: int) -> LockBusy:
-        """Why it was not had in time, by whoever stood at that place."""
+        """Return the error for a waiter at that position whose deadline passed."""
         if look.holders:
             why = f"is held by {self.holders(look)}"
         elif number > 1:

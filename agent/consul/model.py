@@ -1,4 +1,4 @@
-"""What Consul says, as plain frozen data."""
+"""Consul's objects as frozen dataclasses."""
 
 from collections.abc import Collection
 from dataclasses import field, replace
@@ -8,7 +8,7 @@ from agent.consul.releases import Release, release_of
 from agent.data import dataclass
 
 NODE_HEALTH = "serfHealth"
-"""The check by which Consul itself says whether a node's agent is alive."""
+"""The check by which Consul reports whether a node's agent is alive."""
 NODE_MAINTENANCE = "_node_maintenance"
 SERVICE_MAINTENANCE = "_service_maintenance:"
 
@@ -24,16 +24,16 @@ class CheckState:
     service_id: str
     output: str = ""
     type: str = ""
-    """What runs it: http, tcp, script, …; empty where the agent does not say."""
+    """What runs the check: http, tcp, script, …; empty if the agent does not say."""
 
     @property
     def is_maintenance(self) -> bool:
-        """Is this one of the two checks by which Consul's maintenance mode works?"""
+        """True for the two checks by which Consul implements maintenance mode."""
         return self.id == NODE_MAINTENANCE or self.id.startswith(SERVICE_MAINTENANCE)
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> "CheckState":
-        """From the JSON of /v1/agent/checks or /v1/health/service."""
+        """Parse the JSON of /v1/agent/checks or /v1/health/service."""
         return cls(
             id=raw["CheckID"],
             name=raw["Name"],
@@ -47,7 +47,7 @@ class CheckState:
 
 @dataclass(frozen=True)
 class Instance:
-    """A service's registration on one host, with all that decides whether clients are sent to it."""
+    """A service's registration on one host, with everything that decides whether clients are sent to it."""
 
     node: str
     service_id: str
@@ -57,25 +57,25 @@ class Instance:
 
     @property
     def is_passing(self) -> bool:
-        """True if ``?passing`` lists it. Maintenance, of service or node, counts as a failing check."""
+        """True if ``?passing`` lists it. Maintenance of the service or node counts as a failing check."""
         return all(check.status == "passing" for check in self.checks)
 
     @property
     def is_served(self) -> bool:
         """True if clients are sent to it: no check of it or of its node is critical, and no maintenance is on.
 
-        Consul DNS returns instances in warning. Only ``?passing`` and ``only_passing`` leave them out.
+        Consul DNS returns instances in warning; only ``?passing`` and ``only_passing`` omit them.
         """
         return not any(check.is_maintenance or check.status == "critical" for check in self.checks)
 
     @property
     def is_node_dead(self) -> bool:
-        """True if Consul's own check of the node says that its agent has failed."""
+        """True if Consul's own check of the node reports that its agent has failed."""
         return any(check.id == NODE_HEALTH and check.status == "critical" for check in self.checks)
 
     @property
     def maintenance(self) -> CheckState | None:
-        """The check that holds it out of service: the service's own maintenance, else its node's."""
+        """Return the active maintenance check: the service's own, else its node's."""
         held = [check for check in self.checks if check.is_maintenance]
         return min(held, key=lambda check: check.id == NODE_MAINTENANCE, default=None)
 
@@ -88,7 +88,7 @@ class Instance:
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> "Instance":
-        """From one entry of /v1/health/service."""
+        """Parse one entry of /v1/health/service."""
         service, node = raw["Service"], raw["Node"]
         return cls(
             node=node["Node"],
@@ -101,8 +101,6 @@ class Instance:
 
 @dataclass(frozen=True)
 class LocalService:
-    """A service as the local agent holds it."""
-
     id: str
     name: str
     tags: tuple[str, ...]
@@ -113,26 +111,24 @@ class LocalService:
     weights: tuple[int, int] = (1, 1)
     """Passing, warning."""
     ports: tuple[tuple[str, int, bool], ...] = ()
-    """Name, port, and whether clients that name none get it; empty for a service with one port (Consul before 1.22)."""
+    """Name, port, default. Empty for a service with one port (always before Consul 1.22)."""
     tagged_addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
     is_tag_override_enabled: bool = False
 
     @property
     def maintenance(self) -> CheckState | None:
-        """The service's own maintenance check."""
         return next((check for check in self.checks if check.is_maintenance), None)
 
     @property
     def real_checks(self) -> tuple[CheckState, ...]:
-        """Its checks without maintenance."""
         return tuple(check for check in self.checks if not check.is_maintenance)
 
 
 @dataclass(frozen=True)
 class AgentSelf:
-    """The local agent: who it is, and where its DNS answers. ``dns`` is ``(address, port)``, None when switched off.
+    """The local agent. ``dns`` is its DNS server's ``(address, port)``, None if it is disabled.
 
-    ``address`` is the one that it tells others, and that its services have unless they name one.
+    ``address`` is the one that it advertises, and its services' default.
     """
 
     node: str
@@ -142,13 +138,12 @@ class AgentSelf:
     version: str
     address: str = ""
     is_running_scripts: bool = False
-    """Does it take script checks through its API?"""
+    """True if the agent accepts script checks through its API."""
     is_tls_used_for_checks: bool = False
-    """True if checks use the agent's own certificate and authority (``enable_agent_tls_for_checks``)."""
+    """True if checks use the agent's own certificate and CA (``enable_agent_tls_for_checks``)."""
 
     @property
     def release(self) -> Release:
-        """The version as numbers, ``(1, 8, 7)``; what follows them (``-dev``, ``+ent``) is left out."""
         return release_of(self.version)
 
 
@@ -162,12 +157,12 @@ class KvPair:
     session: str | None
     modify_index: int
     create_index: int
-    """Greater with every key made, whoever makes it: an order that needs no clock."""
+    """Greater for every later key of any client: an order that needs no clock."""
 
 
 @dataclass(frozen=True)
 class KvOperation:
-    """One part of a transaction. ``verb`` is Consul's: lock, cas, delete, delete-cas, check-session."""
+    """One operation of a transaction. ``verb`` is Consul's: lock, cas, delete, delete-cas, check-session."""
 
     verb: str
     key: str
@@ -179,7 +174,7 @@ class KvOperation:
 
 @dataclass(frozen=True)
 class Session:
-    """A session: its id, the name its maker gave it, and the node whose agent made it."""
+    """A session, its name, and the node whose agent created it."""
 
     id: str
     name: str

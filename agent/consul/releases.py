@@ -1,4 +1,4 @@
-"""What a release of Consul is: its numbers, and the faults of it that svcagent's users meet. Pure."""
+"""Consul's release numbers, and the known faults of releases that affect svcagent's users."""
 
 import re
 from typing import TypeAlias
@@ -13,8 +13,8 @@ Release: TypeAlias = tuple[int, ...]
 class ReleaseFault:
     """One fault of some releases.
 
-    ``kind`` is stable, for programs. ``problem`` says in a sentence what goes wrong, ``fixed`` which release to upgrade
-    to, empty where none is known. ``handled`` is True where svcagent works around it.
+    ``kind`` is a stable identifier. ``problem`` describes the fault in a sentence. ``fixed`` is the release to upgrade
+    to, empty if none is known. ``handled`` is True if svcagent works around it.
     """
 
     kind: str
@@ -24,28 +24,28 @@ class ReleaseFault:
 
 
 def release_of(version: str) -> Release:
-    """Return a version as numbers; what follows them (``-dev``, ``+ent``) is left out, and so is all of no version."""
+    """Return a version as numbers, without a suffix (``-dev``, ``+ent``); empty if there are none."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def is_known_since(release: Release, first: tuple[Release, ...]) -> bool:
-    """True if a release has what came with one of the releases ``first``: one of each branch, in order.
+    """True if a release has a change that was introduced in the releases ``first``: one of each branch, in order.
 
-    ``((1, 14, 10), (1, 15, 6))`` came with 1.14.10 and later ones of 1.14, and with 1.15.6 and all later ones.
+    ``((1, 14, 10), (1, 15, 6))`` means 1.14.10 and later of 1.14, and everything from 1.15.6 on.
     """
     of_branch = next((one for one in first if one[:2] == release[:2]), first[-1])
     return release >= of_branch
 
 
 def known_faults(version: str) -> tuple[ReleaseFault, ...]:
-    """Return the known faults of a release, given as the agent says it (``1.19.0+ent``)."""
+    """Return the known faults of a release, which is written as the agent reports it (``1.19.0+ent``)."""
     release = release_of(version)
     return tuple(fault for first, fixed, fault in _TABLE if first <= release < fixed)
 
 
 # Sources: hashicorp/consul issues 13303, 15246 (waits), 21336 (tags), 22822 (keys), 23923 (idle connections), and pull
-# request 23272 (answers cut off).
+# request 23272 (truncated responses).
 _WAITS_FAIL = (
     "waits-fail",
     'A client agent answers a long wait with 500 "i/o deadline reached"; svcagent then reads again without waiting.',

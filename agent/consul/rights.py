@@ -1,9 +1,9 @@
-"""Which ACL rule a request needs, and how to say so to whoever writes the token's policy. Pure.
+"""The ACL rule that each request needs, formatted for a token's policy.
 
-Source of the table: the row "ACL Required" of each endpoint in Consul's HTTP API documentation (1.8). Two things there
-are easily missed. `GET /v1/agent/service/:id` answers 404 for what is not there, whatever the token, so it tells a
-service that is absent from one that is hidden. And the lists (`/v1/agent/services`, `/v1/agent/checks`,
-`/v1/health/service/:name`, `/v1/session/info/:id`) leave out what the token may not see, and answer 200.
+Source of the table: the row "ACL Required" of each endpoint in Consul's HTTP API documentation (1.8). Two details are
+easily missed. `GET /v1/agent/service/:id` answers 404 for an absent service, whatever the token, and so distinguishes
+it from a hidden one. The lists (`/v1/agent/services`, `/v1/agent/checks`, `/v1/health/service/:name`,
+`/v1/session/info/:id`) omit what the token may not see, and answer 200.
 """
 
 import json
@@ -13,14 +13,14 @@ from agent.data import dataclass
 
 ANY_SERVICE = "SERVICE"
 THIS_NODE = "NODE"
-"""Stand in rules for names that are not known."""
+"""Placeholders in rules for unknown names."""
 
 OWN_KEYS = "svcagent/"
 
-# 1.8: "Permission denied: Missing service:write on web". From 1.11 on: "… lacks permission 'service:write' on \"web\"".
+# 1.8: "Permission denied: Missing service:write on web". Since 1.11: "… lacks permission 'service:write' on \"web\"".
 _SAID = re.compile(r"""(?:Missing |lacks permission ')(\w+):(\w+)'? on "?([^"\n]+)"?""")
 
-# Method, path up to what names the resource, resource, level. The first that fits counts.
+# Method, path up to the resource's name, resource, level. The first match counts.
 _TABLE = (
     ("GET", "/v1/agent/self", "agent", "read"),
     ("PUT", "/v1/agent/maintenance", "node", "write"),
@@ -40,13 +40,13 @@ _TABLE = (
     ("DELETE", "/v1/kv/", "key", "write"),
 )
 
-# A check's id and a session's say nothing about the service or node that they belong to.
+# The ids of checks and sessions do not identify their service or node.
 _NAMED_BY_PATH = ("/v1/agent/service/", "/v1/health/", "/v1/kv/")
 
 
 @dataclass(frozen=True)
 class Right:
-    """What a token must be allowed: ``level`` (read, write) on the ``resource`` (service, node, …) of that name."""
+    """A right that a token needs: ``level`` (read, write) on the ``resource`` (service, node, …) of that name."""
 
     resource: str
     level: str
@@ -57,9 +57,9 @@ class Right:
 
     @property
     def rule(self) -> str:
-        """The rule that gives it, as the policy shipped with svcagent has it.
+        """Return the ACL rule that grants it, as in the policy shipped with svcagent.
 
-        svcagent writes whatever services and keys it reads, so those rules say ``write``, which includes ``read``.
+        svcagent writes all services and keys that it reads, so their rules have ``write``, which includes ``read``.
         """
         match self.resource:
             case "service":
@@ -77,10 +77,10 @@ class Right:
 
 
 def needed_right(method: str, path: str, said: str = "", node: str = "") -> Right | None:
-    """What a request that was refused would have needed; None for a path that svcagent never asks.
+    """Return the right that a refused request needs; None for a path that svcagent never requests.
 
-    ``said`` is the answer's text: where Consul names the right itself, that is taken. ``node`` is the local agent's
-    name, if known: agent and session rules are about nodes.
+    ``said`` is the response's text; a right that it names takes precedence. ``node`` is the local agent's name, if
+    known: agent and session rules are about nodes.
     """
     if found := _SAID.search(said):
         return Right(found[1], found[2], found[3].strip())
@@ -97,7 +97,7 @@ def _name(resource: str, rest: str, prefix: str, node: str) -> str:
 
 
 def _key_rule(key: str) -> tuple[str, str]:
-    """Return one rule for all keys next to it: a lock and its contenders, or the keys of one service."""
+    """Return one rule for the key and its neighbours: a lock and its contenders, or the keys of one service."""
     if key.startswith(OWN_KEYS):
         service = key.removeprefix(OWN_KEYS).partition("/")[0]
         return "key_prefix", f"{OWN_KEYS}{service}/"

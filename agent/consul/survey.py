@@ -1,8 +1,8 @@
-"""What only ``svcagent doctor`` asks the local agent: its configuration, its servers, and rights, probed without use.
+"""Queries that only ``svcagent doctor`` makes: the agent's configuration, its servers, and the token's rights.
 
-Rights are probed by requests that Consul refuses after it has looked at them, whatever the token (Consul 1.8 to 1.22):
-a transaction whose first operation cannot hold, and a session of a behaviour that does not exist. The servers check the
-ACL of each operation before they try any, and nothing is changed in either case.
+Rights are probed with requests that Consul always refuses after its ACL check (Consul 1.8 to 1.22): a transaction whose
+first operation cannot succeed, and a session with an invalid behaviour. The servers check the ACL of each operation
+before they apply any, and nothing changes in either case.
 """
 
 import json
@@ -28,10 +28,10 @@ from agent.http import Answer
 from agent.shapes import Shape, require
 
 NOTHING = "svcagent-doctor"
-"""A service ID, a key and a session behaviour that does not exist."""
+"""A service ID, key and session behaviour that do not exist."""
 
 IMPOSSIBLE_INDEX = 1 << 62
-"""A modify index that no key and no service ever has."""
+"""A modify index that no key or service ever has."""
 
 _UNANSWERED = "the Consul servers do not say which rights the token has. Try: consul members"
 
@@ -47,7 +47,7 @@ _FACTS: Shape = {
 
 @dataclass(frozen=True)
 class AgentFacts:
-    """What the local agent is. ``has_coordinates``: the servers keep its network coordinate."""
+    """The local agent. ``has_coordinates`` is True if the servers keep its network coordinate."""
 
     node: str
     version: str
@@ -57,10 +57,7 @@ class AgentFacts:
 
     @classmethod
     def parse(cls, raw: Any) -> "AgentFacts":
-        """Read the JSON of /v1/agent/self.
-
-        :raises WrongShape: it is none.
-        """
+        """Parse the JSON of /v1/agent/self. Raise `WrongShape` if it is something else."""
         require(raw, _FACTS)
         debug = raw["DebugConfig"]
         return cls(
@@ -74,7 +71,7 @@ class AgentFacts:
 
 @dataclass(frozen=True)
 class Waited:
-    """A blocking query that nothing ended: the indexes before and after, and how long it took in seconds."""
+    """A blocking query without a change: the indexes before and after, and its duration in seconds."""
 
     before: int
     after: int
@@ -82,18 +79,16 @@ class Waited:
 
 
 class Survey:
-    """One connection to the local agent, for one thread. Raises as `Consul` does."""
+    """One connection to the local agent, for one thread. It raises as `Consul` does."""
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
         self._transport = Transport(settings)
 
     def close(self) -> None:
-        """Close the connection."""
         self._transport.close()
 
     def facts(self) -> AgentFacts:
-        """Return the agent's configuration."""
         found = self._transport.get(lambda answer: AgentFacts.parse(answer.json), "/v1/agent/self")
         self._transport.failures.node = found.node
         return found
@@ -103,8 +98,6 @@ class Survey:
         return self._transport.get(lambda answer: str(answer.json or ""), "/v1/status/leader")
 
     def servers(self) -> tuple[str, ...]:
-        """Return the hosts of all servers."""
-
         def parse(answer: Answer) -> tuple[str, ...]:
             require(answer.json, [str])
             return tuple(sorted(one.rpartition(":")[0].strip("[]") for one in answer.json))
@@ -112,7 +105,7 @@ class Survey:
         return self._transport.get(parse, "/v1/status/peers")
 
     def wait(self, node: str, seconds: float) -> Waited:
-        """Ask for the next change of a node's checks, and wait for at most that long."""
+        """Wait at most ``seconds`` for the next change of a node's checks."""
         path = f"/v1/health/node/{node}"
         before = self._transport.get(_index, path)
         began = time.monotonic()
@@ -120,7 +113,7 @@ class Survey:
         return Waited(before, after, time.monotonic() - began)
 
     def certificate(self) -> bytes | None:
-        """Return the certificate (DER) that the agent shows; None without TLS."""
+        """Return the agent's certificate (DER); None without TLS."""
         if not self._settings.address.startswith("https://"):
             return None
         connection = Connection(self._settings, CONNECT_SECONDS)
@@ -134,9 +127,9 @@ class Survey:
             connection.close()
 
     def server_time(self, server: str) -> datetime | None:
-        """Return what a server's own HTTP API says is the time, to the second; None where none answers.
+        """Return the time of a server's own HTTP API, to the second; None if it does not answer.
 
-        It is looked for where the local agent has its own, and asked without a token.
+        The server is expected at the local agent's scheme and port, and is asked without a token.
         """
         if self._settings.address.startswith(UNIX):
             return None
@@ -153,10 +146,8 @@ class Survey:
         finally:
             connection.close()
 
-    # ------------------------------------------------------------ rights
-
     def may_read_node(self, node: str) -> bool:
-        """True if the token has node:read on that node: coordinates are refused without it, unlike health answers."""
+        """True if the token has node:read on that node. Coordinates are refused without it, unlike health responses."""
         try:
             self._transport.get(_ignored, f"/v1/coordinate/node/{node}")
         except Denied:
@@ -171,7 +162,7 @@ class Survey:
         except Denied:
             return False
         except (OutcomeUnknown, Rejected) as error:
-            if NOTHING not in str(error):  # it was refused for another reason than its behaviour
+            if NOTHING not in str(error):  # refused for another reason than its behaviour
                 raise ConsulUnreachable(_UNANSWERED) from error
         return True
 
@@ -190,12 +181,11 @@ class Survey:
 
 
 def _at(settings: ConsulSettings, address: str) -> ConsulSettings:
-    """Return the same settings for another agent, without a token."""
     return settings.replace(address=address, token=None, token_file=None)
 
 
 def _never(rights: Sequence[Right]) -> dict[str, Any]:
-    """Return an operation that cannot hold, so that none of the others is carried out."""
+    """Return an operation that cannot succeed, so that none of the transaction is applied."""
     key = next((one.name for one in rights if one.resource == "key"), NOTHING)
     return {"KV": {"Verb": "check-index", "Key": key, "Index": IMPOSSIBLE_INDEX}}
 
@@ -218,4 +208,4 @@ def _index(answer: Answer) -> int:
 
 
 def _ignored(_answer: Answer) -> None:
-    """Only the status matters."""
+    """Ignore the response: only its status matters."""

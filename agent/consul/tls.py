@@ -1,4 +1,4 @@
-"""TLS to the Consul agent: the context from the settings, and what to say when a handshake fails."""
+"""TLS to the Consul agent: the context from the settings, and explanations of failed handshakes."""
 
 import os
 import ssl
@@ -23,8 +23,8 @@ _VERIFY = {
     64: ("the agent's certificate is for another address", NAME_HINT),
 }
 
-# OpenSSL's names of the alerts by which a server refuses a client's certificate, or the lack of one: TLS 1.3 has an
-# alert for the latter, before that it was a bad certificate.
+# OpenSSL's names of the alerts by which a server refuses a client's certificate or the lack of one. TLS 1.3 has an
+# alert for the latter; older versions report a bad certificate.
 _ALERTS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",
     "SSLV3_ALERT_BAD_CERTIFICATE",
@@ -40,9 +40,9 @@ _PLAIN = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNO
 
 
 def make_context(settings: ConsulSettings) -> ssl.SSLContext:
-    """What the settings say, all of it loaded. Without an authority of its own, the system's are trusted.
+    """Return the context for the settings, with all files loaded. Without a configured CA, trust the system's.
 
-    :raises BadDefinition: a file does not hold what its setting says.
+    :raises BadDefinition: a file does not contain what its setting requires.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not settings.verify:
@@ -60,7 +60,7 @@ def make_context(settings: ConsulSettings) -> ssl.SSLContext:
 
 
 def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
-    """What is wrong, and what to do; ``has_own``: was there a client certificate to show?"""
+    """Return the problem and the remedy. ``has_own`` is True if a client certificate is configured."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY.get(error.verify_code, (f"the agent's certificate: {error.verify_message}", CA_HINT))
     reason = error.reason or ""
@@ -85,7 +85,7 @@ def _load_authorities(context: ssl.SSLContext, file: Path) -> None:
 
 
 def _load_directory(context: ssl.SSLContext, directory: Path) -> None:
-    """Every file of it, hashed names or not: Consul's own client takes them all, OpenSSL looks for hashed ones only."""
+    """Load every file, as Consul's own client does. OpenSSL reads files with hashed names only."""
     try:
         files = sorted(path for path in directory.iterdir() if path.is_file())
     except (OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def _load_directory(context: ssl.SSLContext, directory: Path) -> None:
 
 def _load_own(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
-        # Without this OpenSSL would ask for an encrypted key's password on the terminal.
+        # Without this, OpenSSL would prompt for an encrypted key's password.
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except (OSError, ValueError) as error:
         raise _unusable(

@@ -1,4 +1,4 @@
-"""The ACL token: where it comes from, and when it is read again. Its text leaves this module in a header only."""
+"""The ACL token: its sources and when it is read again. Its text leaves this module only in a header."""
 
 import re
 import shlex
@@ -10,18 +10,18 @@ from agent.errors import Denied
 from agent.files import NotAFile, Untrusted, is_exposed, read_trusted_alone
 from agent.logs import WARNING, log
 
-# What may stand in a header's value, without spaces. Python's HTTP client would quote anything else in an error.
+# Characters of a header value, without spaces. Python's HTTP client would quote any others in its error.
 _USABLE = re.compile(r"[\x21-\x7e]+")
 _LONGEST = 4096
 """Bytes of a token file that are read."""
-# Consul makes its tokens in this form; in the place of a path it is a token in the wrong variable.
+# The format of Consul's tokens. A path that looks like this is a token in the wrong variable.
 _LIKE_A_TOKEN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Token:
-    """A token given directly, or one in a file that somebody else may replace at any moment (Vault's agent does).
+    """A token from a setting, or from a file that another process may replace at any moment (as Vault's agent does).
 
-    A file that is not empty wins over a token given directly, as in Consul's own tools.
+    A non-empty file takes precedence over a setting, as in Consul's own tools.
     """
 
     def __init__(self, settings: ConsulSettings) -> None:
@@ -30,10 +30,7 @@ class Token:
         self._from_file: str | None = None
 
     def value(self) -> str | None:
-        """The token to send now; None if there is none.
-
-        :raises Denied: the file cannot be read and never could, or what is in it cannot be a token.
-        """
+        """Return the token to send, or None. Raise `Denied` if its file was never readable or is no token."""
         if self._settings.token_file is not None:
             self._look_at(self._settings.token_file)
             if self._from_file:
@@ -42,7 +39,7 @@ class Token:
         return _usable(given.reveal(), self._settings.token_source) if given else None
 
     def has_changed(self) -> bool:
-        """Read the file again, whatever its time stamp says: does it hold another token than before?"""
+        """Read the file again regardless of its time stamp. True if it has another token than before."""
         before = self._from_file
         if self._settings.token_file is None:
             return False
@@ -52,13 +49,13 @@ class Token:
 
     @property
     def source(self) -> str:
-        """Where the token comes from, in words, for a message; empty if there is none."""
+        """Return a description of the token's source for a message; empty if there is no token."""
         if self._from_file:
             return f"{self._settings.token_file} (from {self._settings.token_file_source})"
         return self._settings.token_source if self._settings.token else ""
 
     def hide_in(self, text: str) -> str:
-        """The text without the token: a server may echo what it was sent."""
+        """Return the text without the token. A server may echo what it received."""
         given = self._settings.token.reveal() if self._settings.token else None
         for secret in filter(None, (self._from_file, given)):
             text = text.replace(secret, "…")
@@ -71,7 +68,7 @@ class Token:
             raise Denied(f"the Consul token file (from {self._settings.token_file_source}): {error}") from error
         except (OSError, NotAFile, ValueError) as error:  # ValueError: a path with NUL
             if self._from_file:
-                # Between the old file and the new one there may be a moment without any.
+                # While the file is being replaced, it may be absent for a moment.
                 return
             said = (error.strerror if isinstance(error, OSError) else "") or str(error)
             raise Denied(
@@ -91,7 +88,7 @@ class Token:
 
 @lru_cache
 def _warn_of_exposure(file: Path, _stamp: tuple[int, int, int]) -> None:
-    """Log it once for each version of the file, however many connections of this process use it."""
+    """Warn once per version of the file, however many connections of this process use it."""
     log(
         f"every user of this host can read the Consul token file {file}; run: "
         f"{shlex.join(['chmod', 'o-rwx', str(file)])}",

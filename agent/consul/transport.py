@@ -1,6 +1,6 @@
-"""How requests reach the Consul agent: with a token, within time limits, and with typed failures.
+"""Send requests to the Consul agent with the token, timeouts and typed errors.
 
-Above this module a failure is one of `agent.errors`; what Python's HTTP client raises stays below it.
+Callers see only `agent.errors`; exceptions of Python's HTTP client stay inside this module.
 """
 
 import re
@@ -17,20 +17,20 @@ from agent.errors import Rejected, SvcagentError
 from agent.http import Answer, was_dropped
 
 CONNECT_SECONDS = 3.0
-# A frozen server makes an agent answer a write 20 s late; past that the outcome is called unknown.
+# A frozen server delays the agent's response to a write by 20 s. After this time, the outcome counts as unknown.
 ANSWER_SECONDS = 10.0
 
 WAITING = ("index", "wait", "hash")
-"""The parameters by which a read waits for a change."""
+"""The parameters of a blocking query."""
 
 T = TypeVar("T")
 Params: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | None
 
 
 class Transport:
-    """One kept-alive connection to one agent, in the place of python-consul2's HTTP client: hence the methods' shape.
+    """One kept-alive connection to one agent. It replaces python-consul2's HTTP client and has the same methods.
 
-    Not for use by two threads at once.
+    It must not be used by two threads at a time.
     """
 
     def __init__(self, settings: ConsulSettings) -> None:
@@ -39,15 +39,15 @@ class Transport:
         self._connection = Connection(settings, CONNECT_SECONDS)
 
     def close(self) -> None:
-        """Give the connection back; the next call makes another."""
+        """Close the connection. The next request opens another."""
         self._connection.close()
 
     def hang_up(self) -> None:
-        """Cut off the request that another thread waits for, so that it ends."""
+        """Abort the request that another thread waits for."""
         self._connection.hang_up()
 
     def stay_connected(self, seconds: float) -> None:
-        """Connect, ask nothing, and wait; raises `ConsulUnreachable` when the connection does not last."""
+        """Connect and stay idle for ``seconds``. Raise `ConsulUnreachable` if the connection fails or ends."""
         try:
             self._connection.open()
         except (OSError, ValueError) as error:
@@ -56,25 +56,22 @@ class Transport:
             raise self.failures.no_connection(ConnectionResetError("it closed the connection"))
 
     def get(self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None) -> T:
-        """Read. Asked a second time when the connection turns out to be gone: this one, or the agent's to a server."""
+        """Send a GET. Repeat it once if the connection was dropped: this one, or the agent's to a server."""
         return self._request("GET", callback, path, params, headers)
 
     def put(
         self, callback: Callable[[Answer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
-        """Write."""
         return self._request("PUT", callback, path, params, headers, data)
 
     def delete(
         self, callback: Callable[[Answer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
-        """Delete."""
         return self._request("DELETE", callback, path, params, headers, data)
 
     def post(
         self, callback: Callable[[Answer], T], path: str, params: Params = None, headers: Any = None, data: Any = ""
     ) -> T:
-        """Post."""
         return self._request("POST", callback, path, params, headers, data)
 
     def _request(
@@ -86,32 +83,32 @@ class Transport:
         headers: Any,
         data: Any = None,
     ) -> T:
-        """Send, translate, and hand what came back to the callback, which takes it apart."""
+        """Send the request, convert errors, and pass the response to the callback, which parses it."""
         _refuse_unaddressable(path)
         answer = self._send(method, path, params, headers, data)
-        # A 403 was not carried out, so asking again is safe. The token's file may have been replaced just now.
+        # A 403 was not carried out, so repeating it is safe. The token file may have been replaced just now.
         if answer.code == 403 and self._token.has_changed():
             answer = self._send(method, path, params, headers, data)
         if method == "GET" and is_rpc_lost(answer):
-            # Retry without a wait: some releases end every blocking query with this error. The caller sees a timeout.
+            # Retry without a wait: some releases end every blocking query so. The caller sees a timeout.
             answer = self._send(method, path, _at_once(params), headers, data)
         if error := self.failures.refused(method, path, answer):
             raise error
         try:
             if answer.code < 300 and answer.content:
-                # A write's callback does not look at its answer, which may be a proxy's.
+                # A write's callback does not read the response, which may be a proxy's.
                 _ = answer.json
             return callback(answer)
         except SvcagentError:
             raise
-        # Whatever an answer makes its reader raise (ValueError, KeyError, RecursionError, …): it is not Consul's.
+        # Any exception of the parser (ValueError, KeyError, RecursionError, …) means that the response is not Consul's.
         except Exception as error:
             raise self.failures.not_consul(method, path, answer, error) from error
 
     def _send(self, method: str, path: str, params: Params, headers: Any, data: Any) -> Answer:
         target = _target(path, params)
         wait = _wait_seconds(params)
-        # Consul adds up to a sixteenth to the wait it was asked for, so that waiters do not wake together.
+        # Consul adds up to a sixteenth to the requested wait, so that waiters do not wake together.
         seconds = ANSWER_SECONDS + wait + wait / 16
         is_repeated = False
         while True:
@@ -125,7 +122,7 @@ class Transport:
                 return self._connection.ask(method, target, data, sent, seconds)
             except UnicodeError as error:
                 raise Rejected(f"{method} {path} cannot be sent to Consul: {error}") from error
-            # ValueError: http.client's own, of an answer's first line or a length.
+            # ValueError: http.client's own, for a bad status line or length.
             except (OSError, HTTPException, ValueError) as error:
                 if method != "GET" or is_repeated or not was_dropped(error):
                     raise self.failures.unanswered(method, path, error) from error
@@ -133,17 +130,17 @@ class Transport:
 
 
 def _target(path: str, params: Params) -> str:
-    """What is sent in the request's first line."""
     try:
         return quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
-    except UnicodeError as error:  # half of a surrogate pair, as JSON can hold it
+    except UnicodeError as error:  # half of a surrogate pair, which JSON can contain
         raise Rejected(f"{path!a} cannot be sent to Consul: it is no valid Unicode") from error
 
 
 def _refuse_unaddressable(path: str) -> None:
-    """Go's router cleans a path after decoding it, so ``a/../b`` would be ``b``: another service's (Consul 1.8).
+    """Raise Rejected for a path with an empty, ``.`` or ``..`` segment.
 
-    Everything else may stand in an id: python-consul2 quotes it, all but the slash, which Consul takes as it is.
+    Go's router cleans a path after decoding it, so ``a/../b`` would address ``b``, another service (Consul 1.8). Other
+    characters are safe: python-consul2 quotes them except the slash, which Consul accepts.
     """
     if any(segment in ("", ".", "..") for segment in path.removesuffix("/").split("/")[1:]):
         raise Rejected(

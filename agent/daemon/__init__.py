@@ -1,1 +1,1 @@
-"""``svcagent run``: when to do what. What is done is done by the rooms below, or by a verb in a process of its own."""
+"""``svcagent run``: decides when to do what. The work is done by other packages, or by a command in a child process."""

@@ -1,15 +1,9 @@
-"""Tells when the local Consul agent lost its state, is gone, or is back: by waiting for it, not by asking often.
+"""Detect, without polling, that the local Consul agent lost its state, is unreachable, or is back.
 
-One service of ours is the canary: a query that the agent holds until that service is defined otherwise, or gone. No
-server is asked for it. With no service of ours on the agent, a connection is kept on which nothing is asked, and whose
-end is the agent's. While the agent is away, it is tried some times a second, which costs next to nothing.
-
-In use::
-
-    agent_watch = AgentWatch(Consul(settings.consul), clock, wake)   # wake is called in the watch's own thread
-    agent_watch.start()
-    agent_watch.follow(result.canary)                                # after every convergence
-    agent_watch.stop()                                               # within a second, whatever it waits for
+One service of ours is the canary: the agent holds a blocking query until that service changes or is gone, and asks no
+server for it. If the agent has no service of ours, an idle connection is kept, which ends with the agent. While the
+agent is unreachable, it is tried a few times a second, which costs almost nothing. Call `AgentWatch.follow` after every
+convergence.
 """
 
 import threading
@@ -24,41 +18,42 @@ from agent.logs import log_bug
 
 WAIT_SECONDS = LONGEST_WAIT
 AWAY_SECONDS = 0.2
-"""Between two tries to reach an agent that is away. What it forgot is to be there again within a second of its being
-back, and a hundred services take most of that."""
+"""Between attempts to reach an agent. What it forgot must be registered within a second of its return, and a hundred
+services take most of that.
+"""
 REFUSED_SECONDS = 10.0
-"""Between two questions to an agent that refuses the token."""
+"""Between queries to an agent that refuses the token."""
 FOLLOW_SECONDS = 10.0
-"""How long, after waking a convergence, its end is waited for."""
+"""How long to wait for a convergence to end after requesting it."""
 IDLE_SECONDS = 0.5
-"""How often, with no canary to watch, it is looked whether there is one now."""
+"""How often, without a canary, to check whether there is one now."""
 ANY_SERVICE = "svcagent"
-"""Asked for where there is no canary: that it is not there is a sign of life too."""
+"""Queried without a canary: the response that it is absent also proves that the agent is alive."""
 STOP_SECONDS = 1.0
-"""While it looks up a name, or connects with a host that says nothing, nothing can cut it off."""
+"""Name resolution and connecting to a silent host cannot be interrupted."""
 MOST_WAKES = 20
 WITHIN_SECONDS = 60.0
-"""Whatever changes the canary as often as it is put right must not keep this host busy."""
+"""Limits the load if something changes the canary as often as it is repaired."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the agent. ``known``: the canary's hash; empty before it was asked, None if there is none."""
+    """The known state of the agent. ``known`` is the canary's hash: empty before the first query, None if absent."""
 
     canary: str = ""
     known: str | None = ""
     is_away: bool = False
 
     def about(self, canary: str) -> "Seen":
-        """The same agent, watched by this canary."""
+        """Return the same state with this canary."""
         return self if canary == self.canary else replace(self, canary=canary, known="")
 
 
 def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
-    """What is known after an answer (None: not there), and whether a convergence is to be woken.
+    """Return the state after an answer (None: absent), and whether to request a convergence.
 
-    It is when the agent was away, and when the canary is no longer what it was. What it becomes then is for the
-    convergence to say, so it is asked for anew; only that it is gone is remembered, and told once.
+    A convergence is needed if the agent was away or the canary has changed. The convergence decides the canary's new
+    state, so its hash is queried again; only its absence is remembered, and reported once.
     """
     if not seen.canary:
         return Seen(known=None), seen.is_away
@@ -67,7 +62,7 @@ def heard(seen: Seen, answer: str | None) -> tuple[Seen, bool]:
 
 
 class AgentWatch:
-    """A thread from `start` to `stop`, with a connection of its own."""
+    """A thread from `start` to `stop`, with its own connection. It runs ``wake``, too."""
 
     def __init__(self, consul: Consul, clock: Clock, wake: Callable[[], None]) -> None:
         self._consul = consul
@@ -82,13 +77,12 @@ class AgentWatch:
         self._thread = threading.Thread(target=self._watch, name="agent-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def follow(self, canary: str, *, is_new: bool = False) -> None:
-        """Watch this service of ours from now on, as a convergence has ended; empty: there is none.
+        """Watch this service of ours after a convergence; empty if there is none.
 
-        ``is_new``: the convergence registered it. If it is gone already, it was lost once more since then.
+        ``is_new`` is True if the convergence registered it. If it is absent already, it was lost again since then.
         """
         with self._news:
             self._canary = canary
@@ -97,13 +91,13 @@ class AgentWatch:
             self._news.notify()
 
     def stop(self) -> None:
-        """End it, and cut off what it waits for."""
+        """Stop within a second, and abort a pending request."""
         with self._news:
             self._is_stopping = True
             self._news.notify()
         deadline = Deadline.after(self._clock, STOP_SECONDS)
         while self._thread.is_alive() and not deadline.is_over:
-            # Again and again: it may have been just about to ask.
+            # Repeatedly, because the thread may have been about to send a request.
             self._consul.hang_up()
             self._thread.join(0.05)
         if not self._thread.is_alive():
@@ -125,7 +119,7 @@ class AgentWatch:
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
                 continue
-            except Exception as error:  # noqa: BLE001 - a thread that ends would notice no lost state any more
+            except Exception as error:  # noqa: BLE001 - without this thread, lost state would not be noticed
                 if not seen.is_away:
                     log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
                     self._wake_up()
@@ -154,7 +148,7 @@ class AgentWatch:
             self._wake()
 
     def _pause(self, seconds: float, followed: int | None = None) -> None:
-        """Wait until the end; with ``followed``, until a later convergence is over."""
+        """Wait until `stop`; with ``followed``, until a later convergence has ended."""
 
         def is_over() -> bool:
             return self._is_stopping or (followed is not None and self._followed != followed)

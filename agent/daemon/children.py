@@ -1,8 +1,8 @@
-"""svcagent's own verbs, each in its own process.
+"""svcagent's own commands, each in its own process.
 
-A child outlives a daemon that is killed, and a daemon outlives whatever its child runs into. Nothing here knows what a
-verb does. A verb writes to the daemon's log itself; one that is repeated is captured instead, so that the daemon can
-log what is new.
+A child survives a daemon that is killed, and the daemon survives any failure of its child. Nothing here depends on what
+a command does. A command writes to the daemon's log itself; a repeated one is captured instead, so that the daemon logs
+only what is new.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from typing import Any
 from agent.logs import DAEMON_CHILD
 
 SVCAGENT = (sys.executable, "-P", "-m", "agent")
-"""This svcagent. -P: a directory called agent where the daemon was started is another one."""
+"""This svcagent. With -P, a directory called agent in the working directory is not imported."""
 CAPTURED = ("--json", "--log-format", "text")
 LONGEST_OUTPUT = 1 << 24
-"""Bytes that are read of what a verb printed."""
+"""Bytes of a command's output that are read."""
 
 _SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a verb ended: its exit status, negative for the signal that killed it.
+    """How a command ended: its exit status, negative for the signal that killed it.
 
-    ``document`` and ``errors``, of a captured verb: its ``--json``, and what it printed on standard error.
+    For a captured command, ``document`` is its ``--json`` output and ``errors`` its standard error.
     """
 
     status: int
@@ -39,33 +39,27 @@ class Ended:
 
     @property
     def was_killed(self) -> bool:
-        """True if a signal ended it that it could not handle."""
+        """True if a signal that it did not handle ended it."""
         return self.status < 0
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """Starts verbs. ``options`` stand before the verb; ``environ`` is the daemon's environment."""
+    """Starts commands. ``options`` precede the command; ``environ`` is the daemon's environment."""
 
     options: Sequence[str]
     environ: Mapping[str, str]
     command: Sequence[str] = SVCAGENT
 
     async def start(self, verb: Sequence[str]) -> "Child":
-        """Start a verb that writes to the daemon's log.
-
-        :raises OSError: there is no process or no memory to be had.
-        """
+        """Start a command that writes to the daemon's log. Raise OSError without a process or memory for it."""
         return Child(
             await self._start(["-v", *self.options, *verb], {DAEMON_CHILD: "1"}, asyncio.subprocess.DEVNULL, None)
         )
 
     async def start_captured(self, verb: Sequence[str]) -> "Child":
-        """Start a verb whose document and errors are returned at its end.
-
-        :raises OSError: there is no process or no memory to be had.
-        """
-        # In memory: no pipe that fills while nobody reads, and nothing left when the daemon is killed.
+        """Start a command whose output is captured. Raise OSError without a process or memory for it."""
+        # In memory: a pipe could fill up unread, and a file would remain if the daemon is killed.
         document, errors = os.memfd_create("document"), os.memfd_create("errors")
         try:
             process = await self._start([*self.options, *CAPTURED, *verb], {}, document, errors)
@@ -86,13 +80,13 @@ class Launcher:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            # What a terminal sends to the daemon's group must reach the daemon alone, which passes it on.
+            # A terminal's signals to the process group must reach only the daemon, which forwards them.
             process_group=0,
         )
 
 
 class Child:
-    """A verb that runs. ``document`` and ``errors`` are the files that capture what it prints."""
+    """A running command. ``document`` and ``errors`` are the files that capture its output."""
 
     def __init__(self, process: asyncio.subprocess.Process, *captured: int) -> None:
         self._process = process
@@ -100,7 +94,6 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process ID."""
         return self._process.pid
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
@@ -109,7 +102,7 @@ class Child:
             self._process.send_signal(signum)
 
     async def ended(self) -> Ended:
-        """Wait for its end, not for that of its own children."""
+        """Wait for its end, but not for its own children."""
         try:
             status = await self._process.wait()
             document, errors = [os.pread(one, LONGEST_OUTPUT, 0) for one in self._captured] or [b"", b""]
@@ -120,7 +113,7 @@ class Child:
 
 
 def _document(output: bytes) -> Any:
-    """Return what the verb printed; None if it printed none, as after SIGKILL."""
+    """Return the command's JSON document; None if it printed none, as after SIGKILL."""
     try:
         return json.loads(output)
     except (ValueError, RecursionError):

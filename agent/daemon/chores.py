@@ -1,4 +1,4 @@
-"""The verbs that the daemon runs for itself: recovery of crashed reloads, and CNAME sync."""
+"""The commands that the daemon runs for itself: recovery of crashed reloads, and CNAME sync."""
 
 import asyncio
 import itertools
@@ -16,16 +16,16 @@ if TYPE_CHECKING:  # slow to import, and large
     from agent.daemon.metrics import Metrics
 
 RECOVER_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Pauses between attempts to recover; the last one repeats. It is short, because an instance is out of service."""
+"""Pauses between recovery attempts; the last one repeats. It is short, because an instance is out of service."""
 LEAST_JITTER = 0.75
 STOP_SECONDS = 75.0
-"""How long a verb may take to end after SIGTERM."""
+"""How long a command may take to end after SIGTERM."""
 
 
 class Chores:
-    """Runs each verb, one process at a time. What it prints on standard error is logged if it differs from last time.
+    """Runs each command, one process at a time. Its standard error is logged if it differs from last time.
 
-    ``jitter`` returns a number from 0 to 1, by which pauses differ from host to host.
+    ``jitter`` returns a number from 0 to 1, by which pauses differ between hosts.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Chores:
                     await asyncio.wait_for(is_consul_there.wait(), pause)
 
     async def keep_recovered(self, left_behind: Callable[[], frozenset[str]], recovered: Callable[[str], None]) -> None:
-        """Recover crashed reloads whenever that is due, and retry until it has succeeded.
+        """Recover crashed reloads whenever that is due, and retry until it succeeds.
 
         ``left_behind`` returns the services whose reload crashed. ``recovered`` is called with each recovered one.
         """
@@ -73,7 +73,7 @@ class Chores:
                     await asyncio.sleep(next(pauses))
 
     async def keep_cnames(self) -> None:
-        """Sync CNAMEs whenever they are due; requests during a sync count as one."""
+        """Sync CNAMEs whenever they are due. Requests during a sync count as one."""
         while True:
             await self.are_cnames_due.wait()
             self.are_cnames_due.clear()
@@ -86,7 +86,7 @@ class Chores:
         return itertools.chain(pause * (1 - (1 - LEAST_JITTER) * self._jitter()) for pause in pauses)
 
     async def _run(self, *verb: str) -> Ended:
-        """Run a verb, and log what it printed on standard error if that differs from last time."""
+        """Run a command, and log its standard error if that differs from last time."""
         name = " ".join(verb)
         ended = await self._run_to_its_end(verb)
         before, said = self._said.get(name, ""), _without_numbers(ended.errors)
@@ -99,7 +99,7 @@ class Chores:
         return ended
 
     async def _run_to_its_end(self, verb: Sequence[str]) -> Ended:
-        """Run a verb. If this is cancelled, the verb gets SIGTERM and is waited for."""
+        """Run a command. On cancellation, send it SIGTERM and wait for it."""
         try:
             child = await self._launcher.start_captured(verb)
         except OSError as error:
@@ -117,5 +117,5 @@ class Chores:
 
 
 def _without_numbers(text: str) -> str:
-    """Return the text by which errors are compared: without times, ports and counts."""
+    """Return the text without times, ports and counts, for comparison."""
     return re.sub(r"\d+", "0", text)

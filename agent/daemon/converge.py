@@ -1,16 +1,9 @@
-"""One convergence: register what the good files of services.d define, and disable maintenance whose end has come.
+"""One convergence: register what the valid files of services.d define, and disable expired maintenance.
 
-In use::
-
-    convergence = Convergence(settings, Consul(settings.consul), clock, os.environ, socket.gethostname())
-    result = convergence.run()       # always in one thread; raises nothing that svcagent foresees
-    agent_watch.follow(result.canary)
-
-Run it at the start, when files changed, when the agent watch asks for it, on SIGHUP, each minute, and after
-``result.again_in`` seconds if that is not None. It logs each event once: a fault when it appears and when it is
-repaired, an outage when it begins and when it ends, every change.
-
-It sends three requests to Consul, and writes only what differs.
+Run it at the start, when files change, when the agent watch requests it, on SIGHUP, each minute, and after
+``result.again_in`` seconds unless that is None. It logs each event once: a fault when it appears and when it is
+repaired, an outage when it begins and ends, and every change. It sends three requests to Consul and only necessary
+writes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,7 +41,7 @@ LONGEST_PAUSE = 5.0
 
 
 class Convergence:
-    """Converges repeatedly, and remembers what it observed last and what it has logged. For one thread."""
+    """Converges repeatedly, and remembers the last observation and what was logged. For one thread."""
 
     def __init__(
         self, settings: Settings, consul: Consul, clock: Clock, environ: Mapping[str, str], hostname: str
@@ -68,7 +61,7 @@ class Convergence:
         self._met_before: dict[str, str] = {}
 
     def run(self) -> Converged:
-        """Converge once. Every failure is part of the result, also a bug: the daemon goes on and tries again."""
+        """Converge once. Every failure, even a bug, is part of the result: the daemon continues and tries again."""
         begun = self._clock.monotonic()
         self._met_before, self._met = self._met, {}
         found = replace(self._last, changes=(), failed=(), ended=(), trouble=None)
@@ -89,7 +82,7 @@ class Convergence:
                 turn.converge(choice)
         except SvcagentError as error:
             found = replace(found, trouble=error)
-        except Exception as error:  # noqa: BLE001 - reloads and the other chores must not end with a convergence
+        except Exception as error:  # noqa: BLE001 - a failed convergence must not stop reloads and other chores
             self._report("convergence", error)
             found = replace(found, trouble=Unforeseen.of(error, "the convergence"))
         if choice is None:
@@ -103,16 +96,16 @@ class Convergence:
         return self._last
 
     def _report(self, name: str, error: Exception) -> None:
-        """Log a bug with its trace, once until it has gone."""
+        """Log a bug with its trace, once until it is gone."""
         self._met[name] = repr(error)
         if self._met_before.get(name) != self._met[name]:
             log_bug(f"{name}: a bug in svcagent; please report it", error, service=name)
 
     def _take_what_is_good(self, agent: AgentSelf | None) -> Choice | None:
-        """Read the definitions although nothing can be registered; None after a bug: the last ones stay in force."""
+        """Read the definitions without registering. Return None after a bug: the last ones stay in force."""
         try:
             return self._take(agent)
-        except Exception as error:  # noqa: BLE001 - the last good definitions stay in force
+        except Exception as error:  # noqa: BLE001 - the last valid definitions stay in force
             self._report("definitions", error)
             return None
 
@@ -136,7 +129,7 @@ class Convergence:
 
 
 class _Turn:
-    """One convergence of an agent that answers. What it did is known even if it is aborted."""
+    """One convergence with a responding agent. Its effects are known even if it is aborted."""
 
     def __init__(
         self, consul: Consul, clock: Clock, agent: AgentSelf, canary: str, registration: Registration, report: Report
@@ -152,7 +145,7 @@ class _Turn:
         self._ended: tuple[Ended, ...] = ()
 
     def converge(self, choice: Choice) -> None:
-        """Observe, plan, apply; then disable maintenance whose end has come."""
+        """Observe, plan and apply. Then disable expired maintenance."""
         services = [service for definition in choice.definitions for service in definition.services]
 
         def may_remove(service_id: str) -> bool:
@@ -177,7 +170,7 @@ class _Turn:
         node, now = self._agent.node, self._clock.now()
         ended = find_ended(world.services, world.checks, node, now, own)
         if ended and self._registration.done:
-            # A service that was just changed may fail its checks by now.
+            # A service that was just changed may fail its checks now.
             self._world = world = observe(self._consul)
             ended = find_ended(world.services, world.checks, node, now, own)
         for one in ended:
@@ -185,7 +178,7 @@ class _Turn:
                 self._ended += lift_ended(self._consul, [one])
 
     def found(self, before: Converged) -> Converged:
-        """Return the result; what was not observed is as before."""
+        """Return the result; what was not observed stays as before."""
         if self._world is None:
             return before
         return replace(
@@ -217,7 +210,7 @@ class _Turn:
         return tuple(one for one in found if one.target not in lifted)
 
     def _chosen_canary(self, world: World) -> str:
-        """Return the canary: the same as before, as long as it is registered."""
+        """Return the canary; it stays the same as long as it is registered."""
         there = {one.id for one in world.services.values() if is_own(one)}
         there |= {one.service_id for one in self._registration.done if one.action is not Action.REMOVE}
         there -= {one.service_id for one in self._registration.done if one.action is Action.REMOVE}

@@ -1,8 +1,8 @@
-"""``svcagent run``: what runs when, and in which process or thread. Decisions are made elsewhere.
+"""``svcagent run``: which work runs when, and in which process or thread. Decisions are made elsewhere.
 
-One event loop (asyncio) owns all mutable state, and never waits for Consul, Docker or another host. One thread
-converges the local agent, one watches it, inotify has its own, and everything that is heavy or takes a service out is
-a verb in a separate process (`children`). Nothing is polled: with nothing to do, the loop wakes once in `BEAT_SECONDS`.
+One asyncio event loop owns all mutable state and never waits for Consul, Docker or another host. One thread converges
+the local agent, one watches it, and inotify has its own. Everything heavy or disruptive is a command in a child process
+(`children`). There is no polling: an idle loop wakes once in `BEAT_SECONDS`.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ WORKER_STOP_SECONDS = 5.0
 
 
 class Daemon:
-    """One host's daemon, to be `run` once. ``options``: passed to its children before the verb."""
+    """One host's daemon, to be `run` once. ``options`` are passed to its children before the command."""
 
     def __init__(self, settings: Settings, clock: Clock, environ: Mapping[str, str], options: Sequence[str]) -> None:
         self._settings = settings
@@ -56,9 +56,9 @@ class Daemon:
         self._systemd = Systemd(environ)
         self._status_file = StatusFile(settings.daemon.status_file, clock)
         self.metrics = _metrics(clock) if settings.daemon.listen else None
-        # The textfile is for hosts without a daemon; with both, everything would count twice.
+        # The textfile is for hosts without a daemon. With both, everything would count twice.
         environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
-        # Children read the last good definitions, so that a file with faults stops no reload.
+        # Children read the last valid definitions, so that a faulty file stops no reload.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
         self._chores = Chores(self._launcher, self.metrics)
         self._reloads = Supervisor(
@@ -86,10 +86,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT.
-
-        :raises Exception: a bug, in whichever thread, task or callback it was met.
-        """
+        """Run until SIGTERM or SIGINT. Raise the exception of a bug in any thread, task or callback."""
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._looked_once, self._converged_once = asyncio.Event(), asyncio.Event()
@@ -135,11 +132,8 @@ class Daemon:
 
         return serve(self.metrics, self._settings.daemon.listen)
 
-    # ------------------------------------------------------------ status
-
     @property
     def status(self) -> Status:
-        """Return what the daemon does now."""
         services = [one for found in self._found.definitions for one in found.services]
         return Status(
             pid=os.getpid(),
@@ -163,7 +157,7 @@ class Daemon:
         )
 
     def _changed(self) -> None:
-        """Write the status soon, once for all that changes in this turn of the event loop."""
+        """Write the status soon, once for all changes in this turn of the event loop."""
         if not self._is_write_due:
             self._is_write_due = True
             self._loop.call_soon(self._write_status)
@@ -177,7 +171,7 @@ class Daemon:
             self._status_file.write(self._written)
 
     async def _beat(self) -> None:
-        """Show systemd and readers of the status file that the daemon lives, and look at the clock."""
+        """Prove to systemd and readers of the status file that the daemon is alive, and check the clock."""
         while True:
             self._write_status(is_due=True)
             if self._systemd.watchdog_seconds is not None:
@@ -185,8 +179,6 @@ class Daemon:
             if not self._is_stopping:
                 self._scheduler.look_at_clock()
             await asyncio.sleep(min(BEAT_SECONDS, self._systemd.watchdog_seconds or BEAT_SECONDS))
-
-    # ------------------------------------------------------------ what is due
 
     def _due(self, job: str) -> None:
         if job == CONVERGENCE:
@@ -197,14 +189,14 @@ class Daemon:
             self._begin(Wanted(job.removeprefix(RELOAD_JOB), "schedule"))
 
     def _begin(self, wanted: Wanted) -> None:
-        """Reload, or wait until Consul answers: without it a reload could only fail."""
+        """Start a reload, or hold it until Consul answers: without Consul it could only fail."""
         if isinstance(self._found.trouble, ConsulUnreachable):
             self._held[wanted.service_id] = wanted
         else:
             self._reloads.begin(wanted)
 
     def _plan(self, definitions: Sequence[Definition]) -> None:
-        """Plan what is due from now on; log once what never is due or has no valid schedule."""
+        """Replace the schedule. Log once what never runs or has no valid schedule."""
         plans, unplanned = plans_of(definitions, os.uname().nodename, self._environ)
         self._scheduler.replace(plans)
         due = self._scheduler.next_runs()
@@ -217,7 +209,7 @@ class Daemon:
         self._unplanned = unplanned
 
     def _read_again(self) -> None:
-        """SIGHUP."""
+        """Handle SIGHUP."""
         if self._is_stopping:
             return
         log("reading everything again")
@@ -228,17 +220,15 @@ class Daemon:
         if self._is_ready:
             self._systemd.ready()
 
-    # ------------------------------------------------------------ convergence
-
     def _converged_in_thread(self, found: Converged | BaseException) -> None:
-        with suppress(RuntimeError):  # the loop has ended: it took longer than a stop waits for
+        with suppress(RuntimeError):  # the loop has ended: this took longer than a stop waits
             self._loop.call_soon_threadsafe(self._converged, found)
 
     def _converged(self, found: Converged | BaseException) -> None:
         if self._is_stopping:
             return
         if isinstance(found, BaseException):
-            # Reloads and other chores go on; the convergence is tried again each minute.
+            # Reloads and other chores continue; the convergence is retried each minute.
             log_bug("convergence: a bug in svcagent; please report it", found)
             return
         self._found = found
@@ -281,17 +271,14 @@ class Daemon:
         out = [held_of(one.target.name, one.maintenance) for one in found.out]
         self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
-    # ------------------------------------------------------------ reloads
-
     async def _take_up(self, left_behind: frozenset[str]) -> None:
-        """Recover the reloads that crashed before this daemon started, and run those again that were cut short.
+        """Recover reloads that crashed before this daemon started, and repeat those that were interrupted.
 
-        Then recover every crashed reload of this host, as long as the daemon runs. The journal of a crashed reload may
-        be lost; then the maintenance that it left shows it.
+        Then recover every crashed reload on this host. If its journal is lost, its maintenance reveals it.
         """
         if left_behind:
             if not (self._settings.state_dir / DIRECTORY).is_dir():
-                # The first daemon of this host: its children have no definitions until it has converged once.
+                # This host's first daemon: its children have no definitions until the first convergence.
                 await self._looked_once.wait()
             await self._chores.recover(self._converged_once)
         keeping = self._chores.keep_recovered(self._reloads.left_behind, self._recovered)
@@ -306,7 +293,7 @@ class Daemon:
         self._reloads.retry_recovered(service_id)
 
     def _reloads_changed(self) -> None:
-        """What the state watch calls, in its thread."""
+        """Called by the state watch, in its thread."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._follow_reloads)
 
@@ -328,7 +315,7 @@ class Daemon:
             self._over.set()
 
     def _failed_in_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Treat an exception in a callback as a bug, too: asyncio would only log it and go on."""
+        """Treat an exception in a callback as a bug; asyncio would only log it."""
         error = context.get("exception")
         if "handle" in context and error is not None:
             self._bug = error

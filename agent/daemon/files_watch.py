@@ -1,17 +1,10 @@
-"""Tells that a definition changed, a moment after it did: inotify by watchdog, and a look at the files themselves.
+"""Report that a definition changed, using watchdog's inotify and then the files' own attributes.
 
-What inotify says is a reason to look, and no more: editors write temporary files, rename, and write again. So after a
-moment of quiet all definition files are looked at, and only if one of them is not as before is it told.
+An inotify event only triggers a check: editors write temporary files, rename, and write again. After a moment without
+events, all definition files are checked, and a change is reported only if one of them differs.
 
-Watched are services.d, the directory above it, and each directory in which a symbolic link stands that leads to
-services.d or from it to a file. Where the kernel has no watches left that is told, and whoever looks each minute
-anyway finds the changes.
-
-In use::
-
-    files_watch = FilesWatch(settings.services_dir, changed)   # changed is called in the watch's own thread
-    files_watch.start()                                        # what changes from now on is told
-    files_watch.stop()                                         # within a second
+The watch covers services.d, its parent, and each directory with a symbolic link that leads to services.d or from it to
+a file. If the kernel has no watches left, that is logged, and the convergence each minute finds the changes.
 """
 
 import os
@@ -41,11 +34,11 @@ from agent.errors import BadDefinition
 from agent.logs import WARNING, log, log_bug
 
 QUIET_SECONDS = 0.2
-"""Without an event: whoever was writing is done."""
+"""Seconds without an event after which a writer is considered done."""
 LONGEST_SECONDS = 0.5
-"""From the first event, however many follow."""
+"""Limit in seconds from the first event, however many follow."""
 RENEW_SECONDS = 60.0
-"""How often the watches are looked after with no event: what was mounted, or renamed far above, sends none."""
+"""How often to renew the watches without an event. Mounts and renames far above send none."""
 MOST_LINKS = 40
 """The kernel's own limit for one path."""
 
@@ -58,13 +51,13 @@ _EVENTS: list[type[FileSystemEvent]] = [
     FileDeletedEvent,
     FileMovedEvent,
 ]
-"""Not reading: the daemon itself reads these files each minute."""
+"""Without read events, because the daemon itself reads these files each minute."""
 
 Look: TypeAlias = tuple[tuple[object, ...], ...]
 
 
 class FilesWatch(FileSystemEventHandler):
-    """A thread from `start` to `stop`, beside those of watchdog."""
+    """A thread from `start` to `stop`, in addition to watchdog's own. It runs ``changed``, too."""
 
     def __init__(self, services_dir: Path, changed: Callable[[], None]) -> None:
         self._directory = services_dir
@@ -79,13 +72,12 @@ class FilesWatch(FileSystemEventHandler):
         self._thread = threading.Thread(target=self._watch, name="files-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._renew()
         self._seen = _look(self._directory)
         self._thread.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop within a second."""
         with self._news:
             self._is_stopping = True
             self._news.notify()
@@ -95,7 +87,7 @@ class FilesWatch(FileSystemEventHandler):
             self._observer.join()
 
     def on_any_event(self, _event: FileSystemEvent) -> None:
-        """What watchdog calls, in a thread of its own."""
+        """Called by watchdog in its own thread."""
         with self._news:
             self._due = monotonic() + QUIET_SECONDS
             self._news.notify()
@@ -104,7 +96,7 @@ class FilesWatch(FileSystemEventHandler):
         while self._await_quiet():
             try:
                 self._look_again()
-            except Exception as error:  # noqa: BLE001 - a thread that ends would leave changes to the next minute
+            except Exception as error:  # noqa: BLE001 - without this thread, changes would wait for the next minute
                 log_bug(f"watching {self._directory} met a bug in svcagent; please report it", error)
 
     def _look_again(self) -> None:
@@ -115,7 +107,7 @@ class FilesWatch(FileSystemEventHandler):
             self._changed()
 
     def _await_quiet(self) -> bool:
-        """Wait for events and then for their end, or until it is time to renew; False to stop."""
+        """Wait for events to begin and end, or until a renewal is due. Return False to stop."""
         with self._news:
             self._news.wait_for(lambda: self._is_stopping or self._due is not None, RENEW_SECONDS)
             latest = monotonic() + LONGEST_SECONDS
@@ -128,7 +120,7 @@ class FilesWatch(FileSystemEventHandler):
             return not self._is_stopping
 
     def _renew(self) -> None:
-        """Watch the directories that matter now, and no others; say once if that cannot be."""
+        """Watch exactly the directories that matter now. Log once if that is impossible."""
         try:
             self._renew_watches()
         except OSError as error:
@@ -152,19 +144,19 @@ class FilesWatch(FileSystemEventHandler):
         ended = {emitter.watch for emitter in self._observer.emitters if not emitter.should_keep_running()}
         wanted = {path: node for path in _directories(self._directory) if (node := _node(path)) is not None}
         for path, (watch, node) in list(self._watches.items()):
-            # One that was deleted and made again may have the same number.
+            # A directory that was deleted and created again may have the same inode number.
             if wanted.get(path) != node or watch in ended:
                 self._observer.unschedule(watch)
                 del self._watches[path]
         for path, node in wanted.items():
             if path not in self._watches:
-                with suppress(FileNotFoundError):  # gone again: the directory above it tells
+                with suppress(FileNotFoundError):  # gone again: the parent's watch reports it
                     watch = self._observer.schedule(self, str(path), event_filter=_EVENTS)
                     self._watches[path] = (watch, node)
 
 
 def _look(directory: Path) -> Look:
-    """What tells whether a definition file is still the same; of a link, the file that it leads to."""
+    """Return the attributes that change with a definition file; for a link, those of its target."""
     try:
         return tuple(_state(file) for file in files_of(directory))
     except BadDefinition as error:
@@ -180,7 +172,7 @@ def _state(file: Path) -> tuple[object, ...]:
 
 
 def _directories(services_dir: Path) -> Iterator[Path]:
-    """Those in which something may change that changes a definition, by their real paths."""
+    """Yield the real paths of the directories in which a change may affect a definition."""
     *above, real = _way(services_dir)
     yield from above
     yield next(one for one in real.parents if one.is_dir())
@@ -197,7 +189,7 @@ def _directories(services_dir: Path) -> Iterator[Path]:
 
 
 def _way(path: Path) -> Iterator[Path]:
-    """The directories of all links on the way to a path, and at the end where it leads, as far as that is there."""
+    """Yield the directory of each link on a path, and finally its target, as far as it exists."""
     real, left, links = Path("/"), list(path.absolute().parts[1:]), 0
     while left:
         step = real / left.pop(0)

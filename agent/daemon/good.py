@@ -1,7 +1,7 @@
-"""Which definitions the daemon goes by: of every file the newest version that is good, kept over restarts.
+"""The definitions that the daemon uses: the newest valid version of every file, kept across restarts.
 
-`choose` decides, and is pure. `GoodFiles` is its edge: it reads services.d, and keeps a copy of every version chosen in
-a directory of the daemon's own, which the verbs that the daemon starts read in its place.
+`choose` decides without I/O. `GoodFiles` reads services.d and keeps a copy of each chosen version in the daemon's own
+directory, which the daemon's child processes read instead.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,60 +16,56 @@ from agent.files import write_atomically
 from agent.logs import log_bug
 
 DIRECTORY = "definitions"
-"""Below the state directory: the last good version of every file."""
+"""Below the state directory: the last valid version of every file."""
 
 
 Unfit: TypeAlias = Callable[[Definition], Iterable[Fault]]
 
 
 def fit(_definition: Definition) -> Iterable[Fault]:
-    """Nothing is wrong with it."""
+    """Accept every definition."""
     return ()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The files to go by, and what is wrong with those that are not as services.d has them."""
+    """The files to use, and the faults of those that are not used as services.d has them."""
 
     files: tuple[Examined, ...]
-    """In order of name; all good, and none clashes with another."""
+    """Sorted by name; all valid, and without clashes."""
     faults: tuple[Fault, ...] = ()
     gone: frozenset[str] | None = None
-    """IDs of the services that may be taken away because nothing defines them any more; None: all such. Some faulty
-    file may mean any of the others, and was never seen good."""
+    """IDs of undefined services that may be deregistered; None: all. Restricted when a faulty file that was never valid
+    may define any of the others.
+    """
 
     @property
     def definitions(self) -> tuple[Definition, ...]:
-        """What the files define."""
         return tuple(one.definition for one in self.files if one.definition is not None)
 
     @property
     def service_ids(self) -> frozenset[str]:
-        """The services that they define."""
         return frozenset(service.id for definition in self.definitions for service in definition.services)
 
     def may_remove(self, service_id: str) -> bool:
-        """May this service of ours be taken away?"""
+        """True if this service of ours may be deregistered."""
         return service_id not in self.service_ids and (self.gone is None or service_id in self.gone)
 
 
 def choose(now: Mapping[str, Examined], good: Mapping[str, Examined], gone: frozenset[str] = frozenset()) -> Choice:
-    """Choose between what is in each file now and its last good version, by file name.
+    """Choose between the current version of each file and its last valid one, by file name.
 
-    ``gone``: services that good files defined at some earlier time.
+    ``gone`` are services that valid files once defined. The cases:
 
-    The cases:
-
-    - good now: what is there now
-    - faulty now, good before: as it was before
-    - faulty now, never good: left out, and what it may have registered stays
-    - two files use one name: the file that changed is faulty for it, not the one that was good; of two that changed,
-      the later in order of name
-    - there no more: gone
+    - valid now: use the current version
+    - faulty now, valid before: use the last valid version
+    - faulty now, never valid: leave it out; what it may have registered stays
+    - two files use one name: the changed file is faulty, not the one that was valid; if both changed, the later by name
+    - deleted: gone
     """
     chosen = {name: one for name in now if (one := _best(now[name], good.get(name))) is not None}
     faults = [fault for one in now.values() for fault in one.faults]
-    # Each round takes one file a step back, to its last good version or out, so there are two rounds a file at most.
+    # Each round reverts one file to its last valid version or removes it, so there are at most two rounds per file.
     while found := _first_clash(chosen, good):
         name = Path(found[0].file).name
         faults.extend(fault for fault in found if fault not in faults)
@@ -83,7 +79,7 @@ def choose(now: Mapping[str, Examined], good: Mapping[str, Examined], gone: froz
 
 
 def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
-    """Return the good files of a directory as they are now, and the faults of the others."""
+    """Return the valid files of a directory in their current versions, and the faults of the others."""
     try:
         now = {
             file.name: _read(file, lambda name, content: _examined(services_dir / name, content, values))
@@ -99,7 +95,7 @@ def _best(now: Examined | None, good: Examined | None) -> Examined | None:
 
 
 def _first_clash(chosen: Mapping[str, Examined], good: Mapping[str, Examined]) -> list[Fault]:
-    """All clashes of the first file that has any; what was good before has the older claim to its names."""
+    """Return all clashes of the first file with any. Files that were valid before keep their names."""
 
     def is_changed(name: str) -> bool:
         return name not in good or chosen[name].content != good[name].content
@@ -117,7 +113,7 @@ def _gone(
         return None
     meant = [_ids(now[name]) for name in left_out]
     if not all(meant):
-        # Whose name cannot be read may be any.
+        # An unreadable name may be any.
         return frozenset()
     meant += [_ids(good[name]) for name in left_out & good.keys()]
     before = gone.union(*map(_ids, good.values()))
@@ -129,9 +125,9 @@ def _ids(examined: Examined) -> frozenset[str]:
 
 
 class GoodFiles:
-    """services.d, and beside it the last good version of each of its files.
+    """services.d, and the kept copy of its last valid files.
 
-    :raises BadDefinition: both are one directory; then what is faulty would be deleted.
+    :raises BadDefinition: both are the same directory, in which faulty files would be deleted.
     """
 
     def __init__(self, services_dir: Path, state_dir: Path) -> None:
@@ -145,15 +141,15 @@ class GoodFiles:
         self._gone: frozenset[str] = frozenset()
 
     def take(self, values: Mapping[str, str], unfit: Unfit = fit) -> Choice:
-        """Read services.d, choose, and keep what was chosen. Whatever is wrong is among the faults; nothing is raised.
+        """Read services.d, choose, and keep the chosen files. All problems become faults; nothing is raised.
 
-        ``values`` as in `load`; ``unfit``: what else makes a definition unusable on this host.
+        ``values`` is as in `load`. ``unfit`` returns what else makes a definition unusable on this host.
         """
         known = self._examined if values == self._values else {}
         self._values, self._examined = values, {}
 
         def examined(name: str, content: bytes) -> Examined:
-            # Named as in services.d, wherever it was read: that is where somebody has to mend it.
+            # Faults name the path in services.d, wherever the file was read, because it must be fixed there.
             one = known.get((name, content)) or _examined(self._services_dir / name, content, values)
             self._examined[name, content] = one
             more = tuple(unfit(one.definition)) if one.definition is not None else ()
@@ -191,10 +187,10 @@ class GoodFiles:
         return kept
 
     def _keep(self, files: Iterable[Examined], kept: Mapping[str, bytes]) -> tuple[Fault, ...]:
-        """Make the copy hold these files alone; written is only what differs.
+        """Make the copy contain only these files, and write only what differs.
 
-        A verb may read it meanwhile. It must not take a service for one that nothing defines: the directory comes to
-        be whole, and a definition that moves to another file is in both for a moment, which is refused.
+        A command may read the copy meanwhile, and must not see a service as undefined. So a new directory appears
+        complete, and a definition that moves to another file is briefly in both, which is refused.
         """
         wanted = {one.file.name: one.content for one in files}
         try:
@@ -216,10 +212,7 @@ class GoodFiles:
 
 
 def forget(state_dir: Path) -> None:
-    """Keep no definition any more: services.d is empty, and somebody said that it is meant to be.
-
-    :raises SvcagentError: they cannot be removed.
-    """
+    """Remove all kept definitions: an operator confirmed an empty services.d. Raise `SvcagentError` if that fails."""
     try:
         for file in (state_dir / DIRECTORY).glob("*.json"):
             file.unlink(missing_ok=True)
@@ -231,7 +224,7 @@ def forget(state_dir: Path) -> None:
 
 
 def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
-    """As `examine`. A bug that a file meets is a fault of that file: the other files have to be used all the same."""
+    """Parse a file like `examine`. A bug becomes a fault of that file, because the other files are still needed."""
     try:
         return examine(file, content, values)
     except Exception as error:  # noqa: BLE001 - a bug that one file triggers must not stop the others
@@ -251,6 +244,6 @@ def _read(file: Path, examined: Callable[[str, bytes], Examined]) -> Examined:
 
 
 def _unchanged(good: Mapping[str, Examined], faults: tuple[Fault, ...]) -> Choice:
-    """services.d is not there: nothing is changed, and nothing removed."""
+    """Return a choice without changes or removals, because services.d is missing or empty."""
     choice = choose(good, good)
     return replace(choice, faults=faults + choice.faults, gone=frozenset())

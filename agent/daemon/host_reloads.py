@@ -1,4 +1,4 @@
-"""The reloads of this host, whoever started them, as their lock files show them, and a watch on those files."""
+"""All reloads of this host, as their lock files show them, and a watch on those files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from agent.registration import LAST_SEEN_FILE
 from agent.reload import HostLock, HostReload, lock_files
 
 INTERRUPTED_BY_STOP = 143
-"""The exit code of a reload that SIGTERM ended: somebody stopped the daemon or the host, not this reload."""
+"""The exit code of a reload that SIGTERM ended: the daemon or the host was stopped, not this reload."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,26 @@ class EndedReload:
 
 
 class HostReloads:
-    """Reads the lock files that have changed."""
-
     def __init__(self, state_dir: Path, clock: Clock) -> None:
         self._state_dir = state_dir
         self._clock = clock
         self._times: dict[str, tuple[int, int]] = {}
         self._ended: set[tuple[str, int, str]] = set()
         self.running: dict[str, HostReload] = {}
-        """The reloads that run, by service ID."""
+        """The running reloads, by service ID."""
         self.last: dict[str, HostReload] = {}
-        """What each lock file says."""
+        """The content of each lock file, by service ID."""
         self.look()
 
     def unfinished(self) -> frozenset[str]:
-        """Return the services whose last reload found something to do and was cut short.
+        """Return the services whose last reload found something to do and was interrupted.
 
-        It crashed, was stopped with the daemon or the host, or ended for a reason that may pass.
+        It crashed, was stopped with the daemon or the host, or ended for a temporary reason.
         """
         return frozenset(one for one, said in self.last.items() if one not in self.running and _is_cut_short(said))
 
     def look(self) -> list[EndedReload]:
-        """Read what has changed; return the reloads that have ended."""
+        """Read the changed files, and return the reloads that have ended."""
         ended: list[EndedReload] = []
         files = dict(lock_files(self._state_dir))
         for gone in self.last.keys() - files.keys():
@@ -91,19 +89,19 @@ class HostReloads:
 
 
 def _is_cut_short(said: HostReload) -> bool:
-    """True if a daemon that starts has to run this reload. An operator's that failed is the operator's to repeat."""
+    """True if a new daemon must repeat this reload. Operators repeat their own failed reloads."""
     if not said.results:
         return said.step not in IDLE_STEPS
     last = said.results[-1]
-    if last.get("outcome") == "recovered":  # what was wanted has still to be done
+    if last.get("outcome") == "recovered":  # the wanted version is still to be deployed
         return True
     return said.is_daemons and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))
 
 
 class StateWatch(FileSystemEventHandler):
-    """Watches the state directory by inotify. Its callbacks are called in watchdog's thread.
+    """Watches the state directory by inotify. Callbacks run in watchdog's thread.
 
-    ``reloads_changed``: a reload of this host began, reached another step or ended. ``noted``: a verb has noted a
+    ``reloads_changed``: a reload of this host began, reached another step or ended. ``noted``: a command recorded a
     change of maintenance or registration.
     """
 
@@ -114,7 +112,7 @@ class StateWatch(FileSystemEventHandler):
         self._observer: InotifyObserver | None = None
 
     def start(self) -> None:
-        """Begin. Without inotify, changes are noticed at the next convergence."""
+        """Start watching. Without inotify, changes are noticed at the next convergence."""
         events: list[type[FileSystemEvent]] = [
             FileClosedEvent,
             FileCreatedEvent,
@@ -133,13 +131,11 @@ class StateWatch(FileSystemEventHandler):
         self._observer = observer
 
     def stop(self) -> None:
-        """End it."""
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Tell what changed."""
         for path in {event.src_path, event.dest_path}:
             name = Path(str(path)).name
             if name.startswith("reload-"):

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a host: its agent, definitions, maintenance, CNAMEs."""
+"""The metrics of a host: its agent, definitions, maintenance, CNAMEs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ IN_PLACE = "in place"
 
 @dataclass(frozen=True)
 class Held:
-    """A service, or the host itself if ``service`` is empty, that is in maintenance.
+    """A service in maintenance; the host itself if ``service`` is empty.
 
-    ``owner``: a user name, ``svcagent reload``, or ``unknown``. ``since``: seconds since the epoch, if anybody knows.
+    ``owner`` is a user name, ``svcagent reload``, or ``unknown``. ``since`` is in seconds since the epoch, if known.
     """
 
     service: str
@@ -26,22 +26,19 @@ class Held:
 
 
 def held_by(services: Iterable[LocalService], checks: Mapping[str, CheckState]) -> tuple[Held, ...]:
-    """The maintenances that the local agent holds, from what it says of its services and of all checks."""
+    """Return the maintenances in the local agent, from its services and checks."""
     found = [(one.name, one.maintenance) for one in services]
     found.append(("", checks.get(NODE_MAINTENANCE)))
     return tuple(held_of(service, parse(check.notes)) for service, check in found if check is not None)
 
 
 def held_of(service: str, it: Maintenance) -> Held:
-    """One of them."""
-    # A reload's id in a label would be a new series for each reload.
+    # A reload's ID in a label would create a series for each reload.
     owner = {OwnerKind.OPERATOR: it.owner, OwnerKind.RELOAD: "svcagent reload", OwnerKind.UNKNOWN: "unknown"}[it.kind]
     return Held(service, owner, it.since.timestamp() if it.since else None)
 
 
 class HostSeries:
-    """Of this host as a whole."""
-
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._build = Series("svcagent_build_info", "The version of svcagent.", ("version",))
@@ -75,22 +72,19 @@ class HostSeries:
         self.families = (self._build, *self.lasting)
 
     def consul(self, *, is_up: bool) -> None:
-        """Does the local agent answer?"""
+        """Set whether the local agent answers."""
         self._consul.set(is_up)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
-        """These files, and no others, have so many faults."""
+        """Replace the number of faults by file."""
         self._faults.values = {(file,): count for file, count in sorted(faults.items()) if count}
 
     def consent(self, *, is_needed: bool) -> None:
-        """Note whether changes wait for an operator's consent."""
+        """Set whether changes wait for an operator's consent."""
         self._consent.set(is_needed)
 
     def converged(self, held: Iterable[Held], refused: int, *, needs_consent: bool = False) -> None:
-        """The agent holds what it should, but for so many services that are somebody else's.
-
-        ``needs_consent``: and but for changes that wait for an operator's consent.
-        """
+        """Record a completed convergence. ``refused`` counts services that others registered."""
         self.consent(is_needed=needs_consent)
         now = self._clock.now().timestamp()
         self._converged.set(now)
@@ -104,8 +98,6 @@ class HostSeries:
 
 
 class CnameSeries:
-    """Of the records that this host keeps."""
-
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._state = Series(
@@ -116,7 +108,7 @@ class CnameSeries:
         self.families = self.lasting
 
     def synced(self, document: Mapping[str, Any], *, is_all: bool = True) -> None:
-        """What ``svcagent --json cname sync`` says; ``is_all``: of all records, or of some that were named."""
+        """Update from the document of ``svcagent --json cname sync``. ``is_all`` is False if records were named."""
         if "records" not in document or document.get("dry_run"):
             return
         if is_all:

@@ -1,7 +1,7 @@
-"""What Prometheus is told of this host: reloads, maintenance, definitions, CNAMEs.
+"""The Prometheus metrics of this host: reloads, maintenance, definitions, CNAMEs.
 
-Fed with what is known anyway, in the words of the log and of ``--json``; nothing here asks Consul, Docker or DNS.
-Importing this is slow and large (prometheus_client): done only where metrics are on.
+Their data is already known, in the words of the log and of ``--json``; nothing here queries Consul, Docker or DNS. This
+module imports prometheus_client, which is slow and large, so import it only where metrics are enabled.
 """
 
 import threading
@@ -25,19 +25,19 @@ __all__ = ["Held", "Metrics", "held_by", "held_of"]
 
 
 class Part(Protocol):
-    """Some of it."""
+    """A group of metric families."""
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """What it tells."""
+        """All families."""
 
     @property
     def lasting(self) -> tuple[Family, ...]:
-        """Those of them that may be taken up from what another process told."""
+        """The families that may be resumed from another process's output."""
 
 
 class Metrics:
-    """All of it, told by one thread and rendered by any."""
+    """All metrics of the host. One thread updates them; any thread may render them."""
 
     def __init__(self, clock: Clock) -> None:
         self._lock = threading.Lock()
@@ -45,15 +45,12 @@ class Metrics:
         self._process = ProcessCollector(registry=None)
 
     def reloads_run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
-        """The reloads that run on this host now, by service name."""
+        """Replace the running reloads, by service name."""
         with self._lock:
             self._reloads.run(running)
 
     def reload_ended(self, result: Mapping[str, Any]) -> None:
-        """How a reload ended: ``dataclasses.asdict`` of its `Result`.
-
-        Of one that left none, ``service`` and ``exit_code`` do.
-        """
+        """Record a reload's end: ``asdict`` of its `Result`, or at least ``service`` and ``exit_code``."""
         with self._lock:
             self._reloads.ended(result)
 
@@ -66,11 +63,11 @@ class Metrics:
         *,
         needs_consent: bool = False,
     ) -> None:
-        """Registration is as it should be.
+        """Record a completed convergence.
 
-        ``services``: names of those that are reloaded here, others are forgotten. ``faults``: how many by file.
-        ``held``: what is in maintenance. ``refused``: how many services are registered by somebody else.
-        ``needs_consent``: changes wait for an operator's consent.
+        ``services`` are the names of those that are reloaded here; series of others are dropped. ``faults`` counts by
+        file. ``held`` is what is in maintenance. ``refused`` counts services that others registered. ``needs_consent``
+        is True if changes wait for an operator's consent.
         """
         with self._lock:
             self._reloads.only(services)
@@ -79,32 +76,27 @@ class Metrics:
             self._host.converged(held, refused, needs_consent=needs_consent)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
-        """How many faults which files have now."""
         with self._lock:
             self._host.faulty(faults)
 
     def consul(self, *, is_up: bool) -> None:
-        """Does the local agent answer?"""
         with self._lock:
             self._host.consul(is_up=is_up)
 
     def cnames(self, document: Mapping[str, Any]) -> None:
-        """The document of ``svcagent --json cname sync``; one that tells of an error changes nothing."""
+        """Update from the document of ``svcagent --json cname sync``. An error document changes nothing."""
         with self._lock:
             self._cnames.synced(document)
 
     def collect(self) -> Iterable[Metric]:
-        """What prometheus_client asks a collector for, with the metrics of this process."""
+        """Return the metrics for prometheus_client, including those of this process."""
         with self._lock:
             found = [metric for part in (self._reloads, self._host, self._cnames) for metric in metrics_of(part)]
         return [*found, *self._process.collect()]
 
 
 def serve(metrics: Metrics, address: str) -> Callable[[], None]:
-    """Serve ``/metrics`` on ``host:port``; return what stops it.
-
-    :raises SvcagentError: the address cannot be used.
-    """
+    """Serve ``/metrics`` on ``host:port``; return a stop function. Raise `SvcagentError` if that fails."""
     host, _, port = address.rpartition(":")
     registry = CollectorRegistry()
     registry.register(metrics)
@@ -125,13 +117,13 @@ def serve(metrics: Metrics, address: str) -> Callable[[], None]:
 
 
 def metrics_of(part: Part) -> list[Metric]:
-    """Those of its families that have any series."""
+    """Return the families that have any series."""
     return [metric for family in part.families if (metric := family.metric())]
 
 
 @dataclass(frozen=True)
 class _Collected:
-    """What there is, as the library wants to be given it."""
+    """A fixed list of metrics as a prometheus_client collector."""
 
     metrics: Iterable[Metric]
 
@@ -140,5 +132,5 @@ class _Collected:
 
 
 def text_of(metrics: Iterable[Metric]) -> bytes:
-    """In Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     return generate_latest(_Collected(metrics))

@@ -1,4 +1,4 @@
-"""What Prometheus is told of reloads."""
+"""The metrics of reloads."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -15,13 +15,13 @@ STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
 WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)
 
 RESULTS = ("up to date", "reloaded", "refused", "rolled back", "interrupted", "failed", "stranded", "recovered")
-"""How a reload or a recovery can end (`agent.reload.Result`)."""
+"""The possible outcomes of a reload or a recovery (`agent.reload.Result`)."""
 GOOD = ("up to date", "reloaded")
-"""After these the newest image runs here that may."""
+"""After these, the newest permitted image runs here."""
 
 
 class ReloadSeries:
-    """Of every service that is reloaded here."""
+    """The series of every service that is reloaded here."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -69,7 +69,7 @@ class ReloadSeries:
         self.families = (*self.lasting, *self._passing)
 
     def only(self, services: Iterable[str]) -> None:
-        """These are reloaded here; what was told of others is forgotten, and these begin with zeros."""
+        """Restrict the series to these services. New ones begin with zeros."""
         wanted = frozenset(services)
         for service in {labels[0] for labels in self._ended.values} - wanted:
             for family in self.families:
@@ -78,7 +78,7 @@ class ReloadSeries:
             self._begin(service)
 
     def run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
-        """These reloads run now, and no others."""
+        """Replace the running reloads."""
         for family in self._passing:
             family.values = {}
         for service, said in running:
@@ -87,14 +87,13 @@ class ReloadSeries:
                 self._queue.set(said.place, service)
 
     def ended(self, result: Mapping[str, Any]) -> None:
-        """A reload or a recovery is over."""
         service, outcome = str(result["service"]), _outcome(result)
         self._begin(service)
         self._ended.add(service, outcome)
         self._last_run.set(self._now(), service)
         if outcome in GOOD:
             self._last_success.set(self._now(), service)
-        # A reload that has an id had put right before what the last one left.
+        # A reload with an ID has repaired what the previous one left.
         if outcome == "stranded" or outcome == "recovered" or result.get("id"):
             self._stranded.set(outcome == "stranded", service)
         if result.get("image") and result.get("running"):
@@ -106,7 +105,7 @@ class ReloadSeries:
                 self._waits.observe(step["seconds"], service)
 
     def _begin(self, service: str) -> None:
-        """Zeros first: what appears as 1 is no increase to Prometheus."""
+        """Publish zeros first: Prometheus sees no increase in a series that begins with 1."""
         for result in RESULTS:
             self._ended.add(service, result, by=0)
         self._stranded.add(service, by=0)
@@ -116,7 +115,7 @@ class ReloadSeries:
 
 
 def _outcome(result: Mapping[str, Any]) -> str:
-    """As `agent.reload.Result` says; where a verb ended before it had one, by its exit code."""
+    """Return the outcome as in `agent.reload.Result`; for a command that ended before it had one, by exit code."""
     if outcome := result.get("outcome"):
         return str(outcome)
     code = int(result.get("exit_code", 1))

@@ -1,4 +1,4 @@
-"""The reloads that the daemon runs: one at a time for each service, each a child process.
+"""The reloads that the daemon runs: one at a time per service, each in a child process.
 
 Everything runs in the event loop's thread.
 """
@@ -16,13 +16,14 @@ from agent.errors import Unforeseen, Unreachable
 from agent.logs import ERROR, log, log_bug
 
 LOCK_TIMEOUT = "1h"
-"""How long to wait for other hosts, and for a reload of this host that cron or an operator started."""
+"""How long to wait for other hosts, and for a reload that cron or an operator started on this host."""
 
 MOST_STARTING = 8
-"""How many may start concurrently, until they have found something to do: a hundred services that are due in the same
-minute would each take half a second of a processor, and 50 MB, at the same time."""
+"""How many may start concurrently, until they have found something to do. A hundred services due in the same minute
+would each take half a second of CPU time and 50 MB at once.
+"""
 STARTING_SECONDS = 30.0
-"""After so long, a reload no longer counts as starting."""
+"""Seconds after which a reload no longer counts as starting."""
 
 IDLE_STEPS = ("", "check")
 """The steps in which a reload has not found anything to do yet."""
@@ -33,21 +34,21 @@ RETRIED_OUTCOMES = frozenset({"stranded", "environment"})
 
 @dataclass(frozen=True)
 class Wanted:
-    """A reload to be run. ``why``: schedule, resumed, or retry."""
+    """A reload to run. ``why`` is schedule, resumed or retry."""
 
     service_id: str
     why: str
 
     @property
     def verb(self) -> list[str]:
-        """The command line of the verb, without svcagent's own options."""
+        """Return the command line without svcagent's own options."""
         # An ID may begin with a dash.
         return ["reload", "--lock-timeout", LOCK_TIMEOUT, "--", self.service_id]
 
 
 @dataclass
 class RunningReload:
-    """A reload that the daemon runs; ``child`` is None until its process has started."""
+    """A reload that the daemon runs. ``child`` is None until its process has started."""
 
     wanted: Wanted
     since: datetime
@@ -56,13 +57,11 @@ class RunningReload:
 
     @property
     def pid(self) -> int | None:
-        """The process ID of its child."""
         return None if self.child is None else self.child.pid
 
 
 class Reloads:
-    """``tell_end`` is called when a reload has ended. ``start`` begins a task and reports what it raises, which is a
-    bug."""
+    """``tell_end`` is called when a reload has ended. ``start`` begins a task and reports its exceptions (bugs)."""
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class Reloads:
         self.running: dict[str, RunningReload] = {}
 
     def begin(self, wanted: Wanted) -> bool:
-        """Start a reload; False if one of that service runs already."""
+        """Start a reload. False if one of that service runs already."""
         if wanted.service_id in self.running:
             return False
         reload = self.running[wanted.service_id] = RunningReload(wanted, self._clock.now())
@@ -96,7 +95,7 @@ class Reloads:
             self._has_started(self.running[service_id])
 
     async def stop(self, seconds: float) -> frozenset[str]:
-        """Ask all reloads to restore their services and to end; return the services of those that still run then."""
+        """Ask all reloads to restore their services and end. Return the services of those still running then."""
         self._is_stopping = True
         for reload in self.running.values():
             if reload.child is not None:
@@ -140,11 +139,11 @@ class Reloads:
 
 
 def is_unfinished(result: Mapping[str, Any]) -> bool:
-    """True if the reload has to be tried again without waiting for its schedule.
+    """True if the reload must be retried before its next schedule.
 
-    It was killed, met a bug, could not reach Consul, Docker or the registry, asked the registry too often, left the
-    instance out of service, or failed for a reason of its environment, which may pass. ``result``: as
-    ``dataclasses.asdict`` of its `Result`; of a reload that left none, its ``exit_code``, negative for a signal.
+    It was killed, met a bug, could not reach Consul, Docker or the registry, was throttled by the registry, left the
+    instance out of service, or failed because of its environment, which may recover. ``result`` is
+    ``dataclasses.asdict`` of its `Result`; without one it has only ``exit_code``, negative for a signal.
     """
     code = result.get("exit_code", 1)
     return (

@@ -1,16 +1,16 @@
-"""When to retry a reload that was killed or failed for a reason that may pass: its schedule may be a day away."""
+"""Retry reloads that were killed or failed for a temporary reason: their schedule may be a day away."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 
 RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
-"""Pauses between two attempts; the last one repeats."""
+"""Pauses between attempts; the last one repeats."""
 
 
 class Retries:
-    """One timer for each service. ``begin`` is called with the service's ID, on the event loop.
+    """One timer per service. ``begin`` is called with the service's ID on the event loop.
 
-    ``jitter`` returns the factor by which a pause differs from host to host.
+    ``jitter`` returns the factor by which pauses differ between hosts.
     """
 
     def __init__(
@@ -26,12 +26,12 @@ class Retries:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def failed(self, service_id: str, at_least: float = 0.0) -> float:
-        """Count a failure; return the seconds until the next attempt, not fewer than ``at_least``."""
+        """Count a failure. Return the seconds until the next attempt, at least ``at_least``."""
         self._cancel(service_id)
         count = self._failures.get(service_id, 0)
         self._failures[service_id] = count + 1
         factor = self._jitter()
-        # A server's own minimum is spread to the other side: nobody comes too early.
+        # A server's own minimum is spread upwards, so that no host retries too early.
         pause = max(self._pauses[min(count, len(self._pauses) - 1)] * factor, at_least * (2 - factor))
         self._timers[service_id] = asyncio.get_running_loop().call_later(pause, self._try, service_id)
         return pause
@@ -46,7 +46,6 @@ class Retries:
         self._failures.pop(service_id, None)
 
     def stop(self) -> None:
-        """Cancel all retries."""
         for service_id in list(self._timers):
             self._cancel(service_id)
 

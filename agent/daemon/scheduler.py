@@ -1,8 +1,7 @@
-"""When what is due: APScheduler's asyncio scheduler, with the daemon's plans as its triggers.
+"""Run the daemon's plans by APScheduler's asyncio scheduler, as its triggers.
 
-The event loop's clock neither follows a clock that is set nor runs while the machine is suspended. So `look_at_clock`
-has to be called now and then: what was missed then runs once, immediately, and after a clock that was set back
-everything is planned again.
+The event loop's clock ignores changes of the wall clock and stops while the machine is suspended. So `look_at_clock`
+must be called regularly: missed jobs then run once, immediately, and all is planned again after the clock was set back.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,19 +17,17 @@ from agent.logs import WARNING, log, log_bug
 from agent.maintenance import length
 
 CLOCK_JITTER = timedelta(minutes=1)
-"""A clock that was set by less than this was adjusted, and a run that is late by less was delayed by a busy machine."""
+"""A smaller clock change is an adjustment, and a smaller delay is due to a busy machine."""
 AFTER_A_BUG = timedelta(hours=1)
 
 
 class Plan(Protocol):
-    """When something is due."""
-
     def after(self, moment: datetime) -> datetime | None:
-        """The first time later than ``moment``; None for never again."""
+        """Return the first time later than ``moment``; None if there is none."""
 
 
 class PlanTrigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
-    """A plan as APScheduler asks for it: for the first time after now, so that what was missed is not counted up."""
+    """A plan as an APScheduler trigger. It always counts from now, so that missed runs do not accumulate."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -45,7 +42,7 @@ class PlanTrigger(BaseTrigger):  # type: ignore[misc]  # it ships no types
 
 
 class Scheduler:
-    """Calls ``run`` on the event loop with the ID of each job that is due. What that raises stops no other job."""
+    """Calls ``run`` on the event loop with the ID of each due job. An exception in one job stops no other."""
 
     def __init__(self, clock: Clock, run: Callable[[str], None]) -> None:
         self._clock = clock
@@ -56,11 +53,11 @@ class Scheduler:
         )
 
     def start(self) -> None:
-        """Begin. The event loop has to run."""
+        """Start. The event loop must be running."""
         self._scheduler.start()
 
     def replace(self, plans: Mapping[str, Plan]) -> None:
-        """Set the jobs. One with the same plan keeps its next run; one that is due runs."""
+        """Set the jobs. A job with an unchanged plan keeps its next run; a due job still runs."""
         now = self._clock.now()
         there = {job.id: job for job in self._scheduler.get_jobs()}
         for gone in there.keys() - plans.keys():
@@ -80,13 +77,13 @@ class Scheduler:
                 )
 
     def next_runs(self) -> dict[str, datetime]:
-        """Return the next run of each job; jobs that will never run are left out."""
+        """Return the next run of each job, without jobs that will never run."""
         return {job.id: job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time is not None}
 
     def look_at_clock(self) -> None:
-        """Run what was missed while the machine was suspended or the clock was set; plan again if it was set back.
+        """Run what was missed while the machine was suspended or the clock was set. Plan again if it was set back.
 
-        Small adjustments add up: ``_ahead`` is the most that the clock was ahead since it was last planned.
+        ``_ahead`` is the maximum since the last planning, so that small adjustments add up.
         """
         ahead, now = self._wall_ahead(), self._clock.now()
         back = self._ahead - ahead
@@ -100,11 +97,10 @@ class Scheduler:
         self._scheduler.wakeup()
 
     def shutdown(self) -> None:
-        """Run nothing any more."""
         self._scheduler.shutdown(wait=False)
 
     async def _fire(self, job_id: str) -> None:
-        """Run a job; a coroutine, because APScheduler would call a function in a thread."""
+        """Run a job. This is a coroutine because APScheduler would call a function in a thread."""
         try:
             self._run(job_id)
         except Exception as error:  # noqa: BLE001 - a bug in one job must not keep the others from running
@@ -124,8 +120,5 @@ class Scheduler:
             )
 
     def _wall_ahead(self) -> timedelta:
-        """Return by how much the time of day is ahead of the clock that never jumps.
-
-        Held up between its two readings this returns too little, never too much.
-        """
+        """Return how far wall time is ahead of monotonic time. A delay between the readings can only reduce it."""
         return timedelta(seconds=self._clock.now().timestamp() - self._clock.monotonic())

@@ -1,7 +1,7 @@
-"""Series of numbers by labels: what is counted and measured, the format it is given in, and taken up from again.
+"""Metric series by labels, which can be resumed from published samples.
 
-The counters of prometheus_client cannot be set to what another process had counted, and lose their labels one set at a
-time while somebody reads; here they are plain dictionaries, and the library does names, format and parsing.
+prometheus_client's counters cannot be set to another process's counts, and lose their labels one set at a time while
+being read. So these are plain dictionaries, and the library handles names, format and parsing.
 """
 
 import math
@@ -25,16 +25,13 @@ class Family(Protocol):
     name: str
 
     def forget(self, first: str) -> None:
-        """Let go of all series whose first label is this."""
+        """Remove all series with this first label."""
 
     def metric(self) -> Metric | None:
-        """For the library; None where there is no series, so that no bare name is told."""
+        """Return the library's metric; None without series, so that no bare name is published."""
 
     def resume(self, samples: Iterable[Sample]) -> None:
-        """Go on from what was told before.
-
-        :raises Damaged: they are none of its own.
-        """
+        """Continue from published samples. Raise `Damaged` if they are not this family's."""
 
 
 class Series:
@@ -48,19 +45,16 @@ class Series:
         self._is_counter = name.endswith("_total")
 
     def set(self, value: float, *labels: str) -> None:
-        """Make it this."""
         self.values[labels] = value
 
     def add(self, *labels: str, by: float = 1) -> None:
-        """Count; by 0 where it should be told before there is anything to count."""
+        """Add to the counter; ``by`` 0 publishes it before there is anything to count."""
         self.values[labels] = self.values.get(labels, 0) + by
 
     def forget(self, first: str) -> None:
-        """Let go of all series whose first label is this."""
         self.values = {labels: value for labels, value in self.values.items() if labels[0] != first}
 
     def metric(self) -> Metric | None:
-        """For the library."""
         if not self.values:
             return None
         make = CounterMetricFamily if self._is_counter else GaugeMetricFamily
@@ -70,12 +64,11 @@ class Series:
         return metric
 
     def resume(self, samples: Iterable[Sample]) -> None:
-        """Go on from what was told before."""
         self.values = {_labels(one.labels, self._labels): _number(one.value) for one in samples}
 
 
 class Histogram:
-    """How often something took how long: ``bounds`` in seconds, the last one, infinite, is added."""
+    """Durations in buckets. ``bounds`` are in seconds; an infinite one is added."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
         self.name = name
@@ -83,23 +76,20 @@ class Histogram:
         self._labels = tuple(labels)
         self._bounds = (*bounds, math.inf)
         self._counts: dict[Labels, list[float]] = {}
-        """As Prometheus has them: up to each bound, those below it among them."""
+        """Cumulative counts, as in Prometheus: each bound includes those below it."""
         self._sums: dict[Labels, float] = defaultdict(float)
 
     def observe(self, seconds: float, *labels: str) -> None:
-        """It took so long."""
         counts = self._counts.setdefault(labels, [0] * len(self._bounds))
         for at, bound in enumerate(self._bounds):
             counts[at] += seconds <= bound
         self._sums[labels] += seconds
 
     def forget(self, first: str) -> None:
-        """Let go of all series whose first label is this."""
         for labels in [one for one in self._counts if one[0] == first]:
             del self._counts[labels], self._sums[labels]
 
     def metric(self) -> Metric | None:
-        """For the library."""
         if not self._counts:
             return None
         metric = HistogramMetricFamily(self.name, self._text, labels=self._labels)
@@ -109,7 +99,6 @@ class Histogram:
         return metric
 
     def resume(self, samples: Iterable[Sample]) -> None:
-        """Go on from what was told before."""
         found: dict[Labels, dict[float, float]] = defaultdict(dict)
         sums: dict[Labels, float] = {}
         for one in samples:
@@ -136,7 +125,7 @@ def _labels(found: Mapping[str, str], names: Labels) -> Labels:
 
 
 def _number(value: float) -> float:
-    """What is counted and measured here is never negative."""
+    """Return the value of a sample, which is never negative here."""
     if not (math.isfinite(value) and value >= 0):
         raise Damaged(f"a value of {value}")
     return value

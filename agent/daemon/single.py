@@ -1,4 +1,4 @@
-"""One daemon a host: a lock file that ends with its process."""
+"""One daemon per host: a lock file that is released with its process."""
 
 import os
 from collections.abc import Iterator
@@ -13,10 +13,7 @@ FILE = "daemon.lock"
 
 @contextmanager
 def only_daemon(state_dir: Path) -> Iterator[None]:
-    """Inside the block no other daemon runs on this state directory.
-
-    :raises LockBusy: another one does.
-    """
+    """Hold the state directory's daemon lock inside the block. Raise `LockBusy` if another daemon has it."""
     path = state_dir / FILE
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -31,7 +28,7 @@ def only_daemon(state_dir: Path) -> Iterator[None]:
                 f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
                 "svcagent status"
             )
-        with suppress(OSError):  # on a full disk: who holds it is for messages only
+        with suppress(OSError):  # on a full disk: the holder's pid is only for messages
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

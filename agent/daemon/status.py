@@ -1,4 +1,4 @@
-"""What the daemon knows, as one line for systemd and as a document for the status file. Pure."""
+"""The daemon's state, as one line for systemd and as a document for the status file."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Doing:
-    """A reload of this host that runs, at a ``step``. ``text``: its last message. ``why``: empty if it is not ours."""
+    """A running reload. ``text`` is its last message; ``why`` is empty if the daemon did not start it."""
 
     service: str
     step: str
@@ -29,11 +29,11 @@ class Doing:
 
 @dataclass(frozen=True)
 class Status:
-    """What the daemon knows.
+    """The daemon's state.
 
-    ``trouble``: why the last convergence did not come to its end, empty if it did. ``faults``: of definitions.
-    ``objection``: why changes wait for an operator's consent. ``failed``: services that could not be registered or
-    deregistered, and why. ``unrecovered``: services whose crashed reload is not recovered yet, and why.
+    ``trouble`` is why the last convergence did not finish. ``faults`` are those of definitions. ``objection`` is why
+    changes wait for an operator's consent. ``failed`` has the services that could not be registered or deregistered,
+    and why. ``unrecovered`` has the services whose crashed reload is not recovered yet, and why.
     """
 
     pid: int
@@ -56,7 +56,7 @@ class Status:
 
     @property
     def line(self) -> str:
-        """What it is doing, the most important first; at most `LONGEST_LINE` characters."""
+        """The current state, the most important part first, in at most `LONGEST_LINE` characters."""
         parts = []
         if self.is_stopping:
             parts.append("stopping")
@@ -81,7 +81,6 @@ class Status:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The status document."""
         return {
             "pid": self.pid,
             "version": self.version,

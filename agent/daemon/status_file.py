@@ -1,7 +1,6 @@
-"""The daemon's status as a file, which ``status``, ``schedule``, ``deregister`` and ``doctor`` read.
+"""The daemon's status file, which ``status``, ``schedule``, ``deregister`` and ``doctor`` read.
 
-The reader does not trust what an ended daemon left behind: the file names the process and when that started, and is
-written again every half minute at the latest.
+Readers detect the file of an ended daemon: it has the process ID and start time, and is rewritten every half minute.
 """
 
 import json
@@ -25,11 +24,11 @@ DIRECTORY_MODE = 0o750
 WRITE_SECONDS = 30.0
 """How often it is written if nothing changes."""
 STALE_SECONDS = 90.0
-"""After so long without an update, the daemon hangs, or its machine was suspended."""
+"""Without an update for this long, the daemon hangs, or its machine was suspended."""
 
 
 class StatusFile:
-    """The daemon's end. ``path``: in a directory that is created if its parent exists."""
+    """The daemon's side. The directory of ``path`` is created if its parent exists."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
@@ -50,17 +49,16 @@ class StatusFile:
             self._problem = str(error)
 
     def remove(self) -> None:
-        """Remove it: the daemon has ended."""
         with suppress(OSError):
             self._path.unlink()
 
 
 @dataclass(frozen=True)
 class DaemonStatus:
-    """What the file says of the daemon of these directories.
+    """The daemon of these directories, according to the file.
 
-    ``document`` is None if no such daemon runs, or that is unknown. ``problem`` says why, or that the status is stale;
-    ``is_unknown`` that there may be a daemon all the same, ``is_elsewhere`` that one runs with other directories.
+    ``document`` is None if no such daemon runs or its state is unknown. ``problem`` is the reason, or says that the
+    status is stale. ``is_unknown``: a daemon may be running. ``is_elsewhere``: a daemon runs with other directories.
     """
 
     document: Mapping[str, Any] | None
@@ -75,7 +73,7 @@ def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
     try:
         tree = json.loads(read_regular(path))
         if tree["v"] != VERSION:
-            raise ValueError("another version wrote it")  # noqa: TRY301 - as for all that cannot be used
+            raise ValueError("another version wrote it")  # noqa: TRY301 - handled like all unusable content
         pid, at = int(tree["pid"]), datetime.fromisoformat(tree["at"])
         theirs = [Path(tree["state_dir"]).resolve(), Path(tree["services_dir"]).resolve()]
         is_gone = started(pid) != tree["started"]

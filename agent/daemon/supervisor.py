@@ -1,7 +1,6 @@
-"""The reloads of this host: those that the daemon runs, those of others, what is retried and what is recovered.
+"""All reloads of this host: the daemon's own, those of others, retries and recovery.
 
-Everything runs in the event loop's thread. What became of a reload is read from its lock file, and from a child's exit
-code; nothing is read from logs.
+Everything runs in the event loop's thread. Outcomes come from lock files and exit codes, never from logs.
 """
 
 import asyncio
@@ -30,8 +29,8 @@ if TYPE_CHECKING:  # slow to import, and large
 class Supervisor:
     """Follows all reloads, and runs the daemon's own.
 
-    ``start`` begins a task and reports what it raises. ``begin`` is called with a reload that is to be tried again,
-    ``changed`` when a child has begun or ended.
+    ``start`` begins a task and reports its exceptions. ``begin`` gets each reload to retry. ``changed`` is called when
+    a child begins or ends.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Supervisor:
         self._on_host = HostReloads(state_dir, clock)
         self._retries = Retries(
             lambda service_id: begin(Wanted(service_id, "retry")),
-            jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - nothing is secret about a pause
+            jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - a pause is no secret
         )
         self._names: dict[str, str] = {}
         self._reloadable: frozenset[str] = frozenset()
@@ -61,24 +60,24 @@ class Supervisor:
         self._is_stopping = False
 
     def converged(self, definitions: Sequence[Definition], out: Sequence[Out]) -> None:
-        """Take the definitions in force, and what is in maintenance."""
+        """Update the definitions in force, and what is in maintenance."""
         self._names = {one.service.id: one.service.name for one in definitions}
         self._reloadable = frozenset(one.service.id for one in definitions if one.reload is not None)
         self._out = frozenset(one.target.service_id for one in out if is_of_reload(one.maintenance, one.target.node))
 
     def begin(self, wanted: Wanted) -> None:
-        """Run a reload, unless one of the service runs, or nothing defines it any more."""
+        """Run a reload, unless one of the service is running or nothing defines it any more."""
         if wanted.service_id in self._reloadable and self._children.begin(wanted):
             self._changed()
 
     def cut_short(self) -> frozenset[str]:
-        """Return the services whose last reload found something to do and did not come to its end."""
+        """Return the services whose last reload found something to do and was interrupted."""
         return self._on_host.unfinished()
 
     def left_behind(self) -> frozenset[str]:
-        """Return the services whose reload has left a journal or maintenance, and does not run any more.
+        """Return the services whose reload left a journal or maintenance, and is not running.
 
-        The journal is read again after the process was looked for: a reload removes it before it ends.
+        The journal is read again after the process check, because a reload removes it before it ends.
         """
         suspects = (journalled(self._state_dir) | self._out) - self._children.running.keys()
         locks = {one: HostLock(self._state_dir, one, self._clock, 0.0) for one in suspects}
@@ -91,7 +90,6 @@ class Supervisor:
         return {one: str(got.get("error") or "its reload crashed").partition("\n")[0] for one, got in results.items()}
 
     def doing(self) -> tuple[Doing, ...]:
-        """Return the reloads that run on this host."""
         found = []
         for service_id in sorted(self._children.running.keys() | self._on_host.running.keys()):
             said, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
@@ -107,7 +105,7 @@ class Supervisor:
         return tuple(found)
 
     def follow(self) -> None:
-        """Read what the reloads of this host do, and how they ended."""
+        """Update from the lock files of this host's reloads."""
         for one in self._on_host.look():
             self._ended(one)
         running = self._on_host.running
@@ -116,12 +114,12 @@ class Supervisor:
         self._measure(lambda metrics: metrics.reloads_run((self._name(one), said) for one, said in running.items()))
 
     def retry_recovered(self, service_id: str) -> None:
-        """Try a reload again whose instance was recovered: its version is still wanted."""
+        """Retry a reload whose instance was recovered: its version is still wanted."""
         if service_id in self._reloadable and not self._retries.is_pending(service_id):
             self._retry(service_id)
 
     async def stop(self, seconds: float) -> frozenset[str]:
-        """Stop the daemon's own reloads; return the services of those that still run then."""
+        """Stop the daemon's own reloads. Return the services of those still running after ``seconds``."""
         self._is_stopping = True
         self._retries.stop()
         return await self._children.stop(seconds)
@@ -131,7 +129,7 @@ class Supervisor:
         for result in ended.said.results or (crashed,):
             before = self._results.get(ended.service_id, {})
             self._results[ended.service_id] = result
-            # Recovery is retried until it succeeds; an attempt that ends in the same way is not counted again.
+            # Recovery is retried until it succeeds; the same result of a further attempt is not counted again.
             if not (
                 result.get("outcome") == before.get("outcome") == "stranded" and result.get("id") == before.get("id")
             ):
@@ -168,7 +166,7 @@ class Supervisor:
         log(f"tried again in {seconds:.0f} s", service=service_id)
 
     def _name(self, service_id: str) -> str:
-        """Return the name of a service, which its metrics are labelled with."""
+        """Return the service's name, which is a label of its metrics."""
         return self._names.get(service_id, service_id)
 
     def _count(self, result: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What systemd is told of the daemon: ready, alive, what it is doing, stopping (sd_notify(3))."""
+"""Notifications to systemd: ready, alive, status, stopping (sd_notify(3))."""
 
 import os
 import socket
@@ -9,10 +9,10 @@ MICROSECONDS = 1_000_000
 
 
 class Systemd:
-    """The service manager, if there is one; without it nothing is told to nobody. Call `status` all the time.
+    """The service manager. Without one, all methods do nothing. Call `status` regularly.
 
-    ``watchdog_seconds``: how often it wants to hear that the daemon lives; None if it does not. Half of what systemd
-    waits for, as sd_watchdog_enabled(3) advises.
+    ``watchdog_seconds`` is how often to call `alive`: half of the watchdog's timeout, as sd_watchdog_enabled(3)
+    advises; None without a watchdog.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -26,23 +26,22 @@ class Systemd:
         self.watchdog_seconds = int(microseconds) / MICROSECONDS / 2 if microseconds.isdigit() and is_meant else None
 
     def ready(self) -> None:
-        """The first convergence is over, or a re-reading."""
+        """Report the end of the first convergence, or of a re-reading."""
         self._tell("READY=1")
 
     def reloading(self) -> None:
-        """SIGHUP came."""
+        """Report that SIGHUP was received."""
         self._tell("RELOADING=1")
 
     def stopping(self) -> None:
-        """The daemon puts back what its reloads took out, and ends."""
+        """Report that the daemon restores the services of its reloads, and ends."""
         self._tell("STOPPING=1")
 
     def alive(self) -> None:
-        """The watchdog's question, answered."""
         self._tell("WATCHDOG=1")
 
     def status(self, line: str) -> None:
-        """What ``systemctl status`` shows; told when it has changed."""
+        """Set the line in ``systemctl status``; sent when it changes."""
         line = " ".join(line.split())
         if line != self._status:
             self._status = line
@@ -56,7 +55,7 @@ class Systemd:
             self._tell_all()
 
     def _tell_all(self) -> None:
-        """Also what a service manager that was busy did not take; one that is gone is told as soon as it is back."""
+        """Send all pending notifications, including those that a busy or restarting service manager did not take."""
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.setblocking(False)
             for name in list(self._untold):

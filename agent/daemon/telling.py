@@ -1,4 +1,4 @@
-"""What a convergence tells a person: each thing once, when it begins, and once more when it is over."""
+"""Log what convergences find: each condition once when it begins, and once when it ends."""
 
 import shlex
 from collections.abc import Mapping
@@ -20,8 +20,6 @@ _PAST = {Action.CREATE: "registered", Action.UPDATE: "updated", Action.REMOVE: "
 
 
 class Telling:
-    """Remembers what it has told."""
-
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._trouble: tuple[str, ...] = ()
@@ -30,7 +28,7 @@ class Telling:
         self._lasting: dict[str, dict[str, str]] = {}
 
     def tell(self, found: Converged) -> None:
-        """What is new since the last convergence."""
+        """Log what is new since the last convergence."""
         self._tell_trouble(found.trouble)
         self._tell_faults(found)
         for change in found.changes:
@@ -101,7 +99,7 @@ class Telling:
 
 
 def _kind(trouble: SvcagentError | None) -> tuple[str, ...]:
-    """What makes it another trouble. An agent that is gone is refused, reset and without a leader in turn, all one."""
+    """Return what identifies a failure. An unreachable agent has changing errors, which count as one."""
     if trouble is None:
         return ()
     return _UNREACHABLE if isinstance(trouble, Unreachable) else (type(trouble).__name__, str(trouble))

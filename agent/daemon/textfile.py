@@ -1,7 +1,7 @@
-"""Metrics as files for node_exporter's textfile collector: those of verbs that run from cron, without the daemon.
+"""Metrics as files for node_exporter's textfile collector, for commands that run from cron without the daemon.
 
-A file for each service that is reloaded, one for the host, one for its CNAMEs: no series is in two of them, which
-node_exporter would refuse. What was counted is read from the file and gone on from.
+There is one file per reloaded service, one for the host, and one for its CNAMEs, because node_exporter refuses a series
+in two files. Counters are read from the file and continued.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,19 +33,19 @@ LOCK_PAUSE = 0.02
 
 
 class Textfiles:
-    """The files of one directory. Its methods raise `SvcagentError` where one cannot be read or written."""
+    """The files of one directory. Methods raise `SvcagentError` if a file cannot be read or written."""
 
     def __init__(
         self, directory: Path, clock: Clock, warn: Callable[[str], None], state_dir: Path | None = None
     ) -> None:
-        """``state_dir``: where the lock file is. Without one the directory is locked, which its readers can do, too."""
+        """``state_dir`` has the lock file. Without it the directory is locked, which its readers can do, too."""
         self._directory = directory
         self._lock = directory if state_dir is None else state_dir / LOCK
         self._clock = clock
         self._warn = warn
 
     def reloads_ended(self, results: Iterable[Mapping[str, Any]]) -> None:
-        """As `Metrics.reload_ended`, for several of any services."""
+        """Like `Metrics.reload_ended`, for several reloads of any services."""
         by_service: dict[str, list[Mapping[str, Any]]] = {}
         for result in results:
             by_service.setdefault(str(result["service"]), []).append(result)
@@ -55,7 +55,7 @@ class Textfiles:
                     reloads.ended(result)
 
     def converged(self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[Held], refused: int) -> None:
-        """As `Metrics.converged`. With faults, no service counts as gone."""
+        """Like `Metrics.converged`. With faults, no service counts as gone."""
         with self._going_on(HOST, HostSeries) as host:
             host.consul(is_up=True)
             host.faulty(faults)
@@ -68,28 +68,25 @@ class Textfiles:
                 file.unlink(missing_ok=True)
 
     def consent(self, *, is_needed: bool) -> None:
-        """As `Metrics.consent`."""
         with self._going_on(HOST, HostSeries) as host:
             host.consent(is_needed=is_needed)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
-        """As `Metrics.faulty`."""
         with self._going_on(HOST, HostSeries) as host:
             host.faulty(faults)
 
     def consul(self, *, is_up: bool) -> None:
-        """As `Metrics.consul`."""
         with self._going_on(HOST, HostSeries) as host:
             host.consul(is_up=is_up)
 
     def cnames(self, document: Mapping[str, Any], *, is_all: bool) -> None:
-        """As `Metrics.cnames`. ``is_all``: of all records, or of some that were named."""
+        """Like `Metrics.cnames`. ``is_all`` is False if records were named."""
         with self._going_on(CNAMES, CnameSeries) as cnames:
             cnames.synced(document, is_all=is_all)
 
     @contextmanager
     def _going_on(self, name: str, make: Callable[[Clock], P]) -> Iterator[P]:
-        """What the file holds, to be added to; it is written when the block is left."""
+        """Yield the file's metrics for updating, and write them at the end of the block."""
         with self._alone():
             file = self._directory / name
             if is_left_alone(file):
@@ -100,10 +97,7 @@ class Textfiles:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other verb reads and writes here meanwhile; but a count that may be lost is not waited for for long.
-
-        No other user can open the lock file, and so no other user can delay this.
-        """
+        """Exclude other commands. Wait only briefly: a lost count matters little. Other users cannot open the file."""
         if not self._directory.is_dir():
             raise SvcagentError(
                 f"cannot use {self._directory}: No such file or directory. Make the directory, or set another "
@@ -127,12 +121,12 @@ class Textfiles:
         except OSError as error:
             raise SvcagentError(f"cannot read {file}: {error.strerror}. Let svcagent read it, or remove it") from error
         # The file is not UTF-8, not in Prometheus's format, or from a version with other metrics.
-        except Exception as error:  # noqa: BLE001 - the content decides what the parser raises; ValueError, KeyError, …
+        except Exception as error:  # noqa: BLE001 - the parser raises many types, depending on the content: ValueError, KeyError, …
             self._warn(f"{file} is damaged ({type(error).__name__}: {error}); its counters start from zero")
             return make(self._clock)
         return part
 
 
 def _of_service(name: str) -> str:
-    """A name may hold what a file's may not."""
+    """Return a service's file. Its name may contain characters that file names cannot."""
     return RELOAD.format(quote(name, safe=""))

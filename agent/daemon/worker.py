@@ -1,4 +1,4 @@
-"""A thread that does one kind of work again and again, whenever it is wanted; wishes that come meanwhile are one."""
+"""A thread that repeats one kind of work on request. Requests during the work count as one."""
 
 import threading
 from collections.abc import Callable
@@ -8,26 +8,25 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """``work`` runs in the thread, and so does ``tell`` with what it returned, or with what it raised."""
+    """``work`` runs in the thread, and so does ``tell`` with its result or exception."""
 
     def __init__(self, name: str, work: Callable[[], T], tell: Callable[[T | BaseException], None]) -> None:
         self._work = work
         self._tell = tell
         self._is_wanted = threading.Event()
         self._is_over = False
-        # Not waited for at the end of the process: an answer of Consul may be long in coming.
+        # A daemon thread, so that process exit does not wait for a slow response of Consul.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Wait for the first wish."""
         self._thread.start()
 
     def want(self) -> None:
-        """Do it as soon as may be, once more if it is just being done. From any thread."""
+        """Request the work, from any thread. If it is running, it runs once more."""
         self._is_wanted.set()
 
     def stop(self, seconds: float) -> None:
-        """Begin nothing any more, and wait so long for what was begun."""
+        """Start no more work, and wait up to ``seconds`` for the current one."""
         self._is_over = True
         self._is_wanted.set()
         self._thread.join(seconds)

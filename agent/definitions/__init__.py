@@ -1,6 +1,6 @@
-"""What the files say: ``services.d/*.json`` and settings as frozen models, or all their faults at once.
+"""Parse ``services.d/*.json`` and settings into frozen models, or report all their faults together.
 
-Nothing here speaks to Consul, Docker or DNS.
+This package does not communicate with Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check

@@ -1,6 +1,6 @@
-"""A health check, every kind that Consul has.
+"""Health checks of every kind that Consul has.
 
-Consul takes fields that a kind does not use and never mentions them again; here each is a fault.
+Consul accepts fields that a kind does not use, and ignores them; here each is a fault.
 """
 
 import re
@@ -39,10 +39,9 @@ KIND_OF: Mapping[str, Kind] = {
     "alias_service": "alias_service",
     "alias_node": "alias_node",
 }
-"""The field that makes a check a check of that kind. Of two that may stand together, the first named here decides."""
+"""The field that determines a check's kind. Of two fields that may occur together, the first one here decides."""
 
 TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
-"""A command inside a container; a service on another node."""
 
 RUN_BY_CONSUL = frozenset({"http", "tcp", "udp", "grpc", "h2ping", "args", "docker"})
 
@@ -64,10 +63,10 @@ USED_BY: Mapping[str, frozenset[str]] = {
     "failures_before_critical": RUN_BY_CONSUL,
     "output_max_size": RUN_BY_CONSUL | {"ttl"},
 }
-"""The kinds that heed a field; a field that is not named here is heeded by all."""
+"""The kinds that use a field. All kinds use a field that is not listed here."""
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds; what Consul waits for HTTP, TCP and gRPC checks that name no timeout."""
+"""Consul's default timeout of HTTP, TCP and gRPC checks, in seconds."""
 
 API_NAMES: Mapping[str, str] = {
     "name": "Name",
@@ -106,7 +105,7 @@ _RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
 
 
 def _check_id(value: str) -> str:
-    """Consul would take the status of a check with its own maintenance ID for maintenance."""
+    """Refuse Consul's maintenance IDs: Consul would treat the status of such a check as maintenance."""
     if value.startswith(_RESERVED_IDS):
         raise Wrong(f"{shown(value)} is a CheckID that Consul uses itself", "choose another ID")
     return value
@@ -206,43 +205,40 @@ class Check(Part):
 
     @property
     def kind(self) -> Kind:
-        """What sort of check this is."""
         kind = self.kind_if_any()
         if kind is None:
             raise AttributeError("a check of no kind; validation refuses it")
         return kind
 
     def kind_if_any(self) -> Kind | None:
-        """The kind, or None for a check that validation is about to refuse."""
+        """Return the kind, or None for a check that validation is about to refuse."""
         return next((kind for field, kind in KIND_OF.items() if getattr(self, field) is not None), None)
 
     @property
     def interval_seconds(self) -> float:
-        """The time between two runs; 0.0 for the kinds that nobody runs (TTL, alias)."""
+        """The time between two runs; 0.0 for the kinds that Consul does not run (TTL, alias)."""
         return 0.0 if self.interval is None else durations.seconds(self.interval)
 
     @property
     def timeout_seconds(self) -> float:
-        """The time a run may take."""
         return DEFAULT_TIMEOUT if self.timeout is None else durations.seconds(self.timeout)
 
     def fields(self) -> dict[str, Any]:
-        """The check in the API's spelling without its ID, which the API spells differently from call to call."""
+        """Return the check in the API's spelling, without its ID, whose spelling differs between calls."""
         given = {name: getattr(self, field) for field, name in API_NAMES.items() if field in self.given}
-        # Every switch is off unless it is on; but Consul pings over TLS unless it is told not to.
+        # False is the default of every switch but this one: Consul pings over TLS unless the field says otherwise.
         is_plain = {"H2PingUseTLS": False} if self.h2ping_use_tls is False else {}
         return {name: _plain(value) for name, value in given.items() if value not in ("", None, False, {})} | is_plain
 
     def registration(self) -> dict[str, Any]:
-        """The body for ``PUT /v1/agent/check/register``, without ``ServiceID``.
+        """Return the body for ``PUT /v1/agent/check/register``, without ``ServiceID``.
 
-        The ID is ``ID`` there and ``CheckID`` in a service's registration; Consul answers 400 to the other.
+        The ID is ``ID`` there and ``CheckID`` in a service's registration; Consul answers 400 to the wrong one.
         """
         return {"ID": self.id, **self.fields()}
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """Exactly one kind, and only what that kind heeds."""
         if not given.keys().isdisjoint(("script", "osservice")):
             return
         makers = [field for field in KIND_OF if field in given]
@@ -268,7 +264,6 @@ class Check(Part):
 
 
 def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:
-    """The fields that Consul takes for a check of that kind, and ignores."""
     for field, kinds in USED_BY.items():
         if field in given and kind not in kinds:
             yield Finding(field, f"a check of kind {shown(kind)} has no use for it", "remove it")
@@ -280,7 +275,7 @@ def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:
 
 
 def _plain(value: object) -> object:
-    """JSON's own types, so that what is sent compares equal to what comes back."""
+    """Return JSON's own types, so that a sent value compares equal to the value that Consul returns."""
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, dict):
@@ -289,7 +284,7 @@ def _plain(value: object) -> object:
 
 
 def _instead_of(given: Mapping[str, object]) -> str:
-    """The check to write for an old script check: HTTP where the command names a URL."""
+    """Return the check to write for an old script check: HTTP if the command contains a URL."""
     script, every = given["script"], given.get("interval", "10s")
     command = script if isinstance(script, str) else ""
     url = re.search(r"https?://[^\s'\"<>|;]+", command)

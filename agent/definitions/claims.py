@@ -1,4 +1,4 @@
-"""Names that one definition alone may use: service IDs, CheckIDs, containers. Consul lets a later user take them over.
+"""Names that only one definition may use: service IDs, CheckIDs, containers. In Consul a later user takes them over.
 
 Consul's catalog compares service IDs, CheckIDs and service names without case: of ``web`` and ``Web`` on one node it
 keeps one, although the agent lists both. Docker distinguishes container names by case.
@@ -19,8 +19,6 @@ SERVICE_ID, SERVICE_NAME, CHECK_ID, CONTAINER = "service ID", "service name", "C
 
 @dataclass(frozen=True)
 class Claim:
-    """One place that uses one name."""
-
     what: str
     name: str
     file: Path
@@ -28,12 +26,12 @@ class Claim:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What two claims have in common that clash, or for service names, that must be spelled the same way."""
+        """Return what conflicting claims have in common. Service names with one key must have one spelling."""
         return self.what, self.name if self.what == CONTAINER else self.name.casefold()
 
 
 def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[Claim]:
-    """The names that a file uses; of a faulty file, which has no ``definition``, those that its tree spells out."""
+    """Yield the names that a file uses. A faulty file has no ``definition``: then only names written in its tree."""
     several = tree.get("services", ())
     written = [("service", tree.get("service"))]
     if isinstance(several, tuple):
@@ -68,7 +66,7 @@ def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service
 
 
 def clashes(claimed: Iterable[Claim]) -> Iterator[Fault]:
-    """Return a fault for every name but its first user. Services may share a name, if they spell it the same way."""
+    """Yield a fault for every use of a name but the first. Services may share a name if they spell it the same way."""
     first: dict[tuple[str, str], Claim] = {}
     reported: set[tuple[Path, str]] = set()
     for claim in claimed:

@@ -1,4 +1,4 @@
-"""A CNAME that points at the service's Consul DNS name. Only what the file alone shows is looked at here."""
+"""A CNAME that points at the service's Consul DNS name. This module checks only what the file alone shows."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,16 +9,16 @@ from agent.definitions.part import TEXT, Part, optional, required, whole
 from agent.definitions.values import FILLED, LABEL
 
 MARKERS = "_svcagent"
-"""The label below which svcagent keeps what it knows of a zone's records."""
+"""The label below which svcagent stores its marker records in a zone."""
 
 WILDCARD = "_wildcard"
-"""What stands for ``*`` in the names of that."""
+"""Replaces ``*`` in the names of marker records."""
 
 LONGEST_FIRST_LABEL = 57
-"""``cname-`` goes before it there, and a label has 63 characters at most."""
+"""The marker's name has ``cname-`` before the first label, and a label has at most 63 characters."""
 
 LONGEST_NAME = 229
-"""Characters of a record's complete name: with what goes into its marker's name, that is one of at most 253."""
+"""The limit of a record's complete name in characters: with the additions, its marker's name reaches at most 253."""
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
@@ -31,7 +31,7 @@ def _domain(value: str) -> str:
 
 
 def _owner(value: str) -> str:
-    """A wildcard is one only as the whole of the first label (RFC 4592)."""
+    """Accept a wildcard only as the whole first label (RFC 4592)."""
     rest = "" if value == "*" else value.removeprefix("*.")
     if "*" in rest:
         raise Wrong(
@@ -51,7 +51,7 @@ def _owner(value: str) -> str:
 
 
 def complete(name: str, zone: str | None = None) -> str:
-    """A name in lower case that ends in a dot; one without a dot at its end is inside the zone, if one is given."""
+    """Return the complete name in lower case, with a dot at its end. One without is relative to the zone, if any."""
     folded = name.lower()
     if folded.endswith(".") or zone is None:
         return f"{folded.rstrip('.')}."
@@ -59,7 +59,7 @@ def complete(name: str, zone: str | None = None) -> str:
 
 
 def misplaced(name: str, zone: str) -> Finding | None:
-    """What is wrong with a complete name in a complete zone. Both in lower case."""
+    """Return the fault of a complete name in a complete zone, both in lower case."""
     if name == zone:
         problem = f"{shown(name)} is the top of its zone, where no CNAME can stand beside SOA and NS"
         return Finding("name", problem, "choose a name inside the zone")
@@ -93,7 +93,6 @@ class Cname(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """Names that do not fit their zone, and records that point at themselves."""
         name, zone, target = given.get("name"), given.get("zone"), given.get("target")
         if not _is_good(name, _owner) or not (zone is None or _is_good(zone, _domain)):
             return
@@ -113,7 +112,10 @@ class Cname(Part):
 
 
 def record_name(name: str, zone: str | None = None) -> str:
-    """The complete name of a record that is named outside a definition. Raises `Wrong`."""
+    """Return the complete name of a record that is named outside a definition.
+
+    :raises Wrong: it is not a valid name.
+    """
     _owner(name)
     given = {"name": name} | ({"zone": _domain(zone)} if zone else {})
     for finding in Cname.across(given):
@@ -122,7 +124,7 @@ def record_name(name: str, zone: str | None = None) -> str:
 
 
 def _is_good(value: object, check: Callable[[str], str]) -> TypeGuard[str]:
-    """What is wrong with one field is told by that field."""
+    """True if the field is valid. The field itself reports its fault."""
     try:
         return isinstance(value, str) and bool(check(value))
     except Wrong:

@@ -1,4 +1,4 @@
-"""A definition: the shape of one file of ``services.d/``, and what is made of it."""
+"""A definition: the format of one file of ``services.d/``, and the model made from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,25 +13,23 @@ from agent.definitions.reload import Reload
 from agent.definitions.service import Service
 
 PROBED_KINDS = ("http", "tcp")
-"""The kinds of check that svcagent asks itself before it calls a reloaded instance ready."""
+"""The kinds of check that svcagent runs itself before a reloaded instance counts as ready."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What one file defines."""
-
     file: Path
     services: tuple[Service, ...]
     reload: Reload | None = None
     cname: tuple[Cname, ...] = ()
     places: tuple[str, ...] = ()
-    """Where in the file each service stands, for messages: ``service``, or ``services[0]``."""
+    """The path of each service in the file, for messages: ``service``, or ``services[0]``."""
     names_used: frozenset[str] = frozenset()
-    """The names of values that differ from host to host, and that the file refers to."""
+    """The host-specific variables that the file refers to."""
 
     @property
     def service(self) -> Service:
-        """The first service: the one that ``reload`` reloads and ``cname`` points at."""
+        """Return the first service: ``reload`` reloads it and ``cname`` points at it."""
         return self.services[0]
 
 
@@ -49,7 +47,6 @@ class Document(Part):
     cname: tuple[Cname, ...] = optional(ListOf(PartOf(Cname)), "CNAMEs that point at the service.", ())
 
     def definition(self, file: Path, names_used: frozenset[str] = frozenset()) -> Definition:
-        """What the file defines."""
         services = (self.services or ()) if self.service is None else (self.service,)
         is_single = self.service is not None
         return Definition(
@@ -63,7 +60,6 @@ class Document(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, Any]) -> Iterator[Finding]:
-        """One service or several, and a reload only where svcagent can see that the service is back."""
         if "service" in given and "services" in given:
             yield Finding("services", '"service" and "services" stand in one file', "keep one of them")
         elif "service" not in given and "services" not in given:
@@ -90,7 +86,7 @@ class Document(Part):
 
 
 def defining(definitions: Sequence[Definition], name: str) -> Definition | None:
-    """The one that defines the service of this id, or else of this name; one's id may be another's name."""
+    """Return the definition of the service with this ID, or else with this name. One's ID may be another's name."""
     by_name = None
     for definition in definitions:
         for service in definition.services:
@@ -102,12 +98,11 @@ def defining(definitions: Sequence[Definition], name: str) -> Definition | None:
 
 
 def _checks(service: dict[str, Any]) -> tuple[object, ...]:
-    """All checks of a service as it was written."""
     checks = service.get("checks", ())
     single = (service["check"],) if "check" in service else ()
     return (*single, *checks) if isinstance(checks, tuple) else single
 
 
 def _may_be_probed(check: object) -> bool:
-    """A check of unknown kind counts: it is a fault of its own, and may be meant for what is missing."""
+    """True also for a check of unknown kind: it has its own fault, and may be meant as the required check."""
     return not isinstance(check, dict) or check.keys().isdisjoint(KIND_OF.keys() - set(PROBED_KINDS))

@@ -1,32 +1,32 @@
-"""Go's duration text, as Consul reads it, to seconds and back.
+"""Convert Go's duration text, as Consul reads it, to seconds and back.
 
-The rules are those of Go's ``time.ParseDuration`` and ``Duration.String``, so that what is accepted here is accepted
-by Consul and means the same there.
+The rules are those of Go's ``time.ParseDuration`` and ``Duration.String``, so Consul accepts the same text with the
+same meaning.
 """
 
 import re
 from functools import lru_cache
 
 UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-"""Nanoseconds in each unit; the micro sign and the Greek letter are both Go's."""
+"""Nanoseconds in each unit. Go accepts both the micro sign and the Greek letter."""
 
 LONGEST = 2**63 - 1
 """Nanoseconds in Go's longest duration, 292 years."""
 
 LONGEST_TEXT = 100
-"""Characters: no duration needs more, and Python refuses to read numbers of thousands of digits."""
+"""Characters: no duration needs more, and Python refuses to parse numbers of thousands of digits."""
 
 _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _SECOND = UNITS["s"]
 
 
 class NotADuration(ValueError):
-    """The text is not what Go would take for a duration."""
+    """Go would not accept the text as a duration."""
 
 
 @lru_cache(maxsize=1024)
 def nanoseconds(text: str) -> int:
-    """What Go would make of the text; raises `NotADuration`."""
+    """Return the nanoseconds that Go reads from the text. Raise `NotADuration` if it cannot."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if digits == "0":
         return 0
@@ -47,12 +47,12 @@ def nanoseconds(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Seconds for Go duration text such as ``1m30s``; raises `NotADuration`."""
+    """Return the seconds of Go duration text such as ``1m30s``. Raise `NotADuration` if it is none."""
     return nanoseconds(text) / _SECOND
 
 
 def text(value: float) -> str:
-    """Go's own spelling of that many seconds: ``90.5`` is ``1m30.5s``. Finer than a nanosecond is rounded away."""
+    """Return Go's spelling of that many seconds, rounded to nanoseconds: ``90.5`` is ``1m30.5s``."""
     total = round(value * _SECOND)
     if total == 0:
         return "0s"

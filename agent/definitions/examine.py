@@ -1,4 +1,4 @@
-"""One file of definitions: its bytes as they are, and what they define, or everything that is wrong with them."""
+"""Read one definition file, and return its definition or all its faults."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from agent.logs import log_bug
 from agent.shapes import is_deeper_than
 
 SIZE_LIMIT = 1024 * 1024
-"""Bytes of a file: a thousand services fit, and a log that strayed into the directory does not."""
+"""The limit of a file in bytes: a thousand services fit; a log file in the directory by mistake does not."""
 DEEPEST = 32
-"""Levels of nested objects and lists. A definition has fewer than ten."""
+"""The limit of nested objects and lists. A definition has fewer than ten levels."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found in a file: a definition, or faults. ``claims`` are the names that it uses, faulty or not."""
+    """The definition or the faults of a file. ``claims`` are the names that it uses, whether faulty or not."""
 
     file: Path
     content: bytes
@@ -36,9 +36,9 @@ class Examined:
 
 
 def read(file: Path) -> bytes:
-    """The content of a file, cut off somewhere beyond `SIZE_LIMIT`.
+    """Return the content of a file, truncated somewhere beyond `SIZE_LIMIT`.
 
-    :raises BadDefinition: it cannot be read, or is no file; its one fault says why.
+    :raises BadDefinition: it cannot be read, or is not a file; its one fault says why.
     """
     try:
         return _bytes(file)
@@ -47,14 +47,14 @@ def read(file: Path) -> bytes:
 
 
 def examine(file: Path, content: bytes, values: Mapping[str, str]) -> Examined:
-    """What this content of a file defines; the file itself is not looked at. ``values`` as in `load`."""
+    """Return what this content of a file defines. The file itself is not read. ``values`` as in `load`."""
     tree: object = {}
     definition = None
     try:
         definition, found, tree = _defined(file, content, values)
     except _Unusable as unusable:
         found = [unusable.finding]
-    except Exception as error:  # noqa: BLE001  # a bug met in one file must not keep the others from being used
+    except Exception as error:  # noqa: BLE001  # a bug that one file triggers must not disable the other files
         log_bug(f"{file} cannot be examined", error)
         problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
         found = [Finding("", problem, "please report it with the trace in the log")]
@@ -67,21 +67,21 @@ def _fault(file: Path, finding: Finding) -> Fault:
 
 
 def _defined(file: Path, content: bytes, values: Mapping[str, str]) -> tuple[Definition | None, list[Finding], object]:
-    """The definition, unless there are findings; and the tidied tree."""
+    """Return the definition, if there are no findings, the findings, and the normalized tree."""
     text = _text(content)
     written, unset, used = _parsed(text), list[Finding](), frozenset[str]()
     if "$" in text or "\\u" in text:
         written, unset, used = interpolate(written, values)
     document, found, tree = validate(written, Document)
     if unset:
-        # What validation says of text that could not be put together would only repeat this.
+        # Validation would report text with missing values a second time.
         places = {finding.path for finding in unset}
         found = unset + [finding for finding in found if finding.path not in places]
     return (document.definition(file, used) if document and not found else None), found, tree
 
 
 class _Unusable(Exception):
-    """A file that does not even hold a JSON object."""
+    """The file does not contain a JSON object."""
 
     def __init__(self, problem: str, remedy: str, path: str = "") -> None:
         super().__init__(problem)
@@ -121,7 +121,7 @@ def _bytes(file: Path) -> bytes:
 
 def _parsed(text: str) -> object:
     def no_constant(name: str) -> None:
-        # The parser does not say where; outside strings the first one is it.
+        # The parser does not say where. The first occurrence outside strings is the place.
         tokens = re.finditer(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', text)
         position = next(token.start() for token in tokens if token[1])
         raise _Unusable(f"{name} is not JSON", "write a number, or leave the key out", _place(text, position))

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in a person's words."""
+"""Describe what is wrong with a value, for people."""
 
 import json
 import re
@@ -11,13 +11,13 @@ from agent.files import Untrusted
 from agent.text import clean, without_credentials
 
 SHOWN_LENGTH = 60
-"""Characters of a bad value that a message repeats: enough to find it by, short enough to read."""
+"""The limit of a bad value in a message, in characters: enough to find it by, short enough to read."""
 
 _READ_LENGTH = 1000
-"""Characters of a bad value that are looked at: long ones are cut before anything is made of them."""
+"""The limit of a bad value that is processed, in characters: longer ones are truncated first."""
 
 SECRETS = frozenset({"token", "header", "key_secret", "urls"})
-"""Keys below which a value is never repeated."""
+"""Messages never repeat a value below these keys."""
 
 
 class Wrong(ValueError):
@@ -31,40 +31,39 @@ class Wrong(ValueError):
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault whose file is not known yet."""
+    """A fault without its file."""
 
     path: str
     problem: str
     remedy: str = ""
 
     def at(self, file: Path) -> Fault:
-        """The fault of that file."""
         return Fault(str(file), self.path, self.problem, self.remedy)
 
 
 def untrusted(file: str, error: Untrusted) -> Fault:
-    """The fault of a file that another user may write, whether by its own mode or by a directory's above it."""
+    """Return the fault of a file that another user may write, by its own mode or by that of a directory above it."""
     where = "" if error.path == file else f"{error.path} is "
     return Fault(file, "", f"{where}{error.problem}", error.remedy)
 
 
-# Consul makes its tokens in this form; one in the wrong setting must not be shown for it.
+# The format of Consul's tokens. A token in the wrong setting must not be shown in the message about it.
 _TOKEN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def shown(value: object) -> str:
-    """The value as JSON, shortened, without what stands before the @ of a URL, or looks like an ACL token."""
+    """Return the value as JSON, shortened, without user information of URLs and without apparent ACL tokens."""
     masked = _TOKEN.sub("…", without_credentials(value[:_READ_LENGTH])) if isinstance(value, str) else value
     try:
         text = json.dumps(masked, ensure_ascii=False, default=str)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or one inside the other without end
+    except (ValueError, RecursionError):  # a number of thousands of digits, or endless nesting
         text = kind_of(value)
     text = clean(text, _READ_LENGTH)
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 2]}…" + ('"' if text[0] == '"' else "")
 
 
 def kind_of(value: object) -> str:
-    """What JSON calls a value of this type."""
+    """Return JSON's name for the type of the value."""
     match value:
         case bool():
             return "true or false"
@@ -83,7 +82,7 @@ def kind_of(value: object) -> str:
 
 
 def joined(path: str, key: str | int) -> str:
-    """The path of an item: ``checks`` and 0 make ``checks[0]``."""
+    """Return the path of an item: ``checks`` and 0 make ``checks[0]``."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     key = key if key.isprintable() and len(key) <= SHOWN_LENGTH else clean(key, SHOWN_LENGTH)
@@ -91,6 +90,6 @@ def joined(path: str, key: str | int) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a sentence: ``"a", "b" or "c"``."""
+    """Return the names as part of a sentence: ``"a", "b" or "c"``."""
     *rest, last = [f'"{name}"' for name in names]
     return f"{', '.join(rest)} or {last}" if rest else last

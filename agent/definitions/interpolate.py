@@ -1,8 +1,7 @@
-"""What differs from host to host, put into a file's text: ``${HOSTNAME}``, ``${ADDRESS}``, ``${env:NAME}``.
+"""Replace host-specific references in a file's text: ``${HOSTNAME}``, ``${ADDRESS}``, ``${env:NAME}``.
 
-A variable that contains a credential is refused: what a definition says is published in Consul's catalog, and shown by
-plans and errors. Pure: the values are handed in. ``$${`` stands for ``${`` itself. Only the text of values is looked
-at, never keys.
+A variable that contains a credential is refused: Consul's catalog publishes the definition, and plans and errors show
+it. Pure: the values are arguments. ``$${`` is a literal ``${``. Only the text of values is replaced, never keys.
 """
 
 import re
@@ -14,22 +13,22 @@ from agent.text import has_credentials, is_secret_name
 HOSTNAME = "HOSTNAME"
 ADDRESS = "ADDRESS"
 ENVIRONMENT = "env:"
-"""What the names of environment variables begin with."""
+"""The prefix of references to environment variables."""
 
 ANY_ADDRESS = "192.0.2.1"
-"""What ``${ADDRESS}`` stands for where no agent is asked: an address of documentation, which no host has (RFC 5737)."""
+"""The value of ``${ADDRESS}`` if no agent is asked: an address for documentation, which no host has (RFC 5737)."""
 
 _REFERENCE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _ESCAPE = "for the characters themselves write $${"
 
 
 def values_of(environ: Mapping[str, str], hostname: str, address: str = ANY_ADDRESS) -> dict[str, str]:
-    """What every reference stands for on a host. ``address``: the one that its Consul agent advertises."""
+    """Return the value of every reference on a host. ``address`` is the address that its Consul agent advertises."""
     return {**{f"{ENVIRONMENT}{name}": value for name, value in environ.items()}, HOSTNAME: hostname, ADDRESS: address}
 
 
 def interpolate(tree: object, values: Mapping[str, str]) -> tuple[object, list[Finding], frozenset[str]]:
-    """The tree with every reference replaced, what cannot be replaced, and the names that were used."""
+    """Return the tree with every reference replaced, those that cannot be replaced, and the names that were used."""
     substitution = _Substitution(values)
     return substitution.walk(tree, ""), substitution.found, frozenset(substitution.used)
 
@@ -41,7 +40,7 @@ class _Substitution:
         self.used: set[str] = set()
 
     def walk(self, tree: object, path: str) -> object:
-        """A tree without references is given back as it is: its objects remember keys given twice."""
+        """Return the same objects, because they remember repeated keys."""
         if isinstance(tree, str):
             return self._text(tree, path) if "${" in tree else tree
         if isinstance(tree, list):

@@ -1,4 +1,4 @@
-"""A directory of definitions: what its good files define, and every fault of the others."""
+"""Load a directory of definitions: those of its good files, and every fault of the others."""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Loaded:
-    """``definitions``: of the good files. ``left_out``: the other files, which have or share the ``faults``."""
+    """``definitions``: those of the good files. ``left_out``: the other files, which have or share the ``faults``."""
 
     definitions: tuple[Definition, ...]
     faults: tuple[Fault, ...] = ()
@@ -27,7 +27,7 @@ class Loaded:
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Return the faults that keep a service, by name or ID, from being known; none if no file was to define it.
 
-        A file whose service cannot be read may define any.
+        A file whose service cannot be read may define any service.
         """
         own = [one for one in self.left_out if name in _services(one)]
         names = {claim.key for one in own for claim in one.claims}
@@ -37,9 +37,9 @@ class Loaded:
 
 
 def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:
-    """Return the definitions of ``*.json`` in the directory, in order of file name, without hidden files.
+    """Return the definitions of ``*.json`` in the directory, ordered by file name, without hidden files.
 
-    ``values``: what references like ``${HOSTNAME}`` stand for, by name.
+    ``values`` are the values of references like ``${HOSTNAME}``, by name.
 
     :raises BadDefinition: any file has a fault; the error has all faults of all files.
     """
@@ -50,7 +50,7 @@ def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Defini
 
 
 def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
-    """Do the same, but leave out the files that have a fault, and those that use a name which another file uses too."""
+    """Load likewise, but leave out files with a fault, and files that use a name which another file also uses."""
     try:
         examined = [_look_at(file, values) for file in files_of(directory)]
     except BadDefinition as error:
@@ -58,7 +58,7 @@ def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
     faults = [fault for one in examined for fault in one.faults]
     faults += clashes(claim for one in examined for claim in one.claims)
     faulty = {fault.file for fault in faults}
-    # Which of two files a name belongs to is not known, so neither is used.
+    # It is unknown which of two files owns a name, so neither is used.
     contested = {
         claim.key
         for one in examined
@@ -81,7 +81,7 @@ def _services(examined: Examined) -> set[str]:
 
 
 def _look_at(file: Path, values: Mapping[str, str]) -> Examined:
-    """A file, read and examined; one that cannot be read is faulty, and empty."""
+    """Read and examine a file. A file that cannot be read is faulty and empty."""
     try:
         content = read(file)
     except BadDefinition as error:
@@ -90,12 +90,12 @@ def _look_at(file: Path, values: Mapping[str, str]) -> Examined:
 
 
 def files_of(directory: Path) -> list[Path]:
-    """The files of a directory that hold definitions, in order of name.
+    """Return the definition files of a directory, ordered by name.
 
     :raises BadDefinition: the directory cannot be read; its one fault says why.
     """
     try:
-        # Through the real path: nobody can replace what was checked.
+        # The real path, so that no user can replace the directory after the check.
         names = os.listdir(check_directory(directory))  # noqa: PTH208  # names are filtered before they are joined
     except FileNotFoundError:
         problem, remedy = "no such directory", "create it or give --services-dir"

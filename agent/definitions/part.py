@@ -1,9 +1,9 @@
-"""What every part of a definition or of the settings is built on: frozen, strict, and particular about its keys.
+"""The base of every object in definitions and settings: frozen, strict, and with known keys only.
 
-A part is a class whose fields say what they hold, twice: to mypy by their annotation, to svcagent by their `ValueType`.
-A part built in Python is taken as it is; `Part.read` checks what a file holds and finds every fault of it.
+A part is a class whose fields declare their type twice: to mypy by annotation, to svcagent by `ValueType`. A part built
+in Python is not checked; `Part.read` checks the content of a file and finds every fault of it.
 
-Not pydantic, whose import and whose validators take longer than all else that most verbs do.
+It does not use pydantic, whose import and validators take longer than everything else that most verbs do.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,21 +12,19 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from agent.definitions.faults import SECRETS, Finding, Wrong, joined, kind_of, listed, shown
 
 Refusal = Callable[[Mapping[str, object]], Wrong]
-"""Says, seeing the whole object, why one of its keys is refused."""
+"""Takes the whole object, and says why one of its keys is refused."""
 
 Location = tuple[str | int, ...]
-"""The keys and indexes that lead to a value."""
 
 Schema = dict[str, Any]
 
 BAD: Any = object()
-"""What `ValueType.read` returns for a value that has a fault."""
 
 _REQUIRED = object()
 
 
 def always(problem: str, remedy: str) -> Refusal:
-    """The same refusal whatever else the object holds."""
+    """Return a refusal that does not depend on the rest of the object."""
     return lambda _: Wrong(problem, remedy)
 
 
@@ -34,9 +32,9 @@ OWN_TOKEN = always("svcagent registers with its own token", "remove it, and set 
 
 
 class ValueType:
-    """What a field holds: a value of one of JSON's types that passes all checks.
+    """The type of a field: one of JSON's types, and checks that the value must pass.
 
-    Each check returns the value, changed perhaps, or raises `Wrong`. ``wanted`` is None where the first check looks at
+    Each check returns the value, possibly changed, or raises `Wrong`. ``wanted`` is None if the first check examines
     the type. ``schema`` is the JSON Schema.
     """
 
@@ -46,11 +44,10 @@ class ValueType:
         self.schema = schema
 
     def also(self, *checks: Callable[[Any], Any]) -> "ValueType":
-        """The same kind with further checks."""
         return ValueType(self._wanted, *self._checks, *checks, **self.schema)
 
     def read(self, value: Any, at: Location, found: list[Finding]) -> Any:
-        """The value, or `BAD`; what is wrong is added to ``found``."""
+        """Return the value or `BAD`, and add its faults to ``found``."""
         try:
             if self._wanted is not None and type(value) is not self._wanted:
                 raise mistyped(value, self._wanted, is_secret=not SECRETS.isdisjoint(map(str, at)))
@@ -80,7 +77,7 @@ class ListOf(ValueType):
 
 
 class MapOf(ValueType):
-    """An object with keys of the user's choice."""
+    """An object with arbitrary keys."""
 
     def __init__(self, item: ValueType, *checks: Callable[[Any], Any]) -> None:
         super().__init__(dict, *checks)
@@ -103,8 +100,6 @@ class PartOf(ValueType):
 
 
 class Field:
-    """A field of a part: its kind, what it is for, and its value where it is left out."""
-
     def __init__(self, kind: ValueType, description: str, default: Any) -> None:
         self.kind = kind
         self.description = description
@@ -112,37 +107,34 @@ class Field:
 
     @property
     def is_required(self) -> bool:
-        """True if the field may not be left out."""
         return self.default is _REQUIRED
 
 
 def required(kind: ValueType, description: str) -> Any:
-    """A field that may not be left out."""
     return Field(kind, description, _REQUIRED)
 
 
 def optional(kind: ValueType, description: str, default: Any = None) -> Any:
-    """A field with a default."""
     return Field(kind, description, default)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(required,))
 class Part:
-    """An object of a definition file or of the settings; it holds what was given, its class the defaults."""
+    """An object of a definition file or of the settings. It holds the given values, its class the defaults."""
 
     keys: ClassVar[Mapping[str, Field]] = {}
 
     names: ClassVar[Mapping[str, str]] = {}
-    """Fields by all that may be written for them, folded."""
+    """The field for each accepted spelling, folded."""
 
     spellings: ClassVar[Mapping[str, str]] = {}
-    """Further names of a key, folded, and the field each stands for."""
+    """Additional names of keys, folded, and the field of each."""
 
     refused: ClassVar[Mapping[str, Refusal]] = {}
-    """Folded keys that are no fields, and deserve to be told more than "unknown key"."""
+    """Folded keys that are not fields, and need a better message than "unknown key"."""
 
     further_schema: ClassVar[Schema] = {}
-    """What the JSON Schema says of the fields together."""
+    """The part of the JSON Schema that concerns several fields."""
 
     def __init_subclass__(cls) -> None:
         own = {name: key for name, key in vars(cls).items() if isinstance(key, Field)}
@@ -160,16 +152,14 @@ class Part:
 
     @classmethod
     def completed(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The fields with those that are made from others."""
+        """Return the fields together with those that are computed from others."""
         return given
 
     @property
     def given(self) -> frozenset[str]:
-        """The fields that were not left out."""
         return frozenset(vars(self))
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with other values."""
         copy = object.__new__(type(self))
         vars(copy).update({**vars(self), **changes})
         return copy
@@ -190,17 +180,17 @@ class Part:
         return [getattr(self, name) for name in self.keys]
 
     @classmethod
-    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:  # noqa: ARG003  # for those who override it
-        """Faults that no single field shows, by the key that should change.
+    def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:  # noqa: ARG003  # for overrides
+        """Yield faults that no single field shows, each with the key that should change.
 
-        ``given`` is not validated: it holds what was written under the names of fields, and refused keys, folded.
-        Asking before validation is what lets one report name these faults beside those of single fields.
+        ``given`` is not validated: it has written values by field name, and refused keys, folded. Because this runs
+        before validation, one report contains both these faults and those of single fields.
         """
         yield from ()
 
     @classmethod
     def read(cls, tidied: Mapping[str, Any], at: Location, found: list[Finding]) -> Any:
-        """The part from what `tidy` made of an object, or `BAD`; every fault is added to ``found``."""
+        """Return the part from the result of `tidy` for an object, or `BAD`. Add every fault to ``found``."""
         values = {}
         for name, key in cls.keys.items():
             if name in tidied:
@@ -214,12 +204,11 @@ class Part:
 
 
 def fold(key: str) -> str:
-    """What all spellings of one key have in common."""
+    """Return what all spellings of one key have in common."""
     return key.replace("_", "").lower()
 
 
 def path_of(at: Location) -> str:
-    """The location as messages write it."""
     path = ""
     for key in at:
         path = joined(path, key)
@@ -227,8 +216,6 @@ def path_of(at: Location) -> str:
 
 
 def choice(*words: str) -> ValueType:
-    """One of these words."""
-
     def known(value: object) -> object:
         if value not in words:
             raise Wrong(f"{shown(value)} is not known here", f"write one of {listed(words)}")
@@ -245,7 +232,7 @@ _BOUNDS: Mapping[str, tuple[Callable[[int, int], bool], str]] = {
 
 
 def whole(**bounds: int) -> ValueType:
-    """A whole number within bounds, which are named as in JSON Schema."""
+    """Return the type of a whole number within bounds, which are named as in JSON Schema."""
 
     def bounded(value: int) -> int:
         for name, bound in bounds.items():
@@ -267,7 +254,6 @@ _TYPES: Mapping[type, tuple[str, str]] = {
 
 
 def mistyped(value: object, wanted: type, *, is_secret: bool) -> Wrong:
-    """What is wrong with a value of another type than the wanted one."""
     subject = "the value" if is_secret else shown(value)
     name, remedy = _TYPES[wanted]
     if wanted is str and type(value) in (int, float):

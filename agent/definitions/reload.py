@@ -1,4 +1,4 @@
-"""How a service is reloaded when its image has changed."""
+"""The reload section of a definition: how a service is reloaded when its image has changed."""
 
 import math
 import re
@@ -23,15 +23,15 @@ from agent.definitions.values import (
 from agent.definitions.windows import WINDOW, Window
 
 OWN_PREFIX = "svcagent"
-"""Where svcagent keeps its documents in Consul KV."""
+"""The folder in Consul KV with svcagent's documents."""
 
 LOCK_FOLDER = "lock"
 
 _KEY = re.compile(r"[A-Za-z0-9,._/?&=-]+")
-"""What every release of Consul takes for a key. A prefix is not escaped: `consul lock` has to be given the same."""
+"""What every release of Consul accepts as a key. A prefix is not escaped, because `consul lock` needs the same one."""
 
 PULL_SECONDS = 60.0
-"""How long a pull may stand still by default."""
+"""The default time that a pull may make no progress, in seconds."""
 
 OF_A_CONTAINER = (
     "image",
@@ -43,7 +43,7 @@ OF_A_CONTAINER = (
     "tag_file",
     "min_age",
 )
-"""What has no meaning for a service that is restarted by a command."""
+"""Keys that have no meaning for a service that is restarted by a command."""
 
 _IMAGE = re.compile(
     r"(?P<name>((?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?/)?"
@@ -76,7 +76,7 @@ def _schedule(value: str) -> str:
 
 @cache
 def _cron_fires(expression: str) -> bool:
-    """Is this an expression that cronsim understands, and that comes true some day?"""
+    """True if cronsim accepts the expression and it matches some time."""
     from datetime import UTC, datetime
 
     from cronsim import CronSim, CronSimError  # only for those who have a schedule
@@ -124,16 +124,16 @@ def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
 
 @dataclass(frozen=True)
 class MinHealthy:
-    """How many of the other instances must be passing: a number of them, or a percentage."""
+    """How many of the other instances must be passing: a number or a percentage."""
 
     value: int
     is_percent: bool = False
 
     def needed(self, others: int) -> int:
-        """Return how many of so many other instances must pass.
+        """Return how many of that number of other instances must pass.
 
-        A percentage is rounded up. Above 0 it needs at least one instance, also where no other one is known: an
-        empty catalog does not prove that this host may leave clients without any.
+        A percentage is rounded up. Above 0 it needs at least one instance, even if no other one is known: an empty
+        catalog does not prove that this host may leave clients without any.
         """
         if not self.is_percent:
             return self.value
@@ -168,7 +168,6 @@ class Drain(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """The limit may not come before the minimum."""
         least, most = (_known_seconds(given.get(name, default)) for name, default in (("min", 0.0), ("max", 30.0)))
         if least is not None and most is not None and most < least:
             limit = f'"{durations.text(most)}"' + ("" if "max" in given else " (the default)")
@@ -176,7 +175,7 @@ class Drain(Part):
 
 
 def _known_seconds(value: object) -> float | None:
-    """Seconds, or None for what is a fault of its own."""
+    """Return seconds, or None for a value that has its own fault."""
     if isinstance(value, float):
         return value if abs(value) * 1e9 <= durations.LONGEST else None
     try:
@@ -228,28 +227,27 @@ class Hooks(Part):
 
 @dataclass(frozen=True)
 class ContainerRestart:
-    """Make the container anew from the image's newest digest, when there is a newer one."""
+    """Replace the container when the image has a newer digest.
+
+    Times are in seconds. ``stop_timeout`` None means the container's own, ``min_age`` 0 an image of any age.
+    """
 
     image: str
     container: str
     pull_timeout: float
-    """Seconds."""
     stop_timeout: float | None
-    """Seconds; None: the container's own."""
     rollback: bool
     keep_images: int
     tag_file: Path | None
     min_age: float
-    """Seconds; 0 for any."""
 
 
 @dataclass(frozen=True)
 class CommandRestart:
-    """Run a command, each time: there is no image that could be newer, and nothing to go back to."""
+    """Run a command at each reload: there is no image that could be newer, and no old version to roll back to."""
 
     argv: tuple[str, ...]
     timeout: float
-    """Seconds."""
 
 
 Strategy: TypeAlias = ContainerRestart | CommandRestart
@@ -321,7 +319,6 @@ class Reload(Part):
 
     @property
     def strategy(self) -> Strategy:
-        """How the service is restarted, with what only that way of doing it has."""
         if self.restart is not None:
             return CommandRestart(self.restart, self.restart_timeout)
         return ContainerRestart(
@@ -338,14 +335,13 @@ class Reload(Part):
     def lock_prefix(self, service_name: str) -> str:
         """Return the lock's prefix in Consul KV.
 
-        Consul compares service names without case, so the default has the name in lower case. It is a folder below
-        the service's own, because a lock of several holders is read with everything below its prefix.
+        Consul compares service names without case, so the default has the name in lower case. It is a separate folder
+        below the service's, because a semaphore is read with everything below its prefix.
         """
         return self.lock or f"{OWN_PREFIX}/{service_name.lower()}/{LOCK_FOLDER}"
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """A container of an image, or a command; what belongs to the one says nothing about the other."""
         if given.get("restart") is not None:
             for key in OF_A_CONTAINER:
                 if key in given:
@@ -356,7 +352,7 @@ class Reload(Part):
         if "restart_timeout" in given:
             yield Finding("restart_timeout", 'there is no "restart" that it could limit', "remove it")
         if "restart" in given:
-            return  # null, which is a fault of its own
+            return  # null, which has its own fault
         if "image" not in given and "container" not in given:
             yield Finding(
                 "",

@@ -10,7 +10,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> Schema:
-    """Draft 2020-12, in snake_case. It says less than `load`: what spans several fields or files is not in it."""
+    """Return the schema (draft 2020-12, in snake_case). Unlike `load`, it has no rules across fields or files."""
     parts: dict[str, type[Part]] = {}
     document = _of(Document, parts)
     known: dict[str, Schema] = {}
@@ -50,7 +50,7 @@ def _of_kind(kind: ValueType, parts: dict[str, type[Part]]) -> Schema:
 
 
 def _for_a_file(node: Any) -> Any:
-    """Text may be put together from what differs from host to host."""
+    """Allow references in every pattern, because they may make up any part of a text."""
     if isinstance(node, list):
         return [_for_a_file(item) for item in node]
     if not isinstance(node, dict):

@@ -24,7 +24,7 @@ from agent.definitions.part import (
 from agent.definitions.values import HOST, IDENTIFIER, LABEL, PORT
 
 OWN_MARK = "svcagent"
-"""What the keys of svcagent's own meta begin with."""
+"""The prefix of svcagent's own meta keys."""
 
 META_PAIRS = 64
 META_KEY_LENGTH = 128
@@ -32,14 +32,14 @@ META_VALUE_LENGTH = 512
 """Consul's limits: pairs, bytes of a key, bytes of a value."""
 
 MOST_CHECKS = 30
-"""Of one service: svcagent's mark names each check, and fits a value of meta even while all are exchanged."""
+"""The limit per service: svcagent's mark names each check, and must fit into a meta value while all are replaced."""
 
 NOT_CARRIED = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
 _BEYOND = always("svcagent does not register proxies, mesh services or namespaces", "remove it")
 
 
 def _not_consul(value: str) -> str:
-    """Under its own name Consul finds its servers."""
+    """Refuse the name of Consul's own service, by which Consul finds its servers."""
     if value.lower() == "consul":
         raise Wrong(f"{shown(value)} is Consul's own service", "choose another name")
     return value
@@ -78,7 +78,6 @@ class TaggedAddress(Part):
     port: int | None = optional(PORT, "The port there.")
 
     def fields(self) -> dict[str, Any]:
-        """The address in the API's spelling."""
         return {"Address": self.address} | ({} if self.port is None else {"Port": self.port})
 
 
@@ -90,7 +89,6 @@ class NamedPort(Part):
     default: bool = optional(SWITCH, "Give this port to clients that name none.", False)
 
     def fields(self) -> dict[str, Any]:
-        """The port in the API's spelling."""
         return {"Name": self.name, "Port": self.port, "Default": self.default}
 
 
@@ -141,7 +139,7 @@ class Service(Part):
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
-        """One port or several, and not too many checks."""
+        """Refuse both a port and several ports, and too many checks."""
         if "port" in given and "ports" in given:
             yield Finding("ports", '"port" and "ports" stand in one service', "keep one of them")
         checks = given.get("checks", ())
@@ -152,10 +150,10 @@ class Service(Part):
 
     @classmethod
     def completed(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With the service's ID, and all checks, each with an ID and a name.
+        """Return the fields with the service's ID and all checks, each with an ID and a name.
 
-        The kind is part of a computed ID because Consul, told of another kind under the same ID, goes on running the
-        old check beside the new one.
+        A computed ID includes the kind. Otherwise, for the same ID with another kind, Consul would keep running the old
+        check next to the new one.
         """
         service_id = given.get("id") or given["name"]
         single: Check | None = given.get("check")
@@ -173,10 +171,10 @@ class Service(Part):
         return {**given, "id": service_id, "checks": tuple(identified)}
 
     def registration(self) -> dict[str, Any]:
-        """The body for ``PUT /v1/agent/service/register``.
+        """Return the body for ``PUT /v1/agent/service/register``.
 
-        Optional parts that were left out are left out here too, but for the ID of every check: Consul would number
-        them in order, and moving a check would hand its status to another.
+        Optional fields that were left out are omitted, except for the ID of every check: Consul would number the checks
+        in order, and moving a check would give its status to another one.
         """
         body: dict[str, Any] = {
             "ID": self.id,

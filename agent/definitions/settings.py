@@ -1,4 +1,4 @@
-"""Settings: ``svcagent.toml``, then the environment, then options; the later wins over the earlier."""
+"""Settings from ``svcagent.toml``, the environment and options; later sources override earlier ones."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ _PAIRS = (
 
 
 class ConsulSettings(ConsulTable):
-    """How to reach the local Consul agent, and who said so (``…_source``: file, variable or option), for messages."""
+    """How to reach the local Consul agent. ``…_source`` names the file, variable or option, for messages."""
 
     address_source: str = optional(TEXT, "", "default")
     token_source: str = optional(TEXT, "", "")
@@ -32,7 +32,7 @@ class ConsulSettings(ConsulTable):
 
     @classmethod
     def completed(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """With the port that Consul's own client would take: HTTP's or HTTPS's, not 8500."""
+        """Add the default port of Consul's own client: that of HTTP or HTTPS, not 8500."""
         address = given.get("address", DEFAULT_ADDRESS)
         if address.startswith("unix:") or re.search(r":[0-9]+$", address):
             return given
@@ -40,13 +40,13 @@ class ConsulSettings(ConsulTable):
 
 
 class DockerSettings(DockerTable):
-    """How to reach the Docker Engine, None meaning Docker's own default, and who said so."""
+    """How to reach the Docker Engine, with the source. None means Docker's default."""
 
     source: str = optional(TEXT, "", "default")
 
 
 class DnsSettings(DnsTable):
-    """How to keep CNAMEs, and who said so, for messages."""
+    """How to keep CNAMEs, with the sources."""
 
     server_source: str = optional(TEXT, "", "default")
     key_file_source: str = optional(TEXT, "", "")
@@ -54,23 +54,23 @@ class DnsSettings(DnsTable):
 
 
 class Settings(SettingsFile):
-    """All settings."""
-
     consul: ConsulSettings = optional(PartOf(ConsulSettings), "", ConsulSettings())
     docker: DockerSettings = optional(PartOf(DockerSettings), "", DockerSettings())
     dns: DnsSettings = optional(PartOf(DnsSettings), "", DnsSettings())
 
     @classmethod
     def load(cls, config: Path | None, environ: Mapping[str, str], **options: str | Path | None) -> Self:
-        """Settings from all sources; an option that is None is not given. Raises `BadDefinition` with all faults.
+        """Return settings from all sources. An option that is None is not given.
 
-        ``config``: the settings file, which must be there; None for the default one, which need not.
+        ``config`` is the settings file, which must exist. None means the default file, which may be missing.
+
+        :raises BadDefinition: with all faults of all sources.
         """
         chosen: dict[str, Given] = {}
         faults: list[Fault] = []
         for given, found in (from_file(config), from_environment(environ), from_options(options)):
             faults.extend(found)
-            # Consul prefers a token file to a token, but a later source to an earlier one. So it is for keys of DNS.
+            # Consul prefers a token file to a token, but a later source to an earlier one. DNS keys work likewise.
             for names in (_TOKENS, _KEYS):
                 if not given.keys().isdisjoint(names):
                     for name in names:
@@ -107,18 +107,18 @@ def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
 
 
 def _untrusted(given: Given) -> Fault | None:
-    """The fault of a certificate or key that another user may write."""
+    """Return the fault of a certificate or key that another user may write."""
     try:
         read_trusted_alone(given.value, 1)
     except Untrusted as error:
         return untrusted(str(given.value), error)
-    except (OSError, NotAFile):  # what needs the file says so, and why
+    except (OSError, NotAFile):  # reported where the file is needed
         return None
     return None
 
 
 def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
-    """Files that are not there, and halves of no use alone: better told now than by a handshake."""
+    """Report missing files and incomplete pairs now, rather than by a failed handshake later."""
     for name in ("consul.ca_file", "consul.client_cert", "consul.client_key", "dns.key_file"):
         if name in chosen and not chosen[name].value.is_file():
             yield chosen[name].fault(

@@ -1,4 +1,4 @@
-"""The settings file ``svcagent.toml``: its shape, which the environment and the options share."""
+"""The format of the settings file ``svcagent.toml``, which the environment and the options share."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]/?#\s]*)(?::([0-9]{1,5}))?
 
 
 def _address(value: str) -> str:
-    """``scheme://host``, with a port if one is given, or ``unix:///path``."""
+    """Return ``scheme://host``, with the port if one is given, or ``unix:///path``."""
     problem, remedy = (
         f"{shown(value)} is not Consul's address",
         'write it like "127.0.0.1:8500" or "unix:///run/consul"',
@@ -55,13 +55,13 @@ def _docker_host(value: str) -> str:
 
 
 def _dns_server(value: str) -> str:
-    """A host, or an address, with the port that DNS has if none is given."""
+    """Return host and port. The default port is that of DNS."""
     is_with_port = re.fullmatch(r"\[[^\]]*\]:\d+|[^:]*:\d+", value)
     return host_port(value if is_with_port else f"[{value}]:53" if ":" in value else f"{value}:53")
 
 
 class ConsulTable(Part):
-    """How to reach the local Consul agent, as ``[consul]`` in the settings file has it."""
+    """``[consul]``: how to reach the local Consul agent."""
 
     address: str = optional(TEXT.also(_address), "The agent's HTTP address.", DEFAULT_ADDRESS)
     token: Secret | None = optional(SECRET, "The ACL token.")
@@ -75,13 +75,13 @@ class ConsulTable(Part):
 
 
 class DockerTable(Part):
-    """How to reach the Docker Engine, as ``[docker]`` in the settings file has it."""
+    """``[docker]``: how to reach the Docker Engine."""
 
     host: str | None = optional(TEXT.also(_docker_host), "The engine's address.")
 
 
 class DnsTable(Part):
-    """How to keep CNAMEs, as ``[dns]`` in the settings file has it."""
+    """``[dns]``: how to keep CNAMEs."""
 
     provider: str = optional(FILLED, "The provider of records that name none.", "rfc2136")
     server: str | None = optional(TEXT.also(_dns_server), "The zones' primary server, which takes their updates.")
@@ -100,12 +100,12 @@ class DnsTable(Part):
 
 
 def _listen_address(value: str) -> str:
-    """An address with a port; a port alone means this host only, because there is no authentication."""
+    """Return host and port. A port alone means this host only, because there is no authentication."""
     return host_port(f"127.0.0.1:{value.removeprefix(':')}" if re.fullmatch(r":?[0-9]+", value) else value)
 
 
 class DaemonTable(Part):
-    """``svcagent run``, as ``[daemon]`` in the settings file has it."""
+    """``[daemon]``: ``svcagent run``."""
 
     status_file: Path = optional(
         FILE_PATH, "The file in which it says what it does, for svcagent status.", Path("/run/svcagent/status.json")
@@ -116,7 +116,7 @@ class DaemonTable(Part):
 
 
 class MetricsTable(Part):
-    """Metrics without the daemon, as ``[metrics]`` in the settings file has it."""
+    """``[metrics]``: metrics without the daemon."""
 
     textfile_dir: Path | None = optional(
         FILE_PATH, "The directory of node_exporter's textfile collector; reload and register write there."
@@ -124,14 +124,14 @@ class MetricsTable(Part):
 
 
 def _notifier(value: str) -> str:
-    """Apprise alone knows which schemes there are, and it is slow to import: here only that there is one."""
+    """Require a scheme, but not a known one: only Apprise knows them, and it is slow to import."""
     if not re.match(r"[A-Za-z0-9]+://", value):
         raise Wrong("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
     return value
 
 
 class NotifyTable(Part):
-    """Whom to tell of rollouts, as ``[notify]`` in the settings file has it."""
+    """``[notify]``: notifications of rollouts."""
 
     urls: tuple[Secret, ...] = optional(
         ListOf(TEXT.also(_notifier, Secret)), "Where to, as Apprise writes it; they may hold secrets.", ()
@@ -140,8 +140,6 @@ class NotifyTable(Part):
 
 
 class FleetTable(Part):
-    """Rollouts, as ``[fleet]`` in the settings file has them."""
-
     trust_pins: bool = optional(
         SWITCH,
         "Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
@@ -151,8 +149,6 @@ class FleetTable(Part):
 
 
 class LogTable(Part):
-    """Logs, as ``[log]`` in the settings file has it."""
-
     format: str = optional(
         choice("auto", "text", "json", "journal"),
         "text is key=value; auto is journal where systemd gives it, else text.",
@@ -167,8 +163,6 @@ class LogTable(Part):
 
 
 class SettingsFile(Part):
-    """``svcagent.toml``."""
-
     services_dir: Path = optional(FILE_PATH, "Where the definitions are.", Path("/etc/svcagent/services.d"))
     state_dir: Path = optional(FILE_PATH, "Where svcagent keeps its journals.", Path("/var/lib/svcagent"))
     consul: ConsulTable = optional(PartOf(ConsulTable), "How to reach the local Consul agent.", ConsulTable())

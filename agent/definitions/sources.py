@@ -1,7 +1,7 @@
-"""Where settings come from: the file, the environment, the options. Each is read whole, faults and all.
+"""The sources of settings: the file, the environment, the options. Each is read completely, with all its faults.
 
-Consul's and Docker's own variables mean what they mean to Consul and Docker, with one exception: a word that Consul
-cannot read as true or false is a fault here, where Consul would warn and go on without verifying certificates.
+Consul's and Docker's own variables have the meaning that Consul and Docker give them, with one exception. A word that
+Consul cannot read as true or false is a fault here; Consul would warn and continue without verifying certificates.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,9 @@ from agent.errors import Fault
 from agent.files import NotAFile, Untrusted, read_trusted_alone
 
 DEFAULT_FILE = Path("/etc/svcagent/svcagent.toml")
-"""Read if it is there, when no other is given."""
+"""Read if it exists, when no other file is given."""
 
 SIZE_LIMIT = 1024 * 1024
-"""Bytes of the settings file."""
 
 VARIABLES: Mapping[str, str] = {
     "SVCAGENT_SERVICES_DIR": "services_dir",
@@ -50,18 +49,16 @@ VARIABLES: Mapping[str, str] = {
     "SVCAGENT_TEXTFILE_DIR": "metrics.textfile_dir",
     "SVCAGENT_LOG_FORMAT": "log.format",
 }
-"""Environment variables, and the setting each is. An empty one is not set, as for Consul and Docker."""
+"""The setting of each environment variable. An empty variable counts as unset, as for Consul and Docker."""
 
 NONE_IF_EMPTY = frozenset({"SVCAGENT_TEXTFILE_DIR"})
-"""But an empty one of these takes away what the settings file says: the daemon tells for its children."""
+"""An empty variable of these removes the value of the settings file: the daemon writes the metrics for its children."""
 
 SSL_VARIABLE = "CONSUL_HTTP_SSL"
 
 OPTIONS: Mapping[str, str] = {"--services-dir": "services_dir", "--state-dir": "state_dir"}
-"""The options of the command line that are settings."""
 
 _SWITCHES = frozenset({"consul.verify", "dns.allow_weak_keys", "dns.sign_queries"})
-"""Settings that are true or false."""
 
 _BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
     ("0", "f", "F", "FALSE", "false", "False"), False
@@ -77,16 +74,15 @@ class Given:
     path: str = ""
 
     def fault(self, problem: str, remedy: str = "") -> Fault:
-        """What is wrong with it."""
         return Fault(self.file, self.path, problem, remedy)
 
 
 Source = tuple[dict[str, Given], list[Fault]]
-"""Settings by dotted name, and the faults of all that could not be used."""
+"""Settings by dotted name, and the faults of those that cannot be used."""
 
 
 def from_file(config: Path | None) -> Source:
-    """``config`` must be there; without one, the default file need not."""
+    """Return the settings of the file. ``config`` must exist; the default file may be missing."""
     file = config or DEFAULT_FILE
     try:
         content, _ = read_trusted_alone(file, SIZE_LIMIT + 1)
@@ -125,7 +121,7 @@ def from_file(config: Path | None) -> Source:
 
 
 def from_environment(environ: Mapping[str, str]) -> Source:
-    """What the variables say; nothing else of the environment is looked at."""
+    """Return the settings of svcagent's variables. Others are ignored."""
     faults: list[Fault] = []
     raw: dict[str, Any] = {}
     for variable, name in VARIABLES.items():
@@ -138,14 +134,14 @@ def from_environment(environ: Mapping[str, str]) -> Source:
 
 
 def wants_tls(environ: Mapping[str, str]) -> tuple[bool, list[Fault]]:
-    """Does the environment ask for https? It does so for every address that is not a socket, ``http://`` or not."""
+    """True if the environment requires https: for every address that is not a socket, even with ``http://``."""
     faults: list[Fault] = []
     text = environ.get(SSL_VARIABLE)
     return bool(text) and bool(_boolean(SSL_VARIABLE, str(text), faults)), faults
 
 
 def from_options(options: Mapping[str, object]) -> Source:
-    """What the command line says; None is not given. Raises TypeError for what is no option."""
+    """Return the settings of the command line. None is not given. Raise TypeError for a name that is not an option."""
     if unknown := options.keys() - set(OPTIONS.values()):
         raise TypeError(f"not settings: {', '.join(sorted(unknown))}")
     raw = {name: str(value) for name, value in options.items() if value is not None}
@@ -153,10 +149,10 @@ def from_options(options: Mapping[str, object]) -> Source:
 
 
 def _said(raw: dict[str, Any], by: Mapping[str, str]) -> Source:
-    """Settings that are one variable or option each, named by ``by``."""
+    """Return settings that come from one variable or option each, whose names are in ``by``."""
     given: dict[str, Given] = {}
     faults: list[Fault] = []
-    # One at a time, so that a bad one does not hide what is wrong with the others.
+    # One at a time, so that a bad one does not hide the faults of the others.
     for name, value in raw.items():
         values, found = _validated(nested({name: value}))
         given |= {name: Given(value, by[name]) for name, value in values.items()}
@@ -178,7 +174,7 @@ def _flat(part: Part, prefix: str = "") -> dict[str, Any]:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names taken apart: ``consul.token`` goes into the object ``consul``."""
+    """Split dotted names: ``consul.token`` goes into the object ``consul``."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         table, _, key = name.rpartition(".")

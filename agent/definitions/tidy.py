@@ -1,8 +1,8 @@
-"""From a file's own spelling to field names, before validation.
+"""Normalize the spelling of a file's keys to field names, before validation.
 
-Consul's files are written in snake_case, its API in CamelCase with spellings of its own (``TLSSkipVerify``,
-``DockerContainerID``); both are the same once case and underscores are gone. What `Part.read` cannot see (a key given
-twice, the key that was meant by an unknown one) is found here, with its place.
+Consul's files are written in snake_case, its API in CamelCase with exceptions (``TLSSkipVerify``,
+``DockerContainerID``). Both are the same without case and underscores. This module also finds, with their places, the
+faults that `Part.read` cannot see: repeated keys, and unknown keys with the key that was probably meant.
 """
 
 import re
@@ -15,7 +15,7 @@ from agent.definitions.part import ListOf, MapOf, Part, PartOf, ValueType, fold
 
 
 class Pairs(dict[str, Any]):
-    """A JSON object that remembers which keys it was given more than once; for ``object_pairs_hook``."""
+    """A JSON object that remembers repeated keys; for ``object_pairs_hook``."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -25,7 +25,7 @@ class Pairs(dict[str, Any]):
 
 
 def tidy(tree: object, model: type[Part]) -> tuple[object, list[Finding]]:
-    """The tree with the model's field names for keys and tuples for lists, and what is wrong with it as a tree."""
+    """Return the tree with field names as keys and tuples for lists, and the faults of the tree itself."""
     found: list[Finding] = []
     return _walk(tree, PartOf(model), "", found), found
 
@@ -38,7 +38,7 @@ def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding])
         case str() if not tree.isascii() and any("\ud800" <= character <= "\udfff" for character in tree):
             found.append(Finding(path, f"{shown(tree)} holds half of a character", "write the whole character"))
         case str() if "\0" in tree:
-            # Named by its list: so do those validators that refuse one there, and each fault is reported once.
+            # Use the list's path, as the validators do that refuse NUL there, so that each fault is reported once.
             place = re.sub(r"(\[\d+\])+$", "", path)
             found.append(Finding(place, f"{shown(tree)} holds a NUL character", "no program takes one: remove it"))
         case list():
@@ -87,8 +87,8 @@ def _part(tree: dict[str, Any], model: type[Part], path: str, found: list[Findin
 
 
 def meant(key: str, known: Iterable[str]) -> str:
-    """A remedy for an unknown key: the nearest known one, or all of them."""
-    import difflib  # only for those who mistyped
+    """Return the remedy for an unknown key: the nearest known key, or all of them."""
+    import difflib  # only needed after a typing error
 
     folded = {fold(name): name for name in known}
     near = difflib.get_close_matches(fold(key), folded, n=1)

@@ -1,4 +1,4 @@
-"""From a parsed tree to a model, or to everything that is wrong with the tree."""
+"""Validate a parsed tree: return a model, or everything that is wrong with the tree."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ P = TypeVar("P", bound=Part)
 
 
 def validate(tree: object, model: type[P]) -> tuple[P | None, list[Finding], object]:
-    """The model, unless there are findings; and the tidied tree, for questions that a faulty one can still answer."""
+    """Return the model if there are no findings, the findings, and the normalized tree, which may be faulty."""
     tidied, found = tidy(tree, model)
     taken = {finding.path for finding in found}
     more: list[Finding] = []

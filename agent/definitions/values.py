@@ -1,4 +1,4 @@
-"""Types for single values, shared by the models: each refuses what Consul, Docker or DNS would refuse or misread."""
+"""Types of single values, shared by the models. Each refuses what Consul, Docker or DNS would refuse or misread."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
 
 def duration(value: object) -> float:
-    """Seconds, for duration text of any sign."""
+    """Return the seconds of duration text of any sign."""
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is {kind_of(value)}, not a duration", HOW_TO_WRITE_A_DURATION)
     try:
@@ -52,11 +52,11 @@ POSITIVE_SECONDS = ValueType(None, duration, _positive, type="string", pattern=_
 """A duration longer than zero, in seconds."""
 
 DURATION_TEXT = ValueType(None, _positive_text, type="string", pattern=_DURATION)
-"""A duration longer than zero, kept as Consul is told it."""
+"""A duration longer than zero, kept as the text that Consul gets."""
 
 
 def at_least(shortest: str) -> Callable[[str], str]:
-    """For a `DURATION_TEXT` that Consul silently raises to its own minimum."""
+    """Return a check for a `DURATION_TEXT` that Consul would silently raise to its own minimum."""
 
     def check(value: str) -> str:
         if durations.seconds(value) < durations.seconds(shortest):
@@ -67,7 +67,7 @@ def at_least(shortest: str) -> Callable[[str], str]:
 
 
 def label(value: str) -> str:
-    """Accept one DNS label that Consul's DNS and the resolvers of clients look up; Consul registers any other too.
+    """Accept one DNS label that both Consul's DNS and the resolvers of clients look up; Consul registers any other too.
 
     Consul warns about underscores, but resolves them. It also resolves a dash at either end, which resolvers refuse.
     """
@@ -80,21 +80,19 @@ def label(value: str) -> str:
 
 
 def identifier(value: str) -> str:
-    """A service ID or CheckID: what can be printed and typed. Empty is left out, as it is for Consul."""
+    """Accept a service ID or CheckID that can be printed and typed. Empty means left out, as for Consul."""
     if not value.isprintable() or value != value.strip():
         raise Wrong(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
     return value
 
 
 def not_empty(value: str) -> str:
-    """Text that says something."""
     if not value.strip():
         raise Wrong(f"{shown(value)} is empty", "write something, or leave it out")
     return value
 
 
 def host(value: str) -> str:
-    """An IP address or host name."""
     import ipaddress  # 5 ms, for the few definitions that give an address
 
     try:
@@ -108,14 +106,13 @@ def host(value: str) -> str:
 
 
 def _not_every_address(value: str) -> str:
-    """Consul refuses to tell clients an address that means whichever host they are on."""
+    """Refuse an address that means every host's own: Consul refuses to publish it."""
     if value.strip("0.:") == "":
         raise Wrong(f"{shown(value)} stands for every address", "write the address that clients should use")
     return value
 
 
 def file_path(value: object) -> Path:
-    """A path, absolute or not."""
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is {kind_of(value)}, not a path", 'write it in quotes, like "/var/lib/web/tag"')
     if not value.strip() or not value.isprintable():
@@ -130,7 +127,7 @@ def _absolute(value: Path) -> Path:
 
 
 def http_url(value: str) -> str:
-    """An absolute URL that the probes of Consul and svcagent can both ask."""
+    """Accept an absolute URL that the probes of Consul and svcagent can both request."""
     try:
         parts = urlsplit(value)
         is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -144,7 +141,6 @@ def http_url(value: str) -> str:
 
 
 def host_port(value: str) -> str:
-    """``host:port``, an IPv6 address in brackets."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", value)
     if found is None or not 1 <= int(found[3]) <= 65535:
         raise Wrong(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
@@ -161,7 +157,6 @@ def _command(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def container(value: str) -> str:
-    """A name that Docker gives to containers."""
     if not _DOCKER_NAME.fullmatch(value):
         raise Wrong(
             f"{shown(value)} is not a container name",
@@ -178,7 +173,7 @@ HTTP_URL = TEXT.also(http_url)
 HOST_PORT = TEXT.also(host_port)
 CONTAINER_NAME = TEXT.also(container)
 COMMAND = ListOf(TEXT, _command)
-"""A program and its arguments; no shell sees them."""
+"""A program and its arguments, run without a shell."""
 FILE_PATH = ValueType(None, file_path, type="string", minLength=1)
 ABSOLUTE_PATH = ValueType(None, file_path, _absolute, type="string", pattern="^/")
 PORT = whole(minimum=1, maximum=65535)
@@ -187,13 +182,12 @@ POSITIVE = whole(minimum=1)
 
 
 class Secret:
-    """Text that no message and no trace shows."""
+    """Text that messages and tracebacks do not show."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself."""
         return self._text
 
     def __eq__(self, other: object) -> bool:

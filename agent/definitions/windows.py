@@ -1,4 +1,4 @@
-"""How the times of day at which a reload may begin are written. Whether one is open now: `agent.reload.window`."""
+"""Parse the times of day at which a reload may begin. `agent.reload.window` determines whether one is open now."""
 
 import re
 
@@ -18,23 +18,23 @@ _PATTERN = rf"^([A-Za-z]{{3}}([,-][A-Za-z]{{3}})* +)?{_TIME}-({_TIME}|24:00)$"
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of the day, by the clock on the wall. One over midnight belongs to the day on which it begins."""
+    """A daily period in local time. A window that spans midnight belongs to the day on which it begins.
+
+    ``text`` is its text in the file. ``days`` are those on which it begins, numbered as by `datetime.weekday`.
+    ``begin`` and ``end`` (exclusive) are minutes after midnight; ``end`` exceeds a day if it is on the next day.
+    """
 
     text: str
-    """As it was written."""
     days: frozenset[int]
-    """The days on which it begins; Monday is 0, as for `datetime.weekday`."""
     begin: int
-    """Minutes after the day's midnight."""
     end: int
-    """Likewise, and not itself in the window; more than a day's minutes where it ends on the next day."""
 
     def __str__(self) -> str:
         return self.text
 
 
 def window(value: object) -> Window:
-    """The window that is written so. Raises `Wrong`."""
+    """Return the parsed window. Raise `Wrong` if the text is not one."""
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
     found = _WINDOW.fullmatch(value)
@@ -53,7 +53,7 @@ def _minutes(text: str) -> int:
 
 
 def _days(text: str) -> frozenset[int]:
-    """``Mon,Wed`` or ``Fri-Mon``, or both together."""
+    """Parse ``Mon,Wed`` or ``Fri-Mon``, or both together."""
     chosen: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")

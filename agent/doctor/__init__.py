@@ -1,7 +1,7 @@
-"""What is wrong on and around one host, each with its remedy: the checks of ``svcagent doctor``. Changes nothing.
+"""The checks of ``svcagent doctor``: faults on and around one host, each with its remedy. Nothing is changed.
 
-One module per subject: pure decisions over what one edge observed, and the functions that observe it. `registry` has
-the table of all checks and runs them. This module imports none of them, so that ``--help`` is quick.
+Each subject's module has pure decisions and the functions that observe. `registry` has the table of all checks and runs
+them. This module imports none of them, so that ``--help`` is fast.
 """
 
 from agent.doctor.diagnosis import SUBJECTS, Diagnosis, Level

@@ -1,4 +1,4 @@
-"""Certificates of the connection to Consul: the agent's, svcagent's own, and the authorities', and when they expire."""
+"""The expiry of certificates for Consul: the agent's, svcagent's own, and the CAs'."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -16,7 +16,6 @@ SOON = timedelta(days=14)
 
 
 def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
-    """Judge the end of one certificate's validity."""
     left, day = end - now, f"{end:%Y-%m-%d %H:%M} UTC"
     if left <= timedelta():
         return error(f"{whose} expired on {day}", "replace it; connections to Consul fail")
@@ -26,7 +25,7 @@ def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
 
 
 def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report certificates that have expired, or will soon. With ``http://`` and a Unix socket there are none."""
+    """Report certificates that have expired or will soon. ``http://`` and Unix sockets use none."""
     settings, now = examined.settings.consul, examined.clock.now()
     if not settings.address.startswith("https://"):
         yield well("no TLS to the local agent")

@@ -1,7 +1,7 @@
-"""Clocks: this host's against the Consul servers' and the Docker Engine's.
+"""Compare this host's clock with those of the Consul servers and the Docker Engine.
 
-Windows, ages, ends of maintenance and signatures of DNS updates are judged by the host's own clock. Serf's clocks count
-events, not seconds, and the local agent answers with this host's time. So the servers' HTTP APIs are queried.
+svcagent judges windows, ages, ends of maintenance and signatures of DNS updates by the host's clock. Serf's clocks
+count events, not seconds, and the local agent has this host's time, so the servers' HTTP APIs are queried.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from agent.doctor.diagnosis import Diagnosis, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
 
 TOLERATED = 5.0
-"""Seconds; an HTTP date has whole ones."""
+"""Seconds. An HTTP date has a resolution of one second."""
 
 
 def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
-    """Judge the difference between two clocks, read at one moment."""
+    """Judge the difference between two clocks that were read at the same moment."""
     ahead = (ours - theirs).total_seconds()
     if abs(ahead) <= TOLERATED:
         return well(f"agrees with {whose}")
@@ -37,7 +37,7 @@ def examine_servers(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Compare with the machine that the Docker Engine runs on."""
+    """Compare with the machine that runs the Docker Engine."""
     with examined.engine_survey() as engine:
         theirs, ours = engine.facts().system_time, examined.clock.now()
     if theirs:

@@ -1,7 +1,7 @@
-"""CNAMEs: what keeps clients from a record and that no record shows: forwarding, validation, caches, rights.
+"""CNAMEs: what prevents clients from resolving a record, but is visible in no record.
 
-Each examination asks one question of a real server, says what its answer means for clients, and gives the line to
-write. The lines are BIND's and Consul's.
+The causes are forwarding, validation, caches and rights. Each examination sends one query to a real server, interprets
+the answer for clients, and returns the configuration line to write, for BIND or Consul.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,26 +18,26 @@ from agent.doctor.diagnosis import Diagnosis, error, warning, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import DnsUnreachable, SvcagentError
 
-if TYPE_CHECKING:  # dnspython takes its time
+if TYPE_CHECKING:  # dnspython is slow to import
     from agent.cname.queries import Answer, DnsServer
 
 LONGEST_NEGATIVE = 60
-"""Seconds for which a name may be remembered as absent before it is told: as long as svcagent's own records live."""
+"""Seconds that a resolver may remember a name as absent: the TTL of svcagent's own records."""
 
 NOBODY = "svcagent-doctor-asks-for-nobody"
-"""A service that there is not, to see how long its absence is remembered."""
+"""A service that does not exist, for finding out how long its absence is remembered."""
 
 LABEL = "svcagent-doctor"
 
 SIGN_QUERIES = "if its view or its allow-query asks for the key, in [dns] of svcagent.toml: sign_queries = true"
 
 Examination = Callable[[], tuple[str, str]]
-"""Gives what was found, and the line that mends it, empty if it is well."""
+"""Returns what was found, and the line that fixes it; the line is empty if nothing is wrong."""
 
 
 @dataclass(frozen=True)
 class CnameDoctor:
-    """``authority`` holds the zones, ``resolver`` is whom clients ask, ``agent`` the local Consul agent."""
+    """``authority`` serves the zones, ``resolver`` is the clients' resolver, ``agent`` the local Consul agent."""
 
     authority: "DnsServer"
     resolver: "DnsServer"
@@ -45,7 +45,7 @@ class CnameDoctor:
     provider_of: Callable[[str], Provider]
 
     def examine(self, wanted: Iterable[Wanted]) -> Iterator[Diagnosis]:
-        """Examine everything, servers that do not answer included."""
+        """Run all examinations, including those of servers that do not answer."""
         for subject, examination in self._examinations(tuple(wanted)):
             yield self._attempt(subject, examination)
 
@@ -92,7 +92,7 @@ class CnameDoctor:
         )
 
     def _forwarding(self, target: str) -> tuple[str, str]:
-        """Recursion, forwarding and validation have one symptom; asking without validation tells them apart."""
+        """Recursion, forwarding and validation have the same symptom. A query without validation distinguishes them."""
         domain, resolver = self.agent.domain, self.resolver
         answer = resolver.ask(target, "A", is_recursive=True)
         if answer.rcode == "NOERROR" and _ttl(answer) is not None:
@@ -136,7 +136,7 @@ class CnameDoctor:
         )
 
     def _cache(self, target: str) -> tuple[str, str]:
-        """Consul's own TTL against the one that the resolver gives: a floor raises it."""
+        """Compare Consul's TTL with the resolver's, which a configured minimum raises."""
         consul = self._consul()
         told = _ttl(consul.ask(target, "A"))
         cached = _ttl(self.resolver.ask(target, "A", is_recursive=True))
@@ -161,7 +161,7 @@ class CnameDoctor:
         told = _negative_ttl(self._consul().ask(name, "A"))
         from agent.cname.queries import SOA
 
-        # What a cache holds it says in the TTL alone; the rest of the SOA is Consul's.
+        # A cache shows the remaining time only in the TTL; the rest of the SOA is Consul's.
         remembered = self.resolver.ask(name, "A", is_recursive=True).records(SOA, is_authority=True)
         cached = max((ttl for _soa, ttl in remembered), default=0)
         if told:
@@ -192,7 +192,7 @@ class CnameDoctor:
 
 
 def _place(server: "DnsServer") -> str:
-    """A server as named.conf writes it."""
+    """Return a server in named.conf's format."""
     return f"{server.host} port {server.port};"
 
 
@@ -225,7 +225,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
         try:
             wanted += located([one], partial(zones.find_zone, authority))
         except SvcagentError as failure:
-            # The rcode is in the text alone.
+            # Only the text contains the rcode.
             yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else "")
     with ExitStack() as stack:
         providers = _Providers(dns, examined.clock, stack)
@@ -235,7 +235,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 class _Providers:
-    """Providers by name, each opened once, when it is first needed; closed with the stack."""
+    """Opens each provider once, when it is first needed. The stack closes them."""
 
     def __init__(self, dns: DnsSettings, clock: Clock, stack: ExitStack) -> None:
         self._dns = dns

@@ -14,13 +14,13 @@ from agent.text import clean, counted
 
 NODE_HEALTH = "serfHealth"
 PROBED_WAIT = 1.0
-"""Seconds of the blocking query that is tried."""
+"""Seconds of the blocking query that is tested."""
 LEAST_SHARE = 0.5
-"""Of the wait, before a query that was answered without a change counts as not blocking."""
+"""A query that returns unchanged before this share of its wait does not block."""
 
 
 def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report an agent that does not answer, and services that it does not have."""
+    """Report an agent that does not answer, and services that are not registered in it."""
     try:
         with examined.survey() as survey:
             facts = survey.facts()
@@ -39,7 +39,7 @@ def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[Diagnosis]:
-    """Judge which of the defined services the agent has, by ID."""
+    """Judge by service ID which of the defined services are registered."""
     for service_id in wanted:
         if service_id in there:
             yield well("registered", service_id)
@@ -48,7 +48,6 @@ def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[
 
 
 def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Diagnosis]:
-    """Judge the agent's release by what is known to be wrong with it."""
     for one in faults:
         judge = note if one.handled else error
         remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without it is known yet"
@@ -58,14 +57,12 @@ def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Di
 
 
 def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a release with known faults."""
     with examined.survey() as survey:
         version = survey.facts().version
     yield from judge_release(version, known_faults(version))
 
 
 def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
-    """Judge whether the servers have a leader."""
     if leader:
         return well(f"the leader is {leader}, one of {counted(len(servers), 'server')}")
     remedy = "bring back enough servers for a majority; see: consul operator raft list-peers"
@@ -73,9 +70,8 @@ def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
 
 
 def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a cluster without a leader."""
     with examined.survey() as survey:
-        survey.facts()  # so that what fails from here on is the servers' fault
+        survey.facts()  # so that any later failure is the servers' fault
         try:
             leader = survey.leader()
             yield judge_leader(leader, survey.servers() if leader else ())
@@ -84,7 +80,6 @@ def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
-    """Judge this node's entry in the catalog by its checks."""
     if not checks:
         remedy = "compare `consul members` here and on a server: the agent may have joined another cluster"
         return error(f"this host's node {node} is not in the catalog, so clients cannot find its services", remedy)
@@ -96,7 +91,7 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
 
 
 def examine_node(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a node that the catalog does not have, or takes for failed."""
+    """Report a node that is not in the catalog, or that the cluster considers failed."""
     with examined.survey() as survey:
         facts = survey.facts()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
@@ -120,7 +115,6 @@ def needed_rights(definitions: Iterable[Definition]) -> dict[Right, str]:
 
 
 def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Iterator[Diagnosis]:
-    """Judge the rights that the token lacks."""
     seen = set()
     for right in lacking:
         if right.rule not in seen:
@@ -131,7 +125,7 @@ def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Ite
 
 
 def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report every right that a definition needs and the token lacks. Nothing is changed by asking."""
+    """Report every right that a definition needs and the token lacks. The probes change nothing."""
     needed = needed_rights(examined.definitions)
     with examined.survey() as survey:
         node = survey.facts().node
@@ -148,7 +142,6 @@ def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_wait(waited: Waited, asked: float) -> Diagnosis:
-    """Judge a blocking query that ended."""
     if waited.after == waited.before and waited.seconds < LEAST_SHARE * asked:
         remedy = "let svcagent ask the agent itself (CONSUL_HTTP_ADDR), not a proxy that answers for it"
         return warning(f"a query that should block for {asked:g} s was answered after {waited.seconds:.2f} s", remedy)
@@ -156,6 +149,6 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
 
 
 def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report an agent, or a proxy before it, that does not block."""
+    """Report an agent, or a proxy in front of it, that does not block."""
     with examined.survey() as survey:
         yield judge_wait(survey.wait(survey.facts().node, PROBED_WAIT), PROBED_WAIT)

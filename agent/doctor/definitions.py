@@ -1,4 +1,4 @@
-"""Definitions: their faults, and what they need that the local agent does not have."""
+"""Definitions: their faults, and required features that the local agent lacks."""
 
 from collections.abc import Collection, Iterator
 
@@ -10,7 +10,7 @@ from agent.text import counted
 
 
 def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]:
-    """Judge faults of definitions. ``without``: what is well if there are none."""
+    """Judge faults of definitions. ``without`` is the message if there are none."""
     for fault in faults:
         where = f"{fault.file}: {fault.path}" if fault.path else fault.file
         yield error(f"{where}: {fault.problem}", fault.remedy)
@@ -19,7 +19,6 @@ def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]
 
 
 def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report every fault of every file."""
     return judge_faults(examined.faults, f"{counted(len(examined.definitions), 'definition')} without faults")
 
 

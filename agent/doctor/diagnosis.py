@@ -1,4 +1,4 @@
-"""What one check of ``svcagent doctor`` found. Pure."""
+"""The result type of the checks of ``svcagent doctor``."""
 
 from enum import StrEnum
 
@@ -20,10 +20,10 @@ SUBJECTS = (
 
 
 class Level(StrEnum):
-    """How much a diagnosis matters.
+    """The severity of a diagnosis.
 
-    OK: all is well. NOTE: nothing is wrong now, but an upgrade will change something. UNKNOWN: it could not be judged.
-    WARNING: it costs time or will fail in some situation. ERROR: a service, a reload or an operator's command fails.
+    OK: no fault. NOTE: no fault now, but an upgrade will change something. UNKNOWN: it could not be judged. WARNING: it
+    costs time or will fail in some situation. ERROR: a service, a reload or an operator's command fails.
     """
 
     OK = "ok"
@@ -35,9 +35,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One result of one check. ``service``: the ID of the one service that it is about, else empty.
+    """One result of one check. ``service`` is the ID of the service that it is about, if any.
 
-    ``subject`` and ``check`` are filled in by the registry.
+    The registry sets ``subject`` and ``check``.
     """
 
     level: Level
@@ -49,25 +49,25 @@ class Diagnosis:
 
 
 def well(what: str, service: str = "") -> Diagnosis:
-    """Return a diagnosis that finds nothing."""
+    """Return a diagnosis without a fault."""
     return Diagnosis(Level.OK, what, "", service)
 
 
 def note(what: str, remedy: str, service: str = "") -> Diagnosis:
-    """Return what an upgrade will change."""
+    """Return a diagnosis of what an upgrade will change."""
     return Diagnosis(Level.NOTE, what, remedy, service)
 
 
 def unknown(what: str, remedy: str = "", service: str = "") -> Diagnosis:
-    """Return what could not be judged, and why."""
+    """Return a diagnosis of what could not be judged, and why."""
     return Diagnosis(Level.UNKNOWN, what, remedy, service)
 
 
 def warning(what: str, remedy: str, service: str = "") -> Diagnosis:
-    """Return a fault that costs time, or fails in some situation."""
+    """Return a diagnosis of a fault that costs time, or fails in some situation."""
     return Diagnosis(Level.WARNING, what, remedy, service)
 
 
 def error(what: str, remedy: str, service: str = "") -> Diagnosis:
-    """Return a fault that matters."""
+    """Return a diagnosis of a failure."""
     return Diagnosis(Level.ERROR, what, remedy, service)

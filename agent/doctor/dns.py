@@ -1,4 +1,4 @@
-"""DNS: whether Consul's answers reach clients, how long they are remembered, and faults of BIND that harm them."""
+"""DNS: whether Consul's answers reach clients, how long they are cached, and faults of BIND that affect them."""
 
 import ipaddress
 import re
@@ -13,25 +13,25 @@ from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 
-if TYPE_CHECKING:  # dnspython takes its time
+if TYPE_CHECKING:  # dnspython is slow to import
     from agent.cname.queries import DnsServer
 
 Instances = frozenset[tuple[str, int]]
 """Addresses and ports."""
 
 QUESTIONS = 5
-"""How often a resolver is asked for one name: a spurious failure is not the answer to every question."""
+"""Queries per name and resolver, because a spurious failure does not affect all of them."""
 
 FIRST_GOOD_BIND = {(9, 19): (9, 20, 13), (9, 20): (9, 20, 13), (9, 21): (9, 21, 12)}
 """The first release of each branch that answers records with TTL 0 (BIND's release notes)."""
 
 MOST_RECORDS = 100
-"""BIND's own limit of records of one name and type (max-records-per-type, since 9.18.28)."""
+"""BIND's default limit of records per name and type (max-records-per-type, since 9.18.28)."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What one server answered for one service, beside what the catalog showed before and after."""
+    """One server's answer for one service, and the instances that the catalog showed before and after."""
 
     server: str
     answer: DnsAnswer
@@ -39,7 +39,7 @@ class Asked:
 
 
 def judge_answer(service_id: str, asked: Asked, drain_max: float | None) -> Iterator[Diagnosis]:
-    """Judge one server's answer. ``drain_max``: the limit of a drain in seconds; None without a reload."""
+    """Judge one server's answer. ``drain_max`` is the limit of a drain in seconds; None without a reload."""
     missing = asked.served - asked.answer.instances
     ttl = asked.answer.ttl
     if missing:
@@ -68,14 +68,14 @@ def judge_answer(service_id: str, asked: Asked, drain_max: float | None) -> Iter
 
 
 def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
-    """Return the DNS servers that a drain watches, and the resolver of the clients if it is set."""
+    """Return the DNS servers that a drain watches, and the clients' resolver if it is configured."""
     watched = [_endpoint(one) for one in settings.drain_dns] or ([agent.dns] if agent.dns else [])
     resolvers = [_endpoint(settings.dns.resolver)] if settings.dns.resolver else []
     return tuple(dict.fromkeys((*watched, *resolvers)))
 
 
 def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Ask every server for every service, and compare with the catalog."""
+    """Query every server for every service, and compare with the catalog."""
     drains = {service.id: reload.drain.max for service, reload in examined.reloads}
     with examined.consul() as consul:
         agent = consul.agent_self()
@@ -93,7 +93,7 @@ def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
                 except SvcagentError as failure:
                     yield error(str(failure), "until then no drain can be verified", service.id)
                     continue
-                # What changed meanwhile may be in the answer or not.
+                # An instance that changed meanwhile may or may not be in the answer.
                 served = before & _served(consul, service.name)
                 asked = Asked(f"{server[0]}:{server[1]}", answer, served)
                 yield from judge_answer(service.id, asked, drains.get(service.id))
@@ -105,11 +105,8 @@ def _served(consul: Consul, service: str) -> Instances:
     return frozenset((one.address, one.port) for one in instances if one.is_served and _is_address(one.address))
 
 
-# ------------------------------------------------------------ resolvers
-
-
 def judge_resolver(server: str, name: str, rcodes: Sequence[str], service_id: str) -> Diagnosis:
-    """Judge the answers of a resolver to one question asked several times, of a name that the agent answers."""
+    """Judge a resolver's answers to a repeated query for a name that the agent answers."""
     failed = sum(one == "SERVFAIL" for one in rcodes)
     if failed == len(rcodes):
         remedy = "see its forward zone for Consul's domain, and DNSSEC: svcagent doctor --only cname -v"
@@ -125,7 +122,7 @@ def judge_resolver(server: str, name: str, rcodes: Sequence[str], service_id: st
 
 
 def judge_bind(server: str, version: str) -> Diagnosis:
-    """Judge a resolver by what it says of its version; empty if it says nothing."""
+    """Judge a resolver by its version text; empty if it does not report one."""
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if match is None:
         return well(f"{server} does not say that it is a BIND with a known fault")
@@ -140,7 +137,7 @@ def judge_bind(server: str, version: str) -> Diagnosis:
 
 
 def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
-    """Judge the number of instances against the limit that BIND has by default."""
+    """Judge the number of instances against BIND's default limit."""
     if count > MOST_RECORDS:
         yield warning(
             f"{count} instances are more than the {MOST_RECORDS} records of one name that BIND ({server}) accepts",
@@ -150,7 +147,7 @@ def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
 
 
 def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report faults of the resolvers that are set, if they are not Consul agents."""
+    """Report faults of the configured resolvers, except Consul agents."""
     from agent.cname.queries import DnsServer
 
     with examined.consul() as consul:
@@ -181,7 +178,7 @@ def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def _version(server: "DnsServer") -> str:
-    """Return what a server says of its version (``version.bind``); empty if it does not answer or does not say."""
+    """Return a server's version text (``version.bind``); empty if it does not report one."""
     import dns.exception
     import dns.message
     import dns.query

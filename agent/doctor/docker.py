@@ -1,4 +1,4 @@
-"""Docker: the Engine, what a proxy before it refuses, containers that cannot be made again, credentials, registries."""
+"""Docker: the Engine, what a socket proxy refuses, containers that cannot be recreated, credentials, registries."""
 
 import json
 import shutil
@@ -19,7 +19,6 @@ _CREDENTIALS = {"credsStore?": str, "credHelpers?": {"*": str}}
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report an Engine that cannot be used."""
     try:
         with examined.engine_survey() as engine:
             found = engine.facts()
@@ -30,7 +29,6 @@ def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_engine(found: EngineFacts) -> Diagnosis:
-    """Judge an Engine that answers."""
     if found.is_rootless:
         return note(
             f"the Engine {found.version} is rootless: connections to published ports come from its own proxy",
@@ -41,7 +39,7 @@ def judge_engine(found: EngineFacts) -> Diagnosis:
 
 
 def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
-    """Judge what a socket proxy refuses: one diagnosis per section."""
+    """Judge what a socket proxy refuses, with one diagnosis per section."""
     by_section: dict[str, list[str]] = {}
     for one in refused:
         by_section.setdefault(one.section, []).append(one.purpose)
@@ -55,7 +53,6 @@ def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
 
 
 def examine_sections(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report what a socket proxy refuses."""
     with examined.engine_survey() as engine:
         yield from judge_sections(engine.refused_sections())
 
@@ -96,7 +93,7 @@ def judge_credentials(
 
 
 def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a configuration that Docker ignores, and helpers that are missing."""
+    """Report a configuration that Docker ignores, and missing helpers."""
     with examined.engine_survey() as engine:
         file = engine.credentials_file
     try:
@@ -119,7 +116,7 @@ def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def examine_registries(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Ask for the digest of every image, as a reload does first."""
+    """Request the digest of every image, as the first step of a reload does."""
     with examined.engine() as engine:
         for one in examined.containers:
             try:

@@ -1,4 +1,4 @@
-"""The host that is examined: its settings and definitions, and connections to its servers."""
+"""The host to examine: its settings, definitions, and connections to its servers."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,6 @@ from agent.errors import Fault
 
 @dataclass(frozen=True)
 class ReloadedContainer:
-    """One definition that reloads a container."""
-
     service: Service
     reload: Reload
     strategy: ContainerRestart
@@ -28,8 +26,8 @@ class ReloadedContainer:
 class ExaminedHost:
     """One host.
 
-    ``definitions``: those asked for, of the files without a fault. ``faults``: of all files. ``names``: what the
-    operator asked for, services or CNAMEs; empty for all. ``root``: where the host's file system is mounted.
+    ``definitions`` are the requested ones, from files without a fault. ``faults`` are those of all files. ``names`` are
+    the services or CNAMEs that the operator named; empty for all. ``root`` is where the host's file system is mounted.
     """
 
     settings: Settings
@@ -42,16 +40,15 @@ class ExaminedHost:
 
     @property
     def services(self) -> tuple[Service, ...]:
-        """All services of the definitions."""
         return tuple(service for definition in self.definitions for service in definition.services)
 
     def concerns(self, service_id: str) -> bool:
-        """True unless the operator asked for other services."""
+        """True unless the operator named other services only."""
         return not self.names or any(service.id == service_id for service in self.services)
 
     @property
     def reloads(self) -> tuple[tuple[Service, Reload], ...]:
-        """The services that are reloaded, each with its reload section."""
+        """The reloaded services, each with its reload section."""
         return tuple((one.service, one.reload) for one in self.definitions if one.reload is not None)
 
     @property

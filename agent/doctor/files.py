@@ -1,4 +1,4 @@
-"""Files: who may write what svcagent reads, and who may read its secrets."""
+"""Files: who can write what svcagent reads, and who can read its secrets."""
 
 import os
 import shlex
@@ -11,9 +11,9 @@ from agent.files import NotAFile, Untrusted, check_directory, is_exposed, read_t
 
 
 def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report files and directories that others may write, and secrets that others may read.
+    """Report files and directories that others can write, and secrets that others can read.
 
-    Definitions are judged with their other faults.
+    Definition files are judged with their other faults.
     """
     settings = examined.settings
     yield _directory("the state directory", settings.state_dir)

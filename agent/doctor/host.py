@@ -1,4 +1,4 @@
-"""The host itself: disk space, inotify, counting connections, and what runs svcagent."""
+"""The host: disk space, inotify, connection counting, and what runs svcagent."""
 
 import os
 import re
@@ -16,13 +16,13 @@ from agent.files import NotAFile, read_regular
 
 MIB = 1 << 20
 LEAST_STATE = 16 * MIB
-"""Free bytes below which a journal may soon not be written."""
+"""Free bytes below which writing a journal may soon fail."""
 LEAST_IMAGES = 1024 * MIB
 """Free bytes below which the next pull may fail."""
 LEAST_SHARE = 0.02
-"""Of the inodes."""
+"""Share of free inodes."""
 SPARE_WATCHERS = 4
-"""inotify instances that should be left to this user: the daemon takes one, editors and shells take others."""
+"""inotify instances to leave for this user: the daemon takes one, editors and shells take others."""
 
 CRONTABS = ("etc/crontab", "etc/cron.d", "var/spool/cron/crontabs", "var/spool/cron")
 UNITS = "etc/systemd/system"
@@ -39,10 +39,7 @@ class Space:
 
     @classmethod
     def of(cls, path: Path) -> "Space":
-        """Ask the kernel.
-
-        :raises OSError: there is nothing of that name, or it cannot be looked at.
-        """
+        """Read the values from the kernel. Raise OSError if the path does not exist or cannot be read."""
         found = os.statvfs(path)
         # Some file systems (btrfs) have no fixed number of inodes.
         share = found.f_favail / found.f_files if found.f_files else 1.0
@@ -50,7 +47,7 @@ class Space:
 
 
 def judge_space(what: str, space: Space, least: int) -> Diagnosis:
-    """Judge the free space of a directory. ``least``: the bytes that should be free."""
+    """Judge the free space of a directory. ``least`` is the number of bytes that should be free."""
     mib = f"{space.free // MIB} MiB"
     if space.free < least // 8:
         return error(f"{what} has {mib} left", "free some: nothing can be written soon")
@@ -78,7 +75,7 @@ def _space(what: str, directory: Path, least: int) -> Iterator[Diagnosis]:
 
 
 def judge_watchers(used: int, most: int) -> Diagnosis:
-    """Judge the inotify instances of the user that svcagent runs as."""
+    """Judge the number of inotify instances of svcagent's user."""
     if most - used < SPARE_WATCHERS:
         remedy = "sysctl fs.inotify.max_user_instances=1024, and write it to /etc/sysctl.d/"
         return warning(f"{used} of {most} inotify instances are in use: the daemon may not see changed files", remedy)
@@ -86,7 +83,6 @@ def judge_watchers(used: int, most: int) -> Diagnosis:
 
 
 def examine_inotify(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report an inotify limit that is nearly reached."""
     proc = examined.root / "proc"
     most = int((proc / "sys/fs/inotify/max_user_instances").read_text())
     yield judge_watchers(_watchers(proc), most)
@@ -101,13 +97,13 @@ def _watchers(proc: Path) -> int:
         try:
             if process.stat().st_uid == os.geteuid():
                 found += sum(str(one.readlink()) == "anon_inode:inotify" for one in (process / "fd").iterdir())
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return found
 
 
 def examine_connections(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a kernel that does not say which clients are connected, where a drain waits for them."""
+    """Report a kernel that does not list connected clients, if a drain waits for them."""
     for service, reload in examined.reloads:
         if not reload.drain.connections or service.port is None:
             continue
@@ -115,17 +111,14 @@ def examine_connections(examined: ExaminedHost) -> Iterator[Diagnosis]:
             count = host_connections(service.port, service.address)
         except ConnectionsUnknown as found:
             yield error(str(found), "without it every drain fails", service.id)
-        except ValueError:  # its address is a host name
+        except ValueError:  # the address is a host name
             yield well("connections are counted inside its container", service.id)
         else:
             yield well(f"connections can be counted ({count} now)", service.id)
 
 
-# ------------------------------------------------------------ what runs svcagent
-
-
 def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
-    """Judge what runs svcagent. ``daemon``: a line about it, empty if it does not run; ``timers``: files."""
+    """Judge what runs svcagent. ``daemon`` describes a running daemon, else it is empty; ``timers`` are files."""
     if daemon:
         return well(daemon)
     if timers:
@@ -138,7 +131,7 @@ def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
 
 
 def judge_daemon(found: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    """Judge the status document of the daemon."""
+    """Judge the daemon's status document."""
     if found.get("trouble"):
         yield error(f"the daemon cannot register: {found['trouble']}", "see: svcagent status, and the daemon's log")
     for service, why in sorted(dict(found.get("unrecovered") or {}).items()):
@@ -153,7 +146,7 @@ def judge_daemon(found: Mapping[str, Any]) -> Iterator[Diagnosis]:
 
 
 def examine_runner(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a host on which nothing runs svcagent, and the daemon's own complaints."""
+    """Report a host on which nothing runs svcagent, and the errors in the daemon's status."""
     timers, unread = find_timers(examined.root)
     daemon = read_status(examined.settings, examined.clock)
     if daemon.document is not None:

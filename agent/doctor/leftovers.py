@@ -1,4 +1,4 @@
-"""What crashed reloads and forgotten operators left: journals, containers, maintenance, sessions."""
+"""What crashed reloads and operators left behind: journals, containers, maintenance, sessions."""
 
 import os
 import re
@@ -26,10 +26,7 @@ def _recover(service: str) -> str:
 
 
 def running_reloads(examined: ExaminedHost) -> frozenset[str]:
-    """Return the IDs of the services that a process on this host reloads now.
-
-    :raises Denied: this user cannot see them.
-    """
+    """Return the IDs of the services that a process on this host is reloading. Raise `Denied` if that is invisible."""
     state, clock = examined.settings.state_dir, examined.clock
     try:
         state.stat()
@@ -44,7 +41,6 @@ def running_reloads(examined: ExaminedHost) -> frozenset[str]:
 
 
 def judge_journals(journals: Collection[str], running: Collection[str]) -> Iterator[Diagnosis]:
-    """Judge the journals of this host, by service ID."""
     crashed = sorted(set(journals) - set(running))
     for service in crashed:
         yield error("a reload of it crashed and is not recovered", _recover(service), service)
@@ -53,7 +49,6 @@ def judge_journals(journals: Collection[str], running: Collection[str]) -> Itera
 
 
 def examine_journals(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report reloads that crashed."""
     running = running_reloads(examined)
     journals = {one for one in journalled(examined.settings.state_dir) if examined.concerns(one)}
     yield from judge_journals(journals, running)
@@ -62,10 +57,10 @@ def examine_journals(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def judge_containers(
     names: Collection[str], containers: Mapping[str, str], unfinished: Collection[str], *, only_defined: bool = False
 ) -> Iterator[Diagnosis]:
-    """Judge the containers that a replacement leaves while it lasts.
+    """Judge the containers that exist only during a replacement.
 
-    ``containers``: service IDs by the names of defined containers; ``unfinished``: services with a journal or a reload.
-    ``only_defined``: containers of other services are left out.
+    ``containers`` maps names of defined containers to service IDs. ``unfinished`` are the services with a journal or a
+    running reload. ``only_defined`` ignores containers of other services.
     """
     found = False
     for name in sorted(names):
@@ -85,12 +80,11 @@ def judge_containers(
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report containers that an interrupted replacement left."""
     with examined.engine_survey() as engine:
         names = engine.facts().container_names
     unfinished = journalled(examined.settings.state_dir) | running_reloads(examined)
     containers = {one.strategy.container: one.service.id for one in examined.containers}
-    # A faulty file may name what no other does.
+    # A faulty file may name containers that no other definition names.
     only_defined = bool(examined.names or examined.faults)
     yield from judge_containers(names, containers, unfinished, only_defined=only_defined)
 
@@ -102,7 +96,7 @@ def judge_maintenance(
     running: Collection[str],
     now: datetime,
 ) -> Iterator[Diagnosis]:
-    """Judge maintenance on this host: a reload's that no reload owns, and any whose end has come."""
+    """Judge this host's maintenance: a reload's without a running reload, and any past its end."""
     found = False
     for service in sorted(services.values(), key=lambda one: one.id):
         held = service.maintenance
@@ -122,7 +116,7 @@ def judge_maintenance(
 
 
 def examine_maintenance(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report maintenance that nobody ends."""
+    """Report maintenance that should have ended."""
     with examined.consul() as consul:
         node = consul.agent_self().node
         services, checks = consul.services_and_checks()
@@ -132,7 +126,7 @@ def examine_maintenance(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_sessions(names: Collection[str], running: Collection[str], known: Collection[str]) -> Iterator[Diagnosis]:
-    """Judge this node's sessions by their names. ``known``: IDs and names of services, ``running``: those reloaded."""
+    """Judge this node's sessions by name. ``known``: IDs and names of services; ``running``: those being reloaded."""
     found = False
     for name in sorted(names):
         match = _RELOAD_SESSION.match(name)
@@ -145,7 +139,7 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
 
 
 def examine_sessions(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report sessions that reloads of this host left, and that may hold a lock."""
+    """Report sessions that this host's reloads left, and that may hold a lock."""
     with examined.consul() as consul:
         names = {one.name for one in consul.node_sessions(consul.agent_self().node)}
     running = running_reloads(examined)

@@ -1,6 +1,6 @@
-"""The table of all checks, and how they are run: each in its thread, within a time limit, whatever the others meet.
+"""The table of all checks. Each runs in its own thread with a time limit, independently of the others.
 
-A check that raises is a diagnosis too: what it asks about is unknown.
+A check that raises also yields a diagnosis: its subject is unknown.
 """
 
 import threading
@@ -16,15 +16,14 @@ from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
 from agent.logs import log_bug
 
 LONGEST_SECONDS = 30.0
-"""How long all checks may take together; a server that does not answer holds up one check for 10 s."""
+"""The limit for all checks together. A server that does not answer delays a check by 10 s."""
 
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One check. ``examine`` yields one diagnosis or several, and may raise anything.
+    """One check. ``examine`` yields one or more diagnoses, and may raise anything.
 
-    ``of_containers``: it is left out where no definition reloads a container. ``late``: what it means that the check
-    does not end in time.
+    ``of_containers`` skips it if no definition reloads a container. ``late`` is the diagnosis on a timeout.
     """
 
     subject: str
@@ -67,7 +66,7 @@ CHECKS = (
     DoctorCheck("upgrade", "engine", upgrade.examine_engine, of_containers=True),
     DoctorCheck("upgrade", "keys", upgrade.examine_keys),
 )
-"""Adding a check is a function of one subject's module and a row here."""
+"""A new check needs a function in its subject's module and a row here."""
 
 
 @dataclass
@@ -78,7 +77,7 @@ class _Run:
     def carry_out(self, examined: ExaminedHost) -> None:
         try:
             for one in self.check.examine(examined):
-                self.found.append(one)  # what was found before an error or the limit is kept
+                self.found.append(one)  # keep what was found before an error or the timeout
         except ConsulUnreachable as failure:
             self.found.append(unknown("cannot be judged: Consul does not answer", str(failure)))
         except DockerUnreachable as failure:
@@ -94,14 +93,14 @@ class _Run:
 def examine(
     examined: ExaminedHost, only: Collection[str] = (), checks: Iterable[DoctorCheck] = CHECKS
 ) -> tuple[Diagnosis, ...]:
-    """Run the checks concurrently and return what they found, in the table's order.
+    """Run the checks concurrently and return their results in the table's order.
 
-    ``only``: subjects; all if empty. A check that does not end within `LONGEST_SECONDS` is left behind.
+    ``only`` names subjects; empty means all. A check that exceeds `LONGEST_SECONDS` is abandoned.
     """
     deadline = Deadline.after(examined.clock, LONGEST_SECONDS)
     asked = [check for check in checks if not only or check.subject in only]
     runs = [_Run(check) for check in asked if examined.containers or not check.of_containers]
-    # Not a pool, whose threads the process would wait for at its end.
+    # Not a pool, because the process would wait for its threads at exit.
     threads = [threading.Thread(target=run.carry_out, args=(examined,), daemon=True) for run in runs]
     for thread in threads:
         thread.start()
@@ -117,6 +116,6 @@ def _result(run: _Run, is_late: bool) -> Iterable[Diagnosis]:
 
 
 def matters(found: Iterable[Diagnosis], *, strict: bool) -> bool:
-    """True if the exit code is to be 1: for an error; with ``strict`` also for a warning, and for what is unknown."""
+    """True if the exit code is 1: for an error; with ``strict`` also for a warning or an unknown."""
     levels = {Level.ERROR, *({Level.WARNING, Level.UNKNOWN} if strict else ())}
     return any(one.level in levels for one in found)

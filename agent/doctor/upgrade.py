@@ -10,20 +10,20 @@ from agent.engine.survey import EngineFacts
 from agent.errors import ConsulUnreachable, SvcagentError
 
 LINKS_OFF, LINKS_GONE = 29, 30
-"""Engines (major versions) in which the environment variables of ``--link`` are off by default, and gone."""
+"""The major Engine versions that disable the environment variables of ``--link`` by default, and remove them."""
 
 STORE_CHANGED = 29
 """The first Engine whose fresh installations use containerd's image store."""
 
 LAST_API = (1, 51)
-"""The newest API that svcagent speaks."""
+"""The newest API that svcagent supports."""
 
 PORTABLE_KEY = re.compile(r"[A-Za-z0-9,_./\-?&=]+")
 """Consul 1.21.5 refuses other keys, for reads too."""
 
 
 def judge_container(name: str, service_id: str, found: Inspect, major: int) -> Iterator[Diagnosis]:
-    """Judge what a later Engine does to one container. ``major``: the Engine's version now."""
+    """Judge what a later Engine does to one container. ``major`` is the current Engine's version."""
     if found["HostConfig"].get("Links"):
         judge = note if major < LINKS_OFF else warning
         remedy = "use a user-defined network, where containers find each other by name"
@@ -43,7 +43,7 @@ def judge_container(name: str, service_id: str, found: Inspect, major: int) -> I
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report containers that a later Engine makes otherwise."""
+    """Report containers that a later Engine creates differently."""
     with examined.engine_survey() as engine:
         major = _major(engine.facts())
         for one in examined.containers:
@@ -54,7 +54,6 @@ def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
-    """Judge the Engine against later ones."""
     if not found.has_containerd_store:
         yield note(
             f"Engine {found.version} has the classic image store; a fresh installation of Engine {STORE_CHANGED} or "
@@ -98,7 +97,7 @@ def examine_keys(examined: ExaminedHost) -> Iterator[Diagnosis]:
                 keys = consul.kv_keys(f"svcagent/{service.name.lower()}/")
             except ConsulUnreachable:
                 raise
-            except SvcagentError:  # one of the rights
+            except SvcagentError:  # a missing right
                 keys = ()
             yield from judge_keys(service.id, {*keys, f"{lock}/.lock"})
     yield well("all keys were looked at")

@@ -1,6 +1,6 @@
-"""The only room that speaks to Docker: digests, pulls, replacing a container and rolling it back, its connections.
+"""The only package that speaks to Docker: digests, pulls, replacing containers and rolling back, connections.
 
-`Engine` is loaded when it is first asked for: the Docker SDK costs 0.1 s, which verbs that never use it need not pay.
+`Engine` is loaded on first use (PEP 562), because verbs that never use Docker need not wait for it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Engine`, and with it the Docker SDK, on first use (PEP 562)."""
     if name == "Engine":
         from agent.engine.client import Engine
 

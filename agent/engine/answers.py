@@ -1,4 +1,4 @@
-"""What svcagent relies on in the Engine's answers. An answer without it is refused as a whole, before it is used."""
+"""The parts of the Engine's answers that svcagent relies on. An answer without them is refused before it is used."""
 
 from typing import cast
 
@@ -72,7 +72,7 @@ CONTAINER: Shape = {
         "platform?": {"os?": str, "architecture?": str, "variant?": str},
     },
 }
-"""Of ``GET /containers/<id>/json``."""
+"""The answer to ``GET /containers/<id>/json``."""
 
 IMAGE: Shape = {
     "Id": str,
@@ -93,24 +93,24 @@ IMAGE: Shape = {
         "Healthcheck?": _ANY,
     },
 }
-"""Of ``GET /images/<name>/json``."""
+"""The answer to ``GET /images/<name>/json``."""
 
 LISTED_CONTAINERS: Shape = [
     {"Id": str, "ImageID?": str, "Names?": [str], "HostConfig?": {"NetworkMode?": str}},
 ]
-"""Of ``GET /containers/json``. A container that is being removed has no names."""
+"""The answer to ``GET /containers/json``. A container that is being removed has no names."""
 
 LISTED_IMAGES: Shape = [{"Id": str, "RepoTags?": [str], "RepoDigests?": [str]}]
-"""Of ``GET /images/json``."""
+"""The answer to ``GET /images/json``."""
 
 CHANGES: Shape = [{"Path": str, "Kind": int}]
-"""Of ``GET /containers/<id>/changes``."""
+"""The answer to ``GET /containers/<id>/changes``."""
 
 DELETED = 2
-"""The kind of a change that removed a path."""
+"""The ``Kind`` of a change that removed a path."""
 
 OFFER: Shape = {"ApiVersion": str, "MinAPIVersion?": str, "Version?": str}
-"""Of ``GET /version``."""
+"""The answer to ``GET /version``."""
 
 EVENT: Shape = {
     "id?": str,
@@ -119,14 +119,11 @@ EVENT: Shape = {
     "error?": str,
     "errorDetail?": {"message?": str},
 }
-"""Of one line of a pull, ``POST /images/create``."""
+"""One line of the answer to ``POST /images/create``, a pull."""
 
 
 def inspected(document: object, shape: Shape) -> Inspect:
-    """The document, which has that shape.
-
-    :raises WrongShape: it has not; the message names the container or image, and the place.
-    """
+    """Return the document. Raise `WrongShape` with the container or image, and the place, if it has another shape."""
     name = document.get("Name") or document.get("Id") if isinstance(document, dict) else None
     require(document, shape, str(name).removeprefix("/")[:80] if name else "")
     return cast("Inspect", document)

@@ -1,4 +1,4 @@
-"""What differs between a container and the one that was created to replace it, before anything is stopped. Pure.
+"""The differences between a container and its successor, found before anything is stopped. Pure.
 
 Both documents are flattened to leaves by path. A leaf that differs is a difference unless `MAY_DIFFER` names it, with
 the reason, or the two images explain it: then the old value is the old image's, and the new value the new image's.
@@ -27,10 +27,10 @@ from agent.engine.recreate import (
 Path: TypeAlias = tuple[str, ...]
 
 PLATFORM: Path = ("Image", "Platform")
-"""Not of the container's document: what its image was built for."""
+"""The platform that the image was built for. It is not in the container's document."""
 
 MAY_DIFFER: Mapping[str, str] = {
-    # Paths with their parts separated by spaces; a pattern stands for what is below it as well.
+    # Paths with their parts separated by spaces; a pattern also covers everything below it.
     "Id": "each container has its own",
     "Created": "the time at which it was made",
     "Name": "the new one is renamed when the old one was stopped",
@@ -75,14 +75,13 @@ MAY_DIFFER: Mapping[str, str] = {
 """The leaves in which a successor may differ, each with its reason."""
 
 MAY_BE_ADDED: Mapping[str, str] = {
-    # Likewise, of what the old one has not set.
     "HostConfig LogConfig Config": "options of daemon.json, which Docker adds to each container that it creates with "
     "the log driver of daemon.json",
     "HostConfig ShmSize": "the Engine's default, which the old one gets whenever it is started",
     "HostConfig MaskedPaths": "likewise",
     "HostConfig ReadonlyPaths": "likewise",
 }
-"""The leaves that a successor may have and the old container has not, each with its reason."""
+"""The leaves that a successor may have and the old container has not set, each with its reason."""
 
 _UNSET: Mapping[str, Collection[Any]] = {
     "PidsLimit": (0, -1),
@@ -90,7 +89,7 @@ _UNSET: Mapping[str, Collection[Any]] = {
     "OomKillDisable": (False,),
     "MemorySwappiness": (-1,),
 }
-"""Values of HostConfig that mean to the Engine that none is set. Which one it writes has changed with its releases."""
+"""Values of HostConfig that the Engine treats as not set. Its releases differ in the one that they write."""
 
 _OF_THE_IMAGE = frozenset(
     {
@@ -101,13 +100,13 @@ _OF_THE_IMAGE = frozenset(
 """The keys of Config that an image may set."""
 
 _KEYS = ("Destination", "Target", "PathInContainer", "Name")
-"""What identifies an element of a list: of Mounts, HostConfig.Mounts, Devices and Ulimits."""
+"""The keys that identify an element of a list: of Mounts, HostConfig.Mounts, Devices and Ulimits."""
 
 _SIZES = frozenset({"ShmSize", "Memory", "MemoryReservation", "MemorySwap", "KernelMemory", "KernelMemoryTCP"})
 
 
 def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspect) -> tuple[str, ...]:
-    """Return what makes the new container another one than the old, as ``HostConfig.ShmSize: 64 MiB, was 128 MiB``.
+    """Return how the new container differs from the old one, as ``HostConfig.ShmSize: 64 MiB, was 128 MiB``.
 
     The new container was created and connected to its networks, and has not run; the old one may run.
     """
@@ -154,7 +153,7 @@ def _is_any_of(path: Path, patterns: Iterable[str]) -> bool:
 
 
 def _normal(inspect: Inspect) -> dict[str, Any]:
-    """Return the document with one spelling for what Docker spells in several ways."""
+    """Return the document with one spelling where Docker has several."""
     networks = {
         name: {**(endpoint or {}), "Aliases": sorted(own_aliases(inspect, name))}
         for name, endpoint in networks_of(inspect).items()
@@ -172,37 +171,36 @@ def _normal(inspect: Inspect) -> dict[str, Any]:
 
 
 def _host(inspect: Inspect) -> dict[str, Any]:
-    """Return HostConfig likewise."""
     host = dict(inspect["HostConfig"])
     host["Links"] = sorted(link_of(link) for link in host.get("Links") or [])
     host["PortBindings"] = published_ports(inspect)
     host["RestartPolicy"] = policy_text(host.get("RestartPolicy") or {})
     host |= {key: mode for key, mode in EMPTY_MODES.items() if host.get(key) == ""}
     host |= {key: None for key, values in _UNSET.items() if host.get(key) in values}
-    # No path at all, which was asked for, unlike null.
+    # An empty list was requested, for no path at all; null was not.
     host |= {key: "none" for key in ("MaskedPaths", "ReadonlyPaths") if host.get(key) == []}
     return host
 
 
 def _config(config: Inspect | None) -> dict[str, Any]:
-    """Return Config with sets and assignments as mappings, so that each of their members is a leaf."""
+    """Return Config with sets and assignments as mappings, so that each member is a leaf."""
     found = dict(config or {})
     found["Env"] = {entry.partition("=")[0]: entry for entry in found.get("Env") or []}
     for key in ("Volumes", "ExposedPorts"):
         found[key] = dict.fromkeys(found.get(key) or {}, True)
-    if found.get("Entrypoint") == [""]:  # how `--entrypoint ""` is asked for
+    if found.get("Entrypoint") == [""]:  # the form of `--entrypoint ""`
         found["Entrypoint"] = None
     return found
 
 
 def _mount(mount: Inspect) -> dict[str, Any]:
-    """Return a mount with the source of a bind as ``Bound``. The source of a volume is chosen by Docker."""
+    """Return a mount with the source of a bind as ``Bound``. Docker chooses the source of a volume."""
     is_bind = mount.get("Type") == "bind"
     return {**mount, "Destination": clean_path(mount["Destination"]), "Bound": mount.get("Source") if is_bind else None}
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf with its path; what is empty is left out, as Docker writes null, "" and [] for the same thing."""
+    """Yield every leaf with its path. Empty ones are left out: Docker writes null, "" and [] for the same thing."""
     if value is None or value == "" or (isinstance(value, (Mapping, list)) and not value):
         return
     if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):

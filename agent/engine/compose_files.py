@@ -1,8 +1,8 @@
-"""The files that Docker Compose copies into a container before it starts it, which no setting of the container names.
+"""The files that Docker Compose copies into a container before its start. No setting of the container names them.
 
-Compose 2 does so with secrets that come from its environment, and with configs whose content stands in its own file.
-They are in the container's writable layer, among what its programs have written there. An archive dates files in whole
-seconds, and Compose dates them when it copies them, between the container's creation and its start.
+Compose 2 copies secrets from its environment, and configs whose content is in its own file. They are in the container's
+writable layer, among what its programs have written there. The times in an archive have whole seconds, and Compose sets
+them when it copies, between the container's creation and its start.
 """
 
 import io
@@ -20,9 +20,9 @@ from agent.text import clean
 
 SECRETS = "/run/secrets/"
 LARGEST = 1 << 20
-"""In bytes: what stands in an environment or in a Compose file is smaller."""
+"""In bytes: content from an environment or a Compose file is smaller."""
 MOST_PATHS = 1000
-"""How many paths are looked at; each takes the Engine some milliseconds."""
+"""How many paths are examined; each takes the Engine some milliseconds."""
 
 _NOT_REGULAR = 0x8F280000
 """The bits of a mode, as Go writes it, of directories, links, devices, sockets and the like."""
@@ -30,7 +30,7 @@ _ROUNDING = timedelta(seconds=1)
 
 
 def copy(docker: Connection, old: Inspect, new: Inspect) -> None:
-    """Copy what Compose copied into a container of its own into the successor, which was created and has not run."""
+    """Copy the files of Compose from a container into its successor, which was created and has not run."""
     name = old["Name"].removeprefix("/")
     with docker.call(f"list the changed files of container {name}") as client:
         paths = candidates(old, client.changed_paths(old["Id"]))
@@ -58,7 +58,7 @@ def copy(docker: Connection, old: Inspect, new: Inspect) -> None:
 
 
 def candidates(container: Inspect, changed: Iterable[str]) -> list[str]:
-    """Return which paths of a container's own layer may be files of Compose, the likeliest first."""
+    """Return the paths of a container's own layer that may be files of Compose, the likeliest first."""
     mounts = {
         *(one["Destination"] for one in container.get("Mounts") or []),
         *(container["HostConfig"].get("Tmpfs") or {}),
@@ -70,7 +70,7 @@ def candidates(container: Inspect, changed: Iterable[str]) -> list[str]:
 
 
 def is_of_compose(path: str, status: Mapping[str, Any], container: Inspect) -> bool:
-    """True if Compose copied this file into a container. ``status``: what the Engine says of the path."""
+    """True if Compose copied this file into a container. ``status``: the Engine's description of the path."""
     if status["mode"] & _NOT_REGULAR or status["size"] > LARGEST:
         return False
     dated, created, started = map(moment, (status["mtime"], container.get("Created"), container["State"]["StartedAt"]))
@@ -78,7 +78,7 @@ def is_of_compose(path: str, status: Mapping[str, Any], container: Inspect) -> b
 
 
 def _add(archive: tarfile.TarFile, path: str, found: bytes, date: int) -> None:
-    """Add a file to an archive, from one that holds it alone. It is dated so that the next reload finds it as well."""
+    """Add a file from an archive with that file alone. Its new time lets the next reload find it as well."""
     with tarfile.open(fileobj=io.BytesIO(found)) as single:
         for member in single:
             member.name, member.mtime, member.pax_headers = path.lstrip("/"), date, {}

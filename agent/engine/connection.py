@@ -1,4 +1,4 @@
-"""Where svcagent connects to the Engine, as whom, and how long it waits. Every call goes through `Connection`."""
+"""The connection to the Engine: address, credentials, API version. Every call goes through `Connection`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ OLDEST_API, NEWEST_API = "1.41", "1.51"
 
 
 class Connection:
-    """One Docker Engine, connected to when it is first needed."""
+    """One Docker Engine, connected to on first use."""
 
     def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
         self.address = host or environ.get("DOCKER_HOST") or DEFAULT_HOST
@@ -30,32 +30,32 @@ class Connection:
 
     @contextmanager
     def call(self, doing: str, *, is_write: bool = False) -> Iterator["Client"]:
-        """The SDK's client, for one call; what goes wrong comes out as `agent.errors`."""
+        """Yield the SDK's client for one call; its failures are raised as `agent.errors`."""
         client = self._sdk()
         with translated(doing, self.address, is_write=is_write):
             yield client
 
     @contextmanager
     def question(self, doing: str) -> Iterator[Questions]:
-        """The questions that change nothing, for one of them; likewise."""
+        """Yield the requests that change nothing, for one of them; their failures are raised as `agent.errors`."""
         asking = self._socket or self._open() or self._sdk()
         with translated(doing, self.address):
             yield Questions(asking)
 
     def authorization(self, registry: str) -> str | None:
-        """The header with the credentials for a registry, read again: a daemon must see a `docker login` of today."""
+        """Return the header with a registry's credentials, read again so that a daemon sees a new `docker login`."""
         found = plain_authorization(self.credentials_file, registry) if self._socket is not None else None
         return self._sdk().authorization(self.credentials_file, registry) if found is None else found
 
     @property
     def credentials_file(self) -> Path:
-        """Docker's own configuration, where `docker login` puts credentials."""
+        """Docker's own configuration, where `docker login` stores credentials."""
         home = self._environ.get("HOME")
         directory = self._environ.get("DOCKER_CONFIG") or (Path(home) if home else Path.home()) / ".docker"
         return Path(directory) / "config.json"
 
     def credentials_source(self) -> str:
-        """Where credentials come from, and what is wrong there: the SDK takes a malformed file for an empty one."""
+        """Describe where credentials come from, and what is wrong there: the SDK treats a malformed file as empty."""
         path = self.credentials_file
         try:
             json.loads(path.read_text(encoding="utf-8"))
@@ -66,14 +66,13 @@ class Connection:
         return f"credentials are read from {path}"
 
     def close(self) -> None:
-        """Give the sockets back."""
         for one in (self._socket, self._client):
             if one is not None:
                 one.close()
         self._socket = self._client = None
 
     def _open(self) -> Socket | None:
-        """Connect to the unix socket, if there is one and the SDK has nothing to add to requests."""
+        """Connect to the unix socket; None if there is none, or if the SDK has to add headers to requests."""
         path = socket_path(self.address)
         if not path or needs_sdk(self.credentials_file):
             return None
@@ -95,10 +94,7 @@ class Connection:
 
 
 def spoken_api(offered: Mapping[str, str], address: str) -> str:
-    """The newest version of the API that both the Engine and svcagent speak.
-
-    :raises DockerUnreachable: there is none; the message names the Engine's release.
-    """
+    """Return the newest API that both the Engine and svcagent speak. Raise `DockerUnreachable` if there is none."""
     newest, oldest = offered["ApiVersion"], offered.get("MinAPIVersion") or OLDEST_API
     release = f"the Docker Engine at {address} (release {offered.get('Version') or 'unknown'})"
     if _numbers(newest) < _numbers(OLDEST_API):

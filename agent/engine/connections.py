@@ -1,7 +1,8 @@
-"""Who is still connected to a port, for a container with a network namespace of its own. Pure.
+"""Which clients are connected to a port, for a container with its own network namespace. Pure.
 
-From the text of ``/proc/<pid>/net/tcp`` and ``tcp6``; format: the kernel's Documentation/networking/proc_net_tcp.rst.
-Not by psutil: it reads its own network namespace only. For the machine's own namespace see `sockets`.
+The input is the text of ``/proc/<pid>/net/tcp`` and ``tcp6``; format: the kernel's
+Documentation/networking/proc_net_tcp.rst. psutil reads its own network namespace only. For the machine's own namespace
+see `sockets`.
 """
 
 import ipaddress
@@ -14,7 +15,7 @@ from agent.engine.sockets import COUNTED_STATES, LISTEN, Address
 
 
 def in_table(table: str, ports: Iterable[int]) -> list[Address]:
-    """The local ends of the connections to these ports. There may be many rows: only those that count are parsed."""
+    """Return the local ends of the connections to these ports. Of many rows, only those that count are parsed."""
     wanted = "|".join(f"{port:04X}" for port in ports)
     states = "|".join(f"{state:02X}" for state in COUNTED_STATES)
     return _local_ends(table, wanted, states)
@@ -27,7 +28,7 @@ def has_listener(table: str, ports: Iterable[int]) -> bool:
 
 
 def forwarded_ports(inspect: Inspect, port: int, address: str) -> frozenset[int]:
-    """The ports of the container that Docker forwards connections to this address and port of the host to."""
+    """Return the container's ports to which Docker forwards this address and port of the host."""
     wanted = ipaddress.ip_address(address)
     return frozenset(
         int(inner.partition("/")[0])
@@ -39,7 +40,7 @@ def forwarded_ports(inspect: Inspect, port: int, address: str) -> frozenset[int]
 
 
 def _covers(bound: str | None, wanted: Address) -> bool:
-    """Bound to no address means bound to all."""
+    """True if the binding covers the address. One without an address covers all."""
     if not bound:
         return True
     address = ipaddress.ip_address(bound)
@@ -52,7 +53,7 @@ def _local_ends(table: str, ports: str, states: str) -> list[Address]:
 
 
 def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
-    """The ports inside the container that clients reach by ``port``: what is published under it, else itself."""
+    """Return the ports inside the container that clients reach by ``port``: those published under it, else itself."""
     published = (inspect.get("NetworkSettings") or {}).get("Ports") or {}
     inside = {
         int(inner.partition("/")[0])
@@ -63,7 +64,7 @@ def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
 
 
 def _address(text: str) -> Address:
-    """Addresses stand there as 32-bit words in the machine's own byte order; IPv4 inside IPv6 is given as IPv4."""
+    """Return the address from 32-bit words in the machine's byte order; IPv4 inside IPv6 becomes IPv4."""
     raw = bytes.fromhex(text)
     if sys.byteorder == "little":
         raw = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))

@@ -1,4 +1,4 @@
-"""Credentials for registries, as far as Docker's own configuration file holds them; for all else there is the SDK."""
+"""Registry credentials from Docker's own configuration file. Everything else is left to the SDK."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.engine.reference import HUB
 
 ONLY_SDK = frozenset({"credsStore", "credHelpers", "HttpHeaders"})
-"""Keys of the configuration that only the SDK heeds: helper programs, and headers for the Engine."""
+"""Keys of the configuration that only the SDK supports: helper programs, and headers for the Engine."""
 
 
 def needs_sdk(file: Path) -> bool:
@@ -19,7 +19,7 @@ def needs_sdk(file: Path) -> bool:
 
 
 def plain_authorization(file: Path, registry: str) -> str | None:
-    """The header X-Registry-Auth, as the SDK makes it; empty for none, None where only the SDK can say."""
+    """Return the header X-Registry-Auth as the SDK makes it; empty for none, None if only the SDK can decide."""
     if not file.exists():
         others = (Path.home() / one for one in (".docker/config.json", ".dockercfg"))
         return None if any(one.exists() for one in others) else ""
@@ -32,7 +32,7 @@ def plain_authorization(file: Path, registry: str) -> str | None:
         if address is None:
             return ""
         entry = dict(auths[address])
-        user, _, password = base64.b64decode(entry.pop("auth")).decode().partition(":")
+        user, password = base64.b64decode(entry.pop("auth")).decode().split(":", 1)
         known = {"username": user, "password": password, "email": None, "serveraddress": address}
         return None if entry else base64.urlsafe_b64encode(json.dumps(known).encode()).decode()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -40,6 +40,6 @@ def plain_authorization(file: Path, registry: str) -> str | None:
 
 
 def _host(address: str) -> str:
-    """The registry that an entry is for; some are URLs."""
+    """Return the registry that an entry is for; some entries are URLs."""
     host = address.removeprefix("https://").removeprefix("http://").partition("/")[0]
     return HUB if host == f"index.{HUB}" else host

@@ -1,15 +1,15 @@
-"""Containers that need another one to be the container that it is: they would be cut off if it were replaced. Pure."""
+"""Containers that depend on another one: they would be cut off if it were replaced. Pure."""
 
 from collections.abc import Iterable
 
 from agent.engine.model import Inspect, policy_text
 
 NAMESPACES = {"NetworkMode": "network", "PidMode": "PID namespace", "IpcMode": "IPC namespace"}
-"""What a container may have from another one (``container:<name or ID>``), by its key in HostConfig."""
+"""What a container may share with another one (``container:<name or ID>``), by its key in HostConfig."""
 
 
 def namespace_lenders(container: Inspect) -> dict[str, str]:
-    """Return the containers whose PID or IPC namespace it lives in, by ID or name, with the namespace."""
+    """Return the containers whose PID or IPC namespace it shares, by ID or name, with the namespace."""
     modes = ((container["HostConfig"].get(key) or "", what) for key, what in NAMESPACES.items() if key != "NetworkMode")
     return {mode.partition(":")[2]: what for mode, what in modes if mode.startswith("container:")}
 
@@ -17,7 +17,7 @@ def namespace_lenders(container: Inspect) -> dict[str, str]:
 def linked_names(container: Inspect) -> tuple[str, ...]:
     """Return the containers to whose addresses it is linked, by name.
 
-    That is so on the default network. On others links are names, which a new container gets as well.
+    Only the default network has such links. On others, links are names, which a new container gets as well.
     """
     host = container["HostConfig"]
     links = (host.get("Links") or ()) if host["NetworkMode"] in ("default", "bridge") else ()
@@ -25,10 +25,10 @@ def linked_names(container: Inspect) -> tuple[str, ...]:
 
 
 def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
-    """Return what each container that cannot do without ``old`` has from it: ``sidecar lives in its network``.
+    """Return how each container depends on ``old``, as ``sidecar lives in its network``.
 
-    Not those that take volumes from it: the volumes are the same ones afterwards. Nor those that have ended and that
-    Docker does not start again.
+    Not included are those that take volumes from it, because the volumes stay the same, and those that have ended and
+    that Docker does not start again.
     """
     found = []
     for other in others:

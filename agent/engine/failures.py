@@ -1,6 +1,6 @@
-"""What the Engine, the SDK and the registry raise, turned into the types of `agent.errors`. The one place that does.
+"""Translates what the Engine, the SDK and the registry raise into the types of `agent.errors`. No other module does.
 
-Failures are told apart by type and by HTTP status. The exception is what a *registry* said: see `registry_failure`.
+Failures are distinguished by type and HTTP status, except those of a *registry*: see `registry_failure`.
 """
 
 import json
@@ -26,17 +26,16 @@ from agent.text import clean, without_credentials
 
 _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
 
-# What goes wrong on the host is looked for first: its words are also those of a registry's refusals. The second line is
-# containerd's store; of a file, the program's own words.
+# Failures of the host are looked for first, because registries refuse in the same words. The second line is from
+# containerd's store; the last one is how Go reports a failed file operation.
 _LOCAL = (
     r"no space left on device|failed to register layer|read-only file system|disk quota exceeded|"
     r"failed to (?:extract layer|prepare extraction snapshot|unpack image)|apply layer error|"
     r"parent snapshot .* does not exist|content digest .*: not found|"
     r"\b(?:open|write|mkdir) /\S+: "
 )
-# The registry's own error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and its own words.
-# What runc and crun say of a program, a user or a directory that the image does not have as the container needs it. A
-# mount that was possible in the old image is refused by what the new one has under its path.
+# What runc and crun report if the image lacks a program, a user or a directory that the container needs. What the new
+# image has at the path of a mount can also make impossible a mount that was possible in the old one.
 _OF_THE_IMAGE = (
     r'exec: ?".*": (stat|executable file not found|permission denied|is a directory|no such file|cannot run)|'
     r"executable file [`'\"].*not found in \$path|exec format error|"
@@ -45,7 +44,7 @@ _OF_THE_IMAGE = (
     r"chdir to cwd|cannot chdir|mkdir .* not a directory|cannot mkdir: .* is not a directory|"
     r"are you trying to mount a directory onto a file"
 )
-# Programs that the Engine itself runs, and directories that it makes, are told of in the same words.
+# The Engine reports programs that it runs itself, and directories that it makes, in the same words.
 _OF_THE_ENGINE = (
     "unable to retrieve oci runtime error|failed to start shim|starting userland proxy|creating mount source path"
 )
@@ -55,7 +54,8 @@ _DENIED = (
     r"unauthorized|denied|no basic auth credentials|authentication required|authorization failed|"
     rf"{_STATUS} 40[13]\b|\b403 forbidden"
 )
-# The last one is the containerd store's, for a reference as for a part of an image.
+# These three hold the registry's error codes (OCI distribution spec, "Error Codes") as the Engine writes them, and the
+# Engine's own words. The last one is from containerd's store, for a reference or a part of an image.
 _MISSING = rf"manifest unknown|name unknown|repository name not known|{_STATUS} 404\b|: not found\b"
 
 _RETRY_AFTER = r"retry[- ]after:?\s*((?:[0-9.]+(?:ns|us|µs|μs|ms|s|m|h)?)+)"
@@ -65,7 +65,7 @@ _LONGEST_WAIT = 86_400.0
 
 
 class RefusedAnswer(Exception):
-    """An answer of a status from 400 on, to a request of the SDK's or of our own: its status and its words."""
+    """An answer with a status from 400 on, to a request of the SDK or of `questions`."""
 
     def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
         super().__init__(status)
@@ -77,7 +77,7 @@ class RefusedAnswer(Exception):
 
     @property
     def said(self) -> str:
-        """The words, safe to show."""
+        """The message, safe to show."""
         return clean(without_credentials(self._said))
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class RefusedAnswer(Exception):
 
 
 class NoAnswer(Exception):
-    """A question of our own that was not answered; the cause says why. ``timed_out``: after it was sent."""
+    """A request of `questions` without an answer; see its cause. ``timed_out``: it was sent."""
 
     def __init__(self, said: str, *, timed_out: bool = False) -> None:
         super().__init__(said)
@@ -93,7 +93,7 @@ class NoAnswer(Exception):
 
 
 def words_of(body: str) -> str:
-    """What an answer that refuses says: Docker's message, or all of another program's."""
+    """Return the message of a refusal: Docker's own, or the whole text of another program."""
     try:
         return str(json.loads(body)["message"])
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -102,9 +102,9 @@ def words_of(body: str) -> str:
 
 @contextmanager
 def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[None]:
-    """Raise what goes wrong inside as one of `agent.errors`.
+    """Raise failures of the block as `agent.errors`. ``doing`` completes "Docker … could not <doing>".
 
-    ``doing`` completes "Docker … could not <doing>". Of a write whose answer never came, `OutcomeUnknown` is raised.
+    A write whose answer never came raises `OutcomeUnknown`.
     """
     try:
         yield
@@ -112,18 +112,18 @@ def translated(doing: str, address: str, *, is_write: bool = False) -> Iterator[
         raise
     except RefusedAnswer as error:
         raise _refused(error, doing, address, is_write) from error
-    # The SDK lets through whatever an answer or a file of an unexpected shape makes it raise: KeyError, ValueError, …
+    # An answer or a file of an unexpected shape makes the SDK raise anything: KeyError, ValueError, …
     except Exception as error:
         if is_of_transport(error):
             raise _unanswered(error, doing, address, is_write) from error
         raise _unexpected(error, doing, address, is_write) from error
 
 
-# The SDK's types are imported where something has failed: it takes long, and most runs need none of it.
+# The SDK's types are imported only after a failure, because that takes long and most runs need none of them.
 
 
 def is_of_transport(error: BaseException) -> bool:
-    """True if no answer came, or the SDK itself could not go on."""
+    """True if no answer came, or the SDK itself failed."""
     import requests
     import urllib3
     from docker.errors import DockerException
@@ -132,7 +132,7 @@ def is_of_transport(error: BaseException) -> bool:
 
 
 def timed_out(error: BaseException) -> bool:
-    """True if the Engine took a request and was silent for too long."""
+    """True if the Engine accepted a request and did not answer in time."""
     import requests
     import urllib3
 
@@ -142,7 +142,7 @@ def timed_out(error: BaseException) -> bool:
 
 
 def is_of_sdk(error: BaseException) -> bool:
-    """True if the SDK raised it, or a helper that it asks for credentials, and not for an answer or the lack of one."""
+    """True if the SDK or its credential helper raised it, for another reason than an answer or the lack of one."""
     from docker.credentials.errors import StoreError
     from docker.errors import DockerException
 
@@ -193,15 +193,12 @@ def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> S
 
 
 def is_of_engine(error: RefusedAnswer) -> bool:
-    """True if the Engine itself gave the answer; false for a proxy in front of it, and for an authorization plugin.
-
-    The Engine names its version in every answer to a request that it routes.
-    """
+    """True if the Engine itself answered: it sends its version in every routed answer; proxies and plugins do not."""
     return "Api-Version" in error.headers
 
 
 def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
-    words = re.sub("<[^>]*>", " ", error.said).split()  # of an HTML page, the text
+    words = re.sub("<[^>]*>", " ", error.said).split()  # the text of an HTML page
     said = f"HTTP status {error.status} ({' '.join(words)[:200]})"
     if error.status >= 500:
         if is_write:
@@ -223,20 +220,20 @@ def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_wr
 
 
 def is_the_images_fault(text: str) -> bool:
-    """True if a container could not be started because of what the image has or lacks: a program, a user, a directory.
+    """True if a container did not start because of what the image has or lacks: a program, a user, a directory.
 
-    All else counts against the host, its network or the container's settings, of which there are more causes than a
-    list can name: a full disk, a port that is taken, a missing device, a runtime.
+    Anything else counts against the host, its network or the container's settings, with more causes than a list can
+    name: a full disk, a port in use, a missing device, a runtime.
     """
     lowered = text.lower()
     return re.search(_OF_THE_ENGINE, lowered) is None and re.search(_OF_THE_IMAGE, lowered) is not None
 
 
 def registry_failure(text: str) -> type[SvcagentError]:
-    """What kind of failure a registry's message tells of.
+    """Return the error type for a registry's message.
 
-    By its text, because nothing else tells: the Engine answers 500 for a refused password, an unknown host and a
-    closed port alike, and a failure in mid-pull comes as a line of text inside a stream that began with 200.
+    Only the text distinguishes them: the Engine answers 500 for a refused password, an unknown host and a closed port
+    alike, and a failure during a pull is a line of text in a stream that began with 200.
     """
     lowered = text.lower()
     if re.search(_LOCAL, lowered):
@@ -251,10 +248,7 @@ def registry_failure(text: str) -> type[SvcagentError]:
 
 
 def retry_after(text: str, error: RefusedAnswer | None) -> float | None:
-    """The seconds until a registry that was asked too often wants to be asked again; None where nothing says it.
-
-    From the header of the Engine's answer, else from the registry's own words, which several registries put it into.
-    """
+    """Return the seconds until a rate-limited request may be repeated, from header or message; None if unknown."""
     header = error.headers.get("Retry-After", "") if error is not None else ""
     found = re.search(_RETRY_AFTER, text.lower())
     written = header if header.isdecimal() else found[1] if found else ""
@@ -263,7 +257,7 @@ def retry_after(text: str, error: RefusedAnswer | None) -> float | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what it was raised from, outermost first."""
+    """Yield the exception and its causes, outermost first."""
     current: BaseException | None = error
     while current is not None:
         yield current

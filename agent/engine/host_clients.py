@@ -1,8 +1,8 @@
 """How many clients are connected to a port of this machine, for services in its own network namespace.
 
-Of connections from the machine itself the other end can be seen too. Two sorts of them are no clients: those of the
-Consul agent, which goes on checking an instance that is being drained, and those that nobody holds any more, such as a
-check's that ran out of time while the instance did not answer.
+For connections from the machine itself, the other end is visible too. Two sorts of them are not clients: those of the
+Consul agent, which keeps checking an instance during its drain, and those that no process holds any more, such as a
+check's that timed out while the instance did not answer.
 """
 
 from collections.abc import Collection
@@ -16,16 +16,14 @@ CONSUL = "consul"
 
 
 def host_connections(port: int, address: str | None = None, proc: Path = Path("/proc")) -> int:
-    """How many clients are connected.
+    """Return how many clients are connected.
 
     ``address``: the local address to count; None or an unspecified one counts all. ``proc``: where this machine's
-    process table is mounted.
-
-    :raises ConnectionsUnknown: the kernel does not say, or the process table cannot be read.
+    process table is mounted. Raise `ConnectionsUnknown` if the kernel or the process table cannot be read.
     """
     clients = _clients(port, proc)
     if any(_is_from_here(end) for end in clients):
-        # Between two of the kernel's answers a check may have begun, or ended: that is no client twice.
+        # A check may begin or end between two answers of the kernel, but does not look like a client twice.
         again = {(end.local, end.remote) for end in _clients(port, proc)}
         clients = [end for end in clients if (end.local, end.remote) in again]
     return count((end.local[0] for end in clients), address)
@@ -41,7 +39,7 @@ def _clients(port: int, proc: Path) -> list[End]:
 
 
 def is_client(end: End, peer: End | None, checking: Collection[int]) -> bool:
-    """Does anybody expect an answer there? ``peer``: the other end, if it can be seen; ``checking``: inodes."""
+    """True if a client waits for an answer there. ``peer``: the other end, if seen; ``checking``: Consul's inodes."""
     if peer is not None:
         return peer.inode != 0 and peer.inode not in checking
     return not (_is_from_here(end) and end.state == CLOSE_WAIT)
@@ -52,7 +50,7 @@ def _is_from_here(end: End) -> bool:
 
 
 def sockets_of(name: str, proc: Path) -> frozenset[int]:
-    """The inodes of all sockets of the processes of that name; of those that may be looked into."""
+    """Return the inodes of all sockets of the processes of that name, as far as they may be read."""
     found: set[int] = set()
     try:
         processes = list(proc.iterdir())
@@ -68,7 +66,7 @@ def sockets_of(name: str, proc: Path) -> frozenset[int]:
             if (process / "comm").read_bytes().rstrip(b"\n") != name.encode():
                 continue
             links = [str(link.readlink()) for link in (process / "fd").iterdir()]
-        except OSError:  # it has ended meanwhile, or belongs to somebody else
+        except OSError:  # it has ended meanwhile, or belongs to another user
             continue
         found.update(int(link[8:-1]) for link in links if link.startswith("socket:["))
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""What there is: containers by their names, and what stands beside one of them on the host."""
+"""Finds containers by name, and what they depend on."""
 
 import socket
 import stat
@@ -21,23 +21,21 @@ from agent.errors import NotFound
 COLLECTOR_SECONDS = 2.0
 """How long a log collector may take to accept a connection."""
 _PORTS = {"fluentd": 24224, "syslog": 514}
-"""Those that log drivers use where the address names none."""
+"""The ports that log drivers use if the address names none."""
 
 
 def inspect(docker: Connection, name: str) -> Inspect | None:
-    """The container of exactly that name, or None. Docker itself would take an ID's prefix for a name."""
+    """Return the container of exactly that name, or None. Docker itself would also accept an ID's prefix."""
     found = find(docker, name)
     return found if found is not None and found["Name"] == f"/{name}" else None
 
 
 def find(docker: Connection, name_or_id: str) -> Inspect | None:
-    """The container of that name or ID, or None."""
     with docker.question(f"inspect container {name_or_id}") as questions:
         return questions.find(name_or_id)
 
 
 def existing(docker: Connection, name: str) -> Inspect:
-    """As `inspect`, but the container must be there."""
     found = inspect(docker, name)
     if found is None:
         raise NotFound(
@@ -48,7 +46,7 @@ def existing(docker: Connection, name: str) -> Inspect:
 
 
 def surroundings(docker: Connection, proc: Path, container: Inspect) -> Surroundings:
-    """Return what there is beside a container. ``proc``: the process table of the Engine's PID namespace."""
+    """Return what a container depends on. ``proc``: the process table of the Engine's PID namespace."""
     containers = {name: find(docker, name) for name in named_containers(container)}
     if not _is_of_this_host(container):
         return Surroundings(containers)
@@ -56,21 +54,18 @@ def surroundings(docker: Connection, proc: Path, container: Inspect) -> Surround
 
 
 def host_paths(container: Inspect) -> dict[str, str]:
-    """Return what there is at the paths that a container needs on this host."""
+    """Return what is at the paths that a container needs on this host."""
     found = {path: _kind(path) for path in (*needed_paths(container), *bound_paths(container).values())}
     return {path: kind for path, kind in found.items() if kind is not None}
 
 
 def _is_of_this_host(container: Inspect) -> bool:
-    """True if the Engine's files of a container are on this host, where svcagent can see them.
-
-    False for an Engine on another one, and where svcagent runs in a container: the host's paths mean nothing there.
-    """
+    """True if svcagent can see the Engine's files of a container: not for a remote Engine, nor inside a container."""
     return _kind(container.get("HostsPath") or "") == FILE
 
 
 def _kind(path: str) -> str | None:
-    """Return what is at a path; None if that may not be looked at."""
+    """Return what is at a path; None if this user may not look at it."""
     try:
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -81,27 +76,27 @@ def _kind(path: str) -> str | None:
 
 
 def _mounted(proc: Path, container: Inspect) -> dict[str, str]:
-    """Return what a running container has at the paths at which something of the host is mounted."""
+    """Return what a running container has at the paths where something of the host is mounted."""
     process = proc / str(container["State"]["Pid"])
     try:
         lines = (process / "mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # it does not run, or this user may not look
         return {}
-    # A path with a symbolic link in it is no mount point as it stands, and would lead out of the container.
+    # A path through a symbolic link is not in this list, and would lead out of the container.
     mount_points = {line.split()[4] for line in lines}
     found = {path: _kind(f"{process}/root{path}") for path in bound_paths(container) if path in mount_points}
     return {path: kind for path, kind in found.items() if kind is not None}
 
 
 def _is_collector_silent(container: Inspect) -> bool:
-    """True if the log collector accepts no connection over TCP; what cannot be tried is left to Docker."""
+    """True if the log collector accepts no connection over TCP. Others are left to Docker."""
     address = log_collector(container)
     if address is None or not address.hostname:
         return False
     try:
         port = address.port or _PORTS[container["HostConfig"]["LogConfig"]["Type"]]
         socket.create_connection((address.hostname, port), COLLECTOR_SECONDS).close()
-    except (ValueError, KeyError):  # a port that is none
+    except (ValueError, KeyError):  # an invalid port
         return False
     except OSError:
         return True

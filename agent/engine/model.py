@@ -1,4 +1,4 @@
-"""What other rooms get to see of Docker, as plain data. No I/O, and no Docker SDK."""
+"""Docker's objects as plain data for other packages. No I/O, and no Docker SDK."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,40 +7,38 @@ from typing import Any
 from agent.data import dataclass
 
 Inspect = Mapping[str, Any]
-"""A JSON document as the Engine's API gives it."""
+"""A JSON document of the Engine's API."""
 
 HEALTH_OUTPUT_LENGTH = 200
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 DEFAULT_STOP_TIMEOUT = 10.0
-"""Seconds between SIGTERM and SIGKILL where the container does not say (the Engine's own default)."""
+"""Seconds between SIGTERM and SIGKILL if the container sets none (the Engine's own default)."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container at the moment it was looked at."""
-
     id: str
     name: str
     image_id: str
     image_ref: str
-    """The image as whoever made the container named it."""
+    """The image as it was named when the container was created."""
     is_running: bool
     exit_code: int
     restart_count: int
     started_at: str
-    """RFC 3339, as Docker gives it; `0001-01-01T00:00:00Z` when it was never started."""
+    """RFC 3339, as Docker gives it; `0001-01-01T00:00:00Z` if it was never started."""
     health: str | None
     """``healthy``, ``starting``, ``unhealthy``; None without a HEALTHCHECK."""
     network_mode: str
     pid: int
-    """In the Engine's PID namespace; 0 when not running."""
+    """In the Engine's PID namespace; 0 if it does not run."""
     stop_timeout: float | None
-    """Seconds; None when the container does not say."""
+    """Seconds; None if the container sets none."""
     restart_policy: str
     """As ``docker run --restart`` takes it: ``no``, ``always``, ``unless-stopped``, ``on-failure:3``."""
     health_output: str = ""
-    """What its HEALTHCHECK said last, in one line."""
+    """The last output of its HEALTHCHECK, in one line."""
     status: str = ""
     """``created``, ``running``, ``paused``, ``restarting``, ``removing``, ``exited`` or ``dead``."""
     oom_killed: bool = False
@@ -49,7 +47,7 @@ class Container:
 
     @classmethod
     def of(cls, inspect: Inspect) -> "Container":
-        """Read the Engine's answer to ``GET /containers/<id>/json``."""
+        """Parse the Engine's answer to ``GET /containers/<id>/json``."""
         state, config, host = inspect["State"], inspect["Config"], inspect["HostConfig"]
         health_log = (state.get("Health") or {}).get("Log") or [{}]
         health = (state.get("Health") or {}).get("Status")
@@ -84,15 +82,15 @@ class Replacement:
     stop_seconds: float
     start_seconds: float
     was_killed: bool
-    """The old one did not stop on its stop signal; Docker killed it when the stop timeout was over."""
+    """The old container did not stop on its stop signal; Docker killed it after the stop timeout."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """An image that svcagent brought to this host to deploy it."""
+    """An image that svcagent pulled to deploy it."""
 
     image: str
-    """The reference that stood for it, as the definition wrote it."""
+    """The reference to it, as the definition wrote it."""
     digest: str
     """The registry's."""
     image_id: str
@@ -101,7 +99,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class PullProgress:
-    """How far a pull is. Sums grow while the registry's layers become known."""
+    """The progress of a pull. The sums grow while the registry's layers become known."""
 
     layers_done: int
     layers: int
@@ -110,26 +108,23 @@ class PullProgress:
 
 
 def moment(text: str | None) -> datetime:
-    """RFC 3339, with an offset and up to nine digits of a second; long ago for nothing, and for the year 1.
-
-    :raises ValueError: it is not a time.
-    """
+    """Parse RFC 3339, with up to nine decimals; no text and the year 1 mean `LONG_AGO`. Raise `ValueError`."""
     if not text:
         return LONG_AGO
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except OverflowError:  # the offset leads out of the calendar
+    except OverflowError:  # the offset leads to a year below 1
         return LONG_AGO
 
 
 def policy_text(policy: Inspect) -> str:
-    """The Engine's RestartPolicy document, as ``docker run --restart`` takes it."""
+    """Return the Engine's RestartPolicy document in the form of ``docker run --restart``."""
     name = policy.get("Name") or "no"
     count = policy.get("MaximumRetryCount") or 0
     return f"{name}:{count}" if name == "on-failure" and count else name
 
 
 def policy_document(text: str) -> dict[str, Any]:
-    """The inverse of `policy_text`."""
+    """Return the inverse of `policy_text`."""
     name, _, count = text.partition(":")
     return {"Name": name, "MaximumRetryCount": int(count or 0)}

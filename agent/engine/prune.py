@@ -1,4 +1,4 @@
-"""Which images of a repository may go."""
+"""Chooses and removes old images of a repository."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from agent.errors import Conflict, NotFound
 
 @dataclass(frozen=True)
 class Image:
-    """An image that svcagent may remove. ``age_key`` sorts older before newer; ``tags`` are those it has."""
+    """An image that svcagent may remove. ``age_key`` sorts older before newer."""
 
     id: str
     age_key: tuple[datetime, datetime]
@@ -20,10 +20,7 @@ class Image:
 
 
 def choose(images: Sequence[Image], used: Collection[str], keep: int, *, is_one_in_use: bool) -> tuple[Image, ...]:
-    """The images that may go, oldest first, so that ``keep`` images stay. The one in use counts as one of these.
-
-    ``used``: IDs that a container uses; they stay whatever their age.
-    """
+    """Return the images to remove, oldest first. ``keep`` counts one ``used`` by a container; these stay at any age."""
     unused = sorted((image for image in images if image.id not in used), key=lambda image: image.age_key)
     spared = max(0, keep - (1 if is_one_in_use else 0))
     return tuple(unused[: max(0, len(unused) - spared)])
@@ -32,9 +29,9 @@ def choose(images: Sequence[Image], used: Collection[str], keep: int, *, is_one_
 def is_deployed(
     tags: Iterable[str], digests: Collection[str], fetched: Iterable[Fetched], ran: Collection[str]
 ) -> bool:
-    """True if an image of these digests was brought here or run by svcagent, which gave it each of its tags.
+    """True if svcagent pulled or ran an image of these digests, and gave it each of its tags.
 
-    An image without a tag that nobody knows was pulled by its digest, by a person or another program.
+    An image without a tag that svcagent does not know was pulled by its digest, by a person or another program.
     """
     own = [parse(one.image) for one in fetched if one.digest in digests]
     is_known = bool(own) or any(digest in ran for digest in digests)
@@ -47,7 +44,7 @@ def is_deployed(
 def prune(
     docker: Connection, reference: Reference, keep: int, fetched: Sequence[Fetched], ran: Collection[str]
 ) -> tuple[str, ...]:
-    """Remove the repository's images but for the newest, except those of others; returns the IDs removed."""
+    """Remove the repository's images except the newest and those of others; return the IDs removed."""
     with docker.question("list images and containers") as questions:
         used = {str(entry.get("ImageID")) for entry in questions.all_containers()}
         listed = questions.all_images()
@@ -60,22 +57,22 @@ def prune(
     removed = []
     for image in choose(images, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
         try:
-            # By its ID, Docker removes an image only if it has no more than one tag.
+            # By its ID, Docker removes an image only if it has at most one tag.
             for name in (*image.tags[1:], image.id):
                 with docker.call(f"remove image {name}", is_write=True) as client:
                     client.remove_image(name)
-        except (Conflict, NotFound):  # used since, or gone already: nothing is lost
+        except (Conflict, NotFound):  # used or removed meanwhile
             continue
         removed.append(image.id)
     return tuple(removed)
 
 
 def _image(found: Inspect, tags: tuple[str, ...]) -> Image:
-    # When it was deployed here, rather than when it was built: reproducible builds are all of 1970.
+    # The time of its deployment here, not of its build: reproducible builds are all of 1970.
     tagged_at = (found.get("Metadata") or {}).get("LastTagTime")
     return Image(found["Id"], (moment(tagged_at), moment(found.get("Created"))), tags)
 
 
 def _real(names: Sequence[str] | None) -> list[str]:
-    """The Engine writes ``<none>@<none>`` for no name."""
+    """Return the names without ``<none>@<none>``, which the Engine writes for no name."""
     return [name for name in names or [] if not name.startswith("<none>")]

@@ -1,4 +1,4 @@
-"""Pulls an image by digest and gives it its tag. What the registry's answers mean stands in `failures`."""
+"""Pulls an image by digest and tags it. `failures` interprets the registry's answers."""
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,8 +19,8 @@ from agent.shapes import require
 from agent.text import clean, without_credentials
 
 EXTRACTING_FACTOR = 10
-"""How many times longer than a download an extraction may stand still: a large layer on a slow disk takes minutes, for
-which some Engines report nothing, and others how many seconds have passed."""
+"""How many times longer than a download an extraction may stall: a large layer on a slow disk takes minutes. Some
+Engines report nothing meanwhile, others the seconds that have passed."""
 
 _DONE = {"Pull complete", "Already exists"}
 _FETCHED = {"Verifying Checksum", "Download complete", "Extracting", *_DONE}
@@ -28,7 +28,7 @@ _LAYER = {"Pulling fs layer", "Waiting", "Downloading", "Retrying", *_FETCHED}
 
 
 class Tally:
-    """Adds a pull's events up."""
+    """Sums up a pull's events."""
 
     def __init__(self) -> None:
         self._done: dict[str, bool] = {}
@@ -37,9 +37,9 @@ class Tally:
         self._last: dict[str, tuple[str, int | None]] = {}
 
     def add(self, event: Mapping[str, Any]) -> bool:
-        """Count one more event; return whether it says something new.
+        """Count an event; return True if it reports something new.
 
-        Some Engines repeat the same event ten times a second while nothing moves, or count the seconds.
+        While nothing moves, some Engines repeat the same event ten times a second, or count the seconds.
         """
         layer, status = event.get("id") or "", str(event.get("status") or "")
         detail = event.get("progressDetail") or {}
@@ -57,12 +57,11 @@ class Tally:
 
     @property
     def is_fetching(self) -> bool:
-        """True until all layers are on this host, though perhaps not extracted."""
+        """True until all layers are on this host, even if they are not extracted yet."""
         return not self._fetched or not all(self._fetched.values())
 
     @property
     def progress(self) -> PullProgress:
-        """The state of the pull."""
         return PullProgress(
             layers_done=sum(self._done.values()),
             layers=len(self._done),
@@ -72,7 +71,6 @@ class Tally:
 
 
 def registry_digest(docker: Connection, reference: Reference) -> str:
-    """The digest that the registry has under the reference's tag, now."""
     with docker.question(f"ask for {reference.local_name}") as questions, _registry(docker, reference):
         found = questions.registry_digest(reference.local_name, docker.authorization(reference.registry))
     if not is_digest(found):
@@ -92,9 +90,9 @@ def pull(
     timeout: float,
     platform: str = "",
 ) -> None:
-    """Pull ``repository@digest``; afterwards it is there, and the reference's tag stands for it on this host.
+    """Pull ``repository@digest``, and make the reference's tag refer to it on this host.
 
-    ``platform``: the one to take of an image for several, as ``linux/386``; empty for the Engine's own.
+    ``platform``: the one to pull of a multi-platform image, as ``linux/386``; empty for the Engine's own.
     """
     wanted = reference.at(digest)
     last = PullProgress(0, 0, 0, 0)
@@ -112,12 +110,12 @@ def pull(
 def _progress(
     docker: Connection, clock: Clock, reference: Reference, digest: str, timeout: float, platform: str
 ) -> Generator[PullProgress]:
-    """The pull's states. A generator, so that only what the pull raises is translated, not what its reader does.
+    """Yield the pull's states. A generator, so that failures of the pull are translated, and not those of its reader.
 
     :raises RegistryUnreachable: nothing new was reported for ``timeout`` seconds.
     """
     with docker.call(f"pull {reference.at(digest)}") as client, _registry(docker, reference, timeout):
-        # Read again: a daemon must see a `docker login` of today.
+        # Read again, so that a daemon sees a new `docker login`.
         client.reload_config(str(docker.credentials_file))
         tally, moved_at = Tally(), clock.monotonic()
         client.limit_silence(timeout)
@@ -141,7 +139,6 @@ def _progress(
 
 
 def tag(docker: Connection, reference: Reference, digest: str) -> None:
-    """Let the reference's tag stand for that digest on this host."""
     with docker.call(f"tag {reference.at(digest)} as {reference.local_name}", is_write=True) as client:
         client.tag(reference.at(digest), reference.repository, reference.tag)
 
@@ -155,17 +152,14 @@ def _silent(reference: Reference, seconds: float) -> RegistryUnreachable:
 
 @contextmanager
 def _registry(docker: Connection, reference: Reference, timeout: float = READ_SECONDS) -> Iterator[None]:
-    """Raise what the registry, or the credentials for it, got wrong; what the Engine got wrong passes through.
-
-    ``timeout``: the seconds after which a silence ended the wait for an answer.
-    """
+    """Translate failures of the registry and the credentials, not the Engine's. ``timeout``: the longest silence."""
     try:
         yield
     except RefusedAnswer as error:
         if not is_of_engine(error):
             raise
         if error.status == HTTPStatus.NOT_FOUND:
-            # So some Engines answer, too, where a registry refused.
+            # Some Engines also answer this if a registry refused.
             kind = Denied if registry_failure(error.said) is Denied else NotFound
             raise _failure(docker, reference, error.said, kind) from error
         if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -178,7 +172,7 @@ def _registry(docker: Connection, reference: Reference, timeout: float = READ_SE
     except Exception as error:
         if timed_out(error):
             raise _silent(reference, timeout) from error
-        if is_of_sdk(error):  # not of the Engine's API: the SDK could not read the credentials
+        if is_of_sdk(error):  # the SDK could not read the credentials
             raise _failure(docker, reference, str(error), Denied) from error
         raise
 

@@ -1,7 +1,7 @@
-"""What svcagent asks the Engine and changes nothing by: one GET each, without the Docker SDK.
+"""Requests to the Engine that change nothing: one GET each, without the Docker SDK.
 
-The SDK takes longer to import than all that a reload with nothing to do has to ask. It is used for all that changes or
-streams something, and for what this module does not do: an Engine behind TCP or SSH, credential helpers.
+Importing the SDK takes longer than all requests of a reload with nothing to do. The SDK is used for everything that
+changes or streams something, and for what this module lacks: an Engine behind TCP or SSH, credential helpers.
 """
 
 from collections.abc import Mapping
@@ -18,38 +18,37 @@ from agent.shapes import Shape, require
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60
-"""How long the Engine may take for an answer."""
+"""How long the Engine may take to answer."""
 
 
 class Asking(Protocol):
-    """What asks: a `Socket`, or the SDK's client."""
+    """Sends the requests: a `Socket`, or the SDK's client."""
 
     def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON document that a GET of this path is answered with; raises `RefusedAnswer`."""
+        """Return the JSON document that a GET of this path is answered with; raise `RefusedAnswer`."""
 
 
 class Questions:
-    """The questions, each answered in the shape that svcagent relies on."""
+    """The requests, each answered in the shape that svcagent relies on."""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
 
     def offered(self) -> Mapping[str, str]:
-        """The Engine's release, and the versions of the API that it speaks."""
+        """Return the Engine's release, and the versions of the API that it speaks."""
         found = self._asking.ask("/version")
         require(found, OFFER)
         return cast("Mapping[str, str]", found)
 
     def image(self, name: str) -> Inspect:
-        """The Engine's description of an image."""
         return inspected(self._asking.ask(f"/images/{quote(name, safe='/:')}/json"), IMAGE)
 
     def inspect(self, container: str) -> Inspect:
-        """The Engine's description of a container, by name or ID."""
+        """Return the Engine's description of a container, by name or ID."""
         return inspected(self._asking.ask(f"/containers/{quote(container, safe='/:')}/json"), CONTAINER)
 
     def find(self, container: str) -> Inspect | None:
-        """The same; None if there is no such container."""
+        """Return the same; None if there is no such container."""
         try:
             return self.inspect(container)
         except RefusedAnswer as error:
@@ -58,40 +57,35 @@ class Questions:
             raise
 
     def all_containers(self) -> list[dict[str, Any]]:
-        """Every container, running or not, as the list shows it."""
         found = self._asking.ask("/containers/json?all=1")
         require(found, LISTED_CONTAINERS)
         return cast("list[dict[str, Any]]", found)
 
     def all_images(self) -> list[dict[str, Any]]:
-        """Every image, as the list shows it."""
         found = self._asking.ask("/images/json")
         require(found, LISTED_IMAGES)
         return cast("list[dict[str, Any]]", found)
 
     def registry_digest(self, name: str, authorization: str | None) -> str:
-        """The digest that the registry has under that name."""
         headers = {"X-Registry-Auth": authorization} if authorization else {}
         found = self._asking.ask(f"/distribution/{quote(name, safe='/:')}/json", headers)
         require(found, {"Descriptor": {"digest": str}})
         return str(found["Descriptor"]["digest"])
 
     def platform(self) -> str:
-        """What the Engine runs on, as ``linux/amd64``."""
+        """Return the platform that the Engine runs on, as ``linux/amd64``."""
         found = self._asking.ask("/version")
         require(found, {"Os": str, "Arch": str})
         return f"{found['Os']}/{found['Arch']}"
 
     def info(self, shape: Shape) -> Inspect:
-        """The Engine's description of itself, which has that shape."""
         return inspected(self._asking.ask("/info"), shape)
 
     def host_name(self) -> str:
-        """The host name of the machine that the Engine runs on."""
         return str(self.info({"Name": str})["Name"])
 
     def has_containerd_store(self) -> bool:
-        """True if images are kept in containerd's store, false for the Engine's older one."""
+        """True if images are in containerd's store, False for the Engine's older one."""
         status = self.info({"DriverStatus?": [[str]]}).get("DriverStatus") or []
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
@@ -102,10 +96,9 @@ class Socket:
     def __init__(self, path: str) -> None:
         self._connection = KeptConnection("docker", None, CONNECT_SECONDS, socket_path=path)
         self.version = ""
-        """Of the API that is spoken; the newest if empty."""
+        """The API version in the paths; the newest if empty."""
 
     def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """As in `Asking`; raises `NoAnswer` too."""
         target = f"/v{self.version}{path}" if self.version else path
         answer = self._answer(target, headers or {})
         if answer.code >= 400:
@@ -113,7 +106,6 @@ class Socket:
         return answer.json
 
     def close(self) -> None:
-        """Give the connection back."""
         self._connection.close()
 
     def _answer(self, target: str, headers: Mapping[str, str]) -> Answer:
@@ -132,5 +124,5 @@ class Socket:
 
 
 def socket_path(address: str) -> str:
-    """The path of the Engine's unix socket; empty for every other address."""
+    """Return the path of the Engine's unix socket; empty for every other address."""
     return "/" + address.removeprefix("unix:").lstrip("/") if address.startswith(("unix://", "/")) else ""

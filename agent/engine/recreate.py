@@ -1,8 +1,8 @@
-"""From an old container and its image to the request that makes the same container with another image. Pure.
+"""Computes the request that creates a container again with another image. Pure.
 
-Docker merges an image's defaults into a container's configuration when it is created and keeps no record of which is
-which. So what equals the **old** image's default is taken for that default and left to the new image; the rest is kept.
-A value that was given explicitly and equals the old image's default cannot be told from it.
+Docker merges an image's defaults into a container's configuration at its creation and keeps no record of which is
+which. So a value that equals the **old** image's default is left to the new image; the rest is kept. A value that was
+given explicitly and equals the old image's default cannot be distinguished from it.
 """
 
 import posixpath
@@ -18,16 +18,16 @@ DIGEST_LABEL = "svcagent.digest"
 COMPOSE_LABELS = "com.docker.compose."
 PROJECT_LABEL = f"{COMPOSE_LABELS}project"
 COMPOSE_IMAGE_LABEL = f"{COMPOSE_LABELS}image"
-"""Where Docker Compose 2 writes down the ID of the image: on the next ``up`` another one makes the container anew."""
+"""Where Docker Compose 2 stores the image's ID: if it differs at the next ``up``, Compose recreates the container."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Names that some builders write, with the name that the Engine has for it."""
+"""Names that some builders write, with the Engine's names."""
 _ONLY_VARIANTS = {"amd64": "v1", "arm64": "v8"}
-"""What not every builder writes, as it is what the machine's name alone means."""
+"""Variants that not every builder writes, because the machine's name alone implies them."""
 
 EMPTY_MODES = {"CgroupnsMode": "host", "IpcMode": "shareable"}
-"""What an empty mode means to the Engine where it stands in the configuration of a container that an older Engine made.
-In a request for a new container it means the Engine's default, which may be another one."""
+"""What an empty mode means in the configuration of a container that an older Engine created. In a request for a new
+container it means the Engine's default, which may be another one."""
 
 _BUILTIN_NETWORKS = {"default", "bridge", "host", "none"}
 _DICTS = ("Volumes", "ExposedPorts")
@@ -35,7 +35,7 @@ _SCALARS = ("WorkingDir", "User", "StopSignal", "Shell", "ArgsEscaped")
 
 
 def refusal(inspect: Inspect) -> tuple[str, str] | None:
-    """Why this container cannot be made anew, and the way out; None when it can."""
+    """Return why this container cannot be recreated, and the remedy; None if it can."""
     config, host = inspect["Config"], inspect["HostConfig"]
     named, image_id = config["Image"], inspect["Image"]
     if host.get("AutoRemove"):
@@ -65,11 +65,10 @@ def payload(
     engine_host: str = "",
     lenders: Sequence[Inspect] = (),
 ) -> dict[str, Any]:
-    """The body of ``POST /containers/create``.
+    """Return the body of ``POST /containers/create``. `further_networks` are connected afterwards.
 
-    ``labels`` are added; ``engine_host`` is the host name of the machine the Engine runs on, which containers in host
-    networking carry unless they were given another one; ``lenders`` are the containers named by ``--volumes-from``.
-    Further networks: `further_networks`, after the create.
+    ``labels`` are added; ``engine_host`` is the host name of the Engine's machine, which containers in host networking
+    have unless they were given another one; ``lenders`` are the containers named by ``--volumes-from``.
     """
     defaults: Mapping[str, Any] = old_image.get("Config") or {}
     config = {**old["Config"], "Image": image}
@@ -92,7 +91,7 @@ def payload(
     primary = _primary_network(old)
     host = _host_config(old, lenders)
     endpoints = {}
-    host["NetworkMode"] = primary  # a name, also where an ID stood: both places must agree from API 1.44 on
+    host["NetworkMode"] = primary  # a name even for an ID: from API 1.44 on, both places must agree
     if primary not in _BUILTIN_NETWORKS:
         endpoints[primary] = _endpoint(old, primary)
         if config.get("MacAddress"):
@@ -101,9 +100,9 @@ def payload(
 
 
 def compose_labels(old: Inspect, new: Inspect) -> dict[str, str]:
-    """What Docker Compose shall find on the new container, so that it takes it for up to date.
+    """Return the labels that make Docker Compose consider the new container up to date.
 
-    ``new``: inspect of a container of the new image. Compose notes the image's ID, and from 5.5 on the digest of the
+    ``new``: inspect of a container of the new image. Compose stores the image's ID and, from 5.5 on, the digest of the
     manifest of the container's platform, which differs from the ID in the containerd image store.
     """
     noted = (old["Config"].get("Labels") or {}).get(COMPOSE_IMAGE_LABEL)
@@ -115,12 +114,12 @@ def compose_labels(old: Inspect, new: Inspect) -> dict[str, str]:
 
 
 def _manifest(container: Inspect) -> str:
-    """Return the digest of the manifest that a container was created from; empty where Docker does not say it."""
+    """Return the digest of the manifest that a container was created from; empty if Docker does not report it."""
     return str((container.get("ImageManifestDescriptor") or {}).get("digest") or "")
 
 
 def platform_of(container: Inspect, image: Inspect) -> str:
-    """Return what the container's image was built for, as ``linux/arm/v7``; empty if the image does not say it."""
+    """Return the platform that a container's image was built for, as ``linux/arm/v7``; empty if the image has none."""
     said = (container.get("ImageManifestDescriptor") or {}).get("platform")
     found = said or {"os": image.get("Os"), "architecture": image.get("Architecture"), "variant": image.get("Variant")}
     system, machine, variant = (found.get(key) or "" for key in ("os", "architecture", "variant"))
@@ -130,17 +129,17 @@ def platform_of(container: Inspect, image: Inspect) -> str:
 
 
 def is_for_platform(platform: str, wanted: str) -> bool:
-    """True if one platform is the other, or says more exactly which; every one is what nobody has said."""
+    """True if ``platform`` is the wanted one or a variant of it, or if no platform is wanted."""
     return not wanted or platform == wanted or platform.startswith(f"{wanted}/")
 
 
 def lender_names(old: Inspect) -> tuple[str, ...]:
-    """The containers that it takes volumes from (``--volumes-from``), by ID or name."""
+    """Return the containers that it takes volumes from (``--volumes-from``), by ID or name."""
     return tuple(entry.partition(":")[0] for entry in old["HostConfig"].get("VolumesFrom") or ())
 
 
 def further_networks(old: Inspect) -> dict[str, dict[str, Any]]:
-    """The networks to connect after the create, with their endpoint: before API 1.44 a create takes only one."""
+    """Return the networks to connect after the create, with their endpoint: before API 1.44 a create takes only one."""
     primary = _builtin_name(_primary_network(old))
     return {name: _endpoint(old, name) for name in sorted(networks_of(old)) if name != primary}
 
@@ -156,22 +155,22 @@ def _own_labels(labels: Mapping[str, str] | None, defaults: Mapping[str, str] | 
 
 
 def is_composes_own(label: str, labels: Mapping[str, str]) -> bool:
-    """True if Docker Compose gave a container of these labels this one. Images that it builds carry it as well."""
+    """True if Docker Compose gave this label to a container with these labels. Images that it builds have it too."""
     return PROJECT_LABEL in labels and label.startswith(COMPOSE_LABELS)
 
 
 def _healthcheck(check: Mapping[str, Any] | None, default: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Docker merges field by field (``--health-interval`` alone keeps the image's test), so does the subtraction."""
+    """Subtract the image's field by field, as Docker merges (``--health-interval`` alone keeps the image's test)."""
     own = {key: value for key, value in (check or {}).items() if (default or {}).get(key) != value}
     return own or None
 
 
 def _command(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[list[str] | None, list[str] | None]:
-    """Both together: an entrypoint given to a container drops the image's Cmd (moby, daemon/commit.go, merge)."""
+    """Compare both: an entrypoint given to a container drops the image's Cmd (moby, daemon/commit.go, merge)."""
     entrypoint, cmd = config.get("Entrypoint") or [], config.get("Cmd") or []
     from_image, cmd_from_image = defaults.get("Entrypoint") or [], defaults.get("Cmd") or []
     if entrypoint != from_image:
-        return entrypoint or [""], cmd or None  # [""] is how `--entrypoint ""` is asked for
+        return entrypoint or [""], cmd or None  # [""] is the form of `--entrypoint ""`
     if cmd == cmd_from_image:
         return None, None
     if not cmd:  # the image's Cmd was dropped: the image's own entrypoint was given explicitly
@@ -180,7 +179,7 @@ def _command(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[li
 
 
 def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
-    """Was the host name given to the container, rather than made up by Docker?"""
+    """True if the host name was given to the container; False if Docker made it up."""
     hostname, host = old["Config"].get("Hostname") or "", old["HostConfig"]
     mode = host["NetworkMode"]
     if mode.startswith("container:") or host.get("UTSMode") == "host":
@@ -193,7 +192,7 @@ def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
 def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
     host = dict(old["HostConfig"])
     host |= {key: mode for key, mode in EMPTY_MODES.items() if host.get(key) == ""}
-    # Theirs come by VolumesFrom again, and would hide the ones that they get when they are made anew.
+    # The lenders' volumes come again with VolumesFrom. Binds would hide those of a recreated lender.
     borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
     host["PortBindings"] = published_ports(old) or host.get("PortBindings")
     host["Links"] = [link_of(link) for link in host.get("Links") or []] or None
@@ -207,13 +206,11 @@ def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
         source, target = _bind_ends(bind)
         if source:
             anonymous.pop(target, None)
-        # A bind without a source asks for a new anonymous volume; the one that it got is named below instead.
+        # A bind without a source asks for a new anonymous volume; the volume that it got is named below instead.
         if source or target not in anonymous:
             binds.append(bind)
     for target in host.get("Tmpfs") or {}:
-        anonymous.pop(
-            clean_path(target), None
-        )  # shown as a volume where the image declares one, and hidden by the tmpfs
+        anonymous.pop(clean_path(target), None)  # a VOLUME of the image, hidden by the tmpfs
     mounts = []
     for mount in host.get("Mounts") or []:
         actual = anonymous.pop(clean_path(mount["Target"]), None)
@@ -233,7 +230,7 @@ def _named_bind(mount: Mapping[str, Any]) -> str:
 
 
 def _bind_ends(bind: str) -> tuple[str, str]:
-    """The source and the path inside the container: ``source:target[:options]``, or ``target`` alone (moby, volume).
+    """Return the source of a bind and its path inside: ``source:target[:options]``, or ``target`` alone (moby, volume).
 
     A path alone asks for an anonymous volume; docker-py writes such binds.
     """
@@ -242,13 +239,13 @@ def _bind_ends(bind: str) -> tuple[str, str]:
 
 
 def is_published(container: Inspect, port: str) -> bool:
-    """True if an exposed port was to be published. Docker publishes no port that is not exposed, whatever is asked."""
+    """True if an exposed port is to be published. Docker publishes only exposed ports, whatever is requested."""
     host = container["HostConfig"]
     return bool(host.get("PublishAllPorts")) or port in (host.get("PortBindings") or {})
 
 
 def published_ports(container: Inspect) -> dict[str, list[dict[str, str]]]:
-    """Return PortBindings, with the host port that Docker chose where it was asked to choose one.
+    """Return PortBindings, with the host port that Docker chose if it was left to Docker.
 
     Otherwise the new container would get another one. It is free: the old container stops before the new one starts.
     """
@@ -261,7 +258,7 @@ def published_ports(container: Inspect) -> dict[str, list[dict[str, str]]]:
 
 
 def _chosen(asked: Sequence[Mapping[str, str]], actual: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return one port's bindings; each that leaves the host port to Docker, or gives a range, with what it has now."""
+    """Return one port's bindings. Those that leave the host port to Docker, or give a range, get the present one."""
     fixed = {one.get("HostPort") for one in asked}
     free = [_binding(one) for one in actual if one.get("HostPort") not in fixed]
     result = []
@@ -290,12 +287,12 @@ def _is_ipv6(binding: Mapping[str, str]) -> bool:
 
 
 def clean_path(path: str) -> str:
-    """A path as the Engine compares it: without a trailing slash and doubled ones."""
+    """Return a path as the Engine compares it: without a trailing slash and doubled ones."""
     return posixpath.normpath(path)
 
 
 def link_of(link: str) -> str:
-    """Inspect says ``/target:/name/alias``, a create wants ``target:alias``."""
+    """Convert ``/target:/name/alias``, as inspect has it, to ``target:alias``, as a create needs it."""
     target, _, alias = link.partition(":")
     return f"{target.removeprefix('/')}:{alias.rpartition('/')[2]}"
 
@@ -311,9 +308,9 @@ def _builtin_name(mode: str) -> str:
 
 
 def _primary_network(old: Inspect) -> str:
-    """The network mode to create the container with: the name of a network that it is connected to now.
+    """Return the network mode to create the container with: the name of a network that it is connected to now.
 
-    The one that it was created in, unless it was disconnected from that since.
+    It is the one that it was created in, unless it was disconnected from that since.
     """
     mode = str(old["HostConfig"]["NetworkMode"])
     networks = networks_of(old)
@@ -324,9 +321,9 @@ def _primary_network(old: Inspect) -> str:
 
 
 def _endpoint(old: Inspect, name: str) -> dict[str, Any]:
-    """What was asked for, without what Docker filled in: only IPAMConfig holds an address that was asked for.
+    """Return the endpoint as it was requested, without what Docker filled in: only IPAMConfig has a requested address.
 
-    Of a MAC address Docker says only for the first network, in Config.MacAddress, that it was asked for.
+    Docker shows whether a MAC address was requested only for the first network, in Config.MacAddress.
     """
     endpoint = networks_of(old).get(name) or {}
     aliases = own_aliases(old, name)
@@ -335,13 +332,13 @@ def _endpoint(old: Inspect, name: str) -> dict[str, Any]:
 
 
 def own_aliases(container: Inspect, network: str) -> list[str]:
-    """Return the names that were asked for in a network: Docker adds the container's short ID."""
+    """Return the requested names in a network. Docker adds the container's short ID to them."""
     endpoint = networks_of(container).get(network) or {}
     return [alias for alias in endpoint.get("Aliases") or [] if alias != short_id(container)]
 
 
 def short_id(container: Inspect) -> str:
-    """Return the ID as Docker makes host names and aliases of it."""
+    """Return the ID in the length that Docker uses for host names and aliases."""
     return str(container["Id"])[:12]
 
 

@@ -1,6 +1,6 @@
 """Image references: ``registry.example.com:5000/team/app:tag@sha256:…``. Pure.
 
-The grammar, and what Docker leaves out of names on its own Hub: the distribution project's `reference` package.
+Grammar, and names on Docker's own Hub: the distribution project's `reference` package.
 """
 
 import re
@@ -21,7 +21,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]
 
 @dataclass(frozen=True)
 class Reference:
-    """An image's name, taken apart. ``tag`` is empty only when a digest was given alone."""
+    """A parsed image name. ``tag`` is empty only if a digest was given alone."""
 
     repository: str
     """As written, with its registry if that was written."""
@@ -30,26 +30,23 @@ class Reference:
 
     @property
     def registry(self) -> str:
-        """The registry's host, with its port; Docker Hub is ``docker.io``."""
+        """The registry's host, with its port; ``docker.io`` for Docker Hub."""
         return _split(self.repository)[0]
 
     @property
     def local_name(self) -> str:
-        """What a container is created from: the tag if there is one, else the digest."""
+        """The name to create a container from: with the tag if there is one, else with the digest."""
         return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository}@{self.digest}"
 
     def at(self, digest: str) -> str:
-        """The same repository at that digest.
-
-        :raises Rejected: it is not a digest; it never reaches a URL or a command.
-        """
+        """Return the repository at that digest. Raise `Rejected`: nothing else may reach a URL or a command."""
         if not is_digest(digest):
             raise Rejected(f"{digest[:80]!a} is not an image digest; one looks like sha256: and 64 hexadecimal digits")
         return f"{self.repository}@{digest}"
 
 
 def parse(image: str) -> Reference:
-    """Take a reference apart; without tag and digest, the tag is ``latest`` as for Docker. Raises `Rejected`."""
+    """Parse a reference; without tag and digest, the tag is ``latest`` as for Docker. Raise `Rejected`."""
     name, _, digest = image.partition("@")
     head, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:  # the last colon belongs to the registry's port
@@ -69,31 +66,29 @@ def parse(image: str) -> Reference:
 
 
 def is_digest(text: str) -> bool:
-    """True if the text has the form of an image digest (``sha256:`` and 64 hexadecimal digits)."""
     return _DIGEST.fullmatch(text) is not None and (
         not text.startswith("sha256:") or _SHA256.fullmatch(text) is not None
     )
 
 
 def digests_of(repo_digests: Iterable[str] | None, repository: str) -> tuple[str, ...]:
-    """The digests that an image's RepoDigests have for that repository, however each spells it."""
+    """Return the digests that an image's RepoDigests have for that repository, in any spelling of it."""
     entries = (entry.partition("@") for entry in repo_digests or ())
     return tuple(digest for name, _, digest in entries if _split(name) == _split(repository) and is_digest(digest))
 
 
 def is_only_of(repo_digests: Iterable[str] | None, repository: str) -> bool:
-    """Does an image come from that repository, and from no other?"""
+    """True if an image comes from that repository only."""
     origins = {_split(entry.partition("@")[0]) for entry in repo_digests or ()}
     return origins == {_split(repository)}
 
 
 def is_same_repository(one: str, other: str) -> bool:
-    """True if two spellings name one repository."""
     return _split(one) == _split(other)
 
 
 def is_of(image: str, repository: str) -> bool:
-    """True if that is a reference of the repository; false for another one's, and for an image's ID."""
+    """True if ``image`` is a reference to the repository; False for another repository and for an image's ID."""
     try:
         return is_same_repository(parse(image).repository, repository)
     except Rejected:
@@ -101,12 +96,12 @@ def is_of(image: str, repository: str) -> bool:
 
 
 def tags_of(repo_tags: Iterable[str] | None) -> tuple[str, ...]:
-    """An image's RepoTags without what is no tag: ``<none>:<none>``, and digests, which the containerd store lists."""
+    """Return the tags in RepoTags, without ``<none>:<none>`` and without digests, which the containerd store lists."""
     return tuple(name for name in repo_tags or () if "@" not in name and not name.startswith("<none>"))
 
 
 def _split(repository: str) -> tuple[str, str]:
-    """Registry and path, both as if written in full."""
+    """Return registry and path, both in full."""
     host, slash, path = repository.partition("/")
     if not slash or not (set(".:[") & set(host) or host == "localhost" or host.lower() != host):
         host, path = HUB, repository

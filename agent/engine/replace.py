@@ -1,4 +1,4 @@
-"""Replaces a container, and puts the old one back. What to do is decided in `recreate` and `swap`."""
+"""Replaces a container, and rolls that back. `recreate` and `swap` decide what to do."""
 
 import math
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachabl
 from agent.logs import WARNING, log
 
 LONGEST_STOP_SECONDS = 600
-"""Docker's -1 waits for ever; a stop that held the fleet's lock for ever would not do."""
+"""Docker's -1 waits for ever, and would hold the fleet's lock for ever."""
 
 
 def check_recreatable(docker: Connection, proc: Path, name: str, old: Inspect) -> None:
-    """Raise `Conflict` where a new container could not be what the old one was, or could not be started."""
+    """Raise `Conflict` if a new container could not be what the old one was, or could not be started."""
     refused = recreate.refusal(old)
     if refused is not None:
         raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
@@ -40,13 +40,13 @@ def check_recreatable(docker: Connection, proc: Path, name: str, old: Inspect) -
         ) from error
     _check_startable(docker, proc, name, old)
     with docker.question(f"describe container {name}"):
-        # All that will be asked for is worked out here once, so that what cannot be is found before the drain.
+        # Everything to request is computed here once, so that problems are found before the drain.
         recreate.payload(old, old_image, old["Config"]["Image"], {})
         recreate.further_networks(old)
         stop_seconds(None, old)
     with docker.question("list containers") as questions:
         listed = [str(entry["Id"]) for entry in questions.all_containers()]
-    others = (find(docker, one) for one in listed)  # one that has just been removed needs nothing any more
+    others = (find(docker, one) for one in listed)  # one that was just removed depends on nothing
     if cut_off := dependants(old, [one for one in others if one is not None]):
         raise Conflict(
             f"container {name} cannot be replaced, because other containers would be cut off: {', '.join(cut_off)}; "
@@ -63,10 +63,6 @@ def _check_startable(docker: Connection, proc: Path, name: str, old: Inspect) ->
 
 
 def prepare(docker: Connection, proc: Path, clock: Clock, name: str, reference: Reference, digest: str) -> float:
-    """Create ``<name>.svcagent-new`` of ``digest``, ready to be started; returns the seconds it took.
-
-    Nothing happens to ``name``. `discard` removes the new one again, whatever this raised.
-    """
     old = existing(docker, name)
     check_recreatable(docker, proc, name, old)
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
@@ -85,14 +81,13 @@ def prepare(docker: Connection, proc: Path, clock: Clock, name: str, reference: 
 
 
 def discard(docker: Connection, name: str) -> None:
-    """Remove a new container that never ran; nothing happens where there is none."""
     _carry_out(docker, *swap.discard(_observe(docker, name)))
 
 
 def replace(
     docker: Connection, proc: Path, clock: Clock, name: str, digest: str, stop_timeout: float | None
 ) -> Replacement:
-    """Carry out `swap.replace` on what `prepare` made; the old one stays, as ``<name>.svcagent-old``."""
+    """Carry out `swap.replace` on what `prepare` created."""
     old = existing(docker, name)
     _check_startable(docker, proc, name, old)
     paths = host_paths(old)
@@ -106,9 +101,9 @@ def replace(
         except Unreachable:
             raise
         except SvcagentError as error:
-            # The status does not tell whose fault it is: a missing program is 400, but a user that the image does not
-            # have is 500, as are a port that is taken and a disk that is full. So Docker's words are looked at. They
-            # are the same if the host has lost, meanwhile, what is mounted in the container.
+            # The status does not show whose fault it is: a missing program is 400, but a user that the image lacks is
+            # 500, as are a port in use and a full disk. So Docker's words are looked at. They are the same if the host
+            # has lost, meanwhile, what is mounted in the container.
             if step.verb == "start" and is_the_images_fault(str(error)) and host_paths(old) == paths:
                 raise NotReady(f"the container of {digest} does not start: {error}") from error
             raise
@@ -126,7 +121,7 @@ def replace(
 def roll_back(
     docker: Connection, clock: Clock, name: str, remembered_policy: str | None, *, finish_stop: bool = False
 ) -> float | None:
-    """Carry out `swap.roll_back` on what is there; None when there is nothing to do."""
+    """Carry out `swap.roll_back` on what exists; return None if there is nothing to do."""
     begun = clock.monotonic()
     world = _observe(docker, name)
     steps = swap.roll_back(world, remembered_policy, finish_stop=finish_stop)
@@ -134,7 +129,7 @@ def roll_back(
         return None
     _carry_out(docker, *steps)
     if not Container.of(existing(docker, name)).is_running:
-        start(docker, name)  # the engine was restarted meanwhile, and the container's policy is not to be
+        start(docker, name)  # the Engine was restarted meanwhile, and the container's policy is "no"
     if world.old is not None and world.new is None and world.current is None and remembered_policy is None:
         log(
             f"container {name} runs again, but its restart policy is lost: it is now {world.old.restart_policy!r}; "
@@ -145,17 +140,15 @@ def roll_back(
 
 
 def standing(docker: Connection, name: str) -> Standing:
-    """What stands under the name, and beside it."""
     return swap.standing(_observe(docker, name))
 
 
 def start(docker: Connection, name: str) -> None:
-    """Start the container as ``docker start`` does; nothing happens to one that runs."""
     _carry_out(docker, Step("start", existing(docker, name)["Id"]))
 
 
 def remove_old(docker: Connection, name: str) -> None:
-    """Remove what a successful replacement left; its volumes now belong to the new container, and stay."""
+    """Remove the old container of a successful replacement; its volumes now belong to the new one, and stay."""
     old = inspect(docker, name + OLD_SUFFIX)
     if old is None:
         return
@@ -173,7 +166,6 @@ def _observe(docker: Connection, name: str) -> World:
 
 
 def seen_of(found: Inspect | None) -> Seen | None:
-    """What a replacement has to know of a container."""
     if found is None:
         return None
     labels = found["Config"].get("Labels") or {}
@@ -187,7 +179,6 @@ def seen_of(found: Inspect | None) -> Seen | None:
 
 
 def _carry_out(docker: Connection, *steps: Step) -> None:
-    """Carry out the steps of a replacement or a roll-back, in their order."""
     for step in steps:
         with docker.call(f"{step.verb} container {step.id[:12]} {step.argument}".rstrip(), is_write=True) as client:
             match step.verb:
@@ -200,12 +191,12 @@ def _carry_out(docker: Connection, *steps: Step) -> None:
                 case "policy":
                     client.set_restart_policy(step.id, step.argument)
                 case "remove":
-                    # Volumes that only this container had go with it; named ones, and so the old container's, stay.
+                    # Removes volumes that only this container had; named ones, so also the old container's, stay.
                     client.remove_container(step.id, v=True, force=True)
 
 
 def stop_seconds(given: float | None, old: Inspect) -> int:
-    """How long the old container has from its stop signal until it is killed."""
+    """Return the seconds between the old container's stop signal and its kill."""
     own = old["Config"].get("StopTimeout")
     seconds = given if given is not None else DEFAULT_STOP_TIMEOUT if own is None else own
     return LONGEST_STOP_SECONDS if seconds < 0 else math.ceil(seconds)
@@ -214,10 +205,7 @@ def stop_seconds(given: float | None, old: Inspect) -> int:
 def _create(
     docker: Connection, old: Inspect, old_image: Inspect, wanted: str, name: str, reference: Reference, digest: str
 ) -> str:
-    """Create ``<name>.svcagent-new``, of exactly that digest, in all the old one's networks; returns its ID.
-
-    ``wanted``: the ID of the image.
-    """
+    """Create ``<name>.svcagent-new`` from the image ``wanted`` (its ID), in the old one's networks; return its ID."""
     engine_host = ""
     if old["HostConfig"]["NetworkMode"] == "host":
         with docker.question("ask for the host's name") as questions:
@@ -227,14 +215,14 @@ def _create(
     body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
     platform = _foreign_platform(docker, old, old_image)
     for _ in range(3):
-        # The container shall show the name it was given, not a bare digest; so the tag must stand for that digest.
+        # The container is to show the name that it was given, not a bare digest, so the tag must refer to that digest.
         if reference.tag:
             tag(docker, reference, digest)
         new = _create_once(docker, name, body, platform)
         new_id, noted = str(new["Id"]), recreate.compose_labels(old, new)
         if new["Image"] == wanted and noted.items() <= body["Labels"].items():
             break
-        body["Labels"] |= noted  # what Compose notes is known only of a container that exists
+        body["Labels"] |= noted  # Compose's labels are known only when a container exists
         _carry_out(docker, Step("remove", new_id))
     else:
         raise Conflict(
@@ -244,7 +232,7 @@ def _create(
     for network, endpoint in recreate.further_networks(old).items():
         _connect(docker, new_id, network, endpoint)
     if recreate.PROJECT_LABEL in (old["Config"].get("Labels") or {}):
-        from agent.engine import compose_files  # with tarfile, for those alone that need it
+        from agent.engine import compose_files  # it imports tarfile, which few need
 
         compose_files.copy(docker, old, new)
     return new_id
@@ -258,7 +246,7 @@ def _create_once(docker: Connection, name: str, body: dict[str, Any], platform: 
 
 
 def chosen_platform(docker: Connection, name: str) -> str:
-    """Return the platform that was chosen for a container; empty if it is the Engine's own, or not known any more."""
+    """Return the platform that was chosen for a container; empty if it is the Engine's own, or unknown."""
     old = inspect(docker, name)
     if old is None:
         return ""
@@ -271,7 +259,7 @@ def chosen_platform(docker: Connection, name: str) -> str:
 
 
 def _foreign_platform(docker: Connection, container: Inspect, image: Inspect) -> str:
-    """Return the platform that a container's image is for, if it is not the Engine's own (``--platform``)."""
+    """Return the platform of a container's image if it is not the Engine's own (``--platform``); empty otherwise."""
     with docker.question("ask for its platform") as questions:
         own = questions.platform()
     found = recreate.platform_of(container, image)

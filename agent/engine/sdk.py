@@ -1,6 +1,6 @@
-"""The Docker SDK's client: all that changes or streams something, and every road to the Engine but its unix socket.
+"""The Docker SDK's client: for everything that changes or streams something, and for Engines not on a unix socket.
 
-Imported when it is first needed: with requests, which it uses, it takes longer to import than all the rest of svcagent.
+Imported on first use: with requests, which it uses, it takes longer to import than all the rest of svcagent.
 """
 
 import json
@@ -25,7 +25,7 @@ from agent.shapes import require
 
 
 class Client(docker.APIClient):
-    """The SDK's client with explicit timeouts, and without its leak of a socket for each refused connect."""
+    """The SDK's client with explicit timeouts, and without its leak of a socket for each refused connection."""
 
     def __init__(self, socket_path: str = "", **settings: Any) -> None:
         self._probed = socket_path
@@ -34,7 +34,7 @@ class Client(docker.APIClient):
         super().__init__(**settings)
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
-        """Every request of the SDK passes here; it asks for no timeout at all where it streams."""
+        """Send a request of the SDK. The SDK itself sets no timeout for streams."""
         kwargs["timeout"] = (CONNECT_SECONDS, kwargs.get("timeout") or self._silence)
         if self._probed:
             _probe(self._probed)
@@ -52,20 +52,20 @@ class Client(docker.APIClient):
         return response
 
     def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """As in `Asking`; the version is asked without one."""
+        """As in `Asking`. ``/version`` is requested without a version in the path."""
         version = "" if path == "/version" else f"/v{self.api_version}"
         return json.loads(self.request("GET", f"{self.base_url}{version}{path}", headers=headers).content)
 
     def limit_silence(self, seconds: float) -> None:
-        """Limit the wait for more of the stream that is being read, and of streams that are asked for later."""
+        """Limit the seconds without data in the stream that is being read, and in later ones."""
         self._silence = seconds
         connection = self._stream.raw.connection if self._stream is not None else None
         if connection is not None and connection.sock is not None:
             connection.sock.settimeout(seconds)
 
     def kills(self, container: str, since: datetime, until: datetime) -> int:
-        """Count the signals that the Engine was asked to send the container between two moments of its clock."""
-        # The SDK passes text on: fractions of seconds, for which it has no type.
+        """Count the signals that the Engine was asked to send to the container between two times of its clock."""
+        # The SDK passes text on: it has no type for fractions of seconds.
         found = self.events(  # type: ignore[call-overload]
             since=f"{since.timestamp():.6f}",
             until=f"{until.timestamp():.6f}",
@@ -75,19 +75,19 @@ class Client(docker.APIClient):
         return sum(1 for _event in found)
 
     def create(self, name: str, body: Mapping[str, Any], platform: str = "") -> str:
-        """Create a container; returns its ID. ``platform``: of the image, where it is not the Engine's own."""
+        """Create a container and return its ID. ``platform``: the image's, if it is not the Engine's own."""
         found = self.create_container_from_config(body, name, platform or None)  # type: ignore[no-untyped-call]
         require(found, {"Id": str})
         return str(found["Id"])
 
     def changed_paths(self, container: str) -> list[str]:
-        """The paths that a container has in its own layer: what differs from its image, but for what it deleted."""
+        """Return the paths in a container's own layer that differ from its image, except deleted ones."""
         found = self.diff(container) or []
         require(found, CHANGES)
         return [str(one["Path"]) for one in found if one["Kind"] != DELETED]
 
     def path_status(self, container: str, path: str) -> Mapping[str, Any]:
-        """What is at a path inside a container: its ``size``, ``mtime``, and ``mode`` as Go writes it."""
+        """Return a path's ``size``, ``mtime``, and ``mode`` as Go writes it, inside a container."""
         url = f"{self.base_url}/v{self.api_version}/containers/{container}/archive"
         answer = self.request("HEAD", url, params={"path": path})
         found = decode_json_header(answer.headers["X-Docker-Container-Path-Stat"])
@@ -95,33 +95,32 @@ class Client(docker.APIClient):
         return cast("Mapping[str, Any]", found)
 
     def set_restart_policy(self, container: str, policy: str) -> None:
-        """As ``docker update --restart``."""
         self.update_container(container, restart_policy=policy_document(policy))  # type: ignore[arg-type]
 
     def authorization(self, file: Path, registry: str) -> str | None:
-        """The header X-Registry-Auth for a registry, from Docker's configuration and the helpers that it names."""
+        """Return the header X-Registry-Auth for a registry, from Docker's configuration and its credential helpers."""
         self.reload_config(str(file))
         header: bytes | None = get_config_header(self, registry)
         return header.decode() if header else None
 
 
 def connect(address: str, environ: Mapping[str, str], version: str) -> Client:
-    """A client that speaks this version of the API. ``environ``: where Docker's TLS settings are."""
+    """Return a client for this version of the API. ``environ`` has Docker's TLS settings."""
     try:
-        # An empty mapping would send the SDK to os.environ.
+        # With an empty mapping, the SDK would use os.environ.
         settings = kwargs_from_env(environment={**environ, "DOCKER_HOST": address})
     except TLSParameterError as error:
         message = f"Docker's TLS settings cannot be used: {error}; see DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
         raise SvcagentError(message) from error
     path = socket_path(address)
     if path:
-        settings.pop("tls", None)  # as the docker command: TLS is for TCP
+        settings.pop("tls", None)  # like the docker command: TLS is for TCP
         settings["base_url"] = f"unix://{path}"
     return Client(path, version=version, timeout=READ_SECONDS, credstore_env=dict(environ), **settings)
 
 
 def _probe(path: str) -> None:
-    """Connect once: `UnixHTTPConnection.connect` of SDK 7.2 leaves its socket open where that fails."""
+    """Connect once: `UnixHTTPConnection.connect` of SDK 7.2 leaves its socket open if that fails."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:

@@ -1,7 +1,7 @@
-"""This machine's TCP connections, asked of the kernel by sock_diag(7), as ``ss`` does.
+"""This machine's TCP connections, read from the kernel by sock_diag(7), as ``ss`` does.
 
-``/proc/net/tcp`` says the same, but a busy host has tens of thousands of rows in TIME_WAIT there, and reading them
-takes a tenth of a second; here the kernel itself passes them over.
+``/proc/net/tcp`` has the same data, but on a busy host also tens of thousands of rows in TIME_WAIT, which take a tenth
+of a second to read. With sock_diag, the kernel omits them.
 """
 
 import ipaddress
@@ -21,7 +21,7 @@ LISTEN = 10
 COUNTED_STATES = (1, 3, CLOSE_WAIT)
 """ESTABLISHED, SYN_RECV and CLOSE_WAIT (include/net/tcp_states.h): a client that still expects an answer."""
 CLIENT_STATES = (1, 2, 4, 5)
-"""In which such a client's own end is: ESTABLISHED, SYN_SENT, FIN_WAIT1 and FIN_WAIT2."""
+"""The states of such a client's own end: ESTABLISHED, SYN_SENT, FIN_WAIT1 and FIN_WAIT2."""
 
 _TABLES = Path("/proc/net")
 _NETLINK_SOCK_DIAG = 4
@@ -33,7 +33,7 @@ _BUFFER = 1 << 16
 
 
 def count(ends: Iterable[Address], address: str | None = None) -> int:
-    """How many of these local ends are on ``address``; all of them where that is none in particular."""
+    """Return how many of these local ends are on ``address``; None or an unspecified address counts all."""
     only = ipaddress.ip_address(address) if address else None
     if only is None or only.is_unspecified:
         return sum(1 for _ in ends)
@@ -42,7 +42,7 @@ def count(ends: Iterable[Address], address: str | None = None) -> int:
 
 @dataclass(frozen=True)
 class End:
-    """One end of a connection. ``inode`` names its socket; 0 when no process holds that any more."""
+    """One end of a connection. ``inode`` identifies its socket; 0 if no process holds it any more."""
 
     state: int
     local: tuple[Address, int]
@@ -51,22 +51,19 @@ class End:
 
 
 def served(port: int) -> list[End]:
-    """The servers' ends of the connections to a local TCP port.
-
-    :raises ConnectionsUnknown: the kernel answers neither by sock_diag nor by /proc/net/tcp.
-    """
+    """Return the servers' ends of the connections to a local TCP port. Raise `ConnectionsUnknown`."""
     return _dump(COUNTED_STATES, struct.pack("!HH", port, 0))
 
 
 def asking(port: int) -> list[End]:
-    """The clients' ends, on this machine, of connections to that TCP port anywhere. Raises likewise."""
+    """Return the clients' ends, on this machine, of connections to that port anywhere. Raise `ConnectionsUnknown`."""
     return _dump(CLIENT_STATES, struct.pack("!HH", 0, port))
 
 
 def _dump(states: Collection[int], ports: bytes) -> list[End]:
     try:
         return _ask_kernel(states, ports)
-    except OSError as refused:  # by seccomp (RestrictAddressFamilies), a kernel module that is not there, …
+    except OSError as refused:  # seccomp (RestrictAddressFamilies), a missing kernel module, …
         try:
             return _read_tables(states, *struct.unpack("!HH", ports))
         except OSError as error:
@@ -83,7 +80,7 @@ def _ask_kernel(states: Collection[int], ports: bytes) -> list[End]:
 
 
 def _read_tables(states: Collection[int], local: int, remote: int) -> list[End]:
-    """The same from ``/proc/net/tcp`` and ``tcp6`` (Documentation/networking/proc_net_tcp.rst); a port of 0 is any."""
+    """Read ``/proc/net/tcp`` and ``tcp6`` (Documentation/networking/proc_net_tcp.rst); port 0 means any."""
     found = []
     for table in ("tcp", "tcp6"):
         try:
@@ -104,7 +101,7 @@ def _row(fields: list[str]) -> End:
 
 
 def _table_end(text: str) -> tuple[Address, int]:
-    """An address in 32-bit words of the machine's byte order, and a port."""
+    """Parse an address in 32-bit words of the machine's byte order, and a port."""
     address, _, port = text.partition(":")
     words = [bytes.fromhex(address[at : at + 8]) for at in range(0, len(address), 8)]
     raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
@@ -113,7 +110,7 @@ def _table_end(text: str) -> tuple[Address, int]:
 
 def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[End]:
     mask = sum(1 << state for state in states)
-    # struct inet_diag_req_v2; of its sockid only the ports, source and destination, in network order.
+    # struct inet_diag_req_v2; its sockid has only the ports, source and destination, in network order.
     body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, mask) + ports + bytes(44)
     header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0)
     netlink.send(header + body)
@@ -130,7 +127,7 @@ def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: 
 
 
 def _end(message: memoryview) -> End:
-    """From a ``struct inet_diag_msg``."""
+    """Parse a ``struct inet_diag_msg``."""
     source, destination = struct.unpack_from("!HH", message, 4)
     return End(
         state=message[1],
@@ -141,7 +138,7 @@ def _end(message: memoryview) -> End:
 
 
 def _address(family: int, raw: bytes) -> Address:
-    """IPv4 inside IPv6 is given as IPv4."""
+    """Return the address; IPv4 inside IPv6 becomes IPv4."""
     if family == socket.AF_INET:
         return ipaddress.IPv4Address(raw[:4])
     address = ipaddress.IPv6Address(raw)

@@ -1,7 +1,7 @@
-"""What a container needs besides its image whenever it is started: of its host, and of other containers. Pure.
+"""What a container needs to start, besides its image: from its host, and from other containers. Pure.
 
-Docker finds out only at the start that something of this is gone. By then the old container is stopped, and cannot be
-started again either, so it is looked for before.
+Docker notices only at the start that something is missing. By then the old container is stopped and cannot be started
+again either, so svcagent looks for it before.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ from agent.engine.model import Inspect
 from agent.engine.recreate import clean_path, lender_names
 
 NOTHING, FILE, DIRECTORY = "nothing", "a file", "a directory"
-"""What there may be at a path; a file is all that is no directory."""
+"""What may be at a path; everything but a directory counts as a file."""
 
 _COLLECTORS = {
     "fluentd": ("fluentd-address", "localhost"),
     "gelf": ("gelf-address", ""),
     "syslog": ("syslog-address", ""),
 }
-"""Log drivers that may connect when the container is started: the option with the address, and its default."""
+"""Log drivers that may connect when the container starts: the option with the address, and its default."""
 
 _ASYNC = ("fluentd-async", "fluentd-async-connect")
 """Options with which a log driver connects later."""
@@ -29,10 +29,10 @@ _ASYNC = ("fluentd-async", "fluentd-async-connect")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What there is beside a container, as far as it could be found out.
+    """What a container depends on, as far as svcagent could find out.
 
     :ivar containers: those that it names, by that name or ID; None for one that is gone
-    :ivar paths: what there is at the paths that it needs on its host
+    :ivar paths: what is at the paths that it needs on its host
     :ivar mounted: what the running container has mounted, by the path inside it
     :ivar is_collector_silent: its log collector accepts no connection
     """
@@ -44,7 +44,7 @@ class Surroundings:
 
 
 def find_lacks(container: Inspect, seen: Surroundings) -> tuple[str, ...]:
-    """Return all for want of which the container, and one made like it, could not be started; with the way out."""
+    """Return everything that keeps the container, and one created like it, from starting; each with the remedy."""
     return (*_containers(container, seen), *_paths(container, seen), *_collector(container, seen))
 
 
@@ -63,7 +63,7 @@ def bound_paths(container: Inspect) -> dict[str, str]:
 
 
 def needed_paths(container: Inspect) -> dict[str, str]:
-    """Return the paths of the host without which it cannot be started as it was, each with what it is."""
+    """Return the paths of the host that it needs to start as it was, each with its kind."""
     host = container["HostConfig"]
     may_be_made = {
         clean_path(one["Target"])
@@ -72,7 +72,7 @@ def needed_paths(container: Inspect) -> dict[str, str]:
     }
     found = {path: "bind source" for target, path in bound_paths(container).items() if target not in may_be_made}
     for device in host.get("Devices") or []:
-        # A privileged container has all devices of the host, this one or not.
+        # A privileged container has all devices of the host, with or without this one.
         if not host.get("Privileged") or device.get("PathInContainer") != device["PathOnHost"]:
             found[device["PathOnHost"]] = "device"
     address = log_collector(container)
@@ -82,7 +82,7 @@ def needed_paths(container: Inspect) -> dict[str, str]:
 
 
 def log_collector(container: Inspect) -> SplitResult | None:
-    """Return the address to which its log driver must be able to connect when it is started; None if it need not."""
+    """Return the address that its log driver must connect to at the start; None if it need not."""
     log = container["HostConfig"].get("LogConfig") or {}
     options = log.get("Config") or {}
     option, default = _COLLECTORS.get(log.get("Type") or "", ("", ""))
@@ -91,7 +91,7 @@ def log_collector(container: Inspect) -> SplitResult | None:
         return None
     try:
         found = urlsplit(address if "://" in address else f"tcp://{address}")
-    except ValueError:  # no address; Docker would refuse the container
+    except ValueError:  # not an address; Docker would refuse the container
         return None
     return found if found.scheme.startswith(("tcp", "tls", "unix")) else None
 

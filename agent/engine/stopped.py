@@ -1,27 +1,27 @@
 """Whether a container is stopped, and whether an operator stopped it. Pure.
 
-Docker does not say who stopped a container, so that is concluded from its state:
+Docker does not report who stopped a container, so its state decides:
 
-- ``docker stop`` ends a program by its stop signal or, if it ignores that, by SIGKILL after the stop timeout. A program
+- ``docker stop`` ends a program by its stop signal or, if that is ignored, by SIGKILL after the stop timeout. A program
   that handles the signal exits with 0 or another status.
 - Docker restarts what ends by itself under ``always`` and ``unless-stopped``, and what fails under ``on-failure`` until
-  its retries are used up. A container that is exited where Docker would have restarted it was stopped by a person.
-- The kernel's kill for want of memory, a failed start, and an error status that nothing would restart are crashes.
+  its retries are used up. A container that exited although Docker would have restarted it was stopped by an operator.
+- A kill by the kernel for lack of memory, a failed start, and an error status that nothing would restart are crashes.
 
-A program that ends by itself with status 0, where Docker does not restart it, looks like one that was stopped.
-It counts as stopped by an operator: that is reported, and nothing starts it against somebody's will.
+A program that ends by itself with status 0, and that Docker does not restart, looks like a stopped one. It counts as
+stopped by an operator: svcagent reports it, and does not start it against an operator's will.
 """
 
 from agent.data import dataclass
 from agent.engine.model import Container
 
 STOP_CODES = frozenset({0, 128 + 2, 128 + 3, 128 + 9, 128 + 15})
-"""Exit statuses of programs that were asked to end: handled, or by SIGINT, SIGQUIT, SIGKILL or SIGTERM."""
+"""Exit statuses of programs that were asked to end: 0, or by SIGINT, SIGQUIT, SIGKILL or SIGTERM."""
 
 
 @dataclass(frozen=True)
 class StoppedContainer:
-    """A container that does not serve: what is the matter, the command that starts it, and whether a person did it."""
+    """A container that does not serve: what is wrong, how to start it, and whether an operator stopped it."""
 
     what: str
     start: str
@@ -29,7 +29,6 @@ class StoppedContainer:
 
     @property
     def remedy(self) -> str:
-        """What a person can do."""
         return f"to start it, run: {self.start}" if self.start else "create it, for example with docker run"
 
     def __str__(self) -> str:
@@ -37,7 +36,7 @@ class StoppedContainer:
 
 
 def find_stopped(name: str, container: Container | None) -> StoppedContainer | None:
-    """Return how the container is stopped; None for one that runs, or that Docker restarts."""
+    """Return how the container is stopped; None if it runs, or if Docker restarts it."""
     start = f"docker start {name}"
     if container is None:
         return StoppedContainer(f"there is no container {name}", "", by_hand=False)

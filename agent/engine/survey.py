@@ -1,7 +1,7 @@
-"""What only ``svcagent doctor`` asks the Engine: what it is, its containers' names, and which API sections it allows.
+"""What ``svcagent doctor`` alone asks the Engine: its properties, its containers' names, its allowed API sections.
 
-A socket proxy refuses sections of the API by 403, 405 or another error. Sections that write are probed on a container,
-an image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
+A socket proxy refuses sections of the API with 403, 405 or another error. Sections that write are probed on a
+container, an image and a network that do not exist: the Engine itself answers 404 or 400, and nothing is changed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,8 +29,8 @@ _INFO: Shape = {
     "DriverStatus?": [[str]],
 }
 
-# Method, path below the API's version, what svcagent does with it. The proxies' own names of sections are the first
-# words of the paths. The question for a digest (/distribution) is not among them: the Engine would ask a registry.
+# Method, path below the API's version, and purpose. Proxies name the sections after the first words of the paths.
+# /distribution, the request for a digest, is not included, because the Engine would ask a registry.
 _SECTIONS = (
     ("GET", "/containers/json", "list containers"),
     ("GET", "/images/json", "list images"),
@@ -64,40 +64,36 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class RefusedSection:
-    """A request that something between svcagent and the Engine refuses: ``POST /containers``, and what it is for."""
+    """A request, as ``POST /containers``, that something between svcagent and the Engine refuses; and its purpose."""
 
     section: str
     purpose: str
 
 
 class EngineSurvey:
-    """One connection to the Engine. Raises as `Engine` does."""
+    """One connection to the Engine. Raises what `Engine` raises."""
 
     def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
         self._docker = Connection(host, environ)
 
     def close(self) -> None:
-        """Close the connection."""
         self._docker.close()
 
     @property
     def credentials_file(self) -> Path:
-        """Where credentials for registries are."""
         return self._docker.credentials_file
 
     def facts(self) -> EngineFacts:
-        """Describe the Engine."""
         with self._docker.question("describe itself") as questions:
             info, version = questions.info(_INFO), questions.offered()
             names = {name for entry in questions.all_containers() for name in entry.get("Names") or ()}
         return _facts(info, version, frozenset(name.removeprefix("/") for name in names))
 
     def container(self, name: str) -> Inspect | None:
-        """Return the Engine's own description of the container of that name, if there is one."""
         return inspect(self._docker, name)
 
     def refused_sections(self) -> tuple[RefusedSection, ...]:
-        """Return what svcagent needs and is refused. Asks for nothing that exists."""
+        """Return the refused sections that svcagent needs. The requests name nothing that exists."""
         with self._docker.call("say what it allows") as client:
             return tuple(_refused(client))
 

@@ -1,4 +1,4 @@
-"""The replacement of a container and its roll-back, as steps that are worked out from the containers there are. Pure.
+"""The replacement of a container and its roll-back, as steps that are computed from the existing containers. Pure.
 
 A replacement moves through these states; a crash may leave any of them. ``app`` is the container's name.
 
@@ -13,7 +13,7 @@ start                 new, runs                      old, stopped
 ====================  ===========  ================  ================
 
 Invariant: after every prefix of the steps of `replace` and of `roll_back`, `roll_back` ends where it would have ended
-before. That is why the failed container is removed last: until then it shows what there is to do, and which restart
+before. That is why the failed container is removed last: until then it shows what is left to do, and which restart
 policy to restore.
 """
 
@@ -26,25 +26,23 @@ from agent.errors import Conflict, NotFound
 NEW_SUFFIX = ".svcagent-new"
 OLD_SUFFIX = ".svcagent-old"
 ROLL_BACK_STOP_SECONDS = 2
-"""A failed container's time to stop by itself: it may share volumes with the old one, but service is down meanwhile."""
+"""How long a failed container has to stop: it may share volumes with the old one, but the service is down meanwhile."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A container that takes part in a replacement."""
-
     id: str
     is_running: bool
     restart_policy: str
     replaces: str = ""
-    """The ID in its label, if svcagent made it."""
+    """The ID in its label, if svcagent created it."""
     digest: str = ""
     """The digest in its label, likewise."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Who stands under the three names."""
+    """The containers under the three names."""
 
     name: str
     current: Seen | None
@@ -53,28 +51,26 @@ class World:
 
 
 class Stand(StrEnum):
-    """How far a replacement got."""
-
     OLD = "old"
-    """One container, and no replacement under way: none was begun, or the last one was finished or rolled back."""
+    """One container, and no replacement in progress: none was begun, or the last one was finished or rolled back."""
     PREPARED = "prepared"
-    """The old container has the name, and a new one that svcagent made never ran: nothing was stopped, unless a
-    replacement had begun, which only its journal tells."""
+    """The old container has the name, and a new one that svcagent created never ran. Nothing was stopped, unless a
+    replacement had begun, which only its journal shows."""
     MIXED = "mixed"
-    """Broken off in between: only a roll-back leads out."""
+    """Interrupted half-way: only a roll-back is possible."""
     NEW = "new"
-    """The new container stands under the name, the one that it replaces beside it."""
+    """The new container has the name, and the one that it replaces still exists."""
     ABSENT = "absent"
     """No container under any of the names."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What stands under a container's name, and all that a recovery has to know of it.
+    """The container under a name, with everything that a recovery needs to know of it.
 
-    ``id`` is that container's, empty when there is none; ``digest`` the one that svcagent made it of, empty when others
-    made it. ``restart_policy`` is the one that belongs under the name,
-    whichever container carries it now; None when nobody remembers: `roll_back` then needs to be told.
+    ``id`` is empty if there is none; ``digest`` is the one that svcagent created it from, empty if others created it.
+    ``restart_policy`` is the one that belongs to the name, whichever container has it now; None if none has it: then
+    `roll_back` needs it as an argument.
     """
 
     stand: Stand
@@ -86,10 +82,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Step:
-    """One call to the Engine. ``argument``: the new name, or the restart policy.
-
-    ``seconds``: how long a container that is stopped has before it is killed.
-    """
+    """One call to the Engine. ``argument``: new name or restart policy; ``seconds``: from stop signal to kill."""
 
     verb: Literal["stop", "rename", "start", "policy", "remove"]
     id: str
@@ -98,7 +91,6 @@ class Step:
 
 
 def standing(world: World) -> Standing:
-    """How far the replacement got that left this world."""
     current, new, old = world.current, world.new, world.old
     if current is None and new is None and old is None:
         return Standing(Stand.ABSENT)
@@ -110,7 +102,7 @@ def standing(world: World) -> Standing:
         stand = Stand.NEW
     else:
         stand = Stand.MIXED
-    # From before it is stopped the old one's own says `no`; the new one was made with what the old one had.
+    # Right before its stop, the old one's own policy becomes `no`; the new one was created with the original one.
     carrier = new if new is not None else None if stand is Stand.MIXED else current
     return Standing(
         stand,
@@ -122,11 +114,10 @@ def standing(world: World) -> Standing:
 
 
 def replace(world: World, digest: str, stop_seconds: int) -> tuple[Step, ...]:
-    """Return the steps that put the container that was prepared with that digest in the place of the old one.
+    """Return the steps that replace the old container by the one that was prepared with that digest.
 
-    The old one loses its restart policy first, so that Docker does not start it again.
-
-    Raises `Conflict` when the two are not there as they were prepared: others changed them.
+    The old one loses its restart policy first, so that Docker does not start it again. Raise `Conflict` if the two are
+    not as they were prepared, because others changed them.
     """
     current, new = world.current, world.new
     if current is None or new is None or not discard(world) or new.replaces != current.id or new.digest != digest:
@@ -144,13 +135,12 @@ def replace(world: World, digest: str, stop_seconds: int) -> tuple[Step, ...]:
 
 
 def roll_back(world: World, remembered_policy: str | None = None, *, finish_stop: bool = False) -> tuple[Step, ...]:
-    """Return the steps that lead back to the old container, running; none when nothing was begun.
+    """Return the steps that lead back to the old container, running; none if nothing was begun.
 
-    ``remembered_policy`` is used where the new container, whose restart policy is the original one, is gone.
-    ``finish_stop``: an old container that runs may have been asked to stop. Docker goes on with that although the
-    client is gone, so it is stopped first, and then started: after that it stays.
-
-    Raises `NotFound` when there is no old container any more, `Conflict` when a container in the way is not svcagent's.
+    ``remembered_policy`` is used if the new container, whose restart policy is the original one, is gone.
+    ``finish_stop``: an old container that runs may have been asked to stop. Docker completes that although the client
+    is gone, so the container is stopped first and then started, to keep it running. Raise `NotFound` if there is no old
+    container any more, `Conflict` if a container in the way is not svcagent's.
     """
     current, new, old = world.current, world.new, world.old
     if old is not None:
@@ -165,16 +155,16 @@ def roll_back(world: World, remembered_policy: str | None = None, *, finish_stop
             f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew"
         )
     if new.replaces != current.id and (steps := discard(world)):
-        return steps  # somebody made the container again meanwhile; theirs stays as it is
+        return steps  # an operator recreated the container meanwhile; that one stays as it is
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     is_stopping = finish_stop and _may_be_stopping(current, new.restart_policy)
     return (*_revive(current, new.restart_policy, finish_stop=is_stopping), Step("remove", new.id))
 
 
 def tidy(world: World) -> tuple[Step, ...]:
-    """The steps that clear an earlier crash's leftovers away before a new replacement begins.
+    """Return the steps that remove what an earlier crash left before a new replacement begins.
 
-    Raises `Conflict` when what is left needs a roll-back first, or is not svcagent's.
+    Raise `Conflict` if a roll-back is needed first, or if a container is not svcagent's.
     """
     current, new, old = world.current, world.new, world.old
     if old is None and new is None:
@@ -195,9 +185,9 @@ def tidy(world: World) -> tuple[Step, ...]:
 
 
 def discard(world: World) -> tuple[Step, ...]:
-    """Return the steps that remove a new container that never ran; none if there is none, or more than that was begun.
+    """Return the steps that remove a new container that never ran; none without one, or if more was begun.
 
-    Also one that was to replace a container that has been made again by hand meanwhile.
+    This includes one that was to replace a container which has been recreated by hand meanwhile.
     """
     current, new = world.current, world.new
     if current is None or world.old is not None or new is None or not new.replaces or new.is_running:
@@ -222,13 +212,13 @@ def _put_back(world: World, old: Seen, remembered_policy: str | None) -> tuple[S
 
 
 def _may_be_stopping(current: Seen, original_policy: str | None) -> bool:
-    """True if the stop of the old container may have been begun: right before it, the restart policy becomes `no`."""
+    """True if the old container may be stopping: right before its stop, its restart policy becomes `no`."""
     return current.is_running and current.restart_policy == "no" and original_policy is not None
 
 
 def _revive(container: Seen, policy: str | None, *, finish_stop: bool = False) -> tuple[Step, ...]:
     stop = (Step("stop", container.id),) if finish_stop else ()
-    # The policy first: an engine that restarts after the start then starts it again.
+    # The policy first: if the Engine restarts after the start, it then starts the container again.
     start = () if container.is_running and not finish_stop else (Step("start", container.id),)
     return (*stop, *_restore_policy(container, policy), *start)
 

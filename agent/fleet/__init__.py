@@ -1,7 +1,7 @@
-"""The documents that hosts share through Consul KV, under ``svcagent/<service>/``: a module for each.
+"""The documents that hosts share through Consul KV under ``svcagent/<service>/``, one module each.
 
-``quarantine``, ``pause``, ``rollout`` (the pin), ``host_state``, ``history`` and ``claim`` (a CNAME's) read and write
-theirs; `observe` reads what a decision needs, and `decide` and `agree` say which digest a host takes.
+``quarantine``, ``pause``, ``rollout`` (the pin), ``host_state``, ``history`` and ``claim`` (of a CNAME) read and write
+their documents. `observe` reads what a decision needs; `decide` and `agree` choose the digest that a host takes.
 """
 
 from agent.fleet import claim, history, host_state, pause, quarantine, rollout, suspect

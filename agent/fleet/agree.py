@@ -1,4 +1,4 @@
-"""Which digest a host takes, so that one rollout is one digest: decided here, pinned in Consul for all."""
+"""Choose the digest that a host takes. A pin in Consul KV ensures that one rollout has one digest."""
 
 import shlex
 from collections.abc import Collection, Mapping
@@ -14,14 +14,12 @@ from agent.fleet.rollout import Pin, pin
 from agent.fleet.view import View, observe
 
 STALLED_AFTER = timedelta(hours=1)
-"""Without progress for so long, a rollout no longer binds those that come after it."""
+"""A rollout without progress for this long no longer binds other hosts."""
 
 ATTEMPTS = 10
 
 
 class Action(StrEnum):
-    """What happens to the pin."""
-
     KEEP = "keep"
     PIN = "pin"
     REPLACE = "replace"
@@ -29,7 +27,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The digest that this host takes (it may be the one that it runs), what happens to the pin, and why."""
+    """The digest that this host takes (possibly the one that it runs), what happens to the pin, and why."""
 
     wanted: str
     action: Action
@@ -38,7 +36,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Progress:
-    """Of the instances that can take the pinned digest: those that run it, and those that do not yet."""
+    """The instances that run the pinned digest, and those that can take it but do not run it yet."""
 
     done: frozenset[InstanceKey]
     missing: frozenset[InstanceKey]
@@ -55,7 +53,6 @@ class Progress:
 
     @property
     def waits_for(self) -> str:
-        """The hosts that the rollout waits for, for a message."""
         return host_names(self.hosts_missing)
 
 
@@ -69,17 +66,17 @@ def decide(
 ) -> Decision:
     """Return what this host takes.
 
-    ``registry_digest`` is what ``image``, name and tag, stands for now; ``running_digest`` what runs here.
-    ``awaited``: the instances that could take a new image, so none that an operator holds out or whose host is dead.
-    In this order:
+    ``registry_digest`` is the current digest of ``image`` (name and tag); ``running_digest`` is what runs here.
+    ``awaited`` are the instances that could take a new image, without those in an operator's maintenance or on dead
+    hosts. The first matching rule applies:
 
-    - the newest runs here already: nothing to do, whatever is pinned
-    - the newest is quarantined and nothing binds this host to another one: it is not pinned; the guard refuses it
-    - no pin, one that cannot be read or has no valid digest, or one of another image: the newest is pinned
-    - the newest is pinned: it is taken
-    - the pinned one is quarantined, runs on every awaited instance, or made no progress for `STALLED_AFTER`: the newest
-      takes its place
-    - else a rollout is under way: the pinned one is taken though the tag has moved
+    - the newest digest runs here already: do nothing, whatever is pinned
+    - the newest is quarantined and no pin binds this host: do not pin it; the guard refuses it
+    - there is no pin, it is unreadable or invalid, or it is of another image: pin the newest
+    - the newest is pinned: take it
+    - the pinned digest is quarantined, runs on every awaited instance, or made no progress for `STALLED_AFTER`: replace
+      it by the newest
+    - otherwise a rollout is under way: take the pinned digest, although the tag has moved
     """
     if registry_digest == running_digest:
         return Decision(registry_digest, Action.KEEP, "the newest runs here already")
@@ -100,7 +97,6 @@ def decide(
 
 
 def progress(pin: Pin, hosts: Mapping[InstanceKey, HostState], awaited: Collection[InstanceKey]) -> Progress:
-    """Return how far a rollout is."""
     states = {instance: state_of(hosts, instance) for instance in awaited}
     done = frozenset(instance for instance, state in states.items() if state and state.digest == pin.digest)
     return Progress(done, frozenset(awaited) - done)
@@ -116,7 +112,7 @@ def agree(
     awaited: Collection[InstanceKey],
     clock: Clock,
 ) -> tuple[Decision, View]:
-    """Decide, and pin what was decided; decide again if another host was first. Return the last view, too.
+    """Decide and write the pin. Decide again if another host was first. Return the decision and the last view.
 
     :raises Conflict: the pin changed at each of `ATTEMPTS` attempts.
     """
@@ -136,7 +132,7 @@ def agree(
 
 
 def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[InstanceKey], now: datetime) -> str:
-    """Return why the pin does not bind this host; empty when it does."""
+    """Return why the pin does not bind this host; empty if it does."""
     pinned = view.pin
     if pinned is None:
         return "nothing is pinned"
@@ -156,8 +152,7 @@ def _why_not_bound(view: View, image: str, newest: str, awaited: Collection[Inst
 def _is_moving(pinned: Pin, hosts: Mapping[InstanceKey, HostState], now: datetime) -> bool:
     """True if the rollout began, or any host took the digest, less than `STALLED_AFTER` ago.
 
-    Hosts write times by their own clocks. A time that far in the future is no progress either, or a clock that is far
-    ahead would hold the fleet.
+    Hosts use their own clocks. A time far in the future does not count, or a fast clock would hold the fleet.
     """
     moments = [pinned.since, *(state.since for state in hosts.values() if state.digest == pinned.digest)]
     return any(moment is not None and abs(now - moment) < STALLED_AFTER for moment in moments)

@@ -1,6 +1,6 @@
-"""``svcagent/<service>/cname/<record>/<node>``: a CNAME that a host wants and cannot have. Only that host writes it.
+"""``svcagent/<service>/cname/<record>/<node>``: a CNAME that a host wants but cannot have. Only that host writes it.
 
-The zone holds another record of the same generation, and the hosts that published it would not know otherwise.
+The zone has another record of the same generation. Its publishers learn of the conflict by this claim.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ ROOM = "cname"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a host wants, in the form of the marker, and when it last said so."""
+    """What a host wants, in the marker's format, and when it last repeated the claim."""
 
     node: str
     wants: str
@@ -22,23 +22,22 @@ class Claim:
 
 
 def write(consul: Consul, service: str, record: str, claim: Claim) -> None:
-    """Publish a claim. ``record``: the record's complete name."""
+    """Publish a claim. ``record`` is the record's fully qualified name."""
     consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), encode(wants=claim.wants, at=claim.at))
 
 
 def clear(consul: Consul, service: str, record: str, node: str) -> None:
-    """Remove a host's claim, if there is one."""
     consul.kv_delete(key(service, ROOM, part_of(record), quoted(node)))
 
 
 def read_all(consul: Consul, service: str, record: str) -> tuple[Claim, ...]:
-    """Return every host's claim in order of node, read from the leader. Unreadable ones are left out."""
+    """Return every host's claim, sorted by node, read from the leader. Unreadable claims are left out."""
     pairs = consul.kv_tree(key(service, ROOM, part_of(record), ""), consistent=True)[1]
     return tuple(claim for pair in pairs if (claim := parse(pair)) is not None)
 
 
 def parse(pair: KvPair) -> Claim | None:
-    """Return the claim of a key; None if it cannot be read."""
+    """Return the claim in a key; None if it is unreadable."""
     try:
         fields = Fields.of(pair)
         return Claim(unquoted(pair.key.rpartition("/")[2]), _wants(fields), fields.moment("at"))

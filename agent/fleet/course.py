@@ -1,4 +1,4 @@
-"""The course of a rollout: under way, finished, or stuck. Pure."""
+"""The state of a rollout: under way, finished or stuck. No I/O."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -18,13 +18,12 @@ def _always(_moment: datetime) -> bool:
 
 @dataclass(frozen=True)
 class Course:
-    """The course of a service's rollout, as far as it is known at ``now``.
+    """A service's rollout, as far as it is known at ``now``.
 
-    ``awaited`` are the instances that could take a new image, ``held_out`` those that operators keep in
-    maintenance, ``down`` those on hosts that are down. ``suspects`` are the instances whose reload has disappeared
-    (`agent.fleet.suspect`).
-    ``min_age`` and ``is_open`` say when hosts do not go on: before an image is that old (it was made before it was
-    pinned), and outside the service's windows.
+    ``awaited`` are the instances that could take a new image, ``held_out`` those in an operator's maintenance, ``down``
+    those on hosts that are down. ``suspects`` are the instances whose reload disappeared (`agent.fleet.suspect`). Hosts
+    do not continue before an image has ``min_age`` (counted from the pin; the image is older) or while ``is_open`` is
+    False (outside the service's windows).
     """
 
     service: str
@@ -40,25 +39,24 @@ class Course:
 
     @property
     def pin(self) -> Pin | None:
-        """The pin, if there is one that can be read."""
+        """The pin, if it is readable."""
         found = self.view.pin
         return None if found is None or found.problem else found
 
     @property
     def at(self) -> Progress:
-        """The progress of the rollout."""
         return progress(self.pin, self.view.hosts, self.awaited) if self.pin else Progress(frozenset(), frozenset())
 
     @property
     def is_under_way(self) -> bool:
-        """True if hosts are still to take the digest; false for a quarantined one, which no host takes."""
+        """True if hosts have yet to take the digest. False for a quarantined digest, which no host takes."""
         return self.pin is not None and bool(self.at.missing) and self.pin.digest not in self.view.quarantine
 
     @property
     def stood_still(self) -> timedelta:
-        """Return for how long there was no progress, without the time in which none was expected.
+        """The time without progress, except when none was expected.
 
-        Progress is a host that took the digest or is taking it now. Hosts write times by their clocks; a time far in
+        Progress means that a host took the digest or is taking it. Hosts write times by their own clocks; a time far in
         the future does not count, or the rollout would never be stuck.
         """
         moments = [
@@ -73,11 +71,10 @@ class Course:
 
     @property
     def is_still(self) -> bool:
-        """True if the rollout is stuck."""
         return self.is_under_way and self.is_open(self.now) and self.stood_still >= self.stuck_after
 
     def is_at_it(self, node: str) -> bool:
-        """True if a reload of that host is under way, and has not been at the same step for too long."""
+        """True if that host is reloading and has not been at the same step for too long."""
         return any(
             state.state == HostStanding.RELOADING
             and state.since is not None
@@ -87,6 +84,6 @@ class Course:
 
 
 def _open_time(begin: datetime, end: datetime, is_open: Callable[[datetime], bool]) -> timedelta:
-    """Return approximately how much of that time was inside the windows."""
+    """Return approximately how much of the period was inside the windows."""
     step = max(end - begin, timedelta()) / _SAMPLES
     return step * sum(is_open(begin + step * (number + 0.5)) for number in range(_SAMPLES))

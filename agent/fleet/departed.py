@@ -1,4 +1,4 @@
-"""Removal of the documents of hosts that are gone: not seen for 30 days, and not in Consul's catalog."""
+"""Remove the documents of hosts that have not been seen for 30 days and are not in Consul's catalog."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,15 +9,15 @@ from agent.fleet.document import key, unquoted
 GONE_AFTER = timedelta(days=30)
 
 MOST_DOCUMENTS = 100
-"""How many documents one call removes; the next one goes on."""
+"""Documents that one call removes; the next call continues."""
 
 
 def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) -> tuple[str, ...]:
-    """Remove documents of hosts that are gone, `MOST_DOCUMENTS` at most. Return the names of those hosts.
+    """Remove up to `MOST_DOCUMENTS` documents of departed hosts. Return the names of those hosts.
 
-    A host's documents go only with their host state and history all older than `GONE_AFTER`. Each document is removed
-    by check-and-set, so one that its host writes at that moment stays. ``own_node`` is this host's: if the token does
-    not show it in the catalog, no host can be known to be absent.
+    A host has departed only if its host state and history are all older than `GONE_AFTER`. Each removal is a
+    check-and-set, so a document that its host is writing stays. ``own_node`` is this host's: if the token cannot see it
+    in the catalog, no host can be known to be absent.
     """
     states = consul.kv_tree(key(service, host_state.ROOM, ""), consistent=True)[1]
     found: dict[str, list[KvPair]] = {}
@@ -25,7 +25,7 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
     for pair in states:
         state = host_state.parse(pair)
         found.setdefault(state.node, []).append(pair)
-        # An unreadable document does not say how old it is; a newer svcagent may have written it.
+        # An unreadable document has no age; a newer svcagent may have written it.
         if state.last_seen is None or now - state.last_seen < GONE_AFTER:
             recent.add(state.node)
     histories = _history(consul, service, now, recent)
@@ -46,7 +46,7 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
 
 
 def remove_old_claims(consul: Consul, service: str, now: datetime) -> None:
-    """Remove claims on CNAMEs that no host has repeated for `GONE_AFTER`; a host repeats its claims every hour."""
+    """Remove claims on CNAMEs that no host has repeated for `GONE_AFTER`; hosts repeat them every hour."""
     pairs = consul.kv_tree(key(service, claim.ROOM, ""), consistent=True)[1]
     old = (pair for pair in pairs if (one := claim.parse(pair)) is not None and now - one.at >= GONE_AFTER)
     for pair in list(old)[:MOST_DOCUMENTS]:
@@ -54,7 +54,7 @@ def remove_old_claims(consul: Consul, service: str, now: datetime) -> None:
 
 
 def _history(consul: Consul, service: str, now: datetime, recent: set[str]) -> dict[str, list[str]]:
-    """Return the history folders by node, and add to ``recent`` the nodes with a page that is not old."""
+    """Return the history folders by node, and add the nodes with a recent page to ``recent``."""
     room = key(service, history.ROOM, "")
     folders: dict[str, list[str]] = {}
     for name in consul.kv_keys(room):
@@ -69,11 +69,11 @@ def _history(consul: Consul, service: str, now: datetime, recent: set[str]) -> d
 
 
 def _is_old(page: str, now: datetime) -> bool:
-    """True if a page of history began long ago; its name begins with that time."""
+    """True if a history page is old. Its name begins with its time."""
     try:
         began = datetime.strptime(page[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        return True  # never written by svcagent
+        return True  # svcagent did not write it
     return now - began >= GONE_AFTER
 
 

@@ -1,8 +1,7 @@
-"""The form of all documents: a key below ``svcagent/<service>/``, and small JSON with a version. No I/O.
+"""The common format of the documents: a key below ``svcagent/<service>/``, and small JSON with a version. No I/O.
 
-A document may have been written by a newer svcagent, by hand, or by an attacker, or be damaged. `Fields` checks each
-field and raises `Unreadable`; each document's module decides what an unreadable one counts as. One unreadable document
-never affects another one.
+A document may be damaged or written by a newer svcagent, by hand, or by an attacker. `Fields` checks each field and
+raises `Unreadable`. Each document's module decides how an unreadable one counts; it never affects another document.
 """
 
 import json
@@ -37,16 +36,13 @@ _PLAIN = frozenset(string.ascii_letters + string.digits + ",_-")
 
 
 class Unreadable(ValueError):
-    """A document that this svcagent cannot read; the message is the reason."""
-
-
-# ---------------------------------------------------------------- keys
+    """A document that this svcagent cannot read. The message is the reason."""
 
 
 def key(service: str, *parts: str) -> str:
-    """Return the key of a service's document; with ``""`` as the last part, the prefix of several.
+    """Return the key of a service's document; with ``""`` as the last part, a prefix.
 
-    Consul compares service names without case, so the name is in lower case: ``Web`` and ``web`` share documents.
+    The service's name is in lower case because Consul ignores its case: ``Web`` and ``web`` share documents.
     """
     return "/".join((OWN_PREFIX, service.lower(), *parts))
 
@@ -58,11 +54,11 @@ def readable_keys(service: str, *parts: str) -> tuple[str, ...]:
 
 
 def quoted(text: str) -> str:
-    """Return any text as one part of a key. Reversible: see `unquoted`.
+    """Encode any text as one part of a key. `unquoted` reverses it.
 
-    Some Consul releases refuse keys with characters outside ``A-Za-z0-9,._-/=&?``, and ``..``. Every other character
-    is written as ``=`` and two hexadecimal digits for each byte of its UTF-8 form; so are ``=``, ``&`` and ``?``, which
-    mean something in a URL, and a dot at the beginning or after another dot.
+    Some Consul releases refuse keys with ``..`` or characters outside ``A-Za-z0-9,._-/=&?``. All other characters are
+    encoded as ``=`` and two hexadecimal digits per byte of UTF-8. So are ``=``, ``&`` and ``?``, which are special in a
+    URL, and a dot at the beginning or after another dot.
     """
     signs = []
     previous = "."
@@ -74,15 +70,12 @@ def quoted(text: str) -> str:
 
 
 def unquoted(part: str) -> str:
-    """Return the text that `quoted` was given; of a part that did not come from `quoted`, what can be printed."""
+    """Reverse `quoted`. For a part that `quoted` did not create, return its printable characters."""
     try:
         text = re.sub(r"(?:=[0-9A-F]{2})+", lambda found: bytes.fromhex(found[0].replace("=", "")).decode(), part)
     except UnicodeDecodeError:
         text = ""
     return text if is_name(text) else "".join(filter(str.isprintable, part))[:LONGEST_NAME]
-
-
-# ---------------------------------------------------------------- texts
 
 
 def is_digest(text: str) -> bool:
@@ -91,26 +84,23 @@ def is_digest(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """True for a text that is printable, not empty and at most `LONGEST_NAME` characters long."""
+    """True if a text is printable, not empty and at most `LONGEST_NAME` characters long."""
     return 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
 def file_part(service: str) -> str:
-    """Return a service's name as a part of a file's name."""
+    """Return a service's name as a part of a file name."""
     return quote(service, safe="")
 
 
 def bounded(text: str, limit: int) -> str:
-    """Return the end of a text, at most ``limit`` bytes of UTF-8, without characters that move a terminal's cursor."""
+    """Return the last ``limit`` bytes of a text in UTF-8, without characters that move a terminal's cursor."""
     clean = "".join(c if c.isprintable() or c in "\n\t" else "" for c in text.strip())
     return clean.encode()[-limit:].decode(errors="ignore")
 
 
-# ---------------------------------------------------------------- documents
-
-
 def encode(**fields: Any) -> str:
-    """Return a document's text. Times are written to the second, with their zone; None and "" are left out."""
+    """Return a document's text. Times have seconds and a time zone; None and "" are left out."""
     document: dict[str, Any] = {"v": VERSION}
     for name, value in fields.items():
         if value or value == 0:
@@ -119,14 +109,11 @@ def encode(**fields: Any) -> str:
 
 
 def decode(text: bytes | str) -> Mapping[str, Any]:
-    """Return the object of a JSON text, of bounded size and depth.
-
-    :raises Unreadable: whatever the text is.
-    """
+    """Parse a JSON object of bounded size and depth. Raise `Unreadable`, and nothing else, if it is not one."""
     if len(text) > LONGEST_DOCUMENT:
         raise Unreadable(f"it is longer than {LONGEST_DOCUMENT} bytes")
     try:
-        # MemoryError and RecursionError: what the parser raises for some nesting; ValueError: also for huge integers.
+        # The parser raises MemoryError or RecursionError for deep nesting, and ValueError also for huge integers.
         document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError, MemoryError) as error:
         raise Unreadable("it is not JSON") from error
@@ -138,10 +125,10 @@ def decode(text: bytes | str) -> Mapping[str, Any]:
 
 
 class Fields:
-    """The fields of one document. Each method checks one field's type and bounds, or raises `Unreadable`."""
+    """The fields of one document. Each method checks a field's type and bounds, or raises `Unreadable`."""
 
     def __init__(self, text: bytes | str) -> None:
-        """:raises Unreadable: not JSON, no object, or of another version."""
+        """Raise `Unreadable` if the text is not JSON, not an object, or has another version."""
         self._document = decode(text)
         version = self._document.get("v")
         if type(version) is not int or version != VERSION:
@@ -150,51 +137,50 @@ class Fields:
 
     @classmethod
     def of(cls, pair: KvPair) -> "Fields":
-        """The fields of a key's value."""
         return cls(pair.value)
 
     def name(self, field: str) -> str:
-        """Return a short printable text that must be there."""
+        """Return a required short printable text."""
         return self._required(field, self.name_or_empty(field))
 
     def name_or_empty(self, field: str) -> str:
-        """Return a short printable text, empty if it is not there."""
+        """Return a short printable text; empty if it is missing."""
         found = self._text(field)
         if found and not is_name(found):
             raise Unreadable(f"its {field} is not a printable text of at most {LONGEST_NAME} characters")
         return found
 
     def digest(self, field: str) -> str:
-        """Return a digest that must be there."""
+        """Return a required digest."""
         return self._required(field, self.digest_or_empty(field))
 
     def digest_or_empty(self, field: str) -> str:
-        """Return a digest, empty if it is not there."""
+        """Return a digest; empty if it is missing."""
         found = self._text(field)
         if found and not is_digest(found):
             raise Unreadable(f"its {field} is not sha256: and 64 hexadecimal digits")
         return found
 
     def prose(self, field: str, limit: int = ERROR_BYTES) -> str:
-        """Return a text of any length, bounded and without control characters; empty if it is not there."""
+        """Return the bounded end of any text, without control characters; empty if it is missing."""
         return bounded(self._text(field), limit)
 
     def flag(self, field: str) -> bool:
-        """Return true or false; false if it is not there."""
+        """Return a boolean; False if it is missing."""
         found = self._document.get(field, False)
         if not isinstance(found, bool):
             raise Unreadable(f"its {field} is neither true nor false")
         return found
 
     def moment(self, field: str) -> datetime:
-        """Return a time that must be there, in UTC."""
+        """Return a required time in UTC."""
         found = self.moment_or_none(field)
         if found is None:
             raise Unreadable(f"it has no {field}")
         return found
 
     def moment_or_none(self, field: str) -> datetime | None:
-        """Return a time in UTC, if it is there."""
+        """Return a time in UTC; None if it is missing."""
         text = self.name_or_empty(field)
         if not text:
             return None
@@ -212,14 +198,14 @@ class Fields:
         return found
 
     def texts(self, field: str) -> frozenset[str]:
-        """Return a list of short printable texts without an order, empty if it is not there."""
+        """Return a list of short printable texts as a set; empty if it is missing."""
         found = self._document.get(field, [])
         if not isinstance(found, list) or not all(isinstance(one, str) and is_name(one) for one in found):
             raise Unreadable(f"its {field} is not a list of short texts")
         return frozenset(found)
 
     def steps(self, field: str) -> tuple[tuple[str, float], ...]:
-        """Return steps with their seconds, none if it is not there."""
+        """Return steps with their seconds; none if they are missing."""
         found = self._document.get(field, [])
         if not isinstance(found, list) or len(found) > MOST_STEPS or not all(map(_is_step, found)):
             raise Unreadable(f"its {field} is not a list of steps with seconds")
@@ -246,6 +232,6 @@ def _is_step(entry: Any) -> bool:
         return False
     step, seconds = entry
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    # Compared before it is converted: a float of an integer of 400 digits overflows.
+    # Compare before converting: an integer of 400 digits overflows a float.
     is_bounded = is_number and 0 <= seconds <= LONGEST_STEP_SECONDS
     return is_bounded and math.isfinite(seconds) and isinstance(step, str) and is_name(step)

@@ -1,6 +1,6 @@
-"""``svcagent/<service>/history/<node>/<id>``: past reloads, each written by its host; bounded. And the same on disk.
+"""``svcagent/<service>/history/<node>/<id>``: past reloads, written by their host. A bounded number is kept.
 
-The ids are in order of time, over all hosts. The file is read where Consul cannot be.
+The ids sort by time across all hosts. A copy on disk is read when Consul is unreachable.
 """
 
 from datetime import UTC, datetime
@@ -21,9 +21,9 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Past:
-    """One reload that has ended: when it began, how it ended, from which digest to which, and seconds by step.
+    """One finished reload, with its begin, outcome, digests before and after, and seconds per step.
 
-    ``outcome`` is a `Result`'s, or `UNREADABLE` for a document that is; ``began`` is None then, and ``error`` says why.
+    ``outcome`` is a `Result`'s, or `UNREADABLE`; then ``began`` is None and ``error`` is the reason.
     """
 
     id: str
@@ -38,7 +38,6 @@ class Past:
 
     @property
     def seconds(self) -> float:
-        """The seconds of all steps."""
         return sum(seconds for _step, seconds in self.steps)
 
 
@@ -51,33 +50,27 @@ def tell(consul: Consul, service: str, past: Past) -> None:
 
 
 def read(consul: Consul, service: str, limit: int, node: str | None = None) -> list[Past]:
-    """Return the last reloads of a host or of all hosts, the newest first, at most ``limit``."""
+    """Return up to ``limit`` past reloads of one or all hosts, the newest first."""
     keys = consul.kv_keys(key(service, ROOM, quoted(node), "") if node else key(service, ROOM, ""))
     newest = sorted(keys, key=lambda one: one.rpartition("/")[2], reverse=True)[:limit]
     found = []
     for one in newest:
         _index, pair = consul.kv_get(one)
-        if pair is not None:  # else its host has just removed it
+        if pair is not None:  # otherwise its host has just removed it
             *_rest, host, name = one.split("/")
             found.append(_parse(pair.value, unquoted(host), unquoted(name)))
     return found
 
 
 def write_to_disk(state_dir: Path, service: str, past: Past) -> None:
-    """Add a reload to this host's history on disk, which keeps the last `KEPT_ON_DISK`.
-
-    :raises SvcagentError: the file cannot be read or written.
-    """
+    """Add a reload to this host's bounded history on disk. Raise `SvcagentError` if that fails."""
     file = _file(state_dir, service)
     lines = [*_lines(file), _encoded(past)][-KEPT_ON_DISK:]
     write_atomically(file, "".join(f"{line}\n" for line in lines), mode=0o600)
 
 
 def read_from_disk(state_dir: Path, service: str, limit: int) -> list[Past]:
-    """Return the last reloads of this host, the newest first.
-
-    :raises SvcagentError: the file cannot be read.
-    """
+    """Return this host's last reloads, the newest first. Raise `SvcagentError` if the file cannot be read."""
     return [_parse(line, "", "") for line in reversed(_lines(_file(state_dir, service))[-limit:])]
 
 

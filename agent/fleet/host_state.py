@@ -1,7 +1,7 @@
 """``svcagent/<service>/hosts/<node>/<service id>``: what one instance runs and its state. Only its host writes it.
 
-Earlier releases wrote ``hosts/<node>``. That is still read, counts for every instance of the node that has no document
-yet, and is replaced by the host's next write.
+Earlier releases wrote ``hosts/<node>``. That document still counts for every instance of the node without one of its
+own, and the host's next write replaces it.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encod
 ROOM = "hosts"
 
 REFRESHED_AFTER = timedelta(hours=6)
-"""A host that looks and finds nothing to do writes its document again when it is older than this."""
+"""A host that finds nothing to do rewrites its document when it is older than this."""
 
 MOST_NAMES = 5
 """Hosts that a message names; the others are counted."""
@@ -40,20 +40,19 @@ class HostStanding(StrEnum):
 
 
 ENVIRONMENT = "environment"
-"""The verdict on a failed reload whose old version failed the same checks after the roll-back."""
+"""The verdict on a failed reload whose old version also failed the same checks after the roll-back."""
 
 
 @dataclass(frozen=True)
 class HostState:
-    """What one host's instance runs (an image digest), its state (a `HostStanding`), and since when.
+    """What an instance runs (an image digest), its state (a `HostStanding`), and since when.
 
-    ``tag``: the tag that was followed. ``reload``: the ID of the reload that wrote this, ``step`` its step.
-    ``session``: the session by which that reload holds the lock; ``wanted``: the digest that it takes.
-    ``is_settled``: this instance has run ``digest`` through the settle step. ``seen``: when svcagent last ran on the
-    host. ``verdict``: `ENVIRONMENT` if the last attempt at ``wanted`` failed, and so did the old version after it.
-    ``service_id`` and ``node`` are the key's; ``service_id`` is empty in a document of an earlier release.
-
-    ``since`` is None where the document cannot be read; ``error`` is the reason then.
+    ``tag`` is the followed tag. ``reload`` is the ID of the reload that wrote this, ``step`` its step, ``session`` the
+    session with which it holds the lock, ``wanted`` the digest that it takes. ``is_settled`` is True if this instance
+    has run ``digest`` through the settle step. ``seen`` is when svcagent last ran on the host. ``verdict`` is
+    `ENVIRONMENT` if the last attempt at ``wanted`` failed and the old version failed after it. ``node`` and
+    ``service_id`` are from the key; an earlier release's document has no ``service_id``. For an unreadable document,
+    ``since`` is None and ``error`` is the reason.
     """
 
     digest: str
@@ -73,12 +72,12 @@ class HostState:
 
     @property
     def last_seen(self) -> datetime | None:
-        """When svcagent last ran on the host, as far as the document says."""
+        """When svcagent last ran on the host, according to the document."""
         return self.seen or self.since
 
 
 def place(service: str, node: str, service_id: str) -> str:
-    """Return the key of one instance's document; of an earlier release's, if there is no service ID."""
+    """Return the key of one instance's document; without a service ID, the key of an earlier release's."""
     return key(service, ROOM, quoted(node), *([quoted(service_id)] if service_id else []))
 
 
@@ -109,7 +108,7 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
 def tell_running(
     consul: Consul, service: str, node: str, service_id: str, digest: str, tag: str, now: datetime
 ) -> None:
-    """Write that an instance runs ``digest``, unless its document says so already and is recent."""
+    """Publish that an instance runs ``digest``, unless its document already says so and is recent."""
     _index, pair = consul.kv_get(place(service, node, service_id))
     if pair is None and service_id:
         _index, pair = consul.kv_get(place(service, node, ""))
@@ -119,7 +118,7 @@ def tell_running(
 
 
 def refreshed(known: HostState | None, service_id: str, digest: str, tag: str, now: datetime) -> HostState | None:
-    """Return the document of an instance that runs ``digest``; None if ``known`` says so already and is recent."""
+    """Return a new document for an instance that runs ``digest``; None if ``known`` says so and is recent."""
     if known is not None and (known.digest, known.state, known.tag) == (digest, HostStanding.RUNNING, tag):
         last = known.last_seen
         if known.service_id == service_id and last is not None and abs(now - last) < REFRESHED_AFTER:
@@ -128,7 +127,7 @@ def refreshed(known: HostState | None, service_id: str, digest: str, tag: str, n
     new = HostState(digest, HostStanding.RUNNING, now, tag, service_id=service_id, seen=now)
     if known is None or known.digest != digest:
         return new
-    # The same version still runs, so what was found out about it and about the one refused still holds.
+    # The version is unchanged, so what is known about it and about the refused one still holds.
     new = replace(new, is_settled=known.is_settled)
     if not known.verdict:
         return new
@@ -141,12 +140,11 @@ def read_all(consul: Consul, service: str) -> dict[InstanceKey, HostState]:
 
 
 def parse_all(pairs: tuple[KvPair, ...]) -> dict[InstanceKey, HostState]:
-    """Return the documents by node and service ID."""
     return {(one.node, one.service_id): one for one in map(parse, pairs)}
 
 
 def parse(pair: KvPair) -> HostState:
-    """Return the document of a key. An unreadable one has no digest, so nothing is known to run there."""
+    """Return the document in a key. An unreadable one has no digest, so nothing is known to run there."""
     node, service_id = _whose(pair.key)
     try:
         fields = Fields.of(pair)
@@ -184,21 +182,17 @@ def _whose(name: str) -> InstanceKey:
     return unquoted("/".join(rest)), ""
 
 
-# ---------------------------------------------------------------- many hosts
-
-
 def state_of(hosts: Mapping[InstanceKey, HostState], instance: InstanceKey) -> HostState | None:
-    """Return an instance's document; its node's, where only an earlier release has written one."""
+    """Return an instance's document, or its node's if only an earlier release wrote one."""
     return hosts.get(instance) or hosts.get((instance[0], ""))
 
 
 def states_on(hosts: Mapping[InstanceKey, HostState], node: str) -> tuple[HostState, ...]:
-    """Return the documents of all instances of a node."""
     return tuple(state for (host, _service_id), state in hosts.items() if host == node)
 
 
 def host_names(nodes: Collection[str], most: int = MOST_NAMES) -> str:
-    """Return some hosts by name, and how many more there are."""
+    """Return some host names and the number of further hosts."""
     listed = sorted(nodes)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more

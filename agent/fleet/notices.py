@@ -1,10 +1,10 @@
-"""The notices about a service's rollouts and its records in DNS: which ones are due, and their texts. Pure.
+"""The notices about a service's rollouts and DNS records: which ones are due, and their texts. No I/O.
 
-A kind of notice is a row of `NOTICES`: a function from the course of a rollout to all that there is to tell of it. What
-of that has been told, by any host, is noted in `notified`; so it is told once for the whole fleet.
+Each kind of notice is a row of `NOTICES`: a function that yields the notices of a rollout. `notified` records what any
+host has sent, so each notice is sent once per fleet.
 
-A rollout is known by its digest: pinned again it is the same one, and another digest is another rollout. A quarantine
-is known by its digest and its moment, so that an image which fails again after it was cleared is told again.
+A rollout is identified by its digest: pinning it again does not start another one. A quarantine is identified by digest
+and time, so an image that fails again after it was cleared is reported again.
 """
 
 import shlex
@@ -22,20 +22,18 @@ from agent.fleet.rollout import Pin
 from agent.text import clean, counted, without_credentials
 
 MOST_HOSTS = 10
-"""How many hosts a message names."""
+"""Hosts that a message names."""
 
 NEWS = timedelta(days=1)
-"""Older events are not reported, such as a pin of last month when notifications are first set up."""
+"""Older events are not reported, such as last month's pin when notifications are first set up."""
 
 LONGEST_WHY = 300
-"""Characters of a reason in a message. The rest, and what a container printed, stays where only operators read it."""
+"""Characters of a reason in a message. The rest and the container's output stay where only operators read them."""
 
 SHORT_DIGEST = 19
 
 
 class Kind(StrEnum):
-    """The kind of a notice."""
-
     STARTED = "started"
     FINISHED = "finished"
     QUARANTINED = "quarantined"
@@ -56,9 +54,9 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class Notice:
-    """One message. ``subject``: what it is about, so that the fleet can tell it from another one of the same kind.
+    """One message. ``subject`` distinguishes it from others of the same kind.
 
-    ``at``: when that happened; None where it holds now.
+    ``at`` is when the event happened; None for a lasting condition.
     """
 
     kind: Kind
@@ -70,17 +68,17 @@ class Notice:
 
     @property
     def key(self) -> str:
-        """The key by which it is noted as sent."""
+        """The key by which it is recorded as sent."""
         return f"{self.kind} {self.subject}"
 
 
 def due(
     course: Course, told: Collection[str], kinds: Collection[Kind] = tuple(Kind)
 ) -> tuple[tuple[Notice, ...], frozenset[str]]:
-    """Return the notices that are due, of these kinds, and the keys of all that count as sent then.
+    """Return the due notices of these kinds, and the keys of all that then count as sent.
 
-    ``told``: the keys of what has been told. What is no news any more is noted like the rest, and not told. What is
-    about other rollouts, or a quarantine that was cleared, is forgotten.
+    ``told`` are the keys of sent notices. Outdated notices are recorded but not sent. Keys of other rollouts and of
+    cleared quarantines are dropped.
     """
     found = [notice for kind, row in NOTICES.items() if kind in kinds for notice in row(course)]
     subjects = {_subject(entry) for entry in course.view.quarantine.values()}
@@ -93,11 +91,8 @@ def due(
 
 
 def is_closed(pin: Pin | None, told: Collection[str]) -> bool:
-    """True if a host without anything to do has no notice to send either."""
+    """True if a host with nothing to do has no notice to send either."""
     return pin is None or f"{Kind.FINISHED} {pin.digest}" in told
-
-
-# ------------------------------------------------------------ the rows
 
 
 def _started(course: Course) -> Iterator[Notice]:
@@ -141,7 +136,7 @@ def _finished(course: Course) -> Iterator[Notice]:
 
 
 def _quarantined(course: Course) -> Iterator[Notice]:
-    """Yield it once its host has restored the old version, or has not for too long."""
+    """Yield a notice once the host has restored the old version, or has failed to for too long."""
     for entry in course.view.quarantine.values():
         if entry.since is None or course.is_at_it(entry.node):
             continue
@@ -167,7 +162,7 @@ def _quarantined(course: Course) -> Iterator[Notice]:
 
 
 def _suspect(course: Course) -> Iterator[Notice]:
-    """Yield one notice for each digest, also if several hosts disappeared with it."""
+    """Yield one notice per digest, even if several hosts disappeared with it."""
     for digest in sorted({one.wanted for one in course.suspects}):
         vanished = [one for one in course.suspects if one.wanted == digest]
         nodes = {one.node for one in vanished}
@@ -239,11 +234,11 @@ NOTICES: Mapping[Kind, Callable[[Course], Iterator[Notice]]] = {
     Kind.STUCK: _stuck,
     Kind.PAUSED: _paused,
 }
-"""The kinds of notices about rollouts, and the function that yields those that are due."""
+"""The kinds of notices about rollouts, and the functions that yield them."""
 
 
 def conflict(service: str, record: str, owner: str, why: str, node: str) -> Notice:
-    """Return the notice about a record that cannot be published as defined, identified by its owner."""
+    """Return the notice about a record that cannot be published as defined. Its owner identifies it."""
     return Notice(
         Kind.CONFLICT,
         owner,
@@ -255,16 +250,13 @@ def conflict(service: str, record: str, owner: str, why: str, node: str) -> Noti
 
 
 def due_conflict(found: Notice | None, owner: str, told: frozenset[str]) -> tuple[tuple[Notice, ...], frozenset[str]]:
-    """Do the same as `due` for one record. ``found``: the conflict of ``owner``; None when it is over.
+    """Like `due`, for one record. ``found`` is the conflict of ``owner``, None if it is resolved.
 
-    The keys of other owners stay, or two owners of one record would be reported in turns.
+    The keys of other owners stay, or two owners of one record would be reported alternately.
     """
     if found is None:
         return (), told - {f"{Kind.CONFLICT} {owner}"}
     return (() if found.key in told else (found,)), told | {found.key}
-
-
-# ------------------------------------------------------------ words
 
 
 _HOW: Mapping[str, str] = {

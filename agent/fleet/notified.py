@@ -1,7 +1,7 @@
-"""``svcagent/<service>/notified``, and ``…/notified/<record>`` for a CNAME: the notifications that any host has sent.
+"""``svcagent/<service>/notified``, and ``…/notified/<record>`` for a CNAME: the notices that any host has sent.
 
-Whoever notes a notice here, by check-and-set, is the one who tells it; so the fleet tells it once. A host that dies
-between noting and telling loses it: at most once, never twice.
+The host that records a notice here by check-and-set sends it, so the fleet sends it once. If that host dies in between,
+the notice is lost: at most once, never twice.
 """
 
 import shlex
@@ -19,19 +19,19 @@ ATTEMPTS = 10
 T = TypeVar("T")
 
 Decide: TypeAlias = Callable[[frozenset[str]], tuple[tuple[T, ...], frozenset[str]]]
-"""From the keys of the sent notices: the notices to send now, and the keys of all that are sent then."""
+"""Takes the keys of the sent notices. Returns the notices to send now, and the keys of all that are then sent."""
 
 
 def place(service: str, record: str = "") -> str:
-    """Return the key of the document. ``record``: a CNAME's complete name."""
+    """Return the document's key. ``record`` is a CNAME's fully qualified name."""
     return key(service, ROOM, part_of(record)) if record else key(service, ROOM)
 
 
 def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
-    """Return the keys of the sent notices, read from the leader, and the index to replace them by.
+    """Return the keys of the sent notices, read from the leader, and the index for check-and-set.
 
-    :raises SvcagentError: the document cannot be read. Nothing is told then: two versions of svcagent that replaced
-        each other's documents would send everything again and again.
+    :raises SvcagentError: the document is unreadable. Nothing is sent then: two versions of svcagent that replaced each
+        other's documents would send everything repeatedly.
     """
     _index, pair = consul.kv_get(where, consistent=True)
     if pair is None:
@@ -46,9 +46,9 @@ def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
 
 
 def take(consul: Consul, where: str, decide: Decide[T]) -> tuple[T, ...]:
-    """Decide which notices to send, and note them. Return those that this host sends: none where another was first.
+    """Decide which notices to send, and record them. Return those that this host sends: none if another was first.
 
-    :raises OutcomeUnknown: it is unknown whether they are noted, so no host sends them.
+    :raises OutcomeUnknown: it is unknown whether they are recorded, so no host sends them.
     """
     for _attempt in range(ATTEMPTS):
         told, index = find(consul, where)

@@ -1,6 +1,6 @@
 """``svcagent/<service>/pause``: an operator's stop for all reloads of a service, until it is resumed or expires.
 
-An unreadable one counts as set, because an operator may have wanted the fleet to stop.
+An unreadable document counts as a pause, because an operator may have wanted to stop the fleet.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ROOM = "pause"
 class Pause:
     """Who paused the reloads, on which host, why, since when and until when.
 
-    ``by`` is empty and ``since`` None where the document cannot be read; ``why`` says so then.
+    For an unreadable document, ``by`` is empty, ``since`` is None, and ``why`` is the reason.
     """
 
     by: str
@@ -29,7 +29,7 @@ class Pause:
     until: datetime | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """True if its end has come; it then counts as not set."""
+        """True if the pause has expired. It then counts as not set."""
         return self.until is not None and self.until <= now
 
     def has_same_cause(self, other: "Pause") -> bool:
@@ -37,7 +37,7 @@ class Pause:
         return bool(self.by) and (self.by, self.host, self.why) == (other.by, other.host, other.why)
 
     def describe(self, show: Callable[[datetime], str] = lambda moment: moment.isoformat(timespec="seconds")) -> str:
-        """Return owner, times and reason for a message; ``show`` formats its times."""
+        """Return owner, times and reason for a message. ``show`` formats the times."""
         who = f"{self.by} on {self.host}" if self.by else "someone unknown"
         since = f" since {show(self.since)}" if self.since else ""
         until = f" until {show(self.until)}" if self.until else ""
@@ -45,17 +45,15 @@ class Pause:
 
 
 def find(consul: Consul, service: str, now: datetime) -> Pause | None:
-    """Return the pause that counts now, read from the leader."""
+    """Return the pause in force, read from the leader."""
     held = (counting(pair, now) for pair in _pairs(consul, service))
     return next((one for one in held if one is not None), None)
 
 
 def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replacing: bool = False) -> Pause | None:
-    """Set a pause, or move its end. Return the pause that counted before, if any.
+    """Set a pause or move its end. Return the pause that was in force before, if any. May be repeated.
 
-    Setting it twice is harmless, so a command whose outcome was unknown may be repeated.
-
-    :raises Conflict: another operator's counts, or one for another reason, and it is not to be replaced.
+    :raises Conflict: a pause by another operator or for another reason is in force, and ``is_replacing`` is False.
     """
     where = key(service, ROOM)
     while True:
@@ -79,7 +77,7 @@ def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replac
 
 
 def clear(consul: Consul, service: str) -> Pause | None:
-    """Allow reloads again. Return the pause that was removed, expired or not; None if there was none."""
+    """Remove a service's pause. Return it, expired or not; None if there was none."""
     removed: Pause | None = None
     while pairs := _pairs(consul, service):
         for pair in pairs:
@@ -89,19 +87,18 @@ def clear(consul: Consul, service: str) -> Pause | None:
 
 
 def _pairs(consul: Consul, service: str) -> list[KvPair]:
-    """Return the documents that may hold a pause: today's, and that of an earlier release."""
+    """Return the documents that may have a pause: the current one, and an earlier release's."""
     found = (consul.kv_get(one, consistent=True)[1] for one in readable_keys(service, ROOM))
     return [pair for pair in found if pair is not None]
 
 
 def counting(pair: KvPair | None, now: datetime) -> Pause | None:
-    """Return the pause of a key, unless it has expired."""
+    """Return the pause in a key, unless it has expired."""
     held = None if pair is None else parse(pair)
     return None if held is None or held.is_over(now) else held
 
 
 def parse(pair: KvPair) -> Pause:
-    """Return the pause of a key."""
     try:
         fields = Fields.of(pair)
         return Pause(

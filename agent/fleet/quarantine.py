@@ -1,7 +1,7 @@
 """``svcagent/<service>/quarantine/sha256-<hex>``: an image that failed on one host. No host takes it until cleared.
 
-Two hosts may find the same image broken at the same time: the first entry stays. An unreadable entry counts as set.
-Earlier releases wrote ``quarantine/sha256:<hex>``, which some Consul releases refuse; those entries still count.
+If two hosts find the same image broken at the same time, the first entry stays. An unreadable entry counts. Earlier
+releases wrote ``quarantine/sha256:<hex>``, which some Consul releases refuse; those entries still count.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ ROOM = "quarantine"
 
 @dataclass(frozen=True)
 class Quarantine:
-    """Which digest failed where, when, on what, and the last lines that its container printed.
+    """Which digest failed where, when and why, its image, and the last lines of its container's log.
 
-    ``node`` is empty and ``since`` None where the document cannot be read; ``why`` is the reason then.
+    For an unreadable document, ``node`` is empty, ``since`` is None, and ``why`` is the reason.
     """
 
     digest: str
@@ -30,7 +30,6 @@ class Quarantine:
 
 
 def place(service: str, digest: str) -> str:
-    """Return the key of a digest's entry."""
     return key(service, ROOM, digest.replace(":", "-"))
 
 
@@ -40,7 +39,7 @@ def find(consul: Consul, service: str, digest: str) -> Quarantine | None:
 
 
 def put(consul: Consul, service: str, entry: Quarantine) -> Quarantine:
-    """Write an entry, unless there is one already. Return the entry that is there afterwards."""
+    """Write an entry unless the digest has one. Return the resulting entry."""
     text = encode(
         digest=entry.digest,
         node=entry.node,
@@ -61,9 +60,9 @@ def read_all(consul: Consul, service: str) -> dict[str, Quarantine]:
 
 
 def clear(consul: Consul, service: str, digest: str) -> Quarantine | None:
-    """Allow a digest again. Return the entry that was removed, None if there was none.
+    """Remove a digest's entry and return it; None if there was none.
 
-    By a transaction: Consul 1.21.5 refuses a DELETE of the key of an earlier release.
+    A transaction is used because Consul 1.21.5 refuses to DELETE an earlier release's key.
     """
     removed: Quarantine | None = None
     while pairs := [pair for pair in _pairs(consul, service) if parse(pair).digest == digest]:
@@ -74,12 +73,11 @@ def clear(consul: Consul, service: str, digest: str) -> Quarantine | None:
 
 
 def parse_all(pairs: tuple[KvPair, ...]) -> dict[str, Quarantine]:
-    """Return entries by digest."""
     return {entry.digest: entry for entry in map(parse, pairs)}
 
 
 def parse(pair: KvPair) -> Quarantine:
-    """Return the entry of a key. The key alone says which digest it is about."""
+    """Return the entry in a key. The digest is taken from the key alone."""
     name = unquoted(pair.key.rpartition("/")[2])
     digest = name.replace("sha256-", "sha256:", 1)
     try:
@@ -103,6 +101,6 @@ def _require_digest(text: str) -> None:
 
 
 def _pairs(consul: Consul, service: str) -> Iterator[KvPair]:
-    # In reverse, so that of two entries for one digest the one under today's key is kept.
+    # Reversed, so that of two entries for one digest the one under the current key is kept.
     for prefix in reversed(readable_keys(service, ROOM, "")):
         yield from consul.kv_tree(prefix, consistent=True)[1]

@@ -16,11 +16,10 @@ ROOM = "rollout"
 
 @dataclass(frozen=True)
 class Pin:
-    """Image (name and tag), the digest it stood for, which host found it, and when.
+    """Image (name and tag), the digest that it stood for, the host that found it, and when.
 
-    Hosts agree by the pin, and it can be found again from the tag. So one that cannot be read, or whose digest is no
-    digest, is never followed and may be replaced: ``problem`` says why, ``digest`` is empty, and ``node`` is kept
-    where it can be read, since it names who wrote the document.
+    The pin can be derived from the tag again. So an unreadable pin, or one with an invalid digest, is never followed
+    and may be replaced: ``problem`` is the reason, ``digest`` is empty, and ``node`` is the writer if readable.
     """
 
     image: str
@@ -31,13 +30,13 @@ class Pin:
 
 
 def find(consul: Consul, service: str) -> tuple[Pin | None, int]:
-    """Return the pin, read from the leader, and the index to replace it by: 0 when there is none."""
+    """Return the pin, read from the leader, and the index for check-and-set: 0 if there is none."""
     _index, pair = consul.kv_get(key(service, ROOM), consistent=True)
     return (None, 0) if pair is None else (parse(pair), pair.modify_index)
 
 
 def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
-    """Write the pin if it has not changed since ``index`` (of `find`). Return the pin that is there afterwards.
+    """Write the pin if it is unchanged since ``index`` (of `find`). Return the pin that results.
 
     :raises Conflict: another process removed it at the same moment.
     """
@@ -51,7 +50,6 @@ def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
 
 
 def parse(pair: KvPair) -> Pin:
-    """Return the pin of a key."""
     node = ""
     try:
         fields = Fields.of(pair)

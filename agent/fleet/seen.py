@@ -1,8 +1,7 @@
-"""``seen-<service>.json`` in the state directory: the digests that this host has seen under each image reference, and
-the images that svcagent fetched to deploy them.
+"""``seen-<service>.json`` in the state directory: the digests seen per image reference, and the pulled images.
 
-A pin in Consul KV is followed only to one of these (or one that this host ran), so writing to KV does not suffice to
-choose what hosts run. What was fetched says which digest a container runs whose image has lost its names, and which
+A pin in Consul KV is followed only to one of these digests (or one that this host ran), so write access to KV does not
+suffice to choose what hosts run. The pulled images show which digest a container without image names runs, and which
 images may be removed.
 """
 
@@ -20,7 +19,7 @@ from agent.fleet.document import Unreadable, decode, encode, file_part, is_diges
 from agent.logs import WARNING, log
 
 KEPT_DIGESTS = 50
-"""Of each image reference."""
+"""Per image reference."""
 KEPT_IMAGES = 10
 KEPT_FETCHED = 20
 
@@ -28,7 +27,7 @@ _RAN = frozenset({"reloaded", "recovered"})
 
 
 class SeenDigests:
-    """What one service of this host has seen. Written only when there is something new; bounded; mode 0600."""
+    """What one service has seen on this host. The file is bounded, has mode 0600, and is written only on news."""
 
     def __init__(self, state_dir: Path, service: str) -> None:
         self._state_dir = state_dir
@@ -36,10 +35,7 @@ class SeenDigests:
         self._file = state_dir / f"seen-{file_part(service.lower())}.json"
 
     def note(self, image: str, digests: Iterable[str], now: datetime) -> None:
-        """Remember that an image reference stood for these digests.
-
-        :raises SvcagentError: the file cannot be written.
-        """
+        """Record that an image reference stood for these digests. Raise `SvcagentError` if that fails."""
         document = self._read()
         images = _images(document)
         known = images.pop(image, {})
@@ -50,38 +46,28 @@ class SeenDigests:
         self._write(images, _fetched(document))
 
     def note_fetched(self, one: Fetched) -> None:
-        """Remember an image that was fetched to be deployed.
-
-        :raises SvcagentError: the file cannot be written.
-        """
+        """Record an image that was pulled to be deployed. Raise `SvcagentError` if that fails."""
         document = self._read()
         known = _fetched(document)
         if one not in known:
             self._write(_images(document), (*known, one))
 
     def fetched(self) -> tuple[Fetched, ...]:
-        """Return the images that were fetched last, the oldest first; none where this user may not read the file."""
+        """Return the last pulled images, the oldest first; none if this user may not read the file."""
         try:
             return _fetched(self._read())
         except SvcagentError:
             return ()
 
     def knows(self, image: str, digest: str) -> bool:
-        """True if this host has seen the digest under the image reference, or ran it.
-
-        :raises SvcagentError: the file or the history cannot be read.
-        """
+        """True if this host saw the digest under that reference or ran it. Raise `SvcagentError` if unreadable."""
         return digest in self.of(image) or digest in self.ran()
 
     def of(self, image: str) -> frozenset[str]:
-        """Return the digests that were seen under an image reference."""
         return frozenset(_images(self._read()).get(image, {}))
 
     def ran(self) -> frozenset[str]:
-        """Return the digests that this host ran, as far as its own history on disk says.
-
-        :raises SvcagentError: the history cannot be read.
-        """
+        """Return the digests in this host's history on disk. Raise `SvcagentError` if it cannot be read."""
         pasts = history.read_from_disk(self._state_dir, self._service, history.KEPT_ON_DISK)
         return frozenset(
             digest for past in pasts for digest in (past.before, past.after if past.outcome in _RAN else "") if digest
@@ -94,7 +80,7 @@ class SeenDigests:
         write_atomically(self._file, document, mode=0o600)
 
     def _read(self) -> Mapping[str, Any]:
-        """Return the document. Nothing if it is damaged."""
+        """Return the document; empty if it is damaged."""
         try:
             return decode(self._file.read_bytes())
         except FileNotFoundError:
@@ -109,7 +95,7 @@ class SeenDigests:
 
 
 def _images(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Digests with the time when each was first seen, by image reference."""
+    """Return the digests and when each was first seen, by image reference."""
     images = document.get("images")
     return {
         image: {digest: str(since) for digest, since in digests.items() if is_digest(digest)}

@@ -1,10 +1,10 @@
-"""Suspect versions: a reload that took one has disappeared, with its process or its host, before it had an outcome.
+"""Suspect versions: a reload to one disappeared with its process or host before it reported an outcome.
 
-The instance's document still says that its reload is at a step that can fail by the version's fault, and the session
-of that reload does not hold the lock any more. Nobody knows whether the version is at fault, so no other host takes it
-until the host has written an outcome, or an operator clears it.
+The instance's document shows a step that can fail because of the version, but the reload's session no longer holds the
+lock. Whether the version is at fault is unknown, so no other host takes it until the host reports an outcome or an
+operator clears it.
 
-A reload publishes its outcome before it releases the lock; otherwise it would be suspect for a moment.
+A reload publishes its outcome before it releases the lock; otherwise it would briefly look suspect.
 """
 
 import re
@@ -21,10 +21,10 @@ _SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def suspects(view: View, digest: str, alive_sessions: frozenset[str], own: InstanceKey) -> tuple[HostState, ...]:
-    """Return the instances whose reload to ``digest`` has disappeared, in order of host.
+    """Return the instances whose reload to ``digest`` disappeared, sorted by host.
 
-    ``alive_sessions``: the sessions that hold the service's lock now; an unknown one counts as gone. ``own``: node and
-    service ID of the asking instance, whose own document does not count: its host recovers it first.
+    ``alive_sessions`` are the sessions that hold the service's lock now. ``own`` is node and service ID of the calling
+    instance, whose own document does not count: its host recovers it first.
     """
     if not digest:
         return ()
@@ -36,7 +36,7 @@ def suspects(view: View, digest: str, alive_sessions: frozenset[str], own: Insta
 
 
 def all_suspects(hosts: Mapping[InstanceKey, HostState], alive_sessions: Collection[str]) -> tuple[HostState, ...]:
-    """Return the suspects of every version, in order of host."""
+    """Return the suspects of every version, sorted by host."""
     return tuple(state for _instance, state in sorted(hosts.items()) if has_vanished(state, alive_sessions))
 
 
@@ -44,7 +44,7 @@ def has_vanished(state: HostState, alive_sessions: Collection[str]) -> bool:
     """True if a reload took a version and its session is gone, or if it left its instance stranded.
 
     A host publishes "reloading" only in the steps that drain for a version, start it or judge it. A stranded instance
-    has not come back on the old version either, so nobody knows whether the new one is at fault.
+    did not recover on the old version either, so whether the new one is at fault is unknown.
     """
     if not state.wanted:
         return False
@@ -63,7 +63,7 @@ def is_first(view: View, digest: str, own: InstanceKey) -> bool:
 
 
 def alive_sessions(consul: Consul, lock_prefix: str) -> frozenset[str]:
-    """Return the sessions that hold a lock now, read from the leader; none if its key holds something else."""
+    """Return the sessions that hold a lock now, read from the leader; none if its key is not a lock."""
     try:
         return lock_sessions(consul, lock_prefix)
     except Conflict:
@@ -73,32 +73,31 @@ def alive_sessions(consul: Consul, lock_prefix: str) -> frozenset[str]:
 def find_suspects(
     consul: Consul, service: str, lock_prefix: str, digest: str, own: InstanceKey
 ) -> tuple[HostState, ...]:
-    """Read what `suspects` needs, and return them. One request if no host is taking ``digest``."""
+    """Read what `suspects` needs, and return them. One request suffices if no host is taking ``digest``."""
     view = View(hosts=host_state.read_all(consul, service))
     return confirmed(consul, service, lock_prefix, suspects(view, digest, frozenset(), own))
 
 
 def find_all_suspects(consul: Consul, service: str, lock_prefix: str | None) -> tuple[HostState, ...]:
-    """Read the suspects of every version. ``lock_prefix`` as in `confirmed`."""
+    """Return the suspects of every version. ``lock_prefix`` is as in `confirmed`."""
     return confirmed(consul, service, lock_prefix, all_suspects(host_state.read_all(consul, service), ()))
 
 
 def confirmed(
     consul: Consul, service: str, lock_prefix: str | None, under_way: tuple[HostState, ...]
 ) -> tuple[HostState, ...]:
-    """Return those of the reloads ``under_way`` (all as `suspects` returns them with no session) that are suspect.
+    """Return the suspects among the reloads ``under_way`` (as `suspects` returns them with no session).
 
-    The lock is read after their documents, and the documents again after the lock. So neither a reload that begins
-    meanwhile nor one that ends looks suspect: it publishes its outcome before it releases the lock.
-
-    ``lock_prefix``: None where the lock's name is not known; then a session that exists counts as alive.
+    The lock is read after the documents, and the documents are read again after the lock. A reload that begins or ends
+    meanwhile does not look suspect, because it publishes its outcome before it releases the lock. Without a
+    ``lock_prefix``, a session that exists counts as alive.
     """
     if not under_way:
         return ()
     if lock_prefix is not None:
         alive = alive_sessions(consul, lock_prefix)
     else:
-        # Consul answers 500 for what is no session's ID; the document may hold anything.
+        # Consul answers 500 for an invalid session ID, and the document may contain anything.
         sessions = {state.session for state in under_way if _SESSION.fullmatch(state.session)}
         alive = frozenset(one for one in sessions if consul.session(one) is not None)
     vanished = {_attempt(state) for state in under_way if state.session not in alive}
@@ -113,7 +112,7 @@ def _attempt(state: HostState) -> tuple[str, ...]:
 
 
 def clear(consul: Consul, service: str, suspect: HostState) -> bool:
-    """Remove a suspect's document, if it has not changed. False if its host has written another one meanwhile."""
+    """Remove a suspect's document. False if its host has changed it meanwhile."""
     _index, pair = consul.kv_get(host_state.place(service, suspect.node, suspect.service_id), consistent=True)
     if pair is None or host_state.parse(pair) != suspect:
         return False
@@ -121,7 +120,7 @@ def clear(consul: Consul, service: str, suspect: HostState) -> bool:
 
 
 def what_happened(suspect: HostState) -> str:
-    """Return a sentence about a suspect: which host, at which step, and since when."""
+    """Return a sentence about a suspect with its host, step and time."""
     since = f", at this step since {suspect.since:%Y-%m-%dT%H:%M:%SZ}" if suspect.since else ""
     if suspect.state == HostStanding.STRANDED:
         return (
@@ -135,7 +134,7 @@ def what_happened(suspect: HostState) -> str:
 
 
 def what_to_do(service: str, suspect: HostState) -> str:
-    """Return how a suspect is cleared: by its host, or by an operator."""
+    """Return how a suspect is cleared, by its host or by an operator."""
     recover, cleared, forced = (
         shlex.join(["svcagent", *argv])
         for argv in (

@@ -17,9 +17,9 @@ from agent.fleet.rollout import Pin
 
 @dataclass(frozen=True)
 class View:
-    """The pin (and the index to replace it by), host states, quarantine by digest, the pause in force.
+    """The pin (and its index for check-and-set), host states, quarantine by digest, and the pause in force.
 
-    ``hosts`` is by node and service ID; the ID is empty in a document of an earlier release.
+    ``hosts`` is by node and service ID. The ID is empty in an earlier release's document.
     """
 
     pin: Pin | None = None
@@ -30,11 +30,10 @@ class View:
 
 
 def observe(consul: Consul, service: str, now: datetime) -> View:
-    """Read all of it from the leader: one request for each kind of document.
+    """Read all documents from the leader, with one request per kind.
 
-    One recursive read below ``svcagent/<service>/`` would include every host's history and the lock's queue, megabytes
-    of it on a large fleet. And reading a single key that the token may not read is refused, while a tree without such
-    keys is only shorter.
+    One recursive read below ``svcagent/<service>/`` would include every host's history and the lock's queue: megabytes
+    in a large fleet. Also, Consul refuses a key that the token may not read, but silently omits it from a tree.
     """
     found, index = rollout.find(consul, service)
     return View(
@@ -52,9 +51,9 @@ def is_known(consul: Consul, service: str) -> bool:
 
 
 def services(consul: Consul) -> tuple[str, ...]:
-    """Return the names, in lower case, of all services that hosts have written documents about.
+    """Return the lower-case names of all services with documents, as far as the token may see them.
 
-    Only those that the token may see: the shipped policy has a rule for each service.
+    The shipped policy has a rule per service.
     """
     found = (one for one in consul.kv_keys(f"{OWN_PREFIX}/", "/", partly=True) if one.endswith("/"))
     return tuple(sorted({one.removeprefix(f"{OWN_PREFIX}/").rstrip("/").lower() for one in found}))

@@ -1,6 +1,6 @@
-"""Following a service in Consul KV and in the catalog by blocking queries, without polling.
+"""Follow a service in Consul KV and the catalog with blocking queries.
 
-Each kind of document has a connection and a thread, which ends with the process.
+Each kind of document has its own connection and thread, which ends with the process.
 """
 
 import threading
@@ -27,7 +27,7 @@ Read: TypeAlias = Callable[[Consul, int | None], tuple[int, Any]]
 class Seen:
     """The service at one moment.
 
-    ``sessions``: those that hold its lock; None if its prefix is not known. ``trouble``: why all this may be out of
+    ``sessions`` are those that hold its lock; None if its prefix is unknown. ``trouble`` is why this may be out of
     date, if Consul does not answer.
     """
 
@@ -38,8 +38,6 @@ class Seen:
 
 
 class Watch:
-    """Follows a service inside the ``with`` block."""
-
     def __init__(self, consul: Consul, service: str, lock_prefix: str | None, clock: Clock) -> None:
         self._consul = consul
         self._clock = clock
@@ -65,10 +63,7 @@ class Watch:
         self._stopping.set()
 
     def seen(self) -> Iterator[Seen]:
-        """Yield the service as soon as all of it is known, and after each change; for ever.
-
-        :raises SvcagentError: Consul refuses a query.
-        """
+        """Yield the service once it is known, and after each change. Raise `SvcagentError` if Consul refuses."""
         parts: dict[str, Any] = {}
         troubles: dict[str, SvcagentError] = {}
         while True:
@@ -86,7 +81,7 @@ class Watch:
                 yield _seen(parts, trouble, self._clock.now())
 
     def _take(self, wait: float | None) -> Iterator[tuple[str, Any]]:
-        """Yield what has arrived, after waiting for the first item."""
+        """Wait for the first item, then yield all that have arrived."""
         try:
             yield self._news.get(timeout=wait)
             while True:
@@ -95,7 +90,7 @@ class Watch:
             return
 
     def _until_pause_ends(self, held: pause.Pause | None) -> float | None:
-        """Return the seconds until a pause ends, because Consul does not report that."""
+        """Return the seconds until the pause ends, because Consul does not report that."""
         if held is None or held.until is None or held.is_over(self._clock.now()):
             return None
         return min((held.until - self._clock.now()).total_seconds(), threading.TIMEOUT_MAX)

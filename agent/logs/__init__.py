@@ -1,9 +1,9 @@
-"""Logs: one event is one line, as key=value, JSON or native journal fields. What people read is printed by the verbs.
+"""Logs: one event is one line, as key=value, JSON or native journal fields. Verbs print the output for people.
 
-Logging never keeps work from being done: a pipe that nobody reads any more, a full disk or a journal that is gone loses
-the line and nothing else, and the next line that can be written says how many were lost.
+Logging never blocks work. If a pipe has no reader, the disk is full or the journal is gone, only the line is lost, and
+the next line that can be written says how many were lost.
 
-The standard library's logging stands behind it. It is imported by those who have something to log: most verbs have not.
+It uses the standard library's logging, imported only when there is something to log: most verbs log nothing.
 """
 
 import os
@@ -22,11 +22,11 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 DAEMON_CHILD = "SVCAGENT_DAEMON_CHILD"
-"""The variable by which a process knows that the daemon started it, and that its standard error is the daemon's log."""
+"""The variable set in children of the daemon: their standard error is the daemon's log."""
 
 
 class Format(StrEnum):
-    """How a line is written. AUTO: to the journal where systemd connected standard error with it, else as text."""
+    """How a line is written. AUTO is the journal if systemd connected standard error to it, else text."""
 
     AUTO = "auto"
     TEXT = "text"
@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 @dataclass
 class _State:
-    """Of this process. ``common``: fields of every line for now; ``undo``: what `set_up` changed elsewhere."""
+    """Of this process. ``common``: fields of every line now; ``undo``: reverts what `set_up` changed elsewhere."""
 
     form: Format = Format.TEXT
     level: int = WARNING
@@ -49,23 +49,24 @@ _state = _State()
 
 
 def is_for_machines() -> bool:
-    """Are warnings and errors, which are printed for people, events of the log?"""
+    """True if warnings and errors, which are otherwise printed for people, are logged as events."""
     return _state.form in (Format.JSON, Format.JOURNAL) or _state.is_alone
 
 
 def is_alone() -> bool:
-    """Has the log standard error for itself, so that nothing may be printed there for people?
+    """True if standard error is the log, so that nothing may be printed there for people.
 
-    Not if it goes to the journal while standard error goes elsewhere: whoever is there reads no journal.
+    False if the log goes to the journal while standard error goes elsewhere, because its reader does not see the
+    journal.
     """
     return _state.is_alone
 
 
 def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -> None:
-    """Say how and how much is logged from now on, for the whole process.
+    """Set how and how much is logged, for the whole process.
 
-    Without ``is_verbose``: warnings and errors. Those of libraries come with them, through the same format; only with
-    text that is not verbose they are printed as Python does it, and nothing is changed.
+    Without ``is_verbose`` these are warnings and errors. Libraries' warnings and errors use the same format. Only with
+    text that is not verbose, Python prints those as usual and nothing is changed.
     """
     is_connected = _is_journal(os.environ.get("JOURNAL_STREAM", ""))
     found = wanted
@@ -78,7 +79,7 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
     _state.undo.close()
     if found is Format.TEXT and not is_verbose:
         return
-    from agent.logs import formats, handlers  # see above
+    from agent.logs import formats, handlers  # imported late: see the module's docstring
 
     handler: handlers.Handler
     match found:
@@ -93,7 +94,7 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
 
 @contextmanager
 def about(**fields: object) -> Iterator[None]:
-    """Every line inside the block carries these fields: of this process's threads and of libraries too."""
+    """Add these fields to every line inside the block, also to those of this process's threads and of libraries."""
     before = dict(_state.common)
     _state.common.update(fields)
     try:
@@ -104,19 +105,19 @@ def about(**fields: object) -> Iterator[None]:
 
 
 def log(text: str, *, level: int = INFO, **fields: object) -> None:
-    """One event: what happened, for a person, and its fields (``service``, ``reload``, ``step``, …) for machines.
+    """Log one event: a text for people, and fields (``service``, ``reload``, ``step``, …) for machines.
 
-    A field that is None is as if it were not there.
+    Fields that are None are omitted.
     """
     if level >= _state.level:
-        import logging  # see above
+        import logging  # imported late: see the module's docstring
 
         logging.getLogger("svcagent").log(level, "%s", printable(text), extra={"fields": fields})
 
 
 def mute_libraries() -> None:
-    """Drop every line that is not svcagent's own, until the next `set_up`: it may hold what nobody may read."""
-    import logging  # see above
+    """Drop every line of a library until the next `set_up`, because it may contain secrets."""
+    import logging  # imported late: see the module's docstring
 
     def is_ours(record: logging.LogRecord) -> bool:
         return record.name == "svcagent"
@@ -130,14 +131,13 @@ def mute_libraries() -> None:
 
 
 def log_bug(text: str, error: BaseException, **fields: object) -> None:
-    """An exception that should have been foreseen, with its trace."""
     import traceback  # rarely needed
 
     log(text, level=ERROR, **fields, trace="".join(traceback.format_exception(error)))
 
 
 def _is_journal(stream: str) -> bool:
-    """Is standard error what systemd connected with the journal (systemd.exec(5), ``$JOURNAL_STREAM``)?"""
+    """True if systemd connected standard error to the journal (systemd.exec(5), ``$JOURNAL_STREAM``)."""
     if not stream:
         return False
     try:

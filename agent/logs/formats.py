@@ -1,4 +1,4 @@
-"""How one event is written. Pure: an event in, a line or the journal's fields out."""
+"""Format one event. Pure: an event in, a line or the journal's fields out."""
 
 import json
 import math
@@ -13,12 +13,12 @@ DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
 _PRIORITIES = ((CRITICAL, 2), (ERROR, 3), (WARNING, 4), (INFO, 6), (0, 7))
 """syslog(3)'s, from the highest level down."""
 _LONGEST_NAME = 64
-"""Of a field of the journal; one with a longer name is thrown away there."""
+"""The limit of a journal field's name; the journal discards fields with longer names."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """``time`` in ISO 8601; ``level`` as in the standard library, ``name`` what it is called."""
+    """``time`` is in ISO 8601, ``level`` as in the standard library, ``name`` the level's name."""
 
     time: str
     level: int
@@ -28,7 +28,7 @@ class Event:
 
 
 def as_text(event: Event) -> str:
-    """Pairs that logfmt readers understand; what holds more than plain signs is a string as in JSON."""
+    """Return pairs in logfmt. A value that needs quoting is a JSON string."""
     pairs = {"time": event.time, "level": event.name, **event.fields}
     if event.text:
         pairs["text"] = event.text
@@ -37,14 +37,14 @@ def as_text(event: Event) -> str:
 
 
 def as_json(event: Event) -> str:
-    """One object. In ASCII, so that nothing between here and its reader can misread it."""
+    """Return one JSON object, in ASCII, so that no program on the way can misread it."""
     tree = {"time": event.time, "level": event.name, "text": event.text, **event.fields}
     line = json.dumps({name: _plain(value) for name, value in tree.items() if value is not None})
-    return line.replace("\x7f", "\\u007f")  # the one control character that JSON leaves as it is
+    return line.replace("\x7f", "\\u007f")  # the one control character that JSON does not escape
 
 
 def as_journal(event: Event) -> list[tuple[str, str]]:
-    """The fields of systemd.journal-fields(7), ours under ``SVCAGENT_``."""
+    """Return the fields of systemd.journal-fields(7); svcagent's own begin with ``SVCAGENT_``."""
     own = {name: _words(value) for name, value in event.fields.items() if value is not None}
     priority = next(number for level, number in _PRIORITIES if event.level >= level)
     return [
@@ -56,7 +56,7 @@ def as_journal(event: Event) -> list[tuple[str, str]]:
 
 
 def _message(text: str, fields: Mapping[str, str]) -> str:
-    """What ``journalctl`` shows if it is not asked for more: whose event it is, and what happened."""
+    """Return what ``journalctl`` shows by default: the service and what happened."""
     said = text or " ".join(fields[name] for name in ("step", "phase") if name in fields)
     said = said or " ".join(f"{name}={value}" for name, value in fields.items() if name not in ("service", "reload"))
     service = fields.get("service")
@@ -68,7 +68,7 @@ def _journal_name(name: str) -> str:
 
 
 def _plain(value: object) -> Any:
-    """Nothing that JSON does not have: neither NaN nor keys that are no strings nor objects of ours."""
+    """Return the value without what JSON lacks: NaN, keys that are not strings, other objects."""
     match value:
         case None | bool() | int():
             return value
@@ -91,7 +91,7 @@ def _words(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As it is, or within quotes with JSON's escapes; never a sign that ends the line or moves a terminal's cursor."""
+    """Return the text, quoted with JSON's escapes if needed, without line ends and terminal control characters."""
     if text and text.isprintable() and not any(sign in text for sign in ' "=\\'):
         return text
     return f'"{"".join(_escaped(sign) if sign in _SPECIAL else _visible(sign) for sign in text)}"'
@@ -101,7 +101,7 @@ _SPECIAL = '"\\'
 
 
 def _shown(text: str) -> str:
-    """For the journal, which keeps lines apart, but shows nothing of a text with other signs that cannot be printed."""
+    """Escape for the journal: it keeps line breaks, but hides a text with other unprintable characters."""
     return "".join(sign if sign in "\n\t" else _visible(sign) for sign in text)
 
 
@@ -110,4 +110,4 @@ def _visible(sign: str) -> str:
 
 
 def _escaped(sign: str) -> str:
-    return "\\u007f" if sign == "\x7f" else json.dumps(sign)[1:-1]  # which JSON leaves as it is
+    return "\\u007f" if sign == "\x7f" else json.dumps(sign)[1:-1]  # JSON does not escape DEL

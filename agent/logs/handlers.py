@@ -1,4 +1,4 @@
-"""Where lines go: standard error, or the journal. Handlers of the standard library's logging."""
+"""Handlers of the standard library's logging that write to standard error or to the journal."""
 
 import logging
 import os
@@ -17,11 +17,11 @@ from typing import Any
 from agent.logs.formats import Event, as_journal
 
 PATIENCE_SECONDS = 0.2
-"""For a reader that does not keep up. Once: while lines are lost, none is waited for."""
+"""How long to wait for a slow reader. While lines are being lost, svcagent does not wait."""
 
 
 class Handler(logging.Handler):
-    """Swallows what cannot be written, counts it, and tells the number as soon as something can be written again."""
+    """Ignores and counts lines that cannot be written, and reports the number with the next line that can."""
 
     def __init__(self, common: Mapping[str, object]) -> None:
         super().__init__()
@@ -29,7 +29,6 @@ class Handler(logging.Handler):
         self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the event, if it can be written."""
         event = _event(record, self._common)
         try:
             if self._lost:
@@ -39,16 +38,15 @@ class Handler(logging.Handler):
                 )
                 self._lost = 0
             self.write(event)
-        except (OSError, ValueError):  # nobody reads it, the disk is full, the journal is gone, the stream is closed
+        except (OSError, ValueError):  # no reader, a full disk, no journal, a closed stream
             self._lost += 1
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for whoever reads."""
         return 0.0 if self._lost else PATIENCE_SECONDS
 
     def write(self, event: Event) -> None:
-        """Write it.
+        """Write the event.
 
         :raises OSError: it cannot be written now.
         """
@@ -56,7 +54,7 @@ class Handler(logging.Handler):
 
 
 class Lines(Handler):
-    """On standard error, whatever that is at the moment."""
+    """Writes to what is standard error at that moment."""
 
     def __init__(self, common: Mapping[str, object], form: Callable[[Event], str]) -> None:
         super().__init__(common)
@@ -64,11 +62,11 @@ class Lines(Handler):
         self._is_torn = False
 
     def write(self, event: Event) -> None:
-        """In pieces that a pipe takes at once or not at all, each when there is room for it."""
+        """Write pieces that a pipe accepts whole or not at all, each when there is room for it."""
         line = f"{self._form(event)}\n"
         try:
             descriptor = sys.stderr.fileno()
-        except (OSError, ValueError):  # no file: whatever a test or a library put in its place
+        except (OSError, ValueError):  # not a file: replaced by a test or a library
             sys.stderr.write(line)
             sys.stderr.flush()
             return
@@ -88,18 +86,17 @@ class Lines(Handler):
 
 
 class Journal(Handler):
-    """The journal's own protocol: fields by which ``journalctl SVCAGENT_RELOAD=…`` finds one reload's lines."""
+    """Uses the journal's protocol, with fields by which ``journalctl SVCAGENT_RELOAD=…`` finds one reload's lines."""
 
     def __init__(self, common: Mapping[str, object], address: str) -> None:
         from logging_journald import JournaldTransport  # slow to import, and rarely needed
 
         super().__init__(common)
-        # Not connected: each line finds the socket of a journal that was started anew.
+        # Not connected, so that each line finds the socket of a restarted journal.
         self._connect: Callable[[], Any] = lambda: JournaldTransport(address, connected=False)
         self._transport: Any = None
 
     def write(self, event: Event) -> None:
-        """Send it, if the journal takes it in time."""
         if self._transport is None:
             self._transport = self._connect()
             microseconds = int(PATIENCE_SECONDS * 1_000_000)
@@ -109,7 +106,6 @@ class Journal(Handler):
         self._transport.send(as_journal(event))
 
     def close(self) -> None:
-        """Close the socket."""
         if self._transport is not None:
             self._transport.socket.close()
             self._transport = None
@@ -117,9 +113,9 @@ class Journal(Handler):
 
 
 def install(handler: Handler, level: int, undo: ExitStack, *, is_alone: bool) -> None:
-    """Let it have every event from ``level`` on and libraries' warnings; ``undo`` gets what takes it away again.
+    """Send the handler every event from ``level`` on and libraries' warnings; ``undo`` gets the calls that revert this.
 
-    ``is_alone``: also what Python itself prints on standard error: warnings, and exceptions that nobody caught.
+    With ``is_alone``, also what Python itself prints on standard error: warnings and uncaught exceptions.
     """
     root, ours = logging.getLogger(), logging.getLogger("svcagent")
     root.addHandler(handler)
@@ -141,13 +137,13 @@ def install(handler: Handler, level: int, undo: ExitStack, *, is_alone: bool) ->
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    if not issubclass(kind, SystemExit):  # of a thread: Python is silent about it as well
+    if not issubclass(kind, SystemExit):  # of a thread: Python prints nothing for it either
         text = "an exception that nobody caught; this is a bug in svcagent: please report it with its trace"
         logging.getLogger("svcagent").error(text, exc_info=(kind, error or kind(), trace), extra={"fields": {}})
 
 
 def _event(record: logging.LogRecord, common: Mapping[str, object]) -> Event:
-    """An event of ours; of a library's line, which logger it came from, and the trace that it may bring."""
+    """Return the event of a record. A library's event names its logger and carries its traceback, if any."""
     own: Mapping[str, object] | None = getattr(record, "fields", None)
     fields = {**common, **(own if own is not None else {"logger": record.name})}
     if record.exc_info:

@@ -1,4 +1,4 @@
-"""Maintenance with an owner, a reason and an end. Lifts only what it may."""
+"""Maintenance mode with an owner, a reason and an optional end."""
 
 from agent.maintenance.change import await_shown, lift_own, put_out, take_out
 from agent.maintenance.clients import Left, View, await_unnamed, dns_memory, view, who_is_left

@@ -1,7 +1,7 @@
-"""Enabling and disabling maintenance without touching another owner's.
+"""Enables and disables maintenance without touching another owner's.
 
-The local agent has a change first, and the catalog shows it a moment later, or once a server answers. So every change
-has two parts: the write, read back from the agent, and `await_shown`.
+The local agent has a change first; the catalog shows it a moment later, or when a server answers again. So every change
+has two parts: the write, which is read back from the agent, and `await_shown`.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ RETRY_SECONDS = 0.5
 
 
 def put_out(consul: Consul, clock: Clock, target: Target, wanted: Maintenance) -> None:
-    """Enable maintenance and return when the catalog shows it. Raises what `take_out` and `await_shown` raise."""
+    """Enable maintenance and wait until the catalog shows it. Raise what `take_out` and `await_shown` raise."""
     take_out(consul, target, wanted)
     await_shown(consul, clock, target, wanted)
 
@@ -26,8 +26,8 @@ def put_out(consul: Consul, clock: Clock, target: Target, wanted: Maintenance) -
 def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewriting: bool = False) -> None:
     """Enable this maintenance on the local agent.
 
-    Consul answers 200 and keeps the first reason if maintenance is enabled already, so the reason is read back.
-    ``is_rewriting`` changes the reason of an enabled maintenance. That is one write to one check, so there is neither a
+    If maintenance is enabled already, Consul answers 200 and keeps the first reason, so the reason is read back.
+    ``is_rewriting`` changes the reason of an enabled maintenance. It is one write to one check: there is neither a
     moment in service nor an intermediate state after a crash.
 
     :raises Conflict: another owner's maintenance is enabled; it stays as it is.
@@ -48,7 +48,7 @@ def take_out(consul: Consul, target: Target, wanted: Maintenance, *, is_rewritin
 
 
 def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
-    """Disable this very maintenance; False if it is not enabled or another one is.
+    """Disable exactly this maintenance; return False if none or another one is enabled.
 
     :raises OutcomeUnknown: the agent did not answer in time; it may or may not be disabled.
     """
@@ -69,9 +69,9 @@ def lift_own(consul: Consul, target: Target, own: Maintenance) -> bool:
 def await_shown(
     consul: Consul, clock: Clock, target: Target, wanted: Maintenance | None, seconds: float = CATALOG_SECONDS
 ) -> None:
-    """Wait until the catalog shows this maintenance on the target; None: that it has none.
+    """Wait until the catalog shows this maintenance on the target, or none if ``wanted`` is None.
 
-    :raises Conflict: the agent's maintenance is a different one: another process changed it meanwhile.
+    :raises Conflict: the agent holds a different one, because another process changed it meanwhile.
     :raises OutcomeUnknown: the catalog did not show it within ``seconds``.
     """
     text = render(wanted) if wanted is not None else None
@@ -107,7 +107,7 @@ def held_text(consul: Consul, target: Target) -> str | None:
 
 @contextmanager
 def _unknown(target: Target, state: str) -> Iterator[None]:
-    """Explain, for a write without an answer, what is unknown and how to find out."""
+    """Explain what is unknown after a write without an answer, and how to find out."""
     try:
         yield
     except OutcomeUnknown as error:

@@ -1,4 +1,4 @@
-"""What clients see of instances that enter maintenance: which others remain, and what still returns them."""
+"""What clients see of instances that enter maintenance: which others remain, and what still returns the instances."""
 
 from collections.abc import Collection, Iterable
 from enum import StrEnum
@@ -13,7 +13,7 @@ from agent.maintenance.target import Target
 
 
 class Left(StrEnum):
-    """Which instances clients of a service find afterwards."""
+    """Which instances of a service remain for its clients."""
 
     SOMEBODY = "somebody"
     NOBODY = "nobody"
@@ -22,7 +22,7 @@ class Left(StrEnum):
 
 @dataclass(frozen=True)
 class View:
-    """One service in the catalog; ``service_ids`` are those of this host that are targets."""
+    """One service in the catalog; ``service_ids``: those of this host that enter maintenance (the targets)."""
 
     name: str
     node: str
@@ -31,22 +31,22 @@ class View:
 
     @property
     def own(self) -> tuple[Instance, ...]:
-        """The targets, as far as the catalog shows them."""
+        """The targets that the catalog shows."""
         return tuple(one for one in self.instances if one.node == self.node and one.service_id in self.service_ids)
 
     @property
     def left(self) -> Left:
-        """Return which instances remain when the targets are in maintenance."""
+        """Which instances remain when the targets are in maintenance."""
         return who_is_left(self.instances, self.node, self.service_ids)
 
 
 def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collection[str]) -> Left:
     """Judge a service's instances in the catalog before those of ``service_ids`` on ``node`` enter maintenance. Pure.
 
-    NOBODY: the last instance that clients are sent to is among them. An instance in warning is served by Consul DNS,
-    and is no replacement for a passing one: clients that ask for passing instances do not get it. Where none is
-    served, clients lose nothing. UNKNOWN: the catalog does not show them, so it does not show everything (a
-    token without ``node:read`` empties the answer).
+    NOBODY: clients lose the last instance that they are sent to. Consul DNS serves an instance in warning, but such an
+    instance does not replace a passing one: clients that ask for passing instances do not get it. If none of the
+    targets is served, clients lose nothing. UNKNOWN: the catalog does not show all targets, so it may not show other
+    instances either (a token without ``node:read`` empties the answer).
     """
     everyone = tuple(instances)
     own = [one for one in everyone if one.node == node and one.service_id in service_ids]
@@ -61,9 +61,9 @@ def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collectio
 
 
 def view(consul: Consul, node: str, targets: Iterable[Target], ignoring: Collection[str] = ()) -> tuple[View, ...]:
-    """Return the services of the targets as the leader's catalog shows them; the host stands for all its services.
+    """Return the targets' services as the leader's catalog shows them; the host means all its services.
 
-    ``ignoring``: reasons of maintenance that this host's instances are shown without.
+    ``ignoring``: reasons of maintenance to leave out of this host's instances.
     """
     ids: dict[str, list[str]] = {}
     for target in targets:
@@ -81,7 +81,7 @@ def _seen(consul: Consul, name: str, node: str, ignoring: Collection[str]) -> tu
 
 
 def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[Target]) -> int:
-    """Return for how many seconds clients may remember the DNS answers that contain the targets now."""
+    """Return for how many seconds clients may cache the DNS answers that contain the targets now."""
     if agent.dns is None:
         return 0
     names = {one.name for one in view(consul, agent.node, targets)}
@@ -91,17 +91,17 @@ def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[Target]) -> i
 def await_unnamed(
     consul: Consul, clock: Clock, agent: AgentSelf, targets: Iterable[Target], remembered: float, limit: Deadline
 ) -> None:
-    """Wait until the local agent's DNS returns no target any more, and then for as long as clients remember answers.
+    """Wait until the local agent's DNS returns no target any more, and then until cached answers have expired.
 
-    The catalog shows their maintenance already, so the health API returns none of them. ``remembered``: `dns_memory`
-    from before maintenance was enabled.
+    The catalog already shows the maintenance, so the health API returns no target. ``remembered``: the result of
+    `dns_memory` from before maintenance was enabled.
 
-    :raises NotDrained: DNS still returns one after 30 s, or clients may remember one, when ``limit`` is over.
+    :raises NotDrained: DNS still returns a target after 30 s, or clients may still cache one when ``limit`` is reached.
     """
     for one in view(consul, agent.node, targets):
         served = {(other.address, other.port) for other in one.instances if other not in one.own}
         for own in one.own:
-            # Two services may share an address and a port; then DNS goes on returning it for the other one.
+            # Another instance may share the address and the port; then DNS keeps returning them for it.
             if agent.dns is not None and (own.address, own.port) not in served:
                 asks = {f"{agent.dns[0]}:{agent.dns[1]}": partial(ask_dns, agent.dns, _dns_name(agent, one.name))}
                 address, seconds = (own.address, own.port), min(DNS_SECONDS, limit.remaining)

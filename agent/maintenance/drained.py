@@ -1,4 +1,4 @@
-"""Waiting until clients are no longer sent to an instance in maintenance. Nothing here changes anything."""
+"""Waits until clients are no longer sent to an instance in maintenance. Changes nothing."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ from agent.maintenance.target import Target
 
 DNS_SECONDS = 30.0
 POLL_SECONDS = 0.02
-# How long a blocking query may hide what else has happened.
+# How long a blocking query may delay the next call of ``still``.
 QUERY_SECONDS = 1.0
 
 Ask = Callable[[], DnsAnswer]
@@ -23,9 +23,9 @@ def await_absence_from_dns(
     still: Callable[[], None] = nothing_ends_it,
     seconds: float = DNS_SECONDS,
 ) -> None:
-    """Wait until no DNS server returns ``own`` (address, port), and then for as long as answers may be remembered.
+    """Wait until no DNS server returns ``own`` (address, port), and then until cached answers have expired.
 
-    ``remembered``: the TTL, in seconds, that answers had while the instance was still in them. The caller bounds it:
+    ``remembered``: the TTL, in seconds, of the answers that still contained the instance. The caller bounds it, because
     a reload holds the fleet's lock meanwhile. ``still`` is called in every round and ends the wait by raising.
 
     :raises NotDrained: a server still returns it after ``seconds``.
@@ -48,7 +48,7 @@ def await_absence_from_dns(
 def await_absence_from_health(
     consul: Consul, clock: Clock, target: Target, still: Callable[[], None] = nothing_ends_it
 ) -> None:
-    """Wait until the leader shows the target as not served; ``still`` as for `await_absence_from_dns`.
+    """Wait until the leader shows the target as not served. ``still``: as for `await_absence_from_dns`.
 
     :raises NotDrained: it is still served after 30 s.
     """

@@ -1,4 +1,4 @@
-"""Maintenance whose end has come is disabled, if the instance passes its checks.
+"""Disables maintenance whose end has passed, if the instance passes its checks.
 
 The end is part of the reason text, which Consul does not interpret: the next run of svcagent disables it.
 """
@@ -17,7 +17,7 @@ from agent.maintenance.target import Target
 
 @dataclass(frozen=True)
 class Ended:
-    """A maintenance whose end has come. ``failing``: the checks that keep it enabled."""
+    """A maintenance whose end has passed. ``failing``: the checks that keep it enabled."""
 
     target: Target
     maintenance: Maintenance
@@ -25,7 +25,6 @@ class Ended:
 
     @property
     def is_liftable(self) -> bool:
-        """True if none of its real checks keeps it in maintenance."""
         return not self.failing
 
 
@@ -36,11 +35,10 @@ def find_ended(
     now: datetime,
     only: Collection[str] | None = None,
 ) -> tuple[Ended, ...]:
-    """Return every maintenance whose end has come: services in order of their IDs, then the host.
+    """Return every maintenance whose end has passed: services in order of ID, then the host.
 
-    ``checks``: all checks of the local agent. ``only``: the IDs of the services to look at; None for all. The host is
-    always included. Its checks are those of the node, and those of its services that are not themselves in
-    maintenance.
+    ``checks``: all checks of the local agent. ``only``: the IDs of the services to look at, or None for all. The host
+    is always included. Its checks are the node's, and those of its services that are not in maintenance themselves.
     """
     found = []
     for service in sorted(services.values(), key=lambda one: one.id):
@@ -58,11 +56,10 @@ def find_ended(
 
 
 def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None) -> tuple[Ended, ...]:
-    """Disable what is over where the checks pass, and return all that is over. ``only`` as in `find_ended`.
+    """Disable expired maintenance where the checks pass, and return all that has expired. ``only``: as in `find_ended`.
 
-    One that fails keeps none of the others in maintenance; the first failure is raised in the end.
-
-    :raises OutcomeUnknown: maintenance was disabled, and the catalog did not show it in time.
+    A failure does not keep the others in maintenance; the first one is raised at the end, such as `OutcomeUnknown` if
+    the catalog did not show the change in time.
     """
     done: list[Ended] = []
     troubles: list[SvcagentError] = []
@@ -80,14 +77,11 @@ def lift_expired(consul: Consul, clock: Clock, node: str, only: Collection[str] 
 
 
 def lift_ended(consul: Consul, ended: Iterable[Ended]) -> tuple[Ended, ...]:
-    """Disable those whose checks pass. Return all of them, except what was changed by another process meanwhile.
-
-    :raises OutcomeUnknown: the agent did not answer in time.
-    """
+    """Disable those whose checks pass. Return all, except those that another process changed meanwhile."""
     return tuple(one for one in ended if not one.is_liftable or lift_own(consul, one.target, one.maintenance))
 
 
 def _failing(checks: Collection[CheckState]) -> tuple[CheckState, ...]:
-    """Return the checks that keep it in maintenance. One in warning alone does not: Consul serves such an instance."""
+    """Return the checks that keep it in maintenance. Warnings alone do not: Consul serves such an instance."""
     found = sorted((check for check in checks if check.status != "passing"), key=lambda check: check.id)
     return tuple(found) if any(check.status != "warning" for check in found) else ()

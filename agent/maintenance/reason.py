@@ -1,7 +1,7 @@
-"""The reason text of a maintenance: a sentence for people in Consul's UI, from which svcagent reads the rest.
+"""The reason text of a maintenance: a sentence for people in Consul's UI that svcagent can parse. Pure.
 
-Consul keeps one free text with a maintenance and nothing else, so owner, begin and end are written into it and
-parsed from it. The catalog is the only store. Pure.
+Consul stores one free text with a maintenance and nothing else, so owner, begin and end are written into it and parsed
+from it. The catalog is the only store.
 """
 
 import re
@@ -13,7 +13,7 @@ from agent.data import dataclass
 from agent.text import clean
 
 LONGEST_WHY, LONGEST_NAME = 500, 200
-"""How many characters of a reason and of an owner a message repeats: anyone with write access to Consul sets them."""
+"""How many characters of a reason and of an owner a message shows: anyone with write access to Consul sets them."""
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -28,7 +28,7 @@ _RELOAD = re.compile(
 
 
 class OwnerKind(StrEnum):
-    """The owner's kind. UNKNOWN: enabled by ``consul maint`` or by hand, and treated like an operator's."""
+    """The kind of owner. UNKNOWN: enabled by ``consul maint`` or by hand, and treated like an operator's."""
 
     OPERATOR = "operator"
     RELOAD = "reload"
@@ -37,7 +37,7 @@ class OwnerKind(StrEnum):
 
 @dataclass(frozen=True)
 class Maintenance:
-    """One maintenance. ``owner`` is a user name, a reload's id, or empty when unknown; ``why`` the reason given."""
+    """One maintenance. ``owner``: a user name, a reload's ID, or empty if unknown; ``why``: the reason given."""
 
     kind: OwnerKind
     owner: str
@@ -47,17 +47,17 @@ class Maintenance:
     until: datetime | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """True if its end has come; one without an end is never over."""
+        """True if its end has passed; False without an end."""
         return self.until is not None and self.until <= now
 
     def has_same_cause(self, other: "Maintenance") -> bool:
-        """True if the same operator enabled both for the same reason; false for an unknown owner."""
+        """True if the same operator enabled both for the same reason; False for an unknown owner."""
         cause = (self.kind, self.owner, self.host, self.why)
         return self.kind is OwnerKind.OPERATOR and cause == (other.kind, other.owner, other.host, other.why)
 
     @property
     def whose(self) -> str:
-        """The owner in words; ``unknown`` when svcagent did not write the reason."""
+        """The owner for a message; ``unknown`` if svcagent did not write the reason."""
         match self.kind:
             case OwnerKind.OPERATOR:
                 return clean(f"{self.owner} on {self.host}", LONGEST_NAME)
@@ -81,14 +81,14 @@ def by_operator(user: str, host: str, why: str, since: datetime, until: datetime
 
 
 def by_reload(reload_id: str, host: str, why: str, since: datetime) -> Maintenance:
-    """Return one reload's own maintenance, recognised by the reload's ID."""
+    """Return a reload's maintenance, which is recognized by the reload's ID."""
     return Maintenance(OwnerKind.RELOAD, _word(reload_id), _word(host), why, _second(since))
 
 
 def is_of_reload(maintenance: Maintenance, host: str, reload_id: str = "") -> bool:
-    """True if a reload on that host enabled it. To the process that holds the host lock, that reload is over.
+    """True if a reload on that host, or the reload with this ID (the node may have been renamed), enabled it.
 
-    ``reload_id``: the ID of one reload of the host, which stays the same when the node is renamed.
+    For the process that holds the host lock, that reload has ended.
     """
     if maintenance.kind is not OwnerKind.RELOAD:
         return False
@@ -96,7 +96,7 @@ def is_of_reload(maintenance: Maintenance, host: str, reload_id: str = "") -> bo
 
 
 def is_finished_reload(text: str, *, is_journalled: bool) -> bool:
-    """True if this is the reason text of a reload that has finished: a reload that has not has a journal."""
+    """True if this is the reason text of a reload that has finished: an unfinished reload has a journal."""
     return parse(text).kind is OwnerKind.RELOAD and not is_journalled
 
 
@@ -110,7 +110,7 @@ def render(maintenance: Maintenance) -> str:
 
 
 def parse(text: str) -> Maintenance:
-    """Return the maintenance that a reason text describes; of an unknown owner if svcagent did not write the text."""
+    """Return the maintenance that a reason text describes, with an unknown owner if svcagent did not write the text."""
     for kind, pattern in ((OwnerKind.RELOAD, _RELOAD), (OwnerKind.OPERATOR, _OPERATOR)):
         if match := pattern.fullmatch(text):
             found = match.groupdict()

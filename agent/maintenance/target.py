@@ -1,4 +1,4 @@
-"""What can be in maintenance, and the decision what to do with it. Pure."""
+"""What can be in maintenance, and the decision to enable or disable it. Pure."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -18,12 +18,12 @@ class Target:
 
     @property
     def check_id(self) -> str:
-        """The ID of the check by which Consul keeps it in maintenance."""
+        """The ID of the check with which Consul holds it in maintenance."""
         return f"{SERVICE_MAINTENANCE}{self.service_id}" if self.service_id else NODE_MAINTENANCE
 
     @property
     def argument(self) -> str:
-        """The argument of ``svcagent maint`` that names it."""
+        """The argument of ``svcagent maint`` that selects it."""
         return self.service_id or "--node"
 
     def __str__(self) -> str:
@@ -31,8 +31,6 @@ class Target:
 
 
 class Action(StrEnum):
-    """What happens to one target."""
-
     ENABLE = "enable"
     REWRITE = "rewrite"
     LIFT = "lift"
@@ -42,7 +40,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with one target. ``held``: its maintenance now; ``wanted``: afterwards; ``remedy``: for a refusal."""
+    """The decision for one target. ``held``: its maintenance now; ``wanted``: afterwards; ``remedy``: for a refusal."""
 
     target: Target
     action: Action
@@ -54,14 +52,12 @@ class Decision:
 def decide_enable(
     target: Target, held: Maintenance | None, wanted: Maintenance, *, is_replacing: bool, is_forced: bool
 ) -> Decision:
-    """Decide whether maintenance is enabled.
+    """Decide whether to enable maintenance. Idempotent, so a command whose outcome was unknown may be repeated.
 
     - none now: enable
-    - the same owner and reason: keep, or change the end if another one is wanted
+    - the same owner and reason: keep, or change the end if it differs
     - a reload's: refuse, unless replacing by force
     - another owner or reason: refuse, unless replacing
-
-    The decision is idempotent, so a command whose outcome was unknown may be repeated.
     """
     if held is None:
         return Decision(target, Action.ENABLE, None, wanted)
@@ -78,7 +74,7 @@ def decide_enable(
 
 
 def decide_disable(target: Target, held: Maintenance | None, *, is_forced: bool) -> Decision:
-    """Disable it, whatever its owner, except a reload's: that reload disables it when the instance is ready."""
+    """Disable any owner's maintenance except a reload's, which the reload disables when the instance is ready."""
     if held is None:
         return Decision(target, Action.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:

@@ -1,4 +1,4 @@
-"""Moments as people write and read them. Pure: the time zone is an argument, None for the host's own."""
+"""Times as people write and read them. Pure: the time zone is an argument, None for the host's."""
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -9,13 +9,11 @@ _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
 class NotAMoment(ValueError):
-    """A text that names no moment; says what would."""
+    """The text is not a time; the message shows valid ones."""
 
 
 def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
-    """Return the moment of ``HH:MM`` (its next occurrence) or of an ISO 8601 time, in UTC.
-
-    A time without a zone is one of ``zone``.
+    """Parse ``HH:MM`` (its next occurrence) or an ISO 8601 time, in ``zone`` if it has none; return it in UTC.
 
     :raises NotAMoment: it is neither of the two, or past.
     """
@@ -35,13 +33,13 @@ def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
 
 
 def _next(hour: int, minute: int, now: datetime, zone: tzinfo | None) -> datetime:
-    """The first such time of day after now; where clocks are set back it comes twice."""
+    """Return the first such time of day after ``now``; where clocks are set back it occurs twice."""
     today = now.astimezone(zone).replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
     moments = []
     for day in (today, today + timedelta(days=1)):
         for fold in (0, 1):
             moment = _local(day.replace(fold=fold), zone)
-            # A time that clocks skip has a second reading too, an hour before the first: not meant by anybody.
+            # A time that the clocks skip also has a second reading, an hour before the first, which is never meant.
             if fold == 0 or moment.astimezone(zone).replace(tzinfo=None) == day:
                 moments.append(moment)
     return min(moment for moment in moments if moment > now)
@@ -52,18 +50,18 @@ def _local(naive: datetime, zone: tzinfo | None) -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """For programs: UTC, to the second."""
+    """Return the time for programs: in UTC, to the second."""
     return f"{moment:{TIME_FORMAT}}"
 
 
 def for_people(moment: datetime, now: datetime, zone: tzinfo | None = None) -> str:
-    """``14:05`` when that is today, else with its date."""
+    """Return ``14:05`` if that is today, else with its date."""
     there, here = moment.astimezone(zone), now.astimezone(zone)
     return f"{there:%H:%M}" if there.date() == here.date() else f"{there:%Y-%m-%d %H:%M}"
 
 
 def length(span: timedelta) -> str:
-    """Its two largest units: ``3d 4h``, ``2h 5m``, ``5m 10s``, ``10s``; never negative."""
+    """Return its two largest units: ``3d 4h``, ``2h 5m``, ``5m 10s``, ``10s``; never negative."""
     left = max(0, int(span.total_seconds()))
     parts = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):

@@ -1,4 +1,4 @@
-"""Converging the local agent's services to services.d/: observe → plan → apply."""
+"""Bring the services of the local Consul agent in line with services.d/: observe → plan → apply."""
 
 from agent.registration.alone import alone_in
 from agent.registration.apply import (

@@ -1,4 +1,4 @@
-"""One svcagent at a time registers on a host: ``svcagent register`` and the daemon exclude each other."""
+"""Mutual exclusion of registrations on a host: ``svcagent register`` and the daemon take turns."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,12 +14,11 @@ PAUSE = 0.05
 
 @contextlib.contextmanager
 def alone_in(state_dir: Path, clock: Clock, wait: float) -> Iterator[bool]:
-    """Exclude other registrations of the same state directory; the block gets True if another one just ended.
+    """Exclude other registrations of the same state directory; yield True if this one had to wait for another.
 
     The lock file is in the state directory, where no other user can open it.
 
-    :raises LockBusy: another one did not end within ``wait`` seconds.
-    :raises SvcagentError: the lock file cannot be opened.
+    :raises LockBusy: another registration still held the lock after ``wait`` seconds.
     """
     path = state_dir / FILE
     with lock_file(path) as descriptor:

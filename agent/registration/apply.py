@@ -1,6 +1,6 @@
-"""Apply a registration plan, one service after the other. Applying it again changes nothing.
+"""Apply a registration plan, one service at a time. Applying it again changes nothing.
 
-If it is killed, the next run finishes: a service is registered with svcagent's mark or not at all.
+If svcagent is killed, the next run finishes: a service is registered with svcagent's mark or not at all.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,21 +17,19 @@ from agent.registration.plan import Action, Change
 Report: TypeAlias = Callable[[str, Exception], None]
 
 NEVER = "87600h"
-"""The time to live of a maintenance check: a check without a type cannot be registered."""
+"""The TTL of a maintenance check: Consul does not register a check without a type."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A service that could not be changed, and why."""
-
     service_id: str
     error: SvcagentError
 
 
 class Failures:
-    """Collects the failures of single services, so that the others go on.
+    """Collects the failures of single services, so that the registration of the others continues.
 
-    ``report`` is called with the service and the exception if that is a bug.
+    ``report`` is called with the service ID and the exception if the exception is a bug.
     """
 
     def __init__(self, report: Report) -> None:
@@ -40,9 +38,8 @@ class Failures:
 
     @contextmanager
     def collected(self, service_id: str) -> Iterator[None]:
-        """Keep the error that the block raises.
-
-        :raises Unreachable: Consul does not answer, so no other service can be registered either.
+        """Record the error of the block. Raise `Unreachable`: without Consul, no other service can be registered
+        either.
         """
         try:
             yield
@@ -58,12 +55,10 @@ class Failures:
 def apply_plan(
     consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], str]
 ) -> None:
-    """Create, update and remove services; call ``done`` after each change that was made.
+    """Create, update and remove services; call ``done`` after each change. Changes after one that failed are not tried.
 
-    ``probe`` returns the status that a check has now. It is called for checks that are new on a service which clients
-    are being sent to: with Consul's default, critical, they would take it out of service until their first run.
-
-    :raises SvcagentError: a change could not be made; those after it are not tried.
+    ``probe`` returns the current status of a check. It is called for new checks of a service that clients are sent to.
+    With Consul's default status, critical, such a check would take the service out of service until its first run.
     """
     for change in changes:
         match change.action:
@@ -83,10 +78,7 @@ def apply_each(
     probe: Callable[[Check], str],
     report: Report,
 ) -> tuple[Failure, ...]:
-    """Do the same as `apply_plan`, but go on with the other services where one fails.
-
-    :raises Unreachable: Consul does not answer.
-    """
+    """Do the same as `apply_plan`, but continue with the other services if one fails. Raise `Unreachable`."""
     failures = Failures(report)
     for change in changes:
         with failures.collected(change.service_id):
@@ -95,7 +87,7 @@ def apply_each(
 
 
 def restore_node_maintenance(consul: Consul, text: str) -> None:
-    """Enable the node's maintenance again with this reason text, before the services of the node are registered.
+    """Enable the node's maintenance again, before its services are registered.
 
     :raises Conflict: another process enabled a different one at the same moment.
     """
@@ -110,10 +102,10 @@ def restore_node_maintenance(consul: Consul, text: str) -> None:
 
 
 def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) -> None:
-    """Make the agent show these checks, by ID, with these statuses until it has run them again.
+    """Make the agent show these statuses, by check ID, until it has run the checks again.
 
-    Only for a service in maintenance: for a moment each check does not exist. Registering over a check keeps its old
-    status (Consul 1.8), so it is deregistered first.
+    Use it only for a service in maintenance, because each check is missing for a moment: registering over a check keeps
+    its old status (Consul 1.8), so it is deregistered first.
     """
     for check in service.checks:
         if check.id in statuses:
@@ -130,12 +122,12 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
     replaced = change.replaced_checks or {}
     stale = list(change.stale_checks)
     if change.action is Action.UPDATE and "critical" in replaced.values():
-        # While a failing check is replaced by another one, clients would be sent to the service.
+        # Otherwise clients would be sent to the service while its failing check is replaced.
         hold = {"ID": HOLD + change.service_id, "Name": "being exchanged", "TTL": "1h", "Status": "critical"}
         consul.register_check({**hold, "ServiceID": change.service_id})
         stale.append(hold["ID"])
     for check_id in replaced:
-        # If it were registered over, the old check would go on running next to the new one (Consul 1.8).
+        # If it were only registered over, the old check would keep running next to the new one (Consul 1.8).
         consul.deregister_check(check_id)
     if stale:
         consul.register_service(leaving(body, stale))
@@ -147,10 +139,10 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
 
 
 def _maintenance_check(service_id: str, text: str) -> dict[str, Any]:
-    """Return the check by which Consul holds a service in maintenance, as part of the service's registration.
+    """Return the check with which Consul holds a service in maintenance, as part of the service's registration.
 
-    Registered with the service, it leaves no moment in service. Consul recognises its maintenance by the CheckID, so
-    ``consul maint -disable`` removes it as any other (measured on 1.8.7).
+    Registered together with the service, it leaves no moment in service. Consul recognizes its maintenance by the
+    CheckID, so ``consul maint -disable`` removes this check like any other (measured on 1.8.7).
     """
     name = "Service Maintenance Mode"
     check_id = f"{SERVICE_MAINTENANCE}{service_id}"
@@ -168,10 +160,7 @@ def _assert_in_maintenance(consul: Consul, service_id: str, text: str) -> None:
 
 
 def _with_statuses(change: Change, probe: Callable[[Check], str]) -> dict[str, Any]:
-    """Return the body, with the initial status of each check where that is known.
-
-    Consul uses it for new checks, and keeps the status of all others.
-    """
+    """Return the body with the initial status of new checks where it is known; Consul keeps that of all others."""
     known = {
         **{check_id: status for check_id, status in (change.replaced_checks or {}).items() if status},
         **{check.id: str(probe(check)) for check in change.new_checks},

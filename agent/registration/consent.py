@@ -12,12 +12,12 @@ from agent.registration.plan import Action, Change, World
 from agent.text import counted
 
 MOST_REMOVALS = 2
-"""How many services may be removed without consent, even if they are more than half."""
+"""The number of services that may be removed without consent, even if they are more than half."""
 MOST_NAMED = 5
 
 
 class ConsentNeeded(SvcagentError):
-    """A plan would remove more than svcagent does without an operator's consent."""
+    """A plan would remove more than svcagent removes without an operator's consent."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Objection:
 
 
 def find_objection(plan: Iterable[Change], world: World, directory: Path, last: LastSeen) -> Objection | None:
-    """Return why a plan for the definitions of ``directory`` needs consent; None if it does not.
+    """Return why a plan for the definitions of ``directory`` needs consent, or None if it needs none.
 
     - It removes more than `MOST_REMOVALS` services and more than half of those that svcagent registered.
     - It removes or changes services that were registered from another directory.

@@ -1,4 +1,4 @@
-"""What differs between a registration and what the agent holds, field by field. Pure."""
+"""The differences between a registration and what the agent holds, field by field. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from agent.data import dataclass
 from agent.registration.mark import MARK, is_own, own_checks, wanted_checks
 
 _CONSULS_OWN_ADDRESSES = frozenset({"lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"})
-"""Tagged addresses that Consul adds by itself to a service with an address."""
+"""Tagged addresses that Consul itself adds to a service with an address."""
 
 CHECK_TYPES: Mapping[str, str] = {
     "HTTP": "http",
@@ -22,12 +22,12 @@ CHECK_TYPES: Mapping[str, str] = {
     "AliasService": "alias",
     "AliasNode": "alias",
 }
-"""What Consul calls the type of a check, by the field that makes it one; the first that is given decides."""
+"""Consul's name for the type of a check, by the field that sets the type; the first field that is given decides."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One field. What cannot be read back, a check's definition, has no ``before``: only that it changed."""
+    """One field that differs. ``before`` is None for a check: Consul does not return a check's definition."""
 
     field: str
     before: Any
@@ -40,10 +40,10 @@ class Difference:
 
 
 def differences(body: Mapping[str, Any], found: LocalService) -> tuple[Difference, ...]:
-    """Every field of the registration that is not so on the agent, and every check that is ours and not in it."""
+    """Return every field that differs on the agent, and every check that is new, changed or removed."""
     result = (*_fields(body, found), *_checks(body, found))
     if not result and found.meta.get(MARK) != body["Meta"][MARK]:
-        # An earlier run was cut short, the checks stand in another order, or an adopted service differs in nothing.
+        # An earlier run was interrupted, the checks are in another order, or an adopted service differs in nothing.
         return (Difference("mark", None, "changed"),)
     return result
 
@@ -53,12 +53,12 @@ def _fields(body: Mapping[str, Any], found: LocalService) -> Iterator[Difference
     for name in _CONSULS_OWN_ADDRESSES - after["tagged_addresses"].keys():
         before["tagged_addresses"].pop(name, None)
     if found.meta.get(MARK) == body["Meta"][MARK] and body["EnableTagOverride"]:
-        # Others may change the tags in the catalog, and Consul brings theirs back to the agent.
+        # Others may change the tags in the catalog, and Consul copies theirs to the agent.
         before.pop("tags")
         after.pop("tags")
     if "Ports" in body:
-        # What an agent shows as the one port of such a service differs from release to release; and one that does not
-        # show the ports leaves their comparison to the mark.
+        # Releases differ in what they show as the one port of such a service. For an agent that does not show the
+        # ports, only the mark is compared.
         before["port"] = 0
         before["ports"] = before["ports"] or after["ports"]
     for field in after:
@@ -95,7 +95,7 @@ def _checks(body: Mapping[str, Any], found: LocalService) -> Iterator[Difference
 
 
 def is_other_type(check: Mapping[str, Any], type_there: str) -> bool:
-    """Is another sort of check wanted than the one that runs under its ID? Old agents do not say; then it is not."""
+    """True if the wanted check has another type than the one with its ID. Old agents do not report types: False."""
     return bool(type_there) and type_there != next(name for field, name in CHECK_TYPES.items() if field in check)
 
 
@@ -129,7 +129,7 @@ def _wanted(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _port(name: str, port: int, is_default: bool) -> str:  # as `LocalService.ports` has it
+def _port(name: str, port: int, is_default: bool) -> str:  # the fields of an entry of `LocalService.ports`
     return f"{name}:{port}{' (default)' if is_default else ''}"
 
 

@@ -1,6 +1,6 @@
-"""One registration: observe, plan, apply. ``register``, ``plan`` and the daemon's convergence all use it.
+"""One registration: observe, plan, apply. ``register``, ``plan`` and the daemon's convergence use it.
 
-The plan is data between two calls: its owner shows it, or refuses it, before anything is written.
+The plan is data, so the caller can show or refuse it before anything is written.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +17,10 @@ from agent.registration.plan import Action, Change, World, make_plan, nodes_foll
 
 
 class Registration:
-    """Registers the services of ``directory`` once. What it did is known even if `apply` is aborted.
+    """Registers the services of ``directory`` once. Its attributes show what was done, even if `apply` is aborted.
 
-    ``is_finished`` is called with a service's ID and the reason text of its maintenance: True if that is of a reload
-    that has finished. ``report`` is called with the service and the exception if that is a bug.
+    ``is_finished`` returns True if a service ID and the reason text of its maintenance belong to a reload that has
+    finished. ``report`` is called with the service ID and the exception if the exception is a bug.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Registration:
         self.world = World({}, {})
         """The services and checks of the agent when the plan was made."""
         self.last_seen = LastSeen()
-        """What was known of it before."""
+        """What earlier runs recorded."""
         self.objection: Objection | None = None
         """Why the plan needs consent that was not given."""
         self.done: list[Change] = []
         self.refused: list[Change] = []
         self.failures = Failures(report)
         self.unremembered: SvcagentError | None = None
-        """Why it could not be noted what is registered."""
+        """Why the registration could not be recorded."""
 
     @property
     def vanished_node(self) -> str | None:
@@ -62,7 +62,7 @@ class Registration:
         has_consent: bool = False,
         may_remove: Callable[[str], bool] = lambda _service_id: True,
     ) -> tuple[Change, ...]:
-        """Observe the agent; return what has to change. What ``may_remove`` does not allow to be removed stays."""
+        """Observe the agent and return what has to change. A service that ``may_remove`` rejects is kept."""
         self.world = observe(self._consul, expected)
         self.last_seen = self._kept.read()
         vanished = self.last_seen.vanished_services(self.world, self._is_finished)
@@ -74,11 +74,9 @@ class Registration:
         return plan
 
     def apply(self, plan: Iterable[Change], probe: Callable[[Check], str], *, is_all: bool = True) -> None:
-        """Carry a plan out, one service after the other, and note what is registered from where.
+        """Carry out a plan, one service at a time, and record what is registered from where. Raise `Unreachable`.
 
-        ``probe`` as in `apply_plan`. ``is_all``: the plan is for all services of the directory.
-
-        :raises Unreachable: Consul does not answer.
+        ``probe``: as in `apply_plan`. ``is_all``: the plan is for all services of the directory.
         """
         self._remember(lambda last: last.after(self.world))
         if self.vanished_node is not None:
@@ -108,5 +106,5 @@ def _kept(change: Change) -> Change:
 
 
 def _readiness(change: Change) -> tuple[bool, bool, bool]:
-    """Return the sort key of a change: removals last, and before them the changes that may take long."""
+    """Return the sort key of a change: quick changes first, then those that may take long, then removals."""
     return change.action is Action.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)

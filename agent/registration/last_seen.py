@@ -1,8 +1,8 @@
 """What this host's Consul agent held when svcagent last looked, kept in the state directory.
 
-Consul keeps maintenance with the service: whatever removes the service (`deregister_critical_service_after`, an agent
-without a data directory that restarts) removes an operator's maintenance as well. What is kept here says which services
-have to be registered again in maintenance. `LastSeen` is pure; `LastSeenFile` reads and writes it.
+Consul stores maintenance with the service. Removing the service (`deregister_critical_service_after`, or the restart of
+an agent without a data directory) removes an operator's maintenance too. This record says which services must be
+registered in maintenance again. `LastSeen` is pure; `LastSeenFile` reads and writes it.
 """
 
 import json
@@ -30,15 +30,15 @@ LOCK_PAUSE = 0.02
 
 @dataclass(frozen=True)
 class LastSeen:
-    """What was registered by svcagent on this host, and from where.
+    """What svcagent registered on this host, and from where.
 
-    ``directory`` and ``real_directory``: where the definitions came from that were registered last, as it was given and
-    with all links followed; empty before the first registration.
-    ``services``: each service of svcagent by ID, with the reason text of its maintenance, None without one. A service
-    that vanished stays until it is seen again or svcagent removes it.
+    ``directory`` and ``real_directory``: the directory of the definitions registered last, as given and with all links
+    followed; empty before the first registration.
+    ``services``: each service of svcagent by ID, with the reason text of its maintenance, or None without one. A
+    service that vanished stays until it is seen again or svcagent removes it.
     ``node``: the reason text of the node's maintenance.
-    ``agreed``: the IDs of the services after the last registration of all definitions that needed no more consent.
-    Removals are compared with this number, so that services registered while removals wait for consent do not count.
+    ``agreed``: the service IDs after the last registration of all definitions that needed no more consent. Removals are
+    compared with their number, so that services registered while removals wait for consent do not count.
     """
 
     directory: str = ""
@@ -48,16 +48,16 @@ class LastSeen:
     agreed: tuple[str, ...] = ()
 
     def after(self, world: World) -> "LastSeen":
-        """Return what is known after the agent was seen like this."""
+        """Return what is known after this observation of the agent."""
         if self.vanished_node(world) is not None:
-            return self  # nothing was disabled, the agent forgot everything
+            return self  # the agent lost everything; nobody disabled maintenance
         seen = {one.id: one.maintenance.notes if one.maintenance else None for one in _own(world)}
         vanished = {one: text for one, text in self.services.items() if one not in world.services}
         held = world.checks.get(NODE_MAINTENANCE)
         return replace(self, services={**vanished, **seen}, node=held.notes if held is not None else None)
 
     def after_changes(self, done: Iterable[Change]) -> "LastSeen":
-        """Return what is known after these changes were carried out. What svcagent removed is meant to be gone."""
+        """Return what is known after these changes were carried out. A service that svcagent removed is forgotten."""
         services = dict(self.services)
         for one in done:
             if one.action is Action.CREATE:
@@ -68,21 +68,21 @@ class LastSeen:
         return replace(self, services=services)
 
     def registered_from(self, directory: Path, *, is_all: bool) -> "LastSeen":
-        """Return what is known after this directory was registered, ``is_all``: not only some of its services."""
+        """Return what is known after this directory was registered; ``is_all``: with all of its services."""
         agreed = tuple(sorted(self.services)) if is_all else self.agreed
         place, real = str(directory.absolute()), str(directory.resolve())
         return replace(self, directory=place, real_directory=real, agreed=agreed)
 
     def is_other_directory(self, directory: Path) -> bool:
-        """True if another directory was registered last. A link that leads elsewhere now is the same directory."""
+        """True if another directory was registered last. A symbolic link with a new target is the same directory."""
         is_same = str(directory.absolute()) == self.directory or str(directory.resolve()) == self.real_directory
         return bool(self.directory) and not is_same
 
     def vanished_services(self, world: World, is_over: Callable[[str, str], bool]) -> dict[str, str]:
         """Return the services that vanished while they were in maintenance, each with its reason text.
 
-        ``is_over(service_id, text)`` is True for the maintenance of a reload that has finished: the reload disabled it
-        after the agent was last seen.
+        ``is_over(service_id, text)`` returns True for the maintenance of a reload that has finished: the reload
+        disabled it after the agent was last seen.
         """
         return {
             service_id: text
@@ -93,7 +93,7 @@ class LastSeen:
     def vanished_node(self, world: World) -> str | None:
         """Return the reason text of the node's maintenance if the agent lost it; None if it was disabled.
 
-        An agent that forgets the node's maintenance forgets all services of svcagent at the same moment.
+        An agent that loses the node's maintenance also loses all services of svcagent.
         """
         if self.node is None or NODE_MAINTENANCE in world.checks or not self.services or any(_own(world)):
             return None
@@ -105,14 +105,14 @@ def _own(world: World) -> Iterator[LocalService]:
 
 
 class LastSeenFile:
-    """``<state directory>/registration.json``. Verbs and the daemon may change it at the same time."""
+    """``<state directory>/registration.json``. CLI verbs and the daemon may change it at the same time."""
 
     def __init__(self, state_dir: Path, clock: Clock) -> None:
         self._file = state_dir / LAST_SEEN_FILE
         self._clock = clock
 
     def read(self) -> LastSeen:
-        """Return what was kept; nothing, and a line in the log, if it cannot be used."""
+        """Return the recorded state. If the file cannot be used, log a warning and return an empty one."""
         try:
             return _parsed(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
@@ -125,10 +125,7 @@ class LastSeenFile:
             return LastSeen()
 
     def change(self, change: Callable[[LastSeen], LastSeen]) -> LastSeen:
-        """Read it, change it, and write it if it differs.
-
-        :raises SvcagentError: it could not be written.
-        """
+        """Read the file, apply ``change``, and write the result if it differs. Raise `SvcagentError` if that fails."""
         with self._locked():
             before = self.read()
             after = change(before)
@@ -137,9 +134,9 @@ class LastSeenFile:
         return after
 
     def maintained(self, service_id: str, text: str | None) -> None:
-        """Note the maintenance of a service, or without an ID of the node; None: it was disabled.
+        """Record the maintenance of a service, or of the node if ``service_id`` is empty; None if it was disabled.
 
-        :raises SvcagentError: it could not be written.
+        :raises SvcagentError: the file could not be written.
         """
 
         def change(before: LastSeen) -> LastSeen:
@@ -165,7 +162,7 @@ class LastSeenFile:
 
 
 def _parsed(tree: Any) -> LastSeen:
-    """:raises ValueError, TypeError, LookupError, AttributeError: it is not a document of this version."""
+    """:raises ValueError, TypeError, LookupError, AttributeError: the document is not of this version."""
     if not isinstance(tree, dict) or tree.pop("v", None) != VERSION:
         raise ValueError("not a document of this version")
     found = LastSeen(**{**tree, "agreed": tuple(tree["agreed"])})

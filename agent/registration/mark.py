@@ -1,8 +1,8 @@
-"""Our mark on a service: whose it is, and what was sent, in one pair of its meta. Pure.
+"""svcagent's mark on a service, in one pair of its meta: the service is svcagent's, and this was registered. Pure.
 
-Check definitions cannot be read back from Consul, and a check says nothing of who registered it. So the mark holds a
-fingerprint of the whole registration, and for every check four letters each for its ID and its definition: enough to
-name the check that changed, and to tell a check of ours from one that somebody else attached to our service.
+Consul does not return check definitions, and a check does not show who registered it. So the mark holds a fingerprint
+of the whole registration and, for every check, four letters each for its ID and its definition. That suffices to name
+the check that changed, and to distinguish svcagent's checks from those that others attached to the service.
 """
 
 import base64
@@ -16,24 +16,24 @@ from agent.definitions import Service
 
 MARK = "svcagent-fingerprint"
 HOLD = "svcagent:hold:"
-"""What the ID of a check begins with that stands in for another while that is exchanged."""
+"""The ID prefix of the temporary check that keeps a service critical while a failing check is replaced."""
 
 _LETTERS = 4
 _OWNER_HINTS = ("external-source", "managed-by", "managed_by", "owner", "team", "maintainer")
-"""Keys of meta by which others say whose a service is; the first is Consul's own convention."""
+"""Meta keys with which other tools name a service's owner; the first is Consul's own convention."""
 
 
 def registration(service: Service) -> dict[str, Any]:
-    """The body to register, with our mark."""
+    """Return the body to register, with svcagent's mark."""
     body = service.registration()
     return {**body, "Meta": {**body["Meta"], MARK: _mark(body)}}
 
 
 def leaving(body: Mapping[str, Any], check_ids: Iterable[str]) -> dict[str, Any]:
-    """The body with a mark that also owns checks which are about to go.
+    """Return the body with a mark that also owns checks which are about to be deregistered.
 
-    Were they forgotten before they are gone, and the process killed in between, they would be taken for somebody
-    else's ever after. The fingerprint is spoilt, so that the next run finishes the work.
+    If the mark dropped them first and the process were killed in between, they would count as another owner's for good.
+    The fingerprint is made invalid, so that the next run finishes the work.
     """
     mark = "unfinished" + body["Meta"][MARK][len("unfinished") :]
     mark += "".join(_letters(check_id) + "-" * _LETTERS for check_id in check_ids)
@@ -41,12 +41,12 @@ def leaving(body: Mapping[str, Any], check_ids: Iterable[str]) -> dict[str, Any]
 
 
 def is_own(service: LocalService) -> bool:
-    """Was it registered by svcagent?"""
+    """True if svcagent registered the service."""
     return MARK in service.meta
 
 
 def own_checks(found: LocalService) -> dict[str, str]:
-    """The checks of one of our services that are ours, by ID, each with the letters of its definition."""
+    """Return svcagent's checks of one of its services, by ID, each with the letters of its definition."""
     marked = dict(_marked(found.meta[MARK]))
     by_id = {check.id: _letters(check.id) for check in found.real_checks}
     return {
@@ -57,13 +57,13 @@ def own_checks(found: LocalService) -> dict[str, str]:
 
 
 def wanted_checks(body: Mapping[str, Any]) -> dict[str, str]:
-    """The checks of a registration, by ID, each with the letters of its definition."""
+    """Return the checks of a registration, by ID, each with the letters of its definition."""
     ids = (check["CheckID"] for check in body["Checks"])
     return {check_id: letters for check_id, (_, letters) in zip(ids, _marked(body["Meta"][MARK]), strict=True)}
 
 
 def owner(service: LocalService) -> str:
-    """Whose a service is, as far as its meta tells; empty if it does not."""
+    """Return the owner that a service's meta names; empty if it names none."""
     found = [f"{key} {service.meta[key]!r}" for key in _OWNER_HINTS if service.meta.get(key)]
     return ", ".join(found)
 
@@ -75,7 +75,7 @@ def _mark(body: Mapping[str, Any]) -> str:
 
 
 def _marked(mark: str) -> list[tuple[str, str]]:
-    """The letters of every check's ID and of its definition, in the order of the checks."""
+    """Return the letters of every check's ID and definition, in the order of the checks."""
     letters = mark.partition(".")[2]
     pairs = range(0, len(letters), 2 * _LETTERS)
     return [(letters[at : at + _LETTERS], letters[at + _LETTERS : at + 2 * _LETTERS]) for at in pairs]

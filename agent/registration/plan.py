@@ -1,16 +1,17 @@
-"""The plan: what has to change so that the agent holds what services.d/ says. Pure.
+"""The plan: what has to change so that the agent holds the services of services.d/. Pure.
 
-The cases, by service id:
+The cases, by service ID:
 
-- wanted and absent: create
-- wanted, there, with our mark, and nothing differs: keep
-- wanted, there, with our mark, otherwise different: update
-- wanted, there, without our mark: refuse, or update to adopt it
-- wanted, and there under an ID that differs only by case, with our mark: replace that one, because Consul's
-  catalog keeps only one of them; without our mark: refuse
-- wanted, but another service of this agent has one of its CheckIDs: refuse, because Consul would move the check
-- there with our mark, no longer wanted: remove, last
-- there without our mark: ignore
+- defined, not registered: create
+- defined, registered with svcagent's mark, no difference: keep
+- defined, registered with svcagent's mark, different: update
+- defined, registered without the mark: refuse, or update to adopt it
+- defined, registered under an ID that differs only by case: replace it, because Consul's catalog keeps only one of
+  them; without the mark: refuse
+- defined, but a service without the mark, or the node, has one of its CheckIDs: refuse, because Consul would move the
+  check
+- not defined, registered with the mark: remove, last
+- not defined, registered without the mark: ignore
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,8 +30,6 @@ NO_MAINTENANCE: Mapping[str, str] = MappingProxyType({})
 
 
 class Action(StrEnum):
-    """What happens to one service."""
-
     CREATE = "create"
     UPDATE = "update"
     REMOVE = "remove"
@@ -40,25 +39,25 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One service's line of the plan, with everything that is needed to apply it."""
+    """The change of one service, with everything that is needed to apply it."""
 
     action: Action
     service_id: str
     why: str
     body: Mapping[str, Any] | None = None
-    """What will be registered, without the initial status of new checks."""
+    """The registration, without the initial status of new checks."""
     differences: tuple[Difference, ...] = ()
     replaced_checks: Mapping[str, str] | None = None
     """Checks to deregister first: those whose type changes, with the status that the new one inherits, and those of
-    another service of ours, with none."""
+    another service of svcagent, with an empty status."""
     new_checks: tuple[Check, ...] = ()
-    """Checks that have not run yet on a service that clients are sent to."""
+    """Checks that have not run yet, of a service that clients are sent to."""
     stale_checks: tuple[str, ...] = ()
-    """Checks of ours to deregister afterwards."""
+    """Checks of svcagent to deregister afterwards."""
     maintenance: str | None = None
-    """The reason text of the maintenance that the service is registered in; None to leave maintenance as it is."""
+    """The reason text of the maintenance to register the service in; None to leave maintenance as it is."""
     replaces: str = ""
-    """The ID of a service of ours to deregister right before, because Consul takes both IDs for the same."""
+    """The ID of a service of svcagent to deregister right before, because Consul treats both IDs as the same."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def make_plan(
 ) -> tuple[Change, ...]:
     """Return the changes in order of service ID, removals last. ``only``: names or IDs to restrict them to.
 
-    ``maintenance``: services, by ID, that are registered in maintenance if they are not there, with its reason text.
+    ``maintenance``: reason texts by service ID, for services to register in maintenance if they are not registered.
     """
     by_id = {service.id: service for service in wanted}
     chosen = [service for service in by_id.values() if not only or {service.id, service.name} & only]
@@ -108,7 +107,7 @@ def make_plan(
 
 
 def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = frozenset()) -> tuple[Change, ...]:
-    """Return the removal of all our services, or of ``only`` (names or IDs), where others' services are refused."""
+    """Return the removal of all services of svcagent, or of ``only`` (names or IDs); refuse services of others."""
     changes = []
     for found in sorted(there.values(), key=lambda service: service.id):
         if only and not {found.id, found.name} & only:
@@ -131,7 +130,7 @@ def nodes_followed(plan: Iterable[Change]) -> frozenset[str]:
 
 
 def without_unknown_nodes(plan: Iterable[Change], unknown: frozenset[str]) -> tuple[Change, ...]:
-    """Refuse every change that refers to one of these nodes: it would crash a Consul 1.8 agent."""
+    """Refuse every change that refers to one of these nodes, because it would crash a Consul 1.8 agent."""
     return tuple(_refused_for_nodes(change, unknown & set(_nodes(change))) for change in plan)
 
 
@@ -179,7 +178,7 @@ def _wanted(service: Service, world: World, claimed: Mapping[str, str], *, is_ad
 
 
 def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
-    """What becomes of a service whose ID differs only by case from one that is there."""
+    """Return the change for a service whose ID differs only by case from a registered one."""
     if not is_own(twin):
         why = f"Consul takes its ID for {twin.id}, {_whose(twin)}; deregister that one there, or choose another id"
         return Change(Action.REFUSE, service.id, why)
@@ -194,7 +193,7 @@ def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
 
 
 def _compared(change: Change, service: Service, found: LocalService, claimed: Mapping[str, str]) -> Change:
-    """What becomes of a service that is there, and that may be changed."""
+    """Return the change for a service that is registered and may be changed."""
     body = change.body or {}
     there = {check.id: check for check in found.real_checks}
     differs = differences(body, found)

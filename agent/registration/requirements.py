@@ -1,4 +1,4 @@
-"""What a definition asks for and this host's Consul agent cannot do, said before anything is sent. Pure."""
+"""What definitions require and this host's Consul agent does not support, reported before anything is sent. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -18,20 +18,18 @@ CHECK_FIELDS: Mapping[str, tuple[Release, ...]] = {
     "udp": ((1, 13),),
     "tcp_use_tls": ((1, 14, 10), (1, 15, 6), (1, 16, 2)),
 }
-"""Fields of checks that not every Consul agent knows, and the first release of each branch that does.
-
-The last one counts for all later branches. An older agent answers 400.
-"""
+"""Check fields that not every Consul agent knows, and the first release of each branch that does; the last one counts
+for all later branches. An older agent answers 400."""
 
 SERVICE_FIELDS: Mapping[str, tuple[Release, ...]] = {"ports": ((1, 22),)}
-"""The same for fields of services."""
+"""The same for service fields."""
 
 RUN_BY_SCRIPT = frozenset({"args", "docker"})
-"""Kinds that run a program, which an agent does not take through its API unless it is told to."""
+"""Check kinds that run a program. An agent accepts them through its API only if its configuration allows it."""
 
 
 def unmet(definitions: Iterable[Definition], agent: AgentSelf, only: frozenset[str] = frozenset()) -> list[Fault]:
-    """Return every fault of every service; with ``only`` (names or ids of services) none but theirs."""
+    """Return every fault of every service, or of the services in ``only`` (names or IDs)."""
     return [
         fault
         for definition in definitions
@@ -70,7 +68,7 @@ def _unknown(
 
 
 def _placed(place: str, single: Check | None, checks: tuple[Check, ...]) -> Iterator[tuple[str, Check]]:
-    """The checks, each with the place where it was written: a service's own ``check`` is the first of them."""
+    """Yield the checks, each with its path in the file: a service's own ``check`` is the first of them."""
     if single is not None:
         yield f"{place}.check", checks[0]
         checks = checks[1:]

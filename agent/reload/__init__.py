@@ -1,6 +1,6 @@
-"""One host's reload of one service: pure steps, the guard, the class `Reload` that carries the steps out, and recovery.
+"""One host's reload of one service: its steps, the guard, the class `Reload`, and recovery.
 
-Names are loaded when they are first asked for: ``register`` looks for journals, and only if it finds one for the rest.
+Names are loaded on first use (PEP 562): ``register`` looks for journals, and needs the rest only if it finds one.
 """
 
 import importlib
@@ -61,7 +61,6 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for (PEP 562)."""
     for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,4 +1,4 @@
-"""How the local agent shows an instance that clients use. svcagent renews no check of it: that would take it out."""
+"""The local agent's view of an instance that clients use. It renews no check: that would end the service."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,10 @@ from agent.reload.probe import Prober, Status
 class InConsul:
     """What the local agent shows of an instance that clients use.
 
-    ``failing``: a sentence about the first check that fails now and did not before the drain, and its ``signature`` as
-    in `NotReady`. ``awaited``: the checks that are critical because Consul has not run them since somebody registered
-    them again or the agent was restarted. ``unproven``: the checks that Consul has not run since they were last
-    registered. ``is_out``: maintenance of the service or of the host is on.
+    ``failing``: a sentence about the first check that fails now and did not before the drain; ``signature``: as in
+    `NotReady`. ``awaited``: checks that are critical because Consul has not run them since they were registered again
+    or the agent was restarted. ``unproven``: checks that Consul has not run since their last registration. ``is_out``:
+    the service or the host is in maintenance.
     """
 
     failing: str | None = None
@@ -28,10 +28,7 @@ class InConsul:
 
 
 class AgentView:
-    """Looks at all checks of one service in the local agent.
-
-    Keep one object for all looks: it remembers since when a check has not run.
-    """
+    """Observes all checks of one service in the local agent. Keep one object: it times checks that have not run yet."""
 
     def __init__(self, service: Service, consul: Consul, prober: Prober, clock: Clock) -> None:
         self._service = service
@@ -41,10 +38,10 @@ class AgentView:
         self._unrun_since: dict[str, float] = {}
 
     def look(self, before: Mapping[str, str]) -> InConsul:
-        """Look at them now. ``before``: their statuses before the drain.
+        """Return the view now. ``before``: the checks' statuses before the drain.
 
-        A check that the agent has not run since it was restarted is critical, and says nothing about the instance
-        until its first run is overdue. Alias checks are not run, so they are never unproven.
+        A check that the agent has not run since it was restarted is critical, and says nothing about the instance until
+        its first run is overdue. Alias checks are not run, so they are never unproven.
         """
         states = self._consul.checks()
         own = [state for state in states.values() if state.service_id == self._service.id]
@@ -73,7 +70,7 @@ class AgentView:
         )
 
     def _is_worse(self, before: Mapping[str, str], state: CheckState, check: Check | None) -> bool:
-        """True if Consul calls it worse than before; a warning counts where svcagent does not run the check itself."""
+        """True if Consul's status is worse than before; a warning counts if svcagent does not run the check itself."""
         if state.status == Status.CRITICAL:
             return before.get(state.id) != Status.CRITICAL
         is_left_to_consul = check is not None and not self._prober.can_probe(check)
@@ -83,5 +80,5 @@ class AgentView:
         if state.output or state.status != Status.CRITICAL or (check is not None and check.kind in ALIAS):
             return True
         since = self._unrun_since.setdefault(state.id, now)
-        # How often another tool's check is run is not known.
+        # The interval of another tool's check is unknown.
         return check is not None and now - since >= check.interval_seconds + check.timeout_seconds

@@ -1,4 +1,4 @@
-"""One check of an instance: what svcagent finds when it runs the check itself, and what a status says."""
+"""One check of an instance: svcagent's own run of it, and the meaning of its status."""
 
 from collections.abc import Mapping
 
@@ -17,11 +17,11 @@ CONTAINER_HEALTH = "docker:health"
 """The key of the container's own HEALTHCHECK among the statuses."""
 
 ALIAS = ("alias_service", "alias_node")
-"""The kinds of checks that Consul does not run: they follow another service or a node."""
+"""The kinds of checks that Consul does not run, because they follow another service or a node."""
 
 
 def badness(status: str) -> int:
-    """Return a number that is greater for a worse status; an unknown one counts as critical."""
+    """Return a rank that is greater for a worse status; an unknown status counts as critical."""
     return Status(status).badness if status in list(Status) else Status.CRITICAL.badness
 
 
@@ -38,7 +38,7 @@ def has_run(check: Check, state: CheckState | None) -> bool:
 
     A check's output is empty until its first run. http, tcp, udp, gRPC and h2ping checks always have one afterwards. A
     command may print nothing, and a TTL report may be empty: such a check counts as run if its status is better than
-    critical, so that one which is critical without output looks like one that did not run.
+    critical. If it is critical without output, it looks like one that has not run.
     """
     if state is None:
         return False
@@ -48,14 +48,11 @@ def has_run(check: Check, state: CheckState | None) -> bool:
 
 
 def shown_as(state: CheckState) -> str:
-    """Return how Consul shows a check, in words."""
     words = clean(without_credentials(state.output), LONGEST_OUTPUT)
     return f"Consul shows check {state.id} as {state.status}" + (f" ({words})" if words else "")
 
 
 class InstanceProber:
-    """Probes one service's instance, in its container if it has one."""
-
     def __init__(self, reload: Reload, engine: Engine, prober: Prober) -> None:
         strategy = reload.strategy
         self._container = strategy.container if isinstance(strategy, ContainerRestart) else None
@@ -63,10 +60,7 @@ class InstanceProber:
         self._prober = prober
 
     def look(self) -> Container | None:
-        """Return the container; None if the service has none.
-
-        :raises NotReady: it is gone.
-        """
+        """Return the container; None if the service has none. Raise `NotReady` if it is gone."""
         if self._container is None:
             return None
         try:
@@ -75,7 +69,7 @@ class InstanceProber:
             raise NotReady(str(error), signature="container gone") from error
 
     def probe(self, check: Check, container: Container | None, limit: float) -> ProbeResult:
-        """Run a check. Behind docker-proxy an accepted connection proves nothing about the container."""
+        """Run a check. A connection that docker-proxy accepts proves nothing about the container."""
         result = self._prober.probe(check, limit)
         if container is None or not result.local_peer or check.tcp_use_tls:
             return result

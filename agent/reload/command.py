@@ -1,4 +1,4 @@
-"""Runs one command of a definition: no shell, no secrets, a time limit, and nothing left running that was cut short."""
+"""Runs a command of a definition: without a shell or secrets, with a time limit that ends all of its processes."""
 
 import os
 import signal
@@ -12,28 +12,28 @@ from agent.errors import CommandFailed
 from agent.text import clean, clean_lines, has_credentials, is_secret_name, shown_command
 
 GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 POLL_SECONDS = 0.02
 KEPT_BYTES = 8192
 KEPT_LINES = 20
 LONGEST_LINE = 400
 LONGEST_REASON = 200
-"""Of the output, its end: enough to see why, and short enough for an error."""
+"""The end of the output is kept: enough to see the cause, and short enough for an error."""
 
 _CHUNK = 1 << 16
 _CHUNKS_AT_ONCE = 16
 
 
 class NotStarted(Exception):
-    """A program could not be started; says why."""
+    """A program could not be started, with the reason."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """How a command ended.
 
-    ``status``: its exit status, the negative number of the signal that ended it, or None when its time was over.
-    ``output``: the last lines of what it printed, to standard output and standard error.
+    ``status``: its exit status, the negative number of the signal that ended it, or None if its time was over.
+    ``output``: the last lines of its standard output and standard error.
     """
 
     status: int | None
@@ -43,10 +43,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the definition, and what its failure is called.
-
-    ``what`` and ``limit_key`` are for messages: what it is, and where in the definition its limit stands.
-    """
+    """A command of the definition. For messages: ``what`` it is, and ``limit_key``, the key of its time limit."""
 
     what: str
     argv: Sequence[str]
@@ -61,11 +58,7 @@ def carry_out(
     clock: Clock,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Finished:
-    """As `run`, and it must succeed.
-
-    :raises CommandFailed: or what else ``command.failure`` is: it could not be started, ended with another status
-        than 0, or took too long.
-    """
+    """Run the command. Raise ``command.failure`` if it cannot start, exits with a status other than 0, or times out."""
     name = f"{command.what} ({shown_command(command.argv)})"
     try:
         finished = run(command.argv, environ, command.timeout, clock, waiting)
@@ -91,7 +84,7 @@ def carry_out(
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without credentials, and without the variables that name files of them.
 
-    A command has no use for svcagent's own access to Consul, Docker, DNS and clouds; what it logs is read by others.
+    A command does not need svcagent's access to Consul, Docker, DNS and clouds, and others read what it logs.
     """
     return {name: value for name, value in environ.items() if not is_secret_name(name) and not has_credentials(value)}
 
@@ -103,15 +96,11 @@ def run(
     clock: Clock,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Finished:
-    """Run it in a session of its own, in ``/``, with nothing to read, and wait for it.
+    """Run a program in its own session, in ``/``, without standard input, and wait for it. Raise `NotStarted`.
 
-    It has ended when its first process has; what that left behind goes on, but its output is read no longer. At the
-    end of ``timeout`` seconds, and when the wait is interrupted, the whole process group gets SIGTERM, and after
-    `GRACE_SECONDS` SIGKILL.
-
-    ``waiting`` is entered for the wait; what it raises (`Interrupted`) passes through.
-
-    :raises NotStarted: the program could not be started.
+    It has ended when its first process has. What that left behind continues, but its output is no longer read. After
+    ``timeout`` seconds, and when the wait is interrupted, the process group gets SIGTERM, and SIGKILL after
+    `GRACE_SECONDS`. ``waiting`` is entered for the wait; what it raises (`Interrupted`) passes through.
     """
     began = clock.monotonic()
     process = _start(argv, environ)
@@ -143,23 +132,21 @@ def _start(argv: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Popen
     except OSError as error:
         raise NotStarted(error.strerror or str(error)) from error
     except Exception as error:
-        # A NUL or half a character in an argument or a variable, an empty argument list, no memory, a name with "=":
-        # Popen raises whatever it meets, and none of it is a bug of svcagent's.
+        # A NUL or an unpaired surrogate in an argument or a variable, an empty argument list, no memory, a name with
+        # "=": Popen raises many types, and none of these is a bug of svcagent.
         raise NotStarted(clean(f"{type(error).__name__}: {error}", LONGEST_REASON)) from error
 
 
 class _Tail:
-    """The end of what comes out of a pipe."""
-
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._kept = b""
 
     def has_read(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Read what has come, and say whether that was all: the process had ended before."""
+        """Read the available output; return True if that was all, because the process had ended before."""
         has_ended = process.poll() is not None
-        # No more at a time, so that a command that prints without end does not keep its limit from being seen.
+        # A limit, so that a command that prints without end does not hide that its time is over.
         for _ in range(_CHUNKS_AT_ONCE):
             try:
                 chunk = os.read(self._descriptor, _CHUNK)
@@ -172,12 +159,11 @@ class _Tail:
 
     @property
     def text(self) -> str:
-        """Its last lines, cleaned."""
         return clean_lines(self._kept.decode(errors="replace"), KEPT_LINES, LONGEST_LINE)
 
 
 def _end(process: "subprocess.Popen[bytes]", tail: _Tail, clock: Clock) -> None:
-    """End its whole process group, gently for a while; not to be interrupted."""
+    """End the process group: SIGTERM, a grace period, SIGKILL. Nothing interrupts this."""
     _signal(process, signal.SIGTERM)
     poll(
         lambda: tail.has_read(process) and not _signal(process, 0),
@@ -185,17 +171,17 @@ def _end(process: "subprocess.Popen[bytes]", tail: _Tail, clock: Clock) -> None:
         POLL_SECONDS,
     )
     _signal(process, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):  # another user's, or inside the kernel: it is not waited for without end
+    with suppress(subprocess.TimeoutExpired):  # another user's process, or one stuck in the kernel
         process.wait(GRACE_SECONDS)
     tail.has_read(process)
 
 
 def _signal(process: "subprocess.Popen[bytes]", signum: int) -> bool:
-    """Send it to the group, which has the number of its first process; False when nobody is left there."""
+    """Send a signal to the process group, which has the ID of its first process; return False if the group is empty."""
     try:
         os.killpg(process.pid, signum)
     except ProcessLookupError:
         return False
-    except PermissionError:  # sudo's, say
+    except PermissionError:  # a process of sudo, for example
         return True
     return True

@@ -1,4 +1,4 @@
-"""How a reload ended, from its last state and its failures. Pure."""
+"""The outcome of a reload, from its last state and its failures. Pure."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ SAME_AGAIN = "the same failure again"
 def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None) -> Result:
     """Fill in outcome, error, exit code and log tail.
 
-    ``log_tail``: what a failed container printed last. ``pending``: the signal that was received, if any, even
-    if it came too late to interrupt a step.
+    ``log_tail``: the last output of a failed container. ``pending``: the signal that was received, even if it came too
+    late to interrupt a step.
     """
     result.outcome = _outcome(result, state, troubles)
     if troubles:
@@ -45,7 +45,7 @@ def conclude(result: Result, state: State, troubles: Sequence[Trouble], log_tail
 def conclude_recovery(
     result: Result, state: State, troubles: Sequence[Trouble], log_tail: str, _pending: int | None
 ) -> Result:
-    """Fill in the same for a recovery. The exit code says whether the instance is back in service."""
+    """Fill in the same for a recovery. The exit code shows whether the instance is back in service."""
     result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
     _finish(result, state, troubles, log_tail)
     return result
@@ -63,9 +63,9 @@ def _finish(result: Result, state: State, troubles: Sequence[Trouble], log_tail:
 
 
 def with_mishaps(result: Result, mishaps: Sequence[SvcagentError]) -> Result:
-    """Add failures outside the steps: of the report, of the journal's removal, of what is printed.
+    """Add failures outside the steps: of the report, the journal's removal, the output.
 
-    It changes no outcome, and the exit code only where a bug was met.
+    They never change the outcome, and the exit code only if one of them is a bug.
     """
     if mishaps:
         result.error = "; then: ".join([*([result.error] if result.error else []), *dict.fromkeys(map(str, mishaps))])
@@ -81,12 +81,12 @@ _ENVIRONMENT = (
 
 
 def summary_of(trouble: BaseException) -> str:
-    """Return an error's text without a command's output, which may contain anything, because the text is published."""
+    """Return an error's text for publication: without a command's output, which may contain anything."""
     return trouble.summary if isinstance(trouble, CommandFailed) else str(trouble)
 
 
 def _chained(troubles: Sequence[Trouble], words: Callable[[Trouble], str]) -> str:
-    """Return all of them in one text, each failure once: the old version often fails as the new one did."""
+    """Return all failures in one text, each once: the old version often fails like the new one."""
     texts: list[str] = []
     seen: set[str] = set()
     for trouble in troubles:
@@ -97,7 +97,6 @@ def _chained(troubles: Sequence[Trouble], words: Callable[[Trouble], str]) -> st
 
 
 def _tail(log_tail: str, troubles: Sequence[Trouble]) -> str:
-    """Return what the container that failed printed last; else what a command did."""
     return log_tail or next((one.log_tail for one in troubles if isinstance(one, CommandFailed) and one.log_tail), "")
 
 

@@ -1,4 +1,4 @@
-"""Taking an instance out of service: own maintenance, and the wait until no client uses the instance."""
+"""The drain: own maintenance, and the wait until no client uses the instance."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,15 +23,12 @@ from agent.reload.instance import ip_of, maintenance_of, own_instance
 from agent.reload.restart import Restarter
 
 POLL_SECONDS = 0.02
-# A client may have been given the address just before it was removed: no connection may be seen for this long.
+# A client may have received the address just before its removal, so no connection may be open for this long.
 QUIET_SECONDS = 0.25
 
 
 class Drainer:
-    """Enables and disables the maintenance of a reload on this host's instance.
-
-    ``reload_id``: the reload's, by which its maintenance is known even if the node was renamed.
-    """
+    """Enables and disables a reload's maintenance on this host, even after the node was renamed (``reload_id``)."""
 
     def __init__(
         self,
@@ -55,7 +52,7 @@ class Drainer:
 
     @property
     def is_out(self) -> bool:
-        """True if the instance may be out of service by maintenance of a reload of this host."""
+        """True if a reload of this host may have the instance in maintenance."""
         return self._is_out
 
     def is_own(self, held: Maintenance) -> bool:
@@ -63,15 +60,15 @@ class Drainer:
         return is_of_reload(held, self._edges.agent.node, self._reload_id)
 
     def find_own(self, local: LocalService | None) -> Maintenance | None:
-        """Return own maintenance as the local agent shows it; None if it is over, or another owner's took its place."""
+        """Return own maintenance as the local agent shows it; None if it is disabled or another owner's is enabled."""
         held = maintenance_of(local)
         self._is_out = held is not None and self.is_own(held)
         return held if self._is_out else None
 
     def enable(self, why: str) -> None:
-        """Enable own maintenance and return when the catalog shows it.
+        """Enable own maintenance and wait until the catalog shows it.
 
-        :raises Conflict: an operator's maintenance is on.
+        :raises Conflict: an operator's maintenance is enabled.
         :raises NotFound: the service is not registered here.
         """
         edges = self._edges
@@ -85,38 +82,35 @@ class Drainer:
             raise
 
     def disable(self, held: Maintenance) -> None:
-        """Disable own maintenance, which is ``held``."""
         lift_own(self._edges.consul, self._target, held)
         self._is_out = False
 
     def dns_memory(self) -> int:
-        """Return for how many seconds clients may remember DNS answers that name this instance."""
+        """Return for how many seconds clients may cache DNS answers that contain this instance."""
         return max((ask().ttl for ask in self._ask_dns.values()), default=0)
 
     def await_drained(self, own: Instance, remembered: int, limit: Deadline, still: Callable[[], None]) -> int:
-        """Wait until no client is sent to the instance and its connections have ended.
+        """Wait until no client is sent to the instance and its connections have ended; return how many the limit left
+        open.
 
-        ``own``: the instance as it was before. ``still`` is called in every wait and may raise. Returns the number of
-        connections that are open at the limit.
+        ``own``: the instance as it was before. ``still`` is called in every wait and may raise.
         """
         edges = self._edges
         await_absence_from_health(edges.consul, edges.clock, self._target, still)
-        remembered = min(remembered, int(self._drain.max))  # the guard refuses more, unless it was overridden
+        remembered = min(
+            remembered, int(self._drain.max)
+        )  # for a longer one the guard refuses, unless it was overridden
         await_absence_from_dns(self._ask_dns, (own.address, own.port), edges.clock, remembered, still)
         return await_quiet(lambda: self.count_connections(own), self._drain, edges.clock, limit, still)
 
     def count_connections(self, own: Instance) -> int:
-        """Return how many clients are connected to the instance.
-
-        :raises ConnectionsUnknown: the kernel does not say.
-        """
         return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
 
     def drain_again(self) -> None:
         """Drain an instance that fails in service, so that clients leave it while the old one is started.
 
-        The guard is not asked: the instance fails its own checks, so Consul is about to take it out as well. Clients
-        are waited for as before, as long as the container runs.
+        The guard is not evaluated: the instance fails its checks, so Consul is about to take it out of service as well.
+        The wait for clients is the same, as long as the container runs.
         """
         edges = self._edges
         local = edges.consul.services().get(self._service.id)
@@ -142,11 +136,10 @@ def await_quiet(
     started: Deadline,
     still: Callable[[], None] = nothing_ends_it,
 ) -> int:
-    """Wait for ``drain.min`` to pass and connections to end, until ``drain.max``; return how many are left open.
+    """Wait until ``drain.min`` has passed and connections have ended, at most ``drain.max``; return how many are open.
 
-    ``started`` is the moment at which ``drain.max`` is over. Keep-alive connections end when their clients end them,
-    so the limit bounds a drain; the restart cuts what is left. ``still`` is called in every round and ends the
-    wait by raising, for example when the lock is lost.
+    ``started``: when ``drain.max`` ends. Only clients end keep-alive connections, so this limits a drain; the restart
+    cuts what is left. ``still`` is called in every round and ends the wait by raising, for example if the lock is lost.
     """
     linger(Deadline(clock, started.at - drain.max + drain.min), still)
     if not drain.connections:

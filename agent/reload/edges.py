@@ -13,17 +13,17 @@ from agent.reload.probe import Prober
 from agent.reload.record import Event
 
 RESTORE_SECONDS = 60.0
-"""How long a step that restores an instance waits for a server that does not answer."""
+"""How long a step that restores an instance retries if a server does not answer."""
 RETRY_SECONDS = 0.5
 
 FOREIGN_ATTEMPTS = 3
-"""How often a step is tried that ends with an exception of an unexpected type."""
+"""How often a step is tried that raises an exception of an unexpected type."""
 
 
 def retry_while_unreachable(clock: Clock, action: Callable[[], object]) -> None:
-    """Retry while the other side cannot be reached, and a few times after an exception of an unexpected type.
+    """Retry while the server is unreachable, and a few times after an exception of an unexpected type.
 
-    `Exception` is caught because one odd answer must not keep an instance out of service; it is raised in the end.
+    `Exception` is caught because one malformed answer must not keep an instance out of service; finally it is raised.
     """
     deadline: Deadline | None = None
     surprises = 0
@@ -47,10 +47,10 @@ def retry_while_unreachable(clock: Clock, action: Callable[[], object]) -> None:
 
 @dataclass(frozen=True)
 class Edges:
-    """``drain_dns`` are the DNS servers, ``(address, port)``, that clients ask; ``environ`` is svcagent's own.
+    """``drain_dns``: the DNS servers, ``(address, port)``, that clients ask; ``environ``: svcagent's own environment.
 
-    ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``).
-    ``shares_log_tails``: what a failed container or command printed may be written to Consul KV and notifications.
+    ``trusts_pins``: any digest that is pinned in Consul KV is taken (``[fleet] trust_pins``). ``shares_log_tails``: the
+    last output of a failed container or command may be written to Consul KV and notifications.
     """
 
     consul: Consul

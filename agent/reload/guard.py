@@ -1,7 +1,7 @@
-"""What must hold before an instance may be drained. Pure: three fresh observations of a reload are judged by it.
+"""What must hold before an instance may be drained. Pure: it judges three fresh observations of a reload.
 
-Unknown counts as no. An answer without the own instance is incomplete (a missing ``node:read`` empties it), an image
-of unknown age is too young, and an instance that is missing from the catalog passes no checks.
+Unknown counts as no. An answer without the own instance is incomplete (a missing ``node:read`` empties it), an image of
+unknown age is too young, and an instance that is missing from the catalog passes no checks.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,6 @@ MOST_NAMES = 5
 
 
 class Kind(StrEnum):
-    """The kind of an obstacle."""
-
     ABSENT = "absent"
     MAINTENANCE = "maintenance"
     PAUSE = "pause"
@@ -34,12 +32,12 @@ class Kind(StrEnum):
 
 
 FORCEABLE = frozenset(Kind) - {Kind.ABSENT, Kind.MAINTENANCE}
-"""The kinds that ``--force`` overrides. Not: another owner's maintenance, and an instance missing from the catalog."""
+"""The kinds that ``--force`` overrides: not another owner's maintenance, nor an instance missing from the catalog."""
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One reason not to drain this host's instance now, and who or what can clear it."""
+    """One reason not to drain this host's instance now, and its remedy."""
 
     kind: Kind
     what: str
@@ -47,7 +45,6 @@ class Obstacle:
 
     @property
     def is_forceable(self) -> bool:
-        """True if ``--force`` overrides it."""
         return self.kind in FORCEABLE
 
     def __str__(self) -> str:
@@ -59,22 +56,22 @@ class Observed:
     """Everything that the guard judges, as observed at ``now``.
 
     :ivar instances: those of the service in the catalog; this host's has ``node`` and ``service_id``
-    :ivar known: node and service ID of the instances that the fleet has heard of within the last day; they count as
-        existing also while they are missing from the catalog
-    :ivar is_queueing: this host has yet to wait for the lock, so instances that a reload holds in maintenance count
-        as healthy: they will be back when the lock comes to this host
-    :ivar own_reload: the ID of the reload that asks after it has enabled maintenance. Its maintenance is no obstacle,
-        and the instance is judged as it would be without it
+    :ivar known: node and service ID of the instances that were reported within the last day; they count as existing
+        even if the catalog does not show them
+    :ivar is_queueing: this host still has to wait for the lock, so instances that a reload holds in maintenance count
+        as healthy: they will be back when this host gets the lock
+    :ivar own_reload: the ID of the reload after it has enabled maintenance. Its maintenance is no obstacle, and the
+        instance is judged as it would be without it
     :ivar quarantine: the entry of the ``wanted`` digest
     :ivar suspect: an instance whose reload to the ``wanted`` digest has disappeared, if there is one
     :ivar pause: the pause that is in force
-    :ivar min_age: seconds since ``image_created``, which is read only where this is not zero
+    :ivar min_age: the least seconds since ``image_created``, which is read only if this is not zero
     :ivar next_opening: when the next window opens, if that is known
-    :ivar is_in_maintenance_allowed: an instance that an operator holds in maintenance may be reloaded and left in it
+    :ivar is_in_maintenance_allowed: an instance in an operator's maintenance may be reloaded and left in it
     :ivar stopped: how an operator stopped the container; empty if none did
     :ivar start_it: how to start that container
     :ivar differences: checks that Consul passes on the running instance and svcagent's own probe does not
-    :ivar remembered: for how many seconds DNS clients may remember the instance
+    :ivar remembered: for how many seconds DNS clients may cache the instance
     :ivar drain_max: how many seconds a drain may take
     """
 
@@ -109,17 +106,16 @@ class Observed:
 
     @property
     def own_key(self) -> tuple[str, str]:
-        """Node and service ID of this host's instance."""
         return self.node, self.service_id
 
     @property
     def departed(self) -> frozenset[tuple[str, str]]:
-        """The other instances that are known and missing from the catalog."""
+        """The other known instances that are missing from the catalog."""
         return self.known - {_key(one) for one in self.instances} - {self.own_key}
 
 
 def find_obstacles(seen: Observed) -> tuple[Obstacle, ...]:
-    """Return all that forbids draining this host's instance now; empty if nothing does."""
+    """Return everything that forbids draining this host's instance now; empty if nothing does."""
     own = seen.own
     memory = refuse_long_memory(seen.service, seen.remembered, seen.drain_max)
     return (
@@ -146,9 +142,9 @@ def overridden(obstacles: Iterable[Obstacle], *, is_forced: bool) -> tuple[tuple
 def able_instances(instances: Iterable[Instance]) -> frozenset[tuple[str, str]]:
     """Return node and service ID of the instances that can take a new image: a rollout waits for them.
 
-    Left out: one that an operator or an unknown owner holds in maintenance, since by default it keeps its image until
-    ``reload --in-maintenance``; and one whose node has failed. One that a reload holds in maintenance is included: it
-    is taking the image.
+    Not included: one that an operator or an unknown owner holds in maintenance, because by default it keeps its image
+    until ``reload --in-maintenance``; and one whose node has failed. One that a reload holds in maintenance is
+    included, because it is taking the image.
     """
     return frozenset(
         _key(one) for one in instances if not one.is_node_dead and not any(map(_is_an_operators, _held(one)))
@@ -156,9 +152,9 @@ def able_instances(instances: Iterable[Instance]) -> frozenset[tuple[str, str]]:
 
 
 def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obstacle | None:
-    """Refuse to drain where DNS clients may remember the instance for longer than a drain may take. Pure.
+    """Refuse to drain if DNS clients may cache the instance for longer than a drain may take. Pure.
 
-    The alternatives would be to hold the fleet's lock for that long, or to restart under clients that still connect.
+    The alternatives would be to hold the fleet's lock for that long, or to restart while clients still connect.
     """
     if remembered <= drain_max:
         return None
@@ -172,7 +168,7 @@ def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obs
 
 
 def _names(found: Iterable[str]) -> str:
-    """Return some of them in order, and how many more there are."""
+    """Return some of the names in order, and how many more there are."""
     listed = sorted(set(found))
     more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
     return ", ".join(listed[:MOST_NAMES]) + more
@@ -195,10 +191,10 @@ def _own(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
 
 
 def _health(seen: Observed, own: Instance) -> tuple[Obstacle, ...]:
-    """Protect the clients of an instance that is served, also of one in warning.
+    """Protect the clients of an instance that is served, including one in warning.
 
-    Its clients need another instance that is at least as healthy: passing for one that passes; served for one that
-    is only in warning, since no client that asks for passing instances uses that one. An instance that no client is
+    They need another instance that is at least as healthy: a passing one for a passing one; a served one for one in
+    warning, because clients that ask for passing instances do not use that one anyway. An instance that no client is
     sent to may always be drained: otherwise a fleet that is down as a whole could never get a good image.
     """
     own_reasons = {one.notes for one in own.checks if one.is_maintenance and _is_of_this_reload(seen, parse(one.notes))}
@@ -229,7 +225,7 @@ def _health(seen: Observed, own: Instance) -> tuple[Obstacle, ...]:
 
 
 def _stopped(seen: Observed, own: Instance | None) -> tuple[Obstacle, ...]:
-    """An operator's ``docker stop`` is respected, unless the operator of a maintenance asks for the reload."""
+    """Respect an operator's ``docker stop``, unless the operator of a maintenance requests the reload."""
     is_asked_for = seen.is_in_maintenance_allowed and own is not None and any(map(_is_an_operators, _held(own)))
     if not seen.stopped or is_asked_for:
         return ()
@@ -339,7 +335,7 @@ def _held(instance: Instance) -> tuple[Maintenance, ...]:
 
 
 def _held_with_service(instance: Instance) -> tuple[tuple[Maintenance, str], ...]:
-    """Return every maintenance of it with its service ID, the service's own first; the host's has no service ID."""
+    """Return every maintenance of it with its service ID: the service's first, then the host's, with an empty one."""
     checks = sorted(
         (check for check in instance.checks if check.is_maintenance), key=lambda check: not check.service_id
     )
@@ -347,7 +343,7 @@ def _held_with_service(instance: Instance) -> tuple[tuple[Maintenance, str], ...
 
 
 def _is_an_operators(held: Maintenance) -> bool:
-    """True for an operator's maintenance, and for one of an unknown owner, which is treated alike."""
+    """True for an operator's maintenance, and for an unknown owner's, which is treated alike."""
     return held.kind is not OwnerKind.RELOAD
 
 

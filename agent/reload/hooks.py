@@ -1,13 +1,13 @@
-"""The operator's own commands around a reload: when each runs, and what it is told. How commands run: `command`.
+"""The operator's own commands around a reload: when each runs, and its environment. `command` runs them.
 
 ====================  ======================================  ===================================
-hook                  runs                                    when it fails
+hook                  runs                                    on failure
 ====================  ======================================  ===================================
-``before_drain``      under the lock, before anything         the reload stops, nothing is changed
-``after_drain``       no client is left, the old one runs     the service is put back as it was
-``after_restart``     the new instance has been started       the old one is put back
+``before_drain``      with the lock, before any change        the reload stops, nothing is changed
+``after_drain``       no client is left, the old one runs     the service is restored as it was
+``after_restart``     the new instance has been started       the old one is restored
 ``after_return``      clients are back, on the new instance   a warning
-``on_failure``        the reload has failed and is put back   a warning
+``on_failure``        the reload has failed and was undone    a warning
 ====================  ======================================  ===================================
 """
 
@@ -24,8 +24,6 @@ from agent.reload.progress import Progress
 
 
 class Hook(StrEnum):
-    """A moment at which an operator may want to do something."""
-
     BEFORE_DRAIN = "before_drain"
     AFTER_DRAIN = "after_drain"
     AFTER_RESTART = "after_restart"
@@ -34,12 +32,10 @@ class Hook(StrEnum):
 
 
 WARN_ONLY = frozenset({Hook.AFTER_RETURN, Hook.ON_FAILURE})
-"""Their failure changes nothing about the reload: there is nothing left to stop."""
+"""Their failure does not change the reload: there is nothing left to stop."""
 
 
 class HookRunner:
-    """Runs the hooks of one reload."""
-
     def __init__(self, hooks: Hooks, edges: Edges, entry: JournalEntry, progress: Progress) -> None:
         self._hooks = hooks
         self._edges = edges
@@ -47,11 +43,10 @@ class HookRunner:
         self._progress = progress
 
     def run(self, hook: Hook, result: str = "reloaded") -> None:
-        """Run the operator's command for that moment, if there is one; a failure of one that only warns is a note.
+        """Run the operator's command for this hook, if there is one. If a hook in `WARN_ONLY` fails, that is a note.
 
-        ``result``: how the reload ended, for those hooks that run at its end.
-
-        :raises HookFailed: it could not be started, ended with another status than 0, or took too long.
+        ``result``: how the reload ended, for hooks that run at its end. Raise `HookFailed` if the command could not be
+        started, exited with a status other than 0, or took too long.
         """
         argv: tuple[str, ...] | None = getattr(self._hooks, hook)
         if argv is None:
@@ -60,7 +55,7 @@ class HookRunner:
         name = f"hook {hook} of {record.service}"
         command = Command(name, argv, self._hooks.timeout, "reload.hooks.timeout", HookFailed)
         step = str(progress.failed_step or progress.step)
-        # All are set, so that a script may insist on them; digests are empty where there is no image or it is unknown.
+        # All are set, so that a script may require them; digests are empty if there is no image or it is unknown.
         variables = {
             "SVCAGENT_HOOK": str(hook),
             "SVCAGENT_SERVICE": record.service,

@@ -1,7 +1,7 @@
 """One reload of a service at a time on one host: an advisory file lock that ends with its process.
 
 The lock file also says what its holder does and how that ended. The daemon and ``svcagent status`` follow every reload
-of the host by it, whoever started the reload. It is not synced to disk: what must survive a crash is in the journal.
+of the host by it, however it was started. It is not synced to disk: what must survive a crash is in the journal.
 """
 
 import json
@@ -25,7 +25,7 @@ from agent.text import quoted_command
 
 SUFFIX = ".lock"
 LONGEST_TEXT = 2000
-"""Characters of a message or error that are kept in the lock file."""
+"""How many characters of a message or error are in the lock file."""
 
 _LOCKS = Path("/proc/locks")
 _LONGEST_FILE = 1 << 16
@@ -33,11 +33,11 @@ _LONGEST_FILE = 1 << 16
 
 @dataclass(frozen=True)
 class HostReload:
-    """What a lock file says about the last process that reloaded or recovered the service.
+    """The content of a lock file, about the last process that reloaded or recovered the service.
 
-    ``began`` and ``since`` (of the step) are ISO 8601 times. ``step`` is empty before the first one. ``text``: the
-    last message about the step; ``place``: the position in the queue. ``results``: how the reload and the recoveries
-    before it ended, as ``dataclasses.asdict`` of each `Result`; empty until then. ``is_daemons``: the daemon ran it.
+    ``began`` and ``since`` (of the step) are ISO 8601 times. ``step`` is empty before the first one. ``text``: the last
+    message about the step; ``place``: the position in the queue. ``results``: how the reload and the recoveries before
+    it ended, as ``dataclasses.asdict`` of each `Result`; empty until then. ``is_daemons``: the daemon ran it.
     """
 
     pid: int
@@ -71,10 +71,7 @@ class HostLock:
         self._said = HostReload(os.getpid(), "")
 
     def __enter__(self) -> "HostLock":
-        """Take it.
-
-        :raises LockBusy: another process still held it after ``timeout`` seconds.
-        """
+        """Acquire the lock. Raise `LockBusy` if another process still held it after ``timeout`` seconds."""
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -102,7 +99,7 @@ class HostLock:
         os.close(self._descriptor)
 
     def record(self, event: Event) -> None:
-        """Write down the step of the reload that this process does, and the last message about it."""
+        """Record the step of this process's reload, and the last message about it."""
         said = self._said
         if event.phase is Phase.BEGIN:
             said = replace(said, step=str(event.step), since=self._now(), text="", place=None)
@@ -112,13 +109,13 @@ class HostLock:
         self._say(replace(said, text=event.text[:LONGEST_TEXT], place=place, reload=event.reload))
 
     def record_end(self, *results: Result) -> None:
-        """Write down how it ended. What a container or command printed is left out: it stays in the log."""
+        """Record how it ended, without the output of containers and commands, which stays in the log."""
         ended = ({**asdict(one), "log_tail": "", "error": one.error and one.error[:LONGEST_TEXT]} for one in results)
         if results:
             self._say(replace(self._said, results=tuple(ended)))
 
     def read(self) -> HostReload | None:
-        """Return what the file says; None if there is no file, or nothing that this version has written."""
+        """Return the file's content; None if there is no file, or if this version did not write it."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -129,7 +126,7 @@ class HostLock:
             os.close(descriptor)
 
     def holder(self) -> int | None:
-        """Return the process that holds it, None if there is none, without taking the lock even for a moment.
+        """Return the process that holds the lock, or None, without taking the lock even for a moment.
 
         The kernel lists its locks by process, device and inode (proc(5)). Some file systems show another device to
         programs; then the process ID that a reload writes to the file decides.
@@ -160,7 +157,7 @@ class HostLock:
         )
 
     def _say(self, said: HostReload) -> None:
-        """Write it as one line; a reader takes the first line, whatever a longer one has left behind it."""
+        """Write one line; readers use the first line, whatever a longer one has left after it."""
         self._said = said
         line = f"{json.dumps(asdict(said), default=str)}\n".encode()
         with suppress(OSError):  # on a full disk: nothing depends on it

@@ -1,6 +1,6 @@
-"""HTTP requests as Go's client writes them, and where it goes when it is redirected. Pure.
+"""HTTP requests as Go's client writes them, and its redirects. Pure.
 
-Go's rules (net/http: client.go, request.go) are those of every HTTP check of Consul.
+Every HTTP check of Consul follows Go's rules (net/http: client.go, request.go).
 """
 
 import string
@@ -12,27 +12,25 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from agent.data import dataclass
 
 MOST_REQUESTS = 10
-"""Go's client gives up on the tenth redirect."""
+"""Go's client fails at the tenth redirect."""
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEPING_METHOD = frozenset({307, 308})
 
-# Written by the client itself, whatever the caller says; by exactly these names, as in Go.
+# The client writes these itself, whatever the caller sets; names are compared exactly, as in Go.
 _WRITTEN_BY_CLIENT = frozenset({"Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer"})
-# Not sent to another domain than the first.
+# Not sent to a domain other than the first.
 _SENSITIVE = frozenset({"authorization", "www-authenticate", "cookie", "cookie2"})
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 _PORTS = {"http": 80, "https": 443}
 
 
 class UnusableUrl(ValueError):
-    """A URL that names no web server."""
+    """The URL does not name a web server."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The server that a URL names."""
-
     is_tls: bool
     host: str
     port: int
@@ -40,7 +38,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. ``host`` replaces the Host header that the URL gives."""
+    """One request. ``host`` replaces the Host header of the URL."""
 
     url: str
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -50,12 +48,11 @@ class Request:
 
     @property
     def target(self) -> Target:
-        """Where to connect to. Raises `UnusableUrl`."""
+        """The server to connect to. Raises `UnusableUrl`."""
         parts = _split(self.url)
         return Target(parts.scheme == "https", _ascii(unquote(str(parts.hostname))), parts.port or _PORTS[parts.scheme])
 
     def encoded(self) -> bytes:
-        """Return the request as it is sent."""
         head = "\r\n".join(self._head(_split(self.url)))
         return f"{head}\r\n\r\n".encode() + self.body
 
@@ -79,7 +76,7 @@ class Request:
 
 
 def following(first: Request, last: Request, status: int, location: str) -> Request | None:
-    """The request that a redirect of ``last`` asks for; None if the response is none. Raises `UnusableUrl`."""
+    """Return the request that a redirect of ``last`` asks for; None if it is no redirect. Raise `UnusableUrl`."""
     if status not in REDIRECTS or not location:
         return None
     try:
@@ -99,7 +96,7 @@ def following(first: Request, last: Request, status: int, location: str) -> Requ
 
 
 def shown(url: str) -> str:
-    """The URL without what may be a secret: user, password and query."""
+    """Return the URL without possible secrets: user, password and query."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -109,7 +106,7 @@ def shown(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
-    """`urlsplit` alone drops line breaks and tabs."""
+    """Split a URL and check it: `urlsplit` alone drops line breaks and tabs."""
     try:
         parts = urlsplit(url)
         is_usable = url.isprintable() and parts.scheme in _PORTS and parts.hostname and parts.port != 0
@@ -121,7 +118,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _host_header(parts: SplitResult) -> str:
-    """Without user, empty port and IPv6 zone."""
+    """Return host and port, without user, empty port and IPv6 zone."""
     host = str(parts.hostname).partition("%")[0]
     name = f"[{host}]" if ":" in host else _ascii(host)
     return name if parts.port is None else f"{name}:{parts.port}"

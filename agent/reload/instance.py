@@ -10,17 +10,15 @@ from agent.registration import Action, World, apply_plan, make_plan
 
 
 def own_instance(instances: tuple[Instance, ...], node: str, service_id: str) -> Instance | None:
-    """Return this host's among a service's instances, if the catalog shows it."""
     return next((one for one in instances if one.node == node and one.service_id == service_id), None)
 
 
 def maintenance_of(shown: LocalService | Instance | None) -> Maintenance | None:
-    """Return the maintenance that is enabled on the instance, if there is one."""
     return parse(shown.maintenance.notes) if shown is not None and shown.maintenance is not None else None
 
 
 def ip_of(address: str) -> str | None:
-    """Return the address if it is numeric: Consul accepts host names, connections show numbers."""
+    """Return the address if it is numeric: Consul accepts host names, but connections show numbers."""
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:
@@ -28,7 +26,7 @@ def ip_of(address: str) -> str | None:
 
 
 def register_again(consul: Consul, service: Service, note: Callable[[str], None]) -> LocalService | None:
-    """Register a service that the agent forgot when it restarted; None if the ID is taken by another service.
+    """Register a service that the agent forgot in a restart; return None if another service has the ID.
 
     It is in service immediately, so it must have been seen ready right before.
     """

@@ -1,4 +1,4 @@
-"""The journal: what a reload has done so far, on disk, as far as recovery cannot see it in Consul or Docker.
+"""The journal: what a reload has done so far, on disk, unless recovery can see it in Consul or Docker.
 
 There is one file per service, from the creation of the lock's session until everything is restored. Only the process
 that holds the service's `HostLock` reads or writes it.
@@ -27,12 +27,11 @@ class JournalDamaged(SvcagentError):
 
 @dataclass(frozen=True)
 class Record:
-    """How far a reload came. ``step``: the last one begun. ``session``: of its lock, empty before there is one.
+    """How far a reload came. ``step``: the last one begun. ``session``: the lock's, empty before there is one.
 
-    ``restart_policy``: the old container's before it was replaced, empty before that. ``before``: the status of each
-    check before the drain, by its ID. ``blame``: what is known about the fault of ``digest`` (`steps.Blame`), with
-    ``why`` it failed and the ``signature`` of that failure. The rest is as in the definition at the
-    reload's beginning.
+    ``restart_policy``: the old container's before its replacement, empty until then. ``before``: the checks' statuses
+    before the drain, by ID. ``blame``: what is known about the fault of ``digest`` (`steps.Blame`), with ``why`` it
+    failed and the ``signature`` of that failure. The rest is from the definition at the reload's beginning.
     """
 
     reload_id: str
@@ -76,17 +75,11 @@ class Journal:
         self._file = state_file(state_dir, service_id, _SUFFIX)
 
     def write(self, record: Record) -> None:
-        """Replace the journal and sync it to disk.
-
-        :raises SvcagentError: it could not be written; the old content is unchanged.
-        """
+        """Replace the journal and sync it to disk. Raise `SvcagentError` if that fails; the old content stays then."""
         write_atomically(self._file, json.dumps({"v": VERSION, **asdict(record)}), mode=0o600)
 
     def read(self) -> Record | None:
-        """Return what an earlier process left; None if it left nothing.
-
-        :raises JournalDamaged: the file cannot be used.
-        """
+        """Return what an earlier process left, or None. Raise `JournalDamaged` if the file cannot be used."""
         try:
             return _parsed(read_regular(self._file))
         except FileNotFoundError:
@@ -95,20 +88,17 @@ class Journal:
             raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
 
     def remove(self) -> None:
-        """Remove the journal, if there is one. Works on a full disk.
-
-        :raises SvcagentError: it could not be removed.
-        """
+        """Remove the journal, if there is one, even on a full disk. Raise `SvcagentError` if that fails."""
         try:
             self._file.unlink(missing_ok=True)
             for unfinished in self._file.parent.glob(f".{glob.escape(self._file.name)}.*"):
-                unfinished.unlink(missing_ok=True)  # of a process that was killed while it wrote
+                unfinished.unlink(missing_ok=True)  # left by a process that was killed during a write
         except OSError as error:
             raise SvcagentError(f"cannot remove {self._file}: {error.strerror}") from error
 
 
 class JournalEntry:
-    """The record of the reload or recovery that runs; what is noted down in it is on disk."""
+    """The record of the running reload or recovery."""
 
     def __init__(self, journal: Journal, record: Record, progress: Progress) -> None:
         self._journal = journal
@@ -116,15 +106,13 @@ class JournalEntry:
         self.record = record
 
     def remember(self, **changes: object) -> None:
-        """Change the record; it is written with the next change that is noted down."""
+        """Change the record; the next `note_down` with a change writes it."""
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # the keys are its own fields
 
     def note_down(self, *, required: bool = False, **changes: object) -> None:
-        """Change the record, also on disk.
+        """Change the record, also on disk. Raise `SvcagentError` if it cannot be written, and ``required``.
 
-        A step that restores the instance goes on without a journal, whatever keeps it from being written.
-
-        :raises SvcagentError: it cannot be written, and ``required``.
+        A step that restores the instance continues without a journal, whatever prevents its writing.
         """
         before = self.record
         self.remember(**changes)
@@ -142,12 +130,11 @@ class JournalEntry:
             self._progress.note(f"continuing without a journal: {self._progress.unforeseen(error, 'writing it')}")
 
     def remove(self) -> None:
-        """Remove the journal: nothing is left to restore."""
         self._journal.remove()
 
 
 def _parsed(content: bytes) -> Record:
-    """:raises ValueError, TypeError, RecursionError: it is no journal."""
+    """:raises ValueError, TypeError, RecursionError: the content is not a journal."""
     tree = json.loads(content)
     types = {one.name: get_origin(one.type) or one.type for one in fields(Record)}
     if not isinstance(tree, dict) or tree.pop("v", None) != VERSION:
@@ -170,7 +157,7 @@ def journalled(state_dir: Path) -> frozenset[str]:
 
 
 def state_file(state_dir: Path, service_id: str, suffix: str) -> Path:
-    """Return the path of one service's file; an ID may hold characters that file names may not."""
+    """Return the path of a service's file; an ID may contain characters that file names may not."""
     return state_dir / f"{_PREFIX}{quote(service_id, safe='')}{suffix}"
 
 

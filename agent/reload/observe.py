@@ -1,4 +1,4 @@
-"""Observes everything that the guard judges, and which digest the fleet takes. Decides nothing."""
+"""Observes everything that the guard judges, and the digest that the fleet takes. Decides nothing."""
 
 import shlex
 from datetime import datetime, timedelta
@@ -17,12 +17,10 @@ from agent.reload.restart import Restarter
 from agent.reload.window import verdict, zone
 
 KNOWN_FOR = timedelta(days=1)
-"""An instance that is missing from the catalog counts as existing for so long after its host reported it."""
+"""How long an instance that is missing from the catalog counts as existing after its host reported it."""
 
 
 class Observer:
-    """One service of this host."""
-
     def __init__(
         self,
         service: Service,
@@ -50,10 +48,10 @@ class Observer:
         own_reload: str = "",
         differences: tuple[str, ...] = (),
     ) -> Observed:
-        """Return everything as it is now.
+        """Observe everything now.
 
-        ``is_fetched``: ``wanted`` is on this host, so that its age is known. ``own_reload``: the ID of the reload that
-        has enabled its maintenance already. ``differences``: what the comparison of the checks before the drain found.
+        ``is_fetched``: ``wanted`` is on this host, so that its age is known. ``own_reload``: the ID of a reload that
+        has already enabled its maintenance. ``differences``: found by the comparison of the checks before the drain.
         """
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
@@ -103,10 +101,7 @@ class Observer:
         return decision.wanted, self._why(decision, newest)
 
     def insisted(self, newest: str) -> str:
-        """Pin the newest digest for all hosts, whatever is pinned, because an operator forces it.
-
-        Return what that overrides, empty if nothing.
-        """
+        """Pin the newest digest for all hosts because an operator forces it; return what that overrides, or nothing."""
         edges, service, now = self._edges, self._service.name, self._edges.clock.now()
         self._seen.note(self._reload.image, [newest], now)
         found, index = rollout.find(edges.consul, service)
@@ -117,12 +112,12 @@ class Observer:
         return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
 
     def agreed(self, newest: str, running: str) -> tuple[str, str]:
-        """Return the digest that this host takes, and why; pin it for all hosts if this one is the first to find it.
+        """Return the digest that this host takes, and why, like `wanted`.
 
-        :raises GuardRefused: another digest is pinned, and this host does not trust the pin.
+        Pin it for all hosts if this host is the first to find it.
         """
         edges = self._edges
-        # What runs was the newest when it was taken, so every digest that was seen under the tag is remembered.
+        # The running digest was the newest when it was taken, so every digest that was seen under the tag is recorded.
         self._seen.note(self._reload.image, [running, newest], edges.clock.now())
         _index, instances = edges.consul.instances(self._service.name)
         decision, view = agree(
@@ -157,10 +152,7 @@ class Observer:
             raise GuardRefused(rollout.untrusted(self._service.name, image, pinned, self._edges.agent.node))
 
     def require_pinned(self, digest: str) -> None:
-        """Check, with the lock held, that hosts did not agree on another digest while this one waited.
-
-        :raises GuardRefused: they have; the next reload takes that one.
-        """
+        """With the lock held, raise `GuardRefused` if hosts agreed on another digest while this one waited."""
         found, _index = rollout.find(self._edges.consul, self._service.name)
         if self._pinned is not None and found is not None and found.digest not in ("", digest, self._pinned):
             raise GuardRefused(

@@ -1,4 +1,4 @@
-"""Checks of an instance, run by svcagent itself as Consul would run them, and warm-up requests.
+"""Checks of an instance that svcagent runs as Consul would run them, and warm-up requests.
 
 The rules are those of Consul's agent (agent/checks/check.go) and of Go's net/http and crypto/tls below it. What
 svcagent cannot do like Consul (commands, gRPC, HTTP/2 pings, the agent's own client certificate …) is left to Consul.
@@ -24,31 +24,29 @@ from agent.text import clean, without_credentials
 SHORTEST_PROBE = 0.05
 LONGEST_SAID = 300
 MOST_OF_A_BODY = 1 << 20
-"""Bytes of a check's answer that are read. Consul judges by the status alone, whatever becomes of the body."""
+"""How many bytes of a check's answer are read. Consul judges by the status alone, whatever happens to the body."""
 
 _CHUNK = 1 << 16
 _CONSUL_HEADERS = {"User-Agent": "Consul Health Check", "Accept": "text/plain, text/*, */*"}
 
 
 class Status(StrEnum):
-    """The status of a check, as Consul names it."""
-
     PASSING = "passing"
     WARNING = "warning"
     CRITICAL = "critical"
 
     @property
     def badness(self) -> int:
-        """Greater for a worse status."""
+        """A rank that is greater for a worse status."""
         return list(Status).index(self)
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The status, a line for people that says why, and a word or two for programs (``http 503``, ``refused``).
+    """A check's status, its reason in a line for people, and in a word or two for programs (``http 503``, ``refused``).
 
-    ``failure`` is empty for a check that passes, and where the cause is unknown. ``local_peer`` is the address that a
-    TCP check was connected to, if it is one of this host.
+    ``failure`` is empty if the check passes or the cause is unknown. ``local_peer``: the address that a TCP check was
+    connected to, if it is one of this host.
     """
 
     status: Status
@@ -60,8 +58,8 @@ class ProbeResult:
 class Prober:
     """Runs single checks, each over a new connection.
 
-    ``is_agent_tls_used``: the Consul agent presents its own certificate to checks and verifies them by its own
-    authority (``enable_agent_tls_for_checks``). ``environ``: where SSL_CERT_FILE and SSL_CERT_DIR are looked up.
+    ``is_agent_tls_used``: the Consul agent uses its own certificate and authority for checks
+    (``enable_agent_tls_for_checks``). ``environ``: the source of SSL_CERT_FILE and SSL_CERT_DIR.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class Prober:
         return not (is_tls and self._is_agent_tls_used)
 
     def probe(self, check: Check, limit: float) -> ProbeResult:
-        """Run a check once, for at most ``limit`` seconds or the check's timeout. Nothing but signals is raised."""
+        """Run a check once, for at most ``limit`` seconds or the check's timeout. Only signals are raised."""
         seconds = max(SHORTEST_PROBE, min(limit, check.timeout_seconds))
         self._load_store(str(check.http or ""), is_tls=check.tcp_use_tls)
         deadline = Deadline.after(self._clock, seconds)
@@ -95,9 +93,9 @@ class Prober:
         return _guarded(lambda: self._http(check, deadline), shown(str(check.http)), seconds)
 
     def warm_up(self, url: str, limit: float, each_second: Callable[[], None] = lambda: None) -> ProbeResult:
-        """Request a URL for its side effect; its whole answer must come within ``limit`` seconds.
+        """Request a URL for its side effect; the whole answer must come within ``limit`` seconds.
 
-        ``each_second`` is called while the answer is awaited; what it raises ends the request.
+        ``each_second`` is called while the answer is awaited; an exception from it ends the request.
         """
         request = Request(url, {"User-Agent": ("svcagent",)})
         self._load_store(url)
@@ -112,7 +110,7 @@ class Prober:
         def each() -> None:
             try:
                 each_second()
-            except Exception as error:  # passed on, past the guard that takes all failures for the service's
+            except Exception as error:  # passes `_guarded`, which takes all failures for the service's
                 raise _Cancelled(error) from error
 
         try:
@@ -157,7 +155,7 @@ class Prober:
         most: int = MOST_REQUESTS,
         each_second: Callable[[], None] = lambda: None,
     ) -> HTTPResponse:
-        """Return the first response that is not a redirect, or the first of all where ``most`` is 1."""
+        """Return the first response that is not a redirect, or the first response if ``most`` is 1."""
         first = request
         for _ in range(most):
             response = self._ask(request, deadline, tls, each_second)
@@ -184,7 +182,7 @@ class Prober:
     def _load_store(self, url: str, *, is_tls: bool = False) -> None:
         """Load the certificates before time is measured: hundreds of files may take longer than a check's timeout."""
         if is_tls or url.lower().startswith("https:"):
-            with suppress(Exception):  # raised again, and reported, where the certificates are used
+            with suppress(Exception):  # raised again and reported where the certificates are used
                 self._context(_Tls())
 
     def _context(self, tls: "_Tls") -> ssl.SSLContext:
@@ -203,7 +201,7 @@ class _Tls:
     is_verified: bool = True
 
     def name_for(self, host: str) -> str:
-        """The name to ask for and to verify. A zone belongs to this host's interfaces, and is in no certificate."""
+        """Return the name to request and verify. A zone belongs to this host's interfaces, and is in no certificate."""
         return self.server_name or host.partition("%")[0]
 
 
@@ -212,8 +210,6 @@ class _TooManyRedirects(Exception):
 
 
 class _Cancelled(BaseException):
-    """The caller ended the request."""
-
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
@@ -222,14 +218,14 @@ class _Cancelled(BaseException):
 def probe_status(check: Check) -> Status:
     """Return the status that a check has now.
 
-    A check that only Consul can run counts as passing: it has had no say yet, and clients are sent to the service.
+    A check that only Consul can run counts as passing: it has not run yet, and clients are sent to the service.
     """
     prober = Prober()
     return prober.probe(check, check.timeout_seconds).status if prober.can_probe(check) else Status.PASSING
 
 
 def _response(stream: Stream, method: str) -> HTTPResponse:
-    """Read the head of the answer, past informational ones (1xx). They end with the stream's deadline at the latest."""
+    """Read the head of the answer after informational ones (1xx). The stream's deadline limits them."""
     while True:
         response = HTTPResponse(stream, method=method)  # type: ignore[arg-type]  # it calls makefile() and no more
         try:
@@ -244,7 +240,7 @@ def _response(stream: Stream, method: str) -> HTTPResponse:
 
 
 def _read_some(response: HTTPResponse) -> None:
-    """Take the body as Consul does, which goes on with the status when the body is late, broken or cut off."""
+    """Read the body like Consul, which uses the status even if the body is late, broken or cut off."""
     read = 0
     try:
         while read < MOST_OF_A_BODY and (chunk := response.read(_CHUNK)):
@@ -269,7 +265,7 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
 
 
 def advice(signature: str) -> str:
-    """Return what a person can do about the failure with which an instance did not become ready in time."""
+    """Return the remedy for the failure with which an instance did not become ready in time."""
     code = signature.rpartition(" http ")[2]
     if code.isdigit() and code not in _LOADING:
         return "It answers, but not with a status from 200 to 299: correct it, or the URL of the check"
@@ -277,7 +273,7 @@ def advice(signature: str) -> str:
 
 
 _LOADING = frozenset({"429", "503"})
-"""The statuses of a service that is there and not ready yet."""
+"""The statuses of a service that runs and is not ready yet."""
 _WAIT_LONGER = "If it needs longer to load, raise reload.ready.timeout"
 _NOBODY = "Correct the address and port that it listens on, or those of the check"
 _ADVICE = {
@@ -288,11 +284,11 @@ _ADVICE = {
     "not http": "Correct the port of the check, or what listens there",
     "redirects": "Correct where it redirects to, or the URL of the check",
 }
-"""What helps against the failures that time does not."""
+"""The remedies for failures that do not pass with time."""
 
 
 def _explained(error: Exception, seconds: float) -> tuple[str, str]:
-    """What happened, for people and for programs."""
+    """Return what happened, for people and for programs."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"certificate verify failed: {error.verify_message}", "tls"

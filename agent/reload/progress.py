@@ -1,4 +1,4 @@
-"""What is reported about a reload while it runs. A report that fails is kept for the result and stops nothing."""
+"""Reports about a reload while it runs. A report that fails is kept for the result and stops nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +11,6 @@ from agent.reload.steps import Step
 
 
 class Progress:
-    """The current step of a reload or a recovery, and its events."""
-
     def __init__(self, tell: Callable[[Event], None], clock: Clock, service: str, reload_id: str) -> None:
         self._tell = tell
         self._clock = clock
@@ -28,29 +26,25 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the current step began."""
         return self._clock.monotonic() - self._began
 
     def begin(self, step: Step) -> None:
-        """Report that a step begins."""
         self.step, self._began = step, self._clock.monotonic()
         self._report(Phase.BEGIN)
 
     def end(self) -> None:
-        """Report that the current step is done."""
         self._report(Phase.END)
 
     def fail(self, step: Step, text: str) -> None:
-        """Report that a step failed."""
         self.failed_step = self.failed_step or step
         self._report(Phase.FAILED, text)
 
     def note(self, text: str, place: int | None = None) -> None:
-        """Report what a person should know though nothing failed. ``place``: the new one in the queue for the lock."""
+        """Report something that is not a failure. ``place``: the new position in the queue for the lock."""
         self._report(Phase.NOTE, text, place)
 
     def unforeseen(self, error: Exception, what: str) -> Unforeseen:
-        """Log an unexpected exception with its trace, and return it as an `Unforeseen` error."""
+        """Log an unexpected exception with its traceback, and return it as an `Unforeseen` error."""
         found = Unforeseen.of(error, what)
         with self.survived("log an error"):
             log_bug(str(found), error, service=self._service, reload=self._reload_id)
@@ -58,10 +52,10 @@ class Progress:
 
     @contextmanager
     def survived(self, what: str) -> Iterator[None]:
-        """Go on after any failure in the block, which concerns only what is reported about the reload.
+        """Continue after any failure in the block, which only reports about the reload.
 
-        `Exception` is caught, because a full disk, a closed terminal or a bug in a message must not keep an instance
-        in maintenance.
+        `Exception` is caught because a full disk, a closed terminal or a bug in a message must not keep an instance in
+        maintenance.
         """
         try:
             yield

@@ -1,7 +1,7 @@
 """Whether an instance is ready, judged as Consul would judge it.
 
-svcagent runs the checks itself where it can. For those that only Consul can run (commands, gRPC, TTL …) Consul's status
-counts, and only a result that is newer than the restart.
+svcagent runs the checks itself where it can. For those that only Consul can run (commands, gRPC, TTL …), Consul's
+status counts, and only a result that is newer than the restart.
 """
 
 import math
@@ -29,7 +29,7 @@ from agent.reload.probe import Prober, ProbeResult, Status, advice
 from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
-"""Seconds that an instance which returns to service is given at least."""
+"""The least time, in seconds, for an instance that returns to service to become ready."""
 
 REFUSED = "refused"
 
@@ -40,10 +40,7 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class _Missing:
-    """The first reason why an instance is not ready. ``signature``: as in `NotReady`.
-
-    ``is_final``: waiting cannot help.
-    """
+    """The first reason why an instance is not ready. ``signature``: see `NotReady`; ``is_final``: no use in waiting."""
 
     said: str
     signature: str = ""
@@ -62,11 +59,11 @@ class Readiness:
     """One service's instance on this host: its checks, and its container if it has one.
 
     Only a container that exits or is restarted ends a wait early. One that its own HEALTHCHECK calls unhealthy does
-    not: Docker goes on checking it, and one that loads a large index is unhealthy until it has; how long that may take
-    is what ``ready.timeout`` says.
+    not: Docker continues to check it, and one that loads a large index is unhealthy until then, for at most
+    ``ready.timeout``.
 
-    Keep one object from the restart to the return: it remembers which results of Consul's are newer than the restart.
-    ``before`` returns the statuses that are known from before the drain.
+    Keep one object from the restart to the return: it remembers which results of Consul are newer than the restart.
+    ``before`` returns the statuses from before the drain, if they are known.
     """
 
     def __init__(
@@ -97,26 +94,26 @@ class Readiness:
 
     @property
     def before(self) -> Mapping[str, str]:
-        """The checks' statuses before the drain (see `survey`), by ID; empty if they are not known."""
+        """The checks' statuses before the drain (see `survey`), by ID; empty if they are unknown."""
         return self._before()
 
     @property
     def signatures(self) -> frozenset[str]:
-        """The signatures of all rounds of the last wait that failed."""
+        """The signatures of all failed rounds of the last wait."""
         return frozenset(self._signatures)
 
     @property
     def last_statuses(self) -> Mapping[str, str]:
-        """The statuses, by ID, that the checks svcagent runs itself had in the last round."""
+        """The statuses, by ID, of the checks that svcagent itself ran in the last round."""
         return dict(self._statuses)
 
     # ------------------------------------------------------------ after the restart
 
     def expect_fresh_results(self) -> None:
-        """Discard the results of the checks that only Consul runs: they are about the container that ran before.
+        """Discard the results of the checks that only Consul runs: they are about the previous container.
 
-        To be called right after the restart, in maintenance. Each of these checks is registered again as critical, so
-        that a better status is a newer result. Alias checks follow another service and are left alone. May be repeated.
+        Call it right after the restart, in maintenance; it may be repeated. Each of these checks is registered again as
+        critical, so that a better status is a newer result. Alias checks follow another service and are not changed.
         """
         checks = [check for check in self._run_by_consul() if check.kind not in ALIAS]
         now = self._clock.monotonic()
@@ -130,12 +127,12 @@ class Readiness:
     def wait(
         self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing
     ) -> float:
-        """Return when every check succeeds ``ready.successes`` times in a row and the warm-up is done.
+        """Wait until every check passes ``ready.successes`` times in a row and the warm-up is done.
 
-        Returns the seconds until the first round that succeeded. ``is_fresh``: the container was started just before,
-        so that any restart of it has happened since. ``is_returning``: the instance is one that served before; it only
-        has to be no worse than it was. ``each_round`` is called in each round, and once a second during warm-up; what
-        it raises ends the wait.
+        Return the seconds until the first round that passed. ``is_fresh``: the container was started just before, so
+        any restart of it has happened since. ``is_returning``: the instance served before, and must only be no worse
+        than it was. ``each_round`` is called in each round, and once a second during warm-up; an exception from it ends
+        the wait.
 
         :raises NotReady: the time is over, the container has stopped, or a warm-up request failed.
         """
@@ -174,10 +171,11 @@ class Readiness:
         container_id: str = "",
         restarts: int | None = None,
     ) -> str | None:
-        """Judge the instance once, as `wait` does; None if it is ready, else what is missing.
+        """Judge the instance once, as `wait` does; return what is missing, or None if it is ready.
 
-        ``is_in_service``: clients use the instance, so no check may be registered again as critical; what Consul runs
-        is left to `AgentView`. ``container_id`` and ``restarts``: the container must be this one, not restarted since.
+        ``is_in_service``: clients use the instance, so no check may be registered again as critical, and what Consul
+        runs is left to `AgentView`. ``container_id`` and ``restarts``: the container must be this one, not restarted
+        since.
         """
         run = _Run(container_id, restarts) if container_id else None
         _, missing = self._round(run, None, is_fresh=False, is_returning=is_returning, is_in_service=is_in_service)
@@ -194,7 +192,7 @@ class Readiness:
         is_returning: bool,
         is_in_service: bool = False,
     ) -> tuple[_Run | None, _Missing | None]:
-        """Judge the instance once. Returns the run of the container that this is about, and what is missing."""
+        """Judge the instance once. Return the run of the container that was judged, and what is missing."""
         missing: _Missing | None
         try:
             if run is None and (first := self._instance.look()) is not None:
@@ -267,9 +265,9 @@ class Readiness:
         return _Missing(f"the container's own health check says {container.health}{said}", "container unhealthy")
 
     def _is_passed_by_consul(self, check: Check, result: ProbeResult, deadline: Deadline | None) -> bool:
-        """True if Consul passes a check of an instance that returns, though svcagent's own probe fails.
+        """True if Consul passes a check of a returning instance although svcagent's own probe fails.
 
-        Consul has to have run it again. Where docker-proxy may have answered Consul, the wait goes on to its end.
+        Consul must have run it again. If docker-proxy may have answered Consul, the wait continues to its end.
         """
         if check.id not in self._left_to_consul:
             if deadline is not None and self._renew([check]):
@@ -295,7 +293,7 @@ class Readiness:
                 return _Missing(f"Consul has not run check {check.id} since the restart")
             return _Missing(shown_as(state), f"{check.id} consul {state.status}")
         if not (self._is_renewed or is_first_run_due or check.kind == "ttl"):
-            # Registered by another tool, or not as defined now: after an interval Consul's status is newer.
+            # Registered by another tool, or not as defined now: after an interval, Consul's status is newer.
             return _Missing(f"Consul's result of check {check.id} may be older than the restart")
         return None
 
@@ -317,13 +315,11 @@ class Readiness:
                 signature=self.last_signature,
             )
 
-    # ------------------------------------------------------------ parts of several
-
     def _run_by_consul(self) -> list[Check]:
         return [check for check in self._service.checks if not self._prober.can_probe(check)]
 
     def _renew(self, checks: Iterable[Check]) -> bool:
-        """Register these checks again as critical. False if the registration is not as svcagent would make it."""
+        """Register these checks again as critical. Return False if the registration differs from svcagent's."""
         local = self._consul.services().get(self._service.id)
         if local is None or not is_own(local) or local.meta != registration(self._service)["Meta"]:
             return False
@@ -331,7 +327,7 @@ class Readiness:
         return True
 
     def _longest_wait(self, *, is_returning: bool) -> float:
-        """Seconds. Of an instance that returns, Consul's first results are awaited whatever they take."""
+        """Return the longest wait in seconds. A returning instance gets the time for Consul's first results."""
         if not is_returning:
             return self._ready.timeout
         firsts = [check.interval_seconds + check.timeout_seconds for check in self._run_by_consul()]
@@ -339,7 +335,7 @@ class Readiness:
 
 
 def is_of_startup(signature: str) -> bool:
-    """True if every instance may fail like this for a moment after its start, so that it hints at no cause."""
+    """True if every instance may fail like this right after its start, so that it hints at no cause."""
     return signature in ("", REFUSED) or signature.endswith(NOT_LISTENING)
 
 

@@ -1,4 +1,4 @@
-"""The events of a reload while it runs, and its result. Plain data; printing is elsewhere."""
+"""The events and the result of a reload. Plain data; printing is elsewhere."""
 
 from dataclasses import field
 from enum import StrEnum
@@ -10,8 +10,6 @@ from agent.reload.steps import Step
 
 
 class Phase(StrEnum):
-    """The phase of a step."""
-
     BEGIN = "begin"
     NOTE = "note"
     END = "end"
@@ -20,7 +18,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a reload: ``seconds`` since the step began, ``text`` for a person, ``reload`` the reload's ID.
+    """An event of a reload. ``seconds``: since the step began; ``text``: for a person; ``reload``: the reload's ID.
 
     ``place``: the position in the queue for the lock, if that changed.
     """
@@ -37,12 +35,12 @@ class Event:
 class Result:
     """How a reload ended. ``steps``: seconds by step, in order; ``engine``: seconds of parts of the restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in
-    the same way), interrupted, failed, stranded (not restored), or, for a recovery, recovered. ``running`` and
-    ``wanted`` are digests, ``remark`` says why that digest is wanted; ``id`` is the reload's. ``is_settled``: the new
-    version passed the settle step; None if that was not reached. ``log_tail``: what a container or command
-    that failed printed last; it stays on this host. ``retry_after``: the seconds after which what refused the reload
-    may answer; None unless it was a registry that was asked too often. Moments are seconds since the epoch.
+    ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in the
+    same way), interrupted, failed, stranded (not restored) or, for a recovery, recovered. ``running`` and ``wanted``
+    are digests; ``remark``: why that digest is wanted; ``id``: the reload's. ``is_settled``: the new version passed the
+    settle step; None if that was not reached. ``log_tail``: the last output of a failed container or command; it stays
+    on this host. ``retry_after``: the seconds after which the registry may answer; None unless it refused because it
+    was asked too often. Times are seconds since the epoch.
     """
 
     service: str

@@ -1,7 +1,7 @@
 """Recovery: finish or roll back a reload that crashed on this host.
 
-The caller holds the service's `HostLock`, so that process has ended. Its journal is used, but not needed: the reason of
-a reload's maintenance names its host, and the names of the containers show how far their replacement got.
+The caller holds the service's `HostLock`, so the crashed process has ended. Its journal is used, but not needed: the
+reason of a reload's maintenance names its host, and the names of the containers show how far their replacement got.
 """
 
 import shlex
@@ -39,7 +39,7 @@ _CONTAINERS = {
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a crashed reload left. ``record``: the journal's; without one, what Consul and Docker show of it.
+    """What a crashed reload left. ``record``: the journal's; without one, from what Consul and Docker show.
 
     ``is_out``: own maintenance is enabled. ``is_journal_lost``: there was no usable journal.
     """
@@ -51,7 +51,7 @@ class Leftover:
 
 
 def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable[[str], None]) -> Leftover | None:
-    """Return what is to be finished or rolled back; None if there is nothing. ``note`` reports a damaged journal."""
+    """Return what must be finished or rolled back; None if there is nothing. ``note`` reports a damaged journal."""
     record = read_journal(edges.journal, note)
     if record is not None and record.container not in ("", reload.container):
         note(f"its definition names another container now; {record.container} is restored as well")
@@ -65,14 +65,14 @@ def find_leftover(service: Service, reload: Reload, edges: Edges, note: Callable
         reload_id = record.reload_id if record is not None else ""
         is_out = held is not None and is_of_reload(held, edges.agent.node, reload_id)
     except Unreachable:
-        is_out = record is not None  # asked again before it is disabled
+        is_out = record is not None  # checked again before it is disabled
     if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
         edges.journal.remove()
         return None
     is_journal_lost = record is None
     if record is None:
         record = Record.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
-        # Only a container that runs in service is known not to have been asked to stop.
+        # Only a container that runs in service was certainly not asked to stop.
         may_be_stopping = standing.stand is Stand.PREPARED and (is_held or not standing.is_running)
         record = replace(record, is_replacing=may_be_stopping or standing.stand is Stand.MIXED)
     record = replace(record, digest=record.digest or standing.digest)
@@ -91,7 +91,7 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> Record | None
 def revive(engine: Engine, record: Record) -> None:
     """Start a container that an interrupted replacement left stopped, and remove a prepared one, without Consul.
 
-    One that runs is left alone: whether it is about to stop is known only from its maintenance.
+    A running container is not changed: only its maintenance shows whether it is about to stop.
     """
     if not record.container:
         return
@@ -105,11 +105,10 @@ def revive(engine: Engine, record: Record) -> None:
 def abandon(
     consul: Consul, engine: Engine, journal: Journal, node: str, service_id: str, note: Callable[[str], None]
 ) -> bool:
-    """Restore a service that no definition manages any more: container started, lock released, in service.
+    """Restore a service that no definition manages any more: start the container, release the lock, return to service.
 
-    Whether it is ready is judged by Consul's checks alone. Returns False if there was nothing to restore.
-
-    :raises NotReady: a check is critical; the maintenance and the journal stay.
+    Consul's checks alone decide whether it is ready. Return False if there was nothing to restore. Raise `NotReady` if
+    a check is critical; the maintenance and the journal stay then.
     """
     record = read_journal(journal, note)
     if record is not None:
@@ -157,7 +156,7 @@ class Recovery:
     def run(self) -> Result:
         """Take every step until none is left. A failure is part of the result.
 
-        :raises NotNow: a running process of this host holds the lock; it uses another state directory.
+        :raises NotNow: a running process of this host, with another state directory, holds the lock.
         :raises Interrupted: the journal stays, and the next process continues.
         """
         if self._is_journal_lost:

@@ -1,4 +1,4 @@
-"""One host's reload of one service: what each step does, from top to bottom."""
+"""One host's reload of one service: the actions of its steps, from top to bottom."""
 
 import os
 import uuid
@@ -26,8 +26,8 @@ from agent.reload.survey import Baseline, Survey
 class Asked:
     """The options of a reload.
 
-    ``lock_timeout``: seconds to wait for the fleet's lock. ``is_forced``: reload also what runs already, and override
-    the obstacles that `guard` allows to be overridden. ``is_in_maintenance``: reload also an instance that is in an
+    ``lock_timeout``: seconds to wait for the fleet's lock. ``is_forced``: reload even if the version runs already, and
+    override the obstacles that `guard` allows to override. ``is_in_maintenance``: reload even an instance in an
     operator's maintenance, and leave it there.
     """
 
@@ -37,10 +37,7 @@ class Asked:
 
 
 class Reload:
-    """One reload of one service on this host.
-
-    ``notify_begun`` notifies people, if it is due: there is something to take, and it is about to be pulled.
-    """
+    """One reload of one service on this host. ``notify_begun`` notifies people, if due, right before a pull."""
 
     def __init__(
         self,
@@ -169,7 +166,7 @@ class Reload:
             self._is_left_in_maintenance = own.maintenance is not None
             if own.maintenance is None:
                 self._drainer.enable(f"to run {digest[:19]}" if digest else "to restart")
-                # Written, so look again: another host or an operator may have drained the others meanwhile.
+                # After the write, look again: another host or an operator may have drained the others meanwhile.
                 self._lock.ask()
                 self._refuse_unless_clear(own_reload=self._entry.record.reload_id)
         limit = Deadline.after(edges.clock, self._section.drain.max)
@@ -209,7 +206,7 @@ class Reload:
             self._hooks.run(Hook.AFTER_RETURN)
 
     def _settle(self) -> bool:
-        """Watch the new version under traffic. False where an operator's maintenance keeps clients away."""
+        """Watch the new version under traffic. Return False if an operator's maintenance keeps clients away."""
         if self._is_left_in_maintenance or self._observer.own_maintenance() is not None:
             return False
         is_first = self._report.is_first()
@@ -227,7 +224,7 @@ class Reload:
     # ------------------------------------------------------------ the lock
 
     def _announce(self, step: Step) -> None:
-        """Publish the step, to the fleet and to those who wait for the lock."""
+        """Publish the step to the fleet and to the hosts that wait for the lock."""
         # Without it other hosts would not notice a version that takes its host down.
         self._report.is_taking(str(step), is_required=step is Step.DRAIN)
         try:
@@ -244,7 +241,7 @@ class Reload:
             raise LockLost(f"the lock {self._entry.record.lock} was lost while draining")
 
     def _notice_lost_lock(self) -> None:
-        """Report that the lock was lost. The instance is out and restarted: going on is the shortest way back."""
+        """Report that the lock was lost. The instance is out and restarted: to continue is the shortest way back."""
         if self._lock.is_lost and not self._is_loss_reported:
             self._is_loss_reported = True
             lock = self._entry.record.lock
@@ -275,7 +272,7 @@ class Reload:
     def _refuse_unless_clear(
         self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""
     ) -> Instance:
-        """Ask the guard. ``own_reload``: the instance is in this reload's own maintenance already.
+        """Evaluate the guard. ``own_reload``: the instance is already in this reload's own maintenance.
 
         :raises GuardRefused: something forbids the drain.
         """
@@ -299,7 +296,7 @@ class Reload:
 
 
 def _lock_of(section: ReloadSection, edges: Edges, parts: Parts) -> Lock:
-    """Return the fleet's lock; its session is in the journal before it holds anything."""
+    """Return the fleet's lock. Its session is in the journal before it holds anything."""
     record = parts.entry.record
     return Lock(
         edges.consul,

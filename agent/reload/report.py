@@ -1,7 +1,7 @@
 """What a reload publishes to the fleet: the state of its host, and at the end an entry of the history.
 
-The state protects other hosts: while this one takes a version, its document names the version and the lock's session,
-so that a version which takes its host down is noticed (`agent.fleet`). It must be written before the drain. Everything
+The state protects other hosts: while this host takes a version, its document names the version and the lock's session,
+so that a version that takes its host down is noticed (`agent.fleet`). It must be written before the drain. Everything
 after that is best effort: a failure to publish fails no reload, and is noted once.
 """
 
@@ -28,7 +28,7 @@ from agent.reload.record import Result
 from agent.reload.steps import Blame, State
 
 VERDICT_SECONDS = timedelta(hours=1)
-"""How long an earlier verdict "environment" counts: the second one about a version within this time quarantines it."""
+"""How long an earlier verdict "environment" counts. The second one about a version within this time quarantines it."""
 
 _STANDINGS = {
     "reloaded": HostStanding.RUNNING,
@@ -41,8 +41,6 @@ _STANDINGS = {
 
 
 class Report:
-    """The published state of one reload, or of one recovery."""
-
     def __init__(self, edges: Edges, entry: JournalEntry, note: Callable[[str], None]) -> None:
         self._edges = edges
         self._entry = entry
@@ -57,12 +55,12 @@ class Report:
     def is_queueing(self) -> None:
         """Publish that this host waits for the lock."""
         with suppress(SvcagentError):
-            # What this host writes from now on replaces the document that has its earlier verdict.
+            # The documents of this host from now on replace the one that has its earlier verdict.
             self._had_verdict = self.had_environment_verdict()
         self._write(self._under_way(HostStanding.QUEUEING, "acquire"))
 
     def is_taking(self, step: str, *, is_required: bool) -> None:
-        """Publish that this host takes a version, and at which step; what runs is still the old digest.
+        """Publish that this host takes a version, and at which step; the old digest still runs.
 
         :raises SvcagentError: it could not be written, and ``is_required``.
         """
@@ -75,10 +73,10 @@ class Report:
             self._write(state)
 
     def publish(self, result: Result, state: State, digest: str) -> None:
-        """Publish how the reload ended, with ``digest`` running; before the lock is released to the next host."""
+        """Publish how the reload ended, with ``digest`` running, before the lock is released to the next host."""
         edges, record = self._edges, self._entry.record
         if result.outcome in ("up to date", "refused"):
-            # Cron repeats these. Published each time, they would look like progress.
+            # Cron repeats these. If each were published, they would look like progress.
             with self._published():
                 tell_running(
                     edges.consul, self._service, edges.agent.node, self._service_id, digest, self._tag, self._now()
@@ -86,7 +84,7 @@ class Report:
                 self._is_published = True
             return
         has_failed = result.outcome not in ("reloaded", "recovered", "interrupted")
-        # Also where an earlier write failed: without an outcome the version is suspect for every other host.
+        # Also if an earlier write failed: without an outcome the version is suspect for every other host.
         self._is_published = self._write(
             HostState(
                 digest,
@@ -105,7 +103,7 @@ class Report:
         )
 
     def ended(self, result: Result, state: State, digest: str) -> None:
-        """Publish how the reload ended, unless that is done, and add it to the history; also on disk."""
+        """Publish how the reload ended, unless that is done, and add it to the history, also on disk."""
         if not self._is_published:
             self.publish(result, state, digest)
         if result.outcome in ("up to date", "refused"):
@@ -141,10 +139,7 @@ class Report:
         return True
 
     def had_environment_verdict(self) -> bool:
-        """True if a host tried this version within the last hour, and the old one failed in the same way.
-
-        :raises SvcagentError: Consul does not answer.
-        """
+        """True if the old version failed like this one on some host within the last hour. Raise `SvcagentError`."""
         if self._had_verdict:
             return True
         view = observe(self._edges.consul, self._service, self._now())

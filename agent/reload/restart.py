@@ -1,7 +1,7 @@
-"""The strategies for restarting a service: one class for each that a definition can name, and their table.
+"""The strategies for restarting a service: one class for each that a definition can name.
 
-The steps of a reload are the same for all; this module has what differs. A class overrides what its strategy can do,
-and keeps what `Restarter` says about each method, also when it is called again after a crash in the middle of it.
+The steps of a reload are the same for all. A class overrides what its strategy can do, and keeps what `Restarter` says
+about each method, even if it is called again after a crash in the middle of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ from agent.reload.command import Command, carry_out, without_secrets
 
 @dataclass(frozen=True)
 class Restarted:
-    """A finished restart: seconds of its parts by name, and a note for people."""
+    """A finished restart: the seconds of its parts by name, and a note for people."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
@@ -42,9 +42,9 @@ class Restarted:
 class Restarter:
     """One service's instance on this host, as its strategy restarts it.
 
-    Digests are ``sha256:…``. Where a method is not overridden it does what is right for a strategy that knows no image:
-    there is nothing to compare, to pull or to return to, and the definition's checks alone say whether the instance
-    runs. Everything may raise what the Engine or the command raises.
+    Digests are ``sha256:…``. The defaults suit a strategy without an image: there is nothing to compare, to pull or to
+    roll back to, and the definition's checks alone show whether the instance runs. Every method may raise what the
+    Engine or the command raises.
     """
 
     def newest(self) -> str:
@@ -56,20 +56,16 @@ class Restarter:
         return ""
 
     def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
-        """True if the instance runs that digest already."""
         return False
 
     def check_possible(self) -> None:
-        """Check that this instance can be restarted in this way.
-
-        :raises Conflict: it cannot; the message says what to change.
-        """
+        """Raise `Conflict`, with the remedy, if the instance cannot be restarted in this way."""
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull that digest, unless it is on this host."""
 
     def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
-        """Return when that digest, fetched before, was built; None without an image."""
+        """Return when that digest, which must be on this host, was built; None without an image."""
         return None
 
     def stopped(self) -> StoppedContainer | None:
@@ -77,18 +73,16 @@ class Restarter:
         return None
 
     def connections(self, port: int, address: str | None) -> int:
-        """Return how many clients are connected to the instance."""
         return host_connections(port, address)
 
     def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        """Do what can be done for `restart` while the old instance serves, which it leaves as it is.
-
-        :raises Conflict: the new instance would not be what the old one is, but for its version.
+        """Do what `restart` needs while the old instance serves. Raise `Conflict` if more than the version would
+        differ.
         """
         return Restarted()
 
     def discard(self) -> None:
-        """Undo `prepare`; nothing happens where nothing was prepared."""
+        """Undo `prepare`, if anything was prepared."""
 
     def restart(self, digest: str) -> Restarted:
         """Stop the old instance and start the new one, as `prepare` left it."""
@@ -99,7 +93,7 @@ class Restarter:
         return Standing(Stand.OLD)
 
     def identity(self) -> tuple[str, int]:
-        """Return what changes whenever the instance is replaced or restarted: an ID, and a number of restarts."""
+        """Return an ID and a number of restarts that change whenever the instance is replaced or restarted."""
         return "", 0
 
     def runs(self) -> bool:
@@ -114,24 +108,24 @@ class Restarter:
         """Start the instance, if it is stopped."""
 
     def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        """Run what ran before, as far as this strategy can.
+        """Restore what ran before, as far as this strategy can.
 
-        ``restart_policy``: as for the Engine's. ``finish_stop``: wait for the end of a stop that may have been begun,
-        so that what answers afterwards goes on answering.
+        ``restart_policy``: as for `Engine.roll_back`. ``finish_stop``: complete a stop that may have been begun, so
+        that what answers afterwards keeps answering.
         """
 
     def last_words(self) -> str:
-        """Return what a new instance that failed printed last; empty after `put_back`."""
+        """Return the last output of a new instance that failed; empty after `put_back`."""
         return ""
 
     def finish(self, digest: str) -> None:
-        """Remove what `put_back` would need, and tidy; the new instance is ready and in service."""
+        """Remove what `put_back` would need, and clean up; the new instance is ready and in service."""
 
 
 def restarter(
     strategy: Strategy, service: Service, engine: Engine, state_dir: Path, environ: Mapping[str, str], clock: Clock
 ) -> Restarter:
-    """Return the restarter of a service's strategy. ``environ``: svcagent's own environment."""
+    """Return the restarter of a strategy. ``environ``: svcagent's own environment."""
     match strategy:
         case ContainerRestart():
             return ContainerRestarter(strategy, engine, SeenDigests(state_dir, service.name))
@@ -142,7 +136,7 @@ def restarter(
 
 
 class ContainerRestarter(Restarter):
-    """Creates the container again, from the wanted digest; the old one is kept, renamed, until `finish`."""
+    """Creates the container again from the wanted digest; the old one is kept, renamed, until `finish`."""
 
     def __init__(self, strategy: ContainerRestart, engine: Engine, seen: SeenDigests) -> None:
         self._its = strategy
@@ -201,7 +195,7 @@ class ContainerRestarter(Restarter):
         return self._engine.standing(self._its.container)
 
     def identity(self) -> tuple[str, int]:
-        # The same container may be started again, by a person or by Docker, which counts its own restarts.
+        # A person or Docker may start the same container again; Docker counts its own restarts.
         found = self._engine.find(self._its.container)
         return ("", 0) if found is None else (f"{found.id} {found.started_at}", found.restart_count)
 
@@ -241,20 +235,20 @@ class ContainerRestarter(Restarter):
         self._engine.prune(its.image, its.keep_images, self._seen.fetched(), ran)
 
     def _ran(self) -> frozenset[str]:
-        """Return the digests that ran here, as far as that is known, with the one that `restart` has just stopped."""
+        """Return the digests that are known to have run here, with the one that `restart` has just stopped."""
         old = self._engine.find(self._its.container + OLD_SUFFIX)
         stopped = self._engine.digest_of(old, self._its.image, self._seen.fetched()) if old is not None else None
         try:
             return self._seen.ran() | {stopped or ""}
-        except SvcagentError:  # of a history that this user may not read
+        except SvcagentError:  # this user may not read the history
             return frozenset({stopped or ""})
 
 
 class CommandRestarter(Restarter):
     """Runs a command at every reload.
 
-    The command has to return when the old instance has stopped, as ``systemctl restart`` does; the definition's checks
-    then say whether the new one is ready.
+    The command must return when the old instance has stopped, as ``systemctl restart`` does; the definition's checks
+    then show whether the new one is ready.
     """
 
     def __init__(self, strategy: CommandRestart, service_id: str, environ: Mapping[str, str], clock: Clock) -> None:
@@ -265,6 +259,6 @@ class CommandRestarter(Restarter):
         self._clock = clock
 
     def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
-        # It is not interrupted.
+        # The command is not interrupted.
         done = carry_out(self._command, without_secrets(self._environ), self._clock)
         return Restarted({"command": done.seconds})

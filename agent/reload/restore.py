@@ -1,7 +1,6 @@
 """The steps that return an instance to service, for the reload itself and for recovery after its crash.
 
-None of them needs the lock, and none gives up because a server does not answer: each retries for a while, and may be
-repeated by the next process.
+None of them needs the lock. Each retries for a while if a server does not answer, and the next process may repeat it.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,12 +23,10 @@ from agent.reload.settle import Watch
 from agent.reload.steps import Step
 
 MOMENT_SECONDS = 10.0
-"""How long an instance that was ready may take to be seen ready once more, right before clients return to it."""
+"""How long an instance that was ready may take to pass its checks once more, right before clients return to it."""
 
 
 class Restoration:
-    """One service's instance on this host."""
-
     def __init__(
         self,
         service: Service,
@@ -50,17 +47,16 @@ class Restoration:
         self.readiness = Readiness(
             service, reload, edges.consul, edges.engine, edges.prober, edges.clock, lambda: entry.record.before
         )
-        """The judge of this instance's checks; one from restart to return, it knows what Consul runs again."""
+        """The judge of the checks. One object from restart to return, because it knows what Consul has run again."""
         self.watch = Watch(service, reload, restart, edges, self.readiness, progress.note)
-        """Watches the instance in the step settle."""
         self.log_tail = ""
-        """What the new container that failed printed last."""
+        """The last output of the new container, if it failed."""
         self.signatures: frozenset[str] = frozenset()
-        """The failures seen on the old container after it was started again."""
+        """The failures of the old container after it was started again."""
 
     @property
     def way_back(self) -> Mapping[Step, Callable[[], None]]:
-        """The actions of the steps that belong to the way back alone."""
+        """The actions of the steps that only the way back has."""
         return {
             Step.DRAIN_AGAIN: self._drain_again,
             Step.ROLL_BACK: self._roll_back,
@@ -75,7 +71,6 @@ class Restoration:
         return ""
 
     def retry(self, action: Callable[[], object]) -> None:
-        """Retry while a server does not answer."""
         retry_while_unreachable(self._edges.clock, action)
 
     # ------------------------------------------------------------ the way back
@@ -88,8 +83,8 @@ class Restoration:
         """Run the old container again.
 
         If its replacement had begun, Docker may have been asked to stop it. While no client is sent to the instance,
-        that stop is finished first: Docker goes on stopping a container whose client is gone, and until then it still
-        answers.
+        that stop is completed first: Docker continues it even if its client is gone, and the container answers until
+        then.
         """
         self._remember_log_tail()
         record = self._entry.record
@@ -102,7 +97,6 @@ class Restoration:
             self.retry(self.readiness.expect_fresh_results)
 
     def _discard(self) -> None:
-        """Remove the new container, which was prepared and is not used."""
         self.retry(self._restarter.discard)
 
     def _quarantine(self) -> None:
@@ -124,7 +118,7 @@ class Restoration:
         )
 
     def _remember_log_tail(self) -> None:
-        """Read what the new container printed last, before it is removed."""
+        """Read the last output of the new container before it is removed."""
         if not self.log_tail:
             with suppress(SvcagentError):  # useful, but nothing depends on it
                 self.log_tail = self._restarter.last_words()
@@ -136,24 +130,21 @@ class Restoration:
         return False
 
     def _start(self) -> None:
-        """Start the container that has the service's name, if it is stopped."""
         self.retry(self._restarter.start)
 
     # ------------------------------------------------------------ ready
 
     def judge_again(self) -> None:
-        """Start the container if it is stopped, and have Consul run its own checks of it again; for a recovery."""
+        """For a recovery: start the container if it is stopped, and have Consul run its own checks again."""
         self._start()
         if self._drainer.is_out:
             self.retry(self.readiness.expect_fresh_results)
 
     def await_ready(self, *, is_returning: bool) -> None:
-        """Wait until the container is ready.
+        """Wait until the container is ready. Raise `NotReady`.
 
-        ``is_returning``: it is the old one, which has to be no worse than before the drain. One that exits is started
-        again until the wait is over: what it depends on may be away for a while.
-
-        :raises NotReady: it did not become ready.
+        ``is_returning``: it is the old one, which must be no worse than before the drain. If it exits, it is started
+        again until the wait is over, because something that it depends on may be absent for a while.
         """
         readiness = self.readiness
         if not is_returning:
@@ -165,7 +156,7 @@ class Restoration:
                 self.retry(lambda: readiness.wait(is_returning=True))
             except NotReady as error:
                 self.signatures |= readiness.signatures | {error.signature}
-                # One that its restart policy has started again meanwhile has stopped all the same.
+                # A container that its restart policy has started again meanwhile has stopped, too.
                 has_stopped = error.signature.startswith("container exit") or not self._restarter.runs()
                 if deadline.is_over or not has_stopped:
                     raise
@@ -178,11 +169,10 @@ class Restoration:
     # ------------------------------------------------------------ return and settle
 
     def return_(self, *, is_returning: bool) -> None:
-        """See the instance ready, disable own maintenance, and see clients sent to it.
+        """See the instance ready, disable own maintenance, and wait until clients are sent to it.
 
-        Every part may be repeated while Consul does not answer.
-
-        :raises NotReady: it was not ready in that moment, or Consul does not show it as served.
+        Every part may be repeated while Consul does not answer. Raise `NotReady` if the instance was not ready at that
+        moment, or if Consul does not show it as served.
         """
         try:
             self.retry(lambda: self._return(is_returning=is_returning))
@@ -196,13 +186,13 @@ class Restoration:
             self._await_served()
 
     def _lift(self, *, is_returning: bool) -> bool:
-        """Disable own maintenance. False when it is no longer a reload's of this host: its owner ends it."""
+        """Disable own maintenance. Return False if another owner's has replaced it: that owner ends it."""
         consul, service = self._edges.consul, self._service
         local = consul.services().get(service.id)
         if local is None:
             self._require_ready(is_returning=is_returning, is_in_service=True)  # it has no maintenance any more
             local = register_again(consul, service, self._note)
-        if not self._drainer.is_out:  # by an earlier attempt, after which Consul did not answer
+        if not self._drainer.is_out:  # disabled by an earlier attempt, after which Consul did not answer
             return local is not None
         held = self._drainer.find_own(local)
         if local is None or local.maintenance is None:  # disabled by an attempt whose answer was lost, or by hand
@@ -213,7 +203,7 @@ class Restoration:
         self.watch.remember_run()
         seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
-            # A check that svcagent fails and Consul passes keeps Consul's status.
+            # A check that fails for svcagent and passes for Consul keeps Consul's status.
             renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
         self._drainer.disable(held)
         return True
@@ -221,9 +211,9 @@ class Restoration:
     def _require_ready(
         self, *, is_returning: bool, is_in_service: bool = False, seconds: float = MOMENT_SECONDS
     ) -> Mapping[str, str]:
-        """See the instance ready right now: what was seen before an agent or a server hung may be out of date.
+        """See the instance ready at this moment: what was seen before an agent or a server hung may be out of date.
 
-        ``seconds``: how long that may take. Returns the statuses, by ID, that svcagent's own checks have.
+        ``seconds``: how long that may take. Return the statuses, by ID, of svcagent's own checks.
         """
         readiness = self.readiness
         deadline = Deadline.after(self._edges.clock, min(seconds, self._reload.ready.timeout))
@@ -265,7 +255,7 @@ class Restoration:
                 return
 
     def _failing(self, own: Instance) -> list[CheckState]:
-        """Return the checks that are critical now and were not so before the drain; the host's own as well."""
+        """Return the checks, including the host's, that are critical now and were not before the drain."""
         return [
             check
             for check in own.checks
@@ -279,9 +269,7 @@ class Restoration:
     def clean(self, *, is_proven: bool) -> None:
         """Remove what a roll-back would need, for the instance that runs the new version.
 
-        ``is_proven``: it has settled. Otherwise it is seen ready once more first.
-
-        :raises NotReady: it is not.
+        ``is_proven``: it has settled. Otherwise it must be ready once more; raise `NotReady` if it is not.
         """
         if not is_proven:
             self.retry(lambda: self._require_ready(is_returning=False, is_in_service=True))

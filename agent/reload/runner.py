@@ -1,6 +1,6 @@
-"""What a reload and its recovery have in common: their parts, and the loop that takes the next step until none is left.
+"""The parts that a reload and its recovery share, and the loop that takes the next step until none is left.
 
-Which step comes next is decided in `steps`; what a step does, in `reload`, `recover` and `restore`.
+`steps` decides which step comes next; the actions are in `reload`, `recover` and `restore`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from agent.reload.restore import Restoration
 from agent.reload.steps import STEPS, Blame, Container, State, Step, failed, next_step, succeeded
 
 Action: TypeAlias = Callable[[], bool | None]
-"""What a step does; it returns False where CHECK, PLAN_AGAIN or SETTLE did not find what they look for."""
+"""The action of a step. It returns False if CHECK, PLAN_AGAIN or SETTLE did not find what it looks for."""
 
 Conclusion: TypeAlias = Callable[[Result, State, Sequence[Trouble], str, int | None], Result]
 
@@ -45,7 +45,7 @@ class Parts:
     def of(
         cls, service: Service, section: ReloadSection, edges: Edges, record: Record, *, is_out: bool = False
     ) -> "Parts":
-        """Make them. ``is_out``: a reload's maintenance may be on."""
+        """Create them. ``is_out``: a reload's maintenance may be enabled."""
         progress = Progress(edges.tell, edges.clock, record.service, record.reload_id)
         entry = JournalEntry(edges.journal, record, progress)
         restart = restarter(section.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
@@ -55,9 +55,9 @@ class Parts:
 
 
 class StepRunner:
-    """Takes steps, notes them down in the journal, and turns to the way back when one fails.
+    """Takes steps, records them in the journal, and turns to the way back if one fails.
 
-    ``conclude``: fills in the result from the last state and the failures.
+    ``conclude`` fills in the result from the last state and the failures.
     """
 
     def __init__(self, parts: Parts, edges: Edges, state: State, result: Result, conclude: Conclusion) -> None:
@@ -67,11 +67,11 @@ class StepRunner:
         self.state = state
         self.result = result
         self.troubles: list[Trouble] = []
-        """The failures of steps, in their order."""
+        """The failures of steps, in order."""
 
     @property
     def is_returning(self) -> bool:
-        """True if it is the old container that returns to service, which only has to be no worse than it was."""
+        """True if the old container returns to service: it must only be no worse than it was."""
         return self.state.container is not Container.NEW
 
     def run(
@@ -81,12 +81,10 @@ class StepRunner:
         announce: Callable[[Step], None] | None = None,
         stops_at: tuple[type[BaseException], ...] = (),
     ) -> None:
-        """Take every step until the end. A step that raises is undone on the way back; ``stops_at`` is raised.
+        """Take every step until the end. The way back undoes a step that raises; ``stops_at`` is raised.
 
-        ``announce`` is called before a step of the way forward that is published.
-
-        `Exception` is caught here, because the instance may be in maintenance: whatever ends a step, and of whatever
-        type it is, the instance has to return.
+        ``announce`` is called before a published step of the way forward. `Exception` is caught because the instance
+        may be in maintenance: it has to return, whatever type of exception ends a step.
         """
         while (step := next_step(self.state)) is not Step.END:
             try:
@@ -181,8 +179,8 @@ class StepRunner:
     def _is_unfit(self, step: Step, error: Trouble) -> bool:
         """True if the new container did not start or become ready, failed in service, or crashed a check.
 
-        The type of the error says whose fault it may be: only a container that is not ready, and a judgement that ends
-        with an unexpected exception, count against the container, and, if it is of a new digest, against the version.
+        The error's type shows whose fault it may be. Only a container that is not ready, and a judgement that ends with
+        an unexpected exception, count against the container and, if its digest is new, against the version.
         """
         if not STEPS[step].judges:
             return False
@@ -196,8 +194,8 @@ class StepRunner:
     def _is_environment(self) -> bool:
         """True if the old version failed in the same way, or is in service although it fails a check.
 
-        Then the new one is not shown to be at fault. Where the old one has become ready after all, that counts only
-        once: a version that fails like this twice within an hour, on any host, is quarantined.
+        Then the new one is not shown to be at fault. If the old one has become ready after all, that counts only once:
+        a version that fails like this twice within an hour, on any host, is quarantined.
         """
         if Status.CRITICAL in self._parts.restoration.readiness.last_statuses.values():
             return True
@@ -214,5 +212,5 @@ class StepRunner:
 
 
 def command_of(service_id: str) -> str:
-    """Return the command in the name of a reload's session, by which its host recognises the session."""
+    """Return the command in the name of a reload's session, by which its host recognizes the session."""
     return f"svcagent reload {service_id}"

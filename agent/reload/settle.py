@@ -13,11 +13,11 @@ from agent.reload.restart import Restarter
 
 SETTLE_INTERVAL = 0.2
 FAILED_ROUNDS = 3
-"""Rounds in a row in which an instance that clients use fails its checks, before the step settle fails."""
+"""After this many failed rounds in a row of an instance that clients use, the step settle fails."""
 
 
 class Watch:
-    """Watches one instance in service. ``note`` reports what a person should know though nothing failed."""
+    """Watches one instance in service. ``note`` reports something that is not a failure."""
 
     def __init__(
         self,
@@ -38,18 +38,17 @@ class Watch:
         self._run: tuple[str, int] | None = None
 
     def remember_run(self) -> None:
-        """Remember the run of the container that returns to service now: it has to go on."""
+        """Remember the run of the container that returns to service now: it must continue."""
         self._run = self._restarter.identity()
 
     def settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
-        """Watch the instance that clients use until it was healthy for as long as the definition says.
+        """Watch the instance that clients use until it has been healthy for as long as the definition says.
 
-        Healthy means: the same container, never restarted by itself since before the return, own probes and Consul's
-        checks as good as before. Returns False if it was put in maintenance meanwhile. After a restart by an operator
-        it is waited for and watched again, once.
-        ``is_first``: no other host is known to have settled the version. Then also wait until Consul has run each
-        check once since the restart, for at most ``ready.timeout``; a check that it runs less often is named in a note.
-        ``still`` is called in each round.
+        Healthy means: the same container, not restarted by itself since before the return, with svcagent's and Consul's
+        checks as good as before. Return False if it was put in maintenance meanwhile. After a restart by an operator,
+        wait for it and watch it again, once. ``is_first``: no other host is known to have settled the version. Then
+        also wait until Consul has run each check once since the restart, for at most ``ready.timeout``; a note names
+        each check that it runs less often. ``still`` is called in each round.
 
         :raises NotReady: it is not healthy.
         :raises Conflict: an operator replaced its container, or restarted it twice.
@@ -63,9 +62,7 @@ class Watch:
             return self._settle(is_first=is_first, still=still)
 
     def _await_operators_restart(self, still: Callable[[], None]) -> None:
-        """Wait until the container runs and is ready again, also for Consul, whose checks failed in between.
-
-        Between the two halves of a restart the container is stopped.
+        """Wait until the container, which a restart stops at first, runs and is ready again, also for Consul.
 
         :raises NotReady: it stays stopped, or is not ready within ``ready.timeout``.
         """
@@ -92,7 +89,7 @@ class Watch:
     def _look_after_restart(self) -> InConsul:
         if not self._restarter.runs():
             return InConsul("its container is stopped")
-        self._require_same_container()  # from the first look at which it runs again
+        self._require_same_container()  # compared with the first look at which it ran again
         return self._judge()
 
     def _settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
@@ -130,7 +127,7 @@ class Watch:
             clock.sleep(SETTLE_INTERVAL)
 
     def _judge_same_container(self, *, is_last_try: bool) -> InConsul:
-        """Judge the instance. One odd answer is not yet a bad version; one at the last try is raised."""
+        """Judge the instance. An unexpected exception counts as one failed round; at the last try it is raised."""
         try:
             self._require_same_container()
             return self._judge()
@@ -142,19 +139,19 @@ class Watch:
             return InConsul("it cannot be judged")
 
     def _judge(self) -> InConsul:
-        """Judge the instance once, by svcagent's own checks, and if these pass by Consul's."""
+        """Judge the instance once, by svcagent's own checks and, if these pass, by Consul's."""
         if failing := self._readiness.missing_now(is_in_service=True):
             return InConsul(failing, self._readiness.last_signature)
         if self._service.id not in self._edges.consul.services():
-            # Just seen healthy. An agent that restarted has forgotten it, which is no fault of the version.
+            # The instance was just healthy. An agent that restarted has forgotten it, which is not the version's fault.
             register_again(self._edges.consul, self._service, self._note)
         return self._agent_view.look(self._readiness.before)
 
     def _require_same_container(self) -> None:
-        """Check that the container that returned to service goes on.
+        """Check that the container that returned to service continues.
 
-        :raises NotReady: it has exited or was restarted, which no further look changes.
-        :raises Conflict: another container has its name: somebody else replaced it.
+        :raises NotReady: it has exited or was restarted; looking again does not change that.
+        :raises Conflict: another container has its name, because someone replaced it.
         """
         now = self._restarter.identity()
         before = self._run = self._run or now
@@ -165,7 +162,7 @@ class Watch:
                 "left as it is"
             )
         if now != before and is_running and now[1] <= before[1]:
-            # Docker counts the restarts that it makes itself, and counts from zero after an operator's.
+            # Docker counts its own restarts, and counts from zero after an operator's.
             raise _StoppedByOperator(f"somebody restarted the container of {self._service.id} again; it is not settled")
         if now != before or not is_running:
             if self._restarter.stop_was_requested(before):

@@ -1,21 +1,21 @@
-"""The steps of a reload: their properties in one table, and which one comes next as a pure function.
+"""The steps of a reload: one table of their properties, and the next step as a pure function.
 
-A reload goes forward from check to release. As soon as a step fails or a signal ends it, the way back begins: it takes
-no disruptive step and ends with the instance in service again, on the old container or, if that one is ready, on the
-new. Recovery after a crash is the way back from the state that `recovered` makes of what was found: the new container,
-which may not have been judged yet, is judged before the old one is started again.
+A reload goes forward from check to release. When a step fails or a signal ends it, the way back begins. It takes no
+disruptive step, and ends with the instance in service again, on the old container or, if the new one is ready, on the
+new one. Recovery after a crash is the way back from the state that `recovered` returns: a new container that may not
+have been judged yet is judged before the old one is started again.
 
-Rules that hold for every state that can be reached:
+Rules that hold for every reachable state:
 
 - own maintenance is disabled (RETURN) only on an instance that is ready;
 - a disruptive step (DRAIN, RESTART) is never taken on the way back, nor without the lock;
 - a new container that was prepared and not used is removed (DISCARD), by the next process if this one cannot;
-- the old container is removed (CLEAN) only when the new one is ready, in service, and was watched there (SETTLE);
-  where that ended without a proof, it is seen ready once more right before;
-- a version is quarantined only when the old one passed the same checks after the roll-back, or when there is no way
-  back to the old one; this happens before the lock is released;
-- the lock and the maintenance are given up before the end, unless no container can be made ready: then the instance is
-  stranded and stays in maintenance.
+- the old container is removed (CLEAN) only when the new one is ready, in service, and was watched there (SETTLE); if
+  that ended without a proof, it is seen ready once more right before;
+- a version is quarantined only if the old one passed the same checks after the roll-back, or if there is no way back to
+  the old one; this happens before the lock is released;
+- the lock is released and maintenance disabled before the end, unless no container can be made ready: then the instance
+  is stranded and stays in maintenance.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from agent.data import dataclass
 
 
 class Step(StrEnum):
-    """One step of a reload, in the order of the way forward; after RELEASE those that belong to the way back alone."""
+    """The steps of a reload, in the order of the way forward; after RELEASE those that only the way back has."""
 
     CHECK = "check"
     PULL = "pull"
@@ -53,11 +53,10 @@ class StepProperties:
     """A row of `STEPS`.
 
     ``needs_lock``: on the way forward the lock is acquired before it. ``disruptive``: it takes something from clients,
-    so it ends if the lock is lost, and the way back never takes it. ``interruptible``: a signal that came before keeps
-    it from starting. ``journalled``: recovery must know that it was begun. ``needs_journal``: it must not begin unless
-    the journal was written. ``published``: other hosts are informed while it runs; these are the steps in which a
-    version that disappears with its host becomes suspect. ``judges``: a failure of it on the new container counts
-    against the new version.
+    so it ends if the lock is lost, and the way back never takes it. ``interruptible``: an earlier signal keeps it from
+    starting. ``journalled``: recovery must know that it was begun. ``needs_journal``: it must not begin unless the
+    journal was written. ``published``: other hosts are informed while it runs; a version that disappears with its host
+    in such a step becomes suspect. ``judges``: its failure on the new container counts against the new version.
     """
 
     needs_lock: bool = False
@@ -97,8 +96,7 @@ STEPS: Mapping[Step, StepProperties] = {
 class Container(StrEnum):
     """Which container has the service's name.
 
-    PREPARED: the old one, and its successor was created beside it and never ran. MIXED: the replacement was interrupted
-    somewhere in between.
+    PREPARED: the old one; its successor was created and never ran. MIXED: the replacement was interrupted half-way.
     """
 
     OLD = "old"
@@ -108,14 +106,13 @@ class Container(StrEnum):
 
     @property
     def is_old(self) -> bool:
-        """True if the container that ran before has the name."""
         return self in (Container.OLD, Container.PREPARED)
 
 
 class Blame(StrEnum):
     """What is known about the fault of a new version that failed.
 
-    OPEN: it failed, and the old one has not been judged since. DUE: it is to be quarantined. OWED: it could not be
+    OPEN: it failed, and the old one has not been judged since. DUE: it must be quarantined. OWED: it could not be
     quarantined; the journal stays, and the next process tries again. ENVIRONMENT: the old one failed as well, so the
     version is not shown to be at fault.
     """
@@ -131,10 +128,10 @@ class Blame(StrEnum):
 class State:
     """What is known to be done.
 
-    ``is_newer`` is None until the registry was asked. ``is_out``: own maintenance may be on. ``may_try_new``: a new
-    container that is not known to be ready has not been judged yet. ``is_settled`` is None before the settle step,
-    and False when that ended without a proof. ``has_leftovers``: CLEAN or DISCARD failed, so the next process repeats
-    it. ``is_drained_again``: the step was taken, successfully or not.
+    ``is_newer`` is None until the registry was asked. ``is_out``: own maintenance may be enabled. ``may_try_new``: a
+    new container that is not known to be ready has not been judged yet. ``is_settled`` is None before the settle step,
+    and False if that ended without a proof. ``has_leftovers``: CLEAN or DISCARD failed, so the next process repeats it.
+    ``is_drained_again``: the step was taken, successfully or not.
     """
 
     is_newer: bool | None = None
@@ -166,12 +163,12 @@ def recovered(
     is_locked: bool,
     may_roll_back: bool,
 ) -> State:
-    """Return the state to go on from after a crash.
+    """Return the state from which a recovery continues.
 
-    ``is_out``: own maintenance is on. ``blame``: what the journal says about the new version. ``was_replacing``: the
-    replacement had begun. A replacement that had begun while the instance was out may have asked Docker to stop the
-    old container, which then still answers for a while: it counts as MIXED, so that it is stopped and started again
-    before it is judged. So does one whose successor was about to be used.
+    ``is_out``: own maintenance is enabled. ``blame``: what the journal says about the new version. ``was_replacing``:
+    the replacement had begun. If it had begun while the instance was out, Docker may have been asked to stop the old
+    container, which then still answers for a while. It counts as MIXED, so that it is stopped and started again before
+    it is judged. So does one whose successor was about to be used.
     """
     if was_replacing and (container is Container.PREPARED or (container is Container.OLD and is_out)):
         container = Container.MIXED
@@ -231,13 +228,13 @@ def _way_back(state: State) -> Step:
 
 
 def _restoring(state: State) -> Step | None:
-    """Return what brings the instance back into service; None when it is there."""
+    """Return the step that brings the instance back into service; None if it is there."""
     if state.container is Container.MIXED:
         return Step.ROLL_BACK
     if not state.is_ready:
         if state.container.is_old or state.may_try_new:
             return Step.READY
-        # Judged, and not ready: clients must not be sent to it while the old one is started.
+        # It was judged and is not ready: clients must not be sent to it while the old one is started.
         return Step.ROLL_BACK if state.is_out or state.is_drained_again else Step.DRAIN_AGAIN
     return Step.RETURN if state.is_out else None
 
@@ -245,11 +242,11 @@ def _restoring(state: State) -> Step | None:
 def succeeded(
     state: State, step: Step, *, finding: bool = True, is_out: bool = True, is_environment: bool = False
 ) -> State:
-    """Return the state after a step that did what it should.
+    """Return the state after a step that succeeded.
 
-    ``finding``: what CHECK and PLAN_AGAIN found (something newer), or SETTLE (a proof). ``is_out``: DRAIN enabled own
-    maintenance, rather than finding an operator's that may stay. ``is_environment``: READY of the old container saw
-    the failure of the new one again.
+    ``finding``: CHECK and PLAN_AGAIN found something newer, or SETTLE a proof. ``is_out``: DRAIN enabled own
+    maintenance, rather than finding an operator's that may stay. ``is_environment``: READY of the old container saw the
+    failure of the new one again.
     """
     match step:
         case Step.CHECK:
@@ -295,18 +292,17 @@ def failed(
 ) -> State:
     """Return the state after a step that raised.
 
-    ``is_out``: own maintenance may be on. ``is_interrupted``: a signal ended it, so that going back to the old
-    container is right even where the definition forbids a roll-back of failures. ``is_unfit``: the container itself
-    failed, whatever it runs, so that it must not stay in service. ``is_versions``: the failure counts against the new
-    version until the old one has been judged. ``is_environment``: RETURN of the old container saw the failure of the
-    new one again.
+    ``is_out``: own maintenance may be enabled. ``is_interrupted``: a signal ended it, so a return to the old container
+    is right even if the definition forbids to roll back failures. ``is_unfit``: the container itself failed, whatever
+    it runs, so it must not stay in service. ``is_versions``: the failure counts against the new version until the old
+    one has been judged. ``is_environment``: RETURN of the old container saw the failure of the new one again.
     """
     after = replace(state, has_failed=True, is_out=is_out, may_roll_back=state.may_roll_back or is_interrupted)
     if is_versions:
         after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
     is_unfit = is_unfit or is_versions
     if state.container is Container.NEW and (step is Step.READY or is_unfit):
-        # One in service, where a crash left it or where it failed, is drained first, also without a way back.
+        # If it is in service (a crash left it there, or it failed there), it is drained first, even without a way back.
         is_stranded = not after.may_roll_back and is_out
         return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
     match step:
@@ -319,7 +315,7 @@ def failed(
         case Step.READY | Step.ROLL_BACK | Step.RETURN:
             return replace(after, is_stranded=True, blame=_unjudged(after, is_environment=is_environment))
     changes = {
-        Step.PREPARE: {"container": Container.PREPARED},  # as far as it came
+        Step.PREPARE: {"container": Container.PREPARED},  # perhaps only in part
         Step.DISCARD: {"container": Container.OLD, "has_leftovers": True},
         Step.SETTLE: {"is_settled": False},
         Step.QUARANTINE: {"blame": Blame.OWED},
@@ -334,13 +330,13 @@ def _drained_again(state: State) -> State:
 
 
 def _judged(state: State, *, is_environment: bool) -> Blame:
-    """Return the verdict on a version once the old container is ready again."""
+    """Return the verdict on a version after the old container has become ready again."""
     if state.blame is not Blame.OPEN or not state.container.is_old:
         return state.blame
     return Blame.ENVIRONMENT if is_environment else Blame.DUE
 
 
 def _unjudged(state: State, *, is_environment: bool) -> Blame:
-    """Return the verdict where the old container does not become ready, or does not return, either."""
+    """Return the verdict if the old container does not become ready, or does not return, either."""
     is_shown = state.blame is Blame.DUE and state.container.is_old and is_environment
     return Blame.ENVIRONMENT if state.blame is Blame.OPEN or is_shown else state.blame

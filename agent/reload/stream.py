@@ -1,7 +1,7 @@
 """Connections whose every operation ends by one deadline: name resolution, TCP, TLS, sending and reading.
 
-The timeouts of sockets, and of the libraries above them, count between two bytes. A server that sends a byte now and
-then outlasts them without end. Here each operation gets what is left until the deadline.
+The timeouts of sockets, and of the libraries above them, count between two bytes, so a server that sends a byte now and
+then never exceeds them. Here each operation gets the time that is left until the deadline.
 """
 
 import io
@@ -17,7 +17,7 @@ from typing import Any
 from agent.clock import Deadline
 
 SHORTEST_CONNECT = 2.0
-"""Seconds that each of several addresses is given at least, where that much is left; as Go's dialer does."""
+"""Seconds that each of several addresses gets at least, if that much is left, as in Go's dialer."""
 
 # Where Go looks for the system's certificates on Linux (crypto/x509/root_linux.go); Consul is written in Go.
 _CERTIFICATE_FILES = (
@@ -32,7 +32,7 @@ _CERTIFICATE_DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs")
 
 
 def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """Connect to the first address of the host that accepts. Raises `OSError`, or `UnicodeError` for an odd name."""
+    """Connect to the first address of the host that accepts. Raise `OSError`, or `UnicodeError` for an invalid name."""
     addresses = _resolve(host, port, deadline)
     failure: OSError | None = None
     for at, (family, kind, protocol, _name, address) in enumerate(addresses):
@@ -53,7 +53,7 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
 
 
 def secure(connection: socket.socket, context: ssl.SSLContext, server_name: str, deadline: Deadline) -> ssl.SSLSocket:
-    """Do the TLS handshake. The connection is closed if it fails."""
+    """Do the TLS handshake. Close the connection if it fails."""
     try:
         secured = context.wrap_socket(connection, server_hostname=server_name, do_handshake_on_connect=False)
     except BaseException:
@@ -69,7 +69,7 @@ def secure(connection: socket.socket, context: ssl.SSLContext, server_name: str,
 
 
 class Stream(io.RawIOBase):
-    """What `http.client.HTTPResponse` needs of a socket. Every read and write raises `TimeoutError` at the deadline.
+    """The part of a socket that `HTTPResponse` needs. At the deadline, reads and writes raise `TimeoutError`.
 
     ``each_second`` is called while the other side is silent.
     """
@@ -98,7 +98,6 @@ class Stream(io.RawIOBase):
                 self._each_second()
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
         rest = memoryview(data)
         while rest:
             _limit(self._connection, self._deadline)
@@ -112,8 +111,8 @@ class Stream(io.RawIOBase):
 def tls_context(environ: Mapping[str, str], *, verified: bool) -> ssl.SSLContext:
     """Return a TLS client's settings that trust what Go, and so Consul, trusts on this host.
 
-    `ssl.create_default_context` would not do: OpenSSL's own default paths differ from Go's, it reads a directory only
-    by hashed names, and from Python 3.13 on it refuses older private CAs that Go accepts.
+    `ssl.create_default_context` does not: OpenSSL's default paths differ from Go's, it reads a directory only by hashed
+    names, and from Python 3.13 on it refuses older private CAs that Go accepts.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Debian's default level 2 refuses keys that Go accepts.
@@ -122,18 +121,18 @@ def tls_context(environ: Mapping[str, str], *, verified: bool) -> ssl.SSLContext
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    # For Go any certificate of the store ends a chain, also an intermediate one.
+    # In Go any certificate of the store ends a chain, even an intermediate one.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     for file in _certificate_files(environ):
         try:
             context.load_verify_locations(cafile=file)
-        except (OSError, ssl.SSLError):  # not a certificate, or not readable: Go passes over these, too
+        except (OSError, ssl.SSLError):  # not a certificate, or not readable: Go skips these, too
             continue
     return context
 
 
 def _certificate_files(environ: Mapping[str, str]) -> Iterator[Path]:
-    """As Go does: the first file that can be read, and every file of every directory."""
+    """Yield what Go reads: the first file that can be read, and every file of every directory."""
     named = environ.get("SSL_CERT_FILE")
     files = [Path(file) for file in ([named] if named else _CERTIFICATE_FILES)]
     yield from [file for file in files if file.is_file()][:1]
@@ -159,7 +158,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> list[Any]:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         pass
-    # The resolver of libc takes no timeout. An abandoned look-up ends later, in its thread.
+    # libc's resolver takes no timeout. An abandoned lookup ends later, in its thread.
     found: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:

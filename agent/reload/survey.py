@@ -1,4 +1,4 @@
-"""Whether svcagent judges the instance that serves now as Consul does; asked before the drain."""
+"""Whether svcagent judges the instance that serves now as Consul does, determined before the drain."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,10 +17,10 @@ SURVEY_PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the instance's checks said before the drain.
+    """The results of the instance's checks before the drain.
 
     ``statuses``: by check ID, the worse of Consul's status and svcagent's own; Consul's for a check that only Consul
-    runs. ``differences``: a sentence for each check that svcagent cannot judge as Consul does, with the remedy.
+    runs. ``differences``: a sentence with the remedy for each check that svcagent cannot judge as Consul does.
     """
 
     statuses: Mapping[str, str]
@@ -28,8 +28,6 @@ class Baseline:
 
 
 class Survey:
-    """One service's instance on this host."""
-
     def __init__(
         self, service: Service, reload: Reload, consul: Consul, engine: Engine, prober: Prober, clock: Clock
     ) -> None:
@@ -75,7 +73,7 @@ class Survey:
         return self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
 
     def _is_passed(self, check: Check) -> bool:
-        """True if Consul still does not call it critical: it may have noticed meanwhile what the probe saw."""
+        """True if Consul still does not show it as critical: it may have noticed meanwhile what the probe saw."""
         state = self._consul.checks().get(check.id)
         return state is not None and state.status != Status.CRITICAL
 

@@ -1,6 +1,6 @@
-"""Why this host does not run the newest image: every reason, each with who can clear it. Changes nothing.
+"""Why this host does not run the newest image: every reason, each with its remedy. Changes nothing.
 
-A server that does not answer (Docker, the registry, Consul) is one of the reasons; the others are found all the same.
+A server that does not answer (Docker, the registry, Consul) is one of the reasons; the others are found nevertheless.
 """
 
 import shlex
@@ -39,11 +39,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """The parts of the system that `explain` asks.
+    """The sources that `explain` asks.
 
-    ``drain_dns``: the DNS servers of the clients. ``preflight``: finds the checks that Consul passes on the running
-    instance and svcagent's own probe does not. ``suspect``: finds an instance whose reload to a digest disappeared.
-    ``trusts``: true for a digest that this host follows a pin to.
+    ``drain_dns``: the clients' DNS servers. ``preflight``: returns the checks that Consul passes on the running
+    instance and svcagent's own probe does not. ``suspect``: returns an instance whose reload to a digest disappeared.
+    ``trusts``: True for a digest that this host takes if it is pinned.
     """
 
     consul: Consul
@@ -58,9 +58,9 @@ class Inquiry:
 
 @dataclass
 class Explanation:
-    """``running``: the digest of the instance; ``newest``: what its tag stands for; None for what is not known.
+    """``running``: the instance's digest; ``newest``: the tag's; None if unknown, or for a service without an image.
 
-    Neither is known of a service without an image. ``stopped``: the container, if it does not run for any reason.
+    ``stopped``: the container, if it does not run for any reason.
     """
 
     running: str | None = None
@@ -71,7 +71,7 @@ class Explanation:
 
     @property
     def is_newest(self) -> bool:
-        """True if it is known that the newest image runs here."""
+        """True if the newest image is known to run here."""
         return self.newest is not None and self.running == self.newest
 
 
@@ -83,7 +83,7 @@ class _Fleet:
 
 
 def explain(service: Service, reload: Reload, ask: Inquiry) -> Explanation:
-    """Ask every server, and return all that keeps this host from the newest image."""
+    """Ask every server, and return everything that keeps this host from the newest image."""
     found = Explanation()
     now = ask.clock.now()
     try:
@@ -122,14 +122,14 @@ def _observed(
     now: datetime,
     found: Explanation,
 ) -> Observed:
-    """Return what the guard would judge; what cannot be asked becomes a reason."""
+    """Return what the guard would judge; a failed request becomes a reason."""
     newest = found.newest or ""
     remembered, differences = 0, tuple[str, ...]()
     vanished: HostState | None = None
     with _reasoned("dns", found):
         name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
-    if all(one.kind != "docker" for one in found.reasons):  # else nothing is known about the container
+    if all(one.kind != "docker" for one in found.reasons):  # otherwise nothing is known about the container
         with _reasoned("readiness", found):
             differences = ask.preflight()
     with _reasoned("consul", found):
@@ -163,7 +163,7 @@ def _observed(
 
 @contextmanager
 def _reasoned(kind: str, found: Explanation) -> Iterator[None]:
-    """Add a failure in the block to the reasons. A Docker that does not answer is passed on, to be reported once."""
+    """Add a failure in the block to the reasons. `DockerUnreachable` is raised, to be reported once."""
     try:
         yield
     except DockerUnreachable:
@@ -173,7 +173,6 @@ def _reasoned(kind: str, found: Explanation) -> Iterator[None]:
 
 
 def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
-    """Find the digest that runs and the newest one."""
     with _reasoned("docker", found):
         found.running = restarter.running() or None
         found.stopped = restarter.stopped()
@@ -188,7 +187,7 @@ def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
 
 
 def _created(reload: Reload, restarter: Restarter, found: Explanation) -> datetime | None:
-    """Return when the newest was built; None if that does not matter or it is not on this host yet."""
+    """Return when the newest image was built; None if that does not matter or it is not on this host yet."""
     if not reload.min_age or not found.newest:
         return None
     try:

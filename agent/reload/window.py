@@ -1,8 +1,8 @@
-"""May a reload begin now, and if not, when? Pure, but for `zone`.
+"""Whether a reload may begin now, and if not, when. Pure, except for `zone`.
 
-Windows are read by the clock on the wall, as the people who wrote them read it. What follows for the two nights on
-which clocks change: what a clock never shows is in no window, so one that lies in the skipped hour does not open that
-day, and one that begins in it opens when the clock jumps; and the hour that comes twice is in its window both times.
+Windows are in wall-clock time, as the people who wrote them read it. On the two nights on which clocks change, that
+means: a window in the skipped hour does not open that day; one that begins in it opens when the clock jumps; the hour
+that occurs twice is in its window both times.
 """
 
 import os
@@ -18,7 +18,7 @@ from agent.definitions import Window
 from agent.errors import SvcagentError
 
 HORIZON = timedelta(days=15)
-"""The longest that windows can be closed: one of a single day, on which it is skipped, comes again a week later."""
+"""The longest time that windows can be closed: one of a single day, on which it is skipped, opens a week later."""
 
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 _LOCALTIME = Path("/etc/localtime")
@@ -26,17 +26,17 @@ _LOCALTIME = Path("/etc/localtime")
 
 @dataclass(frozen=True)
 class Verdict:
-    """``opens_at`` is None while it is open; in the zone that was asked about."""
+    """``opens_at`` is None while it is open; otherwise it is in the zone of the request."""
 
     is_open: bool
     opens_at: datetime | None = None
 
 
 def verdict(windows: Sequence[Window], zone: tzinfo, now: datetime) -> Verdict:
-    """Is ``now``, which has a time zone, in one of the windows, and when does the next one open? No windows: always."""
+    """Return whether ``now`` (with a time zone) is in a window, and when the next one opens. No windows: always."""
     if is_open(windows, zone, now):
         return Verdict(is_open=True)
-    # In UTC: Python compares times of one zone by the wall, where an hour comes twice.
+    # In UTC: Python compares times of one zone by the wall clock, where an hour occurs twice.
     begin = now.astimezone(UTC)
     moments = {*_beginnings(windows, zone, begin), *_clock_changes(zone, begin)}
     openings = (moment for moment in sorted(moments) if moment > begin and _is_open(windows, moment.astimezone(zone)))
@@ -44,12 +44,12 @@ def verdict(windows: Sequence[Window], zone: tzinfo, now: datetime) -> Verdict:
 
 
 def is_open(windows: Sequence[Window], zone: tzinfo, moment: datetime) -> bool:
-    """The first half of `verdict`, for those who ask of many moments."""
+    """Return the first half of `verdict`, for callers that need it for many times."""
     return not windows or _is_open(windows, moment.astimezone(zone))
 
 
 def zone(name: str | None, environ: Mapping[str, str] = os.environ) -> tzinfo:
-    """The zone of that name; without one the host's own, as the C library finds it, and UTC where there is none.
+    """Return the zone of that name; without one the host's own, as the C library finds it, and UTC if there is none.
 
     :raises SvcagentError: ``TZ`` is set, and names no zone.
     """
@@ -69,7 +69,7 @@ def zone(name: str | None, environ: Mapping[str, str] = os.environ) -> tzinfo:
 
 @lru_cache(maxsize=1)
 def _local(content: bytes) -> ZoneInfo:
-    """The same object for the same file: zones are equal only to themselves, and who compares plans compares zones."""
+    """Return one object for the same file: zones equal only themselves, and plans are compared with their zones."""
     return ZoneInfo.from_file(BytesIO(content), key="localtime")
 
 
@@ -85,7 +85,7 @@ def _is_open(windows: Sequence[Window], local: datetime) -> bool:
 
 
 def _beginnings(windows: Sequence[Window], zone: tzinfo, begin: datetime) -> Iterator[datetime]:
-    """Each moment at which a clock shows a window's beginning, whatever the day of the week; in UTC."""
+    """Yield each time at which a clock shows a window's beginning, on any day of the week; in UTC."""
     first = begin.astimezone(zone).date()
     times = [time(*divmod(window.begin, 60), fold=fold) for window in windows for fold in (0, 1)]
     for days in range(HORIZON.days + 1):
@@ -94,7 +94,7 @@ def _beginnings(windows: Sequence[Window], zone: tzinfo, begin: datetime) -> Ite
 
 
 def _clock_changes(zone: tzinfo, begin: datetime) -> Iterator[datetime]:
-    """Each moment at which the clock jumps; in UTC. `zoneinfo` does not tell, so it is looked for, hour by hour."""
+    """Yield each time at which the clock jumps, in UTC. `zoneinfo` does not list these, so every hour is examined."""
     midnight = begin.replace(hour=0, minute=0, second=0, microsecond=0)
     for days in range(HORIZON.days + 1):
         yield from _clock_changes_of(zone, midnight + timedelta(days))
@@ -102,7 +102,7 @@ def _clock_changes(zone: tzinfo, begin: datetime) -> Iterator[datetime]:
 
 @lru_cache(maxsize=1024)
 def _clock_changes_of(zone: tzinfo, midnight: datetime) -> tuple[datetime, ...]:
-    """Those of one day. Remembered: a hundred services ask of the same days, and of all Mondays of two years."""
+    """Return those of one day. Cached: a hundred services need the same days, and all Mondays of two years."""
     found = []
     for hour in (midnight + _HOUR * hours for hours in range(24)):
         if _offset(zone, hour) != _offset(zone, hour + _HOUR):
