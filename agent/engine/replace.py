@@ -66,7 +66,7 @@ def prepare(docker: EngineConnection, proc: Path, clock: Clock, name: str, refer
     check_recreatable(docker, proc, name, existing(docker, name))
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
-    old = existing(docker, name)  # read again: what was undone may have been its restart policy
+    old = existing(docker, name)  # with the restart policy that `swap.tidy` may have restored
     with docker.question("read the images' defaults") as questions:
         old_image, new_image = questions.image(old["Image"]), questions.image(reference.at(digest))
     new_id = _create(docker, old, old_image, str(new_image["Id"]), name, reference, digest)
@@ -88,7 +88,9 @@ def replace(
     docker: EngineConnection, proc: Path, clock: Clock, name: str, digest: str, stop_timeout: float | None
 ) -> Replacement:
     """Carry out `swap.replace` on what `prepare` created."""
-    old = existing(docker, name)
+    old = inspect(docker, name)
+    if old is None:
+        raise swap.changed_by_others(name)
     _check_startable(docker, proc, name, old)
     paths = host_paths(old)
     limit = stop_seconds(stop_timeout, old)
@@ -108,13 +110,13 @@ def replace(
                 raise NotReady(f"the container of {digest} does not start: {error}") from error
             raise
         seconds[step.verb] = clock.monotonic() - begun
-    old = existing(docker, name + OLD_SUFFIX)
+    stopped = existing(docker, name + OLD_SUFFIX)
     return Replacement(
-        old_id=old["Id"],
+        old_id=stopped["Id"],
         new_id=steps[-1].id,
         stop_seconds=seconds["stop"],
         start_seconds=seconds["start"],
-        was_killed=old["State"]["ExitCode"] == 128 + 9 and seconds["stop"] >= limit,
+        was_killed=stopped["State"]["ExitCode"] == 128 + 9 and seconds["stop"] >= limit,
     )
 
 

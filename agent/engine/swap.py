@@ -121,16 +121,21 @@ def replace(world: EngineWorld, digest: str, stop_seconds: int) -> tuple[SwapSte
     """
     current, new = world.current, world.new
     if current is None or new is None or not discard(world) or new.replaces != current.id or new.digest != digest:
-        raise Conflict(
-            f"container {world.name} or {world.name}{NEW_SUFFIX}, which was prepared to replace it, was changed by "
-            "others meanwhile; run this again"
-        )
+        raise changed_by_others(world.name)
     return (
         SwapStep("policy", current.id, "no"),
         SwapStep("stop", current.id, seconds=stop_seconds),
         SwapStep("rename", current.id, world.name + OLD_SUFFIX),
         SwapStep("rename", new.id, world.name),
         SwapStep("start", new.id),
+    )
+
+
+def changed_by_others(name: str) -> Conflict:
+    """Return the refusal of a replacement whose containers are not as they were prepared."""
+    return Conflict(
+        f"container {name} or {name}{NEW_SUFFIX}, which was prepared to replace it, was changed by others meanwhile; "
+        "run this again"
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from docker.types import EndpointConfig
 
+from agent.errors import Conflict
 from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, differences, newer
 
 API = "1.41"
@@ -218,6 +219,18 @@ def test_a_container_that_stops_when_asked_is_not_called_killed(docker: DockerHo
     docker.run("app", image, POLITE)
 
     assert not docker.replace("app", image, newer(docker, image), None).was_killed
+
+
+def test_a_container_that_was_removed_after_its_successor_was_created_is_a_conflict(
+    docker: DockerHost, image: str
+) -> None:
+    docker.run("app", image)
+    digest = newer(docker, image)
+    docker.engine.prepare("app", image, digest)
+    docker.api.remove_container("app", force=True)
+
+    with pytest.raises(Conflict, match="changed by others"):
+        docker.engine.replace("app", digest, 0)
 
 
 def test_a_tag_that_stands_for_another_image_is_set_right(docker: DockerHost, image: str) -> None:
