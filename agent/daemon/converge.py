@@ -82,7 +82,7 @@ class Convergence:
                 turn.converge(choice)
         except SvcagentError as error:
             found = replace(found, trouble=error)
-        except Exception as error:  # noqa: BLE001 - a failed convergence must not stop reloads and other chores
+        except Exception as error:  # noqa: BLE001 - a failed convergence must not stop reloads and the other tasks
             self._report("convergence", error)
             found = replace(found, trouble=Unforeseen.of(error, "the convergence"))
         if choice is None:

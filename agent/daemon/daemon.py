@@ -23,7 +23,7 @@ from agent.daemon.converge import Convergence
 from agent.daemon.convergence_result import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch
 from agent.daemon.host_reloads import StateWatch
-from agent.daemon.housekeeping import STOP_SECONDS, Chores
+from agent.daemon.housekeeping import STOP_SECONDS, Housekeeping
 from agent.daemon.last_good import DIRECTORY
 from agent.daemon.reloads import WantedReload
 from agent.daemon.schedule import CNAMES, CONVERGENCE, RELOAD_JOB, Schedule, plans_of
@@ -60,7 +60,7 @@ class Daemon:
         environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
         # Children read the last valid definitions, so that a faulty file stops no reload.
         self._launcher = Launcher([*options, "--services-dir", str(settings.state_dir / DIRECTORY)], environ)
-        self._chores = Chores(self._launcher, self.metrics)
+        self._housekeeping = Housekeeping(self._launcher, self.metrics)
         self._reloads = Supervisor(
             self._launcher,
             settings.state_dir,
@@ -111,7 +111,7 @@ class Daemon:
         for part in (self._worker, self._agent_watch, self._files_watch, self._state_watch):
             part.start()
         self._worker.want()
-        for work in (self._take_up(left_behind), self._chores.keep_cnames()):
+        for work in (self._take_up(left_behind), self._housekeeping.keep_cnames()):
             self._tasks.add(self._start_watched(work))
         beating = self._start_watched(self._beat())
         try:
@@ -184,7 +184,7 @@ class Daemon:
         if job == CONVERGENCE:
             self._worker.want()
         elif job == CNAMES:
-            self._chores.are_cnames_due.set()
+            self._housekeeping.are_cnames_due.set()
         else:
             self._begin(WantedReload(job.removeprefix(RELOAD_JOB), "schedule"))
 
@@ -216,7 +216,7 @@ class Daemon:
         self._systemd.reloading()
         self._worker.want()
         if CNAMES in self._scheduler.next_runs():
-            self._chores.are_cnames_due.set()
+            self._housekeeping.are_cnames_due.set()
         if self._is_ready:
             self._systemd.ready()
 
@@ -228,7 +228,7 @@ class Daemon:
         if self._is_stopping:
             return
         if isinstance(found, BaseException):
-            # Reloads and other chores continue; the convergence is retried each minute.
+            # Reloads and the other tasks continue; the convergence is retried each minute.
             log_bug("convergence: a bug in svcagent; please report it", found)
             return
         self._found = found
@@ -247,7 +247,7 @@ class Daemon:
             return
         if (cnames := _cnames(found.definitions)) != self._cnames:
             self._cnames = cnames
-            self._chores.are_cnames_due.set()
+            self._housekeeping.are_cnames_due.set()
         held, self._held = self._held, {}
         for wanted in held.values():
             self._begin(wanted)
@@ -280,8 +280,8 @@ class Daemon:
             if not (self._settings.state_dir / DIRECTORY).is_dir():
                 # This host's first daemon: its children have no definitions until the first convergence.
                 await self._looked_once.wait()
-            await self._chores.recover(self._converged_once)
-        keeping = self._chores.keep_recovered(self._reloads.left_behind, self._recovered)
+            await self._housekeeping.recover(self._converged_once)
+        keeping = self._housekeeping.keep_recovered(self._reloads.left_behind, self._recovered)
         self._tasks.add(self._start_watched(keeping))
         await self._converged_once.wait()
         for service_id in sorted(left_behind):
@@ -300,7 +300,7 @@ class Daemon:
     def _follow_reloads(self) -> None:
         self._reloads.follow()
         if self._reloads.left_behind():
-            self._chores.is_recovery_due.set()
+            self._housekeeping.is_recovery_due.set()
         self._changed()
 
     def _start_watched(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -22,7 +22,7 @@ STOP_SECONDS = 75.0
 """How long a command may take to end after SIGTERM."""
 
 
-class Chores:
+class Housekeeping:
     """Runs each command, one process at a time. Its standard error is logged if it differs from last time.
 
     ``jitter`` returns a number from 0 to 1, by which pauses differ between hosts.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from agent.daemon.housekeeping import Chores
+from agent.daemon.housekeeping import Housekeeping
 from agent.daemon.subprocesses import EndedProcess
 
 PAUSE = 0.001
@@ -44,7 +44,7 @@ def kept_recovered(verbs: Verbs, is_left: Callable[[], bool], runs: int) -> list
     recovered: list[str] = []
 
     async def main() -> None:
-        chores = Chores(verbs, None, (PAUSE,), lambda: 0.5)  # type: ignore[arg-type]  # as far as it is used
+        chores = Housekeeping(verbs, None, (PAUSE,), lambda: 0.5)  # type: ignore[arg-type]  # as far as it is used
         left = lambda: frozenset({"web"} if is_left() else ())  # noqa: E731 - short
         task = asyncio.create_task(chores.keep_recovered(left, recovered.append))
         chores.is_recovery_due.set()
@@ -95,7 +95,7 @@ def test_nothing_is_run_while_nothing_is_left() -> None:
     verbs = Verbs(EndedProcess(0))
 
     async def main() -> None:
-        chores = Chores(verbs, None, (PAUSE,))  # type: ignore[arg-type]  # as far as it is used
+        chores = Housekeeping(verbs, None, (PAUSE,))  # type: ignore[arg-type]  # as far as it is used
         has_looked = asyncio.Event()
 
         def left() -> frozenset[str]:
