@@ -10,7 +10,7 @@ import pytest
 from agent.consul import Consul, is_known_since, known_faults
 from agent.consul.client import LONGEST_WAIT
 from agent.errors import ConsulUnreachable, Denied, NotFound, Rejected, SvcagentError
-from tests.unit.test_edges import INDEX, INSTANCE, consul, http, server
+from tests.unit.test_foreign_answers import INDEX, INSTANCE, consul, http, server
 
 WRITES: dict[str, Callable[[Consul], object]] = {
     "register_service": lambda found: found.register_service({"ID": "web", "Name": "web"}),
