@@ -68,12 +68,12 @@ class Victim:
         code, _output, errors = self.fleet.run(0, "-v", *arguments, seconds=LONGEST_REPAIR)
         return code, errors
 
-    def assert_back(self, context: str, *, is_agent_new: bool = False) -> None:
+    def assert_back(self, context: str, *, is_just_started: bool = False) -> None:
         """The instance runs, is ready and in service, on the old image or the new; nothing is left of the dead one."""
         lab = self.fleet.lab
         try:
-            # An agent that was started anew calls every check critical until it has run once.
-            wait_until(lambda: "host1" in lab.consul().passing(), 15 if is_agent_new else 0, "host1 is in service")
+            # The checks of an agent or a container that was just started are critical until they have run once.
+            wait_until(lambda: "host1" in lab.consul().passing(), 15 if is_just_started else 0, "host1 is in service")
         except LabError as error:
             raise AssertionError(context) from error
         assert lab.versions()["host1"] in (self.before, self.wanted), context
