@@ -3,7 +3,7 @@ import click
 from agent.cli import context
 from agent.cli.cname_output import results_document, show_results
 from agent.cli.cname_wiring import Site, complete_record, find_zone, site
-from agent.cli.notifying import conflicts_told
+from agent.cli.notifying import notify_of_conflicts
 from agent.cli.options import output_options
 from agent.cli.textfile import cnames_synced
 from agent.cname import SyncResult
@@ -70,7 +70,7 @@ def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> 
             return show_results(here.keeper.plan(here.wanted, is_forced=force), is_plan=True)
         results = here.keeper.sync(here.wanted, is_forced=force)
         late = _late(here, results, wait)
-        conflicts_told(here, results)
+        notify_of_conflicts(here, results)
     cnames_synced(results_document(results, is_plan=False), is_all=not names)
     return show_results(results, is_plan=False, late=late)
 

@@ -13,7 +13,7 @@ from agent.notify import sent
 from agent.notify.notices import Notice, conflict, due_conflict
 
 
-def tell_conflicts(here: Site, results: Sequence[SyncResult]) -> None:
+def notify_conflicts(here: Site, results: Sequence[SyncResult]) -> None:
     """Notify of conflicts of this host's records. Only a record that is in place, uncontested, ends its conflict.
 
     Other outcomes without an error do not. For example, a record may yield to a newer generation while two hosts

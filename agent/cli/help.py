@@ -14,7 +14,7 @@ USAGE = "Usage: svcagent [OPTIONS] COMMAND [ARGS]..."
 ABOUT = """Host agent for fleets that run on Consul.
 
 Registers this host's services from services.d, reloads their containers without losing a request, and lets operators
-take services out and put them back."""
+put services into maintenance."""
 
 EXAMPLES = """Examples:
   svcagent register --dry-run
@@ -25,7 +25,7 @@ OPTIONS = {
     "-V, --version": "Show the version and exit.",
     "--config FILE": "Settings.  [default: /etc/svcagent/svcagent.toml]",
     "--services-dir DIR": "Definitions.  [env: SVCAGENT_SERVICES_DIR; default: /etc/svcagent/services.d]",
-    "--state-dir DIR": "What svcagent remembers.  [env: SVCAGENT_STATE_DIR; default: /var/lib/svcagent]",
+    "--state-dir DIR": "State files.  [env: SVCAGENT_STATE_DIR; default: /var/lib/svcagent]",
     "--json": "One JSON document on standard output.",
     "-v, --verbose": "Log what happens on standard error.",
     "--log-format [auto|text|json|journal]": "How to log: key=value, one JSON object a line, or journal fields.  "
@@ -38,30 +38,30 @@ VERBS = {
     "validate": "Show every fault of every definition; change nothing.",
     "schema": "Print the JSON Schema of a definition file, for editors.",
     "plan": "Show what register would change, field by field.",
-    "register": "Make the local Consul agent hold what services.d says. On boot.",
-    "deregister": "Take services that svcagent registered out of the local agent.",
-    "reload": "Take the service's newest image, without a lost request.",
-    "run": "The daemon: all of this, each in its time.",
-    "schedule": "When the daemon will reload what next, or why never.",
-    "recover": "Bring to its end what a killed reload left half done.",
-    "maint": "Take a service or this host out of service and put it back.",
-    "cname": "Keep CNAMEs in your DNS that point at services.",
-    "lock": "Look at the lock that lets one host after the other reload a service.",
-    "status": "What this host's services are doing.",
-    "pause": "Stop a service's reloads on all hosts.",
-    "resume": "Let them go on.",
-    "quarantine": "Show and clear images that no host takes.",
-    "fleet": "What all hosts of a service run, and how they fare.",
-    "why": "What stands between this host and the newest image, and who can clear it.",
-    "doctor": "Find what keeps this host from good service.",
-    "history": "Past reloads, with seconds by step.",
-    "notify": "Try the messages that tell people of rollouts.",
+    "register": "Register the services of services.d in the local Consul agent; for boot.",
+    "deregister": "Deregister services that svcagent registered.",
+    "reload": "Restart a service with its newest image, without a lost request.",
+    "run": "Run the daemon: registration, reloads, CNAMEs, ends of maintenance.",
+    "schedule": "Show the next reloads of the daemon, or why there are none.",
+    "recover": "Finish or roll back a reload that crashed on this host.",
+    "maint": "Enable, disable and show maintenance of a service or this host.",
+    "cname": "Keep CNAMEs in internal DNS that point to services.",
+    "lock": "Show the lock under which one host after another reloads.",
+    "status": "Show this host's services and the daemon.",
+    "pause": "Pause a service's reloads on all hosts.",
+    "resume": "Resume paused reloads.",
+    "quarantine": "Show and clear quarantined images.",
+    "fleet": "Show a service on all hosts: versions, states, rollout.",
+    "why": "Show what blocks the newest image on this host, and who can clear it.",
+    "doctor": "Diagnose this host: Consul, Docker, DNS, files.",
+    "history": "Show past reloads, with seconds by step.",
+    "notify": "Test the notifications of rollouts.",
 }
 
 ENDING = (
     'Shell completion: eval "$(_SVCAGENT_COMPLETE=bash_source svcagent)", or zsh_source, fish_source. '
     "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul, Docker or DNS unreachable, "
-    "75 not now, 78 bad definition or settings, 130/143 interrupted and put back."
+    "75 not now, 78 bad definition or settings, 130/143 interrupted and undone."
 )
 
 

@@ -6,9 +6,9 @@ from agent.cli.maint_input import end_of, operator, remember, targets_of, with_h
 from agent.cli.maint_output import (
     described,
     show_decisions,
+    show_ended_maintenance,
     show_out,
     show_status,
-    tell_ended,
 )
 from agent.cli.options import output_options
 from agent.cli.output import show_line, show_warning
@@ -244,7 +244,7 @@ def expire() -> int:
     """
     with context.consul(context.settings()) as consul:
         ended = lift_expired(consul, context.system_clock(), consul.agent_self().node)
-    tell_ended(ended, is_document=True)
+    show_ended_maintenance(ended, is_document=True)
     return 0 if all(one.is_liftable for one in ended) else NotNow.exit_code
 
 

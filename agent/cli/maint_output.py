@@ -72,7 +72,7 @@ def show_status(found: Sequence[tuple[MaintenanceTarget, Maintenance | None]], n
         show_line("nothing is in maintenance")
 
 
-def tell_ended(ended: Sequence[EndedMaintenance], *, is_document: bool = False) -> None:
+def show_ended_maintenance(ended: Sequence[EndedMaintenance], *, is_document: bool = False) -> None:
     """Print what expired and was disabled, and what remains and why. ``is_document``: also with --json."""
     if is_document and current().as_json:
         show_document(

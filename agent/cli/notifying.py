@@ -21,7 +21,7 @@ NotifyBegun: TypeAlias = Callable[[Consul], None]
 
 
 @contextmanager
-def rollout_told(
+def rollout_notified(
     settings: Settings, definition: Definition, interrupts: Interrupts, *, is_off: bool
 ) -> Iterator[NotifyBegun]:
     """Enclose a reload and its locks: notifications about the rollout that are still due are sent after the block.
@@ -31,15 +31,15 @@ def rollout_told(
     if is_off or not settings.notify.urls:
         yield lambda _consul: None
         return
-    from agent.cli.telling import Teller
+    from agent.cli.rollout_notifier import RolloutNotifier
 
-    with Teller(settings, definition, interrupts) as teller:
-        yield teller.reload_begins
+    with RolloutNotifier(settings, definition, interrupts) as notifier:
+        yield notifier.reload_begins
 
 
-def conflicts_told(here: "Site", results: Sequence["SyncResult"]) -> None:
+def notify_of_conflicts(here: "Site", results: Sequence["SyncResult"]) -> None:
     """Notify of records that cannot be kept as a definition says."""
     if context.settings().notify.urls:
-        from agent.cli.cname_telling import tell_conflicts
+        from agent.cli.cname_telling import notify_conflicts
 
-        tell_conflicts(here, results)
+        notify_conflicts(here, results)

@@ -5,7 +5,7 @@ import click
 from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import tell_repaired
+from agent.cli.reload_output import show_recovered
 from agent.cli.repairing import recover_usable, revive_containers
 from agent.cli.textfile import reloads_ended
 from agent.clock import Interrupts
@@ -37,4 +37,4 @@ def recover(names: tuple[str, ...]) -> int:
         show_warning(str(fault))
     if not results and not faults:
         show_line("nothing to recover")
-    return tell_repaired(results) or (BadDefinition.exit_code if faults else 0)
+    return show_recovered(results) or (BadDefinition.exit_code if faults else 0)

@@ -12,7 +12,7 @@ from agent.cli.planning import (
     show_plan,
     warn_of_unremembered,
 )
-from agent.cli.textfile import registered, registration_told, reloads_ended
+from agent.cli.textfile import registered, registration_recorded, reloads_ended
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.last_good import forget
@@ -77,7 +77,7 @@ def register(
         from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
 
         revive_containers(settings, left_behind)
-    with context.consul(settings) as consul, registration_told(settings):
+    with context.consul(settings) as consul, registration_recorded(settings):
         planner = Planner(settings, consul, clock, asked)
         planner.read()
         # Wait for the agent before taking the lock, so that no other process waits for a waiting one.
@@ -93,11 +93,11 @@ def register(
             plan, failures = _apply(planner.registration, plan, is_all=not names)
         repaired = _repair(settings, consul, planner, left_behind)
         if _is_anything_out(planner.registration.world) or any(one.maintenance is not None for one in plan):
-            from agent.cli.maint_output import tell_ended
+            from agent.cli.maint_output import show_ended_maintenance
             from agent.maintenance import lift_expired  # rarely needed, and slow to import
 
             own = {service.id for service in planner.services}
-            tell_ended(lift_expired(consul, clock, planner.agent.node, own))
+            show_ended_maintenance(lift_expired(consul, clock, planner.agent.node, own))
         _look_for_stopped(settings, consul, planner)
         if not names:
             refused = sum(one.action is ChangeAction.REFUSE for one in plan)
@@ -138,14 +138,14 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
         broken &= {service.id for service in planner.services}
     if not broken:
         return 0
-    from agent.cli.reload_output import tell_repaired
+    from agent.cli.reload_output import show_recovered
     from agent.cli.repairing import repair  # rarely needed, and slow to import
 
     interrupts = Interrupts()
     with interrupts.caught():
         results = repair(settings, consul, planner.agent, planner.definitions, broken, interrupts)
         reloads_ended(settings, results)
-        return tell_repaired(results)
+        return show_recovered(results)
 
 
 def _status(check: Check) -> str:

@@ -6,14 +6,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agent.cli import context
-from agent.cli.maint_output import tell_ended
-from agent.cli.notifying import rollout_told
+from agent.cli.maint_output import show_ended_maintenance
+from agent.cli.notifying import rollout_notified
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import Printer, show_result, show_rolled_back, tell_repaired
+from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
 from agent.cli.repairing import edges_of, engine_of, repair_one
 from agent.cli.stopped import warn_of_stopped
-from agent.cli.textfile import reload_told
+from agent.cli.textfile import reload_recorded
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, Consul
 from agent.data import dataclass
@@ -56,8 +56,8 @@ def reload_here(
         about(service=service.name),
         ExitStack() as last,
         # Entered before the lock, so that both run after it is released.
-        rollout_told(settings, definition, interrupts, is_off=False) as notify_begun,
-        reload_told(settings, service.name, is_off=False) as results,
+        rollout_notified(settings, definition, interrupts, is_off=False) as notify_begun,
+        reload_recorded(settings, service.name, is_off=False) as results,
         HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed) as lock,
         _end_recorded(lock, service.name, results),
         context.consul(settings) as consul,
@@ -65,16 +65,16 @@ def reload_here(
     ):
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        edges = dataclasses.replace(edges, tell=_recording(lock, edges.tell))
+        edges = dataclasses.replace(edges, report_event=_recording(lock, edges.report_event))
         trouble: SvcagentError | None = None
         try:
             with interrupts.allowed():
-                tell_ended(lift_expired(consul, clock, agent.node, {service.id}))
+                show_ended_maintenance(lift_expired(consul, clock, agent.node, {service.id}))
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
-        repaired = repair_one(definition, dataclasses.replace(edges, tell=Printer(service.name).tell_quietly))
+        repaired = repair_one(definition, dataclasses.replace(edges, report_event=Printer(service.name).report_quietly))
         results += repaired
-        if code := tell_repaired(repaired):
+        if code := show_recovered(repaired):
             if current().as_json:
                 show_document(dataclasses.asdict(repaired[-1]))
             return code
@@ -102,10 +102,10 @@ def _end_recorded(lock: HostLock, service: str, results: list[ReloadResult]) -> 
     lock.record_end(*results)
 
 
-def _recording(lock: HostLock, tell: Callable[[StepEvent], None]) -> Callable[[StepEvent], None]:
+def _recording(lock: HostLock, report_event: Callable[[StepEvent], None]) -> Callable[[StepEvent], None]:
     def record(event: StepEvent) -> None:
         lock.record(event)
-        tell(event)
+        report_event(event)
 
     return record
 

@@ -47,7 +47,7 @@ def show_rolled_back(result: ReloadResult, where: str) -> None:
     show_warning(text, service=result.service, reload=result.id)
 
 
-def tell_repaired(results: Sequence[ReloadResult]) -> int:
+def show_recovered(results: Sequence[ReloadResult]) -> int:
     """Print the recoveries of crashed reloads; return the worst exit code."""
     for result in results:
         if result.outcome == "recovered":
@@ -96,16 +96,16 @@ class Printer:
         self._percent_logged = -QUARTER
         self._percent_shown = -1
 
-    def tell(self, event: StepEvent) -> None:
+    def report_event(self, event: StepEvent) -> None:
         self._log(event)
         if event.step is not Step.CHECK and event.phase is Phase.END:
             show_line(f"{event.step:<10} {event.seconds:7.2f} s")
 
-    def tell_quietly(self, event: StepEvent) -> None:
+    def report_quietly(self, event: StepEvent) -> None:
         """Log one event of a recovery; print it only if it is a note."""
         self._log(event, recovery=True)
 
-    def tell_pull(self, progress: PullProgress) -> None:
+    def report_pull(self, progress: PullProgress) -> None:
         """Print the progress of the pull: every percent on a terminal, else every quarter, as in the log."""
         percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
         megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"

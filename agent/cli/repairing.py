@@ -54,8 +54,8 @@ def edges_of(
         interrupts=interrupts,
         environ=os.environ,
         drain_dns=context.drain_dns(settings, agent),
-        tell=printer.tell_quietly if is_recovery else printer.tell,
-        tell_pull=printer.tell_pull,
+        report_event=printer.report_quietly if is_recovery else printer.report_event,
+        report_pull=printer.report_pull,
         trusts_pins=settings.fleet.trust_pins,
         shares_log_tails=settings.log.share_tails,
     )

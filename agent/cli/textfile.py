@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # slow to import
 
 
 @contextlib.contextmanager
-def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[ReloadResult]]":
+def reload_recorded(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[ReloadResult]]":
     """At the end of the block, write the results that were added to the list, or the error that ended the block.
 
     ``is_off`` disables that.
@@ -34,28 +34,28 @@ def reload_told(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[li
     finally:
         ended[:0] = map(dataclasses.asdict, results)
         if ended and not is_off:
-            _tell(chosen, lambda files: files.reloads_ended(ended))
+            _write(chosen, lambda files: files.reloads_ended(ended))
 
 
 def reloads_ended(chosen: Settings, results: "Sequence[ReloadResult]") -> None:
     if results:
-        _tell(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
+        _write(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
 
 
 @contextlib.contextmanager
-def registration_told(chosen: Settings) -> Iterator[None]:
+def registration_recorded(chosen: Settings) -> Iterator[None]:
     """Write what prevents the registration: faults of files, missing consent, an agent that does not answer."""
     try:
         yield
     except BadDefinition as error:
         faults = Counter(fault.file for fault in error.faults)
-        _tell(chosen, lambda files: files.faulty(faults))
+        _write(chosen, lambda files: files.faulty(faults))
         raise
     except ConsentNeeded:
-        _tell(chosen, lambda files: files.consent(is_needed=True))
+        _write(chosen, lambda files: files.consent(is_needed=True))
         raise
     except ConsulUnreachable:
-        _tell(chosen, lambda files: files.consul(is_up=False))
+        _write(chosen, lambda files: files.consul(is_up=False))
         raise
 
 
@@ -64,27 +64,27 @@ def registered(
 ) -> None:
     """Write that services.d is registered, without ``refused`` services of others and the files with ``faults``."""
 
-    def tell(files: "Textfiles") -> None:
+    def write(files: "Textfiles") -> None:
         from agent.metrics.exposition import held_by
 
         held = held_by(consul.services().values(), consul.checks())
         services = [one.service.name for one in definitions if one.reload is not None]
         files.converged(services, Counter(fault.file for fault in faults), held, refused)
 
-    _tell(chosen, tell)
+    _write(chosen, write)
 
 
 def cnames_synced(document: Mapping[str, Any], *, is_all: bool) -> None:
-    _tell(context.settings(), lambda files: files.cnames(document, is_all=is_all))
+    _write(context.settings(), lambda files: files.cnames(document, is_all=is_all))
 
 
-def _tell(chosen: Settings, tell: "Callable[[Textfiles], None]") -> None:
+def _write(chosen: Settings, write: "Callable[[Textfiles], None]") -> None:
     directory = chosen.metrics.textfile_dir
     if directory is None:
         return
     from agent.metrics.textfile import Textfiles  # slow to import, and useless where it is not set
 
     try:
-        tell(Textfiles(directory, context.system_clock(), show_warning, context.state_directory(chosen)))
+        write(Textfiles(directory, context.system_clock(), show_warning, context.state_directory(chosen)))
     except SvcagentError as error:
         show_warning(f"node_exporter is not told of this: {error}")

@@ -100,7 +100,7 @@ class CnameSync:
         self._silent = {}
         tasks = (_Task(one.place, one.provider, partial(decide, one), one) for one in wanted)
         kept = (self._kept(task, is_forced=is_forced, is_plan=is_plan) for task in tasks)
-        return tuple(self._heard(result, is_reading=is_plan) for result in kept)
+        return tuple(self._with_conflicts(result, is_reading=is_plan) for result in kept)
 
     def _kept(self, task: _Task, *, is_forced: bool = False, is_plan: bool = False) -> SyncResult:
         """Sync one record and convert errors to outcomes. A provider that did not answer is not tried again."""
@@ -161,7 +161,7 @@ class CnameSync:
             raise trouble
         return task.result(RecordOutcome.CONFLICT, f"it does not settle: {trouble}. Is something else writing it?")
 
-    def _heard(self, result: SyncResult, *, is_reading: bool) -> SyncResult:
+    def _with_conflicts(self, result: SyncResult, *, is_reading: bool) -> SyncResult:
         """Publish a contest that this host lost, or report claims against the record that it won.
 
         Without Consul, only the hosts that lost know.

@@ -49,7 +49,7 @@ class SeenRegistrations:
         return self if canary == self.canary else replace(self, canary=canary, known="")
 
 
-def heard(seen: SeenRegistrations, answer: str | None) -> tuple[SeenRegistrations, bool]:
+def after_answer(seen: SeenRegistrations, answer: str | None) -> tuple[SeenRegistrations, bool]:
     """Return the state after an answer (None: absent), and whether to request a convergence.
 
     A convergence is needed if the agent was away or the canary has changed. The convergence decides the canary's new
@@ -126,7 +126,7 @@ class AgentWatch:
                 seen = replace(seen, is_away=True)
                 self._pause(REFUSED_SECONDS)
                 continue
-            seen, is_waking = heard(seen, answer)
+            seen, is_waking = after_answer(seen, answer)
             if is_waking:
                 self._wake_up()
             if seen.canary and (is_waking or seen.known is None):

@@ -54,7 +54,7 @@ class Convergence:
         self._environ = environ
         self._hostname = hostname
         self._good = GoodFiles(settings.services_dir, settings.state_dir)
-        self._telling = ConvergenceLog(clock)
+        self._convergence_log = ConvergenceLog(clock)
         self._last = ConvergenceResult()
         self._pause = FIRST_PAUSE
         self._met: dict[str, str] = {}
@@ -92,7 +92,7 @@ class Convergence:
         if choice is not None:
             found = replace(found, definitions=choice.definitions, faults=choice.faults)
         self._last = replace(found, again_in=self._again_in(found), seconds=self._clock.monotonic() - begun)
-        self._telling.tell(self._last)
+        self._convergence_log.log(self._last)
         return self._last
 
     def _report(self, name: str, error: Exception) -> None:

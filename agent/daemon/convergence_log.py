@@ -27,7 +27,7 @@ class ConvergenceLog:
         self._before = ConvergenceResult()
         self._lasting: dict[str, dict[str, str]] = {}
 
-    def tell(self, found: ConvergenceResult) -> None:
+    def log(self, found: ConvergenceResult) -> None:
         """Log what is new since the last convergence."""
         self._tell_trouble(found.trouble)
         self._tell_faults(found)

@@ -61,18 +61,18 @@ class RunningReload:
 
 
 class Reloads:
-    """``tell_end`` is called when a reload has ended. ``start`` begins a task and reports its exceptions (bugs)."""
+    """``report_end`` is called when a reload has ended. ``start`` begins a task and reports its exceptions (bugs)."""
 
     def __init__(
         self,
         launcher: Launcher,
         clock: Clock,
-        tell_end: Callable[[RunningReload, EndedProcess], None],
+        report_end: Callable[[RunningReload, EndedProcess], None],
         start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"] = asyncio.create_task,
     ) -> None:
         self._launcher = launcher
         self._clock = clock
-        self._tell_end = tell_end
+        self._report_end = report_end
         self._start = start
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -115,7 +115,7 @@ class Reloads:
             log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
             ended = EndedProcess(Unforeseen.exit_code)
         del self.running[service_id]
-        self._tell_end(reload, ended)
+        self._report_end(reload, ended)
 
     async def _run_child(self, reload: RunningReload) -> EndedProcess:
         await self._starting.acquire()

@@ -27,29 +27,29 @@ class Systemd:
 
     def ready(self) -> None:
         """Report the end of the first convergence, or of a re-reading."""
-        self._tell("READY=1")
+        self._send("READY=1")
 
     def reloading(self) -> None:
         """Report that SIGHUP was received."""
-        self._tell("RELOADING=1")
+        self._send("RELOADING=1")
 
     def stopping(self) -> None:
         """Report that the daemon restores the services of its reloads, and ends."""
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     def alive(self) -> None:
-        self._tell("WATCHDOG=1")
+        self._send("WATCHDOG=1")
 
     def status(self, line: str) -> None:
         """Set the line in ``systemctl status``; sent when it changes."""
         line = " ".join(line.split())
         if line != self._status:
             self._status = line
-            self._tell(f"STATUS={line}")
+            self._send(f"STATUS={line}")
         elif self._untold:
             self._tell_all()
 
-    def _tell(self, assignment: str) -> None:
+    def _send(self, assignment: str) -> None:
         if self._address:
             self._untold[assignment.partition("=")[0]] = assignment
             self._tell_all()

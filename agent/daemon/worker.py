@@ -8,11 +8,11 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """``work`` runs in the thread, and so does ``tell`` with its result or exception."""
+    """``work`` runs in the thread, and so does ``report_result`` with its result or exception."""
 
-    def __init__(self, name: str, work: Callable[[], T], tell: Callable[[T | BaseException], None]) -> None:
+    def __init__(self, name: str, work: Callable[[], T], report_result: Callable[[T | BaseException], None]) -> None:
         self._work = work
-        self._tell = tell
+        self._report_result = report_result
         self._is_wanted = threading.Event()
         self._is_over = False
         # A daemon thread, so that process exit does not wait for a slow response of Consul.
@@ -41,4 +41,4 @@ class Worker(Generic[T]):
                 found: T | BaseException = self._work()
             except Exception as error:  # noqa: BLE001 - handed to the one handler, in the main thread
                 found = error
-            self._tell(found)
+            self._report_result(found)

@@ -41,7 +41,7 @@ class Past:
         return sum(seconds for _step, seconds in self.steps)
 
 
-def tell(consul: Consul, service: str, past: Past) -> None:
+def publish(consul: Consul, service: str, past: Past) -> None:
     """Publish a reload, and remove this host's entries beyond `KEPT_PER_HOST`. May be repeated."""
     own = key(service, ROOM, quoted(past.node), "")
     consul.kv_put(f"{own}{_order(past)}", _encoded(past))

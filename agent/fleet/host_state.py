@@ -105,7 +105,7 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
         raise Conflict(f"Consul refused to write {where}; is a session holding the key as a lock?")
 
 
-def tell_running(
+def note_running(
     consul: Consul, service: str, node: str, service_id: str, digest: str, tag: str, now: datetime
 ) -> None:
     """Publish that an instance runs ``digest``, unless its document already says so and is recent."""

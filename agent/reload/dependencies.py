@@ -64,7 +64,7 @@ class Dependencies:
     interrupts: Interrupts
     environ: Mapping[str, str]
     drain_dns: tuple[tuple[str, int], ...]
-    tell: Callable[[StepEvent], None]
-    tell_pull: Callable[[PullProgress], None]
+    report_event: Callable[[StepEvent], None]
+    report_pull: Callable[[PullProgress], None]
     trusts_pins: bool = False
     shares_log_tails: bool = False

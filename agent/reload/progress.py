@@ -11,8 +11,8 @@ from agent.reload.steps import Step
 
 
 class Progress:
-    def __init__(self, tell: Callable[[StepEvent], None], clock: Clock, service: str, reload_id: str) -> None:
-        self._tell = tell
+    def __init__(self, report_event: Callable[[StepEvent], None], clock: Clock, service: str, reload_id: str) -> None:
+        self._report_event = report_event
         self._clock = clock
         self._service = service
         self._reload_id = reload_id
@@ -66,4 +66,4 @@ class Progress:
 
     def _report(self, phase: Phase, text: str = "", place: int | None = None) -> None:
         with self.survived("report an event"):
-            self._tell(StepEvent(self.step, phase, self.seconds, text, self._reload_id, place))
+            self._report_event(StepEvent(self.step, phase, self.seconds, text, self._reload_id, place))

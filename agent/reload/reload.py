@@ -127,7 +127,7 @@ class Reload:
         with self._progress.survived("send notifications"):
             self._notify_begun(self._edges.consul)
         with self._edges.interrupts.allowed():
-            self._restarter.fetch(self._entry.record.digest, self._edges.tell_pull)
+            self._restarter.fetch(self._entry.record.digest, self._edges.report_pull)
 
     def _guard(self) -> None:
         with self._edges.interrupts.allowed():
@@ -313,7 +313,7 @@ def _lock_of(section: ReloadSection, edges: Dependencies, parts: Parts) -> Lock:
         limit=section.max_parallel,
         queue=queue_of(record.service),
         on_session=lambda session: parts.entry.note_down(session=session, required=True),
-        tell_place=lambda place, holder: parts.progress.note(
+        report_place=lambda place, holder: parts.progress.note(
             f"place {place} in the queue; the lock is held by {holder}", place
         ),
     )

@@ -16,10 +16,10 @@ from agent.fleet import (
     Past,
     history,
     is_first,
+    note_running,
     observe,
     remove_departed,
     remove_old_claims,
-    tell_running,
     write_host_state,
 )
 from agent.reload.dependencies import Dependencies
@@ -78,7 +78,7 @@ class HostStateReport:
         if result.outcome in ("up to date", "refused"):
             # Cron repeats these. If each were published, they would look like progress.
             with self._published():
-                tell_running(
+                note_running(
                     edges.consul, self._service, edges.agent.node, self._service_id, digest, self._tag, self._now()
                 )
                 self._is_published = True
@@ -127,7 +127,7 @@ class HostStateReport:
         if self._is_silent:
             return
         with self._published():
-            history.tell(edges.consul, self._service, past)
+            history.publish(edges.consul, self._service, past)
             remove_departed(edges.consul, self._service, edges.agent.node, self._now())
             remove_old_claims(edges.consul, self._service, self._now())
 

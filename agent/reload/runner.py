@@ -52,7 +52,7 @@ class Parts:
         is_out: bool = False,
     ) -> "Parts":
         """Create them. ``is_out``: a reload's maintenance may be enabled."""
-        progress = Progress(edges.tell, edges.clock, record.service, record.reload_id)
+        progress = Progress(edges.report_event, edges.clock, record.service, record.reload_id)
         entry = JournalEntry(edges.journal, record, progress)
         restart = restarter(section.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
         drainer = Drainer(service, section, restart, edges, record.reload_id, is_out=is_out)

@@ -120,7 +120,7 @@ class Waiter:
         """Has it said nothing that was not heard yet?"""
         return self._lines.empty()
 
-    def tell(self, word: str) -> None:
+    def report_event(self, word: str) -> None:
         """What it is to do."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")

@@ -33,7 +33,7 @@ def main(prefix: str, limit: str, node: str) -> None:
         clock,
         limit=int(limit),
         on_session=lambda session: say("session", session),
-        tell_place=lambda place, holder: say("place", place, holder),
+        report_place=lambda place, holder: say("place", place, holder),
     )
     with closing(consul), lock:
         lock.acquire(Deadline.after(clock, SECONDS))

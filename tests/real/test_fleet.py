@@ -139,12 +139,12 @@ def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consu
 def test_a_host_that_has_nothing_to_do_tells_it_once(consul: Consul, service: str) -> None:
     """Every ten minutes from cron: no write, and since stays; another digest, tag or state is told."""
     for digest, tag in ((OLD, "latest"), (NEW, "latest"), (NEW, "stable")):
-        host_state.tell_running(consul, service, "h1", "web", digest, tag, NOW)
+        host_state.note_running(consul, service, "h1", "web", digest, tag, NOW)
         index, _ = consul.kv_get(f"svcagent/{service}/hosts/h1/web")
-        host_state.tell_running(consul, service, "h1", "web", digest, tag, NOW + timedelta(hours=1))
+        host_state.note_running(consul, service, "h1", "web", digest, tag, NOW + timedelta(hours=1))
         assert consul.kv_get(f"svcagent/{service}/hosts/h1/web")[0] == index
     write_host_state(consul, service, "h1", HostState(NEW, HostStanding.ROLLED_BACK, NOW, "stable", service_id="web"))
-    host_state.tell_running(consul, service, "h1", "web", NEW, "stable", NOW)
+    host_state.note_running(consul, service, "h1", "web", NEW, "stable", NOW)
 
     assert host_state.read_all(consul, service) == {
         ("h1", "web"): HostState(NEW, "running", NOW, "stable", service_id="web", seen=NOW)
@@ -233,10 +233,10 @@ def test_documents_of_departed_hosts_are_removed(host: ConsulHost, consul: Consu
     for node in ("gone", "known", own):
         state = HostState(OLD, "running", long_ago, service_id="web")
         write_host_state(consul, service, node, state)
-        history.tell(consul, service, replace(_past(1, node), began=long_ago))
+        history.publish(consul, service, replace(_past(1, node), began=long_ago))
     write_host_state(consul, service, "idle", HostState(OLD, "running", long_ago, service_id="web", seen=NOW))
     write_host_state(consul, service, "late", HostState(OLD, "running", long_ago, service_id="web"))
-    history.tell(consul, service, replace(_past(1, "late"), began=NOW))
+    history.publish(consul, service, replace(_past(1, "late"), began=NOW))
     consul.kv_put(f"svcagent/{service}/hosts/newer/web", json.dumps({"v": 2}))
     host.ask.put("/v1/catalog/register", {"Node": "known", "Address": "127.0.0.9"})
     try:
@@ -405,10 +405,10 @@ def _past(number: int, node: str = "h1") -> Past:
 def test_history_is_bounded_by_host_and_the_newest_comes_first_over_all(consul: Consul, service: str) -> None:
     """Told twice it is there once; a host's own comes alone."""
     for number in range(history.KEPT_PER_HOST + 3):
-        history.tell(consul, service, _past(number))
-    history.tell(consul, service, _past(history.KEPT_PER_HOST + 2))
+        history.publish(consul, service, _past(number))
+    history.publish(consul, service, _past(history.KEPT_PER_HOST + 2))
     other = _past(10, node="h2")
-    history.tell(consul, service, other)
+    history.publish(consul, service, other)
 
     own = history.read(consul, service, 100, "h1")
     assert own == [_past(number) for number in reversed(range(3, history.KEPT_PER_HOST + 3))]
@@ -423,7 +423,7 @@ def test_history_is_bounded_by_host_and_the_newest_comes_first_over_all(consul: 
 
 def test_a_damaged_past_is_one_row_and_says_so(host: ConsulHost, consul: Consul, service: str) -> None:
     """It hides nothing of the others."""
-    history.tell(consul, service, _past(1))
+    history.publish(consul, service, _past(1))
     host.ask.put(f"/v1/kv/svcagent/{service}/history/h2/20990101T000000Z-x", [])
 
     damaged, whole = history.read(consul, service, 10)
@@ -502,7 +502,7 @@ def test_the_shipped_rule_for_keys_suffices(denying: Access) -> None:
         assert observe(consul, "empty", NOW) == FleetView()
         agree(consul, "web", "h1", IMAGE, NEW, OLD, _webs("h1"), CLOCK)
         write_host_state(consul, "web", "h1", HostState(NEW, "running", NOW))
-        history.tell(consul, "web", _past(1))
+        history.publish(consul, "web", _past(1))
         pause.put(consul, "web", Pause("alice", "h1", "w", NOW), NOW)
         assert pause.clear(consul, "web") is not None
         assert quarantine.clear(consul, "web", PINNED) is not None

@@ -414,7 +414,7 @@ def test_history_shows_the_fleets_past_and_one_hosts(run: Callable[..., str], co
     """The newest first, with seconds by step, result, digests and error."""
     assert "no reload is known" in run("history", web)
     for number in range(3):
-        history.tell(consul, web, _past(number, f"host{number % 2}", error="boom\nbang" if number == 2 else ""))
+        history.publish(consul, web, _past(number, f"host{number % 2}", error="boom\nbang" if number == 2 else ""))
 
     lines = [line.split("\t") for line in run("history", web).splitlines()]
     assert [line[1] for line in lines] == ["HOST", "host0", "host1", "host0"]
@@ -428,8 +428,8 @@ def test_history_shows_the_fleets_past_and_one_hosts(run: Callable[..., str], co
 
 def test_a_row_of_history_is_two_lines_of_a_terminal_at_most(host: ConsulHost, consul: Consul, web: str) -> None:
     """The outcome, and what matters most of the rest: the error, or else the slowest steps."""
-    history.tell(consul, web, _past(1, "host1"))
-    history.tell(consul, web, _past(2, "a-host-with-a-long-name", error="it did not become ready " * 20))
+    history.publish(consul, web, _past(1, "host1"))
+    history.publish(consul, web, _past(2, "a-host-with-a-long-name", error="it did not become ready " * 20))
     outer, inner = pty.openpty()
     termios.tcsetwinsize(inner, (24, 80))
     environment = {**os.environ, "CONSUL_HTTP_ADDR": f"{host.address}:8500", "TERM": "xterm"}

@@ -50,9 +50,9 @@ def begun(host: ConsulHost) -> Iterator[_Begun]:
 def _go_through(host: ConsulHost, prefix: str, waiters: list[Waiter]) -> None:
     """The first holds the lock: all get it, in this order, and nothing is left."""
     for before, after in itertools.pairwise(waiters):
-        before.tell("release")
+        before.report_event("release")
         after.hears("held")
-    waiters[-1].tell("release")
+    waiters[-1].report_event("release")
     waiters[-1].hears("released")
     assert_nothing_left(host, prefix)
 
@@ -75,9 +75,9 @@ def test_a_dead_holder_s_place_among_several_is_taken(host: ConsulHost, begun: _
 
     third.hears("held", begun.left(2 * SESSION_TTL))
     for waiter in (second, third):
-        waiter.tell("ask")
+        waiter.report_event("ask")
         assert waiter.hears("asked") == "asked held"
-        waiter.tell("release")
+        waiter.report_event("release")
         waiter.hears("released")
     assert_nothing_left(host, "semaphore")
 
@@ -88,17 +88,17 @@ def test_a_stopped_holder_learns_that_it_has_lost_it(host: ConsulHost, begun: _B
     second.hears("held", begun.left(2 * SESSION_TTL + LOCK_DELAY))
 
     # Both questions are there when it wakes: what its keeper learns later cannot help it.
-    stopped.tell("lost")
-    stopped.tell("ask")
+    stopped.report_event("lost")
+    stopped.report_event("ask")
     stopped.signal(signal.SIGCONT)
 
     assert stopped.hears("lost") == "lost True"
     assert stopped.hears("asked") == "asked lost"
-    second.tell("ask")
+    second.report_event("ask")
     assert second.hears("asked") == "asked held"
-    stopped.tell("release")
+    stopped.report_event("release")
     stopped.hears("released")
-    second.tell("ask")
+    second.report_event("ask")
     assert second.hears("asked") == "asked held"
     _go_through(host, "stopped", [second])
 
@@ -110,7 +110,7 @@ def test_a_stopped_waiter_goes_to_the_end_of_the_line(host: ConsulHost, begun: _
     third.hears("place 1", begun.left(2 * SESSION_TTL))
 
     stopped.signal(signal.SIGCONT)
-    first.tell("release")
+    first.report_event("release")
     third.hears("held")
     assert stopped.hears("session") != old
 

@@ -203,10 +203,10 @@ def test_the_place_is_told_when_it_changes(host: ConsulHost) -> None:
         assert fourth.said[-1].startswith("place 3 host-0 (svcagent reload, pid ")
         assert third.said[-1].startswith("place 2 ")
 
-        first.tell("release")
+        first.report_event("release")
         second.hears("held")
         assert third.hears("place 1").startswith("place 1 host-1 ")
-        second.tell("release")
+        second.report_event("release")
         third.hears("held")
         assert fourth.hears("place 1").startswith("place 1 host-2 ")
 
@@ -219,7 +219,7 @@ def test_an_entry_deleted_by_hand_is_made_again_at_the_end(host: ConsulHost) -> 
         fourth.hears("place 2")  # the third is out of the line, and does not know yet
 
         for before, after in ((first, second), (second, fourth), (fourth, third)):
-            before.tell("release")
+            before.report_event("release")
             after.hears("held")
 
 
@@ -231,12 +231,12 @@ def test_a_session_destroyed_by_hand_in_the_line_is_made_again(host: ConsulHost)
         third.hears("place 1")
         assert holder(host, "ended") is not None
 
-        first.tell("release")
+        first.report_event("release")
         third.hears("held")
-        third.tell("release")
+        third.report_event("release")
         assert second.hears("session") != f"session {old}"
         second.hears("held")
-        second.tell("release")
+        second.report_event("release")
         second.hears("released")
     assert_nothing_left(host, "ended")
 

@@ -111,9 +111,9 @@ def test_a_dead_process_s_lock_is_given_back_at_once(host: ConsulHost, consul: C
         assert session not in sessions(host, prefix)
         give_back_dead(consul, prefix, session, limit=limit)  # a second time: nothing is there
         for waiter in waiters[1:]:
-            waiter.tell("ask")
+            waiter.report_event("ask")
             assert waiter.hears("asked") == "asked held"
-            waiter.tell("release")
+            waiter.report_event("release")
             waiter.hears("released")
     assert_nothing_left(host, prefix)
 
@@ -127,7 +127,7 @@ def test_a_dead_waiter_s_place_is_given_back(host: ConsulHost, consul: Consul) -
 
         third.hears("place 1 host-0")
         assert len(pairs(host, "svcagent/recovered-waiter/queue/")) == 1
-        first.tell("ask")
+        first.report_event("ask")
         assert first.hears("asked") == "asked held"
 
 

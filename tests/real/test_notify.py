@@ -20,10 +20,10 @@ import click
 import pytest
 
 from agent import logs
-from agent.cli.cname_telling import tell_conflicts
+from agent.cli.cname_telling import notify_conflicts
 from agent.cli.cname_wiring import Site
 from agent.cli.delivering import WAIT_SECONDS
-from agent.cli.notifying import NotifyBegun, rollout_told
+from agent.cli.notifying import NotifyBegun, rollout_notified
 from agent.cli.options import Options
 from agent.clock import Interrupts
 from agent.cname import PublishedRecord, RecordOutcome, SyncResult, WantedRecord
@@ -220,7 +220,7 @@ class Fleet:
         settings = Settings.load(file, {"CONSUL_HTTP_ADDR": f"{self._host.address}:8500"})
         with (
             click.Context(click.Command("reload"), obj=Options(config=str(file))),
-            rollout_told(settings, self.definition, interrupts or Interrupts(), is_off=False) as notify_begun,
+            rollout_notified(settings, self.definition, interrupts or Interrupts(), is_off=False) as notify_begun,
         ):
             yield notify_begun
 
@@ -346,7 +346,7 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
 
     def sync(here: Site, outcome: RecordOutcome = RecordOutcome.CONFLICT) -> None:
         with click.Context(click.Command("cname"), obj=Options(config=config)):
-            tell_conflicts(here, [replace(found, outcome=outcome)])
+            notify_conflicts(here, [replace(found, outcome=outcome)])
 
     at_once(3, lambda: sync(next(hosts)))
     here = _site(consul, "host4")
@@ -402,12 +402,12 @@ def test_a_process_that_delivers_shows_no_secret_and_ends_by_itself(fleet: Fleet
     fleet.run(NEW)
     wait_until(lambda: not _deliveries(), 60, "those of earlier tests have ended")
     with hanging() as silent:
-        telling = threading.Thread(target=fleet.reload, args=(silent,))
-        telling.start()
+        messages = threading.Thread(target=fleet.reload, args=(silent,))
+        messages.start()
         wait_until(lambda: len(_deliveries()) == 1, 20, "one process delivers")
         [(pid, argv, session)] = _deliveries()
         wait_until(lambda: not _deliveries(), 60, "it has ended")
-        telling.join(20)
+        messages.join(20)
 
     assert session == pid
     assert argv[-2:] == ["notify", "deliver"]
@@ -474,9 +474,9 @@ def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_
         "import agent.cli.reload_here\n"
         "from agent.clock import Interrupts\n"
         "from agent.definitions import Settings\n"
-        "with agent.cli.reload_here.rollout_told(Settings(), None, Interrupts(), is_off=False) as notify_begun:\n"
+        "with agent.cli.reload_here.rollout_notified(Settings(), None, Interrupts(), is_off=False) as notify_begun:\n"
         "    notify_begun(None)\n"
-        "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.telling', 'agent.cli.delivering',"
+        "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.rollout_notifier', 'agent.cli.delivering',"
         " 'agent.notify.notices', 'agent.notify.sent'}))\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

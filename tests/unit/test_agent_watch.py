@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.daemon.agent_watch import SeenRegistrations, heard
+from agent.daemon.agent_watch import SeenRegistrations, after_answer
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_an_answer_means(
     seen: SeenRegistrations, answer: str | None, expected: SeenRegistrations, is_waking: bool
 ) -> None:
     """A convergence is woken when it may have something to do, and not again before that can have changed."""
-    assert heard(seen, answer) == (expected, is_waking)
+    assert after_answer(seen, answer) == (expected, is_waking)
 
 
 def test_another_canary_is_asked_anew() -> None:

@@ -39,12 +39,12 @@ class Told:
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
         self._log = log
         self.clock = Now()
-        self._telling = ConvergenceLog(self.clock)
+        self._messages = ConvergenceLog(self.clock)
 
     def of(self, found: ConvergenceResult) -> list[str]:
         """All lines about this one."""
         self._log.clear()
-        self._telling.tell(found)
+        self._messages.log(found)
         return [f"{one.levelname[0].replace('I', 'i')} {one.getMessage()}" for one in self._log.records]
 
 

@@ -146,12 +146,12 @@ def test_a_busy_manager_is_told_later(manager: socket.socket) -> None:
             while True:
                 others.sendto(b"BUSY=1", manager.getsockname())
     systemd.ready()
-    heard = []
+    after_answer = []
     manager.setblocking(False)
     with suppress(BlockingIOError):
         while True:
-            heard.append(manager.recv(100).decode())
-    assert "READY=1" not in heard
+            after_answer.append(manager.recv(100).decode())
+    assert "READY=1" not in after_answer
 
     systemd.status("")
 

@@ -288,13 +288,13 @@ def test_it_is_rendered_while_it_is_told() -> None:
     metrics = Metrics(Clock())
     is_over = threading.Event()
 
-    def tell() -> None:
+    def report_event() -> None:
         while not is_over.is_set():
             metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1}]))
             metrics.converged(["web"], {}, [])
             metrics.converged([], {}, [])
 
-    thread = threading.Thread(target=tell)
+    thread = threading.Thread(target=report_event)
     thread.start()
     try:
         for _ in range(200):

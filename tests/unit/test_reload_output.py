@@ -8,7 +8,7 @@ import pytest
 
 from agent import logs
 from agent.cli.options import Options
-from agent.cli.reload_output import Printer, show_result, show_rolled_back, tell_repaired
+from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
 from agent.engine.model import PullProgress
 from agent.logs import Format
 from agent.reload.record import Phase, ReloadResult, StepEvent
@@ -41,8 +41,8 @@ def test_every_line_says_which_reload_and_which_step(capfd: pytest.CaptureFixtur
     logs.set_up(Format.JSON, is_verbose=True)
     printer = Printer("web")
     for event in EVENTS:
-        printer.tell(event)
-    printer.tell_pull(PULL)
+        printer.report_event(event)
+    printer.report_pull(PULL)
     told = capfd.readouterr()
 
     *found, pulling = [{**one, "time": "T"} for one in records(told.err)]
@@ -81,7 +81,7 @@ def test_in_text_people_read_what_they_always_read(capfd: pytest.CaptureFixture[
     logs.set_up(Format.TEXT, is_verbose=False)
     printer = Printer("web")
     for event in EVENTS:
-        printer.tell(event)
+        printer.report_event(event)
 
     assert capfd.readouterr() == (
         "drain         2.00 s\n",
@@ -92,7 +92,7 @@ def test_in_text_people_read_what_they_always_read(capfd: pytest.CaptureFixture[
 def test_with_the_journal_whoever_is_at_standard_error_reads_it_too(capfd: pytest.CaptureFixture[str]) -> None:
     """Else errors of a command typed on a host that logs to its journal were shown to nobody."""
     logs.set_up(Format.JOURNAL, is_verbose=True, journal="/nowhere")
-    Printer("web").tell(EVENTS[2])
+    Printer("web").report_event(EVENTS[2])
     show_result(ReloadResult("web", "host1", "i", outcome="failed", error="no", exit_code=1))
 
     assert capfd.readouterr().err == "svcagent: web: place 2 in the line;\nheld by host2\nsvcagent: no\n"
@@ -103,7 +103,7 @@ def test_a_pull_is_a_record_and_a_line_a_quarter(capfd: pytest.CaptureFixture[st
     logs.set_up(Format.JSON, is_verbose=True)
     printer = Printer("web")
     for done in range(layers + 1):
-        printer.tell_pull(PullProgress(done, layers, done, layers))
+        printer.report_pull(PullProgress(done, layers, done, layers))
     told = capfd.readouterr()
 
     assert 4 <= len(records(told.err)) <= 5
@@ -112,7 +112,7 @@ def test_a_pull_is_a_record_and_a_line_a_quarter(capfd: pytest.CaptureFixture[st
 
 def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(Format.JSON, is_verbose=False)
-    Printer("web").tell_pull(PULL)
+    Printer("web").report_pull(PULL)
 
     assert capfd.readouterr().err == ""
 
@@ -139,7 +139,7 @@ def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[s
     logs.set_up(Format.TEXT, is_verbose=False)
     result = ReloadResult("web", "host1", "i", outcome="failed", error="why\nnot", exit_code=1)
     show_result(result)
-    tell_repaired([result])
+    show_recovered([result])
 
     assert capfd.readouterr().err == "svcagent: why\nsvcagent: not\n" * 2
 
@@ -150,7 +150,7 @@ def test_a_recovery_is_an_event_of_the_reload_that_was_unfinished(capfd: pytest.
     repaired = ReloadResult("web", "host1", "i", id="r1", outcome="recovered", error="slow\nat first")
     stranded = ReloadResult("db", "host1", "i", id="r2", outcome="stranded", error="OUT", exit_code=1)
 
-    assert tell_repaired([repaired, stranded]) == 1
+    assert show_recovered([repaired, stranded]) == 1
     found = records(capfd.readouterr().err)
     assert [(one["level"], one["service"], one["reload"], one.get("exit_code")) for one in found] == [
         ("warning", "web", "r1", None),
@@ -166,8 +166,8 @@ def test_the_document_is_all_there_is_on_standard_output(capfd: pytest.CaptureFi
     options.as_json = True
     printer = Printer("web")
     for event in EVENTS:
-        printer.tell(event)
-    printer.tell_pull(PULL)
+        printer.report_event(event)
+    printer.report_pull(PULL)
     show_result(ReloadResult("web", "host1", "i", outcome="reloaded"))
 
     assert json.loads(capfd.readouterr().out)["outcome"] == "reloaded"

@@ -39,7 +39,7 @@ class Taken:
         self,
         state: State,
         failing: dict[Step, Exception],
-        tell: Callable[[StepEvent], None],
+        report_event: Callable[[StepEvent], None],
         room: int = 0,
         *,
         heals: bool = False,
@@ -49,7 +49,7 @@ class Taken:
         record = JournalRecord(
             "r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2", digest_before=before
         )
-        progress = Progress(tell, edges.clock, "web", "r")
+        progress = Progress(report_event, edges.clock, "web", "r")
         self.drainer = SimpleNamespace(is_out=state.is_out)
         parts = SimpleNamespace(
             progress=progress,
@@ -176,10 +176,10 @@ def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
 def test_a_bug_in_a_message_stops_nothing() -> None:
     """It changes the exit code, not what is done."""
 
-    def tell(_event: StepEvent) -> None:
+    def report_event(_event: StepEvent) -> None:
         raise RuntimeError("a bug in a message")
 
-    reload = Taken(HELD, {}, tell, room=100)
+    reload = Taken(HELD, {}, report_event, room=100)
 
     reload.walk()
 

@@ -38,8 +38,8 @@ def probe(file, ending):
     def tell():
         for step in Step:
             for phase in Phase:
-                printer.tell(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
-                printer.tell_quietly(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
+                printer.report_event(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
+                printer.report_quietly(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
         for done in range(101):
             printer.tell_pull(PullProgress(1, 2, done, 100))
         logs.log("x" * 10000)

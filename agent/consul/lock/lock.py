@@ -50,15 +50,15 @@ class Lock:
         limit: int = 1,
         queue: str | None = None,
         on_session: Callable[[str], None] | None = None,
-        tell_place: Callable[[int, str], None] | None = None,
+        report_place: Callable[[int, str], None] | None = None,
     ) -> None:
         """``command`` (``svcagent …``) names the session; others can read ``details``.
 
         Unless ``details`` has ``since``, it is the time of joining the queue, later the time of acquisition.
         ``waiting`` is entered around every wait and may interrupt it. ``limit`` is how many sessions may hold the lock;
         all hosts must agree. ``queue`` is the prefix of the queue entries, by default ``svcagent/<service>/queue``.
-        ``on_session`` is called with each new session before it holds anything. ``tell_place`` is called when the queue
-        position (1 is next) or the holder's description changes, with a delay for waiters far behind.
+        ``on_session`` is called with each new session before it holds anything. ``report_place`` is called when the
+        queue position (1 is next) or the holder's description changes, with a delay for waiters far behind.
         """
         self._consul = consul
         self._prefix = prefix
@@ -70,8 +70,8 @@ class Lock:
         folder = queue or (queue_of(str(details["service"])) if details.get("service") else queue_for(prefix))
         self._form: Form = form_of(consul, prefix, limit)
         self._queue = Queue(consul, folder, prefix)
-        self._telling = QueueMessages(consul, prefix, tell_place)
-        self._turn = Turn(consul, turn_of(folder), self._telling)
+        self._messages = QueueMessages(consul, prefix, report_place)
+        self._turn = Turn(consul, turn_of(folder), self._messages)
         self._on_session = on_session
         self._session: str | None = None
         self._keeper: SessionRenewer | None = None
@@ -116,7 +116,7 @@ class Lock:
                 return
             look = self._form.look()
         if deadline.is_over:
-            raise self._telling.busy(look, waiters + 1)
+            raise self._messages.busy(look, waiters + 1)
         self._stand_in_line(deadline)
 
     def _stand_in_line(self, deadline: Deadline) -> None:
@@ -129,7 +129,7 @@ class Lock:
                     self._hold()
                     return
                 place = self._find_place()
-                self._telling.place(place.number, look)
+                self._messages.place(place.number, look)
                 if place.before is not None:
                     with self._waiting():
                         self._queue.await_change(place.before, min(_patience(place.number), deadline.remaining))
@@ -140,7 +140,7 @@ class Lock:
                     raise
                 self._pause(deadline)
             if deadline.is_over:
-                raise self._telling.busy(look or self._form.look(), place.number if place else 0)
+                raise self._messages.busy(look or self._form.look(), place.number if place else 0)
 
     def _find_place(self) -> QueuePlace:
         """Return the queue position. If the entry is missing, join the queue, with a new session if needed."""
@@ -166,7 +166,7 @@ class Lock:
                     look = self._form.look()
                 if look.is_free:
                     # Either the holder has just died, or our own session has.
-                    self._telling.place(place.number, look)
+                    self._messages.place(place.number, look)
                     self._pause(deadline)
                     return False
             if deadline.is_over:
@@ -177,7 +177,7 @@ class Lock:
             if look == before:
                 return False
             if not look.is_free:
-                self._telling.place(place.number, look)
+                self._messages.place(place.number, look)
 
     def _open_session(self) -> str:
         """Return the session. Create it if there is none or it has ended."""

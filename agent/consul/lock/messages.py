@@ -12,21 +12,21 @@ from agent.errors import LockBusy
 class QueueMessages:
     """Reports on one lock. Sessions without details are looked up once."""
 
-    def __init__(self, consul: Consul, prefix: str, tell_place: Callable[[int, str], None] | None) -> None:
+    def __init__(self, consul: Consul, prefix: str, report_place: Callable[[int, str], None] | None) -> None:
         self._consul = consul
         self._prefix = prefix
-        self._tell_place = tell_place
+        self._report_place = report_place
         self._told: tuple[int, str] | None = None
         self._known: dict[str, Holder] = {}
 
     def place(self, number: int, look: Look) -> None:
         """Report the queue position and the holders if either changed since the last report."""
-        if self._tell_place is None:
+        if self._report_place is None:
             return
         told = (number, self.holders(look))
         if told != self._told:
             self._told = told
-            self._tell_place(*told)
+            self._report_place(*told)
 
     def holders(self, look: Look) -> str:
         return ", ".join(self._in_words(holder) for holder in look.holders) or "nobody"

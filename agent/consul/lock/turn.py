@@ -11,10 +11,10 @@ WAIT_SECONDS = 15.0
 
 
 class Turn:
-    def __init__(self, consul: Consul, key: str, telling: QueueMessages) -> None:
+    def __init__(self, consul: Consul, key: str, messages: QueueMessages) -> None:
         self._form = Single(consul, key)
         self._key = key
-        self._telling = telling
+        self._messages = messages
         self.may_be_mine = False
         """True from before it is requested until it is known not to be held."""
 
@@ -36,6 +36,6 @@ class Turn:
 
     def busy(self, look: Look) -> LockBusy:
         return LockBusy(
-            f"the turn to go out of service ({self._key}) is held by {self._telling.holders(look)}. Try again later, "
+            f"the turn to go out of service ({self._key}) is held by {self._messages.holders(look)}. Try again later, "
             "or wait longer with --lock-timeout"
         )

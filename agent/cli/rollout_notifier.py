@@ -26,7 +26,7 @@ from agent.reload.guard import able_instances
 from agent.reload.window import is_open, zone
 
 
-class Teller:
+class RolloutNotifier:
     def __init__(self, settings: Settings, definition: Definition, interrupts: Interrupts) -> None:
         assert definition.reload is not None  # noqa: S101 - for mypy: who asks is about to reload it
         self._settings = settings
@@ -42,7 +42,7 @@ class Teller:
         self._is_idle = False
         self._look(consul, {NoticeKind.STARTED})
 
-    def __enter__(self) -> "Teller":
+    def __enter__(self) -> "RolloutNotifier":
         return self
 
     def __exit__(
