@@ -35,22 +35,22 @@ def probe(file, ending):
     from agent.reload.steps import Step
     set_up_logs(current(), "auto")
     printer = Printer("web")
-    def tell():
+    def print_everything():
         for step in Step:
             for phase in Phase:
                 printer.report_event(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
                 printer.report_quietly(StepEvent(step, phase, 1.0, "x" * 500, "r1"))
         for done in range(101):
-            printer.tell_pull(PullProgress(1, 2, done, 100))
+            printer.report_pull(PullProgress(1, 2, done, 100))
         logs.log("x" * 10000)
         show_line("x" * 10000, "green")
         show_warning("x" * 10000)
         show_trouble("x\\n" * 1000)
         if not current().as_json:
             show_table(["A"], [["x" * 10000]])
-    tell()
+    print_everything()
     Path(file).write_text("done")
-    tell()
+    print_everything()
     match ending:
         case "refused":
             return show_result(ReloadResult("web", "host1", "i", outcome="refused", error="no", exit_code=75))
