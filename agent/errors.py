@@ -25,6 +25,10 @@ class Conflict(SvcagentError):
     """The named object exists, but svcagent did not create it and must not change it."""
 
 
+class NotBegun(Conflict):
+    """What was about to be changed is not as it was when the change was planned; nothing was changed."""
+
+
 class Rejected(SvcagentError):
     """The server understood the request and refused its content."""
 

@@ -23,7 +23,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
 
     Services that svcagent did not register are reported and left alone. A name that is not registered is no error.
     While the daemon runs, a service that a definition still defines is refused with exit code 75, because the daemon
-    would register it again within a second.
+    would register it again within a second. So is any removal while it is unknown whether the daemon runs.
     """
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
@@ -57,13 +57,21 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
 def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
     """Refuse to remove what the daemon would register again.
 
-    :raises NotNow: the daemon runs, and an active definition defines one of the services; nothing was changed.
+    :raises NotNow: the daemon runs, and an active definition defines one of the services, or that is unknown; nothing
+        was changed.
     """
-    daemon = read_status(settings, context.system_clock()).document
+    removed = [one.service_id for one in plan if one.action is ChangeAction.REMOVE]
+    status = read_status(settings, context.system_clock())
+    if status.is_unknown and removed:
+        raise NotNow(
+            f"nothing was changed: a running daemon could register {', '.join(removed)} again, and whether one runs "
+            f"is {status.problem}. If none runs, remove that file"
+        )
+    daemon = status.document
     if daemon is None:
         return
     defined = frozenset(daemon.get("service_ids", ()))
-    back = [one.service_id for one in plan if one.action is ChangeAction.REMOVE and one.service_id in defined]
+    back = [one for one in removed if one in defined]
     if back:
         raise NotNow(
             f"nothing was changed: {settings.services_dir} defines {', '.join(back)}, and the daemon (pid "

@@ -1,7 +1,7 @@
 """The work of ``svcagent reload``. Slow to import (the Docker SDK), so `reload` imports it after its checks."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from agent.logs import about
 from agent.maintenance import lift_expired
 from agent.reload.host_lock import HostLock
 from agent.reload.journal import Journal
-from agent.reload.record import ReloadResult, StepEvent
+from agent.reload.record import ReloadResult
 from agent.reload.recover import read_journal, revive
 from agent.reload.reload import Reload, ReloadOptions
 from agent.reload.steps import Step
@@ -65,14 +65,15 @@ def reload_here(
     ):
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        edges = dataclasses.replace(edges, report_event=_recording(lock, edges.report_event))
+        edges = dataclasses.replace(edges, report_event=lock.recording(edges.report_event))
         trouble: SvcagentError | None = None
         try:
             with interrupts.allowed():
                 show_ended_maintenance(lift_expired(consul, clock, agent.node, {service.id}))
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
-        repaired = repair_one(definition, dataclasses.replace(edges, report_event=Printer(service.name).report_quietly))
+        quietly = lock.recording(Printer(service.name).report_quietly)
+        repaired = repair_one(definition, dataclasses.replace(edges, report_event=quietly))
         results += repaired
         if code := show_recovered(repaired):
             if current().as_json:
@@ -100,14 +101,6 @@ def _end_recorded(lock: HostLock, service: str, results: list[ReloadResult]) -> 
         lock.record_end(*results, ReloadResult(service, "", "", error=str(error), exit_code=error.exit_code))
         raise
     lock.record_end(*results)
-
-
-def _recording(lock: HostLock, report_event: Callable[[StepEvent], None]) -> Callable[[StepEvent], None]:
-    def record(event: StepEvent) -> None:
-        lock.record(event)
-        report_event(event)
-
-    return record
 
 
 def check_here(

@@ -1,6 +1,7 @@
 """Recovery of crashed reloads: the first thing that ``register``, ``reload`` and ``recover`` do."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Collection, Iterable, Iterator
 
@@ -127,7 +128,8 @@ def repair(
                         edges = edges_of(
                             settings, consul, engine, agent, by_id[service_id], interrupts, is_recovery=True
                         )
-                        repaired = repair_one(by_id[service_id], edges)
+                        recording = lock.recording(edges.report_event)
+                        repaired = repair_one(by_id[service_id], dataclasses.replace(edges, report_event=recording))
                         lock.record_end(*repaired)
                         results += repaired
                     elif abandon(

@@ -44,13 +44,14 @@ def schedule(name: str | None, *, count: int) -> None:
 
     Times are in the time zone of each service's definition and include its jitter, which is always the same for one
     service on one host. IN shows "held" where no daemon runs on this host, or a pause of the service holds its
-    reloads. Does not read cron's own tables. Files with faults are left out (exit code 78; with NAME only if NAME is
-    in one of them).
+    reloads, or that is unknown. Does not read cron's own tables. Files with faults are left out (exit code 78; with
+    NAME only if NAME is in one of them).
     """
     settings, now = context.settings(), context.system_clock().now()
     found = context.definitions(settings, [name] if name else [], lambda: ANY_ADDRESS).definitions
     daemon = read_status(settings, context.system_clock())
-    held = partial(_pause, settings, now) if daemon.document is not None else lambda _definition: "no daemon runs"
+    without = f"{'whether the daemon runs is' if daemon.is_unknown else 'the daemon'} {daemon.problem}"
+    held = partial(_pause, settings, now) if daemon.document is not None else lambda _: without
     timetables = [
         _timetable(one, now, count, held)
         for one in found
@@ -59,9 +60,8 @@ def schedule(name: str | None, *, count: int) -> None:
     if current().as_json:
         show_document([document for one in timetables for document in _documents(one)])
     if daemon.document is None and any(one.runs for one in timetables):
-        show_warning(
-            f"the daemon {daemon.problem}, so nothing starts these runs. To start it: systemctl start svcagent"
-        )
+        remedy = "" if daemon.is_unknown else ", so nothing starts these runs. To start it: systemctl start svcagent"
+        show_warning(without + remedy)
     for one in timetables:
         if one.runs and daemon.document is not None and one.held:
             show_warning(f"{one.definition.service.id}: {one.held}", service=one.definition.service.id)

@@ -38,7 +38,7 @@ class HostReloads:
         self._state_dir = state_dir
         self._clock = clock
         self._times: dict[str, tuple[int, int]] = {}
-        self._ended: set[tuple[str, int, str]] = set()
+        self._ended: dict[str, frozenset[tuple[int, str]]] = {}
         self.running: dict[str, HostReload] = {}
         """The running reloads, by service ID."""
         self.last: dict[str, HostReload] = {}
@@ -52,6 +52,12 @@ class HostReloads:
         """
         return frozenset(one for one, said in self.last.items() if one not in self.running and _is_cut_short(said))
 
+    def of_child(self, service_id: str, token: str) -> HostReload | None:
+        """Return the record of the daemon's own reload; None if it did not get the host lock."""
+        last = self.last.get(service_id)
+        records = () if last is None else (last, last.before)
+        return next((one for one in records if one is not None and one.token == token), None)
+
     def look(self) -> list[EndedReload]:
         """Read the changed files, and return the reloads that have ended."""
         ended: list[EndedReload] = []
@@ -59,6 +65,7 @@ class HostReloads:
         for gone in self.last.keys() - files.keys():
             self.last.pop(gone)
             self.running.pop(gone, None)
+            self._ended.pop(gone, None)
         for service_id, file in files.items():
             try:
                 found = file.stat()
@@ -74,18 +81,20 @@ class HostReloads:
     def _read(self, service_id: str) -> Iterator[EndedReload]:
         lock = HostLock(self._state_dir, service_id, self._clock, 0.0)
         holder, said = lock.holder(), lock.read()
+        self.running.pop(service_id, None)
         if said is None:
-            self.running.pop(service_id, None)
+            # It may have been read while it was written, which changes its time no more.
+            self._times.pop(service_id, None)
             return
         self.last[service_id] = said
+        ended = [] if said.before is None else [said.before]
         if said.results or holder != said.pid:
-            self.running.pop(service_id, None)
-            key = (service_id, said.pid, said.began)
-            if (said.results or said.step) and key not in self._ended:
-                self._ended = {one for one in self._ended if one[0] != service_id} | {key}
-                yield EndedReload(service_id, said)
+            ended += [said] if said.results or said.step else []
         elif said.step:
             self.running[service_id] = said
+        known = self._ended.get(service_id, frozenset())
+        self._ended[service_id] = frozenset((one.pid, one.began) for one in ended)
+        yield from (EndedReload(service_id, one) for one in ended if (one.pid, one.began) not in known)
 
 
 def _is_cut_short(said: HostReload) -> bool:
@@ -95,7 +104,7 @@ def _is_cut_short(said: HostReload) -> bool:
     last = said.results[-1]
     if last.get("outcome") == "recovered":  # the wanted version is still to be deployed
         return True
-    return said.is_daemons and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))
+    return bool(said.token) and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))
 
 
 class StateWatch(FileSystemEventHandler):

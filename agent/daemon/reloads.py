@@ -4,9 +4,10 @@ Everything runs in the event loop's thread.
 """
 
 import asyncio
+import secrets
 import signal
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -48,10 +49,14 @@ class WantedReload:
 
 @dataclass
 class RunningReload:
-    """A reload that the daemon runs. ``child`` is None until its process has started."""
+    """A reload that the daemon runs. ``child`` is None until its process has started.
+
+    ``token`` is in the records of that process, whatever its process ID was used for before.
+    """
 
     wanted: WantedReload
     since: datetime
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
     child: Child | None = None
     is_starting: bool = False
 
@@ -124,7 +129,7 @@ class Reloads:
         try:
             if self._is_stopping:
                 return EndedProcess(-signal.SIGTERM)
-            reload.child = await self._launcher.start(reload.wanted.verb)
+            reload.child = await self._launcher.start(reload.wanted.verb, reload.token)
             if self._is_stopping:
                 reload.child.stop()
             return await reload.child.ended()

@@ -76,7 +76,8 @@ def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
             raise ValueError("another version wrote it")  # noqa: TRY301 - handled like all unusable content
         pid, at = int(tree["pid"]), datetime.fromisoformat(tree["at"])
         theirs = [Path(tree["state_dir"]).resolve(), Path(tree["services_dir"]).resolve()]
-        is_gone = started(pid) != tree["started"]
+        is_gone = not _is_hidden(pid) and started(pid) != tree["started"]
+        age = (clock.now() - at).total_seconds()
     except (FileNotFoundError, NotADirectoryError):
         return DaemonStatus(None, "does not run")
     except PermissionError as error:
@@ -89,15 +90,27 @@ def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
     if theirs != [settings.state_dir.resolve(), settings.services_dir.resolve()]:
         places = f"{tree['state_dir']} and {tree['services_dir']}"
         return DaemonStatus(None, f"runs, but for other directories: {places}", is_elsewhere=True)
-    age = (clock.now() - at).total_seconds()
     if age > STALE_SECONDS:
         hangs = f"has not updated its status for {age:.0f} s; it may hang. See: systemctl status svcagent"
         return DaemonStatus(tree, hangs)
     return DaemonStatus(tree)
 
 
+def _is_hidden(pid: int) -> bool:
+    """True if the process exists and /proc does not show it to this user, because it is mounted with hidepid."""
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def started(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks since boot; empty if there is no such process."""
+    """Return when a process started, in the kernel's ticks since boot; empty if there is no such process in /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -51,11 +51,13 @@ class Launcher:
     environ: Mapping[str, str]
     command: Sequence[str] = SVCAGENT
 
-    async def start(self, verb: Sequence[str]) -> "Child":
-        """Start a command that writes to the daemon's log. Raise OSError without a process or memory for it."""
-        return Child(
-            await self._start(["-v", *self.options, *verb], {DAEMON_CHILD: "1"}, asyncio.subprocess.DEVNULL, None)
-        )
+    async def start(self, verb: Sequence[str], token: str) -> "Child":
+        """Start a command that writes to the daemon's log. Raise OSError without a process or memory for it.
+
+        ``token`` tells the command that the daemon started it, and is in what it records about itself.
+        """
+        arguments = ["-v", *self.options, *verb]
+        return Child(await self._start(arguments, {DAEMON_CHILD: token}, asyncio.subprocess.DEVNULL, None))
 
     async def start_captured(self, verb: Sequence[str]) -> "Child":
         """Start a command whose output is captured. Raise OSError without a process or memory for it."""

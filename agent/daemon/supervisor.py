@@ -95,7 +95,7 @@ class Supervisor:
         for service_id in sorted(self._children.running.keys() | self._on_host.running.keys()):
             said, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
             if said is not None:
-                why = own.wanted.why if own is not None and own.pid == said.pid else ""
+                why = own.wanted.why if own is not None and own.token == said.token else ""
                 found.append(
                     Doing(
                         service_id, said.step, said.text, datetime.fromisoformat(said.since), why, said.pid, said.reload
@@ -139,13 +139,12 @@ class Supervisor:
     def _child_ended(self, reload: RunningReload, ended: EndedProcess) -> None:
         service_id = reload.wanted.service_id
         self._changed()
-        said = self._on_host.last.get(service_id)
-        was_lock_held = said is not None and said.pid == reload.pid
-        if was_lock_held and said is not None and said.results:
+        said = self._on_host.of_child(service_id, reload.token)
+        if said is not None and said.results:
             result = said.results[-1]
         else:
             result = {"service": self._name(service_id), "exit_code": ended.status}
-            if not was_lock_held:
+            if said is None:
                 self._count(result)
         # A reload that ended by itself has logged why.
         log(

@@ -114,6 +114,10 @@ class Engine:
         """Raise `Conflict`, with the remedy, if the container cannot be recreated as it is or be started again."""
         replace.check_recreatable(self._docker, self._proc, name, lookup.existing(self._docker, name))
 
+    def check_startable(self, name: str) -> None:
+        """Raise `Conflict` if the host lacks something that the container and its successor need to start."""
+        replace.check_startable(self._docker, self._proc, name, lookup.existing(self._docker, name))
+
     def prepare(self, name: str, image: str, digest: str) -> float:
         """Create the container's successor from that digest, which must be on this host; return the seconds it took.
 
@@ -130,11 +134,10 @@ class Engine:
         """Stop the container and start its successor, which `prepare` created from that digest.
 
         The old container stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` restores it.
-        ``stop_timeout``: seconds until the old container is killed; None: its own, else Docker's 10. Raise `Conflict`,
-        with nothing stopped, if the two are not as `prepare` left them, or if the host lacks something that they need
-        to start. Raise `NotReady` if the image keeps the new container from starting.
+        ``stop_timeout``: seconds until the old container is killed; None: its own, else Docker's 10. Raise `NotBegun`
+        if the two are not as `prepare` left them. Raise `NotReady` if the image keeps the new container from starting.
         """
-        return replace.replace(self._docker, self._proc, self._clock, name, digest, stop_timeout)
+        return replace.replace(self._docker, self._clock, name, digest, stop_timeout)
 
     def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
         """Restore the old container under its name, with its restart policy, running, wherever a `replace` ended.

@@ -38,7 +38,7 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
             f"told from what the container was given; bring the image back (docker pull REPOSITORY@DIGEST), or make "
             f"the container anew by hand (docker run --name {name} …)"
         ) from error
-    _check_startable(docker, proc, name, old)
+    check_startable(docker, proc, name, old)
     with docker.question(f"describe container {name}"):
         # Everything to request is computed here once, so that problems are found before the drain.
         recreate.payload(old, old_image, old["Config"]["Image"], {})
@@ -54,7 +54,7 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
         )
 
 
-def _check_startable(docker: EngineConnection, proc: Path, name: str, old: Inspect) -> None:
+def check_startable(docker: EngineConnection, proc: Path, name: str, old: Inspect) -> None:
     if lacks := find_lacks(old, surroundings(docker, proc, old)):
         raise Conflict(
             f"container {name} cannot be replaced, because neither it nor a new one could be started: "
@@ -84,14 +84,11 @@ def discard(docker: EngineConnection, name: str) -> None:
     _carry_out(docker, *swap.discard(_observe(docker, name)))
 
 
-def replace(
-    docker: EngineConnection, proc: Path, clock: Clock, name: str, digest: str, stop_timeout: float | None
-) -> Replacement:
+def replace(docker: EngineConnection, clock: Clock, name: str, digest: str, stop_timeout: float | None) -> Replacement:
     """Carry out `swap.replace` on what `prepare` created."""
     old = inspect(docker, name)
     if old is None:
         raise swap.changed_by_others(name)
-    _check_startable(docker, proc, name, old)
     paths = host_paths(old)
     limit = stop_seconds(stop_timeout, old)
     steps = swap.replace(_observe(docker, name), digest, limit)
@@ -110,14 +107,21 @@ def replace(
                 raise NotReady(f"the container of {digest} does not start: {error}") from error
             raise
         seconds[step.verb] = clock.monotonic() - begun
-    stopped = existing(docker, name + OLD_SUFFIX)
     return Replacement(
-        old_id=stopped["Id"],
+        old_id=old["Id"],
         new_id=steps[-1].id,
         stop_seconds=seconds["stop"],
         start_seconds=seconds["start"],
-        was_killed=stopped["State"]["ExitCode"] == 128 + 9 and seconds["stop"] >= limit,
+        was_killed=seconds["stop"] >= limit and _was_killed(docker, name + OLD_SUFFIX),
     )
+
+
+def _was_killed(docker: EngineConnection, name: str) -> bool:
+    """True if a container ended by SIGKILL. Only for a note, so a failed look does not undo the replacement."""
+    try:
+        return bool(existing(docker, name)["State"]["ExitCode"] == 128 + 9)
+    except SvcagentError:
+        return False
 
 
 def roll_back(

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.data import dataclass
-from agent.errors import Conflict, NotFound
+from agent.errors import Conflict, NotBegun, NotFound
 
 NEW_SUFFIX = ".svcagent-new"
 OLD_SUFFIX = ".svcagent-old"
@@ -116,7 +116,7 @@ def standing(world: EngineWorld) -> Standing:
 def replace(world: EngineWorld, digest: str, stop_seconds: int) -> tuple[SwapStep, ...]:
     """Return the steps that replace the old container by the one that was prepared with that digest.
 
-    The old one loses its restart policy first, so that Docker does not start it again. Raise `Conflict` if the two are
+    The old one loses its restart policy first, so that Docker does not start it again. Raise `NotBegun` if the two are
     not as they were prepared, because others changed them.
     """
     current, new = world.current, world.new
@@ -131,9 +131,9 @@ def replace(world: EngineWorld, digest: str, stop_seconds: int) -> tuple[SwapSte
     )
 
 
-def changed_by_others(name: str) -> Conflict:
+def changed_by_others(name: str) -> NotBegun:
     """Return the refusal of a replacement whose containers are not as they were prepared."""
-    return Conflict(
+    return NotBegun(
         f"container {name} or {name}{NEW_SUFFIX}, which was prepared to replace it, was changed by others meanwhile; "
         "run this again"
     )

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
 WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)
 
-RESULTS = ("up to date", "reloaded", "refused", "rolled back", "interrupted", "failed", "stranded", "recovered")
+RESULTS = (
+    "up to date",
+    "reloaded",
+    "refused",
+    "rolled back",
+    "interrupted",
+    "environment",
+    "failed",
+    "stranded",
+    "recovered",
+)
 """The possible outcomes of a reload or a recovery (`agent.reload.Result`)."""
 GOOD = ("up to date", "reloaded")
 """After these, the newest permitted image runs here."""

@@ -29,6 +29,7 @@ LONGEST_TEXT = 2000
 
 _LOCKS = Path("/proc/locks")
 _LONGEST_FILE = 1 << 16
+_SHORT_RESULT = ("service", "id", "outcome", "exit_code", "retry_after")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class HostReload:
 
     ``began`` and ``since`` (of the step) are ISO 8601 times. ``step`` is empty before the first one. ``text``: the last
     message about the step; ``place``: the position in the queue. ``results``: how the reload and the recoveries before
-    it ended, as ``dataclasses.asdict`` of each `ReloadResult`; empty until then. ``is_daemons``: the daemon ran it.
+    it ended, as ``dataclasses.asdict`` of each `ReloadResult`; empty until then. ``token``: of the daemon, if it
+    started the process. ``before``: the record that this one replaced, because its end may not have been read yet.
     """
 
     pid: int
@@ -48,7 +50,8 @@ class HostReload:
     place: int | None = None
     reload: str = ""
     results: tuple[Mapping[str, Any], ...] = ()
-    is_daemons: bool = False
+    token: str = ""
+    before: "HostReload | None" = None
 
 
 class HostLock:
@@ -90,7 +93,10 @@ class HostLock:
         if not is_held:
             os.close(self._descriptor)
             raise LockBusy(self._busy())
-        self._said = HostReload(os.getpid(), self._now(), is_daemons=DAEMON_CHILD in os.environ)
+        before = self.read()
+        if before is not None:
+            before = replace(before, text="", before=None) if before.results or before.step else before.before
+        self._said = HostReload(os.getpid(), self._now(), token=os.environ.get(DAEMON_CHILD, ""), before=before)
         return self
 
     def __exit__(
@@ -108,6 +114,15 @@ class HostLock:
         place = said.place if event.place is None else event.place
         self._say(replace(said, text=event.text[:LONGEST_TEXT], place=place, reload=event.reload))
 
+    def recording(self, report: Callable[[StepEvent], None]) -> Callable[[StepEvent], None]:
+        """Return ``report`` with `record` before it."""
+
+        def record(event: StepEvent) -> None:
+            self.record(event)
+            report(event)
+
+        return record
+
     def record_end(self, *results: ReloadResult) -> None:
         """Record how it ended, without the output of containers and commands, which stays in the log."""
         ended = ({**asdict(one), "log_tail": "", "error": one.error and one.error[:LONGEST_TEXT]} for one in results)
@@ -122,6 +137,8 @@ class HostLock:
             return None
         try:
             return _parsed(os.pread(descriptor, _LONGEST_FILE, 0))
+        except OSError:  # a directory, or a pipe
+            return None
         finally:
             os.close(descriptor)
 
@@ -157,12 +174,20 @@ class HostLock:
         )
 
     def _say(self, said: HostReload) -> None:
-        """Write one line; readers use the first line, whatever a longer one has left after it."""
+        """Write one line; readers use the first line, whatever a longer one has left after it.
+
+        Space is allocated first, so that a full disk truncates no record: a shorter one or the old one is there then.
+        """
         self._said = said
-        line = f"{json.dumps(asdict(said), default=str)}\n".encode()
-        with suppress(OSError):  # on a full disk: nothing depends on it
-            os.pwrite(self._descriptor, line, 0)
-            os.ftruncate(self._descriptor, len(line))
+        shorter = replace(said, before=None)
+        shortest = replace(shorter, text="", results=tuple(_in_short(result) for result in said.results))
+        for one in (said, shorter, shortest):
+            line = f"{json.dumps(asdict(one), default=str)}\n".encode()
+            with suppress(OSError):
+                os.posix_fallocate(self._descriptor, 0, len(line))
+                os.pwrite(self._descriptor, line, 0)
+                os.ftruncate(self._descriptor, len(line))
+                return
 
     def _now(self) -> str:
         return self._clock.now().astimezone(UTC).isoformat(timespec="milliseconds")
@@ -173,17 +198,38 @@ def lock_files(state_dir: Path) -> Iterable[tuple[str, Path]]:
     return [(service_of(file, SUFFIX), file) for file in sorted(state_dir.glob(f"reload-*{SUFFIX}"))]
 
 
+def _in_short(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: result[name] for name in _SHORT_RESULT if name in result}
+
+
 def _parsed(content: bytes) -> HostReload | None:
     try:
-        tree = json.loads(content.partition(b"\n")[0])
-        if not isinstance(tree, dict):
-            return None
-        known = {one.name: tree[one.name] for one in fields(HostReload) if one.name in tree}
-        said = HostReload(**known)
-        for moment in (said.began, said.since or said.began):
-            datetime.fromisoformat(moment)
-        if not isinstance(said.pid, int) or not all(isinstance(one, dict) for one in said.results):
-            return None
-        return replace(said, results=tuple(said.results))
+        return _record_of(json.loads(content.partition(b"\n")[0]))
     except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _record_of(tree: Any) -> HostReload:
+    """Return the record. Raise ValueError or TypeError unless all of it has the types that readers rely on."""
+    if not isinstance(tree, dict):
+        raise TypeError("not an object")
+    said = HostReload(**{one.name: tree[one.name] for one in fields(HostReload) if one.name in tree})
+    for name in ("began", "step", "since", "text", "reload", "token"):
+        if not isinstance(getattr(said, name), str):
+            raise TypeError(f"{name} is no text")
+    # A step has a time.
+    for moment in (said.began, said.since if said.step else said.began):
+        if datetime.fromisoformat(moment).tzinfo is None:
+            raise ValueError("a time without a time zone")
+    if type(said.pid) is not int or not (said.place is None or type(said.place) is int):
+        raise TypeError("pid and place are numbers")
+    before = None if said.before is None else _record_of(said.before)
+    return replace(said, results=tuple(_result_of(one) for one in said.results), before=before)
+
+
+def _result_of(tree: Any) -> Mapping[str, Any]:
+    if not isinstance(tree, dict) or type(tree.get("exit_code", 0)) is not int:
+        raise TypeError("no result of a reload")
+    if not isinstance(tree.get("retry_after"), int | float | None) or not isinstance(tree.get("outcome"), str | None):
+        raise TypeError("no result of a reload")
+    return tree

@@ -14,6 +14,7 @@ from agent.errors import (
     Unforeseen,
     Unreachable,
 )
+from agent.reload.ready import is_of_startup
 from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, ContainerState, State, Step
 
@@ -92,7 +93,9 @@ def _chained(troubles: Sequence[Trouble], words: Callable[[Trouble], str]) -> st
     texts: list[str] = []
     seen: set[str] = set()
     for trouble in troubles:
-        failure = (trouble.signature if isinstance(trouble, NotReady) else "") or words(trouble)
+        signature = trouble.signature if isinstance(trouble, NotReady) else ""
+        # A refused connection has one signature for all checks, so the text tells them apart.
+        failure = words(trouble) if not signature or is_of_startup(signature) else signature
         texts.append(SAME_AGAIN if failure in seen else words(trouble))
         seen.add(failure)
     return "; then: ".join(dict.fromkeys(texts))

@@ -8,7 +8,7 @@ from agent.clock import Deadline
 from agent.consul import Consul, Instance, Lock, queue_of
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
-from agent.errors import GuardRefused, Interrupted, LockLost, NotNow, Unreachable
+from agent.errors import GuardRefused, Interrupted, LockLost, NotBegun, NotNow, Unreachable
 from agent.reload.dependencies import Dependencies
 from agent.reload.guard import Obstacle, find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
@@ -176,6 +176,9 @@ class Reload:
         self._hooks.run(Hook.AFTER_DRAIN)
 
     def _restart(self) -> None:
+        # Before the last look at the lock, because it may take seconds; and before the journal says that a stop was
+        # begun, because the way back would complete that stop.
+        self._restarter.check_startable()
         self._lock.ask()
         if self._observer.own_maintenance() is None:
             raise GuardRefused(
@@ -184,7 +187,11 @@ class Reload:
             )
         policy = self._restarter.standing().restart_policy
         self._entry.note_down(is_replacing=True, restart_policy=policy or "", required=True)
-        done = self._restarter.restart(self._entry.record.digest)
+        try:
+            done = self._restarter.restart(self._entry.record.digest)
+        except NotBegun:
+            self._entry.note_down(is_replacing=False)
+            raise
         self._add_seconds(done.seconds)
         if done.note:
             self._progress.note(done.note)

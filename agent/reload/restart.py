@@ -77,8 +77,11 @@ class Restarter:
     def discard(self) -> None:
         """Undo `prepare`, if anything was prepared."""
 
+    def check_startable(self) -> None:
+        """Raise `Conflict` if neither the old nor the new instance could be started now."""
+
     def restart(self, digest: str) -> Restarted:
-        """Stop the old instance and start the new one, as `prepare` left it."""
+        """Stop the old instance and start the new one, as `prepare` left it. Raise `NotBegun` if nothing was done."""
         raise NotImplementedError
 
     def standing(self) -> Standing:
@@ -151,6 +154,9 @@ class ContainerRestarter(Restarter):
 
     def check_possible(self) -> None:
         self._engine.check_recreatable(self._its.container)
+
+    def check_startable(self) -> None:
+        self._engine.check_startable(self._its.container)
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         its = self._its

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fleet.conftest import NAME, Fleet
+from tests.lab import image
 from tests.lab.host import Host
 from tests.lab.traffic import Load
 
@@ -159,3 +160,31 @@ def test_a_failing_hook_after_the_return_is_told_and_no_more(fleet: Fleet) -> No
     assert code == 0
     assert "said by the hook" in errors
     assert fleet.lab.versions()["host1"] == version
+
+
+def test_a_container_that_could_no_longer_be_started_is_not_stopped(fleet: Fleet) -> None:
+    """Its host loses a bind source while it is drained: neither Docker nor svcagent could start it again."""
+    host, lab = fleet.lab.hosts[0], fleet.lab
+    reference, file, api = f"{lab.repository}:latest", host.directory / "settings", host.engine.api
+    file.touch()
+    api.remove_container(NAME, force=True)
+    binds = [f"{file}:/etc/settings"]
+    image.run(api, reference, host.address, fleet.load_seconds, binds=binds, restart_policy={"Name": "no"})
+    try:
+        fleet.define(hooks={"after_drain": ["rm", str(file)]})
+        lab.wait_passing()
+        before, started = lab.versions(), api.inspect_container(NAME)["State"]["StartedAt"]
+        fleet.push_next()
+
+        code, _output, errors = fleet.run(0, "reload", NAME)
+
+        assert code == 1
+        assert f"{file} does not exist" in errors
+        assert api.inspect_container(NAME)["State"]["StartedAt"] == started
+        assert lab.versions() == before
+        assert "host1" in lab.consul().passing()
+        assert fleet.leftovers() == []
+    finally:
+        api.remove_container(NAME, force=True)
+        lab.run_service(host, fleet.load_seconds)
+        fleet.reset()

@@ -103,13 +103,14 @@ def pull(api: docker.APIClient, reference: str) -> None:
     _drained(api.pull(reference, stream=True, decode=True, auth_config={}))
 
 
-def run(api: docker.APIClient, reference: str, address: str, load_seconds: float) -> str:
-    """Create and start the service's container under host networking; its id."""
+def run(api: docker.APIClient, reference: str, address: str, load_seconds: float, **options: Any) -> str:
+    """Create and start the service's container under host networking; its id. ``options``: of create_host_config."""
+    options = {"restart_policy": {"Name": "unless-stopped"}} | options
     container = api.create_container(
         reference,
         name=NAME,
         environment={"ADDR": address, "PORT": str(PORT), "LOAD_SECONDS": f"{load_seconds:g}"},
-        host_config=api.create_host_config(network_mode="host", restart_policy={"Name": "unless-stopped"}),
+        host_config=api.create_host_config(network_mode="host", **options),
     )
     api.start(container)
     return str(container["Id"])

@@ -344,7 +344,7 @@ def test_a_maintenance_ends_on_time(site: Site) -> None:
 
 
 def test_what_would_come_back_is_not_deregistered(site: Site) -> None:
-    """Refused while the daemon runs, and a definition defines it; without the daemon it is done."""
+    """Refused while the daemon runs, or may run, and a definition defines it; without the daemon it is done."""
     site.daemon.start()
     site.daemon.wait_ready()
     wait_until(lambda: site.status()["service_ids"] == ["web"], 10, "the daemon shows its services")
@@ -354,6 +354,11 @@ def test_what_would_come_back_is_not_deregistered(site: Site) -> None:
     assert "web" in site.host.ask.get("/v1/agent/services")
 
     assert site.daemon.stop() == 0
+    site.status_file.write_text("{}")
+    code, printed = site.run("deregister", "web")
+    assert (code, "whether one runs is unknown" in printed) == (75, True)
+    assert "web" in site.host.ask.get("/v1/agent/services")
+    site.status_file.unlink()
     assert site.run("deregister", "web")[0] == 0
     assert "web" not in site.host.ask.get("/v1/agent/services")
 
@@ -374,7 +379,7 @@ def test_the_schedule_says_what_holds_it(site: Site) -> None:
     held = [
         json.loads(text[text.index("[") : text.rindex("]") + 1])[0]["held"] for text in (alone, held_by_none, paused)
     ]
-    assert held[:2] == ["no daemon runs", None]
+    assert held[:2] == ["the daemon does not run", None]
     assert "release party" in held[2]
     assert "svcagent resume web" in printed
 

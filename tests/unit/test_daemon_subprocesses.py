@@ -64,7 +64,7 @@ def test_it_is_stopped_gently(tmp_path: Path) -> None:
     )
 
     async def main() -> EndedProcess:
-        child = await launcher(program).start(["verb"])
+        child = await launcher(program).start(["verb"], "token")
         async with asyncio.timeout(20):
             while not begun.exists():
                 await asyncio.sleep(0.01)
@@ -82,14 +82,14 @@ def test_a_reload_writes_to_the_daemons_log(tmp_path: Path) -> None:
         "verb = 'import os, sys; print(os.environ[sys.argv[-1]], sys.argv[1:], file=sys.stderr); print(7)'\n"
         "async def main():\n"
         "    launcher = Launcher([], {}, (sys.executable, '-c', verb))\n"
-        "    await (await launcher.start(['SVCAGENT_DAEMON_CHILD'])).ended()\n"
+        "    await (await launcher.start(['SVCAGENT_DAEMON_CHILD'], 'c0ffee')).ended()\n"
         "asyncio.run(main())\n"
     )
     with log.open("wb") as stream:
         process = asyncio.run(_run(program, stream.fileno()))
 
     assert process == b""
-    assert log.read_text() == "1 ['-v', 'SVCAGENT_DAEMON_CHILD']\n"
+    assert log.read_text() == "c0ffee ['-v', 'SVCAGENT_DAEMON_CHILD']\n"
 
 
 async def _run(program: str, stderr: int) -> bytes:

@@ -1,6 +1,8 @@
 """What the lock files of a host show: reloads that run, have ended, crashed, or were cut short."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +20,7 @@ from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.steps import Step
 from tests.lab.interrupted import leave_unfinished_reload
 
+NOW = "2026-01-01T00:00:00+00:00"
 DONE = ReloadResult("web", "host1", "web:1", id="r1", outcome="reloaded", log_tail="secret")
 
 
@@ -124,8 +127,24 @@ def test_what_a_daemon_that_starts_runs_again(
         '{"pid": 1}',
         '{"pid": "1", "began": "2026-01-01"}',
         '{"pid": 1, "began": "today"}',
-        '{"pid": 1, "began": "2026-01-01", "results": [1]}',
-        '{"pid": 1, "began": "2026-01-01", "step": "drain", "since": "now"}',
+        '{"pid": 1, "began": "2026-01-01"}',
+        *(
+            f'{{"pid": 1, "began": "2026-01-01T00:00:00Z", {more}}}'
+            for more in (
+                '"results": [1]',
+                '"results": [{"exit_code": "1"}]',
+                '"results": [{"exit_code": 1, "retry_after": "soon"}]',
+                '"results": [{"exit_code": 1, "outcome": []}]',
+                '"results": 7',
+                '"step": "drain"',
+                '"step": "drain", "since": "now"',
+                '"step": ["drain"], "since": "2026-01-01T00:00:00Z"',
+                '"text": {}',
+                '"place": "first"',
+                '"before": 3',
+                '"before": {"pid": 1}',
+            )
+        ),
     ],
 )
 def test_a_file_that_this_version_did_not_write(tmp_path: Path, content: str) -> None:
@@ -141,7 +160,7 @@ def test_a_file_that_this_version_did_not_write(tmp_path: Path, content: str) ->
 
 def test_a_shorter_record_ends_before_what_a_longer_one_left(tmp_path: Path) -> None:
     """A reader may come between the write and the truncation."""
-    said = json.dumps({"pid": 1, "began": "2026-01-01", "step": "ready"})
+    said = json.dumps({"pid": 1, "began": NOW, "step": "ready", "since": NOW})
     (tmp_path / "reload-web.lock").write_text(f'{said}\nfore", "step": "drain"}}\n')
 
     found = lock_of(tmp_path).read()
@@ -160,3 +179,35 @@ def test_a_busy_lock_says_who_holds_it_and_how_to_watch(tmp_path: Path) -> None:
     assert said is not None
     for part in (f"pid {said.pid}", "step drain", "--lock-timeout", "svcagent status web"):
         assert part in str(raised.value)
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is recorded without what does not fit; a record that does not fit at all replaces nothing."""
+    allocate, space = os.posix_fallocate, [1 << 16]
+
+    def allocate_some(descriptor: int, offset: int, length: int) -> None:
+        if length > space[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(descriptor, offset, length)
+
+    monkeypatch.setattr("os.posix_fallocate", allocate_some)
+    with lock_of(tmp_path) as lock:
+        lock.record(StepEvent(Step.DRAIN, Phase.BEGIN, reload="r1"))
+        space[0] = 600
+        lock.record_end(replace(DONE, outcome="stranded", error="x" * 1000, exit_code=1))
+        ended = lock.read()
+        space[0] = 0
+        lock.record_end(DONE)
+
+        assert ended is not None
+        assert [(one["outcome"], one["exit_code"], "error" in one) for one in ended.results] == [("stranded", 1, False)]
+        assert lock.read() == ended
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "reload-a.lock").mkdir()
+    os.mkfifo(tmp_path / "reload-b.lock")
+
+    reloads = HostReloads(tmp_path, SystemClock())
+
+    assert (reloads.look(), reloads.running, reloads.unfinished()) == ([], {}, frozenset())

@@ -7,6 +7,7 @@ import pytest
 from agent.daemon.reloads import is_unfinished
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
 from agent.reload.outcome import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
+from agent.reload.ready import REFUSED
 from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, ContainerState, State
 
@@ -115,3 +116,11 @@ def test_a_failure_that_is_met_again_is_told_once(troubles: list[Trouble], words
     assert error.count(words) == 1
     assert error.count(SAME_AGAIN) == 1
     assert "in 10 s" not in error
+
+
+def test_two_checks_whose_connections_are_refused_are_two_failures() -> None:
+    troubles = [NotReady("check web: refused", signature=REFUSED), NotReady("check db: refused", signature=REFUSED)]
+
+    ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, troubles, "", None)
+
+    assert "check web: refused; then: check db: refused" in str(ended.error)

@@ -64,7 +64,7 @@ def test_a_service_s_next_runs(services_dir: Path) -> None:
         "offset_seconds": share.total_seconds(),
         "windows": ["22:00-06:00"],
         "why": None,
-        "held": "no daemon runs",
+        "held": "the daemon does not run",
     }
 
 

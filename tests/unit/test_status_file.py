@@ -75,6 +75,20 @@ def test_a_daemon_that_has_ended(settings: Settings, clock: FakeClock) -> None:
         assert problem.startswith("does not run: process")
 
 
+def test_a_daemon_that_proc_hides(settings: Settings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hidepid, /proc shows other users' processes to nobody else: it is not taken for one that has ended."""
+
+    def refuse(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    written(settings, clock, pid=process.pid)
+    monkeypatch.setattr("os.kill", refuse)
+
+    assert read(settings, clock) == (True, "")
+
+
 def test_a_daemon_that_hangs(settings: Settings, clock: FakeClock) -> None:
     """What it says is shown, and that it is old."""
     written(settings, clock)
