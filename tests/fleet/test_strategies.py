@@ -7,6 +7,7 @@ import pytest
 
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab import image
+from tests.lab.ground import wait_until
 from tests.lab.host import Host
 from tests.lab.traffic import Load
 
@@ -172,6 +173,8 @@ def test_a_container_that_could_no_longer_be_started_is_not_stopped(fleet: Fleet
     image.run(api, reference, host.address, fleet.load_seconds, binds=binds, restart_policy={"Name": "no"})
     try:
         fleet.define(hooks={"after_drain": ["rm", str(file)]})
+        # Consul may not have noticed yet that the first container is gone.
+        wait_until(lambda: lab.versions()["host1"] is not None, 20, "the container answers")
         lab.wait_passing()
         before, started = lab.versions(), api.inspect_container(NAME)["State"]["StartedAt"]
         fleet.push_next()
