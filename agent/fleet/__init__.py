@@ -8,7 +8,7 @@ from agent.fleet import cname_conflicts, history, host_state, pause, quarantine,
 from agent.fleet.agree import HostProgress, VersionAction, VersionDecision, agree, decide, progress
 from agent.fleet.departed import remove_departed, remove_old_claims
 from agent.fleet.history import Past
-from agent.fleet.host_state import HostStanding, HostState, InstanceKey, note_running, state_of, write_host_state
+from agent.fleet.host_state import HostState, HostStatus, InstanceKey, note_running, state_of, write_host_state
 from agent.fleet.pause import Pause
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
@@ -22,8 +22,8 @@ __all__ = [
     "FleetView",
     "FleetWatch",
     "HostProgress",
-    "HostStanding",
     "HostState",
+    "HostStatus",
     "InstanceKey",
     "Past",
     "Pause",

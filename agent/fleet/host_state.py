@@ -27,7 +27,7 @@ InstanceKey: TypeAlias = tuple[str, str]
 """Node and service ID of one instance."""
 
 
-class HostStanding(StrEnum):
+class HostStatus(StrEnum):
     """The state of an instance. A newer svcagent may write other values."""
 
     QUEUEING = "queueing"
@@ -45,7 +45,7 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class HostState:
-    """What an instance runs (an image digest), its state (a `HostStanding`), and since when.
+    """What an instance runs (an image digest), its state (a `HostStatus`), and since when.
 
     ``tag`` is the followed tag. ``reload`` is the ID of the reload that wrote this, ``step`` its step, ``session`` the
     session with which it holds the lock, ``wanted`` the digest that it takes. ``is_settled`` is True if this instance
@@ -119,12 +119,12 @@ def note_running(
 
 def refreshed(known: HostState | None, service_id: str, digest: str, tag: str, now: datetime) -> HostState | None:
     """Return a new document for an instance that runs ``digest``; None if ``known`` says so and is recent."""
-    if known is not None and (known.digest, known.state, known.tag) == (digest, HostStanding.RUNNING, tag):
+    if known is not None and (known.digest, known.state, known.tag) == (digest, HostStatus.RUNNING, tag):
         last = known.last_seen
         if known.service_id == service_id and last is not None and abs(now - last) < REFRESHED_AFTER:
             return None
         return replace(known, service_id=service_id, seen=now)
-    new = HostState(digest, HostStanding.RUNNING, now, tag, service_id=service_id, seen=now)
+    new = HostState(digest, HostStatus.RUNNING, now, tag, service_id=service_id, seen=now)
     if known is None or known.digest != digest:
         return new
     # The version is unchanged, so what is known about it and about the refused one still holds.
@@ -167,7 +167,7 @@ def parse(pair: KvPair) -> HostState:
     except Unreadable as error:
         return HostState(
             "",
-            HostStanding.UNREADABLE,
+            HostStatus.UNREADABLE,
             None,
             error=f"the document {pair.key} cannot be read: {error}",
             service_id=service_id,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from agent.data import dataclass
 from agent.fleet.agree import HostProgress, progress
-from agent.fleet.host_state import HostStanding, HostState, InstanceKey, states_on
+from agent.fleet.host_state import HostState, HostStatus, InstanceKey, states_on
 from agent.fleet.rollout import Pin
 from agent.fleet.view import FleetView
 
@@ -62,7 +62,7 @@ class RolloutProgress:
         moments = [
             state.since
             for state in self.view.hosts.values()
-            if self.pin and (state.digest == self.pin.digest or state.state == HostStanding.RELOADING)
+            if self.pin and (state.digest == self.pin.digest or state.state == HostStatus.RELOADING)
         ]
         if self.pin and self.pin.since:
             moments.append(self.pin.since + self.min_age)
@@ -76,7 +76,7 @@ class RolloutProgress:
     def is_at_it(self, node: str) -> bool:
         """True if that host is reloading and has not been at the same step for too long."""
         return any(
-            state.state == HostStanding.RELOADING
+            state.state == HostStatus.RELOADING
             and state.since is not None
             and self.now - state.since < self.stuck_after
             for state in states_on(self.view.hosts, node)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from agent.consul import Consul, lock_sessions
 from agent.errors import Conflict
 from agent.fleet import host_state
-from agent.fleet.host_state import HostStanding, HostState, InstanceKey
+from agent.fleet.host_state import HostState, HostStatus, InstanceKey
 from agent.fleet.view import FleetView
 
 _SESSION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -48,15 +48,15 @@ def has_vanished(state: HostState, alive_sessions: Collection[str]) -> bool:
     """
     if not state.wanted:
         return False
-    if state.state == HostStanding.STRANDED:
+    if state.state == HostStatus.STRANDED:
         return True
-    return state.state == HostStanding.RELOADING and state.session not in alive_sessions
+    return state.state == HostStatus.RELOADING and state.session not in alive_sessions
 
 
 def is_first(view: FleetView, digest: str, own: InstanceKey) -> bool:
     """True if no other instance is known to run ``digest`` after it has settled there."""
     return not any(
-        state.state == HostStanding.RUNNING and state.digest == digest and state.is_settled
+        state.state == HostStatus.RUNNING and state.digest == digest and state.is_settled
         for instance, state in view.hosts.items()
         if instance not in (own, (own[0], ""))
     )
@@ -122,7 +122,7 @@ def clear(consul: Consul, service: str, suspect: HostState) -> bool:
 def what_happened(suspect: HostState) -> str:
     """Return a sentence about a suspect with its host, step and time."""
     since = f", at this step since {suspect.since:%Y-%m-%dT%H:%M:%SZ}" if suspect.since else ""
-    if suspect.state == HostStanding.STRANDED:
+    if suspect.state == HostStatus.STRANDED:
         return (
             f"{suspect.wanted} is suspect: {suspect.node} failed to take it and is still out of service, on the old "
             "version too, and nobody knows whether the new one is at fault"

@@ -15,7 +15,7 @@ from enum import StrEnum
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.fleet import suspect
-from agent.fleet.host_state import HostStanding, HostState, InstanceKey, host_names, state_of, states_on
+from agent.fleet.host_state import HostState, HostStatus, InstanceKey, host_names, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
 from agent.fleet.rollout_progress import RolloutProgress
@@ -260,9 +260,9 @@ def due_conflict(found: Notice | None, owner: str, told: frozenset[str]) -> tupl
 
 
 _HOW: Mapping[str, str] = {
-    HostStanding.ROLLED_BACK: "rolled back on {} and quarantined",
-    HostStanding.STRANDED: "failed on {}, WHICH IS OUT OF SERVICE, and is quarantined",
-    HostStanding.RELOADING: "failed on {}, whose reload has not ended, and is quarantined",
+    HostStatus.ROLLED_BACK: "rolled back on {} and quarantined",
+    HostStatus.STRANDED: "failed on {}, WHICH IS OUT OF SERVICE, and is quarantined",
+    HostStatus.RELOADING: "failed on {}, whose reload has not ended, and is quarantined",
 }
 
 

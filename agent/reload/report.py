@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from agent.errors import SvcagentError
 from agent.fleet import (
-    HostStanding,
     HostState,
+    HostStatus,
     Past,
     history,
     is_first,
@@ -31,12 +31,12 @@ VERDICT_SECONDS = timedelta(hours=1)
 """How long an earlier verdict "environment" counts. The second one about a version within this time quarantines it."""
 
 _STANDINGS = {
-    "reloaded": HostStanding.RUNNING,
-    "recovered": HostStanding.RUNNING,
-    "interrupted": HostStanding.RUNNING,
-    "rolled back": HostStanding.ROLLED_BACK,
-    "environment": HostStanding.ROLLED_BACK,
-    "stranded": HostStanding.STRANDED,
+    "reloaded": HostStatus.RUNNING,
+    "recovered": HostStatus.RUNNING,
+    "interrupted": HostStatus.RUNNING,
+    "rolled back": HostStatus.ROLLED_BACK,
+    "environment": HostStatus.ROLLED_BACK,
+    "stranded": HostStatus.STRANDED,
 }
 
 
@@ -57,7 +57,7 @@ class HostStateReport:
         with suppress(SvcagentError):
             # The documents of this host from now on replace the one that has its earlier verdict.
             self._had_verdict = self.had_environment_verdict()
-        self._write(self._under_way(HostStanding.QUEUEING, "acquire"))
+        self._write(self._under_way(HostStatus.QUEUEING, "acquire"))
 
     def is_taking(self, step: str, *, is_required: bool) -> None:
         """Publish that this host takes a version, and at which step; the old digest still runs.
@@ -65,7 +65,7 @@ class HostStateReport:
         :raises SvcagentError: it could not be written, and ``is_required``.
         """
         self._is_published = False
-        state = self._under_way(HostStanding.RELOADING, step)
+        state = self._under_way(HostStatus.RELOADING, step)
         if is_required:
             write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
             self._is_silent = False
@@ -88,7 +88,7 @@ class HostStateReport:
         self._is_published = self._write(
             HostState(
                 digest,
-                _STANDINGS.get(result.outcome, HostStanding.FAILED),
+                _STANDINGS.get(result.outcome, HostStatus.FAILED),
                 self._now(),
                 self._tag,
                 record.reload_id,
@@ -151,7 +151,7 @@ class HostStateReport:
             for host in view.hosts.values()
         )
 
-    def _under_way(self, standing: HostStanding, step: str) -> HostState:
+    def _under_way(self, standing: HostStatus, step: str) -> HostState:
         record = self._entry.record
         return HostState(
             record.digest_before,

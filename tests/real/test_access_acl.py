@@ -16,7 +16,7 @@ import pytest
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
 from agent.errors import Denied, NotFound, Rejected
-from agent.fleet.host_state import HostStanding, HostState, write_host_state
+from agent.fleet.host_state import HostState, HostStatus, write_host_state
 from tests.lab import asking
 from tests.lab.ground import LabError, wait_until
 from tests.lab.server import spawn, svcagent_argv
@@ -160,7 +160,7 @@ def test_the_reload_of_another_host_is_not_hidden_by_the_shipped_policy(acl: Acl
     acl.ask.put("/v1/catalog/register", {"Node": "other", "Address": "127.0.0.9"})
     session = acl.ask.put("/v1/session/create", {"Node": "other", "Checks": []})["ID"]
     digest = f"sha256:{'a' * 64}"
-    state = HostState(digest, HostStanding.RELOADING, SystemClock().now(), service_id="web", step="ready")
+    state = HostState(digest, HostStatus.RELOADING, SystemClock().now(), service_id="web", step="ready")
     token = acl.token(*shipped_rules())
     with acl.access.connection(CONSUL_HTTP_TOKEN=token) as consul:
         write_host_state(consul, "web", "other", replace(state, session=session, wanted=digest))

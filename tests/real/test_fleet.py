@@ -19,8 +19,8 @@ from agent.consul import Consul, Lock
 from agent.errors import Conflict, Denied
 from agent.fleet import (
     FleetView,
-    HostStanding,
     HostState,
+    HostStatus,
     InstanceKey,
     Past,
     Pause,
@@ -102,7 +102,7 @@ def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) 
     pinned = Pin(IMAGE, PINNED, "host1", NOW)
     entry = Quarantine(PINNED, "host1", NOW, "nicht bereit: größer, 日本", IMAGE, "line 1\nline 2")
     stop = Pause("alice", "host1", "größer", NOW, NOW + timedelta(hours=2))
-    state = HostState(PINNED, HostStanding.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready", "web-1")
+    state = HostState(PINNED, HostStatus.ROLLED_BACK, NOW, "latest", "ab12", "ready", "not ready", "web-1")
     assert observe(consul, service, NOW) == FleetView()
 
     assert rollout.pin(consul, service, pinned, 0) == pinned
@@ -143,7 +143,7 @@ def test_a_host_that_has_nothing_to_do_tells_it_once(consul: Consul, service: st
         index, _ = consul.kv_get(f"svcagent/{service}/hosts/h1/web")
         host_state.note_running(consul, service, "h1", "web", digest, tag, NOW + timedelta(hours=1))
         assert consul.kv_get(f"svcagent/{service}/hosts/h1/web")[0] == index
-    write_host_state(consul, service, "h1", HostState(NEW, HostStanding.ROLLED_BACK, NOW, "stable", service_id="web"))
+    write_host_state(consul, service, "h1", HostState(NEW, HostStatus.ROLLED_BACK, NOW, "stable", service_id="web"))
     host_state.note_running(consul, service, "h1", "web", NEW, "stable", NOW)
 
     assert host_state.read_all(consul, service) == {
@@ -168,7 +168,7 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
     assert view.pin.problem
     assert view.pause is not None
     assert PINNED in view.quarantine
-    assert view.hosts["host1", ""].state == HostStanding.UNREADABLE
+    assert view.hosts["host1", ""].state == HostStatus.UNREADABLE
     entry = Quarantine(PINNED, "host2", NOW, "w")
     assert quarantine.put(consul, service, entry).node == ""
     with pytest.raises(Conflict, match="update svcagent"):

@@ -17,8 +17,8 @@ from agent.engine.model import Fetched
 from agent.errors import SvcagentError
 from agent.fleet import (
     FleetView,
-    HostStanding,
     HostState,
+    HostStatus,
     Past,
     Pause,
     SeenDigests,
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_counts_as_set_where_that_is_safe(value: bytes) -> N
     assert not stopped.has_same_cause(stopped)
 
     state = host_state.parse(_pair("hosts/a", value))
-    assert (state.digest, state.state) == ("", HostStanding.UNREADABLE)
+    assert (state.digest, state.state) == ("", HostStatus.UNREADABLE)
     assert "svcagent/web/hosts/a cannot be read" in state.error
 
     pinned = rollout.parse(_pair("rollout", value))
@@ -232,7 +232,7 @@ def test_one_document_that_cannot_be_read_does_not_affect_the_others() -> None:
     good = json.dumps(WHOLE).encode()
     for bad in DAMAGED:
         hosts = host_state.parse_all((_pair("hosts/a/web", bad), _pair("hosts/b/web", good)))
-        assert hosts["a", "web"].state == HostStanding.UNREADABLE
+        assert hosts["a", "web"].state == HostStatus.UNREADABLE
         assert hosts["b", "web"].digest == DIGEST
         found = quarantine.parse_all((_pair("quarantine/x", bad), _pair(f"quarantine/{DIGEST}", good)))
         assert found[DIGEST].node == "a"
