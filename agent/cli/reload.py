@@ -11,7 +11,6 @@ from agent.clock import Interrupts
 )
 @click.argument("name", shell_complete=context.complete_name)
 @click.option("--check", "only_check", is_flag=True, help="Print whether there is a newer image; change nothing.")
-@click.option("--dry-run", is_flag=True, help="Print the steps and everything that blocks them; change nothing.")
 @click.option(
     "--force",
     is_flag=True,
@@ -34,9 +33,7 @@ from agent.clock import Interrupts
     "[default: 1h for other hosts, 0 on this one]",
 )
 @output_options
-def reload(
-    name: str, *, only_check: bool, dry_run: bool, force: bool, in_maintenance: bool, lock_timeout: float | None
-) -> int:
+def reload(name: str, *, only_check: bool, force: bool, in_maintenance: bool, lock_timeout: float | None) -> int:
     """Take the newest image of NAME on this host, without a lost request.
 
     Asks the registry first: with nothing new it takes no lock, pulls nothing, and prints nothing when run from cron.
@@ -64,6 +61,6 @@ def reload(
     wanted = ReloadRequest(force, in_maintenance, lock_timeout)
     interrupts = Interrupts()
     with interrupts.caught():
-        if only_check or dry_run:
-            return check_here(settings, state_dir, definition, definition.reload, wanted, interrupts, is_dry=dry_run)
+        if only_check:
+            return check_here(settings, state_dir, definition, definition.reload, wanted, interrupts)
         return reload_here(settings, state_dir, definition, definition.reload, wanted, interrupts)

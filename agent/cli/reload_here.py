@@ -27,7 +27,6 @@ from agent.reload.journal import Journal
 from agent.reload.record import ReloadResult
 from agent.reload.recover import read_journal, revive
 from agent.reload.reload import Reload, ReloadOptions
-from agent.reload.steps import Step
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
@@ -110,10 +109,8 @@ def check_here(
     reload: ReloadSection,
     wanted: ReloadRequest,
     interrupts: Interrupts,
-    *,
-    is_dry: bool,
 ) -> int:
-    """Print what a reload would do, without changes; return the exit code."""
+    """Print whether there is a newer image, without changes; return the exit code."""
     service = definition.service
     clock = context.system_clock()
     with (
@@ -123,7 +120,15 @@ def check_here(
     ):
         agent = _agent(consul, engine, None, interrupts)
         edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        return _show_check(Reload(service, reload, edges, _asked(wanted)), is_dry=is_dry)
+        host_reload = Reload(service, reload, edges, _asked(wanted))
+        is_newer, result = host_reload.check(), host_reload.result
+    if current().as_json:
+        show_document({"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted})
+    elif is_newer:
+        show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
+    else:
+        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}", "green")
+    return 0
 
 
 def _asked(wanted: ReloadRequest) -> ReloadOptions:
@@ -149,29 +154,3 @@ def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: 
         if journal is not None and (record := read_journal(journal, show_warning)):
             revive(engine, record)
         raise
-
-
-def _show_check(host_reload: Reload, *, is_dry: bool) -> int:
-    is_newer, obstacles = host_reload.check()
-    result = host_reload.result
-    if current().as_json:
-        document = {"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted}
-        show_document(
-            {
-                **document,
-                "obstacles": [{**dataclasses.asdict(one), "is_forceable": one.is_forceable} for one in obstacles],
-            }
-            if is_dry
-            else document
-        )
-        return 0
-    if not is_newer:
-        show_line(f"{result.service} is up to date: {result.wanted} of {result.image}", "green")
-        return 0
-    show_line(f"{result.service}: a newer {result.image} is available: {result.wanted}")
-    if is_dry:
-        steps = [str(step) for step in Step if step not in (Step.CHECK, Step.ROLL_BACK, Step.END)]
-        show_line(f"steps: {', '.join(steps)}")
-        for obstacle in obstacles:
-            show_warning(f"blocked: {obstacle}")
-    return 0

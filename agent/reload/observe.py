@@ -55,20 +55,18 @@ class Observer:
         wanted: str,
         *,
         is_queueing: bool = False,
-        is_fetched: bool = True,
         own_reload: str = "",
         differences: tuple[str, ...] = (),
     ) -> Observed:
         """Observe everything now.
 
-        ``is_fetched``: ``wanted`` is on this host, so that its age is known. ``own_reload``: the ID of a reload that
-        has already enabled its maintenance. ``differences``: found by the comparison of the checks before the drain.
+        ``own_reload``: the ID of a reload that has already enabled its maintenance. ``differences``: found by the
+        comparison of the checks before the drain.
         """
         edges, reload, now = self._edges, self._reload, self._edges.clock.now()
         _index, instances = edges.consul.instances(self._service.name)
         view = observe(edges.consul, self._service.name, now)
         window = verdict(reload.windows, zone(reload.timezone), now)
-        min_age = reload.min_age if is_fetched else 0.0
         stopped = self._restarter.stopped()
         own = (edges.agent.node, self._service.id)
         prefix = reload.lock_prefix(self._service.name)
@@ -87,8 +85,8 @@ class Observer:
             suspect=next(iter(vanished), None),
             quarantine=view.quarantine.get(wanted) if wanted else None,
             pause=view.pause,
-            image_created=self._restarter.built(wanted) if min_age else None,
-            min_age=min_age,
+            image_created=self._restarter.built(wanted) if reload.min_age else None,
+            min_age=reload.min_age,
             is_window_open=window.is_open,
             next_opening=window.opens_at,
             is_in_maintenance_allowed=self._is_in_maintenance,

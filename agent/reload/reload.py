@@ -10,7 +10,7 @@ from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.errors import GuardRefused, Interrupted, LockLost, NotBegun, NotNow, Unreachable
 from agent.reload.dependencies import Dependencies
-from agent.reload.guard import Obstacle, find_obstacles, overridden
+from agent.reload.guard import find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import JournalRecord
 from agent.reload.observe import Observer
@@ -262,18 +262,15 @@ class Reload:
 
     # ------------------------------------------------------------ the guard
 
-    def check(self) -> tuple[bool, tuple[Obstacle, ...]]:
-        """Return whether there is a newer image, and what blocks it. Changes nothing."""
+    def check(self) -> bool:
+        """Return whether there is a newer image. Changes nothing."""
         newest = self._restarter.newest()
         is_newer = not self._restarter.is_current(newest)
         if is_newer and newest and not self._asked.is_forced:
             newest, self.result.remark = self._observer.wanted(newest, self._restarter.running())
             is_newer = not self._restarter.is_current(newest)
-        is_newer = is_newer or self._asked.is_forced
         self.result.wanted = newest
-        seen = self._observer.look(newest, is_queueing=True, is_fetched=False)
-        blocking, _ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
-        return is_newer, blocking
+        return is_newer or self._asked.is_forced
 
     def _refuse_unless_clear(
         self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""
