@@ -11,8 +11,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import SvcagentError
@@ -241,33 +240,37 @@ def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> Non
         raise SvcagentError(f"cannot write {file}: {error.strerror}. Make its directory writable") from error
 
 
-@contextmanager
-def lock_file(path: Path) -> Iterator[int]:
-    """Open a lock file for `take_lock`; the lock ends with the block. It is created with mode 0600.
+class FileLock:
+    """An advisory lock on a file (flock(2)). It ends with the block, and with the process.
 
     Every user who can open a file can lock it. A lock that other users must not take therefore needs a file that only
-    its owner can open. An existing directory is opened unchanged.
-
-    :raises SvcagentError: it cannot be opened.
+    its owner can open: it is created with mode 0600. An existing directory is opened unchanged.
     """
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    flags |= os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise SvcagentError(
-            f"cannot write {path}: {error.strerror}. Run as the owner of the state directory, or set SVCAGENT_STATE_DIR"
-        ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.descriptor = -1
 
-def take_lock(descriptor: int) -> bool:
-    """Take the advisory lock (flock(2)), which ends with the descriptor. Return False if another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    def __enter__(self) -> "FileLock":
+        """Open the file without locking it. Raise `SvcagentError` if that fails."""
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags |= os.O_DIRECTORY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
+        try:
+            self.descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise SvcagentError(
+                f"cannot write {self._path}: {error.strerror}. Run as the owner of the state directory, or set "
+                "SVCAGENT_STATE_DIR"
+            ) from error
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self.descriptor)
+
+    def try_acquire(self) -> bool:
+        """Return False if another process has the lock."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

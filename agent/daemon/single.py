@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent.errors import LockBusy, SvcagentError
-from agent.files import take_lock
+from agent.errors import LockBusy
+from agent.files import FileLock
 
 FILE = "daemon.lock"
 
@@ -14,23 +14,14 @@ FILE = "daemon.lock"
 @contextmanager
 def only_daemon(state_dir: Path) -> Iterator[None]:
     """Hold the state directory's daemon lock inside the block. Raise `LockBusy` if another daemon has it."""
-    path = state_dir / FILE
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SvcagentError(
-            f"cannot write {path}: {error.strerror}. Run as the owner of the state directory, or set SVCAGENT_STATE_DIR"
-        ) from error
-    try:
-        if not take_lock(descriptor):
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    with FileLock(state_dir / FILE) as lock:
+        if not lock.try_acquire():
+            holder = os.pread(lock.descriptor, 32, 0).decode(errors="replace").strip()
             raise LockBusy(
                 f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
                 "svcagent status"
             )
         with suppress(OSError):  # on a full disk: the holder's pid is only for messages
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(lock.descriptor, 0)
+            os.pwrite(lock.descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
-    finally:
-        os.close(descriptor)

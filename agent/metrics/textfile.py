@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import SvcagentError
-from agent.files import NotAFile, is_left_alone, lock_file, read_regular, take_lock, write_atomically
+from agent.files import FileLock, NotAFile, is_left_alone, read_regular, write_atomically
 from agent.metrics.exposition import MetricsPart, metrics_of, text_of
 from agent.metrics.host_series import CnameSeries, Held, HostSeries
 from agent.metrics.reload_series import ReloadSeries
@@ -103,8 +103,8 @@ class Textfiles:
                 f"cannot use {self._directory}: No such file or directory. Make the directory, or set another "
                 "textfile_dir"
             )
-        with lock_file(self._lock) as descriptor:
-            poll(lambda: take_lock(descriptor), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
+        with FileLock(self._lock) as lock:
+            poll(lock.try_acquire, Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
             yield
 
     def _read(self, file: Path, make: Callable[[Clock], P]) -> P:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import LockBusy
-from agent.files import lock_file, take_lock
+from agent.files import FileLock
 
 FILE = "register.lock"
 PAUSE = 0.05
@@ -21,9 +21,9 @@ def alone_in(state_dir: Path, clock: Clock, wait: float) -> Iterator[bool]:
     :raises LockBusy: another registration still held the lock after ``wait`` seconds.
     """
     path = state_dir / FILE
-    with lock_file(path) as descriptor:
-        is_first = take_lock(descriptor)
-        if not is_first and not poll(lambda: take_lock(descriptor), Deadline.after(clock, wait), PAUSE):
+    with FileLock(path) as lock:
+        is_first = lock.try_acquire()
+        if not is_first and not poll(lock.try_acquire, Deadline.after(clock, wait), PAUSE):
             raise LockBusy(
                 f"another svcagent has been registering on this host for {wait:.0f} s (it holds {path}); try again "
                 f"when it has ended, or see it with: fuser -v {path}"

@@ -7,7 +7,7 @@ registered in maintenance again. `LastSeen` is pure; `LastSeenFile` reads and wr
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from agent.clock import Clock, Deadline, poll
 from agent.consul import NODE_MAINTENANCE, LocalService
 from agent.data import dataclass
-from agent.errors import LockBusy, SvcagentError
-from agent.files import take_lock, write_atomically
+from agent.errors import LockBusy
+from agent.files import FileLock, write_atomically
 from agent.logs import WARNING, log
 from agent.registration.mark import is_own
 from agent.registration.plan import AgentWorld, Change, ChangeAction
@@ -126,7 +126,11 @@ class LastSeenFile:
 
     def change(self, change: Callable[[LastSeen], LastSeen]) -> LastSeen:
         """Read the file, apply ``change``, and write the result if it differs. Raise `SvcagentError` if that fails."""
-        with self._locked():
+        with suppress(OSError):  # the lock file cannot be opened then
+            self._file.parent.mkdir(mode=0o700)
+        with FileLock(self._file.with_name(LOCK_FILE)) as lock:
+            if not poll(lock.try_acquire, Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE):
+                raise LockBusy(f"another svcagent has been writing {self._file} for {LOCK_SECONDS:.0f} s")
             before = self.read()
             after = change(before)
             if after != before:
@@ -145,20 +149,6 @@ class LastSeenFile:
             return replace(before, services={**before.services, service_id: text})
 
         self.change(change)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self._file.with_name(LOCK_FILE)
-        try:
-            self._file.parent.mkdir(mode=0o700, exist_ok=True)
-            lock = path.open("ab")
-        except OSError as error:
-            raise SvcagentError(f"cannot write {path}: {error.strerror}. Run this as its owner") from error
-        with lock:
-            path.chmod(0o600)
-            if not poll(lambda: take_lock(lock.fileno()), Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE):
-                raise LockBusy(f"another svcagent has been writing {self._file} for {LOCK_SECONDS:.0f} s")
-            yield
 
 
 def _parsed(tree: Any) -> LastSeen:

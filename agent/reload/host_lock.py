@@ -7,7 +7,7 @@ of the host by it, however it was started. It is not synced to disk: what must s
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 from agent.clock import Clock, Deadline, poll
 from agent.data import dataclass
-from agent.errors import LockBusy, SvcagentError
-from agent.files import take_lock
+from agent.errors import LockBusy
+from agent.files import FileLock
 from agent.logs import DAEMON_CHILD
 from agent.reload.journal import service_of, state_file
 from agent.reload.record import Phase, ReloadResult, StepEvent
@@ -70,29 +70,18 @@ class HostLock:
         self._clock = clock
         self._timeout = timeout
         self._waiting = waiting
-        self._descriptor = -1
+        self._lock = FileLock(self._path)
         self._said = HostReload(os.getpid(), "")
 
     def __enter__(self) -> "HostLock":
         """Acquire the lock. Raise `LockBusy` if another process still held it after ``timeout`` seconds."""
-        try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SvcagentError(
-                f"cannot write {self._path}: {error.strerror}. Run as the owner of the state directory, or set "
-                "SVCAGENT_STATE_DIR"
-            ) from error
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(self._lock)
             with self._waiting():
-                is_held = poll(
-                    lambda: take_lock(self._descriptor), Deadline.after(self._clock, self._timeout), every=0.05
-                )
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        if not is_held:
-            os.close(self._descriptor)
-            raise LockBusy(self._busy())
+                is_held = poll(self._lock.try_acquire, Deadline.after(self._clock, self._timeout), every=0.05)
+            if not is_held:
+                raise LockBusy(self._busy())
+            opened.pop_all()
         before = self.read()
         if before is not None:
             before = replace(before, text="", before=None) if before.results or before.step else before.before
@@ -102,7 +91,7 @@ class HostLock:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self._lock.__exit__()
 
     def record(self, event: StepEvent) -> None:
         """Record the step of this process's reload, and the last message about it."""
@@ -184,9 +173,9 @@ class HostLock:
         for one in (said, shorter, shortest):
             line = f"{json.dumps(asdict(one), default=str)}\n".encode()
             with suppress(OSError):
-                os.posix_fallocate(self._descriptor, 0, len(line))
-                os.pwrite(self._descriptor, line, 0)
-                os.ftruncate(self._descriptor, len(line))
+                os.posix_fallocate(self._lock.descriptor, 0, len(line))
+                os.pwrite(self._lock.descriptor, line, 0)
+                os.ftruncate(self._lock.descriptor, len(line))
                 return
 
     def _now(self) -> str:

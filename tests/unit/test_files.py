@@ -10,7 +10,7 @@ import pytest
 
 from agent.definitions import Settings, load
 from agent.errors import BadDefinition, Fault
-from agent.files import Untrusted, check_directory, lock_file, make_private_directory, read_trusted_alone
+from agent.files import FileLock, Untrusted, check_directory, make_private_directory, read_trusted_alone
 
 NOBODY = 65534
 DEFINITION = '{"service": {"name": "web"}}'
@@ -259,8 +259,8 @@ def test_one_that_others_read_is_accepted(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_can_be_opened_by_its_owner_alone(tmp_path: Path) -> None:
-    with lock_file(tmp_path / "lock") as descriptor:
-        assert stat.S_IMODE(os.fstat(descriptor).st_mode) == 0o600
+    with FileLock(tmp_path / "lock") as lock:
+        assert stat.S_IMODE(os.fstat(lock.descriptor).st_mode) == 0o600
 
 
 def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
