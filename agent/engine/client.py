@@ -13,7 +13,7 @@ from agent.engine.failures import RefusedAnswer
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
 from agent.engine.recreate import DIGEST_LABEL
-from agent.engine.swap import NEW_SUFFIX, Standing
+from agent.engine.swap import NEW_SUFFIX, ReplacementStatus
 from agent.errors import ConnectionsUnknown, NotFound
 from agent.text import clean_lines
 
@@ -150,13 +150,13 @@ class Engine:
         """
         return replace.roll_back(self._docker, self._clock, name, restart_policy, finish_stop=finish_stop)
 
-    def standing(self, name: str) -> Standing:
+    def replacement_status(self, name: str) -> ReplacementStatus:
         """Return how far the last replacement of that container got, and which container has its name now.
 
-        A recovery decides on this alone, with or without a journal: with `Stand.NEW` the container may still become
-        ready, `Stand.PREPARED` must be discarded, and `Stand.MIXED` rolled back.
+        A recovery decides on this alone, with or without a journal: a container in state NEW may still become ready,
+        PREPARED must be discarded, and MIXED rolled back.
         """
-        return replace.standing(self._docker, name)
+        return replace.replacement_status(self._docker, name)
 
     def start(self, name: str) -> None:
         """Start a container that is stopped; one that runs stays as it is. Raise `NotFound`."""

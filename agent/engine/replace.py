@@ -16,7 +16,14 @@ from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replace
 from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest
 from agent.engine.startable import find_lacks
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, EngineWorld, ObservedContainers, Standing, SwapStep
+from agent.engine.swap import (
+    NEW_SUFFIX,
+    OLD_SUFFIX,
+    ObservedContainer,
+    ReplacementContainers,
+    ReplacementStatus,
+    SwapStep,
+)
 from agent.errors import Conflict, NotFound, NotReady, SvcagentError, Unreachable
 from agent.logs import WARNING, log
 
@@ -145,8 +152,8 @@ def roll_back(
     return clock.monotonic() - begun
 
 
-def standing(docker: EngineConnection, name: str) -> Standing:
-    return swap.standing(_observe(docker, name))
+def replacement_status(docker: EngineConnection, name: str) -> ReplacementStatus:
+    return swap.replacement_status(_observe(docker, name))
 
 
 def start(docker: EngineConnection, name: str) -> None:
@@ -167,15 +174,17 @@ def remove_old(docker: EngineConnection, name: str) -> None:
         return
 
 
-def _observe(docker: EngineConnection, name: str) -> EngineWorld:
-    return EngineWorld(name, *(seen_of(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX)))
+def _observe(docker: EngineConnection, name: str) -> ReplacementContainers:
+    return ReplacementContainers(
+        name, *(seen_of(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX))
+    )
 
 
-def seen_of(found: Inspect | None) -> ObservedContainers | None:
+def seen_of(found: Inspect | None) -> ObservedContainer | None:
     if found is None:
         return None
     labels = found["Config"].get("Labels") or {}
-    return ObservedContainers(
+    return ObservedContainer(
         id=found["Id"],
         is_running=Container.of(found).is_running,
         restart_policy=policy_text(found["HostConfig"].get("RestartPolicy") or {}),

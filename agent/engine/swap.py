@@ -30,7 +30,7 @@ ROLL_BACK_STOP_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class ObservedContainers:
+class ObservedContainer:
     id: str
     is_running: bool
     restart_policy: str
@@ -41,31 +41,38 @@ class ObservedContainers:
 
 
 @dataclass(frozen=True)
-class EngineWorld:
+class ReplacementContainers:
     """The containers under the three names."""
 
     name: str
-    current: ObservedContainers | None
-    new: ObservedContainers | None
-    old: ObservedContainers | None
+    current: ObservedContainer | None
+    new: ObservedContainer | None
+    old: ObservedContainer | None
 
 
-class Stand(StrEnum):
+class ReplacementState(StrEnum):
+    """How far the replacement of a container got.
+
+    OLD: none is in progress; none was begun, or the last one was finished or rolled back. PREPARED: the old container
+    has the name, and a new one that svcagent created never ran. Nothing was stopped, unless a replacement had begun,
+    which only its journal shows. MIXED: it was interrupted half-way, so only a roll-back is possible. NEW: the new
+    container has the name, and the one that it replaces still exists. ABSENT: there is no container.
+    """
+
     OLD = "old"
-    """One container, and no replacement in progress: none was begun, or the last one was finished or rolled back."""
     PREPARED = "prepared"
-    """The old container has the name, and a new one that svcagent created never ran. Nothing was stopped, unless a
-    replacement had begun, which only its journal shows."""
     MIXED = "mixed"
-    """Interrupted half-way: only a roll-back is possible."""
     NEW = "new"
-    """The new container has the name, and the one that it replaces still exists."""
     ABSENT = "absent"
-    """No container under any of the names."""
+
+    @property
+    def is_old(self) -> bool:
+        """True if the old container has the name."""
+        return self in (ReplacementState.OLD, ReplacementState.PREPARED)
 
 
 @dataclass(frozen=True)
-class Standing:
+class ReplacementStatus:
     """The container under a name, with everything that a recovery needs to know of it.
 
     ``id`` is empty if there is none; ``digest`` is the one that svcagent created it from, empty if others created it.
@@ -73,7 +80,7 @@ class Standing:
     `roll_back` needs it as an argument.
     """
 
-    stand: Stand
+    state: ReplacementState
     id: str = ""
     is_running: bool = False
     digest: str = ""
@@ -90,22 +97,22 @@ class SwapStep:
     seconds: int = ROLL_BACK_STOP_SECONDS
 
 
-def standing(world: EngineWorld) -> Standing:
+def replacement_status(world: ReplacementContainers) -> ReplacementStatus:
     current, new, old = world.current, world.new, world.old
     if current is None and new is None and old is None:
-        return Standing(Stand.ABSENT)
+        return ReplacementStatus(ReplacementState.ABSENT)
     if new is None and old is None:
-        stand = Stand.OLD
+        state = ReplacementState.OLD
     elif discard(world):
-        stand = Stand.PREPARED
+        state = ReplacementState.PREPARED
     elif current is not None and new is None and old is not None and current.replaces == old.id:
-        stand = Stand.NEW
+        state = ReplacementState.NEW
     else:
-        stand = Stand.MIXED
+        state = ReplacementState.MIXED
     # Right before its stop, the old one's own policy becomes `no`; the new one was created with the original one.
-    carrier = new if new is not None else None if stand is Stand.MIXED else current
-    return Standing(
-        stand,
+    carrier = new if new is not None else None if state is ReplacementState.MIXED else current
+    return ReplacementStatus(
+        state,
         id=current.id if current else "",
         is_running=current is not None and current.is_running,
         digest=current.digest if current else "",
@@ -113,7 +120,7 @@ def standing(world: EngineWorld) -> Standing:
     )
 
 
-def replace(world: EngineWorld, digest: str, stop_seconds: int) -> tuple[SwapStep, ...]:
+def replace(world: ReplacementContainers, digest: str, stop_seconds: int) -> tuple[SwapStep, ...]:
     """Return the steps that replace the old container by the one that was prepared with that digest.
 
     The old one loses its restart policy first, so that Docker does not start it again. Raise `NotBegun` if the two are
@@ -140,7 +147,7 @@ def changed_by_others(name: str) -> NotBegun:
 
 
 def roll_back(
-    world: EngineWorld, remembered_policy: str | None = None, *, finish_stop: bool = False
+    world: ReplacementContainers, remembered_policy: str | None = None, *, finish_stop: bool = False
 ) -> tuple[SwapStep, ...]:
     """Return the steps that lead back to the old container, running; none if nothing was begun.
 
@@ -168,7 +175,7 @@ def roll_back(
     return (*_revive(current, new.restart_policy, finish_stop=is_stopping), SwapStep("remove", new.id))
 
 
-def tidy(world: EngineWorld) -> tuple[SwapStep, ...]:
+def tidy(world: ReplacementContainers) -> tuple[SwapStep, ...]:
     """Return the steps that remove what an earlier crash left before a new replacement begins.
 
     Raise `Conflict` if a roll-back is needed first, or if a container is not svcagent's.
@@ -191,7 +198,7 @@ def tidy(world: EngineWorld) -> tuple[SwapStep, ...]:
     return (*_restore_policy(current, new.restart_policy), SwapStep("remove", new.id))
 
 
-def discard(world: EngineWorld) -> tuple[SwapStep, ...]:
+def discard(world: ReplacementContainers) -> tuple[SwapStep, ...]:
     """Return the steps that remove a new container that never ran; none without one, or if more was begun.
 
     This includes one that was to replace a container which has been recreated by hand meanwhile.
@@ -202,7 +209,9 @@ def discard(world: EngineWorld) -> tuple[SwapStep, ...]:
     return (SwapStep("remove", new.id),)
 
 
-def _put_back(world: EngineWorld, old: ObservedContainers, remembered_policy: str | None) -> tuple[SwapStep, ...]:
+def _put_back(
+    world: ReplacementContainers, old: ObservedContainer, remembered_policy: str | None
+) -> tuple[SwapStep, ...]:
     before: tuple[SwapStep, ...] = ()
     failed = world.new
     if failed is not None:
@@ -218,25 +227,27 @@ def _put_back(world: EngineWorld, old: ObservedContainers, remembered_policy: st
     return (*before, SwapStep("rename", old.id, world.name), *_revive(old, policy), *after)
 
 
-def _may_be_stopping(current: ObservedContainers, original_policy: str | None) -> bool:
+def _may_be_stopping(current: ObservedContainer, original_policy: str | None) -> bool:
     """True if the old container may be stopping: right before its stop, its restart policy becomes `no`."""
     return current.is_running and current.restart_policy == "no" and original_policy is not None
 
 
-def _revive(container: ObservedContainers, policy: str | None, *, finish_stop: bool = False) -> tuple[SwapStep, ...]:
+def _revive(container: ObservedContainer, policy: str | None, *, finish_stop: bool = False) -> tuple[SwapStep, ...]:
     stop = (SwapStep("stop", container.id),) if finish_stop else ()
     # The policy first: if the Engine restarts after the start, it then starts the container again.
     start = () if container.is_running and not finish_stop else (SwapStep("start", container.id),)
     return (*stop, *_restore_policy(container, policy), *start)
 
 
-def _restore_policy(container: ObservedContainers, policy: str | None) -> tuple[SwapStep, ...]:
+def _restore_policy(container: ObservedContainer, policy: str | None) -> tuple[SwapStep, ...]:
     if policy is None or policy == container.restart_policy:
         return ()
     return (SwapStep("policy", container.id, policy),)
 
 
-def _require_ours(world: EngineWorld, container: ObservedContainers, replaced: ObservedContainers, name: str) -> None:
+def _require_ours(
+    world: ReplacementContainers, container: ObservedContainer, replaced: ObservedContainer, name: str
+) -> None:
     if container.replaces != replaced.id:
         raise Conflict(
             f"container {name} was not made by svcagent to replace {replaced.id[:12]}, so svcagent leaves it alone; "

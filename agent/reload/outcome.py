@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from agent.engine.swap import ReplacementState
 from agent.errors import (
     CommandFailed,
     Interrupted,
@@ -16,7 +17,7 @@ from agent.errors import (
 )
 from agent.reload.ready import is_of_startup
 from agent.reload.record import ReloadResult
-from agent.reload.steps import Blame, ContainerState, State, Step
+from agent.reload.steps import Blame, State, Step
 
 Trouble: TypeAlias = SvcagentError | Interrupted
 
@@ -120,7 +121,7 @@ def _strand(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> 
 def _outcome(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> str:
     if state.is_out or state.is_stranded:
         return "stranded"
-    if state.is_cleaned and state.container is ContainerState.NEW:
+    if state.is_cleaned and state.container is ReplacementState.NEW:
         return "reloaded"
     if not troubles:
         return "up to date"
@@ -131,13 +132,13 @@ def _outcome(result: ReloadResult, state: State, troubles: Sequence[Trouble]) ->
     if isinstance(troubles[0], NotNow):
         return "refused"
     was_rolled_back = any(step["step"] == Step.ROLL_BACK for step in result.steps)
-    return "rolled back" if was_rolled_back and state.container is ContainerState.OLD else "failed"
+    return "rolled back" if was_rolled_back and state.container is ReplacementState.OLD else "failed"
 
 
 def _words(trouble: Trouble, state: State) -> str:
     if not isinstance(trouble, Interrupted):
         return summary_of(trouble)
-    if state.is_cleaned and state.container is ContainerState.NEW:
+    if state.is_cleaned and state.container is ReplacementState.NEW:
         done = "the new version stays in service, but is not settled: the next host waits for it like a first one"
     elif state.is_confirmed:
         done = "the service was restored as it was"

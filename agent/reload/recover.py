@@ -13,7 +13,7 @@ from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.client import Engine
-from agent.engine.swap import Stand
+from agent.engine.swap import ReplacementState
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
 from agent.maintenance import MaintenanceTarget, is_of_reload, lift_own
 from agent.reload.dependencies import Dependencies
@@ -23,19 +23,11 @@ from agent.reload.outcome import conclude_recovery
 from agent.reload.record import ReloadResult
 from agent.reload.restart import restarter
 from agent.reload.runner import Parts, StepRunner, command_of
-from agent.reload.steps import Blame, ContainerState, Step, recovered
+from agent.reload.steps import Blame, Step, recovered
 
 SESSION_SECONDS = 35.0
 """The session of a crashed process ends within twice its TTL (15 s)."""
 SESSION_POLL_SECONDS = 0.5
-
-_CONTAINERS = {
-    Stand.OLD: ContainerState.OLD,
-    Stand.ABSENT: ContainerState.OLD,  # nothing to roll back; the step ready finds that nothing runs
-    Stand.PREPARED: ContainerState.PREPARED,
-    Stand.MIXED: ContainerState.MIXED,
-    Stand.NEW: ContainerState.NEW,
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Leftover:
     """
 
     record: JournalRecord
-    container: ContainerState
+    container: ReplacementState
     is_out: bool
     is_journal_lost: bool
 
@@ -60,7 +52,7 @@ def find_leftover(
         note(f"its definition names another container now; {record.container} is restored as well")
         revive(edges.engine, record)
     restart = restarter(reload.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
-    standing = restart.standing()
+    status = restart.replacement_status()
     is_held = True
     try:
         held = maintenance_of(edges.consul.services().get(service.id))
@@ -69,17 +61,19 @@ def find_leftover(
         is_out = held is not None and is_of_reload(held, edges.agent.node, reload_id)
     except Unreachable:
         is_out = record is not None  # checked again before it is disabled
-    if record is None and not is_out and standing.stand in (Stand.OLD, Stand.ABSENT):
+    if record is None and not is_out and status.state in (ReplacementState.OLD, ReplacementState.ABSENT):
         edges.journal.remove()
         return None
     is_journal_lost = record is None
     if record is None:
         record = JournalRecord.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
         # Only a container that runs in service was certainly not asked to stop.
-        may_be_stopping = standing.stand is Stand.PREPARED and (is_held or not standing.is_running)
-        record = replace(record, is_replacing=may_be_stopping or standing.stand is Stand.MIXED)
-    record = replace(record, digest=record.digest or standing.digest)
-    return Leftover(record, _CONTAINERS[standing.stand], is_out, is_journal_lost)
+        may_be_stopping = status.state is ReplacementState.PREPARED and (is_held or not status.is_running)
+        record = replace(record, is_replacing=may_be_stopping or status.state is ReplacementState.MIXED)
+    record = replace(record, digest=record.digest or status.digest)
+    # Without a container there is nothing to roll back; the step ready finds that nothing runs.
+    container = ReplacementState.OLD if status.state is ReplacementState.ABSENT else status.state
+    return Leftover(record, container, is_out, is_journal_lost)
 
 
 def read_journal(journal: Journal, note: Callable[[str], None]) -> JournalRecord | None:
@@ -98,10 +92,10 @@ def revive(engine: Engine, record: JournalRecord) -> None:
     """
     if not record.container:
         return
-    found = engine.standing(record.container)
-    if found.stand is Stand.PREPARED and not record.is_replacing:
+    found = engine.replacement_status(record.container)
+    if found.state is ReplacementState.PREPARED and not record.is_replacing:
         engine.discard(record.container)
-    elif found.stand in (Stand.MIXED, Stand.PREPARED) and not found.is_running:
+    elif found.state in (ReplacementState.MIXED, ReplacementState.PREPARED) and not found.is_running:
         engine.roll_back(record.container, record.restart_policy or None)
 
 

@@ -185,7 +185,7 @@ class Reload:
                 f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "
                 "it is not restarted. Run this again"
             )
-        policy = self._restarter.standing().restart_policy
+        policy = self._restarter.replacement_status().restart_policy
         self._entry.note_down(is_replacing=True, restart_policy=policy or "", required=True)
         try:
             done = self._restarter.restart(self._entry.record.digest)

@@ -30,7 +30,7 @@ from agent.reload.steps import Blame, State
 VERDICT_SECONDS = timedelta(hours=1)
 """How long an earlier verdict "environment" counts. The second one about a version within this time quarantines it."""
 
-_STANDINGS = {
+_STATUSES = {
     "reloaded": HostStatus.RUNNING,
     "recovered": HostStatus.RUNNING,
     "interrupted": HostStatus.RUNNING,
@@ -88,7 +88,7 @@ class HostStateReport:
         self._is_published = self._write(
             HostState(
                 digest,
-                _STANDINGS.get(result.outcome, HostStatus.FAILED),
+                _STATUSES.get(result.outcome, HostStatus.FAILED),
                 self._now(),
                 self._tag,
                 record.reload_id,
@@ -151,11 +151,11 @@ class HostStateReport:
             for host in view.hosts.values()
         )
 
-    def _under_way(self, standing: HostStatus, step: str) -> HostState:
+    def _under_way(self, status: HostStatus, step: str) -> HostState:
         record = self._entry.record
         return HostState(
             record.digest_before,
-            standing,
+            status,
             self._now(),
             self._tag,
             record.reload_id,

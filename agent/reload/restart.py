@@ -17,7 +17,7 @@ from agent.engine.client import Engine
 from agent.engine.host_clients import host_connections
 from agent.engine.model import Fetched, PullProgress
 from agent.engine.stopped import StoppedContainer, find_stopped
-from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, Stand, Standing
+from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, ReplacementState, ReplacementStatus
 from agent.errors import Denied, NotFound, SvcagentError
 from agent.files import write_atomically
 from agent.fleet import SeenDigests
@@ -84,9 +84,9 @@ class Restarter:
         """Stop the old instance and start the new one, as `prepare` left it. Raise `NotBegun` if nothing was done."""
         raise NotImplementedError
 
-    def standing(self) -> Standing:
+    def replacement_status(self) -> ReplacementStatus:
         """Return how far the last `restart` got."""
-        return Standing(Stand.OLD)
+        return ReplacementStatus(ReplacementState.OLD)
 
     def identity(self) -> tuple[str, int]:
         """Return an ID and a number of restarts that change whenever the instance is replaced or restarted."""
@@ -190,8 +190,8 @@ class ContainerRestarter(Restarter):
             else "",
         )
 
-    def standing(self) -> Standing:
-        return self._engine.standing(self._its.container)
+    def replacement_status(self) -> ReplacementStatus:
+        return self._engine.replacement_status(self._its.container)
 
     def identity(self) -> tuple[str, int]:
         # A person or Docker may start the same container again; Docker counts its own restarts.
@@ -216,10 +216,12 @@ class ContainerRestarter(Restarter):
         self._engine.roll_back(self._its.container, restart_policy, finish_stop=finish_stop)
 
     def last_words(self) -> str:
-        match self._engine.standing(self._its.container).stand:
-            case Stand.NEW:
+        match self._engine.replacement_status(self._its.container).state:
+            case ReplacementState.NEW:
                 return self._engine.log_tail(self._its.container)
-            case Stand.MIXED | Stand.PREPARED:  # the latter prints nothing, unless Docker failed to start it
+            case (
+                ReplacementState.MIXED | ReplacementState.PREPARED
+            ):  # the latter prints nothing, unless Docker failed to start it
                 return self._engine.log_tail(self._its.container + NEW_SUFFIX)
             case _:
                 return ""

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from agent.data import dataclass
 from agent.definitions import ReloadSection as ReloadSection
 from agent.definitions import Service
+from agent.engine.swap import ReplacementState
 from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
 from agent.reload.dependencies import Dependencies
 from agent.reload.drain import Drainer
@@ -22,7 +23,7 @@ from agent.reload.record import ReloadResult
 from agent.reload.report import HostStateReport
 from agent.reload.restart import Restarter, restarter
 from agent.reload.restore import Restoration
-from agent.reload.steps import STEPS, Blame, ContainerState, State, Step, failed, next_step, succeeded
+from agent.reload.steps import STEPS, Blame, State, Step, failed, next_step, succeeded
 
 Action: TypeAlias = Callable[[], bool | None]
 """The action of a step. It returns False if CHECK, PLAN_AGAIN or SETTLE did not find what it looks for."""
@@ -80,7 +81,7 @@ class StepRunner:
     @property
     def is_returning(self) -> bool:
         """True if the old container returns to service: it must only be no worse than it was."""
-        return self.state.container is not ContainerState.NEW
+        return self.state.container is not ReplacementState.NEW
 
     def run(
         self,
@@ -194,7 +195,7 @@ class StepRunner:
             return False
         if step is Step.RESTART:
             return isinstance(error, NotReady)
-        if self.state.container is not ContainerState.NEW:
+        if self.state.container is not ReplacementState.NEW:
             return False
         # An unexpected exception of the step clean may have come after the old container was removed.
         return isinstance(error, NotReady) or (isinstance(error, Unforeseen) and step is not Step.CLEAN)

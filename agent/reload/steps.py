@@ -23,6 +23,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from agent.data import dataclass
+from agent.engine.swap import ReplacementState
 
 
 class Step(StrEnum):
@@ -93,22 +94,6 @@ STEPS: Mapping[Step, StepProperties] = {
 }
 
 
-class ContainerState(StrEnum):
-    """Which container has the service's name.
-
-    PREPARED: the old one; its successor was created and never ran. MIXED: the replacement was interrupted half-way.
-    """
-
-    OLD = "old"
-    PREPARED = "prepared"
-    MIXED = "mixed"
-    NEW = "new"
-
-    @property
-    def is_old(self) -> bool:
-        return self in (ContainerState.OLD, ContainerState.PREPARED)
-
-
 class Blame(StrEnum):
     """What is known about the fault of a new version that failed.
 
@@ -141,7 +126,7 @@ class State:
     is_confirmed: bool = False
     is_out: bool = False
     is_drained: bool = False
-    container: ContainerState = ContainerState.OLD
+    container: ReplacementState = ReplacementState.OLD
     is_ready: bool = True
     is_settled: bool | None = None
     is_cleaned: bool = False
@@ -155,7 +140,7 @@ class State:
 
 
 def recovered(
-    container: ContainerState,
+    container: ReplacementState,
     *,
     is_out: bool,
     blame: Blame,
@@ -170,8 +155,8 @@ def recovered(
     container, which then still answers for a while. It counts as MIXED, so that it is stopped and started again before
     it is judged. So does one whose successor was about to be used.
     """
-    if was_replacing and (container is ContainerState.PREPARED or (container is ContainerState.OLD and is_out)):
-        container = ContainerState.MIXED
+    if was_replacing and (container is ReplacementState.PREPARED or (container is ReplacementState.OLD and is_out)):
+        container = ReplacementState.MIXED
     was_judged = blame is not Blame.NONE
     if blame is Blame.OPEN and not may_roll_back:
         blame = Blame.DUE  # the old container will not be judged
@@ -198,9 +183,9 @@ def _way_forward(state: State) -> Step:
         Step.PULL: state.is_pulled,
         Step.GUARD: state.is_clear,
         Step.PLAN_AGAIN: state.is_confirmed,
-        Step.PREPARE: state.container is not ContainerState.OLD,
+        Step.PREPARE: state.container is not ReplacementState.OLD,
         Step.DRAIN: state.is_drained,
-        Step.RESTART: state.container is ContainerState.NEW,
+        Step.RESTART: state.container is ReplacementState.NEW,
         Step.READY: state.is_ready,
         Step.RETURN: not state.is_out,
         Step.SETTLE: state.is_settled is not None,
@@ -215,11 +200,11 @@ def _way_forward(state: State) -> Step:
 def _way_back(state: State) -> Step:
     if not state.is_stranded and (step := _restoring(state)) is not None:
         return step
-    if state.container is ContainerState.PREPARED:
+    if state.container is ReplacementState.PREPARED:
         return Step.DISCARD
     if state.blame is Blame.DUE:
         return Step.QUARANTINE
-    if not state.is_stranded and state.container is ContainerState.NEW:
+    if not state.is_stranded and state.container is ReplacementState.NEW:
         if state.is_settled is None:
             return Step.SETTLE
         if not state.is_cleaned:
@@ -229,7 +214,7 @@ def _way_back(state: State) -> Step:
 
 def _restoring(state: State) -> Step | None:
     """Return the step that brings the instance back into service; None if it is there."""
-    if state.container is ContainerState.MIXED:
+    if state.container is ReplacementState.MIXED:
         return Step.ROLL_BACK
     if not state.is_ready:
         if state.container.is_old or state.may_try_new:
@@ -258,7 +243,7 @@ def succeeded(
         case Step.DRAIN_AGAIN:
             return _drained_again(replace(state, is_out=is_out))
         case Step.ROLL_BACK:
-            return replace(state, container=ContainerState.OLD, is_ready=False)
+            return replace(state, container=ReplacementState.OLD, is_ready=False)
         case Step.READY:
             return replace(state, is_ready=True, blame=_judged(state, is_environment=is_environment))
         case Step.RETURN:
@@ -271,9 +256,9 @@ def succeeded(
         Step.PULL: {"is_pulled": True},
         Step.GUARD: {"is_clear": True},
         Step.ACQUIRE: {"is_locked": True},
-        Step.PREPARE: {"container": ContainerState.PREPARED},
-        Step.DISCARD: {"container": ContainerState.OLD},
-        Step.RESTART: {"container": ContainerState.NEW},
+        Step.PREPARE: {"container": ReplacementState.PREPARED},
+        Step.DISCARD: {"container": ReplacementState.OLD},
+        Step.RESTART: {"container": ReplacementState.NEW},
         Step.QUARANTINE: {"blame": Blame.NONE},
         Step.CLEAN: {"is_cleaned": True},
     }
@@ -301,7 +286,7 @@ def failed(
     if is_versions:
         after = replace(after, blame=Blame.OPEN if after.may_roll_back else Blame.DUE)
     is_unfit = is_unfit or is_versions
-    if state.container is ContainerState.NEW and (step is Step.READY or is_unfit):
+    if state.container is ReplacementState.NEW and (step is Step.READY or is_unfit):
         # If it is in service (a crash left it there, or it failed there), it is drained first, even without a way back.
         is_stranded = not after.may_roll_back and is_out
         return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
@@ -309,14 +294,14 @@ def failed(
         case Step.DRAIN:
             return replace(after, is_ready=not is_out)
         case Step.RESTART:
-            return replace(after, container=ContainerState.MIXED)
+            return replace(after, container=ReplacementState.MIXED)
         case Step.DRAIN_AGAIN:
             return _drained_again(after)
         case Step.READY | Step.ROLL_BACK | Step.RETURN:
             return replace(after, is_stranded=True, blame=_unjudged(after, is_environment=is_environment))
     changes = {
-        Step.PREPARE: {"container": ContainerState.PREPARED},  # perhaps only in part
-        Step.DISCARD: {"container": ContainerState.OLD, "has_leftovers": True},
+        Step.PREPARE: {"container": ReplacementState.PREPARED},  # perhaps only in part
+        Step.DISCARD: {"container": ReplacementState.OLD, "has_leftovers": True},
         Step.SETTLE: {"is_settled": False},
         Step.QUARANTINE: {"blame": Blame.OWED},
         Step.CLEAN: {"is_cleaned": True, "has_leftovers": True},

@@ -18,7 +18,7 @@ import pytest
 from agent.engine.compare import differences as found_differences
 from agent.engine.recreate import COMPOSE_IMAGE_LABEL
 from agent.engine.sdk import Client
-from agent.engine.swap import Stand
+from agent.engine.swap import ReplacementState
 from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
 from tests.real.test_engine_flags import told_apart
@@ -329,9 +329,9 @@ def test_a_difference_is_refused_by_name_and_nothing_is_stopped(place: Place, mo
         with pytest.raises(Conflict, match=r"HostConfig\.ShmSize: 64 MiB, was 128 MiB"):
             docker.engine.prepare("app", place.image("plain"), digest)
 
-        assert docker.engine.standing("app").stand is Stand.PREPARED
+        assert docker.engine.replacement_status("app").state is ReplacementState.PREPARED
         docker.engine.discard("app")
-        assert docker.engine.standing("app").stand is Stand.OLD
+        assert docker.engine.replacement_status("app").state is ReplacementState.OLD
         assert docker.inspect("app")["State"]["Running"]
     finally:
         remove_all(docker)

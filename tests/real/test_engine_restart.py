@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agent.clock import SystemClock
 from agent.definitions import ContainerRestart, Service
-from agent.engine.swap import Stand
+from agent.engine.swap import ReplacementState
 from agent.reload.restart import restarter
 from tests.real.engine_fixture import DockerHost
 
@@ -26,18 +26,18 @@ def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_pat
     app.fetch(wanted, lambda _: None)
     assert app.built(wanted) is not None
     assert set(app.prepare(wanted).seconds) == {"create"}
-    assert app.standing().stand is Stand.PREPARED
+    assert app.replacement_status().state is ReplacementState.PREPARED
     assert set(app.restart(wanted).seconds) == {"stop", "start"}
-    assert (app.running(), app.standing().stand) == (wanted, Stand.NEW)
+    assert (app.running(), app.replacement_status().state) == (wanted, ReplacementState.NEW)
 
     app.put_back("always", finish_stop=True)
-    assert (app.running(), app.standing().restart_policy) == (before, "always")
+    assert (app.running(), app.replacement_status().restart_policy) == (before, "always")
     app.prepare(wanted)
     app.restart(wanted)
     assert not tag_file.exists()
     app.finish(wanted)
 
-    assert (app.running(), app.standing().stand) == (wanted, Stand.OLD)
+    assert (app.running(), app.replacement_status().state) == (wanted, ReplacementState.OLD)
     assert tag_file.read_text() == "latest\n"
     assert {path.name for path in tmp_path.iterdir()} == {"tag", "seen-app.json"}
     assert docker.names() == {"app"}

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from agent.engine.sdk import Client
-from agent.engine.swap import Stand, Standing
+from agent.engine.swap import ReplacementState, ReplacementStatus
 from agent.errors import Conflict, DockerUnreachable, NotFound, NotReady, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
@@ -87,22 +87,24 @@ def test_how_far_a_replacement_got_is_seen_from_its_containers_alone(
             cut(patch, at, is_done=False)
             with pytest.raises(OutcomeUnknown):
                 docker.replace("app", image, digest, 0)
-        seen.append(docker.engine.standing("app"))
+        seen.append(docker.engine.replacement_status("app"))
         docker.engine.roll_back("app")
     new_id = docker.replace("app", image, digest, 0).new_id
 
-    assert [(found.stand, found.id, found.is_running) for found in seen[:4]] == [
-        (Stand.OLD, old_id, True),
-        (Stand.PREPARED, old_id, True),
-        (Stand.PREPARED, old_id, True),
-        (Stand.PREPARED, old_id, False),
+    assert [(found.state, found.id, found.is_running) for found in seen[:4]] == [
+        (ReplacementState.OLD, old_id, True),
+        (ReplacementState.PREPARED, old_id, True),
+        (ReplacementState.PREPARED, old_id, True),
+        (ReplacementState.PREPARED, old_id, False),
     ]
-    assert [found.stand for found in seen[4:]] == [Stand.MIXED, Stand.NEW]
-    assert docker.engine.standing("app") == Standing(Stand.NEW, new_id, True, digest, "unless-stopped")
+    assert [found.state for found in seen[4:]] == [ReplacementState.MIXED, ReplacementState.NEW]
+    assert docker.engine.replacement_status("app") == ReplacementStatus(
+        ReplacementState.NEW, new_id, True, digest, "unless-stopped"
+    )
     assert {found.restart_policy for found in seen} == {"unless-stopped"}
     docker.engine.remove_old("app")
-    assert docker.engine.standing("app").stand is Stand.OLD
-    assert docker.engine.standing("nobody") == Standing(Stand.ABSENT)
+    assert docker.engine.replacement_status("app").state is ReplacementState.OLD
+    assert docker.engine.replacement_status("nobody") == ReplacementStatus(ReplacementState.ABSENT)
 
 
 @pytest.mark.usefixtures("image")

@@ -8,30 +8,30 @@ from agent.engine import swap
 from agent.engine.swap import (
     NEW_SUFFIX,
     OLD_SUFFIX,
-    EngineWorld,
-    ObservedContainers,
-    Stand,
-    Standing,
+    ObservedContainer,
+    ReplacementContainers,
+    ReplacementState,
+    ReplacementStatus,
     SwapStep,
     discard,
+    replacement_status,
     roll_back,
-    standing,
     tidy,
 )
 from agent.errors import Conflict, NotFound
 
-RUNNING = ObservedContainers("old", is_running=True, restart_policy="no")
-STOPPED = ObservedContainers("old", is_running=False, restart_policy="no")
-CREATED = ObservedContainers("new", is_running=False, restart_policy="always", replaces="old", digest="sha256:2")
+RUNNING = ObservedContainer("old", is_running=True, restart_policy="no")
+STOPPED = ObservedContainer("old", is_running=False, restart_policy="no")
+CREATED = ObservedContainer("new", is_running=False, restart_policy="always", replaces="old", digest="sha256:2")
 STARTED = replace(CREATED, is_running=True)
-FOREIGN = ObservedContainers("hand", is_running=True, restart_policy="always")
+FOREIGN = ObservedContainer("hand", is_running=True, restart_policy="always")
 
-PUT_BACK = EngineWorld("app", ObservedContainers("old", is_running=True, restart_policy="always"), None, None)
+PUT_BACK = ReplacementContainers("app", ObservedContainer("old", is_running=True, restart_policy="always"), None, None)
 PREPARED = replace(PUT_BACK, new=CREATED)
-REPLACED = EngineWorld("app", STARTED, None, STOPPED)
+REPLACED = ReplacementContainers("app", STARTED, None, STOPPED)
 
 
-def carried_out(world: EngineWorld, steps: tuple[SwapStep, ...]) -> EngineWorld:
+def carried_out(world: ReplacementContainers, steps: tuple[SwapStep, ...]) -> ReplacementContainers:
     """The world after the steps, each as the Engine would do it."""
     slots = {"": world.current, NEW_SUFFIX: world.new, OLD_SUFFIX: world.old}
     for step in steps:
@@ -48,15 +48,15 @@ def carried_out(world: EngineWorld, steps: tuple[SwapStep, ...]) -> EngineWorld:
             slots[slot] = replace(seen, restart_policy=step.argument)
         else:
             slots[slot] = replace(seen, is_running=step.verb == "start")
-    return EngineWorld("app", slots[""], slots[NEW_SUFFIX], slots[OLD_SUFFIX])
+    return ReplacementContainers("app", slots[""], slots[NEW_SUFFIX], slots[OLD_SUFFIX])
 
 
-def prefixes(world: EngineWorld, steps: tuple[SwapStep, ...]) -> list[EngineWorld]:
+def prefixes(world: ReplacementContainers, steps: tuple[SwapStep, ...]) -> list[ReplacementContainers]:
     """The worlds that an interruption after each of the steps leaves, and that of none."""
     return [carried_out(world, steps[:done]) for done in range(len(steps) + 1)]
 
 
-def replaced_up_to(steps: int) -> EngineWorld:
+def replaced_up_to(steps: int) -> ReplacementContainers:
     return prefixes(PREPARED, swap.replace(PREPARED, "sha256:2", 10))[steps]
 
 
@@ -67,9 +67,9 @@ HALF_WAY = {
     "old renamed": replaced_up_to(3),
     "both renamed": replaced_up_to(4),
     "new started": replaced_up_to(5),
-    "new failed": EngineWorld("app", replace(STARTED, is_running=False), None, STOPPED),
-    "old started by somebody": EngineWorld("app", STARTED, None, RUNNING),
-    "a second replacement was begun": EngineWorld("app", CREATED, replace(CREATED, id="newer"), STOPPED),
+    "new failed": ReplacementContainers("app", replace(STARTED, is_running=False), None, STOPPED),
+    "old started by somebody": ReplacementContainers("app", STARTED, None, RUNNING),
+    "a second replacement was begun": ReplacementContainers("app", CREATED, replace(CREATED, id="newer"), STOPPED),
 }
 
 
@@ -82,7 +82,9 @@ def test_a_replacement_ends_with_the_new_container_running_beside_the_stopped_ol
 
 
 @pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
-def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_policy(world: EngineWorld) -> None:
+def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_policy(
+    world: ReplacementContainers,
+) -> None:
     assert carried_out(world, roll_back(world)) == PUT_BACK
 
 
@@ -92,15 +94,15 @@ def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_poli
     ids=["replacement", *(f"roll-back, {where}" for where in HALF_WAY)],
 )
 def test_whatever_is_cut_short_after_any_step_is_rolled_back_by_the_next(
-    world: EngineWorld, steps: tuple[SwapStep, ...]
+    world: ReplacementContainers, steps: tuple[SwapStep, ...]
 ) -> None:
     for interrupted in prefixes(world, steps):
         assert carried_out(interrupted, roll_back(interrupted)) == PUT_BACK
 
 
 @pytest.mark.parametrize("current", [None, FOREIGN, STARTED, STOPPED])
-def test_where_nothing_was_begun_there_is_nothing_to_roll_back(current: ObservedContainers | None) -> None:
-    assert roll_back(EngineWorld("app", current, None, None)) == ()
+def test_where_nothing_was_begun_there_is_nothing_to_roll_back(current: ObservedContainer | None) -> None:
+    assert roll_back(ReplacementContainers("app", current, None, None)) == ()
 
 
 def test_the_failed_container_is_removed_last_because_it_holds_the_restart_policy() -> None:
@@ -108,44 +110,50 @@ def test_the_failed_container_is_removed_last_because_it_holds_the_restart_polic
 
 
 def test_without_the_new_container_the_policy_is_the_one_that_the_caller_remembers() -> None:
-    world = EngineWorld("app", None, None, STOPPED)
+    world = ReplacementContainers("app", None, None, STOPPED)
 
     assert carried_out(world, roll_back(world, "always")) == PUT_BACK
-    assert carried_out(world, roll_back(world)) == EngineWorld("app", RUNNING, None, None)
+    assert carried_out(world, roll_back(world)) == ReplacementContainers("app", RUNNING, None, None)
 
 
 @pytest.mark.parametrize(
     "world",
     [
-        EngineWorld("app", FOREIGN, None, STOPPED),
-        EngineWorld("app", FOREIGN, CREATED, STOPPED),
-        EngineWorld("app", FOREIGN, STARTED, None),
-        EngineWorld("app", None, FOREIGN, STOPPED),
+        ReplacementContainers("app", FOREIGN, None, STOPPED),
+        ReplacementContainers("app", FOREIGN, CREATED, STOPPED),
+        ReplacementContainers("app", FOREIGN, STARTED, None),
+        ReplacementContainers("app", None, FOREIGN, STOPPED),
     ],
 )
-def test_a_container_that_svcagent_did_not_make_is_left_alone(world: EngineWorld) -> None:
+def test_a_container_that_svcagent_did_not_make_is_left_alone(world: ReplacementContainers) -> None:
     with pytest.raises(Conflict, match="by hand"):
         roll_back(world)
 
 
 def test_when_the_old_container_is_gone_the_way_out_is_named() -> None:
     with pytest.raises(NotFound, match="docker rename"):
-        roll_back(EngineWorld("app", None, CREATED, None))
+        roll_back(ReplacementContainers("app", None, CREATED, None))
 
 
 @pytest.mark.parametrize(
     ("world", "expected"),
     [
-        (EngineWorld("app", RUNNING, None, None), ()),
-        (EngineWorld("app", None, None, None), ()),
-        (EngineWorld("app", STARTED, None, STOPPED), (SwapStep("remove", "old"),)),
-        (EngineWorld("app", FOREIGN, None, STOPPED), (SwapStep("remove", "old"),)),
-        (EngineWorld("app", RUNNING, CREATED, None), (SwapStep("policy", "old", "always"), SwapStep("remove", "new"))),
-        (EngineWorld("app", STOPPED, CREATED, None), (SwapStep("policy", "old", "always"), SwapStep("remove", "new"))),
+        (ReplacementContainers("app", RUNNING, None, None), ()),
+        (ReplacementContainers("app", None, None, None), ()),
+        (ReplacementContainers("app", STARTED, None, STOPPED), (SwapStep("remove", "old"),)),
+        (ReplacementContainers("app", FOREIGN, None, STOPPED), (SwapStep("remove", "old"),)),
+        (
+            ReplacementContainers("app", RUNNING, CREATED, None),
+            (SwapStep("policy", "old", "always"), SwapStep("remove", "new")),
+        ),
+        (
+            ReplacementContainers("app", STOPPED, CREATED, None),
+            (SwapStep("policy", "old", "always"), SwapStep("remove", "new")),
+        ),
     ],
 )
 def test_harmless_leftovers_are_cleared_away_before_a_replacement(
-    world: EngineWorld, expected: tuple[SwapStep, ...]
+    world: ReplacementContainers, expected: tuple[SwapStep, ...]
 ) -> None:
     assert tidy(world) == expected
 
@@ -153,17 +161,17 @@ def test_harmless_leftovers_are_cleared_away_before_a_replacement(
 @pytest.mark.parametrize(
     "world",
     [
-        EngineWorld("app", None, None, STOPPED),
-        EngineWorld("app", None, CREATED, STOPPED),
-        EngineWorld("app", None, CREATED, None),
-        EngineWorld("app", CREATED, None, STOPPED),
-        EngineWorld("app", STARTED, CREATED, STOPPED),
-        EngineWorld("app", STARTED, None, RUNNING),
-        EngineWorld("app", RUNNING, STARTED, None),
-        EngineWorld("app", FOREIGN, CREATED, None),
+        ReplacementContainers("app", None, None, STOPPED),
+        ReplacementContainers("app", None, CREATED, STOPPED),
+        ReplacementContainers("app", None, CREATED, None),
+        ReplacementContainers("app", CREATED, None, STOPPED),
+        ReplacementContainers("app", STARTED, CREATED, STOPPED),
+        ReplacementContainers("app", STARTED, None, RUNNING),
+        ReplacementContainers("app", RUNNING, STARTED, None),
+        ReplacementContainers("app", FOREIGN, CREATED, None),
     ],
 )
-def test_leftovers_that_may_be_needed_stop_a_replacement(world: EngineWorld) -> None:
+def test_leftovers_that_may_be_needed_stop_a_replacement(world: ReplacementContainers) -> None:
     with pytest.raises(Conflict):
         tidy(world)
 
@@ -173,80 +181,98 @@ def test_leftovers_that_may_be_needed_stop_a_replacement(world: EngineWorld) -> 
     [(RUNNING, (SwapStep("remove", "new"),)), (FOREIGN, (SwapStep("remove", "new"),)), (None, ())],
 )
 def test_a_new_container_that_never_ran_is_removed_and_nothing_else_changes(
-    current: ObservedContainers | None, expected: tuple[SwapStep, ...]
+    current: ObservedContainer | None, expected: tuple[SwapStep, ...]
 ) -> None:
     """Unless it is all that is left of the settings: somebody removed the old one."""
-    assert discard(EngineWorld("app", current, CREATED, None)) == expected
+    assert discard(ReplacementContainers("app", current, CREATED, None)) == expected
 
 
 @pytest.mark.parametrize(
-    "world", [EngineWorld("app", RUNNING, STARTED, None), EngineWorld("app", RUNNING, FOREIGN, None)]
+    "world",
+    [ReplacementContainers("app", RUNNING, STARTED, None), ReplacementContainers("app", RUNNING, FOREIGN, None)],
 )
-def test_what_runs_or_was_made_by_others_is_never_discarded(world: EngineWorld) -> None:
+def test_what_runs_or_was_made_by_others_is_never_discarded(world: ReplacementContainers) -> None:
     assert discard(world) == ()
 
 
 def test_a_container_that_was_made_again_by_hand_meanwhile_stays_as_it_is() -> None:
     """Only what svcagent had prepared for the earlier one goes."""
-    assert roll_back(EngineWorld("app", FOREIGN, CREATED, None)) == (SwapStep("remove", "new"),)
+    assert roll_back(ReplacementContainers("app", FOREIGN, CREATED, None)) == (SwapStep("remove", "new"),)
 
 
 @pytest.mark.parametrize(
     "world",
     [
-        EngineWorld("app", FOREIGN, CREATED, None),
-        EngineWorld("app", RUNNING, None, None),
-        EngineWorld("app", None, CREATED, None),
-        EngineWorld("app", RUNNING, replace(CREATED, digest="sha256:3"), None),
-        EngineWorld("app", RUNNING, STARTED, None),
+        ReplacementContainers("app", FOREIGN, CREATED, None),
+        ReplacementContainers("app", RUNNING, None, None),
+        ReplacementContainers("app", None, CREATED, None),
+        ReplacementContainers("app", RUNNING, replace(CREATED, digest="sha256:3"), None),
+        ReplacementContainers("app", RUNNING, STARTED, None),
         REPLACED,
     ],
 )
-def test_the_prepared_container_is_used_only_where_both_are_as_they_were(world: EngineWorld) -> None:
+def test_the_prepared_container_is_used_only_where_both_are_as_they_were(world: ReplacementContainers) -> None:
     with pytest.raises(Conflict):
         swap.replace(world, "sha256:2", 10)
 
 
 STANDING = {
-    "created, policy still there": Standing(Stand.PREPARED, "old", True, "", "always"),
-    "policy taken": Standing(Stand.PREPARED, "old", True, "", "always"),
-    "old stopped": Standing(Stand.PREPARED, "old", False, "", "always"),
-    "old renamed": Standing(Stand.MIXED, "", False, "", "always"),
-    "both renamed": Standing(Stand.NEW, "new", False, "sha256:2", "always"),
-    "new started": Standing(Stand.NEW, "new", True, "sha256:2", "always"),
-    "new failed": Standing(Stand.NEW, "new", False, "sha256:2", "always"),
-    "old started by somebody": Standing(Stand.NEW, "new", True, "sha256:2", "always"),
-    "a second replacement was begun": Standing(Stand.MIXED, "new", False, "sha256:2", "always"),
+    "created, policy still there": ReplacementStatus(ReplacementState.PREPARED, "old", True, "", "always"),
+    "policy taken": ReplacementStatus(ReplacementState.PREPARED, "old", True, "", "always"),
+    "old stopped": ReplacementStatus(ReplacementState.PREPARED, "old", False, "", "always"),
+    "old renamed": ReplacementStatus(ReplacementState.MIXED, "", False, "", "always"),
+    "both renamed": ReplacementStatus(ReplacementState.NEW, "new", False, "sha256:2", "always"),
+    "new started": ReplacementStatus(ReplacementState.NEW, "new", True, "sha256:2", "always"),
+    "new failed": ReplacementStatus(ReplacementState.NEW, "new", False, "sha256:2", "always"),
+    "old started by somebody": ReplacementStatus(ReplacementState.NEW, "new", True, "sha256:2", "always"),
+    "a second replacement was begun": ReplacementStatus(ReplacementState.MIXED, "new", False, "sha256:2", "always"),
 }
 
 
 @pytest.mark.parametrize("where", HALF_WAY)
 def test_every_half_way_point_is_recognised_with_the_policy_that_belongs_there(where: str) -> None:
     """With what is there alone: a journal may be lost."""
-    assert standing(HALF_WAY[where]) == STANDING[where]
+    assert replacement_status(HALF_WAY[where]) == STANDING[where]
 
 
 @pytest.mark.parametrize(
     ("world", "expected"),
     [
-        (EngineWorld("app", None, None, None), Standing(Stand.ABSENT)),
-        (EngineWorld("app", FOREIGN, None, None), Standing(Stand.OLD, "hand", True, "", "always")),
-        (EngineWorld("app", STOPPED, None, None), Standing(Stand.OLD, "old", False, "", "no")),
+        (ReplacementContainers("app", None, None, None), ReplacementStatus(ReplacementState.ABSENT)),
+        (
+            ReplacementContainers("app", FOREIGN, None, None),
+            ReplacementStatus(ReplacementState.OLD, "hand", True, "", "always"),
+        ),
+        (
+            ReplacementContainers("app", STOPPED, None, None),
+            ReplacementStatus(ReplacementState.OLD, "old", False, "", "no"),
+        ),
         # A finished replacement: what svcagent made last time is the old one of the next time.
-        (EngineWorld("app", STARTED, None, None), Standing(Stand.OLD, "new", True, "sha256:2", "always")),
+        (
+            ReplacementContainers("app", STARTED, None, None),
+            ReplacementStatus(ReplacementState.OLD, "new", True, "sha256:2", "always"),
+        ),
         # Nobody knows the old one's policy any more.
-        (EngineWorld("app", None, None, STOPPED), Standing(Stand.MIXED)),
-        (EngineWorld("app", FOREIGN, None, STOPPED), Standing(Stand.MIXED, "hand", True)),
-        (EngineWorld("app", None, CREATED, None), Standing(Stand.MIXED, restart_policy="always")),
+        (ReplacementContainers("app", None, None, STOPPED), ReplacementStatus(ReplacementState.MIXED)),
+        (ReplacementContainers("app", FOREIGN, None, STOPPED), ReplacementStatus(ReplacementState.MIXED, "hand", True)),
+        (
+            ReplacementContainers("app", None, CREATED, None),
+            ReplacementStatus(ReplacementState.MIXED, restart_policy="always"),
+        ),
     ],
 )
-def test_where_nothing_is_half_way_or_others_had_a_hand_in_it(world: EngineWorld, expected: Standing) -> None:
+def test_where_nothing_is_half_way_or_others_had_a_hand_in_it(
+    world: ReplacementContainers, expected: ReplacementStatus
+) -> None:
     """Absent, old, or in need of a roll-back, which says what is wrong."""
-    assert standing(world) == expected
+    assert replacement_status(world) == expected
 
 
 @pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
-def test_a_roll_back_ends_with_what_standing_said_belongs_there(world: EngineWorld) -> None:
+def test_a_roll_back_ends_with_what_the_status_said_belongs_there(world: ReplacementContainers) -> None:
     """The policy that is told is the one that is restored."""
-    assert standing(carried_out(world, roll_back(world))).stand is Stand.OLD
-    assert standing(world).restart_policy == standing(carried_out(world, roll_back(world))).restart_policy
+    assert replacement_status(carried_out(world, roll_back(world))).state is ReplacementState.OLD
+    assert (
+        replacement_status(world).restart_policy
+        == replacement_status(carried_out(world, roll_back(world))).restart_policy
+    )

@@ -5,15 +5,16 @@ from dataclasses import asdict
 import pytest
 
 from agent.daemon.reloads import is_unfinished
+from agent.engine.swap import ReplacementState
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
 from agent.reload.outcome import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
 from agent.reload.ready import REFUSED
 from agent.reload.record import ReloadResult
-from agent.reload.steps import Blame, ContainerState, State
+from agent.reload.steps import Blame, State
 
-DONE = State(is_newer=True, is_confirmed=True, is_settled=True, is_cleaned=True, container=ContainerState.NEW)
+DONE = State(is_newer=True, is_confirmed=True, is_settled=True, is_cleaned=True, container=ReplacementState.NEW)
 UNSETTLED = State(
-    is_newer=True, is_confirmed=True, is_settled=False, is_cleaned=True, container=ContainerState.NEW, has_failed=True
+    is_newer=True, is_confirmed=True, is_settled=False, is_cleaned=True, container=ReplacementState.NEW, has_failed=True
 )
 DEPENDENT = State(is_newer=True, is_confirmed=True, has_failed=True, blame=Blame.ENVIRONMENT)
 BACK = State(is_newer=True, is_confirmed=True, has_failed=True)

@@ -9,7 +9,7 @@ import pytest
 
 from agent.consul import LocalService
 from agent.definitions import ReloadSection, Service
-from agent.engine.swap import Stand, Standing
+from agent.engine.swap import ReplacementState, ReplacementStatus
 from agent.reload.dependencies import Dependencies
 from agent.reload.journal import JournalRecord
 from agent.reload.recover import find_leftover, revive
@@ -21,11 +21,11 @@ REPLACING = replace(RECORD, is_replacing=True, restart_policy="always")
 
 
 class FakeEngine:
-    def __init__(self, stand: Stand, *, is_running: bool) -> None:
-        self.found = Standing(stand, "old", is_running)
+    def __init__(self, state: ReplacementState, *, is_running: bool) -> None:
+        self.found = ReplacementStatus(state, "old", is_running)
         self.done: list[str] = []
 
-    def standing(self, _name: str) -> Standing:
+    def replacement_status(self, _name: str) -> ReplacementStatus:
         return self.found
 
     def discard(self, _name: str) -> None:
@@ -36,22 +36,22 @@ class FakeEngine:
 
 
 @pytest.mark.parametrize(
-    ("stand", "record", "is_running", "expected"),
+    ("state", "record", "is_running", "expected"),
     [
-        (Stand.PREPARED, RECORD, True, ["discard"]),
-        (Stand.PREPARED, RECORD, False, ["discard"]),
-        (Stand.PREPARED, REPLACING, True, []),
-        (Stand.PREPARED, REPLACING, False, ["roll back"]),
-        (Stand.MIXED, REPLACING, False, ["roll back"]),
-        (Stand.MIXED, REPLACING, True, []),
-        (Stand.OLD, RECORD, True, []),
+        (ReplacementState.PREPARED, RECORD, True, ["discard"]),
+        (ReplacementState.PREPARED, RECORD, False, ["discard"]),
+        (ReplacementState.PREPARED, REPLACING, True, []),
+        (ReplacementState.PREPARED, REPLACING, False, ["roll back"]),
+        (ReplacementState.MIXED, REPLACING, False, ["roll back"]),
+        (ReplacementState.MIXED, REPLACING, True, []),
+        (ReplacementState.OLD, RECORD, True, []),
     ],
 )
 def test_without_consul_only_what_a_replacement_stopped_is_started(
-    stand: Stand, record: JournalRecord, *, is_running: bool, expected: list[str]
+    state: ReplacementState, record: JournalRecord, *, is_running: bool, expected: list[str]
 ) -> None:
     """A container that an operator stopped while its successor was prepared stays stopped."""
-    engine = FakeEngine(stand, is_running=is_running)
+    engine = FakeEngine(state, is_running=is_running)
 
     revive(cast("Any", engine), record)
 
@@ -97,7 +97,7 @@ class FakeEdges:
 def test_a_prepared_container_may_have_been_asked_to_stop_only_where_its_replacement_may_have_begun(
     record: JournalRecord | None, *, is_running: bool, is_held: bool, expected: bool
 ) -> None:
-    engine = FakeEngine(Stand.PREPARED, is_running=is_running)
+    engine = FakeEngine(ReplacementState.PREPARED, is_running=is_running)
     edges = cast("Dependencies", FakeEdges(record, engine, is_held=is_held))
 
     leftover = find_leftover(SERVICE, RELOAD, edges, lambda _text: None)

@@ -10,7 +10,7 @@ import pytest
 from agent.clock import SystemClock
 from agent.definitions import CommandRestart, Service
 from agent.engine.client import Engine
-from agent.engine.swap import Stand
+from agent.engine.swap import ReplacementState
 from agent.errors import CommandFailed
 from agent.reload.restart import CommandRestarter, Restarter, restarter
 
@@ -69,4 +69,4 @@ def test_after_a_restart_command_nothing_is_half_way() -> None:
     web.put_back(None, finish_stop=True)
     web.start()
 
-    assert web.standing().stand is Stand.OLD
+    assert web.replacement_status().state is ReplacementState.OLD

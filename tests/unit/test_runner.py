@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import Interrupts, SystemClock
+from agent.engine.swap import ReplacementState
 from agent.errors import NotReady, SvcagentError, Unforeseen
 from agent.reload.dependencies import Dependencies
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
@@ -15,7 +16,7 @@ from agent.reload.outcome import conclude
 from agent.reload.progress import Progress
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.runner import Parts, StepRunner
-from agent.reload.steps import ContainerState, State, Step
+from agent.reload.steps import State, Step
 
 HELD = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
 
@@ -93,9 +94,9 @@ class Taken:
     [
         (State(is_newer=True, is_pulled=True, is_clear=True), []),
         (HELD, [Step.DISCARD, Step.RELEASE]),
-        (replace(HELD, container=ContainerState.PREPARED), [Step.DISCARD, Step.RELEASE]),
+        (replace(HELD, container=ReplacementState.PREPARED), [Step.DISCARD, Step.RELEASE]),
         (
-            replace(HELD, container=ContainerState.PREPARED, is_out=True, is_drained=True, is_ready=False),
+            replace(HELD, container=ReplacementState.PREPARED, is_out=True, is_drained=True, is_ready=False),
             [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE],
         ),
     ],
@@ -114,7 +115,7 @@ def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: 
 
 def test_a_bad_image_is_rolled_back_also_where_that_cannot_be_noted_down() -> None:
     """The disk is full from the moment at which its container did not start: quarantined, and the old one is back."""
-    state = replace(HELD, container=ContainerState.PREPARED, is_out=True, is_drained=True, is_ready=False)
+    state = replace(HELD, container=ReplacementState.PREPARED, is_out=True, is_drained=True, is_ready=False)
     reload = Taken(state, {Step.RESTART: NotReady("it does not start")}, lambda _event: None, room=1)
 
     reload.walk()
@@ -160,7 +161,7 @@ def test_a_container_of_the_version_that_ran_before_is_rolled_back_and_not_quara
 
     assert reload.taken[-4:] == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
     assert Step.CLEAN not in reload.taken
-    assert end.container is ContainerState.OLD
+    assert end.container is ReplacementState.OLD
 
 
 def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
@@ -170,7 +171,7 @@ def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
     end = reload.walk()
 
     assert Step.ROLL_BACK not in reload.taken
-    assert end.container is ContainerState.NEW
+    assert end.container is ReplacementState.NEW
 
 
 def test_a_bug_in_a_message_stops_nothing() -> None:

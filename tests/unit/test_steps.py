@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Iterator
 
-from agent.reload.steps import STEPS, Blame, ContainerState, State, Step, failed, next_step, recovered, succeeded
+from agent.engine.swap import ReplacementState
+from agent.reload.steps import STEPS, Blame, State, Step, failed, next_step, recovered, succeeded
 
 
 def _outcomes(state: State, step: Step) -> Iterator[State]:
@@ -18,7 +19,7 @@ def _outcomes(state: State, step: Step) -> Iterator[State]:
     may_be_out = [state.is_out, True] if step in (Step.DRAIN, Step.DRAIN_AGAIN) else [state.is_out]
     if step is Step.RETURN:
         may_be_out = [True, False]  # disabled, but not seen as served
-    may_judge = step is Step.RESTART or (STEPS[step].judges and state.container is ContainerState.NEW)
+    may_judge = step is Step.RESTART or (STEPS[step].judges and state.container is ReplacementState.NEW)
     for is_out in may_be_out:
         for is_interrupted, is_versions in ((False, False), (True, False), *(((False, True),) if may_judge else ())):
             yield failed(state, step, is_out=is_out, is_interrupted=is_interrupted, is_versions=is_versions)
@@ -32,7 +33,7 @@ def _recoveries() -> list[State]:
     """Every state that a crash may leave."""
     return [
         recovered(container, is_out=is_out, blame=blame, was_replacing=replacing, is_locked=locked, may_roll_back=may)
-        for container in ContainerState
+        for container in ReplacementState
         for blame in (Blame.NONE, Blame.OPEN, Blame.DUE, Blame.ENVIRONMENT)
         for is_out, replacing, locked, may in itertools.product((False, True), repeat=4)
     ]
@@ -117,14 +118,14 @@ def test_a_successor_is_made_under_the_lock_and_is_there_before_anything_is_drai
             assert not state.is_out
             assert not state.has_failed
         if step in (Step.DRAIN, Step.RESTART):
-            assert state.container is ContainerState.PREPARED
+            assert state.container is ReplacementState.PREPARED
 
 
 def test_a_successor_that_was_not_used_is_removed_before_the_end() -> None:
     """On the way back, once the instance is in service; nothing is stopped, rolled back or judged for it."""
     for _state, _step, after in TRANSITIONS:
         if next_step(after) is Step.END:
-            assert after.container is not ContainerState.PREPARED
+            assert after.container is not ReplacementState.PREPARED
 
 
 def test_maintenance_is_lifted_on_a_ready_instance_only() -> None:
@@ -132,7 +133,7 @@ def test_maintenance_is_lifted_on_a_ready_instance_only() -> None:
     for state, step, _after in TRANSITIONS:
         if step is Step.RETURN:
             assert state.is_ready
-            assert state.container is not ContainerState.MIXED
+            assert state.container is not ReplacementState.MIXED
 
 
 def test_the_old_container_is_given_up_only_for_a_ready_one_in_service() -> None:
@@ -140,7 +141,7 @@ def test_the_old_container_is_given_up_only_for_a_ready_one_in_service() -> None
     for state, step, _after in TRANSITIONS:
         if step is Step.CLEAN:
             assert state.is_ready
-            assert state.container is ContainerState.NEW
+            assert state.container is ReplacementState.NEW
             assert not state.is_out
             assert state.is_settled is not None
 
@@ -148,7 +149,7 @@ def test_the_old_container_is_given_up_only_for_a_ready_one_in_service() -> None
 def test_a_version_that_fails_in_service_is_drained_before_the_old_one_is_started() -> None:
     """ROLL_BACK stops the new container: clients have been sent away before."""
     for state, step, _after in TRANSITIONS:
-        if step is Step.ROLL_BACK and state.container is ContainerState.NEW:
+        if step is Step.ROLL_BACK and state.container is ReplacementState.NEW:
             assert state.is_out or state.is_drained_again
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from agent.reload.steps import Blame, ContainerState, State, Step, failed, next_step, recovered, succeeded
+from agent.engine.swap import ReplacementState
+from agent.reload.steps import Blame, State, Step, failed, next_step, recovered, succeeded
 
 
 def _walk(state: State, **ends: bool) -> list[Step]:
@@ -24,7 +25,7 @@ def test_a_failure_before_the_drain_only_removes_the_successor(step: Step) -> No
 
 
 def test_a_failure_in_the_drain_returns_the_instance_before_its_successor_is_removed() -> None:
-    state = State(is_locked=True, container=ContainerState.PREPARED)
+    state = State(is_locked=True, container=ReplacementState.PREPARED)
 
     state = failed(state, Step.DRAIN, is_out=True)
 
@@ -32,7 +33,7 @@ def test_a_failure_in_the_drain_returns_the_instance_before_its_successor_is_rem
 
 
 def test_a_successor_that_cannot_be_removed_is_left_to_the_next_process() -> None:
-    state = State(is_locked=True, container=ContainerState.PREPARED, has_failed=True)
+    state = State(is_locked=True, container=ReplacementState.PREPARED, has_failed=True)
 
     state = failed(state, Step.DISCARD, is_out=False)
 
@@ -47,7 +48,7 @@ def test_a_container_that_does_not_become_ready_is_rolled_back_if_allowed(*, may
         is_newer=True,
         is_locked=True,
         is_out=True,
-        container=ContainerState.NEW,
+        container=ReplacementState.NEW,
         is_ready=False,
         may_roll_back=may_roll_back,
     )
@@ -60,7 +61,7 @@ def test_a_container_that_does_not_become_ready_is_rolled_back_if_allowed(*, may
 
 def test_an_interruption_rolls_back_even_where_failures_do_not() -> None:
     """Ctrl-C puts the old container back whatever ``rollback`` says: nothing is wrong with the image."""
-    state = State(is_locked=True, is_out=True, container=ContainerState.NEW, is_ready=False, may_roll_back=False)
+    state = State(is_locked=True, is_out=True, container=ReplacementState.NEW, is_ready=False, may_roll_back=False)
 
     after = failed(state, Step.READY, is_out=True, is_interrupted=True)
 
@@ -68,7 +69,7 @@ def test_an_interruption_rolls_back_even_where_failures_do_not() -> None:
 
 
 FAILED_READY = failed(
-    State(is_locked=True, is_out=True, container=ContainerState.NEW, is_ready=False),
+    State(is_locked=True, is_out=True, container=ReplacementState.NEW, is_ready=False),
     Step.READY,
     is_out=True,
     is_versions=True,
@@ -95,7 +96,7 @@ def test_a_version_is_not_quarantined_when_the_old_one_does_not_become_ready() -
 
 def test_a_version_that_fails_in_service_is_drained_again_rolled_back_and_quarantined() -> None:
     """The container exits at its first real request, say."""
-    settling = State(is_locked=True, container=ContainerState.NEW, is_ready=True)
+    settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True)
 
     state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
 
@@ -112,7 +113,7 @@ def test_a_version_that_fails_in_service_is_drained_again_rolled_back_and_quaran
 @pytest.mark.parametrize("is_interrupted", [True, False])
 def test_a_settle_step_that_ends_without_a_verdict_leaves_the_new_version_in_service(*, is_interrupted: bool) -> None:
     """A signal, or a Consul that does not answer: it only tidies up and releases."""
-    settling = State(is_locked=True, container=ContainerState.NEW, is_ready=True)
+    settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True)
 
     state = failed(settling, Step.SETTLE, is_out=False, is_interrupted=is_interrupted)
 
@@ -122,7 +123,7 @@ def test_a_settle_step_that_ends_without_a_verdict_leaves_the_new_version_in_ser
 
 def test_without_a_way_back_a_version_that_fails_in_service_is_taken_out_and_quarantined() -> None:
     """``rollback: false``: the container stays for a look at it."""
-    settling = State(is_locked=True, container=ContainerState.NEW, is_ready=True, may_roll_back=False)
+    settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True, may_roll_back=False)
 
     state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
 
@@ -132,16 +133,16 @@ def test_without_a_way_back_a_version_that_fails_in_service_is_taken_out_and_qua
 @pytest.mark.parametrize(
     ("container", "blame", "expected"),
     [
-        (ContainerState.NEW, Blame.NONE, [Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN, Step.RELEASE]),
-        (ContainerState.NEW, Blame.OPEN, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
-        (ContainerState.MIXED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
-        (ContainerState.OLD, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
-        (ContainerState.OLD, Blame.DUE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
-        (ContainerState.PREPARED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
+        (ReplacementState.NEW, Blame.NONE, [Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN, Step.RELEASE]),
+        (ReplacementState.NEW, Blame.OPEN, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
+        (ReplacementState.MIXED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
+        (ReplacementState.OLD, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
+        (ReplacementState.OLD, Blame.DUE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
+        (ReplacementState.PREPARED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
     ],
 )
 def test_recovery_prefers_the_new_container_unless_it_failed_already(
-    container: ContainerState, blame: Blame, expected: list[Step]
+    container: ReplacementState, blame: Blame, expected: list[Step]
 ) -> None:
     """The new one that runs and is ready, else the old one, whose stop is finished before it is judged."""
     state = recovered(container, is_out=True, blame=blame, was_replacing=True, is_locked=True, may_roll_back=True)
@@ -153,7 +154,7 @@ def test_recovery_prefers_the_new_container_unless_it_failed_already(
 def test_recovery_of_a_reload_that_had_only_prepared_leaves_the_container_alone(*, is_out: bool) -> None:
     """Killed between the steps prepare and restart: the old container serves, or answers, all the time."""
     state = recovered(
-        ContainerState.PREPARED,
+        ReplacementState.PREPARED,
         is_out=is_out,
         blame=Blame.NONE,
         was_replacing=False,
@@ -167,7 +168,7 @@ def test_recovery_of_a_reload_that_had_only_prepared_leaves_the_container_alone(
 def test_recovery_of_a_new_container_in_service_judges_it_again() -> None:
     """The crash came in settle: what serves now is looked at, and drained again if it is not ready."""
     state = recovered(
-        ContainerState.NEW, is_out=False, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
+        ReplacementState.NEW, is_out=False, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
     )
     assert _walk(state) == [Step.READY, Step.SETTLE, Step.CLEAN]
 
@@ -179,7 +180,7 @@ def test_recovery_of_a_new_container_in_service_judges_it_again() -> None:
 def test_recovery_falls_back_to_the_old_container_when_the_new_one_does_not_become_ready() -> None:
     """Once only; then the instance is stranded."""
     state = recovered(
-        ContainerState.NEW, is_out=True, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
+        ReplacementState.NEW, is_out=True, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
     )
     state = failed(state, Step.READY, is_out=True)
     assert next_step(state) is Step.ROLL_BACK
@@ -204,7 +205,7 @@ def test_under_an_operators_maintenance_nothing_is_lifted() -> None:
 def test_where_rolling_back_is_forbidden_recovery_leaves_the_failed_container() -> None:
     """Somebody wants to look at it; it gets one more chance to become ready, and then stays out."""
     state = recovered(
-        ContainerState.NEW, is_out=True, blame=Blame.DUE, was_replacing=True, is_locked=False, may_roll_back=False
+        ReplacementState.NEW, is_out=True, blame=Blame.DUE, was_replacing=True, is_locked=False, may_roll_back=False
     )
     assert next_step(state) is Step.READY
 
@@ -216,7 +217,7 @@ def test_where_rolling_back_is_forbidden_recovery_leaves_the_failed_container() 
 
 def test_a_quarantine_that_could_not_be_published_is_owed() -> None:
     """The journal is kept for it (see the procedure), and the lock is released."""
-    state = State(is_locked=True, container=ContainerState.OLD, has_failed=True, blame=Blame.DUE)
+    state = State(is_locked=True, container=ReplacementState.OLD, has_failed=True, blame=Blame.DUE)
 
     state = failed(state, Step.QUARANTINE, is_out=False)
 
@@ -225,7 +226,7 @@ def test_a_quarantine_that_could_not_be_published_is_owed() -> None:
 
 
 def test_a_removal_that_failed_is_left_to_the_next_process() -> None:
-    state = State(is_locked=True, container=ContainerState.NEW, is_ready=True, is_settled=True)
+    state = State(is_locked=True, container=ReplacementState.NEW, is_ready=True, is_settled=True)
 
     state = failed(state, Step.CLEAN, is_out=False)
 
@@ -237,7 +238,7 @@ def test_a_removal_that_failed_is_left_to_the_next_process() -> None:
 def test_a_container_that_fails_in_service_is_rolled_back_also_where_no_version_is_to_blame(step: Step) -> None:
     """``--force`` with the digest that ran before, or a restart command: nothing is quarantined."""
     state = State(
-        is_locked=True, container=ContainerState.NEW, is_ready=True, is_settled=False if step is Step.CLEAN else None
+        is_locked=True, container=ReplacementState.NEW, is_ready=True, is_settled=False if step is Step.CLEAN else None
     )
 
     state = failed(state, step, is_out=False, is_unfit=True)
@@ -252,7 +253,7 @@ def test_a_container_that_fails_in_service_is_rolled_back_also_where_no_version_
 
 
 def test_a_container_that_fails_right_before_its_return_is_rolled_back_also_where_no_version_is_to_blame() -> None:
-    state = State(is_locked=True, is_out=True, container=ContainerState.NEW, is_ready=True)
+    state = State(is_locked=True, is_out=True, container=ReplacementState.NEW, is_ready=True)
 
     state = failed(state, Step.RETURN, is_out=True, is_unfit=True)
 
