@@ -21,8 +21,7 @@ from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
 from agent.daemon.converge import Convergence
 from agent.daemon.convergence_result import ConvergenceResult
-from agent.daemon.files_watch import FilesWatch
-from agent.daemon.host_reloads import StateWatch
+from agent.daemon.files_watch import FilesWatch, StateWatch
 from agent.daemon.housekeeping import STOP_SECONDS, Housekeeping
 from agent.daemon.last_good import DIRECTORY
 from agent.daemon.reloads import WantedReload

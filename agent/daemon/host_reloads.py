@@ -1,24 +1,11 @@
-"""All reloads of this host, as their lock files show them, and a watch on those files."""
+"""All reloads of this host, as their lock files show them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from watchdog.events import (
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers.inotify import InotifyObserver
-
 from agent.clock import Clock
 from agent.daemon.reloads import IDLE_STEPS, is_unfinished
-from agent.logs import WARNING, log
-from agent.registration import LAST_SEEN_FILE
 from agent.reload.host_lock import HostLock, HostReload, lock_files
 
 INTERRUPTED_BY_STOP = 143
@@ -105,49 +92,3 @@ def _is_cut_short(said: HostReload) -> bool:
     if last.get("outcome") == "recovered":  # the wanted version is still to be deployed
         return True
     return bool(said.token) and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))
-
-
-class StateWatch(FileSystemEventHandler):
-    """Watches the state directory by inotify. Callbacks run in watchdog's thread.
-
-    ``reloads_changed``: a reload of this host began, reached another step or ended. ``noted``: a command recorded a
-    change of maintenance or registration.
-    """
-
-    def __init__(self, state_dir: Path, reloads_changed: Callable[[], None], noted: Callable[[], None]) -> None:
-        self._state_dir = state_dir
-        self._reloads_changed = reloads_changed
-        self._noted = noted
-        self._observer: InotifyObserver | None = None
-
-    def start(self) -> None:
-        """Start watching. Without inotify, changes are noticed at the next convergence."""
-        events: list[type[FileSystemEvent]] = [
-            FileClosedEvent,
-            FileCreatedEvent,
-            FileDeletedEvent,
-            FileModifiedEvent,
-            FileMovedEvent,
-        ]
-        observer = InotifyObserver()
-        observer.start()
-        try:
-            observer.schedule(self, str(self._state_dir), event_filter=events)
-        except OSError as error:
-            observer.stop()
-            log(f"reloads are noticed within a minute: {self._state_dir} cannot be watched: {error}", level=WARNING)
-            return
-        self._observer = observer
-
-    def stop(self) -> None:
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join()
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        for path in {event.src_path, event.dest_path}:
-            name = Path(str(path)).name
-            if name.startswith("reload-"):
-                self._reloads_changed()
-            elif name == LAST_SEEN_FILE:
-                self._noted()
