@@ -180,5 +180,10 @@ def _hides_value(name: str) -> bool:
     return is_secret_name(name) and re.split(r"[_.\-]", name.lower())[-1] not in _PLACES
 
 
+def short_digest(digest: str) -> str:
+    """Return the beginning of an image digest or ID, for people: ``sha256:`` and 12 digits."""
+    return digest[:19]
+
+
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -12,9 +12,7 @@ from agent.data import dataclass
 from agent.fleet import FleetView, HostState, InstanceKey, Pause, Pin, Quarantine, progress, state_of, suspect
 from agent.maintenance import iso, parse
 from agent.reload.guard import able_instances
-from agent.text import clean, counted
-
-SHORT_DIGEST = 19
+from agent.text import clean, counted, short_digest
 
 HEADERS = ("HOST", "DIGEST", "TAG", "STATE", "HEALTH", "MAINTENANCE", "SINCE", "ERROR")
 
@@ -134,7 +132,7 @@ def quarantine_document(entry: Quarantine) -> dict[str, Any]:
 
 
 def short(digest: str) -> str:
-    return digest[:SHORT_DIGEST] or "-"
+    return short_digest(digest) or "-"
 
 
 def first_line(text: str) -> str:

@@ -6,8 +6,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table
 from agent.consul import SESSION_SECONDS, Holder, LockForm, LockStatus, lock_status, queue_of
 from agent.maintenance import iso
-
-SHORT_DIGEST = 19
+from agent.text import short_digest
 
 
 @click.group(epilog="Example: svcagent lock status keyword-suggest")
@@ -70,7 +69,7 @@ def _row(holder: Holder) -> tuple[str, ...]:
         holder.command or holder.name or "-",
         shown(holder.since) if holder.since else "-",
         holder.step or "-",
-        holder.digest[:SHORT_DIGEST] or "-",
+        short_digest(holder.digest) or "-",
         holder.session,
     )
 

@@ -25,8 +25,7 @@ from agent.fleet import SeenDigests
 from agent.maintenance import parse
 from agent.registration import is_current, is_own
 from agent.reload.host_lock import HostLock
-
-SHORT_DIGEST = 19
+from agent.text import short_digest
 
 
 @dataclass
@@ -162,4 +161,4 @@ def _container(engine: Engine, reload: ReloadSection, fetched: Sequence[Fetched]
     if found is None:
         return f"{strategy.container} (missing)", "-"
     digest = engine.digest_of(found, strategy.image, fetched) or "unknown"
-    return f"{strategy.container} ({'running' if found.is_running else 'stopped'})", digest[:SHORT_DIGEST]
+    return f"{strategy.container} ({'running' if found.is_running else 'stopped'})", short_digest(digest)

@@ -7,6 +7,7 @@ from pathlib import Path
 from agent.cname.marker import Marker, place, render
 from agent.cname.provider import PublishedRecord, RecordPlace
 from agent.cname.providers import PROVIDERS
+from agent.consul import service_dns_name
 from agent.data import dataclass
 from agent.definitions import Cname, Definition, complete, misplaced
 from agent.errors import BadDefinition, Fault
@@ -95,9 +96,7 @@ def _wanted(
     definition: Definition, cname: Cname, path: str, datacenter: str, domain: str, default_provider: str
 ) -> WantedRecord:
     service = definition.service.name
-    tag = f"{cname.tag}." if cname.tag else ""
-    computed = complete(f"{tag}{service}.service.{datacenter}.{domain}")
-    target = complete(cname.target) if cname.target else computed
+    target = complete(cname.target or service_dns_name(service, datacenter, domain, cname.tag))
     return WantedRecord(
         name=complete(cname.name, cname.zone),
         record=PublishedRecord(target, cname.ttl),

@@ -1,7 +1,7 @@
 """The only package that calls Consul: agent, catalog, health, KV, sessions, locks and Consul DNS."""
 
 from agent.consul.client import LONGEST_WAIT, Consul
-from agent.consul.dns import DnsAnswer, ask_dns
+from agent.consul.dns import DnsAnswer, ask_dns, service_dns_name
 from agent.consul.failures import ServerFailed
 from agent.consul.lock.holder import Holder
 from agent.consul.lock.leftovers import clear_free, give_back_dead, own_sessions
@@ -50,4 +50,5 @@ __all__ = [
     "lock_status",
     "own_sessions",
     "queue_of",
+    "service_dns_name",
 ]

@@ -20,6 +20,11 @@ class DnsAnswer:
     ttl: int
 
 
+def service_dns_name(service: str, datacenter: str, domain: str, tag: str | None = None) -> str:
+    """Return the name by which clients look up the instances of a service, or those with a tag."""
+    return f"{tag}.{service}.service.{datacenter}.{domain}" if tag else f"{service}.service.{datacenter}.{domain}"
+
+
 def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnswer:
     """Return the SRV answer for ``name`` (``web.service.dc1.consul``), with addresses from its additional section.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.clock import Clock
 from agent.cname import PROVIDERS, Provider, WantedRecord, located, wanted_records
-from agent.consul import AgentSelf
+from agent.consul import AgentSelf, service_dns_name
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
 from agent.doctor.diagnosis import Diagnosis, error, warning, well
@@ -157,7 +157,7 @@ class CnameDoctor:
         return "nobody remembers addresses", ""
 
     def _consul_negative(self) -> tuple[str, str]:
-        name = f"{NOBODY}.service.{self.agent.datacenter}.{self.agent.domain}."
+        name = f"{service_dns_name(NOBODY, self.agent.datacenter, self.agent.domain)}."
         told = _negative_ttl(self._consul().ask(name, "A"))
         from agent.cname.queries import SOA
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from agent.consul import AgentSelf, Consul, DnsAnswer, ask_dns
+from agent.consul import AgentSelf, Consul, DnsAnswer, ask_dns, service_dns_name
 from agent.data import dataclass
 from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
@@ -89,7 +89,7 @@ def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
             for server in servers:
                 before = _served(consul, service.name)
                 try:
-                    answer = ask_dns(server, f"{service.name}.service.{agent.datacenter}.{agent.domain}")
+                    answer = ask_dns(server, service_dns_name(service.name, agent.datacenter, agent.domain))
                 except SvcagentError as failure:
                     yield error(str(failure), "until then no drain can be verified", service.id)
                     continue
@@ -166,7 +166,7 @@ def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
                     continue
                 if version:
                     yield from judge_size(str(server), service.id, count)
-                name = f"{service.name}.service.{agent.datacenter}.{agent.domain}"
+                name = service_dns_name(service.name, agent.datacenter, agent.domain)
                 try:
                     rcodes = [server.ask(name, "A", is_recursive=True).rcode for _time in range(QUESTIONS)]
                 except SvcagentError as failure:

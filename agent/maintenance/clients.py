@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import partial
 
 from agent.clock import Clock, Deadline, linger, nothing_ends_it
-from agent.consul import AgentSelf, Consul, Instance, ask_dns
+from agent.consul import AgentSelf, Consul, Instance, ask_dns, service_dns_name
 from agent.data import dataclass
 from agent.errors import NotDrained
 from agent.maintenance.drained import DNS_SECONDS, await_absence_from_dns
@@ -88,8 +88,9 @@ def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[MaintenanceTa
     """Return for how many seconds clients may cache the DNS answers that contain the targets now."""
     if agent.dns is None:
         return 0
-    names = {one.name for one in view(consul, agent.node, targets)}
-    return max((ask_dns(agent.dns, _dns_name(agent, name)).ttl for name in names), default=0)
+    found = view(consul, agent.node, targets)
+    names = {service_dns_name(one.name, agent.datacenter, agent.domain) for one in found}
+    return max((ask_dns(agent.dns, name).ttl for name in names), default=0)
 
 
 def await_unnamed(
@@ -112,7 +113,8 @@ def await_unnamed(
         for own in one.own:
             # Another instance may share the address and the port; then DNS keeps returning them for it.
             if agent.dns is not None and (own.address, own.port) not in served:
-                asks = {f"{agent.dns[0]}:{agent.dns[1]}": partial(ask_dns, agent.dns, _dns_name(agent, one.name))}
+                name = service_dns_name(one.name, agent.datacenter, agent.domain)
+                asks = {f"{agent.dns[0]}:{agent.dns[1]}": partial(ask_dns, agent.dns, name)}
                 address, seconds = (own.address, own.port), min(DNS_SECONDS, limit.remaining)
                 await_absence_from_dns(asks, address, clock, 0, seconds=seconds)
     forgotten = Deadline.after(clock, remembered)
@@ -120,7 +122,3 @@ def await_unnamed(
     if not forgotten.is_over:
         left = f"{forgotten.remaining:.0f} s"
         raise NotDrained(f"DNS clients may remember it for another {left} (the TTL of its answers)")
-
-
-def _dns_name(agent: AgentSelf, service: str) -> str:
-    return f"{service}.service.{agent.datacenter}.{agent.domain}"

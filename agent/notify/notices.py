@@ -19,7 +19,7 @@ from agent.fleet.host_state import HostState, HostStatus, InstanceKey, host_name
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
 from agent.fleet.rollout_progress import RolloutProgress
-from agent.text import clean, counted, without_credentials
+from agent.text import clean, counted, short_digest, without_credentials
 
 MOST_HOSTS = 10
 """Hosts that a message names."""
@@ -29,8 +29,6 @@ NEWS = timedelta(days=1)
 
 LONGEST_WHY = 300
 """Characters of a reason in a message. The rest and the container's output stay where only operators read them."""
-
-SHORT_DIGEST = 19
 
 
 class NoticeKind(StrEnum):
@@ -140,7 +138,7 @@ def _quarantined(course: RolloutProgress) -> Iterator[Notice]:
     for entry in course.view.quarantine.values():
         if entry.since is None or course.is_at_it(entry.node):
             continue
-        short = entry.digest[:SHORT_DIGEST]
+        short = short_digest(entry.digest)
         standings = {state.state for state in states_on(course.view.hosts, entry.node)}
         how = next(
             (text for standing, text in _HOW.items() if standing in standings), "failed on {} and is quarantined"
@@ -171,7 +169,7 @@ def _suspect(course: RolloutProgress) -> Iterator[Notice]:
             digest,
             None,
             Tone.FAILURE,
-            f"{course.service}: {digest[:SHORT_DIGEST]} is suspect: {_names(nodes)} disappeared while taking it",
+            f"{course.service}: {short_digest(digest)} is suspect: {_names(nodes)} disappeared while taking it",
             _body(
                 *(suspect.what_happened(one) for one in vanished[:MOST_HOSTS]),
                 "No other host takes it.",
@@ -276,7 +274,7 @@ def _body(*lines: str) -> str:
 
 def _name(pin: Pin) -> str:
     """Return the image without its registry, for a title."""
-    return f"{pin.image.rpartition('/')[2]} ({pin.digest[:SHORT_DIGEST]})"
+    return f"{pin.image.rpartition('/')[2]} ({short_digest(pin.digest)})"
 
 
 def _what(pin: Pin) -> str:

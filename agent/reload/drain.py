@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agent.clock import Clock, Deadline, linger, nothing_ends_it
-from agent.consul import Instance, LocalService, ask_dns
+from agent.consul import Instance, LocalService, ask_dns, service_dns_name
 from agent.definitions import Drain, ReloadSection, Service
 from agent.errors import Conflict, NotFound
 from agent.maintenance import (
@@ -46,7 +46,7 @@ class Drainer:
         self._edges = edges
         self._reload_id = reload_id
         self._target = MaintenanceTarget(edges.agent.node, service.id, service.name)
-        name = f"{service.name}.service.{edges.agent.datacenter}.{edges.agent.domain}"
+        name = service_dns_name(service.name, edges.agent.datacenter, edges.agent.domain)
         self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
         self._is_out = is_out
 

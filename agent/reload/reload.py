@@ -19,6 +19,7 @@ from agent.reload.record import ReloadResult
 from agent.reload.runner import Parts, StepRunner, command_of
 from agent.reload.steps import STEPS, State, Step
 from agent.reload.survey import Baseline, InstanceSurvey
+from agent.text import short_digest
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Reload:
             own = self._refuse_unless_clear()
             self._is_left_in_maintenance = own.maintenance is not None
             if own.maintenance is None:
-                self._drainer.enable(f"to run {digest[:19]}" if digest else "to restart")
+                self._drainer.enable(f"to run {short_digest(digest)}" if digest else "to restart")
                 # After the write, look again: another host or an operator may have drained the others meanwhile.
                 self._lock.ask()
                 self._refuse_unless_clear(own_reload=self._entry.record.reload_id)

@@ -10,7 +10,7 @@ from dataclasses import field
 from datetime import datetime
 
 from agent.clock import Clock
-from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_status, queue_of
+from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_status, queue_of, service_dns_name
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.stopped import StoppedContainer
@@ -127,7 +127,7 @@ def _observed(
     remembered, differences = 0, tuple[str, ...]()
     vanished: HostState | None = None
     with _reasoned("dns", found):
-        name = f"{service.name}.service.{fleet.agent.datacenter}.{fleet.agent.domain}"
+        name = service_dns_name(service.name, fleet.agent.datacenter, fleet.agent.domain)
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
     if all(one.kind != "docker" for one in found.reasons):  # otherwise nothing is known about the container
         with _reasoned("readiness", found):
