@@ -134,7 +134,7 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
     }
     broken = left_behind | out
     if planner.faults:
-        # A faulty file may define a service that no good file defines: do not abandon its reload.
+        # A faulty file may define a service that no good file defines: do not recover_undefined its reload.
         broken &= {service.id for service in planner.services}
     if not broken:
         return 0

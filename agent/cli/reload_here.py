@@ -11,7 +11,7 @@ from agent.cli.notifying import rollout_notified
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
-from agent.cli.repairing import edges_of, engine_of, repair_one
+from agent.cli.repairing import dependencies_of, engine_of, repair_one
 from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_recorded
 from agent.clock import Interrupts
@@ -25,7 +25,7 @@ from agent.maintenance import lift_expired
 from agent.reload.host_lock import HostLock
 from agent.reload.journal import Journal
 from agent.reload.record import ReloadResult
-from agent.reload.recover import read_journal, revive
+from agent.reload.recover import read_journal, restore_container
 from agent.reload.reload import Reload, ReloadOptions
 
 DEFAULT_LOCK_SECONDS = 3600.0
@@ -63,8 +63,8 @@ def reload_here(
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
-        edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        edges = dataclasses.replace(edges, report_event=lock.recording(edges.report_event))
+        deps = dependencies_of(settings, consul, engine, agent, definition, interrupts)
+        deps = dataclasses.replace(deps, report_event=lock.recording(deps.report_event))
         trouble: SvcagentError | None = None
         try:
             with interrupts.allowed():
@@ -72,7 +72,7 @@ def reload_here(
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
         quietly = lock.recording(Printer(service.name).report_quietly)
-        repaired = repair_one(definition, dataclasses.replace(edges, report_event=quietly))
+        repaired = repair_one(definition, dataclasses.replace(deps, report_event=quietly))
         results += repaired
         if code := show_recovered(repaired):
             if current().as_json:
@@ -80,7 +80,7 @@ def reload_here(
             return code
         if trouble is not None:
             raise trouble
-        host_reload = Reload(service, reload, edges, _asked(wanted), notify_begun)
+        host_reload = Reload(service, reload, deps, _asked(wanted), notify_begun)
         last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
         results.append(host_reload.run())
         if results[-1].outcome == "up to date":
@@ -119,8 +119,8 @@ def check_here(
         engine_of(settings, clock) as engine,
     ):
         agent = _agent(consul, engine, None, interrupts)
-        edges = edges_of(settings, consul, engine, agent, definition, interrupts)
-        host_reload = Reload(service, reload, edges, _asked(wanted))
+        deps = dependencies_of(settings, consul, engine, agent, definition, interrupts)
+        host_reload = Reload(service, reload, deps, _asked(wanted))
         is_newer, result = host_reload.check(), host_reload.result
     if current().as_json:
         show_document({"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted})
@@ -152,5 +152,5 @@ def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: 
             return consul.agent_self()
     except (ConsulUnreachable, Denied):
         if journal is not None and (record := read_journal(journal, show_warning)):
-            revive(engine, record)
+            restore_container(engine, record)
         raise

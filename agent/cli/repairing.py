@@ -21,7 +21,7 @@ from agent.reload.host_lock import HostLock
 from agent.reload.journal import Journal, journalled
 from agent.reload.probe import Prober
 from agent.reload.record import ReloadResult
-from agent.reload.recover import Recovery, abandon, find_leftover, read_journal, revive
+from agent.reload.recover import Recovery, find_leftover, read_journal, recover_undefined, restore_container
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def engine_of(settings: Settings, clock: Clock) -> Iterator[Engine]:
         engine.close()
 
 
-def edges_of(
+def dependencies_of(
     settings: Settings,
     consul: Consul,
     engine: Engine,
@@ -71,7 +71,7 @@ def revive_containers(settings: Settings, service_ids: Iterable[str]) -> None:
                 with about(service=service_id), HostLock(settings.state_dir, service_id, clock, 0.0):
                     record = read_journal(Journal(settings.state_dir, service_id), show_warning)
                     if record is not None:
-                        revive(engine, record)
+                        restore_container(engine, record)
             except LockBusy:
                 continue  # a reload runs
             except SvcagentError as error:
@@ -125,14 +125,14 @@ def repair(
             try:
                 with about(service=service_id), HostLock(settings.state_dir, service_id, clock, 0.0) as lock:
                     if service_id in by_id:
-                        edges = edges_of(
+                        deps = dependencies_of(
                             settings, consul, engine, agent, by_id[service_id], interrupts, is_recovery=True
                         )
-                        recording = lock.recording(edges.report_event)
-                        repaired = repair_one(by_id[service_id], dataclasses.replace(edges, report_event=recording))
+                        recording = lock.recording(deps.report_event)
+                        repaired = repair_one(by_id[service_id], dataclasses.replace(deps, report_event=recording))
                         lock.record_end(*repaired)
                         results += repaired
-                    elif abandon(
+                    elif recover_undefined(
                         consul, engine, Journal(settings.state_dir, service_id), agent.node, service_id, show_warning
                     ):
                         show_warning(
@@ -149,13 +149,13 @@ def repair(
     return results
 
 
-def repair_one(definition: Definition, edges: Dependencies) -> list[ReloadResult]:
+def repair_one(definition: Definition, deps: Dependencies) -> list[ReloadResult]:
     """Recover one service, whose `HostLock` the caller holds; return an empty list if nothing needed recovery."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the caller asks for such definitions only
     with about(service=definition.service.name):
-        leftover = find_leftover(definition.service, definition.reload, edges, show_warning)
+        leftover = find_leftover(definition.service, definition.reload, deps, show_warning)
         if leftover is None:
             return []
-        recovery = Recovery(definition.service, definition.reload, edges, leftover)
+        recovery = Recovery(definition.service, definition.reload, deps, leftover)
         with about(reload=recovery.result.id):
             return [recovery.run()]

@@ -16,7 +16,7 @@ from agent.reload.host_lock import HostLock
 from agent.reload.probe import Prober
 from agent.reload.restart import Restarter, restarter
 from agent.reload.survey import InstanceSurvey
-from agent.reload.why import Explanation, Inquiry, explain
+from agent.reload.why import Explanation, WhySources, explain
 
 
 @click.command(epilog="\b\nExamples:\n  svcagent why keyword-suggest\n  svcagent --json why keyword-suggest")
@@ -41,7 +41,7 @@ def why(name: str) -> int:
         contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
     ):
         how = restarter(definition.reload.strategy, service, engine, settings.state_dir, os.environ, clock)
-        found = explain(service, definition.reload, _inquiry(settings, consul, engine, definition, how, host_lock))
+        found = explain(service, definition.reload, _sources(settings, consul, engine, definition, how, host_lock))
     if current().as_json:
         show_document(_document(service, found))
     else:
@@ -49,9 +49,9 @@ def why(name: str) -> int:
     return NotNow.exit_code if found.reasons and not found.is_newest else 0
 
 
-def _inquiry(
+def _sources(
     settings: Settings, consul: Consul, engine: Engine, definition: Definition, how: Restarter, host_lock: HostLock
-) -> Inquiry:
+) -> WhySources:
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
     service, reload, clock = definition.service, definition.reload, context.system_clock()
@@ -59,7 +59,7 @@ def _inquiry(
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already
-        return Inquiry(consul, how, clock, host_lock, (), lambda: survey.take().differences)
+        return WhySources(consul, how, clock, host_lock, (), lambda: survey.take().differences)
 
     def find_suspect(digest: str) -> HostState | None:
         own = (agent.node, service.id)
@@ -69,7 +69,7 @@ def _inquiry(
     def trusts(digest: str) -> bool:
         return settings.fleet.trust_pins or SeenDigests(settings.state_dir, service.name).knows(reload.image, digest)
 
-    return Inquiry(
+    return WhySources(
         consul,
         how,
         clock,

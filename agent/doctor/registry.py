@@ -74,7 +74,7 @@ class _Run:
     check: DoctorCheck
     found: list[Diagnosis] = field(default_factory=list)
 
-    def carry_out(self, examined: ExaminedHost) -> None:
+    def run_checked(self, examined: ExaminedHost) -> None:
         try:
             for one in self.check.examine(examined):
                 self.found.append(one)  # keep what was found before an error or the timeout
@@ -101,7 +101,7 @@ def examine(
     asked = [check for check in checks if not only or check.subject in only]
     runs = [_Run(check) for check in asked if examined.containers or not check.of_containers]
     # Not a pool, because the process would wait for its threads at exit.
-    threads = [threading.Thread(target=run.carry_out, args=(examined,), daemon=True) for run in runs]
+    threads = [threading.Thread(target=run.run_checked, args=(examined,), daemon=True) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -11,7 +11,7 @@ from agent.reload.probe import Prober, ProbeStatus
 
 
 @dataclass(frozen=True)
-class InConsul:
+class ConsulView:
     """What the local agent shows of an instance that clients use.
 
     ``failing``: a sentence about the first check that fails now and did not before the drain; ``signature``: as in
@@ -37,7 +37,7 @@ class AgentView:
         self._clock = clock
         self._unrun_since: dict[str, float] = {}
 
-    def look(self, before: Mapping[str, str]) -> InConsul:
+    def look(self, before: Mapping[str, str]) -> ConsulView:
         """Return the view now. ``before``: the checks' statuses before the drain.
 
         A check that the agent has not run since it was restarted is critical, and says nothing about the instance until
@@ -57,7 +57,7 @@ class AgentView:
                 failing = failing or state
             else:
                 awaited.append(state.id)
-        return InConsul(
+        return ConsulView(
             failing=None if failing is None else shown_as(failing),
             signature="" if failing is None else f"{failing.id} consul {failing.status}",
             awaited=tuple(awaited),

@@ -29,7 +29,7 @@ class NotStarted(Exception):
 
 
 @dataclass(frozen=True)
-class Finished:
+class CommandResult:
     """How a command ended.
 
     ``status``: its exit status, the negative number of the signal that ended it, or None if its time was over.
@@ -52,12 +52,12 @@ class Command:
     failure: type[CommandFailed] = CommandFailed
 
 
-def carry_out(
+def run_checked(
     command: Command,
     environ: Mapping[str, str],
     clock: Clock,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Finished:
+) -> CommandResult:
     """Run the command. Raise ``command.failure`` if it cannot start, exits with a status other than 0, or times out."""
     name = f"{command.what} ({shown_command(command.argv)})"
     try:
@@ -95,7 +95,7 @@ def run(
     timeout: float,
     clock: Clock,
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Finished:
+) -> CommandResult:
     """Run a program in its own session, in ``/``, without standard input, and wait for it. Raise `NotStarted`.
 
     It has ended when its first process has. What that left behind continues, but its output is no longer read. After
@@ -115,7 +115,7 @@ def run(
             raise
         if not has_ended:
             _end(process, tail, clock)
-        return Finished(process.returncode if has_ended else None, clock.monotonic() - began, tail.text)
+        return CommandResult(process.returncode if has_ended else None, clock.monotonic() - began, tail.text)
 
 
 def _start(argv: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -35,7 +35,7 @@ class Drainer:
         service: Service,
         reload: ReloadSection,
         restart: Restarter,
-        edges: Dependencies,
+        deps: Dependencies,
         reload_id: str,
         *,
         is_out: bool = False,
@@ -43,11 +43,11 @@ class Drainer:
         self._service = service
         self._drain = reload.drain
         self._restarter = restart
-        self._edges = edges
+        self._deps = deps
         self._reload_id = reload_id
-        self._target = MaintenanceTarget(edges.agent.node, service.id, service.name)
-        name = service_dns_name(service.name, edges.agent.datacenter, edges.agent.domain)
-        self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in edges.drain_dns}
+        self._target = MaintenanceTarget(deps.agent.node, service.id, service.name)
+        name = service_dns_name(service.name, deps.agent.datacenter, deps.agent.domain)
+        self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in deps.drain_dns}
         self._is_out = is_out
 
     @property
@@ -57,7 +57,7 @@ class Drainer:
 
     def is_own(self, held: Maintenance) -> bool:
         """True if a reload of this host enabled it, under this node's name or an earlier one."""
-        return is_of_reload(held, self._edges.agent.node, self._reload_id)
+        return is_of_reload(held, self._deps.agent.node, self._reload_id)
 
     def find_own(self, local: LocalService | None) -> Maintenance | None:
         """Return own maintenance as the local agent shows it; None if it is disabled or another owner's is enabled."""
@@ -71,21 +71,21 @@ class Drainer:
         :raises Conflict: an operator's maintenance is enabled.
         :raises NotFound: the service is not registered here.
         """
-        edges = self._edges
-        wanted = by_reload(self._reload_id, edges.agent.node, why, edges.clock.now())
+        deps = self._deps
+        wanted = by_reload(self._reload_id, deps.agent.node, why, deps.clock.now())
         self._is_out = True
         try:
-            take_out(edges.consul, self._target, wanted)
-            await_shown(edges.consul, edges.clock, self._target, wanted)
+            take_out(deps.consul, self._target, wanted)
+            await_shown(deps.consul, deps.clock, self._target, wanted)
         except (Conflict, NotFound):
             self._is_out = False
             raise
 
     def disable(self, held: Maintenance) -> None:
-        lift_own(self._edges.consul, self._target, held)
+        lift_own(self._deps.consul, self._target, held)
         self._is_out = False
 
-    def dns_memory(self) -> int:
+    def dns_cache_seconds(self) -> int:
         """Return for how many seconds clients may cache DNS answers that contain this instance."""
         return max((ask().ttl for ask in self._ask_dns.values()), default=0)
 
@@ -95,13 +95,13 @@ class Drainer:
 
         ``own``: the instance as it was before. ``still`` is called in every wait and may raise.
         """
-        edges = self._edges
-        await_absence_from_health(edges.consul, edges.clock, self._target, still)
+        deps = self._deps
+        await_absence_from_health(deps.consul, deps.clock, self._target, still)
         remembered = min(
             remembered, int(self._drain.max)
         )  # for a longer one the guard refuses, unless it was overridden
-        await_absence_from_dns(self._ask_dns, (own.address, own.port), edges.clock, remembered, still)
-        return await_quiet(lambda: self.count_connections(own), self._drain, edges.clock, limit, still)
+        await_absence_from_dns(self._ask_dns, (own.address, own.port), deps.clock, remembered, still)
+        return await_no_connections(lambda: self.count_connections(own), self._drain, deps.clock, limit, still)
 
     def count_connections(self, own: Instance) -> int:
         return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
@@ -112,8 +112,8 @@ class Drainer:
         The guard is not evaluated: the instance fails its checks, so Consul is about to take it out of service as well.
         The wait for clients is the same, as long as the container runs.
         """
-        edges = self._edges
-        local = edges.consul.services().get(self._service.id)
+        deps = self._deps
+        local = deps.consul.services().get(self._service.id)
         if local is None:
             return  # no client is sent to it
         if maintenance_of(local) is None:
@@ -122,14 +122,14 @@ class Drainer:
             return  # another owner's maintenance stays
         if not self._restarter.runs():
             return
-        _index, instances = edges.consul.instances(self._service.name)
-        own = own_instance(instances, edges.agent.node, self._service.id)
+        _index, instances = deps.consul.instances(self._service.name)
+        own = own_instance(instances, deps.agent.node, self._service.id)
         if own is not None:
-            limit = Deadline.after(edges.clock, self._drain.max)
+            limit = Deadline.after(deps.clock, self._drain.max)
             self.await_drained(own, 0, limit, nothing_ends_it)
 
 
-def await_quiet(
+def await_no_connections(
     count: Callable[[], int],
     drain: Drain,
     clock: Clock,

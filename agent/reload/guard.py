@@ -117,7 +117,7 @@ class Observed:
 def find_obstacles(seen: Observed) -> tuple[Obstacle, ...]:
     """Return everything that forbids draining this host's instance now; empty if nothing does."""
     own = seen.own
-    memory = refuse_long_memory(seen.service, seen.remembered, seen.drain_max)
+    memory = dns_cache_obstacle(seen.service, seen.remembered, seen.drain_max)
     return (
         *_own(seen, own),
         *(_health(seen, own) if own is not None else ()),
@@ -151,7 +151,7 @@ def able_instances(instances: Iterable[Instance]) -> frozenset[tuple[str, str]]:
     )
 
 
-def refuse_long_memory(service: str, remembered: float, drain_max: float) -> Obstacle | None:
+def dns_cache_obstacle(service: str, remembered: float, drain_max: float) -> Obstacle | None:
     """Refuse to drain if DNS clients may cache the instance for longer than a drain may take. Pure.
 
     The alternatives would be to hold the fleet's lock for that long, or to restart while clients still connect.

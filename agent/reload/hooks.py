@@ -17,7 +17,7 @@ from enum import StrEnum
 from agent.definitions import Hooks
 from agent.errors import HookFailed
 from agent.logs import log
-from agent.reload.command import Command, carry_out, without_secrets
+from agent.reload.command import Command, run_checked, without_secrets
 from agent.reload.dependencies import Dependencies
 from agent.reload.journal import JournalEntry
 from agent.reload.progress import Progress
@@ -36,9 +36,9 @@ WARN_ONLY = frozenset({Hook.AFTER_RETURN, Hook.ON_FAILURE})
 
 
 class HookRunner:
-    def __init__(self, hooks: Hooks, edges: Dependencies, entry: JournalEntry, progress: Progress) -> None:
+    def __init__(self, hooks: Hooks, deps: Dependencies, entry: JournalEntry, progress: Progress) -> None:
         self._hooks = hooks
-        self._edges = edges
+        self._deps = deps
         self._entry = entry
         self._progress = progress
 
@@ -51,7 +51,7 @@ class HookRunner:
         argv: tuple[str, ...] | None = getattr(self._hooks, hook)
         if argv is None:
             return
-        edges, record, progress = self._edges, self._entry.record, self._progress
+        deps, record, progress = self._deps, self._entry.record, self._progress
         name = f"hook {hook} of {record.service}"
         command = Command(name, argv, self._hooks.timeout, "reload.hooks.timeout", HookFailed)
         step = str(progress.failed_step or progress.step)
@@ -60,7 +60,7 @@ class HookRunner:
             "SVCAGENT_HOOK": str(hook),
             "SVCAGENT_SERVICE": record.service,
             "SVCAGENT_SERVICE_ID": record.service_id,
-            "SVCAGENT_NODE": edges.agent.node,
+            "SVCAGENT_NODE": deps.agent.node,
             "SVCAGENT_RELOAD": record.reload_id,
             "SVCAGENT_STEP": step,
             "SVCAGENT_DIGEST": record.digest,
@@ -68,9 +68,9 @@ class HookRunner:
         }
         if hook in WARN_ONLY:
             variables["SVCAGENT_RESULT"] = result
-        waiting = nullcontext if hook in WARN_ONLY else edges.interrupts.allowed
+        waiting = nullcontext if hook in WARN_ONLY else deps.interrupts.allowed
         try:
-            finished = carry_out(command, without_secrets(edges.environ) | variables, edges.clock, waiting)
+            finished = run_checked(command, without_secrets(deps.environ) | variables, deps.clock, waiting)
         except HookFailed as error:
             if hook not in WARN_ONLY:
                 raise

@@ -77,7 +77,7 @@ class Request:
         yield "Connection: close"
 
 
-def following(first: Request, last: Request, status: int, location: str) -> Request | None:
+def redirected_request(first: Request, last: Request, status: int, location: str) -> Request | None:
     """Return the request that a redirect of ``last`` asks for; None if it is no redirect. Raise `UnusableUrl`."""
     if status not in REDIRECTS or not location:
         return None

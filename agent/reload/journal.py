@@ -105,17 +105,17 @@ class JournalEntry:
         self._progress = progress
         self.record = record
 
-    def remember(self, **changes: object) -> None:
-        """Change the record; the next `note_down` with a change writes it."""
+    def update(self, **changes: object) -> None:
+        """Change the record; the next `save` with a change writes it."""
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # the keys are its own fields
 
-    def note_down(self, *, required: bool = False, **changes: object) -> None:
+    def save(self, *, required: bool = False, **changes: object) -> None:
         """Change the record, also on disk. Raise `SvcagentError` if it cannot be written, and ``required``.
 
         A step that restores the instance continues without a journal, whatever prevents its writing.
         """
         before = self.record
-        self.remember(**changes)
+        self.update(**changes)
         if self.record == before:
             return
         try:

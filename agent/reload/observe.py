@@ -37,17 +37,17 @@ class Observer:
         service: Service,
         reload: ReloadSection,
         restart: Restarter,
-        edges: Dependencies,
+        deps: Dependencies,
         drainer: Drainer,
         is_in_maintenance: bool,
     ) -> None:
         self._service = service
         self._reload = reload
         self._restarter = restart
-        self._edges = edges
+        self._deps = deps
         self._drainer = drainer
         self._is_in_maintenance = is_in_maintenance
-        self._seen = SeenDigests(edges.state_dir, service.name)
+        self._seen = SeenDigests(deps.state_dir, service.name)
         self._pinned: str | None = None
 
     def look(
@@ -63,17 +63,17 @@ class Observer:
         ``own_reload``: the ID of a reload that has already enabled its maintenance. ``differences``: found by the
         comparison of the checks before the drain.
         """
-        edges, reload, now = self._edges, self._reload, self._edges.clock.now()
-        _index, instances = edges.consul.instances(self._service.name)
-        view = observe(edges.consul, self._service.name, now)
+        deps, reload, now = self._deps, self._reload, self._deps.clock.now()
+        _index, instances = deps.consul.instances(self._service.name)
+        view = observe(deps.consul, self._service.name, now)
         window = verdict(reload.windows, zone(reload.timezone), now)
         stopped = self._restarter.stopped()
-        own = (edges.agent.node, self._service.id)
+        own = (deps.agent.node, self._service.id)
         prefix = reload.lock_prefix(self._service.name)
-        vanished = find_suspects(edges.consul, self._service.name, prefix, wanted, own) if wanted else ()
+        vanished = find_suspects(deps.consul, self._service.name, prefix, wanted, own) if wanted else ()
         return Observed(
             instances=instances,
-            node=edges.agent.node,
+            node=deps.agent.node,
             service=self._service.name,
             service_id=self._service.id,
             min_healthy=reload.min_healthy,
@@ -85,7 +85,7 @@ class Observer:
             suspect=next(iter(vanished), None),
             quarantine=view.quarantine.get(wanted) if wanted else None,
             pause=view.pause,
-            image_created=self._restarter.built(wanted) if reload.min_age else None,
+            image_created=self._restarter.image_created(wanted) if reload.min_age else None,
             min_age=reload.min_age,
             is_window_open=window.is_open,
             next_opening=window.opens_at,
@@ -93,7 +93,7 @@ class Observer:
             stopped=stopped.what if stopped is not None and stopped.by_hand else "",
             start_it=stopped.start if stopped is not None else "",
             differences=differences,
-            remembered=self._drainer.dns_memory(),
+            remembered=self._drainer.dns_cache_seconds(),
             drain_max=reload.drain.max,
         )
 
@@ -102,42 +102,42 @@ class Observer:
 
         :raises GuardRefused: another digest is pinned, and this host does not trust the pin.
         """
-        consul, now = self._edges.consul, self._edges.clock.now()
+        consul, now = self._deps.consul, self._deps.clock.now()
         _index, instances = consul.instances(self._service.name)
         view = observe(consul, self._service.name, now)
         decision = decide(view, self._reload.image, newest, running, able_instances(instances), now)
         self._require_trusted(decision, view.pin, newest, running)
         return decision.wanted, self._why(decision, newest)
 
-    def insisted(self, newest: str) -> str:
+    def pin_forced(self, newest: str) -> str:
         """Pin the newest digest for all hosts because an operator forces it; return what that overrides, or nothing."""
-        edges, service, now = self._edges, self._service.name, self._edges.clock.now()
+        deps, service, now = self._deps, self._service.name, self._deps.clock.now()
         self._seen.note(self._reload.image, [newest], now)
-        found, index = rollout.find(edges.consul, service)
+        found, index = rollout.find(deps.consul, service)
         self._pinned = newest
         if found is not None and found.digest == newest:
             return ""
-        rollout.pin(edges.consul, service, Pin(self._reload.image, newest, edges.agent.node, now), index)
+        rollout.pin(deps.consul, service, Pin(self._reload.image, newest, deps.agent.node, now), index)
         return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
 
-    def agreed(self, newest: str, running: str) -> tuple[str, str]:
+    def agree_on_digest(self, newest: str, running: str) -> tuple[str, str]:
         """Return the digest that this host takes, and why, like `wanted`.
 
         Pin it for all hosts if this host is the first to find it.
         """
-        edges = self._edges
+        deps = self._deps
         # The running digest was the newest when it was taken, so every digest that was seen under the tag is recorded.
-        self._seen.note(self._reload.image, [running, newest], edges.clock.now())
-        _index, instances = edges.consul.instances(self._service.name)
+        self._seen.note(self._reload.image, [running, newest], deps.clock.now())
+        _index, instances = deps.consul.instances(self._service.name)
         decision, view = agree(
-            edges.consul,
+            deps.consul,
             self._service.name,
-            edges.agent.node,
+            deps.agent.node,
             self._reload.image,
             newest,
             running,
             able_instances(instances),
-            edges.clock,
+            deps.clock,
         )
         self._require_trusted(decision, view.pin, newest, running)
         if view.pin is not None and view.pin.problem:
@@ -155,24 +155,24 @@ class Observer:
     def _require_trusted(self, decision: VersionDecision, pinned: Pin | None, newest: str, running: str) -> None:
         """Refuse a digest that only the pin names: otherwise write access to Consul KV would suffice to choose it."""
         wanted, image = decision.wanted, self._reload.image
-        if pinned is None or self._edges.trusts_pins or wanted in (newest, running):
+        if pinned is None or self._deps.trusts_pins or wanted in (newest, running):
             return
         if not self._seen.knows(image, wanted):
-            raise GuardRefused(rollout.untrusted(self._service.name, image, pinned, self._edges.agent.node))
+            raise GuardRefused(rollout.untrusted(self._service.name, image, pinned, self._deps.agent.node))
 
     def require_pinned(self, digest: str) -> None:
         """With the lock held, raise `GuardRefused` if hosts agreed on another digest while this one waited."""
-        found, _index = rollout.find(self._edges.consul, self._service.name)
+        found, _index = rollout.find(self._deps.consul, self._service.name)
         if self._pinned is not None and found is not None and found.digest not in ("", digest, self._pinned):
             raise GuardRefused(
-                f"while {self._edges.agent.node} waited for the lock to take {digest}, {found.node} pinned "
+                f"while {self._deps.agent.node} waited for the lock to take {digest}, {found.node} pinned "
                 f"{found.digest}; run this again to take that one"
             )
 
     def own_maintenance(self) -> Maintenance | None:
         """Return the maintenance of this host's instance, as the catalog shows it."""
-        _index, instances = self._edges.consul.instances(self._service.name)
-        return maintenance_of(own_instance(instances, self._edges.agent.node, self._service.id))
+        _index, instances = self._deps.consul.instances(self._service.name)
+        return maintenance_of(own_instance(instances, self._deps.agent.node, self._service.id))
 
 
 def known_instances(view: FleetView, instances: tuple[Instance, ...], now: datetime) -> frozenset[tuple[str, str]]:

@@ -19,61 +19,61 @@ from agent.reload.ready import is_of_startup
 from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, State, Step
 
-Trouble: TypeAlias = SvcagentError | Interrupted
+Failure: TypeAlias = SvcagentError | Interrupted
 
 SAME_AGAIN = "the same failure again"
 
 
 def conclude(
-    result: ReloadResult, state: State, troubles: Sequence[Trouble], log_tail: str, pending: int | None
+    result: ReloadResult, state: State, failures: Sequence[Failure], log_tail: str, pending: int | None
 ) -> ReloadResult:
     """Fill in outcome, error, exit code and log tail.
 
     ``log_tail``: the last output of a failed container. ``pending``: the signal that was received, even if it came too
     late to interrupt a step.
     """
-    result.outcome = _outcome(result, state, troubles)
-    if troubles:
-        result.exit_code = troubles[0].exit_code
-        if isinstance(troubles[0], RateLimited):
-            result.retry_after = troubles[0].retry_after or 0.0
+    result.outcome = _outcome(result, state, failures)
+    if failures:
+        result.exit_code = failures[0].exit_code
+        if isinstance(failures[0], RateLimited):
+            result.retry_after = failures[0].retry_after or 0.0
     elif pending is not None:
         result.error = f"{_signal_name(pending)} was received when the reload was nearly done, so it was finished"
         result.exit_code = Interrupted(pending).exit_code
-    _finish(result, state, troubles, log_tail)
+    _finish(result, state, failures, log_tail)
     if state.blame is Blame.ENVIRONMENT:
         result.error = f"{result.error}. {_ENVIRONMENT}"
     return result
 
 
 def conclude_recovery(
-    result: ReloadResult, state: State, troubles: Sequence[Trouble], log_tail: str, _pending: int | None
+    result: ReloadResult, state: State, failures: Sequence[Failure], log_tail: str, _pending: int | None
 ) -> ReloadResult:
     """Fill in the same for a recovery. The exit code shows whether the instance is back in service."""
     result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
-    _finish(result, state, troubles, log_tail)
+    _finish(result, state, failures, log_tail)
     return result
 
 
-def _finish(result: ReloadResult, state: State, troubles: Sequence[Trouble], log_tail: str) -> None:
+def _finish(result: ReloadResult, state: State, failures: Sequence[Failure], log_tail: str) -> None:
     result.is_settled = state.is_settled
-    result.log_tail = _tail(log_tail, troubles)
-    if troubles:
-        result.error = _chained(troubles, lambda trouble: _words(trouble, state))
-    if any(isinstance(trouble, Unforeseen) for trouble in troubles):
+    result.log_tail = _tail(log_tail, failures)
+    if failures:
+        result.error = _chained(failures, lambda failure: _failure_text(failure, state))
+    if any(isinstance(failure, Unforeseen) for failure in failures):
         result.exit_code = Unforeseen.exit_code
     if result.outcome == "stranded":
-        _strand(result, state, troubles)
+        _strand(result, state, failures)
 
 
-def with_mishaps(result: ReloadResult, mishaps: Sequence[SvcagentError]) -> ReloadResult:
+def with_report_failures(result: ReloadResult, failures: Sequence[SvcagentError]) -> ReloadResult:
     """Add failures outside the steps: of the report, the journal's removal, the output.
 
     They never change the outcome, and the exit code only if one of them is a bug.
     """
-    if mishaps:
-        result.error = "; then: ".join([*([result.error] if result.error else []), *dict.fromkeys(map(str, mishaps))])
-    if not result.exit_code and any(isinstance(mishap, Unforeseen) for mishap in mishaps):
+    if failures:
+        result.error = "; then: ".join(filter(None, (result.error, *dict.fromkeys(map(str, failures)))))
+    if not result.exit_code and any(isinstance(failure, Unforeseen) for failure in failures):
         result.exit_code = Unforeseen.exit_code
     return result
 
@@ -84,32 +84,32 @@ _ENVIRONMENT = (
 )
 
 
-def summary_of(trouble: BaseException) -> str:
+def summary_of(failure: BaseException) -> str:
     """Return an error's text for publication: without a command's output, which may contain anything."""
-    return trouble.summary if isinstance(trouble, CommandFailed) else str(trouble)
+    return failure.summary if isinstance(failure, CommandFailed) else str(failure)
 
 
-def _chained(troubles: Sequence[Trouble], words: Callable[[Trouble], str]) -> str:
+def _chained(failures: Sequence[Failure], text_of: Callable[[Failure], str]) -> str:
     """Return all failures in one text, each once: the old version often fails like the new one."""
     texts: list[str] = []
     seen: set[str] = set()
-    for trouble in troubles:
-        signature = trouble.signature if isinstance(trouble, NotReady) else ""
+    for failure in failures:
+        signature = failure.signature if isinstance(failure, NotReady) else ""
         # A refused connection has one signature for all checks, so the text tells them apart.
-        failure = words(trouble) if not signature or is_of_startup(signature) else signature
-        texts.append(SAME_AGAIN if failure in seen else words(trouble))
-        seen.add(failure)
+        key = text_of(failure) if not signature or is_of_startup(signature) else signature
+        texts.append(SAME_AGAIN if key in seen else text_of(failure))
+        seen.add(key)
     return "; then: ".join(dict.fromkeys(texts))
 
 
-def _tail(log_tail: str, troubles: Sequence[Trouble]) -> str:
-    return log_tail or next((one.log_tail for one in troubles if isinstance(one, CommandFailed) and one.log_tail), "")
+def _tail(log_tail: str, failures: Sequence[Failure]) -> str:
+    return log_tail or next((one.log_tail for one in failures if isinstance(one, CommandFailed) and one.log_tail), "")
 
 
-def _strand(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> None:
+def _strand(result: ReloadResult, state: State, failures: Sequence[Failure]) -> None:
     why = result.error or "its own maintenance is still enabled"
     if result.exit_code != Unforeseen.exit_code:
-        last = troubles[-1] if troubles else None
+        last = failures[-1] if failures else None
         result.exit_code = (Unreachable if isinstance(last, Unreachable) else SvcagentError).exit_code
     how = "is still out of service" if state.is_out else "could not be restored"
     result.error = (
@@ -118,33 +118,33 @@ def _strand(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> 
     )
 
 
-def _outcome(result: ReloadResult, state: State, troubles: Sequence[Trouble]) -> str:
+def _outcome(result: ReloadResult, state: State, failures: Sequence[Failure]) -> str:
     if state.is_out or state.is_stranded:
         return "stranded"
     if state.is_cleaned and state.container is ReplacementState.NEW:
         return "reloaded"
-    if not troubles:
+    if not failures:
         return "up to date"
     if state.blame is Blame.ENVIRONMENT:
         return "environment"
-    if isinstance(troubles[0], Interrupted):
+    if isinstance(failures[0], Interrupted):
         return "interrupted"
-    if isinstance(troubles[0], NotNow):
+    if isinstance(failures[0], NotNow):
         return "refused"
     was_rolled_back = any(step["step"] == Step.ROLL_BACK for step in result.steps)
     return "rolled back" if was_rolled_back and state.container is ReplacementState.OLD else "failed"
 
 
-def _words(trouble: Trouble, state: State) -> str:
-    if not isinstance(trouble, Interrupted):
-        return summary_of(trouble)
+def _failure_text(failure: Failure, state: State) -> str:
+    if not isinstance(failure, Interrupted):
+        return summary_of(failure)
     if state.is_cleaned and state.container is ReplacementState.NEW:
         done = "the new version stays in service, but is not settled: the next host waits for it like a first one"
     elif state.is_confirmed:
         done = "the service was restored as it was"
     else:
         done = "nothing had been changed"
-    return f"{_signal_name(trouble.signum)} ended the reload; {done}"
+    return f"{_signal_name(failure.signum)} ended the reload; {done}"
 
 
 def _signal_name(signum: int) -> str:

@@ -17,8 +17,8 @@ from socket import gaierror
 from agent.clock import Clock, Deadline, SystemClock
 from agent.data import dataclass
 from agent.definitions import Check
-from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, following, shown
-from agent.reload.stream import Stream, connect, secure, tls_context
+from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, redirected_request, shown
+from agent.reload.stream import Stream, connect, start_tls, tls_context
 from agent.text import clean, without_credentials
 
 SHORTEST_PROBE = 0.05
@@ -105,7 +105,7 @@ class Prober:
             with closing(self._follow(request, deadline, _Tls(), each_second=each)) as response:
                 while response.read(_CHUNK):
                     pass
-            return _judged(shown(url), response.status)
+            return _result_of(shown(url), response.status)
 
         def each() -> None:
             try:
@@ -124,7 +124,7 @@ class Prober:
         connection = connect(host, int(port), deadline)
         if check.tcp_use_tls:
             tls = _Tls(check.tls_server_name or "", is_verified=not check.tls_skip_verify)
-            connection = secure(connection, self._context(tls), tls.name_for(host), deadline)
+            connection = start_tls(connection, self._context(tls), tls.name_for(host), deadline)
         with connection:
             peer = connection.getpeername()[0]
             is_local = ip_address(peer).is_loopback or peer == connection.getsockname()[0]
@@ -145,7 +145,7 @@ class Prober:
         most = 1 if check.disable_redirects else MOST_REQUESTS
         with closing(self._follow(request, deadline, tls, most)) as response:
             _read_some(response)
-        return _judged(shown(str(check.http)), response.status)
+        return _result_of(shown(str(check.http)), response.status)
 
     def _follow(
         self,
@@ -159,7 +159,7 @@ class Prober:
         first = request
         for _ in range(most):
             response = self._ask(request, deadline, tls, each_second)
-            redirected = following(first, request, response.status, response.headers.get("Location") or "")
+            redirected = redirected_request(first, request, response.status, response.headers.get("Location") or "")
             if redirected is None or most == 1:
                 return response
             response.close()
@@ -170,7 +170,7 @@ class Prober:
         target = request.target
         connection = connect(target.host, target.port, deadline)
         if target.is_tls:
-            connection = secure(connection, self._context(tls), tls.name_for(target.host), deadline)
+            connection = start_tls(connection, self._context(tls), tls.name_for(target.host), deadline)
         stream = Stream(connection, deadline, each_second)
         try:
             stream.send(request.encoded())
@@ -249,7 +249,7 @@ def _read_some(response: HTTPResponse) -> None:
         return
 
 
-def _judged(where: str, code: int) -> ProbeResult:
+def _result_of(where: str, code: int) -> ProbeResult:
     if 200 <= code < 300:
         return ProbeResult(ProbeStatus.PASSING, f"{where} answers {code}")
     status = ProbeStatus.WARNING if code == 429 else ProbeStatus.CRITICAL
@@ -260,7 +260,7 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
     try:
         return run()
     except Exception as error:  # noqa: BLE001 - the service's answer decides what the libraries raise; it did not pass
-        said, failure = _explained(error, seconds)
+        said, failure = _describe_error(error, seconds)
         return ProbeResult(ProbeStatus.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
 
 
@@ -275,10 +275,10 @@ def advice(signature: str) -> str:
 _LOADING = frozenset({"429", "503"})
 """The statuses of a service that runs and is not ready yet."""
 _WAIT_LONGER = "If it needs longer to load, raise reload.ready.timeout"
-_NOBODY = "Correct the address and port that it listens on, or those of the check"
+_WRONG_ADDRESS = "Correct the address and port that it listens on, or those of the check"
 _ADVICE = {
-    "refused": _NOBODY,
-    "not listening": _NOBODY,
+    "refused": _WRONG_ADDRESS,
+    "not listening": _WRONG_ADDRESS,
     "name": "Correct the host name in the check",
     "tls": "Correct its certificate, or the fields of the check that are about TLS",
     "not http": "Correct the port of the check, or what listens there",
@@ -287,7 +287,7 @@ _ADVICE = {
 """The remedies for failures that do not pass with time."""
 
 
-def _explained(error: Exception, seconds: float) -> tuple[str, str]:
+def _describe_error(error: Exception, seconds: float) -> tuple[str, str]:
     """Return what happened, for people and for programs."""
     match error:
         case ssl.SSLCertVerificationError():

@@ -21,7 +21,7 @@ class Progress:
         """The step that was begun last."""
         self.failed_step: Step | None = None
         """The first step that failed."""
-        self.mishaps: list[SvcagentError] = []
+        self.report_failures: list[SvcagentError] = []
         """Failures outside the steps, which stopped nothing."""
 
     @property
@@ -46,12 +46,12 @@ class Progress:
     def unforeseen(self, error: Exception, what: str) -> Unforeseen:
         """Log an unexpected exception with its traceback, and return it as an `Unforeseen` error."""
         found = Unforeseen.of(error, what)
-        with self.survived("log an error"):
+        with self.tolerated("log an error"):
             log_bug(str(found), error, service=self._service, reload=self._reload_id)
         return found
 
     @contextmanager
-    def survived(self, what: str) -> Iterator[None]:
+    def tolerated(self, what: str) -> Iterator[None]:
         """Continue after any failure in the block, which only reports about the reload.
 
         `Exception` is caught because a full disk, a closed terminal or a bug in a message must not keep an instance in
@@ -60,10 +60,10 @@ class Progress:
         try:
             yield
         except SvcagentError as error:
-            self.mishaps.append(error)
+            self.report_failures.append(error)
         except Exception as error:  # noqa: BLE001 - a report that fails must not keep the instance in maintenance
-            self.mishaps.append(Unforeseen.of(error, f"the attempt to {what}"))
+            self.report_failures.append(Unforeseen.of(error, f"the attempt to {what}"))
 
     def _report(self, phase: Phase, text: str = "", place: int | None = None) -> None:
-        with self.survived("report an event"):
+        with self.tolerated("report an event"):
             self._report_event(StepEvent(self.step, phase, self.seconds, text, self._reload_id, place))

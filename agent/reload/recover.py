@@ -44,29 +44,29 @@ class Leftover:
 
 
 def find_leftover(
-    service: Service, reload: ReloadSection, edges: Dependencies, note: Callable[[str], None]
+    service: Service, reload: ReloadSection, deps: Dependencies, note: Callable[[str], None]
 ) -> Leftover | None:
     """Return what must be finished or rolled back; None if there is nothing. ``note`` reports a damaged journal."""
-    record = read_journal(edges.journal, note)
+    record = read_journal(deps.journal, note)
     if record is not None and record.container not in ("", reload.container):
         note(f"its definition names another container now; {record.container} is restored as well")
-        revive(edges.engine, record)
-    restart = restarter(reload.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
+        restore_container(deps.engine, record)
+    restart = restarter(reload.strategy, service, deps.engine, deps.state_dir, deps.environ, deps.clock)
     status = restart.replacement_status()
     is_held = True
     try:
-        held = maintenance_of(edges.consul.services().get(service.id))
+        held = maintenance_of(deps.consul.services().get(service.id))
         is_held = held is not None
         reload_id = record.reload_id if record is not None else ""
-        is_out = held is not None and is_of_reload(held, edges.agent.node, reload_id)
+        is_out = held is not None and is_of_reload(held, deps.agent.node, reload_id)
     except Unreachable:
         is_out = record is not None  # checked again before it is disabled
     if record is None and not is_out and status.state in (ReplacementState.OLD, ReplacementState.ABSENT):
-        edges.journal.remove()
+        deps.journal.remove()
         return None
     is_journal_lost = record is None
     if record is None:
-        record = JournalRecord.of(service, reload, "", edges.clock.now().isoformat(timespec="seconds"))
+        record = JournalRecord.of(service, reload, "", deps.clock.now().isoformat(timespec="seconds"))
         # Only a container that runs in service was certainly not asked to stop.
         may_be_stopping = status.state is ReplacementState.PREPARED and (is_held or not status.is_running)
         record = replace(record, is_replacing=may_be_stopping or status.state is ReplacementState.MIXED)
@@ -85,7 +85,7 @@ def read_journal(journal: Journal, note: Callable[[str], None]) -> JournalRecord
         return None
 
 
-def revive(engine: Engine, record: JournalRecord) -> None:
+def restore_container(engine: Engine, record: JournalRecord) -> None:
     """Start a container that an interrupted replacement left stopped, and remove a prepared one, without Consul.
 
     A running container is not changed: only its maintenance shows whether it is about to stop.
@@ -99,7 +99,7 @@ def revive(engine: Engine, record: JournalRecord) -> None:
         engine.roll_back(record.container, record.restart_policy or None)
 
 
-def abandon(
+def recover_undefined(
     consul: Consul, engine: Engine, journal: Journal, node: str, service_id: str, note: Callable[[str], None]
 ) -> bool:
     """Restore a service that no definition manages any more: start the container, release the lock, return to service.
@@ -109,7 +109,7 @@ def abandon(
     """
     record = read_journal(journal, note)
     if record is not None:
-        revive(engine, record)
+        restore_container(engine, record)
         if record.session:
             queue = queue_of(record.service)
             give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
@@ -131,9 +131,9 @@ def abandon(
 class Recovery:
     """Finishes or rolls back one service's reload. Afterwards the instance is in service and the lock is free."""
 
-    def __init__(self, service: Service, reload: ReloadSection, edges: Dependencies, leftover: Leftover) -> None:
+    def __init__(self, service: Service, reload: ReloadSection, deps: Dependencies, leftover: Leftover) -> None:
         record = leftover.record
-        parts = Parts.of(service, reload, edges, record, is_out=leftover.is_out)
+        parts = Parts.of(service, reload, deps, record, is_out=leftover.is_out)
         state = recovered(
             leftover.container,
             is_out=leftover.is_out,
@@ -142,13 +142,13 @@ class Recovery:
             is_locked=bool(record.session) or leftover.is_journal_lost,
             may_roll_back=reload.rollback,
         )
-        self.result = ReloadResult(service.name, edges.agent.node, reload.image, id=record.reload_id)
-        self._edges = edges
+        self.result = ReloadResult(service.name, deps.agent.node, reload.image, id=record.reload_id)
+        self._deps = deps
         self._record = record
         self._is_journal_lost = leftover.is_journal_lost
         self._restoration = parts.restoration
         self._report = parts.report
-        self._runner = StepRunner(parts, edges, state, self.result, conclude_recovery)
+        self._runner = StepRunner(parts, deps, state, self.result, conclude_recovery)
 
     def run(self) -> ReloadResult:
         """Take every step until none is left. A failure is part of the result.
@@ -172,12 +172,12 @@ class Recovery:
         return self._runner.conclude()
 
     def _await_end_of_sessions(self) -> None:
-        edges, lock = self._edges, self._record.lock
+        deps, lock = self._deps, self._record.lock
         command = command_of(self._record.service_id)
-        deadline = Deadline.after(edges.clock, SESSION_SECONDS)
-        with edges.interrupts.allowed():
+        deadline = Deadline.after(deps.clock, SESSION_SECONDS)
+        with deps.interrupts.allowed():
             are_gone = poll(
-                lambda: not own_sessions(edges.consul, edges.agent.node, lock, command), deadline, SESSION_POLL_SECONDS
+                lambda: not own_sessions(deps.consul, deps.agent.node, lock, command), deadline, SESSION_POLL_SECONDS
             )
         if not are_gone:
             raise NotNow(
@@ -186,8 +186,8 @@ class Recovery:
             )
 
     def _await_ready(self) -> None:
-        self._restoration.judge_again()
-        with self._edges.interrupts.allowed():
+        self._restoration.start_again()
+        with self._deps.interrupts.allowed():
             self._restoration.await_ready(is_returning=self._runner.is_returning)
 
     def _return(self) -> None:
@@ -196,7 +196,7 @@ class Recovery:
     def _settle(self) -> bool:
         """Watch a new version whose settle step the crashed reload did not finish."""
         is_first = self._report.is_first()
-        with self._edges.interrupts.allowed():
+        with self._deps.interrupts.allowed():
             return self._restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
 
     def _clean(self) -> None:
@@ -204,7 +204,7 @@ class Recovery:
 
     def _release(self) -> None:
         self._runner.publish()
-        record, consul = self._record, self._edges.consul
+        record, consul = self._record, self._deps.consul
         if record.session:
             queue = queue_of(record.service)
             self._restoration.retry(

@@ -43,18 +43,18 @@ class Reload:
         self,
         service: Service,
         section: ReloadSection,
-        edges: Dependencies,
-        asked: ReloadOptions,
+        deps: Dependencies,
+        options: ReloadOptions,
         notify_begun: Callable[[Consul], None] = lambda _consul: None,
     ) -> None:
-        now = edges.clock.now()
+        now = deps.clock.now()
         record = JournalRecord.of(service, section, uuid.uuid4().hex[:8], now.isoformat(timespec="seconds"))
-        parts = Parts.of(service, section, edges, record)
-        self.result = ReloadResult(service.name, edges.agent.node, section.image, id=record.reload_id)
+        parts = Parts.of(service, section, deps, record)
+        self.result = ReloadResult(service.name, deps.agent.node, section.image, id=record.reload_id)
         self._service = service
         self._section = section
-        self._edges = edges
-        self._asked = asked
+        self._deps = deps
+        self._options = options
         self._notify_begun = notify_begun
         self._progress = parts.progress
         self._entry = parts.entry
@@ -62,11 +62,11 @@ class Reload:
         self._drainer = parts.drainer
         self._restoration = parts.restoration
         self._report = parts.report
-        self._runner = StepRunner(parts, edges, State(may_roll_back=section.rollback), self.result, conclude)
-        self._observer = Observer(service, section, parts.restarter, edges, parts.drainer, asked.is_in_maintenance)
-        self._survey = InstanceSurvey(service, section, edges.consul, edges.engine, edges.prober, edges.clock)
-        self._hooks = HookRunner(section.hooks, edges, parts.entry, parts.progress)
-        self._lock = _lock_of(section, edges, parts)
+        self._runner = StepRunner(parts, deps, State(may_roll_back=section.rollback), self.result, conclude)
+        self._observer = Observer(service, section, parts.restarter, deps, parts.drainer, options.is_in_maintenance)
+        self._survey = InstanceSurvey(service, section, deps.consul, deps.engine, deps.prober, deps.clock)
+        self._hooks = HookRunner(section.hooks, deps, parts.entry, parts.progress)
+        self._lock = _lock_of(section, deps, parts)
         self._overridden: frozenset[str] = frozenset()
         self._is_loss_reported = False
         self._is_left_in_maintenance = False
@@ -94,72 +94,72 @@ class Reload:
                 announce=self._announce,
             )
             result = self._runner.conclude()
-            with self._progress.survived("release the lock"):
+            with self._progress.tolerated("release the lock"):
                 self._lock.release()  # or withdraw from the queue
-        if self._runner.troubles and not isinstance(self._runner.troubles[0], NotNow | Interrupted):
-            with self._progress.survived("run the hook on_failure"):
+        if self._runner.failures and not isinstance(self._runner.failures[0], NotNow | Interrupted):
+            with self._progress.tolerated("run the hook on_failure"):
                 self._hooks.run(Hook.ON_FAILURE, result.outcome)
         return result
 
     # ------------------------------------------------------------ before the lock
 
     def _check(self) -> bool:
-        with self._edges.interrupts.allowed():
+        with self._deps.interrupts.allowed():
             wanted = self._restarter.newest()
             running = self._restarter.running()
             is_newer = not self._restarter.is_current(wanted)
-            if self._asked.is_forced and wanted:
-                if is_newer and (what := self._observer.insisted(wanted)):
+            if self._options.is_forced and wanted:
+                if is_newer and (what := self._observer.pin_forced(wanted)):
                     self._progress.note(f"--force overrides: {what}")
             elif is_newer and wanted:
                 newest = wanted
-                wanted, self.result.remark = self._observer.agreed(newest, running)
+                wanted, self.result.remark = self._observer.agree_on_digest(newest, running)
                 is_newer = not self._restarter.is_current(wanted)
                 if is_newer and wanted != newest:
                     self._progress.note(f"taking {wanted}: {self.result.remark}")
-            is_newer = is_newer or self._asked.is_forced
-        self._entry.remember(digest=wanted, digest_before=running)
+            is_newer = is_newer or self._options.is_forced
+        self._entry.update(digest=wanted, digest_before=running)
         self.result.wanted = wanted
         if is_newer:
-            self._restarter.check_possible()
+            self._restarter.check_recreatable()
         return is_newer
 
     def _pull(self) -> None:
-        with self._progress.survived("send notifications"):
-            self._notify_begun(self._edges.consul)
-        with self._edges.interrupts.allowed():
-            self._restarter.fetch(self._entry.record.digest, self._edges.report_pull)
+        with self._progress.tolerated("send notifications"):
+            self._notify_begun(self._deps.consul)
+        with self._deps.interrupts.allowed():
+            self._restarter.fetch(self._entry.record.digest, self._deps.report_pull)
 
     def _guard(self) -> None:
-        with self._edges.interrupts.allowed():
+        with self._deps.interrupts.allowed():
             own = self._refuse_unless_clear(self._survey.take(), is_queueing=True)
             if self._section.drain.connections:
                 self._drainer.count_connections(own)  # fails here, before the drain, if they cannot be counted
 
     def _acquire(self) -> None:
-        self._report.is_queueing()
+        self._report.publish_queueing()
         self._lock.acquire(self._lock_deadline())
-        self.result.locked_at = self._edges.clock.now().timestamp()
+        self.result.locked_at = self._deps.clock.now().timestamp()
 
     # ------------------------------------------------------------ under the lock
 
     def _plan_again(self) -> bool:
-        with self._edges.interrupts.allowed():
-            is_newer = self._asked.is_forced or not self._restarter.is_current(self._entry.record.digest)
+        with self._deps.interrupts.allowed():
+            is_newer = self._options.is_forced or not self._restarter.is_current(self._entry.record.digest)
             if is_newer:
                 survey = self._survey.take()
                 self._refuse_unless_clear(survey)
                 self._observer.require_pinned(self._entry.record.digest)
-                self._entry.note_down(before=dict(survey.statuses))
+                self._entry.save(before=dict(survey.statuses))
         return is_newer
 
     def _prepare(self) -> None:
         self._add_seconds(self._restarter.prepare(self._entry.record.digest).seconds)
 
     def _drain(self) -> None:
-        edges, digest = self._edges, self._entry.record.digest
+        deps, digest = self._deps, self._entry.record.digest
         self._hooks.run(Hook.BEFORE_DRAIN)
-        remembered = self._drainer.dns_memory()
+        remembered = self._drainer.dns_cache_seconds()
         with self._lock.turn(self._lock_deadline()):
             self._lock.ask()
             own = self._refuse_unless_clear()
@@ -169,8 +169,8 @@ class Reload:
                 # After the write, look again: another host or an operator may have drained the others meanwhile.
                 self._lock.ask()
                 self._refuse_unless_clear(own_reload=self._entry.record.reload_id)
-        limit = Deadline.after(edges.clock, self._section.drain.max)
-        with edges.interrupts.allowed():
+        limit = Deadline.after(deps.clock, self._section.drain.max)
+        with deps.interrupts.allowed():
             left = self._drainer.await_drained(own, remembered, limit, self._require_lock)
         if left:
             self._progress.note(f"{left} connections are still open after drain.max; the restart cuts them")
@@ -187,11 +187,11 @@ class Reload:
                 "it is not restarted. Run this again"
             )
         policy = self._restarter.replacement_status().restart_policy
-        self._entry.note_down(is_replacing=True, restart_policy=policy or "", required=True)
+        self._entry.save(is_replacing=True, restart_policy=policy or "", required=True)
         try:
             done = self._restarter.restart(self._entry.record.digest)
         except NotBegun:
-            self._entry.note_down(is_replacing=False)
+            self._entry.save(is_replacing=False)
             raise
         self._add_seconds(done.seconds)
         if done.note:
@@ -203,7 +203,7 @@ class Reload:
         if self._runner.state.has_failed:  # on the way back nothing may interrupt the wait
             self._restoration.await_ready(is_returning=self._runner.is_returning)
             return
-        with self._edges.interrupts.allowed():
+        with self._deps.interrupts.allowed():
             first_success = self._restoration.readiness.wait(is_fresh=True, each_round=self._notice_lost_lock)
         self._add_seconds({"first_success": first_success})
 
@@ -217,7 +217,7 @@ class Reload:
         if self._is_left_in_maintenance or self._observer.own_maintenance() is not None:
             return False
         is_first = self._report.is_first()
-        with self._edges.interrupts.allowed():
+        with self._deps.interrupts.allowed():
             return self._restoration.watch.settle(is_first=is_first, still=self._require_lock_to_settle)
 
     def _clean(self) -> None:
@@ -226,14 +226,14 @@ class Reload:
     def _release(self) -> None:
         self._runner.publish()
         self._lock.release()
-        self.result.released_at = self._edges.clock.now().timestamp()
+        self.result.released_at = self._deps.clock.now().timestamp()
 
     # ------------------------------------------------------------ the lock
 
     def _announce(self, step: Step) -> None:
         """Publish the step to the fleet and to the hosts that wait for the lock."""
         # Without it other hosts would not notice a version that takes its host down.
-        self._report.is_taking(str(step), is_required=step is Step.DRAIN)
+        self._report.publish_step(str(step), is_required=step is Step.DRAIN)
         try:
             self._lock.update(step=str(step), digest=self._entry.record.digest)
         except (LockLost, Unreachable):
@@ -241,7 +241,7 @@ class Reload:
                 raise
 
     def _lock_deadline(self) -> Deadline:
-        return Deadline.after(self._edges.clock, self._asked.lock_timeout)
+        return Deadline.after(self._deps.clock, self._options.lock_timeout)
 
     def _require_lock(self) -> None:
         if self._lock.is_lost:
@@ -267,11 +267,11 @@ class Reload:
         """Return whether there is a newer image. Changes nothing."""
         newest = self._restarter.newest()
         is_newer = not self._restarter.is_current(newest)
-        if is_newer and newest and not self._asked.is_forced:
+        if is_newer and newest and not self._options.is_forced:
             newest, self.result.remark = self._observer.wanted(newest, self._restarter.running())
             is_newer = not self._restarter.is_current(newest)
         self.result.wanted = newest
-        return is_newer or self._asked.is_forced
+        return is_newer or self._options.is_forced
 
     def _refuse_unless_clear(
         self, survey: Baseline | None = None, *, is_queueing: bool = False, own_reload: str = ""
@@ -286,7 +286,7 @@ class Reload:
             own_reload=own_reload,
             differences=survey.differences if survey else (),
         )
-        obstacles, ignored = overridden(find_obstacles(seen), is_forced=self._asked.is_forced)
+        obstacles, ignored = overridden(find_obstacles(seen), is_forced=self._options.is_forced)
         if obstacles or seen.own is None:
             raise GuardRefused(f"not reloading {self._service.id} now: " + "; ".join(map(str, obstacles)))
         for one in ignored:
@@ -299,25 +299,25 @@ class Reload:
         self.result.engine |= {part: round(seconds, 4) for part, seconds in parts.items()}
 
 
-def _lock_of(section: ReloadSection, edges: Dependencies, parts: Parts) -> Lock:
+def _lock_of(section: ReloadSection, deps: Dependencies, parts: Parts) -> Lock:
     """Return the fleet's lock. Its session is in the journal before it holds anything."""
     record = parts.entry.record
     return Lock(
-        edges.consul,
+        deps.consul,
         record.lock,
         command=command_of(record.service_id),
         details={
-            "node": edges.agent.node,
+            "node": deps.agent.node,
             "pid": os.getpid(),
             "command": "svcagent reload",
             "service": record.service,
             "reload": record.reload_id,
         },
-        clock=edges.clock,
-        waiting=edges.interrupts.allowed,
+        clock=deps.clock,
+        waiting=deps.interrupts.allowed,
         limit=section.max_parallel,
         queue=queue_of(record.service),
-        on_session=lambda session: parts.entry.note_down(session=session, required=True),
+        on_session=lambda session: parts.entry.save(session=session, required=True),
         report_place=lambda place, holder: parts.progress.note(
             f"place {place} in the queue; the lock is held by {holder}", place
         ),

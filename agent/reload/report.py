@@ -41,8 +41,8 @@ _STATUSES = {
 
 
 class HostStateReport:
-    def __init__(self, edges: Dependencies, entry: JournalEntry, note: Callable[[str], None]) -> None:
-        self._edges = edges
+    def __init__(self, deps: Dependencies, entry: JournalEntry, note: Callable[[str], None]) -> None:
+        self._deps = deps
         self._entry = entry
         self._service = entry.record.service
         self._service_id = entry.record.service_id
@@ -52,14 +52,14 @@ class HostStateReport:
         self._is_published = False
         self._had_verdict = False
 
-    def is_queueing(self) -> None:
+    def publish_queueing(self) -> None:
         """Publish that this host waits for the lock."""
         with suppress(SvcagentError):
             # The documents of this host from now on replace the one that has its earlier verdict.
             self._had_verdict = self.had_environment_verdict()
         self._write(self._under_way(HostStatus.QUEUEING, "acquire"))
 
-    def is_taking(self, step: str, *, is_required: bool) -> None:
+    def publish_step(self, step: str, *, is_required: bool) -> None:
         """Publish that this host takes a version, and at which step; the old digest still runs.
 
         :raises SvcagentError: it could not be written, and ``is_required``.
@@ -67,19 +67,19 @@ class HostStateReport:
         self._is_published = False
         state = self._under_way(HostStatus.RELOADING, step)
         if is_required:
-            write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
+            write_host_state(self._deps.consul, self._service, self._deps.agent.node, state)
             self._is_silent = False
         elif not self._is_silent:
             self._write(state)
 
     def publish(self, result: ReloadResult, state: State, digest: str) -> None:
         """Publish how the reload ended, with ``digest`` running, before the lock is released to the next host."""
-        edges, record = self._edges, self._entry.record
+        deps, record = self._deps, self._entry.record
         if result.outcome in ("up to date", "refused"):
             # Cron repeats these. If each were published, they would look like progress.
             with self._published():
                 note_running(
-                    edges.consul, self._service, edges.agent.node, self._service_id, digest, self._tag, self._now()
+                    deps.consul, self._service, deps.agent.node, self._service_id, digest, self._tag, self._now()
                 )
                 self._is_published = True
             return
@@ -108,10 +108,10 @@ class HostStateReport:
             self.publish(result, state, digest)
         if result.outcome in ("up to date", "refused"):
             return
-        edges, record = self._edges, self._entry.record
+        deps, record = self._deps, self._entry.record
         past = Past(
             id=record.reload_id,
-            node=edges.agent.node,
+            node=deps.agent.node,
             began=_moment(record.since) or self._now(),
             outcome=result.outcome,
             image=record.image,
@@ -121,28 +121,28 @@ class HostStateReport:
             error=result.error or "",
         )
         try:
-            history.write_to_disk(edges.state_dir, self._service, past)
+            history.write_to_disk(deps.state_dir, self._service, past)
         except SvcagentError as error:
             self._note(f"this reload is not in the host's own history: {error}")
         if self._is_silent:
             return
         with self._published():
-            history.publish(edges.consul, self._service, past)
-            remove_departed(edges.consul, self._service, edges.agent.node, self._now())
-            remove_old_claims(edges.consul, self._service, self._now())
+            history.publish(deps.consul, self._service, past)
+            remove_departed(deps.consul, self._service, deps.agent.node, self._now())
+            remove_old_claims(deps.consul, self._service, self._now())
 
     def is_first(self) -> bool:
         """True unless another host is known to have run the version through its settle step."""
         with suppress(SvcagentError):
-            view = observe(self._edges.consul, self._service, self._now())
-            return is_first(view, self._entry.record.digest, (self._edges.agent.node, self._service_id))
+            view = observe(self._deps.consul, self._service, self._now())
+            return is_first(view, self._entry.record.digest, (self._deps.agent.node, self._service_id))
         return True
 
     def had_environment_verdict(self) -> bool:
         """True if the old version failed like this one on some host within the last hour. Raise `SvcagentError`."""
         if self._had_verdict:
             return True
-        view = observe(self._edges.consul, self._service, self._now())
+        view = observe(self._deps.consul, self._service, self._now())
         return any(
             host.verdict == Blame.ENVIRONMENT
             and host.wanted == self._entry.record.digest
@@ -169,7 +169,7 @@ class HostStateReport:
 
     def _write(self, state: HostState) -> bool:
         with self._published():
-            write_host_state(self._edges.consul, self._service, self._edges.agent.node, state)
+            write_host_state(self._deps.consul, self._service, self._deps.agent.node, state)
             self._is_silent = False
             return True
         return False
@@ -184,7 +184,7 @@ class HostStateReport:
             self._is_silent = True
 
     def _now(self) -> datetime:
-        return self._edges.clock.now()
+        return self._deps.clock.now()
 
 
 def _moment(text: str) -> datetime | None:

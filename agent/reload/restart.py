@@ -21,11 +21,11 @@ from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, ReplacementState, Replacem
 from agent.errors import Denied, NotFound, SvcagentError
 from agent.files import write_atomically
 from agent.fleet import SeenDigests
-from agent.reload.command import Command, carry_out, without_secrets
+from agent.reload.command import Command, run_checked, without_secrets
 
 
 @dataclass(frozen=True)
-class Restarted:
+class RestartResult:
     """A finished restart: the seconds of its parts by name, and a note for people."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -51,13 +51,13 @@ class Restarter:
     def is_current(self, digest: str) -> bool:  # noqa: ARG002 - there is none
         return False
 
-    def check_possible(self) -> None:
+    def check_recreatable(self) -> None:
         """Raise `Conflict`, with the remedy, if the instance cannot be restarted in this way."""
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull that digest, unless it is on this host."""
 
-    def built(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
+    def image_created(self, digest: str) -> datetime | None:  # noqa: ARG002 - there is none
         """Return when that digest, which must be on this host, was built; None without an image."""
         return None
 
@@ -68,11 +68,11 @@ class Restarter:
     def connections(self, port: int, address: str | None) -> int:
         return host_connections(port, address)
 
-    def prepare(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
+    def prepare(self, digest: str) -> RestartResult:  # noqa: ARG002 - there is none
         """Do what `restart` needs while the old instance serves. Raise `Conflict` if more than the version would
         differ.
         """
-        return Restarted()
+        return RestartResult()
 
     def discard(self) -> None:
         """Undo `prepare`, if anything was prepared."""
@@ -80,7 +80,7 @@ class Restarter:
     def check_startable(self) -> None:
         """Raise `Conflict` if neither the old nor the new instance could be started now."""
 
-    def restart(self, digest: str) -> Restarted:
+    def restart(self, digest: str) -> RestartResult:
         """Stop the old instance and start the new one, as `prepare` left it. Raise `NotBegun` if nothing was done."""
         raise NotImplementedError
 
@@ -103,19 +103,19 @@ class Restarter:
     def start(self) -> None:
         """Start the instance, if it is stopped."""
 
-    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
+    def roll_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
         """Restore what ran before, as far as this strategy can.
 
         ``restart_policy``: as for `Engine.roll_back`. ``finish_stop``: complete a stop that may have been begun, so
         that what answers afterwards keeps answering.
         """
 
-    def last_words(self) -> str:
-        """Return the last output of a new instance that failed; empty after `put_back`."""
+    def log_tail(self) -> str:
+        """Return the last output of a new instance that failed; empty after `roll_back`."""
         return ""
 
-    def finish(self, digest: str) -> None:
-        """Remove what `put_back` would need, and clean up; the new instance is ready and in service."""
+    def clean_up(self, digest: str) -> None:
+        """Remove what `roll_back` would need, and clean up; the new instance is ready and in service."""
 
 
 def restarter(
@@ -132,58 +132,60 @@ def restarter(
 
 
 class ContainerRestarter(Restarter):
-    """Creates the container again from the wanted digest; the old one is kept, renamed, until `finish`."""
+    """Creates the container again from the wanted digest; the old one is kept, renamed, until `clean_up`."""
 
     def __init__(self, strategy: ContainerRestart, engine: Engine, seen: SeenDigests) -> None:
-        self._its = strategy
+        self._strategy = strategy
         self._engine = engine
         self._seen = seen
 
     def newest(self) -> str:
-        return self._engine.registry_digest(self._its.image)
+        return self._engine.registry_digest(self._strategy.image)
 
     def running(self) -> str:
-        found = self._engine.find(self._its.container)
+        found = self._engine.find(self._strategy.container)
         if found is None:
             return ""
-        return self._engine.digest_of(found, self._its.image, self._seen.fetched()) or ""
+        return self._engine.digest_of(found, self._strategy.image, self._seen.fetched()) or ""
 
     def is_current(self, digest: str) -> bool:
-        found = self._engine.container(self._its.container)
-        return self._engine.runs_digest(found, self._its.image, digest, self._seen.fetched())
+        found = self._engine.container(self._strategy.container)
+        return self._engine.runs_digest(found, self._strategy.image, digest, self._seen.fetched())
 
-    def check_possible(self) -> None:
-        self._engine.check_recreatable(self._its.container)
+    def check_recreatable(self) -> None:
+        self._engine.check_recreatable(self._strategy.container)
 
     def check_startable(self) -> None:
-        self._engine.check_startable(self._its.container)
+        self._engine.check_startable(self._strategy.container)
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
-        its = self._its
-        if not self._engine.has_image(its.image, digest):
-            self._engine.pull(its.image, digest, progress, container=its.container, timeout=its.pull_timeout)
-        self._seen.note_fetched(Fetched(its.image, digest, self._engine.image_id(its.image, digest)))
+        strategy = self._strategy
+        if not self._engine.has_image(strategy.image, digest):
+            self._engine.pull(
+                strategy.image, digest, progress, container=strategy.container, timeout=strategy.pull_timeout
+            )
+        self._seen.note_fetched(Fetched(strategy.image, digest, self._engine.image_id(strategy.image, digest)))
 
-    def built(self, digest: str) -> datetime | None:
-        return self._engine.image_created(self._its.image, digest)
+    def image_created(self, digest: str) -> datetime | None:
+        return self._engine.image_created(self._strategy.image, digest)
 
     def stopped(self) -> StoppedContainer | None:
-        return find_stopped(self._its.container, self._engine.find(self._its.container))
+        return find_stopped(self._strategy.container, self._engine.find(self._strategy.container))
 
     def connections(self, port: int, address: str | None) -> int:
-        found = self._engine.find(self._its.container)
+        found = self._engine.find(self._strategy.container)
         return 0 if found is None else self._engine.connections(found, port, address)
 
-    def prepare(self, digest: str) -> Restarted:
-        return Restarted({"create": self._engine.prepare(self._its.container, self._its.image, digest)})
+    def prepare(self, digest: str) -> RestartResult:
+        return RestartResult({"create": self._engine.prepare(self._strategy.container, self._strategy.image, digest)})
 
     def discard(self) -> None:
-        self._engine.discard(self._its.container)
+        self._engine.discard(self._strategy.container)
 
-    def restart(self, digest: str) -> Restarted:
-        its = self._its
-        done = self._engine.replace(its.container, digest, its.stop_timeout)
-        return Restarted(
+    def restart(self, digest: str) -> RestartResult:
+        strategy = self._strategy
+        done = self._engine.replace(strategy.container, digest, strategy.stop_timeout)
+        return RestartResult(
             {"stop": done.stop_seconds, "start": done.start_seconds},
             "the old container ignored its stop signal until the stop timeout, and was killed"
             if done.was_killed
@@ -191,54 +193,54 @@ class ContainerRestarter(Restarter):
         )
 
     def replacement_status(self) -> ReplacementStatus:
-        return self._engine.replacement_status(self._its.container)
+        return self._engine.replacement_status(self._strategy.container)
 
     def identity(self) -> tuple[str, int]:
         # A person or Docker may start the same container again; Docker counts its own restarts.
-        found = self._engine.find(self._its.container)
+        found = self._engine.find(self._strategy.container)
         return ("", 0) if found is None else (f"{found.id} {found.started_at}", found.restart_count)
 
     def runs(self) -> bool:
-        found = self._engine.find(self._its.container)
+        found = self._engine.find(self._strategy.container)
         return found is not None and found.is_running
 
     def stop_was_requested(self, identity: tuple[str, int]) -> bool:
         _id, _, started_at = identity[0].partition(" ")
         try:
-            return self._engine.stop_was_requested(self._its.container, started_at)
+            return self._engine.stop_was_requested(self._strategy.container, started_at)
         except (Denied, NotFound):
             return False
 
     def start(self) -> None:
-        self._engine.start(self._its.container)
+        self._engine.start(self._strategy.container)
 
-    def put_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
-        self._engine.roll_back(self._its.container, restart_policy, finish_stop=finish_stop)
+    def roll_back(self, restart_policy: str | None, *, finish_stop: bool) -> None:
+        self._engine.roll_back(self._strategy.container, restart_policy, finish_stop=finish_stop)
 
-    def last_words(self) -> str:
-        match self._engine.replacement_status(self._its.container).state:
+    def log_tail(self) -> str:
+        match self._engine.replacement_status(self._strategy.container).state:
             case ReplacementState.NEW:
-                return self._engine.log_tail(self._its.container)
+                return self._engine.log_tail(self._strategy.container)
             case (
                 ReplacementState.MIXED | ReplacementState.PREPARED
             ):  # the latter prints nothing, unless Docker failed to start it
-                return self._engine.log_tail(self._its.container + NEW_SUFFIX)
+                return self._engine.log_tail(self._strategy.container + NEW_SUFFIX)
             case _:
                 return ""
 
-    def finish(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
-        its = self._its
+    def clean_up(self, digest: str) -> None:  # noqa: ARG002 - the tag is what the file gets
+        strategy = self._strategy
         ran = self._ran()
-        self._engine.remove_old(its.container)
-        if its.tag_file is not None:
-            _repository, _, tag = its.image.rpartition(":")
-            write_atomically(its.tag_file, f"{tag}\n")
-        self._engine.prune(its.image, its.keep_images, self._seen.fetched(), ran)
+        self._engine.remove_old(strategy.container)
+        if strategy.tag_file is not None:
+            _repository, _, tag = strategy.image.rpartition(":")
+            write_atomically(strategy.tag_file, f"{tag}\n")
+        self._engine.prune(strategy.image, strategy.keep_images, self._seen.fetched(), ran)
 
     def _ran(self) -> frozenset[str]:
         """Return the digests that are known to have run here, with the one that `restart` has just stopped."""
-        old = self._engine.find(self._its.container + OLD_SUFFIX)
-        stopped = self._engine.digest_of(old, self._its.image, self._seen.fetched()) if old is not None else None
+        old = self._engine.find(self._strategy.container + OLD_SUFFIX)
+        stopped = self._engine.digest_of(old, self._strategy.image, self._seen.fetched()) if old is not None else None
         try:
             return self._seen.ran() | {stopped or ""}
         except SvcagentError:  # this user may not read the history
@@ -259,7 +261,7 @@ class CommandRestarter(Restarter):
         self._environ = environ
         self._clock = clock
 
-    def restart(self, digest: str) -> Restarted:  # noqa: ARG002 - there is none
+    def restart(self, digest: str) -> RestartResult:  # noqa: ARG002 - there is none
         # The command is not interrupted.
-        done = carry_out(self._command, without_secrets(self._environ), self._clock)
-        return Restarted({"command": done.seconds})
+        done = run_checked(self._command, without_secrets(self._environ), self._clock)
+        return RestartResult({"command": done.seconds})

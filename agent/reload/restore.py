@@ -32,7 +32,7 @@ class Restoration:
         service: Service,
         reload: ReloadSection,
         restart: Restarter,
-        edges: Dependencies,
+        deps: Dependencies,
         entry: JournalEntry,
         progress: Progress,
         drainer: Drainer,
@@ -40,15 +40,15 @@ class Restoration:
         self._service = service
         self._reload = reload
         self._restarter = restart
-        self._edges = edges
+        self._deps = deps
         self._entry = entry
         self._note = progress.note
         self._drainer = drainer
         self.readiness = Readiness(
-            service, reload, edges.consul, edges.engine, edges.prober, edges.clock, lambda: entry.record.before
+            service, reload, deps.consul, deps.engine, deps.prober, deps.clock, lambda: entry.record.before
         )
         """The judge of the checks. One object from restart to return, because it knows what Consul has run again."""
-        self.watch = SettleWatch(service, reload, restart, edges, self.readiness, progress.note)
+        self.watch = SettleWatch(service, reload, restart, deps, self.readiness, progress.note)
         self.log_tail = ""
         """The last output of the new container, if it failed."""
         self.signatures: frozenset[str] = frozenset()
@@ -71,7 +71,7 @@ class Restoration:
         return ""
 
     def retry(self, action: Callable[[], object]) -> None:
-        retry_while_unreachable(self._edges.clock, action)
+        retry_while_unreachable(self._deps.clock, action)
 
     # ------------------------------------------------------------ the way back
 
@@ -90,7 +90,9 @@ class Restoration:
         record = self._entry.record
         is_away = self._drainer.is_out or self._is_held()
         self.retry(
-            lambda: self._restarter.put_back(record.restart_policy or None, finish_stop=is_away and record.is_replacing)
+            lambda: self._restarter.roll_back(
+                record.restart_policy or None, finish_stop=is_away and record.is_replacing
+            )
         )
         self._start()
         if is_away:
@@ -102,16 +104,16 @@ class Restoration:
     def _quarantine(self) -> None:
         """Publish that the digest failed here, so that no host takes it."""
         self._remember_log_tail()
-        edges, record = self._edges, self._entry.record
+        deps, record = self._deps, self._entry.record
         found = Quarantine(
             digest=record.digest,
-            node=edges.agent.node,
-            since=edges.clock.now(),
+            node=deps.agent.node,
+            since=deps.clock.now(),
             why=record.why,
             image=record.image,
-            log=self.log_tail if edges.shares_log_tails else "",
+            log=self.log_tail if deps.shares_log_tails else "",
         )
-        self.retry(lambda: quarantine.put(edges.consul, record.service, found))
+        self.retry(lambda: quarantine.put(deps.consul, record.service, found))
         self._note(
             f"{record.digest} is quarantined: no host takes it. To allow it again: "
             f"svcagent quarantine clear {record.service} {record.digest}"
@@ -121,12 +123,12 @@ class Restoration:
         """Read the last output of the new container before it is removed."""
         if not self.log_tail:
             with suppress(SvcagentError):  # useful, but nothing depends on it
-                self.log_tail = self._restarter.last_words()
+                self.log_tail = self._restarter.log_tail()
 
     def _is_held(self) -> bool:
         """True if the service is known to be in maintenance, an operator's with ``--in-maintenance``."""
         with suppress(SvcagentError):
-            return maintenance_of(self._edges.consul.services().get(self._service.id)) is not None
+            return maintenance_of(self._deps.consul.services().get(self._service.id)) is not None
         return False
 
     def _start(self) -> None:
@@ -134,7 +136,7 @@ class Restoration:
 
     # ------------------------------------------------------------ ready
 
-    def judge_again(self) -> None:
+    def start_again(self) -> None:
         """For a recovery: start the container if it is stopped, and have Consul run its own checks again."""
         self._start()
         if self._drainer.is_out:
@@ -150,7 +152,7 @@ class Restoration:
         if not is_returning:
             self.retry(readiness.wait)
             return
-        deadline = Deadline.after(self._edges.clock, max(self._reload.ready.timeout, RESTORE_SECONDS))
+        deadline = Deadline.after(self._deps.clock, max(self._reload.ready.timeout, RESTORE_SECONDS))
         while True:
             try:
                 self.retry(lambda: readiness.wait(is_returning=True))
@@ -160,7 +162,7 @@ class Restoration:
                 has_stopped = error.signature.startswith("container exit") or not self._restarter.runs()
                 if deadline.is_over or not has_stopped:
                     raise
-                self._edges.clock.sleep(RETRY_SECONDS)
+                self._deps.clock.sleep(RETRY_SECONDS)
                 self._start()
             else:
                 self.signatures |= readiness.signatures
@@ -182,12 +184,12 @@ class Restoration:
             raise
 
     def _return(self, *, is_returning: bool) -> None:
-        if self._lift(is_returning=is_returning):
+        if self._disable_maintenance(is_returning=is_returning):
             self._await_served()
 
-    def _lift(self, *, is_returning: bool) -> bool:
+    def _disable_maintenance(self, *, is_returning: bool) -> bool:
         """Disable own maintenance. Return False if another owner's has replaced it: that owner ends it."""
-        consul, service = self._edges.consul, self._service
+        consul, service = self._deps.consul, self._service
         local = consul.services().get(service.id)
         if local is None:
             self._require_ready(is_returning=is_returning, is_in_service=True)  # it has no maintenance any more
@@ -216,7 +218,7 @@ class Restoration:
         ``seconds``: how long that may take. Return the statuses, by ID, of svcagent's own checks.
         """
         readiness = self.readiness
-        deadline = Deadline.after(self._edges.clock, min(seconds, self._reload.ready.timeout))
+        deadline = Deadline.after(self._deps.clock, min(seconds, self._reload.ready.timeout))
         while True:
             missing = readiness.missing_now(is_returning=is_returning, is_in_service=is_in_service)
             if missing is None:
@@ -225,14 +227,14 @@ class Restoration:
                 raise NotReady(
                     f"{self._service.id} was ready, but no longer is: {missing}", signature=readiness.last_signature
                 )
-            self._edges.clock.sleep(self._reload.ready.interval)
+            self._deps.clock.sleep(self._reload.ready.interval)
 
     def _await_served(self) -> None:
-        deadline = Deadline.after(self._edges.clock, RESTORE_SECONDS)
+        deadline = Deadline.after(self._deps.clock, RESTORE_SECONDS)
         index: int | None = None
         while True:
-            index, instances = self._edges.consul.instances(self._service.name, index, min(5.0, deadline.remaining))
-            own = own_instance(instances, self._edges.agent.node, self._service.id)
+            index, instances = self._deps.consul.instances(self._service.name, index, min(5.0, deadline.remaining))
+            own = own_instance(instances, self._deps.agent.node, self._service.id)
             if own is not None:
                 held = maintenance_of(own)
                 # The catalog may show it for a moment after it was disabled. Another owner's maintenance stays.
@@ -273,4 +275,4 @@ class Restoration:
         """
         if not is_proven:
             self.retry(lambda: self._require_ready(is_returning=False, is_in_service=True))
-        self._restarter.finish(self._entry.record.digest)
+        self._restarter.clean_up(self._entry.record.digest)

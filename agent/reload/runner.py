@@ -15,7 +15,7 @@ from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
 from agent.reload.dependencies import Dependencies
 from agent.reload.drain import Drainer
 from agent.reload.journal import JournalEntry, JournalRecord
-from agent.reload.outcome import Trouble, summary_of, with_mishaps
+from agent.reload.outcome import Failure, summary_of, with_report_failures
 from agent.reload.probe import ProbeStatus
 from agent.reload.progress import Progress
 from agent.reload.ready import is_of_startup
@@ -28,7 +28,7 @@ from agent.reload.steps import STEPS, Blame, State, Step, failed, next_step, suc
 Action: TypeAlias = Callable[[], bool | None]
 """The action of a step. It returns False if CHECK, PLAN_AGAIN or SETTLE did not find what it looks for."""
 
-Conclusion: TypeAlias = Callable[[ReloadResult, State, Sequence[Trouble], str, int | None], ReloadResult]
+Conclusion: TypeAlias = Callable[[ReloadResult, State, Sequence[Failure], str, int | None], ReloadResult]
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Parts:
         cls,
         service: Service,
         section: ReloadSection,
-        edges: Dependencies,
+        deps: Dependencies,
         record: JournalRecord,
         *,
         is_out: bool = False,
     ) -> "Parts":
         """Create them. ``is_out``: a reload's maintenance may be enabled."""
-        progress = Progress(edges.report_event, edges.clock, record.service, record.reload_id)
-        entry = JournalEntry(edges.journal, record, progress)
-        restart = restarter(section.strategy, service, edges.engine, edges.state_dir, edges.environ, edges.clock)
-        drainer = Drainer(service, section, restart, edges, record.reload_id, is_out=is_out)
-        restoration = Restoration(service, section, restart, edges, entry, progress, drainer)
-        return cls(progress, entry, restart, drainer, restoration, HostStateReport(edges, entry, progress.note))
+        progress = Progress(deps.report_event, deps.clock, record.service, record.reload_id)
+        entry = JournalEntry(deps.journal, record, progress)
+        restart = restarter(section.strategy, service, deps.engine, deps.state_dir, deps.environ, deps.clock)
+        drainer = Drainer(service, section, restart, deps, record.reload_id, is_out=is_out)
+        restoration = Restoration(service, section, restart, deps, entry, progress, drainer)
+        return cls(progress, entry, restart, drainer, restoration, HostStateReport(deps, entry, progress.note))
 
 
 class StepRunner:
@@ -68,14 +68,14 @@ class StepRunner:
     """
 
     def __init__(
-        self, parts: Parts, edges: Dependencies, state: State, result: ReloadResult, conclude: Conclusion
+        self, parts: Parts, deps: Dependencies, state: State, result: ReloadResult, conclude: Conclusion
     ) -> None:
         self._parts = parts
-        self._edges = edges
+        self._deps = deps
         self._conclude = conclude
         self.state = state
         self.result = result
-        self.troubles: list[Trouble] = []
+        self.failures: list[Failure] = []
         """The failures of steps, in order."""
 
     @property
@@ -107,7 +107,7 @@ class StepRunner:
 
     def publish(self) -> None:
         """Publish how the reload ends, before its lock is released: the next host reads it when it has the lock."""
-        with self._parts.progress.survived("publish the result"):
+        with self._parts.progress.tolerated("publish the result"):
             ended = self._concluded(replace(self.result), "")
             self._parts.report.publish(ended, self.state, self._running())
 
@@ -115,19 +115,19 @@ class StepRunner:
         """Fill in the result. The journal is removed unless something is left to restore, to report or to remove."""
         parts, state = self._parts, self.state
         running = ""
-        with parts.progress.survived("read the running version"):
+        with parts.progress.tolerated("read the running version"):
             running = self._running()
         result = self._concluded(self.result, parts.restoration.log_tail)
         result.running = running or None
-        with parts.progress.survived("report the reload"):
+        with parts.progress.tolerated("report the reload"):
             parts.report.ended(result, state, running)
         if not (state.is_stranded or state.has_leftovers or state.blame is Blame.OWED):
-            with parts.progress.survived("remove the journal"):
+            with parts.progress.tolerated("remove the journal"):
                 parts.entry.remove()
-        return with_mishaps(result, parts.progress.mishaps)
+        return with_report_failures(result, parts.progress.report_failures)
 
     def _concluded(self, result: ReloadResult, log_tail: str) -> ReloadResult:
-        return self._conclude(result, self.state, self.troubles, log_tail, self._edges.interrupts.pending)
+        return self._conclude(result, self.state, self.failures, log_tail, self._deps.interrupts.pending)
 
     def _running(self) -> str:
         return self._parts.entry.record.digest if self.state.is_newer is False else self._parts.restoration.running()
@@ -140,12 +140,12 @@ class StepRunner:
         try:
             if not self.state.has_failed:
                 if row.interruptible:
-                    with self._edges.interrupts.allowed():
+                    with self._deps.interrupts.allowed():
                         pass
                 if row.published and announce is not None:
                     announce(step)
             if row.journalled:
-                parts.entry.note_down(step=str(step), required=row.needs_journal and not self.state.has_failed)
+                parts.entry.save(step=str(step), required=row.needs_journal and not self.state.has_failed)
             finding = action()
         finally:
             self.result.steps.append({"step": str(step), "seconds": round(parts.progress.seconds, 4)})
@@ -158,11 +158,11 @@ class StepRunner:
             is_environment=step is Step.READY and self.state.blame is Blame.OPEN and self._is_environment(),
         )
         if after.blame is not self.state.blame:
-            parts.entry.note_down(blame=str(after.blame))
+            parts.entry.save(blame=str(after.blame))
         return after
 
-    def _fail(self, step: Step, error: Trouble) -> None:
-        self.troubles.append(error)
+    def _fail(self, step: Step, error: Failure) -> None:
+        self.failures.append(error)
         self._parts.progress.fail(step, str(error))
         is_unfit = self._is_unfit(step, error)
         record = self._parts.entry.record
@@ -178,14 +178,14 @@ class StepRunner:
         )
         if is_versions:
             signature = error.signature if isinstance(error, NotReady) else ""
-            self._parts.entry.note_down(blame=str(after.blame), why=summary_of(error), signature=signature)
+            self._parts.entry.save(blame=str(after.blame), why=summary_of(error), signature=signature)
         elif after.blame is not self.state.blame:
-            self._parts.entry.note_down(blame=str(after.blame))
+            self._parts.entry.save(blame=str(after.blame))
         self.state = after
 
     # ------------------------------------------------------------ whose fault it is
 
-    def _is_unfit(self, step: Step, error: Trouble) -> bool:
+    def _is_unfit(self, step: Step, error: Failure) -> bool:
         """True if the new container did not start or become ready, failed in service, or crashed a check.
 
         The error's type shows whose fault it may be. Only a container that is not ready, and a judgement that ends with
@@ -210,7 +210,7 @@ class StepRunner:
             return True
         if not self._is_seen_again():
             return False
-        with self._parts.progress.survived("read earlier verdicts"):
+        with self._parts.progress.tolerated("read earlier verdicts"):
             return not self._parts.report.had_environment_verdict()
         return True
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from agent.clock import Deadline
 from agent.definitions import ReloadSection, Service
 from agent.errors import Conflict, NotReady, SvcagentError, Unreachable
-from agent.reload.agent_view import AgentView, InConsul
+from agent.reload.agent_view import AgentView, ConsulView
 from agent.reload.dependencies import RESTORE_SECONDS, Dependencies
 from agent.reload.instance import register_again
 from agent.reload.ready import Readiness
@@ -24,16 +24,16 @@ class SettleWatch:
         service: Service,
         reload: ReloadSection,
         restart: Restarter,
-        edges: Dependencies,
+        deps: Dependencies,
         readiness: Readiness,
         note: Callable[[str], None],
     ) -> None:
         self._service = service
         self._reload = reload
         self._restarter = restart
-        self._edges = edges
+        self._deps = deps
         self._readiness = readiness
-        self._agent_view = AgentView(service, edges.consul, edges.prober, edges.clock)
+        self._agent_view = AgentView(service, deps.consul, deps.prober, deps.clock)
         self._note = note
         self._run: tuple[str, int] | None = None
 
@@ -66,7 +66,7 @@ class SettleWatch:
 
         :raises NotReady: it stays stopped, or is not ready within ``ready.timeout``.
         """
-        deadline = Deadline.after(self._edges.clock, self._reload.ready.timeout)
+        deadline = Deadline.after(self._deps.clock, self._reload.ready.timeout)
         self._run = None
         while True:
             still()
@@ -84,16 +84,16 @@ class SettleWatch:
                         f"not ready again: {look.failing}",
                         signature=look.signature or "exited",
                     )
-            self._edges.clock.sleep(SETTLE_INTERVAL)
+            self._deps.clock.sleep(SETTLE_INTERVAL)
 
-    def _look_after_restart(self) -> InConsul:
+    def _look_after_restart(self) -> ConsulView:
         if not self._restarter.runs():
-            return InConsul("its container is stopped")
+            return ConsulView("its container is stopped")
         self._require_same_container()  # compared with the first look at which it ran again
         return self._judge()
 
     def _settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
-        clock = self._edges.clock
+        clock = self._deps.clock
         seconds = self._reload.settle.canary if is_first else self._reload.settle.each
         deadline = Deadline.after(clock, seconds)
         limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
@@ -126,7 +126,7 @@ class SettleWatch:
                 return True
             clock.sleep(SETTLE_INTERVAL)
 
-    def _judge_same_container(self, *, is_last_try: bool) -> InConsul:
+    def _judge_same_container(self, *, is_last_try: bool) -> ConsulView:
         """Judge the instance. An unexpected exception counts as one failed round; at the last try it is raised."""
         try:
             self._require_same_container()
@@ -136,15 +136,15 @@ class SettleWatch:
         except Exception:
             if is_last_try:
                 raise
-            return InConsul("it cannot be judged")
+            return ConsulView("it cannot be judged")
 
-    def _judge(self) -> InConsul:
+    def _judge(self) -> ConsulView:
         """Judge the instance once, by svcagent's own checks and, if these pass, by Consul's."""
         if failing := self._readiness.missing_now(is_in_service=True):
-            return InConsul(failing, self._readiness.last_signature)
-        if self._service.id not in self._edges.consul.services():
+            return ConsulView(failing, self._readiness.last_signature)
+        if self._service.id not in self._deps.consul.services():
             # The instance was just healthy. An agent that restarted has forgotten it, which is not the version's fault.
-            register_again(self._edges.consul, self._service, self._note)
+            register_again(self._deps.consul, self._service, self._note)
         return self._agent_view.look(self._readiness.before)
 
     def _require_same_container(self) -> None:

@@ -52,7 +52,9 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
     raise failure or OSError(f"{host} has no address")
 
 
-def secure(connection: socket.socket, context: ssl.SSLContext, server_name: str, deadline: Deadline) -> ssl.SSLSocket:
+def start_tls(
+    connection: socket.socket, context: ssl.SSLContext, server_name: str, deadline: Deadline
+) -> ssl.SSLSocket:
     """Do the TLS handshake. Close the connection if it fails."""
     try:
         secured = context.wrap_socket(connection, server_hostname=server_name, do_handshake_on_connect=False)

@@ -38,7 +38,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Inquiry:
+class WhySources:
     """The sources that `explain` asks.
 
     ``drain_dns``: the clients' DNS servers. ``preflight``: returns the checks that Consul passes on the running
@@ -82,7 +82,7 @@ class _Fleet:
     view: FleetView
 
 
-def explain(service: Service, reload: ReloadSection, ask: Inquiry) -> Explanation:
+def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explanation:
     """Ask every server, and return everything that keeps this host from the newest image."""
     found = Explanation()
     now = ask.clock.now()
@@ -116,7 +116,7 @@ def explain(service: Service, reload: ReloadSection, ask: Inquiry) -> Explanatio
 def _observed(
     service: Service,
     reload: ReloadSection,
-    ask: Inquiry,
+    ask: WhySources,
     fleet: _Fleet,
     window: Verdict,
     now: datetime,
@@ -176,7 +176,7 @@ def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
     with _reasoned("docker", found):
         found.running = restarter.running() or None
         found.stopped = restarter.stopped()
-        restarter.check_possible()
+        restarter.check_recreatable()
     with _reasoned("registry", found):
         found.newest = restarter.newest() or None
     if found.running and found.newest:
@@ -191,13 +191,13 @@ def _created(reload: ReloadSection, restarter: Restarter, found: Explanation) ->
     if not reload.min_age or not found.newest:
         return None
     try:
-        return restarter.built(found.newest)
+        return restarter.image_created(found.newest)
     except (NotFound, DockerUnreachable):
         return None
 
 
 def _judge_rollout(
-    service: Service, reload: ReloadSection, ask: Inquiry, fleet: _Fleet, now: datetime, found: Explanation
+    service: Service, reload: ReloadSection, ask: WhySources, fleet: _Fleet, now: datetime, found: Explanation
 ) -> None:
     if found.newest is None:
         return

@@ -20,22 +20,22 @@ def test_the_steps_of_a_container_reload(docker: DockerHost, image: str, tmp_pat
     assert app.is_current(before)
 
     wanted = docker.push("2")
-    app.check_possible()
+    app.check_recreatable()
     assert (app.newest(), app.is_current(wanted)) == (wanted, False)
     app.fetch(wanted, lambda _: None)
     app.fetch(wanted, lambda _: None)
-    assert app.built(wanted) is not None
+    assert app.image_created(wanted) is not None
     assert set(app.prepare(wanted).seconds) == {"create"}
     assert app.replacement_status().state is ReplacementState.PREPARED
     assert set(app.restart(wanted).seconds) == {"stop", "start"}
     assert (app.running(), app.replacement_status().state) == (wanted, ReplacementState.NEW)
 
-    app.put_back("always", finish_stop=True)
+    app.roll_back("always", finish_stop=True)
     assert (app.running(), app.replacement_status().restart_policy) == (before, "always")
     app.prepare(wanted)
     app.restart(wanted)
     assert not tag_file.exists()
-    app.finish(wanted)
+    app.clean_up(wanted)
 
     assert (app.running(), app.replacement_status().state) == (wanted, ReplacementState.OLD)
     assert tag_file.read_text() == "latest\n"

@@ -14,7 +14,7 @@ from agent.definitions import Check, ConsulSettings, Ready, ReloadSection, Servi
 from agent.engine.client import Engine
 from agent.errors import NotReady
 from agent.registration import AgentWorld, ChangeAction, apply_plan, make_plan, renew_checks
-from agent.reload.agent_view import AgentView, InConsul
+from agent.reload.agent_view import AgentView, ConsulView
 from agent.reload.probe import Prober, probe_status
 from agent.reload.ready import Readiness
 from agent.reload.survey import Baseline, InstanceSurvey
@@ -55,7 +55,7 @@ class Site:
         reload = self.reload(restart=restart, **ready)
         return InstanceSurvey(self.service, reload, self.consul, self.engine, Prober(), SystemClock()).take()
 
-    def in_consul(self, before: dict[str, str] | None = None) -> InConsul:
+    def in_consul(self, before: dict[str, str] | None = None) -> ConsulView:
         """What the agent shows of it, as of an instance that clients use."""
         return AgentView(self.service, self.consul, Prober(), SystemClock()).look(before or {})
 

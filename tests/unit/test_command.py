@@ -15,7 +15,7 @@ from agent.clock import Interrupts, SystemClock
 from agent.definitions import Hooks
 from agent.errors import CommandFailed, HookFailed, Interrupted
 from agent.reload import command
-from agent.reload.command import Command, carry_out, run, without_secrets
+from agent.reload.command import Command, run, run_checked, without_secrets
 from agent.reload.dependencies import Dependencies
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
@@ -35,7 +35,7 @@ def sh(script: str) -> tuple[str, ...]:
 
 def failure(argv: tuple[str, ...], timeout: float = 10) -> str:
     with pytest.raises(CommandFailed) as caught:
-        carry_out(Command("the command", argv, timeout, "reload.key"), ENVIRON, CLOCK)
+        run_checked(Command("the command", argv, timeout, "reload.key"), ENVIRON, CLOCK)
     return str(caught.value)
 
 
@@ -184,12 +184,12 @@ def test_secrets_are_kept_back_and_the_rest_is_passed_on() -> None:
 
 def run_hook(hooks: Hooks, hook: Hook, environ: Mapping[str, str] = ENVIRON) -> list[str]:
     """Run it in the step drain of a reload that ended as rolled back; the notes."""
-    edges = SimpleNamespace(agent=SimpleNamespace(node="host1"), environ=environ, clock=CLOCK, interrupts=Interrupts())
+    deps = SimpleNamespace(agent=SimpleNamespace(node="host1"), environ=environ, clock=CLOCK, interrupts=Interrupts())
     events: list[StepEvent] = []
     progress = Progress(events.append, CLOCK, "web", RECORD.reload_id)
     progress.begin(Step.DRAIN)
     entry = JournalEntry(cast("Journal", None), RECORD, progress)
-    HookRunner(hooks, cast("Dependencies", edges), entry, progress).run(hook, "rolled back")
+    HookRunner(hooks, cast("Dependencies", deps), entry, progress).run(hook, "rolled back")
     return [event.text for event in events if event.phase is Phase.NOTE]
 
 
@@ -261,7 +261,7 @@ def test_what_no_program_can_be_started_with_is_a_failure_of_the_command(
 ) -> None:
     """Popen raises ValueError, UnicodeEncodeError, OSError or IndexError for these."""
     with pytest.raises(CommandFailed, match="cannot be started") as caught:
-        carry_out(Command("the command", argv, 1, "reload.key"), environ, CLOCK)
+        run_checked(Command("the command", argv, 1, "reload.key"), environ, CLOCK)
 
     assert str(caught.value).isprintable()
 
@@ -269,7 +269,7 @@ def test_what_no_program_can_be_started_with_is_a_failure_of_the_command(
 def test_the_output_is_separate_from_the_summary() -> None:
     """Only the summary may leave the host; neither shows a password of the command line."""
     with pytest.raises(CommandFailed) as caught:
-        carry_out(
+        run_checked(
             Command(
                 "the command", sh("echo from inside; exit 3 # --password=hush http://me:hush@db/"), 5, "reload.key"
             ),

@@ -10,7 +10,7 @@ from agent.consul import DnsAnswer
 from agent.definitions import Drain
 from agent.errors import LockLost, NotDrained
 from agent.maintenance import await_absence_from_dns
-from agent.reload.drain import QUIET_SECONDS, await_quiet
+from agent.reload.drain import QUIET_SECONDS, await_no_connections
 
 OWN = ("10.0.0.1", 8080)
 
@@ -39,7 +39,7 @@ def test_quiet_is_a_stretch_without_connections_not_a_moment() -> None:
     """A client that has asked DNS just before may still connect: one glance without connections proves nothing."""
     clock = FakeClock()
 
-    left = await_quiet(lambda: 0, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
+    left = await_no_connections(lambda: 0, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
 
     assert left == 0
     assert clock.seconds - 1000 >= QUIET_SECONDS
@@ -52,7 +52,7 @@ def test_a_late_connection_starts_the_stretch_again() -> None:
     def late() -> int:
         return int(1000.1 <= clock.seconds < 1000.2)
 
-    await_quiet(late, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
+    await_no_connections(late, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
 
     assert clock.seconds >= 1000.2 + QUIET_SECONDS
 
@@ -61,7 +61,7 @@ def test_connections_are_waited_for_until_the_limit() -> None:
     """What keeps its connection open is cut at drain.max, and counted."""
     clock = FakeClock()
 
-    left = await_quiet(lambda: 3, Drain(min=0, max=2), clock, Deadline.after(clock, 2))
+    left = await_no_connections(lambda: 3, Drain(min=0, max=2), clock, Deadline.after(clock, 2))
 
     assert left == 3
     assert clock.seconds == pytest.approx(1002, abs=0.1)
@@ -71,7 +71,7 @@ def test_the_least_time_passes_even_when_all_is_quiet() -> None:
     """drain.min is for clients that remember an address."""
     clock = FakeClock()
 
-    await_quiet(lambda: 0, Drain(min=5, max=30), clock, Deadline.after(clock, 30))
+    await_no_connections(lambda: 0, Drain(min=5, max=30), clock, Deadline.after(clock, 30))
 
     assert clock.seconds >= 1005
 
@@ -80,7 +80,7 @@ def test_connections_may_be_left_out() -> None:
     """With drain.connections false nobody counts them."""
     clock = FakeClock()
 
-    left = await_quiet(lambda: 7, Drain(min=1, max=30, connections=False), clock, Deadline.after(clock, 30))
+    left = await_no_connections(lambda: 7, Drain(min=1, max=30, connections=False), clock, Deadline.after(clock, 30))
 
     assert left == 0
     assert clock.seconds == 1001
@@ -117,10 +117,12 @@ def _lost_at(clock: FakeClock, moment: float) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "wait",
     [
-        lambda clock, still: await_quiet(
+        lambda clock, still: await_no_connections(
             lambda: 0, Drain(min=60, max=60, connections=False), clock, Deadline.after(clock, 60), still
         ),
-        lambda clock, still: await_quiet(lambda: 3, Drain(min=0, max=60), clock, Deadline.after(clock, 60), still),
+        lambda clock, still: await_no_connections(
+            lambda: 3, Drain(min=0, max=60), clock, Deadline.after(clock, 60), still
+        ),
         lambda clock, still: await_absence_from_dns({}, OWN, clock, 60, still),
         lambda clock, still: await_absence_from_dns(
             {"a:53": lambda: DnsAnswer(frozenset({OWN}), 0)}, OWN, clock, 0, still

@@ -9,7 +9,7 @@ import pytest
 from agent.consul import CheckState, Instance
 from agent.definitions import MinHealthy
 from agent.fleet import HostState, Pause, Quarantine
-from agent.reload.guard import Observed, ObstacleKind, able_instances, find_obstacles, overridden, refuse_long_memory
+from agent.reload.guard import Observed, ObstacleKind, able_instances, dns_cache_obstacle, find_obstacles, overridden
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 BY_RELOAD = "Taken out by svcagent reload ab12cd34 on a since 2026-05-01T12:00:00Z: to run sha256:1"
@@ -334,7 +334,7 @@ def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
 @pytest.mark.parametrize(("remembered", "is_refused"), [(0, False), (30, False), (60, False), (61, True), (3600, True)])
 def test_a_ttl_longer_than_a_drain_is_refused_before_it_begins(remembered: int, is_refused: bool) -> None:
     """An hour under the fleet's lock, or a restart under clients that still connect: neither is wanted."""
-    obstacle = refuse_long_memory("web", remembered, 60.0)
+    obstacle = dns_cache_obstacle("web", remembered, 60.0)
 
     assert (obstacle is not None) is is_refused
     if obstacle is not None:

@@ -1,4 +1,4 @@
-"""How a reload ends: outcome, exit code and words, from its last state and its troubles."""
+"""How a reload ends: outcome, exit code and words, from its last state and its failures."""
 
 from dataclasses import asdict
 
@@ -7,7 +7,7 @@ import pytest
 from agent.daemon.reloads import is_unfinished
 from agent.engine.swap import ReplacementState
 from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
-from agent.reload.outcome import SAME_AGAIN, Trouble, conclude, conclude_recovery, with_mishaps
+from agent.reload.outcome import SAME_AGAIN, Failure, conclude, conclude_recovery, with_report_failures
 from agent.reload.ready import REFUSED
 from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, State
@@ -22,7 +22,7 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
 
 
 @pytest.mark.parametrize(
-    ("state", "steps", "troubles", "pending", "outcome", "code", "words"),
+    ("state", "steps", "failures", "pending", "outcome", "code", "words"),
     [
         (State(is_newer=False), [], [], None, "up to date", 0, None),
         (DONE, [], [], None, "reloaded", 0, None),
@@ -43,16 +43,16 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
 def test_how_it_ended(
     state: State,
     steps: list[str],
-    troubles: list[Trouble],
+    failures: list[Failure],
     pending: int | None,
     outcome: str,
     code: int,
     words: str | None,
 ) -> None:
-    """The first trouble gives the exit code; an instance that is still out drowns everything else."""
+    """The first failure gives the exit code; an instance that is still out drowns everything else."""
     result = ReloadResult("web", "host1", "web:latest", steps=[{"step": step, "seconds": 0.1} for step in steps])
 
-    ended = conclude(result, state, troubles, "", pending)
+    ended = conclude(result, state, failures, "", pending)
 
     assert (ended.outcome, ended.exit_code) == (outcome, code)
     assert (words is None) is (ended.error is None)
@@ -60,13 +60,13 @@ def test_how_it_ended(
 
 
 @pytest.mark.parametrize(
-    ("trouble", "expected"), [(RateLimited("busy", 90.0), 90.0), (RateLimited("busy"), 0.0), (LockBusy("busy"), None)]
+    ("failure", "expected"), [(RateLimited("busy", 90.0), 90.0), (RateLimited("busy"), 0.0), (LockBusy("busy"), None)]
 )
-def test_a_registry_that_was_asked_too_often_is_asked_again_later(trouble: Trouble, expected: float | None) -> None:
+def test_a_registry_that_was_asked_too_often_is_asked_again_later(failure: Failure, expected: float | None) -> None:
     """Refused like a busy lock, but the daemon does not wait for the schedule."""
     result = ReloadResult("web", "host1", "web:latest")
 
-    ended = conclude(result, State(has_failed=True), [trouble], "", None)
+    ended = conclude(result, State(has_failed=True), [failure], "", None)
 
     assert (ended.outcome, ended.exit_code, ended.retry_after) == ("refused", 75, expected)
     assert is_unfinished(asdict(ended)) is (expected is not None)
@@ -93,15 +93,15 @@ def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
     """A report that could not be written is part of the error; only a bug changes the exit code."""
     done = conclude(ReloadResult("web", "host1", "web:latest"), DONE, [], "", None)
 
-    assert with_mishaps(done, [NotReady("not published")]).exit_code == 0
-    ended = with_mishaps(done, [Unforeseen("odd")])
+    assert with_report_failures(done, [NotReady("not published")]).exit_code == 0
+    ended = with_report_failures(done, [Unforeseen("odd")])
 
     assert (ended.outcome, ended.exit_code) == ("reloaded", 3)
     assert "not published" in str(ended.error)
 
 
 @pytest.mark.parametrize(
-    ("troubles", "words"),
+    ("failures", "words"),
     [
         (
             [NotReady("not ready within 2 s", signature="c 404"), NotReady("not ready in 10 s", signature="c 404")],
@@ -110,8 +110,8 @@ def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
         ([NotReady("gone"), NotReady("gone"), NotReady("gone")], "gone"),
     ],
 )
-def test_a_failure_that_is_met_again_is_told_once(troubles: list[Trouble], words: str) -> None:
-    ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, troubles, "", None)
+def test_a_failure_that_is_met_again_is_told_once(failures: list[Failure], words: str) -> None:
+    ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, failures, "", None)
 
     error = str(ended.error)
     assert error.count(words) == 1
@@ -120,8 +120,8 @@ def test_a_failure_that_is_met_again_is_told_once(troubles: list[Trouble], words
 
 
 def test_two_checks_whose_connections_are_refused_are_two_failures() -> None:
-    troubles = [NotReady("check web: refused", signature=REFUSED), NotReady("check db: refused", signature=REFUSED)]
+    failures = [NotReady("check web: refused", signature=REFUSED), NotReady("check db: refused", signature=REFUSED)]
 
-    ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, troubles, "", None)
+    ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, failures, "", None)
 
     assert "check web: refused; then: check db: refused" in str(ended.error)

@@ -12,7 +12,7 @@ from agent.definitions import ReloadSection, Service
 from agent.engine.swap import ReplacementState, ReplacementStatus
 from agent.reload.dependencies import Dependencies
 from agent.reload.journal import JournalRecord
-from agent.reload.recover import find_leftover, revive
+from agent.reload.recover import find_leftover, restore_container
 
 SERVICE = Service(name="web", port=80)
 RELOAD = ReloadSection(image="registry.example.com/web:latest", container="web")
@@ -53,13 +53,13 @@ def test_without_consul_only_what_a_replacement_stopped_is_started(
     """A container that an operator stopped while its successor was prepared stays stopped."""
     engine = FakeEngine(state, is_running=is_running)
 
-    revive(cast("Any", engine), record)
+    restore_container(cast("Any", engine), record)
 
     assert engine.done == expected
 
 
 class FakeEdges:
-    """The edges that `find_leftover` asks."""
+    """The clients that `find_leftover` uses."""
 
     def __init__(self, record: JournalRecord | None, engine: FakeEngine, *, is_held: bool) -> None:
         self.engine, self.consul, self.journal, self.agent = engine, self, self, self
@@ -98,9 +98,9 @@ def test_a_prepared_container_may_have_been_asked_to_stop_only_where_its_replace
     record: JournalRecord | None, *, is_running: bool, is_held: bool, expected: bool
 ) -> None:
     engine = FakeEngine(ReplacementState.PREPARED, is_running=is_running)
-    edges = cast("Dependencies", FakeEdges(record, engine, is_held=is_held))
+    deps = cast("Dependencies", FakeEdges(record, engine, is_held=is_held))
 
-    leftover = find_leftover(SERVICE, RELOAD, edges, lambda _text: None)
+    leftover = find_leftover(SERVICE, RELOAD, deps, lambda _text: None)
 
     assert leftover is not None
     assert leftover.record.is_replacing is expected

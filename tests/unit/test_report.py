@@ -42,12 +42,12 @@ def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch:
     kv = FakeKv({"ready"})
     monkeypatch.setattr(report_module, "write_host_state", kv.write)
     clock = SystemClock()
-    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
+    deps = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
     notes: list[str] = []
-    report = HostStateReport(cast("Dependencies", edges), entry_of("sha256:2"), notes.append)
+    report = HostStateReport(cast("Dependencies", deps), entry_of("sha256:2"), notes.append)
 
-    report.is_taking("drain", is_required=True)
-    report.is_taking("ready", is_required=False)
+    report.publish_step("drain", is_required=True)
+    report.publish_step("ready", is_required=False)
     report.publish(ReloadResult("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
 
     assert [state.state for state in kv.written] == ["reloading", "running"]
@@ -58,7 +58,7 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
     """The host's own document is replaced as soon as it queues again."""
     kv = FakeKv(set())
     clock = SystemClock()
-    edges = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
+    deps = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
     earlier = HostState(
         "sha256:1", "rolled back", clock.now(), service_id="web", wanted="sha256:2", verdict="environment"
     )
@@ -70,10 +70,10 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
     )
 
     for _attempt in range(2):
-        report = HostStateReport(cast("Dependencies", edges), entry_of("sha256:2"), lambda _text: None)
-        report.is_queueing()
-        report.is_taking("drain", is_required=True)
+        report = HostStateReport(cast("Dependencies", deps), entry_of("sha256:2"), lambda _text: None)
+        report.publish_queueing()
+        report.publish_step("drain", is_required=True)
         assert report.had_environment_verdict()
     assert not HostStateReport(
-        cast("Dependencies", edges), entry_of("sha256:3"), lambda _text: None
+        cast("Dependencies", deps), entry_of("sha256:3"), lambda _text: None
     ).had_environment_verdict()

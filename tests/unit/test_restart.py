@@ -32,13 +32,13 @@ def test_each_reload_runs_the_command(tmp_path: Path) -> None:
     assert isinstance(web, CommandRestarter)
     for _ in range(2):
         assert not web.is_current(web.newest())
-        web.check_possible()
+        web.check_recreatable()
         web.fetch(web.newest(), lambda _: None)
         web.prepare(web.newest())
         assert web.restart(web.newest()).seconds["command"] > 0
-        web.finish(web.newest())
+        web.clean_up(web.newest())
     assert (tmp_path / "runs").read_text() == "x\nx\n"
-    assert (web.newest(), web.running(), web.built(""), web.last_words()) == ("", "", None, "")
+    assert (web.newest(), web.running(), web.image_created(""), web.log_tail()) == ("", "", None, "")
 
 
 def test_a_restart_command_that_fails_is_told_with_its_output() -> None:
@@ -66,7 +66,7 @@ def test_after_a_restart_command_nothing_is_half_way() -> None:
     """Its checks say whether it runs; there is nothing to put back."""
     web = by_command("exit 1")
 
-    web.put_back(None, finish_stop=True)
+    web.roll_back(None, finish_stop=True)
     web.start()
 
     assert web.replacement_status().state is ReplacementState.OLD

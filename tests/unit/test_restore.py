@@ -116,10 +116,10 @@ class FakeRestarter:
         self.finished: list[str] = []
         self.finished_stops: list[bool] = []
 
-    def put_back(self, _restart_policy: str | None, *, finish_stop: bool) -> None:
+    def roll_back(self, _restart_policy: str | None, *, finish_stop: bool) -> None:
         self.finished_stops.append(finish_stop)
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         return ""
 
     def identity(self) -> tuple[str, int]:
@@ -134,7 +134,7 @@ class FakeRestarter:
     def start(self) -> None:
         self.starts += 1
 
-    def finish(self, digest: str) -> None:
+    def clean_up(self, digest: str) -> None:
         self.finished.append(digest)
 
 
@@ -147,7 +147,7 @@ class World:
         self.prober = FakeProber()
         self.restarter = FakeRestarter()
         self.notes: list[str] = []
-        edges = SimpleNamespace(
+        deps = SimpleNamespace(
             consul=self.consul,
             engine=cast("Engine", None),
             agent=SimpleNamespace(node="host1", datacenter="dc1", domain="consul"),
@@ -163,9 +163,9 @@ class World:
         progress = Progress(lambda event: self.notes.append(event.text), self.clock, "web", "r1")
         restarter = cast("Restarter", self.restarter)
         self.entry = JournalEntry(cast("Journal", None), record, progress)
-        self.drainer = Drainer(SERVICE, reload, restarter, cast("Dependencies", edges), "r1")
+        self.drainer = Drainer(SERVICE, reload, restarter, cast("Dependencies", deps), "r1")
         self.restoration = Restoration(
-            SERVICE, reload, restarter, cast("Dependencies", edges), self.entry, progress, self.drainer
+            SERVICE, reload, restarter, cast("Dependencies", deps), self.entry, progress, self.drainer
         )
 
     def returning(self) -> None:
@@ -380,7 +380,7 @@ def test_a_stop_that_was_begun_is_finished_also_in_an_operators_maintenance(worl
         held = state_of("_service_maintenance:web", "critical")
         world.consul.states[held.id] = held
 
-    world.entry.remember(is_replacing=True, restart_policy="always")
+    world.entry.update(is_replacing=True, restart_policy="always")
 
     world.restoration.way_back[Step.ROLL_BACK]()
 

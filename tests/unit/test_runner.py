@@ -46,11 +46,11 @@ class Taken:
         heals: bool = False,
         before: str = "",
     ) -> None:
-        edges = SimpleNamespace(clock=SystemClock(), interrupts=Interrupts())
+        deps = SimpleNamespace(clock=SystemClock(), interrupts=Interrupts())
         record = JournalRecord(
             "r", "web", "web", "web", "web", 1, "web:latest", "", digest="sha256:2", digest_before=before
         )
-        progress = Progress(report_event, edges.clock, "web", "r")
+        progress = Progress(report_event, deps.clock, "web", "r")
         self.drainer = SimpleNamespace(is_out=state.is_out)
         parts = SimpleNamespace(
             progress=progress,
@@ -60,7 +60,7 @@ class Taken:
         )
         self.runner = StepRunner(
             cast("Parts", parts),
-            cast("Dependencies", edges),
+            cast("Dependencies", deps),
             state,
             ReloadResult("web", "host1", "web:latest"),
             conclude,
@@ -70,8 +70,8 @@ class Taken:
         self._heals = heals
 
     @property
-    def first_trouble(self) -> BaseException:
-        return self.runner.troubles[0]
+    def first_failure(self) -> BaseException:
+        return self.runner.failures[0]
 
     def walk(self) -> State:
         self.runner.run({step: self._taking(step) for step in Step})
@@ -138,8 +138,8 @@ def test_an_exception_of_any_type_is_that_steps_failure(step: Step, error: Excep
 
     assert not end.is_locked
     assert not end.is_out or end.is_stranded
-    assert isinstance(reload.first_trouble, Unforeseen)
-    assert reload.first_trouble.__cause__ is error
+    assert isinstance(reload.first_failure, Unforeseen)
+    assert reload.first_failure.__cause__ is error
 
 
 @pytest.mark.parametrize("step", [Step.READY, Step.RETURN, Step.SETTLE])

@@ -59,7 +59,7 @@ TRANSITIONS = list(_transitions())
 
 
 def test_the_way_forward_is_the_step_table() -> None:
-    """Without trouble the steps come in the documented order, each once."""
+    """Without failure the steps come in the documented order, each once."""
     state, taken = State(), []
     while (step := next_step(state)) is not Step.END:
         taken.append(step)
