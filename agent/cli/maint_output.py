@@ -48,7 +48,7 @@ def show_out(decisions: Iterable[MaintenanceDecision]) -> None:
 def show_decisions(decisions: Sequence[MaintenanceDecision]) -> None:
     """Print all decisions as a document with --json; else only what was disabled (`show_out` prints the rest)."""
     if current().as_json:
-        show_document([_document(one.target, one.wanted) | {"was": _details(one.held)} for one in decisions])
+        show_document([_document(one.target, one.wanted) | {"was": details(one.held)} for one in decisions])
         return
     for one in decisions:
         if one.wanted is None:
@@ -114,14 +114,15 @@ def _row(maintenance: Maintenance, now: datetime) -> tuple[str, ...]:
 def _document(
     target: MaintenanceTarget, maintenance: Maintenance | None, now: datetime | None = None
 ) -> dict[str, object]:
-    details = _details(maintenance)
-    if details is not None and maintenance is not None and now is not None:
+    found = details(maintenance)
+    if found is not None and maintenance is not None and now is not None:
         age = now - maintenance.since if maintenance.since else None
-        details |= {"age_seconds": age and int(age.total_seconds()), "is_over": maintenance.is_over(now)}
-    return {"target": target.service_id or target.node, "is_node": not target.service_id, "maintenance": details}
+        found |= {"age_seconds": age and int(age.total_seconds()), "is_over": maintenance.is_over(now)}
+    return {"target": target.service_id or target.node, "is_node": not target.service_id, "maintenance": found}
 
 
-def _details(maintenance: Maintenance | None) -> dict[str, object] | None:
+def details(maintenance: Maintenance | None) -> dict[str, object] | None:
+    """Return a maintenance for ``--json``."""
     if maintenance is None:
         return None
     is_known = maintenance.kind is not OwnerKind.UNKNOWN

@@ -35,14 +35,18 @@ class SeenDigests:
         self._file = state_dir / f"seen-{file_part(service.lower())}.json"
 
     def note(self, image: str, digests: Iterable[str], now: datetime) -> None:
-        """Record that an image reference stood for these digests. Raise `SvcagentError` if that fails."""
+        """Record that an image reference stood for these digests, the newest last.
+
+        Raise `SvcagentError` if that fails.
+        """
         document = self._read()
         images = _images(document)
         known = images.pop(image, {})
-        new = {digest: _moment(now) for digest in digests if is_digest(digest) and digest not in known}
-        if not new:
+        seen = {digest: known.get(digest, _moment(now)) for digest in digests if is_digest(digest)}
+        if list(known)[-len(seen) :] == list(seen):
             return
-        images[image] = dict(list({**known, **new}.items())[-KEPT_DIGESTS:])
+        others = {digest: since for digest, since in known.items() if digest not in seen}
+        images[image] = dict(list({**others, **seen}.items())[-KEPT_DIGESTS:])
         self._write(images, _fetched(document))
 
     def note_fetched(self, one: Fetched) -> None:
@@ -65,6 +69,13 @@ class SeenDigests:
 
     def of(self, image: str) -> frozenset[str]:
         return frozenset(_images(self._read()).get(image, {}))
+
+    def latest(self, image: str) -> str:
+        """Return the digest that the reference last stood for, as far as this host saw; empty if it is unknown."""
+        try:
+            return next(reversed(_images(self._read()).get(image, {})), "")
+        except SvcagentError:
+            return ""
 
     def ran(self) -> frozenset[str]:
         """Return the digests in this host's history on disk. Raise `SvcagentError` if it cannot be read."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.registration.mark import MARK
 from tests.fleet.conftest import NAME, Fleet, start
 from tests.lab.ground import wait_until
 from tests.lab.lab import Lab
@@ -126,3 +127,37 @@ def test_in_maintenance_nobody_is_told_of_a_stopped_container(fleet: Fleet) -> N
     host.engine.api.start(NAME)
     assert fleet.run(0, "maint", "disable", NAME)[0] == 0
     fleet.lab.wait_passing()
+
+
+def test_status_shows_what_the_next_reload_meets(fleet: Fleet) -> None:
+    """A pause, the newer image that this host has seen, a quarantined version, a stopped container, and what nothing
+    defines; for programs with types, whole digests and times.
+    """
+    host = fleet.lab.hosts[0]
+    running = json.loads(fleet.run(0, "--json", "status")[1])["services"][0]["digest"]
+    assert fleet.run(0, "pause", NAME, "--reason", "incident")[0] == 0
+    fleet.push_next()
+    assert fleet.run(0, "reload", NAME)[0] == 75
+    newest = json.loads(fleet.run(0, "--json", "why", NAME)[1])["newest"]
+    quarantined = {"v": 1, "node": "host2", "since": "2026-01-01T00:00:00+00:00", "why": "no answer", "log": ""}
+    place = f"svcagent/{NAME}/quarantine/{newest.replace(':', '-')}"
+    fleet.lab.consul().put(f"/v1/kv/{place}", quarantined)
+    registered = {"ID": "old", "Name": "old", "Meta": {MARK: ""}}
+    fleet.lab.consul(host).put("/v1/agent/service/register", registered)
+    host.engine.api.stop(NAME, timeout=5)
+    try:
+        code, output, errors = fleet.run(0, "status")
+        tree = json.loads(fleet.run(0, "--json", "status")[1])
+    finally:
+        host.engine.api.start(NAME)
+        fleet.lab.consul(host).put("/v1/agent/service/deregister/old")
+        fleet.reset()
+
+    assert code == 0, errors
+    [found] = tree["services"]
+    assert (found["digest"], found["newest"], found["has_newer"]) == (running, newest, True)
+    assert (found["pause"]["why"], [one["digest"] for one in found["quarantined"]]) == ("incident", [newest])
+    assert (found["container"], found["container_state"], found["checks"]) == (NAME, "stopped", 1)
+    assert (found["state"], found["registration"], tree["undefined"]) == ("critical", "up to date", ["old"])
+    for part in ("incident", newest, "is quarantined", f"{NAME} (stopped)", "svcagent deregister old"):
+        assert part in output, part
