@@ -8,12 +8,13 @@ import json
 import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar, Self
 from urllib.parse import quote
 
 from agent.consul import KvPair
+from agent.data import dataclass
 from agent.definitions.reload import OWN_PREFIX
 from agent.shapes import is_deeper_than
 
@@ -221,6 +222,43 @@ class Fields:
         if not found:
             raise Unreadable(f"it has no {field}")
         return found
+
+
+@dataclass(frozen=True)
+class DocumentField:
+    """How one field is read, and how it is written (None and "" are left out). ``name`` is its own by default."""
+
+    read: Callable[[Fields, str], Any]
+    write: Callable[[Any], Any] = lambda value: value
+    name: str = ""
+
+
+class Kind:
+    """The kinds of fields."""
+
+    NAME, NAME_OR_EMPTY = DocumentField(Fields.name), DocumentField(Fields.name_or_empty)
+    DIGEST, DIGEST_OR_EMPTY = DocumentField(Fields.digest), DocumentField(Fields.digest_or_empty)
+    MOMENT, MOMENT_OR_NONE = DocumentField(Fields.moment), DocumentField(Fields.moment_or_none)
+    FLAG = DocumentField(Fields.flag, lambda flag: flag or None)
+    STEPS = DocumentField(Fields.steps, lambda steps: [[step, round(seconds, 3)] for step, seconds in steps])
+    PROSE = DocumentField(Fields.prose, lambda text: bounded(text, ERROR_BYTES))
+    LOG = DocumentField(lambda fields, name: fields.prose(name, LOG_BYTES), lambda text: bounded(text, LOG_BYTES))
+
+
+class Document:
+    """A document as a frozen dataclass; ``layout`` has those of its fields that are in the JSON."""
+
+    layout: ClassVar[Mapping[str, DocumentField]]
+
+    def encode(self, **further: Any) -> str:
+        found = {one.name or name: one.write(getattr(self, name)) for name, one in self.layout.items()}
+        return encode(**further, **found)
+
+    @classmethod
+    def decode(cls, text: bytes | str, **further: Any) -> Self:
+        """Return the document; ``further`` are the fields that are not in the JSON. Raise `Unreadable`."""
+        fields = Fields(text)
+        return cls(**further, **{name: one.read(fields, one.name or name) for name, one in cls.layout.items()})
 
 
 def _refuse_constant(name: str) -> None:

@@ -3,14 +3,16 @@
 The ids sort by time across all hosts. A copy on disk is read when Consul is unreachable.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from agent.consul import Consul
 from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.files import read_regular, write_atomically
-from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, file_part, key, quoted, unquoted
+from agent.fleet.document import Document, Kind, Unreadable, file_part, key, quoted, unquoted
 
 ROOM = "history"
 KEPT_PER_HOST = 20
@@ -20,11 +22,23 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class Past:
+class Past(Document):
     """One finished reload, with its begin, outcome, digests before and after, and seconds per step.
 
     ``outcome`` is a `Result`'s, or `UNREADABLE`; then ``began`` is None and ``error`` is the reason.
     """
+
+    layout: ClassVar = {
+        "id": Kind.NAME,
+        "node": Kind.NAME,
+        "began": Kind.MOMENT,
+        "outcome": Kind.NAME,
+        "image": Kind.NAME_OR_EMPTY,
+        "before": replace(Kind.DIGEST_OR_EMPTY, name="from"),
+        "after": replace(Kind.DIGEST_OR_EMPTY, name="to"),
+        "steps": Kind.STEPS,
+        "error": Kind.PROSE,
+    }
 
     id: str
     node: str
@@ -44,7 +58,7 @@ class Past:
 def publish(consul: Consul, service: str, past: Past) -> None:
     """Publish a reload, and remove this host's entries beyond `KEPT_PER_HOST`. May be repeated."""
     own = key(service, ROOM, quoted(past.node), "")
-    consul.kv_put(f"{own}{_order(past)}", _encoded(past))
+    consul.kv_put(f"{own}{_order(past)}", past.encode())
     for old in consul.kv_keys(own)[:-KEPT_PER_HOST]:
         consul.kv_delete(old)
 
@@ -65,7 +79,7 @@ def read(consul: Consul, service: str, limit: int, node: str | None = None) -> l
 def write_to_disk(state_dir: Path, service: str, past: Past) -> None:
     """Add a reload to this host's bounded history on disk. Raise `SvcagentError` if that fails."""
     file = _file(state_dir, service)
-    lines = [*_lines(file), _encoded(past)][-KEPT_ON_DISK:]
+    lines = [*_lines(file), past.encode()][-KEPT_ON_DISK:]
     write_atomically(file, "".join(f"{line}\n" for line in lines), mode=0o600)
 
 
@@ -92,32 +106,8 @@ def _order(past: Past) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{past.id}"
 
 
-def _encoded(past: Past) -> str:
-    return encode(
-        id=past.id,
-        node=past.node,
-        began=past.began,
-        outcome=past.outcome,
-        image=past.image,
-        **{"from": past.before, "to": past.after},
-        steps=[[step, round(seconds, 3)] for step, seconds in past.steps],
-        error=bounded(past.error, ERROR_BYTES),
-    )
-
-
 def _parse(text: bytes | str, node: str, name: str) -> Past:
     try:
-        fields = Fields(text)
-        return Past(
-            fields.name("id"),
-            fields.name("node"),
-            fields.moment("began"),
-            fields.name("outcome"),
-            fields.name_or_empty("image"),
-            fields.digest_or_empty("from"),
-            fields.digest_or_empty("to"),
-            fields.steps("steps"),
-            fields.prose("error"),
-        )
+        return Past.decode(text)
     except Unreadable as error:
         return Past(name, node, None, UNREADABLE, error=f"it cannot be read: {error}")

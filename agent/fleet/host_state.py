@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from agent.consul import Consul, KvOperation, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key, quoted, unquoted
+from agent.fleet.document import Document, Kind, Unreadable, key, quoted, unquoted
 
 ROOM = "hosts"
 
@@ -44,7 +44,7 @@ ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True)
-class HostState:
+class HostState(Document):
     """What an instance runs (an image digest), its state (a `HostStatus`), and since when.
 
     ``tag`` is the followed tag. ``reload`` is the ID of the reload that wrote this, ``step`` its step, ``session`` the
@@ -54,6 +54,21 @@ class HostState:
     ``service_id`` are from the key; an earlier release's document has no ``service_id``. For an unreadable document,
     ``since`` is None and ``error`` is the reason.
     """
+
+    layout: ClassVar = {
+        "digest": Kind.DIGEST_OR_EMPTY,
+        "state": Kind.NAME,
+        "since": Kind.MOMENT,
+        "tag": Kind.NAME_OR_EMPTY,
+        "reload": Kind.NAME_OR_EMPTY,
+        "step": Kind.NAME_OR_EMPTY,
+        "error": Kind.PROSE,
+        "session": Kind.NAME_OR_EMPTY,
+        "wanted": Kind.DIGEST_OR_EMPTY,
+        "is_settled": replace(Kind.FLAG, name="settled"),
+        "seen": Kind.MOMENT_OR_NONE,
+        "verdict": Kind.NAME_OR_EMPTY,
+    }
 
     digest: str
     state: str
@@ -83,22 +98,8 @@ def place(service: str, node: str, service_id: str) -> str:
 
 def write_host_state(consul: Consul, service: str, node: str, state: HostState) -> None:
     """Write one instance's document, and remove the one that an earlier release wrote for its node."""
-    text = encode(
-        digest=state.digest,
-        state=str(state.state),
-        since=state.since,
-        tag=state.tag,
-        reload=state.reload,
-        step=str(state.step),
-        error=bounded(state.error, ERROR_BYTES),
-        session=state.session,
-        wanted=state.wanted,
-        settled=state.is_settled or None,
-        seen=state.seen,
-        verdict=state.verdict,
-    )
     where = place(service, node, state.service_id)
-    operations = [KvOperation("set", where, text)]
+    operations = [KvOperation("set", where, state.encode())]
     if state.service_id:
         operations.append(KvOperation("delete", place(service, node, "")))
     if not consul.kv_transaction(*operations):
@@ -147,23 +148,7 @@ def parse(pair: KvPair) -> HostState:
     """Return the document in a key. An unreadable one has no digest, so nothing is known to run there."""
     node, service_id = _whose(pair.key)
     try:
-        fields = Fields.of(pair)
-        return HostState(
-            digest=fields.digest_or_empty("digest"),
-            state=fields.name("state"),
-            since=fields.moment("since"),
-            tag=fields.name_or_empty("tag"),
-            reload=fields.name_or_empty("reload"),
-            step=fields.name_or_empty("step"),
-            error=fields.prose("error"),
-            service_id=service_id,
-            session=fields.name_or_empty("session"),
-            wanted=fields.digest_or_empty("wanted"),
-            is_settled=fields.flag("settled"),
-            seen=fields.moment_or_none("seen"),
-            verdict=fields.name_or_empty("verdict"),
-            node=node,
-        )
+        return HostState.decode(pair.value, service_id=service_id, node=node)
     except Unreadable as error:
         return HostState(
             "",

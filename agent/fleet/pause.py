@@ -6,21 +6,30 @@ An unreadable document counts as a pause, because an operator may have wanted to
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import ClassVar
 
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import ERROR_BYTES, Fields, Unreadable, bounded, encode, key, readable_keys
+from agent.fleet.document import Document, Kind, Unreadable, key, readable_keys
 
 ROOM = "pause"
 
 
 @dataclass(frozen=True)
-class Pause:
+class Pause(Document):
     """Who paused the reloads, on which host, why, since when and until when.
 
     For an unreadable document, ``by`` is empty, ``since`` is None, and ``why`` is the reason.
     """
+
+    layout: ClassVar = {
+        "by": Kind.NAME,
+        "host": Kind.NAME,
+        "why": Kind.PROSE,
+        "since": Kind.MOMENT,
+        "until": Kind.MOMENT_OR_NONE,
+    }
 
     by: str
     host: str
@@ -67,9 +76,8 @@ def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replac
                 f"{service} is paused already {held.describe()}; it stays as it is. To replace it by yours, add: "
                 "--replace"
             )
-        text = encode(by=new.by, host=new.host, why=bounded(new.why, ERROR_BYTES), since=new.since, until=new.until)
         index = next((pair.modify_index for pair in pairs if pair.key == where), 0)
-        if consul.kv_put(where, text, cas=index):
+        if consul.kv_put(where, new.encode(), cas=index):
             for pair in pairs:
                 if pair.key != where:
                     consul.kv_delete(pair.key, cas=pair.modify_index)
@@ -100,13 +108,6 @@ def counting(pair: KvPair | None, now: datetime) -> Pause | None:
 
 def parse(pair: KvPair) -> Pause:
     try:
-        fields = Fields.of(pair)
-        return Pause(
-            fields.name("by"),
-            fields.name("host"),
-            fields.prose("why"),
-            fields.moment("since"),
-            fields.moment_or_none("until"),
-        )
+        return Pause.decode(pair.value)
     except Unreadable as error:
         return Pause("", "", f"the document {pair.key} cannot be read: {error}", None)

@@ -6,20 +6,29 @@ releases wrote ``quarantine/sha256:<hex>``, which some Consul releases refuse; t
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import ClassVar
 
 from agent.consul import Consul, KvOperation, KvPair
 from agent.data import dataclass
-from agent.fleet.document import LOG_BYTES, Fields, Unreadable, bounded, encode, is_digest, key, readable_keys, unquoted
+from agent.fleet.document import Document, Kind, Unreadable, is_digest, key, readable_keys, unquoted
 
 ROOM = "quarantine"
 
 
 @dataclass(frozen=True)
-class Quarantine:
+class Quarantine(Document):
     """Which digest failed where, when and why, its image, and the last lines of its container's log.
 
     For an unreadable document, ``node`` is empty, ``since`` is None, and ``why`` is the reason.
     """
+
+    layout: ClassVar = {
+        "node": Kind.NAME,
+        "since": Kind.MOMENT,
+        "why": Kind.LOG,
+        "image": Kind.NAME_OR_EMPTY,
+        "log": Kind.LOG,
+    }
 
     digest: str
     node: str
@@ -40,14 +49,7 @@ def find(consul: Consul, service: str, digest: str) -> Quarantine | None:
 
 def put(consul: Consul, service: str, entry: Quarantine) -> Quarantine:
     """Write an entry unless the digest has one. Return the resulting entry."""
-    text = encode(
-        digest=entry.digest,
-        node=entry.node,
-        since=entry.since,
-        why=bounded(entry.why, LOG_BYTES),
-        image=entry.image,
-        log=bounded(entry.log, LOG_BYTES),
-    )
+    text = entry.encode(digest=entry.digest)
     while (there := find(consul, service, entry.digest)) is None:
         if consul.kv_put(place(service, entry.digest), text, cas=0):
             return entry
@@ -82,15 +84,7 @@ def parse(pair: KvPair) -> Quarantine:
     digest = name.replace("sha256-", "sha256:", 1)
     try:
         _require_digest(digest)
-        fields = Fields.of(pair)
-        return Quarantine(
-            digest,
-            fields.name("node"),
-            fields.moment("since"),
-            fields.prose("why", LOG_BYTES),
-            fields.name_or_empty("image"),
-            fields.prose("log", LOG_BYTES),
-        )
+        return Quarantine.decode(pair.value, digest=digest)
     except Unreadable as error:
         return Quarantine(digest, "", None, f"the entry {pair.key} cannot be read: {error}")
 

@@ -4,23 +4,27 @@ The first host that finds a newer digest pins it by check-and-set. `agree` decid
 """
 
 import shlex
+from contextlib import suppress
 from datetime import datetime
+from typing import ClassVar
 
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Fields, Unreadable, encode, key
+from agent.fleet.document import Document, Fields, Kind, Unreadable, key
 
 ROOM = "rollout"
 
 
 @dataclass(frozen=True)
-class Pin:
+class Pin(Document):
     """Image (name and tag), the digest that it stood for, the host that found it, and when.
 
     The pin can be derived from the tag again. So an unreadable pin, or one with an invalid digest, is never followed
     and may be replaced: ``problem`` is the reason, ``digest`` is empty, and ``node`` is the writer if readable.
     """
+
+    layout: ClassVar = {"image": Kind.NAME, "digest": Kind.DIGEST, "node": Kind.NAME, "since": Kind.MOMENT}
 
     image: str
     digest: str
@@ -40,8 +44,7 @@ def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
 
     :raises Conflict: another process removed it at the same moment.
     """
-    text = encode(image=wanted.image, digest=wanted.digest, node=wanted.node, since=wanted.since)
-    if consul.kv_put(key(service, ROOM), text, cas=index):
+    if consul.kv_put(key(service, ROOM), wanted.encode(), cas=index):
         return wanted
     there, _index = find(consul, service)
     if there is None:
@@ -50,12 +53,12 @@ def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
 
 
 def parse(pair: KvPair) -> Pin:
-    node = ""
     try:
-        fields = Fields.of(pair)
-        node = fields.name("node")
-        return Pin(fields.name("image"), fields.digest("digest"), node, fields.moment("since"))
+        return Pin.decode(pair.value)
     except Unreadable as error:
+        node = ""
+        with suppress(Unreadable):
+            node = Fields.of(pair).name("node")
         writer = f"; {node} wrote it" if node else ""
         return Pin("", "", node, None, f"the document {pair.key} cannot be read: {error}{writer}")
 
