@@ -1,16 +1,33 @@
 """The exception tree: errors are distinguished by type, and each type has the exit code that the verb ends with.
 
-A message says what happened, where, and what to do. It is printed unchanged.
+A message says what happened, where, and what to do. It is printed unchanged. Programs and tests read the ``kind``:
+docs/kinds.md lists all of them.
 This module imports only `agent.data`.
 """
 
 from agent.data import dataclass
 
 
+def _kind_of(name: str) -> str:
+    """Return a class's name in kebab-case."""
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).strip("_-")
+
+
 class SvcagentError(Exception):
-    """Any failure that svcagent expects. Exit code 1: it failed, and undid its changes or reported what remains."""
+    """Any failure that svcagent expects. Exit code 1: it failed, and undid its changes or reported what remains.
+
+    ``kind`` is the class's name in kebab-case (``lock-busy``), unless the error is raised with a more precise one.
+    """
 
     exit_code = 1
+    kind = "failed"
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = _kind_of(cls.__name__)
+
+    def __init__(self, message: str = "", *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind or self.kind
 
 
 class NotFound(SvcagentError):
@@ -125,8 +142,8 @@ class NotReady(SvcagentError):
     connection was accepted, and is empty if the cause is unknown.
     """
 
-    def __init__(self, message: str = "", *, signature: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str = "", *, signature: str = "", kind: str = "") -> None:
+        super().__init__(message, kind=kind)
         self.signature = signature
 
 
@@ -151,6 +168,8 @@ class Interrupted(BaseException):
 
     Like KeyboardInterrupt it is not an `Exception`: libraries catch those and would turn the signal into a failure.
     """
+
+    kind = "interrupted"
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by signal {signum}")

@@ -20,12 +20,15 @@ import click
 
 from agent import logs
 from agent.cli.options import Options, current
-from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentError
+from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentError, Unforeseen
 from agent.text import clean, printable
 
 LONGEST_CELL = 4000
 GAP = 2
 LEAST_TEXT = 30
+
+USAGE = "usage"
+"""The kind of an invalid command line, as of errors (`agent.errors`)."""
 
 if TYPE_CHECKING:  # only needed to draw
     from rich.console import RenderableType
@@ -90,7 +93,7 @@ def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **f
 
 def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
     """Report an error that ends the verb: on standard error or in the log, and with ``--json`` also as the document."""
-    found: dict[str, Any] = {"exit_code": error.exit_code}
+    found: dict[str, Any] = {"kind": error.kind, "exit_code": error.exit_code}
     if isinstance(error, BadDefinition):
         found["faults"] = fault_documents(error.faults)
     # An error that may pass without action must not raise an alarm.
@@ -105,13 +108,13 @@ def show_usage(error: click.ClickException, options: Options) -> None:
     text = printable(error.format_message())
     _set_up_logs_once(options)
     if logs.is_for_machines():
-        logs.log(text, level=logs.ERROR, exit_code=error.exit_code)
+        logs.log(text, level=logs.ERROR, kind=USAGE, exit_code=error.exit_code)
     if not logs.is_alone():
         shown = io.StringIO()
         error.show(file=shown)
         with suppress(OSError):
             click.echo(printable(shown.getvalue()), err=True, nl=False)
-    _show_end(options, text, exit_code=error.exit_code)
+    _show_end(options, text, kind=USAGE, exit_code=error.exit_code)
 
 
 def show_bug(error: Exception, options: Options, exit_code: int) -> None:
@@ -119,14 +122,14 @@ def show_bug(error: Exception, options: Options, exit_code: int) -> None:
     text = "this is a bug in svcagent; please report it with "
     _set_up_logs_once(options)
     if logs.is_for_machines():
-        logs.log_bug(f"{text}its trace", error, exit_code=exit_code)
+        logs.log_bug(f"{text}its trace", error, kind=Unforeseen.kind, exit_code=exit_code)
     if not logs.is_alone():
         import traceback  # rarely needed
 
         with suppress(OSError):
             click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
             click.echo(f"svcagent: {text}the lines above", err=True)
-    _show_end(options, f"{text}the trace in its log", exit_code=exit_code)
+    _show_end(options, f"{text}the trace in its log", kind=Unforeseen.kind, exit_code=exit_code)
 
 
 def show_bug_of(service: str, error: BaseException) -> None:

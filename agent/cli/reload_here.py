@@ -22,6 +22,7 @@ from agent.engine.client import Engine
 from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError
 from agent.logs import about
 from agent.maintenance import lift_expired
+from agent.outcomes import Outcome
 from agent.reload.host_lock import HostLock
 from agent.reload.journal import Journal
 from agent.reload.record import ReloadResult
@@ -83,10 +84,10 @@ def reload_here(
         host_reload = Reload(service, reload, deps, _asked(wanted), notify_begun)
         last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
         results.append(host_reload.run())
-        if results[-1].outcome == "up to date":
+        if results[-1].outcome is Outcome.UP_TO_DATE:
             warn_of_stopped(consul, engine, [definition])
         code = show_result(results[-1])
-        if results[-1].outcome in ("rolled back", "environment"):
+        if results[-1].outcome in (Outcome.ROLLED_BACK, Outcome.ENVIRONMENT):
             show_rolled_back(results[-1], _where(consul, service.id))
         return code
 
@@ -97,7 +98,8 @@ def _end_recorded(lock: HostLock, service: str, results: list[ReloadResult]) -> 
     try:
         yield
     except (SvcagentError, Interrupted) as error:
-        lock.record_end(*results, ReloadResult(service, "", "", error=str(error), exit_code=error.exit_code))
+        failed = ReloadResult(service, "", "", kind=error.kind, error=str(error), exit_code=error.exit_code)
+        lock.record_end(*results, failed)
         raise
     lock.record_end(*results)
 

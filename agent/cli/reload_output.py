@@ -16,6 +16,7 @@ from agent.cli.output import (
     show_warning,
 )
 from agent.engine.model import PullProgress
+from agent.outcomes import Outcome
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.steps import Step
 
@@ -23,13 +24,13 @@ from agent.reload.steps import Step
 def show_result(result: ReloadResult) -> int:
     if result.error:
         # A problem that may pass without action needs no alarm.
-        level = logs.WARNING if result.outcome in ("refused", "interrupted") else logs.ERROR
+        level = logs.WARNING if result.outcome in (Outcome.REFUSED, Outcome.INTERRUPTED) else logs.ERROR
         _show_trouble(result, level=level, exit_code=result.exit_code)
-    elif result.outcome == "reloaded":
+    elif result.outcome is Outcome.RELOADED:
         seconds = sum(step["seconds"] for step in result.steps)
         done = f"runs {result.wanted}" if result.wanted else "was restarted"
         show_line(f"{result.service} {done} on {result.node} after {seconds:.1f} s", "green")
-    elif result.outcome == "up to date" and result.remark:
+    elif result.outcome is Outcome.UP_TO_DATE and result.remark:
         # The newest version is not taken, and nothing else is printed under cron.
         show_warning(f"{result.service} keeps {result.running}: {result.remark}", service=result.service)
     elif sys.stdout.isatty():
@@ -50,7 +51,7 @@ def show_rolled_back(result: ReloadResult, where: str) -> None:
 def show_recovered(results: Sequence[ReloadResult]) -> int:
     """Print the recoveries of crashed reloads; return the worst exit code."""
     for result in results:
-        if result.outcome == "recovered":
+        if result.outcome is Outcome.RECOVERED:
             # It crashed, or failed and could not restore the service then.
             unfinished = f"the unfinished reload {result.id}" if result.id else "an unfinished reload"
             said = f"{unfinished} is recovered; the instance is ready and in service again"
@@ -73,6 +74,7 @@ def _show_trouble(result: ReloadResult, *, level: int, exit_code: int | None, co
         service=result.service,
         reload=result.id,
         outcome=result.outcome,
+        kind=result.kind or None,
         exit_code=exit_code,
     )
 

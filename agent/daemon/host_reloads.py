@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.daemon.reloads import IDLE_STEPS, is_unfinished
+from agent.outcomes import Outcome
 from agent.reload.host_lock import HostLock, HostReload, lock_files
 
 INTERRUPTED_BY_STOP = 143
@@ -89,6 +90,6 @@ def _is_cut_short(said: HostReload) -> bool:
     if not said.results:
         return said.step not in IDLE_STEPS
     last = said.results[-1]
-    if last.get("outcome") == "recovered":  # the wanted version is still to be deployed
+    if last.get("outcome") == Outcome.RECOVERED:  # the wanted version is still to be deployed
         return True
     return bool(said.token) and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))

@@ -15,6 +15,7 @@ from agent.clock import Clock
 from agent.daemon.subprocesses import Child, EndedProcess, Launcher
 from agent.errors import Unforeseen, Unreachable
 from agent.logs import ERROR, log, log_bug
+from agent.outcomes import RETRIED
 
 LOCK_TIMEOUT = "1h"
 """How long to wait for other hosts, and for a reload that cron or an operator started on this host."""
@@ -30,7 +31,6 @@ IDLE_STEPS = ("", "check")
 """The steps in which a reload has not found anything to do yet."""
 
 RETRIED_CODES = frozenset({Unreachable.exit_code, Unforeseen.exit_code})
-RETRIED_OUTCOMES = frozenset({"stranded", "environment"})
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,9 @@ def is_unfinished(result: Mapping[str, Any]) -> bool:
 
     It was killed, met a bug, could not reach Consul, Docker or the registry, was throttled by the registry, left the
     instance out of service, or failed because of its environment, which may recover. ``result`` is
-    ``dataclasses.asdict`` of its `Result`; without one it has only ``exit_code``, negative for a signal.
+    ``dataclasses.asdict`` of its `ReloadResult`; without one it has only ``exit_code``, negative for a signal.
     """
     code = result.get("exit_code", 1)
     return (
-        code < 0
-        or code in RETRIED_CODES
-        or result.get("outcome") in RETRIED_OUTCOMES
-        or result.get("retry_after") is not None
+        code < 0 or code in RETRIED_CODES or result.get("outcome") in RETRIED or result.get("retry_after") is not None
     )

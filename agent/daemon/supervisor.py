@@ -20,6 +20,7 @@ from agent.daemon.subprocesses import EndedProcess, Launcher
 from agent.definitions import Definition
 from agent.logs import INFO, WARNING, log, log_bug
 from agent.maintenance import is_of_reload
+from agent.outcomes import Outcome
 from agent.reload.host_lock import HostLock
 from agent.reload.journal import journalled
 
@@ -132,7 +133,8 @@ class Supervisor:
             self._results[ended.service_id] = result
             # Recovery is retried until it succeeds; the same result of a further attempt is not counted again.
             if not (
-                result.get("outcome") == before.get("outcome") == "stranded" and result.get("id") == before.get("id")
+                result.get("outcome") == before.get("outcome") == Outcome.STRANDED
+                and result.get("id") == before.get("id")
             ):
                 self._count(result)
 

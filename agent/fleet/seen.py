@@ -17,13 +17,12 @@ from agent.files import write_atomically
 from agent.fleet import history
 from agent.fleet.document import Unreadable, decode, encode, file_part, is_digest, is_name
 from agent.logs import WARNING, log
+from agent.outcomes import WANTED_RAN
 
 KEPT_DIGESTS = 50
 """Per image reference."""
 KEPT_IMAGES = 10
 KEPT_FETCHED = 20
-
-_RAN = frozenset({"reloaded", "recovered"})
 
 
 class SeenDigests:
@@ -80,9 +79,8 @@ class SeenDigests:
     def ran(self) -> frozenset[str]:
         """Return the digests in this host's history on disk. Raise `SvcagentError` if it cannot be read."""
         pasts = history.read_from_disk(self._state_dir, self._service, history.KEPT_ON_DISK)
-        return frozenset(
-            digest for past in pasts for digest in (past.before, past.after if past.outcome in _RAN else "") if digest
-        )
+        ran = {past.before for past in pasts} | {past.after for past in pasts if past.outcome in WANTED_RAN}
+        return frozenset(ran - {""})
 
     def _write(self, images: Mapping[str, Mapping[str, str]], fetched: Sequence[Fetched]) -> None:
         document = encode(

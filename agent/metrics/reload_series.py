@@ -7,27 +7,13 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import Clock
 from agent.errors import NotNow
 from agent.metrics.series import Family, Histogram, Series
+from agent.outcomes import NEWEST_RUNS, Outcome
 
 if TYPE_CHECKING:
     from agent.reload.host_lock import HostReload
 
 STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
 WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)
-
-RESULTS = (
-    "up to date",
-    "reloaded",
-    "refused",
-    "rolled back",
-    "interrupted",
-    "environment",
-    "failed",
-    "stranded",
-    "recovered",
-)
-"""The possible outcomes of a reload or a recovery (`agent.reload.Result`)."""
-GOOD = ("up to date", "reloaded")
-"""After these, the newest permitted image runs here."""
 
 
 class ReloadSeries:
@@ -101,11 +87,11 @@ class ReloadSeries:
         self._begin(service)
         self._ended.add(service, outcome)
         self._last_run.set(self._now(), service)
-        if outcome in GOOD:
+        if outcome in NEWEST_RUNS:
             self._last_success.set(self._now(), service)
         # A reload with an ID has repaired what the previous one left.
-        if outcome == "stranded" or outcome == "recovered" or result.get("id"):
-            self._stranded.set(outcome == "stranded", service)
+        if outcome in (Outcome.STRANDED, Outcome.RECOVERED) or result.get("id"):
+            self._stranded.set(outcome == Outcome.STRANDED, service)
         if result.get("image") and result.get("running"):
             self._image.forget(service)
             self._image.set(1, service, str(result["image"]), str(result["running"]))
@@ -116,7 +102,7 @@ class ReloadSeries:
 
     def _begin(self, service: str) -> None:
         """Publish zeros first: Prometheus sees no increase in a series that begins with 1."""
-        for result in RESULTS:
+        for result in Outcome:
             self._ended.add(service, result, by=0)
         self._stranded.add(service, by=0)
 
@@ -125,10 +111,10 @@ class ReloadSeries:
 
 
 def _outcome(result: Mapping[str, Any]) -> str:
-    """Return the outcome as in `agent.reload.Result`; for a command that ended before it had one, by exit code."""
+    """Return the outcome of the result; for a command that ended before it had one, by exit code."""
     if outcome := result.get("outcome"):
         return str(outcome)
     code = int(result.get("exit_code", 1))
     if code == NotNow.exit_code:
-        return "refused"
-    return "interrupted" if code >= 128 else "failed"
+        return Outcome.REFUSED
+    return Outcome.INTERRUPTED if code >= 128 else Outcome.FAILED

@@ -8,13 +8,13 @@ from agent.engine.swap import ReplacementState
 from agent.errors import (
     CommandFailed,
     Interrupted,
-    NotNow,
     NotReady,
     RateLimited,
     SvcagentError,
     Unforeseen,
     Unreachable,
 )
+from agent.outcomes import Outcome
 from agent.reload.ready import is_of_startup
 from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, State, Step
@@ -27,7 +27,7 @@ SAME_AGAIN = "the same failure again"
 def conclude(
     result: ReloadResult, state: State, failures: Sequence[Failure], log_tail: str, pending: int | None
 ) -> ReloadResult:
-    """Fill in outcome, error, exit code and log tail.
+    """Fill in outcome, kind, error, exit code and log tail.
 
     ``log_tail``: the last output of a failed container. ``pending``: the signal that was received, even if it came too
     late to interrupt a step.
@@ -50,7 +50,7 @@ def conclude_recovery(
     result: ReloadResult, state: State, failures: Sequence[Failure], log_tail: str, _pending: int | None
 ) -> ReloadResult:
     """Fill in the same for a recovery. The exit code shows whether the instance is back in service."""
-    result.outcome = "stranded" if state.is_out or state.is_stranded else "recovered"
+    result.outcome = Outcome.STRANDED if state.is_out or state.is_stranded else Outcome.RECOVERED
     _finish(result, state, failures, log_tail)
     return result
 
@@ -59,10 +59,11 @@ def _finish(result: ReloadResult, state: State, failures: Sequence[Failure], log
     result.is_settled = state.is_settled
     result.log_tail = _tail(log_tail, failures)
     if failures:
+        result.kind = failures[0].kind
         result.error = _chained(failures, lambda failure: _failure_text(failure, state))
     if any(isinstance(failure, Unforeseen) for failure in failures):
         result.exit_code = Unforeseen.exit_code
-    if result.outcome == "stranded":
+    if result.outcome is Outcome.STRANDED:
         _strand(result, state, failures)
 
 
@@ -118,21 +119,20 @@ def _strand(result: ReloadResult, state: State, failures: Sequence[Failure]) -> 
     )
 
 
-def _outcome(result: ReloadResult, state: State, failures: Sequence[Failure]) -> str:
+def _outcome(result: ReloadResult, state: State, failures: Sequence[Failure]) -> Outcome:
     if state.is_out or state.is_stranded:
-        return "stranded"
+        return Outcome.STRANDED
     if state.is_cleaned and state.container is ReplacementState.NEW:
-        return "reloaded"
+        return Outcome.RELOADED
     if not failures:
-        return "up to date"
+        return Outcome.UP_TO_DATE
     if state.blame is Blame.ENVIRONMENT:
-        return "environment"
-    if isinstance(failures[0], Interrupted):
-        return "interrupted"
-    if isinstance(failures[0], NotNow):
-        return "refused"
+        return Outcome.ENVIRONMENT
+    outcome = Outcome.of_error(failures[0])
     was_rolled_back = any(step["step"] == Step.ROLL_BACK for step in result.steps)
-    return "rolled back" if was_rolled_back and state.container is ReplacementState.OLD else "failed"
+    if outcome is Outcome.FAILED and was_rolled_back and state.container is ReplacementState.OLD:
+        return Outcome.ROLLED_BACK
+    return outcome
 
 
 def _failure_text(failure: Failure, state: State) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.data import dataclass
 from agent.errors import SvcagentError
+from agent.outcomes import Outcome
 from agent.reload.steps import Step
 
 
@@ -35,19 +36,19 @@ class StepEvent:
 class ReloadResult:
     """How a reload ended. ``steps``: seconds by step, in order; ``engine``: seconds of parts of the restart.
 
-    ``outcome``: up to date, reloaded, refused, rolled back, environment (rolled back, and the old version failed in the
-    same way), interrupted, failed, stranded (not restored) or, for a recovery, recovered. ``running`` and ``wanted``
-    are digests; ``remark``: why that digest is wanted; ``id``: the reload's. ``is_settled``: the new version passed the
-    settle step; None if that was not reached. ``log_tail``: the last output of a failed container or command; it stays
-    on this host. ``retry_after``: the seconds after which the registry may answer; None unless it refused because it
-    was asked too often. Times are seconds since the epoch.
+    ``outcome``: None if it ended before it had one. ``kind``: that of the first failure; empty if nothing failed.
+    ``running`` and ``wanted`` are digests; ``remark``: why that digest is wanted; ``id``: the reload's.
+    ``is_settled``: the new version passed the settle step; None if that was not reached. ``log_tail``: the last output
+    of a failed container or command; it stays on this host. ``retry_after``: the seconds after which the registry may
+    answer; None unless it refused because it was asked too often. Times are seconds since the epoch.
     """
 
     service: str
     node: str
     image: str
     id: str = ""
-    outcome: str = ""
+    outcome: Outcome | None = None
+    kind: str = ""
     running: str | None = None
     wanted: str | None = None
     remark: str = ""
@@ -64,4 +65,12 @@ class ReloadResult:
     @classmethod
     def failed(cls, service: str, node: str, error: SvcagentError) -> "ReloadResult":
         """Return the result of a reload that could not begin."""
-        return cls(service, node, "", outcome="failed", error=f"{service}: {error}", exit_code=error.exit_code)
+        return cls(
+            service,
+            node,
+            "",
+            outcome=Outcome.FAILED,
+            kind=error.kind,
+            error=f"{service}: {error}",
+            exit_code=error.exit_code,
+        )

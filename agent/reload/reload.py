@@ -98,7 +98,7 @@ class Reload:
                 self._lock.release()  # or withdraw from the queue
         if self._runner.failures and not isinstance(self._runner.failures[0], NotNow | Interrupted):
             with self._progress.tolerated("run the hook on_failure"):
-                self._hooks.run(Hook.ON_FAILURE, result.outcome)
+                self._hooks.run(Hook.ON_FAILURE, result.outcome or "")
         return result
 
     # ------------------------------------------------------------ before the lock

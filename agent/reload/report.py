@@ -22,6 +22,7 @@ from agent.fleet import (
     remove_old_claims,
     write_host_state,
 )
+from agent.outcomes import UNCHANGED, WANTED_RAN, Outcome
 from agent.reload.dependencies import Dependencies
 from agent.reload.journal import JournalEntry
 from agent.reload.record import ReloadResult
@@ -31,12 +32,12 @@ VERDICT_SECONDS = timedelta(hours=1)
 """How long an earlier verdict "environment" counts. The second one about a version within this time quarantines it."""
 
 _STATUSES = {
-    "reloaded": HostStatus.RUNNING,
-    "recovered": HostStatus.RUNNING,
-    "interrupted": HostStatus.RUNNING,
-    "rolled back": HostStatus.ROLLED_BACK,
-    "environment": HostStatus.ROLLED_BACK,
-    "stranded": HostStatus.STRANDED,
+    Outcome.RELOADED: HostStatus.RUNNING,
+    Outcome.RECOVERED: HostStatus.RUNNING,
+    Outcome.INTERRUPTED: HostStatus.RUNNING,
+    Outcome.ROLLED_BACK: HostStatus.ROLLED_BACK,
+    Outcome.ENVIRONMENT: HostStatus.ROLLED_BACK,
+    Outcome.STRANDED: HostStatus.STRANDED,
 }
 
 
@@ -75,20 +76,20 @@ class HostStateReport:
     def publish(self, result: ReloadResult, state: State, digest: str) -> None:
         """Publish how the reload ended, with ``digest`` running, before the lock is released to the next host."""
         deps, record = self._deps, self._entry.record
-        if result.outcome in ("up to date", "refused"):
-            # Cron repeats these. If each were published, they would look like progress.
+        if result.outcome in UNCHANGED:
+            # If each were published, they would look like progress.
             with self._published():
                 note_running(
                     deps.consul, self._service, deps.agent.node, self._service_id, digest, self._tag, self._now()
                 )
                 self._is_published = True
             return
-        has_failed = result.outcome not in ("reloaded", "recovered", "interrupted")
+        has_failed = result.outcome not in (*WANTED_RAN, Outcome.INTERRUPTED)
         # Also if an earlier write failed: without an outcome the version is suspect for every other host.
         self._is_published = self._write(
             HostState(
                 digest,
-                _STATUSES.get(result.outcome, HostStatus.FAILED),
+                _STATUSES.get(result.outcome or Outcome.FAILED, HostStatus.FAILED),
                 self._now(),
                 self._tag,
                 record.reload_id,
@@ -106,14 +107,14 @@ class HostStateReport:
         """Publish how the reload ended, unless that is done, and add it to the history, also on disk."""
         if not self._is_published:
             self.publish(result, state, digest)
-        if result.outcome in ("up to date", "refused"):
+        if result.outcome in UNCHANGED:
             return
         deps, record = self._deps, self._entry.record
         past = Past(
             id=record.reload_id,
             node=deps.agent.node,
             began=_moment(record.since) or self._now(),
-            outcome=result.outcome,
+            outcome=result.outcome or "",
             image=record.image,
             before=record.digest_before,
             after=record.digest,

@@ -15,13 +15,14 @@ from agent.clock import SystemClock
 from agent.daemon.host_reloads import HostReloads
 from agent.errors import LockBusy
 from agent.logs import DAEMON_CHILD
+from agent.outcomes import Outcome
 from agent.reload.host_lock import HostLock
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.steps import Step
 from tests.lab.interrupted import leave_unfinished_reload
 
 NOW = "2026-01-01T00:00:00+00:00"
-DONE = ReloadResult("web", "host1", "web:1", id="r1", outcome="reloaded", log_tail="secret")
+DONE = ReloadResult("web", "host1", "web:1", id="r1", outcome=Outcome.RELOADED, log_tail="secret")
 
 
 def lock_of(state_dir: Path, service_id: str = "web") -> HostLock:
@@ -61,7 +62,7 @@ def test_what_ended_before_is_not_reported_again(tmp_path: Path) -> None:
 
 def test_a_recovery_before_the_reload_is_reported_too(tmp_path: Path) -> None:
     reloads = HostReloads(tmp_path, SystemClock())
-    reload(tmp_path, replace(DONE, outcome="recovered"), DONE)
+    reload(tmp_path, replace(DONE, outcome=Outcome.RECOVERED), DONE)
 
     assert [[one["outcome"] for one in ended.said.results] for ended in reloads.look()] == [["recovered", "reloaded"]]
 
@@ -194,7 +195,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with lock_of(tmp_path) as lock:
         lock.record(StepEvent(Step.DRAIN, Phase.BEGIN, reload="r1"))
         space[0] = 600
-        lock.record_end(replace(DONE, outcome="stranded", error="x" * 1000, exit_code=1))
+        lock.record_end(replace(DONE, outcome=Outcome.STRANDED, error="x" * 1000, exit_code=1))
         ended = lock.read()
         space[0] = 0
         lock.record_end(DONE)

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, LocalService
 from agent.maintenance import by_operator, by_reload, render
 from agent.metrics.exposition import Held, Metrics, held_by, text_of
-from agent.metrics.reload_series import RESULTS
 from agent.metrics.series import Damaged, Histogram, Series
+from agent.outcomes import Outcome
 from agent.reload.host_lock import HostReload
 from agent.reload.record import ReloadResult
 
@@ -73,18 +73,20 @@ def of(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 def ended(outcome: str, **more: Any) -> dict[str, Any]:
     """What a reload of web leaves."""
-    result = ReloadResult("web", "host1", "registry/web:latest", id="1f3a9c21", outcome=outcome, running="sha256:one")
+    result = ReloadResult(
+        "web", "host1", "registry/web:latest", id="1f3a9c21", outcome=Outcome(outcome), running="sha256:one"
+    )
     return {**asdict(result), **more}
 
 
-@pytest.mark.parametrize("outcome", RESULTS)
+@pytest.mark.parametrize("outcome", Outcome)
 def test_each_way_to_end_is_counted_beside_zeros(metrics: Metrics, outcome: str) -> None:
     """A counter that begins at 1 would be no increase to Prometheus."""
     metrics.reload_ended(ended(outcome))
     metrics.reload_ended(ended(outcome))
 
     assert of(metrics, "svcagent_reloads_total") == {
-        (result, "web"): 2.0 if result == outcome else 0.0 for result in RESULTS
+        (result, "web"): 2.0 if result == outcome else 0.0 for result in Outcome
     }
 
 
@@ -102,7 +104,7 @@ def test_a_reload_that_left_an_error_alone_is_counted_by_its_exit_code(
 
 @pytest.mark.parametrize(
     ("outcome", "is_success"),
-    [(outcome, outcome in ("up to date", "reloaded")) for outcome in RESULTS],
+    [(outcome, outcome in ("up to date", "reloaded")) for outcome in Outcome],
 )
 def test_the_last_success_is_of_what_ended_well(
     metrics: Metrics, clock: Clock, outcome: str, *, is_success: bool

@@ -11,6 +11,7 @@ from agent.cli.options import Options
 from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
 from agent.engine.model import PullProgress
 from agent.logs import Format
+from agent.outcomes import Outcome
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.steps import Step
 from tests.unit.logs_fixture import fresh_logs, records
@@ -93,7 +94,7 @@ def test_with_the_journal_whoever_is_at_standard_error_reads_it_too(capfd: pytes
     """Else errors of a command typed on a host that logs to its journal were shown to nobody."""
     logs.set_up(Format.JOURNAL, is_verbose=True, journal="/nowhere")
     Printer("web").report_event(EVENTS[2])
-    show_result(ReloadResult("web", "host1", "i", outcome="failed", error="no", exit_code=1))
+    show_result(ReloadResult("web", "host1", "i", outcome=Outcome.FAILED, error="no", exit_code=1))
 
     assert capfd.readouterr().err == "svcagent: web: place 2 in the line;\nheld by host2\nsvcagent: no\n"
 
@@ -122,9 +123,14 @@ def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize(
     ("outcome", "exit_code", "level"),
-    [("failed", 1, "error"), ("stranded", 69, "error"), ("refused", 75, "warning"), ("interrupted", 143, "warning")],
+    [
+        (Outcome.FAILED, 1, "error"),
+        (Outcome.STRANDED, 69, "error"),
+        (Outcome.REFUSED, 75, "warning"),
+        (Outcome.INTERRUPTED, 143, "warning"),
+    ],
 )
-def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: str, exit_code: int, level: str) -> None:
+def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: Outcome, exit_code: int, level: str) -> None:
     """By the result, which comes last. What may pass by itself is no error."""
     logs.set_up(Format.JSON, is_verbose=True)
     result = ReloadResult("web", "host1", "i", id="r1", outcome=outcome, error="why\nnot", exit_code=exit_code)
@@ -137,7 +143,7 @@ def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: str, e
 
 def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(Format.TEXT, is_verbose=False)
-    result = ReloadResult("web", "host1", "i", outcome="failed", error="why\nnot", exit_code=1)
+    result = ReloadResult("web", "host1", "i", outcome=Outcome.FAILED, error="why\nnot", exit_code=1)
     show_result(result)
     show_recovered([result])
 
@@ -147,8 +153,8 @@ def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[s
 def test_a_recovery_is_an_event_of_the_reload_that_was_unfinished(capfd: pytest.CaptureFixture[str]) -> None:
     """One each, with that reload's id: it is put right, or it is not."""
     logs.set_up(Format.JSON, is_verbose=False)
-    repaired = ReloadResult("web", "host1", "i", id="r1", outcome="recovered", error="slow\nat first")
-    stranded = ReloadResult("db", "host1", "i", id="r2", outcome="stranded", error="OUT", exit_code=1)
+    repaired = ReloadResult("web", "host1", "i", id="r1", outcome=Outcome.RECOVERED, error="slow\nat first")
+    stranded = ReloadResult("db", "host1", "i", id="r2", outcome=Outcome.STRANDED, error="OUT", exit_code=1)
 
     assert show_recovered([repaired, stranded]) == 1
     found = records(capfd.readouterr().err)
@@ -168,13 +174,13 @@ def test_the_document_is_all_there_is_on_standard_output(capfd: pytest.CaptureFi
     for event in EVENTS:
         printer.report_event(event)
     printer.report_pull(PULL)
-    show_result(ReloadResult("web", "host1", "i", outcome="reloaded"))
+    show_result(ReloadResult("web", "host1", "i", outcome=Outcome.RELOADED))
 
     assert json.loads(capfd.readouterr().out)["outcome"] == "reloaded"
 
 
 def test_the_last_line_of_a_roll_back_says_what_runs_again(capfd: pytest.CaptureFixture[str]) -> None:
-    result = ReloadResult("web", "host1", "i", outcome="rolled back", error="no", exit_code=1, running="sha256:1")
+    result = ReloadResult("web", "host1", "i", outcome=Outcome.ROLLED_BACK, error="no", exit_code=1, running="sha256:1")
 
     show_result(result)
     show_rolled_back(result, "in service")

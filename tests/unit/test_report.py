@@ -8,6 +8,7 @@ import pytest
 from agent.clock import SystemClock
 from agent.errors import SvcagentError
 from agent.fleet import FleetView, HostState
+from agent.outcomes import Outcome
 from agent.reload import report as report_module
 from agent.reload.dependencies import Dependencies
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
@@ -48,7 +49,8 @@ def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch:
 
     report.publish_step("drain", is_required=True)
     report.publish_step("ready", is_required=False)
-    report.publish(ReloadResult("web", "host1", "web:latest", outcome="reloaded"), State(is_settled=True), "sha256:2")
+    result = ReloadResult("web", "host1", "web:latest", outcome=Outcome.RELOADED)
+    report.publish(result, State(is_settled=True), "sha256:2")
 
     assert [state.state for state in kv.written] == ["reloading", "running"]
     assert len(notes) == 1

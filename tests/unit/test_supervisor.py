@@ -18,13 +18,14 @@ from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
 from agent.definitions import parse_file
 from agent.metrics.exposition import Metrics, text_of
+from agent.outcomes import Outcome
 from agent.reload.host_lock import HostLock
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.steps import Step
 
 CHECK = {"http": "http://127.0.0.1:80/", "interval": "10s"}
 DEFINITION = json.dumps({"service": {"name": "web", "checks": [CHECK]}, "reload": {"restart": ["true"]}}).encode()
-DONE = ReloadResult("web", "host1", "web:1", id="theirs", outcome="reloaded")
+DONE = ReloadResult("web", "host1", "web:1", id="theirs", outcome=Outcome.RELOADED)
 
 RELOAD = """
 import json, pathlib, signal, sys
