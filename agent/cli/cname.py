@@ -1,12 +1,15 @@
+from collections.abc import Sequence
+from functools import partial
+
 import click
 
 from agent.cli import context
-from agent.cli.cname_output import results_document, show_results
-from agent.cli.cname_wiring import Site, complete_record, find_zone, site
-from agent.cli.notifying import notify_of_conflicts
-from agent.cli.options import output_options
+from agent.cli.cname_context import CnameContext, cname_context, complete_record, find_zone
+from agent.cli.cname_output import results_document, show_reports, show_results
+from agent.cli.options import current, output_options
+from agent.cli.output import show_warning
 from agent.cli.textfile import cnames_synced
-from agent.cname import SyncResult
+from agent.cname import RecordOutcome, SyncResult
 from agent.errors import DnsUnreachable
 
 _names = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_record)
@@ -39,8 +42,8 @@ def plan(names: tuple[str, ...], *, force: bool) -> int:
 
     The rights of the key are looked at too, where there is something to write.
     """
-    with site(names) as here:
-        results = here.keeper.plan(here.wanted, is_forced=force)
+    with cname_context(names) as here:
+        results = here.sync.plan(here.wanted, is_forced=force)
     return show_results(results, is_plan=True)
 
 
@@ -65,10 +68,10 @@ def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> 
     A record is never written because a check changed, and never removed. What belongs to somebody else, and another
     definition of the same generation, is a conflict (exit 1).
     """
-    with site(names) as here:
+    with cname_context(names) as here:
         if dry_run:
-            return show_results(here.keeper.plan(here.wanted, is_forced=force), is_plan=True)
-        results = here.keeper.sync(here.wanted, is_forced=force)
+            return show_results(here.sync.plan(here.wanted, is_forced=force), is_plan=True)
+        results = here.sync.sync(here.wanted, is_forced=force)
         late = _late(here, results, wait)
         notify_of_conflicts(here, results)
     cnames_synced(results_document(results, is_plan=False), is_all=not names)
@@ -84,11 +87,10 @@ def status(names: tuple[str, ...]) -> int:
     Needs no key. Exit 1 if a server lacks the record or lags behind, or if the resolver names an address where no
     passing instance is; 69 if all that is wrong is that a server does not answer.
     """
-    from agent.cli.cname_report import show_reports
     from agent.cname import verify, zones
 
     reports = []
-    with site(names) as here:
+    with cname_context(names) as here:
         resolver = zones.resolver(here.dns)
         for one in here.wanted:
             servers = verify.observe_servers(zones.authority(here.dns), resolver, one)
@@ -107,8 +109,8 @@ def adopt(names: tuple[str, ...]) -> int:
 
     Anything else is shown, and left as it is (exit 1).
     """
-    with site(names) as here:
-        results = here.keeper.adopt(here.wanted)
+    with cname_context(names) as here:
+        results = here.sync.adopt(here.wanted)
     return show_results(results, is_plan=False)
 
 
@@ -126,19 +128,19 @@ def remove(name: str, *, owner: str | None, zone: str | None) -> int:
     NAME is the record's complete name, or a service that one record here points at. Take it out of the definitions of
     all hosts first: the next sync of one that still has it publishes it again.
     """
-    with site((name,), is_lenient=True) as here:
+    with cname_context((name,), is_lenient=True) as here:
         result = _removed(here, name, owner, zone)
     return show_results([result], is_plan=False)
 
 
-def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> SyncResult:
+def _removed(here: CnameContext, name: str, owner: str | None, zone: str | None) -> SyncResult:
     from agent.cname.marker import place
     from agent.definitions import Wrong, complete, misplaced, record_name
 
     if len(here.wanted) > 1:
         raise click.BadParameter(f"{name} has several: {', '.join(one.name for one in here.wanted)}; name one of them")
     for defined in here.wanted:
-        return here.keeper.remove(defined.place, defined.provider, owner, defined)
+        return here.sync.remove(defined.place, defined.provider, owner, defined)
     try:
         full = record_name(name, zone)
     except Wrong as wrong:
@@ -146,10 +148,36 @@ def _removed(here: Site, name: str, owner: str | None, zone: str | None) -> Sync
     found = complete(zone) if zone else find_zone(here.dns, full)
     if finding := misplaced(full, found):
         raise click.BadParameter(finding.problem)
-    return here.keeper.remove(place(found, full), here.dns.provider, owner, None)
+    return here.sync.remove(place(found, full), here.dns.provider, owner, None)
 
 
-def _late(here: Site, results: tuple[SyncResult, ...], wait: float) -> dict[str, list[str]]:
+def notify_of_conflicts(here: CnameContext, results: Sequence[SyncResult]) -> None:
+    """Notify of conflicts of this host's records: one notice per conflict and fleet, until the record is in place.
+
+    Only a record that is in place, uncontested, ends its conflict. For example, a record may yield to a newer
+    generation while two hosts contend.
+    """
+    if not context.settings().notify.urls:
+        return
+    from agent.notify import sent  # most hosts notify nobody
+    from agent.notify.delivery import Deliveries
+    from agent.notify.notices import Notice, conflict, due_conflict
+
+    deliveries = Deliveries("cname sync", context.system_clock(), current().config, show_warning)
+    found: list[Notice] = []
+    for one in results:
+        name, wanted, is_conflict = one.place.name, one.wanted, one.outcome is RecordOutcome.CONFLICT
+        if wanted is None or not (is_conflict or one.outcome is RecordOutcome.IN_PLACE):
+            continue
+        notice = conflict(wanted.service, name, wanted.owner, one.why, here.agent.node) if is_conflict else None
+        where = sent.place(wanted.service, name)
+        with deliveries.failures_reported(f"{name}: no notification of its conflict is sent", record=name):
+            found += sent.take(here.consul, where, partial(due_conflict, notice, wanted.owner))
+    deliveries.send(found)
+    deliveries.wait()
+
+
+def _late(here: CnameContext, results: tuple[SyncResult, ...], wait: float) -> dict[str, list[str]]:
     written = [one.wanted for one in results if one.is_done and one.wanted is not None]
     if not written:
         return {}

@@ -2,10 +2,15 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_trouble
 from agent.cname import RecordOutcome, SyncResult, WantedRecord, ZoneView, exit_code
+
+if TYPE_CHECKING:  # slow to import, like everything that queries DNS
+    from agent.cname.verify import VerificationReport
 
 NO_RECORDS = "no definition has a CNAME"
 
@@ -57,7 +62,7 @@ def _document(result: SyncResult) -> dict[str, object]:
     return {
         "record": result.place.name,
         "zone": result.place.zone,
-        **wanted_document(result.wanted),
+        **_wanted(result.wanted),
         "outcome": str(result.outcome),
         "why": result.why,
         "is_done": result.is_done,
@@ -65,7 +70,7 @@ def _document(result: SyncResult) -> dict[str, object]:
     }
 
 
-def wanted_document(wanted: WantedRecord | None) -> dict[str, object]:
+def _wanted(wanted: WantedRecord | None) -> dict[str, object]:
     if wanted is None:
         return {}
     return {
@@ -84,3 +89,36 @@ def _seen(seen: ZoneView | None) -> dict[str, object] | None:
         return None
     record = None if seen.record is None else {"target": seen.record.target, "ttl": seen.record.ttl}
     return {"cname": record, "others": list(seen.others), "markers": list(seen.markers)}
+
+
+def show_reports(reports: Sequence["VerificationReport"]) -> None:
+    if current().as_json:
+        show_document([_report(one) for one in reports])
+    rows = []
+    for report in reports:
+        for server in report.servers:
+            record = f"{server.record.target} (TTL {server.record.ttl})" if server.record else "-"
+            serial = "-" if server.serial is None else str(server.serial)
+            rows.append((report.wanted.name, f"{server.name} {server.address}".strip(), serial, record))
+        clients = report.clients
+        seen = ", ".join(clients.addresses) or "-"
+        rows.append((report.wanted.name, f"resolver {clients.resolver}", "-", f"{clients.target or '-'} → {seen}"))
+    if rows:
+        show_table(("RECORD", "ASKED", "SERIAL", "ANSWER"), rows)
+    else:
+        show_line(NO_RECORDS)
+    for report in reports:
+        for problem in report.problems:
+            show_trouble(f"{report.wanted.name}: {problem}")
+
+
+def _report(report: "VerificationReport") -> dict[str, object]:
+    return {
+        "record": report.wanted.name,
+        "zone": report.wanted.zone,
+        **_wanted(report.wanted),
+        "servers": [asdict(one) for one in report.servers],
+        "resolver": asdict(report.clients),
+        "passing": list(report.passing),
+        "problems": list(report.problems),
+    }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli import context
-from agent.cli.cname_wiring import complete_record
+from agent.cli.cname_context import complete_record
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_trouble
 from agent.daemon.last_good import usable

@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 import click
 
-from agent.cli import context, endpoints
-from agent.cli.endpoints import DeliveryOutcome, Message
+from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_trouble
 from agent.definitions import Secret, Settings
 from agent.definitions.sources import DEFAULT_FILE
 from agent.errors import BadDefinition, Fault, SvcagentError
+from agent.notify import endpoints
+from agent.notify.endpoints import DeliveryOutcome, Message
 
 TEST_SECONDS = 30.0
 DELIVERY_SECONDS = 60.0

@@ -1,13 +1,12 @@
 """The work of ``svcagent reload``. Slow to import (the Docker SDK), so `reload` imports it after its checks."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agent.cli import context
 from agent.cli.maint_output import show_ended_maintenance
-from agent.cli.notifying import rollout_notified
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
@@ -56,8 +55,8 @@ def reload_here(
         about(service=service.name),
         ExitStack() as last,
         # Entered before the lock, so that both run after it is released.
-        rollout_notified(settings, definition, interrupts, is_off=False) as notify_begun,
-        reload_recorded(settings, service.name, is_off=False) as results,
+        rollout_notified(settings, service.name, reload, interrupts) as notify_begun,
+        reload_recorded(settings, service.name) as results,
         HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed) as lock,
         _end_recorded(lock, service.name, results),
         context.consul(settings) as consul,
@@ -90,6 +89,26 @@ def reload_here(
         if results[-1].outcome in (Outcome.ROLLED_BACK, Outcome.ENVIRONMENT):
             show_rolled_back(results[-1], _where(consul, service.id))
         return code
+
+
+@contextmanager
+def rollout_notified(
+    settings: Settings, service: str, reload: ReloadSection, interrupts: Interrupts
+) -> Iterator[Callable[[Consul], None]]:
+    """Enclose a reload and its locks: notifications about the rollout that are still due are sent after the block.
+
+    Yield what the reload calls when it has found a version to take.
+    """
+    if not settings.notify.urls:
+        yield lambda _consul: None
+        return
+    from agent.notify.delivery import Deliveries  # most hosts notify nobody
+    from agent.reload.rollout_notifier import RolloutNotifier
+
+    clock, config = context.system_clock(), current().config
+    deliveries = Deliveries(service, clock, config, show_warning, lambda: interrupts.pending is not None)
+    with RolloutNotifier(settings, reload, interrupts, deliveries) as notifier:
+        yield notifier.reload_begins
 
 
 @contextmanager

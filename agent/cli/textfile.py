@@ -19,11 +19,8 @@ if TYPE_CHECKING:  # slow to import
 
 
 @contextlib.contextmanager
-def reload_recorded(chosen: Settings, service: str, *, is_off: bool) -> "Iterator[list[ReloadResult]]":
-    """At the end of the block, write the results that were added to the list, or the error that ended the block.
-
-    ``is_off`` disables that.
-    """
+def reload_recorded(chosen: Settings, service: str) -> "Iterator[list[ReloadResult]]":
+    """At the end of the block, write the results that were added to the list, or the error that ended the block."""
     results: list[ReloadResult] = []
     ended: list[Mapping[str, Any]] = []
     try:
@@ -33,7 +30,7 @@ def reload_recorded(chosen: Settings, service: str, *, is_off: bool) -> "Iterato
         raise
     finally:
         ended[:0] = map(dataclasses.asdict, results)
-        if ended and not is_off:
+        if ended:
             _write(chosen, lambda files: files.reloads_ended(ended))
 
 

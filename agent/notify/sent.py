@@ -4,27 +4,28 @@ The host that records a notice here by check-and-set sends it, so the fleet send
 the notice is lost: at most once, never twice.
 """
 
+import importlib.util
 import shlex
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from agent.consul import Consul
 from agent.errors import SvcagentError
 from agent.fleet.cname_conflicts import part_of
 from agent.fleet.document import Fields, Unreadable, encode, key
+from agent.notify.endpoints import MISSING
+from agent.notify.notices import Notice
 
-ROOM = "notified"
+FOLDER = "notified"
 ATTEMPTS = 10
 
-T = TypeVar("T")
-
-Decide: TypeAlias = Callable[[frozenset[str]], tuple[tuple[T, ...], frozenset[str]]]
+Decide: TypeAlias = Callable[[frozenset[str]], tuple[tuple[Notice, ...], frozenset[str]]]
 """Takes the keys of the sent notices. Returns the notices to send now, and the keys of all that are then sent."""
 
 
 def place(service: str, record: str = "") -> str:
     """Return the document's key. ``record`` is a CNAME's fully qualified name."""
-    return key(service, ROOM, part_of(record)) if record else key(service, ROOM)
+    return key(service, FOLDER, part_of(record)) if record else key(service, FOLDER)
 
 
 def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
@@ -45,14 +46,17 @@ def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
         ) from error
 
 
-def take(consul: Consul, where: str, decide: Decide[T]) -> tuple[T, ...]:
+def take(consul: Consul, where: str, decide: Decide) -> tuple[Notice, ...]:
     """Decide which notices to send, and record them. Return those that this host sends: none if another was first.
 
     :raises OutcomeUnknown: it is unknown whether they are recorded, so no host sends them.
+    :raises SvcagentError: this host cannot send, because Apprise is not installed; another host may be able to.
     """
     for _attempt in range(ATTEMPTS):
-        told, index = find(consul, where)
-        chosen, after = decide(told)
-        if after == told or consul.kv_put(where, encode(told=sorted(after)), cas=index):
+        keys, index = find(consul, where)
+        chosen, after = decide(keys)
+        if chosen and importlib.util.find_spec("apprise") is None:
+            raise SvcagentError(f"{MISSING}; or take urls out of [notify]")
+        if after == keys or consul.kv_put(where, encode(told=sorted(after)), cas=index):
             return chosen
     return ()

@@ -20,11 +20,10 @@ import click
 import pytest
 
 from agent import logs
-from agent.cli.cname_telling import notify_conflicts
-from agent.cli.cname_wiring import Site
-from agent.cli.delivering import WAIT_SECONDS
-from agent.cli.notifying import NotifyBegun, rollout_notified
+from agent.cli.cname import notify_of_conflicts
+from agent.cli.cname_context import CnameContext
 from agent.cli.options import Options
+from agent.cli.reload_here import rollout_notified
 from agent.clock import Interrupts
 from agent.cname import PublishedRecord, RecordOutcome, SyncResult, WantedRecord
 from agent.consul import Consul
@@ -33,6 +32,7 @@ from agent.definitions.windows import window
 from agent.errors import ConsulUnreachable, GuardRefused
 from agent.fleet import HostState, Pin, Quarantine, quarantine, rollout, write_host_state
 from agent.notify import sent
+from agent.notify.delivery import WAIT_SECONDS
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import Result as Ended
 from tests.real.access_fixture import Svcagent
@@ -170,7 +170,7 @@ def test_apprise_itself_is_kept_silent(tmp_path: Path) -> None:
         "import logging\n"
         "from agent.definitions import Secret\n"
         "from agent import logs\n"
-        "from agent.cli.endpoints import endpoints\n"
+        "from agent.notify.endpoints import endpoints\n"
         "logs.set_up(logs.Format.TEXT, is_verbose=True)\n"
         "logging.getLogger('apprise').warning('hush-hush')\n"
         "endpoints([Secret('nosuchthing://x')])\n"
@@ -214,13 +214,14 @@ class Fleet:
             write_host_state(self.consul, self.name, node, HostState(digest, "running", _now()))
 
     @contextmanager
-    def reloading(self, *urls: str, interrupts: Interrupts | None = None) -> Iterator[NotifyBegun]:
+    def reloading(self, *urls: str, interrupts: Interrupts | None = None) -> Iterator[Callable[[Consul], None]]:
         """What one host's reload does about people, with these endpoints."""
         file = settings_file(self._directory, urls)
         settings = Settings.load(file, {"CONSUL_HTTP_ADDR": f"{self._host.address}:8500"})
+        assert self.definition.reload is not None
         with (
             click.Context(click.Command("reload"), obj=Options(config=str(file))),
-            rollout_notified(settings, self.definition, interrupts or Interrupts(), is_off=False) as notify_begun,
+            rollout_notified(settings, self.name, self.definition.reload, interrupts or Interrupts()) as notify_begun,
         ):
             yield notify_begun
 
@@ -327,10 +328,10 @@ def test_outside_its_windows_a_rollout_that_stands_still_is_not_stuck(fleet: Fle
     assert fleet.told() == {f"started {NEW}", f"stuck {NEW}"}
 
 
-def _site(consul: Consul, node: str) -> Site:
+def _site(consul: Consul, node: str) -> CnameContext:
     """A host's side, as far as telling needs it."""
     found: Any = SimpleNamespace(consul=consul, agent=SimpleNamespace(node=node))
-    return cast("Site", found)
+    return cast("CnameContext", found)
 
 
 def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
@@ -344,9 +345,9 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
     where = sent.place("web", wanted.name)
     config = str(settings_file(tmp_path, [endpoint.url]))
 
-    def sync(here: Site, outcome: RecordOutcome = RecordOutcome.CONFLICT) -> None:
+    def sync(here: CnameContext, outcome: RecordOutcome = RecordOutcome.CONFLICT) -> None:
         with click.Context(click.Command("cname"), obj=Options(config=config)):
-            notify_conflicts(here, [replace(found, outcome=outcome)])
+            notify_of_conflicts(here, [replace(found, outcome=outcome)])
 
     at_once(3, lambda: sync(next(hosts)))
     here = _site(consul, "host4")
@@ -474,9 +475,9 @@ def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_
         "import agent.cli.reload_here\n"
         "from agent.clock import Interrupts\n"
         "from agent.definitions import Settings\n"
-        "with agent.cli.reload_here.rollout_notified(Settings(), None, Interrupts(), is_off=False) as notify_begun:\n"
+        "with agent.cli.reload_here.rollout_notified(Settings(), 'web', None, Interrupts()) as notify_begun:\n"
         "    notify_begun(None)\n"
-        "print(sorted(sys.modules.keys() & {'apprise', 'agent.cli.rollout_notifier', 'agent.cli.delivering',"
+        "print(sorted(sys.modules.keys() & {'apprise', 'agent.reload.rollout_notifier', 'agent.notify.delivery',"
         " 'agent.notify.notices', 'agent.notify.sent'}))\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -509,14 +510,11 @@ def test_a_message_is_delivered_though_the_one_who_began_it_is_killed(tmp_path: 
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "import click\n"
-        "from agent.cli.delivering import Deliveries\n"
-        "from agent.cli.options import Options\n"
+        "from agent.notify.delivery import Deliveries\n"
         "from agent.notify.notices import conflict\n"
         "from agent.clock import SystemClock\n"
-        f"with click.Context(click.Command('x'), obj=Options(config={str(file)!r})):\n"
-        "    notice = conflict('web', 'www.example.com.', 'web', 'why', 'host1')\n"
-        "    Deliveries('web', SystemClock()).send([notice])\n"
+        "notice = conflict('web', 'www.example.com.', 'web', 'why', 'host1')\n"
+        f"Deliveries('web', SystemClock(), {str(file)!r}, print).send([notice])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import field
+from functools import partial
 
 import click
 
@@ -35,7 +36,7 @@ class Providers:
 
 
 @dataclass(frozen=True)
-class Site:
+class CnameContext:
     """This host's part in its CNAMEs. ``wanted`` are the records that were asked for, with their zones."""
 
     dns: DnsSettings
@@ -45,15 +46,15 @@ class Site:
     providers: Providers
 
     @property
-    def keeper(self) -> CnameSync:
+    def sync(self) -> CnameSync:
         from agent.cname.targets import has_instances
 
-        contests = KvConflicts(self.consul, self.agent.node, context.system_clock())
-        return CnameSync(self.providers, lambda target: has_instances(self.agent, target), contests)
+        conflicts = KvConflicts(self.consul, self.agent.node, context.system_clock())
+        return CnameSync(self.providers, lambda target: has_instances(self.agent, target), conflicts)
 
 
 @contextlib.contextmanager
-def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[Site]:
+def cname_context(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[CnameContext]:
     """Yield what the verb needs, after reading everything and reporting every fault, before any write.
 
     ``names`` are services or records; empty for all. ``is_lenient`` also permits names that no definition has.
@@ -75,7 +76,7 @@ def site(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> Iterator[S
         context.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
         providers = Providers(chosen.dns)
         stack.callback(providers.close)
-        yield Site(chosen.dns, consul, agent, _located(chosen.dns, wanted), providers)
+        yield CnameContext(chosen.dns, consul, agent, located(wanted, partial(find_zone, chosen.dns)), providers)
 
 
 def _is_named(wanted: WantedRecord, names: tuple[str, ...]) -> bool:
@@ -86,10 +87,6 @@ def find_zone(dns: DnsSettings, name: str) -> str:
     from agent.cname import signing
 
     return signing.find_zone(dns, name)
-
-
-def _located(dns: DnsSettings, wanted: tuple[WantedRecord, ...]) -> tuple[WantedRecord, ...]:
-    return located(wanted, lambda name: find_zone(dns, name))
 
 
 def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

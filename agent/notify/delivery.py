@@ -3,21 +3,19 @@
 The process, ``svcagent notify deliver``, reads the endpoints from the settings, because their URLs contain secrets.
 """
 
-import importlib.util
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
-from typing import IO
+from typing import IO, Any
 
 from agent import logs
-from agent.cli.options import current
-from agent.cli.output import show_warning
 from agent.clock import Clock, Deadline, poll
 from agent.data import dataclass
-from agent.errors import SvcagentError
+from agent.errors import ConsulUnreachable, SvcagentError
 from agent.notify.notices import Notice
 from agent.text import clean, printable
 
@@ -30,17 +28,6 @@ SVCAGENT = (sys.executable, "-P", "-m", "agent")
 """This svcagent. -P, because a directory called agent may exist in the current directory."""
 
 
-def assert_possible() -> None:
-    """Check, before a notice is recorded as sent, that this host can send it: another host may be able to.
-
-    :raises SvcagentError: Apprise is not installed.
-    """
-    if importlib.util.find_spec("apprise") is None:
-        from agent.cli.endpoints import MISSING
-
-        raise SvcagentError(f"{MISSING}; or take urls out of [notify]")
-
-
 @dataclass
 class _Delivery:
     """A running process. Its output is in memory, because it could block on a pipe, and others could wait for one."""
@@ -50,19 +37,18 @@ class _Delivery:
     output: IO[bytes]
 
     @classmethod
-    def start(cls, notices: Sequence[Notice]) -> "_Delivery":
+    def start(cls, notices: Sequence[Notice], config: str | None) -> "_Delivery":
         """Start the process.
 
         :raises OSError: there are no processes or no memory left.
         """
-        config = ("--config", str(current().config)) if current().config else ()
         output = _memory()
         with _memory() as message:
             messages = [{"title": clean(one.title), "body": printable(one.body), "tone": one.tone} for one in notices]
             message.write(json.dumps(messages).encode())
             message.seek(0)
             process = subprocess.Popen(  # noqa: S603 - svcagent itself, without a shell
-                [*SVCAGENT, *config, "notify", "deliver"],
+                [*SVCAGENT, *(("--config", config) if config else ()), "notify", "deliver"],
                 stdin=message,
                 stdout=output,
                 stderr=subprocess.DEVNULL,
@@ -74,10 +60,6 @@ class _Delivery:
     @property
     def has_ended(self) -> bool:
         return self.process.poll() is not None
-
-    @property
-    def titles(self) -> str:
-        return "; ".join(one.title for one in self.notices)
 
     def problems(self) -> Iterator[str]:
         """Yield what an ended delivery could not send, and to which endpoint."""
@@ -91,7 +73,7 @@ class _Delivery:
             if one["problem"]:
                 yield f"notify.urls[{one['position']}] {one['name']}: {one['problem']}"
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         # Popen remembers a process whose end it has not seen, and warns of it.
         self.process.returncode = self.process.returncode or 0
         self.output.close()
@@ -99,37 +81,53 @@ class _Delivery:
 
 @dataclass
 class Deliveries:
-    """Deliveries of one verb for one service. ``is_hurried`` returns True when it must not wait any more."""
+    """Deliveries of one verb for one service.
+
+    ``config`` is the settings file, if not the default one. ``warn`` prints a warning. ``is_hurried`` returns True when
+    it must not wait any more.
+    """
 
     service: str
     clock: Clock
+    config: str | None
+    warn: Callable[..., None]
     is_hurried: Callable[[], bool] = lambda: False
-    _under_way: list[_Delivery] = field(default_factory=list)
+    _running: list[_Delivery] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def failures_reported(self, problem: str, **fields: Any) -> Iterator[None]:
+        """Enclose the decision which notices are due. ``problem``: what a failure prevents; it fails no verb."""
+        try:
+            yield
+        except ConsulUnreachable as error:
+            logs.log(f"not looked for what people should be told: {error}", **fields)
+        except SvcagentError as error:
+            self.warn(f"{problem}: {error}", **fields)
 
     def send(self, notices: Sequence[Notice]) -> None:
         """Start a delivery without waiting for it."""
         if not notices:
             return
         try:
-            delivery = _Delivery.start(notices)
+            self._running.append(_Delivery.start(notices, self.config))
         except OSError as error:
-            show_warning(f"{self.service}: no notification is sent: {error.strerror}", service=self.service)
+            self.warn(f"{self.service}: no notification is sent: {error.strerror}", service=self.service)
             return
-        self._under_way.append(delivery)
         for one in notices:
             logs.log(f"telling: {one.title}", service=self.service, notice=one.kind)
 
     def wait(self) -> None:
         """Wait up to `WAIT_SECONDS` for all deliveries, and warn of what was not sent by then. Late ones continue."""
         limit = Deadline.after(self.clock, WAIT_SECONDS)
-        poll(lambda: self.is_hurried() or all(one.has_ended for one in self._under_way), limit, POLL_SECONDS)
-        for one in self._under_way:
+        poll(lambda: self.is_hurried() or all(one.has_ended for one in self._running), limit, POLL_SECONDS)
+        for one in self._running:
             late = f"not known after {WAIT_SECONDS:.0f} s whether it arrived; process {one.process.pid} goes on with it"
+            titles = "; ".join(notice.title for notice in one.notices)
             for problem in one.problems() if one.has_ended else [late]:
-                text = f'{self.service}: notification "{one.titles}": {problem}. To try all: svcagent notify test'
-                show_warning(text, service=self.service)
-            one.leave()
-        self._under_way.clear()
+                text = f'{self.service}: notification "{titles}": {problem}. To try all: svcagent notify test'
+                self.warn(text, service=self.service)
+            one.abandon()
+        self._running.clear()
 
 
 def _memory() -> IO[bytes]:
