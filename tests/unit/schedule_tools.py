@@ -1,4 +1,4 @@
-"""What the tests of the timetable share: a clock to be moved by hand, and cron's rules once more, minute by minute."""
+"""What the tests of the timetable share: cron's rules once more, minute by minute."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,32 +6,6 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
-
-
-class FakeClock:
-    """Shows what it is told to."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-        self._monotonic = 1000.0
-
-    def now(self) -> datetime:
-        return self._now
-
-    def monotonic(self) -> float:
-        return self._monotonic
-
-    def sleep(self, seconds: float) -> None:
-        self.pass_by(timedelta(seconds=max(0.0, seconds)))
-
-    def pass_by(self, span: timedelta) -> None:
-        """Time passes, and whoever looks at the clock may be standing still meanwhile."""
-        self._now += span
-        self._monotonic += span.total_seconds()
-
-    def set(self, span: timedelta) -> None:
-        """Somebody sets it; a suspended machine finds its clock the same way."""
-        self._now += span
 
 
 def utc(text: str) -> datetime:

@@ -1,8 +1,8 @@
 """What a convergence tells: each thing when it begins and when it is over, whatever happens between."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -13,24 +13,7 @@ from agent.daemon.convergence_result import ConvergenceResult
 from agent.errors import ConsulUnreachable, Denied, Fault, LockBusy, OutcomeUnknown, Rejected, SvcagentError
 from agent.maintenance import EndedMaintenance, MaintenanceTarget, by_operator
 from agent.registration import Change, ChangeAction
-
-NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
-
-
-@dataclass
-class Now:
-    """A clock that is set."""
-
-    seconds: float = 0.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return NOON + timedelta(seconds=self.seconds)
-
-    def sleep(self, _seconds: float) -> None:
-        raise AssertionError("nothing is waited for")
+from tests.support.clock import NOON, FakeClock
 
 
 class Told:
@@ -38,7 +21,7 @@ class Told:
 
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
         self._log = log
-        self.clock = Now()
+        self.clock = FakeClock()
         self._messages = ConvergenceLog(self.clock)
 
     def of(self, found: ConvergenceResult) -> list[str]:
@@ -66,7 +49,7 @@ def test_an_outage_is_one_line_and_its_end_another(told: Told) -> None:
     lines = []
     for number in range(120):
         lines += told.of(ConvergenceResult(trouble=silences[number % 4]))
-        told.clock.seconds += 5
+        told.clock.sleep(5)
     lines += told.of(ConvergenceResult())
     lines += told.of(ConvergenceResult())
 
@@ -92,7 +75,7 @@ def test_each_other_trouble_is_a_line(told: Told) -> None:
         assert len(found) == lines, (trouble, found)
         if trouble is None and lines:
             assert found == ["i converging again after 6s"]
-        told.clock.seconds += 1
+        told.clock.sleep(1)
 
 
 def test_a_fault_is_told_when_it_comes_and_a_file_when_it_is_good(told: Told) -> None:

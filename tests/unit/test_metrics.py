@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,33 +20,16 @@ from agent.metrics.series import Damaged, Histogram, Series
 from agent.outcomes import Outcome
 from agent.reload.host_lock import HostReload
 from agent.reload.record import ReloadResult
-
-NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.moment = NOON
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.moment.timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
+from tests.support.clock import NOON, FakeClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def metrics(clock: Clock) -> Metrics:
+def metrics(clock: FakeClock) -> Metrics:
     return Metrics(clock)
 
 
@@ -107,7 +90,7 @@ def test_a_reload_that_left_an_error_alone_is_counted_by_its_exit_code(
     [(outcome, outcome in ("up to date", "reloaded")) for outcome in Outcome],
 )
 def test_the_last_success_is_of_what_ended_well(
-    metrics: Metrics, clock: Clock, outcome: str, *, is_success: bool
+    metrics: Metrics, clock: FakeClock, outcome: str, *, is_success: bool
 ) -> None:
     """The last run is of any."""
     metrics.reload_ended(ended("up to date"))
@@ -233,7 +216,7 @@ def test_a_sync_that_failed_or_only_planned_changes_nothing(metrics: Metrics) ->
     assert set(series(metrics)) == before
 
 
-def test_consul_faults_and_convergence_are_told_apart(metrics: Metrics, clock: Clock) -> None:
+def test_consul_faults_and_convergence_are_told_apart(metrics: Metrics, clock: FakeClock) -> None:
     """Each by itself; the last convergence stays what it was while Consul is away."""
     metrics.converged([], {}, [], refused=2)
     clock.sleep(60)
@@ -246,7 +229,7 @@ def test_consul_faults_and_convergence_are_told_apart(metrics: Metrics, clock: C
     assert of(metrics, "svcagent_last_convergence_timestamp_seconds") == {(): NOON.timestamp()}
 
 
-def test_a_maintenance_that_nobody_dated_is_as_old_as_it_is_known(metrics: Metrics, clock: Clock) -> None:
+def test_a_maintenance_that_nobody_dated_is_as_old_as_it_is_known(metrics: Metrics, clock: FakeClock) -> None:
     """As of consul maint; of two instances of one service the older counts."""
     two = [Held("web", "bob", 20.0), Held("web", "bob", 10.0), Held("web", "unknown", None)]
     metrics.converged([], {}, two)
@@ -287,7 +270,7 @@ def test_whose_maintenance_the_agent_holds() -> None:
 
 def test_it_is_rendered_while_it_is_told() -> None:
     """Every text is whole: the counter of one service and its histogram belong to the same moment."""
-    metrics = Metrics(Clock())
+    metrics = Metrics(FakeClock())
     is_over = threading.Event()
 
     def report_event() -> None:

@@ -12,14 +12,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.errors import SvcagentError
 from agent.metrics.host_series import Held
 from agent.metrics.textfile import LOCK_SECONDS, Textfiles
-from tests.unit.test_metrics import NOON, Clock, ended
+from tests.support.clock import NOON, FakeClock
+from tests.unit.test_metrics import ended
 
 RELOAD = "svcagent_reload_web.prom"
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def warnings() -> list[str]:
 
 
 @pytest.fixture
-def process(tmp_path: Path, clock: Clock, warnings: list[str]) -> Callable[[], Textfiles]:
+def process(tmp_path: Path, clock: FakeClock, warnings: list[str]) -> Callable[[], Textfiles]:
     """One process after the other, in one directory."""
     return lambda: Textfiles(tmp_path, clock, warnings.append)
 
@@ -53,7 +54,7 @@ def series(directory: Path) -> dict[tuple[str, ...], float]:
     return found
 
 
-def test_counters_go_on_over_processes(process: Callable[[], Textfiles], tmp_path: Path, clock: Clock) -> None:
+def test_counters_go_on_over_processes(process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock) -> None:
     """Counts and seconds add up; what the last one did not see stays."""
     process().reloads_ended([ended("reloaded", steps=[{"step": "acquire", "seconds": 2.0}])])
     clock.sleep(600)
@@ -165,7 +166,9 @@ def test_a_series_that_this_version_does_not_know_is_dropped(
     assert "svcagent_old" not in file.read_text()
 
 
-def test_the_host_before_and_after_its_troubles(process: Callable[[], Textfiles], tmp_path: Path, clock: Clock) -> None:
+def test_the_host_before_and_after_its_troubles(
+    process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock
+) -> None:
     """Faults and a Consul that is away are told beside what was known; all is well again with the next registration."""
     process().converged([], {}, [Held("web", "bob", 5.0), Held("db", "unknown", None)], 1)
     clock.sleep(60)
@@ -202,14 +205,14 @@ def test_some_records_are_told_beside_the_others(process: Callable[[], Textfiles
     assert states() == {("b", "unreachable")}
 
 
-def test_a_missing_directory_is_named(clock: Clock, tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(clock: FakeClock, tmp_path: Path) -> None:
     """It is not made: node_exporter would not look there."""
     with pytest.raises(SvcagentError, match=r"cannot use .*/nowhere: No such file or directory. Make the directory"):
         Textfiles(tmp_path / "nowhere", clock, print).reloads_ended([ended("reloaded")])
 
 
 def test_one_that_hangs_does_not_keep_the_others_from_it(
-    process: Callable[[], Textfiles], tmp_path: Path, clock: Clock
+    process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock
 ) -> None:
     """The wait for another process is short, and then a count may be lost."""
     hung = os.open(tmp_path, os.O_RDONLY)
@@ -218,4 +221,4 @@ def test_one_that_hangs_does_not_keep_the_others_from_it(
     os.close(hung)
 
     assert series(tmp_path)["svcagent_reloads_total", "reloaded", "web"] == 1
-    assert clock.monotonic() - NOON.timestamp() == pytest.approx(LOCK_SECONDS, abs=0.1)
+    assert clock.seconds == pytest.approx(LOCK_SECONDS, abs=0.1)

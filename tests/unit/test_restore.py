@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from agent.clock import Clock, nothing_ends_it
+from agent.clock import nothing_ends_it
 from agent.consul import CheckState, Instance, LocalService
 from agent.definitions import Check, Ready, ReloadSection, Service, Settle
 from agent.engine.client import Engine
@@ -21,6 +20,7 @@ from agent.reload.progress import Progress
 from agent.reload.restart import Restarter
 from agent.reload.restore import Restoration
 from agent.reload.steps import Step
+from tests.support.clock import FakeClock
 
 SERVICE = Service(name="web", checks=(Check(http="http://127.0.0.1:1/hc", interval="10s", timeout="1s"),))
 (CHECK,) = SERVICE.checks
@@ -33,27 +33,6 @@ HELD = CheckState(
     "Taken out by svcagent reload r1 on host1 since 2026-01-01T00:00:00Z: x",
     "web",
 )
-
-
-class FakeClock:
-    """Sleeps by moving on, and calls what is planned for a moment."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self.plan: list[tuple[float, Callable[[], None]]] = []
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    def sleep(self, seconds: float) -> None:
-        self.time += max(seconds, 0.001)
-        due = [one for one in self.plan if one[0] <= self.time]
-        self.plan = [one for one in self.plan if one not in due]
-        for _at, action in due:
-            action()
 
 
 def state_of(check_id: str, status: str, output: str = "ran", service_id: str = "web") -> CheckState:
@@ -152,7 +131,7 @@ class World:
             engine=cast("Engine", None),
             agent=SimpleNamespace(node="host1", datacenter="dc1", domain="consul"),
             prober=self.prober,
-            clock=cast("Clock", self.clock),
+            clock=self.clock,
             drain_dns=(),
         )
         ready = Ready(timeout=30.0, interval=0.1)
@@ -209,7 +188,7 @@ def test_an_agent_that_was_restarted_shows_checks_as_critical_that_it_has_not_ru
     ]
 
     assert world.settle()
-    assert world.clock.time >= 8.0
+    assert world.clock.seconds >= 8.0
 
 
 def test_a_check_that_stays_critical_for_longer_than_its_first_run_takes_fails_in_settle(world: World) -> None:
@@ -218,7 +197,7 @@ def test_a_check_that_stays_critical_for_longer_than_its_first_run_takes_fails_i
     with pytest.raises(NotReady) as caught:
         world.settle()
     assert caught.value.signature == f"{CHECK.id} consul critical"
-    assert world.clock.time <= 30.0
+    assert world.clock.seconds <= 30.0
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -253,11 +232,11 @@ def test_a_container_that_an_operator_stops_in_settle_is_waited_for_and_not_star
         world.restarter.is_running, world.restarter.was_requested = False, True
 
     world.clock.plan.append((1.0, stop))
-    began = world.clock.time
+    began = world.clock.seconds
 
     with pytest.raises(NotReady, match="somebody stopped"):
         world.settle()
-    assert world.clock.time - began >= 30
+    assert world.clock.seconds - began >= 30
     assert world.restarter.starts == 0
 
 

@@ -14,7 +14,8 @@ from agent import logs
 from agent.clock import SystemClock
 from agent.daemon.schedule import Every, Schedule
 from agent.daemon.scheduler import Plan, Scheduler
-from tests.unit.schedule_tools import FakeClock, cron_runs, utc
+from tests.support.clock import FakeClock
+from tests.unit.schedule_tools import cron_runs, utc
 
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
 TICK = timedelta(seconds=5)
@@ -65,13 +66,13 @@ class Runs:
         """Time passes as fast as there is nothing to do."""
         while self.clock.now() < end:
             soonest = min(self.scheduler.next_runs().values(), default=end)
-            self.clock.pass_by(min(soonest, end) - self.clock.now())
+            self.clock.advance(min(soonest, end) - self.clock.now())
             self.look()
 
     def tick_until(self, end: datetime) -> None:
         """Time passes in small steps."""
         while self.clock.now() < end:
-            self.clock.pass_by(TICK)
+            self.clock.advance(TICK)
             self.look()
 
     def look(self) -> None:
@@ -169,7 +170,7 @@ def test_every_minute_of_a_day() -> None:
 
     while runs.clock.now() < end:
         step += 1
-        runs.clock.pass_by(timedelta(seconds=20 + step % 7 * 1.5))
+        runs.clock.advance(timedelta(seconds=20 + step % 7 * 1.5))
         runs.look()
 
     assert len(runs.of["minutely"]) == 24 * 60
@@ -179,7 +180,7 @@ def test_every_minute_of_a_day() -> None:
 CLOCKS = [
     # A clock set forward, or a machine that was asleep; a process that was stopped while time went on.
     pytest.param(FakeClock.set, id="set forward or asleep"),
-    pytest.param(FakeClock.pass_by, id="stopped"),
+    pytest.param(FakeClock.advance, id="stopped"),
 ]
 
 
@@ -279,7 +280,7 @@ def test_replacing_a_job_by_itself_changes_nothing() -> None:
     plan = Schedule("*/10 * * * *", ZoneInfo("Europe/London"), timedelta(seconds=3))
     runs = Runs(utc("2026-06-01 10:05"), {"web": plan})
     for _second in range(6 * 60 + 10):
-        runs.clock.pass_by(SECOND)
+        runs.clock.advance(SECOND)
         runs.scheduler.replace({"web": Schedule("*/10 * * * *", ZoneInfo("Europe/London"), timedelta(seconds=3))})
 
     runs.look()
@@ -291,7 +292,7 @@ def test_replacing_a_job_by_itself_changes_nothing() -> None:
 def test_a_run_that_is_due_when_its_plan_changes_is_not_lost() -> None:
     """A file was written in the very second: the run is for the old plan, the next one for the new."""
     runs = Runs(utc("2026-06-01 10:05"), {"web": Schedule("*/10 * * * *", UTC)})
-    runs.clock.pass_by(5 * MINUTE + timedelta(milliseconds=300))
+    runs.clock.advance(5 * MINUTE + timedelta(milliseconds=300))
 
     runs.scheduler.replace({"web": Schedule("0 * * * *", UTC)})
     runs.look()
@@ -364,7 +365,7 @@ def test_a_job_that_fails_is_told_and_harms_no_other(capsys: pytest.CaptureFixtu
 
     runs = Runs(utc("2026-06-01 10:05"), {"bad": Every(60), "good": Every(60)}, run)
     for _minute in range(2):
-        runs.clock.pass_by(MINUTE)
+        runs.clock.advance(MINUTE)
         runs.look()
 
     assert sorted(ran) == ["bad", "bad", "good", "good"]

@@ -7,16 +7,7 @@ from contextlib import contextmanager
 from agent.clock import Deadline, SystemClock, poll
 from agent.consul.lock.session_renewer import SESSION_TTL, SessionRenewer
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, SvcagentError
-
-
-class _Clock(SystemClock):
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.at = 100.0
-
-    def monotonic(self) -> float:
-        return self.at
+from tests.support.clock import FakeClock
 
 
 class _Consul:
@@ -38,9 +29,9 @@ class _Consul:
 
 
 @contextmanager
-def _kept(answer: Callable[[], bool]) -> Iterator[tuple[SessionRenewer, _Consul, _Clock]]:
-    clock, consul = _Clock(), _Consul(answer)
-    keeper = SessionRenewer(consul, "session", clock.at, clock)  # type: ignore[arg-type]  # all that it asks
+def _kept(answer: Callable[[], bool]) -> Iterator[tuple[SessionRenewer, _Consul, FakeClock]]:
+    clock, consul = FakeClock(), _Consul(answer)
+    keeper = SessionRenewer(consul, "session", clock.seconds, clock)  # type: ignore[arg-type]  # all that it asks
     keeper.start()
     try:
         assert consul.asked.wait(5)
@@ -64,7 +55,7 @@ def test_what_is_renewed_is_not_lost() -> None:
         keeper.join(0.05)  # the answer is counted after it was given
         assert not keeper.is_lost
 
-        clock.at += SESSION_TTL
+        clock.seconds += SESSION_TTL
         assert keeper.is_lost
         assert not keeper.is_known_lost
 
@@ -84,37 +75,37 @@ def test_a_refused_or_unanswered_renewal_is_lost_when_the_session_can_have_ended
             assert not keeper.is_lost
             assert keeper.is_alive()
 
-            clock.at += SESSION_TTL
+            clock.seconds += SESSION_TTL
             assert keeper.is_lost
             assert keeper.is_alive()
 
 
 def test_a_renewal_counts_from_when_it_was_sent() -> None:
     """Its answer may come late, and the session's time began somewhere between."""
-    clocks: list[_Clock] = []
+    clocks: list[FakeClock] = []
 
     def answer() -> bool:
         if clocks:
-            clocks[0].at += 14
+            clocks[0].seconds += 14
         return True
 
-    clock, consul = _Clock(), _Consul(answer)
+    clock, consul = FakeClock(), _Consul(answer)
     clocks.append(clock)
-    keeper = SessionRenewer(consul, "session", clock.at, clock)  # type: ignore[arg-type]  # all that it asks
+    keeper = SessionRenewer(consul, "session", clock.seconds, clock)  # type: ignore[arg-type]  # all that it asks
     keeper.start()
     assert consul.asked.wait(5)
     keeper.stop()
     keeper.join(5)
 
     assert not keeper.is_lost
-    clock.at += 1
+    clock.seconds += 1
     assert keeper.is_lost
 
 
 def test_a_session_that_lives_again_by_its_clock_is_held_again() -> None:
     """A stopped process that goes on counts it as lost, until Consul says that it still has the session."""
     with _kept(lambda: True) as (keeper, consul, clock):
-        clock.at += 2 * SESSION_TTL
+        clock.seconds += 2 * SESSION_TTL
         assert keeper.is_lost
 
         consul.asked.clear()

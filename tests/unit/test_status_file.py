@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 
 from agent.daemon.status_file import STALE_SECONDS, DaemonStatus, StatusFile, read_status
 from agent.definitions import Settings
-from tests.unit.schedule_tools import FakeClock, utc
+from tests.support.clock import FakeClock
+from tests.unit.schedule_tools import utc
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_a_daemon_that_proc_hides(settings: Settings, clock: FakeClock, monkeypa
 def test_a_daemon_that_hangs(settings: Settings, clock: FakeClock) -> None:
     """What it says is shown, and that it is old."""
     written(settings, clock)
-    clock.pass_by(timedelta(seconds=STALE_SECONDS))
+    clock.sleep(STALE_SECONDS)
     assert read(settings, clock) == (True, "")
-    clock.pass_by(timedelta(seconds=1))
+    clock.sleep(1)
 
     is_there, problem = read(settings, clock)
 
