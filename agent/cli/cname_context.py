@@ -10,7 +10,8 @@ import click
 from agent.cli import context
 from agent.cli.output import show_warning
 from agent.cname import PROVIDERS, CnameSync, Provider, WantedRecord, located, wanted_records
-from agent.cname.conflicts import KvConflicts
+from agent.cname.conflicts import Conflicts
+from agent.cname.sync import has_instances
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
@@ -47,9 +48,7 @@ class CnameContext:
 
     @property
     def sync(self) -> CnameSync:
-        from agent.cname.targets import has_instances
-
-        conflicts = KvConflicts(self.consul, self.agent.node, context.system_clock())
+        conflicts = Conflicts(self.consul, self.agent.node, context.system_clock())
         return CnameSync(self.providers, lambda target: has_instances(self.agent, target), conflicts)
 
 

@@ -3,11 +3,11 @@
 `zones` and `verify` are not exported here because they import dnspython, which is slow.
 """
 
-from agent.cname.keep import CnameSync, SyncResult
 from agent.cname.plan import RecordDecision, RecordOutcome, described, exit_code
 from agent.cname.provider import Provider, PublishedRecord, RecordPlace, ZoneView
 from agent.cname.providers import PROVIDERS
 from agent.cname.record import WantedRecord, located, wanted_records
+from agent.cname.sync import CnameSync, SyncResult
 
 __all__ = [
     "PROVIDERS",

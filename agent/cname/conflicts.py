@@ -1,13 +1,12 @@
-"""Contests: two definitions of one generation that disagree about a record.
+"""Conflicts between two definitions of one generation that disagree about a record.
 
 Hosts that lost write nothing to the zone, so that it stays stable; the winners cannot see them there. The losers
 therefore publish a claim in Consul KV (see `agent.fleet.cname_conflicts`), and every other host reads the claims once
-its own record is in place. A claim is for one generation: raising ``gen`` ends the contest.
+its own record is in place. A claim is for one generation: raising ``gen`` ends the conflict.
 """
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from agent.clock import Clock
 from agent.cname.marker import Marker, parse
@@ -32,17 +31,6 @@ class ConflictingHost:
     marker: Marker
 
 
-class Conflicts(Protocol):
-    def others(self, wanted: WantedRecord, *, is_reading: bool = False) -> tuple[ConflictingHost, ...]:
-        """Return the hosts that want something else in the same generation, and withdraw this host's claim.
-
-        With ``is_reading``, change nothing.
-        """
-
-    def claim(self, wanted: WantedRecord) -> None:
-        """Publish that this host wants this record, but another one of the same generation is published."""
-
-
 def relevant(claims: Iterable[ConflictClaim], wanted: WantedRecord, now: datetime) -> tuple[ConflictingHost, ...]:
     """Return the recent claims of the same generation that contradict ``wanted``."""
     told = [(one.node, parse(one.wants)) for one in claims if now - one.at < MEMORY]
@@ -54,20 +42,25 @@ def relevant(claims: Iterable[ConflictClaim], wanted: WantedRecord, now: datetim
 
 
 @dataclass(frozen=True)
-class KvConflicts:
-    """Contests in Consul KV. ``node`` is this host's."""
+class Conflicts:
+    """The claims in Consul KV. ``node`` is this host's."""
 
     consul: Consul
     node: str
     clock: Clock
 
     def others(self, wanted: WantedRecord, *, is_reading: bool = False) -> tuple[ConflictingHost, ...]:
+        """Return the hosts that want something else in the same generation, and withdraw this host's claim.
+
+        With ``is_reading``, change nothing.
+        """
         claims = cname_conflicts.read_all(self.consul, wanted.service, wanted.name)
         if not is_reading and any(one.node == self.node for one in claims):
             cname_conflicts.clear(self.consul, wanted.service, wanted.name, self.node)
         return relevant((one for one in claims if one.node != self.node), wanted, self.clock.now())
 
     def claim(self, wanted: WantedRecord) -> None:
+        """Publish that this host wants this record, but another one of the same generation is published."""
         now = self.clock.now()
         for one in cname_conflicts.read_all(self.consul, wanted.service, wanted.name):
             if one.node == self.node and one.wants == wanted.marker and now - one.at < REPEAT:

@@ -73,7 +73,7 @@ _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, NotNow.exit_c
 class RecordDecision:
     outcome: RecordOutcome
     why: str
-    is_contested: bool = False
+    is_definition_conflict: bool = False
     """True if another definition of the same generation is published."""
     is_publication: bool = False
     """True if clients will be sent to a target that they are not sent to now."""
@@ -113,15 +113,15 @@ def _compared(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDecis
             f"generation {held.gen} was published as {_text(held.record)}, and {wanted.file} says "
             f"{_text(wanted.record)} in the same generation. {_SETTLE}"
         )
-        return RecordDecision(RecordOutcome.CONFLICT, why, is_contested=True)
+        return RecordDecision(RecordOutcome.CONFLICT, why, is_definition_conflict=True)
     if seen.record == wanted.record:
         return RecordDecision(RecordOutcome.IN_PLACE, f"→ {wanted.record.target}")
     return RecordDecision(RecordOutcome.REPAIRED, f"changed by other means: {_difference(seen.record, wanted.record)}")
 
 
-def contested(wanted: WantedRecord, contenders: Iterable[ConflictingHost]) -> RecordDecision:
+def definition_conflict(wanted: WantedRecord, hosts: Iterable[ConflictingHost]) -> RecordDecision:
     """Return the conflict for a record that is published as wanted, while others want another of its generation."""
-    others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in contenders)
+    others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in hosts)
     why = f"{_text(wanted.record)} of {wanted.file} stands there, and of the same generation {wanted.gen} {others}"
     return RecordDecision(RecordOutcome.CONFLICT, f"{why}. {_SETTLE}")
 

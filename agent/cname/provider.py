@@ -42,15 +42,13 @@ class ZoneView:
 
 NOTHING = ZoneView()
 
-
-@dataclass(frozen=True)
-class Promises:
-    """What a provider guarantees about concurrent writes by several hosts. The tests check each guarantee."""
-
-    compares: bool
-    """A write applies only if the zone is exactly as the caller saw it. Else it raises `Raced` and changes nothing."""
-    is_atomic: bool
-    """Nobody ever sees the record without its marker or the marker without its record."""
+MARKER_TTL = 60
+"""Seconds. Only svcagent reads markers, from authoritative data."""
+READS = 5
+"""Attempts to read a place that changes during the read."""
+LONGEST_STRING = 255
+"""Bytes of one string of a TXT record (RFC 1035 3.3)."""
+NO_SUCH_TARGET = "svcagent-preflight.invalid."
 
 
 class Provider(Protocol):
@@ -61,27 +59,20 @@ class Provider(Protocol):
     """
 
     @property
-    def promises(self) -> Promises:
-        """What its writes guarantee."""
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """Problems that do not prevent operation but should be fixed, such as a key that others can read."""
 
     def read(self, place: RecordPlace) -> ZoneView:
         """Return the current records. Never use a cache."""
 
-    def ensure(self, place: RecordPlace, seen: ZoneView, record: PublishedRecord, marker: str) -> None:
-        """Replace what was ``seen`` by record and marker, and return when a new read shows both.
+    def write(self, place: RecordPlace, seen: ZoneView, wanted: ZoneView) -> None:
+        """Replace what was ``seen`` by a record and its marker, or by `NOTHING`; return when a new read shows that.
 
         What is correct already is not written again. ``seen.others`` is empty.
 
         :raises Raced: the zone was no longer as seen, or differs afterwards. Read again.
         :raises OutcomeUnknown: the write was sent without a response. Read again; repeating it is harmless.
         """
-
-    def remove(self, place: RecordPlace, seen: ZoneView) -> None:
-        """Remove record and marker if they are as ``seen``; return when a read shows neither. Raise as `ensure`."""
 
     def preflight(self, place: RecordPlace) -> None:
         """Raise `Denied` if a write is not permitted. Change nothing, not even the zone's serial."""

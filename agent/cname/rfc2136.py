@@ -8,7 +8,7 @@ A message with prerequisites only changes nothing. It distinguishes a record fro
 record and marker, which take two queries, existed at the same moment.
 """
 
-from dataclasses import field, replace
+from dataclasses import replace
 
 import dns.name
 import dns.rcode
@@ -19,11 +19,14 @@ import dns.update
 from agent.clock import Clock
 from agent.cname import signing
 from agent.cname.provider import (
+    LONGEST_STRING,
+    MARKER_TTL,
+    NO_SUCH_TARGET,
     NOTHING,
+    READS,
     DnsServerFailed,
     NotAuthoritative,
     NotGranted,
-    Promises,
     PublishedRecord,
     QuestionsRefused,
     Raced,
@@ -39,17 +42,8 @@ from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, DnsUnreachable, Fault, OutcomeUnknown
 
-MARKER_TTL = 60
-"""Seconds. Only svcagent reads markers, directly from the server."""
-
-READS = 5
-"""Attempts to read a place that changes during the read."""
-
 BESIDE_A_CNAME = frozenset({"RRSIG", "NSEC", "KEY", "SIG", "NXT"})
 """Types that may exist next to a CNAME: DNSSEC's own (RFC 4034, RFC 2181)."""
-
-_NO_SUCH_TARGET = "svcagent-preflight.invalid."
-_LONGEST_STRING = 255
 
 _NOT_HELD = frozenset({dns.rcode.NOTAUTH, dns.rcode.NOTZONE})
 _RACED = frozenset({dns.rcode.YXDOMAIN, dns.rcode.YXRRSET, dns.rcode.NXRRSET, dns.rcode.NXDOMAIN})
@@ -61,7 +55,6 @@ class Rfc2136:
 
     server: DnsServer
     key: Key
-    promises: Promises = field(default=Promises(compares=True, is_atomic=True), init=False)
 
     @classmethod
     def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Rfc2136":
@@ -89,8 +82,8 @@ class Rfc2136:
     def read(self, place: RecordPlace) -> ZoneView:
         """Return the records after the server has confirmed that they exist at the same moment."""
         for _ in range(READS):
-            for possible in _possible(self._answered(place)):
-                if self._stands(place, possible):
+            for possible in _possible(self._query(place)):
+                if self._exists(place, possible):
                     return possible
         signing.raise_if_unsigned(self.server, self.key, place)
         raise Raced(
@@ -98,45 +91,35 @@ class Rfc2136:
             "secondary that forwards updates, its answers are late: set dns.server to the primary"
         )
 
-    def ensure(self, place: RecordPlace, seen: ZoneView, record: PublishedRecord, marker: str) -> None:
-        """Replace what was seen by one message."""
-        wanted = ZoneView(record=record, markers=(marker,))
+    def write(self, place: RecordPlace, seen: ZoneView, wanted: ZoneView) -> None:
+        """Change what differs, by one message."""
         if seen == wanted:
             return
         if seen == NOTHING:
             # Before the first write, two views of a zone may differ only in their SOA, so compare it.
             signing.raise_if_other_zone(self.server, self.key, place.zone)
-        update = self._update(place)
+        update = dns.update.UpdateMessage(place.zone)
         _require(update, place, seen)
-        if seen.record != record:
-            update.replace(_name(place.name), record.ttl, "CNAME", record.target)
-        if seen.markers != (marker,):
-            update.replace(_name(place.marker), MARKER_TTL, _txt(marker))
-        self._write(place, update)
-        self._confirm(place, wanted)
-
-    def remove(self, place: RecordPlace, seen: ZoneView) -> None:
-        """Remove what was seen by one message."""
-        if seen == NOTHING:
-            return
-        update = self._update(place)
-        _require(update, place, seen)
-        if seen.record is not None:
+        if seen.record != wanted.record:
             update.delete(_name(place.name), "CNAME")
-        if seen.markers:
+            if wanted.record is not None:
+                update.add(_name(place.name), wanted.record.ttl, "CNAME", wanted.record.target)
+        if seen.markers != wanted.markers:
             update.delete(_name(place.marker), "TXT")
-        self._write(place, update)
-        self._confirm(place, NOTHING)
+            for marker in wanted.markers:
+                update.add(_name(place.marker), MARKER_TTL, _txt(marker))
+        self._send(place, update)
+        self._confirm(place, wanted)
 
     def preflight(self, place: RecordPlace) -> None:
         """Delete records that do not exist: servers check the rights nevertheless."""
         self.read(place)
         signing.raise_if_other_zone(self.server, self.key, place.zone)
-        update = self._update(place)
+        update = dns.update.UpdateMessage(place.zone)
         _delete_nothing(update, place, is_record=True, is_marker=True)
-        self._write(place, update)
+        self._send(place, update)
 
-    def _answered(self, place: RecordPlace) -> ZoneView:
+    def _query(self, place: RecordPlace) -> ZoneView:
         found = self._authoritative(place, place.name, "CNAME")
         above = found.dname()
         if above is not None and above != place.name:
@@ -171,7 +154,7 @@ class Rfc2136:
                 f"the zone {place.zone} delegates {below} to other servers, so {name} is not in it; write "
                 f'"zone": "{below}" in the definition, and set dns.server to the primary server of that zone'
             )
-        if answer.rcode == "REFUSED" and self._exchange(self._update(place)) not in _NOT_HELD:
+        if answer.rcode == "REFUSED" and self._exchange(dns.update.UpdateMessage(place.zone)) not in _NOT_HELD:
             raise QuestionsRefused(
                 f"the DNS server {self.server} holds {place.zone} and refuses this host's questions for {name}; "
                 "permit them by allow-query in the zone's block"
@@ -182,9 +165,9 @@ class Rfc2136:
             "Set dns.server to the zone's primary server, or correct the zone in the definition"
         )
 
-    def _stands(self, place: RecordPlace, seen: ZoneView) -> bool:
+    def _exists(self, place: RecordPlace, seen: ZoneView) -> bool:
         """True if exactly these records exist now."""
-        update = self._update(place)
+        update = dns.update.UpdateMessage(place.zone)
         _require(update, place, seen)
         rcode = self._exchange(update)
         if rcode == dns.rcode.REFUSED:
@@ -198,11 +181,7 @@ class Rfc2136:
         self._raise_unless_known(place, rcode)
         return rcode == dns.rcode.NOERROR
 
-    @staticmethod
-    def _update(place: RecordPlace) -> dns.update.UpdateMessage:
-        return dns.update.UpdateMessage(place.zone)
-
-    def _write(self, place: RecordPlace, update: dns.update.UpdateMessage) -> None:
+    def _send(self, place: RecordPlace, update: dns.update.UpdateMessage) -> None:
         try:
             rcode = self._exchange(update)
         except Lost as error:
@@ -211,7 +190,7 @@ class Rfc2136:
             raise Raced(f"somebody else changed {place.name} at the same moment")
         if rcode == dns.rcode.REFUSED:
             # A zone that accepts no updates at all refuses this, too.
-            self._stands(place, NOTHING)
+            self._exists(place, NOTHING)
             raise self._not_granted(place)
         self._raise_unless_known(place, rcode)
 
@@ -233,7 +212,7 @@ class Rfc2136:
         """Return which of the two rights is missing. The server says only REFUSED."""
         lines = []
         for is_record, line in ((True, _grant_record), (False, _grant_marker)):
-            probe = self._update(place)
+            probe = dns.update.UpdateMessage(place.zone)
             _delete_nothing(probe, place, is_record=is_record, is_marker=not is_record)
             if self._exchange(probe) == dns.rcode.REFUSED:
                 lines.append(line(self.key.name, place))
@@ -293,7 +272,7 @@ def _require(update: dns.update.UpdateMessage, place: RecordPlace, seen: ZoneVie
 
 def _delete_nothing(update: dns.update.UpdateMessage, place: RecordPlace, *, is_record: bool, is_marker: bool) -> None:
     if is_record:
-        update.delete(_name(place.name), "CNAME", _NO_SUCH_TARGET)
+        update.delete(_name(place.name), "CNAME", NO_SUCH_TARGET)
     if is_marker:
         update.delete(_name(place.marker), _txt("svcagent preflight"))
 
@@ -314,5 +293,5 @@ def _name(name: str) -> dns.name.Name:
 def _txt(value: str) -> TXT:
     """Return one TXT record, with the text split into strings of at most 255 bytes."""
     raw = value.encode()
-    strings = [raw[start : start + _LONGEST_STRING] for start in range(0, len(raw), _LONGEST_STRING)]
+    strings = [raw[start : start + LONGEST_STRING] for start in range(0, len(raw), LONGEST_STRING)]
     return TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings)

@@ -28,13 +28,15 @@ from botocore.config import Config
 
 from agent.clock import Clock
 from agent.cname.provider import (
-    NOTHING,
+    LONGEST_STRING,
+    MARKER_TTL,
+    NO_SUCH_TARGET,
+    READS,
     BadSignature,
     ClockSkewed,
     DnsServerFailed,
     NotAuthoritative,
     NotGranted,
-    Promises,
     PublishedRecord,
     Raced,
     RecordPlace,
@@ -45,14 +47,8 @@ from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import Denied, DnsUnreachable, OutcomeUnknown, SvcagentError
 
-MARKER_TTL = 60
-"""Seconds. Only svcagent reads markers, from the service's own data."""
-
 ATTEMPTS = 3
 """boto3's attempts per request. Every request here may be sent twice."""
-
-READS = 5
-"""Attempts to read a place that changes during the read."""
 
 REGION = "us-east-1"
 """The region if none is configured. The service is global and uses this one in signatures."""
@@ -60,13 +56,8 @@ REGION = "us-east-1"
 PAGE = 10
 """Record sets per response. Those of other names follow the requested ones."""
 
-LONGEST_STRING = 255
-"""Bytes of one string of a TXT record (RFC 1035 3.3)."""
-
 SERVERS_FAULT = 500
 """From this HTTP status on, the outcome of a request is unknown."""
-
-NO_SUCH_TARGET = "svcagent-preflight.invalid."
 
 RecordSet: TypeAlias = dict[str, Any]
 """In the service's format: Name, Type, TTL, ResourceRecords, or AliasTarget, SetIdentifier, …"""
@@ -108,7 +99,6 @@ class Route53:
     """The hosted zones that boto3's credentials give access to."""
 
     client: Any
-    promises: Promises = field(default=Promises(compares=False, is_atomic=True), init=False)
     warnings: tuple[str, ...] = field(default=(), init=False)
     _zone_ids: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -132,27 +122,18 @@ class Route53:
         with _translated(f"{place.name} to be read", is_write=False):
             return _seen(*self._stored(place))
 
-    def ensure(self, place: RecordPlace, seen: ZoneView, record: PublishedRecord, marker: str) -> None:
-        """Send one batch of two UPSERTs immediately after another read."""
-        wanted = ZoneView(record=record, markers=(marker,))
+    def write(self, place: RecordPlace, seen: ZoneView, wanted: ZoneView) -> None:
+        """Send one batch immediately after another read: two UPSERTs, or DELETEs with every value that they remove."""
         if seen == wanted:
             return
-        self._stored_as(place, seen)
-        self._change(
-            place,
-            [
-                ("UPSERT", _record_set(place.name, "CNAME", record.ttl, record.target)),
-                ("UPSERT", _record_set(place.marker, "TXT", MARKER_TTL, quoted(marker))),
-            ],
-        )
+        changes = [("DELETE", one) for one in self._stored_as(place, seen)]
+        if wanted.record is not None:
+            changes = [
+                ("UPSERT", _record_set(place.name, "CNAME", wanted.record.ttl, wanted.record.target)),
+                ("UPSERT", _record_set(place.marker, "TXT", MARKER_TTL, quoted(wanted.markers[0]))),
+            ]
+        self._change(place, changes)
         self._confirm(place, wanted)
-
-    def remove(self, place: RecordPlace, seen: ZoneView) -> None:
-        """Send one batch of DELETEs with every value that they remove."""
-        if seen == NOTHING:
-            return
-        self._change(place, [("DELETE", one) for one in self._stored_as(place, seen)])
-        self._confirm(place, NOTHING)
 
     def preflight(self, place: RecordPlace) -> None:
         """Delete records that do not exist: the service checks rights before content.

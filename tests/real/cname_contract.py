@@ -1,6 +1,6 @@
 """What every DNS provider keeps to. A provider joins by a `Stage` of its own, and a row of `STAGES`.
 
-Where a provider cannot promise what another can, its `Promises` say so, and the tests expect what is stated.
+Every provider writes record and marker at the same moment.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +15,10 @@ from tests.real.route53_fixture import simulator
 
 class Stage(Protocol):
     """A zone, a provider that keeps it, and somebody who changes it by other means."""
+
+    @property
+    def compares(self) -> bool:
+        """True if a write applies only if the zone is exactly as the caller saw it."""
 
     def provider(self) -> Provider:
         """A connection of its own, with all rights."""
@@ -43,6 +47,7 @@ class Rfc2136Stage:
     """BIND."""
 
     dns: Dns
+    compares: bool = True
 
     def provider(self) -> Provider:
         """With svcagent's key."""

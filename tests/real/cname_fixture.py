@@ -14,7 +14,7 @@ import dns.tsig
 import dns.update
 
 from agent.cname.marker import Marker, place, render
-from agent.cname.provider import PublishedRecord, RecordPlace
+from agent.cname.provider import PublishedRecord, RecordPlace, ZoneView
 from agent.cname.queries import DnsServer
 from agent.cname.rfc2136 import Rfc2136
 from agent.cname.tsig import from_file
@@ -94,6 +94,11 @@ def marked(target: str = TARGET, *, ttl: int = 60, gen: int = 0, owner: str = OW
     """A record and the text of its marker."""
     record = PublishedRecord(target, ttl)
     return record, render(Marker(owner, gen, record))
+
+
+def view(record: PublishedRecord, marker: str) -> ZoneView:
+    """Return a place with this record and its marker."""
+    return ZoneView(record, markers=(marker,))
 
 
 @contextmanager

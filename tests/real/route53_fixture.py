@@ -31,6 +31,7 @@ class Aws:
     nobody: str
     admin: Any
     zone_id: str
+    compares: bool = False
     _opened: list[Any] = field(default_factory=list)
 
     def environment(self, key: str = "SVCAGENT") -> dict[str, str]:

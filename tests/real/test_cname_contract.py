@@ -11,7 +11,7 @@ from agent.cname.provider import NOTHING, Provider, PublishedRecord, Raced, Reco
 from agent.cname.providers import PROVIDERS
 from agent.errors import Denied, DnsUnreachable
 from tests.real.cname_contract import STAGES, Stage
-from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked
+from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked, view
 
 _numbers = count(1)
 WRITERS = 8
@@ -49,13 +49,13 @@ def test_nothing_reads_as_nothing(provider: Provider, place: RecordPlace) -> Non
     assert provider.read(place) == NOTHING
 
 
-def test_ensure_creates_record_and_marker(provider: Provider, place: RecordPlace) -> None:
+def test_write_creates_record_and_marker(provider: Provider, place: RecordPlace) -> None:
     """And whoever reads sees both."""
     record, marker = marked()
 
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)
 
 
 @pytest.mark.parametrize("name", ["*", "*.eu", "deep.er.still", "under_score"])
@@ -64,59 +64,59 @@ def test_names_of_every_kind(stage: Stage, provider: Provider, name: str) -> Non
     place = stage.place(name)
     record, marker = marked()
 
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
-    provider.remove(place, ZoneView(record=record, markers=(marker,)))
+    assert provider.read(place) == view(record, marker)
+    provider.write(place, view(record, marker), NOTHING)
 
 
-def test_ensuring_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
+def test_writing_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Any number of times."""
     record, marker = marked()
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
     before = stage.version()
 
     for _ in range(3):
-        provider.ensure(place, provider.read(place), record, marker)
+        provider.write(place, provider.read(place), view(record, marker))
 
     assert stage.version() == before
 
 
-def test_ensure_replaces_what_was_seen(provider: Provider, place: RecordPlace) -> None:
+def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace) -> None:
     """Target, TTL and marker at once."""
     record, marker = marked()
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
     other, its_marker = marked(OTHER_TARGET, ttl=5, gen=1)
 
-    provider.ensure(place, ZoneView(record=record, markers=(marker,)), other, its_marker)
+    provider.write(place, view(record, marker), view(other, its_marker))
 
-    assert provider.read(place) == ZoneView(record=other, markers=(its_marker,))
+    assert provider.read(place) == view(other, its_marker)
 
 
 def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Without touching the marker."""
     record, marker = marked()
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
     stage.put(place.name, 7, "CNAME", TARGET)
 
     seen = provider.read(place)
-    provider.ensure(place, seen, record, marker)
+    provider.write(place, seen, view(record, marker))
 
     assert seen == ZoneView(record=PublishedRecord(TARGET, 7), markers=(marker,))
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)
 
 
 def test_a_lost_record_is_seen_and_mended(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Its marker is still there."""
     record, marker = marked()
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
     stage.take(place.name, "CNAME")
 
     seen = provider.read(place)
-    provider.ensure(place, seen, record, marker)
+    provider.write(place, seen, view(record, marker))
 
     assert seen == ZoneView(markers=(marker,))
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)
 
 
 def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider: Provider, place: RecordPlace) -> None:
@@ -125,7 +125,7 @@ def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider
     stage.put(place.name, 77, "CNAME", TARGET)
 
     seen = provider.read(place)
-    provider.ensure(place, seen, PublishedRecord(TARGET, 77), marker)
+    provider.write(place, seen, view(PublishedRecord(TARGET, 77), marker))
 
     assert seen == ZoneView(record=PublishedRecord(TARGET, 77))
     assert provider.read(place) == ZoneView(record=PublishedRecord(TARGET, 77), markers=(marker,))
@@ -144,11 +144,11 @@ def test_an_answer_of_a_wildcard_is_no_record(stage: Stage, provider: Provider) 
     """Every name below it has an answer, and is not there."""
     wildcard = stage.place("*.wild")
     record, marker = marked()
-    provider.ensure(wildcard, NOTHING, record, marker)
+    provider.write(wildcard, NOTHING, view(record, marker))
     below = stage.place("below.wild")
 
     assert provider.read(below) == NOTHING
-    provider.ensure(below, NOTHING, PublishedRecord(OTHER_TARGET, 60), marker)
+    provider.write(below, NOTHING, view(PublishedRecord(OTHER_TARGET, 60), marker))
     assert provider.read(below).record == PublishedRecord(OTHER_TARGET, 60)
     assert provider.read(wildcard).record == record
 
@@ -159,9 +159,9 @@ def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider
     record, marker = marked(target, owner=f"{'s' * 63}/{'t' * 63}/dc1")
     assert len(marker) > 255
 
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)
 
 
 def test_case_makes_no_difference(stage: Stage, provider: Provider, place: RecordPlace) -> None:
@@ -181,9 +181,9 @@ def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provide
 def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
     """And nothing is left."""
     record, marker = marked()
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
-    provider.remove(place, ZoneView(record=record, markers=(marker,)))
+    provider.write(place, view(record, marker), NOTHING)
 
     assert provider.read(place) == NOTHING
 
@@ -194,7 +194,7 @@ def test_what_was_not_seen_is_neither_replaced_nor_removed(
 ) -> None:
     """Somebody else changed it between reading and writing."""
     record, marker = marked()
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
     seen = provider.read(place)
     if changed != "marker":
         stage.put(place.name, 60, "CNAME", OTHER_TARGET)
@@ -203,9 +203,9 @@ def test_what_was_not_seen_is_neither_replaced_nor_removed(
     found = provider.read(place)
 
     with pytest.raises(Raced):
-        provider.ensure(place, seen, *marked(gen=1))
+        provider.write(place, seen, view(*marked(gen=1)))
     with pytest.raises(Raced):
-        provider.remove(place, seen)
+        provider.write(place, seen, NOTHING)
 
     assert provider.read(place) == found
 
@@ -215,7 +215,7 @@ def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provide
     stage.put(place.name, 60, "A", "192.0.2.1")
 
     with pytest.raises(Raced):
-        provider.ensure(place, NOTHING, *marked())
+        provider.write(place, NOTHING, view(*marked()))
 
     assert provider.read(place) == ZoneView(others=("A 192.0.2.1",))
 
@@ -225,7 +225,7 @@ def test_a_place_that_somebody_marked_meanwhile_is_left(stage: Stage, provider: 
     stage.put(place.marker, 60, "TXT", '"mine"')
 
     with pytest.raises(Raced):
-        provider.ensure(place, NOTHING, *marked())
+        provider.write(place, NOTHING, view(*marked()))
 
     assert provider.read(place) == ZoneView(markers=("mine",))
 
@@ -240,7 +240,7 @@ def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: RecordPlace) 
     def write(number: int) -> None:
         start.wait(10)
         try:
-            providers[number].ensure(place, NOTHING, *contents[number])
+            providers[number].write(place, NOTHING, view(*contents[number]))
         except Raced:
             return
         won.append(number)
@@ -251,28 +251,26 @@ def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: RecordPlace) 
     for thread in threads:
         thread.join(60)
 
-    promises = providers[0].promises
-    assert len(won) == 1 if promises.compares else len(won) <= WRITERS
+    assert len(won) == 1 if stage.compares else len(won) <= WRITERS
     seen = providers[0].read(place)
     standing = [number for number, (record, _marker) in enumerate(contents) if record == seen.record]
     assert len(standing) == 1
-    if promises.compares:
+    if stage.compares:
         assert standing == won
-    if promises.is_atomic:
-        assert seen.markers == (contents[standing[0]][1],)
+    assert seen.markers == (contents[standing[0]][1],)
 
 
 def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: RecordPlace) -> None:
-    """While it is changed all the time; where the provider does not write both at once, this is not promised."""
+    """While it is changed all the time."""
     writer, reader = stage.provider(), stage.provider()
     contents = [marked(TARGET, gen=0), marked(OTHER_TARGET, gen=1)]
-    writer.ensure(place, NOTHING, *contents[0])
+    writer.write(place, NOTHING, view(*contents[0]))
     is_over = threading.Event()
 
     def write() -> None:
         for number in count(1):
             record, marker = contents[1 - number % 2]
-            writer.ensure(place, ZoneView(record, (), (marker,)), *contents[number % 2])
+            writer.write(place, view(record, marker), view(*contents[number % 2]))
             if is_over.is_set():
                 return
 
@@ -291,7 +289,7 @@ def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: 
     thread.join(60)
 
     assert reads
-    assert not mixed or not reader.promises.is_atomic
+    assert not mixed
 
 
 def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
@@ -300,7 +298,7 @@ def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: Reco
     provider.preflight(place)
     assert stage.version() == before
 
-    provider.ensure(place, NOTHING, *marked())
+    provider.write(place, NOTHING, view(*marked()))
     between = stage.version()
     provider.preflight(place)
 
@@ -314,12 +312,12 @@ def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, p
     with pytest.raises(Denied):
         powerless.preflight(place)
     with pytest.raises(Denied):
-        powerless.ensure(place, NOTHING, record, marker)
-    provider.ensure(place, NOTHING, record, marker)
+        powerless.write(place, NOTHING, view(record, marker))
+    provider.write(place, NOTHING, view(record, marker))
     with pytest.raises(Denied):
-        powerless.remove(place, ZoneView(record=record, markers=(marker,)))
+        powerless.write(place, view(record, marker), NOTHING)
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)
 
 
 def test_a_server_that_is_not_there(stage: Stage, place: RecordPlace) -> None:
@@ -328,7 +326,7 @@ def test_a_server_that_is_not_there(stage: Stage, place: RecordPlace) -> None:
 
     for ask in (
         lambda: nobody.read(place),
-        lambda: nobody.ensure(place, NOTHING, *marked()),
+        lambda: nobody.write(place, NOTHING, view(*marked())),
         lambda: nobody.preflight(place),
     ):
         with pytest.raises(DnsUnreachable):

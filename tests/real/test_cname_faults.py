@@ -25,7 +25,7 @@ from agent.cname.provider import (
     ZoneView,
 )
 from agent.cname.queries import DnsServer
-from agent.cname.targets import has_instances
+from agent.cname.sync import has_instances
 from agent.cname.zones import find_zone
 from agent.consul import AgentSelf
 from agent.errors import DnsUnreachable, OutcomeUnknown, Rejected
@@ -43,6 +43,7 @@ from tests.real.cname_fixture import (
     marked,
     resolver,
     secondary,
+    view,
     written_key,
 )
 
@@ -145,7 +146,7 @@ def test_no_grant_at_all_names_both_lines(dns_: Dns, place: RecordPlace) -> None
     before = dns_.serial
 
     with pytest.raises(NotGranted) as caught:
-        dns_.provider(dns_.stranger).ensure(place, NOTHING, *marked())
+        dns_.provider(dns_.stranger).write(place, NOTHING, view(*marked()))
 
     assert f"grant stranger name {place.name} CNAME;" in str(caught.value)
     assert f"grant stranger subdomain _svcagent.{ZONE} TXT;" in str(caught.value)
@@ -171,7 +172,7 @@ def test_half_a_grant_names_the_other_half(granted: str, lacking: str) -> None:
         assert line.count("grant") == 1
     with dns_server(grants=(f"grant svcagent {granted};", line)) as running:
         running.provider().preflight(place)
-        running.provider().ensure(place, NOTHING, *marked())
+        running.provider().write(place, NOTHING, view(*marked()))
 
 
 def test_a_repair_needs_the_right_to_the_record_alone() -> None:
@@ -182,9 +183,9 @@ def test_a_repair_needs_the_right_to_the_record_alone() -> None:
         running.put(place.name, 7, "CNAME", TARGET)
         running.put(place.marker, 60, "TXT", f'"{marker}"')
 
-        running.provider().ensure(place, running.provider().read(place), record, marker)
+        running.provider().write(place, running.provider().read(place), view(record, marker))
 
-        assert running.provider().read(place) == ZoneView(record=record, markers=(marker,))
+        assert running.provider().read(place) == view(record, marker)
 
 
 def test_a_secondary_takes_no_updates() -> None:
@@ -219,12 +220,12 @@ def test_a_signed_zone() -> None:
         place, below = running.place("*"), running.place("below")
         record, marker = marked()
 
-        running.provider().ensure(place, NOTHING, record, marker)
+        running.provider().write(place, NOTHING, view(record, marker))
 
-        assert running.provider().read(place) == ZoneView(record=record, markers=(marker,))
+        assert running.provider().read(place) == view(record, marker)
         assert running.provider().read(below) == NOTHING
-        running.provider().ensure(place, ZoneView(record=record, markers=(marker,)), *marked(OTHER_TARGET, gen=1))
-        running.provider().remove(place, running.provider().read(place))
+        running.provider().write(place, view(record, marker), view(*marked(OTHER_TARGET, gen=1)))
+        running.provider().write(place, running.provider().read(place), NOTHING)
         assert running.provider().read(place) == NOTHING
         running.put(below.name, 60, "A", "192.0.2.7")
         assert running.provider().read(below) == ZoneView(others=("A 192.0.2.7",))
@@ -233,9 +234,9 @@ def test_a_signed_zone() -> None:
 def test_a_frozen_zone(dns_: Dns, place: RecordPlace) -> None:
     """It says REFUSED; thawed, it takes the update."""
     with dns_.bind.frozen_zone(ZONE), pytest.raises(UpdatesOff, match=r"rndc thaw example\.test"):
-        dns_.provider().ensure(place, NOTHING, *marked())
+        dns_.provider().write(place, NOTHING, view(*marked()))
 
-    dns_.provider().ensure(place, NOTHING, *marked())
+    dns_.provider().write(place, NOTHING, view(*marked()))
 
 
 def test_a_zone_that_takes_no_updates(dns_: Dns) -> None:
@@ -259,7 +260,7 @@ def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: RecordPlace)
     journal.mkdir()
     try:
         with pytest.raises(DnsServerFailed, match="directory of the zone file"):
-            dns_.provider().ensure(place, NOTHING, *marked())
+            dns_.provider().write(place, NOTHING, view(*marked()))
     finally:
         journal.rmdir()
 
@@ -276,7 +277,7 @@ def test_the_zone_of_a_name_is_found(dns_: Dns, name: str) -> None:
 @pytest.mark.parametrize("target", ["nobody.example.test.", "nobody.test.", "nobody.static.test.", TARGET])
 def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: RecordPlace, target: str) -> None:
     """The answer speaks of the CNAME's target, which may be in the same zone, above it, or elsewhere."""
-    dns_.provider().ensure(place, NOTHING, *marked(target))
+    dns_.provider().write(place, NOTHING, view(*marked(target)))
 
     assert find_zone(dns_.provider().server, place.name) == ZONE
     assert find_zone(dns_.provider().server, f"below.{place.name}") == ZONE
@@ -284,7 +285,7 @@ def test_the_zone_of_a_name_that_is_a_cname_is_found(dns_: Dns, place: RecordPla
 
 def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: Dns, place: RecordPlace) -> None:
     """It follows the CNAME, and shows the zone of its target beside the answer."""
-    dns_.provider().ensure(place, NOTHING, *marked("nobody.test."))
+    dns_.provider().write(place, NOTHING, view(*marked("nobody.test.")))
     with resolver(dataclasses.replace(dns_, zone="test."), ("127.0.0.1", 9)) as resolving:
         asked = DnsServer(resolving.address, resolving.port, 10)
 
@@ -453,7 +454,7 @@ def test_a_provider_tells_a_lost_answer_from_a_server_that_is_down(dns_: Dns, pl
         Listener(Faults(_endpoint(dns_), lost=1).serve) as between,
         pytest.raises(OutcomeUnknown),
     ):
-        dns_.provider(at=("127.0.0.1", between.port)).ensure(place, NOTHING, *marked())
+        dns_.provider(at=("127.0.0.1", between.port)).write(place, NOTHING, view(*marked()))
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x00", b"\x00\x0cgarbage-here", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 900])

@@ -34,7 +34,7 @@ from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, OutcomeUnknown
 from tests.lab import route53 as gate
 from tests.real.access_fixture import Svcagent
-from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked
+from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked, view
 from tests.real.conftest import ConsulHost
 from tests.real.route53_fixture import ZONE, Aws, simulator
 
@@ -81,8 +81,8 @@ def test_record_and_marker_go_in_one_batch(aws: Aws, place: RecordPlace) -> None
     batches = batches_of(provider)
     record, marker = marked()
 
-    provider.ensure(place, NOTHING, record, marker)
-    provider.ensure(place, provider.read(place), record, marker)
+    provider.write(place, NOTHING, view(record, marker))
+    provider.write(place, provider.read(place), view(record, marker))
 
     assert batches == [[("UPSERT", place.name, "CNAME"), ("UPSERT", place.marker, "TXT")]]
 
@@ -93,21 +93,20 @@ def test_a_write_between_read_and_upsert_is_overwritten(aws: Aws, place: RecordP
     before_changes(provider, lambda _batch: aws.put(place.name, 60, "CNAME", OTHER_TARGET))
     record, marker = marked()
 
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
-    assert not provider.promises.compares
+    assert provider.read(place) == view(record, marker)
 
 
 def test_a_removal_names_the_values_that_it_takes(aws: Aws, place: RecordPlace) -> None:
     """So that the service refuses it where others stand by then."""
     provider = aws.provider()
     record, marker = marked(ttl=77)
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
     sent: list[Any] = []
     before_changes(provider, lambda batch: sent.extend(batch["Changes"]))
 
-    provider.remove(place, ZoneView(record=record, markers=(marker,)))
+    provider.write(place, view(record, marker), NOTHING)
 
     values = [
         (one["Action"], one["ResourceRecordSet"]["TTL"], one["ResourceRecordSet"]["ResourceRecords"]) for one in sent
@@ -137,7 +136,7 @@ def test_what_only_this_service_has_is_shown_and_left(
 
     seen = provider.read(place)
     with pytest.raises(Raced):
-        provider.ensure(place, NOTHING, *marked())
+        provider.write(place, NOTHING, view(*marked()))
 
     assert seen == provider.read(place) == ZoneView(others=(shown,))
 
@@ -175,9 +174,9 @@ def test_a_lost_reply_is_told_as_unknown(aws: Aws, place: RecordPlace) -> None:
     record, marker = marked()
 
     with pytest.raises(OutcomeUnknown):
-        provider.ensure(place, NOTHING, record, marker)
+        provider.write(place, NOTHING, view(record, marker))
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)
 
 
 @pytest.mark.parametrize(("zones", "says"), [((), "there is none"), (("a", "b"), "there are several")])
@@ -196,7 +195,7 @@ def test_names_around_one_that_is_not_there_are_not_taken_for_it(aws: Aws) -> No
     """A list starts with the next one in the zone's order."""
     record, marker = marked()
     for name in ("a.list", "c.list", "b.b.list"):
-        aws.provider().ensure(aws.place(name), NOTHING, record, marker)
+        aws.provider().write(aws.place(name), NOTHING, view(record, marker))
 
     assert aws.provider().read(aws.place("b.list")) == NOTHING
 
@@ -226,7 +225,7 @@ def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: RecordPlace, m
     provider = PROVIDERS["route53"](DnsSettings(), SystemClock())
     record, marker = marked()
 
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
     assert aws.provider().read(place).record == record
     provider.close()
@@ -263,7 +262,7 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_boto3_is_imported_by_those_alone_who_use_it() -> None:
     """It takes longer than all the rest."""
-    script = "import sys, agent.cli.cname, agent.cname.keep, agent.cname.rfc2136; sys.exit('boto3' in sys.modules)"
+    script = "import sys, agent.cli.cname, agent.cname.sync, agent.cname.rfc2136; sys.exit('boto3' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -36,6 +36,7 @@ from tests.real.cname_fixture import (
     dns_server,
     marked,
     secondary,
+    view,
     written_key,
 )
 
@@ -167,7 +168,7 @@ def test_a_zone_that_only_signed_questions_find(asking: Dns) -> None:
 
     def publish_unsigned() -> None:
         zone = find_zone(settings(asking, is_signing=False), f"www.{ZONE}")
-        asking.provider().ensure(place(zone, f"www.{ZONE}"), NOTHING, *marked())
+        asking.provider().write(place(zone, f"www.{ZONE}"), NOTHING, view(*marked()))
 
     with pytest.raises(UnsignedRefused, match=r"dns\.sign_queries = true"):
         publish_unsigned()
@@ -266,7 +267,7 @@ def test_keys_of_old_primaries(plain: Dns, algorithm: str) -> None:
     at = plain.place(algorithm)
     record, marker = marked()
 
-    provider.ensure(at, provider.read(at), record, marker)
+    provider.write(at, provider.read(at), view(record, marker))
 
     assert provider.read(at).record == record
     assert [algorithm in warning for warning in provider.warnings] == ([True] if algorithm in WEAK else [])

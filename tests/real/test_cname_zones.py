@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.cname.provider import NOTHING, NotAuthoritative, TtlLowered, ZoneView
+from agent.cname.provider import NOTHING, NotAuthoritative, TtlLowered
 from tests.lab.bind import Zone
-from tests.real.cname_fixture import OTHER_TARGET, Dns, dns_server, marked
+from tests.real.cname_fixture import OTHER_TARGET, Dns, dns_server, marked, view
 
 POLICY = ("grant svcagent zonesub ANY;",)
 ZONES = (
@@ -43,12 +43,12 @@ def test_what_a_wildcard_answers_is_neither_record_nor_marker(dns_: Dns, zone: s
 
     assert provider.read(place) == NOTHING
     provider.preflight(place)
-    provider.ensure(place, NOTHING, record, marker)
+    provider.write(place, NOTHING, view(record, marker))
 
     seen = provider.read(place)
-    assert seen == ZoneView(record=record, markers=(marker,))
-    provider.ensure(place, seen, *marked(OTHER_TARGET, gen=1))
-    provider.remove(place, provider.read(place))
+    assert seen == view(record, marker)
+    provider.write(place, seen, view(*marked(OTHER_TARGET, gen=1)))
+    provider.write(place, provider.read(place), NOTHING)
     assert provider.read(place) == NOTHING
 
 
@@ -81,8 +81,8 @@ def test_a_ttl_that_the_server_lowers(dns_: Dns) -> None:
     provider, place = dns_.provider(), dataclasses.replace(dns_, zone="short.test.").place("www")
 
     with pytest.raises(TtlLowered, match="to 120 s"):
-        provider.ensure(place, NOTHING, *marked(ttl=3600))
+        provider.write(place, NOTHING, view(*marked(ttl=3600)))
     record, marker = marked(ttl=120, gen=1)
-    provider.ensure(place, provider.read(place), record, marker)
+    provider.write(place, provider.read(place), view(record, marker))
 
-    assert provider.read(place) == ZoneView(record=record, markers=(marker,))
+    assert provider.read(place) == view(record, marker)

@@ -14,11 +14,11 @@ import dns.rrset
 import pytest
 
 from agent.clock import SystemClock
-from agent.cname.keep import CnameSync
 from agent.cname.plan import RecordOutcome
 from agent.cname.provider import RecordPlace
 from agent.cname.queries import DnsServer
 from agent.cname.route53 import _translated as aws  # the one place through which boto3's errors pass
+from agent.cname.sync import CnameSync
 from agent.consul import Consul, ask_dns
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError
