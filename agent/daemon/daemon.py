@@ -137,7 +137,7 @@ class Daemon:
         return DaemonState(
             pid=os.getpid(),
             version=__version__,
-            began=self._began,
+            since=self._began,
             # The reader may have another working directory.
             state_dir=str(self._settings.state_dir.absolute()),
             services_dir=str(self._settings.services_dir.absolute()),
@@ -146,11 +146,11 @@ class Daemon:
             is_ready=self._is_ready,
             is_stopping=self._is_stopping,
             trouble=str(self._found.trouble or ""),
-            faults=tuple(vars(fault) for fault in self._found.faults),
-            objection=self._found.objection,
+            faults=self._found.faults,
+            needs_consent=self._found.objection,
             failed={service_id: str(error) for service_id, error in self._found.failed},
             unrecovered=self._reloads.unrecovered(),
-            doing=self._reloads.doing(),
+            reloads=self._reloads.status(),
             converged_at=self._converged_at,
             next_runs=self._scheduler.next_runs(),
         )
@@ -324,7 +324,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         """Restore the services of running reloads, and end."""
-        log("stopping", reloads=len(self._reloads.doing()))
+        log("stopping", reloads=len(self._reloads.status()))
         self._systemd.stopping()
         self._write_status()
         for task in self._tasks:

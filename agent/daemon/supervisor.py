@@ -15,7 +15,7 @@ from agent.daemon.convergence_result import Out
 from agent.daemon.host_reloads import EndedReload, HostReloads
 from agent.daemon.reloads import Reloads, RunningReload, WantedReload, is_unfinished
 from agent.daemon.retries import Retries
-from agent.daemon.status import Doing
+from agent.daemon.status import ReloadStatus
 from agent.daemon.subprocesses import EndedProcess, Launcher
 from agent.definitions import Definition
 from agent.logs import INFO, WARNING, log, log_bug
@@ -91,19 +91,16 @@ class Supervisor:
         results = {one: self._results.get(one, {}) for one in sorted(self.left_behind())}
         return {one: str(got.get("error") or "its reload crashed").partition("\n")[0] for one, got in results.items()}
 
-    def doing(self) -> tuple[Doing, ...]:
+    def status(self) -> tuple[ReloadStatus, ...]:
         found = []
         for service_id in sorted(self._children.running.keys() | self._on_host.running.keys()):
             said, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
             if said is not None:
                 why = own.wanted.why if own is not None and own.token == said.token else ""
-                found.append(
-                    Doing(
-                        service_id, said.step, said.text, datetime.fromisoformat(said.since), why, said.pid, said.reload
-                    )
-                )
+                since = datetime.fromisoformat(said.since)
+                found.append(ReloadStatus(service_id, said.step, said.text, since, why, said.pid, said.reload))
             elif own is not None:
-                found.append(Doing(service_id, "", "", own.since, own.wanted.why, own.pid))
+                found.append(ReloadStatus(service_id, "", "", own.since, own.wanted.why, own.pid))
         return tuple(found)
 
     def follow(self) -> None:

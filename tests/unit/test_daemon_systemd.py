@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.single import only_daemon
-from agent.daemon.status import LONGEST_LINE, DaemonState, Doing
+from agent.daemon.status import LONGEST_LINE, DaemonState, ReloadStatus
 from agent.daemon.systemd import Systemd
-from agent.errors import LockBusy, SvcagentError
+from agent.errors import Fault, LockBusy, SvcagentError
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -101,7 +101,7 @@ def status(**changes: object) -> DaemonState:
     return DaemonState(1, "1", NOON, "/s", "/d", **given)  # type: ignore[arg-type]  # what a case changes
 
 
-WAITING = Doing("keyword-suggest", "acquire", "place 2 in the line; the lock is held by host2", NOON, "schedule")
+WAITING = ReloadStatus("keyword-suggest", "acquire", "place 2 in the line; the lock is held by host2", NOON, "schedule")
 
 
 @pytest.mark.parametrize(
@@ -111,20 +111,26 @@ WAITING = Doing("keyword-suggest", "acquire", "place 2 in the line; the lock is 
         (status(services=("a",)), "1 service"),
         (status(is_ready=False), "starting"),
         (
-            status(doing=(WAITING,)),
+            status(reloads=(WAITING,)),
             "3 services, keyword-suggest waiting: place 2 in the line; the lock is held by host2",
         ),
         (
-            status(doing=(Doing("a", "drain", "", NOON, ""), Doing("b", "", "", NOON, ""))),
+            status(reloads=(ReloadStatus("a", "drain", "", NOON, ""), ReloadStatus("b", "", "", NOON, ""))),
             "3 services, a: drain, b: starting",
         ),
         (
-            status(doing=(Doing("a", "pull", "", NOON, ""),) * 5),
+            status(reloads=(ReloadStatus("a", "pull", "", NOON, ""),) * 5),
             "3 services, a: pull, a: pull, a: pull, 2 more reloads",
         ),
-        (status(faults=({"file": "x"}, {"file": "x"}, {"file": "y"})), "3 services, 2 files with faults"),
+        (
+            status(faults=(Fault("x", "", ""), Fault("x", "a", ""), Fault("y", "", ""))),
+            "3 services, 2 files with faults",
+        ),
         (status(trouble="Consul is gone", is_ready=False), "Consul is gone, starting"),
-        (status(is_stopping=True, doing=(Doing("a", "return", "", NOON, ""),)), "stopping, 3 services, a: return"),
+        (
+            status(is_stopping=True, reloads=(ReloadStatus("a", "return", "", NOON, ""),)),
+            "stopping, 3 services, a: return",
+        ),
     ],
 )
 def test_the_status_line(found: DaemonState, line: str) -> None:

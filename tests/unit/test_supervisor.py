@@ -65,13 +65,13 @@ class Followed:
         async with asyncio.timeout(30):
             while not (self._place / "released").exists():
                 await asyncio.sleep(0.01)
-        [doing] = self.supervisor.doing()
-        assert doing.pid is not None
-        return doing.pid
+        [running] = self.supervisor.status()
+        assert running.pid is not None
+        return running.pid
 
     async def until_idle(self) -> None:
         async with asyncio.timeout(30):
-            while self.supervisor.doing():
+            while self.supervisor.status():
                 self.supervisor.follow()
                 await asyncio.sleep(0.01)
 
@@ -144,8 +144,8 @@ def test_another_reload_that_goes_on_when_the_child_exits(tmp_path: Path) -> Non
         with HostLock(tmp_path, "web", SystemClock(), 0.0) as lock:
             lock.record(StepEvent(Step.DRAIN, Phase.BEGIN, reload="theirs"))
             followed.supervisor.follow()
-            [doing] = followed.supervisor.doing()
-            assert (doing.id, doing.why) == ("theirs", "")
+            [running] = followed.supervisor.status()
+            assert (running.id, running.why) == ("theirs", "")
             os.kill(pid, signal.SIGKILL)
             lock.record_end(DONE)
 
