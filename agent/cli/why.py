@@ -12,6 +12,7 @@ from agent.definitions import ANY_ADDRESS, Definition, ReloadSection, Service, S
 from agent.engine.client import Engine
 from agent.errors import NotNow, SvcagentError
 from agent.fleet import HostState, SeenDigests, find_suspects
+from agent.reload.checks import CheckedInstance
 from agent.reload.host_lock import HostLock
 from agent.reload.probe import Prober
 from agent.reload.restart import Restarter, restarter
@@ -55,7 +56,7 @@ def _sources(
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
     service, reload, clock = definition.service, definition.reload, context.system_clock()
-    survey = InstanceSurvey(service, reload, consul, engine, Prober(), clock)
+    survey = InstanceSurvey(CheckedInstance(service, reload, consul, engine, Prober(), clock))
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already

@@ -2,26 +2,23 @@
 
 from collections.abc import Mapping
 
-from agent.clock import Clock
-from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Consul
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState
 from agent.data import dataclass
-from agent.definitions import Check, Service
-from agent.reload.checks import ALIAS, has_run, is_acceptable, shown_as
-from agent.reload.probe import Prober, ProbeStatus
+from agent.definitions import Check
+from agent.reload.checks import ALIAS, CheckedInstance, InstanceFault, fault_in_consul, has_run, is_acceptable
+from agent.reload.probe import ProbeStatus
 
 
 @dataclass(frozen=True)
 class ConsulView:
     """What the local agent shows of an instance that clients use.
 
-    ``failing``: a sentence about the first check that fails now and did not before the drain; ``signature``: as in
-    `NotReady`. ``awaited``: checks that are critical because Consul has not run them since they were registered again
-    or the agent was restarted. ``unproven``: checks that Consul has not run since their last registration. ``is_out``:
-    the service or the host is in maintenance.
+    ``fault``: the first check that fails now and did not before the drain. ``awaited``: checks that are critical
+    because Consul has not run them since they were registered again or the agent was restarted. ``unproven``: checks
+    that Consul has not run since their last registration. ``is_out``: the service or the host is in maintenance.
     """
 
-    failing: str | None = None
-    signature: str = ""
+    fault: InstanceFault | None = None
     awaited: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
     is_out: bool = False
@@ -30,50 +27,46 @@ class ConsulView:
 class AgentView:
     """Observes all checks of one service in the local agent. Keep one object: it times checks that have not run yet."""
 
-    def __init__(self, service: Service, consul: Consul, prober: Prober, clock: Clock) -> None:
-        self._service = service
-        self._consul = consul
-        self._prober = prober
-        self._clock = clock
+    def __init__(self, instance: CheckedInstance) -> None:
+        self._instance = instance
         self._unrun_since: dict[str, float] = {}
 
-    def look(self, before: Mapping[str, str]) -> ConsulView:
+    def observe(self, before: Mapping[str, str]) -> ConsulView:
         """Return the view now. ``before``: the checks' statuses before the drain.
 
         A check that the agent has not run since it was restarted is critical, and says nothing about the instance until
         its first run is overdue. Alias checks are not run, so they are never unproven.
         """
-        states = self._consul.checks()
-        own = [state for state in states.values() if state.service_id == self._service.id]
-        defined = {check.id: check for check in self._service.checks}
-        now = self._clock.monotonic()
-        failing: CheckState | None = None
+        states, service = self._instance.consul.checks(), self._instance.service
+        own = [state for state in states.values() if state.service_id == service.id]
+        defined = {check.id: check for check in service.checks}
+        now = self._instance.clock.monotonic()
+        fault: InstanceFault | None = None
         awaited = []
         for state in own:
             check = defined.get(state.id)
             if state.is_maintenance or not self._is_worse(before, state, check):
                 self._unrun_since.pop(state.id, None)
             elif self._is_first_run_due(state, check, now):
-                failing = failing or state
+                fault = fault or fault_in_consul(state)
             else:
                 awaited.append(state.id)
         return ConsulView(
-            failing=None if failing is None else shown_as(failing),
-            signature="" if failing is None else f"{failing.id} consul {failing.status}",
+            fault,
             awaited=tuple(awaited),
             unproven=tuple(
                 check.id
-                for check in self._service.checks
+                for check in service.checks
                 if check.kind not in ALIAS and not has_run(check, states.get(check.id))
             ),
-            is_out=NODE_MAINTENANCE in states or f"{SERVICE_MAINTENANCE}{self._service.id}" in states,
+            is_out=NODE_MAINTENANCE in states or f"{SERVICE_MAINTENANCE}{service.id}" in states,
         )
 
     def _is_worse(self, before: Mapping[str, str], state: CheckState, check: Check | None) -> bool:
         """True if Consul's status is worse than before; a warning counts if svcagent does not run the check itself."""
         if state.status == ProbeStatus.CRITICAL:
             return before.get(state.id) != ProbeStatus.CRITICAL
-        is_left_to_consul = check is not None and not self._prober.can_probe(check)
+        is_left_to_consul = check is not None and not self._instance.prober.can_probe(check)
         return is_left_to_consul and not is_acceptable(before, state.id, state.status, is_returning=False)
 
     def _is_first_run_due(self, state: CheckState, check: Check | None, now: float) -> bool:

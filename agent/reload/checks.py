@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from agent.consul import CheckState
-from agent.definitions import Check, ContainerRestart, ReloadSection
+from agent.clock import Clock
+from agent.consul import CheckState, Consul
+from agent.data import dataclass
+from agent.definitions import Check, ContainerRestart, ReloadSection, Service
 from agent.engine.client import Engine
 from agent.engine.model import Container
 from agent.errors import NotFound, NotReady
@@ -19,6 +21,18 @@ CONTAINER_HEALTH = "docker:health"
 
 ALIAS = ("alias_service", "alias_node")
 """The kinds of checks that Consul does not run, because they follow another service or a node."""
+
+
+@dataclass(frozen=True)
+class InstanceFault:
+    """The first reason why an instance is not ready. ``signature``: see `NotReady`; ``is_final``: no use in waiting."""
+
+    message: str
+    signature: str = ""
+    is_final: bool = False
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def badness(status: str) -> int:
@@ -48,34 +62,39 @@ def has_run(check: Check, state: CheckState | None) -> bool:
     return bool(state.output) or check.kind in ALIAS
 
 
-def shown_as(state: CheckState) -> str:
-    words = clean(without_credentials(state.output), LONGEST_OUTPUT)
-    return f"Consul shows check {state.id} as {state.status}" + (f" ({words})" if words else "")
+def fault_in_consul(state: CheckState) -> InstanceFault:
+    output = clean(without_credentials(state.output), LONGEST_OUTPUT)
+    message = f"Consul shows check {state.id} as {state.status}" + (f" ({output})" if output else "")
+    return InstanceFault(message, f"{state.id} consul {state.status}")
 
 
-class InstanceProber:
-    def __init__(self, reload: ReloadSection, engine: Engine, prober: Prober) -> None:
-        strategy = reload.strategy
-        self._container = strategy.container if isinstance(strategy, ContainerRestart) else None
-        self._engine = engine
-        self._prober = prober
+@dataclass(frozen=True)
+class CheckedInstance:
+    """This host's instance of a service, and what its checks are run with."""
 
-    def look(self) -> Container | None:
+    service: Service
+    section: ReloadSection
+    consul: Consul
+    engine: Engine
+    prober: Prober
+    clock: Clock
+
+    def container(self) -> Container | None:
         """Return the container; None if the service has none. Raise `NotReady` if it is gone."""
-        if self._container is None:
+        if not isinstance(self.section.strategy, ContainerRestart):
             return None
         try:
-            return self._engine.container(self._container)
+            return self.engine.container(self.section.strategy.container)
         except NotFound as error:
             raise NotReady(str(error), signature="container gone") from error
 
     def probe(self, check: Check, container: Container | None, limit: float) -> ProbeResult:
         """Run a check. A connection that docker-proxy accepts proves nothing about the container."""
-        result = self._prober.probe(check, limit)
+        result = self.prober.probe(check, limit)
         if container is None or not result.local_peer or check.tcp_use_tls:
             return result
         port = int(str(check.tcp).rpartition(":")[2])
-        if self._engine.is_listening(container, port, result.local_peer) is not False:
+        if self.engine.is_listening(container, port, result.local_peer) is not False:
             return result
-        said = f"{check.tcp} is accepted by Docker, but nothing listens on that port inside {container.name} yet"
-        return ProbeResult(ProbeStatus.CRITICAL, said, NOT_LISTENING)
+        message = f"{check.tcp} is accepted by Docker, but nothing listens on that port inside {container.name} yet"
+        return ProbeResult(ProbeStatus.CRITICAL, message, NOT_LISTENING)

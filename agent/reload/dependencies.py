@@ -6,12 +6,16 @@ from pathlib import Path
 from agent.clock import Clock, Deadline, Interrupts
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
+from agent.definitions import ReloadSection, Service
 from agent.engine.client import Engine
 from agent.engine.model import PullProgress
 from agent.errors import SvcagentError, Unreachable
-from agent.reload.journal import Journal
+from agent.reload.checks import CheckedInstance
+from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.probe import Prober
+from agent.reload.progress import Progress
 from agent.reload.record import StepEvent
+from agent.reload.restart import Restarter, restarter
 
 RESTORE_SECONDS = 60.0
 """How long a step that restores an instance retries if a server does not answer."""
@@ -68,3 +72,30 @@ class Dependencies:
     report_pull: Callable[[PullProgress], None]
     trusts_pins: bool = False
     shares_log_tails: bool = False
+
+
+@dataclass(frozen=True)
+class ReloadContext:
+    """What the parts of one reload or recovery, on one host, of one service share."""
+
+    service: Service
+    section: ReloadSection
+    deps: Dependencies
+    progress: Progress
+    entry: JournalEntry
+    restarter: Restarter
+
+    @classmethod
+    def of(cls, service: Service, section: ReloadSection, deps: Dependencies, record: JournalRecord) -> "ReloadContext":
+        progress = Progress(deps.report_event, deps.clock, record.service, record.reload_id)
+        entry = JournalEntry(deps.journal, record, progress)
+        restart = restarter(section.strategy, service, deps.engine, deps.state_dir, deps.environ, deps.clock)
+        return cls(service, section, deps, progress, entry, restart)
+
+    @property
+    def instance(self) -> CheckedInstance:
+        deps = self.deps
+        return CheckedInstance(self.service, self.section, deps.consul, deps.engine, deps.prober, deps.clock)
+
+    def retry(self, action: Callable[[], object]) -> None:
+        retry_while_unreachable(self.deps.clock, action)

@@ -5,7 +5,7 @@ from functools import partial
 
 from agent.clock import Clock, Deadline, linger, nothing_ends_it
 from agent.consul import Instance, LocalService, ask_dns, service_dns_name
-from agent.definitions import Drain, ReloadSection, Service
+from agent.definitions import Drain
 from agent.errors import Conflict, NotFound
 from agent.maintenance import (
     Maintenance,
@@ -18,9 +18,8 @@ from agent.maintenance import (
     lift_own,
     take_out,
 )
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import ReloadContext
 from agent.reload.instance import ip_of, maintenance_of, own_instance
-from agent.reload.restart import Restarter
 
 POLL_SECONDS = 0.02
 # A client may have received the address just before its removal, so no connection may be open for this long.
@@ -30,21 +29,13 @@ QUIET_SECONDS = 0.25
 class Drainer:
     """Enables and disables a reload's maintenance on this host, even after the node was renamed (``reload_id``)."""
 
-    def __init__(
-        self,
-        service: Service,
-        reload: ReloadSection,
-        restart: Restarter,
-        deps: Dependencies,
-        reload_id: str,
-        *,
-        is_out: bool = False,
-    ) -> None:
+    def __init__(self, context: ReloadContext, *, is_out: bool = False) -> None:
+        service, deps = context.service, context.deps
         self._service = service
-        self._drain = reload.drain
-        self._restarter = restart
+        self._drain = context.section.drain
+        self._restarter = context.restarter
         self._deps = deps
-        self._reload_id = reload_id
+        self._reload_id = context.entry.record.reload_id
         self._target = MaintenanceTarget(deps.agent.node, service.id, service.name)
         name = service_dns_name(service.name, deps.agent.datacenter, deps.agent.domain)
         self._ask_dns = {f"{host}:{port}": partial(ask_dns, (host, port), name) for host, port in deps.drain_dns}

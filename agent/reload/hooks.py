@@ -14,13 +14,10 @@ hook                  runs                                    on failure
 from contextlib import nullcontext
 from enum import StrEnum
 
-from agent.definitions import Hooks
 from agent.errors import HookFailed
 from agent.logs import log
 from agent.reload.command import Command, run_checked, without_secrets
-from agent.reload.dependencies import Dependencies
-from agent.reload.journal import JournalEntry
-from agent.reload.progress import Progress
+from agent.reload.dependencies import ReloadContext
 
 
 class Hook(StrEnum):
@@ -36,11 +33,8 @@ WARN_ONLY = frozenset({Hook.AFTER_RETURN, Hook.ON_FAILURE})
 
 
 class HookRunner:
-    def __init__(self, hooks: Hooks, deps: Dependencies, entry: JournalEntry, progress: Progress) -> None:
-        self._hooks = hooks
-        self._deps = deps
-        self._entry = entry
-        self._progress = progress
+    def __init__(self, context: ReloadContext) -> None:
+        self._context = context
 
     def run(self, hook: Hook, result: str = "reloaded") -> None:
         """Run the operator's command for this hook, if there is one. If a hook in `WARN_ONLY` fails, that is a note.
@@ -48,12 +42,12 @@ class HookRunner:
         ``result``: how the reload ended, for hooks that run at its end. Raise `HookFailed` if the command could not be
         started, exited with a status other than 0, or took too long.
         """
-        argv: tuple[str, ...] | None = getattr(self._hooks, hook)
+        argv: tuple[str, ...] | None = getattr(self._context.section.hooks, hook)
         if argv is None:
             return
-        deps, record, progress = self._deps, self._entry.record, self._progress
+        deps, record, progress = self._context.deps, self._context.entry.record, self._context.progress
         name = f"hook {hook} of {record.service}"
-        command = Command(name, argv, self._hooks.timeout, "reload.hooks.timeout", HookFailed)
+        command = Command(name, argv, self._context.section.hooks.timeout, "reload.hooks.timeout", HookFailed)
         step = str(progress.failed_step or progress.step)
         # All are set, so that a script may require them; digests are empty if there is no image or it is unknown.
         variables = {

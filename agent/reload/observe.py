@@ -4,7 +4,6 @@ import shlex
 from datetime import datetime, timedelta
 
 from agent.consul import Instance
-from agent.definitions import ReloadSection, Service
 from agent.errors import GuardRefused
 from agent.fleet import (
     FleetView,
@@ -20,11 +19,10 @@ from agent.fleet import (
 )
 from agent.logs import WARNING, log
 from agent.maintenance import Maintenance
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import ReloadContext
 from agent.reload.drain import Drainer
 from agent.reload.guard import Observed, able_instances
 from agent.reload.instance import maintenance_of, own_instance
-from agent.reload.restart import Restarter
 from agent.reload.window import verdict, zone
 
 KNOWN_FOR = timedelta(days=1)
@@ -32,22 +30,14 @@ KNOWN_FOR = timedelta(days=1)
 
 
 class Observer:
-    def __init__(
-        self,
-        service: Service,
-        reload: ReloadSection,
-        restart: Restarter,
-        deps: Dependencies,
-        drainer: Drainer,
-        is_in_maintenance: bool,
-    ) -> None:
-        self._service = service
-        self._reload = reload
-        self._restarter = restart
-        self._deps = deps
+    def __init__(self, context: ReloadContext, drainer: Drainer, *, is_in_maintenance: bool) -> None:
+        self._service = context.service
+        self._section = context.section
+        self._restarter = context.restarter
+        self._deps = context.deps
         self._drainer = drainer
         self._is_in_maintenance = is_in_maintenance
-        self._seen = SeenDigests(deps.state_dir, service.name)
+        self._seen = SeenDigests(context.deps.state_dir, context.service.name)
         self._pinned: str | None = None
 
     def look(
@@ -63,20 +53,20 @@ class Observer:
         ``own_reload``: the ID of a reload that has already enabled its maintenance. ``differences``: found by the
         comparison of the checks before the drain.
         """
-        deps, reload, now = self._deps, self._reload, self._deps.clock.now()
+        deps, section, now = self._deps, self._section, self._deps.clock.now()
         _index, instances = deps.consul.instances(self._service.name)
         view = observe(deps.consul, self._service.name, now)
-        window = verdict(reload.windows, zone(reload.timezone), now)
+        window = verdict(section.windows, zone(section.timezone), now)
         stopped = self._restarter.stopped()
         own = (deps.agent.node, self._service.id)
-        prefix = reload.lock_prefix(self._service.name)
+        prefix = section.lock_prefix(self._service.name)
         vanished = find_suspects(deps.consul, self._service.name, prefix, wanted, own) if wanted else ()
         return Observed(
             instances=instances,
             node=deps.agent.node,
             service=self._service.name,
             service_id=self._service.id,
-            min_healthy=reload.min_healthy,
+            min_healthy=section.min_healthy,
             now=now,
             known=known_instances(view, instances, now),
             is_queueing=is_queueing,
@@ -85,8 +75,8 @@ class Observer:
             suspect=next(iter(vanished), None),
             quarantine=view.quarantine.get(wanted) if wanted else None,
             pause=view.pause,
-            image_created=self._restarter.image_created(wanted) if reload.min_age else None,
-            min_age=reload.min_age,
+            image_created=self._restarter.image_created(wanted) if section.min_age else None,
+            min_age=section.min_age,
             is_window_open=window.is_open,
             next_opening=window.opens_at,
             is_in_maintenance_allowed=self._is_in_maintenance,
@@ -94,7 +84,7 @@ class Observer:
             start_it=stopped.start if stopped is not None else "",
             differences=differences,
             remembered=self._drainer.dns_cache_seconds(),
-            drain_max=reload.drain.max,
+            drain_max=section.drain.max,
         )
 
     def wanted(self, newest: str, running: str) -> tuple[str, str]:
@@ -105,19 +95,19 @@ class Observer:
         consul, now = self._deps.consul, self._deps.clock.now()
         _index, instances = consul.instances(self._service.name)
         view = observe(consul, self._service.name, now)
-        decision = decide(view, self._reload.image, newest, running, able_instances(instances), now)
+        decision = decide(view, self._section.image, newest, running, able_instances(instances), now)
         self._require_trusted(decision, view.pin, newest, running)
         return decision.wanted, self._why(decision, newest)
 
     def pin_forced(self, newest: str) -> str:
         """Pin the newest digest for all hosts because an operator forces it; return what that overrides, or nothing."""
         deps, service, now = self._deps, self._service.name, self._deps.clock.now()
-        self._seen.note(self._reload.image, [newest], now)
+        self._seen.note(self._section.image, [newest], now)
         found, index = rollout.find(deps.consul, service)
         self._pinned = newest
         if found is not None and found.digest == newest:
             return ""
-        rollout.pin(deps.consul, service, Pin(self._reload.image, newest, deps.agent.node, now), index)
+        rollout.pin(deps.consul, service, Pin(self._section.image, newest, deps.agent.node, now), index)
         return f"the rollout of {found.digest}, pinned by {found.node}" if found is not None and found.digest else ""
 
     def agree_on_digest(self, newest: str, running: str) -> tuple[str, str]:
@@ -127,13 +117,13 @@ class Observer:
         """
         deps = self._deps
         # The running digest was the newest when it was taken, so every digest that was seen under the tag is recorded.
-        self._seen.note(self._reload.image, [running, newest], deps.clock.now())
+        self._seen.note(self._section.image, [running, newest], deps.clock.now())
         _index, instances = deps.consul.instances(self._service.name)
         decision, view = agree(
             deps.consul,
             self._service.name,
             deps.agent.node,
-            self._reload.image,
+            self._section.image,
             newest,
             running,
             able_instances(instances),
@@ -154,7 +144,7 @@ class Observer:
 
     def _require_trusted(self, decision: VersionDecision, pinned: Pin | None, newest: str, running: str) -> None:
         """Refuse a digest that only the pin names: otherwise write access to Consul KV would suffice to choose it."""
-        wanted, image = decision.wanted, self._reload.image
+        wanted, image = decision.wanted, self._section.image
         if pinned is None or self._deps.trusts_pins or wanted in (newest, running):
             return
         if not self._seen.knows(image, wanted):

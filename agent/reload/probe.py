@@ -22,7 +22,7 @@ from agent.reload.stream import Stream, connect, start_tls, tls_context
 from agent.text import clean, without_credentials
 
 SHORTEST_PROBE = 0.05
-LONGEST_SAID = 300
+LONGEST_MESSAGE = 300
 MOST_OF_A_BODY = 1 << 20
 """How many bytes of a check's answer are read. Consul judges by the status alone, whatever happens to the body."""
 
@@ -50,7 +50,7 @@ class ProbeResult:
     """
 
     status: ProbeStatus
-    said: str
+    message: str
     failure: str = ""
     local_peer: str = ""
 
@@ -260,8 +260,9 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
     try:
         return run()
     except Exception as error:  # noqa: BLE001 - the service's answer decides what the libraries raise; it did not pass
-        said, failure = _describe_error(error, seconds)
-        return ProbeResult(ProbeStatus.CRITICAL, f"{where}: {clean(without_credentials(said), LONGEST_SAID)}", failure)
+        message, failure = _describe_error(error, seconds)
+        message = clean(without_credentials(message), LONGEST_MESSAGE)
+        return ProbeResult(ProbeStatus.CRITICAL, f"{where}: {message}", failure)
 
 
 def advice(signature: str) -> str:
@@ -269,7 +270,9 @@ def advice(signature: str) -> str:
     code = signature.rpartition(" http ")[2]
     if code.isdigit() and code not in _LOADING:
         return "It answers, but not with a status from 200 to 299: correct it, or the URL of the check"
-    return next((said for failure, said in _ADVICE.items() if f" {signature}".endswith(f" {failure}")), _WAIT_LONGER)
+    return next(
+        (remedy for failure, remedy in _ADVICE.items() if f" {signature}".endswith(f" {failure}")), _WAIT_LONGER
+    )
 
 
 _LOADING = frozenset({"429", "503"})

@@ -7,11 +7,10 @@ status counts, and only a result that is newer than the restart.
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.clock import Clock, Deadline
-from agent.consul import CheckState, Consul
+from agent.clock import Deadline, nothing_ends_it
+from agent.consul import CheckState
 from agent.data import dataclass
-from agent.definitions import Check, ReloadSection, Service
-from agent.engine.client import Engine
+from agent.definitions import Check
 from agent.engine.model import Container
 from agent.errors import NotReady, Unreachable
 from agent.registration import is_own, registration, renew_checks
@@ -21,12 +20,13 @@ from agent.reload.checks import (
     LONGEST_OUTPUT,
     NOT_LISTENING,
     SHORTEST_LIMIT,
-    InstanceProber,
+    CheckedInstance,
+    InstanceFault,
+    fault_in_consul,
     has_run,
     is_acceptable,
-    shown_as,
 )
-from agent.reload.probe import Prober, ProbeResult, ProbeStatus, advice
+from agent.reload.probe import ProbeResult, ProbeStatus, advice
 from agent.text import clean, without_credentials
 
 SHORTEST_RETURN_WAIT = 60.0
@@ -35,25 +35,12 @@ SHORTEST_RETURN_WAIT = 60.0
 REFUSED = "refused"
 
 
-def nothing() -> None:
-    """Do nothing in a round."""
-
-
-@dataclass(frozen=True)
-class _Missing:
-    """The first reason why an instance is not ready. ``signature``: see `NotReady`; ``is_final``: no use in waiting."""
-
-    said: str
-    signature: str = ""
-    is_final: bool = False
-
-
 @dataclass(frozen=True)
 class _Run:
-    """One uninterrupted run of one container. ``restarts``: None if it does not matter."""
+    """One uninterrupted run of one container."""
 
     id: str
-    restarts: int | None
+    restarts: int
 
 
 class Readiness:
@@ -67,22 +54,12 @@ class Readiness:
     ``before`` returns the statuses from before the drain, if they are known.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        reload: ReloadSection,
-        consul: Consul,
-        engine: Engine,
-        prober: Prober,
-        clock: Clock,
-        before: Callable[[], Mapping[str, str]] = dict,
-    ) -> None:
-        self._service = service
-        self._ready = reload.ready
-        self._consul = consul
-        self._prober = prober
-        self._instance = InstanceProber(reload, engine, prober)
-        self._clock = clock
+    def __init__(self, instance: CheckedInstance, before: Callable[[], Mapping[str, str]] = dict) -> None:
+        self._instance = instance
+        self._service = instance.service
+        self._ready = instance.section.ready
+        self._consul = instance.consul
+        self._clock = instance.clock
         self._before = before
         self._signatures: set[str] = set()
         self._statuses: dict[str, str] = {}
@@ -90,8 +67,6 @@ class Readiness:
         self._left_for = ""
         self._first_run_by: dict[str, float] = {}
         self._is_renewed = True
-        self.last_signature = ""
-        """The signature of the last round that failed; empty if the last round succeeded."""
 
     @property
     def before(self) -> Mapping[str, str]:
@@ -126,7 +101,7 @@ class Readiness:
         self._left_to_consul.clear()
 
     def wait(
-        self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing
+        self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing_ends_it
     ) -> float:
         """Wait until every check passes ``ready.successes`` times in a row and the warm-up is done.
 
@@ -150,10 +125,10 @@ class Readiness:
                 first_success = first_success or self._clock.monotonic() - began
                 in_a_row += 1
             elif missing.is_final:
-                raise NotReady(missing.said, signature=missing.signature)
+                raise NotReady(missing.message, signature=missing.signature)
             elif deadline.is_over:
                 raise NotReady(
-                    f"{self._service.id} did not become ready within {limit:g} s: {missing.said}. "
+                    f"{self._service.id} did not become ready within {limit:g} s: {missing.message}. "
                     f"{advice(missing.signature)}",
                     signature=missing.signature,
                 )
@@ -164,23 +139,13 @@ class Readiness:
         self._warm_up(run, each_round, is_returning=is_returning)
         return first_success
 
-    def missing_now(
-        self,
-        *,
-        is_returning: bool = False,
-        is_in_service: bool = False,
-        container_id: str = "",
-        restarts: int | None = None,
-    ) -> str | None:
+    def missing_now(self, *, is_returning: bool = False, is_in_service: bool = False) -> InstanceFault | None:
         """Judge the instance once, as `wait` does; return what is missing, or None if it is ready.
 
         ``is_in_service``: clients use the instance, so no check may be registered again as critical, and what Consul
-        runs is left to `AgentView`. ``container_id`` and ``restarts``: the container must be this one, not restarted
-        since.
+        runs is left to `AgentView`.
         """
-        run = _Run(container_id, restarts) if container_id else None
-        _, missing = self._round(run, None, is_fresh=False, is_returning=is_returning, is_in_service=is_in_service)
-        return None if missing is None else missing.said
+        return self._round(None, None, is_fresh=False, is_returning=is_returning, is_in_service=is_in_service)[1]
 
     # ------------------------------------------------------------ one round
 
@@ -192,13 +157,13 @@ class Readiness:
         is_fresh: bool,
         is_returning: bool,
         is_in_service: bool = False,
-    ) -> tuple[_Run | None, _Missing | None]:
+    ) -> tuple[_Run | None, InstanceFault | None]:
         """Judge the instance once. Return the run of the container that was judged, and what is missing."""
-        missing: _Missing | None
+        missing: InstanceFault | None
         try:
-            if run is None and (first := self._instance.look()) is not None:
+            if run is None and (first := self._instance.container()) is not None:
                 run = _Run(first.id, 0 if is_fresh else first.restart_count)
-            container = self._instance.look()
+            container = self._instance.container()
             self._forget_another_run(container)
             missing = self._stopped(container, run) or self._missing(
                 container, deadline, is_returning=is_returning, is_in_service=is_in_service
@@ -206,10 +171,9 @@ class Readiness:
         except Unreachable:
             raise
         except NotReady as error:
-            missing = _Missing(str(error), error.signature, is_final=True)
+            missing = InstanceFault(str(error), error.signature, is_final=True)
         except Exception as error:  # noqa: BLE001  # unknown counts as not ready, whatever the cause
             missing = _cannot_be_judged(error)
-        self.last_signature = "" if missing is None else missing.signature
         if missing is not None:
             self._signatures.add(missing.signature)
         return run, missing
@@ -221,13 +185,12 @@ class Readiness:
             self._left_to_consul.clear()
             self._left_for = run
 
-    def _stopped(self, container: Container | None, run: _Run | None) -> _Missing | None:
+    def _stopped(self, container: Container | None, run: _Run | None) -> InstanceFault | None:
         if container is None or run is None:
             return None
-        has_restarted = run.restarts is not None and container.restart_count != run.restarts
-        if container.id == run.id and container.is_running and not has_restarted:
+        if container.is_running and (container.id, container.restart_count) == (run.id, run.restarts):
             return None
-        return _Missing(
+        return InstanceFault(
             f"the container {container.name} stopped (exit status {container.exit_code}, "
             f"restarts {container.restart_count})"
             if container.id == run.id
@@ -238,32 +201,32 @@ class Readiness:
 
     def _missing(
         self, container: Container | None, deadline: Deadline | None, *, is_returning: bool, is_in_service: bool = False
-    ) -> _Missing | None:
+    ) -> InstanceFault | None:
         """Return the first thing that is missing. Without a deadline each check has only its timeout."""
         if container is not None and (unhealthy := self._unhealthy(container, is_returning=is_returning)):
             return unhealthy
         states: Mapping[str, CheckState] | None = None
         self._statuses = {}
-        for check in filter(self._prober.can_probe, self._service.checks):
+        for check in filter(self._instance.prober.can_probe, self._service.checks):
             limit = check.timeout_seconds if deadline is None else max(SHORTEST_LIMIT, deadline.remaining)
             result = self._instance.probe(check, container, limit)
             self._statuses[check.id] = result.status
             if is_acceptable(self.before, check.id, result.status, is_returning=is_returning):
                 continue
             if not (is_returning and self._is_passed_by_consul(check, result, deadline)):
-                return _Missing(f"check {check.id}: {result.said}", _signature(check, result.failure))
+                return InstanceFault(f"check {check.id}: {result.message}", _signature(check, result.failure))
         if others := [] if is_in_service else self._run_by_consul():
             states = self._consul.checks()
         return next(filter(None, (self._missing_in_consul(one, states or {}, is_returning) for one in others)), None)
 
-    def _unhealthy(self, container: Container, *, is_returning: bool) -> _Missing | None:
+    def _unhealthy(self, container: Container, *, is_returning: bool) -> InstanceFault | None:
         if container.health in (None, "healthy"):
             return None
         was_unhealthy = self.before.get(CONTAINER_HEALTH) == ProbeStatus.CRITICAL
         if container.health == "unhealthy" and (is_returning or was_unhealthy):
             return None  # Consul's checks decide whether clients are sent to the instance; this is no worse than before
         said = f" ({container.health_output})" if container.health_output else ""
-        return _Missing(f"the container's own health check says {container.health}{said}", "container unhealthy")
+        return InstanceFault(f"the container's own health check says {container.health}{said}", "container unhealthy")
 
     def _is_passed_by_consul(self, check: Check, result: ProbeResult, deadline: Deadline | None) -> bool:
         """True if Consul passes a check of a returning instance although svcagent's own probe fails.
@@ -282,42 +245,46 @@ class Readiness:
         self._statuses[check.id] = state.status
         return True
 
-    def _missing_in_consul(self, check: Check, states: Mapping[str, CheckState], is_returning: bool) -> _Missing | None:
+    def _missing_in_consul(
+        self, check: Check, states: Mapping[str, CheckState], is_returning: bool
+    ) -> InstanceFault | None:
         state = states.get(check.id)
         if state is None:
             # A process was killed while it renewed the check.
             self._renew([check])
-            return _Missing(f"check {check.id} is not registered on the Consul agent", f"{check.id} consul missing")
+            return InstanceFault(
+                f"check {check.id} is not registered on the Consul agent", f"{check.id} consul missing"
+            )
         is_first_run_due = self._clock.monotonic() >= self._first_run_by.get(check.id, 0.0)
         if not is_acceptable(self.before, check.id, state.status, is_returning=is_returning):
             if not has_run(check, state) and not is_first_run_due:
-                return _Missing(f"Consul has not run check {check.id} since the restart")
-            return _Missing(shown_as(state), f"{check.id} consul {state.status}")
+                return InstanceFault(f"Consul has not run check {check.id} since the restart")
+            return fault_in_consul(state)
         if not (self._is_renewed or is_first_run_due or check.kind == "ttl"):
             # Registered by another tool, or not as defined now: after an interval, Consul's status is newer.
-            return _Missing(f"Consul's result of check {check.id} may be older than the restart")
+            return InstanceFault(f"Consul's result of check {check.id} may be older than the restart")
         return None
 
     def _warm_up(self, run: _Run | None, each_round: Callable[[], None], *, is_returning: bool) -> None:
         for url in self._ready.warmup:
             each_round()
-            result = self._prober.warm_up(url, self._ready.warmup_timeout, each_round)
-            if stopped := self._stopped(self._instance.look(), run):
-                raise NotReady(stopped.said, signature=stopped.signature)
+            result = self._instance.prober.warm_up(url, self._ready.warmup_timeout, each_round)
+            if stopped := self._stopped(self._instance.container(), run):
+                raise NotReady(stopped.message, signature=stopped.signature)
             if result.status == ProbeStatus.PASSING:
                 continue
-            self.last_signature = f"warm-up {result.failure}".strip()
-            self._signatures.add(self.last_signature)
+            signature = f"warm-up {result.failure}".strip()
+            self._signatures.add(signature)
             if is_returning:
                 return  # it served before without it
             raise NotReady(
-                f"warm-up of {self._service.id} failed: {result.said}. Correct the URL, or remove it from "
+                f"warm-up of {self._service.id} failed: {result.message}. Correct the URL, or remove it from "
                 "reload.ready.warmup; if it needs longer, raise reload.ready.warmup_timeout",
-                signature=self.last_signature,
+                signature=signature,
             )
 
     def _run_by_consul(self) -> list[Check]:
-        return [check for check in self._service.checks if not self._prober.can_probe(check)]
+        return [check for check in self._service.checks if not self._instance.prober.can_probe(check)]
 
     def _renew(self, checks: Iterable[Check]) -> bool:
         """Register these checks again as critical. Return False if the registration differs from svcagent's."""
@@ -344,6 +311,6 @@ def _signature(check: Check, failure: str) -> str:
     return failure if failure in ("", REFUSED) else f"{check.id} {failure}"
 
 
-def _cannot_be_judged(error: Exception) -> _Missing:
+def _cannot_be_judged(error: Exception) -> InstanceFault:
     text = clean(without_credentials(str(error)), LONGEST_OUTPUT)
-    return _Missing(f"it cannot be judged: {type(error).__name__}: {text}")
+    return InstanceFault(f"it cannot be judged: {type(error).__name__}: {text}")

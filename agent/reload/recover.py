@@ -16,13 +16,14 @@ from agent.engine.client import Engine
 from agent.engine.swap import ReplacementState
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
 from agent.maintenance import MaintenanceTarget, is_of_reload, lift_own
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.instance import maintenance_of
 from agent.reload.journal import Journal, JournalDamaged, JournalRecord
 from agent.reload.outcome import conclude_recovery
 from agent.reload.record import ReloadResult
 from agent.reload.restart import restarter
-from agent.reload.runner import Parts, StepRunner, command_of
+from agent.reload.restore import Restoration
+from agent.reload.runner import StepRunner, command_of
 from agent.reload.steps import Blame, Step, recovered
 
 SESSION_SECONDS = 35.0
@@ -133,7 +134,7 @@ class Recovery:
 
     def __init__(self, service: Service, reload: ReloadSection, deps: Dependencies, leftover: Leftover) -> None:
         record = leftover.record
-        parts = Parts.of(service, reload, deps, record, is_out=leftover.is_out)
+        context = ReloadContext.of(service, reload, deps, record)
         state = recovered(
             leftover.container,
             is_out=leftover.is_out,
@@ -146,9 +147,10 @@ class Recovery:
         self._deps = deps
         self._record = record
         self._is_journal_lost = leftover.is_journal_lost
-        self._restoration = parts.restoration
-        self._report = parts.report
-        self._runner = StepRunner(parts, deps, state, self.result, conclude_recovery)
+        self._retry = context.retry
+        self._restoration = Restoration(context, is_out=leftover.is_out)
+        self._runner = StepRunner(context, self._restoration, state, self.result, conclude_recovery)
+        self._report = self._runner.report
 
     def run(self) -> ReloadResult:
         """Take every step until none is left. A failure is part of the result.
@@ -207,11 +209,11 @@ class Recovery:
         record, consul = self._record, self._deps.consul
         if record.session:
             queue = queue_of(record.service)
-            self._restoration.retry(
+            self._retry(
                 lambda: give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
             )
         else:
-            self._restoration.retry(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
+            self._retry(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
 
 
 def _blame(text: str) -> Blame:

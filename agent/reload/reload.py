@@ -9,14 +9,15 @@ from agent.consul import Consul, Instance, Lock, queue_of
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.errors import GuardRefused, Interrupted, LockLost, NotBegun, NotNow, Unreachable
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.guard import find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import JournalRecord
 from agent.reload.observe import Observer
 from agent.reload.outcome import conclude
 from agent.reload.record import ReloadResult
-from agent.reload.runner import Parts, StepRunner, command_of
+from agent.reload.restore import Restoration
+from agent.reload.runner import StepRunner, command_of
 from agent.reload.steps import STEPS, State, Step
 from agent.reload.survey import Baseline, InstanceSurvey
 from agent.text import short_digest
@@ -49,24 +50,26 @@ class Reload:
     ) -> None:
         now = deps.clock.now()
         record = JournalRecord.of(service, section, uuid.uuid4().hex[:8], now.isoformat(timespec="seconds"))
-        parts = Parts.of(service, section, deps, record)
+        context = ReloadContext.of(service, section, deps, record)
         self.result = ReloadResult(service.name, deps.agent.node, section.image, id=record.reload_id)
         self._service = service
         self._section = section
         self._deps = deps
         self._options = options
         self._notify_begun = notify_begun
-        self._progress = parts.progress
-        self._entry = parts.entry
-        self._restarter = parts.restarter
-        self._drainer = parts.drainer
-        self._restoration = parts.restoration
-        self._report = parts.report
-        self._runner = StepRunner(parts, deps, State(may_roll_back=section.rollback), self.result, conclude)
-        self._observer = Observer(service, section, parts.restarter, deps, parts.drainer, options.is_in_maintenance)
-        self._survey = InstanceSurvey(service, section, deps.consul, deps.engine, deps.prober, deps.clock)
-        self._hooks = HookRunner(section.hooks, deps, parts.entry, parts.progress)
-        self._lock = _lock_of(section, deps, parts)
+        self._progress = context.progress
+        self._entry = context.entry
+        self._restarter = context.restarter
+        self._retry = context.retry
+        self._restoration = Restoration(context)
+        self._drainer = self._restoration.drainer
+        state = State(may_roll_back=section.rollback)
+        self._runner = StepRunner(context, self._restoration, state, self.result, conclude)
+        self._report = self._runner.report
+        self._observer = Observer(context, self._drainer, is_in_maintenance=options.is_in_maintenance)
+        self._survey = InstanceSurvey(context.instance)
+        self._hooks = HookRunner(context)
+        self._lock = _lock_of(context)
         self._overridden: frozenset[str] = frozenset()
         self._is_loss_reported = False
         self._is_left_in_maintenance = False
@@ -196,7 +199,7 @@ class Reload:
         self._add_seconds(done.seconds)
         if done.note:
             self._progress.note(done.note)
-        self._restoration.retry(self._restoration.readiness.expect_fresh_results)
+        self._retry(self._restoration.readiness.expect_fresh_results)
         self._hooks.run(Hook.AFTER_RESTART)
 
     def _await_ready(self) -> None:
@@ -299,9 +302,9 @@ class Reload:
         self.result.engine |= {part: round(seconds, 4) for part, seconds in parts.items()}
 
 
-def _lock_of(section: ReloadSection, deps: Dependencies, parts: Parts) -> Lock:
+def _lock_of(context: ReloadContext) -> Lock:
     """Return the fleet's lock. Its session is in the journal before it holds anything."""
-    record = parts.entry.record
+    deps, record = context.deps, context.entry.record
     return Lock(
         deps.consul,
         record.lock,
@@ -315,10 +318,10 @@ def _lock_of(section: ReloadSection, deps: Dependencies, parts: Parts) -> Lock:
         },
         clock=deps.clock,
         waiting=deps.interrupts.allowed,
-        limit=section.max_parallel,
+        limit=context.section.max_parallel,
         queue=queue_of(record.service),
-        on_session=lambda session: parts.entry.save(session=session, required=True),
-        report_place=lambda place, holder: parts.progress.note(
+        on_session=lambda session: context.entry.save(session=session, required=True),
+        report_place=lambda place, holder: context.progress.note(
             f"place {place} in the queue; the lock is held by {holder}", place
         ),
     )

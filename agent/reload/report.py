@@ -5,7 +5,7 @@ so that a version that takes its host down is noticed (`agent.fleet`). It must b
 after that is best effort: a failure to publish fails no reload, and is noted once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -23,8 +23,7 @@ from agent.fleet import (
     write_host_state,
 )
 from agent.outcomes import UNCHANGED, WANTED_RAN, Outcome
-from agent.reload.dependencies import Dependencies
-from agent.reload.journal import JournalEntry
+from agent.reload.dependencies import ReloadContext
 from agent.reload.record import ReloadResult
 from agent.reload.steps import Blame, State
 
@@ -42,13 +41,13 @@ _STATUSES = {
 
 
 class HostStateReport:
-    def __init__(self, deps: Dependencies, entry: JournalEntry, note: Callable[[str], None]) -> None:
-        self._deps = deps
-        self._entry = entry
-        self._service = entry.record.service
-        self._service_id = entry.record.service_id
-        _repository, _, self._tag = entry.record.image.rpartition(":")
-        self._note = note
+    def __init__(self, context: ReloadContext) -> None:
+        self._deps = context.deps
+        self._entry = context.entry
+        self._service = context.service.name
+        self._service_id = context.service.id
+        _repository, _, self._tag = context.section.image.rpartition(":")
+        self._note = context.progress.note
         self._is_silent = False
         self._is_published = False
         self._had_verdict = False

@@ -8,17 +8,13 @@ from contextlib import suppress
 
 from agent.clock import Deadline
 from agent.consul import CheckState, Instance
-from agent.definitions import ReloadSection, Service
 from agent.errors import NotReady, SvcagentError
 from agent.fleet import Quarantine, quarantine
 from agent.registration import is_own, registration, renew_checks
-from agent.reload.dependencies import RESTORE_SECONDS, RETRY_SECONDS, Dependencies, retry_while_unreachable
+from agent.reload.dependencies import RESTORE_SECONDS, RETRY_SECONDS, ReloadContext
 from agent.reload.drain import Drainer
 from agent.reload.instance import maintenance_of, own_instance, register_again
-from agent.reload.journal import JournalEntry
-from agent.reload.progress import Progress
 from agent.reload.ready import Readiness
-from agent.reload.restart import Restarter
 from agent.reload.settle import SettleWatch
 from agent.reload.steps import Step
 
@@ -27,28 +23,19 @@ MOMENT_SECONDS = 10.0
 
 
 class Restoration:
-    def __init__(
-        self,
-        service: Service,
-        reload: ReloadSection,
-        restart: Restarter,
-        deps: Dependencies,
-        entry: JournalEntry,
-        progress: Progress,
-        drainer: Drainer,
-    ) -> None:
-        self._service = service
-        self._reload = reload
-        self._restarter = restart
-        self._deps = deps
-        self._entry = entry
-        self._note = progress.note
-        self._drainer = drainer
-        self.readiness = Readiness(
-            service, reload, deps.consul, deps.engine, deps.prober, deps.clock, lambda: entry.record.before
-        )
+    def __init__(self, context: ReloadContext, *, is_out: bool = False) -> None:
+        """``is_out``: a reload's maintenance may be enabled."""
+        self._service = context.service
+        self._section = context.section
+        self._restarter = context.restarter
+        self._deps = context.deps
+        self._entry = context.entry
+        self._note = context.progress.note
+        self._retry = context.retry
+        self.drainer = Drainer(context, is_out=is_out)
+        self.readiness = Readiness(context.instance, lambda: context.entry.record.before)
         """The judge of the checks. One object from restart to return, because it knows what Consul has run again."""
-        self.watch = SettleWatch(service, reload, restart, deps, self.readiness, progress.note)
+        self.watch = SettleWatch(context, self.readiness)
         self.log_tail = ""
         """The last output of the new container, if it failed."""
         self.signatures: frozenset[str] = frozenset()
@@ -70,14 +57,11 @@ class Restoration:
             return self._restarter.running()
         return ""
 
-    def retry(self, action: Callable[[], object]) -> None:
-        retry_while_unreachable(self._deps.clock, action)
-
     # ------------------------------------------------------------ the way back
 
     def _drain_again(self) -> None:
         self._remember_log_tail()
-        self.retry(self._drainer.drain_again)
+        self._retry(self.drainer.drain_again)
 
     def _roll_back(self) -> None:
         """Run the old container again.
@@ -88,18 +72,18 @@ class Restoration:
         """
         self._remember_log_tail()
         record = self._entry.record
-        is_away = self._drainer.is_out or self._is_held()
-        self.retry(
+        is_away = self.drainer.is_out or self._is_held()
+        self._retry(
             lambda: self._restarter.roll_back(
                 record.restart_policy or None, finish_stop=is_away and record.is_replacing
             )
         )
         self._start()
         if is_away:
-            self.retry(self.readiness.expect_fresh_results)
+            self._retry(self.readiness.expect_fresh_results)
 
     def _discard(self) -> None:
-        self.retry(self._restarter.discard)
+        self._retry(self._restarter.discard)
 
     def _quarantine(self) -> None:
         """Publish that the digest failed here, so that no host takes it."""
@@ -113,7 +97,7 @@ class Restoration:
             image=record.image,
             log=self.log_tail if deps.shares_log_tails else "",
         )
-        self.retry(lambda: quarantine.put(deps.consul, record.service, found))
+        self._retry(lambda: quarantine.put(deps.consul, record.service, found))
         self._note(
             f"{record.digest} is quarantined: no host takes it. To allow it again: "
             f"svcagent quarantine clear {record.service} {record.digest}"
@@ -132,15 +116,15 @@ class Restoration:
         return False
 
     def _start(self) -> None:
-        self.retry(self._restarter.start)
+        self._retry(self._restarter.start)
 
     # ------------------------------------------------------------ ready
 
     def start_again(self) -> None:
         """For a recovery: start the container if it is stopped, and have Consul run its own checks again."""
         self._start()
-        if self._drainer.is_out:
-            self.retry(self.readiness.expect_fresh_results)
+        if self.drainer.is_out:
+            self._retry(self.readiness.expect_fresh_results)
 
     def await_ready(self, *, is_returning: bool) -> None:
         """Wait until the container is ready. Raise `NotReady`.
@@ -150,12 +134,12 @@ class Restoration:
         """
         readiness = self.readiness
         if not is_returning:
-            self.retry(readiness.wait)
+            self._retry(readiness.wait)
             return
-        deadline = Deadline.after(self._deps.clock, max(self._reload.ready.timeout, RESTORE_SECONDS))
+        deadline = Deadline.after(self._deps.clock, max(self._section.ready.timeout, RESTORE_SECONDS))
         while True:
             try:
-                self.retry(lambda: readiness.wait(is_returning=True))
+                self._retry(lambda: readiness.wait(is_returning=True))
             except NotReady as error:
                 self.signatures |= readiness.signatures | {error.signature}
                 # A container that its restart policy has started again meanwhile has stopped, too.
@@ -177,7 +161,7 @@ class Restoration:
         moment, or if Consul does not show it as served.
         """
         try:
-            self.retry(lambda: self._return(is_returning=is_returning))
+            self._retry(lambda: self._return(is_returning=is_returning))
         except NotReady as error:
             if is_returning:
                 self.signatures |= {error.signature}
@@ -194,9 +178,9 @@ class Restoration:
         if local is None:
             self._require_ready(is_returning=is_returning, is_in_service=True)  # it has no maintenance any more
             local = register_again(consul, service, self._note)
-        if not self._drainer.is_out:  # disabled by an earlier attempt, after which Consul did not answer
+        if not self.drainer.is_out:  # disabled by an earlier attempt, after which Consul did not answer
             return local is not None
-        held = self._drainer.find_own(local)
+        held = self.drainer.find_own(local)
         if local is None or local.maintenance is None:  # disabled by an attempt whose answer was lost, or by hand
             return local is not None
         if held is None:
@@ -207,7 +191,7 @@ class Restoration:
         if is_own(local) and local.meta == registration(service)["Meta"]:
             # A check that fails for svcagent and passes for Consul keeps Consul's status.
             renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
-        self._drainer.disable(held)
+        self.drainer.disable(held)
         return True
 
     def _require_ready(
@@ -218,16 +202,14 @@ class Restoration:
         ``seconds``: how long that may take. Return the statuses, by ID, of svcagent's own checks.
         """
         readiness = self.readiness
-        deadline = Deadline.after(self._deps.clock, min(seconds, self._reload.ready.timeout))
+        deadline = Deadline.after(self._deps.clock, min(seconds, self._section.ready.timeout))
         while True:
-            missing = readiness.missing_now(is_returning=is_returning, is_in_service=is_in_service)
-            if missing is None:
+            fault = readiness.missing_now(is_returning=is_returning, is_in_service=is_in_service)
+            if fault is None:
                 return readiness.last_statuses
             if deadline.is_over:
-                raise NotReady(
-                    f"{self._service.id} was ready, but no longer is: {missing}", signature=readiness.last_signature
-                )
-            self._deps.clock.sleep(self._reload.ready.interval)
+                raise NotReady(f"{self._service.id} was ready, but no longer is: {fault}", signature=fault.signature)
+            self._deps.clock.sleep(self._section.ready.interval)
 
     def _await_served(self) -> None:
         deadline = Deadline.after(self._deps.clock, RESTORE_SECONDS)
@@ -240,7 +222,7 @@ class Restoration:
                 # The catalog may show it for a moment after it was disabled. Another owner's maintenance stays.
                 if held is None and not self._failing(own):
                     return
-                if held is not None and not self._drainer.is_own(held):
+                if held is not None and not self.drainer.is_own(held):
                     return
             if deadline.is_over:
                 said = f"{self._service.id} answers its checks, but Consul does not show it as served after "
@@ -274,5 +256,5 @@ class Restoration:
         ``is_proven``: it has settled. Otherwise it must be ready once more; raise `NotReady` if it is not.
         """
         if not is_proven:
-            self.retry(lambda: self._require_ready(is_returning=False, is_in_service=True))
+            self._retry(lambda: self._require_ready(is_returning=False, is_in_service=True))
         self._restarter.clean_up(self._entry.record.digest)

@@ -1,4 +1,4 @@
-"""The parts that a reload and its recovery share, and the loop that takes the next step until none is left.
+"""The loop that takes the next step of a reload or recovery until none is left.
 
 `steps` decides which step comes next; the actions are in `reload`, `recover` and `restore`.
 """
@@ -7,21 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from agent.data import dataclass
-from agent.definitions import ReloadSection as ReloadSection
-from agent.definitions import Service
 from agent.engine.swap import ReplacementState
 from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
-from agent.reload.dependencies import Dependencies
-from agent.reload.drain import Drainer
-from agent.reload.journal import JournalEntry, JournalRecord
+from agent.reload.dependencies import ReloadContext
 from agent.reload.outcome import Failure, summary_of, with_report_failures
 from agent.reload.probe import ProbeStatus
-from agent.reload.progress import Progress
 from agent.reload.ready import is_of_startup
 from agent.reload.record import ReloadResult
 from agent.reload.report import HostStateReport
-from agent.reload.restart import Restarter, restarter
 from agent.reload.restore import Restoration
 from agent.reload.steps import STEPS, Blame, State, Step, failed, next_step, succeeded
 
@@ -31,36 +24,6 @@ Action: TypeAlias = Callable[[], bool | None]
 Conclusion: TypeAlias = Callable[[ReloadResult, State, Sequence[Failure], str, int | None], ReloadResult]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts of one reload or recovery, on one host, of one service."""
-
-    progress: Progress
-    entry: JournalEntry
-    restarter: Restarter
-    drainer: Drainer
-    restoration: Restoration
-    report: HostStateReport
-
-    @classmethod
-    def of(
-        cls,
-        service: Service,
-        section: ReloadSection,
-        deps: Dependencies,
-        record: JournalRecord,
-        *,
-        is_out: bool = False,
-    ) -> "Parts":
-        """Create them. ``is_out``: a reload's maintenance may be enabled."""
-        progress = Progress(deps.report_event, deps.clock, record.service, record.reload_id)
-        entry = JournalEntry(deps.journal, record, progress)
-        restart = restarter(section.strategy, service, deps.engine, deps.state_dir, deps.environ, deps.clock)
-        drainer = Drainer(service, section, restart, deps, record.reload_id, is_out=is_out)
-        restoration = Restoration(service, section, restart, deps, entry, progress, drainer)
-        return cls(progress, entry, restart, drainer, restoration, HostStateReport(deps, entry, progress.note))
-
-
 class StepRunner:
     """Takes steps, records them in the journal, and turns to the way back if one fails.
 
@@ -68,11 +31,19 @@ class StepRunner:
     """
 
     def __init__(
-        self, parts: Parts, deps: Dependencies, state: State, result: ReloadResult, conclude: Conclusion
+        self,
+        context: ReloadContext,
+        restoration: Restoration,
+        state: State,
+        result: ReloadResult,
+        conclude: Conclusion,
     ) -> None:
-        self._parts = parts
-        self._deps = deps
+        self._progress = context.progress
+        self._entry = context.entry
+        self._interrupts = context.deps.interrupts
+        self._restoration = restoration
         self._conclude = conclude
+        self.report = HostStateReport(context)
         self.state = state
         self.result = result
         self.failures: list[Failure] = []
@@ -103,74 +74,74 @@ class StepRunner:
             except (SvcagentError, Interrupted) as error:
                 self._fail(step, error)
             except Exception as error:  # noqa: BLE001 - the instance may be in maintenance and has to return
-                self._fail(step, self._parts.progress.unforeseen(error, f"the step {step}"))
+                self._fail(step, self._progress.unforeseen(error, f"the step {step}"))
 
     def publish(self) -> None:
         """Publish how the reload ends, before its lock is released: the next host reads it when it has the lock."""
-        with self._parts.progress.tolerated("publish the result"):
+        with self._progress.tolerated("publish the result"):
             ended = self._concluded(replace(self.result), "")
-            self._parts.report.publish(ended, self.state, self._running())
+            self.report.publish(ended, self.state, self._running())
 
     def conclude(self) -> ReloadResult:
         """Fill in the result. The journal is removed unless something is left to restore, to report or to remove."""
-        parts, state = self._parts, self.state
+        progress, state = self._progress, self.state
         running = ""
-        with parts.progress.tolerated("read the running version"):
+        with progress.tolerated("read the running version"):
             running = self._running()
-        result = self._concluded(self.result, parts.restoration.log_tail)
+        result = self._concluded(self.result, self._restoration.log_tail)
         result.running = running or None
-        with parts.progress.tolerated("report the reload"):
-            parts.report.ended(result, state, running)
+        with progress.tolerated("report the reload"):
+            self.report.ended(result, state, running)
         if not (state.is_stranded or state.has_leftovers or state.blame is Blame.OWED):
-            with parts.progress.tolerated("remove the journal"):
-                parts.entry.remove()
-        return with_report_failures(result, parts.progress.report_failures)
+            with progress.tolerated("remove the journal"):
+                self._entry.remove()
+        return with_report_failures(result, progress.report_failures)
 
     def _concluded(self, result: ReloadResult, log_tail: str) -> ReloadResult:
-        return self._conclude(result, self.state, self.failures, log_tail, self._deps.interrupts.pending)
+        return self._conclude(result, self.state, self.failures, log_tail, self._interrupts.pending)
 
     def _running(self) -> str:
-        return self._parts.entry.record.digest if self.state.is_newer is False else self._parts.restoration.running()
+        return self._entry.record.digest if self.state.is_newer is False else self._restoration.running()
 
     # ------------------------------------------------------------ one step
 
     def _take(self, step: Step, action: Action, announce: Callable[[Step], None] | None) -> State:
-        parts, row = self._parts, STEPS[step]
-        parts.progress.begin(step)
+        progress, row = self._progress, STEPS[step]
+        progress.begin(step)
         try:
             if not self.state.has_failed:
                 if row.interruptible:
-                    with self._deps.interrupts.allowed():
+                    with self._interrupts.allowed():
                         pass
                 if row.published and announce is not None:
                     announce(step)
             if row.journalled:
-                parts.entry.save(step=str(step), required=row.needs_journal and not self.state.has_failed)
+                self._entry.save(step=str(step), required=row.needs_journal and not self.state.has_failed)
             finding = action()
         finally:
-            self.result.steps.append({"step": str(step), "seconds": round(parts.progress.seconds, 4)})
-        parts.progress.end()
+            self.result.steps.append({"step": str(step), "seconds": round(progress.seconds, 4)})
+        progress.end()
         after = succeeded(
             self.state,
             step,
             finding=finding is not False,
-            is_out=parts.drainer.is_out,
+            is_out=self._restoration.drainer.is_out,
             is_environment=step is Step.READY and self.state.blame is Blame.OPEN and self._is_environment(),
         )
         if after.blame is not self.state.blame:
-            parts.entry.save(blame=str(after.blame))
+            self._entry.save(blame=str(after.blame))
         return after
 
     def _fail(self, step: Step, error: Failure) -> None:
         self.failures.append(error)
-        self._parts.progress.fail(step, str(error))
+        self._progress.fail(step, str(error))
         is_unfit = self._is_unfit(step, error)
-        record = self._parts.entry.record
+        record = self._entry.record
         is_versions = is_unfit and record.digest not in ("", record.digest_before)
         after = failed(
             self.state,
             step,
-            is_out=self._parts.drainer.is_out,
+            is_out=self._restoration.drainer.is_out,
             is_interrupted=isinstance(error, Interrupted),
             is_unfit=is_unfit,
             is_versions=is_versions,
@@ -178,9 +149,9 @@ class StepRunner:
         )
         if is_versions:
             signature = error.signature if isinstance(error, NotReady) else ""
-            self._parts.entry.save(blame=str(after.blame), why=summary_of(error), signature=signature)
+            self._entry.save(blame=str(after.blame), why=summary_of(error), signature=signature)
         elif after.blame is not self.state.blame:
-            self._parts.entry.save(blame=str(after.blame))
+            self._entry.save(blame=str(after.blame))
         self.state = after
 
     # ------------------------------------------------------------ whose fault it is
@@ -206,18 +177,18 @@ class StepRunner:
         Then the new one is not shown to be at fault. If the old one has become ready after all, that counts only once:
         a version that fails like this twice within an hour, on any host, is quarantined.
         """
-        if ProbeStatus.CRITICAL in self._parts.restoration.readiness.last_statuses.values():
+        if ProbeStatus.CRITICAL in self._restoration.readiness.last_statuses.values():
             return True
         if not self._is_seen_again():
             return False
-        with self._parts.progress.tolerated("read earlier verdicts"):
-            return not self._parts.report.had_environment_verdict()
+        with self._progress.tolerated("read earlier verdicts"):
+            return not self.report.had_environment_verdict()
         return True
 
     def _is_seen_again(self) -> bool:
         """True if the old version has failed like the new one."""
-        signature = self._parts.entry.record.signature
-        return signature in self._parts.restoration.signatures and not is_of_startup(signature)
+        signature = self._entry.record.signature
+        return signature in self._restoration.signatures and not is_of_startup(signature)
 
 
 def command_of(service_id: str) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 from agent.clock import Deadline
-from agent.definitions import ReloadSection, Service
 from agent.errors import Conflict, NotReady, SvcagentError, Unreachable
 from agent.reload.agent_view import AgentView, ConsulView
-from agent.reload.dependencies import RESTORE_SECONDS, Dependencies
+from agent.reload.checks import InstanceFault
+from agent.reload.dependencies import RESTORE_SECONDS, ReloadContext
 from agent.reload.instance import register_again
 from agent.reload.ready import Readiness
-from agent.reload.restart import Restarter
 
 SETTLE_INTERVAL = 0.2
 FAILED_ROUNDS = 3
@@ -17,24 +16,16 @@ FAILED_ROUNDS = 3
 
 
 class SettleWatch:
-    """Watches one instance in service. ``note`` reports something that is not a failure."""
+    """Watches one instance in service."""
 
-    def __init__(
-        self,
-        service: Service,
-        reload: ReloadSection,
-        restart: Restarter,
-        deps: Dependencies,
-        readiness: Readiness,
-        note: Callable[[str], None],
-    ) -> None:
-        self._service = service
-        self._reload = reload
-        self._restarter = restart
-        self._deps = deps
+    def __init__(self, context: ReloadContext, readiness: Readiness) -> None:
+        self._service = context.service
+        self._section = context.section
+        self._restarter = context.restarter
+        self._deps = context.deps
+        self._note = context.progress.note
         self._readiness = readiness
-        self._agent_view = AgentView(service, deps.consul, deps.prober, deps.clock)
-        self._note = note
+        self._agent_view = AgentView(context.instance)
         self._run: tuple[str, int] | None = None
 
     def remember_run(self) -> None:
@@ -66,43 +57,43 @@ class SettleWatch:
 
         :raises NotReady: it stays stopped, or is not ready within ``ready.timeout``.
         """
-        deadline = Deadline.after(self._deps.clock, self._reload.ready.timeout)
+        deadline = Deadline.after(self._deps.clock, self._section.ready.timeout)
         self._run = None
         while True:
             still()
             try:
-                look = self._look_after_restart()
+                view = self._look_after_restart()
             except Unreachable:
                 if deadline.is_over:
                     raise
             else:
-                if look.failing is None:
+                if view.fault is None:
                     return
                 if deadline.is_over:
                     raise NotReady(
                         f"somebody stopped or restarted {self._service.id} after clients had returned to it, and it is "
-                        f"not ready again: {look.failing}",
-                        signature=look.signature or "exited",
+                        f"not ready again: {view.fault}",
+                        signature=view.fault.signature or "exited",
                     )
             self._deps.clock.sleep(SETTLE_INTERVAL)
 
     def _look_after_restart(self) -> ConsulView:
         if not self._restarter.runs():
-            return ConsulView("its container is stopped")
+            return ConsulView(InstanceFault("its container is stopped", "exited"))
         self._require_same_container()  # compared with the first look at which it ran again
         return self._judge()
 
     def _settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
         clock = self._deps.clock
-        seconds = self._reload.settle.canary if is_first else self._reload.settle.each
+        seconds = self._section.settle.canary if is_first else self._section.settle.each
         deadline = Deadline.after(clock, seconds)
-        limit = Deadline.after(clock, max(seconds, self._reload.ready.timeout))
+        limit = Deadline.after(clock, max(seconds, self._section.ready.timeout))
         silence: Deadline | None = None
         bad_rounds = 0
         while True:
             still()
             try:
-                look = self._judge_same_container(is_last_try=bad_rounds + 1 == FAILED_ROUNDS)
+                view = self._judge_same_container(is_last_try=bad_rounds + 1 == FAILED_ROUNDS)
             except Unreachable:
                 silence = silence or Deadline.after(clock, RESTORE_SECONDS)
                 if silence.is_over:
@@ -110,17 +101,17 @@ class SettleWatch:
                 clock.sleep(SETTLE_INTERVAL)
                 continue
             silence = None
-            if look.is_out:
+            if view.is_out:
                 self._note("it was put in maintenance meanwhile, so it is not settled")
                 return False
-            bad_rounds = bad_rounds + 1 if look.failing else 0
-            if bad_rounds == FAILED_ROUNDS:
+            bad_rounds = bad_rounds + 1 if view.fault else 0
+            if view.fault and bad_rounds == FAILED_ROUNDS:
                 raise NotReady(
-                    f"{self._service.id} failed after clients had returned to it: {look.failing}",
-                    signature=look.signature,
+                    f"{self._service.id} failed after clients had returned to it: {view.fault}",
+                    signature=view.fault.signature,
                 )
-            awaited = dict.fromkeys((*(look.unproven if is_first else ()), *look.awaited))
-            if not look.failing and deadline.is_over and (not awaited or limit.is_over):
+            awaited = dict.fromkeys((*(view.unproven if is_first else ()), *view.awaited))
+            if not view.fault and deadline.is_over and (not awaited or limit.is_over):
                 if awaited:
                     self._note(f"Consul has not run these checks within reload.ready.timeout: {', '.join(awaited)}")
                 return True
@@ -136,16 +127,16 @@ class SettleWatch:
         except Exception:
             if is_last_try:
                 raise
-            return ConsulView("it cannot be judged")
+            return ConsulView(InstanceFault("it cannot be judged"))
 
     def _judge(self) -> ConsulView:
         """Judge the instance once, by svcagent's own checks and, if these pass, by Consul's."""
-        if failing := self._readiness.missing_now(is_in_service=True):
-            return ConsulView(failing, self._readiness.last_signature)
+        if fault := self._readiness.missing_now(is_in_service=True):
+            return ConsulView(fault)
         if self._service.id not in self._deps.consul.services():
             # The instance was just healthy. An agent that restarted has forgotten it, which is not the version's fault.
             register_again(self._deps.consul, self._service, self._note)
-        return self._agent_view.look(self._readiness.before)
+        return self._agent_view.observe(self._readiness.before)
 
     def _require_same_container(self) -> None:
         """Check that the container that returned to service continues.

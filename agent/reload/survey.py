@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from agent.clock import Clock, Deadline
-from agent.consul import Consul
+from agent.clock import Deadline
 from agent.data import dataclass
-from agent.definitions import Check, ReloadSection, Service
-from agent.engine.client import Engine
+from agent.definitions import Check
 from agent.engine.model import Container
-from agent.reload.checks import CONTAINER_HEALTH, SHORTEST_LIMIT, InstanceProber, badness
-from agent.reload.probe import Prober, ProbeResult, ProbeStatus
+from agent.reload.checks import CONTAINER_HEALTH, SHORTEST_LIMIT, CheckedInstance, badness
+from agent.reload.probe import ProbeResult, ProbeStatus
 
 SURVEY_TRIES = 3
 SURVEY_SECONDS = 20.0
@@ -29,30 +27,23 @@ class Baseline:
 
 
 class InstanceSurvey:
-    def __init__(
-        self, service: Service, reload: ReloadSection, consul: Consul, engine: Engine, prober: Prober, clock: Clock
-    ) -> None:
-        self._service = service
-        self._ready = reload.ready
-        self._consul = consul
-        self._prober = prober
-        self._instance = InstanceProber(reload, engine, prober)
-        self._clock = clock
+    def __init__(self, instance: CheckedInstance) -> None:
+        self._instance = instance
 
     def take(self) -> Baseline:
         """Compare Consul's view of the instance that serves now with svcagent's own. Takes some seconds at most."""
-        deadline = Deadline.after(self._clock, SURVEY_SECONDS)
-        container = self._instance.look()
-        states = self._consul.checks()
+        deadline = Deadline.after(self._instance.clock, SURVEY_SECONDS)
+        instance, container = self._instance, self._instance.container()
+        states = instance.consul.checks()
         statuses = {
             state.id: state.status
             for state in states.values()
-            if state.service_id == self._service.id and not state.is_maintenance
+            if state.service_id == instance.service.id and not state.is_maintenance
         }
         differences: list[str] = []
-        for check in self._service.checks:
+        for check in instance.service.checks:
             in_consul = states[check.id].status if check.id in states else ProbeStatus.CRITICAL
-            if self._prober.can_probe(check):
+            if instance.prober.can_probe(check):
                 result = self._probe_patiently(check, container, deadline)
                 statuses[check.id] = max(in_consul, result.status, key=badness)
                 if (
@@ -74,20 +65,21 @@ class InstanceSurvey:
             result = self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
             if result.status != ProbeStatus.CRITICAL or deadline.is_over:
                 return result
-            self._clock.sleep(SURVEY_PAUSE)
+            self._instance.clock.sleep(SURVEY_PAUSE)
         return self._instance.probe(check, container, max(SHORTEST_LIMIT, deadline.remaining))
 
     def _is_passed(self, check: Check) -> bool:
         """True if Consul still does not show it as critical: it may have noticed meanwhile what the probe saw."""
-        state = self._consul.checks().get(check.id)
+        state = self._instance.consul.checks().get(check.id)
         return state is not None and state.status != ProbeStatus.CRITICAL
 
     def _unjudgeable(self, check: Check, container: Container | None) -> Iterable[str]:
         """Yield the reasons why Consul's result after the restart cannot come in time."""
-        if check.interval_seconds >= self._ready.timeout:
+        timeout = self._instance.section.ready.timeout
+        if check.interval_seconds >= timeout:
             yield (
                 f"check {check.id} can be run by Consul only, which runs it every {check.interval}: its result after "
-                f"the restart may come later than reload.ready.timeout ({self._ready.timeout:g} s) allows. Shorten the "
+                f"the restart may come later than reload.ready.timeout ({timeout:g} s) allows. Shorten the "
                 "check's interval, or raise reload.ready.timeout above it"
             )
         named = check.docker_container_id
@@ -100,7 +92,7 @@ class InstanceSurvey:
 
 def _difference(check: Check, in_consul: str, result: ProbeResult) -> str:
     return (
-        f"check {check.id} is {in_consul} for Consul, but fails when svcagent runs it: {result.said}. The new instance "
-        "could never be called ready. Make the check pass from this host as the user that runs svcagent (certificates: "
-        "the system's CA store or SSL_CERT_FILE, as the Consul agent has it), or correct the definition"
+        f"check {check.id} is {in_consul} for Consul, but fails when svcagent runs it: {result.message}. The new "
+        "instance could never be called ready. Make the check pass from this host as the user that runs svcagent "
+        "(certificates: the system's CA store or SSL_CERT_FILE, as the Consul agent has it), or correct the definition"
     )

@@ -146,8 +146,8 @@ def test_the_probe_judges_an_answer_as_consul_does(ruler: Ruler, service: Origin
     result = ruler.prober.probe(check, 60)
 
     assert (result.status, ruler.consul_says(check)) == (status, status)
-    assert result.said.isprintable()
-    assert len(result.said) < 500
+    assert result.message.isprintable()
+    assert len(result.message) < 500
 
 
 @pytest.mark.parametrize(("count", "status"), [(9, "passing"), (10, "critical")])
@@ -229,7 +229,7 @@ def test_a_certificate_of_the_organisations_authority_in_the_hosts_store_passes(
         assert (ruler.prober.probe(check, 60).status, ruler.consul_says(check)) == ("passing", "passing")
         stranger = Prober(environ={"SSL_CERT_FILE": "/nonexistent", "SSL_CERT_DIR": "/nonexistent"}).probe(check, 60)
         assert (stranger.status, stranger.failure) == ("critical", "tls")
-        assert "certificate verify failed" in stranger.said
+        assert "certificate verify failed" in stranger.message
 
 
 def test_a_directory_of_certificates_needs_no_hashed_names(ruler: Ruler, tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_no_exception_leaves_a_probe(monkeypatch: pytest.MonkeyPatch, error: typ
     ]
 
     assert {result.status for result in results} == {"critical"}
-    assert all(result.said.isprintable() for result in results)
+    assert all(result.message.isprintable() for result in results)
 
 
 # ------------------------------------------------------------ bounds
@@ -434,7 +434,7 @@ def test_a_warm_up_request_ends_when_the_caller_says_so(service: Origin) -> None
 def test_what_may_be_secret_in_a_url_is_not_repeated(service: Origin) -> None:
     service.answers["/hc?token=secret"] = answered("503 No")
 
-    said = Prober().probe(check_of(f"http://me:secret@127.0.0.1:{service.port}/hc?token=secret"), 60).said
+    said = Prober().probe(check_of(f"http://me:secret@127.0.0.1:{service.port}/hc?token=secret"), 60).message
 
     assert "secret" not in said
     assert f"http://127.0.0.1:{service.port}/hc" in said

@@ -16,7 +16,7 @@ from agent.definitions import Hooks
 from agent.errors import CommandFailed, HookFailed, Interrupted
 from agent.reload import command
 from agent.reload.command import Command, run, run_checked, without_secrets
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import ReloadContext
 from agent.reload.hooks import Hook, HookRunner
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.progress import Progress
@@ -189,7 +189,8 @@ def run_hook(hooks: Hooks, hook: Hook, environ: Mapping[str, str] = ENVIRON) -> 
     progress = Progress(events.append, CLOCK, "web", RECORD.reload_id)
     progress.begin(Step.DRAIN)
     entry = JournalEntry(cast("Journal", None), RECORD, progress)
-    HookRunner(hooks, cast("Dependencies", deps), entry, progress).run(hook, "rolled back")
+    context = SimpleNamespace(section=SimpleNamespace(hooks=hooks), deps=deps, entry=entry, progress=progress)
+    HookRunner(cast("ReloadContext", context)).run(hook, "rolled back")
     return [event.text for event in events if event.phase is Phase.NOTE]
 
 

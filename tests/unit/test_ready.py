@@ -15,6 +15,7 @@ from agent.definitions import Check, Ready, ReloadSection, Service
 from agent.engine.client import Engine
 from agent.engine.model import Container
 from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotFound, NotReady
+from agent.reload.checks import CheckedInstance
 from agent.reload.probe import Prober, ProbeStatus, advice
 from agent.reload.ready import Readiness
 
@@ -116,7 +117,9 @@ def readiness(origin: Origin, *looks: Container, restart: bool = False, **ready:
     )
     engine = FakeEngine(list(looks))
     clock = SystemClock()
-    return Readiness(service, reload, cast("Consul", NoConsul()), cast("Engine", engine), Prober(clock), clock)
+    return Readiness(
+        CheckedInstance(service, reload, cast("Consul", NoConsul()), cast("Engine", engine), Prober(clock), clock)
+    )
 
 
 def test_every_check_must_succeed_several_times_in_a_row_and_warm_up_comes_last(origin: Origin) -> None:
@@ -206,7 +209,7 @@ def test_a_check_whose_body_trickles_is_judged_by_its_status_when_its_timeout_is
     """Consul does the same: it reads the body for its output, and ignores that it is cut off."""
     answer = Prober().probe(Check(http=f"{origin.url}/trickle", interval="10s", timeout="200ms"), 60.0)
 
-    assert (answer.status, answer.said) == (ProbeStatus.PASSING, f"{origin.url}/trickle answers 200")
+    assert (answer.status, answer.message) == (ProbeStatus.PASSING, f"{origin.url}/trickle answers 200")
 
 
 def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
@@ -217,7 +220,7 @@ def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
 
         answer = Prober().probe(Check(http=url, interval="10s"), 1.0)
 
-    assert (answer.status, answer.said, answer.failure) == (
+    assert (answer.status, answer.message, answer.failure) == (
         ProbeStatus.CRITICAL,
         f"{url}: Connection refused",
         "refused",
@@ -241,7 +244,9 @@ def odd(consul: Any, engine: Any, *, timeout: float = 0.02) -> Readiness:
     """A service with a check that only Consul can run."""
     service = Service(name="web", checks=(Check(ttl="1h"),))
     reload = ReloadSection(image="web", container="web", ready=Ready(timeout=timeout, interval=0.01))
-    return Readiness(service, reload, cast("Consul", consul), cast("Engine", engine), Prober(), SystemClock())
+    return Readiness(
+        CheckedInstance(service, reload, cast("Consul", consul), cast("Engine", engine), Prober(), SystemClock())
+    )
 
 
 @pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
@@ -288,7 +293,7 @@ def test_an_unresolvable_redirect_is_a_critical_answer_in_one_line(origin: Origi
     result = Prober().probe(Check(http=f"{origin.url}/redirect", interval="10s"), 1.0)
 
     assert (result.status, result.failure) == (ProbeStatus.CRITICAL, "redirects")
-    assert "[10.0.0.1]" in result.said
+    assert "[10.0.0.1]" in result.message
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """What a reload publishes of its host, with a Consul KV that is made up."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from agent.clock import SystemClock
+from agent.definitions import ReloadSection, Service
 from agent.errors import SvcagentError
 from agent.fleet import FleetView, HostState
 from agent.outcomes import Outcome
 from agent.reload import report as report_module
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import ReloadContext
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.progress import Progress
 from agent.reload.record import ReloadResult
@@ -31,11 +33,18 @@ class FakeKv:
         self.written.append(state)
 
 
-def entry_of(digest: str) -> JournalEntry:
+def report_of(deps: object, digest: str, note: Callable[[str], None] = lambda _text: None) -> HostStateReport:
     record = JournalRecord(
         "r", "web", "web", "web", "web", 1, "web:latest", "", digest=digest, digest_before="sha256:1"
     )
-    return JournalEntry(cast("Journal", None), record, cast("Progress", None))
+    context = SimpleNamespace(
+        service=Service(name="web"),
+        section=ReloadSection(image="web:latest", container="web"),
+        deps=deps,
+        progress=SimpleNamespace(note=note),
+        entry=JournalEntry(cast("Journal", None), record, cast("Progress", None)),
+    )
+    return HostStateReport(cast("ReloadContext", context))
 
 
 def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +54,7 @@ def test_an_outcome_is_published_also_where_an_earlier_write_failed(monkeypatch:
     clock = SystemClock()
     deps = SimpleNamespace(consul=None, agent=SimpleNamespace(node="host1"), clock=clock)
     notes: list[str] = []
-    report = HostStateReport(cast("Dependencies", deps), entry_of("sha256:2"), notes.append)
+    report = report_of(deps, "sha256:2", notes.append)
 
     report.publish_step("drain", is_required=True)
     report.publish_step("ready", is_required=False)
@@ -72,10 +81,8 @@ def test_an_earlier_verdict_survives_what_the_next_attempt_writes(monkeypatch: p
     )
 
     for _attempt in range(2):
-        report = HostStateReport(cast("Dependencies", deps), entry_of("sha256:2"), lambda _text: None)
+        report = report_of(deps, "sha256:2")
         report.publish_queueing()
         report.publish_step("drain", is_required=True)
         assert report.had_environment_verdict()
-    assert not HostStateReport(
-        cast("Dependencies", deps), entry_of("sha256:3"), lambda _text: None
-    ).had_environment_verdict()
+    assert not report_of(deps, "sha256:3").had_environment_verdict()

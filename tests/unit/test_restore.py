@@ -12,8 +12,7 @@ from agent.consul import CheckState, Instance, LocalService
 from agent.definitions import Check, Ready, ReloadSection, Service, Settle
 from agent.engine.client import Engine
 from agent.errors import Conflict, NotReady
-from agent.reload.dependencies import Dependencies
-from agent.reload.drain import Drainer
+from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.probe import ProbeResult, ProbeStatus
 from agent.reload.progress import Progress
@@ -142,10 +141,9 @@ class World:
         progress = Progress(lambda event: self.notes.append(event.text), self.clock, "web", "r1")
         restarter = cast("Restarter", self.restarter)
         self.entry = JournalEntry(cast("Journal", None), record, progress)
-        self.drainer = Drainer(SERVICE, reload, restarter, cast("Dependencies", deps), "r1")
-        self.restoration = Restoration(
-            SERVICE, reload, restarter, cast("Dependencies", deps), self.entry, progress, self.drainer
-        )
+        context = ReloadContext(SERVICE, reload, cast("Dependencies", deps), progress, self.entry, restarter)
+        self.restoration = Restoration(context)
+        self.drainer = self.restoration.drainer
 
     def returning(self) -> None:
         """Let own maintenance be on."""

@@ -8,14 +8,16 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import Interrupts, SystemClock
+from agent.definitions import ReloadSection, Service
 from agent.engine.swap import ReplacementState
 from agent.errors import NotReady, SvcagentError, Unforeseen
-from agent.reload.dependencies import Dependencies
+from agent.reload.dependencies import ReloadContext
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.outcome import conclude
 from agent.reload.progress import Progress
 from agent.reload.record import Phase, ReloadResult, StepEvent
-from agent.reload.runner import Parts, StepRunner
+from agent.reload.restore import Restoration
+from agent.reload.runner import StepRunner
 from agent.reload.steps import State, Step
 
 HELD = State(is_newer=True, is_pulled=True, is_clear=True, is_locked=True, is_confirmed=True)
@@ -52,15 +54,19 @@ class Taken:
         )
         progress = Progress(report_event, deps.clock, "web", "r")
         self.drainer = SimpleNamespace(is_out=state.is_out)
-        parts = SimpleNamespace(
+        context = SimpleNamespace(
+            service=Service(name="web"),
+            section=ReloadSection(image="web:latest", container="web"),
+            deps=deps,
             progress=progress,
             entry=JournalEntry(cast("Journal", FullDisk(room)), record, progress),
-            drainer=self.drainer,
-            restoration=SimpleNamespace(signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})),
+        )
+        restoration = SimpleNamespace(
+            drainer=self.drainer, signatures=frozenset(), readiness=SimpleNamespace(last_statuses={})
         )
         self.runner = StepRunner(
-            cast("Parts", parts),
-            cast("Dependencies", deps),
+            cast("ReloadContext", context),
+            cast("Restoration", restoration),
             state,
             ReloadResult("web", "host1", "web:latest"),
             conclude,
