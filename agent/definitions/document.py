@@ -33,7 +33,7 @@ class Definition:
         return self.services[0]
 
 
-class Document(StrictModel):
+class DefinitionFile(StrictModel):
     """A definition file of svcagent."""
 
     refused: ClassVar[Mapping[str, Refusal]] = dict.fromkeys(

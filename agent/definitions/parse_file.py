@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.data import dataclass
-from agent.definitions.document import Definition, Document
+from agent.definitions.document import Definition, DefinitionFile
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.interpolate import interpolate
 from agent.definitions.name_conflicts import NameUse, claims
@@ -72,7 +72,7 @@ def _defined(file: Path, content: bytes, values: Mapping[str, str]) -> tuple[Def
     written, unset, used = _parsed(text), list[Finding](), frozenset[str]()
     if "$" in text or "\\u" in text:
         written, unset, used = interpolate(written, values)
-    document, found, tree = validate(written, Document)
+    document, found, tree = validate(written, DefinitionFile)
     if unset:
         # Validation would report text with missing values a second time.
         places = {finding.path for finding in unset}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agent.definitions import durations
-from agent.definitions.document import Document
+from agent.definitions.document import DefinitionFile
 from agent.definitions.strict_model import Field, ListOf, MapOf, PartOf, Schema, StrictModel, ValueType
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -12,7 +12,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schema() -> Schema:
     """Return the schema (draft 2020-12, in snake_case). Unlike `load`, it has no rules across fields or files."""
     parts: dict[str, type[StrictModel]] = {}
-    document = _of(Document, parts)
+    document = _of(DefinitionFile, parts)
     known: dict[str, Schema] = {}
     while missing := parts.keys() - known.keys():
         known |= {name: _of(parts[name], parts) for name in sorted(missing)}

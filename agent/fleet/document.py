@@ -233,7 +233,7 @@ class DocumentField:
     name: str = ""
 
 
-class Kind:
+class FieldKind:
     """The kinds of fields."""
 
     NAME, NAME_OR_EMPTY = DocumentField(Fields.name), DocumentField(Fields.name_or_empty)

@@ -12,7 +12,7 @@ from agent.consul import Consul
 from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.files import read_regular, write_atomically
-from agent.fleet.document import Document, Kind, Unreadable, file_part, key, quoted, unquoted
+from agent.fleet.document import Document, FieldKind, Unreadable, file_part, key, quoted, unquoted
 
 ROOM = "history"
 KEPT_PER_HOST = 20
@@ -29,15 +29,15 @@ class Past(Document):
     """
 
     layout: ClassVar = {
-        "id": Kind.NAME,
-        "node": Kind.NAME,
-        "began": Kind.MOMENT,
-        "outcome": Kind.NAME,
-        "image": Kind.NAME_OR_EMPTY,
-        "before": replace(Kind.DIGEST_OR_EMPTY, name="from"),
-        "after": replace(Kind.DIGEST_OR_EMPTY, name="to"),
-        "steps": Kind.STEPS,
-        "error": Kind.PROSE,
+        "id": FieldKind.NAME,
+        "node": FieldKind.NAME,
+        "began": FieldKind.MOMENT,
+        "outcome": FieldKind.NAME,
+        "image": FieldKind.NAME_OR_EMPTY,
+        "before": replace(FieldKind.DIGEST_OR_EMPTY, name="from"),
+        "after": replace(FieldKind.DIGEST_OR_EMPTY, name="to"),
+        "steps": FieldKind.STEPS,
+        "error": FieldKind.PROSE,
     }
 
     id: str

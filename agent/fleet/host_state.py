@@ -13,7 +13,7 @@ from typing import ClassVar, TypeAlias
 from agent.consul import Consul, KvOperation, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Document, Kind, Unreadable, key, quoted, unquoted
+from agent.fleet.document import Document, FieldKind, Unreadable, key, quoted, unquoted
 
 ROOM = "hosts"
 
@@ -56,18 +56,18 @@ class HostState(Document):
     """
 
     layout: ClassVar = {
-        "digest": Kind.DIGEST_OR_EMPTY,
-        "state": Kind.NAME,
-        "since": Kind.MOMENT,
-        "tag": Kind.NAME_OR_EMPTY,
-        "reload": Kind.NAME_OR_EMPTY,
-        "step": Kind.NAME_OR_EMPTY,
-        "error": Kind.PROSE,
-        "session": Kind.NAME_OR_EMPTY,
-        "wanted": Kind.DIGEST_OR_EMPTY,
-        "is_settled": replace(Kind.FLAG, name="settled"),
-        "seen": Kind.MOMENT_OR_NONE,
-        "verdict": Kind.NAME_OR_EMPTY,
+        "digest": FieldKind.DIGEST_OR_EMPTY,
+        "state": FieldKind.NAME,
+        "since": FieldKind.MOMENT,
+        "tag": FieldKind.NAME_OR_EMPTY,
+        "reload": FieldKind.NAME_OR_EMPTY,
+        "step": FieldKind.NAME_OR_EMPTY,
+        "error": FieldKind.PROSE,
+        "session": FieldKind.NAME_OR_EMPTY,
+        "wanted": FieldKind.DIGEST_OR_EMPTY,
+        "is_settled": replace(FieldKind.FLAG, name="settled"),
+        "seen": FieldKind.MOMENT_OR_NONE,
+        "verdict": FieldKind.NAME_OR_EMPTY,
     }
 
     digest: str

@@ -11,7 +11,7 @@ from typing import ClassVar
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Document, Kind, Unreadable, key, readable_keys
+from agent.fleet.document import Document, FieldKind, Unreadable, key, readable_keys
 
 ROOM = "pause"
 
@@ -24,11 +24,11 @@ class Pause(Document):
     """
 
     layout: ClassVar = {
-        "by": Kind.NAME,
-        "host": Kind.NAME,
-        "why": Kind.PROSE,
-        "since": Kind.MOMENT,
-        "until": Kind.MOMENT_OR_NONE,
+        "by": FieldKind.NAME,
+        "host": FieldKind.NAME,
+        "why": FieldKind.PROSE,
+        "since": FieldKind.MOMENT,
+        "until": FieldKind.MOMENT_OR_NONE,
     }
 
     by: str

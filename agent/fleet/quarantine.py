@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from agent.consul import Consul, KvOperation, KvPair
 from agent.data import dataclass
-from agent.fleet.document import Document, Kind, Unreadable, is_digest, key, readable_keys, unquoted
+from agent.fleet.document import Document, FieldKind, Unreadable, is_digest, key, readable_keys, unquoted
 
 ROOM = "quarantine"
 
@@ -23,11 +23,11 @@ class Quarantine(Document):
     """
 
     layout: ClassVar = {
-        "node": Kind.NAME,
-        "since": Kind.MOMENT,
-        "why": Kind.LOG,
-        "image": Kind.NAME_OR_EMPTY,
-        "log": Kind.LOG,
+        "node": FieldKind.NAME,
+        "since": FieldKind.MOMENT,
+        "why": FieldKind.LOG,
+        "image": FieldKind.NAME_OR_EMPTY,
+        "log": FieldKind.LOG,
     }
 
     digest: str

@@ -11,7 +11,7 @@ from typing import ClassVar
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Document, Fields, Kind, Unreadable, key
+from agent.fleet.document import Document, FieldKind, Fields, Unreadable, key
 
 ROOM = "rollout"
 
@@ -24,7 +24,12 @@ class Pin(Document):
     and may be replaced: ``problem`` is the reason, ``digest`` is empty, and ``node`` is the writer if readable.
     """
 
-    layout: ClassVar = {"image": Kind.NAME, "digest": Kind.DIGEST, "node": Kind.NAME, "since": Kind.MOMENT}
+    layout: ClassVar = {
+        "image": FieldKind.NAME,
+        "digest": FieldKind.DIGEST,
+        "node": FieldKind.NAME,
+        "since": FieldKind.MOMENT,
+    }
 
     image: str
     digest: str

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.daemon.schedule import Every, Schedule, schedule_of, spread
 from agent.definitions import Definition, Window
-from agent.definitions.document import Document
+from agent.definitions.document import DefinitionFile
 from agent.definitions.validate import validate
 from agent.definitions.windows import window as parse
 from agent.reload.window import verdict
@@ -238,7 +238,7 @@ def _definition(**reload: object) -> Definition:
         "service": {"name": "web", "id": "web-1", "port": 80, "checks": [check]},
         "reload": {"image": "x/web", "container": "web", **reload},
     }
-    document, found, _tree = validate(given, Document)
+    document, found, _tree = validate(given, DefinitionFile)
     assert document is not None, found
     return document.definition(Path("web.json"))
 
