@@ -1,6 +1,7 @@
 """The only package that calls Consul: agent, catalog, health, KV, sessions, locks and Consul DNS."""
 
-from agent.consul.client import LONGEST_WAIT, Consul
+from agent.consul.base import LONGEST_WAIT
+from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns, service_dns_name
 from agent.consul.failures import ServerFailed
 from agent.consul.lock.holder import Holder

@@ -20,6 +20,9 @@ SELF: Shape = {
         "DNSAddrs?": [str],
         "AdvertiseAddrLAN?": str,
         "EnableRemoteScriptChecks?": bool,
+        "ServerMode?": bool,
+        "LeaveOnTerm?": bool,
+        "DisableCoordinates?": bool,
     },
     "Member?": {"Addr?": str},
 }

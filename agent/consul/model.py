@@ -1,8 +1,10 @@
 """Consul's objects as frozen dataclasses."""
 
-from collections.abc import Collection
+import base64
+from collections.abc import Collection, Sequence
 from dataclasses import field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent.consul.releases import Release, release_of
 from agent.data import dataclass
@@ -115,6 +117,27 @@ class LocalService:
     tagged_addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
     is_tag_override_enabled: bool = False
 
+    @classmethod
+    def parse(cls, raw: dict[str, Any], checks: Sequence[CheckState]) -> "LocalService":
+        """Parse one entry of /v1/agent/services. ``checks`` are the service's own."""
+        weights = raw.get("Weights")
+        return cls(
+            id=raw["ID"],
+            name=raw["Service"],
+            tags=tuple(raw.get("Tags") or ()),
+            port=raw["Port"],
+            address=raw.get("Address") or "",
+            meta=raw.get("Meta") or {},
+            checks=tuple(checks),
+            weights=(weights["Passing"], weights["Warning"]) if weights else (1, 1),
+            ports=tuple((one["Name"], one["Port"], bool(one.get("Default"))) for one in raw.get("Ports") or ()),
+            tagged_addresses={
+                name: (tagged["Address"], tagged.get("Port") or 0)
+                for name, tagged in (raw.get("TaggedAddresses") or {}).items()
+            },
+            is_tag_override_enabled=bool(raw.get("EnableTagOverride")),
+        )
+
     @property
     def maintenance(self) -> CheckState | None:
         return next((check for check in self.checks if check.is_maintenance), None)
@@ -141,6 +164,30 @@ class AgentSelf:
     """True if the agent accepts script checks through its API."""
     is_tls_used_for_checks: bool = False
     """True if checks use the agent's own certificate and CA (``enable_agent_tls_for_checks``)."""
+    is_server: bool = False
+    leaves_on_terminate: bool = False
+    has_coordinates: bool = True
+    """True if the servers keep its network coordinate."""
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any], http_address: str) -> "AgentSelf":
+        """Parse /v1/agent/self. A wildcard DNS address is replaced by the host of ``http_address``."""
+        config, debug = raw["Config"], raw["DebugConfig"]
+        # Since 1.12, enable_agent_tls_for_checks is in a TLS section, before that at the top.
+        tls = debug.get("EnableAgentTLSForChecks") or (debug.get("TLS") or {}).get("EnableAgentTLSForChecks")
+        return cls(
+            node=config["NodeName"],
+            datacenter=config["Datacenter"],
+            domain=debug["DNSDomain"].strip(".") or "consul",
+            dns=_dns_address(debug.get("DNSAddrs") or [], http_address),
+            version=config["Version"],
+            address=debug.get("AdvertiseAddrLAN") or (raw.get("Member") or {}).get("Addr") or "",
+            is_running_scripts=bool(debug.get("EnableRemoteScriptChecks")),
+            is_tls_used_for_checks=bool(tls),
+            is_server=bool(debug.get("ServerMode")),
+            leaves_on_terminate=bool(debug.get("LeaveOnTerm")),
+            has_coordinates=not debug.get("DisableCoordinates"),
+        )
 
     @property
     def release(self) -> Release:
@@ -158,6 +205,17 @@ class KvPair:
     modify_index: int
     create_index: int
     """Greater for every later key of any client: an order that needs no clock."""
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "KvPair":
+        return cls(
+            key=raw["Key"],
+            value=base64.b64decode(raw.get("Value") or ""),
+            flags=raw["Flags"],
+            session=raw.get("Session"),
+            modify_index=raw["ModifyIndex"],
+            create_index=raw["CreateIndex"],
+        )
 
 
 @dataclass(frozen=True)
@@ -179,3 +237,19 @@ class Session:
     id: str
     name: str
     node: str
+
+    @classmethod
+    def parse(cls, raw: dict[str, Any]) -> "Session":
+        return cls(raw["ID"], raw.get("Name") or "", raw["Node"])
+
+
+def _dns_address(listening: list[str], http_address: str) -> tuple[str, int] | None:
+    """Return the agent's DNS address over TCP, from ``DNSAddrs`` (``tcp://127.0.0.1:8600``, ``udp://…``)."""
+    for entry in listening:
+        parts = urlsplit(entry)
+        if parts.scheme == "tcp" and parts.hostname and parts.port:
+            host = parts.hostname
+            if host in ("0.0.0.0", "::"):  # noqa: S104  # compared with, not bound to
+                host = urlsplit(http_address).hostname or "127.0.0.1"
+            return host, parts.port
+    return None

@@ -15,17 +15,19 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.consul import answers as shapes
+from agent.consul import answers
 from agent.consul.acl import Right
-from agent.consul.client import MOST_OPERATIONS
+from agent.consul.agent_api import AgentApi
+from agent.consul.base import index_of, parsed
 from agent.consul.connection import UNIX, ConsulConnection
 from agent.consul.failures import TRANSACTION
-from agent.consul.transport import CONNECT_SECONDS, Transport
+from agent.consul.kv_api import MOST_OPERATIONS
+from agent.consul.transport import CONNECT_SECONDS
 from agent.data import dataclass
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
 from agent.http import HttpAnswer
-from agent.shapes import Shape, require
+from agent.shapes import require
 
 NOTHING = "svcagent-doctor"
 """A service ID, key and session behaviour that do not exist."""
@@ -34,39 +36,6 @@ IMPOSSIBLE_INDEX = 1 << 62
 """A modify index that no key or service ever has."""
 
 _UNANSWERED = "the Consul servers do not say which rights the token has. Try: consul members"
-
-_FACTS: Shape = {
-    "Config": {"NodeName": str, "Datacenter": str, "Version": str},
-    "DebugConfig": {
-        "ServerMode?": bool,
-        "LeaveOnTerm?": bool,
-        "DisableCoordinates?": bool,
-    },
-}
-
-
-@dataclass(frozen=True)
-class AgentFacts:
-    """The local agent. ``has_coordinates`` is True if the servers keep its network coordinate."""
-
-    node: str
-    version: str
-    is_server: bool = False
-    leaves_on_terminate: bool = False
-    has_coordinates: bool = True
-
-    @classmethod
-    def parse(cls, raw: Any) -> "AgentFacts":
-        """Parse the JSON of /v1/agent/self. Raise `WrongShape` if it is something else."""
-        require(raw, _FACTS)
-        debug = raw["DebugConfig"]
-        return cls(
-            node=raw["Config"]["NodeName"],
-            version=raw["Config"]["Version"],
-            is_server=bool(debug.get("ServerMode")),
-            leaves_on_terminate=bool(debug.get("LeaveOnTerm")),
-            has_coordinates=not debug.get("DisableCoordinates"),
-        )
 
 
 @dataclass(frozen=True)
@@ -78,38 +47,25 @@ class Waited:
     seconds: float
 
 
-class ConsulSurvey:
+class ConsulSurvey(AgentApi):
     """One connection to the local agent, for one thread. It raises as `Consul` does."""
-
-    def __init__(self, settings: ConsulSettings) -> None:
-        self._settings = settings
-        self._transport = Transport(settings)
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def facts(self) -> AgentFacts:
-        found = self._transport.get(lambda answer: AgentFacts.parse(answer.json), "/v1/agent/self")
-        self._transport.failures.node = found.node
-        return found
 
     def leader(self) -> str:
         """Return the address of the servers' leader; empty if there is none."""
         return self._transport.get(lambda answer: str(answer.json or ""), "/v1/status/leader")
 
     def servers(self) -> tuple[str, ...]:
-        def parse(answer: HttpAnswer) -> tuple[str, ...]:
-            require(answer.json, [str])
-            return tuple(sorted(one.rpartition(":")[0].strip("[]") for one in answer.json))
+        def parse(raw: Any) -> tuple[str, ...]:
+            return tuple(sorted(one.rpartition(":")[0].strip("[]") for one in raw))
 
-        return self._transport.get(parse, "/v1/status/peers")
+        return self._transport.get(parsed(parse, [str]), "/v1/status/peers")
 
     def wait(self, node: str, seconds: float) -> Waited:
         """Wait at most ``seconds`` for the next change of a node's checks."""
         path = f"/v1/health/node/{node}"
-        before = self._transport.get(_index, path)
+        before = self._transport.get(index_of, path)
         began = time.monotonic()
-        after = self._transport.get(_index, path, [("index", before), ("wait", f"{seconds:.3f}s")])
+        after = self._transport.get(index_of, path, [("index", before), ("wait", f"{seconds:.3f}s")])
         return Waited(before, after, time.monotonic() - began)
 
     def certificate(self) -> bytes | None:
@@ -198,13 +154,9 @@ def _operation(node: str, right: Right) -> dict[str, Any]:
 
 
 def _denied_operations(answer: HttpAnswer) -> tuple[int, ...]:
-    require(answer.json, shapes.TRANSACTION)
+    require(answer.json, answers.TRANSACTION)
     errors = answer.json.get("Errors") or []
     return tuple(one["OpIndex"] for one in errors if "Permission denied" in one["What"])
-
-
-def _index(answer: HttpAnswer) -> int:
-    return int(answer.headers["X-Consul-Index"])
 
 
 def _ignored(_answer: HttpAnswer) -> None:

@@ -23,7 +23,7 @@ def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an agent that does not answer, and services that are not registered in it."""
     try:
         with examined.survey() as survey:
-            facts = survey.facts()
+            facts = survey.agent_self()
     except SvcagentError as found:
         yield error(str(found), "svcagent needs the local agent for everything: repair this first")
         return
@@ -58,7 +58,7 @@ def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Di
 
 def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
     with examined.survey() as survey:
-        version = survey.facts().version
+        version = survey.agent_self().version
     yield from judge_release(version, known_faults(version))
 
 
@@ -71,7 +71,7 @@ def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
 
 def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
     with examined.survey() as survey:
-        survey.facts()  # so that any later failure is the servers' fault
+        survey.agent_self()  # so that any later failure is the servers' fault
         try:
             leader = survey.leader()
             yield judge_leader(leader, survey.servers() if leader else ())
@@ -93,7 +93,7 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
 def examine_node(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a node that is not in the catalog, or that the cluster considers failed."""
     with examined.survey() as survey:
-        facts = survey.facts()
+        facts = survey.agent_self()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
             yield unknown("cannot be judged without node:read; see the rights")
             return
@@ -128,7 +128,7 @@ def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every right that a definition needs and the token lacks. The probes change nothing."""
     needed = needed_rights(examined.definitions)
     with examined.survey() as survey:
-        node = survey.facts().node
+        node = survey.agent_self().node
         lacking = list(survey.lacking(node, list(needed)))
         if not survey.may_read_node(node):
             lacking.append(Right("node", "read", node))
@@ -151,4 +151,4 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
 def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an agent, or a proxy in front of it, that does not block."""
     with examined.survey() as survey:
-        yield judge_wait(survey.wait(survey.facts().node, PROBED_WAIT), PROBED_WAIT)
+        yield judge_wait(survey.wait(survey.agent_self().node, PROBED_WAIT), PROBED_WAIT)

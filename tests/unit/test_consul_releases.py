@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from agent.consul import Consul, is_known_since, known_faults
-from agent.consul.client import LONGEST_WAIT
+from agent.consul.base import LONGEST_WAIT
 from agent.errors import ConsulUnreachable, Denied, NotFound, Rejected, SvcagentError
 from tests.unit.test_foreign_answers import INDEX, INSTANCE, consul, http, server
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from agent.consul import CheckState, DnsAnswer, LocalService
+from agent.consul import AgentSelf, CheckState, DnsAnswer, LocalService
 from agent.consul.acl import Right
 from agent.consul.certificates import expiries
 from agent.consul.releases import ReleaseFault
-from agent.consul.survey import AgentFacts, Waited
+from agent.consul.survey import Waited
 from agent.doctor import (
     Diagnosis,
     Level,
@@ -29,7 +29,6 @@ from agent.doctor import (
 from agent.engine.survey import EngineFacts, RefusedSection
 from agent.errors import Fault
 from agent.maintenance.reason import by_operator, by_reload, render
-from agent.shapes import WrongShape
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 OK, NOTE, WARNING, ERROR = Level.OK, Level.NOTE, Level.WARNING, Level.ERROR
@@ -123,18 +122,16 @@ def test_a_query_answered_early_without_a_change_does_not_block(waited: Waited, 
     assert levels(consul.judge_wait(waited, 1.0)) == [level]
 
 
-def test_an_agents_configuration_is_read_or_refused_as_a_whole() -> None:
+def test_an_agents_configuration_is_read() -> None:
     raw: dict[str, Any] = {
         "Config": {"NodeName": "host-1", "Datacenter": "dc1", "Version": "1.8.7"},
-        "DebugConfig": {"ServerMode": False, "LeaveOnTerm": True},
+        "DebugConfig": {"DNSDomain": "consul.", "ServerMode": False, "LeaveOnTerm": True},
     }
 
-    found = AgentFacts.parse(raw)
+    found = AgentSelf.parse(raw, "http://127.0.0.1:8500")
 
     assert (found.node, found.is_server, found.leaves_on_terminate) == ("host-1", False, True)
     assert found.has_coordinates
-    with pytest.raises(WrongShape):
-        AgentFacts.parse({"Config": raw["Config"]})
 
 
 # ---------------------------------------------------------------- certificates and clocks

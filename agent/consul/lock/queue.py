@@ -8,7 +8,8 @@ not queue (`consul lock`). An entry without a session belongs to a dead waiter.
 from collections.abc import Sequence
 from typing import Any
 
-from agent.consul.client import LONGEST_WAIT, Consul
+from agent.consul.base import LONGEST_WAIT
+from agent.consul.client import Consul
 from agent.consul.lock.holder import Holder, decode, encode, holder_of
 from agent.consul.model import KvPair
 from agent.data import dataclass
