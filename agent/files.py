@@ -237,7 +237,9 @@ def write_atomically(file: Path, content: str | bytes, mode: int = 0o644) -> Non
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise SvcagentError(f"cannot write {file}: {error.strerror}. Make its directory writable") from error
+        raise SvcagentError(
+            f"cannot write {file}: {error.strerror}. Make its directory writable", kind="cannot-write"
+        ) from error
 
 
 class FileLock:
@@ -260,7 +262,8 @@ class FileLock:
         except OSError as error:
             raise SvcagentError(
                 f"cannot write {self._path}: {error.strerror}. Run as the owner of the state directory, or set "
-                "SVCAGENT_STATE_DIR"
+                "SVCAGENT_STATE_DIR",
+                kind="cannot-write",
             ) from error
         return self
 

@@ -90,7 +90,7 @@ def _run() -> int:
         # A reader that has closed the pipe needs no more output; a full disk is a failure.
         unprinted = None if isinstance(options.unprinted, BrokenPipeError) else options.unprinted
         if unprinted is not None and not result:
-            raise SvcagentError(f"cannot write to standard output: {unprinted.strerror}")  # noqa: TRY301 - as all errors
+            raise SvcagentError(f"cannot write to standard output: {unprinted.strerror}", kind="cannot-write")  # noqa: TRY301 - as all errors
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:

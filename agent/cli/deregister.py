@@ -65,7 +65,8 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
     if status.is_unknown and removed:
         raise NotNow(
             f"nothing was changed: a running daemon could register {', '.join(removed)} again, and whether one runs "
-            f"is {status.problem}. If none runs, remove that file"
+            f"is {status.problem}. If none runs, remove that file",
+            kind="daemon-unknown",
         )
     daemon = status.document
     if daemon is None:
@@ -76,7 +77,8 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
         raise NotNow(
             f"nothing was changed: {settings.services_dir} defines {', '.join(back)}, and the daemon (pid "
             f"{daemon['pid']}) would register that again within a second. Remove the definition, and the daemon "
-            "deregisters the service; or stop the daemon first: systemctl stop svcagent"
+            "deregisters the service; or stop the daemon first: systemctl stop svcagent",
+            kind="still-defined",
         )
 
 

@@ -190,7 +190,8 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         for one in decisions:
             if one.held is not None and not lift_own(consul, one.target, one.held):
                 raise Conflict(
-                    f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status"
+                    f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status",
+                    kind="maintenance-changed",
                 )
         remember(settings, decisions)
         for one in decisions:
@@ -257,4 +258,4 @@ def _stop_if_refused(decisions: list[MaintenanceDecision]) -> None:
     ]
     if said:
         others = "\nnothing was changed" if len(decisions) > 1 else ""
-        raise Conflict("\n".join(said) + others)
+        raise Conflict("\n".join(said) + others, kind="maintenance-held")

@@ -44,7 +44,10 @@ def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[MaintenanceTa
         if said := _emptiness(one):
             if is_refusing:
                 ids = ", ".join(one.service_ids)
-                raise GuardRefused(f"{ids} stays in service: {said}. To enable maintenance all the same, omit --guard")
+                raise GuardRefused(
+                    f"{ids} stays in service: {said}. To enable maintenance all the same, omit --guard",
+                    kind="no-instance-left",
+                )
             show_warning(said)
 
 
@@ -70,7 +73,8 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Mainte
     out = ", ".join(str(one.target) for one in entered)
     raise GuardRefused(
         f"{out}: maintenance was enabled, and is disabled again, because another instance entered maintenance at the "
-        f"same moment: {said}. Run this again, or without --guard"
+        f"same moment: {said}. Run this again, or without --guard",
+        kind="no-instance-left",
     )
 
 
@@ -84,7 +88,8 @@ def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[MaintenanceTar
         raise GuardRefused(
             f"nothing was changed: DNS clients may remember {', '.join(map(str, targets))} for {remembered} s (the TTL "
             f"of its answers), and --drain-timeout is {durations.text(timeout)}. Give --drain-timeout {remembered}s or "
-            "more, lower dns_config.service_ttl in Consul, or omit --wait-drained"
+            "more, lower dns_config.service_ttl in Consul, or omit --wait-drained",
+            kind="dns-ttl-too-long",
         )
     return remembered
 

@@ -27,7 +27,7 @@ def targets_of(
     services = sorted(consul.services().values(), key=lambda service: service.id)
     chosen = [one for one in services if every or name in (one.id, one.name)]
     if not chosen and every:
-        raise NotFound("no service is registered on this host; run: svcagent register")
+        raise NotFound("no service is registered on this host; run: svcagent register", kind="nothing-registered")
     if not chosen:
         there = ", ".join(one.id if one.id == one.name else f"{one.id} ({one.name})" for one in services) or "none"
         raise click.BadParameter(

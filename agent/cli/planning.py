@@ -96,7 +96,8 @@ class Planner:
         if removed and not self.definitions and not self._asked.is_empty_allowed:
             raise SvcagentError(
                 f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
-                "right directory? If so, run: svcagent register --allow-empty"
+                "right directory? If so, run: svcagent register --allow-empty",
+                kind="no-definitions",
             )
         return plan
 

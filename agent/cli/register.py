@@ -86,8 +86,8 @@ def register(
             if was_another_first:
                 planner.read()
             plan = planner.plan()
-            if planner.registration.objection is not None:
-                raise ConsentNeeded(planner.registration.objection.text)
+            if (objection := planner.registration.objection) is not None:
+                raise ConsentNeeded(objection.text, kind=objection.kind)
             if allow_empty and not planner.definitions:
                 forget(settings.state_dir)
             plan, failures = _apply(planner.registration, plan, is_all=not names)

@@ -69,7 +69,9 @@ class DnsServer:
         try:
             query = dns.message.make_query(name, kind, use_edns=True)
         except (dns.exception.DNSException, ValueError) as error:
-            raise Rejected(f"{name[:LONGEST_NAME]!a} is no name that DNS can be asked for: {error}") from error
+            raise Rejected(
+                f"{name[:LONGEST_NAME]!a} is no name that DNS can be asked for: {error}", kind="dns-name-invalid"
+            ) from error
         if not is_recursive:
             query.flags &= ~dns.flags.RD
         if is_checking_disabled:

@@ -57,12 +57,16 @@ def find_zone(server: DnsServer, name: str) -> str:
             raise Rejected(
                 f"the DNS server {server} answers {answer.rcode} when it is asked for the zone of {name}; does it hold "
                 "that zone, and permit this host's questions (allow-query)? Write the zone in the definition, or "
-                "correct dns.server"
+                "correct dns.server",
+                kind="zone-unknown",
             )
         beside = answer.soa_owner()
         if beside and f".{candidate}".endswith(f".{beside}"):
             return beside
-    raise Rejected(f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition")
+    raise Rejected(
+        f"the DNS server {server} knows no zone that holds {name}; write the zone in the definition",
+        kind="zone-unknown",
+    )
 
 
 def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[NameServer, ...]:
@@ -74,7 +78,8 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[Nam
     if answer.rcode != "NOERROR":
         raise Rejected(
             f"the DNS server {server} answers {answer.rcode} when it is asked for the servers of {zone}; does it hold "
-            "that zone, and permit this host's questions (allow-query)? If it asks for the key, set dns.sign_queries"
+            "that zone, and permit this host's questions (allow-query)? If it asks for the key, set dns.sign_queries",
+            kind="zone-unknown",
         )
     names = sorted(text(record.target) for record, _ttl in answer.records(NS, zone))
     return tuple(

@@ -121,7 +121,7 @@ class Transport:
             try:
                 return self._connection.ask(method, target, data, sent, seconds)
             except UnicodeError as error:
-                raise Rejected(f"{method} {path} cannot be sent to Consul: {error}") from error
+                raise Rejected(f"{method} {path} cannot be sent to Consul: {error}", kind="request-invalid") from error
             # ValueError: http.client's own, for a bad status line or length.
             except (OSError, HTTPException, ValueError) as error:
                 if method != "GET" or is_repeated or not was_dropped(error):
@@ -133,7 +133,7 @@ def _target(path: str, params: Params) -> str:
     try:
         return quote(path, safe="/:") + (f"?{urlencode(params)}" if params else "")
     except UnicodeError as error:  # half of a surrogate pair, which JSON can contain
-        raise Rejected(f"{path!a} cannot be sent to Consul: it is no valid Unicode") from error
+        raise Rejected(f"{path!a} cannot be sent to Consul: it is no valid Unicode", kind="request-invalid") from error
 
 
 def _refuse_unaddressable(path: str) -> None:
@@ -145,7 +145,8 @@ def _refuse_unaddressable(path: str) -> None:
     if any(segment in ("", ".", "..") for segment in path.removesuffix("/").split("/")[1:]):
         raise Rejected(
             f"Consul's API cannot address {path}: in an id or key, no part between slashes may be empty, . or .. "
-            "Give it another id"
+            "Give it another id",
+            kind="request-invalid",
         )
 
 

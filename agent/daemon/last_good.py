@@ -222,7 +222,8 @@ def forget(state_dir: Path) -> None:
     except OSError as error:
         raise SvcagentError(
             f"cannot remove the daemon's copy of the last definitions from {state_dir / DIRECTORY}: {error.strerror}. "
-            "It would register them again: run this as the daemon's user"
+            "It would register them again: run this as the daemon's user",
+            kind="cannot-write",
         ) from error
 
 

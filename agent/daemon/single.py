@@ -19,7 +19,8 @@ def only_daemon(state_dir: Path) -> Iterator[None]:
             holder = os.pread(lock.descriptor, 32, 0).decode(errors="replace").strip()
             raise LockBusy(
                 f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
-                "svcagent status"
+                "svcagent status",
+                kind="daemon-running",
             )
         with suppress(OSError):  # on a full disk: the holder's pid is only for messages
             os.ftruncate(lock.descriptor, 0)

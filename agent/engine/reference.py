@@ -41,7 +41,10 @@ class Reference:
     def at(self, digest: str) -> str:
         """Return the repository at that digest. Raise `Rejected`: nothing else may reach a URL or a command."""
         if not is_digest(digest):
-            raise Rejected(f"{digest[:80]!a} is not an image digest; one looks like sha256: and 64 hexadecimal digits")
+            raise Rejected(
+                f"{digest[:80]!a} is not an image digest; one looks like sha256: and 64 hexadecimal digits",
+                kind="digest-invalid",
+            )
         return f"{self.repository}@{digest}"
 
 
@@ -60,7 +63,8 @@ def parse(image: str) -> Reference:
     )
     if not is_valid:
         raise Rejected(
-            f"{image!r} is not an image reference; write it as [registry[:port]/]repository[:tag], in lower case"
+            f"{image!r} is not an image reference; write it as [registry[:port]/]repository[:tag], in lower case",
+            kind="image-invalid",
         )
     return Reference(head, tag or ("" if digest else "latest"), digest)
 

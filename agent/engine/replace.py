@@ -35,7 +35,7 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
     """Raise `Conflict` if a new container could not be what the old one was, or could not be started."""
     refused = recreate.refusal(old)
     if refused is not None:
-        raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}")
+        raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}", kind="not-recreatable")
     try:
         with docker.question(f"inspect the image of container {name}") as questions:
             old_image = questions.image(old["Image"])
@@ -43,7 +43,8 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
         raise Conflict(
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
             f"told from what the container was given; bring the image back (docker pull REPOSITORY@DIGEST), or make "
-            f"the container anew by hand (docker run --name {name} …)"
+            f"the container anew by hand (docker run --name {name} …)",
+            kind="old-image-missing",
         ) from error
     check_startable(docker, proc, name, old)
     with docker.question(f"describe container {name}"):
@@ -57,7 +58,8 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
     if cut_off := dependants(old, [one for one in others if one is not None]):
         raise Conflict(
             f"container {name} cannot be replaced, because other containers would be cut off: {', '.join(cut_off)}; "
-            "give them what they have from it in another way (a network of their own, no --pid, --ipc or --link)"
+            "give them what they have from it in another way (a network of their own, no --pid, --ipc or --link)",
+            kind="containers-depend-on-it",
         )
 
 
@@ -65,7 +67,8 @@ def check_startable(docker: EngineConnection, proc: Path, name: str, old: Inspec
     if lacks := find_lacks(old, surroundings(docker, proc, old)):
         raise Conflict(
             f"container {name} cannot be replaced, because neither it nor a new one could be started: "
-            f"{'. '.join(lacks)}"
+            f"{'. '.join(lacks)}",
+            kind="not-startable",
         )
 
 
@@ -82,7 +85,8 @@ def prepare(docker: EngineConnection, proc: Path, clock: Clock, name: str, refer
     if found:
         raise Conflict(
             f"container {name} cannot be made again as it is; with {reference.local_name} it would differ in: "
-            f"{'; '.join(found)}. Make it anew by hand with these settings (docker run --name {name} …)"
+            f"{'; '.join(found)}. Make it anew by hand with these settings (docker run --name {name} …)",
+            kind="would-differ",
         )
     return clock.monotonic() - begun
 
@@ -166,7 +170,7 @@ def remove_old(docker: EngineConnection, name: str) -> None:
     if old is None:
         return
     if old["State"]["Running"]:
-        raise Conflict(f"container {name}{OLD_SUFFIX} runs; stop it, or roll {name} back")
+        raise Conflict(f"container {name}{OLD_SUFFIX} runs; stop it, or roll {name} back", kind="old-container-runs")
     try:
         with docker.call(f"remove container {name}{OLD_SUFFIX}", is_write=True) as client:
             client.remove_container(old["Id"])
@@ -248,7 +252,8 @@ def _create(
     else:
         raise Conflict(
             f"{reference.local_name} does not stay at {digest} on this host: "
-            "something else pulls or tags it; stop that first"
+            "something else pulls or tags it; stop that first",
+            kind="tag-moved",
         )
     for network, endpoint in recreate.further_networks(old).items():
         _connect(docker, new_id, network, endpoint)

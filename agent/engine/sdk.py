@@ -111,7 +111,7 @@ def connect(address: str, environ: Mapping[str, str], version: str) -> Client:
         settings = kwargs_from_env(environment={**environ, "DOCKER_HOST": address})
     except TLSParameterError as error:
         message = f"Docker's TLS settings cannot be used: {error}; see DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
-        raise SvcagentError(message) from error
+        raise SvcagentError(message, kind="docker-settings-invalid") from error
     path = socket_path(address)
     if path:
         settings.pop("tls", None)  # like the docker command: TLS is for TCP

@@ -166,7 +166,8 @@ def roll_back(
     if current is None:
         raise NotFound(
             f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
-            f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew"
+            f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew",
+            kind="old-container-gone",
         )
     if new.replaces != current.id and (steps := discard(world)):
         return steps  # an operator recreated the container meanwhile; that one stays as it is
@@ -185,16 +186,23 @@ def tidy(world: ReplacementContainers) -> tuple[SwapStep, ...]:
         return ()
     if current is None or (old is not None and (new is not None or not current.is_running)):
         raise Conflict(
-            f"an earlier replacement of container {world.name} was interrupted half-way; it must be rolled back first"
+            f"an earlier replacement of container {world.name} was interrupted half-way; it must be rolled back first",
+            kind="replacement-interrupted",
         )
     if old is not None:
         if old.is_running:
-            raise Conflict(f"{world.name} and {world.name}{OLD_SUFFIX} both run; stop the one that is not wanted")
+            raise Conflict(
+                f"{world.name} and {world.name}{OLD_SUFFIX} both run; stop the one that is not wanted",
+                kind="both-containers-run",
+            )
         return (SwapStep("remove", old.id),)
     assert new is not None  # noqa: S101 - for mypy: the first lines leave no other case
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     if new.is_running:
-        raise Conflict(f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop the one that is not wanted")
+        raise Conflict(
+            f"{world.name} and {world.name}{NEW_SUFFIX} both run; stop the one that is not wanted",
+            kind="both-containers-run",
+        )
     return (*_restore_policy(current, new.restart_policy), SwapStep("remove", new.id))
 
 
@@ -251,5 +259,6 @@ def _require_ours(
     if container.replaces != replaced.id:
         raise Conflict(
             f"container {name} was not made by svcagent to replace {replaced.id[:12]}, so svcagent leaves it alone; "
-            f"remove it or {world.name}{OLD_SUFFIX} by hand"
+            f"remove it or {world.name}{OLD_SUFFIX} by hand",
+            kind="not-created-by-svcagent",
         )

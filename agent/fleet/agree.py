@@ -127,7 +127,8 @@ def agree(
             return decision, view
     raise Conflict(
         f"hosts do not agree on an image of {service}: its pin changes all the time. Do their definitions name "
-        f"different tags? See: {shlex.join(['svcagent', 'fleet', service])}"
+        f"different tags? See: {shlex.join(['svcagent', 'fleet', service])}",
+        kind="pin-unstable",
     )
 
 

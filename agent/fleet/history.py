@@ -98,7 +98,9 @@ def _lines(file: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SvcagentError(f"cannot read {file}: {error.strerror}. Run as the owner of the state directory") from error
+        raise SvcagentError(
+            f"cannot read {file}: {error.strerror}. Run as the owner of the state directory", kind="cannot-read"
+        ) from error
 
 
 def _order(past: Past) -> str:

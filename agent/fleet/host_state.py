@@ -103,7 +103,7 @@ def write_host_state(consul: Consul, service: str, node: str, state: HostState) 
     if state.service_id:
         operations.append(KvOperation("delete", place(service, node, "")))
     if not consul.kv_transaction(*operations):
-        raise Conflict(f"Consul refused to write {where}; is a session holding the key as a lock?")
+        raise Conflict(f"Consul refused to write {where}; is a session holding the key as a lock?", kind="key-locked")
 
 
 def note_running(

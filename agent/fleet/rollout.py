@@ -53,7 +53,10 @@ def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
         return wanted
     there, _index = find(consul, service)
     if there is None:
-        raise Conflict(f"another process removed {key(service, ROOM)} from Consul KV at the same moment; try again")
+        raise Conflict(
+            f"another process removed {key(service, ROOM)} from Consul KV at the same moment; try again",
+            kind="document-changed",
+        )
     return there
 
 

@@ -99,7 +99,8 @@ class SeenDigests:
             return {}
         except OSError as error:
             raise SvcagentError(
-                f"cannot read {self._file}: {error.strerror}. Run as the owner of the state directory"
+                f"cannot read {self._file}: {error.strerror}. Run as the owner of the state directory",
+                kind="cannot-read",
             ) from error
 
 

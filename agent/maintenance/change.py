@@ -128,5 +128,6 @@ def _look_again(target: MaintenanceTarget) -> str:
 def _overtaken(target: MaintenanceTarget, held: str | None) -> Conflict:
     now = "it is in service" if held is None else f"it is in maintenance, enabled {parse(held).describe()}"
     return Conflict(
-        f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again"
+        f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again",
+        kind="maintenance-changed",
     )

@@ -121,4 +121,6 @@ def await_unnamed(
     linger(min(forgotten, limit, key=lambda one: one.at), nothing_ends_it)
     if not forgotten.is_over:
         left = f"{forgotten.remaining:.0f} s"
-        raise NotDrained(f"DNS clients may remember it for another {left} (the TTL of its answers)")
+        raise NotDrained(
+            f"DNS clients may remember it for another {left} (the TTL of its answers)", kind="dns-clients-remain"
+        )

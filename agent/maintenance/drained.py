@@ -40,7 +40,8 @@ def await_absence_from_dns(
         if not poll(is_absent, deadline, POLL_SECONDS):
             raise NotDrained(
                 f"the DNS server {server} still returns {own[0]}:{own[1]} {seconds:.0f} s after maintenance was "
-                "enabled. Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml"
+                "enabled. Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml",
+                kind="dns-clients-remain",
             )
     linger(Deadline.after(clock, remembered), still)
 

@@ -105,7 +105,8 @@ def serve(metrics: Metrics, address: str) -> Callable[[], None]:
     except OSError as error:
         raise SvcagentError(
             f"cannot listen on {address}: {error.strerror}. Free it, or name another as listen in [daemon] or in "
-            "SVCAGENT_LISTEN"
+            "SVCAGENT_LISTEN",
+            kind="cannot-listen",
         ) from error
 
     def stop() -> None:

@@ -90,7 +90,7 @@ class Textfiles:
         with self._alone():
             file = self._directory / name
             if is_left_alone(file):
-                raise SvcagentError(f"{file} is not a regular file, so it is left alone. Remove it")
+                raise SvcagentError(f"{file} is not a regular file, so it is left alone. Remove it", kind="not-a-file")
             part = self._read(file, make)
             yield part
             write_atomically(file, text_of(metrics_of(part)).decode(), mode=READABLE)
@@ -101,7 +101,8 @@ class Textfiles:
         if not self._directory.is_dir():
             raise SvcagentError(
                 f"cannot use {self._directory}: No such file or directory. Make the directory, or set another "
-                "textfile_dir"
+                "textfile_dir",
+                kind="cannot-write",
             )
         with FileLock(self._lock) as lock:
             poll(lock.try_acquire, Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
@@ -117,9 +118,13 @@ class Textfiles:
         except FileNotFoundError:
             return part
         except NotAFile as error:
-            raise SvcagentError(f"{file} does not lead to a regular file, so it is left alone. Remove it") from error
+            raise SvcagentError(
+                f"{file} does not lead to a regular file, so it is left alone. Remove it", kind="not-a-file"
+            ) from error
         except OSError as error:
-            raise SvcagentError(f"cannot read {file}: {error.strerror}. Let svcagent read it, or remove it") from error
+            raise SvcagentError(
+                f"cannot read {file}: {error.strerror}. Let svcagent read it, or remove it", kind="cannot-read"
+            ) from error
         # The file is not UTF-8, not in Prometheus's format, or from a version with other metrics.
         except Exception as error:  # noqa: BLE001 - the parser raises many types, depending on the content: ValueError, KeyError, …
             self._warn(f"{file} is damaged ({type(error).__name__}: {error}); its counters start from zero")

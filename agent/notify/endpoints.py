@@ -58,7 +58,7 @@ def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
     except ModuleNotFoundError as error:
         if error.name != "apprise":
             raise
-        raise SvcagentError(MISSING) from error
+        raise SvcagentError(MISSING, kind="apprise-missing") from error
 
     asset = AppriseAsset(app_id="svcagent", app_desc="svcagent", app_url="")
     made = []

@@ -26,6 +26,7 @@ def alone_in(state_dir: Path, clock: Clock, wait: float) -> Iterator[bool]:
         if not is_first and not poll(lock.try_acquire, Deadline.after(clock, wait), PAUSE):
             raise LockBusy(
                 f"another svcagent has been registering on this host for {wait:.0f} s (it holds {path}); try again "
-                f"when it has ended, or see it with: fuser -v {path}"
+                f"when it has ended, or see it with: fuser -v {path}",
+                kind="registration-running",
             )
         yield not is_first

@@ -97,7 +97,8 @@ def restore_node_maintenance(consul: Consul, text: str) -> None:
         raise Conflict(
             "the maintenance of this host was enabled again as before, but the Consul agent shows "
             f"{'none' if held is None else 'another one'}: another process changed it at the same moment. See: "
-            "svcagent maint status --node"
+            "svcagent maint status --node",
+            kind="maintenance-changed",
         )
 
 
@@ -155,7 +156,8 @@ def _assert_in_maintenance(consul: Consul, service_id: str, text: str) -> None:
         raise Conflict(
             f"{service_id} was registered in maintenance as before, but the Consul agent shows "
             f"{'none' if held is None else 'another one'}: another process changed it at the same moment. See: "
-            "svcagent maint status"
+            "svcagent maint status",
+            kind="maintenance-changed",
         )
 
 

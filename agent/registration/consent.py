@@ -24,6 +24,7 @@ class ConsentNeeded(SvcagentError):
 class Objection:
     """Why a plan needs consent, and which of its actions are withheld until then."""
 
+    kind: str
     text: str
     actions: frozenset[ChangeAction]
 
@@ -51,14 +52,14 @@ def find_objection(plan: Iterable[Change], world: AgentWorld, directory: Path, l
             f"the services of this host were registered from {last.directory}, not from {directory}: {found}. If "
             f"{directory} is the right directory, run: {command}"
         )
-        return Objection(text, frozenset({ChangeAction.REMOVE, ChangeAction.UPDATE}))
+        return Objection("other-directory", text, frozenset({ChangeAction.REMOVE, ChangeAction.UPDATE}))
     if len(removed) > MOST_REMOVALS and 2 * len(removed) > len(own):
         text = (
             f"{len(removed)} of the {len(own)} services that svcagent registered on this host would be removed "
             f"({_some(removed)}), because {directory} does not define them any more. More than {MOST_REMOVALS} and "
             f"more than half need consent. If that is intended, run: {command}"
         )
-        return Objection(text, frozenset({ChangeAction.REMOVE}))
+        return Objection("too-many-removals", text, frozenset({ChangeAction.REMOVE}))
     return None
 
 

@@ -130,7 +130,10 @@ class LastSeenFile:
             self._file.parent.mkdir(mode=0o700)
         with FileLock(self._file.with_name(LOCK_FILE)) as lock:
             if not poll(lock.try_acquire, Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE):
-                raise LockBusy(f"another svcagent has been writing {self._file} for {LOCK_SECONDS:.0f} s")
+                raise LockBusy(
+                    f"another svcagent has been writing {self._file} for {LOCK_SECONDS:.0f} s",
+                    kind="registration-running",
+                )
             before = self.read()
             after = change(before)
             if after != before:

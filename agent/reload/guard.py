@@ -18,17 +18,19 @@ MOST_NAMES = 5
 
 
 class ObstacleKind(StrEnum):
-    ABSENT = "absent"
-    MAINTENANCE = "maintenance"
-    PAUSE = "pause"
-    QUARANTINE = "quarantine"
+    """What forbids to drain an instance. A reload that is refused has the kind of its first obstacle."""
+
+    ABSENT = "not-in-catalog"
+    MAINTENANCE = "in-maintenance"
+    PAUSE = "paused"
+    QUARANTINE = "quarantined"
     SUSPECT = "suspect"
-    WINDOW = "window"
-    AGE = "age"
-    HEALTH = "health"
-    STOPPED = "stopped"
-    READINESS = "readiness"
-    DNS = "dns"
+    WINDOW = "window-closed"
+    AGE = "too-young"
+    HEALTH = "too-few-healthy"
+    STOPPED = "stopped-by-operator"
+    READINESS = "readiness-unknown"
+    DNS = "dns-ttl-too-long"
 
 
 FORCEABLE = frozenset(ObstacleKind) - {ObstacleKind.ABSENT, ObstacleKind.MAINTENANCE}

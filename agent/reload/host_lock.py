@@ -80,7 +80,7 @@ class HostLock:
             with self._waiting():
                 is_held = poll(self._lock.try_acquire, Deadline.after(self._clock, self._timeout), every=0.05)
             if not is_held:
-                raise LockBusy(self._busy())
+                raise LockBusy(self._busy(), kind="reload-running")
             opened.pop_all()
         before = self.read()
         if before is not None:

@@ -94,7 +94,7 @@ class Journal:
             for unfinished in self._file.parent.glob(f".{glob.escape(self._file.name)}.*"):
                 unfinished.unlink(missing_ok=True)  # left by a process that was killed during a write
         except OSError as error:
-            raise SvcagentError(f"cannot remove {self._file}: {error.strerror}") from error
+            raise SvcagentError(f"cannot remove {self._file}: {error.strerror}", kind="cannot-write") from error
 
 
 class JournalEntry:

@@ -148,7 +148,9 @@ class Observer:
         if pinned is None or self._deps.trusts_pins or wanted in (newest, running):
             return
         if not self._seen.knows(image, wanted):
-            raise GuardRefused(rollout.untrusted(self._service.name, image, pinned, self._deps.agent.node))
+            raise GuardRefused(
+                rollout.untrusted(self._service.name, image, pinned, self._deps.agent.node), kind="pin-untrusted"
+            )
 
     def require_pinned(self, digest: str) -> None:
         """With the lock held, raise `GuardRefused` if hosts agreed on another digest while this one waited."""
@@ -156,7 +158,8 @@ class Observer:
         if self._pinned is not None and found is not None and found.digest not in ("", digest, self._pinned):
             raise GuardRefused(
                 f"while {self._deps.agent.node} waited for the lock to take {digest}, {found.node} pinned "
-                f"{found.digest}; run this again to take that one"
+                f"{found.digest}; run this again to take that one",
+                kind="pin-changed",
             )
 
     def own_maintenance(self) -> Maintenance | None:

@@ -184,7 +184,8 @@ class Recovery:
         if not are_gone:
             raise NotNow(
                 f"a reload of {self._record.service} runs on this host with another state directory. "
-                "Use one state directory on a host (--state-dir, SVCAGENT_STATE_DIR)"
+                "Use one state directory on a host (--state-dir, SVCAGENT_STATE_DIR)",
+                kind="reload-running",
             )
 
     def _await_ready(self) -> None:

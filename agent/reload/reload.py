@@ -187,7 +187,8 @@ class Reload:
         if self._observer.own_maintenance() is None:
             raise GuardRefused(
                 f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "
-                "it is not restarted. Run this again"
+                "it is not restarted. Run this again",
+                kind="maintenance-changed",
             )
         policy = self._restarter.replacement_status().restart_policy
         self._entry.save(is_replacing=True, restart_policy=policy or "", required=True)
@@ -291,7 +292,8 @@ class Reload:
         )
         obstacles, ignored = overridden(find_obstacles(seen), is_forced=self._options.is_forced)
         if obstacles or seen.own is None:
-            raise GuardRefused(f"not reloading {self._service.id} now: " + "; ".join(map(str, obstacles)))
+            refusal = f"not reloading {self._service.id} now: " + "; ".join(map(str, obstacles))
+            raise GuardRefused(refusal, kind=obstacles[0].kind)
         for one in ignored:
             if one.kind not in self._overridden:
                 self._progress.note(f"--force overrides: {one.what}")

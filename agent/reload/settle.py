@@ -150,7 +150,8 @@ class SettleWatch:
         if now[0].partition(" ")[0] != before[0].partition(" ")[0] and is_running:
             raise Conflict(
                 f"somebody else replaced the container of {self._service.id} after clients had returned to it; it is "
-                "left as it is"
+                "left as it is",
+                kind="container-replaced",
             )
         if now != before and is_running and now[1] <= before[1]:
             # Docker counts its own restarts, and counts from zero after an operator's.

@@ -14,7 +14,7 @@ from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.stopped import StoppedContainer
-from agent.errors import DockerUnreachable, NotFound, SvcagentError
+from agent.errors import DockerUnreachable, LockBusy, NotFound, SvcagentError
 from agent.fleet import FleetView, HostState, decide, observe, progress
 from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
@@ -24,10 +24,15 @@ from agent.reload.observe import known_instances
 from agent.reload.restart import Restarter
 from agent.reload.window import Verdict, verdict, zone
 
+CONTAINER_STOPPED = "container-stopped"
+OLDER_ROLLOUT = "older-rollout"
+LOCK_BUSY = LockBusy.kind
+RELOAD_RUNNING = "reload-running"
+
 
 @dataclass(frozen=True)
 class Reason:
-    """One obstacle. ``kind``: a `guard.ObstacleKind`, or docker, registry, consul, dns, rollout, lock, reload."""
+    """One reason. ``kind``: that of an obstacle of `guard` or of an error, or one of the four below."""
 
     kind: str
     what: str
@@ -60,7 +65,8 @@ class WhySources:
 class Explanation:
     """``running``: the instance's digest; ``newest``: the tag's; None if unknown, or for a service without an image.
 
-    ``stopped``: the container, if it does not run for any reason.
+    ``stopped``: the container, if it does not run for any reason. ``is_container_known``: Docker showed the container,
+    and it runs or an operator stopped it.
     """
 
     running: str | None = None
@@ -68,6 +74,7 @@ class Explanation:
     wanted: str | None = None
     reasons: list[Reason] = field(default_factory=list)
     stopped: StoppedContainer | None = None
+    is_container_known: bool = False
 
     @property
     def is_newest(self) -> bool:
@@ -89,15 +96,17 @@ def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explana
     try:
         _ask_for_images(ask.restarter, found)
     except DockerUnreachable as error:
-        found.reasons.append(Reason("docker", str(error)))
+        found.is_container_known = False
+        found.reasons.append(Reason(error.kind, str(error)))
     if found.stopped is not None and not found.stopped.by_hand and not found.reasons:
-        found.reasons.append(Reason("docker", found.stopped.what, found.stopped.remedy))
+        found.is_container_known = False
+        found.reasons.append(Reason(CONTAINER_STOPPED, found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
     window = Verdict(is_open=True)
-    with _reasoned("window", found):
+    with _reasoned(found):
         window = verdict(reload.windows, zone(reload.timezone), now)
     fleet: _Fleet | None = None
-    with _reasoned("consul", found):
+    with _reasoned(found):
         agent = ask.consul.agent_self()
         _index, instances = ask.consul.instances(service.name)
         fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now))
@@ -105,7 +114,7 @@ def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explana
         _judge_rollout(service, reload, ask, fleet, now, found)
         seen = _observed(service, reload, ask, fleet, window, now, found)
         found.reasons += [Reason(str(one.kind), one.what, one.remedy) for one in find_obstacles(seen)]
-        with _reasoned("lock", found):
+        with _reasoned(found):
             prefix = reload.lock_prefix(service.name)
             status = lock_status(ask.consul, prefix, queue_of(service.name))
             _judge_lock(status, fleet.agent.node, reload.max_parallel, found)
@@ -126,13 +135,13 @@ def _observed(
     newest = found.newest or ""
     remembered, differences = 0, tuple[str, ...]()
     vanished: HostState | None = None
-    with _reasoned("dns", found):
+    with _reasoned(found):
         name = service_dns_name(service.name, fleet.agent.datacenter, fleet.agent.domain)
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
-    if all(one.kind != "docker" for one in found.reasons):  # otherwise nothing is known about the container
-        with _reasoned("readiness", found):
+    if found.is_container_known:
+        with _reasoned(found):
             differences = ask.preflight()
-    with _reasoned("consul", found):
+    with _reasoned(found):
         vanished = ask.suspect(newest)
     by_hand = found.stopped is not None and found.stopped.by_hand
     return Observed(
@@ -162,26 +171,27 @@ def _observed(
 
 
 @contextmanager
-def _reasoned(kind: str, found: Explanation) -> Iterator[None]:
+def _reasoned(found: Explanation) -> Iterator[None]:
     """Add a failure in the block to the reasons. `DockerUnreachable` is raised, to be reported once."""
     try:
         yield
     except DockerUnreachable:
         raise
     except SvcagentError as error:
-        found.reasons.append(Reason(kind, str(error)))
+        found.reasons.append(Reason(error.kind, str(error)))
 
 
 def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
-    with _reasoned("docker", found):
+    with _reasoned(found):
         found.running = restarter.running() or None
         found.stopped = restarter.stopped()
         restarter.check_recreatable()
-    with _reasoned("registry", found):
+        found.is_container_known = True
+    with _reasoned(found):
         found.newest = restarter.newest() or None
     if found.running and found.newest:
         # The same image may have several digests in its repository.
-        with _reasoned("docker", found):
+        with _reasoned(found):
             if restarter.is_current(found.newest):
                 found.running = found.newest
 
@@ -210,12 +220,12 @@ def _judge_rollout(
     waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
     how = f". To take it now on all hosts, run: {shlex.join(['svcagent', 'reload', service.name, '--force'])}"
-    with _reasoned("rollout", found):
+    with _reasoned(found):
         if decision.wanted != found.running and not ask.trusts(decision.wanted):
             how = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
     found.reasons.append(
         Reason(
-            "rollout",
+            OLDER_ROLLOUT,
             f"a rollout of an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
             f"{found.newest} follows when the older one runs on all hosts (it waits for: {waits_for}), is quarantined, "
             f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{how}",
@@ -233,7 +243,7 @@ def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explana
     place = f"; this host is number {waiting.index(node) + 1}" if node in waiting else ""
     found.reasons.append(
         Reason(
-            "lock",
+            LOCK_BUSY,
             f"the lock {status.prefix} is {held}{line}{place}",
             "each host releases it when it is done, and Consul releases that of a crashed host within half a minute",
         )
@@ -244,4 +254,4 @@ def _judge_host_lock(service: Service, pid: int | None, found: Explanation) -> N
     if pid is not None:
         what = f"another reload of {service.name} runs on this host (pid {pid})"
         remedy = f"it may be taking this version, and ends by itself; see: svcagent fleet {service.name}"
-        found.reasons.append(Reason("reload", what, remedy))
+        found.reasons.append(Reason(RELOAD_RUNNING, what, remedy))

@@ -107,7 +107,7 @@ def test_a_container_that_an_operator_stopped_stays_stopped_and_every_verb_says_
     assert start_it in errors
     assert host.engine.api.inspect_container(NAME)["State"]["Status"] == "exited"
     explained = json.loads(fleet.run(0, "--json", "why", NAME)[1])
-    assert "stopped" in {one["kind"] for one in explained["reasons"]}
+    assert "stopped-by-operator" in {one["kind"] for one in explained["reasons"]}
     assert start_it in explained["stopped"]
 
     code, _output, errors = fleet.run(0, "reload", NAME, "--force")

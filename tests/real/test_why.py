@@ -114,16 +114,16 @@ def test_everything_in_the_way_is_said_at_once_with_who_can_clear_it(site: Site,
     with HostLock(site.svcagent.state_dir, "web", SystemClock(), 0):
         found = site.why()
 
-    assert set(found) == {"pause", "quarantine", "maintenance", "reload"}
-    assert "by bob on host2 since" in found["pause"]
-    assert "svcagent resume web" in found["pause"]
-    assert "it failed on host3" in found["quarantine"]
-    assert f"svcagent quarantine clear web {newest}" in found["quarantine"]
-    assert "by carol on server" in found["maintenance"]
-    assert "svcagent maint disable web" in found["maintenance"]
-    assert "svcagent reload web --in-maintenance" in found["maintenance"]
-    assert "another reload of web runs on this host (pid " in found["reload"]
-    assert set(site.why()) == {"pause", "quarantine", "maintenance"}
+    assert set(found) == {"paused", "quarantined", "in-maintenance", "reload-running"}
+    assert "by bob on host2 since" in found["paused"]
+    assert "svcagent resume web" in found["paused"]
+    assert "it failed on host3" in found["quarantined"]
+    assert f"svcagent quarantine clear web {newest}" in found["quarantined"]
+    assert "by carol on server" in found["in-maintenance"]
+    assert "svcagent maint disable web" in found["in-maintenance"]
+    assert "svcagent reload web --in-maintenance" in found["in-maintenance"]
+    assert "another reload of web runs on this host (pid " in found["reload-running"]
+    assert set(site.why()) == {"paused", "quarantined", "in-maintenance"}
     assert site.host.ask.get("/v1/kv/svcagent/?recurse") == before
     assert site.docker.api.images() == images
 
@@ -140,13 +140,13 @@ def test_too_few_others_and_a_dead_reloads_maintenance(site: Site, consul: Consu
     """The definition asks for another instance; then a reload's maintenance stands there, and how to lift it."""
     site.docker.push("2")
     site.define(min_healthy=1)
-    assert "min_healthy: 0" in site.why()["health"]
+    assert "min_healthy: 0" in site.why()["too-few-healthy"]
 
     consul.enable_maintenance("web", render(by_reload("ab12", NODE, "to run sha256:1", NOW)))
     wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is out")
     found = site.why()
-    assert "svcagent recover web" in found["maintenance"]
-    assert "health" not in found
+    assert "svcagent recover web" in found["in-maintenance"]
+    assert "too-few-healthy" not in found
 
 
 def test_windows_and_the_age_of_an_image(site: Site) -> None:
@@ -157,11 +157,11 @@ def test_windows_and_the_age_of_an_image(site: Site) -> None:
     site.define(windows=[f"{opens:%H:%M}-{closes:%H:%M}"], timezone="UTC", min_age="1h")
 
     found = site.why()
-    assert set(found) == {"window", "age"}
-    assert f"wait until {opens:%Y-%m-%dT%H:%M:00Z}" in found["window"]
-    assert "it is known once a reload has pulled the image" in found["age"]
+    assert set(found) == {"window-closed", "too-young"}
+    assert f"wait until {opens:%Y-%m-%dT%H:%M:00Z}" in found["window-closed"]
+    assert "it is known once a reload has pulled the image" in found["too-young"]
     site.docker.engine.pull(site.image, newest, lambda _: None)
-    assert "takes no image younger than 1h (reload.min_age), and this one was built" in site.why()["age"]
+    assert "takes no image younger than 1h (reload.min_age), and this one was built" in site.why()["too-young"]
 
 
 def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site, consul: Consul) -> None:
@@ -180,11 +180,11 @@ def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site
         own = consul.another()
         waiter = threading.Thread(target=wait_in_line, args=(own,))
         waiter.start()
-        wait_until(lambda: "number 1" in site.why().get("lock", ""), 20, "it stands in the line")
-        said = site.why()["lock"]
+        wait_until(lambda: "number 1" in site.why().get("lock-busy", ""), 20, "it stands in the line")
+        said = site.why()["lock-busy"]
     assert "the lock svcagent/web/lock is held by host2 (svcagent reload, pid 7" in said
     assert f"waiting for it: {NODE}; this host is number 1" in said
-    wait_until(lambda: f"held by {NODE} (" in site.why().get("lock", ""), 20, "it was handed on")
+    wait_until(lambda: f"held by {NODE} (" in site.why().get("lock-busy", ""), 20, "it was handed on")
     done.set()
     waiter.join(30)
     own.close()
@@ -199,7 +199,7 @@ def test_a_service_that_a_command_restarts_has_no_image(site: Site) -> None:
     definition["reload"] = {"restart": ["/bin/true"], "min_healthy": 1}
     file.write_text(json.dumps(definition))
 
-    assert set(site.why(DOCKER_HOST="unix:///nowhere/docker.sock")) == {"health"}
+    assert set(site.why(DOCKER_HOST="unix:///nowhere/docker.sock")) == {"too-few-healthy"}
     assert "web is restarted by a command" in site.run("why", "web", code=75)
 
 
@@ -210,10 +210,10 @@ def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: C
     rollout.pin(consul, "web", Pin(site.image, older, "host2", NOW - timedelta(minutes=5)), 0)
 
     found = site.why()
-    assert set(found) == {"rollout"}
-    assert f"a rollout of an older digest, {older}, is under way, pinned by host2 since" in found["rollout"]
-    assert f"it waits for: {NODE}" in found["rollout"]
-    assert newest in found["rollout"]
+    assert set(found) == {"older-rollout"}
+    assert f"a rollout of an older digest, {older}, is under way, pinned by host2 since" in found["older-rollout"]
+    assert f"it waits for: {NODE}" in found["older-rollout"]
+    assert newest in found["older-rollout"]
     document = json.loads(site.run("--json", "why", "web", code=75))
     assert (document["newest"], document["wanted"], document["is_newest"]) == (newest, older, False)
 
@@ -233,7 +233,7 @@ def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: Site, consul: Co
         assert branch in said
         assert "consul kv delete svcagent/web/rollout" in said
         assert "trust_pins" in said
-    assert "written by mallory" in site.why()["rollout"]
+    assert "written by mallory" in site.why()["older-rollout"]
     assert not site.docker.engine.has_image(site.image, branch)
 
     settings = site.svcagent.state_dir.parent / "trusting.toml"
@@ -266,7 +266,10 @@ def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: Site, consu
 
 @pytest.mark.parametrize(
     ("settings", "kind"),
-    [({"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, "consul"), ({"DOCKER_HOST": "unix:///nowhere/docker.sock"}, "docker")],
+    [
+        ({"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, "consul-unreachable"),
+        ({"DOCKER_HOST": "unix:///nowhere/docker.sock"}, "docker-unreachable"),
+    ],
 )
 def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
     site: Site, consul: Consul, settings: dict[str, str], kind: str
@@ -276,7 +279,7 @@ def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
 
     found = site.why(75, **settings)
-    assert set(found) == ({kind} if kind == "consul" else {kind, "pause"})
+    assert set(found) == ({kind} if kind == "consul-unreachable" else {kind, "paused"})
     assert next(iter(settings.values())).removeprefix("unix://") in found[kind]
 
 
@@ -286,7 +289,7 @@ def test_nobody_can_be_asked(site: Site) -> None:
     file.write_text(file.read_text().replace('"port"', '"address": "${ADDRESS}", "port"'))
 
     found = site.why(CONSUL_HTTP_ADDR="127.0.0.1:1", DOCKER_HOST="unix:///nowhere/docker.sock")
-    assert set(found) == {"consul", "docker"}
+    assert set(found) == {"consul-unreachable", "docker-unreachable"}
 
 
 def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, consul: Consul) -> None:
@@ -295,9 +298,9 @@ def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, con
     site.define(image="127.0.0.1:1/web:latest", container="nobody")
 
     found = site.why()
-    assert set(found) == {"registry", "docker", "pause"}
-    assert "127.0.0.1:1" in found["registry"]
-    assert "nobody" in found["docker"]
+    assert set(found) == {"registry-unreachable", "not-found", "paused"}
+    assert "127.0.0.1:1" in found["registry-unreachable"]
+    assert "nobody" in found["not-found"]
 
 
 def test_an_instance_that_is_not_registered_is_told(site: Site) -> None:
@@ -306,7 +309,7 @@ def test_an_instance_that_is_not_registered_is_told(site: Site) -> None:
     site.host.ask.deregister_service("web")
     wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is gone")
 
-    assert "svcagent register" in site.why()["absent"]
+    assert "svcagent register" in site.why()["not-in-catalog"]
 
 
 def test_a_name_without_a_definition_or_reload_is_a_usage_error(site: Site) -> None:

@@ -111,7 +111,8 @@ class Semaphore:
         if found.limit != self._limit:
             raise Conflict(
                 f"the lock {self._prefix} is in use with {found.limit} holders at a time, not {self._limit}. Use the "
-                "same -n (reload.max_parallel) everywhere; after a change, wait until all that hold it are done"
+                "same -n (reload.max_parallel) everywhere; after a change, wait until all that hold it are done",
+                kind="lock-limit-differs",
             )
         return found
 
@@ -147,7 +148,8 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> SemaphoreEntr
         raise Conflict(
             f"the key {pair.key} is in use as something other than a lock of several holders (`consul lock -n 1`?). "
             "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own. If a "
-            f"crash left it and svcagent lock status shows no holder: consul kv delete {pair.key}"
+            f"crash left it and svcagent lock status shows no holder: consul kv delete {pair.key}",
+            kind="lock-key-in-use",
         )
     # Like Consul: any key below the prefix that the session holds proves that it is alive.
     alive = {one.session for one in pairs if one.session is not None}

@@ -27,7 +27,8 @@ class Single:
                 f"the key {self._key} is in use as something other than a lock of one holder (`consul lock -n N` "
                 "with N above 1?). Use the same -n (reload.max_parallel) everywhere, or give this definition a "
                 "reload.lock of its own. If a crash left it and svcagent lock status shows no holder: consul kv "
-                f"delete {self._key}"
+                f"delete {self._key}",
+                kind="lock-key-in-use",
             )
         holders = () if pair is None or pair.session is None else (parse(pair.session, pair.value),)
         return Look(new, holders, is_free=not holders)

@@ -37,5 +37,6 @@ class Turn:
     def busy(self, look: Look) -> LockBusy:
         return LockBusy(
             f"the turn to go out of service ({self._key}) is held by {self._messages.holders(look)}. Try again later, "
-            "or wait longer with --lock-timeout"
+            "or wait longer with --lock-timeout",
+            kind="turn-busy",
         )
