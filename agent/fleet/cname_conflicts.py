@@ -3,27 +3,28 @@
 The zone has another record of the same generation. Its publishers learn of the conflict by this claim.
 """
 
+from dataclasses import field
 from datetime import datetime
 
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
-from agent.fleet.document import Fields, Unreadable, encode, key, quoted, unquoted
+from agent.fleet.document import MOMENT, REQUIRED_PROSE, Document, Unreadable, key, quoted, unquoted
 
 ROOM = "cname"
 
 
 @dataclass(frozen=True)
-class ConflictClaim:
+class ConflictClaim(Document):
     """What a host wants, in the marker's format, and when it last repeated the claim."""
 
     node: str
-    wants: str
-    at: datetime
+    wants: str = field(metadata=REQUIRED_PROSE)
+    at: datetime = field(metadata=MOMENT)
 
 
 def write(consul: Consul, service: str, record: str, claim: ConflictClaim) -> None:
     """Publish a claim. ``record`` is the record's fully qualified name."""
-    consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), encode(wants=claim.wants, at=claim.at))
+    consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), claim.encode())
 
 
 def clear(consul: Consul, service: str, record: str, node: str) -> None:
@@ -39,16 +40,9 @@ def read_all(consul: Consul, service: str, record: str) -> tuple[ConflictClaim, 
 def parse(pair: KvPair) -> ConflictClaim | None:
     """Return the claim in a key; None if it is unreadable."""
     try:
-        fields = Fields.of(pair)
-        return ConflictClaim(unquoted(pair.key.rpartition("/")[2]), _wants(fields), fields.moment("at"))
+        return ConflictClaim.decode(pair.value, node=unquoted(pair.key.rpartition("/")[2]))
     except Unreadable:
         return None
-
-
-def _wants(fields: Fields) -> str:
-    if not (found := fields.prose("wants")):
-        raise Unreadable("it has no wants")
-    return found
 
 
 def part_of(record: str) -> str:

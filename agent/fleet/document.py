@@ -1,19 +1,19 @@
 """The common format of the documents: a key below ``svcagent/<service>/``, and small JSON with a version. No I/O.
 
-A document may be damaged or written by a newer svcagent, by hand, or by an attacker. `Fields` checks each field and
-raises `Unreadable`. Each document's module decides how an unreadable one counts; it never affects another document.
+A document may be damaged or written by a newer svcagent, by hand, or by an attacker. Each field is
+checked. Each document's module decides how an unreadable one counts; it never affects another document.
 """
 
 import json
 import math
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 from urllib.parse import quote
 
-from agent.consul import KvPair
 from agent.data import dataclass
 from agent.definitions.reload import OWN_PREFIX
 from agent.shapes import is_deeper_than
@@ -125,140 +125,114 @@ def decode(text: bytes | str) -> Mapping[str, Any]:
     return document
 
 
-class Fields:
-    """The fields of one document. Each method checks a field's type and bounds, or raises `Unreadable`."""
-
-    def __init__(self, text: bytes | str) -> None:
-        """Raise `Unreadable` if the text is not JSON, not an object, or has another version."""
-        self._document = decode(text)
-        version = self._document.get("v")
-        if type(version) is not int or version != VERSION:
-            shown = version if version is None or (type(version) is int and abs(version) < 10**6) else "not a number"
-            raise Unreadable(f"its version is {shown}, and this svcagent knows {VERSION}; update svcagent")
-
-    @classmethod
-    def of(cls, pair: KvPair) -> "Fields":
-        return cls(pair.value)
-
-    def name(self, field: str) -> str:
-        """Return a required short printable text."""
-        return self._required(field, self.name_or_empty(field))
-
-    def name_or_empty(self, field: str) -> str:
-        """Return a short printable text; empty if it is missing."""
-        found = self._text(field)
-        if found and not is_name(found):
-            raise Unreadable(f"its {field} is not a printable text of at most {LONGEST_NAME} characters")
-        return found
-
-    def digest(self, field: str) -> str:
-        """Return a required digest."""
-        return self._required(field, self.digest_or_empty(field))
-
-    def digest_or_empty(self, field: str) -> str:
-        """Return a digest; empty if it is missing."""
-        found = self._text(field)
-        if found and not is_digest(found):
-            raise Unreadable(f"its {field} is not sha256: and 64 hexadecimal digits")
-        return found
-
-    def prose(self, field: str, limit: int = ERROR_BYTES) -> str:
-        """Return the bounded end of any text, without control characters; empty if it is missing."""
-        return bounded(self._text(field), limit)
-
-    def flag(self, field: str) -> bool:
-        """Return a boolean; False if it is missing."""
-        found = self._document.get(field, False)
-        if not isinstance(found, bool):
-            raise Unreadable(f"its {field} is neither true nor false")
-        return found
-
-    def moment(self, field: str) -> datetime:
-        """Return a required time in UTC."""
-        found = self.moment_or_none(field)
-        if found is None:
-            raise Unreadable(f"it has no {field}")
-        return found
-
-    def moment_or_none(self, field: str) -> datetime | None:
-        """Return a time in UTC; None if it is missing."""
-        text = self.name_or_empty(field)
-        if not text:
-            return None
-        try:
-            found = datetime.fromisoformat(text)
-            if found.tzinfo is None:
-                raise Unreadable(f"its {field} has no time zone")
-            found = found.astimezone(UTC)
-        except (ValueError, OverflowError) as error:
-            if isinstance(error, Unreadable):
-                raise
-            raise Unreadable(f"its {field} is not a time") from error
-        if not EARLIEST <= found < LATEST:
-            raise Unreadable(f"its {field} is not between the years {EARLIEST.year} and {LATEST.year}")
-        return found
-
-    def texts(self, field: str) -> frozenset[str]:
-        """Return a list of short printable texts as a set; empty if it is missing."""
-        found = self._document.get(field, [])
-        if not isinstance(found, list) or not all(isinstance(one, str) and is_name(one) for one in found):
-            raise Unreadable(f"its {field} is not a list of short texts")
-        return frozenset(found)
-
-    def steps(self, field: str) -> tuple[tuple[str, float], ...]:
-        """Return steps with their seconds; none if they are missing."""
-        found = self._document.get(field, [])
-        if not isinstance(found, list) or len(found) > MOST_STEPS or not all(map(_is_step, found)):
-            raise Unreadable(f"its {field} is not a list of steps with seconds")
-        return tuple((step, float(seconds)) for step, seconds in found)
-
-    def _text(self, field: str) -> str:
-        found = self._document.get(field, "")
-        if not isinstance(found, str):
-            raise Unreadable(f"its {field} is not a text")
-        return found
-
-    def _required(self, field: str, found: str) -> str:
-        if not found:
-            raise Unreadable(f"it has no {field}")
-        return found
-
-
-@dataclass(frozen=True)
-class DocumentField:
-    """How one field is read, and how it is written (None and "" are left out). ``name`` is its own by default."""
-
-    read: Callable[[Fields, str], Any]
-    write: Callable[[Any], Any] = lambda value: value
-    name: str = ""
-
-
-class FieldKind:
-    """The kinds of fields."""
-
-    NAME, NAME_OR_EMPTY = DocumentField(Fields.name), DocumentField(Fields.name_or_empty)
-    DIGEST, DIGEST_OR_EMPTY = DocumentField(Fields.digest), DocumentField(Fields.digest_or_empty)
-    MOMENT, MOMENT_OR_NONE = DocumentField(Fields.moment), DocumentField(Fields.moment_or_none)
-    FLAG = DocumentField(Fields.flag, lambda flag: flag or None)
-    STEPS = DocumentField(Fields.steps, lambda steps: [[step, round(seconds, 3)] for step, seconds in steps])
-    PROSE = DocumentField(Fields.prose, lambda text: bounded(text, ERROR_BYTES))
-    LOG = DocumentField(lambda fields, name: fields.prose(name, LOG_BYTES), lambda text: bounded(text, LOG_BYTES))
+def fields_of(text: bytes | str) -> Mapping[str, Any]:
+    """Return the fields of a document. Raise `Unreadable` if it is not a JSON object or has another version."""
+    document = decode(text)
+    version = document.get("v")
+    if type(version) is not int or version != VERSION:
+        shown = version if version is None or (type(version) is int and abs(version) < 10**6) else "not a number"
+        raise Unreadable(f"its version is {shown}, and this svcagent knows {VERSION}; update svcagent")
+    return document
 
 
 class Document:
-    """A document as a frozen dataclass; ``layout`` has those of its fields that are in the JSON."""
-
-    layout: ClassVar[Mapping[str, DocumentField]]
+    """A document as a frozen dataclass. A field whose metadata is a kind (`NAME`, `MOMENT`, …) is in the JSON."""
 
     def encode(self, **further: Any) -> str:
-        found = {one.name or name: one.write(getattr(self, name)) for name, one in self.layout.items()}
-        return encode(**further, **found)
+        return encode(**further, **{key: kind.write(getattr(self, name)) for name, key, kind in _layout(type(self))})
 
     @classmethod
     def decode(cls, text: bytes | str, **further: Any) -> Self:
         """Return the document; ``further`` are the fields that are not in the JSON. Raise `Unreadable`."""
-        fields = Fields(text)
-        return cls(**further, **{name: one.read(fields, one.name or name) for name, one in cls.layout.items()})
+        document = fields_of(text)
+        return cls(**further, **{name: kind.find(document, key) for name, key, kind in _layout(cls)})
+
+
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class FieldKind:
+    """How a field is checked and written, and what a missing one counts as. None and "" are not written."""
+
+    check: Callable[[Any, str], Any]
+    """Takes the value and the key. Returns the value, or raises `Unreadable`."""
+    missing: Any = ""
+    write: Callable[[Any], Any] = lambda value: value
+
+    def find(self, document: Mapping[str, Any], key: str) -> Any:
+        """Return the field's value in a document, or raise `Unreadable`."""
+        found = document.get(key, "")
+        if found != "":
+            found = self.check(found, key)
+        if found != "":
+            return found
+        if self.missing is _REQUIRED:
+            raise Unreadable(f"it has no {key}")
+        return self.missing
+
+
+def _layout(document: Any) -> Iterator[tuple[str, str, FieldKind]]:
+    for one in fields(document):
+        if "kind" in one.metadata:
+            yield one.name, one.metadata.get("key", one.name), one.metadata["kind"]
+
+
+def stored_as(key: str, kind: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the kind of a field that has another name in the JSON."""
+    return {**kind, "key": key}
+
+
+def _text(found: Any, key: str) -> str:
+    if not isinstance(found, str):
+        raise Unreadable(f"its {key} is not a text")
+    return found
+
+
+def _name(found: Any, key: str) -> str:
+    if not is_name(_text(found, key)):
+        raise Unreadable(f"its {key} is not a printable text of at most {LONGEST_NAME} characters")
+    return str(found)
+
+
+def _digest(found: Any, key: str) -> str:
+    if not is_digest(_text(found, key)):
+        raise Unreadable(f"its {key} is not sha256: and 64 hexadecimal digits")
+    return str(found)
+
+
+def _flag(found: Any, key: str) -> bool:
+    if not isinstance(found, bool):
+        raise Unreadable(f"its {key} is neither true nor false")
+    return found
+
+
+def _moment(found: Any, key: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(_name(found, key))
+        is_local = moment.tzinfo is None
+        moment = moment.replace(tzinfo=UTC) if is_local else moment.astimezone(UTC)
+    except Unreadable:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise Unreadable(f"its {key} is not a time") from error
+    if is_local:
+        raise Unreadable(f"its {key} has no time zone")
+    if not EARLIEST <= moment < LATEST:
+        raise Unreadable(f"its {key} is not between the years {EARLIEST.year} and {LATEST.year}")
+    return moment
+
+
+def _texts(found: Any, key: str) -> frozenset[str]:
+    if not isinstance(found, list) or not all(isinstance(one, str) and is_name(one) for one in found):
+        raise Unreadable(f"its {key} is not a list of short texts")
+    return frozenset(found)
+
+
+def _steps(found: Any, key: str) -> tuple[tuple[str, float], ...]:
+    if not isinstance(found, list) or len(found) > MOST_STEPS or not all(map(_is_step, found)):
+        raise Unreadable(f"its {key} is not a list of steps with seconds")
+    return tuple((step, float(seconds)) for step, seconds in found)
 
 
 def _refuse_constant(name: str) -> None:
@@ -273,3 +247,20 @@ def _is_step(entry: Any) -> bool:
     # Compare before converting: an integer of 400 digits overflows a float.
     is_bounded = is_number and 0 <= seconds <= LONGEST_STEP_SECONDS
     return is_bounded and math.isfinite(seconds) and isinstance(step, str) and is_name(step)
+
+
+def _prose(limit: int, missing: Any = "") -> Mapping[str, FieldKind]:
+    def check(found: Any, key: str) -> str:
+        return bounded(_text(found, key), limit)
+
+    return {"kind": FieldKind(check, missing, lambda text: bounded(text, limit))}
+
+
+# The kinds of fields, as metadata of dataclass fields.
+NAME, OPTIONAL_NAME = {"kind": FieldKind(_name, _REQUIRED)}, {"kind": FieldKind(_name)}
+DIGEST, OPTIONAL_DIGEST = {"kind": FieldKind(_digest, _REQUIRED)}, {"kind": FieldKind(_digest)}
+MOMENT, OPTIONAL_MOMENT = {"kind": FieldKind(_moment, _REQUIRED)}, {"kind": FieldKind(_moment, None)}
+PROSE, REQUIRED_PROSE, LOG = _prose(ERROR_BYTES), _prose(ERROR_BYTES, _REQUIRED), _prose(LOG_BYTES)
+FLAG = {"kind": FieldKind(_flag, missing=False, write=lambda flag: flag or None)}
+TEXTS = {"kind": FieldKind(_texts, frozenset(), sorted)}
+STEPS = {"kind": FieldKind(_steps, (), lambda steps: [[step, round(seconds, 3)] for step, seconds in steps])}

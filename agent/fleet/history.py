@@ -3,16 +3,29 @@
 The ids sort by time across all hosts. A copy on disk is read when Consul is unreachable.
 """
 
-from dataclasses import replace
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
 
 from agent.consul import Consul
 from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.files import read_regular, write_atomically
-from agent.fleet.document import Document, FieldKind, Unreadable, file_part, key, quoted, unquoted
+from agent.fleet.document import (
+    MOMENT,
+    NAME,
+    OPTIONAL_DIGEST,
+    OPTIONAL_NAME,
+    PROSE,
+    STEPS,
+    Document,
+    Unreadable,
+    file_part,
+    key,
+    quoted,
+    stored_as,
+    unquoted,
+)
 
 ROOM = "history"
 KEPT_PER_HOST = 20
@@ -28,27 +41,15 @@ class Past(Document):
     ``outcome`` is a `Result`'s, or `UNREADABLE`; then ``began`` is None and ``error`` is the reason.
     """
 
-    layout: ClassVar = {
-        "id": FieldKind.NAME,
-        "node": FieldKind.NAME,
-        "began": FieldKind.MOMENT,
-        "outcome": FieldKind.NAME,
-        "image": FieldKind.NAME_OR_EMPTY,
-        "before": replace(FieldKind.DIGEST_OR_EMPTY, name="from"),
-        "after": replace(FieldKind.DIGEST_OR_EMPTY, name="to"),
-        "steps": FieldKind.STEPS,
-        "error": FieldKind.PROSE,
-    }
-
-    id: str
-    node: str
-    began: datetime | None
-    outcome: str
-    image: str = ""
-    before: str = ""
-    after: str = ""
-    steps: tuple[tuple[str, float], ...] = ()
-    error: str = ""
+    id: str = field(metadata=NAME)
+    node: str = field(metadata=NAME)
+    began: datetime | None = field(metadata=MOMENT)
+    outcome: str = field(metadata=NAME)
+    image: str = field(default="", metadata=OPTIONAL_NAME)
+    before: str = field(default="", metadata=stored_as("from", OPTIONAL_DIGEST))
+    after: str = field(default="", metadata=stored_as("to", OPTIONAL_DIGEST))
+    steps: tuple[tuple[str, float], ...] = field(default=(), metadata=STEPS)
+    error: str = field(default="", metadata=PROSE)
 
     @property
     def seconds(self) -> float:
@@ -98,9 +99,7 @@ def _lines(file: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SvcagentError(
-            f"cannot read {file}: {error.strerror}. Run as the owner of the state directory", kind="cannot-read"
-        ) from error
+        raise SvcagentError(f"cannot read {file}: {error.strerror}. Run as the owner of the state directory") from error
 
 
 def _order(past: Past) -> str:

@@ -8,12 +8,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from agent.consul import Consul, KvOperation, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Document, FieldKind, Unreadable, key, quoted, unquoted
+from agent.fleet.document import (
+    FLAG,
+    MOMENT,
+    NAME,
+    OPTIONAL_DIGEST,
+    OPTIONAL_MOMENT,
+    OPTIONAL_NAME,
+    PROSE,
+    Document,
+    Unreadable,
+    key,
+    quoted,
+    stored_as,
+    unquoted,
+)
 
 ROOM = "hosts"
 
@@ -55,34 +69,19 @@ class HostState(Document):
     ``since`` is None and ``error`` is the reason.
     """
 
-    layout: ClassVar = {
-        "digest": FieldKind.DIGEST_OR_EMPTY,
-        "state": FieldKind.NAME,
-        "since": FieldKind.MOMENT,
-        "tag": FieldKind.NAME_OR_EMPTY,
-        "reload": FieldKind.NAME_OR_EMPTY,
-        "step": FieldKind.NAME_OR_EMPTY,
-        "error": FieldKind.PROSE,
-        "session": FieldKind.NAME_OR_EMPTY,
-        "wanted": FieldKind.DIGEST_OR_EMPTY,
-        "is_settled": replace(FieldKind.FLAG, name="settled"),
-        "seen": FieldKind.MOMENT_OR_NONE,
-        "verdict": FieldKind.NAME_OR_EMPTY,
-    }
-
-    digest: str
-    state: str
-    since: datetime | None
-    tag: str = ""
-    reload: str = ""
-    step: str = ""
-    error: str = ""
+    digest: str = field(metadata=OPTIONAL_DIGEST)
+    state: str = field(metadata=NAME)
+    since: datetime | None = field(metadata=MOMENT)
+    tag: str = field(default="", metadata=OPTIONAL_NAME)
+    reload: str = field(default="", metadata=OPTIONAL_NAME)
+    step: str = field(default="", metadata=OPTIONAL_NAME)
+    error: str = field(default="", metadata=PROSE)
     service_id: str = ""
-    session: str = ""
-    wanted: str = ""
-    is_settled: bool = False
-    seen: datetime | None = None
-    verdict: str = ""
+    session: str = field(default="", metadata=OPTIONAL_NAME)
+    wanted: str = field(default="", metadata=OPTIONAL_DIGEST)
+    is_settled: bool = field(default=False, metadata=stored_as("settled", FLAG))
+    seen: datetime | None = field(default=None, metadata=OPTIONAL_MOMENT)
+    verdict: str = field(default="", metadata=OPTIONAL_NAME)
     node: str = field(default="", compare=False)
 
     @property

@@ -4,14 +4,13 @@ An unreadable document counts as a pause, because an operator may have wanted to
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import datetime
-from typing import ClassVar
 
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Document, FieldKind, Unreadable, key, readable_keys
+from agent.fleet.document import MOMENT, NAME, OPTIONAL_MOMENT, PROSE, Document, Unreadable, key, readable_keys
 
 ROOM = "pause"
 
@@ -23,19 +22,11 @@ class Pause(Document):
     For an unreadable document, ``by`` is empty, ``since`` is None, and ``why`` is the reason.
     """
 
-    layout: ClassVar = {
-        "by": FieldKind.NAME,
-        "host": FieldKind.NAME,
-        "why": FieldKind.PROSE,
-        "since": FieldKind.MOMENT,
-        "until": FieldKind.MOMENT_OR_NONE,
-    }
-
-    by: str
-    host: str
-    why: str
-    since: datetime | None
-    until: datetime | None = None
+    by: str = field(metadata=NAME)
+    host: str = field(metadata=NAME)
+    why: str = field(metadata=PROSE)
+    since: datetime | None = field(metadata=MOMENT)
+    until: datetime | None = field(default=None, metadata=OPTIONAL_MOMENT)
 
     def is_over(self, now: datetime) -> bool:
         """True if the pause has expired. It then counts as not set."""

@@ -5,12 +5,23 @@ releases wrote ``quarantine/sha256:<hex>``, which some Consul releases refuse; t
 """
 
 from collections.abc import Iterator
+from dataclasses import field
 from datetime import datetime
-from typing import ClassVar
 
 from agent.consul import Consul, KvOperation, KvPair
 from agent.data import dataclass
-from agent.fleet.document import Document, FieldKind, Unreadable, is_digest, key, readable_keys, unquoted
+from agent.fleet.document import (
+    LOG,
+    MOMENT,
+    NAME,
+    OPTIONAL_NAME,
+    Document,
+    Unreadable,
+    is_digest,
+    key,
+    readable_keys,
+    unquoted,
+)
 
 ROOM = "quarantine"
 
@@ -22,20 +33,12 @@ class Quarantine(Document):
     For an unreadable document, ``node`` is empty, ``since`` is None, and ``why`` is the reason.
     """
 
-    layout: ClassVar = {
-        "node": FieldKind.NAME,
-        "since": FieldKind.MOMENT,
-        "why": FieldKind.LOG,
-        "image": FieldKind.NAME_OR_EMPTY,
-        "log": FieldKind.LOG,
-    }
-
     digest: str
-    node: str
-    since: datetime | None
-    why: str
-    image: str = ""
-    log: str = ""
+    node: str = field(metadata=NAME)
+    since: datetime | None = field(metadata=MOMENT)
+    why: str = field(metadata=LOG)
+    image: str = field(default="", metadata=OPTIONAL_NAME)
+    log: str = field(default="", metadata=LOG)
 
 
 def place(service: str, digest: str) -> str:

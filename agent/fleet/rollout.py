@@ -5,13 +5,13 @@ The first host that finds a newer digest pins it by check-and-set. `agree` decid
 
 import shlex
 from contextlib import suppress
+from dataclasses import field
 from datetime import datetime
-from typing import ClassVar
 
 from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.document import Document, FieldKind, Fields, Unreadable, key
+from agent.fleet.document import DIGEST, MOMENT, NAME, Document, Unreadable, fields_of, key
 
 ROOM = "rollout"
 
@@ -24,17 +24,10 @@ class Pin(Document):
     and may be replaced: ``problem`` is the reason, ``digest`` is empty, and ``node`` is the writer if readable.
     """
 
-    layout: ClassVar = {
-        "image": FieldKind.NAME,
-        "digest": FieldKind.DIGEST,
-        "node": FieldKind.NAME,
-        "since": FieldKind.MOMENT,
-    }
-
-    image: str
-    digest: str
-    node: str
-    since: datetime | None
+    image: str = field(metadata=NAME)
+    digest: str = field(metadata=DIGEST)
+    node: str = field(metadata=NAME)
+    since: datetime | None = field(metadata=MOMENT)
     problem: str = ""
 
 
@@ -66,7 +59,7 @@ def parse(pair: KvPair) -> Pin:
     except Unreadable as error:
         node = ""
         with suppress(Unreadable):
-            node = Fields.of(pair).name("node")
+            node = NAME["kind"].find(fields_of(pair.value), "node")
         writer = f"; {node} wrote it" if node else ""
         return Pin("", "", node, None, f"the document {pair.key} cannot be read: {error}{writer}")
 

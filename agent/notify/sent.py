@@ -7,12 +7,14 @@ the notice is lost: at most once, never twice.
 import importlib.util
 import shlex
 from collections.abc import Callable
+from dataclasses import field
 from typing import TypeAlias
 
 from agent.consul import Consul
+from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.fleet.cname_conflicts import part_of
-from agent.fleet.document import Fields, Unreadable, encode, key
+from agent.fleet.document import TEXTS, Document, Unreadable, key, stored_as
 from agent.notify.endpoints import MISSING
 from agent.notify.notices import Notice
 
@@ -21,6 +23,11 @@ ATTEMPTS = 10
 
 Decide: TypeAlias = Callable[[frozenset[str]], tuple[tuple[Notice, ...], frozenset[str]]]
 """Takes the keys of the sent notices. Returns the notices to send now, and the keys of all that are then sent."""
+
+
+@dataclass(frozen=True)
+class SentNotices(Document):
+    keys: frozenset[str] = field(default=frozenset(), metadata=stored_as("told", TEXTS))
 
 
 def place(service: str, record: str = "") -> str:
@@ -38,7 +45,7 @@ def find(consul: Consul, where: str) -> tuple[frozenset[str], int]:
     if pair is None:
         return frozenset(), 0
     try:
-        return Fields.of(pair).texts("told"), pair.modify_index
+        return SentNotices.decode(pair.value).keys, pair.modify_index
     except Unreadable as error:
         raise SvcagentError(
             f"the list of sent notifications, {where} in Consul KV, cannot be read: {error}. If no svcagent of the "
@@ -58,6 +65,6 @@ def take(consul: Consul, where: str, decide: Decide) -> tuple[Notice, ...]:
         chosen, after = decide(keys)
         if chosen and importlib.util.find_spec("apprise") is None:
             raise SvcagentError(f"{MISSING}; or take urls out of [notify]", kind="apprise-missing")
-        if after == keys or consul.kv_put(where, encode(told=sorted(after)), cas=index):
+        if after == keys or consul.kv_put(where, SentNotices(after).encode(), cas=index):
             return chosen
     return ()
