@@ -5,9 +5,9 @@ from agent.consul.client import Consul
 from agent.consul.dns import DnsAnswer, ask_dns, service_dns_name
 from agent.consul.failures import ServerFailed
 from agent.consul.lock.holder import Holder
-from agent.consul.lock.leftovers import clear_free, give_back_dead, own_sessions
+from agent.consul.lock.leftovers import own_sessions, release_dead_session, remove_unheld_lock
 from agent.consul.lock.lock import Lock
-from agent.consul.lock.names import queue_of
+from agent.consul.lock.queue import queue_of
 from agent.consul.lock.session_renewer import SESSION_TTL as SESSION_SECONDS
 from agent.consul.lock.status import LockForm, LockStatus, lock_sessions, lock_status
 from agent.consul.model import (
@@ -43,13 +43,13 @@ __all__ = [
     "ReleaseFault",
     "ServerFailed",
     "ask_dns",
-    "clear_free",
-    "give_back_dead",
     "is_known_since",
     "known_faults",
     "lock_sessions",
     "lock_status",
     "own_sessions",
     "queue_of",
+    "release_dead_session",
+    "remove_unheld_lock",
     "service_dns_name",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.clock import Deadline, nothing_ends_it, poll
-from agent.consul import Consul, clear_free, give_back_dead, own_sessions, queue_of
+from agent.consul import Consul, own_sessions, queue_of, release_dead_session, remove_unheld_lock
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.client import Engine
@@ -113,7 +113,7 @@ def recover_undefined(
         restore_container(engine, record)
         if record.session:
             queue = queue_of(record.service)
-            give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
+            release_dead_session(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
     local = consul.services().get(service_id)
     held = maintenance_of(local)
     if local is not None and held is not None and is_of_reload(held, node, record.reload_id if record else ""):
@@ -211,10 +211,12 @@ class Recovery:
         if record.session:
             queue = queue_of(record.service)
             self._retry(
-                lambda: give_back_dead(consul, record.lock, record.session, limit=record.max_parallel, queue=queue)
+                lambda: release_dead_session(
+                    consul, record.lock, record.session, limit=record.max_parallel, queue=queue
+                )
             )
         else:
-            self._retry(lambda: clear_free(consul, record.lock, limit=record.max_parallel))
+            self._retry(lambda: remove_unheld_lock(consul, record.lock, limit=record.max_parallel))
 
 
 def _blame(text: str) -> Blame:

@@ -164,13 +164,13 @@ class Reload:
         self._hooks.run(Hook.BEFORE_DRAIN)
         remembered = self._drainer.dns_cache_seconds()
         with self._lock.turn(self._lock_deadline()):
-            self._lock.ask()
+            self._lock.check_held()
             own = self._refuse_unless_clear()
             self._is_left_in_maintenance = own.maintenance is not None
             if own.maintenance is None:
                 self._drainer.enable(f"to run {short_digest(digest)}" if digest else "to restart")
                 # After the write, look again: another host or an operator may have drained the others meanwhile.
-                self._lock.ask()
+                self._lock.check_held()
                 self._refuse_unless_clear(own_reload=self._entry.record.reload_id)
         limit = Deadline.after(deps.clock, self._section.drain.max)
         with deps.interrupts.allowed():
@@ -183,7 +183,7 @@ class Reload:
         # Before the last look at the lock, because it may take seconds; and before the journal says that a stop was
         # begun, because the way back would complete that stop.
         self._restarter.check_startable()
-        self._lock.ask()
+        self._lock.check_held()
         if self._observer.own_maintenance() is None:
             raise GuardRefused(
                 f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from typing import Any
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
-from agent.consul.lock.names import is_own_name
 from tests.lab.server import REPOSITORY, spawn
 from tests.real.conftest import ConsulHost
 
@@ -65,7 +65,8 @@ def holder(host: ConsulHost, prefix: str) -> str | None:
 
 def sessions(host: ConsulHost, prefix: str) -> list[str]:
     """svcagent's living sessions for that lock. `consul lock` may leave its own behind when it ends."""
-    return [one["ID"] for one in host.ask.get("/v1/session/list") if is_own_name(one["Name"], prefix)]
+    name = rf"Consul lock for 'svcagent\b[^']*' at '{re.escape(prefix)}'"
+    return [one["ID"] for one in host.ask.get("/v1/session/list") if re.fullmatch(name, one["Name"])]
 
 
 def assert_nothing_left(host: ConsulHost, prefix: str) -> None:

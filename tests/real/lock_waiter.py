@@ -53,7 +53,7 @@ def main(prefix: str, limit: str, node: str) -> None:
 
 def _asked(lock: Lock) -> str:
     try:
-        lock.ask()
+        lock.check_held()
     except LockLost:
         return "lost"
     except ConsulUnreachable:

@@ -108,7 +108,7 @@ def _hold_lock(acl: Acl, token: str, prefix: str) -> None:
         consul.agent_self()
         with Lock(consul, prefix, "svcagent reload web", {"service": "web"}, SystemClock()) as lock:
             lock.acquire(Deadline.after(SystemClock(), 5))
-            lock.ask()
+            lock.check_held()
 
 
 def test_the_shipped_policy_has_the_rules_that_this_test_knows() -> None:
@@ -278,7 +278,7 @@ def test_the_shipped_policy_suffices_for_a_lock_of_several(acl: Acl) -> None:
         ):
             lock.acquire(Deadline.after(SystemClock(), 5))
             with lock.turn(Deadline.after(SystemClock(), 5)):
-                lock.ask()
+                lock.check_held()
 
 
 def test_a_maintenance_that_may_not_be_ended_keeps_no_other_enabled(acl: Acl, svcagent: Svcagent) -> None:

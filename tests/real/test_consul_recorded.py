@@ -130,7 +130,7 @@ def test_a_lock_is_held_waited_for_and_handed_on(site: Site, limit: int) -> None
     with first, second:
         first.acquire(Deadline.after(CLOCK, 5))
         first.update(step="drain")
-        first.ask()
+        first.check_held()
         if limit == 1:
             with pytest.raises(LockBusy):
                 second.acquire(Deadline.after(CLOCK, 0.2))
@@ -138,7 +138,7 @@ def test_a_lock_is_held_waited_for_and_handed_on(site: Site, limit: int) -> None
         second.acquire(Deadline.after(CLOCK, 10))
         holders = lock_status(site.consul, "svcagent/web/lock", queue_of("web")).holders
         assert len(holders) == limit
-        second.ask()
+        second.check_held()
     other.close()
     assert site.consul.kv_get("svcagent/web/lock/.lock")[1] is None
 

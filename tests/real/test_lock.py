@@ -42,7 +42,7 @@ def test_we_wait_forconsul_lock(host: ConsulHost, consul: Consul) -> None:
                 lock.acquire(soon(0))
         lock.acquire(soon())
 
-        lock.ask()
+        lock.check_held()
 
 
 def test_a_busy_lock_of_svcagent_names_itsholder(consul: Consul, another: Callable[[], Consul]) -> None:
@@ -69,7 +69,7 @@ def test_a_lock_taken_away_is_known_at_once_when_asked(host: ConsulHost, consul:
         host.ask.put(f"/v1/session/destroy/{holder(host, 'taken')}")
 
         with pytest.raises(LockLost):
-            lock.ask()
+            lock.check_held()
 
 
 def test_a_lock_taken_away_is_noticed_by_itself(host: ConsulHost, consul: Consul) -> None:
@@ -95,7 +95,7 @@ def test_hand_over_wakes_the_waiter(consul: Consul, another: Callable[[], Consul
             assert waiter.is_alive()
         waiter.join(5)
         assert not waiter.is_alive()
-        second.ask()
+        second.check_held()
 
 
 def test_a_silent_consul_is_not_a_held_lock(host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +106,6 @@ def test_a_silent_consul_is_not_a_held_lock(host: ConsulHost, consul: Consul, mo
         host.server.freeze()
         try:
             with pytest.raises(ConsulUnreachable):
-                lock.ask()
+                lock.check_held()
         finally:
             host.server.thaw()

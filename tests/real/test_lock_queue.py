@@ -72,7 +72,7 @@ def _take_and_release(consul: Consul, prefix: str, name: str, held: list[str], l
     ):
         lock.acquire(soon(60))
         held.append(name)
-        lock.ask()
+        lock.check_held()
         # Several holders change one list by check-and-set: were each done at once, they would refuse each other.
         threading.Event().wait(0.0 if limit == 1 else 0.05)
 
@@ -108,7 +108,7 @@ def test_waiting_writes_nothing(host: ConsulHost, consul: Consul) -> None:
         lock.acquire(soon())
         with _waiting(host, consul, "quiet", 3) as held:
             before = raft_writes(host)
-            lock.ask()
+            lock.check_held()
             threading.Event().wait(3)
             assert raft_writes(host) - before <= 1  # Consul's own, now and then
             assert held == []
@@ -160,7 +160,7 @@ def test_the_line_stands_where_it_is_told_to(host: ConsulHost, consul: Consul, a
         lock.release()
         waiter.join(10)
         assert pairs(host, "svcagent/web/queue/") == {}
-        second.ask()
+        second.check_held()
 
 
 def test_who_gives_up_leaves_nothing(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
@@ -285,6 +285,6 @@ def test_a_lost_answer_does_not_make_it_wait_for_itself(
                 one.release()
             waiter.join(10)
             assert not waiter.is_alive()
-            lock.ask()
+            lock.check_held()
             lock.release()
     assert_nothing_left(host, prefix)

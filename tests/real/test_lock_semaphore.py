@@ -52,14 +52,14 @@ def test_two_hold_it_and_the_third_waits(another: Callable[[], Consul]) -> None:
         second.acquire(soon())
         with pytest.raises(LockBusy, match=r"held by here \(.*\), here \(.*place 1"):
             third.acquire(soon(0.2))
-        first.ask()
-        second.ask()
+        first.check_held()
+        second.check_held()
 
         first.release()
         third.acquire(soon())
-        third.ask()
+        third.check_held()
         with pytest.raises(LockLost):
-            first.ask()
+            first.check_held()
 
 
 def test_consul_lock_is_the_third(host: ConsulHost, another: Callable[[], Consul]) -> None:
@@ -74,7 +74,7 @@ def test_consul_lock_is_the_third(host: ConsulHost, another: Callable[[], Consul
             assert taken.poll() is None
             first.release()
             assert taken.wait(30) == 0
-        second.ask()
+        second.check_held()
     assert_nothing_left(host, "theirs")
 
 
@@ -91,7 +91,7 @@ def test_we_are_the_third(host: ConsulHost, consul: Consul) -> None:
             assert waiter.is_alive()
         waiter.join(5)
         assert not waiter.is_alive()
-        lock.ask()
+        lock.check_held()
         assert _is_held_by(host, "ours", 2)
     assert_nothing_left(host, "ours")
 
@@ -107,7 +107,7 @@ def test_one_of_each(host: ConsulHost, consul: Consul, another: Callable[[], Con
             waiting.acquire(soon(0.3))
         with consul_lock(host, "mixed", "-n=2", "-timeout=1s", command="true") as refused:
             assert refused.wait(30) != 0
-        mine.ask()
+        mine.check_held()
 
 
 def test_their_dead_holder_is_dropped(host: ConsulHost, consul: Consul) -> None:
@@ -135,7 +135,7 @@ def test_our_dead_holder_is_dropped_by_them(host: ConsulHost, another: Callable[
             wait_until(lambda: len(pairs(host, "ourdead/")) == 4, 10, "it contends")
             host.ask.put(f"/v1/session/destroy/{first.session}")
             assert taken.wait(30) == 0
-        second.ask()
+        second.check_held()
         wait_until(lambda: first.is_lost, 10, "the loss is known")
 
 
@@ -149,7 +149,7 @@ def test_a_key_deleted_by_hand_is_noticed(host: ConsulHost, consul: Consul, what
         host.ask.delete(f"/v1/kv/{prefix}/{'.lock' if what == 'list' else lock.session}")
 
         with pytest.raises(LockLost):
-            lock.ask()
+            lock.check_held()
         wait_until(lambda: lock.is_lost, 10, "the loss is known")
     assert_nothing_left(host, prefix)
 
@@ -182,7 +182,7 @@ def test_details_are_in_the_contender_s_key(host: ConsulHost, consul: Consul) ->
         assert after["details/.lock"] == before["details/.lock"]
         found = json.loads(b64decode(after[f"details/{lock.session}"]["Value"]))
         assert (found["v"], found["node"], found["step"], found["digest"]) == (1, "here", "drain", "sha256:1")
-        lock.ask()
+        lock.check_held()
         host.ask.put(f"/v1/session/destroy/{lock.session}")
         with pytest.raises(LockLost):
             lock.update(step="restart")
@@ -249,7 +249,7 @@ def test_documents_beside_the_lock_are_not_read(
     monkeypatch.setattr(Transport, "get", get)
     with make_lock(consul, "svcagent/beside", 2) as lock:
         lock.acquire(soon())
-        lock.ask()
+        lock.check_held()
         lock.update(step="drain")
         assert lock_status(consul, "svcagent/beside", "svcagent/beside/queue").limit == 2
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from agent.consul import Consul, Lock, give_back_dead, own_sessions
+from agent.consul import Consul, Lock, own_sessions, release_dead_session
 from agent.consul.lock.session_renewer import SESSION_TTL
 from agent.definitions import Settings
 from agent.errors import LockBusy, LockLost, Unreachable
@@ -105,11 +105,11 @@ def test_a_dead_process_s_lock_is_given_back_at_once(host: ConsulHost, consul: C
         [session] = [line.removeprefix("session ") for line in dead.said if line.startswith("session")]
         dead.signal(signal.SIGKILL)
 
-        give_back_dead(consul, prefix, session, limit=limit)
+        release_dead_session(consul, prefix, session, limit=limit)
         following.hears("held", 5)
 
         assert session not in sessions(host, prefix)
-        give_back_dead(consul, prefix, session, limit=limit)  # a second time: nothing is there
+        release_dead_session(consul, prefix, session, limit=limit)  # a second time: nothing is there
         for waiter in waiters[1:]:
             waiter.report_event("ask")
             assert waiter.hears("asked") == "asked held"
@@ -123,7 +123,7 @@ def test_a_dead_waiter_s_place_is_given_back(host: ConsulHost, consul: Consul) -
         [session] = [line.removeprefix("session ") for line in dead.said if line.startswith("session")]
         dead.signal(signal.SIGKILL)
 
-        give_back_dead(consul, "recovered-waiter", session)
+        release_dead_session(consul, "recovered-waiter", session)
 
         third.hears("place 1 host-0")
         assert len(pairs(host, "svcagent/recovered-waiter/queue/")) == 1
@@ -141,9 +141,9 @@ def test_somebody_else_s_lock_is_not_given_back(
         lock.acquire(soon())
         before = pairs(host, f"{prefix}/")
         for form in (1, 2):
-            give_back_dead(another(), prefix, "11111111-2222-3333-4444-555555555555", limit=form)
+            release_dead_session(another(), prefix, "11111111-2222-3333-4444-555555555555", limit=form)
 
-        lock.ask()
+        lock.check_held()
         assert pairs(host, f"{prefix}/") == before
 
 
@@ -156,7 +156,7 @@ def test_what_a_dead_holder_left_of_the_key_is_deleted(
         lock.acquire(soon())
         host.ask.put(f"/v1/session/destroy/{lock.session}")
         assert "stale/.lock" in pairs(host)
-        give_back_dead(another(), "stale", session)
+        release_dead_session(another(), "stale", session)
 
         assert "stale/.lock" not in pairs(host)
 
@@ -189,12 +189,12 @@ def test_a_silent_consul_is_a_lost_lock_before_the_session_can_end(
             assert not lock.is_lost
             wait_until(lambda: lock.is_lost, SESSION_TTL, "it counts as lost")
             with pytest.raises(Unreachable):
-                lock.ask()
+                lock.check_held()
         finally:
             host.server.thaw()
         # The servers had not heard of it for less than they allow: it was kept, and is renewed.
         wait_until(lambda: not lock.is_lost, 20, "it is known to be held")
-        lock.ask()
+        lock.check_held()
 
 
 def test_a_restarted_consul_is_waited_for_in_the_line(
@@ -214,7 +214,7 @@ def test_a_restarted_consul_is_waited_for_in_the_line(
         waiter.join(20)
         assert not waiter.is_alive()
         assert second.session == session
-        second.ask()
+        second.check_held()
 
 
 def _is_held_again(host: ConsulHost, lock: Lock) -> bool:
@@ -240,7 +240,7 @@ def test_a_lock_that_cannot_be_given_back_says_so(
         host.server.thaw()
     lock.release()
     assert lock.session is None
-    give_back_dead(consul, "stuck", str(session))
+    release_dead_session(consul, "stuck", str(session))
 
 
 def test_a_session_that_a_new_leader_has_not_read_of_is_not_gone() -> None:

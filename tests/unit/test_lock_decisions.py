@@ -6,11 +6,9 @@ from typing import cast
 import pytest
 
 from agent.consul.client import Consul
+from agent.consul.lock.forms import LOCK_FLAGS, SEMAPHORE_FLAGS, read_list
 from agent.consul.lock.holder import Holder, encode, parse
-from agent.consul.lock.names import is_own_name, queue_of, session_name, turn_of
-from agent.consul.lock.queue import Entry, Queue, QueuePlace, find_dead_end, find_place, order
-from agent.consul.lock.semaphore import SEMAPHORE_FLAGS, read_list
-from agent.consul.lock.single import LOCK_FLAGS
+from agent.consul.lock.queue import Entry, Queue, QueuePlace, find_dead_end, find_place, order, queue_of, turn_of
 from agent.consul.model import KvPair
 from agent.errors import Conflict
 
@@ -150,22 +148,6 @@ def test_details_of_the_wrong_kind_are_left_out() -> None:
     found = parse("s", b'{"node":"h1","command":"c","pid":"7","since":"yesterday"}')
 
     assert str(found) == "h1 (c)"
-
-
-@pytest.mark.parametrize(
-    ("name", "is_own"),
-    [
-        (session_name("svcagent reload web", "web_reload"), True),
-        (session_name("svcagent reload web", "web_reload2"), False),
-        (session_name("svcagent reload web", "a/web_reload"), False),
-        (session_name("svcagents reload web", "web_reload"), False),
-        (session_name("sleep 600", "web_reload"), False),
-        ("Consul lock for 'svcagent x' at 'y' at 'web_reload'", False),
-    ],
-)
-def test_own_sessions_are_told_by_their_name(name: str, is_own: bool) -> None:
-    """``consul lock svcagent …`` would be taken for one too; nobody does that."""
-    assert is_own_name(name, "web_reload") is is_own
 
 
 def test_line_and_turn_stand_beside_each_other() -> None:

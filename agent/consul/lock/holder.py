@@ -4,10 +4,14 @@ Other tools leave the value empty (`consul lock`) or write anything. Then only t
 """
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.consul.client import Consul
 from agent.data import dataclass
+from agent.errors import Denied
 from agent.text import clean
 
 VERSION = 1
@@ -83,6 +87,20 @@ def holder_of(session: str, found: dict[str, Any]) -> Holder:
     pid = found.get("pid")
     is_pid = isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid <= LARGEST_PID
     return Holder(session, pid=pid if is_pid else None, since=_moment(found.get("since")), **texts)
+
+
+def session_name(command: str, prefix: str) -> str:
+    """Return a session name in the format of `consul lock`. ``command`` begins with ``svcagent``."""
+    return f"Consul lock for '{command}' at '{prefix}'"
+
+
+def named(consul: Consul, holder: Holder) -> Holder:
+    """Return the holder with its session's name and node, if it left no details and the token may see the session."""
+    session = None
+    if not holder.is_described:
+        with suppress(Denied):
+            session = consul.session(holder.session)
+    return holder if session is None else replace(holder, node=session.node, name=session.name)
 
 
 def _is_usable(text: object) -> bool:

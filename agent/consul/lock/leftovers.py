@@ -3,9 +3,9 @@
 from contextlib import suppress
 
 from agent.consul.client import Consul
-from agent.consul.lock.names import form_of, queue_for, session_name, turn_of
-from agent.consul.lock.queue import Queue
-from agent.consul.lock.single import Single
+from agent.consul.lock.forms import Single, consul_lock
+from agent.consul.lock.holder import session_name
+from agent.consul.lock.queue import Queue, queue_for, turn_of
 from agent.errors import Conflict
 
 
@@ -14,7 +14,9 @@ def own_sessions(consul: Consul, node: str, prefix: str, command: str) -> tuple[
     return tuple(one.id for one in consul.node_sessions(node) if one.name == session_name(command, prefix))
 
 
-def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1, queue: str | None = None) -> None:
+def release_dead_session(
+    consul: Consul, prefix: str, session: str, *, limit: int = 1, queue: str | None = None
+) -> None:
     """Release what that session holds or waits for, and end it. Its process must be known to be dead.
 
     A lock that is released before its session ends can be taken immediately; the lock-delay protects from holders that
@@ -22,17 +24,17 @@ def give_back_dead(consul: Consul, prefix: str, session: str, *, limit: int = 1,
     the dead process passed to `Lock`.
     """
     folder = queue or queue_for(prefix)
-    form = form_of(consul, prefix, limit)
+    lock = consul_lock(consul, prefix, limit)
     with suppress(Conflict):  # the lock has another form by now, so that session does not hold it
-        form.give_back(session)
-    Single(consul, turn_of(folder)).give_back(session)
+        lock.release(session)
+    Single(consul, turn_of(folder)).release(session)
     Queue(consul, folder, prefix).leave(session)
     consul.destroy_session(session)
     with suppress(Conflict):
-        form.clear()
+        lock.remove_unheld()
 
 
-def clear_free(consul: Consul, prefix: str, *, limit: int = 1) -> None:
+def remove_unheld_lock(consul: Consul, prefix: str, *, limit: int = 1) -> None:
     """Delete the lock's key if nobody holds it, as `consul lock` does. Other keys are left alone."""
     with suppress(Conflict):
-        form_of(consul, prefix, limit).clear()
+        consul_lock(consul, prefix, limit).remove_unheld()

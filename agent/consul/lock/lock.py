@@ -1,25 +1,27 @@
-"""A lock that is compatible with both forms of `consul lock`, with a fair queue.
-
-This module has one attempt to hold it: session, queue position, acquisition, turn and release. `lock_single` and
-`lock_semaphore` have the two KV formats, `lock_queue` has the queue, `lock_keeper` the thread that renews the session.
-"""
+"""A lock that is compatible with both forms of `consul lock`, with a fair queue."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from agent.clock import Clock, Deadline
 from agent.consul.client import Consul
-from agent.consul.lock.form import Form, Look
-from agent.consul.lock.holder import encode
-from agent.consul.lock.messages import QueueMessages
-from agent.consul.lock.names import form_of, queue_for, queue_of, session_name, turn_of
-from agent.consul.lock.queue import Queue, QueuePlace, find_dead_end, find_place, order
+from agent.consul.lock.forms import LockHolders, Single, consul_lock
+from agent.consul.lock.holder import encode, session_name
+from agent.consul.lock.queue import (
+    Queue,
+    QueueMessages,
+    QueuePlace,
+    find_dead_end,
+    find_place,
+    order,
+    queue_for,
+    queue_of,
+    turn_of,
+)
 from agent.consul.lock.session_renewer import SESSION_TTL, SessionRenewer
-from agent.consul.lock.turn import Turn
-from agent.errors import Conflict, ConsulUnreachable, Denied, LockLost, OutcomeUnknown, Unreachable
+from agent.errors import Conflict, ConsulUnreachable, Denied, LockBusy, LockLost, OutcomeUnknown, Unreachable
 
 # After its holder died, Consul refuses the free key for the lock-delay (15 s). The lock is tried again at this
 # interval. The leader refuses such attempts without writing to its Raft log.
@@ -68,23 +70,22 @@ class Lock:
         self._waiting = waiting
         self._limit = limit
         folder = queue or (queue_of(str(details["service"])) if details.get("service") else queue_for(prefix))
-        self._form: Form = form_of(consul, prefix, limit)
+        self._lock = consul_lock(consul, prefix, limit)
         self._queue = Queue(consul, folder, prefix)
         self._messages = QueueMessages(consul, prefix, report_place)
-        self._turn = Turn(consul, turn_of(folder), self._messages)
+        self._turn_key = turn_of(folder)
+        self._turn = Single(consul, self._turn_key)
         self._on_session = on_session
         self._session: str | None = None
-        self._keeper: SessionRenewer | None = None
+        self._renewer: SessionRenewer | None = None
         # True from before the request until it is known that nothing is held, so that nothing is left unreleased.
-        self._may_hold = self._may_queue = False
+        self._may_hold = self._may_queue = self._may_have_turn = False
         self._is_held = False
 
     def __enter__(self) -> "Lock":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.release()
 
     @property
@@ -94,7 +95,7 @@ class Lock:
     @property
     def is_lost(self) -> bool:
         """True if the lock was held, and is lost or may be lost because Consul has not answered for too long."""
-        return self._is_held and self._keeper is not None and self._keeper.is_lost
+        return self._is_held and self._renewer is not None and self._renewer.is_lost
 
     def acquire(self, deadline: Deadline) -> None:
         """Wait for the lock. If it is free and nobody waits, take it without queueing.
@@ -105,42 +106,42 @@ class Lock:
         :raises Conflict: the key is not a lock of this form, or has another limit.
         """
         with self._waiting():
-            look = self._form.look()
+            found = self._lock.read()
             entries = self._queue.entries()
         waiters = len(order(entries))
-        if look.is_free and not waiters:
+        if found.is_free and not waiters:
             self._open_session()
             if self._take():
                 for entry in find_dead_end(entries):
                     self._queue.clear(entry)
                 return
-            look = self._form.look()
+            found = self._lock.read()
         if deadline.is_over:
-            raise self._messages.busy(look, waiters + 1)
-        self._stand_in_line(deadline)
+            raise self._messages.busy(found, waiters + 1)
+        self._wait_in_queue(deadline)
 
-    def _stand_in_line(self, deadline: Deadline) -> None:
-        place, look = None, None
+    def _wait_in_queue(self, deadline: Deadline) -> None:
+        place, found = None, None
         while True:
             try:
                 with self._waiting():
-                    look = self._form.look()
-                if look.is_held_by(self._session):  # acquired by a request whose response was lost
+                    found = self._lock.read()
+                if found.is_held_by(self._session):  # acquired by a request whose response was lost
                     self._hold()
                     return
                 place = self._find_place()
-                self._messages.place(place.number, look)
+                self._messages.place(place.number, found)
                 if place.before is not None:
                     with self._waiting():
                         self._queue.await_change(place.before, min(_patience(place.number), deadline.remaining))
-                elif self._contend(place, look, deadline):
+                elif self._contend(place, found, deadline):
                     return
             except (ConsulUnreachable, OutcomeUnknown):
                 if deadline.is_over:
                     raise
                 self._pause(deadline)
             if deadline.is_over:
-                raise self._messages.busy(look or self._form.look(), place.number if place else 0)
+                raise self._messages.busy(found or self._lock.read(), place.number if place else 0)
 
     def _find_place(self) -> QueuePlace:
         """Return the queue position. If the entry is missing, join the queue, with a new session if needed."""
@@ -156,28 +157,28 @@ class Lock:
             self._may_queue = True
             self._queue.enter(session, self._described())
 
-    def _contend(self, place: QueuePlace, look: Look, deadline: Deadline) -> bool:
+    def _contend(self, place: QueuePlace, found: LockHolders, deadline: Deadline) -> bool:
         """Try to take the lock at the head of the queue. False if the queue must be read again."""
         while True:
-            if look.is_free:
+            if found.is_free:
                 if self._take():
                     return True
                 with self._waiting():
-                    look = self._form.look()
-                if look.is_free:
+                    found = self._lock.read()
+                if found.is_free:
                     # Either the holder has just died, or our own session has.
-                    self._messages.place(place.number, look)
+                    self._messages.place(place.number, found)
                     self._pause(deadline)
                     return False
             if deadline.is_over:
                 return False
-            before = look
+            before = found
             with self._waiting():
-                look = self._form.look(look.index, min(WAIT_SECONDS, deadline.remaining))
-            if look == before:
+                found = self._lock.read(found.index, min(WAIT_SECONDS, deadline.remaining))
+            if found == before:
                 return False
-            if not look.is_free:
-                self._messages.place(place.number, look)
+            if not found.is_free:
+                self._messages.place(place.number, found)
 
     def _open_session(self) -> str:
         """Return the session. Create it if there is none or it has ended."""
@@ -186,25 +187,25 @@ class Lock:
                 return self._session
             self._close_session()
         created = self._clock.monotonic()
-        self._session = self._consul.create_session(self._name, SESSION_TTL, behaviour=self._form.behaviour)
-        self._keeper = SessionRenewer(self._consul.another(), self._session, created, self._clock)
-        self._keeper.start()
+        self._session = self._consul.create_session(self._name, SESSION_TTL, behaviour=self._lock.behaviour)
+        self._renewer = SessionRenewer(self._consul.another(), self._session, created, self._clock)
+        self._renewer.start()
         if self._on_session is not None:
             self._on_session(self._session)
         return self._session
 
     def _close_session(self) -> None:
-        if self._keeper is not None:
-            self._keeper.stop()
-        self._keeper = self._session = None
-        self._may_hold = self._may_queue = self._is_held = False
+        if self._renewer is not None:
+            self._renewer.stop()
+        self._renewer = self._session = None
+        self._may_hold = self._may_queue = self._may_have_turn = self._is_held = False
 
     def _take(self) -> bool:
         if self._session is None:
             return False
         self._may_hold = True
-        spent = self._queue.key(self._session) if self._may_queue else None
-        if not self._form.take(self._session, self._value(), spent):
+        queue_key = self._queue.key(self._session) if self._may_queue else None
+        if not self._lock.acquire(self._session, self._value(), queue_key):
             self._may_hold = False
             return False
         self._hold()
@@ -213,25 +214,25 @@ class Lock:
     def _hold(self) -> None:
         self._may_hold = self._is_held = True
         self._may_queue = False
-        if self._keeper is None or self._session is None:
+        if self._renewer is None or self._session is None:
             return
         session = self._session
-        self._keeper.watch(lambda consul: partial(form_of(consul, self._prefix, self._limit).watch, session))
+        self._renewer.watch(lambda consul: partial(consul_lock(consul, self._prefix, self._limit).watch, session))
 
     def _pause(self, deadline: Deadline) -> None:
         with self._waiting():
             self._clock.sleep(min(REFUSED_RETRY_SECONDS, deadline.remaining))
 
-    def ask(self) -> None:
+    def check_held(self) -> None:
         """Ask the leader whether this session still holds the lock.
 
         :raises LockLost: it does not.
         :raises ConsulUnreachable: the answer is unknown; treat the lock as lost.
         """
-        session, keeper = self._session, self._keeper
-        if session is None or keeper is None or keeper.is_known_lost or not self._form.is_held(session):
+        session, renewer = self._session, self._renewer
+        if session is None or renewer is None or renewer.is_known_lost or not self._lock.watch(session)[1]:
             raise self._lost()
-        if keeper.is_lost:  # not renewed for so long that it may end at any moment
+        if renewer.is_lost:  # not renewed for so long that it may end at any moment
             sent = self._clock.monotonic()
             try:
                 is_alive = self._consul.renew_session(session)
@@ -239,7 +240,7 @@ class Lock:
                 raise ConsulUnreachable(str(error)) from error
             if not is_alive:
                 raise self._lost()
-            keeper.confirm(sent)
+            renewer.confirm(sent)
 
     def update(self, **details: Any) -> None:
         """Publish changed details (``step``, ``digest``) by one write. Without the lock, nothing is written.
@@ -249,7 +250,7 @@ class Lock:
         self._details = {**self._details, **details}
         if not self._is_held or self._session is None:
             return
-        if not self._form.rewrite(self._session, self._value()):
+        if not self._lock.rewrite(self._session, self._value()):
             raise self._lost()
 
     @contextmanager
@@ -270,24 +271,34 @@ class Lock:
         finally:
             # What cannot be released now is released with the lock, or expires with the session.
             with suppress(Unreachable):
-                if self._session is not None:
-                    self._turn.give_back(self._session)
+                self._release_turn()
 
     def _await_turn(self, deadline: Deadline) -> None:
-        look: Look | None = None
+        found: LockHolders | None = None
         while True:
             if self._session is None or self.is_lost:
                 raise self._lost()
             with self._waiting():
-                look = self._turn.look(look, deadline)
-            if look.is_free:
-                if self._turn.take(self._session, self._value()):
+                found = self._turn.read(found.index if found else None, min(WAIT_SECONDS, deadline.remaining))
+            if found.is_free:
+                self._may_have_turn = True
+                self._may_have_turn = self._turn.acquire(self._session, self._value())
+                if self._may_have_turn:
                     return
-                look = self._turn.look(None, deadline)
-                if look.is_free:
+                found = self._turn.read()
+                if found.is_free:
                     self._pause(deadline)
             if deadline.is_over:
-                raise self._turn.busy(look)
+                raise LockBusy(
+                    f"the turn to go out of service ({self._turn_key}) is held by {self._messages.holders(found)}. Try "
+                    "again later, or wait longer with --lock-timeout",
+                    kind="turn-busy",
+                )
+
+    def _release_turn(self) -> None:
+        if self._session is not None and self._may_have_turn:
+            self._turn.release(self._session)
+            self._may_have_turn = False
 
     def release(self) -> None:
         """Release the lock first, so that the next waiter can start; then turn, queue entry and session.
@@ -296,7 +307,7 @@ class Lock:
         expires within twice its TTL and releases everything it holds.
         """
         session = self._session
-        may_hold, may_queue = self._may_hold, self._may_queue
+        may_hold, may_queue, may_have_turn = self._may_hold, self._may_queue, self._may_have_turn
         self._close_session()
         if session is None:
             return
@@ -304,9 +315,10 @@ class Lock:
             # If Consul refuses, or the key has changed, the end of the session releases the lock.
             with suppress(Conflict, Denied):
                 if may_hold:
-                    self._form.give_back(session)
+                    self._lock.release(session)
             with suppress(Denied):
-                self._turn.give_back(session)
+                if may_have_turn:
+                    self._turn.release(session)
                 if may_queue:
                     self._queue.leave(session)
             self._consul.destroy_session(session)

@@ -5,14 +5,33 @@ one before it: N waiters cost N writes and N wake-ups. Only the first one conten
 not queue (`consul lock`). An entry without a session belongs to a dead waiter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent.consul.base import LONGEST_WAIT
 from agent.consul.client import Consul
-from agent.consul.lock.holder import Holder, decode, encode, holder_of
+from agent.consul.lock.forms import LockHolders
+from agent.consul.lock.holder import Holder, decode, encode, holder_of, named
 from agent.consul.model import KvPair
 from agent.data import dataclass
+from agent.definitions.reload import OWN_PREFIX
+from agent.errors import LockBusy
+
+
+def queue_of(service: str) -> str:
+    """Return the prefix of a service's queue. It is in lower case because Consul ignores the case of service names."""
+    return f"{OWN_PREFIX}/{service.lower()}/queue"
+
+
+def queue_for(prefix: str) -> str:
+    """Return the prefix of the queue for a lock of which only the prefix is known."""
+    return queue_of(prefix.removeprefix(f"{OWN_PREFIX}/").removesuffix("/lock"))
+
+
+def turn_of(queue: str) -> str:
+    """Return the key, next to the queue, that gives one of several holders the turn."""
+    folder, _slash, _name = queue.rpartition("/")
+    return f"{folder}/turn"
 
 
 @dataclass(frozen=True)
@@ -109,3 +128,46 @@ class Queue:
 def _entry(pair: KvPair, details: dict[str, Any]) -> Entry:
     holder = holder_of(pair.session or "", details)
     return Entry(pair.key, pair.session, pair.create_index, pair.modify_index, holder)
+
+
+class QueueMessages:
+    """Reports on one lock. Sessions without details are looked up once."""
+
+    def __init__(self, consul: Consul, prefix: str, report_place: Callable[[int, str], None] | None) -> None:
+        self._consul = consul
+        self._prefix = prefix
+        self._report_place = report_place
+        self._reported: tuple[int, str] | None = None
+        self._known: dict[str, Holder] = {}
+
+    def place(self, number: int, found: LockHolders) -> None:
+        """Report the queue position and the holders if either changed since the last report."""
+        if self._report_place is None:
+            return
+        report = (number, self.holders(found))
+        if report != self._reported:
+            self._reported = report
+            self._report_place(*report)
+
+    def holders(self, found: LockHolders) -> str:
+        return ", ".join(self._described(holder) for holder in found.holders) or "nobody"
+
+    def busy(self, found: LockHolders, number: int) -> LockBusy:
+        """Return the error for a waiter at that position whose deadline passed."""
+        if found.holders:
+            why = f"is held by {self.holders(found)}"
+        elif number > 1:
+            why = "is free, but others came before"
+        else:
+            why = "is free, but Consul refuses it for up to 15 s after its holder died"
+        return LockBusy(
+            f"the lock {self._prefix} {why}; this is place {number} in the line for it. Try again later, or wait "
+            "longer with --lock-timeout"
+        )
+
+    def _described(self, holder: Holder) -> str:
+        if holder.is_described:
+            return str(holder)
+        if holder.session not in self._known:
+            self._known[holder.session] = named(self._consul, holder)
+        return str(self._known[holder.session])

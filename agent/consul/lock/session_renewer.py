@@ -27,7 +27,7 @@ class SessionRenewer(threading.Thread):
 
     def __init__(self, consul: Consul, session: str, created: float, clock: Clock) -> None:
         """``consul`` is the thread's own connection, closed at the end. ``created`` is when session creation began."""
-        super().__init__(name="lock-keeper", daemon=True)
+        super().__init__(name="session-renewer", daemon=True)
         self._consul = consul
         self._session = session
         self._clock = clock

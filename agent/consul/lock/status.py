@@ -3,11 +3,9 @@
 from enum import StrEnum
 
 from agent.consul.client import Consul
-from agent.consul.lock.holder import Holder, parse
-from agent.consul.lock.names import lock_key, named
+from agent.consul.lock.forms import LOCK_FLAGS, lock_key, read_keys, read_list
+from agent.consul.lock.holder import Holder, named, parse
 from agent.consul.lock.queue import Queue, order
-from agent.consul.lock.semaphore import read_keys, read_list
-from agent.consul.lock.single import LOCK_FLAGS
 from agent.data import dataclass
 
 
@@ -34,7 +32,7 @@ class LockStatus:
 
 def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
     """Return the holders and waiters of a lock of either form. Raise `Conflict` if the key is neither."""
-    form, limit, holders = _look(consul, prefix)
+    form, limit, holders = _read(consul, prefix)
     return LockStatus(
         prefix,
         form,
@@ -46,10 +44,10 @@ def lock_status(consul: Consul, prefix: str, queue: str) -> LockStatus:
 
 def lock_sessions(consul: Consul, prefix: str) -> frozenset[str]:
     """Return the sessions that hold a lock of either form, read from the leader. Raise `Conflict` if it is neither."""
-    return frozenset(holder.session for holder in _look(consul, prefix)[2])
+    return frozenset(holder.session for holder in _read(consul, prefix)[2])
 
 
-def _look(consul: Consul, prefix: str) -> tuple[LockForm, int, tuple[Holder, ...]]:
+def _read(consul: Consul, prefix: str) -> tuple[LockForm, int, tuple[Holder, ...]]:
     _index, pair = consul.kv_get(lock_key(prefix), consistent=True)
     if pair is None:
         return LockForm.NONE, 0, ()
