@@ -65,16 +65,16 @@ class Engine:
         the same image under several digests, the one that svcagent took is returned.
         """
         found = self._digests_of(container, image, fetched)
-        with self._docker.question(f"inspect container {container.name}") as questions:
-            labels = questions.inspect(container.id)["Config"].get("Labels") or {}
+        with self._docker.query(f"inspect container {container.name}") as queries:
+            labels = queries.inspect(container.id)["Config"].get("Labels") or {}
         taken = labels.get(DIGEST_LABEL)
         return taken if taken in found else next(iter(found), None)
 
     def image_id(self, image: str, digest: str) -> str:
         """Return Docker's ID of that digest of the image's repository. Raise `NotFound`."""
         wanted = reference.parse(image).at(digest)
-        with self._docker.question(f"inspect image {wanted}") as questions:
-            return str(questions.image(wanted)["Id"])
+        with self._docker.query(f"inspect image {wanted}") as queries:
+            return str(queries.image(wanted)["Id"])
 
     def has_image(self, image: str, digest: str) -> bool:
         wanted = reference.parse(image)
@@ -87,9 +87,9 @@ class Engine:
         old.
         """
         wanted = reference.parse(image).at(digest)
-        with self._docker.question(f"inspect image {wanted}") as questions:
+        with self._docker.query(f"inspect image {wanted}") as queries:
             # Inside the call, so that a time that cannot be parsed is reported as the Engine's answer.
-            return moment(questions.image(wanted).get("Created"))
+            return moment(queries.image(wanted).get("Created"))
 
     def pull(
         self,
@@ -213,8 +213,8 @@ class Engine:
         """
         if container.network_mode == "host":
             return host_connections(port, address)
-        with self._docker.question(f"inspect container {container.name}") as questions:
-            found = questions.inspect(container.id)
+        with self._docker.query(f"inspect container {container.name}") as queries:
+            found = queries.inspect(container.id)
         if not found["State"]["Pid"]:
             return 0
         ports = connections.container_ports(found, port)
@@ -227,10 +227,10 @@ class Engine:
         Otherwise it may be docker-proxy, which accepts before the service listens. The Engine must be on this machine,
         as for `connections`.
         """
-        with self._docker.question(f"inspect container {container.name}") as questions:
-            found = questions.inspect(container.id)
+        with self._docker.query(f"inspect container {container.name}") as queries:
+            found = queries.inspect(container.id)
             owner = found["HostConfig"]["NetworkMode"].partition("container:")[2]
-            publisher = questions.inspect(owner) if owner else found
+            publisher = queries.inspect(owner) if owner else found
         ports = connections.forwarded_ports(publisher, port, address)
         if not ports:
             return None
@@ -257,15 +257,15 @@ class Engine:
 
     def _named_digests(self, image: str, repository: str) -> tuple[str, ...]:
         try:
-            with self._docker.question(f"inspect image {image}") as questions:
-                return reference.digests_of(questions.image(image).get("RepoDigests"), repository)
+            with self._docker.query(f"inspect image {image}") as queries:
+                return reference.digests_of(queries.image(image).get("RepoDigests"), repository)
         except NotFound:
             return ()
 
     def _names_images_by_digest(self) -> bool:
         """True for the containerd image store, where an image's ID is the digest that its registry has."""
-        with self._docker.question("say which image store it has") as questions:
-            return questions.has_containerd_store()
+        with self._docker.query("say which image store it has") as queries:
+            return queries.has_containerd_store()
 
     def _tables(self, pid: int) -> list[str]:
         """Return both address families' tables, if the process and IPv6 exist. Raise `ConnectionsUnknown`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.engine.credentials import needs_sdk, plain_authorization
 from agent.engine.failures import translated
-from agent.engine.questions import Questions, Socket, socket_path
+from agent.engine.queries import Queries, SocketTransport, socket_path
 from agent.errors import DockerUnreachable
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class EngineConnection:
     def __init__(self, host: str | None, environ: Mapping[str, str]) -> None:
         self.address = host or environ.get("DOCKER_HOST") or DEFAULT_HOST
         self._environ = dict(environ)
-        self._socket: Socket | None = None
+        self._socket: SocketTransport | None = None
         self._client: Client | None = None
 
     @contextmanager
@@ -36,11 +36,11 @@ class EngineConnection:
             yield client
 
     @contextmanager
-    def question(self, doing: str) -> Iterator[Questions]:
+    def query(self, doing: str) -> Iterator[Queries]:
         """Yield the requests that change nothing, for one of them; their failures are raised as `agent.errors`."""
-        asking = self._socket or self._open() or self._sdk()
+        transport = self._socket or self._open() or self._sdk()
         with translated(doing, self.address):
-            yield Questions(asking)
+            yield Queries(transport)
 
     def authorization(self, registry: str) -> str | None:
         """Return the header with a registry's credentials, read again so that a daemon sees a new `docker login`."""
@@ -71,24 +71,24 @@ class EngineConnection:
                 one.close()
         self._socket = self._client = None
 
-    def _open(self) -> Socket | None:
+    def _open(self) -> SocketTransport | None:
         """Connect to the unix socket; None if there is none, or if the SDK has to add headers to requests."""
         path = socket_path(self.address)
         if not path or needs_sdk(self.credentials_file):
             return None
         with translated("say which API it speaks", self.address):
-            asking = Socket(path)
-            asking.version = spoken_api(Questions(asking).offered(), self.address)
-        self._socket = asking
-        return asking
+            transport = SocketTransport(path)
+            transport.version = spoken_api(Queries(transport).offered(), self.address)
+        self._socket = transport
+        return transport
 
     def _sdk(self) -> "Client":
         if self._client is None:
             from agent.engine import sdk
 
             with translated("say which API it speaks", self.address):
-                with closing(sdk.connect(self.address, self._environ, OLDEST_API)) as asking:
-                    version = spoken_api(Questions(asking).offered(), self.address)
+                with closing(sdk.connect(self.address, self._environ, OLDEST_API)) as transport:
+                    version = spoken_api(Queries(transport).offered(), self.address)
                 self._client = sdk.connect(self.address, self._environ, version)
         return self._client
 

@@ -8,7 +8,7 @@ NAMESPACES = {"NetworkMode": "network", "PidMode": "PID namespace", "IpcMode": "
 """What a container may share with another one (``container:<name or ID>``), by its key in HostConfig."""
 
 
-def namespace_lenders(container: Inspect) -> dict[str, str]:
+def namespace_owners(container: Inspect) -> dict[str, str]:
     """Return the containers whose PID or IPC namespace it shares, by ID or name, with the namespace."""
     modes = ((container["HostConfig"].get(key) or "", what) for key, what in NAMESPACES.items() if key != "NetworkMode")
     return {mode.partition(":")[2]: what for mode, what in modes if mode.startswith("container:")}

@@ -65,7 +65,7 @@ _LONGEST_WAIT = 86_400.0
 
 
 class RefusedAnswer(Exception):
-    """An answer with a status from 400 on, to a request of the SDK or of `questions`."""
+    """An answer with a status from 400 on, to a request of the SDK or of `queries`."""
 
     def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
         super().__init__(status)
@@ -85,14 +85,14 @@ class RefusedAnswer(Exception):
 
 
 class NoAnswer(Exception):
-    """A request of `questions` without an answer; see its cause. ``timed_out``: it was sent."""
+    """A request of `queries` without an answer; see its cause. ``timed_out``: it was sent."""
 
     def __init__(self, said: str, *, timed_out: bool = False) -> None:
         super().__init__(said)
         self.timed_out = timed_out
 
 
-def words_of(body: str) -> str:
+def message_of(body: str) -> str:
     """Return the message of a refusal: Docker's own, or the whole text of another program."""
     try:
         return str(json.loads(body)["message"])
@@ -219,7 +219,7 @@ def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_wr
     )
 
 
-def is_the_images_fault(text: str) -> bool:
+def is_caused_by_image(text: str) -> bool:
     """True if a container did not start because of what the image has or lacks: a program, a user, a directory.
 
     Anything else counts against the host, its network or the container's settings, with more causes than a list can

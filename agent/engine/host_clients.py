@@ -8,7 +8,7 @@ check's that timed out while the instance did not answer.
 from collections.abc import Collection
 from pathlib import Path
 
-from agent.engine.sockets import CLOSE_WAIT, End, asking, count, served
+from agent.engine.sockets import CLOSE_WAIT, SocketEnd, client_ends, count, server_ends
 from agent.errors import ConnectionsUnknown
 
 CONSUL = "consul"
@@ -29,23 +29,23 @@ def host_connections(port: int, address: str | None = None, proc: Path = Path("/
     return count((end.local[0] for end in clients), address)
 
 
-def _clients(port: int, proc: Path) -> list[End]:
-    ends = served(port)
+def _clients(port: int, proc: Path) -> list[SocketEnd]:
+    ends = server_ends(port)
     if not any(_is_from_here(end) for end in ends):
         return ends
-    peers = {(end.local, end.remote): end for end in asking(port)}
+    peers = {(end.local, end.remote): end for end in client_ends(port)}
     checking = sockets_of(CONSUL, proc)
     return [end for end in ends if is_client(end, peers.get((end.remote, end.local)), checking)]
 
 
-def is_client(end: End, peer: End | None, checking: Collection[int]) -> bool:
+def is_client(end: SocketEnd, peer: SocketEnd | None, checking: Collection[int]) -> bool:
     """True if a client waits for an answer there. ``peer``: the other end, if seen; ``checking``: Consul's inodes."""
     if peer is not None:
         return peer.inode != 0 and peer.inode not in checking
     return not (_is_from_here(end) and end.state == CLOSE_WAIT)
 
 
-def _is_from_here(end: End) -> bool:
+def _is_from_here(end: SocketEnd) -> bool:
     return end.remote[0].is_loopback or end.remote[0] == end.local[0]
 
 

@@ -31,8 +31,8 @@ def inspect(docker: EngineConnection, name: str) -> Inspect | None:
 
 
 def find(docker: EngineConnection, name_or_id: str) -> Inspect | None:
-    with docker.question(f"inspect container {name_or_id}") as questions:
-        return questions.find(name_or_id)
+    with docker.query(f"inspect container {name_or_id}") as queries:
+        return queries.find(name_or_id)
 
 
 def existing(docker: EngineConnection, name: str) -> Inspect:

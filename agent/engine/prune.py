@@ -45,15 +45,15 @@ def prune(
     docker: EngineConnection, reference: Reference, keep: int, fetched: Sequence[Fetched], ran: Collection[str]
 ) -> tuple[str, ...]:
     """Remove the repository's images except the newest and those of others; return the IDs removed."""
-    with docker.question("list images and containers") as questions:
-        used = {str(entry.get("ImageID")) for entry in questions.all_containers()}
-        listed = questions.all_images()
+    with docker.query("list images and containers") as queries:
+        used = {str(entry.get("ImageID")) for entry in queries.all_containers()}
+        listed = queries.all_images()
         mine = [entry for entry in listed if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
         images = []
         for entry in mine:
             tags = tags_of(entry.get("RepoTags"))
             if is_deployed(tags, digests_of(entry.get("RepoDigests"), reference.repository), fetched, ran):
-                images.append(_image(questions.image(entry["Id"]), tags))
+                images.append(_image(queries.image(entry["Id"]), tags))
     removed = []
     for image in choose(images, used, keep, is_one_in_use=any(entry["Id"] in used for entry in mine)):
         try:

@@ -12,7 +12,7 @@ from agent.engine.answers import EVENT
 from agent.engine.connection import EngineConnection
 from agent.engine.failures import RefusedAnswer, is_of_engine, is_of_sdk, registry_failure, retry_after, timed_out
 from agent.engine.model import PullProgress
-from agent.engine.questions import READ_SECONDS
+from agent.engine.queries import READ_SECONDS
 from agent.engine.reference import Reference, is_digest
 from agent.errors import Denied, NotFound, RateLimited, RegistryUnreachable, SvcagentError
 from agent.shapes import require
@@ -71,8 +71,8 @@ class Tally:
 
 
 def registry_digest(docker: EngineConnection, reference: Reference) -> str:
-    with docker.question(f"ask for {reference.local_name}") as questions, _registry(docker, reference):
-        found = questions.registry_digest(reference.local_name, docker.authorization(reference.registry))
+    with docker.query(f"ask for {reference.local_name}") as queries, _registry(docker, reference):
+        found = queries.registry_digest(reference.local_name, docker.authorization(reference.registry))
     if not is_digest(found):
         raise RegistryUnreachable(
             f"registry {reference.registry} says that {reference.local_name} has the digest {found[:80]!a}, which is "
@@ -101,8 +101,8 @@ def pull(
             if current != last:
                 progress(current)
             last = current
-    with docker.question(f"find {wanted}, which it has just pulled,") as questions:
-        questions.image(wanted)
+    with docker.query(f"find {wanted}, which it has just pulled,") as queries:
+        queries.image(wanted)
     if reference.tag:
         tag(docker, reference, digest)
 

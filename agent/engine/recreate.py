@@ -63,12 +63,12 @@ def payload(
     image: str,
     labels: Mapping[str, str],
     engine_host: str = "",
-    lenders: Sequence[Inspect] = (),
+    volume_owners: Sequence[Inspect] = (),
 ) -> dict[str, Any]:
     """Return the body of ``POST /containers/create``. `further_networks` are connected afterwards.
 
     ``labels`` are added; ``engine_host`` is the host name of the Engine's machine, which containers in host networking
-    have unless they were given another one; ``lenders`` are the containers named by ``--volumes-from``.
+    have unless they were given another one; ``volume_owners`` are the containers named by ``--volumes-from``.
     """
     defaults: Mapping[str, Any] = old_image.get("Config") or {}
     config = {**old["Config"], "Image": image}
@@ -89,7 +89,7 @@ def payload(
     if not _is_own_hostname(old, engine_host):
         config["Hostname"] = ""
     primary = _primary_network(old)
-    host = _host_config(old, lenders)
+    host = _host_config(old, volume_owners)
     endpoints = {}
     host["NetworkMode"] = primary  # a name even for an ID: from API 1.44 on, both places must agree
     if primary not in _BUILTIN_NETWORKS:
@@ -133,7 +133,7 @@ def is_for_platform(platform: str, wanted: str) -> bool:
     return not wanted or platform == wanted or platform.startswith(f"{wanted}/")
 
 
-def lender_names(old: Inspect) -> tuple[str, ...]:
+def volume_sources(old: Inspect) -> tuple[str, ...]:
     """Return the containers that it takes volumes from (``--volumes-from``), by ID or name."""
     return tuple(entry.partition(":")[0] for entry in old["HostConfig"].get("VolumesFrom") or ())
 
@@ -189,11 +189,11 @@ def _is_own_hostname(old: Inspect, engine_host: str) -> bool:
     return bool(hostname) and hostname != short_id(old)
 
 
-def _host_config(old: Inspect, lenders: Sequence[Inspect]) -> dict[str, Any]:
+def _host_config(old: Inspect, volume_owners: Sequence[Inspect]) -> dict[str, Any]:
     host = dict(old["HostConfig"])
     host |= {key: mode for key, mode in EMPTY_MODES.items() if host.get(key) == ""}
-    # The lenders' volumes come again with VolumesFrom. Binds would hide those of a recreated lender.
-    borrowed = {mount.get("Name") for lender in lenders for mount in lender.get("Mounts") or []}
+    # The volumes of other containers come again with VolumesFrom. Binds would hide those of a recreated one.
+    borrowed = {mount.get("Name") for owner in volume_owners for mount in owner.get("Mounts") or []}
     host["PortBindings"] = published_ports(old) or host.get("PortBindings")
     host["Links"] = [link_of(link) for link in host.get("Links") or []] or None
     anonymous = {

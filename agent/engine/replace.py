@@ -10,12 +10,12 @@ from agent.engine import recreate, swap
 from agent.engine.compare import differences
 from agent.engine.connection import EngineConnection
 from agent.engine.dependants import dependants
-from agent.engine.failures import is_the_images_fault
+from agent.engine.failures import is_caused_by_image
 from agent.engine.lookup import existing, find, host_paths, inspect, surroundings
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest
-from agent.engine.startable import find_lacks
+from agent.engine.startable import find_missing
 from agent.engine.swap import (
     NEW_SUFFIX,
     OLD_SUFFIX,
@@ -37,8 +37,8 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
     if refused is not None:
         raise Conflict(f"container {name} cannot be replaced: it {refused[0]}; {refused[1]}", kind="not-recreatable")
     try:
-        with docker.question(f"inspect the image of container {name}") as questions:
-            old_image = questions.image(old["Image"])
+        with docker.query(f"inspect the image of container {name}") as queries:
+            old_image = queries.image(old["Image"])
     except NotFound as error:
         raise Conflict(
             f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
@@ -47,13 +47,13 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
             kind="old-image-missing",
         ) from error
     check_startable(docker, proc, name, old)
-    with docker.question(f"describe container {name}"):
+    with docker.query(f"describe container {name}"):
         # Everything to request is computed here once, so that problems are found before the drain.
         recreate.payload(old, old_image, old["Config"]["Image"], {})
         recreate.further_networks(old)
         stop_seconds(None, old)
-    with docker.question("list containers") as questions:
-        listed = [str(entry["Id"]) for entry in questions.all_containers()]
+    with docker.query("list containers") as queries:
+        listed = [str(entry["Id"]) for entry in queries.all_containers()]
     others = (find(docker, one) for one in listed)  # one that was just removed depends on nothing
     if cut_off := dependants(old, [one for one in others if one is not None]):
         raise Conflict(
@@ -64,10 +64,10 @@ def check_recreatable(docker: EngineConnection, proc: Path, name: str, old: Insp
 
 
 def check_startable(docker: EngineConnection, proc: Path, name: str, old: Inspect) -> None:
-    if lacks := find_lacks(old, surroundings(docker, proc, old)):
+    if missing := find_missing(old, surroundings(docker, proc, old)):
         raise Conflict(
             f"container {name} cannot be replaced, because neither it nor a new one could be started: "
-            f"{'. '.join(lacks)}",
+            f"{'. '.join(missing)}",
             kind="not-startable",
         )
 
@@ -77,11 +77,11 @@ def prepare(docker: EngineConnection, proc: Path, clock: Clock, name: str, refer
     _carry_out(docker, *swap.tidy(_observe(docker, name)))
     begun = clock.monotonic()
     old = existing(docker, name)  # with the restart policy that `swap.tidy` may have restored
-    with docker.question("read the images' defaults") as questions:
-        old_image, new_image = questions.image(old["Image"]), questions.image(reference.at(digest))
+    with docker.query("read the images' defaults") as queries:
+        old_image, new_image = queries.image(old["Image"]), queries.image(reference.at(digest))
     new_id = _create(docker, old, old_image, str(new_image["Id"]), name, reference, digest)
-    with docker.question(f"compare container {name} with its successor") as questions:
-        found = differences(old, questions.inspect(new_id), old_image, new_image)
+    with docker.query(f"compare container {name} with its successor") as queries:
+        found = differences(old, queries.inspect(new_id), old_image, new_image)
     if found:
         raise Conflict(
             f"container {name} cannot be made again as it is; with {reference.local_name} it would differ in: "
@@ -114,7 +114,7 @@ def replace(docker: EngineConnection, clock: Clock, name: str, digest: str, stop
             # The status does not show whose fault it is: a missing program is 400, but a user that the image lacks is
             # 500, as are a port in use and a full disk. So Docker's words are looked at. They are the same if the host
             # has lost, meanwhile, what is mounted in the container.
-            if step.verb == "start" and is_the_images_fault(str(error)) and host_paths(old) == paths:
+            if step.verb == "start" and is_caused_by_image(str(error)) and host_paths(old) == paths:
                 raise NotReady(f"the container of {digest} does not start: {error}") from error
             raise
         seconds[step.verb] = clock.monotonic() - begun
@@ -180,11 +180,11 @@ def remove_old(docker: EngineConnection, name: str) -> None:
 
 def _observe(docker: EngineConnection, name: str) -> ReplacementContainers:
     return ReplacementContainers(
-        name, *(seen_of(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX))
+        name, *(observed_container(inspect(docker, name + suffix)) for suffix in ("", NEW_SUFFIX, OLD_SUFFIX))
     )
 
 
-def seen_of(found: Inspect | None) -> ObservedContainer | None:
+def observed_container(found: Inspect | None) -> ObservedContainer | None:
     if found is None:
         return None
     labels = found["Config"].get("Labels") or {}
@@ -233,11 +233,11 @@ def _create(
     """Create ``<name>.svcagent-new`` from the image ``wanted`` (its ID), in the old one's networks; return its ID."""
     engine_host = ""
     if old["HostConfig"]["NetworkMode"] == "host":
-        with docker.question("ask for the host's name") as questions:
-            engine_host = questions.host_name()
+        with docker.query("ask for the host's name") as queries:
+            engine_host = queries.host_name()
     labels = {recreate.REPLACES_LABEL: old["Id"], recreate.DIGEST_LABEL: digest}
-    lenders = [lender for other in recreate.lender_names(old) if (lender := find(docker, other)) is not None]
-    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, lenders)
+    volume_owners = [owner for other in recreate.volume_sources(old) if (owner := find(docker, other)) is not None]
+    body = recreate.payload(old, old_image, reference.local_name, labels, engine_host, volume_owners)
     platform = _foreign_platform(docker, old, old_image)
     for _ in range(3):
         # The container is to show the name that it was given, not a bare digest, so the tag must refer to that digest.
@@ -267,8 +267,8 @@ def _create(
 def _create_once(docker: EngineConnection, name: str, body: dict[str, Any], platform: str) -> Inspect:
     with docker.call(f"create container {name}{NEW_SUFFIX}", is_write=True) as client:
         new_id = client.create(name + NEW_SUFFIX, body, platform)
-    with docker.question(f"inspect container {name}{NEW_SUFFIX}") as questions:
-        return questions.inspect(new_id)
+    with docker.query(f"inspect container {name}{NEW_SUFFIX}") as queries:
+        return queries.inspect(new_id)
 
 
 def chosen_platform(docker: EngineConnection, name: str) -> str:
@@ -277,8 +277,8 @@ def chosen_platform(docker: EngineConnection, name: str) -> str:
     if old is None:
         return ""
     try:
-        with docker.question(f"inspect the image of container {name}") as questions:
-            image = questions.image(old["Image"])
+        with docker.query(f"inspect the image of container {name}") as queries:
+            image = queries.image(old["Image"])
     except NotFound:
         return ""
     return _foreign_platform(docker, old, image)
@@ -286,8 +286,8 @@ def chosen_platform(docker: EngineConnection, name: str) -> str:
 
 def _foreign_platform(docker: EngineConnection, container: Inspect, image: Inspect) -> str:
     """Return the platform of a container's image if it is not the Engine's own (``--platform``); empty otherwise."""
-    with docker.question("ask for its platform") as questions:
-        own = questions.platform()
+    with docker.query("ask for its platform") as queries:
+        own = queries.platform()
     found = recreate.platform_of(container, image)
     return "" if recreate.is_for_platform(found, own) else found
 

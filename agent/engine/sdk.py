@@ -17,9 +17,9 @@ from docker.errors import TLSParameterError
 from docker.utils import decode_json_header, kwargs_from_env
 
 from agent.engine.answers import CHANGES, DELETED
-from agent.engine.failures import RefusedAnswer, words_of
+from agent.engine.failures import RefusedAnswer, message_of
 from agent.engine.model import policy_document
-from agent.engine.questions import CONNECT_SECONDS, READ_SECONDS, socket_path
+from agent.engine.queries import CONNECT_SECONDS, READ_SECONDS, socket_path
 from agent.errors import SvcagentError
 from agent.shapes import require
 
@@ -43,7 +43,7 @@ class Client(docker.APIClient):
             with response:
                 raise RefusedAnswer(
                     response.status_code,
-                    words_of(response.text),
+                    message_of(response.text),
                     response.headers,
                     str(response.request.method),
                     str(response.request.path_url),
@@ -51,8 +51,8 @@ class Client(docker.APIClient):
         self._stream = response if kwargs.get("stream") else None
         return response
 
-    def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """As in `Asking`. ``/version`` is requested without a version in the path."""
+    def get_json(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """As in `EngineTransport`. ``/version`` is requested without a version in the path."""
         version = "" if path == "/version" else f"/v{self.api_version}"
         return json.loads(self.request("GET", f"{self.base_url}{version}{path}", headers=headers).content)
 

@@ -41,7 +41,7 @@ def count(ends: Iterable[Address], address: str | None = None) -> int:
 
 
 @dataclass(frozen=True)
-class End:
+class SocketEnd:
     """One end of a connection. ``inode`` identifies its socket; 0 if no process holds it any more."""
 
     state: int
@@ -50,17 +50,17 @@ class End:
     inode: int
 
 
-def served(port: int) -> list[End]:
+def server_ends(port: int) -> list[SocketEnd]:
     """Return the servers' ends of the connections to a local TCP port. Raise `ConnectionsUnknown`."""
     return _dump(COUNTED_STATES, struct.pack("!HH", port, 0))
 
 
-def asking(port: int) -> list[End]:
+def client_ends(port: int) -> list[SocketEnd]:
     """Return the clients' ends, on this machine, of connections to that port anywhere. Raise `ConnectionsUnknown`."""
     return _dump(CLIENT_STATES, struct.pack("!HH", 0, port))
 
 
-def _dump(states: Collection[int], ports: bytes) -> list[End]:
+def _dump(states: Collection[int], ports: bytes) -> list[SocketEnd]:
     try:
         return _ask_kernel(states, ports)
     except OSError as refused:  # seccomp (RestrictAddressFamilies), a missing kernel module, …
@@ -73,13 +73,13 @@ def _dump(states: Collection[int], ports: bytes) -> list[End]:
             ) from error
 
 
-def _ask_kernel(states: Collection[int], ports: bytes) -> list[End]:
+def _ask_kernel(states: Collection[int], ports: bytes) -> list[SocketEnd]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(5)
         return [end for family in (socket.AF_INET, socket.AF_INET6) for end in _asked(netlink, family, states, ports)]
 
 
-def _read_tables(states: Collection[int], local: int, remote: int) -> list[End]:
+def _read_tables(states: Collection[int], local: int, remote: int) -> list[SocketEnd]:
     """Read ``/proc/net/tcp`` and ``tcp6`` (Documentation/networking/proc_net_tcp.rst); port 0 means any."""
     found = []
     for table in ("tcp", "tcp6"):
@@ -96,8 +96,8 @@ def _read_tables(states: Collection[int], local: int, remote: int) -> list[End]:
     return found
 
 
-def _row(fields: list[str]) -> End:
-    return End(int(fields[3], 16), _table_end(fields[1]), _table_end(fields[2]), int(fields[9]))
+def _row(fields: list[str]) -> SocketEnd:
+    return SocketEnd(int(fields[3], 16), _table_end(fields[1]), _table_end(fields[2]), int(fields[9]))
 
 
 def _table_end(text: str) -> tuple[Address, int]:
@@ -108,7 +108,7 @@ def _table_end(text: str) -> tuple[Address, int]:
     return _address(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw), int(port, 16)
 
 
-def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[End]:
+def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[SocketEnd]:
     mask = sum(1 << state for state in states)
     # struct inet_diag_req_v2; its sockid has only the ports, source and destination, in network order.
     body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, mask) + ports + bytes(44)
@@ -126,10 +126,10 @@ def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: 
             messages = messages[(length + 3) & ~3 :]
 
 
-def _end(message: memoryview) -> End:
+def _end(message: memoryview) -> SocketEnd:
     """Parse a ``struct inet_diag_msg``."""
     source, destination = struct.unpack_from("!HH", message, 4)
-    return End(
+    return SocketEnd(
         state=message[1],
         local=(_address(message[0], bytes(message[8:24])), source),
         remote=(_address(message[0], bytes(message[24:40])), destination),

@@ -9,9 +9,9 @@ from dataclasses import field
 from urllib.parse import SplitResult, urlsplit
 
 from agent.data import dataclass
-from agent.engine.dependants import linked_names, namespace_lenders
+from agent.engine.dependants import linked_names, namespace_owners
 from agent.engine.model import Inspect
-from agent.engine.recreate import clean_path, lender_names
+from agent.engine.recreate import clean_path, volume_sources
 
 NOTHING, FILE, DIRECTORY = "nothing", "a file", "a directory"
 """What may be at a path; everything but a directory counts as a file."""
@@ -43,14 +43,14 @@ class Surroundings:
     is_collector_silent: bool = False
 
 
-def find_lacks(container: Inspect, seen: Surroundings) -> tuple[str, ...]:
+def find_missing(container: Inspect, seen: Surroundings) -> tuple[str, ...]:
     """Return everything that keeps the container, and one created like it, from starting; each with the remedy."""
     return (*_containers(container, seen), *_paths(container, seen), *_collector(container, seen))
 
 
 def named_containers(container: Inspect) -> frozenset[str]:
     """Return the other containers that it needs, as it names them."""
-    return frozenset((*lender_names(container), *namespace_lenders(container), *linked_names(container)))
+    return frozenset((*volume_sources(container), *namespace_owners(container), *linked_names(container)))
 
 
 def bound_paths(container: Inspect) -> dict[str, str]:
@@ -98,13 +98,13 @@ def log_collector(container: Inspect) -> SplitResult | None:
 
 def _containers(container: Inspect, seen: Surroundings) -> Iterator[str]:
     found = seen.containers
-    for name in lender_names(container):
+    for name in volume_sources(container):
         if found[name] is None:
             yield (
                 f"it takes volumes from container {name}, which is gone; recreate it with the volumes by their names "
                 "(--volume)"
             )
-    needs = {name: f"it lives in the {what} of" for name, what in namespace_lenders(container).items()}
+    needs = {name: f"it lives in the {what} of" for name, what in namespace_owners(container).items()}
     needs |= dict.fromkeys(linked_names(container), "it is linked (--link) to")
     for name, need in needs.items():
         other = found[name]

@@ -84,9 +84,9 @@ class EngineSurvey:
         return self._docker.credentials_file
 
     def facts(self) -> EngineFacts:
-        with self._docker.question("describe itself") as questions:
-            info, version = questions.info(_INFO), questions.offered()
-            names = {name for entry in questions.all_containers() for name in entry.get("Names") or ()}
+        with self._docker.query("describe itself") as queries:
+            info, version = queries.info(_INFO), queries.offered()
+            names = {name for entry in queries.all_containers() for name in entry.get("Names") or ()}
         return _facts(info, version, frozenset(name.removeprefix("/") for name in names))
 
     def container(self, name: str) -> Inspect | None:

@@ -76,8 +76,8 @@ from tests.real.test_engine_shapes import _refuse_netlink
 _refuse_netlink()
 sockets._TABLES = Path(sys.argv[2])
 port = int(sys.argv[1])
-print(sorted((str(one.local[0]), str(one.remote[0]), one.state, one.inode > 0) for one in sockets.served(port)))
-print(sorted(one.remote[1] for one in sockets.asking(port)))
+print(sorted((str(one.local[0]), str(one.remote[0]), one.state, one.inode > 0) for one in sockets.server_ends(port)))
+print(sorted(one.remote[1] for one in sockets.client_ends(port)))
 print(host_clients.host_connections(port))
 """
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from agent.engine.host_clients import host_connections
-from agent.engine.sockets import served
+from agent.engine.sockets import server_ends
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 
@@ -33,7 +33,7 @@ def test_each_connection_is_told_by_its_local_end(
         for client in clients:
             stack.enter_context(socket.create_connection((client, port), timeout=5))
 
-        found = [end.local[0] for end in served(port)]
+        found = [end.local[0] for end in server_ends(port)]
 
     assert sorted(found, key=str) == [ipaddress.ip_address(end) for end in ends]
 
@@ -46,7 +46,7 @@ def test_a_connection_that_has_ended_is_told_no_more() -> None:
             accepted, _address = server.accept()
             accepted.close()
 
-        assert served(port) == []
+        assert server_ends(port) == []
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def silent() -> Iterator[socket.socket]:
 
 def connected(server: socket.socket) -> int:
     """All that the kernel counts."""
-    return len(served(server.getsockname()[1]))
+    return len(server_ends(server.getsockname()[1]))
 
 
 def clients(server: socket.socket) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.engine.client import Engine
-from agent.engine.questions import Questions
+from agent.engine.queries import Queries
 from agent.engine.sdk import Client
 from agent.errors import Conflict, NotReady, SvcagentError
 from tests.real.engine_fixture import POLITE, DockerHost, docker_host, newer
@@ -135,8 +135,8 @@ def test_an_engine_elsewhere_is_not_judged_by_this_hosts_paths(
     """Its own files of the container are not here."""
     run(docker, image, binds=[f"{file}:/etc/app.conf"])
     file.unlink()
-    inspect = Questions.inspect
-    monkeypatch.setattr(Questions, "inspect", lambda *named: {**inspect(*named), "HostsPath": "/elsewhere/hosts"})
+    inspect = Queries.inspect
+    monkeypatch.setattr(Queries, "inspect", lambda *named: {**inspect(*named), "HostsPath": "/elsewhere/hosts"})
 
     engine.check_recreatable("app")
 

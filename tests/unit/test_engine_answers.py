@@ -107,7 +107,7 @@ def use(document: dict[str, Any]) -> None:
     recreate.further_networks(seen)
     recreate.compose_labels(seen, seen)
     container_ports(seen, 8080)
-    replace.seen_of(seen)
+    replace.observed_container(seen)
     replace.stop_seconds(None, seen)
 
 
@@ -221,6 +221,6 @@ def test_what_is_no_digest_never_becomes_part_of_a_reference(use_digest: Callabl
 def test_a_label_that_is_no_digest_is_as_if_it_were_not_there(digest: str) -> None:
     document = copy.deepcopy(FULL)
     document["Config"]["Labels"] = {recreate.DIGEST_LABEL: digest}
-    seen = replace.seen_of(document)
+    seen = replace.observed_container(document)
     assert seen is not None
     assert seen.digest == ""

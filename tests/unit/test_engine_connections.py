@@ -7,7 +7,7 @@ import pytest
 
 from agent.engine.connections import container_ports, forwarded_ports, has_listener, in_table
 from agent.engine.host_clients import is_client
-from agent.engine.sockets import End, count
+from agent.engine.sockets import SocketEnd, count
 
 pytestmark = pytest.mark.skipif(
     sys.byteorder != "little", reason="the tables below were taken on a little-endian machine"
@@ -92,8 +92,8 @@ HERE, AWAY = ("127.0.0.9", 8080), ("198.18.0.1", 4000)
 
 def end(
     state: int, remote: tuple[str, int] = ("127.0.0.1", 4000), local: tuple[str, int] = HERE, inode: int = 1
-) -> End:
-    return End(state, (ip_address(local[0]), local[1]), (ip_address(remote[0]), remote[1]), inode)
+) -> SocketEnd:
+    return SocketEnd(state, (ip_address(local[0]), local[1]), (ip_address(remote[0]), remote[1]), inode)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def end(
     ],
 )
 def test_of_connections_from_this_machine_those_count_whose_other_end_waits(
-    served: End, peer: End | None, expected: bool
+    served: SocketEnd, peer: SocketEnd | None, expected: bool
 ) -> None:
     assert is_client(served, peer, {99}) is expected
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.engine.dependants import dependants, namespace_lenders
+from agent.engine.dependants import dependants, namespace_owners
 
 ID = "0123456789ab" + "0" * 52
 WEB = {"Id": ID, "Name": "/web", "HostConfig": {"NetworkMode": "default"}}
@@ -61,4 +61,4 @@ def test_the_containers_whose_namespaces_it_needs() -> None:
     """That of the network is refused altogether."""
     mine = other(PidMode="container:db", IpcMode="shareable")
 
-    assert namespace_lenders(mine) == {"db": "PID namespace"}
+    assert namespace_owners(mine) == {"db": "PID namespace"}

@@ -11,7 +11,7 @@ from docker.errors import DockerException
 from agent.engine.failures import (
     NoAnswer,
     RefusedAnswer,
-    is_the_images_fault,
+    is_caused_by_image,
     registry_failure,
     retry_after,
     translated,
@@ -251,7 +251,7 @@ def test_a_registrys_message_tells_what_kind_of_failure_it_was(text: str, expect
     ],
 )
 def test_what_the_image_has_or_lacks_counts_against_it(text: str) -> None:
-    assert is_the_images_fault(f"Docker could not start container 0123456789ab: {text}")
+    assert is_caused_by_image(f"Docker could not start container 0123456789ab: {text}")
 
 
 @pytest.mark.parametrize(
@@ -283,4 +283,4 @@ def test_what_the_image_has_or_lacks_counts_against_it(text: str) -> None:
 )
 def test_what_no_image_can_help_does_not_count_against_it(text: str) -> None:
     """A container that cannot start for such a reason is rolled back, and its digest is not quarantined."""
-    assert not is_the_images_fault(f"Docker could not start container 0123456789ab: {text}")
+    assert not is_caused_by_image(f"Docker could not start container 0123456789ab: {text}")

@@ -64,7 +64,7 @@ def test_only_what_svcagent_brought_here_or_ran_and_tagged_alone_may_go(
 
 
 def test_the_docker_sdk_is_not_loaded_for_the_rooms_data_types() -> None:
-    code = "import sys, agent.engine.model, agent.engine.questions; print('docker' in sys.modules)"
+    code = "import sys, agent.engine.model, agent.engine.queries; print('docker' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
     assert printed.strip() == "False"

@@ -186,9 +186,9 @@ def test_volumes_from_another_container_are_asked_of_it_again() -> None:
     mine, theirs = volume("f00", "/data"), volume("bar", "/shared")
     container = old(host={"VolumesFrom": ["db:ro", "0123456789"]}, mounts=[mine, theirs])
 
-    request = recreate.payload(container, {"Config": {}}, "app:latest", {}, lenders=[{"Mounts": [theirs]}, {}])
+    request = recreate.payload(container, {"Config": {}}, "app:latest", {}, volume_owners=[{"Mounts": [theirs]}, {}])
 
-    assert recreate.lender_names(container) == ("db", "0123456789")
+    assert recreate.volume_sources(container) == ("db", "0123456789")
     assert (request["HostConfig"]["Binds"], request["HostConfig"]["VolumesFrom"]) == (
         ["f00:/data"],
         ["db:ro", "0123456789"],

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.engine.startable import DIRECTORY, FILE, NOTHING, Surroundings, find_lacks, log_collector, needed_paths
+from agent.engine.startable import DIRECTORY, FILE, NOTHING, Surroundings, find_missing, log_collector, needed_paths
 
 
 def container(mounts: Any = (), **host: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ APP = container([bind("/srv/app.conf", "/etc/app.conf")])
 def test_what_a_container_could_not_be_started_without_is_named(
     one: dict[str, Any], seen: Surroundings, expected: tuple[str, ...]
 ) -> None:
-    found = find_lacks(one, seen)
+    found = find_missing(one, seen)
 
     assert len(found) == len(expected)
     assert all(part in lack for part, lack in zip(expected, found, strict=True))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
-from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, words_of
+from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, message_of
 from agent.engine.model import Inspect
 from agent.http import HttpAnswer, KeptConnection, was_dropped
 from agent.shapes import Shape, require
@@ -21,31 +21,31 @@ READ_SECONDS = 60
 """How long the Engine may take to answer."""
 
 
-class Asking(Protocol):
-    """Sends the requests: a `Socket`, or the SDK's client."""
+class EngineTransport(Protocol):
+    """Sends the requests: a `SocketTransport`, or the SDK's client."""
 
-    def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+    def get_json(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """Return the JSON document that a GET of this path is answered with; raise `RefusedAnswer`."""
 
 
-class Questions:
+class Queries:
     """The requests, each answered in the shape that svcagent relies on."""
 
-    def __init__(self, asking: Asking) -> None:
-        self._asking = asking
+    def __init__(self, transport: EngineTransport) -> None:
+        self._transport = transport
 
     def offered(self) -> Mapping[str, str]:
         """Return the Engine's release, and the versions of the API that it speaks."""
-        found = self._asking.ask("/version")
+        found = self._transport.get_json("/version")
         require(found, OFFER)
         return cast("Mapping[str, str]", found)
 
     def image(self, name: str) -> Inspect:
-        return inspected(self._asking.ask(f"/images/{quote(name, safe='/:')}/json"), IMAGE)
+        return inspected(self._transport.get_json(f"/images/{quote(name, safe='/:')}/json"), IMAGE)
 
     def inspect(self, container: str) -> Inspect:
         """Return the Engine's description of a container, by name or ID."""
-        return inspected(self._asking.ask(f"/containers/{quote(container, safe='/:')}/json"), CONTAINER)
+        return inspected(self._transport.get_json(f"/containers/{quote(container, safe='/:')}/json"), CONTAINER)
 
     def find(self, container: str) -> Inspect | None:
         """Return the same; None if there is no such container."""
@@ -57,29 +57,29 @@ class Questions:
             raise
 
     def all_containers(self) -> list[dict[str, Any]]:
-        found = self._asking.ask("/containers/json?all=1")
+        found = self._transport.get_json("/containers/json?all=1")
         require(found, LISTED_CONTAINERS)
         return cast("list[dict[str, Any]]", found)
 
     def all_images(self) -> list[dict[str, Any]]:
-        found = self._asking.ask("/images/json")
+        found = self._transport.get_json("/images/json")
         require(found, LISTED_IMAGES)
         return cast("list[dict[str, Any]]", found)
 
     def registry_digest(self, name: str, authorization: str | None) -> str:
         headers = {"X-Registry-Auth": authorization} if authorization else {}
-        found = self._asking.ask(f"/distribution/{quote(name, safe='/:')}/json", headers)
+        found = self._transport.get_json(f"/distribution/{quote(name, safe='/:')}/json", headers)
         require(found, {"Descriptor": {"digest": str}})
         return str(found["Descriptor"]["digest"])
 
     def platform(self) -> str:
         """Return the platform that the Engine runs on, as ``linux/amd64``."""
-        found = self._asking.ask("/version")
+        found = self._transport.get_json("/version")
         require(found, {"Os": str, "Arch": str})
         return f"{found['Os']}/{found['Arch']}"
 
     def info(self, shape: Shape) -> Inspect:
-        return inspected(self._asking.ask("/info"), shape)
+        return inspected(self._transport.get_json("/info"), shape)
 
     def host_name(self) -> str:
         return str(self.info({"Name": str})["Name"])
@@ -90,7 +90,7 @@ class Questions:
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
 
-class Socket:
+class SocketTransport:
     """One kept-alive connection to the Engine's unix socket."""
 
     def __init__(self, path: str) -> None:
@@ -98,11 +98,11 @@ class Socket:
         self.version = ""
         """The API version in the paths; the newest if empty."""
 
-    def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+    def get_json(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         target = f"/v{self.version}{path}" if self.version else path
         answer = self._answer(target, headers or {})
         if answer.code >= 400:
-            raise RefusedAnswer(answer.code, words_of(answer.body), answer.headers, "GET", target)
+            raise RefusedAnswer(answer.code, message_of(answer.body), answer.headers, "GET", target)
         return answer.json
 
     def close(self) -> None:
