@@ -149,7 +149,7 @@ def test_a_pause_stops_those_who_wait_for_the_lock(fleet: Fleet) -> None:
     fleet.define()
 
 
-def test_windows_and_age_are_heeded(fleet: Fleet) -> None:
+def test_windows_and_age_are_respected(fleet: Fleet) -> None:
     """Outside the window, or with an image that was just built: 75, and when it will be possible."""
     now = datetime.now(UTC)
     begin, end = now + timedelta(hours=3), now + timedelta(hours=4)

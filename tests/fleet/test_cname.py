@@ -79,7 +79,7 @@ def site(empty_site: Site) -> Site:
     return empty_site
 
 
-def test_all_hosts_publish_at_once_and_the_zone_changes_once(empty_site: Site) -> None:
+def test_all_hosts_publish_concurrently_and_the_zone_changes_once(empty_site: Site) -> None:
     """Before, the name is nowhere; one host creates the record, and all others find it in place."""
     assert "Could not resolve host" in empty_site.names.curl(URL).stderr
     before = empty_site.names.bind.serial(ZONE)

@@ -102,7 +102,7 @@ def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
     victim.assert_back(errors)
 
 
-def test_a_damaged_journal_and_that_of_another_service_stop_nobody(fleet: Fleet) -> None:
+def test_a_damaged_journal_and_another_services_journal_block_no_reload(fleet: Fleet) -> None:
     """What cannot be used is told, and done without."""
     victim = Victim(fleet)
     victim.push()
@@ -158,7 +158,7 @@ def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: F
 
 @pytest.mark.parametrize("options", ["-v", "-v --json --log-format json"])
 @pytest.mark.parametrize("broken", ["pipe", "full disk"])
-def test_nobody_to_print_to_stops_nothing(fleet: Fleet, broken: str, options: str) -> None:
+def test_a_closed_output_stops_nothing(fleet: Fleet, broken: str, options: str) -> None:
     """The reader has gone, or the log's disk is full: the reload goes on to its end."""
     victim = Victim(fleet)
     victim.push()

@@ -238,7 +238,7 @@ def test_the_host_loses_power(fleet: Fleet, step: str) -> None:
     fleet.lab.wait_passing()
 
 
-def test_a_consul_agent_that_does_not_come_back_is_told_and_the_rest_is_done_when_it_does(fleet: Fleet) -> None:
+def test_an_absent_consul_agent_is_reported_and_work_resumes_when_it_returns(fleet: Fleet) -> None:
     """The container is ready all the same; 69, saying what is left; ``register`` does that when the agent is there."""
     agent = fleet.lab.hosts[0].consul
     victim = Victim(fleet)

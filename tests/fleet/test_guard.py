@@ -116,7 +116,7 @@ def test_a_container_that_an_operator_stopped_stays_stopped_and_every_verb_says_
     assert fleet.lab.versions()[host.name] == version
 
 
-def test_in_maintenance_nobody_is_told_of_a_stopped_container(fleet: Fleet) -> None:
+def test_a_stopped_container_in_maintenance_is_not_reported(fleet: Fleet) -> None:
     """The operator who did both knows, and cron would mail it."""
     host = fleet.lab.hosts[0]
     assert fleet.run(0, "maint", "enable", NAME, "--reason", "disk")[0] == 0

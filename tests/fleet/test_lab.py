@@ -143,7 +143,7 @@ def test_load_sees_a_hard_stop(lab: Lab) -> None:
     assert {failure.address for failure in summary.failed} == {host.address}
 
 
-def test_load_sees_that_nobody_is_there(lab: Lab) -> None:
+def test_load_detects_that_no_instance_answers(lab: Lab) -> None:
     """A name without an instance, and a resolver that is not there, are failed requests too."""
     with Load(lab, dns=[lab.server_dns, (lab.hosts[0].address, 9)]) as load:
         for host in lab.hosts:
@@ -293,7 +293,7 @@ def test_ctrl_c_leaves_nothing(owner: subprocess.Popen[str], has_started: bool) 
     assert traces(directory) == []
 
 
-def test_a_server_that_dies_shows_its_log(tmp_path: Path) -> None:
+def test_a_server_that_exits_shows_its_log(tmp_path: Path) -> None:
     """The error names the server and carries the end of its log."""
     argv = ["sh", "-c", "echo the port is taken >&2; exit 1"]
     server = Server("a server", argv, tmp_path / "log", os.environ | {"PATH": PATH}, is_ready=lambda: False)

@@ -37,7 +37,7 @@ def roll(fleet: Fleet, *urls: str) -> dict[str, dict[str, Any]]:
     return results
 
 
-def test_a_rollout_is_told_when_it_starts_and_when_it_has_finished(fleet: Fleet) -> None:
+def test_a_rollout_is_notified_at_its_start_and_at_its_end(fleet: Fleet) -> None:
     """One message each, to each endpoint; the end after the last host's release of the lock. And no more when cron
     looks again."""
     fleet.push_next()
@@ -56,7 +56,7 @@ def test_a_rollout_is_told_when_it_starts_and_when_it_has_finished(fleet: Fleet)
         assert max(one["released_at"] for one in results.values()) < finished["at"]
 
 
-def test_a_bad_image_is_told_once(fleet: Fleet) -> None:
+def test_a_bad_image_is_reported_once(fleet: Fleet) -> None:
     """Rolled back and quarantined, by the host on which it was, once it is back; three hosts looked."""
     fleet.define(ready={"timeout": "1s"})
     fleet.push_next(healthy=False)

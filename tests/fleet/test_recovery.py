@@ -62,7 +62,7 @@ def test_a_stop_that_was_begun_is_finished_before_the_old_container_is_judged(fl
     assert set(fleet.lab.consul().passing()) == {"host1", "host2"}
 
 
-def test_an_agent_that_hangs_while_the_container_dies_returns_no_dead_instance(fleet: Fleet) -> None:
+def test_no_exited_instance_is_returned_while_the_agent_hangs(fleet: Fleet) -> None:
     """What was ready before the agent hung is looked at again before clients return to it."""
     fleet.define(ready={"timeout": "10s"}, settle={"canary": "2s", "each": "2s"})
     victim = Victim(fleet)

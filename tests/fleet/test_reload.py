@@ -63,7 +63,7 @@ def test_check_changes_nothing(fleet: Fleet) -> None:
     assert fleet.lab.versions() == before
 
 
-def test_a_second_reload_on_the_same_host_is_refused_at_once_or_waits(fleet: Fleet) -> None:
+def test_a_second_reload_on_the_same_host_is_refused_or_waits(fleet: Fleet) -> None:
     """Never two at a time: 75 at once, or after its wait nothing left to do."""
     fleet.define(drain={"min": "3s"})
     version = fleet.push_next()
@@ -147,7 +147,7 @@ def test_an_image_that_does_not_become_ready_is_rolled_back(fleet: Fleet) -> Non
     assert len(fleet.lab.consul().passing()) == 2
 
 
-def test_an_image_that_exits_is_rolled_back_at_once_with_its_last_words(fleet: Fleet) -> None:
+def test_an_image_that_exits_is_rolled_back_immediately_with_its_log_tail(fleet: Fleet) -> None:
     """The container's own log says why, and is shown before it is removed."""
     before = fleet.lab.versions()
     fleet.push_next(broken=True)

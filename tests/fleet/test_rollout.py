@@ -9,7 +9,7 @@ from tests.lab.traffic import Load
 
 
 @pytest.mark.parametrize(("hosts", "load_seconds"), [(2, 3.0), (3, 0.2)])
-def test_a_rollout_on_all_hosts_at_once_loses_no_request(hosts: int, load_seconds: float) -> None:
+def test_a_rollout_started_on_all_hosts_concurrently_loses_no_request(hosts: int, load_seconds: float) -> None:
     """Started at the same moment everywhere: every request answered, every host on the new version, nothing left."""
     with Lab(hosts) as lab:
         fleet = start(lab, load_seconds)

@@ -150,7 +150,7 @@ def test_a_hook_that_fails_stops_the_reload_and_blames_no_image(
     assert told[-1] == f"on_failure host1 {failed_step} {result}"
 
 
-def test_a_failing_hook_after_the_return_is_told_and_no_more(fleet: Fleet) -> None:
+def test_a_failing_hook_after_the_return_is_only_reported(fleet: Fleet) -> None:
     """There is nothing left to stop."""
     host = fleet.lab.hosts[0]
     fleet.lab.write_definition(host, hooks=noting(host, failing="after_return"))

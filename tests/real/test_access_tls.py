@@ -230,7 +230,7 @@ def test_an_expired_certificate_of_the_agent(tls: Tls, svcagent: Svcagent) -> No
     assert "the agent's certificate has expired. Give the agent a new one" in refused.err
 
 
-def test_not_verifying_is_told_in_the_log_alone(tls: Tls, svcagent: Svcagent) -> None:
+def test_disabled_verification_is_reported_only_in_the_log(tls: Tls, svcagent: Svcagent) -> None:
     """No warning of Python's on the terminal, nor mail from cron every ten minutes."""
     settings = tls.good | {"CONSUL_CACERT": str(tls.stranger.certificate), "CONSUL_HTTP_SSL_VERIFY": "false"}
     environment = svcagent.environment(**settings)

@@ -56,7 +56,7 @@ def is_waiting(questions: list[str]) -> bool:
     return bool(questions) and "hash=" in questions[-1]
 
 
-def test_a_canary_that_is_deregistered_or_changed_wakes_at_once(agent: Agent, questions: list[str]) -> None:
+def test_a_deregistered_or_changed_canary_wakes_immediately(agent: Agent, questions: list[str]) -> None:
     with Waker(agent.address + ":8500", "web") as waker:
         wait_until(lambda: is_waiting(questions), 5, "it waits")
         waker.wakes_after(lambda: agent.forget("web"))
@@ -114,7 +114,7 @@ def test_a_reload_wakes_where_it_loses_the_services(agent: Agent, questions: lis
             wait_until(lambda: bool(waker.wakes), 1, "it wakes")
 
 
-def test_a_canary_that_stays_away_is_told_once(agent: Agent, questions: list[str]) -> None:
+def test_a_canary_that_stays_away_is_reported_once(agent: Agent, questions: list[str]) -> None:
     """Nobody puts it back; then it is there, and gone once more."""
     with Waker(agent.address + ":8500", "web") as waker:
         wait_until(lambda: is_waiting(questions), 5, "it waits")

@@ -80,7 +80,7 @@ def test_dry_run_changes_nothing(host: ConsulHost) -> None:
     assert host.ask.get("/v1/agent/services") == {}
 
 
-def test_services_of_others_are_left_alone(host: ConsulHost) -> None:
+def test_services_of_others_are_not_changed(host: ConsulHost) -> None:
     """Same id, another hand: refused with exit code 1, and not touched; deregister does not take it either."""
     host.ask.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
     _write(host, "web.json", WEB)
@@ -191,7 +191,7 @@ def test_maintenance_survives_an_update(host: ConsulHost) -> None:
     assert _run(host, "maint", "disable", "web")[0] == 0
 
 
-def test_settings_that_are_wrong_are_told_like_definitions(host: ConsulHost) -> None:
+def test_wrong_settings_are_reported_like_definitions(host: ConsulHost) -> None:
     """A directory or a settings file that is not there is an error that says which."""
     nowhere = f"{host.directory}/nowhere"
     for arguments in (["--services-dir", nowhere, "validate"], ["--config", nowhere, "validate"]):

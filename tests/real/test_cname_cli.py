@@ -127,7 +127,7 @@ def test_sync_creates_the_record_and_then_has_nothing_to_do(site: Site) -> None:
     assert "owner=chocon/production/dc1 gen=0" in site.dns.bind.lookup(MARKER, "TXT")[0]
 
 
-def test_a_sync_tells_node_exporter(site: Site, tmp_path: Path) -> None:
+def test_a_sync_writes_the_textfile(site: Site, tmp_path: Path) -> None:
     """What became of every record, also a conflict; a plan tells nothing, a missing directory fails nothing."""
     file = tmp_path / "svcagent_cname.prom"
 
@@ -187,7 +187,7 @@ def test_a_weak_key_is_refused_or_warned_of_once(site: Site, tmp_path: Path) -> 
     assert "BADKEY" in warned.text
 
 
-def test_a_target_that_nobody_answers_is_not_published(site: Site) -> None:
+def test_a_target_without_an_answer_is_not_published(site: Site) -> None:
     """Exit 75: it may be answered later; --force publishes it now; once published, it is kept in any case."""
     register(site.consul, "critical")
 
@@ -253,7 +253,7 @@ def test_definitions_of_one_generation_are_a_conflict_on_every_host(site: Site) 
     assert (settled["outcome"], after["outcome"]) == ("changed", "in place")
 
 
-def test_a_host_that_gives_in_is_heard_no_more(site: Site) -> None:
+def test_a_host_that_withdraws_no_longer_counts(site: Site) -> None:
     """Its definition is what stands there now."""
     site.run("sync")
     site.define(ttl=300)
@@ -312,7 +312,7 @@ def test_an_older_generation_gives_way_quietly(site: Site) -> None:
         ({"target": f"x.{ZONE}"}, "would point at itself"),
     ],
 )
-def test_faults_are_told_before_anything_is_sent(site: Site, cname: dict[str, Any], said: str) -> None:
+def test_faults_are_reported_before_anything_is_sent(site: Site, cname: dict[str, Any], said: str) -> None:
     """Exit 78, and the zone is as it was."""
     before = site.dns.serial
     site.define(**cname)
@@ -358,7 +358,7 @@ def test_two_definitions_of_one_record_are_a_fault(site: Site) -> None:
         ({"CONSUL_HTTP_ADDR": "127.0.0.1:9"}, 69, "cannot reach"),
     ],
 )
-def test_settings_and_silence_have_exit_codes_of_their_own(
+def test_settings_and_silence_have_separate_exit_codes(
     site: Site, settings: dict[str, str], code: int, said: str
 ) -> None:
     """What is missing is named."""
@@ -651,7 +651,7 @@ def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: 
 # ---------------------------------------------------------------- telling people
 
 
-def test_a_conflict_is_told_once_until_the_record_is_in_place(site: Site, tmp_path: Path) -> None:
+def test_a_conflict_is_reported_once_until_the_record_is_in_place(site: Site, tmp_path: Path) -> None:
     """By whichever host finds it first; again when it comes back; and never where nobody is to be told."""
     foreign = "elsewhere.example.com."
     with Endpoint() as endpoint:

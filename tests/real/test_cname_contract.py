@@ -93,7 +93,7 @@ def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace) ->
     assert provider.read(place) == view(other, its_marker)
 
 
-def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, place: RecordPlace) -> None:
+def test_a_changed_ttl_is_corrected(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Without touching the marker."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
@@ -106,7 +106,7 @@ def test_a_changed_ttl_is_seen_and_mended(stage: Stage, provider: Provider, plac
     assert provider.read(place) == view(record, marker)
 
 
-def test_a_lost_record_is_seen_and_mended(stage: Stage, provider: Provider, place: RecordPlace) -> None:
+def test_a_lost_record_is_published_again(stage: Stage, provider: Provider, place: RecordPlace) -> None:
     """Its marker is still there."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
@@ -220,7 +220,9 @@ def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provide
     assert provider.read(place) == ZoneView(others=("A 192.0.2.1",))
 
 
-def test_a_place_that_somebody_marked_meanwhile_is_left(stage: Stage, provider: Provider, place: RecordPlace) -> None:
+def test_a_record_that_others_marked_during_the_write_is_not_changed(
+    stage: Stage, provider: Provider, place: RecordPlace
+) -> None:
     """Also where the record is still to come."""
     stage.put(place.marker, 60, "TXT", '"mine"')
 
@@ -260,7 +262,7 @@ def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: RecordPlace) 
     assert seen.markers == (contents[standing[0]][1],)
 
 
-def test_nobody_sees_a_record_beside_the_marker_of_another(stage: Stage, place: RecordPlace) -> None:
+def test_no_client_sees_a_record_with_the_marker_of_another(stage: Stage, place: RecordPlace) -> None:
     """While it is changed all the time."""
     writer, reader = stage.provider(), stage.provider()
     contents = [marked(TARGET, gen=0), marked(OTHER_TARGET, gen=1)]

@@ -313,7 +313,7 @@ def test_a_foreign_cname_is_a_conflict(dns_: Dns, name: str, place: RecordPlace)
     assert dns_.serial == before
 
 
-def test_an_address_in_the_way_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
+def test_an_existing_address_record_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
     """BIND would say NOERROR and drop the CNAME."""
     dns_.put(place.name, 60, "A", "192.0.2.7")
     before = dns_.serial
@@ -448,7 +448,7 @@ def test_a_write_that_never_arrives_is_unknown(dns_: Dns, name: str, place: Reco
     assert dns_.provider().read(place) == NOTHING
 
 
-def test_a_provider_tells_a_lost_answer_from_a_server_that_is_down(dns_: Dns, place: RecordPlace) -> None:
+def test_a_provider_distinguishes_a_lost_answer_from_an_unreachable_server(dns_: Dns, place: RecordPlace) -> None:
     """In the one case something may have been written."""
     with (
         Listener(Faults(_endpoint(dns_), lost=1).serve) as between,
@@ -501,7 +501,7 @@ def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> No
     [(None, TARGET, 0), ((TARGET, 0), OTHER_TARGET, 1)],
     ids=["first publication", "another target"],
 )
-def test_a_target_that_nobody_answers_is_not_published(
+def test_a_target_without_an_answer_is_not_published(
     dns_: Dns, name: str, published: tuple[str, int] | None, target: str, gen: int
 ) -> None:
     """Unless it is forced."""

@@ -109,7 +109,7 @@ def test_two_definitions_of_one_generation_are_a_conflict_everywhere(
     assert RecordOutcome.CONFLICT.exit_code == 1
 
 
-def test_a_conflict_is_seen_on_both_sides_once_it_is_told_from_a_newer_file(dns_: Dns, name: str) -> None:
+def test_a_conflict_is_seen_on_both_hosts_unless_one_has_a_newer_file(dns_: Dns, name: str) -> None:
     """Both are told what the other one is: whoever does not stand there sees the conflict."""
     rolled_out(dns_, [wanted(name, gen=3)], seconds=0.1)
     other = wanted(name, OTHER_TARGET, gen=3)

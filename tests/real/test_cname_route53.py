@@ -150,7 +150,7 @@ def test_what_only_this_service_has_is_shown_and_left(
         (gate.LATE, ClockSkewed, "clock"),
     ],
 )
-def test_refusals_are_told_apart(aws: Aws, place: RecordPlace, key: str, error: type[Denied], says: str) -> None:
+def test_refusals_are_distinguished(aws: Aws, place: RecordPlace, key: str, error: type[Denied], says: str) -> None:
     """Each with what to do about it, and without the secret."""
     with pytest.raises(error, match=says) as raised:
         aws.provider(key).read(place)
@@ -168,7 +168,7 @@ def test_a_missing_right_is_named_as_the_statement_to_add(aws: Aws, place: Recor
     assert "route53:ChangeResourceRecordSets" in statement["Action"]
 
 
-def test_a_lost_reply_is_told_as_unknown(aws: Aws, place: RecordPlace) -> None:
+def test_a_lost_reply_is_reported_as_unknown(aws: Aws, place: RecordPlace) -> None:
     """The change was carried out, and whoever reads again knows it."""
     provider = aws.provider(gate.LOSES_REPLIES)
     record, marker = marked()
@@ -251,7 +251,7 @@ def test_without_credentials_nothing_is_tried(
         PROVIDERS["route53"](DnsSettings(), SystemClock())
 
 
-def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_its_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not use Route 53 does not need boto3."""
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.delitem(sys.modules, "agent.cname.route53")

@@ -64,9 +64,7 @@ def warnings(log: pytest.LogCaptureFixture) -> list[str]:
 # ---------------------------------------------------------------- one convergence
 
 
-def test_a_bad_file_keeps_its_service_as_it_was_and_the_others_go_on(
-    agent: Agent, place: Place, log: pytest.LogCaptureFixture
-) -> None:
+def test_a_faulty_file_changes_only_its_service(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
     """It is told once when it comes, and once when it is mended."""
     place.define("web", port=80)
     place.define("api", port=90)
@@ -225,7 +223,7 @@ def test_without_its_directory_everything_stays(
         assert len(warnings(log)) == 1
 
 
-def test_an_empty_directory_is_believed_when_somebody_says_so(agent: Agent, place: Place) -> None:
+def test_an_empty_directory_is_accepted_with_an_explicit_option(agent: Agent, place: Place) -> None:
     """``svcagent register --allow-empty`` is heard by the daemon as well, which would put all back otherwise."""
     from click.testing import CliRunner
 
@@ -308,7 +306,7 @@ def test_what_the_agent_cannot_do_is_a_fault_of_that_file(agent: Agent, place: P
     assert [fault.path for fault in result.faults] == ["service.checks[0].args"]
 
 
-def test_others_services_are_left_alone_and_told_once(
+def test_others_services_are_not_changed_and_reported_once(
     agent: Agent, place: Place, log: pytest.LogCaptureFixture
 ) -> None:
     agent.ask.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
@@ -374,7 +372,7 @@ def test_another_svcagent_that_registers_is_waited_for(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_happens_the_agent_holds_what_was_good_last(agent: Agent, place: Place, seed: int) -> None:
+def test_the_agent_always_has_the_last_good_definitions(agent: Agent, place: Place, seed: int) -> None:
     """Files written well and badly, removed and written again, services lost, the daemon restarted; in any order."""
     chance = random.Random(seed)
     now: dict[str, int | None] = {}
@@ -419,7 +417,7 @@ def _out(agent: Agent, service_id: str, reason: str) -> None:
     agent.ask.put(f"/v1/agent/service/maintenance/{service_id}?enable=true&reason={reason}")
 
 
-def test_maintenance_is_lifted_when_its_end_has_come(agent: Agent, place: Place) -> None:
+def test_maintenance_is_disabled_at_its_end(agent: Agent, place: Place) -> None:
     """And only then, and not on what fails its checks; the next end is when to look again."""
     now = datetime.now(UTC)
     check = {"ttl": "1h", "status": "passing"}
@@ -442,7 +440,7 @@ def test_maintenance_is_lifted_when_its_end_has_come(agent: Agent, place: Place)
         assert again.ended == tuple(one for one in result.ended if not one.is_liftable)
 
 
-def test_the_hosts_maintenance_and_a_reloads_are_told_and_left(agent: Agent, place: Place) -> None:
+def test_node_maintenance_and_a_reloads_maintenance_are_reported_and_not_changed(agent: Agent, place: Place) -> None:
     place.define("web")
     with converging(place) as convergence:
         convergence.run()
@@ -457,7 +455,7 @@ def test_the_hosts_maintenance_and_a_reloads_are_told_and_left(agent: Agent, pla
 # ---------------------------------------------------------------- outages
 
 
-def test_without_an_agent_it_is_told_once_and_the_files_are_known_all_the_same(
+def test_without_an_agent_it_is_reported_once_and_files_are_still_read(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     """Pauses grow to a few seconds."""
@@ -478,7 +476,7 @@ def test_without_an_agent_it_is_told_once_and_the_files_are_known_all_the_same(
 ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": str(uuid.uuid4())}}
 
 
-def test_a_token_that_is_refused_is_told_once_and_keeps_only_what_it_must(
+def test_a_token_that_is_refused_is_reported_once_and_keeps_only_what_it_must(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     """A token for one of two services registers that one; a token that is unknown registers none."""
@@ -571,7 +569,9 @@ def test_an_agent_that_forgot_everything_is_refilled_by_its_event(agent: Agent, 
         soon(lambda: set(agent.services()) == names, "restarted")
 
 
-def test_an_outage_is_told_once_and_its_end_once(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
+def test_an_outage_and_its_end_are_reported_once_each(
+    agent: Agent, place: Place, log: pytest.LogCaptureFixture
+) -> None:
     """Told within a second or two, however often Consul is tried meanwhile; a change of that time is not missed."""
     place.define("web", port=80)
     with Wired(place) as wired:

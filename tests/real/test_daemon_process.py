@@ -143,7 +143,7 @@ def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: Site) -> None
     assert "no such directory" not in site.daemon.log
 
 
-def test_a_second_daemon_is_told_so(site: Site) -> None:
+def test_a_second_daemon_is_refused(site: Site) -> None:
     """Exit 75, and it says which process is the first."""
     site.daemon.start()
     site.daemon.wait_ready()
@@ -246,7 +246,7 @@ def test_many_wishes_are_one(site: Site) -> None:
         assert site.daemon.stop() == 0
 
 
-def test_what_is_wrong_with_a_schedule_is_told_once(site: Site) -> None:
+def test_what_is_wrong_with_a_schedule_is_reported_once(site: Site) -> None:
     """Not with every convergence."""
     site.define_reload("web", schedule="0 4 * * *")
     site.daemon.start(TZ="Nowhere/At_All")
@@ -387,7 +387,7 @@ def test_the_schedule_says_what_holds_it(site: Site) -> None:
 # ------------------------------------------------------------ stop
 
 
-def test_it_stops_when_it_is_told(site: Site) -> None:
+def test_it_stops_on_sigterm(site: Site) -> None:
     """SIGTERM: exit 0, soon, systemd is told, and its status file is gone."""
     site.daemon.start()
     site.daemon.wait_ready()
@@ -450,7 +450,7 @@ def test_it_stops_while_it_recovers(site: Site) -> None:
 # ------------------------------------------------------------ crashed reloads
 
 
-def test_a_reload_that_crashed_beside_the_daemon_is_recovered(site: Site, tmp_path: Path) -> None:
+def test_the_daemon_recovers_a_crashed_reload_of_cron(site: Site, tmp_path: Path) -> None:
     """It was started by cron or by an operator; without the daemon's help the instance would stay out."""
     killed_once = tmp_path / "killed"
     script = f"test -e {killed_once} || {{ touch {killed_once}; kill -9 $PPID; }}"

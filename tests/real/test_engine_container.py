@@ -14,7 +14,7 @@ from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost
 
 
-def test_what_cannot_be_made_anew_is_refused_with_a_way_out(docker: DockerHost, image: str) -> None:
+def test_what_cannot_be_recreated_is_refused_with_a_remedy(docker: DockerHost, image: str) -> None:
     image_id = docker.image(image)["Id"]
     base = docker.run("base", image)
     docker.run("removed", image, host_config={"auto_remove": True})
@@ -58,7 +58,7 @@ def test_a_container_is_found_by_its_name_and_not_by_its_id(docker: DockerHost, 
     assert docker.engine.find(app[:8]) is None
 
 
-def test_a_container_tells_its_health_and_policy(docker: DockerHost, image: str) -> None:
+def test_a_container_has_its_health_and_policy(docker: DockerHost, image: str) -> None:
     check = {"test": ["CMD", BUSYBOX, "echo", "all\nis well"], "interval": 10**8}
     docker.run("app", image, healthcheck=check, host_config={"restart_policy": {"Name": "unless-stopped"}})
     docker.run("dead", image, [BUSYBOX, "sh", "-c", "echo last words; exit 7"])
@@ -95,7 +95,7 @@ def test_connections_under_host_networking_are_counted_by_local_address(docker: 
         clients[0].close()
 
 
-def test_connections_in_a_network_of_its_own_are_counted_there(docker: DockerHost, image: str) -> None:
+def test_connections_in_a_separate_network_namespace_are_counted_there(docker: DockerHost, image: str) -> None:
     docker.add_network("front", 0)
     docker.run("app", image, host_config={"network_mode": "front"})
     # Its loopback counts as well as any interface, and needs no route from here.
@@ -149,7 +149,7 @@ def test_a_container_that_an_operator_stopped(
 
 @pytest.mark.parametrize("request_", ["stop", "kill"])
 @pytest.mark.parametrize("command", [POLITE, SLEEP])
-def test_a_stop_that_was_requested_is_told_from_an_exit(
+def test_a_requested_stop_is_distinguished_from_an_exit(
     docker: DockerHost, image: str, command: tuple[str, ...], request_: str
 ) -> None:
     """Whatever the program makes of its signal; also when the container was started again, for the run that ended."""

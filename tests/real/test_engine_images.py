@@ -130,7 +130,7 @@ def test_a_pull_brings_the_digest_gives_it_the_tag_and_reports_its_progress(dock
     assert seen[-1].bytes_done == seen[-1].bytes_total
 
 
-def test_an_image_tells_when_it_was_built(docker: DockerHost) -> None:
+def test_an_image_has_its_build_time(docker: DockerHost) -> None:
     """By its digest, in UTC, for min_age."""
     image = f"{docker.repository}:latest"
     before = datetime.now(UTC) - timedelta(seconds=1)
@@ -204,7 +204,7 @@ def blob(docker: DockerHost, digest: str) -> Path:
     return blobs / algorithm / name[:2] / name / "data"
 
 
-def test_an_engine_that_dies_in_mid_pull_fails_the_pull_and_the_next_one_brings_it(docker: DockerHost) -> None:
+def test_an_engine_that_exits_during_a_pull_fails_it_and_the_next_pull_succeeds(docker: DockerHost) -> None:
     digest = docker.push("cut")
 
     def cut(_: PullProgress) -> None:
@@ -261,7 +261,7 @@ def private(docker: DockerHost) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("which", ["none", "wrong", "malformed file", "missing helper"])
-def test_refused_credentials_are_told_from_an_absent_registry_and_name_the_file(
+def test_refused_credentials_differ_from_an_absent_registry_and_name_the_file(
     docker: DockerHost, private: str, tmp_path: Path, which: str
 ) -> None:
     digest = docker.push("1")
@@ -368,7 +368,7 @@ def test_pruning_spares_containers_tags_and_other_repositories(docker: DockerHos
     assert {image["Id"] for image in docker.api.images()} == {old, tagged, shared, latest, by_hand}
 
 
-def test_pruning_counts_what_svcagent_fetched_under_tags_of_its_own(docker: DockerHost) -> None:
+def test_pruning_counts_what_svcagent_pulled_under_other_tags(docker: DockerHost) -> None:
     """A tag for each version, as the definition follows them; tags of others stay."""
     fetched, ids = [], []
     for version in range(5):

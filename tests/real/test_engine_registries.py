@@ -58,7 +58,7 @@ def test_a_registry_that_falls_silent_in_the_middle_of_a_layer_ends_the_pull(
     ],
     ids=lambda value: f"{value.status} {value.body[13:40]!r}" if isinstance(value, Refusal) else "",
 )
-def test_a_refusal_is_told_by_its_kind_and_names_the_registry(
+def test_a_refusal_has_its_kind_and_names_the_registry(
     docker: DockerHost, registry: FaultyRegistry, refusal: Refusal, expected: type[Exception]
 ) -> None:
     digest = docker.push("1")

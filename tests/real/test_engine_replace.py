@@ -200,7 +200,7 @@ def test_a_container_finds_its_peers_and_is_found_under_its_name_and_alias(docke
         assert address in docker.executed("peer", "nslookup", name, "127.0.0.11")
 
 
-def test_the_old_ones_stop_timeout_is_honoured_and_a_kill_is_told(docker: DockerHost, image: str) -> None:
+def test_the_old_containers_stop_timeout_is_honoured_and_a_kill_is_reported(docker: DockerHost, image: str) -> None:
     docker.run("app", image, SLEEP, stop_timeout=1)
 
     done = docker.replace("app", image, newer(docker, image), None)
@@ -233,7 +233,7 @@ def test_a_container_that_was_removed_after_its_successor_was_created_is_a_confl
         docker.engine.replace("app", digest, 0)
 
 
-def test_a_tag_that_stands_for_another_image_is_set_right(docker: DockerHost, image: str) -> None:
+def test_a_tag_that_points_to_another_image_is_corrected(docker: DockerHost, image: str) -> None:
     docker.run("app", image)
     digest = newer(docker, image)
     docker.engine.pull(image, docker.push("3"), lambda _: None)

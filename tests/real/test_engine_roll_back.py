@@ -108,7 +108,7 @@ def test_how_far_a_replacement_got_is_seen_from_its_containers_alone(
 
 
 @pytest.mark.usefixtures("image")
-def test_what_stands_there_stopped_is_started_and_what_runs_goes_on(docker: DockerHost) -> None:
+def test_stopped_containers_are_started_and_running_ones_stay(docker: DockerHost) -> None:
     """For a container that came back stopped after a power loss."""
     docker.api.stop("app", timeout=0)
 
@@ -266,7 +266,7 @@ def test_once_the_old_one_is_removed_there_is_nothing_to_roll_back_to(
     assert docker.names() == {"app"}
 
 
-def test_a_container_made_by_hand_meanwhile_is_left_alone(docker: DockerHost, image: str, digest: str) -> None:
+def test_a_container_made_by_hand_during_the_reload_is_not_changed(docker: DockerHost, image: str, digest: str) -> None:
     docker.replace("app", image, digest, 0)
     docker.api.remove_container("app", force=True)
     mine = docker.run("app", image)
@@ -292,7 +292,7 @@ def test_a_leftover_that_never_ran_does_not_stop_the_next_replacement_nor_cost_t
     assert docker.executed("app", "cat", "/version") == "2"
 
 
-def test_an_old_one_left_beside_a_running_new_one_is_removed_by_the_next_replacement(
+def test_an_old_container_left_next_to_a_running_new_one_is_removed_by_the_next_replacement(
     docker: DockerHost, image: str, digest: str
 ) -> None:
     first = docker.replace("app", image, digest, 0)
@@ -304,7 +304,7 @@ def test_an_old_one_left_beside_a_running_new_one_is_removed_by_the_next_replace
     assert docker.engine.container("app").restart_policy == "unless-stopped"
 
 
-def test_an_old_one_beside_a_dead_new_one_asks_for_a_roll_back_first(
+def test_an_old_container_next_to_an_exited_new_one_needs_a_roll_back(
     docker: DockerHost, image: str, digest: str
 ) -> None:
     docker.replace("app", image, digest, 0)
@@ -345,7 +345,7 @@ def test_after_a_power_loss_only_the_new_one_starts(docker: DockerHost, image: s
     assert not docker.engine.container("app.svcagent-old").is_running
 
 
-def test_after_a_power_loss_before_the_start_the_old_one_can_be_put_back(
+def test_after_a_power_loss_before_the_start_the_old_container_is_restored(
     docker: DockerHost, image: str, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old_id = docker.engine.container("app").id

@@ -21,7 +21,7 @@ from tests.real.conftest import ConsulHost
         (socket.AF_INET6, "::", ["::1", "127.0.0.10"], ["127.0.0.10", "::1"]),
     ],
 )
-def test_each_connection_is_told_by_its_local_end(
+def test_each_connection_is_identified_by_its_local_address(
     family: socket.AddressFamily, bound: str, clients: list[str], ends: list[str]
 ) -> None:
     """IPv4 on an IPv6 socket included; listening sockets and the clients' own ends are not."""
@@ -38,7 +38,7 @@ def test_each_connection_is_told_by_its_local_end(
     assert sorted(found, key=str) == [ipaddress.ip_address(end) for end in ends]
 
 
-def test_a_connection_that_has_ended_is_told_no_more() -> None:
+def test_an_ended_connection_is_not_reported_again() -> None:
     """TIME_WAIT is nobody's request."""
     with socket.create_server(("127.0.0.9", 0)) as server:
         port = server.getsockname()[1]

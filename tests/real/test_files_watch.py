@@ -98,13 +98,13 @@ def replaced(file: Path, text: str) -> None:
         pytest.param(lambda at: shutil.rmtree(at.parent), id="the directory above removed"),
     ],
 )
-def test_a_change_is_told_once_and_soon(directory: Path, told: Told, change: Callable[[Path], object]) -> None:
+def test_a_change_is_reported_once_and_soon(directory: Path, told: Told, change: Callable[[Path], object]) -> None:
     """However it is made."""
     assert told.after(lambda: change(directory)) < MOST_SECONDS
 
 
 @pytest.mark.usefixtures("watch")
-def test_what_is_no_definition_is_not_told(directory: Path, told: Told) -> None:
+def test_what_is_no_definition_is_not_reported(directory: Path, told: Told) -> None:
     """Editors' swap and backup files, probes for writability, hidden files; and reading."""
     names = (".web.json.swp", "4913", "web.json~", "#web.json#", ".#web.json", "web.json.tmp", ".web.json", "README")
     for name in names:
@@ -116,7 +116,7 @@ def test_what_is_no_definition_is_not_told(directory: Path, told: Told) -> None:
 
 
 @pytest.mark.usefixtures("watch")
-def test_many_changes_are_told_once_when_they_are_over(directory: Path, told: Told) -> None:
+def test_many_changes_are_reported_once_when_they_have_ended(directory: Path, told: Told) -> None:
     def deploy() -> None:
         for number in range(10):
             replaced(directory / f"{number}.json", GOOD)
@@ -126,7 +126,7 @@ def test_many_changes_are_told_once_when_they_are_over(directory: Path, told: To
 
 
 @pytest.mark.usefixtures("watch")
-def test_changes_without_an_end_are_told_all_the_same(directory: Path, told: Told) -> None:
+def test_endless_changes_are_still_reported(directory: Path, told: Told) -> None:
     """A program that writes and writes keeps nobody from hearing of it."""
     begun = time.monotonic()
     while told.times < 2:
@@ -184,7 +184,7 @@ def test_a_directory_of_hidden_releases_is_followed(directory: Path, told: Told)
         watch.stop()
 
 
-def test_without_watches_that_is_told_once_and_tried_again(
+def test_without_watches_that_is_reported_once_and_retried(
     directory: Path, told: Told, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     """The kernel's limit is one for all users, so a real one cannot be reached without harm to others."""

@@ -97,7 +97,7 @@ def _at_once(consuls: list[Consul], act: Callable[[int, Consul], T]) -> list[T]:
 # ---------------------------------------------------------------- documents
 
 
-def test_every_document_comes_back_as_it_was_told(consul: Consul, service: str) -> None:
+def test_every_document_is_read_as_it_was_written(consul: Consul, service: str) -> None:
     """Whatever it is written in; and a view has them all."""
     pinned = Pin(IMAGE, PINNED, "host1", NOW)
     entry = Quarantine(PINNED, "host1", NOW, "nicht bereit: größer, 日本", IMAGE, "line 1\nline 2")
@@ -136,7 +136,7 @@ def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consu
     assert state == {"v": 1, "digest": PINNED, "state": "running", "since": "2026-05-01T12:00:00+00:00"}
 
 
-def test_a_host_that_has_nothing_to_do_tells_it_once(consul: Consul, service: str) -> None:
+def test_a_host_with_nothing_to_do_notifies_once(consul: Consul, service: str) -> None:
     """Every ten minutes from cron: no write, and since stays; another digest, tag or state is told."""
     for digest, tag in ((OLD, "latest"), (NEW, "latest"), (NEW, "stable")):
         host_state.note_running(consul, service, "h1", "web", digest, tag, NOW)
@@ -290,7 +290,7 @@ def test_a_version_is_suspect_once_the_session_of_its_reload_is_gone(consul: Con
 # ---------------------------------------------------------------- pauses
 
 
-def test_a_pause_belongs_to_whoever_set_it(consul: Consul, service: str) -> None:
+def test_a_pause_belongs_to_the_operator_who_set_it(consul: Consul, service: str) -> None:
     """Asked again: nothing to do, or its end moves; another's stands until it is replaced, lifted or over."""
     mine = Pause("alice", "host1", "release", NOW, NOW + timedelta(hours=1))
     longer = Pause("alice", "host1", "release", NOW + timedelta(minutes=5), NOW + timedelta(hours=2))
@@ -308,7 +308,7 @@ def test_a_pause_belongs_to_whoever_set_it(consul: Consul, service: str) -> None
     assert pause.put(consul, service, Pause("carol", "host3", "x", NOW), NOW, is_replacing=True) == bobs
 
 
-def test_a_pause_that_is_over_makes_room(consul: Consul, service: str) -> None:
+def test_an_expired_pause_is_replaced(consul: Consul, service: str) -> None:
     """Nobody has to lift what does not count."""
     pause.put(consul, service, Pause("alice", "host1", "w", NOW, NOW + timedelta(hours=1)), NOW)
     later = NOW + timedelta(hours=1)
@@ -316,7 +316,7 @@ def test_a_pause_that_is_over_makes_room(consul: Consul, service: str) -> None:
     assert pause.put(consul, service, Pause("bob", "host2", "w", later), later) is None
 
 
-def test_of_many_who_pause_at_once_one_does(consuls: list[Consul], service: str) -> None:
+def test_of_many_concurrent_pauses_one_succeeds(consuls: list[Consul], service: str) -> None:
     """The others are told whose it is."""
 
     def stop(number: int, consul: Consul) -> str:
@@ -475,7 +475,7 @@ def _may_write(consul: Consul) -> bool:
         return False
 
 
-def test_a_token_that_may_not_read_keys_is_not_told_that_there_are_none(denying: Access) -> None:
+def test_a_token_without_key_read_gets_an_error_instead_of_an_empty_list(denying: Access) -> None:
     """Consul leaves them out of a tree without a word; svcagent names the rule."""
     with asked(denying.address, MASTER) as ask:
         ask.put("/v1/acl/policy", {"Name": "blind", "Rules": 'key_prefix "other/" { policy = "write" }'})

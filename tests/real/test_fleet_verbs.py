@@ -94,7 +94,7 @@ def test_pause_and_resume_say_who_why_and_until_when(run: Callable[..., str], co
     assert json.loads(run("resume", web, "--json")) == {"service": web, "was": None}
 
 
-def test_somebody_elses_pause_stays_unless_replaced(run: Callable[..., str], consul: Consul, web: str) -> None:
+def test_another_operators_pause_stays_unless_replaced(run: Callable[..., str], consul: Consul, web: str) -> None:
     """The refusal says whose it is and what to add."""
     run("pause", web, "--reason", "release", SUDO_USER="bob")
 
@@ -108,7 +108,7 @@ def test_somebody_elses_pause_stays_unless_replaced(run: Callable[..., str], con
     assert held.by == "alice"
 
 
-def test_a_pause_that_is_over_is_said_to_be(run: Callable[..., str], consul: Consul, web: str) -> None:
+def test_an_expired_pause_is_reported(run: Callable[..., str], consul: Consul, web: str) -> None:
     """It hinders nobody, and resume tidies it up."""
     pause.put(consul, web, Pause("bob", "host2", "w", NOW - timedelta(hours=2), NOW - timedelta(hours=1)), NOW)
 
@@ -274,7 +274,7 @@ def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], con
 # ---------------------------------------------------------------- fleet
 
 
-def test_fleet_shows_every_host_that_has_an_instance_or_told_something(
+def test_fleet_shows_every_host_with_an_instance_or_a_document(
     host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
 ) -> None:
     """Health and maintenance by the catalog, digest and state by what the host told, the pin with its progress."""
@@ -342,7 +342,7 @@ def test_fleet_in_a_pipe_prints_a_line_for_each_change(host: ConsulHost, consul:
     assert (process.returncode, output, errors) == (130, "", "")
 
 
-def test_fleet_ends_when_nobody_reads_it_any_more(host: ConsulHost, consul: Consul, web: str) -> None:
+def test_fleet_ends_when_its_reader_is_gone(host: ConsulHost, consul: Consul, web: str) -> None:
     """As with ``| head``: at the next change."""
     process = _watching(host, web, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

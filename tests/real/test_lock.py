@@ -62,7 +62,7 @@ def test_a_semaphore_under_the_same_prefix_is_a_conflict(host: ConsulHost, consu
             lock.acquire(soon())
 
 
-def test_a_lock_taken_away_is_known_at_once_when_asked(host: ConsulHost, consul: Consul) -> None:
+def test_a_removed_lock_is_detected_by_the_next_check(host: ConsulHost, consul: Consul) -> None:
     """The question before a disruptive step is answered by the leader, not from memory."""
     with make_lock(consul, "taken") as lock:
         lock.acquire(soon())

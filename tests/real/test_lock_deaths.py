@@ -57,7 +57,7 @@ def _go_through(host: ConsulHost, prefix: str, waiters: list[Waiter]) -> None:
     assert_nothing_left(host, prefix)
 
 
-def test_a_dead_waiter_is_skipped_and_cleared_away(host: ConsulHost, begun: _Begun) -> None:
+def test_a_crashed_waiter_is_skipped_and_removed(host: ConsulHost, begun: _Begun) -> None:
     """kill -9 in the middle: nobody behind it is woken into the lock before its turn, and the order is kept."""
     first, second, _dead, fourth, fifth = begun.waiter_killed
 
@@ -69,7 +69,7 @@ def test_a_dead_waiter_is_skipped_and_cleared_away(host: ConsulHost, begun: _Beg
     _go_through(host, "waiter", [first, second, fourth, fifth])
 
 
-def test_a_dead_holder_s_place_among_several_is_taken(host: ConsulHost, begun: _Begun) -> None:
+def test_a_crashed_holder_s_place_among_several_is_taken(host: ConsulHost, begun: _Begun) -> None:
     """The next in line goes on once its session has ended, with no lock-delay after it."""
     _dead, second, third = begun.semaphore_killed
 
@@ -117,9 +117,7 @@ def test_a_stopped_waiter_goes_to_the_end_of_the_line(host: ConsulHost, begun: _
     _go_through(host, "napping", [third, stopped])
 
 
-def test_a_dead_holder_keeps_the_lock_no_longer_than_its_session_and_the_lock_delay(
-    host: ConsulHost, begun: _Begun
-) -> None:
+def test_a_crashed_holder_keeps_the_lock_until_session_and_lock_delay_expire(host: ConsulHost, begun: _Begun) -> None:
     """Twice the time to live, then the 15 s that Consul adds for those who may still be at work."""
     _dead, second, third = begun.holder_killed
 

@@ -135,7 +135,7 @@ def test_who_comes_later_does_not_overtake(consul: Consul) -> None:
     consul.destroy_session(stranger)
 
 
-def test_entries_for_another_lock_are_nobody_s_business(consul: Consul) -> None:
+def test_entries_for_another_lock_are_ignored(consul: Consul) -> None:
     """A definition that got another lock may have waiters for both, in one place."""
     stranger = consul.create_session("nobody's", 15)
     consul.kv_put("svcagent/moved/queue/x", '{"v":1,"node":"other","lock":"elsewhere"}', acquire=stranger)
@@ -145,7 +145,7 @@ def test_entries_for_another_lock_are_nobody_s_business(consul: Consul) -> None:
     consul.destroy_session(stranger)
 
 
-def test_the_line_stands_where_it_is_told_to(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
+def test_the_line_is_at_its_configured_place(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
     """Beside the documents of its service, whatever the lock is called."""
     with (
         make_lock(consul, "elsewhere") as lock,
@@ -197,7 +197,7 @@ def _interrupt(host: ConsulHost) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_place_is_told_when_it_changes(host: ConsulHost) -> None:
+def test_the_place_in_the_queue_is_reported_when_it_changes(host: ConsulHost) -> None:
     """And who holds the lock, with it."""
     with line_of(host, "told", 4) as (first, second, third, fourth):
         assert fourth.said[-1].startswith("place 3 host-0 (svcagent reload, pid ")

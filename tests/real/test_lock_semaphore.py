@@ -110,7 +110,7 @@ def test_one_of_each(host: ConsulHost, consul: Consul, another: Callable[[], Con
         mine.check_held()
 
 
-def test_their_dead_holder_is_dropped(host: ConsulHost, consul: Consul) -> None:
+def test_a_crashed_holder_of_consul_lock_is_dropped(host: ConsulHost, consul: Consul) -> None:
     """Its session's end deletes its key and leaves the list as it was; there is no lock-delay."""
     with consul_lock(host, "dead", "-n=2"), consul_lock(host, "dead", "-n=2"), make_lock(consul, "dead", 2) as lock:
         wait_until(lambda: _is_held_by(host, "dead", 2), 20, "both hold it")
@@ -125,7 +125,7 @@ def test_their_dead_holder_is_dropped(host: ConsulHost, consul: Consul) -> None:
         assert set(_listed(host, "dead")["Holders"]) == {alive, lock.session}
 
 
-def test_our_dead_holder_is_dropped_by_them(host: ConsulHost, another: Callable[[], Consul]) -> None:
+def test_consul_lock_drops_our_crashed_holder(host: ConsulHost, another: Callable[[], Consul]) -> None:
     """By ``consul lock`` itself, which finds the list full and a holder without a key."""
     first, second = (make_lock(another(), "ourdead", 2) for _ in range(2))
     with first, second:
@@ -232,7 +232,7 @@ def test_a_single_holder_needs_no_turn(host: ConsulHost, consul: Consul) -> None
             assert "svcagent/single/turn" not in pairs(host)
 
 
-def test_documents_beside_the_lock_are_not_read(
+def test_documents_next_to_the_lock_are_not_read(
     host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The default prefix is the one that all documents of the service have."""

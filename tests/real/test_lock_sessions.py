@@ -30,7 +30,7 @@ from tests.real.lock_fixture import (
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_the_session_is_told_before_it_holds_anything(host: ConsulHost, consul: Consul, limit: int) -> None:
+def test_the_session_is_reported_before_it_holds_anything(host: ConsulHost, consul: Consul, limit: int) -> None:
     """So that a journal knows of all that there could be to give back."""
     prefix = f"told-{limit}"
     told: list[tuple[str, bool]] = []
@@ -58,7 +58,7 @@ def test_what_cannot_be_journalled_is_not_begun(host: ConsulHost, consul: Consul
     assert_nothing_left(host, "full")
 
 
-def test_a_lock_that_is_busy_at_once_needs_no_session(
+def test_a_busy_lock_without_a_timeout_needs_no_session(
     host: ConsulHost, consul: Consul, another: Callable[[], Consul]
 ) -> None:
     with make_lock(consul, "busy") as lock, make_lock(another(), "busy") as second:
@@ -97,7 +97,7 @@ def test_an_update_does_not_take_back_what_was_lost(host: ConsulHost, consul: Co
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_a_dead_process_s_lock_is_given_back_at_once(host: ConsulHost, consul: Consul, limit: int) -> None:
+def test_a_crashed_process_s_lock_is_released_immediately(host: ConsulHost, consul: Consul, limit: int) -> None:
     """By whoever recovers on its host: the next in line has it without waiting for the session, or for lock-delay."""
     prefix = f"recovered-{limit}"
     with line_of(host, prefix, limit + 1, limit) as waiters:
@@ -118,7 +118,7 @@ def test_a_dead_process_s_lock_is_given_back_at_once(host: ConsulHost, consul: C
     assert_nothing_left(host, prefix)
 
 
-def test_a_dead_waiter_s_place_is_given_back(host: ConsulHost, consul: Consul) -> None:
+def test_a_crashed_waiter_s_place_is_removed(host: ConsulHost, consul: Consul) -> None:
     with line_of(host, "recovered-waiter", 3) as (first, dead, third):
         [session] = [line.removeprefix("session ") for line in dead.said if line.startswith("session")]
         dead.signal(signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_a_dead_waiter_s_place_is_given_back(host: ConsulHost, consul: Consul) -
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_somebody_else_s_lock_is_not_given_back(
+def test_another_process_s_lock_is_not_released(
     host: ConsulHost, consul: Consul, limit: int, another: Callable[[], Consul]
 ) -> None:
     """The session of the dead is long gone, and another has the lock, in this form or the other."""
@@ -147,7 +147,7 @@ def test_somebody_else_s_lock_is_not_given_back(
         assert pairs(host, f"{prefix}/") == before
 
 
-def test_what_a_dead_holder_left_of_the_key_is_deleted(
+def test_what_a_crashed_holder_left_of_the_key_is_deleted(
     host: ConsulHost, consul: Consul, another: Callable[[], Consul]
 ) -> None:
     """Its session has ended by itself: the key is free, and still says who held it."""
@@ -224,7 +224,7 @@ def _is_held_again(host: ConsulHost, lock: Lock) -> bool:
     return False
 
 
-def test_a_lock_that_cannot_be_given_back_says_so(
+def test_a_lock_that_cannot_be_released_is_reported(
     host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody renews it any more, so it ends by itself."""

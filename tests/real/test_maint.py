@@ -214,7 +214,7 @@ def test_on_a_terminal_times_are_for_people(site: Site, web: str) -> None:
     assert "Z" not in shown
 
 
-def test_foreign_maintenance_is_unknown_and_can_be_lifted(site: Site, web: str) -> None:
+def test_foreign_maintenance_has_an_unknown_owner_and_can_be_disabled(site: Site, web: str) -> None:
     """What ``consul maint`` set has no owner, is shown, is not taken over unasked, and can be disabled."""
     argv = ["consul", "maint", "-enable", f"-service={web}", "-reason=by hand"]
     subprocess.run(argv, env=site.environment, check=True, stdout=subprocess.DEVNULL, timeout=30)
@@ -227,7 +227,7 @@ def test_foreign_maintenance_is_unknown_and_can_be_lifted(site: Site, web: str) 
     assert site.at_server.passing(web) == (NODE,)
 
 
-def test_consul_lifts_what_svcagent_took_over(site: Site, web: str) -> None:
+def test_consul_maintenance_command_disables_what_svcagent_enabled(site: Site, web: str) -> None:
     """A rewritten maintenance is Consul's own kind still: its tools show it and lift it."""
     site.plant(web, "by hand")
     site.run("enable", web, "--reason", "mine", "--replace")
@@ -409,7 +409,7 @@ def test_a_reloads_maintenance_is_left_to_it(site: Site, web: str, consul: Consu
 # ---------------------------------------------------------------- ends
 
 
-def test_expire_puts_back_what_is_over_and_says_so_once(site: Site, web: str) -> None:
+def test_expire_disables_expired_maintenance_and_reports_it_once(site: Site, web: str) -> None:
     """By cron: a line when there was something to do, silence after that."""
     site.run("enable", web, "--reason", "disk swap", "--for", "1s")
     said = ""
@@ -452,7 +452,7 @@ def test_over_but_failing_stays_out_and_says_why(site: Site, web: str) -> None:
     assert site.at_server.passing(web) == (NODE,)
 
 
-def test_register_and_reload_put_back_what_is_over(site: Site) -> None:
+def test_register_and_reload_end_expired_maintenance(site: Site) -> None:
     """Each for its own services, before anything else; the reload then fails for want of an engine."""
     listening = {"tcp": f"{site.address}:8500", "interval": "1s", "id": "defined-tcp"}
     checks = [listening, {"ttl": "1h", "id": "defined-real"}]

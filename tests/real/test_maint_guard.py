@@ -189,7 +189,7 @@ def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site:
 # ---------------------------------------------------------------- write, then look
 
 
-def test_another_one_taken_out_between_the_look_and_the_write(
+def test_another_instance_put_into_maintenance_between_check_and_write(
     site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first look saw both in service. The second one sees that nobody is left, and maintenance is off again."""
@@ -227,7 +227,7 @@ def test_another_one_that_begins_after_the_write_is_refused(
     assert site.out(web) == ["host1"]
 
 
-def test_two_operators_at_the_same_moment_never_take_out_both(site: Site, web: str) -> None:
+def test_two_concurrent_operators_never_enable_maintenance_on_both(site: Site, web: str) -> None:
     """Each time at most one of them is in maintenance, and a refused one is in service."""
     for _turn in range(4):
         both = {node: site.start(node, "enable", web, "--reason", "x", "--guard") for node in HOSTS}
@@ -250,7 +250,7 @@ def test_without_guard_the_second_look_is_not_taken(site: Site, web: str) -> Non
     assert site.out(web) == ["host1", "host2"]
 
 
-def test_a_host_taken_out_by_its_node_is_looked_at_again(
+def test_a_host_in_node_maintenance_is_checked_again(
     site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node's maintenance holds its services, and is disabled like a service's."""
@@ -316,7 +316,7 @@ def test_any_error_while_draining_says_what_is_out(
     assert site.out(web) == ["host1"]
 
 
-def test_a_wait_that_is_over_says_what_is_out(
+def test_an_ended_wait_reports_what_is_out_of_service(
     site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS goes on returning the instance until the limit: exit code 1, whose maintenance it is, how to disable it."""

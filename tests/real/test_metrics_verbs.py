@@ -101,7 +101,7 @@ def test_reloads_are_counted_over_processes(site: Site) -> None:
     assert found["svcagent_lock_wait_seconds_count", "web"] == 2
 
 
-def test_the_service_is_free_for_others_before_it_is_told(site: Site) -> None:
+def test_the_lock_is_released_before_the_end_is_reported(site: Site) -> None:
     """Somebody who holds the directory delays no reload but this one's own end."""
     service = HostLock(site.svcagent.state_dir, "web", SystemClock(), 0)
     directory = os.open(site.directory, os.O_RDONLY)
@@ -119,7 +119,7 @@ def test_the_service_is_free_for_others_before_it_is_told(site: Site) -> None:
     assert site.ended() == {"reloaded": 1}
 
 
-def test_register_tells_of_faults_consul_and_maintenance(site: Site) -> None:
+def test_register_reports_faults_consul_and_maintenance(site: Site) -> None:
     """Each as it is now: after the last registration nothing of the troubles is left."""
     bad = site.svcagent.services_dir / "bad.json"
     bad.write_text('{"service": {"name": "x", "prot": 1, "tagz": []}}')
@@ -145,7 +145,7 @@ def test_register_tells_of_faults_consul_and_maintenance(site: Site) -> None:
     assert well["svcagent_last_convergence_timestamp_seconds",] > faulty["svcagent_last_convergence_timestamp_seconds",]
 
 
-def test_a_registration_of_some_and_a_dry_run_tell_nothing(site: Site) -> None:
+def test_a_partial_registration_and_a_dry_run_notify_nothing(site: Site) -> None:
     """They have not seen all."""
     before = site.series()
     site.run("register", "web")
@@ -176,7 +176,7 @@ def test_without_the_setting_nothing_is_written_nor_imported(site: Site) -> None
     assert "prometheus_client" in told.stderr
 
 
-def test_what_a_lock_file_says_is_what_a_daemon_tells(site: Site, consul: Consul) -> None:
+def test_a_daemon_reports_what_a_lock_file_says(site: Site, consul: Consul) -> None:
     """The step that it is at, its place in the queue while another host has the lock, and how it ended."""
     metrics, reloads = Metrics(SystemClock()), HostReloads(site.svcagent.state_dir, SystemClock())
     environment = site.svcagent.environment(**site.settings)

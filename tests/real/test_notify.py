@@ -112,7 +112,7 @@ def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
 @pytest.mark.parametrize(
     "url", ["nosuchthing://hush-hush:1/x", "slack://hush-hush", "mailto://", "json://svcagent:hush-hush@"]
 )
-def test_a_url_that_apprise_does_not_know_is_told_by_its_position(
+def test_a_url_that_apprise_does_not_know_is_reported_by_its_position(
     notify_test: Callable[..., Ended], endpoint: Endpoint, url: str
 ) -> None:
     """Exit 78, and nothing is sent to the others."""
@@ -257,7 +257,7 @@ def at_once(number: int, act: Callable[[], None]) -> None:
         thread.join(60)
 
 
-def test_of_hosts_that_end_at_once_one_tells(fleet: Fleet, endpoint: Endpoint) -> None:
+def test_of_hosts_that_end_concurrently_one_notifies(fleet: Fleet, endpoint: Endpoint) -> None:
     """Three of them, and later again: one message in all, with all that a person needs."""
     fleet.pinned()
     fleet.run(NEW)
@@ -273,7 +273,7 @@ def test_of_hosts_that_end_at_once_one_tells(fleet: Fleet, endpoint: Endpoint) -
     assert fleet.told() == {f"finished {NEW}"}
 
 
-def test_each_kind_is_told_once_and_the_next_rollout_anew(fleet: Fleet, endpoint: Endpoint) -> None:
+def test_each_kind_is_notified_once_per_rollout(fleet: Fleet, endpoint: Endpoint) -> None:
     """Started late by another host than the one that pinned it, bad, then replaced by a better one, finished."""
     fleet.run(OLD)
     fleet.pinned()
@@ -294,7 +294,7 @@ def test_each_kind_is_told_once_and_the_next_rollout_anew(fleet: Fleet, endpoint
     assert len(said) == 4
 
 
-def test_a_stuck_rollout_is_told_by_a_host_that_is_done_or_refused(fleet: Fleet, endpoint: Endpoint) -> None:
+def test_a_stuck_rollout_is_notified_by_a_host_that_is_done_or_refused(fleet: Fleet, endpoint: Endpoint) -> None:
     """Whoever looks first; a reload that was refused looks too, and one that found no Consul does not."""
     fleet.run(OLD)
     fleet.pinned(minutes=40)
@@ -308,7 +308,7 @@ def test_a_stuck_rollout_is_told_by_a_host_that_is_done_or_refused(fleet: Fleet,
     assert sum("is stuck, 0 of 3 hosts run it" in one for one in endpoint.titles) == 1
 
 
-def test_outside_its_windows_a_rollout_that_stands_still_is_not_stuck(fleet: Fleet, endpoint: Endpoint) -> None:
+def test_outside_its_windows_a_waiting_rollout_is_not_stuck(fleet: Fleet, endpoint: Endpoint) -> None:
     """The definition's own windows, in its own zone."""
     fleet.run(OLD)
     fleet.pinned(minutes=40)
@@ -334,7 +334,7 @@ def _site(consul: Consul, node: str) -> CnameContext:
     return cast("CnameContext", found)
 
 
-def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
+def test_of_hosts_that_find_a_dns_conflict_concurrently_one_notifies(
     consul: Consul, another: Callable[[], Consul], endpoint: Endpoint, tmp_path: Path
 ) -> None:
     """Those whose record stands and those whose does not; a host that gives way ends nothing, one in place does."""
@@ -360,9 +360,7 @@ def test_of_hosts_that_find_a_conflict_in_dns_at_once_one_tells(
     assert sent.find(consul, where)[0] == frozenset()
 
 
-def test_a_host_that_begins_to_pull_tells_that_it_started_and_waits_for_nothing(
-    fleet: Fleet, endpoint: Endpoint, consul: Consul
-) -> None:
+def test_the_start_is_notified_when_the_pull_begins(fleet: Fleet, endpoint: Endpoint, consul: Consul) -> None:
     """The step begins as soon as the notice is noted, whatever the endpoint does."""
     fleet.run(OLD)
     fleet.pinned(minutes=40)
@@ -431,7 +429,7 @@ def _deliveries() -> list[tuple[int, list[str], int]]:
     return found
 
 
-def test_where_apprise_is_not_installed_another_host_may_tell(
+def test_where_apprise_is_not_installed_another_host_may_notify(
     fleet: Fleet, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One warning, with what to install, and only when there is something to tell; nothing is noted."""
@@ -450,7 +448,7 @@ def test_where_apprise_is_not_installed_another_host_may_tell(
 
 
 @pytest.mark.parametrize("notes", [{"v": 2}, {"v": 1, "told": "finished"}, {"v": 1, "told": [7]}, []])
-def test_notes_that_cannot_be_read_tell_nothing_and_say_what_to_do(
+def test_unreadable_notes_give_nothing_but_the_remedy(
     fleet: Fleet, endpoint: Endpoint, host: ConsulHost, capsys: pytest.CaptureFixture[str], notes: object
 ) -> None:
     """A newer svcagent's, say: two versions that replaced each other's would tell everything again and again."""
@@ -484,7 +482,7 @@ def test_without_endpoints_nothing_is_imported_asked_or_noted(fleet: Fleet, tmp_
     assert shown.stdout == "[]\n"
 
 
-def test_a_host_with_nothing_to_do_asks_little_once_all_is_told(fleet: Fleet, endpoint: Endpoint) -> None:
+def test_a_host_with_nothing_to_do_sends_few_requests_after_all_notifications(fleet: Fleet, endpoint: Endpoint) -> None:
     """Two reads of Consul, the pin and what was told, at each of cron's runs."""
     fleet.pinned()
     fleet.run(NEW)
@@ -523,7 +521,7 @@ def test_a_message_is_delivered_though_the_one_who_began_it_is_killed(tmp_path: 
     assert endpoint.titles == ["web: conflict in DNS, www.example.com. differs from its definition"]
 
 
-def test_a_host_that_is_told_to_end_neither_looks_nor_waits(fleet: Fleet) -> None:
+def test_a_stopping_host_neither_reads_nor_waits(fleet: Fleet) -> None:
     """SIGTERM came: what is due is left to the next reload, and a delivery under way goes on by itself."""
     fleet.run(OLD)
     fleet.pinned()

@@ -300,7 +300,7 @@ def test_a_check_that_another_attached_to_our_service_stays(site: Site) -> None:
     assert set(site.checks()) == {"theirs"}
 
 
-def test_services_whose_files_are_gone_are_removed_but_never_all_at_once_by_accident(site: Site) -> None:
+def test_services_without_files_are_removed_but_never_all_by_accident(site: Site) -> None:
     site.put("service/register", {"ID": "theirs", "Name": "theirs"})
     site.service("a")
     site.service("b", id="b-1")

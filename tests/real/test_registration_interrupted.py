@@ -141,7 +141,7 @@ def _killed_after(writes: int) -> Callable[..., HttpAnswer]:
     return counted
 
 
-def test_two_runs_at_once_both_end_well(site: Site) -> None:
+def test_two_concurrent_runs_both_succeed(site: Site) -> None:
     many(site, 0, 60)
     site.register()
     many(site, 10, 60)
@@ -157,7 +157,7 @@ def test_two_runs_at_once_both_end_well(site: Site) -> None:
     ]
 
 
-def test_a_hundred_malformed_definitions_are_each_told_and_left_out(site: Site) -> None:
+def test_a_hundred_malformed_definitions_are_each_reported_and_skipped(site: Site) -> None:
     """Wrong JSON, and what is no JSON: cut short, not UTF-8, huge, nested deeply, a link to nowhere."""
     site.service("good")
     site.register()

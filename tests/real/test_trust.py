@@ -16,7 +16,7 @@ from tests.real.conftest import ConsulHost
 NOBODY = 65534
 
 
-def test_register_goes_on_when_another_user_locks_services_d(host: ConsulHost, svcagent: Svcagent) -> None:
+def test_register_continues_when_another_user_locks_services_d(host: ConsulHost, svcagent: Svcagent) -> None:
     """Anyone who can read a directory can lock it: the lock of a registration is elsewhere."""
     svcagent.define("locked")
     descriptor = os.open(svcagent.services_dir, os.O_RDONLY)

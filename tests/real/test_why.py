@@ -66,7 +66,7 @@ def site(host: ConsulHost, docker: DockerHost, svcagent: Svcagent, image: str) -
     host.ask.delete("/v1/kv/svcagent/web/?recurse")
 
 
-def test_nothing_newer_and_nothing_in_the_way(site: Site) -> None:
+def test_nothing_newer_and_no_obstacle(site: Site) -> None:
     """Both are 0; the second says what to run."""
     assert "web runs the newest image already: sha256:" in site.run("why", "web")
     newest = site.docker.push("2")
@@ -101,7 +101,7 @@ def test_a_faulty_file_of_another_service_stops_no_reload(site: Site) -> None:
     assert "web runs the newest image already" in site.run("why", "web")
 
 
-def test_everything_in_the_way_is_said_at_once_with_who_can_clear_it(site: Site, consul: Consul) -> None:
+def test_all_obstacles_are_listed_together_with_who_can_clear_them(site: Site, consul: Consul) -> None:
     """Pause, quarantine, maintenance of an operator, another reload here: four lines, and nothing was changed."""
     newest = site.docker.push("2")
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
@@ -128,7 +128,7 @@ def test_everything_in_the_way_is_said_at_once_with_who_can_clear_it(site: Site,
     assert site.docker.api.images() == images
 
 
-def test_what_would_be_in_the_way_is_said_also_when_there_is_nothing_newer(site: Site, consul: Consul) -> None:
+def test_obstacles_are_listed_also_when_there_is_nothing_newer(site: Site, consul: Consul) -> None:
     """But it hinders nothing, so it is 0."""
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
 
@@ -136,7 +136,7 @@ def test_what_would_be_in_the_way_is_said_also_when_there_is_nothing_newer(site:
     assert "the next reload is blocked by:\n- reloads of web are paused, by bob" in said
 
 
-def test_too_few_others_and_a_dead_reloads_maintenance(site: Site, consul: Consul) -> None:
+def test_too_few_others_and_a_crashed_reloads_maintenance(site: Site, consul: Consul) -> None:
     """The definition asks for another instance; then a reload's maintenance stands there, and how to lift it."""
     site.docker.push("2")
     site.define(min_healthy=1)
@@ -283,7 +283,7 @@ def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
     assert next(iter(settings.values())).removeprefix("unix://") in found[kind]
 
 
-def test_nobody_can_be_asked(site: Site) -> None:
+def test_no_server_can_be_asked(site: Site) -> None:
     """Each is a line, also when the definition refers to the agent's address."""
     file = site.svcagent.services_dir / "web.json"
     file.write_text(file.read_text().replace('"port"', '"address": "${ADDRESS}", "port"'))
@@ -303,7 +303,7 @@ def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, con
     assert "nobody" in found["not-found"]
 
 
-def test_an_instance_that_is_not_registered_is_told(site: Site) -> None:
+def test_an_instance_that_is_not_registered_is_reported(site: Site) -> None:
     """The catalog does not show it, so nobody could see it leave."""
     site.docker.push("2")
     site.host.ask.deregister_service("web")

@@ -52,7 +52,7 @@ def test_what_consul_says_itself_counts_more(said: str) -> None:
     assert found.rule == 'service "web" { policy = "write" }'
 
 
-def test_without_the_node_s_name_a_placeholder_stands_for_it() -> None:
+def test_without_the_node_s_name_a_placeholder_is_used() -> None:
     found = needed_right("GET", "/v1/agent/self")
 
     assert found is not None

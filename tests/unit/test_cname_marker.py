@@ -26,7 +26,7 @@ OWNERS = st.tuples(LABELS, LABELS, LABELS).map("/".join)
         ("org.", "example.org.", "cname-example._svcagent.org."),
     ],
 )
-def test_where_a_marker_stands(zone: str, name: str, marker: str) -> None:
+def test_where_a_marker_is(zone: str, name: str, marker: str) -> None:
     """In one subtree of the zone, never beside or below the record."""
     assert place(zone, name).marker == marker
 
@@ -41,7 +41,7 @@ def test_the_longest_names_have_markers_that_dns_can_hold() -> None:
 
 
 @given(NAMES, NAMES)
-def test_every_record_has_a_marker_of_its_own(one: str, other: str) -> None:
+def test_every_record_has_its_own_marker(one: str, other: str) -> None:
     """Two names, two markers."""
     places = [place("zone.", f"{name}zone.") for name in (one, other, f"*.{one}", f"*.{other}")]
 

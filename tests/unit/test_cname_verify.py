@@ -60,7 +60,7 @@ def test_what_is_wrong_with_a_record(
         assert said in found.problems[0]
 
 
-def test_a_server_that_is_silent_is_told_from_one_that_is_wrong() -> None:
+def test_a_silent_server_is_distinguished_from_a_wrong_one() -> None:
     """Only if nothing else is wrong."""
     assert report(WANTED, (FIRST, SILENT), CLIENTS, BOTH).is_silent
     assert not report(WANTED, (ServerView("ns1.z.", "a", 7), SILENT), CLIENTS, BOTH).is_silent

@@ -195,7 +195,7 @@ def run_hook(hooks: Hooks, hook: Hook, environ: Mapping[str, str] = ENVIRON) -> 
 
 
 @pytest.mark.parametrize("hook", list(Hook))
-def test_a_hook_is_told_what_goes_on(hook: Hook, tmp_path: Path) -> None:
+def test_a_hook_gets_the_state_in_its_environment(hook: Hook, tmp_path: Path) -> None:
     """Service, host, step and digests, for each hook; the result where there is one."""
     result = {"SVCAGENT_RESULT": "rolled back"} if hook in ("after_return", "on_failure") else {}
 

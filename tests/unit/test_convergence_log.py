@@ -78,7 +78,7 @@ def test_each_other_trouble_is_a_line(told: Told) -> None:
         told.clock.sleep(1)
 
 
-def test_a_fault_is_told_when_it_comes_and_a_file_when_it_is_good(told: Told) -> None:
+def test_a_fault_is_reported_when_it_appears_and_when_it_is_repaired(told: Told) -> None:
     """Also while Consul is away."""
     one, two, other = Fault("a", "x", "bad"), Fault("a", "y", "bad"), Fault("b", "", "bad")
     away = ConvergenceResult(trouble=ConsulUnreachable("refused"))
@@ -91,7 +91,7 @@ def test_a_fault_is_told_when_it_comes_and_a_file_when_it_is_good(told: Told) ->
     assert told.of(ConvergenceResult(faults=(other,))) == ["i Consul is back after 0s"]
 
 
-def test_what_stands_in_a_services_way_is_told_until_it_is_gone(told: Told) -> None:
+def test_an_obstacle_is_reported_until_it_is_gone(told: Told) -> None:
     """What was not seen in an outage is not over for that."""
     refused = Change(ChangeAction.REFUSE, "web", "somebody else's")
     found = ConvergenceResult(refused=(refused,), failed=(("api", Rejected("no")),), kept=("old",))
@@ -108,7 +108,7 @@ def test_what_stands_in_a_services_way_is_told_until_it_is_gone(told: Told) -> N
     assert len(told.of(ConvergenceResult())) == 3
 
 
-def test_every_change_is_told(told: Told) -> None:
+def test_every_change_is_reported(told: Told) -> None:
     actions = (ChangeAction.CREATE, ChangeAction.UPDATE, ChangeAction.REMOVE)
     changes = tuple(Change(action, "web", "for a reason") for action in actions)
 
@@ -119,7 +119,7 @@ def test_every_change_is_told(told: Told) -> None:
     ]
 
 
-def test_the_end_of_maintenance_is_told_and_what_keeps_it_on_once(told: Told) -> None:
+def test_the_end_of_maintenance_and_what_delays_it_are_reported_once(told: Told) -> None:
     over = by_operator("alice", "web1", "disk", NOON - timedelta(hours=1), NOON)
     failing = CheckState("service:api", "up", "critical", "", "api")
     lifted = EndedMaintenance(MaintenanceTarget("web1", "web", "web"), over, ())

@@ -128,7 +128,7 @@ def test_a_bug_is_handed_on() -> None:
     asyncio.run(main())
 
 
-def test_not_all_start_at_once(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+def test_not_all_start_concurrently(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
     """Of many that are due in one minute some look first; those that have not begun end with the others."""
 
     async def case(site: Site) -> None:

@@ -31,7 +31,7 @@ def test_its_document_and_its_errors_reach_the_daemon() -> None:
     assert (ended.status, len(ended.document), ended.errors) == (75, 500_001, "slow\n")
 
 
-def test_options_stand_before_the_verb() -> None:
+def test_options_precede_the_verb() -> None:
     """As svcagent's command line has them; for a captured verb the text that people read."""
     program = "import json, sys; print(json.dumps(sys.argv[1:]))"
 
@@ -109,7 +109,7 @@ def test_it_is_not_mistaken_for_the_daemon() -> None:
     assert {name for name in ended.document if name in environ} == {"CONSUL_HTTP_ADDR", "LANG"}
 
 
-def test_it_is_in_a_group_of_its_own() -> None:
+def test_it_has_its_own_process_group() -> None:
     """Ctrl-C in a terminal reaches the daemon, which tells its children itself."""
     assert run("import os; print(os.getpgrp() == os.getpid() and 'true' or 'false')").document is True
 

@@ -27,7 +27,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def test_it_is_told_what_happens(manager: socket.socket) -> None:
+def test_it_gets_every_event(manager: socket.socket) -> None:
     """Each state in its own message, and a status line only when it is another one."""
     systemd = Systemd({"NOTIFY_SOCKET": manager.getsockname()})
 
@@ -56,7 +56,7 @@ def test_an_abstract_socket() -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}])
-def test_nobody_listens(environ: dict[str, str]) -> None:
+def test_no_listener(environ: dict[str, str]) -> None:
     """In a terminal there is no service manager; one that is gone stops nothing."""
     systemd = Systemd(environ)
 
@@ -143,7 +143,7 @@ def test_the_status_line_is_short() -> None:
     assert len(status(trouble="x" * 500).line) == LONGEST_LINE
 
 
-def test_a_busy_manager_is_told_later(manager: socket.socket) -> None:
+def test_a_busy_manager_is_notified_later(manager: socket.socket) -> None:
     """One that takes no more for a moment hears all the same that the daemon is ready: it would wait for ever."""
     systemd = Systemd({"NOTIFY_SOCKET": manager.getsockname()})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:

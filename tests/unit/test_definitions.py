@@ -189,7 +189,7 @@ def test_computed_check_ids_count_within_their_kind(tmp_path: Path) -> None:
     ]
 
 
-def test_several_services_stand_in_one_file(tmp_path: Path) -> None:
+def test_several_services_are_in_one_file(tmp_path: Path) -> None:
     definition = loaded(tmp_path, {"services": [{"name": "web", "id": "a"}, {"name": "web", "id": "b"}]})
 
     assert [service.id for service in definition.services] == ["a", "b"]
@@ -345,7 +345,7 @@ def test_the_schema_accepts_the_services_of_the_origin() -> None:
         {"service": {"name": "web"}, "reload": {"image": "web", "container": "web", "windows": ["22-06"]}},
     ],
 )
-def test_the_schema_refuses_what_it_can_tell(bad: dict[str, Any]) -> None:
+def test_the_schema_refuses_what_it_can_detect(bad: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(bad, schema(), jsonschema.Draft202012Validator)
 

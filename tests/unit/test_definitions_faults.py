@@ -344,7 +344,7 @@ BAD: list[tuple[Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("content", "path", "said"), BAD)
-def test_one_thing_wrong_is_told_once_with_its_place(tmp_path: Path, content: Any, path: str, said: str) -> None:
+def test_one_fault_is_reported_once_with_its_place(tmp_path: Path, content: Any, path: str, said: str) -> None:
     file = tmp_path / "web.json"
     file.write_text(json.dumps(content))
 
@@ -385,7 +385,7 @@ UNREADABLE: list[tuple[bytes, str, str]] = [
 
 
 @pytest.mark.parametrize(("content", "path", "said"), UNREADABLE)
-def test_what_is_not_a_json_object_is_told_with_line_and_column(
+def test_what_is_not_a_json_object_is_reported_with_line_and_column(
     tmp_path: Path, content: bytes, path: str, said: str
 ) -> None:
     file = tmp_path / "web.json"
@@ -408,7 +408,7 @@ def test_what_is_not_a_json_object_is_told_with_line_and_column(
         (lambda file: file.symlink_to("/dev/null"), "not a file"),
     ],
 )
-def test_what_is_not_a_file_is_told(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
+def test_what_is_not_a_file_is_reported(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
     make(tmp_path / "web.json")
 
     (fault,) = faults(tmp_path)
@@ -429,7 +429,7 @@ def nobodys_directory() -> Iterator[Path]:
             os.seteuid(before)
 
 
-def test_a_file_that_may_not_be_read_is_told(nobodys_directory: Path) -> None:
+def test_a_file_that_may_not_be_read_is_reported(nobodys_directory: Path) -> None:
     (nobodys_directory / "web.json").write_text("{}")
     (nobodys_directory / "web.json").chmod(0)
     if os.geteuid() == 0:
@@ -519,7 +519,7 @@ def test_what_belongs_to_one_is_not_used_by_another(tmp_path: Path, a: Any, b: A
     assert "a.json" in fault.problem
 
 
-def test_a_check_id_used_twice_in_one_service_is_told(tmp_path: Path) -> None:
+def test_a_check_id_used_twice_in_one_service_is_reported(tmp_path: Path) -> None:
     write(tmp_path, a=service(checks=[HTTP | {"id": "c"}, HTTP | {"id": "c"}]))
 
     (fault,) = faults(tmp_path)

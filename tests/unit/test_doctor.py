@@ -203,7 +203,7 @@ A, B = ("10.0.0.1", 80), ("10.0.0.2", 80)
         ({A, B, ("10.0.0.3", 80)}, 0, 30.0, [OK]),
     ],
 )
-def test_an_answer_of_dns_beside_the_catalog(
+def test_an_answer_of_dns_that_differs_from_the_catalog(
     named: set[tuple[str, int]], ttl: int, drain_max: float | None, expected: list[Level]
 ) -> None:
     asked = dns.AskedServer("127.0.0.1:8600", DnsAnswer(frozenset(named), ttl), frozenset({A, B}))
@@ -392,7 +392,7 @@ def test_containers_of_an_interrupted_replacement() -> None:
     assert levels(leftovers.judge_containers(names, containers, {"api"}, only_defined=True)) == [ERROR]
 
 
-def test_maintenance_that_nobody_ends() -> None:
+def test_maintenance_without_an_end() -> None:
     reason = render(by_reload("5f0c2a1e", "host-1", "a newer image", NOW))
     over = render(by_operator("alice", "host-1", "disk swap", NOW - timedelta(hours=2), NOW - timedelta(hours=1)))
     valid = render(by_operator("alice", "host-1", "disk swap", NOW))
@@ -407,7 +407,7 @@ def test_maintenance_that_nobody_ends() -> None:
     assert judged("by hand") == [OK]
 
 
-def test_sessions_of_reloads_that_are_over() -> None:
+def test_sessions_of_ended_reloads() -> None:
     names = {
         "Consul lock for 'svcagent reload web' at 'svcagent/web/lock'",
         "Consul lock for 'consul lock' at 'other'",

@@ -82,7 +82,7 @@ def test_dns_answers_are_waited_for_and_then_their_ttl() -> None:
     assert 7.5 <= clock.seconds < 8
 
 
-def test_a_dns_server_that_goes_on_naming_it_stops_the_drain() -> None:
+def test_a_dns_server_that_still_returns_the_instance_stops_the_drain() -> None:
     """Never restart what clients are still sent to."""
     clock = FakeClock()
 

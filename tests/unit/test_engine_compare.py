@@ -77,7 +77,7 @@ def network(**endpoint: Any) -> dict[str, Any]:
         (host(SomethingNew={"x": 1}), host(SomethingNew={"x": 1})),
     ],
 )
-def test_what_each_container_has_of_its_own_is_no_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_what_differs_between_any_two_containers_is_no_difference(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert found(container(**old), container(NEW_ID, **new)) == ()
 
 

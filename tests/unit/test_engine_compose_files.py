@@ -39,7 +39,7 @@ def container(mounts: Any = (), **host: Any) -> dict[str, Any]:
         ("/run/secrets/token", {"mode": DIRECTORY | 0o755}, False),
     ],
 )
-def test_files_of_compose_are_told_by_their_date(path: str, status: dict[str, Any], expected: bool) -> None:
+def test_files_of_compose_are_identified_by_their_date(path: str, status: dict[str, Any], expected: bool) -> None:
     found = {"size": 3, "mode": 0o444, "mtime": "2026-01-01T00:00:01Z", **status}
 
     assert is_of_compose(path, found, container()) is expected

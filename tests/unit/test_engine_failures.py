@@ -60,7 +60,9 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (answered(500), SvcagentError),
     ],
 )
-def test_an_answer_is_told_by_its_status_and_keeps_the_engines_words(error: RefusedAnswer, expected: type) -> None:
+def test_an_error_answer_is_typed_by_its_status_and_keeps_the_engines_message(
+    error: RefusedAnswer, expected: type
+) -> None:
     translation = raised_by(error, is_write=True)
 
     assert type(translation) is expected
@@ -230,7 +232,7 @@ def test_typed_errors_and_signals_pass_unchanged(error: BaseException) -> None:
         ("content digest sha256:0123: not found", SvcagentError),
     ],
 )
-def test_a_registrys_message_tells_what_kind_of_failure_it_was(text: str, expected: type) -> None:
+def test_a_registrys_message_gives_the_kind_of_failure(text: str, expected: type) -> None:
     assert registry_failure(text) is expected
 
 

@@ -234,7 +234,7 @@ def test_a_mac_address_that_was_given_goes_to_the_container_and_to_its_network()
         ("default", {"bridge": endpoint(), "back": endpoint("n2")}, {"back": {}}),
     ],
 )
-def test_further_networks_are_those_beside_the_one_it_was_created_in(mode: str, networks: Any, expected: Any) -> None:
+def test_further_networks_are_all_but_the_one_of_its_creation(mode: str, networks: Any, expected: Any) -> None:
     assert recreate.further_networks(old(host={"NetworkMode": mode}, networks=networks)) == expected
 
 
@@ -250,7 +250,7 @@ def test_further_networks_are_those_beside_the_one_it_was_created_in(mode: str, 
         ({"Labels": {"com.docker.swarm.task.id": "x"}}, {}, True),
     ],
 )
-def test_containers_that_cannot_be_made_anew_are_refused(config: Any, host: Any, is_refused: bool) -> None:
+def test_containers_that_cannot_be_recreated_are_refused(config: Any, host: Any, is_refused: bool) -> None:
     assert (recreate.refusal(old(config, host)) is not None) == is_refused
 
 

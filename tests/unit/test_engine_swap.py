@@ -73,7 +73,7 @@ HALF_WAY = {
 }
 
 
-def test_a_replacement_ends_with_the_new_container_running_beside_the_stopped_old_one() -> None:
+def test_a_replacement_ends_with_the_new_container_running_and_the_old_one_stopped() -> None:
     """The old one keeps no restart policy, so that an engine that restarts leaves it stopped."""
     steps = swap.replace(PREPARED, "sha256:2", 10)
 
@@ -93,7 +93,7 @@ def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_poli
     [(PREPARED, swap.replace(PREPARED, "sha256:2", 10)), *((world, roll_back(world)) for world in HALF_WAY.values())],
     ids=["replacement", *(f"roll-back, {where}" for where in HALF_WAY)],
 )
-def test_whatever_is_cut_short_after_any_step_is_rolled_back_by_the_next(
+def test_an_interruption_after_any_step_is_rolled_back_by_the_next_run(
     world: ReplacementContainers, steps: tuple[SwapStep, ...]
 ) -> None:
     for interrupted in prefixes(world, steps):
@@ -125,7 +125,7 @@ def test_without_the_new_container_the_policy_is_the_one_that_the_caller_remembe
         ReplacementContainers("app", None, FOREIGN, STOPPED),
     ],
 )
-def test_a_container_that_svcagent_did_not_make_is_left_alone(world: ReplacementContainers) -> None:
+def test_a_container_that_svcagent_did_not_make_is_not_changed(world: ReplacementContainers) -> None:
     with pytest.raises(Conflict, match="by hand"):
         roll_back(world)
 

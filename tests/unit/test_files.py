@@ -197,7 +197,7 @@ def test_what_is_no_file_is_a_fault_and_never_waited_for(services: Path, make: C
         b'{"service": {"name": "odd", "checks": [{"tcp": "127.0.0.1:1", "interval": "0.' + b"1" * 4301 + b's"}]}}',
     ],
 )
-def test_whatever_a_file_holds_is_a_short_fault_of_that_file(services: Path, content: bytes) -> None:
+def test_any_content_is_a_short_fault_of_that_file(services: Path, content: bytes) -> None:
     (services / "odd.json").write_bytes(content)
 
     found = faults(services)
@@ -226,7 +226,7 @@ def test_settings_that_others_write_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["x = " + "[" * 100_000, "x = " + "1" * 5000, "x = 1e400", 'x = "\\ud800"', "\0"])
-def test_whatever_the_settings_hold_is_a_fault(tmp_path: Path, content: str) -> None:
+def test_any_wrong_setting_is_a_fault(tmp_path: Path, content: str) -> None:
     (tmp_path / "svcagent.toml").write_text(content)
 
     with pytest.raises(BadDefinition):

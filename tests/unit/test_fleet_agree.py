@@ -112,7 +112,7 @@ def test_every_host_follows_the_first_one_though_the_tag_moves_on_each_step() ->
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=60))
-def test_in_whatever_order_hosts_come_a_rollout_ends_before_the_next_begins(turns: list[tuple[int, int]]) -> None:
+def test_in_any_order_of_hosts_a_rollout_ends_before_the_next_begins(turns: list[tuple[int, int]]) -> None:
     """Each turn: which host, and whether the tag moves on or back before it. Nobody fails, no hour passes."""
     nodes = [f"h{number}" for number in range(4)]
     hosts = _hosts(NOW, **dict.fromkeys(nodes, OLD))

@@ -100,7 +100,7 @@ def test_what_cannot_be_read_counts_as_set_where_that_is_safe(value: bytes) -> N
     assert "svcagent/web/rollout cannot be read" in pinned.problem
 
 
-def test_a_newer_version_is_told_as_such() -> None:
+def test_a_newer_version_is_reported_as_newer() -> None:
     """Whoever reads it knows what to do."""
     assert (
         "its version is 2, and this svcagent knows 1; update svcagent" in rollout.parse(_pair("x", b'{"v":2}')).problem
@@ -117,7 +117,7 @@ def test_fields_that_are_not_known_are_no_fault() -> None:
     assert pause.parse(_pair("pause", value)).by == "alice"
 
 
-def test_a_pause_is_over_when_its_end_has_come() -> None:
+def test_a_pause_expires_at_its_end() -> None:
     """Then it counts as not set; without an end it never is."""
     for until, counts in ((NOW, False), (NOW + timedelta(seconds=1), True), (None, True)):
         text = json.dumps(WHOLE | ({"until": until.isoformat()} if until else {})).encode()
@@ -365,7 +365,7 @@ def test_a_hosts_own_document_is_not_a_suspect_but_its_other_instances_is() -> N
     assert len(suspects(FleetView(hosts=hosts), DIGEST, frozenset(), OWN)) == 2
 
 
-def test_a_suspect_is_told_with_host_step_time_and_what_to_do() -> None:
+def test_a_suspect_is_reported_with_host_step_time_and_remedy() -> None:
     """And commands quote what came from Consul."""
     said = f"{suspect.what_happened(TAKING)}; {suspect.what_to_do('a b', TAKING)}"
 
@@ -427,7 +427,7 @@ def test_a_damaged_file_of_digests_means_that_nothing_was_seen(damaged: bytes, t
     assert seen.of("web:latest") == {DIGEST}
 
 
-def test_images_fetched_are_kept_beside_the_digests_and_bounded(tmp_path: Path) -> None:
+def test_pulled_images_are_kept_with_the_digests_and_bounded(tmp_path: Path) -> None:
     """The last twenty, in order, each once; noting one thing loses nothing of the other."""
     seen = SeenDigests(tmp_path, "web")
     every = [Fetched(f"web:{number}", _digest(number), _digest(1000 + number)) for number in range(30)]

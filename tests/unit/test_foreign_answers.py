@@ -231,7 +231,7 @@ def test_what_dns_cannot_be_asked_for_is_typed(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_whatever_boto3_raises_is_typed(kind: type[Exception]) -> None:
+def test_every_exception_of_boto3_is_typed(kind: type[Exception]) -> None:
     with pytest.raises(Rejected), aws("x", is_write=False):
         raise kind
     with pytest.raises(OutcomeUnknown), aws("x", is_write=True):
@@ -259,7 +259,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_touched(tmp_path: Pat
         read_regular(strange)
 
 
-def test_a_fifo_among_textfiles_stops_nobody_and_stays(tmp_path: Path) -> None:
+def test_a_fifo_among_textfiles_blocks_nothing_and_stays(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / HOST)
     os.mkfifo(tmp_path / RELOAD.format("gone"))
     os.mkfifo(tmp_path / RELOAD.format("web"))

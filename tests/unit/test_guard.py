@@ -240,7 +240,7 @@ def test_a_rollout_waits_for_those_that_can_take_it() -> None:
     assert able_instances(fleet) == {("passing", "web"), ("critical", "web"), ("reloading", "web")}
 
 
-def test_a_rollout_does_not_wait_for_a_dead_host() -> None:
+def test_a_rollout_does_not_wait_for_a_failed_host() -> None:
     """Its check may still say passing: nobody has updated it since its agent failed."""
     assert able_instances([_instance("alive"), _instance("dead", alive="critical")]) == {("alive", "web")}
 

@@ -205,7 +205,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert lock.read() == ended
 
 
-def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+def test_what_is_no_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "reload-a.lock").mkdir()
     os.mkfifo(tmp_path / "reload-b.lock")
 

@@ -50,7 +50,7 @@ def test_the_names_that_a_file_uses_are_known(tmp_path: Path) -> None:
         ("x ${HOSTNAME", '"${HOSTNAME" has no end; close it with }'),
     ],
 )
-def test_a_reference_that_stands_for_nothing_is_one_fault(tmp_path: Path, written: str, said: str) -> None:
+def test_a_reference_without_a_value_is_one_fault(tmp_path: Path, written: str, said: str) -> None:
     with pytest.raises(BadDefinition) as caught:
         loaded(tmp_path, {"checks": [{"http": "http://127.0.0.1/", "interval": written}]})
 
@@ -59,7 +59,7 @@ def test_a_reference_that_stands_for_nothing_is_one_fault(tmp_path: Path, writte
     assert said in f"{fault.problem}; {fault.remedy}"
 
 
-def test_what_a_reference_stands_for_is_validated(tmp_path: Path) -> None:
+def test_the_value_of_a_reference_is_validated(tmp_path: Path) -> None:
     check = {"http": "http://127.0.0.1/", "interval": "${env:EVERY}"}
     assert loaded(tmp_path, {"checks": [check]}).service.checks[0].interval == "10s"
 
@@ -67,7 +67,7 @@ def test_what_a_reference_stands_for_is_validated(tmp_path: Path) -> None:
         loaded(tmp_path, {"checks": [check | {"interval": "${env:RACK}"}]})
 
 
-def test_the_schema_lets_references_stand() -> None:
+def test_the_schema_accepts_references() -> None:
     check = {"http": "http://${ADDRESS}/", "interval": "${env:EVERY}"}
 
     jsonschema.validate({"service": {"name": "web", "checks": [check]}}, schema(), jsonschema.Draft202012Validator)

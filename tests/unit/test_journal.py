@@ -50,7 +50,7 @@ def test_nothing_was_left(tmp_path: Path) -> None:
     "content",
     ["", "{", "[]", "null", '{"v": 2}', '{"v": 1}', '{"v": 1, "reload_id": 7}', "\xff", '{"v": 1, "step": {}}'],
 )
-def test_a_damaged_one_is_told_and_not_taken_for_none(tmp_path: Path, content: str) -> None:
+def test_a_damaged_document_is_reported_as_damaged(tmp_path: Path, content: str) -> None:
     """A half-written file, another version, other fields: all named as damaged, with the file."""
     Journal(tmp_path, "web").write(RECORD)
     [file] = tmp_path.iterdir()

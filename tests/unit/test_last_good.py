@@ -96,7 +96,7 @@ def test_the_version_to_go_by(
         ({"a": "x", "c": "x"}, {"a": "x", "b": "y"}, "", {"y"}),
     ],
 )
-def test_what_may_be_removed_beside_a_file_that_was_never_good(
+def test_what_may_be_removed_with_a_file_that_was_never_valid(
     now: dict[str, str], good: dict[str, str], earlier: str, gone: set[str] | None
 ) -> None:
     """Only what good files are known to have given up, and no faulty one names."""

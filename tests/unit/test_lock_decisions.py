@@ -54,11 +54,11 @@ def test_who_has_no_entry_has_no_place(line: str, who: str | None) -> None:
 
 
 @pytest.mark.parametrize(("line", "dead"), [("", ""), ("A", ""), ("Ab", "b"), ("aBcd", "cd"), ("ab", "ab")])
-def test_the_dead_at_the_end_are_the_next_one_s(line: str, dead: str) -> None:
+def test_crashed_waiters_at_the_end_are_left_to_the_next_waiter(line: str, dead: str) -> None:
     assert "".join(entry.key[2:] for entry in find_dead_end(_line(line))) == dead
 
 
-def test_every_dead_entry_is_one_waiter_s_to_clear() -> None:
+def test_every_stale_entry_is_removed_by_one_waiter() -> None:
     """Two of them would be two writes for one."""
     entries = _line("aBcdEFgHij")
     places = [find_place(entries, entry.session) for entry in order(entries)]
@@ -88,7 +88,9 @@ def _list(*holders: str, limit: int = 2) -> KvPair:
         ([_list("a"), _pair("p/a", session=None)], [], True),
     ],
 )
-def test_a_holder_without_a_key_of_its_own_is_dead(pairs: list[KvPair], living: list[str], is_any_dead: bool) -> None:
+def test_a_holder_without_its_contender_key_counts_as_crashed(
+    pairs: list[KvPair], living: list[str], is_any_dead: bool
+) -> None:
     """As Consul's own semaphore judges: a key below the prefix that its session holds is a sign of life."""
     found = read_list("p", pairs, 2)
 
@@ -150,7 +152,7 @@ def test_details_of_the_wrong_kind_are_left_out() -> None:
     assert str(found) == "h1 (c)"
 
 
-def test_line_and_turn_stand_beside_each_other() -> None:
+def test_queue_and_turn_are_shown_side_by_side() -> None:
     assert queue_of("web") == "svcagent/web/queue"
     assert turn_of("svcagent/web/queue") == "svcagent/web/turn"
 

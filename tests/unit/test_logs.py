@@ -273,7 +273,7 @@ def test_a_child_of_the_daemon_writes_nothing_but_the_log(
 
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.TEXT])
-def test_nobody_reads_any_more(form: Format) -> None:
+def test_the_reader_is_gone(form: Format) -> None:
     """A broken pipe, for as long as it may take, costs lines and nothing else."""
     with Pipe() as pipe:
         pipe.stop_reading()
@@ -297,7 +297,7 @@ def test_the_stream_is_closed() -> None:
         logs.log("x")
 
 
-def test_somebody_has_it_open_and_does_not_read() -> None:
+def test_a_reader_that_has_it_open_and_does_not_read() -> None:
     """A full pipe holds nothing up for longer than a moment; once it is read again, the log says how much is lost."""
     logs.set_up(Format.JSON, is_verbose=True)
     with Pipe() as pipe:

@@ -105,7 +105,7 @@ def test_the_order_of_a_line() -> None:
     assert list(json.loads(as_json(event("is out", service="web")))) == ["time", "level", "text", "service"]
 
 
-def test_the_time_that_a_line_had_elsewhere_stands_in_its_place() -> None:
+def test_the_time_of_the_original_line_is_kept() -> None:
     assert as_text(event("x", time="then")) == "time=then level=info text=x"
     assert json.loads(as_json(event("x", time="then")))["time"] == "then"
 
@@ -121,7 +121,7 @@ trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.
 
 
 @given(st.text(), st.dictionaries(names, trees))
-def test_one_event_is_one_line_whatever_is_in_it(text: str, fields: Mapping[str, Any]) -> None:
+def test_one_event_is_one_line_for_any_text(text: str, fields: Mapping[str, Any]) -> None:
     """And the text comes back as it was; JSON is JSON for strict readers too."""
     found = LogEvent(TIME, INFO, "info", text, fields)
 

@@ -50,7 +50,7 @@ ANY = st.sampled_from([None, SAME, OTHER_END, OTHER_REASON, OTHER_HOST, BOB, UNK
         (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.REFUSE, MaintenanceAction.REWRITE),
     ],
 )
-def test_who_may_take_out_what(
+def test_who_may_enable_maintenance_of_what(
     held: Maintenance | None, plain: MaintenanceAction, replacing: MaintenanceAction, by_force: MaintenanceAction
 ) -> None:
     """Nobody's is taken over unasked, and a reload's not without force."""
@@ -92,7 +92,9 @@ def test_moving_the_end_keeps_the_beginning() -> None:
         (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.LIFT),
     ],
 )
-def test_who_may_put_back_what(held: Maintenance | None, plain: MaintenanceAction, by_force: MaintenanceAction) -> None:
+def test_who_may_disable_which_maintenance(
+    held: Maintenance | None, plain: MaintenanceAction, by_force: MaintenanceAction
+) -> None:
     """Operators may lift each other's, but not a running reload's."""
     assert [decide_disable(WEB, held, is_forced=is_forced).action for is_forced in (False, True)] == [plain, by_force]
 
@@ -161,7 +163,7 @@ def _service(service_id: str, held: Maintenance | None, *statuses: str) -> Local
         (None, ["passing"], None),
     ],
 )
-def test_what_is_over_and_what_keeps_it(
+def test_what_has_expired_and_what_keeps_it(
     held: Maintenance | None, statuses: list[str], expected: list[str] | None
 ) -> None:
     """Only a person's maintenance has an end, and only real checks decide; None: it is not over."""
@@ -183,7 +185,7 @@ def test_what_is_over_and_what_keeps_it(
         ([_service("web", WANTED, "critical")], "passing", []),
     ],
 )
-def test_the_host_is_over_when_all_of_it_is_fit(
+def test_a_host_recovers_when_all_its_parts_do(
     services: list[LocalService], own_check: str, expected: list[str]
 ) -> None:
     """Its own checks count and those of its services, but not of what somebody has out anyway."""

@@ -63,7 +63,7 @@ def ended(outcome: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_each_way_to_end_is_counted_beside_zeros(metrics: Metrics, outcome: str) -> None:
+def test_each_outcome_is_counted_and_the_others_are_zero(metrics: Metrics, outcome: str) -> None:
     """A counter that begins at 1 would be no increase to Prometheus."""
     metrics.reload_ended(ended(outcome))
     metrics.reload_ended(ended(outcome))
@@ -171,7 +171,7 @@ def test_where_a_running_reload_is(metrics: Metrics) -> None:
     assert of(metrics, since) == of(metrics, queue) == {}
 
 
-def test_what_is_over_is_told_no_more(metrics: Metrics) -> None:
+def test_ended_series_are_removed(metrics: Metrics) -> None:
     """A service removed, a maintenance ended, a file mended, a record no longer kept."""
     record = {"record": "a.", "outcome": "conflict", "is_done": False}
     metrics.converged(["web", "db"], {"a.json": 2, "b.json": 1}, [Held("web", "bob", 1.0), Held("", "eve", 2.0)])
@@ -216,7 +216,7 @@ def test_a_sync_that_failed_or_only_planned_changes_nothing(metrics: Metrics) ->
     assert set(series(metrics)) == before
 
 
-def test_consul_faults_and_convergence_are_told_apart(metrics: Metrics, clock: FakeClock) -> None:
+def test_consul_faults_and_convergence_are_distinguished(metrics: Metrics, clock: FakeClock) -> None:
     """Each by itself; the last convergence stays what it was while Consul is away."""
     metrics.converged([], {}, [], refused=2)
     clock.sleep(60)
@@ -229,7 +229,7 @@ def test_consul_faults_and_convergence_are_told_apart(metrics: Metrics, clock: F
     assert of(metrics, "svcagent_last_convergence_timestamp_seconds") == {(): NOON.timestamp()}
 
 
-def test_a_maintenance_that_nobody_dated_is_as_old_as_it_is_known(metrics: Metrics, clock: FakeClock) -> None:
+def test_undated_maintenance_is_as_old_as_its_first_observation(metrics: Metrics, clock: FakeClock) -> None:
     """As of consul maint; of two instances of one service the older counts."""
     two = [Held("web", "bob", 20.0), Held("web", "bob", 10.0), Held("web", "unknown", None)]
     metrics.converged([], {}, two)
@@ -268,7 +268,7 @@ def test_whose_maintenance_the_agent_holds() -> None:
     )
 
 
-def test_it_is_rendered_while_it_is_told() -> None:
+def test_it_is_rendered_during_updates() -> None:
     """Every text is whole: the counter of one service and its histogram belong to the same moment."""
     metrics = Metrics(FakeClock())
     is_over = threading.Event()
@@ -324,7 +324,7 @@ def resumed(histogram: Histogram) -> Histogram:
     before=st.lists(st.floats(0, 20, allow_nan=False), min_size=1),
     after=st.lists(st.floats(0, 20, allow_nan=False)),
 )
-def test_a_histogram_goes_on_as_if_it_had_never_stopped(before: list[float], after: list[float]) -> None:
+def test_a_histogram_continues_after_a_restart(before: list[float], after: list[float]) -> None:
     """Taken up from its own samples, it says what one that saw everything says."""
     whole, part = (Histogram("h_seconds", "…", ("service",), (1, 10)) for _ in range(2))
     for seconds in (*before, *after):

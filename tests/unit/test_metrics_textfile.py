@@ -54,7 +54,7 @@ def series(directory: Path) -> dict[tuple[str, ...], float]:
     return found
 
 
-def test_counters_go_on_over_processes(process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock) -> None:
+def test_counters_continue_across_processes(process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock) -> None:
     """Counts and seconds add up; what the last one did not see stays."""
     process().reloads_ended([ended("reloaded", steps=[{"step": "acquire", "seconds": 2.0}])])
     clock.sleep(600)
@@ -71,7 +71,7 @@ def test_counters_go_on_over_processes(process: Callable[[], Textfiles], tmp_pat
     assert found["svcagent_image_info", "sha256:one", "registry/web:latest", "web"] == 1
 
 
-def test_every_service_has_a_file_of_its_own(process: Callable[[], Textfiles], tmp_path: Path) -> None:
+def test_every_service_has_its_own_file(process: Callable[[], Textfiles], tmp_path: Path) -> None:
     """Whatever is in its name, and no series is in two of them."""
     process().reloads_ended([ended("reloaded"), ended("reloaded", service="a/b c")])
     process().converged(["web", "a/b c"], {}, [Held("web", "bob", 1.0)], 0)
@@ -131,7 +131,7 @@ def test_another_user_may_read_it(process: Callable[[], Textfiles], tmp_path: Pa
     ],
     ids=["half", "not UTF-8", "not a number", "other buckets", "another label", "something else"],
 )
-def test_a_damaged_file_is_begun_anew(
+def test_a_damaged_file_is_replaced(
     process: Callable[[], Textfiles], tmp_path: Path, warnings: list[str], damage: Callable[[bytes], bytes]
 ) -> None:
     """With a warning that names it; nothing of it is mixed with what is new."""
@@ -188,7 +188,7 @@ def test_the_host_before_and_after_its_troubles(
     assert (after["svcagent_consul_up",], after["svcagent_registrations_refused",]) == (1, 0)
 
 
-def test_some_records_are_told_beside_the_others(process: Callable[[], Textfiles], tmp_path: Path) -> None:
+def test_some_records_are_reported_apart_from_the_others(process: Callable[[], Textfiles], tmp_path: Path) -> None:
     """A sync of all forgets those that are no longer kept, one of a few does not."""
 
     def document(**outcomes: str) -> dict[str, object]:

@@ -125,7 +125,7 @@ ROLLED_BACK = {"a": at("rolled back"), "b": running(OLD, 900)}
         ),
     ],
 )
-def test_what_there_is_to_tell(view: FleetView, expected: list[str]) -> None:
+def test_what_is_notified(view: FleetView, expected: list[str]) -> None:
     """Each row: the published states of the two awaited hosts; the notices that are sent, in order."""
     notices, sent = due(course(view), frozenset())
 
@@ -134,7 +134,7 @@ def test_what_there_is_to_tell(view: FleetView, expected: list[str]) -> None:
     assert due(course(view), sent) == ((), sent)
 
 
-def test_a_rollout_that_nobody_can_take_is_neither_stuck_nor_finished() -> None:
+def test_a_rollout_that_no_host_can_take_is_neither_stuck_nor_finished() -> None:
     """Operators hold every host out."""
     assert due(course(FleetView(pin(90), hosts=on(BOTH_OLD)), awaited=""), frozenset()) == ((), frozenset())
 
@@ -185,7 +185,7 @@ def test_another_digest_is_another_rollout_and_the_same_one_again_is_not() -> No
     assert sent == {f"started {NEW}"}
 
 
-def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
+def test_an_image_that_fails_again_after_it_was_cleared_is_reported_again() -> None:
     """The same digest, at another moment."""
     _first, sent = due(
         course(FleetView(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset()
@@ -197,7 +197,7 @@ def test_an_image_that_fails_again_after_it_was_cleared_is_told_again() -> None:
     assert kinds(again) == ["quarantined"]
 
 
-def test_only_what_is_asked_for_is_told_and_noted() -> None:
+def test_only_what_is_subscribed_is_notified_and_recorded() -> None:
     """A host that begins to pull tells that it started; what else there is comes when it has ended."""
     view = FleetView(pin(31), hosts=on(BOTH_OLD))
     notices, sent = due(course(view), frozenset(), {NoticeKind.STARTED})
@@ -236,7 +236,7 @@ _VIEWS = st.builds(
 
 
 @given(st.lists(_VIEWS, max_size=6))
-def test_whatever_happens_nothing_is_told_twice_and_little_is_remembered(views: list[FleetView]) -> None:
+def test_nothing_is_notified_twice_and_the_record_is_bounded(views: list[FleetView]) -> None:
     """Of one rollout no kind comes twice while its pin stands, and what is noted is about what is there."""
     sent: frozenset[str] = frozenset()
     for view in views:
@@ -323,7 +323,7 @@ def test_every_kind_has_its_words(view: FleetView, kind: NoticeKind, tone: Tone,
     assert notice.title.startswith("web: ")
 
 
-def test_a_conflict_is_told_once_until_the_record_is_in_place() -> None:
+def test_a_conflict_is_reported_once_until_the_record_is_in_place() -> None:
     """The conflict of another owner is sent too, and neither notice removes the other's key."""
     ours, theirs = "web/production/dc1", "web/staging/dc1"
     found = conflict("web", "www.example.com.", ours, "an A record stands there", "host1")
@@ -339,7 +339,7 @@ def test_a_conflict_is_told_once_until_the_record_is_in_place() -> None:
     assert "svcagent cname plan" in found.body
 
 
-def test_people_are_told_of_a_suspect_version_once_for_each_digest() -> None:
+def test_a_suspect_version_is_notified_once_for_each_digest() -> None:
     """Also if a second host disappears with it; and what to do, with what came from Consul quoted."""
     first = HostState(OLD, "reloading", ago(5), step="ready", service_id="web", session="s", wanted=NEW, node="a b")
     view = FleetView(pin(10), hosts=on({"a b": first, "b": running(OLD, 900)}))

@@ -89,7 +89,7 @@ def test_a_recovery_that_leaves_an_instance_out_without_a_failure_says_why() -> 
     assert "None" not in str(ended.error)
 
 
-def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
+def test_failures_outside_of_the_steps_change_no_outcome() -> None:
     """A report that could not be written is part of the error; only a bug changes the exit code."""
     done = conclude(ReloadResult("web", "host1", "web:latest"), DONE, [], "", None)
 
@@ -110,7 +110,7 @@ def test_what_fails_beside_the_steps_changes_no_outcome() -> None:
         ([NotReady("gone"), NotReady("gone"), NotReady("gone")], "gone"),
     ],
 )
-def test_a_failure_that_is_met_again_is_told_once(failures: list[Failure], words: str) -> None:
+def test_a_failure_that_is_met_again_is_reported_once(failures: list[Failure], words: str) -> None:
     ended = conclude(ReloadResult("web", "host1", "web:latest"), OUT, failures, "", None)
 
     error = str(ended.error)

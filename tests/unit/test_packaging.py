@@ -160,7 +160,7 @@ def test_cron_understands_its_file() -> None:
     assert re.fullmatch(r"[\w-]+", CRONTAB.name)
 
 
-def test_cron_finds_svcagent_and_tells_somebody() -> None:
+def test_cron_finds_svcagent_and_mails_its_errors() -> None:
     """In /usr/local/bin, where the README puts it, or in /usr/bin; cron's own PATH has not the first."""
     settings = dict(re.findall(r"^([A-Z]+)=(.*)$", CRONTAB.read_text(), re.MULTILINE))
 
@@ -188,7 +188,7 @@ def test_the_dashboard_asks_what_its_variables_say() -> None:
     assert used == variables
 
 
-def test_the_panels_lie_beside_each_other() -> None:
+def test_the_panels_do_not_overlap() -> None:
     """On Grafana's grid, none over another, each with an id of its own."""
     panels = dashboard()["panels"]
     cells = [

@@ -162,7 +162,7 @@ def test_a_container_started_by_this_reload_may_not_have_been_restarted_before_t
     readiness(origin, restarted).wait()
 
 
-def test_unhealthy_is_not_final_and_what_its_health_check_said_is_told(origin: Origin) -> None:
+def test_unhealthy_is_not_final_and_the_health_checks_output_is_reported(origin: Origin) -> None:
     """Docker goes on asking: it may be healthy yet; if not, the limit counts."""
     unhealthy = replace(CONTAINER, health="unhealthy", health_output="index not loaded")
 
@@ -172,7 +172,7 @@ def test_unhealthy_is_not_final_and_what_its_health_check_said_is_told(origin: O
 
 
 @pytest.mark.parametrize("path", ["/slow", "/trickle"])
-def test_a_warm_up_request_has_a_limit_of_its_own(origin: Origin, path: str) -> None:
+def test_a_warm_up_request_has_its_own_limit(origin: Origin, path: str) -> None:
     """For the whole answer: one that comes byte by byte does not outlast it; the message names the key."""
     origin.delays = {"/slow": 5.0}
     clock = SystemClock()
@@ -199,20 +199,20 @@ def test_a_warm_up_request_that_is_refused_fails_the_new_instance(origin: Origin
         readiness(origin, CONTAINER, warmup=(f"{origin.url}/broken",)).wait()
 
 
-def test_a_container_that_ends_during_warm_up_is_told_as_that(origin: Origin) -> None:
+def test_a_container_that_ends_during_warm_up_is_reported_as_that(origin: Origin) -> None:
     """Not as a connection that was reset."""
     with pytest.raises(NotReady, match="exit status 3"):
         readiness(origin, CONTAINER, CONTAINER, STOPPED, successes=1, warmup=(f"{origin.url}/a",)).wait()
 
 
-def test_a_check_whose_body_trickles_is_judged_by_its_status_when_its_timeout_is_over(origin: Origin) -> None:
+def test_a_slow_body_is_judged_by_the_status_at_the_timeout(origin: Origin) -> None:
     """Consul does the same: it reads the body for its output, and ignores that it is cut off."""
     answer = Prober().probe(Check(http=f"{origin.url}/trickle", interval="10s", timeout="200ms"), 60.0)
 
     assert (answer.status, answer.message) == (ProbeStatus.PASSING, f"{origin.url}/trickle answers 200")
 
 
-def test_a_port_that_nobody_listens_on_is_told_with_the_reason() -> None:
+def test_a_port_without_a_listener_is_reported_with_the_reason() -> None:
     """Connection refused, not four layers of it."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))

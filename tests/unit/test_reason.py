@@ -24,7 +24,7 @@ def test_an_operators_reason_is_read_back_as_it_was_written(
 
 
 @given(host=_names, why=st.text(), since=_moments)
-def test_a_reloads_reason_is_told_from_an_operators(host: str, why: str, since: datetime) -> None:
+def test_a_reloads_reason_is_distinguished_from_an_operators(host: str, why: str, since: datetime) -> None:
     """A reload recognises its own maintenance by its id."""
     wanted = by_reload("1f3a9c21", host, why, since)
 
@@ -35,7 +35,7 @@ def test_a_reloads_reason_is_told_from_an_operators(host: str, why: str, since: 
 
 
 @given(text=st.text())
-def test_any_other_text_is_somebody_unknown(text: str) -> None:
+def test_any_other_text_has_an_unknown_owner(text: str) -> None:
     """What ``consul maint`` or a hand wrote has no owner, and its text is kept."""
     assert parse(text) == Maintenance(OwnerKind.UNKNOWN, "", "", text)
 
@@ -54,7 +54,7 @@ def test_an_impossible_date_is_not_ours() -> None:
     assert parse(text).kind is OwnerKind.UNKNOWN
 
 
-def test_an_end_that_has_come_is_over() -> None:
+def test_maintenance_past_its_end_has_expired() -> None:
     """Ends are inclusive; without an end it is never over."""
     assert by_operator("a", "h", "x", NOON, NOON).is_over(NOON)
     assert not by_operator("a", "h", "x", NOON, NOON + timedelta(seconds=1)).is_over(NOON)

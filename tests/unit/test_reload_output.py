@@ -90,7 +90,7 @@ def test_in_text_people_read_what_they_always_read(capfd: pytest.CaptureFixture[
     )
 
 
-def test_with_the_journal_whoever_is_at_standard_error_reads_it_too(capfd: pytest.CaptureFixture[str]) -> None:
+def test_with_the_journal_standard_error_gets_the_lines_too(capfd: pytest.CaptureFixture[str]) -> None:
     """Else errors of a command typed on a host that logs to its journal were shown to nobody."""
     logs.set_up(Format.JOURNAL, is_verbose=True, journal="/nowhere")
     Printer("web").report_event(EVENTS[2])
@@ -130,7 +130,9 @@ def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> No
         (Outcome.INTERRUPTED, 143, "warning"),
     ],
 )
-def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: Outcome, exit_code: int, level: str) -> None:
+def test_the_end_is_reported_once(
+    capfd: pytest.CaptureFixture[str], outcome: Outcome, exit_code: int, level: str
+) -> None:
     """By the result, which comes last. What may pass by itself is no error."""
     logs.set_up(Format.JSON, is_verbose=True)
     result = ReloadResult("web", "host1", "i", id="r1", outcome=outcome, error="why\nnot", exit_code=exit_code)
@@ -141,7 +143,7 @@ def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: Outcom
     assert (record["outcome"], record["exit_code"]) == (outcome, exit_code)
 
 
-def test_a_failure_is_told_line_by_line_to_people(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_reported_line_by_line_to_people(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(Format.TEXT, is_verbose=False)
     result = ReloadResult("web", "host1", "i", outcome=Outcome.FAILED, error="why\nnot", exit_code=1)
     show_result(result)

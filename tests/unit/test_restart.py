@@ -41,7 +41,7 @@ def test_each_reload_runs_the_command(tmp_path: Path) -> None:
     assert (web.newest(), web.running(), web.image_created(""), web.log_tail()) == ("", "", None, "")
 
 
-def test_a_restart_command_that_fails_is_told_with_its_output() -> None:
+def test_a_restart_command_that_fails_is_reported_with_its_output() -> None:
     """CommandFailed: exit code 1."""
     with pytest.raises(CommandFailed, match=r"restart command of web-1 .* exit status 5.*\n.*no such unit") as caught:
         by_command("echo no such unit; exit 5").restart("")

@@ -199,7 +199,7 @@ def test_a_check_that_stays_critical_for_longer_than_its_first_run_takes_fails_i
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_check_that_somebody_deregistered_is_not_the_versions_fault(world: World, *, is_first: bool) -> None:
+def test_a_check_that_others_deregistered_does_not_blame_the_version(world: World, *, is_first: bool) -> None:
     """A proof is waited for until ready.timeout, and then said to be missing."""
     world.shown()()
 
@@ -216,7 +216,7 @@ def test_an_operators_maintenance_in_settle_ends_it_without_a_proof(world: World
     assert not world.settle()
 
 
-def test_a_container_that_somebody_replaced_in_settle_is_left_as_it_is(world: World) -> None:
+def test_a_container_that_others_replaced_during_settle_is_not_changed(world: World) -> None:
     world.clock.plan.append((1.0, lambda: setattr(world.restarter, "container", ("theirs 1", 0))))
 
     with pytest.raises(Conflict):

@@ -107,7 +107,7 @@ class Taken:
         ),
     ],
 )
-def test_without_a_journal_nothing_is_taken_and_everything_is_given_back(state: State, expected: list[Step]) -> None:
+def test_without_a_journal_nothing_is_acquired_and_everything_is_released(state: State, expected: list[Step]) -> None:
     """Acquire, prepare, drain and restart need their entry; what restores goes on, and says that it does."""
     events: list[StepEvent] = []
     reload = Taken(state, {}, events.append)

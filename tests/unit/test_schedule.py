@@ -180,7 +180,7 @@ def test_never_is_an_answer(expression: str, texts: list[str], offset: timedelta
     assert texts[0] in schedule.why_never()
 
 
-def test_why_never_tells_a_jitter_that_is_to_blame() -> None:
+def test_why_never_names_the_wrong_jitter() -> None:
     """On another host, with a smaller share of it, there may be runs."""
     schedule = Schedule("0 22 * * *", UTC, timedelta(minutes=15), windows("22:00-22:10"))
 

@@ -185,7 +185,7 @@ CLOCKS = [
 
 
 @pytest.mark.parametrize("move", CLOCKS)
-def test_what_was_missed_is_run_once_at_once(
+def test_missed_runs_are_made_up_once_immediately(
     move: Callable[[FakeClock, timedelta], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """However often it was missed; it is told, and goes on at its own times."""
@@ -216,7 +216,7 @@ def test_a_month_asleep_is_one_run() -> None:
     assert runs.scheduler.next_runs() == {"often": utc("2026-07-01 10:06")}
 
 
-def test_a_clock_set_back_plans_anew(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clock_set_back_replans(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing waits for the hours that come again to pass: the next runs are those of the time that it shows now."""
     logs.set_up(logs.Format.JSON, is_verbose=False)
     runs = Runs(utc("2026-06-01 10:05"), {"often": Schedule("*/10 * * * *", UTC), "every": Every(60)})
@@ -353,7 +353,7 @@ def test_a_plan_may_come_to_its_end() -> None:
     assert runs.scheduler.next_runs() == {}
 
 
-def test_a_job_that_fails_is_told_and_harms_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_job_is_reported_and_others_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Nor its own next run. It is told once, with its trace, in the form of the log."""
     logs.set_up(logs.Format.JSON, is_verbose=False)
     ran = []

@@ -60,7 +60,7 @@ def test_what_is_renewed_is_not_lost() -> None:
         assert not keeper.is_known_lost
 
 
-def test_a_session_that_is_gone_is_lost_at_once() -> None:
+def test_an_invalidated_session_loses_the_lock_immediately() -> None:
     with _kept(lambda: False) as (keeper, _consul, _clock):
         keeper.join(5)
 

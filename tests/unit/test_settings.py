@@ -269,7 +269,7 @@ def test_a_file_that_is_a_directory(tmp_path: Path) -> None:
     assert "cannot be read" in fault.problem
 
 
-def test_all_sources_are_told_at_once(toml: Path) -> None:
+def test_the_faults_of_all_sources_are_reported_together(toml: Path) -> None:
     toml.write_text('state_dir = "here"\n')
 
     told = faults(toml, {"CONSUL_HTTP_SSL": "maybe", "DOCKER_HOST": "x"}, services_dir=" ")

@@ -128,7 +128,7 @@ def test_a_successor_that_was_not_used_is_removed_before_the_end() -> None:
             assert after.container is not ReplacementState.PREPARED
 
 
-def test_maintenance_is_lifted_on_a_ready_instance_only() -> None:
+def test_maintenance_is_disabled_on_a_ready_instance_only() -> None:
     """RETURN is reached only when the container that stands there is known to be ready."""
     for state, step, _after in TRANSITIONS:
         if step is Step.RETURN:
@@ -153,7 +153,7 @@ def test_a_version_that_fails_in_service_is_drained_before_the_old_one_is_starte
             assert state.is_out or state.is_drained_again
 
 
-def test_every_end_has_given_back_what_was_taken() -> None:
+def test_every_outcome_releases_what_was_acquired() -> None:
     """At the end the lock is released, and maintenance is lifted unless the instance is stranded."""
     ends = [after for _state, _step, after in TRANSITIONS if next_step(after) is Step.END]
 

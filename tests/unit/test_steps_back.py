@@ -121,7 +121,7 @@ def test_a_settle_step_that_ends_without_a_verdict_leaves_the_new_version_in_ser
     assert _walk(state) == [Step.CLEAN, Step.RELEASE]
 
 
-def test_without_a_way_back_a_version_that_fails_in_service_is_taken_out_and_quarantined() -> None:
+def test_without_rollback_a_version_that_fails_in_service_is_drained_and_quarantined() -> None:
     """``rollback: false``: the container stays for a look at it."""
     settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True, may_roll_back=False)
 
@@ -191,7 +191,7 @@ def test_recovery_falls_back_to_the_old_container_when_the_new_one_does_not_beco
     assert state.is_stranded
 
 
-def test_under_an_operators_maintenance_nothing_is_lifted() -> None:
+def test_an_operators_maintenance_is_not_disabled() -> None:
     """With --in-maintenance the new container is made ready and kept, and RETURN is never reached."""
     state, taken = State(), []
     while (step := next_step(state)) is not Step.END:

@@ -136,7 +136,7 @@ def test_another_reload_before_the_child_has_exited(
     assert (retried == {"web"}) == is_retried
 
 
-def test_another_reload_that_goes_on_when_the_child_exits(tmp_path: Path) -> None:
+def test_another_reload_that_still_runs_when_the_child_exits(tmp_path: Path) -> None:
     """The child is no longer what runs."""
 
     async def case(followed: Followed) -> None:

@@ -150,7 +150,7 @@ def test_the_zone_is_the_definitions_else_the_hosts(monkeypatch: pytest.MonkeyPa
     assert noon.astimezone(zone(None, {})).hour == 21
 
 
-def test_days_are_looked_at_once() -> None:
+def test_each_day_is_examined_once() -> None:
     """A hundred services with windows ask of the same days; the daemon's loop must not stand still for that."""
     asked = 0
 
