@@ -8,20 +8,3 @@ from agent.cname.provider import Provider, PublishedRecord, RecordPlace, ZoneVie
 from agent.cname.providers import PROVIDERS
 from agent.cname.record import WantedRecord, located, wanted_records
 from agent.cname.sync import CnameSync, SyncResult
-
-__all__ = [
-    "PROVIDERS",
-    "CnameSync",
-    "Provider",
-    "PublishedRecord",
-    "RecordDecision",
-    "RecordOutcome",
-    "RecordPlace",
-    "SyncResult",
-    "WantedRecord",
-    "ZoneView",
-    "described",
-    "exit_code",
-    "located",
-    "wanted_records",
-]

@@ -25,33 +25,3 @@ from agent.registration.plan import (
     make_removal,
 )
 from agent.registration.requirements import unmet
-
-__all__ = [
-    "LAST_SEEN_FILE",
-    "AgentWorld",
-    "Change",
-    "ChangeAction",
-    "CollectedFailures",
-    "ConsentNeeded",
-    "Difference",
-    "Failure",
-    "LastSeen",
-    "LastSeenFile",
-    "Objection",
-    "Registration",
-    "Report",
-    "alone_in",
-    "apply_each",
-    "apply_plan",
-    "find_objection",
-    "is_current",
-    "is_own",
-    "make_plan",
-    "make_removal",
-    "observe",
-    "refuse_unknown_nodes",
-    "registration",
-    "renew_checks",
-    "restore_node_maintenance",
-    "unmet",
-]
