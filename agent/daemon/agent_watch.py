@@ -113,18 +113,13 @@ class AgentWatch:
                 seen = replace(seen, known=seen.known or "")
             try:
                 answer = self._ask(seen)
-            except SvcagentError as error:
+            except Exception as error:  # noqa: BLE001 - without this thread, lost state would not be noticed
                 if not seen.is_away:
+                    if not isinstance(error, SvcagentError):
+                        log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
                     self._wake_up()
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
-                continue
-            except Exception as error:  # noqa: BLE001 - without this thread, lost state would not be noticed
-                if not seen.is_away:
-                    log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
-                    self._wake_up()
-                seen = replace(seen, is_away=True)
-                self._pause(REFUSED_SECONDS)
                 continue
             seen, is_waking = after_answer(seen, answer)
             if is_waking:

@@ -29,8 +29,8 @@ class ConvergenceLog:
 
     def log(self, found: ConvergenceResult) -> None:
         """Log what is new since the last convergence."""
-        self._tell_trouble(found.trouble)
-        self._tell_faults(found)
+        self._log_trouble(found.trouble)
+        self._log_faults(found)
         for change in found.changes:
             log(f"{change.service_id}: {_PAST[change.action]}: {change.why}", service=change.service_id)
             if change.maintenance is not None and not change.replaces:
@@ -48,10 +48,10 @@ class ConvergenceLog:
                 withheld = f"left registered as they are: {found.objection}"
                 over = "no change waits for an operator's consent any more"
                 log(withheld if found.objection else over, level=WARNING if found.objection else INFO)
-            self._tell_lasting(found)
+            self._log_lasting(found)
         self._before = found
 
-    def _tell_trouble(self, trouble: SvcagentError | None) -> None:
+    def _log_trouble(self, trouble: SvcagentError | None) -> None:
         kind = _kind(trouble)
         if kind == self._trouble:
             return
@@ -65,7 +65,7 @@ class ConvergenceLog:
             log(f"{whose} after {length(timedelta(seconds=now - self._since))}")
         self._trouble = kind
 
-    def _tell_faults(self, found: ConvergenceResult) -> None:
+    def _log_faults(self, found: ConvergenceResult) -> None:
         before = self._before.faults
         for fault in found.faults:
             if fault not in before:
@@ -73,22 +73,22 @@ class ConvergenceLog:
         for file in sorted({one.file for one in before} - {one.file for one in found.faults}):
             log(f"{file}: no longer faulty", file=file)
 
-    def _tell_lasting(self, found: ConvergenceResult) -> None:
+    def _log_lasting(self, found: ConvergenceResult) -> None:
         refused = {one.service_id: f"is left alone: {one.why}" for one in found.refused}
-        self._tell_begun_and_over("refused", refused, "is no longer in the way of anything")
+        self._log_changes("refused", refused, "is no longer in the way of anything")
         failed = {service_id: f"cannot be converged: {error}" for service_id, error in found.failed}
-        self._tell_begun_and_over("failed", failed, "is no longer refused by the agent")
+        self._log_changes("failed", failed, "is no longer refused by the agent")
         kept = dict.fromkeys(found.kept, "stays registered: no good file defines it, but a faulty one may")
-        self._tell_begun_and_over("kept", kept, "is defined, or gone")
+        self._log_changes("kept", kept, "is defined, or gone")
         failing = {
             str(one.target): "stays out of service although its end has come: "
             + "; ".join(f"check {check.id} is {check.status}" for check in one.failing)
             for one in found.ended
             if not one.is_liftable
         }
-        self._tell_begun_and_over("failing", failing, "is no longer kept out of service by failing checks")
+        self._log_changes("failing", failing, "is no longer kept out of service by failing checks")
 
-    def _tell_begun_and_over(self, sort: str, found: Mapping[str, str], is_over: str) -> None:
+    def _log_changes(self, sort: str, found: Mapping[str, str], is_over: str) -> None:
         before = self._lasting.get(sort, {})
         for name, text in found.items():
             if before.get(name) != text:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from agent.consul import AgentSelf
 from agent.definitions import Definition
 from agent.errors import Fault, SvcagentError
 from agent.maintenance import EndedMaintenance, Maintenance, MaintenanceTarget
@@ -10,7 +9,7 @@ from agent.registration import Change
 
 
 @dataclass(frozen=True)
-class Out:
+class HeldMaintenance:
     target: MaintenanceTarget
     maintenance: Maintenance
 
@@ -22,8 +21,6 @@ class ConvergenceResult:
     definitions: tuple[Definition, ...] = ()
     """The definitions in force: the last valid version of every file."""
     faults: tuple[Fault, ...] = ()
-    agent: AgentSelf | None = None
-    """None until it has answered."""
     changes: tuple[Change, ...] = ()
     """The changes that were applied."""
     refused: tuple[Change, ...] = ()
@@ -36,7 +33,7 @@ class ConvergenceResult:
     """Why changes wait for an operator's consent; empty if none do."""
     ended: tuple[EndedMaintenance, ...] = ()
     """Expired maintenance: disabled, or still enabled because checks fail."""
-    out: tuple[Out, ...] = ()
+    out: tuple[HeldMaintenance, ...] = ()
     """Our services in maintenance; the host itself is last."""
     canary: str = ""
     """The ID of a service of ours in the agent; empty if there is none."""
@@ -44,4 +41,3 @@ class ConvergenceResult:
     """Why it did not finish: Consul is unreachable or refuses the token, or another svcagent registers."""
     again_in: float | None = None
     """Seconds until the next run, if no event comes earlier; None: at the next minute."""
-    seconds: float = 0.0

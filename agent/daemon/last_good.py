@@ -1,30 +1,20 @@
 """The definitions that the daemon uses: the newest valid version of every file, kept across restarts.
 
-`choose` decides without I/O. `GoodFiles` reads services.d and keeps a copy of each chosen version in the daemon's own
-directory, which the daemon's child processes read instead.
+`choose` decides without I/O. `LastGoodFiles` reads services.d and keeps a copy of each chosen version in the daemon's
+own directory, which the daemon's child processes read instead.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from agent.definitions import Definition, ParsedFile, clashes, files_of, parse_file, read
-from agent.errors import BadDefinition, Fault, SvcagentError, Unforeseen
+from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.files import write_atomically
-from agent.logs import log_bug
 
 DIRECTORY = "definitions"
 """Below the state directory: the last valid version of every file."""
-
-
-Unfit: TypeAlias = Callable[[Definition], Iterable[Fault]]
-
-
-def fit(_definition: Definition) -> Iterable[Fault]:
-    """Accept every definition."""
-    return ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
     """Return the valid files of a directory in their current versions, and the faults of the others."""
     try:
         now = {
-            file.name: _read(file, lambda name, content: _examined(services_dir / name, content, values))
+            file.name: _read(file, lambda name, content: parse_file(services_dir / name, content, values))
             for file in files_of(services_dir)
         }
     except BadDefinition as error:
@@ -123,11 +113,11 @@ def _gone(
     return before.difference(*map(_ids, chosen.values()), *meant)
 
 
-def _ids(examined: ParsedFile) -> frozenset[str]:
-    return frozenset(claim.name for claim in examined.claims if claim.what == "service ID")
+def _ids(file: ParsedFile) -> frozenset[str]:
+    return frozenset(claim.name for claim in file.claims if claim.what == "service ID")
 
 
-class GoodFiles:
+class LastGoodFiles:
     """services.d, and the kept copy of its last valid files.
 
     :raises BadDefinition: both are the same directory, in which faulty files would be deleted.
@@ -140,28 +130,30 @@ class GoodFiles:
         self._services_dir = services_dir
         self._kept_dir = state_dir / DIRECTORY
         self._values: Mapping[str, str] = {}
-        self._examined: dict[tuple[str, bytes], ParsedFile] = {}
+        self._parsed: dict[tuple[str, bytes], ParsedFile] = {}
         self._gone: frozenset[str] = frozenset()
 
-    def take(self, values: Mapping[str, str], unfit: Unfit = fit) -> Choice:
+    def choose(
+        self, values: Mapping[str, str], unfit: Callable[[Definition], Iterable[Fault]] = lambda _definition: ()
+    ) -> Choice:
         """Read services.d, choose, and keep the chosen files. All problems become faults; nothing is raised.
 
         ``values`` is as in `load`. ``unfit`` returns what else makes a definition unusable on this host.
         """
-        known = self._examined if values == self._values else {}
-        self._values, self._examined = values, {}
+        known = self._parsed if values == self._values else {}
+        self._values, self._parsed = values, {}
 
-        def examined(name: str, content: bytes) -> ParsedFile:
+        def parsed(name: str, content: bytes) -> ParsedFile:
             # Faults name the path in services.d, wherever the file was read, because it must be fixed there.
-            one = known.get((name, content)) or _examined(self._services_dir / name, content, values)
-            self._examined[name, content] = one
+            one = known.get((name, content)) or parse_file(self._services_dir / name, content, values)
+            self._parsed[name, content] = one
             more = tuple(unfit(one.definition)) if one.definition is not None else ()
             return replace(one, faults=one.faults + more) if more else one
 
         kept = self._read_kept()
-        good = {name: examined(name, content) for name, content in kept.items()}
+        good = {name: parsed(name, content) for name, content in kept.items()}
         try:
-            now = {file.name: _read(file, examined) for file in files_of(self._services_dir)}
+            now = {file.name: _read(file, parsed) for file in files_of(self._services_dir)}
         except BadDefinition as error:
             return _unchanged(good, error.faults)
         if good and not now:
@@ -227,27 +219,14 @@ def forget(state_dir: Path) -> None:
         ) from error
 
 
-def _examined(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedFile:
-    """Parse a file like `parse_file`. A bug becomes a fault of that file, because the other files are still needed."""
-    try:
-        return parse_file(file, content, values)
-    except Exception as error:  # noqa: BLE001 - a bug that one file triggers must not stop the others
-        log_bug(f"{file}: a bug in svcagent; please report it", error, file=file)
-        fault = Fault(
-            str(file), "", str(Unforeseen.of(error, "reading it")), "write it differently until that is mended"
-        )
-        return ParsedFile(file, content, None, (fault,))
-
-
-def _read(file: Path, examined: Callable[[str, bytes], ParsedFile]) -> ParsedFile:
+def _read(file: Path, parse: Callable[[str, bytes], ParsedFile]) -> ParsedFile:
     try:
         content = read(file)
     except BadDefinition as error:
         return ParsedFile(file, b"", None, error.faults)
-    return examined(file.name, content)
+    return parse(file.name, content)
 
 
 def _unchanged(good: Mapping[str, ParsedFile], faults: tuple[Fault, ...]) -> Choice:
-    """Return a choice without changes or removals, because services.d is missing or empty."""
     choice = choose(good, good)
     return replace(choice, faults=faults + choice.faults, gone=frozenset())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
-from agent.daemon.convergence_result import Out
+from agent.daemon.convergence_result import HeldMaintenance
 from agent.daemon.host_reloads import EndedReload, HostReloads
 from agent.daemon.reloads import Reloads, RunningReload, WantedReload, is_unfinished
 from agent.daemon.retries import Retries
@@ -61,7 +61,7 @@ class Supervisor:
         self._results: dict[str, Mapping[str, Any]] = {}
         self._is_stopping = False
 
-    def converged(self, definitions: Sequence[Definition], out: Sequence[Out]) -> None:
+    def converged(self, definitions: Sequence[Definition], out: Sequence[HeldMaintenance]) -> None:
         """Update the definitions in force, and what is in maintenance."""
         self._names = {one.service.id: one.service.name for one in definitions}
         self._reloadable = frozenset(one.service.id for one in definitions if one.reload is not None)

@@ -48,10 +48,10 @@ def read(file: Path) -> bytes:
 
 def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedFile:
     """Return what this content of a file defines. The file itself is not read. ``values`` as in `load`."""
-    tree: object = {}
-    definition = None
+    definition, names = None, tuple[NameUse, ...]()
     try:
         definition, found, tree = _defined(file, content, values)
+        names = tuple(claims(file, tree, definition))
     except _Unusable as unusable:
         found = [unusable.finding]
     except Exception as error:  # noqa: BLE001  # a bug that one file triggers must not disable the other files
@@ -59,7 +59,7 @@ def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedF
         problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
         found = [Finding("", problem, "please report it with the trace in the log")]
     faults = tuple(_fault(file, finding) for finding in found)
-    return ParsedFile(file, content, definition, faults, tuple(claims(file, tree, definition)))
+    return ParsedFile(file, content, None if faults else definition, faults, names)
 
 
 def _fault(file: Path, finding: Finding) -> Fault:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ import pytest
 from agent.clock import SystemClock
 from agent.consul import Consul
 from agent.consul.connection import ConsulConnection
-from agent.daemon import last_good
-from agent.definitions import ParsedFile, parse_file
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
 from agent.http import HttpAnswer
@@ -714,12 +713,15 @@ def test_a_bug_of_a_convergence_is_its_trouble(agent: Agent, place: Place, monke
 def test_a_bug_that_one_file_meets_is_a_fault_of_that_file(
     agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def examine_badly(file: Path, *more: Any) -> ParsedFile:
+    module = import_module("agent.definitions.parse_file")
+    claims = module.claims
+
+    def fail_for_web(file: Path, *more: Any) -> Any:
         if file.name == "web.json":
             raise MemoryError
-        return parse_file(file, *more)
+        return claims(file, *more)
 
-    monkeypatch.setattr(last_good, "parse_file", examine_badly)
+    monkeypatch.setattr(module, "claims", fail_for_web)
     for name in ("api", "web"):
         place.define(name, port=80)
     with converging(place) as convergence:
