@@ -117,5 +117,11 @@ def _line(one: Diagnosis) -> str:
 
 
 def _document(one: Diagnosis) -> dict[str, str]:
-    document = {"subject": one.subject, "check": one.check, "level": str(one.level), "what": one.what}
+    document = {
+        "kind": one.kind,
+        "subject": one.subject,
+        "check": one.check,
+        "level": str(one.level),
+        "what": one.what,
+    }
     return document | {"remedy": one.remedy} | ({"service": one.service} if one.service else {})

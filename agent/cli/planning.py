@@ -15,9 +15,11 @@ from agent.maintenance import is_finished_reload, parse
 from agent.registration import (
     Change,
     ChangeAction,
+    ConsentNeeded,
     Failure,
     LastSeen,
     LastSeenFile,
+    Objection,
     Registration,
     refuse_unknown_nodes,
     unmet,
@@ -125,29 +127,29 @@ def warn_of_unremembered(error: SvcagentError) -> None:
 def show_dry_run(planner: Planner, consul: Consul) -> int:
     changes = refuse_unknown_nodes(consul, planner.plan())
     objection = planner.registration.objection
-    needs_consent = objection.text if objection is not None else ""
-    show_plan(changes, is_dry=True, needs_consent=needs_consent)
-    return 1 if needs_consent else exit_code(changes)
+    show_plan(changes, is_dry=True, objection=objection)
+    return exit_code(changes) if objection is None else ConsentNeeded.exit_code
 
 
 def show_plan(
-    plan: Iterable[Change], *, is_dry: bool, needs_consent: str = "", failures: Sequence[Failure] = ()
+    plan: Iterable[Change], *, is_dry: bool, objection: Objection | None = None, failures: Sequence[Failure] = ()
 ) -> None:
     """Print a line for every field that changes; unchanged services only in a dry run.
 
-    ``needs_consent`` says why the plan needs an operator's consent. ``failures`` are services that could not be
-    changed.
+    ``objection`` says why the plan needs an operator's consent. ``failures`` are services that could not be changed.
     """
     plan = tuple(plan)
     if current().as_json:
         document: dict[str, object] = {"dry_run": is_dry, "changes": [_document(change) for change in plan]}
-        if needs_consent:
-            document["needs_consent"] = needs_consent
+        if objection is not None:
+            document |= {"needs_consent": objection.text, "kind": objection.kind}
         if failures:
-            document["failed"] = [{"service": one.service_id, "error": str(one.error)} for one in failures]
+            document["failed"] = [
+                {"service": one.service_id, "kind": one.error.kind, "error": str(one.error)} for one in failures
+            ]
         show_document(document)
-    if needs_consent:
-        show_warning(needs_consent)
+    if objection is not None:
+        show_warning(objection.text)
     for one in failures:
         show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     failed = {one.service_id for one in failures}
@@ -191,7 +193,8 @@ def _lines(change: Change) -> list[str]:
 
 def _document(change: Change) -> dict[str, object]:
     fields = [{"field": one.field, "before": one.before, "after": one.after} for one in change.differences]
-    return {"service": change.service_id, "action": str(change.action), "why": change.why, "fields": fields}
+    refused = {"kind": str(change.kind)} if change.kind is not None else {}
+    return {"service": change.service_id, "action": str(change.action), **refused, "why": change.why, "fields": fields}
 
 
 def _some(names: list[str]) -> str:

@@ -124,7 +124,7 @@ def _document(row: ServiceStatus) -> dict[str, object]:
         "pause": pause_document(row.pause),
         "quarantined": [quarantine_document(one) for one in row.quarantined],
         "has_newer": row.has_newer,
-        "errors": [str(error) for error in row.errors],
+        "errors": [{"kind": error.kind, "error": str(error)} for error in row.errors],
     }
 
 

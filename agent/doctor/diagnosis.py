@@ -47,6 +47,10 @@ class Diagnosis:
     subject: str = ""
     check: str = ""
 
+    @property
+    def kind(self) -> str:
+        return f"{self.subject}-{self.check}"
+
 
 def well(what: str, service: str = "") -> Diagnosis:
     """Return a diagnosis without a fault."""

@@ -37,9 +37,15 @@ class ChangeAction(StrEnum):
     REFUSE = "refuse"
 
 
+class RefusalKind(StrEnum):
+    FOREIGN_SERVICE = "not-created-by-svcagent"
+    FOREIGN_CHECK = "check-id-in-use"
+    UNKNOWN_NODE = "alias-node-unknown"
+
+
 @dataclass(frozen=True)
 class Change:
-    """The change of one service, with everything that is needed to apply it."""
+    """The change of one service, with everything that is needed to apply it. ``kind``: why it is refused."""
 
     action: ChangeAction
     service_id: str
@@ -58,6 +64,7 @@ class Change:
     """The reason text of the maintenance to register the service in; None to leave maintenance as it is."""
     replaces: str = ""
     """The ID of a service of svcagent to deregister right before, because Consul treats both IDs as the same."""
+    kind: RefusalKind | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def make_removal(there: Mapping[str, LocalService], only: frozenset[str] = froze
         if is_own(found):
             changes.append(Change(ChangeAction.REMOVE, found.id, "asked for"))
         elif only:
-            changes.append(Change(ChangeAction.REFUSE, found.id, f"{_whose(found)}; deregister it there"))
+            changes.append(_refused(found.id, RefusalKind.FOREIGN_SERVICE, f"{_whose(found)}; deregister it there"))
     return tuple(changes)
 
 
@@ -134,6 +141,10 @@ def without_unknown_nodes(plan: Iterable[Change], unknown: frozenset[str]) -> tu
     return tuple(_refused_for_nodes(change, unknown & set(_nodes(change))) for change in plan)
 
 
+def _refused(service_id: str, kind: RefusalKind, why: str) -> Change:
+    return Change(ChangeAction.REFUSE, service_id, why, kind=kind)
+
+
 def _nodes(change: Change) -> list[str]:
     if change.body is None:
         return []
@@ -148,14 +159,14 @@ def _refused_for_nodes(change: Change, unknown: frozenset[str]) -> Change:
         f"its check follows the node {names}, which is not in the catalog, and Consul 1.8's agent crashes on that; "
         "correct alias_node, or register again when the node has joined"
     )
-    return Change(ChangeAction.REFUSE, change.service_id, why)
+    return _refused(change.service_id, RefusalKind.UNKNOWN_NODE, why)
 
 
 def _wanted(service: Service, world: AgentWorld, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
     found = world.services.get(service.id)
     if found is not None and not is_own(found) and not is_adopting:
         why = f"{_whose(found)}; deregister it there, give this one another id, or take it over with --adopt"
-        return Change(ChangeAction.REFUSE, service.id, why)
+        return _refused(service.id, RefusalKind.FOREIGN_SERVICE, why)
     taken = {
         check.id: world.checks[check.id]
         for check in service.checks
@@ -163,7 +174,7 @@ def _wanted(service: Service, world: AgentWorld, claimed: Mapping[str, str], *, 
     }
     foreign = sorted(check_id for check_id, check in taken.items() if not _is_of_own_service(check, world))
     if foreign:
-        return Change(ChangeAction.REFUSE, service.id, _not_our_check(taken[foreign[0]]))
+        return _refused(service.id, RefusalKind.FOREIGN_CHECK, _not_our_check(taken[foreign[0]]))
     change = Change(
         ChangeAction.CREATE,
         service.id,
@@ -181,7 +192,7 @@ def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
     """Return the change for a service whose ID differs only by case from a registered one."""
     if not is_own(twin):
         why = f"Consul takes its ID for {twin.id}, {_whose(twin)}; deregister that one there, or choose another id"
-        return Change(ChangeAction.REFUSE, service.id, why)
+        return _refused(service.id, RefusalKind.FOREIGN_SERVICE, why)
     is_serving = all(check.status != "critical" for check in twin.real_checks)
     return replace(
         change,

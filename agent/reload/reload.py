@@ -188,7 +188,7 @@ class Reload:
             raise GuardRefused(
                 f"the maintenance of {self._service.id} was disabled meanwhile, so clients are sent to it again; "
                 "it is not restarted. Run this again",
-                kind="maintenance-changed",
+                kind="maintenance-disabled",
             )
         policy = self._restarter.replacement_status().restart_policy
         self._entry.save(is_replacing=True, restart_policy=policy or "", required=True)

@@ -228,13 +228,13 @@ class Restoration:
                 said = f"{self._service.id} answers its checks, but Consul does not show it as served after "
                 said += f"{RESTORE_SECONDS:.0f} s"
                 if own is None:
-                    raise SvcagentError(f"{said}: the catalog does not show it at all", kind="not-in-catalog")
+                    raise SvcagentError(f"{said}: the catalog does not show it at all", kind="not-returned")
                 failing = self._failing(own)
                 of_service = [check.id for check in failing if check.service_id]
                 if of_service:
                     raise NotReady(f"{said} ({', '.join(of_service)})", signature=f"{of_service[0]} consul critical")
                 if not failing:
-                    raise SvcagentError(f"{said}: the catalog still shows its maintenance", kind="in-maintenance")
+                    raise SvcagentError(f"{said}: the catalog still shows its maintenance", kind="not-returned")
                 self._note(f"{said}: this host's own checks are critical ({', '.join(c.id for c in failing)})")
                 return
 
