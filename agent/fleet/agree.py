@@ -38,8 +38,8 @@ class VersionDecision:
 class HostProgress:
     """The instances that run the pinned digest, and those that can take it but do not run it yet."""
 
-    done: frozenset[InstanceKey]
-    missing: frozenset[InstanceKey]
+    done: frozenset[InstanceKey] = frozenset()
+    missing: frozenset[InstanceKey] = frozenset()
 
     @property
     def hosts_missing(self) -> frozenset[str]:

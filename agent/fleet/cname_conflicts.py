@@ -10,7 +10,7 @@ from agent.consul import Consul, KvPair
 from agent.data import dataclass
 from agent.fleet.document import MOMENT, REQUIRED_PROSE, Document, Unreadable, key, quoted, unquoted
 
-ROOM = "cname"
+FOLDER = "cname"
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class ConflictClaim(Document):
 
 def write(consul: Consul, service: str, record: str, claim: ConflictClaim) -> None:
     """Publish a claim. ``record`` is the record's fully qualified name."""
-    consul.kv_put(key(service, ROOM, part_of(record), quoted(claim.node)), claim.encode())
+    consul.kv_put(key(service, FOLDER, part_of(record), quoted(claim.node)), claim.encode())
 
 
 def clear(consul: Consul, service: str, record: str, node: str) -> None:
-    consul.kv_delete(key(service, ROOM, part_of(record), quoted(node)))
+    consul.kv_delete(key(service, FOLDER, part_of(record), quoted(node)))
 
 
 def read_all(consul: Consul, service: str, record: str) -> tuple[ConflictClaim, ...]:
     """Return every host's claim, sorted by node, read from the leader. Unreadable claims are left out."""
-    pairs = consul.kv_tree(key(service, ROOM, part_of(record), ""), consistent=True)[1]
+    pairs = consul.kv_tree(key(service, FOLDER, part_of(record), ""), consistent=True)[1]
     return tuple(claim for pair in pairs if (claim := parse(pair)) is not None)
 
 

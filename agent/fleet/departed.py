@@ -19,7 +19,7 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
     check-and-set, so a document that its host is writing stays. ``own_node`` is this host's: if the token cannot see it
     in the catalog, no host can be known to be absent.
     """
-    states = consul.kv_tree(key(service, host_state.ROOM, ""), consistent=True)[1]
+    states = consul.kv_tree(key(service, host_state.FOLDER, ""), consistent=True)[1]
     found: dict[str, list[KvPair]] = {}
     recent = {own_node}
     for pair in states:
@@ -37,7 +37,10 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
         if left <= 0:
             break
         if not consul.is_node_known(node):
-            pairs = [*found.get(node, ()), *_trees(consul, histories.get(node, ()))][:left]
+            pairs = found.get(node, [])
+            for folder in sorted(histories.get(node, ())):
+                pairs += consul.kv_tree(folder, consistent=True)[1]
+            pairs = pairs[:left]
             left -= len(pairs)
             for pair in pairs:
                 consul.kv_delete(pair.key, cas=pair.modify_index)
@@ -47,22 +50,20 @@ def remove_departed(consul: Consul, service: str, own_node: str, now: datetime) 
 
 def remove_old_claims(consul: Consul, service: str, now: datetime) -> None:
     """Remove claims on CNAMEs that no host has repeated for `GONE_AFTER`; hosts repeat them every hour."""
-    pairs = consul.kv_tree(key(service, cname_conflicts.ROOM, ""), consistent=True)[1]
+    pairs = consul.kv_tree(key(service, cname_conflicts.FOLDER, ""), consistent=True)[1]
     old = (pair for pair in pairs if (one := cname_conflicts.parse(pair)) is not None and now - one.at >= GONE_AFTER)
     for pair in list(old)[:MOST_DOCUMENTS]:
         consul.kv_delete(pair.key, cas=pair.modify_index)
 
 
-def _history(consul: Consul, service: str, now: datetime, recent: set[str]) -> dict[str, list[str]]:
+def _history(consul: Consul, service: str, now: datetime, recent: set[str]) -> dict[str, set[str]]:
     """Return the history folders by node, and add the nodes with a recent page to ``recent``."""
-    room = key(service, history.ROOM, "")
-    folders: dict[str, list[str]] = {}
-    for name in consul.kv_keys(room):
-        part, _slash, page = name.removeprefix(room).partition("/")
+    root = key(service, history.FOLDER, "")
+    folders: dict[str, set[str]] = {}
+    for name in consul.kv_keys(root):
+        part, _slash, page = name.removeprefix(root).partition("/")
         node = unquoted(part)
-        folders.setdefault(node, [])
-        if f"{room}{part}/" not in folders[node]:
-            folders[node].append(f"{room}{part}/")
+        folders.setdefault(node, set()).add(f"{root}{part}/")
         if not _is_old(page, now):
             recent.add(node)
     return folders
@@ -75,7 +76,3 @@ def _is_old(page: str, now: datetime) -> bool:
     except ValueError:
         return True  # svcagent did not write it
     return now - began >= GONE_AFTER
-
-
-def _trees(consul: Consul, folders: list[str] | tuple[()]) -> list[KvPair]:
-    return [pair for folder in folders for pair in consul.kv_tree(folder, consistent=True)[1]]

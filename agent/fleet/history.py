@@ -27,7 +27,7 @@ from agent.fleet.document import (
     unquoted,
 )
 
-ROOM = "history"
+FOLDER = "history"
 KEPT_PER_HOST = 20
 KEPT_ON_DISK = 200
 
@@ -58,7 +58,7 @@ class Past(Document):
 
 def publish(consul: Consul, service: str, past: Past) -> None:
     """Publish a reload, and remove this host's entries beyond `KEPT_PER_HOST`. May be repeated."""
-    own = key(service, ROOM, quoted(past.node), "")
+    own = key(service, FOLDER, quoted(past.node), "")
     consul.kv_put(f"{own}{_order(past)}", past.encode())
     for old in consul.kv_keys(own)[:-KEPT_PER_HOST]:
         consul.kv_delete(old)
@@ -66,7 +66,7 @@ def publish(consul: Consul, service: str, past: Past) -> None:
 
 def read(consul: Consul, service: str, limit: int, node: str | None = None) -> list[Past]:
     """Return up to ``limit`` past reloads of one or all hosts, the newest first."""
-    keys = consul.kv_keys(key(service, ROOM, quoted(node), "") if node else key(service, ROOM, ""))
+    keys = consul.kv_keys(key(service, FOLDER, quoted(node), "") if node else key(service, FOLDER, ""))
     newest = sorted(keys, key=lambda one: one.rpartition("/")[2], reverse=True)[:limit]
     found = []
     for one in newest:

@@ -29,7 +29,7 @@ from agent.fleet.document import (
     unquoted,
 )
 
-ROOM = "hosts"
+FOLDER = "hosts"
 
 REFRESHED_AFTER = timedelta(hours=6)
 """A host that finds nothing to do rewrites its document when it is older than this."""
@@ -92,7 +92,7 @@ class HostState(Document):
 
 def place(service: str, node: str, service_id: str) -> str:
     """Return the key of one instance's document; without a service ID, the key of an earlier release's."""
-    return key(service, ROOM, quoted(node), *([quoted(service_id)] if service_id else []))
+    return key(service, FOLDER, quoted(node), *([quoted(service_id)] if service_id else []))
 
 
 def write_host_state(consul: Consul, service: str, node: str, state: HostState) -> None:
@@ -136,7 +136,7 @@ def refreshed(known: HostState | None, service_id: str, digest: str, tag: str, n
 
 def read_all(consul: Consul, service: str) -> dict[InstanceKey, HostState]:
     """Return every instance's document, read from the leader."""
-    return parse_all(consul.kv_tree(key(service, ROOM, ""), consistent=True)[1])
+    return parse_all(consul.kv_tree(key(service, FOLDER, ""), consistent=True)[1])
 
 
 def parse_all(pairs: tuple[KvPair, ...]) -> dict[InstanceKey, HostState]:

@@ -3,7 +3,7 @@
 An unreadable document counts as a pause, because an operator may have wanted to stop the fleet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import field, replace
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.document import MOMENT, NAME, OPTIONAL_MOMENT, PROSE, Document, Unreadable, key, readable_keys
 
-ROOM = "pause"
+FOLDER = "pause"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Pause(Document):
 
 def find(consul: Consul, service: str, now: datetime) -> Pause | None:
     """Return the pause in force, read from the leader."""
-    held = (counting(pair, now) for pair in _pairs(consul, service))
-    return next((one for one in held if one is not None), None)
+    return in_force(_pairs(consul, service), now)
 
 
 def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replacing: bool = False) -> Pause | None:
@@ -55,10 +54,10 @@ def put(consul: Consul, service: str, wanted: Pause, now: datetime, *, is_replac
 
     :raises Conflict: a pause by another operator or for another reason is in force, and ``is_replacing`` is False.
     """
-    where = key(service, ROOM)
+    where = key(service, FOLDER)
     while True:
         pairs = _pairs(consul, service)
-        held = next((one for pair in pairs if (one := counting(pair, now)) is not None), None)
+        held = in_force(pairs, now)
         new = replace(wanted, since=held.since) if held is not None and held.has_same_cause(wanted) else wanted
         if held == new:
             return held
@@ -88,14 +87,13 @@ def clear(consul: Consul, service: str) -> Pause | None:
 
 def _pairs(consul: Consul, service: str) -> list[KvPair]:
     """Return the documents that may have a pause: the current one, and an earlier release's."""
-    found = (consul.kv_get(one, consistent=True)[1] for one in readable_keys(service, ROOM))
+    found = (consul.kv_get(one, consistent=True)[1] for one in readable_keys(service, FOLDER))
     return [pair for pair in found if pair is not None]
 
 
-def counting(pair: KvPair | None, now: datetime) -> Pause | None:
-    """Return the pause in a key, unless it has expired."""
-    held = None if pair is None else parse(pair)
-    return None if held is None or held.is_over(now) else held
+def in_force(pairs: Iterable[KvPair], now: datetime) -> Pause | None:
+    """Return the first pause in these keys that has not expired."""
+    return next((one for one in map(parse, pairs) if not one.is_over(now)), None)
 
 
 def parse(pair: KvPair) -> Pause:

@@ -23,7 +23,7 @@ from agent.fleet.document import (
     unquoted,
 )
 
-ROOM = "quarantine"
+FOLDER = "quarantine"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Quarantine(Document):
 
 
 def place(service: str, digest: str) -> str:
-    return key(service, ROOM, digest.replace(":", "-"))
+    return key(service, FOLDER, digest.replace(":", "-"))
 
 
 def find(consul: Consul, service: str, digest: str) -> Quarantine | None:
@@ -86,18 +86,14 @@ def parse(pair: KvPair) -> Quarantine:
     name = unquoted(pair.key.rpartition("/")[2])
     digest = name.replace("sha256-", "sha256:", 1)
     try:
-        _require_digest(digest)
+        if not is_digest(digest):
+            raise Unreadable("its key does not end in sha256- and 64 hexadecimal digits")  # noqa: TRY301 - one handler
         return Quarantine.decode(pair.value, digest=digest)
     except Unreadable as error:
         return Quarantine(digest, "", None, f"the entry {pair.key} cannot be read: {error}")
 
 
-def _require_digest(text: str) -> None:
-    if not is_digest(text):
-        raise Unreadable("its key does not end in sha256- and 64 hexadecimal digits")
-
-
 def _pairs(consul: Consul, service: str) -> Iterator[KvPair]:
     # Reversed, so that of two entries for one digest the one under the current key is kept.
-    for prefix in reversed(readable_keys(service, ROOM, "")):
+    for prefix in reversed(readable_keys(service, FOLDER, "")):
         yield from consul.kv_tree(prefix, consistent=True)[1]

@@ -13,7 +13,7 @@ from agent.data import dataclass
 from agent.errors import Conflict
 from agent.fleet.document import DIGEST, MOMENT, NAME, Document, Unreadable, fields_of, key
 
-ROOM = "rollout"
+FOLDER = "rollout"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pin(Document):
 
 def find(consul: Consul, service: str) -> tuple[Pin | None, int]:
     """Return the pin, read from the leader, and the index for check-and-set: 0 if there is none."""
-    _index, pair = consul.kv_get(key(service, ROOM), consistent=True)
+    _index, pair = consul.kv_get(key(service, FOLDER), consistent=True)
     return (None, 0) if pair is None else (parse(pair), pair.modify_index)
 
 
@@ -42,12 +42,12 @@ def pin(consul: Consul, service: str, wanted: Pin, index: int) -> Pin:
 
     :raises Conflict: another process removed it at the same moment.
     """
-    if consul.kv_put(key(service, ROOM), wanted.encode(), cas=index):
+    if consul.kv_put(key(service, FOLDER), wanted.encode(), cas=index):
         return wanted
     there, _index = find(consul, service)
     if there is None:
         raise Conflict(
-            f"another process removed {key(service, ROOM)} from Consul KV at the same moment; try again",
+            f"another process removed {key(service, FOLDER)} from Consul KV at the same moment; try again",
             kind="document-changed",
         )
     return there
@@ -66,7 +66,7 @@ def parse(pair: KvPair) -> Pin:
 
 def untrusted(service: str, image: str, pinned: Pin, node: str) -> str:
     """Return why this host does not follow a pin, who wrote it, and what an operator can do."""
-    where = key(service, ROOM)
+    where = key(service, FOLDER)
     since = f" at {pinned.since:%Y-%m-%dT%H:%M:%SZ}" if pinned.since else ""
     return (
         f"{where} in Consul KV, written by {pinned.node}{since}, pins {pinned.digest}, but {image} does not point to "

@@ -44,16 +44,16 @@ class RolloutProgress:
         return None if found is None or found.problem else found
 
     @property
-    def at(self) -> HostProgress:
-        return progress(self.pin, self.view.hosts, self.awaited) if self.pin else HostProgress(frozenset(), frozenset())
+    def host_progress(self) -> HostProgress:
+        return progress(self.pin, self.view.hosts, self.awaited) if self.pin else HostProgress()
 
     @property
-    def is_under_way(self) -> bool:
+    def is_incomplete(self) -> bool:
         """True if hosts have yet to take the digest. False for a quarantined digest, which no host takes."""
-        return self.pin is not None and bool(self.at.missing) and self.pin.digest not in self.view.quarantine
+        return self.pin is not None and bool(self.host_progress.missing) and self.pin.digest not in self.view.quarantine
 
     @property
-    def stood_still(self) -> timedelta:
+    def stalled_for(self) -> timedelta:
         """The time without progress, except when none was expected.
 
         Progress means that a host took the digest or is taking it. Hosts write times by their own clocks; a time far in
@@ -70,10 +70,10 @@ class RolloutProgress:
         return _open_time(max(moved), self.now, self.is_open) if moved else self.stuck_after
 
     @property
-    def is_still(self) -> bool:
-        return self.is_under_way and self.is_open(self.now) and self.stood_still >= self.stuck_after
+    def is_stuck(self) -> bool:
+        return self.is_incomplete and self.is_open(self.now) and self.stalled_for >= self.stuck_after
 
-    def is_at_it(self, node: str) -> bool:
+    def is_reloading(self, node: str) -> bool:
         """True if that host is reloading and has not been at the same step for too long."""
         return any(
             state.state == HostStatus.RELOADING

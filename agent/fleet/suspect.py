@@ -26,31 +26,25 @@ def suspects(view: FleetView, digest: str, alive_sessions: frozenset[str], own: 
     ``alive_sessions`` are the sessions that hold the service's lock now. ``own`` is node and service ID of the calling
     instance, whose own document does not count: its host recovers it first.
     """
-    if not digest:
-        return ()
-    return tuple(
-        state
-        for instance, state in sorted(view.hosts.items())
-        if instance not in (own, (own[0], "")) and state.wanted == digest and has_vanished(state, alive_sessions)
-    )
+    others = {instance: state for instance, state in view.hosts.items() if not _is_own(instance, own)}
+    return tuple(state for state in all_suspects(others, alive_sessions) if state.wanted == digest)
 
 
 def all_suspects(hosts: Mapping[InstanceKey, HostState], alive_sessions: Collection[str]) -> tuple[HostState, ...]:
-    """Return the suspects of every version, sorted by host."""
-    return tuple(state for _instance, state in sorted(hosts.items()) if has_vanished(state, alive_sessions))
-
-
-def has_vanished(state: HostState, alive_sessions: Collection[str]) -> bool:
-    """True if a reload took a version and its session is gone, or if it left its instance stranded.
+    """Return the suspects of every version, sorted by host: reloads whose session is gone, and stranded instances.
 
     A host publishes "reloading" only in the steps that drain for a version, start it or judge it. A stranded instance
     did not recover on the old version either, so whether the new one is at fault is unknown.
     """
-    if not state.wanted:
-        return False
-    if state.state == HostStatus.STRANDED:
-        return True
-    return state.state == HostStatus.RELOADING and state.session not in alive_sessions
+    return tuple(
+        state
+        for _instance, state in sorted(hosts.items())
+        if state.wanted
+        and (
+            state.state == HostStatus.STRANDED
+            or (state.state == HostStatus.RELOADING and state.session not in alive_sessions)
+        )
+    )
 
 
 def is_first(view: FleetView, digest: str, own: InstanceKey) -> bool:
@@ -58,8 +52,12 @@ def is_first(view: FleetView, digest: str, own: InstanceKey) -> bool:
     return not any(
         state.state == HostStatus.RUNNING and state.digest == digest and state.is_settled
         for instance, state in view.hosts.items()
-        if instance not in (own, (own[0], ""))
+        if not _is_own(instance, own)
     )
+
+
+def _is_own(instance: InstanceKey, own: InstanceKey) -> bool:
+    return instance in (own, (own[0], ""))
 
 
 def alive_sessions(consul: Consul, lock_prefix: str) -> frozenset[str]:
@@ -75,22 +73,21 @@ def find_suspects(
 ) -> tuple[HostState, ...]:
     """Read what `suspects` needs, and return them. One request suffices if no host is taking ``digest``."""
     view = FleetView(hosts=host_state.read_all(consul, service))
-    return confirmed(consul, service, lock_prefix, suspects(view, digest, frozenset(), own))
+    return _confirmed(consul, service, lock_prefix, suspects(view, digest, frozenset(), own))
 
 
 def find_all_suspects(consul: Consul, service: str, lock_prefix: str | None) -> tuple[HostState, ...]:
-    """Return the suspects of every version. ``lock_prefix`` is as in `confirmed`."""
-    return confirmed(consul, service, lock_prefix, all_suspects(host_state.read_all(consul, service), ()))
+    """Return the suspects of every version. Without a ``lock_prefix``, a session that exists counts as alive."""
+    return _confirmed(consul, service, lock_prefix, all_suspects(host_state.read_all(consul, service), ()))
 
 
-def confirmed(
+def _confirmed(
     consul: Consul, service: str, lock_prefix: str | None, under_way: tuple[HostState, ...]
 ) -> tuple[HostState, ...]:
     """Return the suspects among the reloads ``under_way`` (as `suspects` returns them with no session).
 
     The lock is read after the documents, and the documents are read again after the lock. A reload that begins or ends
-    meanwhile does not look suspect, because it publishes its outcome before it releases the lock. Without a
-    ``lock_prefix``, a session that exists counts as alive.
+    meanwhile does not look suspect, because it publishes its outcome before it releases the lock.
     """
     if not under_way:
         return ()
@@ -135,14 +132,9 @@ def what_happened(suspect: HostState) -> str:
 
 def what_to_do(service: str, suspect: HostState) -> str:
     """Return how a suspect is cleared, by its host or by an operator."""
-    recover, cleared, forced = (
-        shlex.join(["svcagent", *argv])
-        for argv in (
-            ["recover", service],
-            ["quarantine", "clear", service, suspect.wanted],
-            ["reload", service, "--force"],
-        )
-    )
+    recover = shlex.join(["svcagent", "recover", service])
+    cleared = shlex.join(["svcagent", "quarantine", "clear", service, suspect.wanted])
+    forced = shlex.join(["svcagent", "reload", service, "--force"])
     return (
         f"look at {suspect.node}: it clears this itself when it is up again, by its next register, reload, or "
         f"{recover}. If the version is not at fault, run: {cleared}; to take it on this host all the same: {forced}"

@@ -4,9 +4,8 @@ Each kind of document has its own connection and thread, which ends with the pro
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
@@ -45,10 +44,10 @@ class FleetWatch:
         self._stopping = threading.Event()
         self._reads: dict[str, Read] = {
             "instances": lambda own, index: own.instances(service, index, LONGEST_WAIT),
-            "hosts": _tree(key(service, host_state.ROOM, ""), host_state.parse_all),
-            "quarantine": _tree(key(service, quarantine.ROOM, ""), quarantine.parse_all),
-            "pause": _one(key(service, pause.ROOM), pause.parse),
-            "pin": _one(key(service, rollout.ROOM), rollout.parse),
+            "hosts": _tree(key(service, host_state.FOLDER, ""), host_state.parse_all),
+            "quarantine": _tree(key(service, quarantine.FOLDER, ""), quarantine.parse_all),
+            "pause": _one(key(service, pause.FOLDER), pause.parse),
+            "pin": _one(key(service, rollout.FOLDER), rollout.parse),
         }
         if lock_prefix is not None:
             self._reads["sessions"] = _tree(f"{lock_prefix}/", _sessions)
@@ -78,7 +77,15 @@ class FleetWatch:
                     parts[name] = found
             trouble = str(next(iter(troubles.values()), ""))
             if len(parts) == len(self._reads) or trouble:
-                yield _seen(parts, trouble, self._clock.now())
+                yield self._snapshot(parts, trouble)
+
+    def _snapshot(self, parts: Mapping[str, Any], trouble: str) -> FleetSnapshot:
+        known = dict(parts)
+        instances, sessions = known.pop("instances", ()), known.pop("sessions", None)
+        view = replace(FleetView(), **known)
+        if view.pause is not None and view.pause.is_over(self._clock.now()):
+            view = replace(view, pause=None)
+        return FleetSnapshot(view, instances, sessions, trouble)
 
     def _take(self, wait: float | None) -> Iterator[tuple[str, Any]]:
         """Wait for the first item, then yield all that have arrived."""
@@ -131,12 +138,3 @@ def _one(name: str, parse: Callable[[Any], Any]) -> Read:
         return new_index, None if pair is None else parse(pair)
 
     return read
-
-
-def _seen(parts: dict[str, Any], trouble: str, now: datetime) -> FleetSnapshot:
-    known = dict(parts)
-    instances, sessions = known.pop("instances", ()), known.pop("sessions", None)
-    view = replace(FleetView(), **known)
-    if view.pause is not None and view.pause.is_over(now):
-        view = replace(view, pause=None)
-    return FleetSnapshot(view, instances, sessions, trouble)

@@ -95,7 +95,7 @@ def is_closed(pin: Pin | None, told: Collection[str]) -> bool:
 
 def _started(course: RolloutProgress) -> Iterator[Notice]:
     pin = course.pin
-    if pin is None or not course.is_under_way:
+    if pin is None or not course.is_incomplete:
         return
     waits = () if course.is_open(course.now) else ("It is outside the service's windows; hosts wait for them.",)
     yield Notice(
@@ -115,10 +115,10 @@ def _started(course: RolloutProgress) -> Iterator[Notice]:
 
 
 def _finished(course: RolloutProgress) -> Iterator[Notice]:
-    pin, done = course.pin, course.at.done
+    pin, done = course.pin, course.host_progress.done
     states = [state_of(course.view.hosts, instance) for instance in done]
     last = max((state.since for state in states if state is not None and state.since), default=None)
-    if pin is None or pin.since is None or last is None or course.at.missing:
+    if pin is None or pin.since is None or last is None or course.host_progress.missing:
         return
     took = _length(max(last - pin.since, timedelta()))
     yield Notice(
@@ -136,7 +136,7 @@ def _finished(course: RolloutProgress) -> Iterator[Notice]:
 def _quarantined(course: RolloutProgress) -> Iterator[Notice]:
     """Yield a notice once the host has restored the old version, or has failed to for too long."""
     for entry in course.view.quarantine.values():
-        if entry.since is None or course.is_at_it(entry.node):
+        if entry.since is None or course.is_reloading(entry.node):
             continue
         short = short_digest(entry.digest)
         standings = {state.state for state in states_on(course.view.hosts, entry.node)}
@@ -180,9 +180,9 @@ def _suspect(course: RolloutProgress) -> Iterator[Notice]:
 
 def _stuck(course: RolloutProgress) -> Iterator[Notice]:
     pin = course.pin
-    if pin is None or not course.is_still or course.view.pause is not None:
+    if pin is None or not course.is_stuck or course.view.pause is not None:
         return
-    for_long = _length(course.stood_still)
+    for_long = _length(course.stalled_for)
     yield Notice(
         NoticeKind.STUCK,
         pin.digest,
@@ -196,7 +196,7 @@ def _stuck(course: RolloutProgress) -> Iterator[Notice]:
             *_far(course),
             *(
                 _told(instance[0], state_of(course.view.hosts, instance))
-                for instance in sorted(course.at.missing)[:MOST_HOSTS]
+                for instance in sorted(course.host_progress.missing)[:MOST_HOSTS]
             ),
             f"What blocks a host: {_command('why', course.service)}, on that host. "
             f"All hosts: {_command('fleet', course.service)}",
@@ -206,7 +206,7 @@ def _stuck(course: RolloutProgress) -> Iterator[Notice]:
 
 def _paused(course: RolloutProgress) -> Iterator[Notice]:
     pin, pause = course.pin, course.view.pause
-    if pin is None or pause is None or not course.is_still:
+    if pin is None or pause is None or not course.is_stuck:
         return
     yield Notice(
         NoticeKind.PAUSED,
@@ -286,14 +286,14 @@ def _who(pin: Pin) -> str:
 
 
 def _of_all(course: RolloutProgress) -> str:
-    done, everyone = len(course.at.hosts_done), len(_nodes(course.awaited))
+    done, everyone = len(course.host_progress.hosts_done), len(_nodes(course.awaited))
     return f"{done} of {counted(everyone, 'host')}"
 
 
 def _far(course: RolloutProgress) -> Iterator[str]:
     for what, nodes in (
-        ("run it", course.at.hosts_done),
-        ("do not yet", course.at.hosts_missing),
+        ("run it", course.host_progress.hosts_done),
+        ("do not yet", course.host_progress.hosts_missing),
         ("in maintenance, and not waited for", _nodes(course.held_out)),
         ("down, and not waited for", _nodes(course.down)),
     ):

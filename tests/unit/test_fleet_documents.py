@@ -86,7 +86,7 @@ def test_what_cannot_be_read_counts_as_set_where_that_is_safe(value: bytes) -> N
     assert held.digest == DIGEST
     assert f"svcagent/web/quarantine/sha256-{'1' * 64} cannot be read" in held.why
 
-    stopped = pause.counting(_pair("pause", value), NOW)
+    stopped = pause.in_force([_pair("pause", value)], NOW)
     assert stopped is not None
     assert "svcagent/web/pause cannot be read" in stopped.why
     assert not stopped.has_same_cause(stopped)
@@ -121,7 +121,7 @@ def test_a_pause_expires_at_its_end() -> None:
     """Then it counts as not set; without an end it never is."""
     for until, counts in ((NOW, False), (NOW + timedelta(seconds=1), True), (None, True)):
         text = json.dumps(WHOLE | ({"until": until.isoformat()} if until else {})).encode()
-        assert (pause.counting(_pair("pause", text), NOW) is not None) is counts
+        assert (pause.in_force([_pair("pause", text)], NOW) is not None) is counts
     assert "until" not in Pause("alice", "a", "w", NOW).describe()
 
 
