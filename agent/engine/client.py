@@ -7,13 +7,14 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.definitions import PULL_SECONDS
-from agent.engine import connections, lookup, prune, pull, reference, replace
+from agent.engine import connections, lookup, prune, pull, reference
 from agent.engine.connection import EngineConnection
 from agent.engine.failures import RefusedAnswer
 from agent.engine.host_clients import host_connections
-from agent.engine.model import Container, Fetched, PullProgress, Replacement, moment
+from agent.engine.model import Container, Fetched, PullProgress, moment
 from agent.engine.recreate import DIGEST_LABEL
-from agent.engine.swap import NEW_SUFFIX, ReplacementStatus
+from agent.engine.replace import ContainerReplacer
+from agent.engine.swap import NEW_SUFFIX
 from agent.errors import ConnectionsUnknown, NotFound
 from agent.text import clean_lines
 
@@ -21,7 +22,7 @@ KILL_REPORT_SECONDS = 0.5
 """How long after a container's end the Engine may report the request that ended it."""
 
 
-class Engine:
+class Engine(ContainerReplacer):
     """One host's Docker Engine.
 
     Every method raises `DockerUnreachable` if the Engine cannot be reached, and `OutcomeUnknown` if the answer to a
@@ -30,9 +31,7 @@ class Engine:
     """
 
     def __init__(self, host: str | None, environ: Mapping[str, str], clock: Clock, proc: Path = Path("/proc")) -> None:
-        self._docker = EngineConnection(host, environ)
-        self._clock = clock
-        self._proc = proc
+        super().__init__(EngineConnection(host, environ), clock, proc)
 
     @property
     def address(self) -> str:
@@ -107,64 +106,8 @@ class Engine:
         download is given up; an extraction has ten times as long. Raise `NotFound`, `Denied`, `RateLimited` or
         `RegistryUnreachable`.
         """
-        platform = replace.chosen_platform(self._docker, container) if container else ""
+        platform = self._chosen_platform(container) if container else ""
         pull.pull(self._docker, self._clock, reference.parse(image), digest, progress, timeout, platform)
-
-    def check_recreatable(self, name: str) -> None:
-        """Raise `Conflict`, with the remedy, if the container cannot be recreated as it is or be started again."""
-        replace.check_recreatable(self._docker, self._proc, name, lookup.existing(self._docker, name))
-
-    def check_startable(self, name: str) -> None:
-        """Raise `Conflict` if the host lacks something that the container and its successor need to start."""
-        replace.check_startable(self._docker, self._proc, name, lookup.existing(self._docker, name))
-
-    def prepare(self, name: str, image: str, digest: str) -> float:
-        """Create the container's successor from that digest, which must be on this host; return the seconds it took.
-
-        The container itself does not change. Whatever this raises, `discard` removes the successor. Raise `Conflict` if
-        an earlier replacement must be rolled back first, or if the successor would differ from the container.
-        """
-        return replace.prepare(self._docker, self._proc, self._clock, name, reference.parse(image), digest)
-
-    def discard(self, name: str) -> None:
-        """Remove the successor that `prepare` created, unless a `replace` has begun to use it."""
-        replace.discard(self._docker, name)
-
-    def replace(self, name: str, digest: str, stop_timeout: float | None) -> Replacement:
-        """Stop the container and start its successor, which `prepare` created from that digest.
-
-        The old container stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` restores it.
-        ``stop_timeout``: seconds until the old container is killed; None: its own, else Docker's 10. Raise `NotBegun`
-        if the two are not as `prepare` left them. Raise `NotReady` if the image keeps the new container from starting.
-        """
-        return replace.replace(self._docker, self._clock, name, digest, stop_timeout)
-
-    def roll_back(self, name: str, restart_policy: str | None = None, *, finish_stop: bool = False) -> float | None:
-        """Restore the old container under its name, with its restart policy, running, wherever a `replace` ended.
-
-        Return the seconds it took; None if there is nothing to roll back. The new container is removed: read its
-        `log_tail` first. ``restart_policy``: the old container's, from `Container.restart_policy` before `replace`; it
-        is needed only if the new container, which otherwise holds it, was removed. ``finish_stop``: stop and start an
-        old container that still runs, because `replace` may have requested its stop. Raise `Conflict` if a container in
-        the way is not svcagent's, `NotFound` if the old one is gone.
-        """
-        return replace.roll_back(self._docker, self._clock, name, restart_policy, finish_stop=finish_stop)
-
-    def replacement_status(self, name: str) -> ReplacementStatus:
-        """Return how far the last replacement of that container got, and which container has its name now.
-
-        A recovery decides on this alone, with or without a journal: a container in state NEW may still become ready,
-        PREPARED must be discarded, and MIXED rolled back.
-        """
-        return replace.replacement_status(self._docker, name)
-
-    def start(self, name: str) -> None:
-        """Start a container that is stopped; one that runs stays as it is. Raise `NotFound`."""
-        replace.start(self._docker, name)
-
-    def remove_old(self, name: str) -> None:
-        """Remove the old container, which `replace` kept for a `roll_back`."""
-        replace.remove_old(self._docker, name)
 
     def prune(
         self, image: str, keep: int, fetched: Sequence[Fetched] = (), ran: Collection[str] = ()
