@@ -23,7 +23,7 @@ SEEN_WITHIN = 0.05
 
 
 @dataclass(frozen=True)
-class Site:
+class TwoProxies:
     """Two proxies, registered, and a zone without a record."""
 
     lab: Lab
@@ -62,24 +62,24 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def empty_site() -> Iterator[Site]:
+def empty_site() -> Iterator[TwoProxies]:
     """Proxies that nobody can reach by name."""
     with Lab(2) as lab:
         chocon = Chocon(lab, interval="1s")
         chocon.start()
         with naming(lab) as names:
-            yield Site(lab, chocon, names)
+            yield TwoProxies(lab, chocon, names)
 
 
 @pytest.fixture
-def site(empty_site: Site) -> Site:
+def site(empty_site: TwoProxies) -> TwoProxies:
     """The record is in place, and both proxies are."""
     assert empty_site.sync(empty_site.lab.hosts[0])["record"] == RECORD
     empty_site.chocon.wait_passing()
     return empty_site
 
 
-def test_all_hosts_publish_concurrently_and_the_zone_changes_once(empty_site: Site) -> None:
+def test_all_hosts_publish_concurrently_and_the_zone_changes_once(empty_site: TwoProxies) -> None:
     """Before, the name is nowhere; one host creates the record, and all others find it in place."""
     assert "Could not resolve host" in empty_site.names.curl(URL).stderr
     before = empty_site.names.bind.serial(ZONE)
@@ -93,12 +93,12 @@ def test_all_hosts_publish_concurrently_and_the_zone_changes_once(empty_site: Si
     assert empty_site.names.bind.lookup(CLIENTS_NAME, "CNAME") == (f"{TARGET}.",)
 
 
-def test_any_name_reaches_every_proxy(site: Site) -> None:
+def test_any_name_reaches_every_proxy(site: TwoProxies) -> None:
     """By nothing but its URL; the proxy is told which upstream is meant."""
     assert site.answers() == {site.answer_of(host) for host in site.lab.hosts}
 
 
-def test_status_follows_the_name_down_to_passing_instances(site: Site) -> None:
+def test_status_follows_the_name_down_to_passing_instances(site: TwoProxies) -> None:
     """As clients see it."""
     code, output = site.svcagent(site.lab.hosts[1], "--json", "cname", "status")
 
@@ -107,14 +107,14 @@ def test_status_follows_the_name_down_to_passing_instances(site: Site) -> None:
     assert sorted(report["resolver"]["addresses"]) == [host.address for host in site.lab.hosts]
 
 
-def test_the_doctor_finds_nothing(site: Site) -> None:
+def test_the_doctor_finds_nothing(site: TwoProxies) -> None:
     """Forwarding, caches and rights are as they should be."""
     code, output = site.svcagent(site.lab.hosts[0], "doctor", "--only", "cname", "--strict")
 
     assert code == 0, output
 
 
-def test_a_proxy_under_maintenance_is_not_named_any_more(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_proxy_under_maintenance_is_not_named_any_more(site: TwoProxies, capsys: pytest.CaptureFixture[str]) -> None:
     """Once Consul's own DNS does not name it, clients asked 50 ms later are not told of it either."""
     staying, leaving = site.lab.hosts
     with watching(site.lab, site.names, TARGET, CLIENTS_NAME) as watch:
@@ -137,7 +137,7 @@ def test_a_proxy_under_maintenance_is_not_named_any_more(site: Site, capsys: pyt
     assert {address for answer in late for address in answer.addresses} == {staying.address}
 
 
-def test_a_record_removed_by_hand_is_back_after_the_next_sync(site: Site) -> None:
+def test_a_record_removed_by_hand_is_back_after_the_next_sync(site: TwoProxies) -> None:
     """Between the two nobody is reached."""
     site.names.update(f"update delete {RECORD} CNAME")
     assert "Could not resolve host" in site.names.curl(URL).stderr
@@ -148,7 +148,7 @@ def test_a_record_removed_by_hand_is_back_after_the_next_sync(site: Site) -> Non
     assert site.sync(site.lab.hosts[0])["outcome"] == "in place"
 
 
-def test_a_rollout_of_the_proxies_loses_no_request(site: Site) -> None:
+def test_a_rollout_of_the_proxies_loses_no_request(site: TwoProxies) -> None:
     """Clients who ask for the name anew each time see every proxy change its version, and nothing else."""
     url = Url(CLIENTS_NAME, PORT, CLIENTS_PATH)
     with Load(site.lab, rate=200, dns=[site.names.resolver], url=url) as load:

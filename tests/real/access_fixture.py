@@ -1,8 +1,6 @@
-"""What the access tests share: Consul servers configured otherwise, svcagent run in this process, and bad servers."""
+"""What the access tests share: Consul servers configured otherwise, and bad servers."""
 
-import json
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from agent.cli import main
 from agent.consul import Consul
 from agent.definitions import Settings
 from tests.lab import asking, parts
@@ -21,54 +16,6 @@ from tests.lab.host import environment_in
 from tests.lab.server import Server
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a verb ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """All that a user saw."""
-        return self.out + self.err
-
-
-class Svcagent:
-    """svcagent in this process, with an environment of its own."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-        self.services_dir, self.state_dir = home / "services.d", home / "state"
-        self.services_dir.mkdir()
-        self.state_dir.mkdir(mode=0o700)
-
-    def define(self, *names: str, **more: Any) -> None:
-        """Definitions of services of these names, each with a check that never runs out."""
-        for index, name in enumerate(names):
-            check = {"ttl": "1h", "status": "passing"}
-            service = {"name": name, "port": 8000 + index, "checks": [check], **more}
-            (self.services_dir / f"{name}.json").write_text(json.dumps({"service": service}))
-
-    def environment(self, **settings: str) -> dict[str, str]:
-        """The environment of svcagent as a process of its own."""
-        directories = {"SVCAGENT_SERVICES_DIR": str(self.services_dir), "SVCAGENT_STATE_DIR": str(self.state_dir)}
-        return environment_in(self.services_dir.parent, self.services_dir.parent) | directories | settings
-
-    def __call__(self, *argv: str, **settings: str) -> Result:
-        with self._monkeypatch.context() as patched:
-            for name, value in self.environment(**settings).items():
-                patched.setenv(name, value)
-            patched.setattr(sys, "argv", ["svcagent", *argv])
-            self._capsys.readouterr()
-            with pytest.raises(SystemExit) as ended:
-                main()
-        seen = self._capsys.readouterr()
-        return Result(int(ended.value.code or 0), seen.out, seen.err)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
 from tests.lab.server import Server
-from tests.real.access_fixture import Svcagent
 from tests.real.engine_fixture import DockerHost, docker_host
+from tests.support.svcagent import Svcagent
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def image(docker: DockerHost) -> str:
 
 
 @pytest.fixture
-def svcagent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Svcagent:
-    """svcagent in this process, with directories of its own."""
-    return Svcagent(monkeypatch, capsys, tmp_path)
+def svcagent(tmp_path: Path) -> Svcagent:
+    """svcagent with directories of its own."""
+    return Svcagent(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from agent.fleet.host_state import HostState, HostStatus, write_host_state
 from tests.lab import asking
 from tests.lab.ground import LabError, wait_until
 from tests.lab.server import spawn, svcagent_argv
-from tests.real.access_fixture import PACKAGING, Access, Svcagent, asked, consul_with
+from tests.real.access_fixture import PACKAGING, Access, asked, consul_with
+from tests.support.svcagent import Svcagent
 
 MASTER = str(uuid.uuid4())
 NODE = "server"

@@ -16,8 +16,9 @@ from agent.definitions import Settings
 from agent.errors import ConsulUnreachable, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
-from tests.real.access_fixture import Access, Listener, Svcagent, answering, consul_with, forwarding
+from tests.real.access_fixture import Access, Listener, answering, consul_with, forwarding
 from tests.real.converge_fixture import Waker
+from tests.support.svcagent import Svcagent
 
 LIMIT = 200
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

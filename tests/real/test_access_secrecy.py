@@ -11,7 +11,8 @@ import pytest
 from agent.consul import Consul
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
-from tests.real.access_fixture import Access, Listener, Result, Svcagent, answering, consul_with
+from tests.real.access_fixture import Access, Listener, answering, consul_with
+from tests.support.svcagent import Result, Svcagent
 
 TOKEN = str(uuid.uuid4())
 VERBS = (

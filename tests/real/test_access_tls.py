@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.server import svcagent_argv
-from tests.real.access_fixture import Access, Listener, Svcagent, consul_with, forwarding
+from tests.real.access_fixture import Access, Listener, consul_with, forwarding
 from tests.real.converge_fixture import Waker
+from tests.support.svcagent import Svcagent
 
 SERVER_NAME = "server.dc1.consul"
 

@@ -1,14 +1,13 @@
 """The verbs as a user runs them, on one real Consul agent."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.server import svcagent_argv
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 WEB = {
     "service": {
@@ -21,23 +20,12 @@ WEB = {
 
 
 def _run(host: ConsulHost, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [*svcagent_argv(), *arguments],
-        env=host.environment() | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
+    result = Svcagent(host.directory, CONSUL_HTTP_ADDR=f"{host.address}:8500").process(*arguments, **environment)
+    return result.code, result.out, result.err
 
 
 def _write(host: ConsulHost, name: str, content: Any) -> Path:
-    host.environment()
-    file = host.directory / "services.d" / name
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return file
+    return Svcagent(host.directory).write(name, content)
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +40,13 @@ def _nothing_registered(host: ConsulHost) -> None:
 
 def test_register_creates_keeps_updates_and_removes(host: ConsulHost) -> None:
     """What is missing is created, what is right is left, what differs is updated, what is gone is removed."""
-    file = _write(host, "web.json", WEB)
+    file = _write(host, "web", WEB)
     created = _run(host, "--json", "register")
     kept = _run(host, "--json", "register")
-    _write(host, "web.json", {"service": {**WEB["service"], "port": 8081}})
+    _write(host, "web", {"service": {**WEB["service"], "port": 8081}})
     updated = _run(host, "--json", "register")
     file.unlink()
-    _write(host, "other.json", {"service": {"name": "other"}})
+    _write(host, "other", {"service": {"name": "other"}})
     removed = _run(host, "--json", "register")
 
     actions = [
@@ -71,7 +59,7 @@ def test_register_creates_keeps_updates_and_removes(host: ConsulHost) -> None:
 
 def test_dry_run_changes_nothing(host: ConsulHost) -> None:
     """It prints the plan and leaves the agent as it is."""
-    _write(host, "web.json", WEB)
+    _write(host, "web", WEB)
 
     code, output, _errors = _run(host, "register", "--dry-run")
 
@@ -83,7 +71,7 @@ def test_dry_run_changes_nothing(host: ConsulHost) -> None:
 def test_services_of_others_are_not_changed(host: ConsulHost) -> None:
     """Same id, another hand: refused with exit code 1, and not touched; deregister does not take it either."""
     host.ask.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
-    _write(host, "web.json", WEB)
+    _write(host, "web", WEB)
 
     code, _output, errors = _run(host, "register")
     removal, _removal_output, removal_errors = _run(host, "deregister", "web")
@@ -96,7 +84,7 @@ def test_services_of_others_are_not_changed(host: ConsulHost) -> None:
 
 def test_an_empty_directory_removes_nothing_unless_asked(host: ConsulHost) -> None:
     """A wrong path must not take a host's services away."""
-    file = _write(host, "web.json", WEB)
+    file = _write(host, "web", WEB)
     assert _run(host, "register")[0] == 0
     file.unlink()
 
@@ -111,7 +99,7 @@ def test_an_empty_directory_removes_nothing_unless_asked(host: ConsulHost) -> No
 def test_deregister_takes_its_own(host: ConsulHost) -> None:
     """By name, or all of svcagent's and nothing else."""
     host.ask.put("/v1/agent/service/register", {"Name": "foreign"})
-    _write(host, "web.json", WEB)
+    _write(host, "web", WEB)
     assert _run(host, "register")[0] == 0
 
     assert _run(host, "deregister", "--all")[0] == 0
@@ -123,11 +111,11 @@ def test_five_faults_in_two_files_are_one_report_and_the_good_file_is_registered
     """All faults of all files at once, each with file and place; exit code 78."""
     first = _write(
         host,
-        "a.json",
+        "a",
         {"service": {"name": "a b", "port": 99999, "checks": [{"http": "http://127.0.0.1/", "interval": "10"}]}},
     )
-    second = _write(host, "b.json", {"service": {"name": "b", "prot": 80, "tags": "production"}})
-    good = _write(host, "c.json", {"service": {"name": "c"}})
+    second = _write(host, "b", {"service": {"name": "b", "prot": 80, "tags": "production"}})
+    good = _write(host, "c", {"service": {"name": "c"}})
 
     for verb in ("validate", "register"):
         code, _output, errors = _run(host, verb)
@@ -154,7 +142,7 @@ def test_five_faults_in_two_files_are_one_report_and_the_good_file_is_registered
 
 def test_no_consul_says_which_address_and_which_variable(host: ConsulHost) -> None:
     """Exit code 69, the address tried, and the variable that sets it; register says that it waits."""
-    _write(host, "web.json", WEB)
+    _write(host, "web", WEB)
     for arguments in (["register", "--wait", "300ms"], ["status"], ["maint", "status"], ["deregister", "--all"]):
         code, _output, errors = _run(host, *arguments, CONSUL_HTTP_ADDR="127.0.0.1:9")
         assert code == 69, arguments
@@ -164,7 +152,7 @@ def test_no_consul_says_which_address_and_which_variable(host: ConsulHost) -> No
 
 def test_no_docker_says_which_address_and_which_variable(host: ConsulHost) -> None:
     """Exit code 69, the address tried, and the variable that sets it; status shows the rest all the same."""
-    _write(host, "web.json", {**WEB, "reload": {"image": "127.0.0.1:5000/web:latest", "container": "web"}})
+    _write(host, "web", {**WEB, "reload": {"image": "127.0.0.1:5000/web:latest", "container": "web"}})
     assert _run(host, "register")[0] == 0
     nowhere = f"unix://{host.directory}/nowhere.sock"
 
@@ -178,11 +166,11 @@ def test_no_docker_says_which_address_and_which_variable(host: ConsulHost) -> No
 
 def test_maintenance_survives_an_update(host: ConsulHost) -> None:
     """Who took it out and why stay in the catalog while the service is registered anew."""
-    _write(host, "web.json", WEB)
+    _write(host, "web", WEB)
     assert _run(host, "register")[0] == 0
     assert _run(host, "maint", "enable", "web", "--reason", "disk swap")[0] == 0
     before = host.ask.get("/v1/agent/checks")["_service_maintenance:web"]["Notes"]
-    _write(host, "web.json", {"service": {**WEB["service"], "port": 8081}})
+    _write(host, "web", {"service": {**WEB["service"], "port": 8081}})
 
     assert _run(host, "register")[0] == 0
 

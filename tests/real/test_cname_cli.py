@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import pytest
 
 from tests.lab.bind import Bind
 from tests.lab.ground import LabError, wait_until
-from tests.real.access_fixture import Result, Svcagent
 from tests.real.cname_fixture import Dns, dns_server, resolver, secondary, written_key
 from tests.real.conftest import ConsulHost
 from tests.real.notify_fixture import Endpoint, settings_file
+from tests.support.svcagent import Result, Svcagent
 
 ZONE = "ccnproxy-https."
 RECORD = f"*.{ZONE}"
@@ -27,48 +26,39 @@ CHOCON = {
 }
 
 
-@dataclass(frozen=True)
-class Site:
-    """One host's svcagent, and the servers that it works with."""
+class CnameHost(Svcagent):
+    """One host's svcagent, and the servers that it works with. ``options``: of svcagent, before the verb."""
 
-    svcagent: Svcagent
-    dns: Dns
-    resolver: Bind
-    consul: ConsulHost
-    options: tuple[str, ...] = ()
-    """What stands before the verb."""
+    def __init__(self, home: Path, dns: Dns, resolver: Bind, consul: ConsulHost, *options: str) -> None:
+        super().__init__(
+            home,
+            CONSUL_HTTP_ADDR=f"{consul.address}:8500",
+            SVCAGENT_DNS_SERVER=dns.bind.endpoint,
+            SVCAGENT_DNS_KEY_FILE=str(dns.key.file),
+            SVCAGENT_DNS_RESOLVER=resolver.endpoint,
+            SVCAGENT_DNS_TIMEOUT="3s",
+        )
+        self.dns, self.resolver, self.consul, self.options = dns, resolver, consul, options
 
-    @property
-    def usual(self) -> dict[str, str]:
-        """The settings with which all is well."""
-        return {
-            "CONSUL_HTTP_ADDR": f"{self.consul.address}:8500",
-            "SVCAGENT_DNS_SERVER": self.dns.bind.endpoint,
-            "SVCAGENT_DNS_KEY_FILE": str(self.dns.key.file),
-            "SVCAGENT_DNS_RESOLVER": self.resolver.endpoint,
-            "SVCAGENT_DNS_TIMEOUT": "3s",
-        }
+    def define_chocon(self, **cname: Any) -> None:
+        """Define chocon with this CNAME."""
+        self.write("chocon", {**CHOCON, "cname": [{"name": RECORD, "tag": "production", **cname}]})
 
-    def define(self, **cname: Any) -> None:
-        """chocon with this CNAME."""
-        content = {**CHOCON, "cname": [{"name": RECORD, "tag": "production", **cname}]}
-        (self.svcagent.services_dir / "chocon.json").write_text(json.dumps(content))
-
-    def run(self, *arguments: str, **settings: str) -> Result:
-        """A verb of ``svcagent cname``."""
-        result = self.svcagent(*self.options, "cname", *arguments, **self.usual | settings)
+    def cname(self, *arguments: str, **settings: str) -> Result:
+        """Run a verb of ``svcagent cname``."""
+        result = self(*self.options, "cname", *arguments, **settings)
         assert "Traceback" not in result.err, result.err
         return result
 
     def doctor(self, *arguments: str, **settings: str) -> Result:
-        """What keeps clients from the records."""
-        result = self.svcagent(*self.options, "doctor", "--only", "cname", *arguments, **self.usual | settings)
+        """Run the checks of CNAMEs."""
+        result = self("doctor", "--only", "cname", *arguments, **settings)
         assert "Traceback" not in result.err, result.err
         return result
 
     def outcome(self, *arguments: str, code: int = 0, **settings: str) -> dict[str, Any]:
         """What it says of the one record."""
-        result = self.run(*arguments, "--json", **settings)
+        result = self.cname(*arguments, "--json", **settings)
         assert result.code == code, result.text
         (record,) = json.loads(result.out)["records"]
         found: dict[str, Any] = record
@@ -87,13 +77,13 @@ def servers(host: ConsulHost) -> Iterator[tuple[Dns, Bind, Bind]]:
 
 
 @pytest.fixture
-def site(host: ConsulHost, servers: tuple[Dns, Bind, Bind], svcagent: Svcagent) -> Iterator[Site]:
+def site(host: ConsulHost, servers: tuple[Dns, Bind, Bind], tmp_path: Path) -> Iterator[CnameHost]:
     """chocon defined, and passing in Consul; nothing in the zone."""
     dns, second, resolving = servers
     register(host)
     wait_until(lambda: second.serial(ZONE) == dns.serial, 10, "the secondary has caught up")
-    site = Site(svcagent, dns, resolving, host)
-    site.define()
+    site = CnameHost(tmp_path, dns, resolving, host)
+    site.define_chocon()
     yield site
     dns.clear("*", "www")
     resolving.rndc("flush")
@@ -112,12 +102,12 @@ def register(host: ConsulHost, status: str = "passing") -> None:
 # ---------------------------------------------------------------- plan and sync
 
 
-def test_sync_creates_the_record_and_then_has_nothing_to_do(site: Site) -> None:
+def test_sync_creates_the_record_and_then_has_nothing_to_do(site: CnameHost) -> None:
     """Silent the second time, for cron; the zone is found by asking for it."""
     before = site.dns.serial
 
     created = site.outcome("sync")
-    again = site.run("sync")
+    again = site.cname("sync")
 
     assert (created["outcome"], created["is_done"], created["unverified"]) == ("created", True, [])
     assert (created["zone"], created["target"], created["owner"]) == (ZONE, TARGET, "chocon/production/dc1")
@@ -127,7 +117,7 @@ def test_sync_creates_the_record_and_then_has_nothing_to_do(site: Site) -> None:
     assert "owner=chocon/production/dc1 gen=0" in site.dns.bind.lookup(MARKER, "TXT")[0]
 
 
-def test_a_sync_writes_the_textfile(site: Site, tmp_path: Path) -> None:
+def test_a_sync_writes_the_textfile(site: CnameHost, tmp_path: Path) -> None:
     """What became of every record, also a conflict; a plan tells nothing, a missing directory fails nothing."""
     file = tmp_path / "svcagent_cname.prom"
 
@@ -136,19 +126,19 @@ def test_a_sync_writes_the_textfile(site: Site, tmp_path: Path) -> None:
         return next((line for line in file.read_text().splitlines() if line.startswith("svcagent_cname_state{")), "")
 
     assert state("sync") == f'svcagent_cname_state{{record="{RECORD}",state="in place"}} 1.0'
-    site.define(target="elsewhere.example.com.")
+    site.define_chocon(target="elsewhere.example.com.")
     assert "in place" in state("sync", "--dry-run", code=1)
     assert "conflict" in state("sync", code=1)
-    unwritten = site.run("sync", SVCAGENT_TEXTFILE_DIR=str(tmp_path / "nowhere"))
+    unwritten = site.cname("sync", SVCAGENT_TEXTFILE_DIR=str(tmp_path / "nowhere"))
     assert (unwritten.code, "node_exporter is not told" in unwritten.err) == (1, True)
 
 
 @pytest.mark.parametrize("arguments", [("plan",), ("sync", "--dry-run")])
-def test_a_plan_changes_nothing(site: Site, arguments: tuple[str, ...]) -> None:
+def test_a_plan_changes_nothing(site: CnameHost, arguments: tuple[str, ...]) -> None:
     """And says what would be."""
     before = site.dns.serial
 
-    told = site.run(*arguments)
+    told = site.cname(*arguments)
     planned = site.outcome(*arguments)
 
     assert "to be created" in told.out
@@ -156,7 +146,7 @@ def test_a_plan_changes_nothing(site: Site, arguments: tuple[str, ...]) -> None:
     assert site.dns.serial == before
 
 
-def test_a_plan_knows_what_the_key_may_not_do(site: Site) -> None:
+def test_a_plan_knows_what_the_key_may_not_do(site: CnameHost) -> None:
     """Before anybody tries."""
     planned = site.outcome("plan", code=1, SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
 
@@ -164,30 +154,30 @@ def test_a_plan_knows_what_the_key_may_not_do(site: Site) -> None:
     assert f"grant stranger name {RECORD} CNAME;" in planned["why"]
 
 
-def test_questions_that_are_signed(site: Site) -> None:
+def test_questions_that_are_signed(site: CnameHost) -> None:
     """With the setting every verb works as without it; status and doctor then need the key too."""
     signed = {"SVCAGENT_DNS_SIGN_QUERIES": "true"}
 
     assert site.outcome("sync", SVCAGENT_DNS_SIGN_QUERIES="true")["outcome"] == "created"
-    assert [site.run(verb, **signed).code for verb in ("plan", "status")] == [0, 0]
+    assert [site.cname(verb, **signed).code for verb in ("plan", "status")] == [0, 0]
     assert site.doctor(**signed).code == 0
-    nobody = site.run("status", **signed, SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_SERVER=site.dns.bind.endpoint)
+    nobody = site.cname("status", **signed, SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_SERVER=site.dns.bind.endpoint)
     assert (nobody.code, "dns.key_file" in nobody.err) == (78, True)
 
 
-def test_a_weak_key_is_refused_or_warned_of_once(site: Site, tmp_path: Path) -> None:
+def test_a_weak_key_is_refused_or_warned_of_once(site: CnameHost, tmp_path: Path) -> None:
     """The refusal names the setting; the warning comes once, however many messages are signed."""
     weak = {"SVCAGENT_DNS_KEY_FILE": str(written_key(tmp_path, "svcagent", "hmac-md5", site.dns.key.secret).file)}
 
-    refused = site.run("plan", **weak)
-    warned = site.run("plan", **weak, SVCAGENT_DNS_ALLOW_WEAK_KEYS="true")
+    refused = site.cname("plan", **weak)
+    warned = site.cname("plan", **weak, SVCAGENT_DNS_ALLOW_WEAK_KEYS="true")
 
     assert (refused.code, "dns.allow_weak_keys = true" in refused.err) == (78, True)
     assert (warned.code, warned.err.count("hmac-md5, which is weak")) == (1, 1)
     assert "BADKEY" in warned.text
 
 
-def test_a_target_without_an_answer_is_not_published(site: Site) -> None:
+def test_a_target_without_an_answer_is_not_published(site: CnameHost) -> None:
     """Exit 75: it may be answered later; --force publishes it now; once published, it is kept in any case."""
     register(site.consul, "critical")
 
@@ -198,9 +188,9 @@ def test_a_target_without_an_answer_is_not_published(site: Site) -> None:
     assert site.outcome("sync")["outcome"] == "repaired"
 
 
-def test_a_check_that_fails_changes_no_record(site: Site) -> None:
+def test_a_check_that_fails_changes_no_record(site: CnameHost) -> None:
     """Consul DNS takes instances in and out; the CNAME stays."""
-    site.run("sync")
+    site.cname("sync")
     before = site.dns.serial
 
     register(site.consul, "critical")
@@ -209,41 +199,41 @@ def test_a_check_that_fails_changes_no_record(site: Site) -> None:
     assert site.dns.serial == before
 
 
-def test_a_definition_that_is_gone_removes_nothing(site: Site) -> None:
+def test_a_definition_that_is_gone_removes_nothing(site: CnameHost) -> None:
     """A directory may be empty for a moment on one host of many."""
-    site.run("sync")
-    (site.svcagent.services_dir / "chocon.json").unlink()
+    site.cname("sync")
+    (site.services_dir / "chocon.json").unlink()
 
-    result = site.run("sync")
+    result = site.cname("sync")
 
     assert (result.code, "no definition has a CNAME" in result.out) == (0, True)
     assert site.dns.bind.lookup(RECORD, "CNAME") == (TARGET,)
 
 
-def test_a_conflict_is_loud(site: Site) -> None:
+def test_a_conflict_is_loud(site: CnameHost) -> None:
     """On standard error, also with --quiet, and in the exit code."""
     site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
 
-    result = site.run("sync", "--quiet")
+    result = site.cname("sync", "--quiet")
 
     assert (result.code, result.out) == (1, "")
     assert "conflict" in result.err
     assert "elsewhere.example.net." in result.err
 
 
-def test_definitions_of_one_generation_are_a_conflict_on_every_host(site: Site) -> None:
+def test_definitions_of_one_generation_are_a_conflict_on_every_host(site: CnameHost) -> None:
     """Also on those whose record stands: they hear it from the others through Consul KV. A higher gen settles it."""
-    site.run("sync")
+    site.cname("sync")
     before = site.dns.serial
 
-    site.define(ttl=300)
+    site.define_chocon(ttl=300)
     on_another = site.outcome("sync", code=1)
     # The other host's word, as one of another name has it.
     _say_as(site, "host2")
-    site.define()
+    site.define_chocon()
     here = [site.outcome(verb, code=1) for verb in ("sync", "plan", "sync")]
     assert site.dns.serial == before
-    site.define(ttl=300, gen=1)
+    site.define_chocon(ttl=300, gen=1)
     settled = site.outcome("sync")
     after = site.outcome("sync")
 
@@ -253,20 +243,20 @@ def test_definitions_of_one_generation_are_a_conflict_on_every_host(site: Site) 
     assert (settled["outcome"], after["outcome"]) == ("changed", "in place")
 
 
-def test_a_host_that_withdraws_no_longer_counts(site: Site) -> None:
+def test_a_host_that_withdraws_no_longer_counts(site: CnameHost) -> None:
     """Its definition is what stands there now."""
-    site.run("sync")
-    site.define(ttl=300)
-    site.run("sync")
+    site.cname("sync")
+    site.define_chocon(ttl=300)
+    site.cname("sync")
     assert _keys(site) == [f"svcagent/chocon/cname/_wildcard.{ZONE.rstrip('.')}/server"]
 
-    site.define()
+    site.define_chocon()
 
     assert site.outcome("sync")["outcome"] == "in place"
     assert _keys(site) == []
 
 
-def _keys(site: Site) -> list[str]:
+def _keys(site: CnameHost) -> list[str]:
     try:
         found: list[str] = site.consul.ask.get("/v1/kv/svcagent/?keys&consistent")
     except LabError:
@@ -274,7 +264,7 @@ def _keys(site: Site) -> list[str]:
     return found
 
 
-def _say_as(site: Site, node: str) -> None:
+def _say_as(site: CnameHost, node: str) -> None:
     """Make the word of the local host in Consul KV another host's."""
     (key,) = _keys(site)
     (pair,) = site.consul.ask.get(f"/v1/kv/{key}?consistent")
@@ -284,13 +274,13 @@ def _say_as(site: Site, node: str) -> None:
     site.consul.ask.put(f"/v1/kv/{key.rpartition('/')[0]}/{node}", said)
 
 
-def test_an_older_generation_gives_way_quietly(site: Site) -> None:
+def test_an_older_generation_gives_way_quietly(site: CnameHost) -> None:
     """A host whose files are not rolled out yet: exit 0, and nothing on standard error."""
-    site.define(gen=2)
-    site.run("sync")
-    site.define(gen=1, ttl=5)
+    site.define_chocon(gen=2)
+    site.cname("sync")
+    site.define_chocon(gen=1, ttl=5)
 
-    result = site.run("sync")
+    result = site.cname("sync")
 
     assert (result.code, result.err) == (0, "")
     assert "gives way" in result.out
@@ -312,12 +302,12 @@ def test_an_older_generation_gives_way_quietly(site: Site) -> None:
         ({"target": f"x.{ZONE}"}, "would point at itself"),
     ],
 )
-def test_faults_are_reported_before_anything_is_sent(site: Site, cname: dict[str, Any], said: str) -> None:
+def test_faults_are_reported_before_anything_is_sent(site: CnameHost, cname: dict[str, Any], said: str) -> None:
     """Exit 78, and the zone is as it was."""
     before = site.dns.serial
-    site.define(**cname)
+    site.define_chocon(**cname)
 
-    result = site.run("sync")
+    result = site.cname("sync")
 
     assert result.code == 78
     assert said in result.err
@@ -325,23 +315,23 @@ def test_faults_are_reported_before_anything_is_sent(site: Site, cname: dict[str
     assert site.dns.serial == before
 
 
-def test_a_dotted_service_is_a_fault(site: Site) -> None:
+def test_a_dotted_service_is_a_fault(site: CnameHost) -> None:
     """Consul DNS would read another service's name from it."""
-    file = site.svcagent.services_dir / "chocon.json"
+    file = site.services_dir / "chocon.json"
     file.write_text(json.dumps({**CHOCON, "service": {"name": "chocon.v2"}}))
 
-    result = site.run("plan")
+    result = site.cname("plan")
 
     assert result.code == 78
     assert '"chocon.v2" cannot be looked up in DNS' in result.err
 
 
-def test_two_definitions_of_one_record_are_a_fault(site: Site) -> None:
+def test_two_definitions_of_one_record_are_a_fault(site: CnameHost) -> None:
     """Both files are named."""
     other = {**CHOCON, "service": {"name": "other"}}
-    (site.svcagent.services_dir / "other.json").write_text(json.dumps(other))
+    (site.services_dir / "other.json").write_text(json.dumps(other))
 
-    result = site.run("sync")
+    result = site.cname("sync")
 
     assert result.code == 78
     assert "other.json: cname[0].name" in result.err
@@ -359,31 +349,31 @@ def test_two_definitions_of_one_record_are_a_fault(site: Site) -> None:
     ],
 )
 def test_settings_and_silence_have_separate_exit_codes(
-    site: Site, settings: dict[str, str], code: int, said: str
+    site: CnameHost, settings: dict[str, str], code: int, said: str
 ) -> None:
     """What is missing is named."""
-    result = site.run("sync", **settings)
+    result = site.cname("sync", **settings)
 
     assert result.code == code, result.text
     assert said in result.err
 
 
-def test_an_unknown_name_is_a_usage_error(site: Site) -> None:
+def test_an_unknown_name_is_a_usage_error(site: CnameHost) -> None:
     """It lists those there are; a record's name and its service's are both known."""
-    assert site.run("plan", "nobody").code == 2
-    assert RECORD in site.run("plan", "nobody").err
+    assert site.cname("plan", "nobody").code == 2
+    assert RECORD in site.cname("plan", "nobody").err
     for name in ("chocon", RECORD, RECORD.rstrip("."), RECORD.upper()):
-        assert site.run("plan", name).code == 0
+        assert site.cname("plan", name).code == 0
 
 
-def test_the_key_is_never_shown(site: Site, tmp_path: Path) -> None:
+def test_the_key_is_never_shown(site: CnameHost, tmp_path: Path) -> None:
     """Neither in a log nor in an error; a key that everybody can read is warned of."""
     exposed = tmp_path / "exposed.key"
     exposed.write_text(site.dns.key.file.read_text())
     exposed.chmod(0o644)
 
-    result = site.run("sync", "-v", SVCAGENT_DNS_KEY_FILE=str(exposed))
-    in_environment = site.run(
+    result = site.cname("sync", "-v", SVCAGENT_DNS_KEY_FILE=str(exposed))
+    in_environment = site.cname(
         "sync", "-v", SVCAGENT_DNS_KEY_FILE="", SVCAGENT_DNS_KEY_NAME="svcagent", SVCAGENT_DNS_KEY_SECRET="c2VjcmV0"
     )
 
@@ -395,7 +385,7 @@ def test_the_key_is_never_shown(site: Site, tmp_path: Path) -> None:
         assert secret not in result.text + in_environment.text
 
 
-def test_a_key_of_the_environment(site: Site) -> None:
+def test_a_key_of_the_environment(site: CnameHost) -> None:
     """In the place of a file."""
     secret = site.dns.key.secret
 
@@ -409,7 +399,7 @@ def test_a_key_of_the_environment(site: Site) -> None:
 # ---------------------------------------------------------------- adopt and remove
 
 
-def test_adopting_marks_the_record_and_leaves_it(site: Site) -> None:
+def test_adopting_marks_the_record_and_leaves_it(site: CnameHost) -> None:
     """One that stands there as the definition says."""
     site.dns.put(RECORD, 60, "CNAME", TARGET)
     assert site.outcome("sync", code=1)["outcome"] == "conflict"
@@ -421,7 +411,7 @@ def test_adopting_marks_the_record_and_leaves_it(site: Site) -> None:
     assert site.outcome("sync")["outcome"] == "in place"
 
 
-def test_what_is_not_as_the_definition_says_is_not_adopted(site: Site) -> None:
+def test_what_is_not_as_the_definition_says_is_not_adopted(site: CnameHost) -> None:
     """It is shown."""
     site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
 
@@ -431,9 +421,9 @@ def test_what_is_not_as_the_definition_says_is_not_adopted(site: Site) -> None:
     assert site.dns.bind.lookup(MARKER, "TXT") == ()
 
 
-def test_remove_takes_what_was_published(site: Site) -> None:
+def test_remove_takes_what_was_published(site: CnameHost) -> None:
     """Record and marker; a second time there is nothing to do."""
-    site.run("sync")
+    site.cname("sync")
 
     removed = site.outcome("remove", RECORD)
     again = site.outcome("remove", RECORD)
@@ -444,9 +434,9 @@ def test_remove_takes_what_was_published(site: Site) -> None:
 
 
 @pytest.mark.parametrize("changed", ["value", "marker", "no marker", "generation"])
-def test_remove_leaves_what_is_not_as_it_was_published(site: Site, changed: str) -> None:
+def test_remove_leaves_what_is_not_as_it_was_published(site: CnameHost, changed: str) -> None:
     """It says what stands there instead."""
-    site.run("sync")
+    site.cname("sync")
     if changed == "value":
         site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
     elif changed == "marker":
@@ -454,7 +444,7 @@ def test_remove_leaves_what_is_not_as_it_was_published(site: Site, changed: str)
     elif changed == "no marker":
         site.dns.take(MARKER, "TXT")
     else:
-        site.define(gen=1)
+        site.define_chocon(gen=1)
     before = site.dns.serial
 
     refused = site.outcome("remove", RECORD, code=1)
@@ -463,10 +453,10 @@ def test_remove_leaves_what_is_not_as_it_was_published(site: Site, changed: str)
     assert site.dns.serial == before
 
 
-def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner(site: Site) -> None:
+def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner(site: CnameHost) -> None:
     """The message says how."""
-    site.run("sync")
-    (site.svcagent.services_dir / "chocon.json").unlink()
+    site.cname("sync")
+    (site.services_dir / "chocon.json").unlink()
 
     unsure = site.outcome("remove", RECORD, code=1)
     wrong = site.outcome("remove", RECORD, "--owner", "web/production/dc1", code=1)
@@ -491,9 +481,9 @@ def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner
         (("chocon",), 0),
     ],
 )
-def test_what_can_be_named_to_be_removed(site: Site, arguments: tuple[str, ...], code: int) -> None:
+def test_what_can_be_named_to_be_removed(site: CnameHost, arguments: tuple[str, ...], code: int) -> None:
     """A complete name, or one with its zone; nothing stands there."""
-    result = site.run("remove", *arguments)
+    result = site.cname("remove", *arguments)
 
     assert result.code == code, result.text
 
@@ -501,11 +491,11 @@ def test_what_can_be_named_to_be_removed(site: Site, arguments: tuple[str, ...],
 # ---------------------------------------------------------------- status
 
 
-def test_status_shows_every_server_and_the_resolver(site: Site, servers: tuple[Dns, Bind, Bind]) -> None:
+def test_status_shows_every_server_and_the_resolver(site: CnameHost, servers: tuple[Dns, Bind, Bind]) -> None:
     """Down to the addresses of passing instances. No key is needed."""
-    site.run("sync")
+    site.cname("sync")
 
-    result = site.run("status", "--json", SVCAGENT_DNS_KEY_FILE="")
+    result = site.cname("status", "--json", SVCAGENT_DNS_KEY_FILE="")
 
     assert result.code == 0, result.text
     (report,) = json.loads(result.out)
@@ -517,37 +507,37 @@ def test_status_shows_every_server_and_the_resolver(site: Site, servers: tuple[D
     assert report["servers"][1]["address"] == servers[1].endpoint
     assert (report["resolver"]["target"], report["resolver"]["addresses"]) == (TARGET, [site.consul.address])
     assert report["passing"] == [site.consul.address]
-    assert TARGET in site.run("status").out
+    assert TARGET in site.cname("status").out
 
 
-def test_status_without_a_record(site: Site) -> None:
+def test_status_without_a_record(site: CnameHost) -> None:
     """Every server and the resolver say so."""
-    result = site.run("status")
+    result = site.cname("status")
 
     assert result.code == 1
     assert result.err.count("nothing stands there; wanted is CNAME") == 2
     assert "names no CNAME" in result.err
 
 
-def test_status_with_an_instance_that_does_not_pass(site: Site) -> None:
+def test_status_with_an_instance_that_does_not_pass(site: CnameHost) -> None:
     """Consul DNS names instances in the state warning, too."""
-    site.run("sync")
+    site.cname("sync")
     register(site.consul)
     site.consul.ask.put("/v1/agent/check/warn/chocon-real")
     wait_until(lambda: not site.consul.ask.passing("chocon"), 10, "the catalog shows the warning")
 
-    result = site.run("status")
+    result = site.cname("status")
 
     assert result.code == 1
     assert f"names {site.consul.address}, where no passing instance of chocon is" in result.err
 
 
-def test_status_with_a_server_that_is_silent(site: Site, servers: tuple[Dns, Bind, Bind]) -> None:
+def test_status_with_a_server_that_is_silent(site: CnameHost, servers: tuple[Dns, Bind, Bind]) -> None:
     """Exit 69; what the others say is shown all the same."""
-    site.run("sync")
+    site.cname("sync")
     servers[1].freeze()
     try:
-        result = site.run("status", SVCAGENT_DNS_TIMEOUT="500ms")
+        result = site.cname("status", SVCAGENT_DNS_TIMEOUT="500ms")
     finally:
         servers[1].thaw()
 
@@ -556,20 +546,20 @@ def test_status_with_a_server_that_is_silent(site: Site, servers: tuple[Dns, Bin
     assert f"resolver {site.resolver.endpoint}" in result.out
 
 
-def test_a_secondary_that_lags_is_named(host: ConsulHost, site: Site) -> None:
+def test_a_secondary_that_lags_is_named(host: ConsulHost, site: CnameHost) -> None:
     """By sync, which waits for it no longer than it was told, and by status, until it has caught up."""
     with (
         dns_server(ZONE, secondaries=1, is_notifying=False) as dns,
         secondary(dns) as second,
         resolver(dns, (host.address, 8600)) as resolving,
     ):
-        lagging = Site(site.svcagent, dns, resolving, host)
+        lagging = CnameHost(site.home, dns, resolving, host)
 
         synced = lagging.outcome("sync", "--wait", "300ms")
-        behind = lagging.run("status")
+        behind = lagging.cname("status")
         second.rndc("refresh", ZONE)
         wait_until(lambda: second.serial(ZONE) == dns.serial, 10, "the secondary has caught up")
-        caught_up = lagging.run("status")
+        caught_up = lagging.cname("status")
 
     assert synced["outcome"] == "created"
     assert len(synced["unverified"]) == 1
@@ -582,10 +572,10 @@ def test_a_secondary_that_lags_is_named(host: ConsulHost, site: Site) -> None:
 # ---------------------------------------------------------------- doctor
 
 
-def test_doctor_finds_nothing_where_all_is_well(site: Site) -> None:
+def test_doctor_finds_nothing_where_all_is_well(site: CnameHost) -> None:
     """Before and after the record is there."""
     assert site.doctor("--strict").code == 0, site.doctor().text
-    site.run("sync")
+    site.cname("sync")
 
     result = site.doctor("--strict", "--json", "--only", "dns")
 
@@ -607,10 +597,10 @@ def test_doctor_finds_nothing_where_all_is_well(site: Site) -> None:
     ],
 )
 def test_doctor_names_the_line_that_lacks_in_the_resolver(
-    host: ConsulHost, site: Site, options: str, is_forwarding: bool, line: str
+    host: ConsulHost, site: CnameHost, options: str, is_forwarding: bool, line: str
 ) -> None:
     """One setting at a time."""
-    site.run("sync")
+    site.cname("sync")
     consul_dns = (host.address, 8600)
     with resolver(site.dns, consul_dns, options=options, is_forwarding=is_forwarding, last=10) as resolving:
         result = site.doctor(SVCAGENT_DNS_RESOLVER=resolving.endpoint, SVCAGENT_DNS_TIMEOUT="8s")
@@ -619,7 +609,7 @@ def test_doctor_names_the_line_that_lacks_in_the_resolver(
     assert line in result.out, result.text
 
 
-def test_doctor_names_what_the_key_lacks(site: Site) -> None:
+def test_doctor_names_what_the_key_lacks(site: CnameHost) -> None:
     """The line for the zone."""
     result = site.doctor(SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
 
@@ -627,22 +617,22 @@ def test_doctor_names_what_the_key_lacks(site: Site) -> None:
     assert f"grant stranger subdomain _svcagent.{ZONE} TXT;" in result.out
 
 
-def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, site: Site) -> None:
+def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, site: CnameHost) -> None:
     """A day, as many zones have it."""
     with dns_server(ZONE, minimum=86400) as dns:
-        result = Site(site.svcagent, dns, site.resolver, host).doctor()
+        result = CnameHost(site.home, dns, site.resolver, host).doctor()
 
     assert result.code == 1
     assert f"in the SOA of {ZONE}, as its last number (minimum): 60" in result.out
 
 
-def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: ConsulHost, site: Site) -> None:
+def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: ConsulHost, site: CnameHost) -> None:
     """As `allow-query` may ask for it."""
     with dns_server(ZONE) as dns:
         config = dns.bind.config.read_text()
         dns.bind.config.write_text(config.replace("notify no;", 'notify no; allow-query { key "svcagent"; };', 1))
         dns.bind.rndc("reconfig")
-        result = Site(site.svcagent, dns, site.resolver, host).doctor()
+        result = CnameHost(site.home, dns, site.resolver, host).doctor()
 
     assert result.code == 1
     assert "sign_queries = true" in result.out, result.out
@@ -651,21 +641,23 @@ def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: 
 # ---------------------------------------------------------------- telling people
 
 
-def test_a_conflict_is_reported_once_until_the_record_is_in_place(site: Site, tmp_path: Path) -> None:
+def test_a_conflict_is_reported_once_until_the_record_is_in_place(site: CnameHost, tmp_path: Path) -> None:
     """By whichever host finds it first; again when it comes back; and never where nobody is to be told."""
     foreign = "elsewhere.example.com."
     with Endpoint() as endpoint:
-        told = replace(site, options=("--config", str(settings_file(tmp_path, [endpoint.url]))))
+        told = CnameHost(
+            tmp_path, site.dns, site.resolver, site.consul, "--config", str(settings_file(tmp_path, [endpoint.url]))
+        )
         site.dns.put(RECORD, 60, "CNAME", foreign)
-        assert site.run("sync").code == 1
-        assert [told.run("sync").code for _time in range(3)] == [1, 1, 1]
+        assert site.cname("sync").code == 1
+        assert [told.cname("sync").code for _time in range(3)] == [1, 1, 1]
         [message] = endpoint.messages
         assert message["title"] == f"chocon: conflict in DNS, {RECORD} differs from its definition"
         assert foreign in message["message"]
 
         site.dns.take(RECORD, "CNAME")
-        assert [told.run("sync").code for _time in range(2)] == [0, 0]
+        assert [told.cname("sync").code for _time in range(2)] == [0, 0]
         site.dns.clear("*")
         site.dns.put(RECORD, 60, "CNAME", foreign)
-        assert told.run("sync").code == 1
+        assert told.cname("sync").code == 1
         wait_until(lambda: len(endpoint.messages) == 2, 60, "people are notified again", every=0.1)

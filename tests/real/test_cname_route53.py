@@ -33,10 +33,10 @@ from agent.cname.route53 import Route53, quoted, unescaped, unquoted
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, OutcomeUnknown
 from tests.lab import route53 as gate
-from tests.real.access_fixture import Svcagent
 from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked, view
 from tests.real.conftest import ConsulHost
 from tests.real.route53_fixture import ZONE, Aws, simulator
+from tests.support.svcagent import Svcagent
 
 _numbers = count(1)
 CHANGE = "before-parameter-build.route-53.ChangeResourceRecordSets"

@@ -19,8 +19,8 @@ from agent.fleet.host_state import write_host_state
 from agent.reload.guard import Observed, ObstacleKind, find_obstacles
 from tests.lab.ground import wait_until
 from tests.lab.recorded import DIRECTORY, RELEASES, RecordedAgent, recorded_agent, recording
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 REAL = "the real one"
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ TRANSACTIONS_UNKNOWN = "whether a transaction refuses such keys, too"
 
 
 @dataclass(frozen=True)
-class Site:
+class PlayedAgent:
     """One agent, recorded or real."""
 
     address: str
@@ -44,11 +44,11 @@ class Site:
 
 
 @pytest.fixture(params=[REAL, *RELEASES])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest) -> Iterator[PlayedAgent]:
     if request.param == REAL:
         host: ConsulHost = request.getfixturevalue("host")
         consul = Consul(host.settings)
-        yield Site(f"{host.address}:8500", consul, None)
+        yield PlayedAgent(f"{host.address}:8500", consul, None)
         for service_id in consul.services():
             consul.deregister_service(service_id)
         host.ask.delete("/v1/kv/?recurse")
@@ -56,7 +56,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         return
     with recorded_agent(request.param) as (address, agent):
         consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": address}).consul)
-        yield Site(address, consul, agent)
+        yield PlayedAgent(address, consul, agent)
         consul.close()
 
 
@@ -68,7 +68,7 @@ def test_every_recorded_answer_has_its_source() -> None:
             assert answer["basis"], (DIRECTORY, release, name)
 
 
-def test_services_are_registered_shown_and_deregistered(site: Site, svcagent: Svcagent) -> None:
+def test_services_are_registered_shown_and_deregistered(site: PlayedAgent, svcagent: Svcagent) -> None:
     svcagent.define("web", "db")
 
     first = svcagent("register", **site.settings)
@@ -86,7 +86,7 @@ def test_services_are_registered_shown_and_deregistered(site: Site, svcagent: Sv
     assert site.consul.services().keys() <= {"consul"}
 
 
-def test_what_is_absent_is_deregistered_and_nothing_else_is_done_to_it(site: Site) -> None:
+def test_what_is_absent_is_deregistered_and_nothing_else_is_done_to_it(site: PlayedAgent) -> None:
     """Each release says in its own way that there is no such service."""
     site.consul.deregister_service("absent")
     site.consul.deregister_check("absent")
@@ -105,7 +105,7 @@ def test_what_is_absent_is_deregistered_and_nothing_else_is_done_to_it(site: Sit
     assert site.consul.service_hash("absent") is None
 
 
-def test_maintenance_is_enabled_shown_and_disabled(site: Site, svcagent: Svcagent) -> None:
+def test_maintenance_is_enabled_shown_and_disabled(site: PlayedAgent, svcagent: Svcagent) -> None:
     svcagent.define("web")
     svcagent("register", **site.settings)
     wait_until(lambda: any(one.is_served for one in site.consul.instances("web")[1]), 10, "web is in the catalog")
@@ -122,7 +122,7 @@ def test_maintenance_is_enabled_shown_and_disabled(site: Site, svcagent: Svcagen
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_a_lock_is_held_waited_for_and_handed_on(site: Site, limit: int) -> None:
+def test_a_lock_is_held_waited_for_and_handed_on(site: PlayedAgent, limit: int) -> None:
     other = site.consul.another()
     details = {"node": "n", "service": "web"}
     first = Lock(site.consul, "svcagent/web/lock", "svcagent reload web", details, CLOCK, limit=limit)
@@ -143,7 +143,7 @@ def test_a_lock_is_held_waited_for_and_handed_on(site: Site, limit: int) -> None
     assert site.consul.kv_get("svcagent/web/lock/.lock")[1] is None
 
 
-def test_the_guard_reads_hosts_and_quarantine(site: Site, svcagent: Svcagent) -> None:
+def test_the_guard_reads_hosts_and_quarantine(site: PlayedAgent, svcagent: Svcagent) -> None:
     """The version that failed is refused; cleared, it is not."""
     svcagent.define("web")
     svcagent("register", **site.settings)
@@ -163,7 +163,7 @@ def test_the_guard_reads_hosts_and_quarantine(site: Site, svcagent: Svcagent) ->
     assert quarantine.read_all(site.consul, "web") == {}
 
 
-def test_an_entry_of_an_earlier_release_still_counts(site: Site) -> None:
+def test_an_entry_of_an_earlier_release_still_counts(site: PlayedAgent) -> None:
     """By its prefix: 1.21.5 refuses to read its key. Clearing removes both spellings, where that is known."""
     site.consul.kv_transaction(*_old_entry())
 

@@ -26,6 +26,7 @@ from agent.registration import ChangeAction, alone_in
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import asked, consul_with
 from tests.real.converge_fixture import EVENT_SECONDS, HOSTNAME, Agent, Place, Wired, consul_agent, converging
+from tests.support.svcagent import Svcagent
 
 NEVER = {"interval": "1h", "status": "passing"}
 
@@ -224,21 +225,12 @@ def test_without_its_directory_everything_stays(
 
 def test_an_empty_directory_is_accepted_with_an_explicit_option(agent: Agent, place: Place) -> None:
     """``svcagent register --allow-empty`` is heard by the daemon as well, which would put all back otherwise."""
-    from click.testing import CliRunner
-
-    from agent.cli.group import cli
-
     file = place.define("web", port=80)
     with converging(place) as convergence:
         convergence.run()
         file.unlink()
-        environ = {
-            "CONSUL_HTTP_ADDR": f"{place.address}:8500",
-            "SVCAGENT_SERVICES_DIR": str(place.services_dir),
-            "SVCAGENT_STATE_DIR": str(place.state_dir),
-        }
-        done = CliRunner().invoke(cli, ["register", "--allow-empty"], env=environ, standalone_mode=False)
-        assert done.return_value == 0
+        svcagent = Svcagent(place.directory, CONSUL_HTTP_ADDR=f"{place.address}:8500")
+        svcagent.run("register", "--allow-empty", SVCAGENT_SERVICES_DIR=str(place.services_dir))
         result = convergence.run()
 
     assert agent.services() == {}

@@ -18,9 +18,9 @@ import pytest
 from agent.daemon.schedule import spread
 from tests.lab.ground import wait_until
 from tests.lab.interrupted import leave_unfinished_reload
-from tests.lab.server import spawn, svcagent_argv
 from tests.lab.unit import Unit
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 TOKEN = "b1f5c1de-5ec8-4e7e-8e7e-5ec8e75ec8e7"
 STOP_SECONDS = 2.0
@@ -30,43 +30,29 @@ DUE_IN_SECONDS = 5.0
 METRICS_PORT = 9632
 
 
-class Site:
+class DaemonHost(Svcagent):
     """A daemon, the directories that it has for itself, and the Consul agent beside it."""
 
-    def __init__(self, host: ConsulHost, directory: Path) -> None:
-        self.host = host
-        self.services_dir, self.state_dir = directory / "services.d", directory / "state"
-        self.services_dir.mkdir()
-        self.state_dir.mkdir(mode=0o700)
-        self.environment = host.environment() | {
-            "SVCAGENT_SERVICES_DIR": str(self.services_dir),
-            "SVCAGENT_STATE_DIR": str(self.state_dir),
-            "SVCAGENT_STATUS_FILE": str(directory / "status.json"),
-        }
-        self.status_file = directory / "status.json"
-        self.daemon = Unit("this host", directory, self.svcagent)
+    def __init__(self, home: Path, host: ConsulHost) -> None:
+        self.host, self.status_file = host, home / "status.json"
+        super().__init__(home, CONSUL_HTTP_ADDR=f"{host.address}:8500", SVCAGENT_STATUS_FILE=str(self.status_file))
+        self.daemon = Unit("this host", home, self.start)
 
-    def svcagent(self, *arguments: str, env: dict[str, str] | None = None, **popen: Any) -> "subprocess.Popen[str]":
-        """Start it with any verb."""
-        argv = (*svcagent_argv(), *arguments)
-        return spawn(argv, self.environment | (env or {}), stdin=subprocess.DEVNULL, text=True, **popen)
-
-    def define(self, name: str, service_id: str = "", **more: Any) -> None:
+    def define_passing(self, name: str, service_id: str = "", **more: Any) -> None:
         """Write one definition, of a service that passes."""
         check = {"tcp": f"{self.host.address}:8500", "interval": "1s", "timeout": "1s"}
         service = {"name": name, "id": service_id or name, "port": 8500, "checks": [check]}
-        (self.services_dir / f"{name}.json").write_text(json.dumps({"service": service, **more}))
+        self.write(name, {"service": service, **more})
 
     def define_reload(self, name: str, service_id: str = "", **more: Any) -> None:
         """The same of one that a command restarts."""
         reload = {"restart": ["/bin/true"], "min_healthy": 0, "drain": {"connections": False}}
-        self.define(name, service_id, reload={**reload, **more})
+        self.define_passing(name, service_id, reload={**reload, **more})
 
-    def run(self, *arguments: str) -> tuple[int, str]:
-        """svcagent to its end: exit code, and all that it printed."""
-        process = self.svcagent(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _errors = process.communicate(timeout=30)
-        return process.returncode, output
+    def printed(self, *arguments: str) -> tuple[int, str]:
+        """Run a verb as a process; its exit code, and all that it printed."""
+        result = self.process(*arguments)
+        return result.code, result.text
 
     def status(self) -> dict[str, Any]:
         """What the daemon's status file says."""
@@ -79,10 +65,10 @@ class Site:
 
 
 @pytest.fixture
-def site(host: ConsulHost, tmp_path: Path) -> Iterator[Site]:
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[DaemonHost]:
     """With one service."""
-    found = Site(host, tmp_path)
-    found.define("web")
+    found = DaemonHost(tmp_path, host)
+    found.define_passing("web")
     try:
         yield found
     finally:
@@ -109,7 +95,7 @@ def silent_server(kind: socket.SocketKind) -> Iterator[str]:
         yield "{}:{}".format(*server.getsockname())
 
 
-def metrics(site: Site) -> str:
+def metrics(site: DaemonHost) -> str:
     """What Prometheus would be given."""
     with urllib.request.urlopen(f"http://{site.host.address}:{METRICS_PORT}/metrics", timeout=5) as answer:
         text: str = answer.read().decode()
@@ -126,7 +112,7 @@ def command_line(pid: int) -> str:
 # ------------------------------------------------------------ start
 
 
-def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: Site) -> None:
+def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: DaemonHost) -> None:
     """A host that had cron has a journal, and no copy of its definitions yet: nothing is recovered without them."""
     site.define_reload("app")
     (site.state_dir / "reload-app.journal").write_text("damaged")
@@ -143,18 +129,18 @@ def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: Site) -> None
     assert "no such directory" not in site.daemon.log
 
 
-def test_a_second_daemon_is_refused(site: Site) -> None:
+def test_a_second_daemon_is_refused(site: DaemonHost) -> None:
     """Exit 75, and it says which process is the first."""
     site.daemon.start()
     site.daemon.wait_ready()
 
-    code, printed = site.run("run")
+    code, printed = site.printed("run")
 
     assert code == 75
     assert f"pid {site.daemon.pid}" in printed
 
 
-def test_it_is_ready_after_the_first_convergence(site: Site) -> None:
+def test_it_is_ready_after_the_first_convergence(site: DaemonHost) -> None:
     """Not while Consul does not answer; and then the service is registered."""
     with frozen(site.host):
         site.daemon.start()
@@ -166,7 +152,7 @@ def test_it_is_ready_after_the_first_convergence(site: Site) -> None:
     assert "web" in site.host.ask.get("/v1/agent/services")
 
 
-def test_consul_absent_at_start(site: Site) -> None:
+def test_consul_absent_at_start(site: DaemonHost) -> None:
     """One warning, and ready when it comes."""
     site.host.server.stop()
     site.daemon.start()
@@ -179,34 +165,34 @@ def test_consul_absent_at_start(site: Site) -> None:
     assert site.daemon.log.count("Consul is back") == 1
 
 
-def test_definitions_where_it_keeps_its_own(site: Site) -> None:
+def test_definitions_where_it_keeps_its_own(site: DaemonHost) -> None:
     """Refused before a file is touched: there it would delete what is faulty, and ask itself for its own work."""
     (site.state_dir / "definitions").symlink_to(site.services_dir)
     (site.services_dir / "faulty.json").write_text("{")
 
-    code, printed = site.run("run")
+    code, printed = site.printed("run")
 
     assert code == 78
     assert str(site.services_dir) in printed
     assert (site.services_dir / "faulty.json").exists()
 
 
-def test_a_directory_named_from_where_it_starts(site: Site, tmp_path: Path) -> None:
+def test_a_directory_named_from_where_it_starts(site: DaemonHost, tmp_path: Path) -> None:
     """Its children and those who read its status find the same one."""
     site.define_reload("web")
     leave_unfinished_reload(site.state_dir, "web")
     site.daemon.discard()
-    site.daemon = Unit("this host", tmp_path, partial(site.svcagent, "--state-dir", "state", cwd=tmp_path))
+    site.daemon = Unit("this host", tmp_path, partial(site.start, "--state-dir", "state", cwd=tmp_path))
     site.daemon.start()
 
     site.wait_logged("outcome=reloaded")
-    assert "daemon: runs since" in site.run("status")[1]
+    assert "daemon: runs since" in site.printed("status")[1]
 
 
 # ------------------------------------------------------------ work
 
 
-def test_no_secret_is_seen(site: Site) -> None:
+def test_no_secret_is_seen(site: DaemonHost) -> None:
     """The token stands in no command line and in no line of the log, and what is kept is its owner's alone."""
     site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "0.5"]})
     leave_unfinished_reload(site.state_dir, "web")
@@ -223,7 +209,7 @@ def test_no_secret_is_seen(site: Site) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_an_id_that_looks_like_an_option(site: Site) -> None:
+def test_an_id_that_looks_like_an_option(site: DaemonHost) -> None:
     """Is an id all the same, and it is that service that is reloaded."""
     site.define_reload("web", service_id="--check")
     leave_unfinished_reload(site.state_dir, "--check")
@@ -232,10 +218,10 @@ def test_an_id_that_looks_like_an_option(site: Site) -> None:
     site.wait_logged("outcome=reloaded")
 
 
-def test_many_wishes_are_one(site: Site) -> None:
+def test_many_wishes_are_one(site: DaemonHost) -> None:
     """However often it is told to read everything again, CNAMEs are kept by one process at a time."""
     with silent_server(socket.SOCK_DGRAM) as dns:
-        site.define("web", cname=[{"name": "web.example.", "zone": "example."}])
+        site.define_passing("web", cname=[{"name": "web.example.", "zone": "example."}])
         site.daemon.start(SVCAGENT_DNS_SERVER=dns)
         site.daemon.wait_ready()
         for number in range(5):
@@ -246,19 +232,19 @@ def test_many_wishes_are_one(site: Site) -> None:
         assert site.daemon.stop() == 0
 
 
-def test_what_is_wrong_with_a_schedule_is_reported_once(site: Site) -> None:
+def test_what_is_wrong_with_a_schedule_is_reported_once(site: DaemonHost) -> None:
     """Not with every convergence."""
     site.define_reload("web", schedule="0 4 * * *")
     site.daemon.start(TZ="Nowhere/At_All")
     site.daemon.wait_ready()
     for name in ("one", "two"):
-        site.define(name)
+        site.define_passing(name)
         site.wait_logged(f"{name}: registered")
 
     assert site.daemon.log.count("of this host cannot be told") == 1
 
 
-def test_due_while_consul_is_away(site: Site) -> None:
+def test_due_while_consul_is_away(site: DaemonHost) -> None:
     """A reload waits for it without a word, and is not lost."""
     delay = (time.time() + DUE_IN_SECONDS) % 60
     jitter = delay / spread(1.0, os.uname().nodename, "web").total_seconds()
@@ -279,18 +265,18 @@ def test_due_while_consul_is_away(site: Site) -> None:
     assert "level=error" not in site.daemon.log
 
 
-def test_a_reload_of_an_operator_is_followed(site: Site, tmp_path: Path) -> None:
+def test_a_reload_of_an_operator_is_followed(site: DaemonHost, tmp_path: Path) -> None:
     """The daemon counts it and shows its step; a second one is refused, and says who is at it and how to watch."""
     may_go_on = tmp_path / "go-on"
     wait = f"until test -e {may_go_on}; do sleep 0.1; done"
     site.define_reload("web", hooks={"before_drain": ["/bin/sh", "-c", wait]})
     site.daemon.start(SVCAGENT_LISTEN=f"{site.host.address}:{METRICS_PORT}")
     site.daemon.wait_ready()
-    reload = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    reload = site.start("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: [one["step"] for one in site.status()["reloads"]] == ["drain"], 20, "the daemon shows its step")
 
-    code, printed = site.run("reload", "web")
-    _code, shown = site.run("status", "web")
+    code, printed = site.printed("reload", "web")
+    _code, shown = site.printed("status", "web")
     may_go_on.touch()
 
     assert code == 75
@@ -302,20 +288,20 @@ def test_a_reload_of_an_operator_is_followed(site: Site, tmp_path: Path) -> None
     assert site.status()["reloads"] == []
 
 
-def test_a_reload_waits_for_another_one(site: Site) -> None:
+def test_a_reload_waits_for_another_one(site: DaemonHost) -> None:
     """As long as --lock-timeout says."""
     site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "1"]})
     site.daemon.start()
     site.daemon.wait_ready()
-    first = site.svcagent("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = site.start("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: bool(site.status()["reloads"]), 20, "the first one runs")
 
-    code, printed = site.run("reload", "web", "--lock-timeout", "20s")
+    code, printed = site.printed("reload", "web", "--lock-timeout", "20s")
 
     assert (first.wait(20), code) == (0, 0), printed
 
 
-def test_the_status_file_of_a_daemon_that_was_killed(site: Site) -> None:
+def test_the_status_file_of_a_daemon_that_was_killed(site: DaemonHost) -> None:
     """Is not taken for one that runs; only its owner and group may read it."""
     site.daemon.start()
     site.daemon.wait_ready()
@@ -324,18 +310,18 @@ def test_the_status_file_of_a_daemon_that_was_killed(site: Site) -> None:
 
     site.daemon.kill(with_children=True)
 
-    assert f"daemon: does not run: process {site.daemon.pid} has ended" in site.run("status")[1]
+    assert f"daemon: does not run: process {site.daemon.pid} has ended" in site.printed("status")[1]
     site.daemon.start()
-    wait_until(lambda: "daemon: runs since" in site.run("status")[1], 20, "the next one is found")
+    wait_until(lambda: "daemon: runs since" in site.printed("status")[1], 20, "the next one is found")
 
 
-def test_a_maintenance_ends_on_time(site: Site) -> None:
+def test_a_maintenance_ends_on_time(site: DaemonHost) -> None:
     """Not at the next convergence, up to a minute later: the daemon hears of it from the verb that enabled it."""
     site.daemon.start()
     site.daemon.wait_ready()
     wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
 
-    code, printed = site.run("maint", "enable", "web", "--reason", "disk swap", "--for", "5s")
+    code, printed = site.printed("maint", "enable", "web", "--reason", "disk swap", "--for", "5s")
 
     began = time.monotonic()
     assert code == 0, printed
@@ -343,38 +329,38 @@ def test_a_maintenance_ends_on_time(site: Site) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_what_would_come_back_is_not_deregistered(site: Site) -> None:
+def test_what_would_come_back_is_not_deregistered(site: DaemonHost) -> None:
     """Refused while the daemon runs, or may run, and a definition defines it; without the daemon it is done."""
     site.daemon.start()
     site.daemon.wait_ready()
     wait_until(lambda: site.status()["service_ids"] == ["web"], 10, "the daemon shows its services")
 
-    code, printed = site.run("deregister", "web")
+    code, printed = site.printed("deregister", "web")
     assert (code, "nothing was changed" in printed) == (75, True)
     assert "web" in site.host.ask.get("/v1/agent/services")
 
     assert site.daemon.stop() == 0
     site.status_file.write_text("{}")
-    code, printed = site.run("deregister", "web")
+    code, printed = site.printed("deregister", "web")
     assert (code, "whether one runs is unknown" in printed) == (75, True)
     assert "web" in site.host.ask.get("/v1/agent/services")
     site.status_file.unlink()
-    assert site.run("deregister", "web")[0] == 0
+    assert site.printed("deregister", "web")[0] == 0
     assert "web" not in site.host.ask.get("/v1/agent/services")
 
 
-def test_the_schedule_says_what_holds_it(site: Site) -> None:
+def test_the_schedule_says_what_holds_it(site: DaemonHost) -> None:
     """No daemon, or a pause."""
     site.define_reload("web", schedule="0 4 * * *")
-    _code, alone = site.run("--json", "schedule", "web")
+    _code, alone = site.printed("--json", "schedule", "web")
     site.daemon.start()
     site.daemon.wait_ready()
     wait_until(lambda: site.status()["is_ready"], 10, "the status file shows it")
-    _code, held_by_none = site.run("--json", "schedule", "web")
-    assert site.run("pause", "web", "--reason", "release party")[0] == 0
-    _code, paused = site.run("--json", "schedule", "web")
-    printed = site.run("schedule", "web")[1]
-    site.run("resume", "web")
+    _code, held_by_none = site.printed("--json", "schedule", "web")
+    assert site.printed("pause", "web", "--reason", "release party")[0] == 0
+    _code, paused = site.printed("--json", "schedule", "web")
+    printed = site.printed("schedule", "web")[1]
+    site.printed("resume", "web")
 
     held = [
         json.loads(text[text.index("[") : text.rindex("]") + 1])[0]["held"] for text in (alone, held_by_none, paused)
@@ -387,7 +373,7 @@ def test_the_schedule_says_what_holds_it(site: Site) -> None:
 # ------------------------------------------------------------ stop
 
 
-def test_it_stops_on_sigterm(site: Site) -> None:
+def test_it_stops_on_sigterm(site: DaemonHost) -> None:
     """SIGTERM: exit 0, soon, systemd is told, and its status file is gone."""
     site.daemon.start()
     site.daemon.wait_ready()
@@ -400,7 +386,7 @@ def test_it_stops_on_sigterm(site: Site) -> None:
     assert not site.status_file.exists()
 
 
-def test_it_stops_before_it_is_ready(site: Site) -> None:
+def test_it_stops_before_it_is_ready(site: DaemonHost) -> None:
     """While it waits for Consul for the first time."""
     with frozen(site.host):
         site.daemon.start()
@@ -413,7 +399,7 @@ def test_it_stops_before_it_is_ready(site: Site) -> None:
     assert "Traceback" not in site.daemon.log
 
 
-def test_it_stops_in_a_convergence(site: Site) -> None:
+def test_it_stops_in_a_convergence(site: DaemonHost) -> None:
     """Told twice, while Consul is frozen."""
     site.daemon.start()
     site.daemon.wait_ready()
@@ -429,9 +415,9 @@ def test_it_stops_in_a_convergence(site: Site) -> None:
     assert "Traceback" not in site.daemon.log
 
 
-def test_it_stops_while_it_recovers(site: Site) -> None:
+def test_it_stops_while_it_recovers(site: DaemonHost) -> None:
     """The verb that does it is asked to end too, and waited for: nothing is left running, and nothing forgotten."""
-    site.define("web", reload={"image": "registry.invalid/web", "container": "web", "min_healthy": 0})
+    site.define_passing("web", reload={"image": "registry.invalid/web", "container": "web", "min_healthy": 0})
     lock = leave_unfinished_reload(site.state_dir, "web")
     left = lock.read_text()
     with silent_server(socket.SOCK_STREAM) as docker:
@@ -450,7 +436,7 @@ def test_it_stops_while_it_recovers(site: Site) -> None:
 # ------------------------------------------------------------ crashed reloads
 
 
-def test_the_daemon_recovers_a_crashed_reload_of_cron(site: Site, tmp_path: Path) -> None:
+def test_the_daemon_recovers_a_crashed_reload_of_cron(site: DaemonHost, tmp_path: Path) -> None:
     """It was started by cron or by an operator; without the daemon's help the instance would stay out."""
     killed_once = tmp_path / "killed"
     script = f"test -e {killed_once} || {{ touch {killed_once}; kill -9 $PPID; }}"
@@ -459,7 +445,7 @@ def test_the_daemon_recovers_a_crashed_reload_of_cron(site: Site, tmp_path: Path
     site.daemon.wait_ready()
     wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
 
-    code, output = site.run("--services-dir", str(site.services_dir), "--json", "reload", "web", "--force")
+    code, output = site.printed("--services-dir", str(site.services_dir), "--json", "reload", "web", "--force")
 
     assert killed_once.exists(), output
     assert code != 0
@@ -467,5 +453,5 @@ def test_the_daemon_recovers_a_crashed_reload_of_cron(site: Site, tmp_path: Path
     wait_until(lambda: is_passing(site, "web"), 20, "the service is in service again")
 
 
-def is_passing(site: Site, service: str) -> bool:
+def is_passing(site: DaemonHost, service: str) -> bool:
     return bool(site.host.ask.get(f"/v1/health/service/{service}?passing"))

@@ -4,7 +4,6 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,76 +13,62 @@ import pytest
 
 from agent.maintenance.reason import Maintenance, by_operator, by_reload, render
 from tests.lab.ground import wait_until
-from tests.lab.server import spawn, svcagent_argv
 from tests.lab.unit import Unit
-from tests.real.access_fixture import Listener, Result, Svcagent
+from tests.real.access_fixture import Listener
 from tests.real.conftest import ConsulHost
 from tests.real.engine_fixture import SLEEP, DockerHost
+from tests.support.svcagent import Svcagent
 
 NODE = "server"
 
 
-@dataclass
-class Site:
+class DoctorHost(Svcagent):
     """One host with Consul, Docker and a registry."""
 
-    svcagent: Svcagent
-    consul: ConsulHost
-    docker: DockerHost
-    image: str
-    settings: dict[str, str] = field(default_factory=dict)
+    def __init__(self, home: Path, consul: ConsulHost, docker: DockerHost, image: str) -> None:
+        super().__init__(
+            home,
+            CONSUL_HTTP_ADDR=f"{consul.address}:8500",
+            DOCKER_HOST=docker.server.url,
+            DOCKER_CONFIG=str(home / "docker"),
+            SVCAGENT_STATUS_FILE=str(home / "status.json"),
+        )
+        self.consul, self.docker, self.image = consul, docker, image
 
-    def define(self, name: str, *, image: str = "", **reload: Any) -> None:
-        """A service that passes, whose reload replaces the container of its name."""
+    def define_reload(self, name: str, *, image: str = "", **reload: Any) -> None:
+        """Define a service that passes, whose reload replaces the container of its name."""
         check = {"tcp": f"{self.consul.address}:8500", "interval": "1s", "timeout": "1s", "status": "passing"}
-        document = {
-            "service": {"name": name, "port": 8500, "address": self.consul.address, "checks": [check]},
-            "reload": {"image": image or self.image, "container": name, "min_healthy": 0, **reload},
-        }
-        (self.svcagent.services_dir / f"{name}.json").write_text(json.dumps(document))
+        service = {"name": name, "port": 8500, "address": self.consul.address, "checks": [check]}
+        section = {"image": image or self.image, "container": name, "min_healthy": 0, **reload}
+        self.write(name, {"service": service, "reload": section})
 
     def hold(self, service: str, maintenance: Maintenance) -> None:
         """Take it out of service by this maintenance."""
         reason = quote(render(maintenance))
         self.consul.ask.put(f"/v1/agent/service/maintenance/{service}?enable=true&reason={reason}")
 
-    def run(self, *arguments: str, **settings: str) -> Result:
-        """svcagent in this process."""
-        result = self.svcagent(*arguments, **self.settings | settings)
-        assert "Traceback" not in result.err, result.err
-        return result
-
     def examined(self, *arguments: str, **settings: str) -> tuple[int, list[dict[str, str]]]:
         """The exit code, and all results."""
-        result = self.run("--json", "doctor", *arguments, **settings)
+        result = self("--json", "doctor", *arguments, **settings)
+        assert "Traceback" not in result.err, result.err
         found: list[dict[str, str]] = json.loads(result.out)
         assert all(one.get("remedy") for one in found if one["level"] in ("error", "warning", "note"))
         return result.code, found
 
 
 @pytest.fixture
-def site(svcagent: Svcagent, host: ConsulHost, docker: DockerHost, image: str, tmp_path: Path) -> Iterator[Site]:
-    settings = {
-        "CONSUL_HTTP_ADDR": f"{host.address}:8500",
-        "DOCKER_HOST": docker.server.url,
-        "DOCKER_CONFIG": str(tmp_path / "docker"),
-        "SVCAGENT_STATUS_FILE": str(tmp_path / "status.json"),
-    }
-    yield Site(svcagent, host, docker, image, settings)
+def site(host: ConsulHost, docker: DockerHost, image: str, tmp_path: Path) -> Iterator[DoctorHost]:
+    yield DoctorHost(tmp_path, host, docker, image)
     for service_id in host.ask.get("/v1/agent/services"):
         host.ask.put(f"/v1/agent/service/deregister/{service_id}")
     host.ask.delete("/v1/kv/svcagent/?recurse")
 
 
 @pytest.fixture
-def daemon(site: Site, tmp_path: Path) -> Iterator[Unit]:
+def daemon(site: DoctorHost, tmp_path: Path) -> Iterator[Unit]:
     """svcagent run, as soon as it is started."""
 
-    def start(*arguments: str, env: dict[str, str], **popen: Any) -> Any:
-        environment = site.svcagent.environment(**site.settings, **env)
-        return spawn((*svcagent_argv(), *arguments), environment, text=True, **popen)
-
-    unit = Unit("this host", tmp_path, start)
+    unit = Unit("this host", tmp_path, site.start)
     yield unit
     unit.discard()
 
@@ -93,10 +78,10 @@ def faults(found: list[dict[str, str]], *levels: str) -> set[tuple[str, str, str
     return {(one["subject"], one["check"], one.get("service", "")) for one in found if one["level"] in levels}
 
 
-def test_a_healthy_host_has_no_findings(site: Site, daemon: Unit) -> None:
+def test_a_healthy_host_has_no_findings(site: DoctorHost, daemon: Unit) -> None:
     """Registered and watched by the daemon. What is known of the release of Consul depends on which one is there."""
     site.docker.run("web", site.image, SLEEP)
-    site.define("web")
+    site.define_reload("web")
     daemon.start()
     wait_until(lambda: bool(site.consul.ask.passing("web")), 20, "the daemon has registered web")
     keys = site.consul.ask.get("/v1/kv/?keys")
@@ -114,24 +99,24 @@ def test_a_healthy_host_has_no_findings(site: Site, daemon: Unit) -> None:
     assert text.splitlines()[-1].endswith(" ok")
 
 
-def test_many_faults_are_all_named(site: Site, tmp_path: Path) -> None:
+def test_many_faults_are_all_named(site: DoctorHost, tmp_path: Path) -> None:
     """One of each kind, at the same time."""
     site.docker.run("web", site.image, SLEEP, host_config={"auto_remove": True})
     site.docker.run("api", site.image, SLEEP)
     site.docker.run("api.svcagent-old", site.image, SLEEP)
-    site.define("web")
-    site.define("api")
-    site.define("gone")
+    site.define_reload("web")
+    site.define_reload("api")
+    site.define_reload("gone")
     site.consul.ask.put("/v1/kv/svcagent/gone/quarantine/sha256:00", {"v": 1})
     assert site.run("register", "api", "web").code == 0
-    (site.svcagent.services_dir / "bad.json").write_text('{"service": {"name": "bad", "prot": 80}}')
+    site.write("bad", {"service": {"name": "bad", "prot": 80}})
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / "config.json").write_text('{"credsStore": "nowhere"}')
-    (site.svcagent.state_dir / "reload-web.journal").write_text("{}")
+    (site.state_dir / "reload-web.journal").write_text("{}")
     now = datetime.now(UTC)
     site.hold("api", by_reload("1", NODE, "x", now))
     site.hold("web", by_operator("alice", NODE, "disk swap", now - timedelta(hours=2), now - timedelta(hours=1)))
-    site.svcagent.state_dir.chmod(0o777)
+    site.state_dir.chmod(0o777)
 
     code, found = site.examined()
 
@@ -153,9 +138,9 @@ def test_many_faults_are_all_named(site: Site, tmp_path: Path) -> None:
     assert not any("bug" in one.get("remedy", "") for one in found)
 
 
-def test_without_consul_docker_is_examined(site: Site) -> None:
+def test_without_consul_docker_is_examined(site: DoctorHost) -> None:
     site.docker.run("web", site.image, SLEEP, host_config={"auto_remove": True})
-    site.define("web")
+    site.define_reload("web")
 
     code, found = site.examined(CONSUL_HTTP_ADDR="127.0.0.1:1")
 
@@ -165,12 +150,12 @@ def test_without_consul_docker_is_examined(site: Site) -> None:
     assert ("consul", "leader", "") in faults(found, "unknown")
 
 
-def test_a_container_that_could_not_be_started_again(site: Site, tmp_path: Path) -> None:
+def test_a_container_that_could_not_be_started_again(site: DoctorHost, tmp_path: Path) -> None:
     """What the guard of a reload refuses is an error here; of any other container nothing more is claimed."""
     bound = tmp_path / "app.conf"
     bound.write_text("x")
     site.docker.run("web", site.image, SLEEP, host_config={"binds": [f"{bound}:/etc/app.conf"]})
-    site.define("web")
+    site.define_reload("web")
 
     def diagnosed() -> tuple[str, str]:
         _code, found = site.examined("--only", "docker")
@@ -184,8 +169,8 @@ def test_a_container_that_could_not_be_started_again(site: Site, tmp_path: Path)
     assert f"{bound} does not exist" in what
 
 
-def test_without_docker_consul_is_examined(site: Site) -> None:
-    site.define("web")
+def test_without_docker_consul_is_examined(site: DoctorHost) -> None:
+    site.define_reload("web")
 
     code, found = site.examined(DOCKER_HOST="unix:///nonexistent.sock")
 
@@ -195,10 +180,10 @@ def test_without_docker_consul_is_examined(site: Site) -> None:
     assert ("consul", "node", "") in faults(found, "ok")
 
 
-def test_a_socket_proxy_that_only_reads(site: Site) -> None:
+def test_a_socket_proxy_that_only_reads(site: DoctorHost) -> None:
     """What it refuses is named by section; asking changes nothing."""
     site.docker.run("web", site.image, SLEEP)
-    site.define("web")
+    site.define_reload("web")
     before = site.docker.inspect("web")["State"]
     with Listener(_reading_proxy(site.docker.server.url.removeprefix("unix://"))) as proxy:
         _code, found = site.examined("--only", "docker", DOCKER_HOST=f"tcp://127.0.0.1:{proxy.port}")
@@ -217,14 +202,14 @@ def test_a_socket_proxy_that_only_reads(site: Site) -> None:
     assert site.docker.names() == {"web"}
 
 
-def test_one_subject_and_one_service_alone(site: Site) -> None:
+def test_one_subject_and_one_service_alone(site: DoctorHost) -> None:
     """One subject of one service, whose container runs and whose tag the registry does not have."""
     site.docker.run("api", site.image, SLEEP)
-    site.define("web")
-    site.define("api", image=f"{site.image}-missing")
+    site.define_reload("web")
+    site.define_reload("api", image=f"{site.image}-missing")
 
     code, found = site.examined("api", "--only", "docker")
-    unknown = site.run("doctor", "nobody")
+    unknown = site("doctor", "nobody")
 
     assert ({one["subject"] for one in found}, code) == ({"docker"}, 1)
     assert faults(found, "error", "warning", "unknown") == {("docker", "registry", "api")}

@@ -29,8 +29,8 @@ from agent.fleet import (
 )
 from agent.maintenance import by_operator, render
 from tests.lab.server import spawn, svcagent_argv
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.lab.server import spawn, svcagent_argv
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 EVIL = "a\x1b[2J\x1b]0;owned\x07\x9b31mb\u202egpj\u200b\x08\x7f\rover\u2028[bold]c[/bold]\ue000"
 """Escape sequences of both kinds, bidirectional and invisible characters, a carriage return, rich's markup."""

@@ -10,9 +10,9 @@ import pytest
 from agent.consul import Consul, LockForm, lock_status
 from agent.errors import Conflict
 from tests.lab.ground import wait_until
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
 from tests.real.lock_fixture import consul_lock, line_of, make_lock, pairs, soon
+from tests.support.svcagent import Svcagent
 
 
 def test_holder_and_waiters_with_their_details(host: ConsulHost, consul: Consul) -> None:

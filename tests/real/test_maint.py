@@ -8,13 +8,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import dns.message
 import dns.query
@@ -27,50 +25,32 @@ from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
 from tests.lab.server import Server, spawn, svcagent_argv
+from tests.support.svcagent import Svcagent
 
 NODE = "host1"
 NOW = datetime.now(UTC)
+ENABLE_SLOW = ("maint", "enable", "slow", "--reason", "x", "--wait-drained")
 _numbers = count(1)
 
 
-@dataclass(frozen=True)
-class Site:
-    """A Consul server, and a host with a Consul agent of its own."""
+class MaintHost(Svcagent):
+    """A host with a Consul agent, and the Consul server; verbs are processes that alice runs by sudo."""
 
-    server: Server
-    agent: Server
-    address: str
-    directory: Path
-    ask: asking.Consul
-    at_server: asking.Consul
+    def __init__(self, home: Path, server: Server, agent: Server, address: str, *asks: asking.Consul) -> None:
+        engine = f"unix://{home}/no-engine.sock"
+        super().__init__(home, CONSUL_HTTP_ADDR=f"{address}:8500", DOCKER_HOST=engine, SUDO_USER="alice")
+        self.server, self.agent, self.address = server, agent, address
+        self.ask, self.at_server = asks
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of alice, who works by sudo."""
-        return environment_in(self.directory, self.directory) | {
-            "CONSUL_HTTP_ADDR": f"{self.address}:8500",
-            "SVCAGENT_SERVICES_DIR": str(self.directory / "services.d"),
-            "SVCAGENT_STATE_DIR": str(self.directory / "state"),
-            "DOCKER_HOST": f"unix://{self.directory}/no-engine.sock",
-            "SUDO_USER": "alice",
-        }
+    def maint(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Return all that a verb of ``svcagent maint`` printed, errors last."""
+        return self.shown("maint", *arguments, code=code, **environment)
 
-    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """``svcagent maint`` to its end, which must have this exit code; all that it printed."""
-        return self.svcagent("maint", *arguments, code=code, **environment)
-
-    def svcagent(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """svcagent to its end; all that it printed, errors last."""
-        done = subprocess.run(
-            [*svcagent_argv(), *arguments],
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+    def shown(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Return all that a verb printed, errors last."""
+        result = self.process(*arguments, **environment)
+        assert result.code == code, result
+        return result.text
 
     def notes(self, service: str) -> str | None:
         """The reason of a service's maintenance in the catalog."""
@@ -90,12 +70,12 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[MaintHost]:
     """Running, with DNS answers for ``slow`` that may be remembered for a minute."""
     with claimed() as ground:
         environment = environment_in(ground.directory, ground.directory)
         places = [ground.directory / name for name in ("server", NODE)]
-        for place in (*places, places[1] / "services.d", places[1] / "state"):
+        for place in places:
             place.mkdir(mode=0o700)
         server = parts.consul_server(places[0], ground.address(1), environment)
         agent = parts.consul_agent(NODE, places[1], ground.address(2), ground.address(1), environment)
@@ -108,7 +88,7 @@ def site() -> Iterator[Site]:
                 one.start()
             for one in (server, agent):
                 one.wait_ready()
-            yield Site(server, agent, ground.address(2), places[1], ask, at_server)
+            yield MaintHost(places[1], server, agent, ground.address(2), ask, at_server)
         finally:
             ask.close()
             at_server.close()
@@ -117,7 +97,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def consul(site: Site) -> Iterator[Consul]:
+def consul(site: MaintHost) -> Iterator[Consul]:
     """svcagent's own connection to the host's agent."""
     connection = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{site.address}:8500"}).consul)
     yield connection
@@ -125,14 +105,14 @@ def consul(site: Site) -> Iterator[Consul]:
 
 
 @pytest.fixture
-def web(site: Site) -> Iterator[str]:
+def web(site: MaintHost) -> Iterator[str]:
     """A service of its own for a test: one instance, passing."""
     with _registered(site, f"web{next(_numbers)}") as name:
         yield name
 
 
 @contextmanager
-def _registered(site: Site, name: str, service_id: str = "", status: str = "passing") -> Iterator[str]:
+def _registered(site: MaintHost, name: str, service_id: str = "", status: str = "passing") -> Iterator[str]:
     service_id = service_id or name
     check = {"CheckID": f"{service_id}-real", "TTL": "1h", "Status": status}
     body = {"ID": service_id, "Name": name, "Port": 8000 + next(_numbers), "Checks": [check]}
@@ -144,7 +124,7 @@ def _registered(site: Site, name: str, service_id: str = "", status: str = "pass
         site.ask.deregister_service(service_id)
 
 
-def _is_in_catalog(site: Site, name: str, service_id: str) -> bool:
+def _is_in_catalog(site: MaintHost, name: str, service_id: str) -> bool:
     entries = site.at_server.get(f"/v1/health/service/{name}?consistent")
     return any(one["Service"]["ID"] == service_id and len(one["Checks"]) == 2 for one in entries)
 
@@ -157,9 +137,9 @@ def _over(why: str = "disk swap") -> str:
 # ---------------------------------------------------------------- enable, status, disable
 
 
-def test_the_reason_is_a_sentence_that_says_all(site: Site, web: str) -> None:
+def test_the_reason_is_a_sentence_that_says_all(site: MaintHost, web: str) -> None:
     """Who, host, since, until and why stand in Consul itself, whatever the reason is written in."""
-    site.run("enable", web, "--reason", "Plattentausch: größer & schneller,\n100 %", "--for", "2h")
+    site.maint("enable", web, "--reason", "Plattentausch: größer & schneller,\n100 %", "--for", "2h")
 
     text = site.notes(web) or ""
     assert text.startswith(f"Taken out by alice on {NODE} since 20")
@@ -169,28 +149,28 @@ def test_the_reason_is_a_sentence_that_says_all(site: Site, web: str) -> None:
     assert held.until == held.since + timedelta(hours=2)
 
 
-def test_out_when_enable_returns_and_back_when_disable_returns(site: Site, web: str) -> None:
+def test_out_when_enable_returns_and_back_when_disable_returns(site: MaintHost, web: str) -> None:
     """Who asks the server after a command is told nothing older than it; and disable says whose it was."""
-    site.run("enable", web, "--reason", "disk swap", SUDO_USER="bob")
+    site.maint("enable", web, "--reason", "disk swap", SUDO_USER="bob")
     assert site.at_server.passing(web) == ()
 
-    assert f"it was enabled by bob on {NODE}" in site.run("disable", web)
+    assert f"it was enabled by bob on {NODE}" in site.maint("disable", web)
     assert site.at_server.passing(web) == (NODE,)
-    assert "not in maintenance" in site.run("disable", web)
+    assert "not in maintenance" in site.maint("disable", web)
 
 
-def test_without_sudo_it_is_the_user(site: Site, web: str) -> None:
+def test_without_sudo_it_is_the_user(site: MaintHost, web: str) -> None:
     """The name behind the process where no sudo is."""
-    site.run("enable", web, "--reason", "disk swap", SUDO_USER="")
+    site.maint("enable", web, "--reason", "disk swap", SUDO_USER="")
 
     assert "Taken out by root on" in (site.notes(web) or "")
 
 
-def test_status_shows_owner_age_and_end(site: Site, web: str) -> None:
+def test_status_shows_owner_age_and_end(site: MaintHost, web: str) -> None:
     """ISO 8601 in the document, and what has no maintenance is in it too."""
-    site.run("enable", web, "--reason", "disk swap", "--until", "2099-01-01T00:00+01:00")
+    site.maint("enable", web, "--reason", "disk swap", "--until", "2099-01-01T00:00+01:00")
 
-    document = json.loads(site.run("status", web, "--json"))
+    document = json.loads(site.maint("status", web, "--json"))
     assert document[1] == {"target": NODE, "is_node": True, "maintenance": None}
     held = document[0]["maintenance"]
     assert (held["owner"], held["host"], held["reason"]) == ("alice", NODE, "disk swap")
@@ -198,12 +178,12 @@ def test_status_shows_owner_age_and_end(site: Site, web: str) -> None:
     assert 0 <= held["age_seconds"] < 60
 
 
-def test_on_a_terminal_times_are_for_people(site: Site, web: str) -> None:
+def test_on_a_terminal_times_are_for_people(site: MaintHost, web: str) -> None:
     """Hours and minutes today, an age in words, and no ISO 8601."""
     site.plant(web, render(by_operator("bob", "host2", "disk swap", datetime.now(UTC) - timedelta(seconds=310))))
     ours, theirs = pty.openpty()
     argv = [*svcagent_argv(), "maint", "status", web]
-    environment = site.environment | {"COLUMNS": "150", "TERM": "xterm"}
+    environment = site.environment(COLUMNS="150", TERM="xterm")
     subprocess.run(argv, env=environment, stdout=theirs, stderr=theirs, check=True, timeout=30)
     os.close(theirs)
     shown = os.read(ours, 10000).decode()
@@ -214,61 +194,61 @@ def test_on_a_terminal_times_are_for_people(site: Site, web: str) -> None:
     assert "Z" not in shown
 
 
-def test_foreign_maintenance_has_an_unknown_owner_and_can_be_disabled(site: Site, web: str) -> None:
+def test_foreign_maintenance_has_an_unknown_owner_and_can_be_disabled(site: MaintHost, web: str) -> None:
     """What ``consul maint`` set has no owner, is shown, is not taken over unasked, and can be disabled."""
     argv = ["consul", "maint", "-enable", f"-service={web}", "-reason=by hand"]
-    subprocess.run(argv, env=site.environment, check=True, stdout=subprocess.DEVNULL, timeout=30)
+    subprocess.run(argv, env=site.environment(), check=True, stdout=subprocess.DEVNULL, timeout=30)
 
-    held = json.loads(site.run("status", web, "--json"))[0]["maintenance"]
+    held = json.loads(site.maint("status", web, "--json"))[0]["maintenance"]
     assert (held["kind"], held["owner"], held["reason"], held["since"]) == ("unknown", "unknown", "by hand", None)
-    assert "unknown\t-\t-\t-\tby hand" in site.run("status", web)
-    assert "someone unknown (by hand)" in site.run("enable", web, "--reason", "mine", code=1)
-    assert "someone unknown (by hand)" in site.run("disable", web)
+    assert "unknown\t-\t-\t-\tby hand" in site.maint("status", web)
+    assert "someone unknown (by hand)" in site.maint("enable", web, "--reason", "mine", code=1)
+    assert "someone unknown (by hand)" in site.maint("disable", web)
     assert site.at_server.passing(web) == (NODE,)
 
 
-def test_consul_maintenance_command_disables_what_svcagent_enabled(site: Site, web: str) -> None:
+def test_consul_maintenance_command_disables_what_svcagent_enabled(site: MaintHost, web: str) -> None:
     """A rewritten maintenance is Consul's own kind still: its tools show it and lift it."""
     site.plant(web, "by hand")
-    site.run("enable", web, "--reason", "mine", "--replace")
+    site.maint("enable", web, "--reason", "mine", "--replace")
     argv = ["consul", "maint"]
-    shown = subprocess.run(argv, env=site.environment, check=True, capture_output=True, text=True, timeout=30).stdout
+    shown = subprocess.run(argv, env=site.environment(), check=True, capture_output=True, text=True, timeout=30).stdout
     assert "Taken out by alice" in shown
 
-    subprocess.run([*argv, "-disable", f"-service={web}"], env=site.environment, check=True, timeout=30)
+    subprocess.run([*argv, "-disable", f"-service={web}"], env=site.environment(), check=True, timeout=30)
 
     wait_until(lambda: site.at_server.passing(web) == (NODE,), 10, "it is in service")
 
 
-def test_a_name_that_is_not_registered_lists_what_is(site: Site, web: str) -> None:
+def test_a_name_that_is_not_registered_lists_what_is(site: MaintHost, web: str) -> None:
     """A usage error, as with other verbs."""
     for verb in (("enable", "--reason", "x"), ("status",)):
-        assert f"there is: {web}" in site.run(*verb, "wbe", code=2)
+        assert f"there is: {web}" in site.maint(*verb, "wbe", code=2)
 
 
-def test_several_instances_of_one_name(site: Site, web: str) -> None:
+def test_several_instances_of_one_name(site: MaintHost, web: str) -> None:
     """The name means all of them, an ID one of them, --all every service."""
     with _registered(site, web, f"{web}-second"), _registered(site, "other"):
-        site.run("enable", f"{web}-second", "--reason", "x")
+        site.maint("enable", f"{web}-second", "--reason", "x")
         assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [False, True, False]
-        site.run("enable", web, "--reason", "x")
+        site.maint("enable", web, "--reason", "x")
         assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [True, True, False]
-        site.run("enable", "--all", "--reason", "x")
+        site.maint("enable", "--all", "--reason", "x")
         assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [True, True, True]
-        assert len(json.loads(site.run("disable", "--all", "--json"))) == 3
+        assert len(json.loads(site.maint("disable", "--all", "--json"))) == 3
         assert [site.notes(one) for one in (web, f"{web}-second", "other")] == [None, None, None]
 
 
 # ---------------------------------------------------------------- out already
 
 
-def test_out_already_says_whose_and_changes_nothing(site: Site, web: str) -> None:
+def test_out_already_says_whose_and_changes_nothing(site: MaintHost, web: str) -> None:
     """Nor is anything else changed that was named with it."""
     with _registered(site, "other"):
-        site.run("enable", web, "--reason", "disk swap", SUDO_USER="bob")
+        site.maint("enable", web, "--reason", "disk swap", SUDO_USER="bob")
         before = site.notes(web)
 
-        said = site.run("enable", "--all", "--reason", "new kernel", code=1)
+        said = site.maint("enable", "--all", "--reason", "new kernel", code=1)
 
         assert "enabled by bob" in said
         assert "disk swap" in said
@@ -276,14 +256,14 @@ def test_out_already_says_whose_and_changes_nothing(site: Site, web: str) -> Non
         assert site.notes("other") is None
 
 
-def test_asking_twice_is_asking_once(site: Site, web: str) -> None:
+def test_asking_twice_is_asking_once(site: MaintHost, web: str) -> None:
     """The same person, the same reason: nothing to do; and another end moves the end."""
-    site.run("enable", web, "--reason", "disk swap")
+    site.maint("enable", web, "--reason", "disk swap")
     before = site.notes(web)
-    site.run("enable", web, "--reason", "disk swap")
+    site.maint("enable", web, "--reason", "disk swap")
     assert site.notes(web) == before
 
-    site.run("enable", web, "--reason", "disk swap", "--until", "2099-01-01T00:00Z")
+    site.maint("enable", web, "--reason", "disk swap", "--until", "2099-01-01T00:00Z")
 
     was, now = parse(before or ""), parse(site.notes(web) or "")
     assert now.since == was.since
@@ -293,7 +273,7 @@ def test_asking_twice_is_asking_once(site: Site, web: str) -> None:
 class Watcher:
     """Sees every state that the leader shows of one service, by blocking queries."""
 
-    def __init__(self, site: Site, name: str) -> None:
+    def __init__(self, site: MaintHost, name: str) -> None:
         self.passing: list[bool] = []
         self.reasons: list[str] = []
         self._ask = asking.Consul(site.at_server.url)
@@ -321,19 +301,19 @@ class Watcher:
                 self.reasons += [check["Notes"] for check in entry["Checks"] if "_maintenance" in check["CheckID"]]
 
 
-def test_taken_over_without_a_moment_in_service(site: Site, web: str) -> None:
+def test_taken_over_without_a_moment_in_service(site: MaintHost, web: str) -> None:
     """Whoever watches the health API never sees it passing, however often it changes hands."""
     site.plant(web, "by hand")
     with Watcher(site, web) as watcher:
         for turn in range(4):
-            site.run("enable", web, "--reason", f"turn {turn}", "--replace", SUDO_USER=f"user{turn}")
+            site.maint("enable", web, "--reason", f"turn {turn}", "--replace", SUDO_USER=f"user{turn}")
 
     assert not any(watcher.passing)
     assert {parse(one).why for one in watcher.reasons} == {"by hand", *(f"turn {turn}" for turn in range(4))}
     assert "Taken out by user3" in (site.notes(web) or "")
 
 
-def test_the_watcher_would_see_a_moment_in_service(site: Site, web: str) -> None:
+def test_the_watcher_would_see_a_moment_in_service(site: MaintHost, web: str) -> None:
     """The plain way, lifting and enabling, is seen by it: the test above can fail."""
     site.plant(web, "by hand")
     with Watcher(site, web) as watcher:
@@ -344,39 +324,39 @@ def test_the_watcher_would_see_a_moment_in_service(site: Site, web: str) -> None
     assert any(watcher.passing)
 
 
-def test_killed_while_taking_over(site: Site, web: str) -> None:
+def test_killed_while_taking_over(site: MaintHost, web: str) -> None:
     """Whenever it is killed, one of the two reasons is there whole, and the same command again completes it."""
     site.plant(web, "by hand")
     with Watcher(site, web) as watcher:
         for turn in range(3):
             before = site.notes(web)
             argv = [*svcagent_argv(), "maint", "enable", web, "--reason", f"turn {turn}", "--replace"]
-            process = spawn(argv, site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = spawn(argv, site.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             # At once, or as soon as the agent holds the new reason, which is before the catalog shows it.
             wait_until(lambda was=before, turn=turn: turn % 2 == 0 or _local(site, web) != was, 20, "it is rewritten")  # type: ignore[misc]  # mypy cannot infer defaults of a lambda
             process.kill()
             process.wait()
             assert _local(site, web) in (before, site.notes(web)) or parse(_local(site, web)).why == f"turn {turn}"
-            site.run("enable", web, "--reason", f"turn {turn}", "--replace")
+            site.maint("enable", web, "--reason", f"turn {turn}", "--replace")
             assert parse(site.notes(web) or "").why == f"turn {turn}"
 
     assert not any(watcher.passing)
-    site.run("disable", web)
+    site.maint("disable", web)
     assert site.at_server.passing(web) == (NODE,)
 
 
-def _status(site: Site, check_id: str) -> str:
+def _status(site: MaintHost, check_id: str) -> str:
     return str(site.ask.get("/v1/agent/checks")[check_id]["Status"])
 
 
-def _local(site: Site, service: str) -> str:
+def _local(site: MaintHost, service: str) -> str:
     return str(site.ask.get("/v1/agent/checks")[f"_service_maintenance:{service}"]["Notes"])
 
 
-def test_a_maintenance_taken_over_outlives_the_agent(site: Site, web: str) -> None:
+def test_a_maintenance_taken_over_outlives_the_agent(site: MaintHost, web: str) -> None:
     """Killed and started again, the agent still holds it, with the new reason."""
     site.plant(web, "by hand")
-    site.run("enable", web, "--reason", "mine", "--replace")
+    site.maint("enable", web, "--reason", "mine", "--replace")
 
     site.agent.kill()
     site.agent.start()
@@ -386,73 +366,73 @@ def test_a_maintenance_taken_over_outlives_the_agent(site: Site, web: str) -> No
     assert site.at_server.passing(web) == ()
 
 
-def test_a_reloads_maintenance_is_left_to_it(site: Site, web: str, consul: Consul) -> None:
+def test_a_reloads_maintenance_is_left_to_it(site: MaintHost, web: str, consul: Consul) -> None:
     """Neither lifted nor taken over but by force; and then the reload leaves it to who has it now."""
     own = by_reload("1f3a9c21", NODE, "to run sha256:1", NOW)
     site.plant(web, render(own))
 
-    assert "svcagent reload 1f3a9c21" in site.run("disable", web, code=1)
-    assert "svcagent reload 1f3a9c21" in site.run("enable", web, "--reason", "mine", code=1)
-    assert "--force" in site.run("enable", web, "--reason", "mine", "--replace", code=1)
+    assert "svcagent reload 1f3a9c21" in site.maint("disable", web, code=1)
+    assert "svcagent reload 1f3a9c21" in site.maint("enable", web, "--reason", "mine", code=1)
+    assert "--force" in site.maint("enable", web, "--reason", "mine", "--replace", code=1)
     assert site.notes(web) == render(own)
 
-    site.run("enable", web, "--reason", "mine", "--replace", "--force")
+    site.maint("enable", web, "--reason", "mine", "--replace", "--force")
     assert not lift_own(consul, MaintenanceTarget(NODE, web, web), own)
     assert "Taken out by alice" in (site.notes(web) or "")
 
     site.ask.put(f"/v1/agent/service/maintenance/{web}?enable=false")
     site.plant(web, render(own))
-    assert "svcagent reload 1f3a9c21" in site.run("disable", web, "--force")
+    assert "svcagent reload 1f3a9c21" in site.maint("disable", web, "--force")
     assert site.at_server.passing(web) == (NODE,)
 
 
 # ---------------------------------------------------------------- ends
 
 
-def test_expire_disables_expired_maintenance_and_reports_it_once(site: Site, web: str) -> None:
+def test_expire_disables_expired_maintenance_and_reports_it_once(site: MaintHost, web: str) -> None:
     """By cron: a line when there was something to do, silence after that."""
-    site.run("enable", web, "--reason", "disk swap", "--for", "1s")
+    site.maint("enable", web, "--reason", "disk swap", "--for", "1s")
     said = ""
 
     def is_over() -> bool:
         nonlocal said
-        said = site.run("expire")
+        said = site.maint("expire")
         return said != ""
 
     wait_until(is_over, 10, "its end has come")
 
     assert f"{web}: maintenance disabled" in said
     assert site.at_server.passing(web) == (NODE,)
-    assert site.run("expire") == ""
+    assert site.maint("expire") == ""
 
 
-def test_expire_leaves_what_has_no_end_or_is_not_over(site: Site, web: str) -> None:
+def test_expire_leaves_what_has_no_end_or_is_not_over(site: MaintHost, web: str) -> None:
     """Ends are ends, and what svcagent did not write has none."""
     with _registered(site, "other"):
         site.plant(web, "by hand until 2001-01-01T00:00:00Z")
-        site.run("enable", "other", "--reason", "x", "--for", "2h")
+        site.maint("enable", "other", "--reason", "x", "--for", "2h")
 
-        assert site.run("expire") == ""
+        assert site.maint("expire") == ""
         assert site.notes(web) is not None
         assert site.notes("other") is not None
 
 
-def test_over_but_failing_stays_out_and_says_why(site: Site, web: str) -> None:
+def test_over_but_failing_stays_out_and_says_why(site: MaintHost, web: str) -> None:
     """Which check, what it says; once it passes, the next run puts it back."""
     site.plant(web, _over())
     site.ask.put(f"/v1/agent/check/update/{web}-real", {"Status": "critical", "Output": "connection refused"})
 
-    said = site.run("expire", code=75)
+    said = site.maint("expire", code=75)
     assert f"check {web}-real is critical (connection refused)" in said
-    assert json.loads(site.run("expire", "--json", code=75).split("svcagent: ")[0])[0]["lifted"] is False
+    assert json.loads(site.maint("expire", "--json", code=75).split("svcagent: ")[0])[0]["lifted"] is False
     assert site.notes(web) == _over()
 
     site.ask.put(f"/v1/agent/check/pass/{web}-real")
-    site.run("expire")
+    site.maint("expire")
     assert site.at_server.passing(web) == (NODE,)
 
 
-def test_register_and_reload_end_expired_maintenance(site: Site) -> None:
+def test_register_and_reload_end_expired_maintenance(site: MaintHost) -> None:
     """Each for its own services, before anything else; the reload then fails for want of an engine."""
     listening = {"tcp": f"{site.address}:8500", "interval": "1s", "id": "defined-tcp"}
     checks = [listening, {"ttl": "1h", "id": "defined-real"}]
@@ -460,88 +440,88 @@ def test_register_and_reload_end_expired_maintenance(site: Site) -> None:
         "service": {"name": "defined", "port": 80, "checks": checks},
         "reload": {"image": "127.0.0.1:1/defined:latest", "container": "defined"},
     }
-    file = site.directory / "services.d" / "defined.json"
-    file.write_text(json.dumps(definition))
-    site.svcagent("register")
+    file = site.write("defined", definition)
+    site.shown("register")
     wait_until(lambda: _status(site, "defined-tcp") == "passing", 10, "the port is seen")
     for verb, code in ((("register",), 0), (("reload", "defined"), 69)):
         site.plant("defined", _over())
         site.ask.put("/v1/agent/check/fail/defined-real")
-        assert "check defined-real is critical" in site.svcagent(*verb, code=code)
+        assert "check defined-real is critical" in site.shown(*verb, code=code)
         assert site.notes("defined") is not None
         site.ask.put("/v1/agent/check/pass/defined-real")
-        assert "defined: maintenance disabled" in site.svcagent(*verb, code=code)
+        assert "defined: maintenance disabled" in site.shown(*verb, code=code)
         assert site.notes("defined") is None
     file.unlink()
-    site.svcagent("register", "--allow-empty")
+    site.shown("register", "--allow-empty")
 
 
-def test_the_host_has_an_owner_a_reason_and_an_end_too(site: Site, web: str) -> None:
+def test_the_host_has_an_owner_a_reason_and_an_end_too(site: MaintHost, web: str) -> None:
     """All its services are out, status says so of each, and the end lifts it if their checks pass."""
-    site.run("enable", "--node", "--reason", "new kernel", "--for", "1s")
+    site.maint("enable", "--node", "--reason", "new kernel", "--for", "1s")
     assert site.at_server.passing(web) == ()
-    assert json.loads(site.run("status", web, "--json"))[1]["maintenance"]["reason"] == "new kernel"
-    assert "enabled by alice" in site.run("enable", "--node", "--reason", "mine", code=1, SUDO_USER="bob")
+    assert json.loads(site.maint("status", web, "--json"))[1]["maintenance"]["reason"] == "new kernel"
+    assert "enabled by alice" in site.maint("enable", "--node", "--reason", "mine", code=1, SUDO_USER="bob")
     with Watcher(site, web) as watcher:
-        site.run("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
+        site.maint("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
     assert not any(watcher.passing)
-    assert "this host as a whole is in maintenance" in site.run("disable", web)
+    assert "this host as a whole is in maintenance" in site.maint("disable", web)
 
     site.ask.put(f"/v1/agent/check/fail/{web}-real")
     wait_until(lambda: parse(site.reason("_node_maintenance") or "").is_over(datetime.now(UTC)), 10, "it is over")
-    assert f"check {web}-real is critical" in site.run("expire", code=75)
+    assert f"check {web}-real is critical" in site.maint("expire", code=75)
     site.ask.put(f"/v1/agent/check/pass/{web}-real")
-    assert f"{NODE} (this host): maintenance disabled" in site.run("expire")
+    assert f"{NODE} (this host): maintenance disabled" in site.maint("expire")
     assert site.at_server.passing(web) == (NODE,)
 
 
 # ---------------------------------------------------------------- who is left, and who still asks
 
 
-def test_the_last_passing_instance(site: Site, web: str) -> None:
+def test_the_last_passing_instance(site: MaintHost, web: str) -> None:
     """Taken out with a warning, or not at all with --guard, until another one passes."""
-    assert "stays in service" in site.run("enable", web, "--reason", "x", "--guard", code=75)
+    assert "stays in service" in site.maint("enable", web, "--reason", "x", "--guard", code=75)
     assert site.at_server.passing(web) == (NODE,)
-    assert "its clients would have none" in site.run("enable", web, "--reason", "x")
-    site.run("disable", web)
+    assert "its clients would have none" in site.maint("enable", web, "--reason", "x")
+    site.maint("disable", web)
 
     elsewhere = {"Node": "elsewhere", "Address": "127.0.0.9", "Service": {"Service": web, "Port": 1}}
     site.at_server.put("/v1/catalog/register", elsewhere)
     try:
-        assert "clients" not in site.run("enable", web, "--reason", "x", "--guard")
+        assert "clients" not in site.maint("enable", web, "--reason", "x", "--guard")
     finally:
         site.at_server.put("/v1/catalog/deregister", {"Node": "elsewhere"})
 
 
-def test_two_instances_here_are_not_each_others_replacement(site: Site, web: str) -> None:
+def test_two_instances_here_are_not_each_others_replacement(site: MaintHost, web: str) -> None:
     """What is taken out by the same command does not count as left."""
     with _registered(site, web, f"{web}-second"):
-        site.run("enable", f"{web}-second", "--reason", "x", "--guard")
-        site.run("disable", f"{web}-second")
+        site.maint("enable", f"{web}-second", "--reason", "x", "--guard")
+        site.maint("disable", f"{web}-second")
         for whole in (web, "--node"):
-            site.run("enable", whole, "--reason", "x", "--guard", code=75)
+            site.maint("enable", whole, "--reason", "x", "--guard", code=75)
         assert site.at_server.passing(web) == (NODE, NODE)
 
 
-def test_drained_means_unnamed(site: Site, web: str) -> None:
+def test_drained_means_unnamed(site: MaintHost, web: str) -> None:
     """When --wait-drained returns, neither the health API nor DNS has it."""
     assert _named(site, web) == 1
 
-    assert "drained" in site.run("enable", web, "--reason", "x", "--wait-drained")
+    assert "drained" in site.maint("enable", web, "--reason", "x", "--wait-drained")
 
     assert _named(site, web) == 0
     assert site.at_server.passing(web) == ()
 
 
-def _named(site: Site, name: str) -> int:
+def _named(site: MaintHost, name: str) -> int:
     query = dns.message.make_query(f"{name}.service.consul", "SRV")
     return len(dns.query.tcp(query, site.address, port=8600, timeout=5).answer)
 
 
-def test_ctrl_c_while_draining_leaves_it_out_and_says_so(site: Site) -> None:
+def test_ctrl_c_while_draining_leaves_it_out_and_says_so(site: MaintHost) -> None:
     """The DNS answers for this one may be remembered for a minute; nobody has to wait for that."""
     with _registered(site, "slow"):
-        process = _spawned(site, "enable", "slow", "--reason", "x", "--wait-drained")
+        # Line by line even into a pipe: the test waits for a line.
+        process = site.start(*ENABLE_SLOW, env={"PYTHONUNBUFFERED": "1"})
         wait_until(lambda: site.notes("slow") is not None, 20, "it is out")
         assert process.stdout is not None
         assert "slow: in maintenance" in process.stdout.readline()  # the wait has begun
@@ -554,23 +534,15 @@ def test_ctrl_c_while_draining_leaves_it_out_and_says_so(site: Site) -> None:
         assert site.notes("slow") is not None
 
 
-def _spawned(site: Site, *arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[Any]":
-    # Line by line even into a pipe: a test waits for a line.
-    unbuffered = site.environment | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
-    return spawn(
-        [*svcagent_argv(), "maint", *arguments], unbuffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 # ---------------------------------------------------------------- when Consul does not answer
 
 
-def test_a_frozen_server_makes_it_unknown_and_asking_again_makes_it_so(site: Site, web: str) -> None:
+def test_a_frozen_server_makes_it_unknown_and_asking_again_makes_it_so(site: MaintHost, web: str) -> None:
     """The agent cannot tell, so svcagent does not pretend to: exit 69; afterwards the same command ends well."""
     site.server.freeze()
     try:
         began = time.monotonic()
-        said = site.run("enable", web, "--reason", "disk swap", "--wait", "2s", code=69)
+        said = site.maint("enable", web, "--reason", "disk swap", "--wait", "2s", code=69)
         assert time.monotonic() - began < 40
     finally:
         site.server.thaw()
@@ -580,12 +552,12 @@ def test_a_frozen_server_makes_it_unknown_and_asking_again_makes_it_so(site: Sit
     assert "failed" not in said
 
     wait_until(lambda: bool(site.at_server.get("/v1/status/leader")), 20, "the server leads again")
-    site.run("enable", web, "--reason", "disk swap")
+    site.maint("enable", web, "--reason", "disk swap")
     assert site.at_server.passing(web) == ()
 
 
-def test_without_an_agent_it_is_unreachable(site: Site) -> None:
+def test_without_an_agent_it_is_unreachable(site: MaintHost) -> None:
     """And where it should be is said."""
-    said = site.run("status", code=69, CONSUL_HTTP_ADDR=f"{site.address}:1")
+    said = site.maint("status", code=69, CONSUL_HTTP_ADDR=f"{site.address}:1")
 
     assert f"{site.address}:1" in said

@@ -1,7 +1,6 @@
 """``svcagent maint enable`` on two hosts: who is left for clients, before and after, and what a failure says."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -19,15 +18,15 @@ from agent.errors import DnsUnreachable
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
-from tests.lab.server import Server, spawn, svcagent_argv
-from tests.real.access_fixture import Svcagent
+from tests.lab.server import Server
+from tests.support.svcagent import Svcagent
 
 HOSTS = ("host1", "host2")
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
-class Site:
+class TwoHosts:
     """A Consul server, and two hosts with an agent each."""
 
     server: Server
@@ -36,26 +35,15 @@ class Site:
     asks: dict[str, asking.Consul]
     at_server: asking.Consul
 
-    def environment(self, node: str) -> dict[str, str]:
-        """Of an operator on that host."""
-        return environment_in(self.directory, self.directory) | {
-            "CONSUL_HTTP_ADDR": f"{self.addresses[node]}:8500",
-            "SVCAGENT_SERVICES_DIR": str(self.directory / "services.d"),
-            "SVCAGENT_STATE_DIR": str(self.directory / node / "state"),
-            "SUDO_USER": "alice",
-        }
-
-    def start(self, node: str, *arguments: str) -> "subprocess.Popen[str]":
-        """Run ``svcagent maint`` as a separate process."""
-        argv = [*svcagent_argv(), "maint", *arguments]
-        return spawn(argv, self.environment(node), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def svcagent(self, node: str) -> Svcagent:
+        """That of an operator on that host."""
+        return Svcagent(self.directory / node, CONSUL_HTTP_ADDR=f"{self.addresses[node]}:8500", SUDO_USER="alice")
 
     def run(self, node: str, *arguments: str, code: int = 0) -> str:
-        """The same to its end, which must have this exit code; all that it printed."""
-        process = self.start(node, *arguments)
-        output, errors = process.communicate(timeout=60)
-        assert process.returncode == code, output + errors
-        return output + errors
+        """Return all that a verb of ``svcagent maint`` printed, run as a process."""
+        result = self.svcagent(node).process("maint", *arguments)
+        assert result.code == code, result
+        return result.text
 
     def out(self, name: str) -> list[str]:
         """The hosts whose instance is in maintenance, as the catalog shows it."""
@@ -87,12 +75,12 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[TwoHosts]:
     """Running, with DNS answers for ``hour`` that may be remembered for an hour, and for ``second`` for a second."""
     with claimed() as ground:
         environment = environment_in(ground.directory, ground.directory)
         places = [ground.directory / name for name in ("server", *HOSTS)]
-        for place in (*places, *(place / "state" for place in places), ground.directory / "services.d"):
+        for place in places:
             place.mkdir(mode=0o700)
         addresses = {node: ground.address(last) for last, node in enumerate(HOSTS, 2)}
         server = parts.consul_server(places[0], ground.address(1), environment)
@@ -109,7 +97,7 @@ def site() -> Iterator[Site]:
                 one.start()
             for one in (server, *agents):
                 one.wait_ready()
-            yield Site(server, addresses, ground.directory, asks, at_server)
+            yield TwoHosts(server, addresses, ground.directory, asks, at_server)
         finally:
             for ask in (*asks.values(), at_server):
                 ask.close()
@@ -118,7 +106,7 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def register(site: Site) -> Iterator[Callable[[str], str]]:
+def register(site: TwoHosts) -> Iterator[Callable[[str], str]]:
     """Registers a service, passing on both hosts, until the test ends; returns its name."""
     registered: list[str] = []
 
@@ -144,17 +132,17 @@ def web(register: Callable[[str], str]) -> str:
 
 
 @pytest.fixture
-def on_host1(site: Site, svcagent: Svcagent) -> Callable[..., tuple[int, str]]:
+def on_host1(site: TwoHosts) -> Callable[..., tuple[int, str]]:
     """svcagent in this process, on the first host: exit code, and all that it printed."""
 
     def run(*arguments: str) -> tuple[int, str]:
-        result = svcagent("maint", *arguments, CONSUL_HTTP_ADDR=f"{site.addresses['host1']}:8500", SUDO_USER="alice")
+        result = site.svcagent("host1")("maint", *arguments)
         return result.code, result.text
 
     return run
 
 
-def _take_out_second(site: Site, name: str) -> None:
+def _take_out_second(site: TwoHosts, name: str) -> None:
     site.asks["host2"].put(f"/v1/agent/service/maintenance/{name}?enable=true&reason=disk")
     wait_until(lambda: "host2" in site.out(name), 10, "host2 is out")
 
@@ -162,7 +150,7 @@ def _take_out_second(site: Site, name: str) -> None:
 # ---------------------------------------------------------------- warning is served
 
 
-def test_an_instance_in_warning_is_the_last_one_served(site: Site, web: str) -> None:
+def test_an_instance_in_warning_is_the_last_one_served(site: TwoHosts, web: str) -> None:
     """Consul DNS sends clients to it, and the other one is in maintenance."""
     site.update("host1", web, "warning")
     _take_out_second(site, web)
@@ -175,7 +163,7 @@ def test_an_instance_in_warning_is_the_last_one_served(site: Site, web: str) -> 
     assert site.out(web) == ["host2"]
 
 
-def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site: Site, web: str) -> None:
+def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site: TwoHosts, web: str) -> None:
     """Clients that ask for passing instances would find none."""
     site.update("host2", web, "warning")
     site.run("host1", "enable", web, "--reason", "x", "--guard", code=75)
@@ -190,7 +178,7 @@ def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site:
 
 
 def test_another_instance_put_into_maintenance_between_check_and_write(
-    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first look saw both in service. The second one sees that nobody is left, and maintenance is off again."""
     enable = maint_enable.take_out_all
@@ -210,7 +198,7 @@ def test_another_instance_put_into_maintenance_between_check_and_write(
 
 
 def test_another_one_that_begins_after_the_write_is_refused(
-    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other order: the second operator's first look sees this one's maintenance."""
     look = maint_enable.look_again
@@ -227,10 +215,10 @@ def test_another_one_that_begins_after_the_write_is_refused(
     assert site.out(web) == ["host1"]
 
 
-def test_two_concurrent_operators_never_enable_maintenance_on_both(site: Site, web: str) -> None:
+def test_two_concurrent_operators_never_enable_maintenance_on_both(site: TwoHosts, web: str) -> None:
     """Each time at most one of them is in maintenance, and a refused one is in service."""
     for _turn in range(4):
-        both = {node: site.start(node, "enable", web, "--reason", "x", "--guard") for node in HOSTS}
+        both = {node: site.svcagent(node).start("maint", "enable", web, "--reason", "x", "--guard") for node in HOSTS}
         for process in both.values():
             process.communicate(timeout=60)
 
@@ -242,7 +230,7 @@ def test_two_concurrent_operators_never_enable_maintenance_on_both(site: Site, w
             site.run(node, "disable", web)
 
 
-def test_without_guard_the_second_look_is_not_taken(site: Site, web: str) -> None:
+def test_without_guard_the_second_look_is_not_taken(site: TwoHosts, web: str) -> None:
     """An operator who does not ask for it may take out the last one."""
     _take_out_second(site, web)
 
@@ -251,7 +239,7 @@ def test_without_guard_the_second_look_is_not_taken(site: Site, web: str) -> Non
 
 
 def test_a_host_in_node_maintenance_is_checked_again(
-    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node's maintenance holds its services, and is disabled like a service's."""
     enable = maint_enable.take_out_all
@@ -272,7 +260,7 @@ def test_a_host_in_node_maintenance_is_checked_again(
 
 
 def test_a_ttl_longer_than_the_wait_is_refused_before_anything_changes(
-    site: Site, register: Callable[[str], str]
+    site: TwoHosts, register: Callable[[str], str]
 ) -> None:
     """It says which TTL and which limit; a wait that is long enough, or none, is possible."""
     register("hour")
@@ -286,7 +274,7 @@ def test_a_ttl_longer_than_the_wait_is_refused_before_anything_changes(
     assert site.out("hour") == ["host1"]
 
 
-def test_a_short_ttl_is_waited_for(site: Site, register: Callable[[str], str]) -> None:
+def test_a_short_ttl_is_waited_for(site: TwoHosts, register: Callable[[str], str]) -> None:
     """And then it is drained."""
     register("second")
 
@@ -295,7 +283,7 @@ def test_a_short_ttl_is_waited_for(site: Site, register: Callable[[str], str]) -
 
 @pytest.mark.parametrize("error", [DnsUnreachable("no answer"), ValueError("nonsense"), OSError("refused")])
 def test_any_error_while_draining_says_what_is_out(
-    site: Site,
+    site: TwoHosts,
     web: str,
     on_host1: Callable[..., tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -317,7 +305,7 @@ def test_any_error_while_draining_says_what_is_out(
 
 
 def test_an_ended_wait_reports_what_is_out_of_service(
-    site: Site, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS goes on returning the instance until the limit: exit code 1, whose maintenance it is, how to disable it."""
     monkeypatch.setattr("agent.maintenance.clients.ask_dns", _always(site.addresses["host1"], web))

@@ -1,13 +1,11 @@
 """What the verbs tell of themselves, on a real Consul: by files for node_exporter, and to a daemon that runs them."""
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +19,30 @@ from agent.metrics.exposition import Metrics, text_of
 from agent.reload.host_lock import HostLock
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
-from tests.real.access_fixture import Result, Svcagent
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 Found = dict[tuple[str, ...], float]
 
 
-@dataclass(frozen=True)
-class Site:
+class MetricsHost(Svcagent):
     """One host with a service that a command restarts, and the directory of its node_exporter."""
 
-    svcagent: Svcagent
-    host: ConsulHost
-    directory: Path
+    def __init__(self, home: Path, host: ConsulHost) -> None:
+        self.host, self.directory = host, home / "textfile"
+        self.directory.mkdir()
+        super().__init__(
+            home,
+            CONSUL_HTTP_ADDR=f"{host.address}:8500",
+            SVCAGENT_TEXTFILE_DIR=str(self.directory),
+            DOCKER_HOST="unix:///nowhere/docker.sock",
+        )
 
-    @property
-    def settings(self) -> dict[str, str]:
-        """What svcagent is told on this host."""
-        return {
-            "CONSUL_HTTP_ADDR": f"{self.host.address}:8500",
-            "SVCAGENT_TEXTFILE_DIR": str(self.directory),
-            "DOCKER_HOST": "unix:///nowhere/docker.sock",
-        }
-
-    def define(self, **reload: Any) -> None:
-        """web is there as long as Consul is."""
+    def define_web(self, **reload: Any) -> None:
+        """Define web, which passes as long as Consul runs."""
         service = {"name": "web", "port": 8500, "checks": [{"tcp": f"{self.host.address}:8500", "interval": "1s"}]}
         section = {"restart": ["/bin/true"], "min_healthy": 0, "drain": {"connections": False}, **reload}
-        (self.svcagent.services_dir / "web.json").write_text(json.dumps({"service": service, "reload": section}))
-
-    def run(self, *arguments: str, code: int = 0, **settings: str) -> Result:
-        """A verb that ends with this code."""
-        result = self.svcagent(*arguments, **{**self.settings, **settings})
-        assert result.code == code, result.text
-        return result
+        self.write("web", {"service": service, "reload": section})
 
     def series(self) -> Found:
         """All that node_exporter would read there; a series in two files would be an error to it."""
@@ -73,12 +61,10 @@ class Site:
 
 
 @pytest.fixture
-def site(host: ConsulHost, svcagent: Svcagent, tmp_path: Path) -> Iterator[Site]:
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[MetricsHost]:
     """web is registered and passing."""
-    directory = tmp_path / "textfile"
-    directory.mkdir()
-    site = Site(svcagent, host, directory)
-    site.define()
+    site = MetricsHost(tmp_path, host)
+    site.define_web()
     site.run("register")
     wait_until(lambda: host.ask.get("/v1/health/service/web?passing") != [], 10, "web is passing")
     yield site
@@ -86,12 +72,12 @@ def site(host: ConsulHost, svcagent: Svcagent, tmp_path: Path) -> Iterator[Site]
     host.ask.delete("/v1/kv/svcagent/?recurse")
 
 
-def test_reloads_are_counted_over_processes(site: Site) -> None:
+def test_reloads_are_counted_over_processes(site: MetricsHost) -> None:
     """However they end: done, refused, for want of Consul. What only looks is not counted."""
     site.run("reload", "web")
     site.run("reload", "web")
     site.run("reload", "web", "--check")
-    with HostLock(site.svcagent.state_dir, "web", SystemClock(), 0):
+    with HostLock(site.state_dir, "web", SystemClock(), 0):
         site.run("reload", "web", code=75)
     site.run("reload", "web", code=69, CONSUL_HTTP_ADDR="127.0.0.1:9")
 
@@ -101,12 +87,12 @@ def test_reloads_are_counted_over_processes(site: Site) -> None:
     assert found["svcagent_lock_wait_seconds_count", "web"] == 2
 
 
-def test_the_lock_is_released_before_the_end_is_reported(site: Site) -> None:
+def test_the_lock_is_released_before_the_end_is_reported(site: MetricsHost) -> None:
     """Somebody who holds the directory delays no reload but this one's own end."""
-    service = HostLock(site.svcagent.state_dir, "web", SystemClock(), 0)
+    service = HostLock(site.state_dir, "web", SystemClock(), 0)
     directory = os.open(site.directory, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
-    environment = site.svcagent.environment(**site.settings)
+    environment = site.environment()
     with spawn([*svcagent_argv(), "-q", "reload", "web"], environment) as process:
         wait_until(lambda: service.holder() is not None, 20, "the reload has begun")
         wait_until(lambda: service.holder() is None, 20, "the reload is over")
@@ -119,9 +105,9 @@ def test_the_lock_is_released_before_the_end_is_reported(site: Site) -> None:
     assert site.ended() == {"reloaded": 1}
 
 
-def test_register_reports_faults_consul_and_maintenance(site: Site) -> None:
+def test_register_reports_faults_consul_and_maintenance(site: MetricsHost) -> None:
     """Each as it is now: after the last registration nothing of the troubles is left."""
-    bad = site.svcagent.services_dir / "bad.json"
+    bad = site.services_dir / "bad.json"
     bad.write_text('{"service": {"name": "x", "prot": 1, "tagz": []}}')
     site.run("maint", "enable", "web", "--reason", "disk swap", SUDO_USER="alice")
     site.run("register", code=78)
@@ -145,7 +131,7 @@ def test_register_reports_faults_consul_and_maintenance(site: Site) -> None:
     assert well["svcagent_last_convergence_timestamp_seconds",] > faulty["svcagent_last_convergence_timestamp_seconds",]
 
 
-def test_a_partial_registration_and_a_dry_run_notify_nothing(site: Site) -> None:
+def test_a_partial_registration_and_a_dry_run_notify_nothing(site: MetricsHost) -> None:
     """They have not seen all."""
     before = site.series()
     site.run("register", "web")
@@ -154,14 +140,14 @@ def test_a_partial_registration_and_a_dry_run_notify_nothing(site: Site) -> None
     assert site.series() == before
 
 
-def test_without_the_setting_nothing_is_written_nor_imported(site: Site) -> None:
+def test_without_the_setting_nothing_is_written_nor_imported(site: MetricsHost) -> None:
     """An empty variable takes away what the settings file says: the daemon tells for its children."""
     for file in site.directory.iterdir():
         file.unlink()
     config = site.directory.parent / "svcagent.toml"
     config.write_text(f'[metrics]\ntextfile_dir = "{site.directory}"\n')
     argv = [*svcagent_argv(), "--config", str(config), "reload", "web"]
-    environment = site.svcagent.environment(**site.settings, PYTHONPROFILEIMPORTTIME="1")
+    environment = site.environment(PYTHONPROFILEIMPORTTIME="1")
 
     def run(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True)
@@ -176,10 +162,10 @@ def test_without_the_setting_nothing_is_written_nor_imported(site: Site) -> None
     assert "prometheus_client" in told.stderr
 
 
-def test_a_daemon_reports_what_a_lock_file_says(site: Site, consul: Consul) -> None:
+def test_a_daemon_reports_what_a_lock_file_says(site: MetricsHost, consul: Consul) -> None:
     """The step that it is at, its place in the queue while another host has the lock, and how it ended."""
-    metrics, reloads = Metrics(SystemClock()), HostReloads(site.svcagent.state_dir, SystemClock())
-    environment = site.svcagent.environment(**site.settings)
+    metrics, reloads = Metrics(SystemClock()), HostReloads(site.state_dir, SystemClock())
+    environment = site.environment()
 
     def told() -> str:
         for one in reloads.look():
@@ -218,7 +204,7 @@ def full_disk(directory: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("arguments", [("reload", "web"), ("register",), ("recover",)])
-def test_a_full_disk_is_a_warning(site: Site, arguments: tuple[str, ...]) -> None:
+def test_a_full_disk_is_a_warning(site: MetricsHost, arguments: tuple[str, ...]) -> None:
     """The work is done, and the exit code says so."""
     with full_disk(site.directory):
         said = site.run(*arguments).err
@@ -227,7 +213,7 @@ def test_a_full_disk_is_a_warning(site: Site, arguments: tuple[str, ...]) -> Non
     assert ("No space left on device" in said) is (arguments != ("recover",))  # which had nothing to recover
 
 
-def test_a_missing_directory_is_a_warning(site: Site) -> None:
+def test_a_missing_directory_is_a_warning(site: MetricsHost) -> None:
     """With what to do about it."""
     nowhere = site.directory / "nowhere"
     for arguments in (("reload", "web"), ("register",)):

@@ -34,10 +34,9 @@ from agent.fleet import HostState, Pin, Quarantine, quarantine, rollout, write_h
 from agent.notify import sent
 from agent.notify.delivery import WAIT_SECONDS
 from tests.lab.ground import wait_until
-from tests.real.access_fixture import Result as Ended
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
 from tests.real.notify_fixture import PASSWORD, Endpoint, hanging, settings_file
+from tests.support.svcagent import Result, Svcagent
 
 # Apprise's, or of a plugin of it; svcagent does not run with warnings as errors.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -72,10 +71,10 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def notify_test(svcagent: Svcagent, tmp_path: Path) -> Callable[..., Ended]:
+def notify_test(svcagent: Svcagent, tmp_path: Path) -> Callable[..., Result]:
     """``svcagent notify test`` with these endpoints; nothing that it prints may give away their secrets."""
 
-    def run(*urls: str, options: tuple[str, ...] = ()) -> Ended:
+    def run(*urls: str, options: tuple[str, ...] = ()) -> Result:
         result = svcagent("--config", str(settings_file(tmp_path, urls)), *options, "notify", "test")
         assert PASSWORD not in result.text
         assert "Traceback" not in result.err
@@ -84,7 +83,7 @@ def notify_test(svcagent: Svcagent, tmp_path: Path) -> Callable[..., Ended]:
     return run
 
 
-def test_a_test_message_reaches_every_endpoint(notify_test: Callable[..., Ended], endpoint: Endpoint) -> None:
+def test_a_test_message_reaches_every_endpoint(notify_test: Callable[..., Result], endpoint: Endpoint) -> None:
     """Each is named by position, scheme and host."""
     with Endpoint() as second:
         result = notify_test(endpoint.url, second.url)
@@ -95,7 +94,7 @@ def test_a_test_message_reaches_every_endpoint(notify_test: Callable[..., Ended]
 
 
 def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
-    notify_test: Callable[..., Ended], endpoint: Endpoint
+    notify_test: Callable[..., Result], endpoint: Endpoint
 ) -> None:
     """One refuses, nobody listens at another, a third hangs: exit 1."""
     with Endpoint(status=403) as refusing, Endpoint() as gone, hanging() as silent:
@@ -113,7 +112,7 @@ def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
     "url", ["nosuchthing://hush-hush:1/x", "slack://hush-hush", "mailto://", "json://svcagent:hush-hush@"]
 )
 def test_a_url_that_apprise_does_not_know_is_reported_by_its_position(
-    notify_test: Callable[..., Ended], endpoint: Endpoint, url: str
+    notify_test: Callable[..., Result], endpoint: Endpoint, url: str
 ) -> None:
     """Exit 78, and nothing is sent to the others."""
     result = notify_test(endpoint.url, url)
@@ -124,7 +123,7 @@ def test_a_url_that_apprise_does_not_know_is_reported_by_its_position(
 
 
 def test_of_an_endpoint_whose_place_of_the_host_holds_a_token_the_scheme_alone_is_shown(
-    notify_test: Callable[..., Ended],
+    notify_test: Callable[..., Result],
 ) -> None:
     """Slack's and Telegram's tokens, and ntfy's topic, which is as good as a password; none of them is reached."""
     result = notify_test("ntfy://hush-hush?mode=private", options=("--json",))
@@ -154,7 +153,7 @@ def test_a_bad_setting_does_not_show_its_value(svcagent: Svcagent, tmp_path: Pat
 
 
 def test_where_apprise_is_not_installed_it_says_how_to(
-    notify_test: Callable[..., Ended], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    notify_test: Callable[..., Result], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "apprise", None)

@@ -27,7 +27,7 @@ from tests.real.probe_fixture import Origin, origin
 
 
 @dataclass
-class Site:
+class CheckedService:
     """An agent that runs scripts, with svcagent's connection to it."""
 
     ask: asking.Consul
@@ -115,13 +115,13 @@ def agent(docker: DockerHost) -> Iterator[tuple[asking.Consul, ConsulSettings, P
 
 
 @pytest.fixture
-def site(agent: tuple[asking.Consul, ConsulSettings, Path], docker: DockerHost) -> Iterator[Site]:
+def site(agent: tuple[asking.Consul, ConsulSettings, Path], docker: DockerHost) -> Iterator[CheckedService]:
     """Empty again after each test."""
     ask, settings, directory = agent
     consul = Consul(settings)
     engine = Engine(docker.server.url, docker.environment, SystemClock(), docker.proc)
     try:
-        yield Site(ask, consul, directory, engine)
+        yield CheckedService(ask, consul, directory, engine)
     finally:
         for name in ask.get("/v1/agent/services"):
             ask.deregister_service(name)
@@ -151,7 +151,7 @@ def http(web: Origin, **fields: Any) -> Check:
 # ------------------------------------------------------------ results newer than the restart
 
 
-def test_a_result_from_before_the_restart_does_not_count(site: Site) -> None:
+def test_a_result_from_before_the_restart_does_not_count(site: CheckedService) -> None:
     site.register(script(site.answer_with(0)))
     site.await_status("passing")
     (site.directory / "code").write_text("2")
@@ -165,7 +165,7 @@ def test_a_result_from_before_the_restart_does_not_count(site: Site) -> None:
     assert caught.value.signature == f"{site.check_id()} consul critical"
 
 
-def test_a_check_that_consul_runs_after_the_restart_counts_when_it_has_run(site: Site) -> None:
+def test_a_check_that_consul_runs_after_the_restart_counts_when_it_has_run(site: CheckedService) -> None:
     site.register(script(site.answer_with(0)))
     site.await_status("passing")
     readiness = site.readiness()
@@ -183,7 +183,7 @@ def test_a_check_that_consul_runs_after_the_restart_counts_when_it_has_run(site:
     assert site.in_consul().unproven == ()
 
 
-def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: Site) -> None:
+def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: CheckedService) -> None:
     """Renewed checks are the same checks: svcagent register has nothing to do, and maintenance stays."""
     site.register(script(site.answer_with(0)), Check(ttl="1h"), Check(alias_service="web"))
     site.ask.put("/v1/agent/service/maintenance/web?enable=true&reason=test")
@@ -199,7 +199,7 @@ def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: Site) ->
     assert maintenance.notes == "test"
 
 
-def test_a_ttl_check_counts_when_the_service_has_reported_after_the_restart(site: Site) -> None:
+def test_a_ttl_check_counts_when_the_service_has_reported_after_the_restart(site: CheckedService) -> None:
     site.register(Check(ttl="1h"))
     site.ask.put(f"/v1/agent/check/pass/{site.check_id()}")
     readiness = site.readiness()
@@ -212,7 +212,7 @@ def test_a_ttl_check_counts_when_the_service_has_reported_after_the_restart(site
     assert site.in_consul().unproven == ()
 
 
-def test_an_alias_check_counts_by_the_service_that_it_follows(site: Site) -> None:
+def test_an_alias_check_counts_by_the_service_that_it_follows(site: CheckedService) -> None:
     """Consul does not run it, so that there is no older or newer result."""
     site.ask.put("/v1/agent/service/register", {"Name": "db", "Check": {"TTL": "1h", "Status": "critical"}})
     site.register(Check(alias_service="db"))
@@ -227,7 +227,7 @@ def test_an_alias_check_counts_by_the_service_that_it_follows(site: Site) -> Non
     assert site.in_consul().unproven == ()
 
 
-def test_a_docker_check_by_name_is_run_in_the_new_container(site: Site, docker: DockerHost) -> None:
+def test_a_docker_check_by_name_is_run_in_the_new_container(site: CheckedService, docker: DockerHost) -> None:
     reference = f"{docker.repository}:latest"
     docker.run("app", reference, SLEEP)
     site.register(Check(docker_container_id="app", args=(BUSYBOX, "true"), interval="1s", timeout="5s"))
@@ -243,7 +243,7 @@ def test_a_docker_check_by_name_is_run_in_the_new_container(site: Site, docker: 
     assert site.survey(restart=False).differences == ()
 
 
-def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again(site: Site) -> None:
+def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again(site: CheckedService) -> None:
     """A process that was killed while it renewed the check left it out."""
     site.register(script(site.answer_with(0)))
     site.await_status("passing")
@@ -257,7 +257,7 @@ def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again
 
 
 def test_a_registration_that_is_not_svcagents_is_not_touched_and_its_result_counts_an_interval_later(
-    site: Site,
+    site: CheckedService,
 ) -> None:
     check = script(site.answer_with(0))
     site.register(check)
@@ -275,7 +275,7 @@ def test_a_registration_that_is_not_svcagents_is_not_touched_and_its_result_coun
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp", "args"])
-def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: Site, web: Origin, kind: str) -> None:
+def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: CheckedService, web: Origin, kind: str) -> None:
     checks = {
         "http": http(web),
         "tcp": Check(tcp=f"127.0.0.1:{web.port}", interval="1s"),
@@ -292,7 +292,7 @@ def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: Site, web: Or
 # ------------------------------------------------------------ before the drain
 
 
-def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: Site, web: Origin) -> None:
+def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: CheckedService, web: Origin) -> None:
     """The service has answered Consul, and refuses svcagent."""
     site.register(http(web, interval="1h", status="passing"))
     web.answers["/hc"] = lambda talk: talk.status("503 No")
@@ -306,7 +306,7 @@ def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: Site, web: 
     assert found.statuses == {site.check_id(): "critical"}
 
 
-def test_a_check_that_fails_once_is_no_difference(site: Site, web: Origin) -> None:
+def test_a_check_that_fails_once_is_no_difference(site: CheckedService, web: Origin) -> None:
     site.register(http(web, interval="1h", status="passing"))
     answers = iter(["503 No", "200 OK"])
     web.answers["/hc"] = lambda talk: talk.status(next(answers))
@@ -314,7 +314,7 @@ def test_a_check_that_fails_once_is_no_difference(site: Site, web: Origin) -> No
     assert site.survey().differences == ()
 
 
-def test_what_fails_for_both_is_no_difference(site: Site, web: Origin) -> None:
+def test_what_fails_for_both_is_no_difference(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("503 No")
     site.register(http(web))
     site.await_status("critical")
@@ -324,7 +324,7 @@ def test_what_fails_for_both_is_no_difference(site: Site, web: Origin) -> None:
     assert (found.differences, found.statuses) == ((), {site.check_id(): "critical"})
 
 
-def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_others_added(site: Site) -> None:
+def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_others_added(site: CheckedService) -> None:
     site.register(script(site.answer_with(1)))
     site.await_status("warning")
     added = {"ID": "added", "Name": "added", "ServiceID": "web", "TTL": "1h", "Status": "critical"}
@@ -334,7 +334,7 @@ def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_othe
     assert site.survey().statuses == {site.check_id(): "warning", "added": "critical"}
 
 
-def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: Site, docker: DockerHost) -> None:
+def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: CheckedService, docker: DockerHost) -> None:
     container = docker.run("app", f"{docker.repository}:latest", SLEEP)
     site.register(Check(docker_container_id=container[:12], args=(BUSYBOX, "true"), interval="1s", timeout="5s"))
     site.await_status("passing")
@@ -345,7 +345,7 @@ def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: Site, d
     assert '"docker_container_id": "app"' in difference
 
 
-def test_a_check_that_consul_runs_too_seldom_to_be_awaited_is_a_difference(site: Site) -> None:
+def test_a_check_that_consul_runs_too_seldom_to_be_awaited_is_a_difference(site: CheckedService) -> None:
     site.register(Check(args=("/bin/true",), interval="30s", status="passing"))
 
     assert "reload.ready.timeout" in site.survey(timeout=20.0).differences[0]
@@ -355,7 +355,7 @@ def test_a_check_that_consul_runs_too_seldom_to_be_awaited_is_a_difference(site:
 # ------------------------------------------------------------ warnings, and the way back
 
 
-def test_what_warned_before_the_reload_does_not_fail_it(site: Site, web: Origin) -> None:
+def test_what_warned_before_the_reload_does_not_fail_it(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("429 Too Many Requests")
     site.register(http(web), script(site.answer_with(1)))
     site.await_status("warning")
@@ -370,7 +370,9 @@ def test_what_warned_before_the_reload_does_not_fail_it(site: Site, web: Origin)
     assert readiness.last_statuses == {site.check_id(): "warning"}
 
 
-def test_a_warning_that_is_new_fails_the_new_version_and_not_one_that_returns(site: Site, web: Origin) -> None:
+def test_a_warning_that_is_new_fails_the_new_version_and_not_one_that_returns(
+    site: CheckedService, web: Origin
+) -> None:
     web.answers["/hc"] = lambda talk: talk.status("429 Too Many Requests")
     site.register(http(web))
 
@@ -380,7 +382,7 @@ def test_a_warning_that_is_new_fails_the_new_version_and_not_one_that_returns(si
     site.readiness({site.check_id(): "passing"}).wait(is_returning=True)
 
 
-def test_an_instance_that_was_critical_before_may_return_as_it_was(site: Site, web: Origin) -> None:
+def test_an_instance_that_was_critical_before_may_return_as_it_was(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("503 No")
     site.register(http(web), script(site.answer_with(2)))
     site.await_status("critical")
@@ -391,7 +393,9 @@ def test_an_instance_that_was_critical_before_may_return_as_it_was(site: Site, w
         site.readiness(before, timeout=0.3).wait()
 
 
-def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails(site: Site, web: Origin) -> None:
+def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails(
+    site: CheckedService, web: Origin
+) -> None:
     """And Consul's pass is one of after the return began."""
     web.answers["/hc"] = lambda talk: talk.status("200 OK" if "X-Asked-By: consul" in talk.request else "503 No")
     site.register(http(web, header={"X-Asked-By": ("consul",)}))
@@ -414,7 +418,7 @@ def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails
     assert readiness.signatures == {f"{site.check_id()} http 503"}
 
 
-def test_warm_up_that_fails_does_not_keep_an_instance_out_that_returns(site: Site, web: Origin) -> None:
+def test_warm_up_that_fails_does_not_keep_an_instance_out_that_returns(site: CheckedService, web: Origin) -> None:
     site.register(http(web))
     web.answers["/warm"] = lambda talk: talk.status("404 Not Found")
     warmup = (f"http://127.0.0.1:{web.port}/warm",)
@@ -428,7 +432,7 @@ def test_warm_up_that_fails_does_not_keep_an_instance_out_that_returns(site: Sit
     assert returning.signatures == {"warm-up http 404"}
 
 
-def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: Site) -> None:
+def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: CheckedService) -> None:
     site.register(script(["/bin/sh", "-c", "echo no \033[31mdatabase; exit 2"]))
     site.await_status("critical")
     wait_until(lambda: site.in_consul().unproven == (), 10, "it has run")
@@ -441,7 +445,7 @@ def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: S
     assert site.in_consul({site.check_id(): "critical"}).fault is None
 
 
-def test_a_wait_asks_its_caller_in_each_round(site: Site, web: Origin) -> None:
+def test_a_wait_asks_its_caller_in_each_round(site: CheckedService, web: Origin) -> None:
     """Whatever that raises ends the wait as it is."""
     site.register(http(web))
     web.answers["/hc"] = lambda talk: talk.status("503 No")
@@ -483,7 +487,7 @@ def published(docker: DockerHost) -> Callable[[str], Check]:
 
 
 def test_a_published_port_counts_only_when_the_container_itself_listens(
-    site: Site, docker: DockerHost, published: Callable[[str], Check]
+    site: CheckedService, docker: DockerHost, published: Callable[[str], Check]
 ) -> None:
     """docker-proxy accepts before, and Consul calls that passing."""
     check = published(f"while [ ! -e /go ]; do {BUSYBOX} sleep 0.1; done; exec {BUSYBOX} httpd -f -p 8080")
@@ -500,7 +504,7 @@ def test_a_published_port_counts_only_when_the_container_itself_listens(
 
 
 def test_a_listener_on_the_containers_loopback_is_not_reached_through_the_published_port(
-    site: Site, docker: DockerHost, published: Callable[[str], Check]
+    site: CheckedService, docker: DockerHost, published: Callable[[str], Check]
 ) -> None:
     site.register(published(f"exec {BUSYBOX} httpd -f -p 127.0.0.1:8080"))
     wait_until(lambda: "8080" in "8080" + docker.executed("app", "netstat", "-ltn"), 10, "it listens")
@@ -508,7 +512,7 @@ def test_a_listener_on_the_containers_loopback_is_not_reached_through_the_publis
     assert "nothing listens" in str(site.readiness(restart=False).missing_now())
 
 
-def test_a_container_that_is_stopped_or_gone_is_reported(site: Site, docker: DockerHost, web: Origin) -> None:
+def test_a_container_that_is_stopped_or_gone_is_reported(site: CheckedService, docker: DockerHost, web: Origin) -> None:
     docker.run("app", f"{docker.repository}:latest", SLEEP)
     site.register(http(web))
     readiness = site.readiness(restart=False)

@@ -18,22 +18,22 @@ from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
 from tests.lab.server import Server
 from tests.real.conftest import ConsulHost
-from tests.real.registration_fixture import Site
+from tests.real.registration_fixture import RegistrationHost
 from tests.unit.test_definitions_faults import BAD, UNREADABLE
 
 SERVICES = 80
 
 
 @pytest.fixture
-def site(host: ConsulHost, tmp_path: Path) -> Iterator[Site]:
-    found = Site(host, tmp_path)
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[RegistrationHost]:
+    found = RegistrationHost(tmp_path, host)
     yield found
     found.clear()
 
 
-def many(site: Site, generation: int, count: int = SERVICES) -> None:
+def many(site: RegistrationHost, generation: int, count: int = SERVICES) -> None:
     """Services that change in every way from one generation to the next: kinds of checks, ports, which there are."""
-    for file in site.directory.glob("*.json"):
+    for file in site.services_dir.glob("*.json"):
         file.unlink()
     for number in range(generation, generation + count):
         kind = ("http", "http://127.0.0.1:1/") if (number + generation) % 2 else ("tcp", "127.0.0.1:1")
@@ -42,7 +42,9 @@ def many(site: Site, generation: int, count: int = SERVICES) -> None:
         site.service(f"s{number:04}", port=1000 + generation, checks=checks)
 
 
-def kill_after(process: "subprocess.Popen[str]", site: Site, before: Mapping[str, Any], writes: int) -> None:
+def kill_after(
+    process: "subprocess.Popen[str]", site: RegistrationHost, before: Mapping[str, Any], writes: int
+) -> None:
     """SIGKILL when that many services are not as they were."""
 
     def is_far_enough() -> bool:
@@ -53,12 +55,12 @@ def kill_after(process: "subprocess.Popen[str]", site: Site, before: Mapping[str
     process.send_signal(signal.SIGKILL)
 
 
-def theirs(site: Site) -> list[Any]:
+def theirs(site: RegistrationHost) -> list[Any]:
     services, checks = site.services(), site.host.ask.get("/v1/agent/checks")
     return [services.get("theirs"), checks.get("their-check"), checks.get("node-check")]
 
 
-def test_killed_at_any_moment_the_next_run_converges(site: Site) -> None:
+def test_killed_at_any_moment_the_next_run_converges(site: RegistrationHost) -> None:
     site.put("service/register", {"ID": "theirs", "Name": "s0001", "Check": {"CheckID": "their-check", "TTL": "1h"}})
     site.put("check/register", {"ID": "node-check", "Name": "node-check", "TTL": "1h"})
     foreign = theirs(site)
@@ -92,7 +94,9 @@ class Killed(BaseException):
     """No handler of svcagent's takes it for a failure."""
 
 
-def test_cut_off_before_any_write_the_next_run_converges(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cut_off_before_any_write_the_next_run_converges(
+    site: RegistrationHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every moment of a run that creates, changes, retypes and removes: all that Consul saw is a number of writes."""
     tcp, http = {"tcp": "127.0.0.1:1", "interval": "1h"}, {"http": "http://127.0.0.1:1/", "interval": "1h"}
     for writes in count():
@@ -122,7 +126,7 @@ def test_cut_off_before_any_write_the_next_run_converges(site: Site, monkeypatch
         assert {"stays", "new", "moves", "one", "their-check"} == set(site.checks()) - {"serfHealth"}, writes
         assert theirs(site) == foreign
         site.clear()
-        for file in site.directory.glob("*.json"):
+        for file in site.services_dir.glob("*.json"):
             file.unlink()
         if is_complete:
             assert writes > 5
@@ -141,7 +145,7 @@ def _killed_after(writes: int) -> Callable[..., HttpAnswer]:
     return counted
 
 
-def test_two_concurrent_runs_both_succeed(site: Site) -> None:
+def test_two_concurrent_runs_both_succeed(site: RegistrationHost) -> None:
     many(site, 0, 60)
     site.register()
     many(site, 10, 60)
@@ -157,7 +161,7 @@ def test_two_concurrent_runs_both_succeed(site: Site) -> None:
     ]
 
 
-def test_a_hundred_malformed_definitions_are_each_reported_and_skipped(site: Site) -> None:
+def test_a_hundred_malformed_definitions_are_each_reported_and_skipped(site: RegistrationHost) -> None:
     """Wrong JSON, and what is no JSON: cut short, not UTF-8, huge, nested deeply, a link to nowhere."""
     site.service("good")
     site.register()
@@ -165,7 +169,7 @@ def test_a_hundred_malformed_definitions_are_each_reported_and_skipped(site: Sit
     bad = [*BAD, *UNREADABLE]
     files = [site.write(f"bad {number:03}.v1", content) for number, (content, _path, _said) in enumerate(bad)]
     assert len(files) >= 100
-    lost = site.directory / "lost.json"
+    lost = site.services_dir / "lost.json"
     lost.symlink_to("nowhere")
 
     run = site.start("--json", "register")
@@ -216,9 +220,7 @@ def test_an_agent_that_comes_late_and_forgets_everything_is_filled(
     dev: tuple[Server, ConsulHost], tmp_path: Path
 ) -> None:
     server, host = dev
-    directory = tmp_path / "services.d"
-    directory.mkdir()
-    site = Site(host, directory)
+    site = RegistrationHost(tmp_path, host)
     site.service("web", port=80, checks=[{"args": ["/bin/true"], "interval": "1s"}])
     boot = site.start("register", "--wait", "30s")
     assert boot.stderr is not None
@@ -240,10 +242,10 @@ def test_an_agent_that_comes_late_and_forgets_everything_is_filled(
 
 def test_without_an_agent_it_gives_up_in_time_and_says_what_to_do(tmp_path: Path) -> None:
     host = ConsulHost(None, "127.0.0.1:1", tmp_path, None, None)  # type: ignore[arg-type]  # nothing answers there
-    site = Site(host, tmp_path, {"CONSUL_HTTP_ADDR": "127.0.0.1:1"})
+    site = RegistrationHost(tmp_path, host, CONSUL_HTTP_ADDR="127.0.0.1:1")
     site.service("web")
 
-    outcome = site.run("register", "--wait", "500ms")
+    outcome = site("register", "--wait", "500ms")
 
-    assert outcome.exit_code == 69
+    assert outcome.code == 69
     assert "set CONSUL_HTTP_ADDR to its address" in outcome.err

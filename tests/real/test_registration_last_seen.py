@@ -13,7 +13,7 @@ import pytest
 from agent.consul import Consul
 from agent.maintenance import by_operator, by_reload, render
 from tests.real.conftest import ConsulHost
-from tests.real.registration_fixture import Site
+from tests.real.registration_fixture import RegistrationHost
 
 NEVER = {"interval": "1h", "status": "passing"}
 CHECK = {"http": "http://127.0.0.1:1/", **NEVER}
@@ -24,31 +24,29 @@ BY_ALICE = render(by_operator("alice", "web1", "disk swap", SINCE, UNTIL))
 
 
 @pytest.fixture
-def site(host: ConsulHost, tmp_path: Path) -> Iterator[Site]:
-    directory = tmp_path / "services.d"
-    directory.mkdir()
-    found = Site(host, directory)
+def site(host: ConsulHost, tmp_path: Path) -> Iterator[RegistrationHost]:
+    found = RegistrationHost(tmp_path, host)
     yield found
     found.put("maintenance?enable=false")
     found.clear()
 
 
-def notes(site: Site, service_id: str) -> str | None:
+def notes(site: RegistrationHost, service_id: str) -> str | None:
     check = site.host.ask.get("/v1/agent/checks").get(HELD.format(service_id))
     return None if check is None else check["Notes"]
 
 
-def maintain(site: Site, service_id: str, reason: str) -> None:
+def maintain(site: RegistrationHost, service_id: str, reason: str) -> None:
     site.put(f"service/maintenance/{service_id}?enable=true&reason={reason}")
 
 
-def reap(site: Site, service_id: str) -> None:
+def reap(site: RegistrationHost, service_id: str) -> None:
     """What Consul does for `deregister_critical_service_after`."""
     site.host.ask.deregister_service(service_id)
 
 
 @contextmanager
-def never_served(site: Site, name: str) -> Iterator[None]:
+def never_served(site: RegistrationHost, name: str) -> Iterator[None]:
     """The catalog never shows an instance without a critical check inside the block."""
     is_over = threading.Event()
     served: list[Any] = []
@@ -72,7 +70,7 @@ def never_served(site: Site, name: str) -> Iterator[None]:
 @pytest.mark.parametrize("text", [BY_ALICE, "by hand"])
 @pytest.mark.parametrize("checks", [[], [CHECK]])
 def test_what_was_removed_in_maintenance_is_registered_in_maintenance(
-    site: Site, text: str, checks: list[dict[str, Any]]
+    site: RegistrationHost, text: str, checks: list[dict[str, Any]]
 ) -> None:
     """With owner, reason and end, without a moment in service; also of a service without checks."""
     site.service("web", checks=checks)
@@ -87,14 +85,14 @@ def test_what_was_removed_in_maintenance_is_registered_in_maintenance(
     assert notes(site, "web") == text
     assert "svcagent maint disable web" in outcome.err
     assert site.register().err == ""
-    assert site.run("maint", "disable", "web").exit_code == 0
+    assert site("maint", "disable", "web").code == 0
     assert notes(site, "web") is None
 
 
-def test_maint_enable_is_remembered_without_a_registration(site: Site) -> None:
+def test_maint_enable_is_remembered_without_a_registration(site: RegistrationHost) -> None:
     site.service("web")
     site.register()
-    assert site.run("maint", "enable", "web", "--reason", "disk").exit_code == 0
+    assert site("maint", "enable", "web", "--reason", "disk").code == 0
     before = notes(site, "web")
     reap(site, "web")
 
@@ -104,13 +102,13 @@ def test_maint_enable_is_remembered_without_a_registration(site: Site) -> None:
 
 
 @pytest.mark.parametrize("how", ["svcagent", "hand"])
-def test_what_was_disabled_is_registered_in_service(site: Site, how: str) -> None:
+def test_what_was_disabled_is_registered_in_service(site: RegistrationHost, how: str) -> None:
     site.service("web")
     site.register()
     maintain(site, "web", "disk")
     site.register()
     if how == "svcagent":
-        site.run("maint", "disable", "web")
+        site("maint", "disable", "web")
     else:
         site.put("service/maintenance/web?enable=false")
         site.register()
@@ -121,7 +119,7 @@ def test_what_was_disabled_is_registered_in_service(site: Site, how: str) -> Non
     assert notes(site, "web") is None
 
 
-def test_a_finished_reloads_maintenance_is_not_enabled_again(site: Site) -> None:
+def test_a_finished_reloads_maintenance_is_not_enabled_again(site: RegistrationHost) -> None:
     """It was seen while the reload ran, and the reload disabled it."""
     site.service("web")
     site.register()
@@ -134,19 +132,19 @@ def test_a_finished_reloads_maintenance_is_not_enabled_again(site: Site) -> None
     assert notes(site, "web") is None
 
 
-def test_what_svcagent_removed_is_registered_in_service(site: Site) -> None:
+def test_what_svcagent_removed_is_registered_in_service(site: RegistrationHost) -> None:
     site.service("web")
     site.register()
     maintain(site, "web", "disk")
     site.register()
-    site.run("deregister", "web")
+    site("deregister", "web")
 
     site.register()
 
     assert notes(site, "web") is None
 
 
-def test_maintenance_of_the_node_is_enabled_again_when_the_agent_forgot_everything(site: Site) -> None:
+def test_maintenance_of_the_node_is_enabled_again_when_the_agent_forgot_everything(site: RegistrationHost) -> None:
     site.service("web")
     site.register()
     site.put("maintenance?enable=true&reason=kernel")
@@ -161,12 +159,12 @@ def test_maintenance_of_the_node_is_enabled_again_when_the_agent_forgot_everythi
     assert "svcagent maint disable --node" in outcome.err
 
 
-def test_maintenance_of_the_node_that_was_disabled_stays_disabled(site: Site) -> None:
+def test_maintenance_of_the_node_that_was_disabled_stays_disabled(site: RegistrationHost) -> None:
     site.service("web")
     site.register()
     site.put("maintenance?enable=true&reason=kernel")
     site.register()
-    site.run("maint", "disable", "--node")
+    site("maint", "disable", "--node")
     reap(site, "web")
 
     site.register()
@@ -174,7 +172,7 @@ def test_maintenance_of_the_node_that_was_disabled_stays_disabled(site: Site) ->
     assert "_node_maintenance" not in site.checks()
 
 
-def test_a_damaged_file_is_written_again(site: Site) -> None:
+def test_a_damaged_file_is_written_again(site: RegistrationHost) -> None:
     site.service("web")
     site.register()
     file = site.state_dir / "registration.json"
@@ -185,7 +183,7 @@ def test_a_damaged_file_is_written_again(site: Site) -> None:
         assert json.loads(file.read_bytes())["services"] == {"web": None}
 
 
-def test_more_than_half_and_more_than_two_removals_need_consent(site: Site) -> None:
+def test_more_than_half_and_more_than_two_removals_need_consent(site: RegistrationHost) -> None:
     for name in ("a", "b", "c", "d", "e"):
         site.service(name)
     site.register()
@@ -193,21 +191,21 @@ def test_more_than_half_and_more_than_two_removals_need_consent(site: Site) -> N
         site.remove(name)
     site.service("new")
 
-    outcome = site.run("register")
+    outcome = site("register")
 
-    assert outcome.exit_code == 1
+    assert outcome.code == 1
     assert "3 of the 5 services" in outcome.err
     assert "--allow-removals" in outcome.err
     assert set(site.services()) == {"a", "b", "c", "d", "e"}
-    assert site.run("plan").exit_code == 1
-    assert "needs_consent" in json.loads(site.run("--json", "plan").out)
-    assert site.run("plan", "--allow-removals").exit_code == 0
+    assert site("plan").code == 1
+    assert "needs_consent" in json.loads(site("--json", "plan").out)
+    assert site("plan", "--allow-removals").code == 0
     site.register("--allow-removals")
     assert set(site.services()) == {"d", "e", "new"}
 
 
 @pytest.mark.parametrize(("there", "left"), [(3, 1), (4, 2), (6, 3), (2, 0)])
-def test_fewer_removals_need_none(site: Site, there: int, left: int) -> None:
+def test_fewer_removals_need_none(site: RegistrationHost, there: int, left: int) -> None:
     for number in range(there):
         site.service(f"s{number}")
     site.register()
@@ -220,43 +218,43 @@ def test_fewer_removals_need_none(site: Site, there: int, left: int) -> None:
     assert len(site.services()) == left + 1
 
 
-def test_another_directory_needs_consent(site: Site, tmp_path: Path) -> None:
+def test_another_directory_needs_consent(site: RegistrationHost, tmp_path: Path) -> None:
     site.service("a")
     site.register()
     other = tmp_path / "other"
     other.mkdir()
     (other / "b.json").write_text('{"service": {"name": "b"}}')
 
-    outcome = site.run("--services-dir", str(other), "register")
+    outcome = site("--services-dir", str(other), "register")
 
-    assert outcome.exit_code == 1
+    assert outcome.code == 1
     assert f"svcagent --services-dir {other} register --allow-removals" in outcome.err
     assert set(site.services()) == {"a"}
-    assert site.run("--services-dir", str(other), "register", "--allow-removals").exit_code == 0
+    assert site("--services-dir", str(other), "register", "--allow-removals").code == 0
     assert set(site.services()) == {"b"}
-    assert site.run("--services-dir", str(other), "register").exit_code == 0
+    assert site("--services-dir", str(other), "register").code == 0
 
 
-def test_another_directory_with_the_same_definitions_needs_none(site: Site, tmp_path: Path) -> None:
+def test_another_directory_with_the_same_definitions_needs_none(site: RegistrationHost, tmp_path: Path) -> None:
     """Also a link that leads to another place: releases are deployed so."""
     site.service("a", port=1)
     site.register()
-    moved = site.directory.rename(tmp_path / "release-1")
-    site.directory.symlink_to(moved)
-    assert site.run("--services-dir", str(moved), "register").exit_code == 0
+    moved = site.services_dir.rename(tmp_path / "release-1")
+    site.services_dir.symlink_to(moved)
+    assert site("--services-dir", str(moved), "register").code == 0
     second = tmp_path / "release-2"
     second.mkdir()
     (second / "a.json").write_text('{"service": {"name": "a", "port": 2}}')
     site.register()
-    site.directory.unlink()
-    site.directory.symlink_to(second)
+    site.services_dir.unlink()
+    site.services_dir.symlink_to(second)
 
     site.register()
 
     assert site.services()["a"]["Port"] == 2
 
 
-def test_an_id_that_differs_only_by_case_replaces_the_service(site: Site) -> None:
+def test_an_id_that_differs_only_by_case_replaces_the_service(site: RegistrationHost) -> None:
     """Consul's catalog keeps one of both; maintenance goes with it."""
     site.service("web", id="Web-1")
     site.register()
@@ -271,7 +269,7 @@ def test_an_id_that_differs_only_by_case_replaces_the_service(site: Site) -> Non
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), RecursionError()])
 def test_a_bug_with_one_service_does_not_keep_the_others_waiting(
-    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+    site: RegistrationHost, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     real = Consul.register_service
 
@@ -284,15 +282,15 @@ def test_a_bug_with_one_service_does_not_keep_the_others_waiting(
     for name in ("a", "b", "c"):
         site.service(name)
 
-    outcome = site.run("register")
+    outcome = site("register")
 
-    assert outcome.exit_code == 3
+    assert outcome.code == 3
     assert "Traceback" in outcome.err
     assert set(site.services()) == {"a", "c"}
 
 
 def test_a_service_that_the_agent_rejects_does_not_keep_the_others_waiting(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: RegistrationHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Consul.register_service
     monkeypatch.setattr(
@@ -301,8 +299,8 @@ def test_a_service_that_the_agent_rejects_does_not_keep_the_others_waiting(
     for name in ("a", "b", "c"):
         site.service(name)
 
-    outcome = site.run("--json", "register")
+    outcome = site("--json", "register")
 
-    assert outcome.exit_code == 1
+    assert outcome.code == 1
     assert [one["service"] for one in json.loads(outcome.out)["failed"]] == ["b"]
     assert set(site.services()) == {"a", "c"}

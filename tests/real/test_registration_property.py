@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
-from tests.real.registration_fixture import Site
+from tests.real.registration_fixture import RegistrationHost
 
 NAMES = st.sampled_from(["a", "b", "c"])
 FOREIGN = st.sampled_from(["a", "x"])
@@ -40,7 +40,7 @@ EVENTS = st.one_of(
 class Registrations(RuleBasedStateMachine):
     """Rules are what befalls a host; `converged` is what must follow each."""
 
-    site: Site
+    site: RegistrationHost
 
     @initialize()
     def begin(self) -> None:
@@ -63,7 +63,7 @@ class Registrations(RuleBasedStateMachine):
     @rule(files=FILES)
     def edit(self, files: dict[str, tuple[int, list[tuple[str, dict[str, str]]]]]) -> None:
         """The directory holds these files from now on, and no others."""
-        for file in self.site.directory.iterdir():
+        for file in self.site.services_dir.iterdir():
             file.unlink()
         for name, (port, checks) in files.items():
             written = []
@@ -112,19 +112,19 @@ class Registrations(RuleBasedStateMachine):
         foreign, before = self._foreign(), self._own()
         serving = self._serving()
 
-        outcome = self.site.run("register", "--allow-empty")
+        outcome = self.site("register", "--allow-empty")
 
         assert self._foreign() == foreign
-        files = {file.stem for file in self.site.directory.iterdir()}
+        files = {file.stem for file in self.site.services_dir.iterdir()}
         own = self._own()
-        if outcome.exit_code == 78:  # two files claim one CheckID: they are left as they are, and nothing is removed
+        if outcome.code == 78:  # two files claim one CheckID: they are left as they are, and nothing is removed
             changed = {name for name in own.keys() | before.keys() if own.get(name) != before.get(name)}
             faulty = {name for name in files if f"{name}.json" in outcome.err}
             assert not changed & faulty
             assert before.keys() <= own.keys()
             return
         refused = {name for name in files if f"{name} is left alone" in outcome.err}
-        assert outcome.exit_code == (1 if refused else 0)
+        assert outcome.code == (1 if refused else 0)
         assert files - refused <= own.keys() <= files
         plan = self.site.planned("--allow-empty")
         assert {name: one["action"] for name, one in plan.items()} == {
@@ -169,7 +169,7 @@ def test_any_sequence_of_events_ends_converged_and_leaves_foreign_things_alone(h
         def __init__(self) -> None:
             super().__init__()
             directories.append(Path(tempfile.mkdtemp(dir=host.directory)))
-            self.site = Site(host, directories[-1])
+            self.site = RegistrationHost(directories[-1], host)
 
     run_state_machine_as_test(
         OnThisHost,

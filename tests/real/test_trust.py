@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.server import svcagent_argv
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
+from tests.support.svcagent import Svcagent
 
 NOBODY = 65534
 

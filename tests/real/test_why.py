@@ -3,6 +3,7 @@
 import json
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,52 +14,46 @@ from agent.fleet import HostState, Pause, Pin, Quarantine, pause, quarantine, ro
 from agent.maintenance import by_operator, by_reload, render
 from agent.reload.host_lock import HostLock
 from tests.lab.ground import wait_until
-from tests.real.access_fixture import Svcagent
 from tests.real.conftest import ConsulHost
 from tests.real.engine_fixture import DockerHost
+from tests.support.svcagent import Svcagent
 
 NODE = "server"
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
-class Site:
-    """One host with the service ``web``, and whom to ask why it does not reload."""
+class ReloadHost(Svcagent):
+    """One host with the service ``web``."""
 
-    def __init__(self, host: ConsulHost, docker: DockerHost, svcagent: Svcagent, image: str) -> None:
-        self.host, self.docker, self.svcagent, self.image = host, docker, svcagent, image
-        self.define()
+    def __init__(self, home: Path, host: ConsulHost, docker: DockerHost, image: str) -> None:
+        docker_host, alice = docker.server.url, "alice"
+        super().__init__(home, CONSUL_HTTP_ADDR=f"{host.address}:8500", DOCKER_HOST=docker_host, SUDO_USER=alice)
+        self.host, self.docker, self.image = host, docker, image
+        self.define_web()
 
-    def define(self, **reload: Any) -> None:
-        """Its definition; a fleet of one, unless ``reload`` says otherwise."""
+    def define_web(self, **reload: Any) -> None:
+        """Define it; a fleet of one, unless ``reload`` says otherwise."""
         check = {"tcp": f"{self.host.address}:8500", "interval": "1s", "status": "passing"}
-        service = {"name": "web", "port": 1, "checks": [check]}
         section = {"image": self.image, "container": "web", "min_healthy": 0, **reload}
-        (self.svcagent.services_dir / "web.json").write_text(json.dumps({"service": service, "reload": section}))
+        self.write("web", {"service": {"name": "web", "port": 1, "checks": [check]}, "reload": section})
 
-    def run(self, *argv: str, code: int = 0, **settings: str) -> str:
-        """svcagent to its end, which must have this exit code; all that it printed."""
-        given = {
-            "CONSUL_HTTP_ADDR": f"{self.host.address}:8500",
-            "DOCKER_HOST": self.docker.server.url,
-            "SUDO_USER": "alice",
-        }
-        result = self.svcagent(*argv, **(given | settings))
-        assert result.code == code, result
-        return result.text
+    def shown(self, *argv: str, code: int = 0, **settings: str) -> str:
+        """Return all that a verb printed."""
+        return self.run(*argv, code=code, **settings).text
 
     def why(self, code: int = 75, **settings: str) -> dict[str, str]:
         """What stands in the way, in words, by kind."""
-        reasons = json.loads(self.run("--json", "why", "web", code=code, **settings))["reasons"]
+        reasons = json.loads(self.shown("--json", "why", "web", code=code, **settings))["reasons"]
         found = {one["kind"]: f"{one['what']}; {one['remedy']}" for one in reasons}
         assert len(found) == len(reasons), reasons
         return found
 
 
 @pytest.fixture
-def site(host: ConsulHost, docker: DockerHost, svcagent: Svcagent, image: str) -> Any:
+def site(host: ConsulHost, docker: DockerHost, tmp_path: Path, image: str) -> Any:
     """Version 1 runs and passes; nothing newer is in the registry."""
     docker.run("web", image)
-    made = Site(host, docker, svcagent, image)
+    made = ReloadHost(tmp_path, host, docker, image)
     made.run("register")
     wait_until(lambda: host.ask.passing("web") == (NODE,), 10, "web passes")
     yield made
@@ -66,21 +61,21 @@ def site(host: ConsulHost, docker: DockerHost, svcagent: Svcagent, image: str) -
     host.ask.delete("/v1/kv/svcagent/web/?recurse")
 
 
-def test_nothing_newer_and_no_obstacle(site: Site) -> None:
+def test_nothing_newer_and_no_obstacle(site: ReloadHost) -> None:
     """Both are 0; the second says what to run."""
-    assert "web runs the newest image already: sha256:" in site.run("why", "web")
+    assert "web runs the newest image already: sha256:" in site.shown("why", "web")
     newest = site.docker.push("2")
 
-    assert f"the newest is {newest}\nnothing blocks it; run: svcagent reload web" in site.run("why", "web")
+    assert f"the newest is {newest}\nnothing blocks it; run: svcagent reload web" in site.shown("why", "web")
 
 
-def test_a_stopped_container_is_not_said_to_run(site: Site) -> None:
+def test_a_stopped_container_is_not_said_to_run(site: ReloadHost) -> None:
     """Neither with the newest image nor with an older one."""
     site.docker.api.stop("web", timeout=0)
 
-    newest = site.run("why", "web")
+    newest = site.shown("why", "web")
     site.docker.push("2")
-    older = site.run("why", "web", code=75)
+    older = site.shown("why", "web", code=75)
 
     assert "web does not run; its container has the newest image already: sha256:" in newest
     assert "web does not run; its container has sha256:" in older
@@ -88,20 +83,20 @@ def test_a_stopped_container_is_not_said_to_run(site: Site) -> None:
     assert "web runs" not in newest + older
 
 
-def test_a_faulty_file_of_another_service_stops_no_reload(site: Site) -> None:
+def test_a_faulty_file_of_another_service_stops_no_reload(site: ReloadHost) -> None:
     """The fault is a warning, and in JSON it is part of the document."""
-    (site.svcagent.services_dir / "other.json").write_text('{"service": {"name": "other", "prot": 80}}')
+    site.write("other", {"service": {"name": "other", "prot": 80}})
     site.docker.push("2")
 
-    assert "other.json: service.prot: " in site.run("why", "web")
-    assert json.JSONDecoder().raw_decode(site.run("--json", "why", "web"))[0]["faults"][0]["path"] == "service.prot"
-    site.run("lock", "status", "web")
-    site.run("reload", "web")
+    assert "other.json: service.prot: " in site.shown("why", "web")
+    assert json.JSONDecoder().raw_decode(site.shown("--json", "why", "web"))[0]["faults"][0]["path"] == "service.prot"
+    site.shown("lock", "status", "web")
+    site.shown("reload", "web")
 
-    assert "web runs the newest image already" in site.run("why", "web")
+    assert "web runs the newest image already" in site.shown("why", "web")
 
 
-def test_all_obstacles_are_listed_together_with_who_can_clear_them(site: Site, consul: Consul) -> None:
+def test_all_obstacles_are_listed_together_with_who_can_clear_them(site: ReloadHost, consul: Consul) -> None:
     """Pause, quarantine, maintenance of an operator, another reload here: four lines, and nothing was changed."""
     newest = site.docker.push("2")
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
@@ -111,7 +106,7 @@ def test_all_obstacles_are_listed_together_with_who_can_clear_them(site: Site, c
     before = site.host.ask.get("/v1/kv/svcagent/?recurse")
     images = site.docker.api.images()
 
-    with HostLock(site.svcagent.state_dir, "web", SystemClock(), 0):
+    with HostLock(site.state_dir, "web", SystemClock(), 0):
         found = site.why()
 
     assert set(found) == {"paused", "quarantined", "in-maintenance", "reload-running"}
@@ -128,18 +123,18 @@ def test_all_obstacles_are_listed_together_with_who_can_clear_them(site: Site, c
     assert site.docker.api.images() == images
 
 
-def test_obstacles_are_listed_also_when_there_is_nothing_newer(site: Site, consul: Consul) -> None:
+def test_obstacles_are_listed_also_when_there_is_nothing_newer(site: ReloadHost, consul: Consul) -> None:
     """But it hinders nothing, so it is 0."""
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
 
-    said = site.run("why", "web")
+    said = site.shown("why", "web")
     assert "the next reload is blocked by:\n- reloads of web are paused, by bob" in said
 
 
-def test_too_few_others_and_a_crashed_reloads_maintenance(site: Site, consul: Consul) -> None:
+def test_too_few_others_and_a_crashed_reloads_maintenance(site: ReloadHost, consul: Consul) -> None:
     """The definition asks for another instance; then a reload's maintenance stands there, and how to lift it."""
     site.docker.push("2")
-    site.define(min_healthy=1)
+    site.define_web(min_healthy=1)
     assert "min_healthy: 0" in site.why()["too-few-healthy"]
 
     consul.enable_maintenance("web", render(by_reload("ab12", NODE, "to run sha256:1", NOW)))
@@ -149,12 +144,12 @@ def test_too_few_others_and_a_crashed_reloads_maintenance(site: Site, consul: Co
     assert "too-few-healthy" not in found
 
 
-def test_windows_and_the_age_of_an_image(site: Site) -> None:
+def test_windows_and_the_age_of_an_image(site: ReloadHost) -> None:
     """The window opens for a minute, half a day from now; the image's age is known once it is here."""
     newest = site.docker.push("2")
     opens = NOW + timedelta(hours=12)
     closes = opens + timedelta(minutes=1)
-    site.define(windows=[f"{opens:%H:%M}-{closes:%H:%M}"], timezone="UTC", min_age="1h")
+    site.define_web(windows=[f"{opens:%H:%M}-{closes:%H:%M}"], timezone="UTC", min_age="1h")
 
     found = site.why()
     assert set(found) == {"window-closed", "too-young"}
@@ -164,7 +159,7 @@ def test_windows_and_the_age_of_an_image(site: Site) -> None:
     assert "takes no image younger than 1h (reload.min_age), and this one was built" in site.why()["too-young"]
 
 
-def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site, consul: Consul) -> None:
+def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: ReloadHost, consul: Consul) -> None:
     """The holder by its details, those who wait by their hosts' names, this host by its number."""
     site.docker.push("2")
     clock, done = SystemClock(), threading.Event()
@@ -192,18 +187,18 @@ def test_who_holds_the_lock_and_which_place_this_host_has_in_the_line(site: Site
     assert site.why(code=0) == {}
 
 
-def test_a_service_that_a_command_restarts_has_no_image(site: Site) -> None:
+def test_a_service_that_a_command_restarts_has_no_image(site: ReloadHost) -> None:
     """No line about Docker or the registry, but the rest."""
-    file = site.svcagent.services_dir / "web.json"
+    file = site.services_dir / "web.json"
     definition = json.loads(file.read_text())
     definition["reload"] = {"restart": ["/bin/true"], "min_healthy": 1}
     file.write_text(json.dumps(definition))
 
     assert set(site.why(DOCKER_HOST="unix:///nowhere/docker.sock")) == {"too-few-healthy"}
-    assert "web is restarted by a command" in site.run("why", "web", code=75)
+    assert "web is restarted by a command" in site.shown("why", "web", code=75)
 
 
-def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: Consul) -> None:
+def test_a_rollout_under_way_binds_this_host_to_its_digest(site: ReloadHost, consul: Consul) -> None:
     """Older than the newest; it says who is waited for. When it is over, nothing stands in the way."""
     newest = site.docker.push("3")
     older = f"sha256:{'2' * 64}"
@@ -214,21 +209,21 @@ def test_a_rollout_under_way_binds_this_host_to_its_digest(site: Site, consul: C
     assert f"a rollout of an older digest, {older}, is under way, pinned by host2 since" in found["older-rollout"]
     assert f"it waits for: {NODE}" in found["older-rollout"]
     assert newest in found["older-rollout"]
-    document = json.loads(site.run("--json", "why", "web", code=75))
+    document = json.loads(site.shown("--json", "why", "web", code=75))
     assert (document["newest"], document["wanted"], document["is_newest"]) == (newest, older, False)
 
     write_host_state(consul, "web", NODE, HostState(older, "running", NOW))
     assert site.why(code=0) == {}
 
 
-def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: Site, consul: Consul) -> None:
+def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: ReloadHost, consul: Consul) -> None:
     """A digest pushed under another tag and pinned in KV: exit 75, and the message names who wrote the pin."""
     branch = site.docker.push("3")
     newest = site.docker.push("2")
     rollout.pin(consul, "web", Pin(site.image, branch, "mallory", NOW - timedelta(minutes=5)), 0)
 
     for verb in (["reload", "web"], ["reload", "web", "--check"]):
-        said = site.run(*verb, code=75)
+        said = site.shown(*verb, code=75)
         assert "written by mallory" in said
         assert branch in said
         assert "consul kv delete svcagent/web/rollout" in said
@@ -236,27 +231,27 @@ def test_a_digest_that_only_a_pin_speaks_for_is_not_taken(site: Site, consul: Co
     assert "written by mallory" in site.why()["older-rollout"]
     assert not site.docker.engine.has_image(site.image, branch)
 
-    settings = site.svcagent.state_dir.parent / "trusting.toml"
+    settings = site.state_dir.parent / "trusting.toml"
     settings.write_text("[fleet]\ntrust_pins = true\n")
-    document = json.loads(site.run("--config", str(settings), "reload", "web", "--check", "--json"))
+    document = json.loads(site.shown("--config", str(settings), "reload", "web", "--check", "--json"))
     assert document["wanted"] == branch
-    site.run("reload", "web", "--force")
+    site.shown("reload", "web", "--force")
     found, _index = rollout.find(consul, "web")
     assert found is not None
     assert found.digest == newest
 
 
-def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: Site, consul: Consul) -> None:
+def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: ReloadHost, consul: Consul) -> None:
     """The tag has moved, and another host has not got the pinned version yet: exit code 0, but not in silence."""
     site.docker.push("2")
-    site.run("reload", "web")
+    site.shown("reload", "web")
     found, _index = rollout.find(consul, "web")
     assert found is not None
     site.docker.push("3")
     other = {"Node": "host2", "Address": "127.0.0.9", "Service": {"Service": "web", "Port": 1}}
     site.host.ask.put("/v1/catalog/register", other)
     try:
-        said = site.run("reload", "web")
+        said = site.shown("reload", "web")
     finally:
         site.host.ask.put("/v1/catalog/deregister", {"Node": "host2"})
 
@@ -272,7 +267,7 @@ def test_a_reload_that_keeps_its_version_for_a_rollout_says_so(site: Site, consu
     ],
 )
 def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
-    site: Site, consul: Consul, settings: dict[str, str], kind: str
+    site: ReloadHost, consul: Consul, settings: dict[str, str], kind: str
 ) -> None:
     """Without Consul what Docker says is known, and the other way round."""
     site.docker.push("2")
@@ -283,19 +278,19 @@ def test_who_cannot_be_asked_is_one_line_and_the_others_are_asked(
     assert next(iter(settings.values())).removeprefix("unix://") in found[kind]
 
 
-def test_no_server_can_be_asked(site: Site) -> None:
+def test_no_server_can_be_asked(site: ReloadHost) -> None:
     """Each is a line, also when the definition refers to the agent's address."""
-    file = site.svcagent.services_dir / "web.json"
+    file = site.services_dir / "web.json"
     file.write_text(file.read_text().replace('"port"', '"address": "${ADDRESS}", "port"'))
 
     found = site.why(CONSUL_HTTP_ADDR="127.0.0.1:1", DOCKER_HOST="unix:///nowhere/docker.sock")
     assert set(found) == {"consul-unreachable", "docker-unreachable"}
 
 
-def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, consul: Consul) -> None:
+def test_a_registry_that_is_away_and_a_container_that_is_missing(site: ReloadHost, consul: Consul) -> None:
     """Both are lines, beside the rest."""
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
-    site.define(image="127.0.0.1:1/web:latest", container="nobody")
+    site.define_web(image="127.0.0.1:1/web:latest", container="nobody")
 
     found = site.why()
     assert set(found) == {"registry-unreachable", "not-found", "paused"}
@@ -303,7 +298,7 @@ def test_a_registry_that_is_away_and_a_container_that_is_missing(site: Site, con
     assert "nobody" in found["not-found"]
 
 
-def test_an_instance_that_is_not_registered_is_reported(site: Site) -> None:
+def test_an_instance_that_is_not_registered_is_reported(site: ReloadHost) -> None:
     """The catalog does not show it, so nobody could see it leave."""
     site.docker.push("2")
     site.host.ask.deregister_service("web")
@@ -312,8 +307,8 @@ def test_an_instance_that_is_not_registered_is_reported(site: Site) -> None:
     assert "svcagent register" in site.why()["not-in-catalog"]
 
 
-def test_a_name_without_a_definition_or_reload_is_a_usage_error(site: Site) -> None:
+def test_a_name_without_a_definition_or_reload_is_a_usage_error(site: ReloadHost) -> None:
     """It lists the names there are."""
-    assert "there is: web" in site.run("why", "nothing", code=2)
-    site.svcagent.define("still")
-    assert "has no reload section" in site.run("why", "still", code=2)
+    assert "there is: web" in site.shown("why", "nothing", code=2)
+    site.define("still")
+    assert "has no reload section" in site.shown("why", "still", code=2)

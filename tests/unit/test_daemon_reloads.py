@@ -22,7 +22,7 @@ HELD_UP = (
 STUBBORN = HELD_UP.replace("lambda *_: sys.exit(143)", "signal.SIG_IGN")
 
 
-class Site:
+class HeldReloads:
     """Reloads of one program, which leaves a file when it has begun."""
 
     def __init__(self, place: Path, program: str) -> None:
@@ -44,16 +44,16 @@ class Site:
                 await asyncio.sleep(0.01)
 
 
-Case = Callable[[Site], Awaitable[None]]
+Case = Callable[[HeldReloads], Awaitable[None]]
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[[str, Case], Site]:
+def play(tmp_path: Path) -> Callable[[str, Case], HeldReloads]:
     """Run a case on an event loop of its own, with reloads of a program."""
 
-    def run(program: str, case: Case) -> Site:
-        async def main() -> Site:
-            site = Site(tmp_path, program)
+    def run(program: str, case: Case) -> HeldReloads:
+        async def main() -> HeldReloads:
+            site = HeldReloads(tmp_path, program)
             await case(site)
             return site
 
@@ -62,10 +62,10 @@ def play(tmp_path: Path) -> Callable[[str, Case], Site]:
     return run
 
 
-def test_one_at_a_time(play: Callable[[str, Case], Site]) -> None:
+def test_one_at_a_time(play: Callable[[str, Case], HeldReloads]) -> None:
     """A second request for the same service starts nothing."""
 
-    async def case(site: Site) -> None:
+    async def case(site: HeldReloads) -> None:
         assert site.reloads.begin(WantedReload("one", "schedule"))
         await site.until_begun()
         assert not site.reloads.begin(WantedReload("one", "retry"))
@@ -76,10 +76,10 @@ def test_one_at_a_time(play: Callable[[str, Case], Site]) -> None:
     assert [(reload.wanted.why, ended.status) for reload, ended in site.ended] == [("schedule", 143)]
 
 
-def test_what_does_not_end_in_time_is_left_to_its_journal(play: Callable[[str, Case], Site]) -> None:
+def test_what_does_not_end_in_time_is_left_to_its_journal(play: Callable[[str, Case], HeldReloads]) -> None:
     """The daemon ends in the time that it has, and knows of which service it has seen no end."""
 
-    async def case(site: Site) -> None:
+    async def case(site: HeldReloads) -> None:
         site.reloads.begin(WantedReload("one", "schedule"))
         await site.until_begun()
         child = site.reloads.running["one"].child
@@ -128,10 +128,10 @@ def test_a_bug_is_handed_on() -> None:
     asyncio.run(main())
 
 
-def test_not_all_start_concurrently(play: Callable[[str, Case], Site], tmp_path: Path) -> None:
+def test_not_all_start_concurrently(play: Callable[[str, Case], HeldReloads], tmp_path: Path) -> None:
     """Of many that are due in one minute some look first; those that have not begun end with the others."""
 
-    async def case(site: Site) -> None:
+    async def case(site: HeldReloads) -> None:
         for number in range(MOST_STARTING + 4):
             site.reloads.begin(WantedReload(f"service {number}", "schedule"))
         await site.until_begun(MOST_STARTING)
@@ -143,10 +143,10 @@ def test_not_all_start_concurrently(play: Callable[[str, Case], Site], tmp_path:
     assert [ended.status for _reload, ended in site.ended].count(143) == MOST_STARTING
 
 
-def test_a_reload_that_has_found_something_to_do_lets_others_start(play: Callable[[str, Case], Site]) -> None:
+def test_a_reload_that_has_found_something_to_do_lets_others_start(play: Callable[[str, Case], HeldReloads]) -> None:
     """It waits for a lock, say, and takes no processor."""
 
-    async def case(site: Site) -> None:
+    async def case(site: HeldReloads) -> None:
         for number in range(MOST_STARTING + 1):
             site.reloads.begin(WantedReload(f"service {number}", "schedule"))
         await site.until_begun(MOST_STARTING)
