@@ -82,7 +82,6 @@ class Record:
     passed: Mapping[str, int]
 
     def version(self, part: Part) -> str:
-        """Return the version of a part."""
         return str(getattr(self, part))
 
 
@@ -103,7 +102,6 @@ def measured(modules: Mapping[str, int]) -> Record:
 
 
 def write(record: Record, file: Path) -> None:
-    """Write a record."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(record), indent=2) + "\n")
 
@@ -119,7 +117,6 @@ def recorded(directory: Path = RECORDED_ANSWERS) -> tuple[str, ...]:
 
 
 def page(records: Collection[Record], recorded_consul: Collection[str]) -> str:
-    """Return the page of these records."""
     header = [*TITLES.values(), "tests passed"]
     rows = [[record.version(part) or "-" for part in TITLES] + [_passed(record)] for record in records]
     lines = [INTRODUCTION, *_table(header, rows)]

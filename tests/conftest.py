@@ -45,11 +45,9 @@ class _Recorder:
         self._passed = Counter[str]()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count one test."""
         if report.when == "call" and report.passed:
             self._passed[report.nodeid.partition("::")[0]] += 1
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Write the record."""
         if exitstatus == pytest.ExitCode.OK:
             compatibility.write(compatibility.measured(self._passed), self._file)

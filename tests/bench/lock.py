@@ -31,8 +31,6 @@ PATIENCE = 600.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one hand-over, on average."""
-
     writes: float
     milliseconds: float
 
@@ -54,12 +52,10 @@ class Lab:
         return sum(one["Name"].endswith(f" at '{prefix}'") for one in self.ask.get("/v1/session/list"))
 
     def await_sessions(self, prefix: str, count: int) -> None:
-        """Until there are so many."""
         wait_until(lambda: self.sessions(prefix) == count, 120, f"{count} sessions for {prefix}", every=0.1)
 
     @contextmanager
     def lock(self, prefix: str) -> Iterator[Lock]:
-        """One waiter of svcagent's."""
         details = {"node": "bench", "pid": 1, "command": "svcagent reload"}
         with (
             closing(Consul(self.settings)) as consul,
@@ -84,7 +80,6 @@ def measured(lab: Lab, prefix: str, count: int, join: Callable[[], Callable[[], 
 
 
 def consul_lock(lab: Lab, prefix: str, count: int) -> Callable[[], None]:
-    """The real command, so many times."""
     argv = ["consul", "lock", prefix, "true"]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     running = [spawn(argv, lab.environment, **quiet) for _ in range(count)]
@@ -122,7 +117,6 @@ def svcagent_lock(lab: Lab, prefix: str, count: int, order: list[int]) -> Callab
 
 @contextmanager
 def consul_server() -> Iterator[Lab]:
-    """A server of its own."""
     with claimed() as ground:
         address = ground.address(1)
         environment = environment_in(ground.directory, ground.directory) | {"CONSUL_HTTP_ADDR": f"{address}:8500"}

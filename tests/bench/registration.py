@@ -45,7 +45,6 @@ def bare(address: str, bodies: Iterable[str]) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -95,5 +95,4 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def is_full(request: pytest.FixtureRequest) -> bool:
-    """True with ``scripts/test --all``."""
     return bool(request.config.getoption("--full-matrix"))

@@ -32,7 +32,6 @@ class Victim:
     log: list[str] = field(default_factory=list)
 
     def push(self, **how: Any) -> None:
-        """Something new to reload to."""
         self.before = self.fleet.lab.versions()["host1"]
         self.wanted = self.fleet.push_next(**how)
 

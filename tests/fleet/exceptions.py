@@ -21,8 +21,6 @@ RECOVER = ("recover", NAME)
 
 @dataclass(frozen=True)
 class Case:
-    """One exception at one place."""
-
     place: str
     error: str
     is_after: bool
@@ -34,7 +32,6 @@ class Case:
 
 
 def every_case(places: Sequence[str]) -> list[Case]:
-    """The whole product."""
     product = itertools.product(places, ERRORS, (False, True), (False, True))
     return [Case(*one) for one in product]
 

@@ -16,7 +16,6 @@ from tests.lab.traffic import Load
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    """Four hosts."""
     with Lab(4) as lab:
         yield start(lab, 0.1)
 

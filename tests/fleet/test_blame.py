@@ -20,14 +20,11 @@ SIDE_PORT = 8181
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    """Three hosts."""
     with Lab(3) as lab:
         yield start(lab, 0.1)
 
 
 class Fine(http.server.BaseHTTPRequestHandler):
-    """Answers 200."""
-
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()

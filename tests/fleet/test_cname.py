@@ -37,11 +37,9 @@ class TwoProxies:
         return process.returncode, output + errors
 
     def start(self, host: Host, *arguments: str) -> "subprocess.Popen[str]":
-        """Begin."""
         return self.lab.svcagent(host, *arguments, env=self.names.environment())
 
     def sync(self, host: Host) -> dict[str, Any]:
-        """What became of the record."""
         code, output = self.svcagent(host, "--json", "cname", "sync")
         assert code == 0, output
         (record,) = json.loads(output)["records"]
@@ -99,7 +97,6 @@ def test_any_name_reaches_every_proxy(site: TwoProxies) -> None:
 
 
 def test_status_follows_the_name_down_to_passing_instances(site: TwoProxies) -> None:
-    """As clients see it."""
     code, output = site.svcagent(site.lab.hosts[1], "--json", "cname", "status")
 
     assert code == 0, output
@@ -108,7 +105,6 @@ def test_status_follows_the_name_down_to_passing_instances(site: TwoProxies) -> 
 
 
 def test_the_doctor_finds_nothing(site: TwoProxies) -> None:
-    """Forwarding, caches and rights are as they should be."""
     code, output = site.svcagent(site.lab.hosts[0], "doctor", "--only", "cname", "--strict")
 
     assert code == 0, output
@@ -138,7 +134,6 @@ def test_a_proxy_under_maintenance_is_not_named_any_more(site: TwoProxies, capsy
 
 
 def test_a_record_removed_by_hand_is_back_after_the_next_sync(site: TwoProxies) -> None:
-    """Between the two nobody is reached."""
     site.names.update(f"update delete {RECORD} CNAME")
     assert "Could not resolve host" in site.names.curl(URL).stderr
 

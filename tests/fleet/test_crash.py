@@ -73,7 +73,6 @@ def test_killed_after_each_change_of_its_journal_with_an_image_that_fails(fleet:
 
 
 def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
-    """A journal goes only when all is given back."""
     victim = Victim(fleet)
     victim.push()
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
@@ -103,7 +102,6 @@ def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
 
 
 def test_a_damaged_journal_and_another_services_journal_block_no_reload(fleet: Fleet) -> None:
-    """What cannot be used is told, and done without."""
     victim = Victim(fleet)
     victim.push()
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
@@ -122,7 +120,6 @@ def test_a_damaged_journal_and_another_services_journal_block_no_reload(fleet: F
 
 
 def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) -> None:
-    """By hand, too; twice is harmless."""
     victim = Victim(fleet)
     victim.push()
     assert victim.die_at(DRAINING) == -signal.SIGKILL

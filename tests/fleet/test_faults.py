@@ -41,7 +41,6 @@ def begun(fleet: Fleet, step: str) -> "subprocess.Popen[str]":
 
 
 def assert_in_order(victim: Victim, verb: str, context: str, *, is_just_started: bool = False) -> None:
-    """After one run of the verb."""
     code, errors = victim.repair(verb)
     assert code == 0, f"{context}; then {verb}: {errors}"
     victim.assert_back(f"{context}; then {verb}: {errors}", is_just_started=is_just_started)
@@ -173,7 +172,6 @@ def small_state_directory(fleet: Fleet) -> Iterator[Path]:
 
 
 def fill(directory: Path) -> None:
-    """Write until nothing more fits."""
     with (directory / "ballast").open("wb", buffering=0) as file:
         try:
             while file.write(os.urandom(4096)):

@@ -14,7 +14,6 @@ from tests.lab.traffic import Load
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Fleet]:
-    """Two hosts."""
     with Lab(2) as lab:
         yield start(lab, 0.1)
 

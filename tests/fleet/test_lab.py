@@ -28,7 +28,6 @@ with Lab(1) as lab:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    """Two hosts that serve version 1."""
     with Lab(2) as lab:
         lab.push("1")
         for host in lab.hosts:

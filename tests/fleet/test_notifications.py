@@ -17,7 +17,6 @@ APPRISE_SECONDS = 4.0
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    """Three hosts."""
     with Lab(3) as lab:
         yield start(lab, 0.1)
 

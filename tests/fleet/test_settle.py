@@ -21,13 +21,11 @@ DATABASE = 5432
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    """Two hosts."""
     with Lab(2) as lab:
         yield start(lab, 0.1)
 
 
 def quarantined(fleet: Fleet) -> list[str]:
-    """The digests in quarantine."""
     _code, listed, _errors = fleet.run(1, "--json", "quarantine", "list", NAME)
     return [entry["digest"] for entry in json.loads(listed)]
 
@@ -93,7 +91,6 @@ def test_a_good_version_settles_on_the_first_host_for_longer_than_on_the_second(
 def test_a_signal_in_settle_leaves_the_new_version_in_service_and_the_next_host_settles_as_the_first(
     fleet: Fleet,
 ) -> None:
-    """It is said, and nothing is left behind."""
     fleet.define(settle={"canary": "3s", "each": "0.1s"})
     version = fleet.push_next()
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "--json", "reload", NAME)

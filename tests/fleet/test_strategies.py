@@ -50,7 +50,6 @@ def noted(host: Host) -> list[str]:
 
 
 def test_a_command_restarts_the_service_of_one_host_after_another_without_a_lost_request(fleet: Fleet) -> None:
-    """Drained, restarted, ready, back; each run of it restarts."""
     for host in fleet.lab.hosts:
         restart_by(host, "docker", "restart", "--time", "2", NAME)
     before = [started_at(host) for host in fleet.lab.hosts]
@@ -151,7 +150,6 @@ def test_a_hook_that_fails_stops_the_reload_and_blames_no_image(
 
 
 def test_a_failing_hook_after_the_return_is_only_reported(fleet: Fleet) -> None:
-    """There is nothing left to stop."""
     host = fleet.lab.hosts[0]
     fleet.lab.write_definition(host, hooks=noting(host, failing="after_return"))
     version = fleet.push_next()

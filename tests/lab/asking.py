@@ -43,7 +43,6 @@ class Consul:
         return tuple(sorted(entry["Node"]["Node"] for entry in entries))
 
     def close(self) -> None:
-        """Close its connections."""
         self._session.close()
 
     def _remove(self, path: str) -> None:

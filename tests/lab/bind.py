@@ -37,7 +37,6 @@ class Key:
 
     @property
     def secret(self) -> str:
-        """In base64."""
         found = re.search(r'secret "([^"]+)"', self.file.read_text())
         assert found is not None
         return found[1]
@@ -60,7 +59,6 @@ class Zone:
     minimum: int = 5
 
     def text(self, address: str) -> str:
-        """The zone file, at serial 1."""
         servers = (("ns1", address), *self.secondaries)
         lines = [
             "$TTL 60",
@@ -136,7 +134,6 @@ class Bind(Server):
 
     @property
     def endpoint(self) -> str:
-        """``address:port``, as settings have it."""
         return f"{self.address}:{self.port}"
 
     def _head(self, options: str) -> str:
@@ -161,7 +158,6 @@ options {{
 """
 
     def rndc(self, *arguments: str) -> str:
-        """What rndc prints; it must succeed."""
         done = subprocess.run(
             ["rndc", "-c", str(self._rndc_conf), *arguments],
             env=dict(self._environment),
@@ -199,7 +195,6 @@ options {{
         )
 
     def serial(self, zone: str) -> int:
-        """The zone's serial."""
         (soa,) = self.lookup(zone, "SOA")
         return int(soa.split()[2])
 

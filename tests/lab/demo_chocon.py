@@ -22,7 +22,6 @@ URL = f"http://{CLIENTS_NAME}{CLIENTS_PATH}"
 
 
 def run(options: argparse.Namespace, console: Console) -> list[Report]:
-    """The whole story; its one report."""
     say: Callable[[str], None] = (lambda _text: None) if options.json else (lambda text: console.print(text))
     say(f"starting a fleet of {options.hosts} hosts, and a BIND that forwards consul. to their agents …")
     with Lab(options.hosts) as lab, naming(lab) as names:

@@ -57,7 +57,6 @@ class Ground:
         return f"svcagent-lab-{self.directory.name}"
 
     def address(self, last: int) -> str:
-        """One address of the block."""
         return f"{self.block}.{last}"
 
 

@@ -11,8 +11,6 @@ from tests.lab.server import PATH, Server
 
 @dataclass(frozen=True)
 class Host:
-    """One host of the fleet."""
-
     name: str
     address: str
     directory: Path
@@ -31,17 +29,14 @@ class Host:
 
     @property
     def docker_host(self) -> str:
-        """Its engine, as ``DOCKER_HOST`` names it."""
         return self.engine.url
 
     @property
     def services_dir(self) -> Path:
-        """Its ``services.d``."""
         return self.directory / "services.d"
 
     @property
     def state_dir(self) -> Path:
-        """Where its svcagent keeps journals."""
         return self.directory / "state"
 
     @property

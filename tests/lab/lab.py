@@ -89,7 +89,6 @@ class Lab:
 
     @property
     def repository(self) -> str:
-        """The service's image, without a tag."""
         return f"{self._ground.address(1)}:5000/{image.NAME}"
 
     def push(

@@ -39,8 +39,6 @@ class Failed(Exception):
 
 @dataclass
 class Attempt:
-    """How far one request has come."""
-
     resolver: tuple[str, int]
     step: str = "dns"
     address: str | None = None
@@ -48,8 +46,6 @@ class Attempt:
 
 @dataclass
 class Tally:
-    """What has been seen so far."""
-
     requests: int = 0
     failures: int = 0
     versions: Counter[str] = field(default_factory=Counter)
@@ -57,12 +53,10 @@ class Tally:
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=20))
 
     def served(self, version: str) -> None:
-        """One request more that went well."""
         self.requests += 1
         self.versions[version] += 1
 
     def failed(self, at: float, attempt: Attempt, error: Exception) -> None:
-        """One request more that did not."""
         self.requests += 1
         self.failures += 1
         what = f"{attempt.step}: {_named(error)}"
@@ -78,7 +72,6 @@ class Question:
         self._rest = dns.message.make_query(name, "A").to_wire()[2:]
 
     async def ask(self, resolver: tuple[str, int]) -> str:
-        """The first address of the answer."""
         loop = asyncio.get_running_loop()
         number = random.randbytes(2)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
@@ -138,7 +131,6 @@ class Generator:
         self._begin = self._next = 0.0
 
     async def run(self) -> None:
-        """Load until told to stop."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
@@ -225,7 +217,6 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def main(argv: list[str]) -> None:
-    """Parse the options and load."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab.load", description=__doc__)
     parser.add_argument("--dns", type=_address, action="append", required=True, help="ADDRESS:PORT; asked in turn")
     parser.add_argument("--name", required=True)

@@ -42,7 +42,6 @@ class Names:
 
     @property
     def resolver(self) -> tuple[str, int]:
-        """Whom clients ask."""
         return self.bind.address, self.bind.port
 
     def environment(self) -> dict[str, str]:

@@ -51,7 +51,6 @@ def consul_agent(node: str, directory: Path, address: str, join: str, environmen
 
 
 def registry(directory: Path, address: str, environment: Mapping[str, str]) -> Server:
-    """A registry of images."""
     config = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -115,7 +114,6 @@ class Engine(Server):
 
     @property
     def url(self) -> str:
-        """What ``DOCKER_HOST`` says on this host."""
         return f"unix://{self.socket}"
 
     @property
@@ -127,7 +125,6 @@ class Engine(Server):
 
     @property
     def pid(self) -> int:
-        """The pid of dockerd, below nsenter."""
         wrapper = self._running().pid
         wait_until(lambda: child_of(wrapper) is not None, 5, f"{self.name} has been forked")
         return child_of(wrapper) or wrapper

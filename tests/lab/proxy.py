@@ -17,8 +17,6 @@ LONGEST_SECONDS = 5
 
 
 class Proxy:
-    """Answers one request per connection."""
-
     def __init__(self, version: str, host: str) -> None:
         """``host``: the name of the host that it runs on."""
         self._version = version

@@ -26,8 +26,6 @@ LONGEST_WAIT = 30.0
 
 
 class Refused(Exception):
-    """An answer other than 200."""
-
     def __init__(self, status: int, body: str) -> None:
         super().__init__(body)
         self.status, self.body = status, body
@@ -98,7 +96,6 @@ class RecordedAgent:
     # ------------------------------------------------------------ the agent
 
     def agent_self(self, _query: Mapping[str, str], _body: str) -> Any:
-        """Who it is."""
         config = {"NodeName": NODE, "Datacenter": "dc1", "Version": self.recording["version"]}
         return {
             "Config": config,
@@ -107,15 +104,12 @@ class RecordedAgent:
         }
 
     def services(self, _query: Mapping[str, str], _body: str) -> Any:
-        """All of them, by ID."""
         return self._services
 
     def checks(self, _query: Mapping[str, str], _body: str) -> Any:
-        """All of them, by ID."""
         return self._checks
 
     def service(self, service_id: str, _query: Mapping[str, str], _body: str) -> Any:
-        """One of them."""
         if service_id not in self._services:
             self._refuse("read_of_an_absent_service", id=service_id)
         return {**self._services[service_id], "ContentHash": "0"}
@@ -140,14 +134,12 @@ class RecordedAgent:
         self._change()
 
     def deregister_service(self, service_id: str, _query: Mapping[str, str], _body: str) -> Any:
-        """Remove it with its checks."""
         if self._services.pop(service_id, None) is None:
             self._refuse("write_to_an_absent_service", id=service_id)
         self._checks = {one: check for one, check in self._checks.items() if check["ServiceID"] != service_id}
         self._change()
 
     def register_check(self, _query: Mapping[str, str], body: str) -> Any:
-        """Create or update it."""
         told = json.loads(body)
         service_id = told.get("ServiceID", "")
         if service_id and service_id not in self._services:
@@ -156,7 +148,6 @@ class RecordedAgent:
         self._change()
 
     def deregister_check(self, check_id: str, _query: Mapping[str, str], _body: str) -> Any:
-        """Remove it."""
         if self._checks.pop(check_id, None) is None:
             self._refuse("write_to_an_absent_check", id=check_id)
         self._change()
@@ -191,7 +182,6 @@ class RecordedAgent:
     # ------------------------------------------------------------ the catalog
 
     def health(self, name: str, _query: Mapping[str, str], _body: str) -> Any:
-        """The instances of a service."""
         alive = {
             "Node": NODE,
             "CheckID": "serfHealth",
@@ -210,7 +200,6 @@ class RecordedAgent:
         ]
 
     def node_health(self, node: str, _query: Mapping[str, str], _body: str) -> Any:
-        """The checks of a node."""
         return [*self._checks.values()] if node == NODE else []
 
     # ------------------------------------------------------------ keys and sessions
@@ -238,7 +227,6 @@ class RecordedAgent:
         return True
 
     def delete_key(self, key: str, query: Mapping[str, str], _body: str) -> Any:
-        """Delete a key, with check-and-set."""
         self._require_key(key)
         there = self._keys.get(key)
         if "cas" in query and there is not None and there["ModifyIndex"] != int(query["cas"]):
@@ -248,7 +236,6 @@ class RecordedAgent:
         return True
 
     def transaction(self, _query: Mapping[str, str], body: str) -> Any:
-        """All operations or none."""
         operations = [one["KV"] for one in json.loads(body)]
         refused = [place for place, one in enumerate(operations) if not self._may(one)]
         if refused:
@@ -264,14 +251,12 @@ class RecordedAgent:
         return {"Results": [], "Errors": None}
 
     def create_session(self, _query: Mapping[str, str], body: str) -> Any:
-        """A session of this node."""
         made = str(uuid.uuid4())
         self._sessions[made] = {"ID": made, "Name": json.loads(body or "{}").get("name", ""), "Node": NODE}
         self._change()
         return {"ID": made}
 
     def renew_session(self, session: str, _query: Mapping[str, str], _body: str) -> Any:
-        """Sessions end by being destroyed only."""
         if session not in self._sessions:
             self._refuse("renewal_of_an_absent_session", id=session)
         return [self._sessions[session]]
@@ -286,11 +271,9 @@ class RecordedAgent:
         return True
 
     def session(self, session: str, _query: Mapping[str, str], _body: str) -> Any:
-        """One session."""
         return [self._sessions[session]] if session in self._sessions else []
 
     def sessions(self, node: str, _query: Mapping[str, str], _body: str) -> Any:
-        """All sessions."""
         return [*self._sessions.values()] if node == NODE else []
 
     def _require_key(self, key: str) -> None:

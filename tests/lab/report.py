@@ -19,8 +19,6 @@ SETTLED = 200
 
 @dataclass
 class Report:
-    """One rollout as it was measured."""
-
     title: str
     before: str
     after: dict[str, str | None]
@@ -57,7 +55,6 @@ def measured(lab: Lab, name: str, load: Load, push: Callable[[str], Any], view: 
 
 
 def document(report: Report) -> dict[str, Any]:
-    """For ``--json``."""
     return {
         "title": report.title,
         "before": report.before,

@@ -44,7 +44,6 @@ class Rollout:
 
     @property
     def is_over(self) -> bool:
-        """Have all ended?"""
         return all(process.poll() is not None for process in self.processes.values())
 
     def states(self) -> dict[str, str]:
@@ -52,7 +51,6 @@ class Rollout:
         return dict(self._states)
 
     def wait(self, seconds: float = 120) -> None:
-        """Wait for all."""
         for host, process in self.processes.items():
             try:
                 process.wait(seconds)

@@ -43,13 +43,10 @@ Start = Callable[..., Any]
 
 
 class Gate:
-    """A WSGI application around another."""
-
     def __init__(self, behind: Callable[[dict[str, Any], Start], Iterable[bytes]]) -> None:
         self._behind = behind
 
     def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        """One request."""
         request = Request(environ)
         key = request.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
         is_write = request.method == "POST"
@@ -63,7 +60,6 @@ class Gate:
 
 
 def main(host: str, port: str) -> None:
-    """Serve."""
     run_simple(host, int(port), Gate(DomainDispatcherApplication(create_backend_app)), threaded=True)
 
 

@@ -135,7 +135,6 @@ class Server:
             self._process.wait()
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def _running(self) -> "subprocess.Popen[Any]":
@@ -156,7 +155,6 @@ class Server:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Are all of its threads?"""
     states = [_state(task) for task in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(state in ("T", "gone") for state in states)
 
@@ -169,6 +167,5 @@ def _state(stat: Path) -> str:
 
 
 def svcagent_argv() -> tuple[str, ...]:
-    """How this checkout's svcagent is started."""
     script = Path(sys.executable).with_name("svcagent")
     return (str(script),) if script.exists() else (sys.executable, "-m", "agent")

@@ -50,8 +50,6 @@ NOTHING = Snapshot(0.0, 0, 0, {}, {}, 0.0)
 
 @dataclass(frozen=True)
 class Url:
-    """What clients ask for."""
-
     name: str = f"{image.NAME}.service.{DATACENTER}.consul"
     port: int = image.PORT
     path: str = "/"

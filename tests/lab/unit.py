@@ -33,12 +33,10 @@ class Unit:
 
     @property
     def log(self) -> str:
-        """Everything it logged."""
         return self._log.read_text()
 
     @property
     def pid(self) -> int:
-        """Of the daemon's process."""
         return self._running.pid
 
     @property
@@ -49,7 +47,6 @@ class Unit:
 
     @property
     def is_running(self) -> bool:
-        """Has it not ended?"""
         return self._process is not None and self._process.poll() is None
 
     def start(self, **environment: str) -> None:
@@ -78,7 +75,6 @@ class Unit:
         self._running.wait(10)
 
     def stop(self, seconds: float = 90) -> int:
-        """SIGTERM, and its exit code."""
         self._running.terminate()
         try:
             return self._running.wait(seconds)
@@ -86,11 +82,9 @@ class Unit:
             raise LabError(f"the daemon of {self._name} has not ended after {seconds:g} s: {self.log}") from error
 
     def hang_up(self) -> None:
-        """SIGHUP: read everything again."""
         self._running.send_signal(signal.SIGHUP)
 
     def discard(self) -> None:
-        """End it, however it is."""
         if self.is_running:
             self.kill(with_children=True)
         self._socket.close()
@@ -105,7 +99,6 @@ class Unit:
 
 @contextmanager
 def units(lab: Lab) -> Iterator[list[Unit]]:
-    """A daemon on each host, ready."""
     found = [Unit(host.name, host.directory, partial(lab.svcagent, host)) for host in lab.hosts]
     try:
         for unit in found:
@@ -119,5 +112,4 @@ def units(lab: Lab) -> Iterator[list[Unit]]:
 
 
 def until_next_minute() -> float:
-    """Seconds until cron's next minute."""
     return 60 - time.time() % 60

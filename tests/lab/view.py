@@ -35,7 +35,6 @@ class View:
         self._last: dict[str, str] = {}
 
     def follow(self, title: str, load: Load, states: Callable[[], dict[str, str]], is_over: Callable[[], bool]) -> None:
-        """Show until ``is_over``."""
         with self.showing(title, load, states) as tick:
             while not is_over():
                 tick()
@@ -56,7 +55,6 @@ class View:
             yield tick
 
     def _draw(self, live: Live | None, title: str, began: float, snapshot: Snapshot, states: dict[str, str]) -> None:
-        """One picture."""
         holder = holder_of(self._lab, self.subject.lock) or "nobody"
         if live is not None:
             live.update(self._picture(title, began, snapshot, states, holder), refresh=True)

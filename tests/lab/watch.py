@@ -44,7 +44,6 @@ def clients(name: str) -> list[str]:
 
 
 def main(server: str, target: str, name: str) -> None:
-    """Ask and print."""
     host, _, port = server.rpartition(":")
     asked: dict[str, Callable[[], list[str]]] = {
         "consul": lambda: consul((host, int(port)), target),

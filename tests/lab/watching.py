@@ -33,7 +33,6 @@ class Watch:
         self._file = file
 
     def answers(self, who: str) -> list[Answer]:
-        """All of one, in order."""
         whole = self._file.read_text().rpartition("\n")[0]
         lines = (json.loads(line) for line in whole.splitlines())
         return [Answer(**line | {"addresses": tuple(line["addresses"])}) for line in lines if line["who"] == who]

@@ -44,7 +44,6 @@ class Access:
 
     @contextmanager
     def connection(self, **settings: str) -> Iterator[Consul]:
-        """svcagent's own connection."""
         environ = {"CONSUL_HTTP_ADDR": f"{self.address}:8500", **settings}
         connection = Consul(Settings.load(None, environ).consul)
         try:
@@ -55,7 +54,6 @@ class Access:
 
 @contextmanager
 def asked(address: str, token: str) -> Iterator[asking.Consul]:
-    """Questions with a token."""
     ask = asking.Consul(f"http://{address}:8500")
     ask.headers["X-Consul-Token"] = token
     try:

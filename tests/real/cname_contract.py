@@ -50,7 +50,6 @@ class Rfc2136Stage:
     compares: bool = True
 
     def provider(self) -> Provider:
-        """With svcagent's key."""
         return self.dns.provider()
 
     def powerless(self) -> Provider:
@@ -58,23 +57,18 @@ class Rfc2136Stage:
         return self.dns.provider(self.dns.stranger)
 
     def unreachable(self) -> Provider:
-        """At a port where nobody listens."""
         return self.dns.provider(at=(self.dns.bind.address, self.dns.bind.port + 1))
 
     def place(self, name: str) -> RecordPlace:
-        """Of a name inside the zone."""
         return self.dns.place(name)
 
     def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
-        """With the administrator's key."""
         self.dns.put(name, ttl, kind, *values)
 
     def take(self, name: str, kind: str) -> None:
-        """With the administrator's key."""
         self.dns.take(name, kind)
 
     def version(self) -> object:
-        """The serial."""
         return self.dns.serial
 
 

@@ -52,7 +52,6 @@ class Dns:
         return Rfc2136(DnsServer(host, port, timeout), from_file((key or self.key).file))
 
     def place(self, name: str) -> RecordPlace:
-        """Of a name inside the zone."""
         return place(self.zone, f"{name}.{self.zone}")
 
     def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
@@ -69,7 +68,6 @@ class Dns:
         self._send(update)
 
     def clear(self, *names: str) -> None:
-        """Leave nothing at these places."""
         update = self._update()
         for name in names:
             update.delete(dns.name.from_text(self.place(name).name))
@@ -78,7 +76,6 @@ class Dns:
 
     @property
     def serial(self) -> int:
-        """Of the zone."""
         return self.bind.serial(self.zone)
 
     def _update(self) -> dns.update.UpdateMessage:
@@ -203,7 +200,6 @@ class Faults:
     torn: int = 0
 
     def serve(self, connection: socket.socket) -> None:
-        """One connection."""
         message = _received(connection)
         is_change = self.is_update(message) and struct.unpack("!H", message[8:10])[0] > 0
         if is_change and self._take("swallowed"):
@@ -226,7 +222,6 @@ class Faults:
         """What happens right before the server gets one."""
 
     def answer(self, _message: bytes, reply: bytes) -> bytes:
-        """What comes back instead."""
         return reply
 
     def _take(self, what: str) -> bool:
@@ -251,7 +246,6 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 
 def written_key(directory: Path, name: str, algorithm: str, secret: str) -> Key:
-    """A key file that says this."""
     file = directory / f"{name}-{algorithm}.key"
     file.touch(mode=0o600)
     file.write_text(f'key "{name}" {{\n\talgorithm {algorithm};\n\tsecret "{secret}";\n}};\n')

@@ -43,7 +43,6 @@ class ConsulHost:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[ConsulHost]:
-    """A running Consul server."""
     with claimed() as ground:
         address = ground.address(1)
         environment = environment_in(ground.directory, ground.directory)
@@ -63,7 +62,6 @@ def host() -> Iterator[ConsulHost]:
 
 @pytest.fixture
 def consul(host: ConsulHost) -> Iterator[Consul]:
-    """svcagent's own connection."""
     connection = Consul(host.settings)
     yield connection
     connection.close()
@@ -78,7 +76,6 @@ def another(consul: Consul) -> Iterator[Callable[[], Consul]]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[DockerHost]:
-    """A running engine and registry."""
     with docker_host() as docker:
         yield docker
 
@@ -102,7 +99,6 @@ def image(docker: DockerHost) -> str:
 
 @pytest.fixture
 def svcagent(tmp_path: Path) -> Svcagent:
-    """svcagent with directories of its own."""
     return Svcagent(tmp_path)
 
 

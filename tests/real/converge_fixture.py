@@ -42,26 +42,21 @@ class Place:
 
     @property
     def services_dir(self) -> Path:
-        """Where people write."""
         return self.directory / "etc" / "services.d"
 
     @property
     def state_dir(self) -> Path:
-        """Where the daemon writes."""
         return self.directory / "state"
 
     @property
     def settings(self) -> Settings:
-        """As the daemon has them."""
         environ = {"CONSUL_HTTP_ADDR": f"{self.address}:8500", **self.environ}
         return Settings.load(None, environ, services_dir=self.services_dir, state_dir=self.state_dir)
 
     def define(self, name: str, **fields: Any) -> Path:
-        """Write the definition of one service."""
         return self.write(name, json.dumps({"service": {"name": name, **fields}}))
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file, good or not."""
         file = self.services_dir / f"{name}.json"
         file.write_text(text)
         return file
@@ -113,7 +108,6 @@ class Wired:
 
     @property
     def last(self) -> ConvergenceResult:
-        """What the last run found."""
         return self.runs[-1][1]
 
     def _converge(self) -> None:
@@ -157,7 +151,6 @@ class Waker:
         wait_until(lambda: len(self.wakes) > before, EVENT_SECONDS, "it wakes", every=0.002)
 
     def sleeps(self, seconds: float) -> None:
-        """It does not wake."""
         before = len(self.wakes)
         time.sleep(seconds)
         assert len(self.wakes) == before
@@ -187,18 +180,15 @@ class Agent:
         return {}
 
     def is_answering(self) -> bool:
-        """Does its API answer?"""
         try:
             return bool(self.ask.get("/v1/agent/self"))
         except (OSError, LabError):
             return False
 
     def forget(self, service_id: str) -> None:
-        """Somebody deregisters a service."""
         self.ask.deregister_service(service_id)
 
     def clear(self) -> None:
-        """Leave it as it was found."""
         for service_id in self.services():
             self.forget(service_id)
 

@@ -138,7 +138,6 @@ class DockerHost:
         return output.decode().strip()
 
     def names(self) -> set[str]:
-        """The names of all containers."""
         return {name.removeprefix("/") for entry in self.api.containers(all=True) for name in entry["Names"]}
 
     def address(self, host: str) -> str:
@@ -222,7 +221,6 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tupl
 
 
 def cmd(command: Sequence[str]) -> str:
-    """Return the Dockerfile instruction."""
     quoted = ", ".join(f'"{part}"' for part in command)
     return f"CMD [{quoted}]"
 

@@ -22,12 +22,10 @@ DETAILS = {"node": "here", "pid": 1, "command": "svcagent reload", "since": "202
 
 
 def make_lock(consul: Consul, prefix: str, limit: int = 1, **more: Any) -> Lock:
-    """One attempt of svcagent's."""
     return Lock(consul, prefix, "svcagent reload web", DETAILS, CLOCK, limit=limit, **more)
 
 
 def soon(seconds: float = 10) -> Deadline:
-    """A deadline."""
     return Deadline.after(CLOCK, seconds)
 
 
@@ -70,14 +68,12 @@ def sessions(host: ConsulHost, prefix: str) -> list[str]:
 
 
 def assert_nothing_left(host: ConsulHost, prefix: str) -> None:
-    """Neither lock nor entry nor session."""
     assert pairs(host, f"{prefix}/") == {}
     assert pairs(host, f"svcagent/{prefix}/") == {}
     assert sessions(host, prefix) == []
 
 
 def raft_writes(host: ConsulHost) -> int:
-    """How many there have been."""
     return int(host.ask.get("/v1/agent/self")["Stats"]["raft"]["applied_index"])
 
 
@@ -104,7 +100,6 @@ class Waiter:
             self._lines.put(line.strip())
 
     def hears(self, beginning: str, seconds: float = 20) -> str:
-        """The next line that begins so."""
         end = CLOCK.monotonic() + seconds
         while True:
             try:
@@ -122,17 +117,14 @@ class Waiter:
         return self._lines.empty()
 
     def report_event(self, word: str) -> None:
-        """What it is to do."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
 
     def signal(self, signum: int) -> None:
-        """SIGKILL, SIGSTOP, SIGCONT."""
         os.kill(self._process.pid, signum)
 
     def close(self) -> None:
-        """End it, however it is."""
         self._process.kill()
         self._process.wait(10)
         self._reader.join(5)

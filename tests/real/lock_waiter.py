@@ -17,12 +17,10 @@ SECONDS = 120.0
 
 
 def say(*words: object) -> None:
-    """One line, at once."""
     print(*words, flush=True)
 
 
 def main(prefix: str, limit: str, node: str) -> None:
-    """Wait for the lock, then obey."""
     clock = SystemClock()
     consul = Consul(Settings.load(None, os.environ).consul)
     lock = Lock(

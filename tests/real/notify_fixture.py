@@ -40,11 +40,9 @@ class Endpoint:
 
     @property
     def titles(self) -> list[str]:
-        """Of what was told, in order."""
         return [one["title"] for one in self.messages]
 
     def wait_for(self, count: int, seconds: float = 20) -> None:
-        """Until so many messages have come."""
         wait_until(lambda: len(self.messages) >= count, seconds, f"{count} messages have come: {self.titles}")
 
     def _handler(self, status: int) -> type[BaseHTTPRequestHandler]:

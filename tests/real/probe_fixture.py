@@ -23,11 +23,9 @@ class Conversation:
 
     @property
     def path(self) -> str:
-        """What was asked for."""
         return self.request.split(" ")[1]
 
     def say(self, text: str) -> None:
-        """Send it."""
         self.connection.sendall(text.encode())
 
     def repeat(self, text: str, every: float = 0.02) -> None:
@@ -37,7 +35,6 @@ class Conversation:
             time.sleep(every)
 
     def status(self, line: str, *headers: str) -> None:
-        """A whole answer without a body."""
         self.say("\r\n".join([f"HTTP/1.1 {line}", *headers, "Content-Length: 0", "", ""]))
 
 
@@ -54,7 +51,6 @@ class Origin:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
         return int(self.listener.getsockname()[1])
 
     def remember_name(self, _socket: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
@@ -62,7 +58,6 @@ class Origin:
         self.names.append(name)
 
     def serve(self) -> None:
-        """Until the listener is closed."""
         while True:
             try:
                 connection, _address = self.listener.accept()
@@ -127,8 +122,6 @@ def origin(
 
 
 class Authority:
-    """A certificate authority in its directory."""
-
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.certificate = directory / "ca.pem"
@@ -138,7 +131,6 @@ class Authority:
         )
 
     def issue(self, name: str, subject_alternatives: str) -> tuple[Path, Path]:
-        """A certificate and its key."""
         self._key(name)
         self._run("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
         (self._directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternatives}\n")

@@ -21,15 +21,12 @@ class RegistrationHost(Svcagent):
         self.host = host
 
     def service(self, name: str, **fields: Any) -> Path:
-        """Define one service."""
         return self.write(name, {"service": {"name": name, **fields}})
 
     def remove(self, file: str) -> None:
-        """Remove a definition."""
         (self.services_dir / f"{file}.json").unlink()
 
     def register(self, *argv: str) -> Result:
-        """Converge successfully."""
         return self.run("register", *argv)
 
     def planned(self, *argv: str) -> dict[str, dict[str, Any]]:
@@ -38,7 +35,6 @@ class RegistrationHost(Svcagent):
         return {change["service"]: change for change in changes}
 
     def services(self) -> Mapping[str, Any]:
-        """What the agent holds."""
         found: Mapping[str, Any] = self.host.ask.get("/v1/agent/services")
         return found
 

@@ -36,7 +36,6 @@ class FaultyRegistry(ThreadingHTTPServer):
 
     @property
     def name(self) -> str:
-        """The registry's host and port."""
         return f"{self.server_address[0]!s}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:

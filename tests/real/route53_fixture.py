@@ -50,15 +50,12 @@ class Aws:
         return Route53(client)
 
     def powerless(self) -> Route53:
-        """Reads, and may not write."""
         return self.provider(WITHOUT_RIGHT_TO_WRITE)
 
     def unreachable(self) -> Route53:
-        """At a port where nobody listens."""
         return self.provider(endpoint=self.nobody)
 
     def place(self, name: str) -> RecordPlace:
-        """Of a name inside the zone."""
         return place(ZONE, f"{name}.{ZONE}")
 
     def put(self, name: str, ttl: int, kind: str, *values: str) -> None:
@@ -69,7 +66,6 @@ class Aws:
         )
 
     def put_set(self, one: RecordSet) -> None:
-        """A record set of any kind."""
         self._change("UPSERT", one)
 
     def take(self, name: str, kind: str) -> None:
@@ -79,12 +75,10 @@ class Aws:
                 self._change("DELETE", one)
 
     def version(self) -> list[RecordSet]:
-        """All that stands in the zone."""
         pages = self.admin.get_paginator("list_resource_record_sets").paginate(HostedZoneId=self.zone_id)
         return [one for page in pages for one in page["ResourceRecordSets"]]
 
     def close(self) -> None:
-        """Close every client."""
         for client in (self.admin, *self._opened):
             client.close()
 

@@ -43,8 +43,6 @@ def shipped_rules() -> list[str]:
 
 @dataclass
 class Acl:
-    """The agent, and its master's rights."""
-
     access: Access
     ask: asking.Consul
 
@@ -56,17 +54,14 @@ class Acl:
         return made["SecretID"]
 
     def delete(self, token: str) -> None:
-        """Make it unknown to Consul."""
         with asked(self.access.address, token) as own:
             accessor = own.get("/v1/acl/token/self")["AccessorID"]
         self.ask.delete(f"/v1/acl/token/{accessor}")
 
     def settings(self, token: str) -> dict[str, str]:
-        """The environment of a verb."""
         return {"CONSUL_HTTP_ADDR": f"{self.access.address}:8500", "CONSUL_HTTP_TOKEN": token}
 
     def services(self) -> dict[str, Any]:
-        """What the agent really holds."""
         found: dict[str, Any] = self.ask.get("/v1/agent/services")
         return found
 

@@ -163,7 +163,6 @@ def test_an_answer_that_is_not_consul_s(svcagent: Svcagent, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_a_write_is_not_done_because_something_said_200(kind: str) -> None:
-    """A proxy's page is no answer of Consul's."""
     answer, said = ANSWERS[kind]
     with Listener(answering(answer)) as bad:
         consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"127.0.0.1:{bad.port}"}).consul)
@@ -207,7 +206,6 @@ def test_a_write_notices_that_its_connection_is_gone(access: Access) -> None:
 
 
 def test_a_frozen_agent_can_be_interrupted(access: Access, svcagent: Svcagent) -> None:
-    """Ctrl-C ends the wait for an answer."""
     access.server.freeze()
     try:
         environment = svcagent.environment(CONSUL_HTTP_ADDR=f"{access.address}:8500")

@@ -161,7 +161,6 @@ def test_a_directory_of_authorities(tls: Tls, svcagent: Svcagent, tmp_path: Path
 
 
 def test_the_server_name_is_what_the_certificate_must_be_for(tls: Tls, svcagent: Svcagent) -> None:
-    """Whatever address it is reached at."""
     assert svcagent("maint", "status", **tls.good, CONSUL_TLS_SERVER_NAME=SERVER_NAME).code == 0
 
     wrong = svcagent("maint", "status", **tls.good, CONSUL_TLS_SERVER_NAME="server.dc2.consul")

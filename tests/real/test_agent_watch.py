@@ -36,7 +36,6 @@ def agent(server: Agent) -> Iterator[Agent]:
 
 @pytest.fixture
 def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What svcagent asks Consul."""
     asked: list[str] = []
     ask = ConsulConnection.ask
 
@@ -191,7 +190,6 @@ def test_it_stops_before_its_query_ends(agent: Agent, questions: list[str], stat
 
 
 def test_it_stops_at_any_moment(agent: Agent) -> None:
-    """Also just after the start, before the first question."""
     for number in range(30):
         with Waker(agent.address + ":8500", "web"):
             time.sleep(0.001 * (number % 10))

@@ -97,7 +97,6 @@ def test_an_empty_directory_removes_nothing_unless_asked(host: ConsulHost) -> No
 
 
 def test_deregister_takes_its_own(host: ConsulHost) -> None:
-    """By name, or all of svcagent's and nothing else."""
     host.ask.put("/v1/agent/service/register", {"Name": "foreign"})
     _write(host, "web", WEB)
     assert _run(host, "register")[0] == 0

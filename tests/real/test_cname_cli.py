@@ -41,17 +41,14 @@ class CnameHost(Svcagent):
         self.dns, self.resolver, self.consul, self.options = dns, resolver, consul, options
 
     def define_chocon(self, **cname: Any) -> None:
-        """Define chocon with this CNAME."""
         self.write("chocon", {**CHOCON, "cname": [{"name": RECORD, "tag": "production", **cname}]})
 
     def cname(self, *arguments: str, **settings: str) -> Result:
-        """Run a verb of ``svcagent cname``."""
         result = self(*self.options, "cname", *arguments, **settings)
         assert "Traceback" not in result.err, result.err
         return result
 
     def doctor(self, *arguments: str, **settings: str) -> Result:
-        """Run the checks of CNAMEs."""
         result = self("doctor", "--only", "cname", *arguments, **settings)
         assert "Traceback" not in result.err, result.err
         return result
@@ -135,7 +132,6 @@ def test_a_sync_writes_the_textfile(site: CnameHost, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("plan",), ("sync", "--dry-run")])
 def test_a_plan_changes_nothing(site: CnameHost, arguments: tuple[str, ...]) -> None:
-    """And says what would be."""
     before = site.dns.serial
 
     told = site.cname(*arguments)
@@ -147,7 +143,6 @@ def test_a_plan_changes_nothing(site: CnameHost, arguments: tuple[str, ...]) -> 
 
 
 def test_a_plan_knows_what_the_key_may_not_do(site: CnameHost) -> None:
-    """Before anybody tries."""
     planned = site.outcome("plan", code=1, SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
 
     assert planned["outcome"] == "refused"
@@ -244,7 +239,6 @@ def test_definitions_of_one_generation_are_a_conflict_on_every_host(site: CnameH
 
 
 def test_a_host_that_withdraws_no_longer_counts(site: CnameHost) -> None:
-    """Its definition is what stands there now."""
     site.cname("sync")
     site.define_chocon(ttl=300)
     site.cname("sync")
@@ -303,7 +297,6 @@ def test_an_older_generation_gives_way_quietly(site: CnameHost) -> None:
     ],
 )
 def test_faults_are_reported_before_anything_is_sent(site: CnameHost, cname: dict[str, Any], said: str) -> None:
-    """Exit 78, and the zone is as it was."""
     before = site.dns.serial
     site.define_chocon(**cname)
 
@@ -327,7 +320,6 @@ def test_a_dotted_service_is_a_fault(site: CnameHost) -> None:
 
 
 def test_two_definitions_of_one_record_are_a_fault(site: CnameHost) -> None:
-    """Both files are named."""
     other = {**CHOCON, "service": {"name": "other"}}
     (site.services_dir / "other.json").write_text(json.dumps(other))
 
@@ -351,7 +343,6 @@ def test_two_definitions_of_one_record_are_a_fault(site: CnameHost) -> None:
 def test_settings_and_silence_have_separate_exit_codes(
     site: CnameHost, settings: dict[str, str], code: int, said: str
 ) -> None:
-    """What is missing is named."""
     result = site.cname("sync", **settings)
 
     assert result.code == code, result.text
@@ -386,7 +377,6 @@ def test_the_key_is_never_shown(site: CnameHost, tmp_path: Path) -> None:
 
 
 def test_a_key_of_the_environment(site: CnameHost) -> None:
-    """In the place of a file."""
     secret = site.dns.key.secret
 
     created = site.outcome(
@@ -400,7 +390,6 @@ def test_a_key_of_the_environment(site: CnameHost) -> None:
 
 
 def test_adopting_marks_the_record_and_leaves_it(site: CnameHost) -> None:
-    """One that stands there as the definition says."""
     site.dns.put(RECORD, 60, "CNAME", TARGET)
     assert site.outcome("sync", code=1)["outcome"] == "conflict"
 
@@ -412,7 +401,6 @@ def test_adopting_marks_the_record_and_leaves_it(site: CnameHost) -> None:
 
 
 def test_what_is_not_as_the_definition_says_is_not_adopted(site: CnameHost) -> None:
-    """It is shown."""
     site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
 
     refused = site.outcome("adopt", RECORD, code=1)
@@ -435,7 +423,6 @@ def test_remove_takes_what_was_published(site: CnameHost) -> None:
 
 @pytest.mark.parametrize("changed", ["value", "marker", "no marker", "generation"])
 def test_remove_leaves_what_is_not_as_it_was_published(site: CnameHost, changed: str) -> None:
-    """It says what stands there instead."""
     site.cname("sync")
     if changed == "value":
         site.dns.put(RECORD, 60, "CNAME", "elsewhere.example.net.")
@@ -454,7 +441,6 @@ def test_remove_leaves_what_is_not_as_it_was_published(site: CnameHost, changed:
 
 
 def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner(site: CnameHost) -> None:
-    """The message says how."""
     site.cname("sync")
     (site.services_dir / "chocon.json").unlink()
 
@@ -511,7 +497,6 @@ def test_status_shows_every_server_and_the_resolver(site: CnameHost, servers: tu
 
 
 def test_status_without_a_record(site: CnameHost) -> None:
-    """Every server and the resolver say so."""
     result = site.cname("status")
 
     assert result.code == 1
@@ -573,7 +558,6 @@ def test_a_secondary_that_lags_is_named(host: ConsulHost, site: CnameHost) -> No
 
 
 def test_doctor_finds_nothing_where_all_is_well(site: CnameHost) -> None:
-    """Before and after the record is there."""
     assert site.doctor("--strict").code == 0, site.doctor().text
     site.cname("sync")
 
@@ -599,7 +583,6 @@ def test_doctor_finds_nothing_where_all_is_well(site: CnameHost) -> None:
 def test_doctor_names_the_line_that_lacks_in_the_resolver(
     host: ConsulHost, site: CnameHost, options: str, is_forwarding: bool, line: str
 ) -> None:
-    """One setting at a time."""
     site.cname("sync")
     consul_dns = (host.address, 8600)
     with resolver(site.dns, consul_dns, options=options, is_forwarding=is_forwarding, last=10) as resolving:
@@ -610,7 +593,6 @@ def test_doctor_names_the_line_that_lacks_in_the_resolver(
 
 
 def test_doctor_names_what_the_key_lacks(site: CnameHost) -> None:
-    """The line for the zone."""
     result = site.doctor(SVCAGENT_DNS_KEY_FILE=str(site.dns.stranger.file))
 
     assert result.code == 1
@@ -618,7 +600,6 @@ def test_doctor_names_what_the_key_lacks(site: CnameHost) -> None:
 
 
 def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, site: CnameHost) -> None:
-    """A day, as many zones have it."""
     with dns_server(ZONE, minimum=86400) as dns:
         result = CnameHost(site.home, dns, site.resolver, host).doctor()
 
@@ -627,7 +608,6 @@ def test_doctor_names_a_zone_that_remembers_absence_for_long(host: ConsulHost, s
 
 
 def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: ConsulHost, site: CnameHost) -> None:
-    """As `allow-query` may ask for it."""
     with dns_server(ZONE) as dns:
         config = dns.bind.config.read_text()
         dns.bind.config.write_text(config.replace("notify no;", 'notify no; allow-query { key "svcagent"; };', 1))

@@ -20,14 +20,12 @@ READS = 50
 
 @pytest.fixture(scope="module", params=sorted(STAGES))
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """One provider's server."""
     with STAGES[request.param]() as running:
         yield running
 
 
 @pytest.fixture
 def provider(stage: Stage) -> Iterator[Provider]:
-    """One connection to it."""
     opened = stage.provider()
     yield opened
     opened.close()
@@ -45,12 +43,10 @@ def test_every_provider_is_under_contract() -> None:
 
 
 def test_nothing_reads_as_nothing(provider: Provider, place: RecordPlace) -> None:
-    """A name that is not there."""
     assert provider.read(place) == NOTHING
 
 
 def test_write_creates_record_and_marker(provider: Provider, place: RecordPlace) -> None:
-    """And whoever reads sees both."""
     record, marker = marked()
 
     provider.write(place, NOTHING, view(record, marker))
@@ -71,7 +67,6 @@ def test_names_of_every_kind(stage: Stage, provider: Provider, name: str) -> Non
 
 
 def test_writing_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """Any number of times."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
     before = stage.version()
@@ -83,7 +78,6 @@ def test_writing_what_is_there_changes_nothing(stage: Stage, provider: Provider,
 
 
 def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace) -> None:
-    """Target, TTL and marker at once."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
     other, its_marker = marked(OTHER_TARGET, ttl=5, gen=1)
@@ -94,7 +88,6 @@ def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace) ->
 
 
 def test_a_changed_ttl_is_corrected(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """Without touching the marker."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
     stage.put(place.name, 7, "CNAME", TARGET)
@@ -107,7 +100,6 @@ def test_a_changed_ttl_is_corrected(stage: Stage, provider: Provider, place: Rec
 
 
 def test_a_lost_record_is_published_again(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """Its marker is still there."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
     stage.take(place.name, "CNAME")
@@ -133,7 +125,6 @@ def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider
 
 
 def test_other_records_are_shown(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """Every one that cannot stand beside a CNAME."""
     stage.put(place.name, 60, "A", "192.0.2.1", "192.0.2.2")
     stage.put(place.name, 60, "TXT", '"hello"')
 
@@ -165,21 +156,18 @@ def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider
 
 
 def test_case_makes_no_difference(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """Somebody wrote it in capitals."""
     stage.put(place.name.upper(), 60, "CNAME", TARGET.upper())
 
     assert provider.read(place) == ZoneView(record=PublishedRecord(TARGET, 60))
 
 
 def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """All its texts."""
     stage.put(place.marker, 60, "TXT", '"one"', '"two"')
 
     assert provider.read(place) == ZoneView(markers=("one", "two"))
 
 
 def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
-    """And nothing is left."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
 
@@ -192,7 +180,6 @@ def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
 def test_what_was_not_seen_is_neither_replaced_nor_removed(
     stage: Stage, provider: Provider, place: RecordPlace, changed: str
 ) -> None:
-    """Somebody else changed it between reading and writing."""
     record, marker = marked()
     provider.write(place, NOTHING, view(record, marker))
     seen = provider.read(place)
@@ -211,7 +198,6 @@ def test_what_was_not_seen_is_neither_replaced_nor_removed(
 
 
 def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """By a CNAME, or by an address."""
     stage.put(place.name, 60, "A", "192.0.2.1")
 
     with pytest.raises(Raced):
@@ -223,7 +209,6 @@ def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provide
 def test_a_record_that_others_marked_during_the_write_is_not_changed(
     stage: Stage, provider: Provider, place: RecordPlace
 ) -> None:
-    """Also where the record is still to come."""
     stage.put(place.marker, 60, "TXT", '"mine"')
 
     with pytest.raises(Raced):
@@ -263,7 +248,6 @@ def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: RecordPlace) 
 
 
 def test_no_client_sees_a_record_with_the_marker_of_another(stage: Stage, place: RecordPlace) -> None:
-    """While it is changed all the time."""
     writer, reader = stage.provider(), stage.provider()
     contents = [marked(TARGET, gen=0), marked(OTHER_TARGET, gen=1)]
     writer.write(place, NOTHING, view(*contents[0]))
@@ -308,7 +292,6 @@ def test_preflight_changes_nothing(stage: Stage, provider: Provider, place: Reco
 
 
 def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    """Known beforehand, and nothing is changed by trying."""
     powerless = stage.powerless()
     record, marker = marked()
     with pytest.raises(Denied):
@@ -323,7 +306,6 @@ def test_without_rights_everything_is_denied(stage: Stage, provider: Provider, p
 
 
 def test_a_server_that_is_not_there(stage: Stage, place: RecordPlace) -> None:
-    """Nothing is known, and that is what is told."""
     nobody = stage.unreachable()
 
     for ask in (

@@ -65,12 +65,10 @@ def name() -> str:
 
 @pytest.fixture
 def place(dns_: Dns, name: str) -> RecordPlace:
-    """Where it stands."""
     return dns_.place(name)
 
 
 def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60, owner: str = OWNER) -> WantedRecord:
-    """What a definition says."""
     record, _marker = marked(target, ttl=ttl)
     return WantedRecord(f"{name}.{ZONE}", record, owner, gen, "rfc2136", "chocon", ZONE)
 
@@ -84,7 +82,6 @@ def kept(provider: Provider, *records: WantedRecord, is_answered: bool = True) -
 
 
 def test_a_key_that_the_server_does_not_know(dns_: Dns, place: RecordPlace) -> None:
-    """BADKEY."""
     key = written_key(dns_.ground.directory, "nobody", "hmac-sha256", dns_.key.secret)
 
     with pytest.raises(UnknownKey, match=r"nobody.*BADKEY"):
@@ -92,7 +89,6 @@ def test_a_key_that_the_server_does_not_know(dns_: Dns, place: RecordPlace) -> N
 
 
 def test_a_key_with_another_algorithm(dns_: Dns, place: RecordPlace) -> None:
-    """BADKEY too, and the algorithm is named."""
     key = written_key(dns_.ground.directory, "svcagent", "hmac-sha512", dns_.key.secret)
 
     with pytest.raises(UnknownKey, match="with the algorithm hmac-sha512"):
@@ -100,7 +96,6 @@ def test_a_key_with_another_algorithm(dns_: Dns, place: RecordPlace) -> None:
 
 
 def test_a_key_with_another_secret(dns_: Dns, place: RecordPlace) -> None:
-    """BADSIG; neither secret is shown."""
     secret = base64.b64encode(b"x" * 32).decode()
     key = written_key(dns_.ground.directory, "svcagent", "hmac-sha256", secret)
 
@@ -121,8 +116,6 @@ def test_a_clock_that_is_wrong(dns_: Dns, place: RecordPlace, monkeypatch: pytes
 
 
 def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: RecordPlace) -> None:
-    """Whoever stands between could have sent it."""
-
     def unsigned(message: bytes) -> bytes:
         # The header alone: an answer to this question, NOERROR, with nothing in it.
         return message[:2] + b"\xa8\x00" + bytes(8)
@@ -142,7 +135,6 @@ def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: RecordP
 
 
 def test_no_grant_at_all_names_both_lines(dns_: Dns, place: RecordPlace) -> None:
-    """And nothing is changed."""
     before = dns_.serial
 
     with pytest.raises(NotGranted) as caught:
@@ -176,7 +168,6 @@ def test_half_a_grant_names_the_other_half(granted: str, lacking: str) -> None:
 
 
 def test_a_repair_needs_the_right_to_the_record_alone() -> None:
-    """A marker that is right is not written again."""
     with dns_server(grants=("grant svcagent subdomain example.test. CNAME;",)) as running:
         place = running.place("www")
         record, marker = marked()
@@ -232,7 +223,6 @@ def test_a_signed_zone() -> None:
 
 
 def test_a_frozen_zone(dns_: Dns, place: RecordPlace) -> None:
-    """It says REFUSED; thawed, it takes the update."""
     with dns_.bind.frozen_zone(ZONE), pytest.raises(UpdatesOff, match=r"rndc thaw example\.test"):
         dns_.provider().write(place, NOTHING, view(*marked()))
 
@@ -240,7 +230,6 @@ def test_a_frozen_zone(dns_: Dns, place: RecordPlace) -> None:
 
 
 def test_a_zone_that_takes_no_updates(dns_: Dns) -> None:
-    """The block to write is named."""
     static = dataclasses.replace(dns_, zone="static.test.").place("www")
 
     with pytest.raises(UpdatesOff, match=r"update-policy \{ grant svcagent name www.static.test. CNAME;"):
@@ -248,7 +237,6 @@ def test_a_zone_that_takes_no_updates(dns_: Dns) -> None:
 
 
 def test_a_zone_that_the_server_does_not_hold(dns_: Dns) -> None:
-    """Its primary is another server."""
     with pytest.raises(NotAuthoritative, match=r"elsewhere\.example\."):
         dns_.provider().read(dataclasses.replace(dns_, zone="elsewhere.example.").place("www"))
 
@@ -270,7 +258,6 @@ def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: RecordPlace)
 
 @pytest.mark.parametrize("name", ["*", "www", "*.eu", "a.b.c", "cname-_wildcard._svcagent"])
 def test_the_zone_of_a_name_is_found(dns_: Dns, name: str) -> None:
-    """Whether the name is there or not."""
     assert find_zone(dns_.provider().server, f"{name}.{ZONE}") == ZONE
 
 
@@ -293,7 +280,6 @@ def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: 
 
 
 def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
-    """It says which server does not know it."""
     with pytest.raises(Rejected, match=r"elsewhere\.example\."):
         find_zone(dns_.provider().server, "www.elsewhere.example.")
 
@@ -302,7 +288,6 @@ def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
 
 
 def test_a_foreign_cname_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
-    """Shown, and left."""
     dns_.put(place.name, 60, "CNAME", "elsewhere.example.net.")
     before = dns_.serial
 
@@ -314,7 +299,6 @@ def test_a_foreign_cname_is_a_conflict(dns_: Dns, name: str, place: RecordPlace)
 
 
 def test_an_existing_address_record_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
-    """BIND would say NOERROR and drop the CNAME."""
     dns_.put(place.name, 60, "A", "192.0.2.7")
     before = dns_.serial
 
@@ -428,7 +412,6 @@ def test_a_write_without_an_answer_is_read_back(dns_: Dns, name: str, place: Rec
 
 @pytest.mark.parametrize("fault", ["swallowed", "lost", "torn"])
 def test_a_removal_without_an_answer_is_read_back(dns_: Dns, name: str, place: RecordPlace, fault: str) -> None:
-    """As for a write."""
     kept(dns_.provider(), wanted(name))
 
     with Listener(Faults(_endpoint(dns_), **{fault: 1}).serve) as between:
@@ -440,7 +423,6 @@ def test_a_removal_without_an_answer_is_read_back(dns_: Dns, name: str, place: R
 
 
 def test_a_write_that_never_arrives_is_unknown(dns_: Dns, name: str, place: RecordPlace) -> None:
-    """After several attempts; nothing was written."""
     with Listener(Faults(_endpoint(dns_), swallowed=1000).serve) as between:
         (result,) = kept(dns_.provider(at=("127.0.0.1", between.port)), wanted(name))
 
@@ -449,7 +431,6 @@ def test_a_write_that_never_arrives_is_unknown(dns_: Dns, name: str, place: Reco
 
 
 def test_a_provider_distinguishes_a_lost_answer_from_an_unreachable_server(dns_: Dns, place: RecordPlace) -> None:
-    """In the one case something may have been written."""
     with (
         Listener(Faults(_endpoint(dns_), lost=1).serve) as between,
         pytest.raises(OutcomeUnknown),
@@ -459,7 +440,6 @@ def test_a_provider_distinguishes_a_lost_answer_from_an_unreachable_server(dns_:
 
 @pytest.mark.parametrize("answer", [b"", b"\x00", b"\x00\x0cgarbage-here", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 900])
 def test_what_is_no_dns_server(dns_: Dns, name: str, answer: bytes) -> None:
-    """Unreachable, as good as silent."""
     with Listener(answering(answer)) as server:
         (result,) = kept(dns_.provider(at=("127.0.0.1", server.port), timeout=1), wanted(name))
 
@@ -483,7 +463,6 @@ def test_consul_dns_that_breaks_off_is_unreachable(dns_: Dns, name: str, answer:
 
 
 def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> None:
-    """Each has its own outcome."""
     elsewhere = dataclasses.replace(wanted(name), name="www.elsewhere.example.", zone="elsewhere.example.")
     dns_.put(dns_.place(f"taken-{name}").name, 60, "A", "192.0.2.7")
 
@@ -504,7 +483,6 @@ def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> No
 def test_a_target_without_an_answer_is_not_published(
     dns_: Dns, name: str, published: tuple[str, int] | None, target: str, gen: int
 ) -> None:
-    """Unless it is forced."""
     if published:
         kept(dns_.provider(), wanted(name, published[0], gen=published[1]))
     before = dns_.serial

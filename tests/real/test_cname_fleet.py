@@ -17,7 +17,6 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def dns_() -> Iterator[Dns]:
-    """A running BIND."""
     with dns_server() as running:
         yield running
 
@@ -55,7 +54,6 @@ def rolled_out(dns_: Dns, definitions: list[WantedRecord], seconds: float = SECO
 
 
 def outcomes(seen: list[list[SyncResult]]) -> dict[RecordOutcome, int]:
-    """How often each came out."""
     everything = [result.outcome for of_host in seen for result in of_host]
     return {outcome: everything.count(outcome) for outcome in set(everything)}
 
@@ -122,7 +120,6 @@ def test_a_conflict_is_seen_on_both_hosts_unless_one_has_a_newer_file(dns_: Dns,
 
 
 def test_a_record_that_everybody_repairs_is_repaired_once(dns_: Dns, name: str) -> None:
-    """Removed by hand while all hosts sync."""
     rolled_out(dns_, [wanted(name)], seconds=0.1)
     dns_.take(f"{name}.{ZONE}", "CNAME")
     before = dns_.serial

@@ -44,7 +44,6 @@ CHANGE = "before-parameter-build.route-53.ChangeResourceRecordSets"
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[Aws]:
-    """A simulator."""
     with simulator() as running:
         yield running
 
@@ -211,7 +210,6 @@ def test_names_as_the_service_writes_them(escaped: str, name: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "plain", 'with "quotes" and \\', "x" * 600, "a" * 254 + '"b'])
 def test_a_text_survives_the_services_form(text: str) -> None:
-    """Strings of 255 bytes at most, quoted."""
     value = quoted(text)
 
     assert unquoted(value) == text
@@ -219,7 +217,6 @@ def test_a_text_survives_the_services_form(text: str) -> None:
 
 
 def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its environment variables."""
     for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
     provider = PROVIDERS["route53"](DnsSettings(), SystemClock())
@@ -234,7 +231,6 @@ def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: RecordPlace, m
 def test_without_credentials_nothing_is_tried(
     aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """And the message says how to give some."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -268,7 +264,6 @@ def test_boto3_is_imported_by_those_alone_who_use_it() -> None:
 
 
 def test_svcagent_keeps_a_record_there(aws: Aws, host: ConsulHost, svcagent: Svcagent) -> None:
-    """From the definition to the zone, and back again."""
     cname = {"name": "*", "zone": ZONE, "tag": "production", "provider": "route53"}
     definition = {"service": {"name": "chocon", "tags": ["production"], "port": 80}, "cname": [cname]}
     (svcagent.services_dir / "chocon.json").write_text(json.dumps(definition))

@@ -102,24 +102,20 @@ def plain() -> Iterator[Dns]:
 
 
 def signing(dns_: Dns) -> Rfc2136:
-    """The provider with ``sign_queries``."""
     return Rfc2136.from_settings(settings(dns_, is_signing=True), None)  # type: ignore[arg-type]  # it takes no clock
 
 
 def settings(dns_: Dns, *, is_signing: bool) -> DnsSettings:
-    """As svcagent.toml has them."""
     environ = {"SVCAGENT_DNS_SERVER": dns_.bind.endpoint, "SVCAGENT_DNS_KEY_FILE": str(dns_.key.file)}
     return Settings.load(None, {**environ, "SVCAGENT_DNS_SIGN_QUERIES": str(is_signing).lower()}).dns
 
 
 def wanted(name: str, target: str = TARGET, *, gen: int = 0) -> WantedRecord:
-    """What a definition says."""
     record, _marker = marked(target)
     return WantedRecord(f"{name}.{ZONE}", record, OWNER, gen, "rfc2136", "chocon", ZONE)
 
 
 def keeper(provider: Rfc2136) -> CnameSync:
-    """One host's."""
     return CnameSync(lambda _name: provider, lambda _target: True)
 
 
@@ -175,7 +171,6 @@ def test_a_zone_that_only_signed_questions_find(asking: Dns) -> None:
 
 
 def test_views_that_share_the_zone_ask_for_nothing(plain: Dns) -> None:
-    """Signed and unsigned questions see the same."""
     provider = plain.provider()
 
     assert unsigned_problem(provider.server, provider.key, plain.place("www")) == ""
@@ -203,7 +198,6 @@ def test_a_zone_that_this_host_may_not_ask_for() -> None:
 
 @pytest.mark.parametrize("name", ["web", "*.eu"])
 def test_with_the_setting_everything_works(asking: Dns, name: str) -> None:
-    """Plan, publication, drift, change, removal, and what status shows."""
     provider = signing(asking)
     first, second = wanted(name), wanted(name, OTHER_TARGET, gen=1)
 
@@ -219,7 +213,6 @@ def test_with_the_setting_everything_works(asking: Dns, name: str) -> None:
 
 
 def test_a_signature_that_the_server_does_not_take(plain: Dns) -> None:
-    """It is told as for updates."""
     server_of = signing(plain).server
     for name, secret, expected in (
         ("nobody", plain.key.secret, UnknownKey),
@@ -231,8 +224,6 @@ def test_a_signature_that_the_server_does_not_take(plain: Dns) -> None:
 
 
 def test_an_answer_without_a_signature_is_not_believed(plain: Dns) -> None:
-    """Whoever stands between could have sent it."""
-
     class Forger(Faults):
         def answer(self, message: bytes, reply: bytes) -> bytes:
             return reply if self.is_update(message) else message[:2] + b"\x84\x00" + bytes(8)

@@ -20,7 +20,6 @@ ZONES = (
 
 @pytest.fixture(scope="module")
 def dns_() -> Iterator[Dns]:
-    """A running BIND with these zones."""
     with dns_server(zones=ZONES) as running:
         yield running
 

@@ -31,15 +31,12 @@ TRANSACTIONS_UNKNOWN = "whether a transaction refuses such keys, too"
 
 @dataclass(frozen=True)
 class PlayedAgent:
-    """One agent, recorded or real."""
-
     address: str
     consul: Consul
     recorded: RecordedAgent | None
 
     @property
     def settings(self) -> dict[str, str]:
-        """How svcagent finds it."""
         return {"CONSUL_HTTP_ADDR": self.address}
 
 

@@ -89,7 +89,6 @@ def test_a_faulty_file_changes_only_its_service(agent: Agent, place: Place, log:
 
 
 def test_after_a_restart_a_bad_file_is_still_as_it_was(agent: Agent, place: Place) -> None:
-    """Even if the agent has forgotten it meanwhile."""
     place.define("web", port=80)
     with converging(place) as convergence:
         convergence.run()
@@ -327,7 +326,6 @@ def test_a_check_that_follows_an_unknown_node_keeps_no_other_waiting(agent: Agen
 
 
 def test_nothing_to_do_costs_three_questions(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many services there are."""
     for number in range(20):
         place.define(f"web{number}", port=80, checks=[{"ttl": "1h", "status": "passing"}])
     asked = []
@@ -449,7 +447,6 @@ def test_node_maintenance_and_a_reloads_maintenance_are_reported_and_not_changed
 def test_without_an_agent_it_is_reported_once_and_files_are_still_read(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    """Pauses grow to a few seconds."""
     place = Place(tmp_path, "127.0.0.1:1")
     place.environ["CONSUL_HTTP_ADDR"] = "127.0.0.1:1"
     place.define("web", address="${ADDRESS}")
@@ -583,7 +580,6 @@ def test_an_outage_and_its_end_are_reported_once_each(
 
 
 def test_a_frozen_agent_is_waited_for(agent: Agent, place: Place) -> None:
-    """What changed meanwhile is registered when it goes on."""
     place.define("web", port=80)
     with Wired(place):
         agent.server.freeze()

@@ -55,18 +55,15 @@ class DaemonHost(Svcagent):
         return result.code, result.text
 
     def status(self) -> dict[str, Any]:
-        """What the daemon's status file says."""
         found: dict[str, Any] = json.loads(self.status_file.read_text())
         return found
 
     def wait_logged(self, text: str, seconds: float = 20) -> None:
-        """Wait until the daemon logs it."""
         wait_until(lambda: text in self.daemon.log, seconds, f"the daemon logs {text!r}")
 
 
 @pytest.fixture
 def site(host: ConsulHost, tmp_path: Path) -> Iterator[DaemonHost]:
-    """With one service."""
     found = DaemonHost(tmp_path, host)
     found.define_passing("web")
     try:
@@ -96,7 +93,6 @@ def silent_server(kind: socket.SocketKind) -> Iterator[str]:
 
 
 def metrics(site: DaemonHost) -> str:
-    """What Prometheus would be given."""
     with urllib.request.urlopen(f"http://{site.host.address}:{METRICS_PORT}/metrics", timeout=5) as answer:
         text: str = answer.read().decode()
         return text
@@ -153,7 +149,6 @@ def test_it_is_ready_after_the_first_convergence(site: DaemonHost) -> None:
 
 
 def test_consul_absent_at_start(site: DaemonHost) -> None:
-    """One warning, and ready when it comes."""
     site.host.server.stop()
     site.daemon.start()
     site.wait_logged("level=warning")
@@ -233,7 +228,6 @@ def test_many_wishes_are_one(site: DaemonHost) -> None:
 
 
 def test_what_is_wrong_with_a_schedule_is_reported_once(site: DaemonHost) -> None:
-    """Not with every convergence."""
     site.define_reload("web", schedule="0 4 * * *")
     site.daemon.start(TZ="Nowhere/At_All")
     site.daemon.wait_ready()
@@ -289,7 +283,6 @@ def test_a_reload_of_an_operator_is_followed(site: DaemonHost, tmp_path: Path) -
 
 
 def test_a_reload_waits_for_another_one(site: DaemonHost) -> None:
-    """As long as --lock-timeout says."""
     site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "1"]})
     site.daemon.start()
     site.daemon.wait_ready()
@@ -350,7 +343,6 @@ def test_what_would_come_back_is_not_deregistered(site: DaemonHost) -> None:
 
 
 def test_the_schedule_says_what_holds_it(site: DaemonHost) -> None:
-    """No daemon, or a pause."""
     site.define_reload("web", schedule="0 4 * * *")
     _code, alone = site.printed("--json", "schedule", "web")
     site.daemon.start()
@@ -387,7 +379,6 @@ def test_it_stops_on_sigterm(site: DaemonHost) -> None:
 
 
 def test_it_stops_before_it_is_ready(site: DaemonHost) -> None:
-    """While it waits for Consul for the first time."""
     with frozen(site.host):
         site.daemon.start()
         site.wait_logged("started")
@@ -400,7 +391,6 @@ def test_it_stops_before_it_is_ready(site: DaemonHost) -> None:
 
 
 def test_it_stops_in_a_convergence(site: DaemonHost) -> None:
-    """Told twice, while Consul is frozen."""
     site.daemon.start()
     site.daemon.wait_ready()
     with frozen(site.host):

@@ -46,8 +46,6 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class Agent:
-    """The HTTP API of one agent."""
-
     def __init__(self, address: str) -> None:
         self._url = f"http://{address}:8500/v1"
 

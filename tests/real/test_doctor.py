@@ -48,7 +48,6 @@ class DoctorHost(Svcagent):
         self.consul.ask.put(f"/v1/agent/service/maintenance/{service}?enable=true&reason={reason}")
 
     def examined(self, *arguments: str, **settings: str) -> tuple[int, list[dict[str, str]]]:
-        """The exit code, and all results."""
         result = self("--json", "doctor", *arguments, **settings)
         assert "Traceback" not in result.err, result.err
         found: list[dict[str, str]] = json.loads(result.out)
@@ -100,7 +99,6 @@ def test_a_healthy_host_has_no_findings(site: DoctorHost, daemon: Unit) -> None:
 
 
 def test_many_faults_are_all_named(site: DoctorHost, tmp_path: Path) -> None:
-    """One of each kind, at the same time."""
     site.docker.run("web", site.image, SLEEP, host_config={"auto_remove": True})
     site.docker.run("api", site.image, SLEEP)
     site.docker.run("api.svcagent-old", site.image, SLEEP)

@@ -56,7 +56,6 @@ def compose(docker: DockerHost, image: str, tmp_path: Path) -> Compose:
 
 
 def labels(docker: DockerHost) -> dict[str, str]:
-    """Without svcagent's own."""
     found: dict[str, str] = docker.inspect("app")["Config"]["Labels"]
     return {key: value for key, value in found.items() if not key.startswith("svcagent.")}
 

@@ -171,7 +171,6 @@ def test_a_requested_stop_is_distinguished_from_an_exit(
 
 @pytest.mark.parametrize("status", [0, 1, 137, 143])
 def test_a_program_that_ends_by_itself_was_not_requested_to(docker: DockerHost, image: str, status: int) -> None:
-    """Whatever its status."""
     docker.run("app", image, (BUSYBOX, "sh", "-c", f"exit {status}"))
     wait_until(lambda: docker.inspect("app")["State"]["Status"] == "exited", 30, "it has ended")
 
@@ -209,7 +208,6 @@ def test_a_container_in_a_crash_loop_is_docker_s_to_restart(docker: DockerHost, 
 
 
 def test_a_container_that_cannot_start_was_not_stopped(docker: DockerHost, image: str) -> None:
-    """Its command is not there."""
     with pytest.raises(APIError):
         docker.run("app", image, ("/nowhere",))
 

@@ -128,7 +128,6 @@ def entries(file: str) -> list[Any]:
 
 @pytest.mark.parametrize("entry", entries("docker_run"))
 def test_containers_of_docker_run(place: Place, entry: dict[str, Any]) -> None:
-    """One command line each."""
     image, docker = entry.get("image", "plain"), place.docker
     if is_missing(docker, entry) in CANNOT_BE_CREATED:
         return
@@ -148,7 +147,6 @@ def test_containers_of_docker_run(place: Place, entry: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("entry", entries("api"))
 def test_containers_of_docker_py_and_ansible(place: Place, entry: dict[str, Any]) -> None:
-    """What they send to the API."""
     docker = place.docker
     begin_with_first(place, "plain")
     body = {"Image": place.image("plain"), **json.loads(place.filled(json.dumps(entry["body"])))}
@@ -314,7 +312,6 @@ def test_a_container_that_takes_volumes_from_this_one_keeps_them(place: Place) -
 
 
 def test_a_difference_is_refused_by_name_and_nothing_is_stopped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the Engine had dropped a setting."""
     docker, digest = place.docker, place.digests["plain"][1]
     begin_with_first(place, "plain")
     cli(docker, "run", "--detach", "--name", "app", "--network", "none", "--shm-size", "128m", place.image("plain"))
@@ -434,7 +431,6 @@ def changed(before: dict[str, Any], after: dict[str, Any], image: str) -> set[st
 
 
 def cli(docker: DockerHost, *arguments: str) -> None:
-    """The ``docker`` command."""
     command = ["docker", "--host", docker.server.url, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=docker.environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -69,7 +69,6 @@ GROUPS = {
 
 
 def docker_run(docker: DockerHost, *arguments: str) -> None:
-    """The ``docker`` command itself."""
     command = ["docker", "--host", docker.server.url, "run", "--detach", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=docker.environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -131,7 +131,6 @@ def test_a_pull_brings_the_digest_gives_it_the_tag_and_reports_its_progress(dock
 
 
 def test_an_image_has_its_build_time(docker: DockerHost) -> None:
-    """By its digest, in UTC, for min_age."""
     image = f"{docker.repository}:latest"
     before = datetime.now(UTC) - timedelta(seconds=1)
     digest = docker.push("1")
@@ -198,7 +197,6 @@ def test_a_layer_that_the_registry_lost_fails_the_pull_and_leaves_no_image(docke
 
 
 def blob(docker: DockerHost, digest: str) -> Path:
-    """Where the registry keeps something."""
     algorithm, _, name = digest.partition(":")
     blobs = docker.directory / "registry/data/docker/registry/v2/blobs"
     return blobs / algorithm / name[:2] / name / "data"

@@ -52,7 +52,6 @@ def image(docker: DockerHost, versions: tuple[str, str]) -> str:
 
 @pytest.fixture
 def digest(versions: tuple[str, str]) -> str:
-    """The second version's."""
     return versions[1]
 
 
@@ -218,7 +217,6 @@ def test_what_is_cut_short_at_any_call_is_rolled_back(
 def test_a_new_container_that_cannot_start_is_not_ready_and_can_be_rolled_back(
     docker: DockerHost, image: str, changes: list[str], said: str
 ) -> None:
-    """Whatever status Docker has for it: 400 or 500."""
     old_id = docker.engine.container("app").id
     digest = docker.push("2", *changes)
     docker.engine.pull(image, digest, lambda _: None)

@@ -39,7 +39,6 @@ def test_each_connection_is_identified_by_its_local_address(
 
 
 def test_an_ended_connection_is_not_reported_again() -> None:
-    """TIME_WAIT is nobody's request."""
     with socket.create_server(("127.0.0.9", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.9", port), timeout=5):
@@ -57,12 +56,10 @@ def silent() -> Iterator[socket.socket]:
 
 
 def connected(server: socket.socket) -> int:
-    """All that the kernel counts."""
     return len(server_ends(server.getsockname()[1]))
 
 
 def clients(server: socket.socket) -> int:
-    """Those that are clients."""
     return host_connections(server.getsockname()[1], "127.0.0.9")
 
 
@@ -78,7 +75,6 @@ def test_a_client_that_waits_for_an_answer_counts_also_when_it_has_said_all_that
 
 
 def test_another_address_and_another_port_do_not_count(silent: socket.socket) -> None:
-    """Several services may share a port."""
     port = silent.getsockname()[1]
     with socket.create_connection(silent.getsockname(), timeout=5):
         wait_until(lambda: connected(silent) == 1, 5, "it is connected")

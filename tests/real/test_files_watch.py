@@ -99,7 +99,6 @@ def replaced(file: Path, text: str) -> None:
     ],
 )
 def test_a_change_is_reported_once_and_soon(directory: Path, told: Told, change: Callable[[Path], object]) -> None:
-    """However it is made."""
     assert told.after(lambda: change(directory)) < MOST_SECONDS
 
 

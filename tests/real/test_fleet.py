@@ -63,7 +63,6 @@ def service() -> str:
 
 @pytest.fixture
 def consuls(host: ConsulHost) -> Iterator[list[Consul]]:
-    """A connection for each host."""
     connections = [Consul(host.settings) for _ in range(HOSTS)]
     yield connections
     for one in connections:
@@ -123,7 +122,6 @@ def test_every_document_is_read_as_it_was_written(consul: Consul, service: str) 
 
 
 def test_documents_are_small_json_with_a_version(host: ConsulHost, consul: Consul, service: str) -> None:
-    """Anybody's tools can read them, and none is large."""
     quarantine.put(consul, service, Quarantine(PINNED, "host1", NOW, "w" * 9000, IMAGE, "line\n" * 10_000))
     write_host_state(consul, service, "host1", HostState(PINNED, "running", NOW, error="e" * 9000))
 
@@ -309,7 +307,6 @@ def test_a_pause_belongs_to_the_operator_who_set_it(consul: Consul, service: str
 
 
 def test_an_expired_pause_is_replaced(consul: Consul, service: str) -> None:
-    """Nobody has to lift what does not count."""
     pause.put(consul, service, Pause("alice", "host1", "w", NOW, NOW + timedelta(hours=1)), NOW)
     later = NOW + timedelta(hours=1)
 
@@ -317,8 +314,6 @@ def test_an_expired_pause_is_replaced(consul: Consul, service: str) -> None:
 
 
 def test_of_many_concurrent_pauses_one_succeeds(consuls: list[Consul], service: str) -> None:
-    """The others are told whose it is."""
-
     def stop(number: int, consul: Consul) -> str:
         try:
             pause.put(consul, service, Pause(f"user{number}", "h", "w", NOW), NOW)
@@ -337,7 +332,6 @@ def test_of_many_concurrent_pauses_one_succeeds(consuls: list[Consul], service: 
 
 
 def test_of_many_who_find_an_image_broken_the_first_entry_stays(consuls: list[Consul], service: str) -> None:
-    """And everybody knows which."""
     entries = _at_once(
         consuls, lambda number, consul: quarantine.put(consul, service, Quarantine(PINNED, f"h{number}", NOW, "w"))
     )
@@ -347,7 +341,6 @@ def test_of_many_who_find_an_image_broken_the_first_entry_stays(consuls: list[Co
 
 
 def test_of_many_who_pin_one_does_and_all_know_which(consuls: list[Consul], service: str) -> None:
-    """The bare check-and-set."""
     stands = _at_once(
         consuls, lambda number, consul: rollout.pin(consul, service, Pin(IMAGE, _digest(f"{number}"), "h", NOW), 0)
     )
@@ -422,7 +415,6 @@ def test_history_is_bounded_by_host_and_the_newest_comes_first_over_all(consul: 
 
 
 def test_a_damaged_past_is_one_row_and_says_so(host: ConsulHost, consul: Consul, service: str) -> None:
-    """It hides nothing of the others."""
     history.publish(consul, service, _past(1))
     host.ask.put(f"/v1/kv/svcagent/{service}/history/h2/20990101T000000Z-x", [])
 

@@ -77,7 +77,6 @@ def _register(host: ConsulHost, name: str, node: str, status: str, *held: str) -
 
 
 def test_pause_and_resume_say_who_why_and_until_when(run: Callable[..., str], consul: Consul, web: str) -> None:
-    """Set, moved, shown, lifted; both harmless when repeated."""
     assert f"{web}: paused until 20" in run("pause", web, "--reason", "release\n party", "--for", "2h")
     held = pause.find(consul, web, NOW)
     assert held is not None
@@ -109,7 +108,6 @@ def test_another_operators_pause_stays_unless_replaced(run: Callable[..., str], 
 
 
 def test_an_expired_pause_is_reported(run: Callable[..., str], consul: Consul, web: str) -> None:
-    """It hinders nobody, and resume tidies it up."""
     pause.put(consul, web, Pause("bob", "host2", "w", NOW - timedelta(hours=2), NOW - timedelta(hours=1)), NOW)
 
     assert "paused" not in run("fleet", web)
@@ -256,7 +254,6 @@ def test_two_instances_of_one_host_are_two_rows_and_one_host(
 def test_a_rollout_does_not_wait_for_a_host_that_is_down(
     host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
 ) -> None:
-    """Its agent is not reached by the others."""
     serf = {"Node": "host2", "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "critical"}
     host.ask.put("/v1/catalog/register", {"Node": "host2", "Address": "127.0.0.9", "Check": serf})
     rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
@@ -265,7 +262,6 @@ def test_a_rollout_does_not_wait_for_a_host_that_is_down(
 
 
 def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], consul: Consul, web: str) -> None:
-    """As Consul finds it."""
     run("pause", web.upper(), "--reason", "x")
 
     assert pause.find(consul, web, NOW) is not None
@@ -303,7 +299,6 @@ def test_fleet_shows_every_host_with_an_instance_or_a_document(
 
 
 def test_fleet_names_the_hosts_that_a_rollout_waits_for(run: Callable[..., str], consul: Consul, web: str) -> None:
-    """Sick or silent, they can still take it."""
     rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
 
     assert "0 of 2 hosts run it, not yet: host1, host2" in run("fleet", web)
@@ -343,7 +338,6 @@ def test_fleet_in_a_pipe_prints_a_line_for_each_change(host: ConsulHost, consul:
 
 
 def test_fleet_ends_when_its_reader_is_gone(host: ConsulHost, consul: Consul, web: str) -> None:
-    """As with ``| head``: at the next change."""
     process = _watching(host, web, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(3):
@@ -460,5 +454,4 @@ def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcag
     [["pause", "web", "--reason", "x"], ["resume", "web"], ["quarantine", "list"], ["fleet", "web"]],
 )
 def test_without_consul_it_is_69(run: Callable[..., str], arguments: list[str]) -> None:
-    """And the message says where it was looked for."""
     assert "127.0.0.1:1" in run(*arguments, code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")

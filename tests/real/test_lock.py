@@ -13,7 +13,6 @@ from tests.real.lock_fixture import assert_nothing_left, consul_lock, holder, ma
 
 
 def test_nothing_is_left_after_release(host: ConsulHost, consul: Consul) -> None:
-    """Neither key nor session outlives the lock."""
     with make_lock(consul, "left") as lock:
         lock.acquire(soon())
         assert holder(host, "left") is not None
@@ -99,7 +98,6 @@ def test_hand_over_wakes_the_waiter(consul: Consul, another: Callable[[], Consul
 
 
 def test_a_silent_consul_is_not_a_held_lock(host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked while Consul hangs, the lock is not confirmed."""
     monkeypatch.setattr("agent.consul.transport.ANSWER_SECONDS", 0.5)
     with make_lock(consul, "silent") as lock:
         lock.acquire(soon())

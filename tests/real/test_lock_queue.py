@@ -177,7 +177,6 @@ def test_who_gives_up_leaves_nothing(host: ConsulHost, consul: Consul, another: 
 
 
 def test_who_is_interrupted_leaves_nothing(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
-    """Ctrl-C in the middle of a blocking query."""
     interrupts = Interrupts()
     with make_lock(consul, "cut") as lock:
         lock.acquire(soon())
@@ -198,7 +197,6 @@ def _interrupt(host: ConsulHost) -> None:
 
 
 def test_the_place_in_the_queue_is_reported_when_it_changes(host: ConsulHost) -> None:
-    """And who holds the lock, with it."""
     with line_of(host, "told", 4) as (first, second, third, fourth):
         assert fourth.said[-1].startswith("place 3 host-0 (svcagent reload, pid ")
         assert third.said[-1].startswith("place 2 ")

@@ -45,7 +45,6 @@ def test_the_keys_are_as_consul_has_them(host: ConsulHost, consul: Consul) -> No
 
 
 def test_two_hold_it_and_the_third_waits(another: Callable[[], Consul]) -> None:
-    """And whoever asks is told of both holders."""
     first, second, third = (make_lock(another(), "three", 2) for _ in range(3))
     with first, second, third:
         first.acquire(soon())

@@ -86,7 +86,6 @@ def test_an_update_is_one_write_and_keeps_the_lock(host: ConsulHost, consul: Con
 
 
 def test_an_update_does_not_take_back_what_was_lost(host: ConsulHost, consul: Consul) -> None:
-    """The key was deleted by hand: it stays so."""
     with make_lock(consul, "gone") as lock:
         lock.acquire(soon())
         host.ask.delete("/v1/kv/gone/.lock")
@@ -162,7 +161,6 @@ def test_what_a_crashed_holder_left_of_the_key_is_deleted(
 
 
 def test_own_sessions_are_this_node_s_for_this_lock(consul: Consul, another: Callable[[], Consul]) -> None:
-    """Neither another lock's, nor ``consul lock``'s own."""
     node = consul.agent_self().node
     theirs = consul.create_session("Consul lock for 'sleep 600' at 'mine'", SESSION_TTL)
     with make_lock(consul, "mine") as lock, make_lock(another(), "mine2") as other:

@@ -48,7 +48,6 @@ def test_those_of_consul_lock_are_known_by_their_sessions(host: ConsulHost, cons
 
 
 def test_several_holders_and_their_limit(host: ConsulHost, consul: Consul) -> None:
-    """One of theirs and one of ours."""
     with make_lock(consul, "both", 2) as lock, consul_lock(host, "both", "-n=2"):
         wait_until(lambda: len(pairs(host, "both/")) == 2, 20, "theirs holds it")
         lock.acquire(soon())

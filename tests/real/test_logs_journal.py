@@ -41,7 +41,6 @@ class Journal:
     environment: dict[str, str]
 
     def entries(self, *matches: str) -> list[dict[str, Any]]:
-        """As ``journalctl`` finds them."""
         argv = ["journalctl", "--file", str(self.logs / "*.journal"), "--output", "json", "--all", *matches]
         shown = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
         return [json.loads(line) for line in shown.splitlines()]

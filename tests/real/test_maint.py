@@ -160,7 +160,6 @@ def test_out_when_enable_returns_and_back_when_disable_returns(site: MaintHost, 
 
 
 def test_without_sudo_it_is_the_user(site: MaintHost, web: str) -> None:
-    """The name behind the process where no sudo is."""
     site.maint("enable", web, "--reason", "disk swap", SUDO_USER="")
 
     assert "Taken out by root on" in (site.notes(web) or "")
@@ -221,7 +220,6 @@ def test_consul_maintenance_command_disables_what_svcagent_enabled(site: MaintHo
 
 
 def test_a_name_that_is_not_registered_lists_what_is(site: MaintHost, web: str) -> None:
-    """A usage error, as with other verbs."""
     for verb in (("enable", "--reason", "x"), ("status",)):
         assert f"there is: {web}" in site.maint(*verb, "wbe", code=2)
 
@@ -557,7 +555,6 @@ def test_a_frozen_server_makes_it_unknown_and_asking_again_makes_it_so(site: Mai
 
 
 def test_without_an_agent_it_is_unreachable(site: MaintHost) -> None:
-    """And where it should be is said."""
     said = site.maint("status", code=69, CONSUL_HTTP_ADDR=f"{site.address}:1")
 
     assert f"{site.address}:1" in said

@@ -53,7 +53,6 @@ class TwoHosts:
         )
 
     def served(self, name: str) -> int:
-        """How many instances Consul DNS returns."""
         query = dns.message.make_query(f"{name}.service.consul", "SRV")
         return len(dns.query.tcp(query, self.addresses["host1"], port=8600, timeout=5).answer)
 
@@ -127,7 +126,6 @@ def register(site: TwoHosts) -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture
 def web(register: Callable[[str], str]) -> str:
-    """A service for one test."""
     return register(f"web{next(_numbers)}")
 
 
@@ -275,7 +273,6 @@ def test_a_ttl_longer_than_the_wait_is_refused_before_anything_changes(
 
 
 def test_a_short_ttl_is_waited_for(site: TwoHosts, register: Callable[[str], str]) -> None:
-    """And then it is drained."""
     register("second")
 
     assert "drained" in site.run("host1", "enable", "second", "--reason", "x", "--wait-drained")

@@ -62,7 +62,6 @@ class MetricsHost(Svcagent):
 
 @pytest.fixture
 def site(host: ConsulHost, tmp_path: Path) -> Iterator[MetricsHost]:
-    """web is registered and passing."""
     site = MetricsHost(tmp_path, host)
     site.define_web()
     site.run("register")
@@ -132,7 +131,6 @@ def test_register_reports_faults_consul_and_maintenance(site: MetricsHost) -> No
 
 
 def test_a_partial_registration_and_a_dry_run_notify_nothing(site: MetricsHost) -> None:
-    """They have not seen all."""
     before = site.series()
     site.run("register", "web")
     site.run("register", "--dry-run")
@@ -193,7 +191,6 @@ def test_a_daemon_reports_what_a_lock_file_says(site: MetricsHost, consul: Consu
 
 @contextmanager
 def full_disk(directory: Path) -> Iterator[None]:
-    """On which nothing fits any more."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(directory)], check=True)
     try:
         done = subprocess.run(["dd", "if=/dev/zero", f"of={directory / 'ballast'}"], capture_output=True, check=False)
@@ -214,7 +211,6 @@ def test_a_full_disk_is_a_warning(site: MetricsHost, arguments: tuple[str, ...])
 
 
 def test_a_missing_directory_is_a_warning(site: MetricsHost) -> None:
-    """With what to do about it."""
     nowhere = site.directory / "nowhere"
     for arguments in (("reload", "web"), ("register",)):
         said = site.run(*arguments, SVCAGENT_TEXTFILE_DIR=str(nowhere)).err

@@ -84,7 +84,6 @@ def notify_test(svcagent: Svcagent, tmp_path: Path) -> Callable[..., Result]:
 
 
 def test_a_test_message_reaches_every_endpoint(notify_test: Callable[..., Result], endpoint: Endpoint) -> None:
-    """Each is named by position, scheme and host."""
     with Endpoint() as second:
         result = notify_test(endpoint.url, second.url)
 
@@ -114,7 +113,6 @@ def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
 def test_a_url_that_apprise_does_not_know_is_reported_by_its_position(
     notify_test: Callable[..., Result], endpoint: Endpoint, url: str
 ) -> None:
-    """Exit 78, and nothing is sent to the others."""
     result = notify_test(endpoint.url, url)
 
     assert result.code == 78
@@ -133,7 +131,6 @@ def test_of_an_endpoint_whose_place_of_the_host_holds_a_token_the_scheme_alone_i
 
 
 def test_without_endpoints_there_is_nothing_to_try(svcagent: Svcagent) -> None:
-    """And it says what to write."""
     result = svcagent("notify", "test")
 
     assert result.code == 78
@@ -155,7 +152,6 @@ def test_a_bad_setting_does_not_show_its_value(svcagent: Svcagent, tmp_path: Pat
 def test_where_apprise_is_not_installed_it_says_how_to(
     notify_test: Callable[..., Result], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is an extra."""
     monkeypatch.setitem(sys.modules, "apprise", None)
     result = notify_test(endpoint.url)
 
@@ -231,13 +227,11 @@ class Fleet:
                 raise error
 
     def told(self) -> frozenset[str]:
-        """What is noted."""
         return sent.find(self.consul, sent.place(self.name))[0]
 
 
 @pytest.fixture
 def fleet(host: ConsulHost, consul: Consul, tmp_path: Path) -> Fleet:
-    """Three hosts."""
     return Fleet(host, consul, tmp_path)
 
 
@@ -308,7 +302,6 @@ def test_a_stuck_rollout_is_notified_by_a_host_that_is_done_or_refused(fleet: Fl
 
 
 def test_outside_its_windows_a_waiting_rollout_is_not_stuck(fleet: Fleet, endpoint: Endpoint) -> None:
-    """The definition's own windows, in its own zone."""
     fleet.run(OLD)
     fleet.pinned(minutes=40)
     assert fleet.definition.reload is not None

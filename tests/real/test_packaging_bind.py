@@ -41,14 +41,12 @@ class Boxed:
     directory: Path
 
     def run(self, *argv: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-        """A program beside the server."""
         enter = ["nsenter", "--target", str(self.server.pid), "--net", "--mount"]
         return subprocess.run(
             [*enter, *argv], input=text, env={"PATH": PATH}, capture_output=True, text=True, timeout=20, check=False
         )
 
     def dig(self, *question: str) -> str:
-        """The whole answer."""
         return self.run("dig", "@127.0.0.1", "+tries=1", "+time=5", *question).stdout
 
     def update(self, key: str, line: str) -> str:
@@ -86,7 +84,6 @@ def box() -> Iterator[Boxed]:
 
 
 def test_bind_finds_nothing_wrong_with_it(box: Boxed) -> None:
-    """Configuration and zone; a warning would be shown too."""
     done = box.run("named-checkconf", "-z")
 
     assert (done.returncode, done.stdout.split(), done.stderr) == (
@@ -104,7 +101,6 @@ def test_bind_finds_nothing_wrong_with_it(box: Boxed) -> None:
     ],
 )
 def test_svcagent_may_write_its_record_and_its_marker(box: Boxed, line: str) -> None:
-    """The two lines of update-policy suffice."""
     assert box.update("svcagent", line) == ""
 
     _update, _add, name, _ttl, kind, value = line.split()
@@ -121,7 +117,6 @@ def test_svcagent_may_write_its_record_and_its_marker(box: Boxed, line: str) -> 
     ],
 )
 def test_svcagent_may_write_nothing_else(box: Boxed, line: str) -> None:
-    """Other names, other types."""
     assert "REFUSED" in box.update("svcagent", line)
 
 

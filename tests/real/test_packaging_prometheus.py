@@ -31,7 +31,6 @@ def promtool(*arguments: str, text: str = "") -> str:
 
 
 def test_the_alerts_are_rules() -> None:
-    """Each of them."""
     assert f"{RULES.read_text().count('- alert: ')} rules found" in promtool("check", "rules", str(RULES))
 
 
@@ -64,7 +63,6 @@ def test_the_dashboard_asks_in_promql(tmp_path: Path) -> None:
 
 
 def test_the_metrics_are_named_as_prometheus_wants_them() -> None:
-    """Units, suffixes, help texts: its linter has no remark."""
     metrics = Metrics(SystemClock())
     metrics.converged(["web"], {"a.json": 1}, [Held("web", "alice", 1.0)])
     metrics.cnames({"records": [{"record": '*.a"b\\.', "outcome": "in place", "is_done": False}]})

@@ -40,7 +40,6 @@ def verify(tmp_path: Path, *units: str, is_installed: bool = True) -> "subproces
 
 @pytest.mark.parametrize("unit", sorted(file.name.replace("@", f"@{INSTANCE}") for file in UNITS.iterdir()))
 def test_systemd_has_no_remark(tmp_path: Path, unit: str) -> None:
-    """No unknown key, nothing refused, every program there."""
     done = verify(tmp_path, unit)
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -55,7 +54,6 @@ def test_systemd_misses_what_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_every_timer_starts_a_unit_that_is_shipped() -> None:
-    """Of its own name, as systemd takes it."""
     for timer in UNITS.glob("*.timer"):
         assert timer.with_suffix(".service").is_file()
         assert "Unit=" not in timer.read_text()
@@ -63,7 +61,6 @@ def test_every_timer_starts_a_unit_that_is_shipped() -> None:
 
 @pytest.mark.parametrize("unit", ["svcagent.service", "svcagent-register.service"])
 def test_on_boot_consul_and_docker_come_first(unit: str) -> None:
-    """And are wanted."""
     text = (UNITS / unit).read_text()
 
     for line in ("Wants", "After"):

@@ -46,7 +46,6 @@ class Ruler:
 
 @pytest.fixture(scope="module")
 def ruler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ruler]:
-    """One for all cases."""
     authority = Authority(tmp_path_factory.mktemp("authority"))
     store = {"SSL_CERT_FILE": str(authority.certificate)}
     with claimed() as ground:
@@ -65,7 +64,6 @@ def ruler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ruler]:
 
 @pytest.fixture
 def service() -> Iterator[Origin]:
-    """A service over HTTP."""
     with origin() as found:
         yield found
 
@@ -89,7 +87,6 @@ def redirects(status: str) -> Answer:
 
 
 def answered(*lines: str) -> Answer:
-    """A status line and headers."""
     return lambda talk: talk.status(*lines)
 
 
@@ -284,7 +281,6 @@ def test_a_tcp_check_with_tls_does_the_handshake(ruler: Ruler, fields: dict[str,
 
 
 def test_a_server_that_never_finishes_the_handshake_does_not_outlast_the_check() -> None:
-    """Neither does one that speaks no TLS at all."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         check = check_of(f"https://127.0.0.1:{silent.getsockname()[1]}/", timeout="200ms")
 
@@ -369,8 +365,6 @@ def test_a_resolver_that_does_not_answer_does_not_outlast_the_check(monkeypatch:
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, UnicodeError, RecursionError, MemoryError, OSError])
 def test_no_exception_leaves_a_probe(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    """Whatever a library makes of what it is sent."""
-
     def fail(*_arguments: Any, **_options: Any) -> Any:
         raise error("odd\n\x1b[31m")
 

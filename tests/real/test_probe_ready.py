@@ -73,11 +73,9 @@ class CheckedService:
         return self.service.checks[at].id
 
     def status(self, at: int = 0) -> str:
-        """As the agent shows it."""
         return str(self.ask.get("/v1/agent/checks")[self.check_id(at)]["Status"])
 
     def await_status(self, status: str, at: int = 0) -> None:
-        """Wait until the agent shows it."""
         wait_until(lambda: self.status(at) == status, 20, f"{self.check_id(at)} is {status}")
 
     def answer_with(self, code: int) -> list[str]:
@@ -116,7 +114,6 @@ def agent(docker: DockerHost) -> Iterator[tuple[asking.Consul, ConsulSettings, P
 
 @pytest.fixture
 def site(agent: tuple[asking.Consul, ConsulSettings, Path], docker: DockerHost) -> Iterator[CheckedService]:
-    """Empty again after each test."""
     ask, settings, directory = agent
     consul = Consul(settings)
     engine = Engine(docker.server.url, docker.environment, SystemClock(), docker.proc)
@@ -133,7 +130,6 @@ def site(agent: tuple[asking.Consul, ConsulSettings, Path], docker: DockerHost) 
 
 @pytest.fixture
 def web() -> Iterator[Origin]:
-    """A service over HTTP."""
     with origin() as found:
         yield found
 
@@ -144,7 +140,6 @@ def script(argv: list[str], **fields: Any) -> Check:
 
 
 def http(web: Origin, **fields: Any) -> Check:
-    """A check that both can run."""
     return Check(http=f"http://127.0.0.1:{web.port}/hc", **{"interval": "1s", "timeout": "1s", **fields})
 
 
@@ -293,7 +288,6 @@ def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: CheckedServic
 
 
 def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: CheckedService, web: Origin) -> None:
-    """The service has answered Consul, and refuses svcagent."""
     site.register(http(web, interval="1h", status="passing"))
     web.answers["/hc"] = lambda talk: talk.status("503 No")
 
@@ -446,7 +440,6 @@ def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: C
 
 
 def test_a_wait_asks_its_caller_in_each_round(site: CheckedService, web: Origin) -> None:
-    """Whatever that raises ends the wait as it is."""
     site.register(http(web))
     web.answers["/hc"] = lambda talk: talk.status("503 No")
     rounds: list[int] = []

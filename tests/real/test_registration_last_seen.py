@@ -41,7 +41,6 @@ def maintain(site: RegistrationHost, service_id: str, reason: str) -> None:
 
 
 def reap(site: RegistrationHost, service_id: str) -> None:
-    """What Consul does for `deregister_critical_service_after`."""
     site.host.ask.deregister_service(service_id)
 
 

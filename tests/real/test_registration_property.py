@@ -56,7 +56,6 @@ class Registrations(RuleBasedStateMachine):
 
     @rule(files=FILES, event=EVENTS)
     def happen_to_edited(self, files: dict[str, tuple[int, list[tuple[str, dict[str, str]]]]], event: Any) -> None:
-        """Both at once."""
         self.happen(event)
         self.edit(files)
 
@@ -92,7 +91,6 @@ class Registrations(RuleBasedStateMachine):
             (self.maintained.add if is_on else self.maintained.discard)(name)
 
     def report(self, check: str, status: str) -> None:
-        """A TTL check reports itself."""
         found = self.site.host.ask.get("/v1/agent/checks").get(check)
         if found and found["Type"] == "ttl":
             self.site.put(f"check/update/{check}", {"Status": status})

@@ -23,8 +23,6 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 class ReloadHost(Svcagent):
-    """One host with the service ``web``."""
-
     def __init__(self, home: Path, host: ConsulHost, docker: DockerHost, image: str) -> None:
         docker_host, alice = docker.server.url, "alice"
         super().__init__(home, CONSUL_HTTP_ADDR=f"{host.address}:8500", DOCKER_HOST=docker_host, SUDO_USER=alice)
@@ -38,7 +36,6 @@ class ReloadHost(Svcagent):
         self.write("web", {"service": {"name": "web", "port": 1, "checks": [check]}, "reload": section})
 
     def shown(self, *argv: str, code: int = 0, **settings: str) -> str:
-        """Return all that a verb printed."""
         return self.run(*argv, code=code, **settings).text
 
     def why(self, code: int = 75, **settings: str) -> dict[str, str]:
@@ -62,7 +59,6 @@ def site(host: ConsulHost, docker: DockerHost, tmp_path: Path, image: str) -> An
 
 
 def test_nothing_newer_and_no_obstacle(site: ReloadHost) -> None:
-    """Both are 0; the second says what to run."""
     assert "web runs the newest image already: sha256:" in site.shown("why", "web")
     newest = site.docker.push("2")
 
@@ -124,7 +120,6 @@ def test_all_obstacles_are_listed_together_with_who_can_clear_them(site: ReloadH
 
 
 def test_obstacles_are_listed_also_when_there_is_nothing_newer(site: ReloadHost, consul: Consul) -> None:
-    """But it hinders nothing, so it is 0."""
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
 
     said = site.shown("why", "web")
@@ -288,7 +283,6 @@ def test_no_server_can_be_asked(site: ReloadHost) -> None:
 
 
 def test_a_registry_that_is_away_and_a_container_that_is_missing(site: ReloadHost, consul: Consul) -> None:
-    """Both are lines, beside the rest."""
     pause.put(consul, "web", Pause("bob", "host2", "release", NOW), NOW)
     site.define_web(image="127.0.0.1:1/web:latest", container="nobody")
 
@@ -308,7 +302,6 @@ def test_an_instance_that_is_not_registered_is_reported(site: ReloadHost) -> Non
 
 
 def test_a_name_without_a_definition_or_reload_is_a_usage_error(site: ReloadHost) -> None:
-    """It lists the names there are."""
     assert "there is: web" in site.shown("why", "nothing", code=2)
     site.define("still")
     assert "has no reload section" in site.shown("why", "still", code=2)

@@ -30,7 +30,6 @@ class FakeClock:
             action()
 
     def advance(self, span: timedelta) -> None:
-        """Let time pass."""
         self.sleep(span.total_seconds())
 
     def set(self, span: timedelta) -> None:

@@ -18,15 +18,12 @@ from tests.lab.server import spawn, svcagent_argv
 
 @dataclass(frozen=True)
 class Result:
-    """How a verb ended."""
-
     code: int
     out: str
     err: str
 
     @property
     def text(self) -> str:
-        """All that a user saw."""
         return self.out + self.err
 
 

@@ -64,22 +64,18 @@ class Journal:
             return file.read()
 
     def stop(self) -> None:
-        """Gone, as while journald is restarted."""
         self._socket.close()
         self.path.unlink()
 
     def start(self) -> None:
-        """There again, on a new socket."""
         self._socket = self._listening()
 
     def close(self) -> None:
-        """At the end of the test."""
         self._socket.close()
 
 
 @contextmanager
 def journal(directory: Path) -> Iterator[Journal]:
-    """One that listens."""
     found = Journal(directory / "socket")
     try:
         yield found

@@ -38,6 +38,5 @@ def test_what_an_answer_means(
 
 
 def test_another_canary_is_queried_again() -> None:
-    """That the agent is away holds for any."""
     assert SeenRegistrations("web", "1").about("web") == SeenRegistrations("web", "1")
     assert SeenRegistrations("web", "1", is_away=True).about("api") == SeenRegistrations("api", "", is_away=True)

@@ -23,7 +23,6 @@ def _python(code: str) -> str:
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_wait_that_allows_it(name: str) -> None:
-    """The exit code is the shell's for that signal."""
     code = f"""
 with interrupts.caught():
     try:

@@ -11,7 +11,6 @@ from agent.cli.cname import cname
 
 @pytest.mark.parametrize("verb", ["", *cname.commands])
 def test_every_help_has_examples(verb: str) -> None:
-    """To be copied and changed."""
     result = CliRunner().invoke(cname, [*verb.split(), "--help"])
 
     assert result.exit_code == 0

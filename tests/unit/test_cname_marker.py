@@ -42,7 +42,6 @@ def test_the_longest_names_have_markers_that_dns_can_hold() -> None:
 
 @given(NAMES, NAMES)
 def test_every_record_has_its_own_marker(one: str, other: str) -> None:
-    """Two names, two markers."""
     places = [place("zone.", f"{name}zone.") for name in (one, other, f"*.{one}", f"*.{other}")]
 
     assert len({found.marker for found in places}) == len({found.name for found in places})
@@ -51,7 +50,6 @@ def test_every_record_has_its_own_marker(one: str, other: str) -> None:
 
 @given(OWNERS, st.integers(0, 10**18 - 1), NAMES, SECONDS)
 def test_what_is_rendered_is_parsed(owner: str, gen: int, target: str, ttl: int) -> None:
-    """The same marker."""
     marker = Marker(owner, gen, PublishedRecord(target, ttl))
 
     assert parse(render(marker)) == marker
@@ -70,5 +68,4 @@ def test_what_is_rendered_is_parsed(owner: str, gen: int, target: str, ttl: int)
     ],
 )
 def test_what_svcagent_did_not_write_is_no_marker(text: str) -> None:
-    """Also what a later version writes."""
     assert parse(text) is None

@@ -24,14 +24,12 @@ def wanted(
 
 
 def faults(tmp_path: Path, *cnames: dict[str, Any], **more: Any) -> list[str]:
-    """Everything that is wrong with them."""
     with pytest.raises(BadDefinition) as caught:
         wanted(tmp_path, *cnames, **more)
     return [f"{fault.path}: {fault.problem}" for fault in caught.value.faults]
 
 
 def test_the_origins_record() -> None:
-    """As services.d has it."""
     (record,) = wanted_records(load(ORIGIN), "dc1", "consul", "rfc2136")
 
     assert record.name == "*.ccnproxy-https."
@@ -59,7 +57,6 @@ def test_names_targets_and_owners(tmp_path: Path, cname: dict[str, Any], name: s
 
 
 def test_all_that_a_definition_may_say(tmp_path: Path) -> None:
-    """And where it says so."""
     (record,) = wanted(tmp_path, {"name": "w.z.", "zone": "z.", "ttl": 5, "gen": 3, "provider": "rfc2136"})
 
     assert (record.record.ttl, record.gen, record.zone) == (5, 3, "z.")
@@ -69,7 +66,6 @@ def test_all_that_a_definition_may_say(tmp_path: Path) -> None:
 
 
 def test_one_record_twice_with_one_content_is_one(tmp_path: Path) -> None:
-    """Two instances of one service, each with its definition."""
     cname = {"name": "www.example.org."}
     other = {"service": {"name": "chocon", "id": "chocon2"}, "cname": [cname]}
 
@@ -78,7 +74,6 @@ def test_one_record_twice_with_one_content_is_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"ttl": 5}, {"gen": 1}, {"tag": "blue"}, {"target": "x.example."}, {"zone": "org."}])
 def test_one_record_twice_with_other_content_is_a_fault(tmp_path: Path, other: dict[str, Any]) -> None:
-    """Whichever of the two is meant."""
     name = {"name": "www.example.org."}
 
     (fault,) = faults(tmp_path, name, {**name, **other})
@@ -87,7 +82,6 @@ def test_one_record_twice_with_other_content_is_a_fault(tmp_path: Path, other: d
 
 
 def test_a_provider_that_there_is_not(tmp_path: Path) -> None:
-    """It lists those there are."""
     with pytest.raises(BadDefinition, match="rfc2136") as caught:
         wanted(tmp_path, {"name": "w.", "provider": "bind9"})
 
@@ -117,7 +111,6 @@ def test_a_provider_that_there_is_not(tmp_path: Path) -> None:
     ],
 )
 def test_faults_that_the_file_shows(tmp_path: Path, cname: dict[str, Any], path: str, said: str) -> None:
-    """Told by ``validate``, too, each once."""
     (fault,) = faults(tmp_path, cname)
 
     assert fault.startswith(f"{path}: ")
@@ -126,7 +119,6 @@ def test_faults_that_the_file_shows(tmp_path: Path, cname: dict[str, Any], path:
 
 @pytest.mark.parametrize("name", ["chocon.v2", "chocon v2", "-chocon"])
 def test_a_service_that_consul_dns_has_no_name_for(tmp_path: Path, name: str) -> None:
-    """A fault of the service itself."""
     (fault,) = faults(tmp_path, {"name": "w.z."}, name=name)
 
     assert fault.startswith("service.name: ")
@@ -134,7 +126,6 @@ def test_a_service_that_consul_dns_has_no_name_for(tmp_path: Path, name: str) ->
 
 
 def test_zones_are_asked_for_where_none_is_named(tmp_path: Path) -> None:
-    """And what cannot stand in them is a fault."""
     records = wanted(tmp_path, {"name": "a.z.", "zone": "z."}, {"name": "b.y."})
     asked = []
 
@@ -151,7 +142,6 @@ def test_zones_are_asked_for_where_none_is_named(tmp_path: Path) -> None:
 
 
 def test_a_wanted_record_knows_its_place_and_its_marker(tmp_path: Path) -> None:
-    """What is written to the zone."""
     (record,) = wanted(tmp_path, {"name": "*", "zone": "z.", "tag": "blue", "gen": 2})
 
     assert record.place.marker == "cname-_wildcard._svcagent.z."

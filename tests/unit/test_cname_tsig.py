@@ -36,7 +36,6 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_key_file(file: Path, content: str) -> None:
-    """As tsig-keygen prints it, and as people write it."""
     file.write_text(content)
 
     key = from_file(file)
@@ -134,7 +133,6 @@ def test_whether_others_can_read_it(file: Path, mode: int, is_readable: bool) ->
 
 
 def test_a_key_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """It says why."""
     for file, why in ((tmp_path / "nowhere.key", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(BadDefinition, match=f"cannot be read: {why}"):
             from_file(file)

@@ -61,13 +61,11 @@ def test_what_is_wrong_with_a_record(
 
 
 def test_a_silent_server_is_distinguished_from_a_wrong_one() -> None:
-    """Only if nothing else is wrong."""
     assert report(WANTED, (FIRST, SILENT), CLIENTS, BOTH).is_silent
     assert not report(WANTED, (ServerView("ns1.z.", "a", 7), SILENT), CLIENTS, BOTH).is_silent
 
 
 def test_a_target_outside_consul_needs_addresses_alone() -> None:
-    """Nobody knows which are right."""
     outside = WantedRecord("*.z.", RECORD, "chocon/-/dc1", 0, "rfc2136", "chocon", "z.", is_in_consul=False)
 
     assert not report(outside, (FIRST,), CLIENTS, ()).problems

@@ -49,14 +49,12 @@ def is_gone(pid_file: Path) -> bool:
 
 
 def test_a_command_that_succeeds_says_what_it_printed_on_both_outputs() -> None:
-    """One stream, in order."""
     finished = run(sh("echo one; echo two >&2"), ENVIRON, 10, CLOCK)
 
     assert (finished.status, finished.output) == (0, "one\ntwo")
 
 
 def test_arguments_reach_the_program_as_they_are_written() -> None:
-    """No shell has seen them."""
     finished = run(("printf", "%s|", "$HOME", "a b", "*", ";"), ENVIRON, 10, CLOCK)
 
     assert finished.output == "$HOME|a b|*|;|"
@@ -81,7 +79,6 @@ FAILURES = [
 
 @pytest.mark.parametrize(("argv", "said"), FAILURES)
 def test_a_failure_says_what_ran_and_how_it_ended(argv: tuple[str, ...], said: str) -> None:
-    """What, argv, how, and its last lines."""
     assert said in failure(argv)
 
 
@@ -121,7 +118,6 @@ def test_output_is_bounded_and_harmless() -> None:
 
 
 def test_a_command_that_prints_without_end_is_stopped_in_time() -> None:
-    """Reading does not keep the limit from being seen."""
     assert run(("yes",), ENVIRON, 0.3, CLOCK).seconds < 3
 
 
@@ -138,7 +134,6 @@ def test_what_a_command_leaves_in_the_background_is_neither_waited_for_nor_ended
 
 
 def test_a_signal_ends_the_wait_and_leaves_no_process_behind(tmp_path: Path) -> None:
-    """Interrupted passes through once the group is gone."""
     child, interrupts = tmp_path / "child", Interrupts()
 
     def interrupt() -> None:
@@ -236,7 +231,6 @@ HOOKS: list[tuple[Hooks, str]] = [
 
 @pytest.mark.parametrize(("hooks", "said"), HOOKS)
 def test_a_hook_that_fails_says_which_it_was(hooks: Hooks, said: str) -> None:
-    """HookFailed, with its name and its service."""
     with pytest.raises(HookFailed, match="hook after_drain of web") as caught:
         run_hook(hooks, Hook.AFTER_DRAIN)
 
@@ -260,7 +254,6 @@ def test_a_hook_that_fails_says_which_it_was(hooks: Hooks, said: str) -> None:
 def test_what_no_program_can_be_started_with_is_a_failure_of_the_command(
     argv: tuple[str, ...], environ: dict[str, str]
 ) -> None:
-    """Popen raises ValueError, UnicodeEncodeError, OSError or IndexError for these."""
     with pytest.raises(CommandFailed, match="cannot be started") as caught:
         run_checked(Command("the command", argv, 1, "reload.key"), environ, CLOCK)
 

@@ -75,7 +75,6 @@ def test_every_verb_has_help_with_an_example() -> None:
 
 
 def test_usage_errors_end_with_2() -> None:
-    """An unknown verb, an unknown option, a missing argument."""
     for arguments in (["restart"], ["reload"], ["reload", "--nope", "x"], ["deregister"], ["maint", "enable", "x"]):
         assert CliRunner().invoke(cli, arguments).exit_code == 2, arguments
 
@@ -92,7 +91,6 @@ def test_the_readme_lists_every_command_as_the_command_line_does() -> None:
 
 
 def commands_table() -> str:
-    """The README's table of commands."""
     context = click.Context(cli, info_name="svcagent")
     lines = ["| command | |", "|---|---|"]
     for verb in cli.list_commands(context):

@@ -25,7 +25,6 @@ class Told:
         self._messages = ConvergenceLog(self.clock)
 
     def of(self, found: ConvergenceResult) -> list[str]:
-        """All lines about this one."""
         self._log.clear()
         self._messages.log(found)
         return [f"{one.levelname[0].replace('I', 'i')} {one.getMessage()}" for one in self._log.records]
@@ -79,7 +78,6 @@ def test_each_other_trouble_is_a_line(told: Told) -> None:
 
 
 def test_a_fault_is_reported_when_it_appears_and_when_it_is_repaired(told: Told) -> None:
-    """Also while Consul is away."""
     one, two, other = Fault("a", "x", "bad"), Fault("a", "y", "bad"), Fault("b", "", "bad")
     away = ConvergenceResult(trouble=ConsulUnreachable("refused"))
     told.of(away)

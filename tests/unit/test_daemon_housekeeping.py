@@ -12,8 +12,6 @@ PAUSE = 0.001
 
 
 class Verb:
-    """A child that has ended."""
-
     def __init__(self, ended: EndedProcess) -> None:
         self._ended = ended
 
@@ -79,7 +77,6 @@ def test_it_is_recovered_again_and_again_until_nothing_is_left(end: EndedProcess
 
 
 def test_a_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Also where it holds times or ports."""
     kept_recovered(Verbs(EndedProcess(1), errors=lambda run: f"svcagent: not ready after {run}.5 s\n"), lambda: True, 4)
 
     assert caplog.messages == ["not ready after 1.5 s"]

@@ -32,13 +32,11 @@ class HeldReloads:
         self.reloads = Reloads(launcher, SystemClock(), lambda *ended: self.ended.append(ended))
 
     async def until_begun(self, count: int = 1) -> None:
-        """Wait until so many programs run."""
         async with asyncio.timeout(30):
             while len(list(self._place.iterdir())) < count:
                 await asyncio.sleep(0.01)
 
     async def until_idle(self) -> None:
-        """Wait for the end of all."""
         async with asyncio.timeout(20):
             while self.reloads.running:
                 await asyncio.sleep(0.01)
@@ -63,8 +61,6 @@ def play(tmp_path: Path) -> Callable[[str, Case], HeldReloads]:
 
 
 def test_one_at_a_time(play: Callable[[str, Case], HeldReloads]) -> None:
-    """A second request for the same service starts nothing."""
-
     async def case(site: HeldReloads) -> None:
         assert site.reloads.begin(WantedReload("one", "schedule"))
         await site.until_begun()

@@ -34,12 +34,10 @@ def test_one_try_a_service() -> None:
 
 
 def test_each_service_has_its_own() -> None:
-    """One keeps no other from its try."""
     assert tried("failed web", "failed api") == ["web", "api"]
 
 
 def test_what_has_ended_well_is_not_tried() -> None:
-    """The schedule was sooner."""
     assert tried("failed web", "over web") == []
 
 

@@ -20,12 +20,10 @@ def run(program: str, environ: dict[str, str] | None = None) -> EndedProcess:
 
 
 def launcher(program: str, environ: dict[str, str] | None = None) -> Launcher:
-    """For a program instead of svcagent."""
     return Launcher(["--state-dir", "/s"], environ or {}, (sys.executable, "-c", program))
 
 
 def test_its_document_and_its_errors_reach_the_daemon() -> None:
-    """And its exit status, however much it prints."""
     ended = run("import sys; print('slow', file=sys.stderr); print('[' + '1,' * 500_000 + '1]'); exit(75)")
 
     assert (ended.status, len(ended.document), ended.errors) == (75, 500_001, "slow\n")

@@ -96,7 +96,6 @@ def test_no_place_for_the_lock(tmp_path: Path) -> None:
 
 
 def status(**changes: object) -> DaemonState:
-    """One that runs well."""
     given: dict[str, object] = {"services": ("a", "b", "c"), "is_ready": True, **changes}
     return DaemonState(1, "1", NOON, "/s", "/d", **given)  # type: ignore[arg-type]  # what a case changes
 
@@ -139,7 +138,6 @@ def test_the_status_line(found: DaemonState, line: str) -> None:
 
 
 def test_the_status_line_is_short() -> None:
-    """systemctl shows one line."""
     assert len(status(trouble="x" * 500).line) == LONGEST_LINE
 
 
@@ -165,7 +163,6 @@ def test_a_busy_manager_is_notified_later(manager: socket.socket) -> None:
 
 
 def test_a_full_disk_keeps_no_daemon_from_starting(tmp_path: Path) -> None:
-    """Who holds the lock is for messages only."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:

@@ -110,7 +110,6 @@ def test_a_registration_says_in_the_apis_words_what_the_file_says(tmp_path: Path
 
 
 def test_a_check_registered_alone_has_its_id_under_the_other_name() -> None:
-    """``/v1/agent/check/register`` knows ``ID`` only, a service's checks ``CheckID`` only."""
     (check,) = Service(name="web", checks=(Check(tcp="127.0.0.1:80", interval="5s"),)).checks
 
     assert check.registration() == {
@@ -359,7 +358,6 @@ def test_every_field_of_the_schema_is_described() -> None:
 
 
 def test_the_readme_names_every_key_of_a_reload() -> None:
-    """Its table of keys is what people read."""
     text = (SERVICES_D.parent / "README.md").read_text()
     written = set(
         re.findall(r"`([a-z_.]+)`", text[text.index("| key | default | |") : text.index("## On a real host")])

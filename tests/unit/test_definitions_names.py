@@ -29,7 +29,6 @@ def test_an_id_comes_before_a_name(tmp_path: Path) -> None:
 
 
 def test_a_name_of_several_is_the_first(tmp_path: Path) -> None:
-    """In order of the files' names."""
     for file, service_id in (("b", "web-2"), ("a", "web-1")):
         (tmp_path / f"{file}.json").write_text(json.dumps({"service": {"name": "web", "id": service_id}}))
     found = load(tmp_path, {})

@@ -30,7 +30,6 @@ def test_quiet_is_a_stretch_without_connections_not_a_moment() -> None:
 
 
 def test_a_late_connection_starts_the_stretch_again() -> None:
-    """Quiet counts from the last connection seen."""
     clock = FakeClock()
 
     def late() -> int:
@@ -83,7 +82,6 @@ def test_dns_answers_are_waited_for_and_then_their_ttl() -> None:
 
 
 def test_a_dns_server_that_still_returns_the_instance_stops_the_drain() -> None:
-    """Never restart what clients are still sent to."""
     clock = FakeClock()
 
     with pytest.raises(NotDrained, match="a:53"):

@@ -46,7 +46,6 @@ def test_files_of_compose_are_identified_by_their_date(path: str, status: dict[s
 
 
 def test_what_is_hidden_by_a_mount_or_holds_others_is_no_candidate() -> None:
-    """Secrets come first, then what is not deep."""
     one = container(["/data/", "/run/secrets/file"], Tmpfs={"/cache": ""})
     changed = ["/a", "/a/b", "/a/b/c", "/data", "/data/x", "/database", "/cache/x", "/run", "/run/secrets"]
     changed += ["/run/secrets/file", "/run/secrets/token"]

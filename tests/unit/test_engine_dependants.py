@@ -58,7 +58,6 @@ def test_one_that_has_ended_for_good_needs_nothing_any_more(status: str, policy:
 
 
 def test_the_containers_whose_namespaces_it_needs() -> None:
-    """That of the network is refused altogether."""
     mine = other(PidMode="container:db", IpcMode="shareable")
 
     assert namespace_owners(mine) == {"db": "PID namespace"}

@@ -42,7 +42,6 @@ class Proxy(BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy(status: int = 403) -> Iterator[str]:
-    """The address of one."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (Proxy,), {"status": status}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

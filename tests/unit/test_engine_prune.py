@@ -13,7 +13,6 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def images(*names: str) -> list[Image]:
-    """Oldest first."""
     return [Image(name, (BEGINNING + timedelta(days=day), BEGINNING)) for day, name in enumerate(names)]
 
 

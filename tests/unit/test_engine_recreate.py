@@ -175,7 +175,6 @@ def test_anonymous_volumes_become_named_ones(host: Any, mounts: Any, binds: Any,
 def test_docker_compose_finds_the_new_image_noted_where_it_noted_the_old_one(
     noted: str | None, expected: dict[str, str]
 ) -> None:
-    """So that its next ``up`` leaves the container alone."""
     labels = {} if noted is None else {"com.docker.compose.image": noted}
 
     assert recreate.compose_labels(old({"Labels": labels}), {"Image": "sha256:new"}) == expected

@@ -93,7 +93,6 @@ def test_not_stopped(status: str) -> None:
 
 
 def test_a_missing_container_was_not_stopped_by_hand() -> None:
-    """It cannot be started."""
     stopped = find_stopped("web", None)
 
     assert stopped is not None

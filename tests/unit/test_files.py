@@ -18,7 +18,6 @@ DEFINITION = '{"service": {"name": "web"}}'
 
 @pytest.fixture
 def services(tmp_path: Path) -> Path:
-    """services.d with one definition."""
     directory = tmp_path / "etc" / "services.d"
     directory.mkdir(parents=True, mode=0o755)
     (directory / "web.json").write_text(DEFINITION)
@@ -27,7 +26,6 @@ def services(tmp_path: Path) -> Path:
 
 
 def faults(directory: Path) -> tuple[Fault, ...]:
-    """Of a directory of definitions."""
     try:
         load(directory)
     except BadDefinition as error:

@@ -101,14 +101,12 @@ def test_what_cannot_be_read_counts_as_set_where_that_is_safe(value: bytes) -> N
 
 
 def test_a_newer_version_is_reported_as_newer() -> None:
-    """Whoever reads it knows what to do."""
     assert (
         "its version is 2, and this svcagent knows 1; update svcagent" in rollout.parse(_pair("x", b'{"v":2}')).problem
     )
 
 
 def test_fields_that_are_not_known_are_no_fault() -> None:
-    """A document may grow within its version."""
     value = json.dumps(WHOLE | {"mood": "good"}).encode()
 
     assert quarantine.parse(_pair(f"quarantine/{DIGEST}", value)).node == "a"
@@ -153,7 +151,6 @@ def test_history_on_disk_is_bounded_private_and_comes_back_newest_first(tmp_path
 
 
 def test_a_history_that_cannot_be_written_says_which_file(tmp_path: Path) -> None:
-    """It is a foreseen error, not a trace."""
     (tmp_path / "history-web.jsonl").mkdir()
 
     with pytest.raises(SvcagentError, match=r"history-web\.jsonl"):
@@ -191,7 +188,6 @@ def test_a_pin_without_a_valid_digest_is_never_followed_and_says_who_wrote_it(di
 @pytest.mark.parametrize("field", ["node", "image"])
 @pytest.mark.parametrize("value", ["x" * 256, "a\x1b[2Jb", "a\u202eb", "a\nb", "\ud800", 7, None, ["a"], ""])
 def test_names_are_short_and_printable(field: str, value: object) -> None:
-    """A pin with another one cannot be read."""
     assert rollout.parse(_pair("rollout", json.dumps(WHOLE | {field: value}).encode())).problem
 
 
@@ -228,7 +224,6 @@ def test_an_infinite_number_is_not_a_number_of_seconds(tmp_path: Path) -> None:
 
 
 def test_one_document_that_cannot_be_read_does_not_affect_the_others() -> None:
-    """Neither of hosts nor of the quarantine."""
     good = json.dumps(WHOLE).encode()
     for bad in DAMAGED:
         hosts = host_state.parse_all((_pair("hosts/a/web", bad), _pair("hosts/b/web", good)))
@@ -283,7 +278,6 @@ def test_services_that_differ_by_case_share_their_documents() -> None:
 
 
 def test_a_document_of_an_earlier_release_counts_for_each_instance_of_its_node() -> None:
-    """Until the host has written one for that instance."""
     old, new = HostState(DIGEST, "running", NOW), HostState("", "failed", NOW)
     hosts = {("a", ""): old, ("a", "web-2"): new}
 
@@ -359,14 +353,12 @@ def test_a_version_is_suspect_when_its_reload_disappeared(
 
 
 def test_a_hosts_own_document_is_not_a_suspect_but_its_other_instances_is() -> None:
-    """Its own reload recovers before it asks."""
     hosts = {("own", "web"): TAKING, ("own", ""): TAKING, ("own", "web-2"): TAKING, ("a", "web"): TAKING}
 
     assert len(suspects(FleetView(hosts=hosts), DIGEST, frozenset(), OWN)) == 2
 
 
 def test_a_suspect_is_reported_with_host_step_time_and_remedy() -> None:
-    """And commands quote what came from Consul."""
     said = f"{suspect.what_happened(TAKING)}; {suspect.what_to_do('a b', TAKING)}"
 
     for words in ("reload of a ", "step ready", "2026-05-01T12:00:00Z", f"svcagent quarantine clear 'a b' {DIGEST}"):
@@ -451,7 +443,6 @@ def test_pulled_images_are_kept_with_the_digests_and_bounded(tmp_path: Path) -> 
     ],
 )
 def test_a_damaged_file_of_digests_means_that_nothing_was_fetched(damaged: bytes, tmp_path: Path) -> None:
-    """Fewer images are removed then."""
     (tmp_path / "seen-web.json").write_bytes(damaged)
 
     assert SeenDigests(tmp_path, "web").fetched() == ()

@@ -90,7 +90,6 @@ def test_what_forbids_a_drain(instances: list[Instance], min_healthy: MinHealthy
 
 
 def test_every_obstacle_says_what_to_do() -> None:
-    """A refusal without a way out wakes somebody twice."""
     fleet_wide: dict[str, Any] = {
         "quarantine": Quarantine("sha256:1", "b", NOW, "not ready after 2 m"),
         "pause": Pause("alice", "c", "release party", NOW, NOW + timedelta(hours=2)),
@@ -193,7 +192,6 @@ def test_in_maintenance_allows_an_operators_and_never_a_reloads(
 
 
 def test_both_maintenances_are_named_each_with_its_own_end() -> None:
-    """Lifting the service's alone would leave the host's."""
     service, host = find_obstacles(_seen(_instance("a", held=BY_ALICE, node_held=True), _instance("b")))
 
     assert "svcagent maint disable web." in service.remedy
@@ -201,7 +199,6 @@ def test_both_maintenances_are_named_each_with_its_own_end() -> None:
 
 
 def test_force_overrides_wishes_and_never_maintenance_or_an_unseen_instance() -> None:
-    """What stands and what is overridden are both told."""
     wishes = _seen(
         _instance("a"),
         pause=Pause("alice", "c", "w", NOW),

@@ -54,7 +54,6 @@ def test_a_reload_from_step_to_step(tmp_path: Path) -> None:
 
 
 def test_what_ended_before_is_not_reported_again(tmp_path: Path) -> None:
-    """A daemon that starts counts from zero."""
     reload(tmp_path, DONE)
 
     assert HostReloads(tmp_path, SystemClock()).look() == []
@@ -68,7 +67,6 @@ def test_a_recovery_before_the_reload_is_reported_too(tmp_path: Path) -> None:
 
 
 def test_a_reload_that_was_killed(tmp_path: Path) -> None:
-    """It is reported once, without results."""
     reloads = HostReloads(tmp_path, SystemClock())
     program = (
         "import os, pathlib, sys\n"
@@ -149,7 +147,6 @@ def test_what_a_daemon_that_starts_runs_again(
     ],
 )
 def test_a_file_that_this_version_did_not_write(tmp_path: Path, content: str) -> None:
-    """Says nothing, and can be locked."""
     (tmp_path / "reload-web.lock").write_text(content)
 
     reloads = HostReloads(tmp_path, SystemClock())

@@ -59,7 +59,6 @@ def test_crashed_waiters_at_the_end_are_left_to_the_next_waiter(line: str, dead:
 
 
 def test_every_stale_entry_is_removed_by_one_waiter() -> None:
-    """Two of them would be two writes for one."""
     entries = _line("aBcdEFgHij")
     places = [find_place(entries, entry.session) for entry in order(entries)]
     cleared = [entry.key for place in places if isinstance(place, QueuePlace) for entry in place.dead]
@@ -198,7 +197,6 @@ def test_a_time_that_is_none_is_left_out(since: str) -> None:
 
 
 def test_entries_of_the_line_that_cannot_be_read_are_nobodys() -> None:
-    """They hold no place: their writer was not svcagent."""
     values = [DEEP, '{"lock":"p"}', f'{{"lock":"p","pid":{"9" * 4301}}}', '{"lock":["p"]}', "\x00"]
     pairs = tuple(_pair(f"q/{at}", value, session=str(at)) for at, value in enumerate(values))
 

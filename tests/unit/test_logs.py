@@ -47,12 +47,10 @@ class Pipe:
             os.close(self.reader)
 
     def read(self) -> str:
-        """What is in it."""
         os.set_blocking(self.reader, False)
         return os.read(self.reader, 1 << 16).decode()
 
     def stop_reading(self) -> None:
-        """Nobody is there any more."""
         os.close(self.reader)
         self.reader = -1
 
@@ -64,7 +62,6 @@ class Pipe:
     ("is_verbose", "expected"), [(False, ["warning", "error"]), (True, ["info", "warning", "error"])]
 )
 def test_how_much_is_logged(capfd: pytest.CaptureFixture[str], is_verbose: bool, expected: list[str]) -> None:
-    """Warnings and errors, and with -v what happens."""
     logs.set_up(Format.JSON, is_verbose=is_verbose)
     for level in (logs.DEBUG, logs.INFO, logs.WARNING, logs.ERROR):
         logs.log("x", level=level)
@@ -198,7 +195,6 @@ def test_libraries_warn_through_the_same_format(capfd: pytest.CaptureFixture[str
 def test_a_librarys_broken_line_breaks_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its format does not fit its arguments."""
     logs.set_up(Format.JSON, is_verbose=True)
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [one for one in root.handlers if isinstance(one, Handler)])

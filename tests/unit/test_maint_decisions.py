@@ -76,7 +76,6 @@ def test_enabling_again_changes_nothing_more(held: Maintenance | None, is_replac
 
 
 def test_moving_the_end_keeps_the_beginning() -> None:
-    """It has been out since then."""
     decided = decide_enable(WEB, SAME, replace(WANTED, until=NOON), is_replacing=False, is_forced=False)
 
     assert decided.wanted == replace(SAME, until=NOON)
@@ -200,7 +199,6 @@ def test_a_host_recovers_when_all_its_parts_do(
 
 
 def test_only_what_was_asked_about() -> None:
-    """A reload sees to its own service."""
     services = {name: _service(name, OVER, "passing") for name in ("a", "b")}
 
     assert [one.target.service_id for one in find_ended(services, {}, "host1", NOON, {"b"})] == ["b"]
@@ -208,7 +206,6 @@ def test_only_what_was_asked_about() -> None:
 
 
 def test_the_owner_in_words() -> None:
-    """For tables and messages."""
     assert [one.whose for one in (BOB, RELOAD, UNKNOWN)] == [
         "bob on host1",
         "svcagent reload 1f3a9c21 on host1",

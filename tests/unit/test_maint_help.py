@@ -10,7 +10,6 @@ EVERY = ["", *maint.commands]
 
 @pytest.mark.parametrize("verb", EVERY)
 def test_every_help_has_examples(verb: str) -> None:
-    """To be copied and changed."""
     result = CliRunner().invoke(maint, [*verb.split(), "--help"])
 
     assert result.exit_code == 0
@@ -31,7 +30,6 @@ def test_every_help_has_examples(verb: str) -> None:
     ],
 )
 def test_what_is_not_understood_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    """Exit code 2, before anything is asked or changed."""
     result = CliRunner().invoke(maint, ["enable", "--reason", "disk swap", *arguments])
 
     assert result.exit_code == 2

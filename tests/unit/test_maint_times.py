@@ -76,13 +76,11 @@ def test_a_time_of_day_is_ahead_and_near(now: datetime, hour: int, minute: int, 
 
 @given(now=_moments, text=st.text(max_size=30))
 def test_any_text_is_a_moment_ahead_or_refused(now: datetime, text: str) -> None:
-    """Never another error, never the past."""
     with suppress(NotAMoment):
         assert parse_end(text, now, BERLIN) > now
 
 
 def test_without_a_zone_it_is_the_hosts_own() -> None:
-    """What ``date`` on the host would say."""
     assert parse_end("2099-01-01T12:00", NOON) == datetime(2099, 1, 1, 12).astimezone()  # the host's
 
 
@@ -91,7 +89,6 @@ def test_without_a_zone_it_is_the_hosts_own() -> None:
     [("2026-05-01T12:05Z", "14:05"), ("2026-05-01T21:59Z", "23:59"), ("2026-05-01T22:00Z", "2026-05-02 00:00")],
 )
 def test_people_see_the_date_where_it_is_not_today(moment: str, expected: str) -> None:
-    """In their own zone."""
     assert for_people(_utc(moment), NOON, BERLIN) == expected
 
 
@@ -108,5 +105,4 @@ def test_people_see_the_date_where_it_is_not_today(moment: str, expected: str) -
     ],
 )
 def test_a_length_has_two_units(seconds: int, expected: str) -> None:
-    """Enough to act upon."""
     assert length(timedelta(seconds=seconds)) == expected

@@ -55,7 +55,6 @@ def of(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 
 def ended(outcome: str, **more: Any) -> dict[str, Any]:
-    """What a reload of web leaves."""
     result = ReloadResult(
         "web", "host1", "registry/web:latest", id="1f3a9c21", outcome=Outcome(outcome), running="sha256:one"
     )
@@ -92,7 +91,6 @@ def test_a_reload_that_left_an_error_alone_is_counted_by_its_exit_code(
 def test_the_last_success_is_of_what_ended_well(
     metrics: Metrics, clock: FakeClock, outcome: str, *, is_success: bool
 ) -> None:
-    """The last run is of any."""
     metrics.reload_ended(ended("up to date"))
     clock.sleep(60)
     metrics.reload_ended(ended(outcome))
@@ -118,7 +116,6 @@ def test_the_last_success_is_of_what_ended_well(
 def test_an_instance_is_stranded_until_it_is_known_to_be_back(
     metrics: Metrics, then: dict[str, Any], *, is_stranded: bool
 ) -> None:
-    """What could not even begin says nothing of it."""
     metrics.reload_ended(ended("stranded"))
     metrics.reload_ended(then)
 
@@ -200,7 +197,6 @@ def test_ended_series_are_removed(metrics: Metrics) -> None:
     ],
 )
 def test_the_state_of_a_cname(metrics: Metrics, outcome: str, state: str, *, is_done: bool) -> None:
-    """What was written is in place."""
     metrics.cnames({"dry_run": False, "records": [{"record": "a.", "outcome": outcome, "is_done": is_done}]})
 
     assert of(metrics, "svcagent_cname_state") == {("a.", state): 1.0}
@@ -208,7 +204,6 @@ def test_the_state_of_a_cname(metrics: Metrics, outcome: str, state: str, *, is_
 
 
 def test_a_sync_that_failed_or_only_planned_changes_nothing(metrics: Metrics) -> None:
-    """An error's document has no records."""
     before = set(series(metrics))
     metrics.cnames({"error": "Consul does not answer", "exit_code": 69})
     metrics.cnames({"dry_run": True, "records": [{"record": "a.", "outcome": "created", "is_done": False}]})
@@ -301,7 +296,6 @@ def test_the_text_is_in_the_format_that_all_versions_of_prometheus_read(metrics:
 
 
 def test_the_daemon_with_metrics_imports_nothing_that_only_its_children_need() -> None:
-    """It has to stay small."""
     code = """
 import sys
 import agent.metrics.exposition
@@ -340,7 +334,6 @@ def test_a_histogram_continues_after_a_restart(before: list[float], after: list[
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_numbers_that_svcagent_never_writes_are_not_gone_on_from(value: float) -> None:
-    """Added to, they would stay for ever."""
     told = Series("a_total", "…", ("service",))
     told.set(value, "web")
     metric = told.metric()
@@ -351,7 +344,6 @@ def test_numbers_that_svcagent_never_writes_are_not_gone_on_from(value: float) -
 
 
 def test_a_histogram_with_other_buckets_is_not_gone_on_from() -> None:
-    """As after an upgrade that changed them."""
     told = Histogram("h_seconds", "…", ("service",), (1, 2, 3))
     told.observe(1, "web")
 

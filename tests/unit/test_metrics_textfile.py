@@ -36,7 +36,6 @@ def process(tmp_path: Path, clock: FakeClock, warnings: list[str]) -> Callable[[
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """That of a careful root."""
     before = os.umask(0o077)
     yield
     os.umask(before)
@@ -112,7 +111,6 @@ def test_no_service_counts_as_removed_while_a_file_has_faults(process: Callable[
 
 @pytest.mark.usefixtures("umask")
 def test_another_user_may_read_it(process: Callable[[], Textfiles], tmp_path: Path) -> None:
-    """node_exporter is not root, whatever the umask."""
     process().reloads_ended([ended("reloaded")])
     process().reloads_ended([ended("reloaded")])
 
@@ -154,7 +152,6 @@ def test_a_damaged_file_is_replaced(
 def test_a_series_that_this_version_does_not_know_is_dropped(
     process: Callable[[], Textfiles], tmp_path: Path, warnings: list[str]
 ) -> None:
-    """As after an upgrade; the rest goes on."""
     process().reloads_ended([ended("reloaded")])
     file = tmp_path / RELOAD
     file.write_text(f"{file.read_text()}# HELP svcagent_old …\n# TYPE svcagent_old gauge\nsvcagent_old 1\n")

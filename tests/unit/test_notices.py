@@ -52,7 +52,6 @@ def quarantined(digest: str = NEW, minutes: float = 1, why: str = "web exited wi
 
 
 def on(states: Mapping[str, HostState]) -> dict[InstanceKey, HostState]:
-    """Each host's one instance."""
     return {(node, "web"): state for node, state in states.items()}
 
 
@@ -135,7 +134,6 @@ def test_what_is_notified(view: FleetView, expected: list[str]) -> None:
 
 
 def test_a_rollout_that_no_host_can_take_is_neither_stuck_nor_finished() -> None:
-    """Operators hold every host out."""
     assert due(course(FleetView(pin(90), hosts=on(BOTH_OLD)), awaited=""), frozenset()) == ((), frozenset())
 
 
@@ -186,7 +184,6 @@ def test_another_digest_is_another_rollout_and_the_same_one_again_is_not() -> No
 
 
 def test_an_image_that_fails_again_after_it_was_cleared_is_reported_again() -> None:
-    """The same digest, at another moment."""
     _first, sent = due(
         course(FleetView(pin(90), hosts=on(ROLLED_BACK), quarantine=quarantined(minutes=80))), frozenset()
     )
@@ -314,7 +311,6 @@ def test_messages_say_what_where_and_what_to_do_next() -> None:
     ],
 )
 def test_every_kind_has_its_words(view: FleetView, kind: NoticeKind, tone: Tone, words: list[str]) -> None:
-    """Its tone, and what a person needs."""
     [notice] = [one for one in due(course(view), frozenset())[0] if one.kind is kind]
 
     assert notice.tone is tone
@@ -357,14 +353,12 @@ def test_a_suspect_version_is_notified_once_for_each_digest() -> None:
 
 
 def test_hosts_that_are_down_are_named() -> None:
-    """They are not waited for."""
     [started] = due(course(FleetView(pin(), hosts=on(BOTH_OLD)), down=webs("z")), frozenset())[0]
 
     assert "down, and not waited for: z" in started.body
 
 
 def test_a_host_with_two_instances_has_finished_with_the_second_one() -> None:
-    """The first alone is no progress of the host's."""
     hosts = {("a", "web-1"): running(NEW), ("a", "web-2"): running(OLD)}
     both = frozenset(hosts)
     [notice] = due(RolloutProgress("web", FleetView(pin(), hosts=hosts), both, NOW, STUCK_AFTER), frozenset())[0]

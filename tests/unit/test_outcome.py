@@ -82,7 +82,6 @@ def test_the_log_of_a_failed_container_is_apart_from_the_error() -> None:
 
 
 def test_a_recovery_that_leaves_an_instance_out_without_a_failure_says_why() -> None:
-    """Never ``None``."""
     ended = conclude_recovery(ReloadResult("web", "host1", "web:latest"), OUT, [], "", None)
 
     assert (ended.outcome, ended.exit_code) == ("stranded", 1)

@@ -44,12 +44,10 @@ def exported() -> dict[str, str]:
 
 
 def named(text: str) -> set[str]:
-    """The metrics that a text names."""
     return set(re.findall(r"\bsvcagent_(?!test\b)[a-z_]+", text))
 
 
 def series_names() -> set[str]:
-    """What a query may name."""
     names = set()
     for name, kind in exported().items():
         names |= {f"{name}{part}" for part in ("_bucket", "_sum", "_count")} if kind == "histogram" else {name}
@@ -63,14 +61,12 @@ def test_queries_name_metrics_that_there_are(file: Path) -> None:
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    """So that nobody has to know their names."""
     shown = named(DASHBOARD.read_text())
 
     assert {name for name in exported() if not any(one.startswith(name) for one in shown)} == set()
 
 
 def test_the_readme_lists_every_metric() -> None:
-    """With its type; no others."""
     rows = re.findall(
         r"^\| `(svcagent_\w+)(?:\{[\w,]+\})?` \| (counter|gauge|histogram) \|", README.read_text(), re.MULTILINE
     )
@@ -117,7 +113,6 @@ def test_the_readme_says_where_each_file_goes() -> None:
 
 
 def crontab_lines() -> Iterator[str]:
-    """Those that start something."""
     for line in CRONTAB.read_text().splitlines():
         if line and not line.startswith("#") and not re.match(r"[A-Z]+=", line):
             yield line

@@ -123,14 +123,12 @@ def readiness(origin: Origin, *looks: Container, restart: bool = False, **ready:
 
 
 def test_every_check_must_succeed_several_times_in_a_row_and_warm_up_comes_last(origin: Origin) -> None:
-    """Asked by svcagent itself, in that order."""
     readiness(origin, CONTAINER, successes=2, warmup=(f"{origin.url}/a", f"{origin.url}/b")).wait()
 
     assert origin.asked == ["/hc", "/hc", "/a", "/b"]
 
 
 def test_a_service_without_a_container_is_asked_by_its_checks_alone(origin: Origin) -> None:
-    """There is no Engine to ask."""
     readiness(origin, restart=True, successes=2).wait(is_fresh=True)
 
     assert origin.asked == ["/hc", "/hc"]
@@ -185,7 +183,6 @@ def test_a_warm_up_request_has_its_own_limit(origin: Origin, path: str) -> None:
 
 
 def test_a_warm_up_request_may_take_longer_than_the_limit_for_readiness(origin: Origin) -> None:
-    """They are two limits."""
     origin.delays = {"/a": 0.4}
 
     readiness(origin, CONTAINER, timeout=0.2, warmup=(f"{origin.url}/a",)).wait()
@@ -194,13 +191,11 @@ def test_a_warm_up_request_may_take_longer_than_the_limit_for_readiness(origin: 
 
 
 def test_a_warm_up_request_that_is_refused_fails_the_new_instance(origin: Origin) -> None:
-    """The first client would be no better off."""
     with pytest.raises(NotReady, match="/broken answers 500"):
         readiness(origin, CONTAINER, warmup=(f"{origin.url}/broken",)).wait()
 
 
 def test_a_container_that_ends_during_warm_up_is_reported_as_that(origin: Origin) -> None:
-    """Not as a connection that was reset."""
     with pytest.raises(NotReady, match="exit status 3"):
         readiness(origin, CONTAINER, CONTAINER, STOPPED, successes=1, warmup=(f"{origin.url}/a",)).wait()
 
@@ -213,7 +208,6 @@ def test_a_slow_body_is_judged_by_the_status_at_the_timeout(origin: Origin) -> N
 
 
 def test_a_port_without_a_listener_is_reported_with_the_reason() -> None:
-    """Connection refused, not four layers of it."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}/"
@@ -229,8 +223,6 @@ def test_a_port_without_a_listener_is_reported_with_the_reason() -> None:
 
 @dataclass
 class OddEngine:
-    """Raises an error at each look."""
-
     error: BaseException
 
     def container(self, _name: str) -> Container:

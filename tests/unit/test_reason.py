@@ -25,7 +25,6 @@ def test_an_operators_reason_is_read_back_as_it_was_written(
 
 @given(host=_names, why=st.text(), since=_moments)
 def test_a_reloads_reason_is_distinguished_from_an_operators(host: str, why: str, since: datetime) -> None:
-    """A reload recognises its own maintenance by its id."""
     wanted = by_reload("1f3a9c21", host, why, since)
 
     read = parse(render(wanted))

@@ -59,8 +59,6 @@ def test_without_consul_only_what_a_replacement_stopped_is_started(
 
 
 class FakeEdges:
-    """The clients that `find_leftover` uses."""
-
     def __init__(self, record: JournalRecord | None, engine: FakeEngine, *, is_held: bool) -> None:
         self.engine, self.consul, self.journal, self.agent = engine, self, self, self
         self.environ: dict[str, str] = {}

@@ -112,7 +112,6 @@ def test_an_update_names_its_fields(changed: dict[str, Any], said: str) -> None:
 
 
 def test_creations_come_before_removals() -> None:
-    """A service that changes its ID is there throughout."""
     plan = make_plan([service("web", id="z")], world(held(service("web", id="a"))))
 
     assert [(change.action, change.service_id) for change in plan] == [

@@ -32,7 +32,6 @@ PULL = PullProgress(1, 4, 50, 200)
 
 @pytest.fixture
 def options() -> Iterator[Options]:
-    """Those of the command that runs."""
     with click.Context(click.Command("reload"), obj=Options()) as context:
         yield context.obj
 

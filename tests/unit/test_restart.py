@@ -26,7 +26,6 @@ def by_command(script: str, timeout: float = 10, environ: Mapping[str, str] = os
 
 
 def test_each_reload_runs_the_command(tmp_path: Path) -> None:
-    """Nothing is ever current, and Docker is never asked."""
     web = by_command(f"echo x >>{tmp_path}/runs")
 
     assert isinstance(web, CommandRestarter)
@@ -42,7 +41,6 @@ def test_each_reload_runs_the_command(tmp_path: Path) -> None:
 
 
 def test_a_restart_command_that_fails_is_reported_with_its_output() -> None:
-    """CommandFailed: exit code 1."""
     with pytest.raises(CommandFailed, match=r"restart command of web-1 .* exit status 5.*\n.*no such unit") as caught:
         by_command("echo no such unit; exit 5").restart("")
 
@@ -56,7 +54,6 @@ def test_a_restart_command_has_a_limit_whose_key_is_named() -> None:
 
 
 def test_a_restart_command_sees_no_secrets() -> None:
-    """As hooks do not."""
     by_command(
         'test -z "$CONSUL_HTTP_TOKEN" && test "$A" = b', environ={"CONSUL_HTTP_TOKEN": "hush", "A": "b"}
     ).restart("")

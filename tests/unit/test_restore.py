@@ -40,8 +40,6 @@ def state_of(check_id: str, status: str, output: str = "ran", service_id: str = 
 
 @dataclass
 class FakeConsul:
-    """One agent with one service."""
-
     clock: FakeClock
     is_registered: bool = True
     states: dict[str, CheckState] = field(default_factory=lambda: {CHECK.id: state_of(CHECK.id, "passing")})
@@ -71,8 +69,6 @@ class FakeConsul:
 
 
 class FakeProber:
-    """Answers what is set."""
-
     def __init__(self) -> None:
         self.status = ProbeStatus.PASSING
 
@@ -84,8 +80,6 @@ class FakeProber:
 
 
 class FakeRestarter:
-    """One container."""
-
     def __init__(self) -> None:
         self.container = ("new 1", 0)
         self.is_running = True
@@ -117,8 +111,6 @@ class FakeRestarter:
 
 
 class World:
-    """A restoration and everything around it."""
-
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.consul = FakeConsul(self.clock)
@@ -146,7 +138,6 @@ class World:
         self.drainer = self.restoration.drainer
 
     def returning(self) -> None:
-        """Let own maintenance be on."""
         self.consul.states[HELD.id] = HELD
         local = self.consul.services()["web"]
         assert self.drainer.find_own(local) is not None
@@ -179,7 +170,6 @@ def test_an_agent_that_forgets_the_service_in_settle_gets_it_again_and_nothing_i
 
 
 def test_an_agent_that_was_restarted_shows_checks_as_critical_that_it_has_not_run(world: World) -> None:
-    """The step waits for their first run."""
     world.clock.plan += [
         (1.0, world.shown(state_of(CHECK.id, "critical", ""))),
         (8.0, world.shown(state_of(CHECK.id, "passing"))),

@@ -181,8 +181,6 @@ def test_a_bug_while_the_old_container_is_removed_rolls_nothing_back() -> None:
 
 
 def test_a_bug_in_a_message_stops_nothing() -> None:
-    """It changes the exit code, not what is done."""
-
     def report_event(_event: StepEvent) -> None:
         raise RuntimeError("a bug in a message")
 

@@ -49,7 +49,6 @@ CRON = [
 
 @pytest.mark.parametrize(("expression", "after", "runs"), CRON)
 def test_expressions_mean_what_cron_takes_them_for(expression: str, after: str, runs: list[str]) -> None:
-    """Weekdays, days of the month, lists, ranges, steps."""
     assert first(Schedule(expression, UTC), after, len(runs)) == runs
 
 

@@ -84,7 +84,6 @@ def test_every_service_is_there_with_its_runs_or_the_reason_why_not(services_dir
 
 
 def test_without_a_daemon_it_says_that_nothing_starts_these_runs(services_dir: Path) -> None:
-    """Nothing of that for a service without runs."""
     for name, is_said in (("a-night", True), ("b-never", False)):
         result = CliRunner().invoke(cli, ["--services-dir", str(services_dir), "schedule", name])
 
@@ -98,7 +97,6 @@ def test_one_service_by_its_name_or_its_id(services_dir: Path) -> None:
 
 
 def test_an_unknown_name_is_a_usage_error(services_dir: Path) -> None:
-    """With the names that there are."""
     result = CliRunner().invoke(cli, ["--services-dir", str(services_dir), "schedule", "nope"])
 
     assert result.exit_code == 2

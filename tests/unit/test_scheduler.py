@@ -70,7 +70,6 @@ class Runs:
             self.look()
 
     def tick_until(self, end: datetime) -> None:
-        """Time passes in small steps."""
         while self.clock.now() < end:
             self.clock.advance(TICK)
             self.look()
@@ -206,7 +205,6 @@ def test_missed_runs_are_made_up_once_immediately(
 
 
 def test_a_month_asleep_is_one_run() -> None:
-    """It does not count through all that was missed."""
     runs = Runs(utc("2026-06-01 10:05"), {"often": Schedule("* * * * *", UTC)})
     runs.clock.set(timedelta(days=30))
 
@@ -344,7 +342,6 @@ class _Once:
 
 
 def test_a_plan_may_come_to_its_end() -> None:
-    """After the last run there is none."""
     at = utc("2026-06-01 10:10")
     runs = Runs(utc("2026-06-01 10:05"), {"once": _Once(at)})
     runs.until(utc("2026-06-01 11:00"))

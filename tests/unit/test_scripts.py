@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_demo_reads_its_options_before_anything_is_set_up(
     tmp_path: Path, option: str, code: int, said: str
 ) -> None:
-    """Setup would make the directory of the parts."""
     parts = tmp_path / "parts"
 
     run = subprocess.run(

@@ -16,7 +16,6 @@ from tests.unit.schedule_tools import utc
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Directories that only this test uses."""
     environ = {"SVCAGENT_STATUS_FILE": str(tmp_path / "run" / "status.json")}
     for name in ("services.d", "state"):
         (tmp_path / name).mkdir()
@@ -103,7 +102,6 @@ def test_a_daemon_that_hangs(settings: Settings, clock: FakeClock) -> None:
 
 
 def test_a_daemon_of_other_directories(settings: Settings, clock: FakeClock, tmp_path: Path) -> None:
-    """A link to the same directory is the same."""
     (tmp_path / "link").symlink_to(settings.state_dir)
     written(settings, clock, state_dir=str(tmp_path / "link"))
     assert read(settings, clock) == (True, "")
@@ -117,7 +115,6 @@ def test_a_daemon_of_other_directories(settings: Settings, clock: FakeClock, tmp
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"v": 2}', '{"v": 1, "pid": "x"}', '{"v": 1, "pid": 1}'])
 def test_a_file_that_cannot_be_used(settings: Settings, clock: FakeClock, content: str) -> None:
-    """Whether a daemon runs is unknown."""
     written(settings, clock).write_text(content)
 
     found = read_status(settings, clock)
@@ -129,7 +126,6 @@ def test_a_file_that_cannot_be_used(settings: Settings, clock: FakeClock, conten
 def test_a_place_that_cannot_be_written_is_logged_once(
     settings: Settings, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And stops nothing."""
     settings.daemon.status_file.parent.touch()
     file = StatusFile(settings.daemon.status_file, clock)
     file.write({})

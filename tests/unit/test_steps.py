@@ -175,14 +175,12 @@ def test_no_failure_loops() -> None:
 
 
 def test_the_lock_is_never_released_before_a_bad_digest_was_quarantined_or_that_failed() -> None:
-    """Otherwise the next host would try it."""
     for state, step, _after in TRANSITIONS:
         if step is Step.RELEASE:
             assert state.blame in (Blame.NONE, Blame.OWED, Blame.ENVIRONMENT)
 
 
 def test_recovery_takes_no_disruptive_step() -> None:
-    """Whatever was left: it only restores."""
     for state in _recoveries():
         current = state
         while (step := next_step(current)) is not Step.END:

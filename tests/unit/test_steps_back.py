@@ -95,7 +95,6 @@ def test_a_version_is_not_quarantined_when_the_old_one_does_not_become_ready() -
 
 
 def test_a_version_that_fails_in_service_is_drained_again_rolled_back_and_quarantined() -> None:
-    """The container exits at its first real request, say."""
     settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True)
 
     state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
@@ -178,7 +177,6 @@ def test_recovery_of_a_new_container_in_service_judges_it_again() -> None:
 
 
 def test_recovery_falls_back_to_the_old_container_when_the_new_one_does_not_become_ready() -> None:
-    """Once only; then the instance is stranded."""
     state = recovered(
         ReplacementState.NEW, is_out=True, blame=Blame.NONE, was_replacing=True, is_locked=False, may_roll_back=True
     )
@@ -261,7 +259,6 @@ def test_a_container_that_fails_right_before_its_return_is_rolled_back_also_wher
 
 
 def test_a_version_is_not_quarantined_when_the_old_one_cannot_return_for_the_same_reason() -> None:
-    """A check that another tool registered meanwhile, say."""
     state = succeeded(succeeded(FAILED_READY, Step.ROLL_BACK), Step.READY)
     assert state.blame is Blame.DUE
 

@@ -91,7 +91,6 @@ def full_disk() -> Iterator[int]:
 
 @contextmanager
 def lost_terminal() -> Iterator[int]:
-    """Its window was closed."""
     outer, inner = pty.openpty()
     os.close(outer)
     yield inner

@@ -137,8 +137,6 @@ def test_another_reload_before_the_child_has_exited(
 
 
 def test_another_reload_that_still_runs_when_the_child_exits(tmp_path: Path) -> None:
-    """The child is no longer what runs."""
-
     async def case(followed: Followed) -> None:
         pid = await followed.until_released()
         with HostLock(tmp_path, "web", SystemClock(), 0.0) as lock:
@@ -153,8 +151,6 @@ def test_another_reload_that_still_runs_when_the_child_exits(tmp_path: Path) -> 
 
 
 def test_a_child_that_was_killed(tmp_path: Path, retried: set[str]) -> None:
-    """It is counted once, and retried."""
-
     async def case(followed: Followed) -> None:
         os.kill(await followed.until_released(), signal.SIGKILL)
 

@@ -26,7 +26,6 @@ def test_a_file_that_is_not_empty_wins(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_empty_or_gone_for_a_moment_changes_nothing(tmp_path: Path) -> None:
-    """Whoever replaces it may truncate it first."""
     file = tmp_path / "token"
     file.write_text("first")
     token = _token(file)

@@ -54,7 +54,6 @@ OPEN = [
 
 @pytest.mark.parametrize(("text", "moment"), OPEN)
 def test_open(text: str, moment: str) -> None:
-    """An open window opens at no later time."""
     assert verdict(windows(text), LONDON, utc(moment)) == Verdict(is_open=True)
 
 
@@ -96,12 +95,10 @@ def test_closed(text: str, moment: str, opens_at: str) -> None:
 
 
 def test_without_windows_it_is_always_open() -> None:
-    """Whoever says nothing is not kept waiting."""
     assert verdict((), LONDON, utc("2026-03-29 01:00")) == Verdict(is_open=True)
 
 
 def test_one_open_window_of_several_is_enough_and_the_next_of_all_counts() -> None:
-    """Windows add up."""
     both = windows("Mon 01:00-02:00", "Tue 10:00-11:00")
 
     assert verdict(both, UTC, utc("2026-06-02 10:30")).is_open
@@ -116,7 +113,6 @@ TIMES = st.integers(0, 1439)
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(CHANGES), st.integers(-1600, 1600), TIMES, TIMES)
 def test_the_next_opening_is_the_first_open_minute(change: datetime, offset: int, begin: int, end: int) -> None:
-    """Around every change of clocks, against counting minutes."""
     if begin == end:
         return
     text = f"{begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02}"
