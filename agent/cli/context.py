@@ -205,11 +205,3 @@ class GoDuration(click.ParamType[float]):
 
 def system_clock() -> Clock:
     return SystemClock()
-
-
-def drain_dns(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
-    """Return the DNS servers that clients ask: those set, or else the local agent, unless its DNS is off."""
-    if not settings.drain_dns:
-        return (agent.dns,) if agent.dns else ()
-    split = (server.rpartition(":") for server in settings.drain_dns)
-    return tuple((host.strip("[]"), int(port)) for host, _, port in split)

@@ -1,16 +1,21 @@
 import dataclasses
+from collections.abc import Collection
 
 import click
 
 from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import show_recovered
-from agent.cli.repairing import recover_usable, revive_containers
+from agent.cli.reload_output import REPAIR_OUTPUT, show_recovered
+from agent.cli.stopped import look_for_stopped
 from agent.cli.textfile import reloads_ended
 from agent.clock import Interrupts
+from agent.daemon.last_good import Choice, usable
+from agent.definitions import Settings
 from agent.errors import BadDefinition
+from agent.reload.build import HostClients, engine_of
 from agent.reload.journal import journalled
+from agent.reload.repair import repair, revive_containers
 
 
 @click.command(epilog="Examples: svcagent recover; svcagent recover keyword-suggest")
@@ -24,17 +29,40 @@ def recover(names: tuple[str, ...]) -> int:
     needed. A reload that still runs is left alone. Services are recovered even if another file has faults; the exit
     code is then 78.
     """
-    settings = context.settings()
+    settings, clock, interrupts = context.settings(), context.system_clock(), Interrupts()
     state_dir = context.state_directory(settings)
-    interrupts = Interrupts()
     with interrupts.caught():
-        revive_containers(settings, journalled(state_dir))
-        results, faults = recover_usable(settings, names or None, interrupts)
+        revive_containers(settings, clock, journalled(state_dir), REPAIR_OUTPUT)
+        with context.consul(settings) as consul, engine_of(settings, clock) as engine:
+            agent = consul.agent_self()
+            choice = usable(settings.services_dir, context.values(agent.address))
+            service_ids = _chosen(settings, choice, names)
+            clients = HostClients(settings, consul, engine, agent, clock, interrupts)
+            results = repair(clients, choice.definitions, service_ids, REPAIR_OUTPUT)
+            look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in service_ids))
     reloads_ended(settings, results)
     if current().as_json:
         show_document([dataclasses.asdict(result) for result in results])
-    for fault in faults:
+    for fault in choice.faults:
         show_warning(str(fault))
-    if not results and not faults:
+    if not results and not choice.faults:
         show_line("nothing to recover")
-    return show_recovered(results) or (BadDefinition.exit_code if faults else 0)
+    return show_recovered(results) or (BadDefinition.exit_code if choice.faults else 0)
+
+
+def _chosen(settings: Settings, choice: Choice, names: Collection[str]) -> set[str]:
+    """Return the IDs of the services to recover. Without names: all that are defined or have a journal.
+
+    :raises click.BadParameter: a name is not defined and has no journal.
+    """
+    services = [one.service for one in choice.definitions if one.reload is not None]
+    # A faulty file may define a service that no good file defines, so such a journal is not orphaned.
+    unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)
+    for name in names:
+        if name not in unfinished and not any(name in (one.name, one.id) for one in services):
+            if choice.faults:
+                raise BadDefinition(list(choice.faults))
+            raise context.unknown_name(name, choice.definitions, settings.services_dir)
+    if not names:
+        return {one.id for one in services} | unfinished
+    return {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))

@@ -74,9 +74,10 @@ def register(
     state_dir = context.state_directory(settings)
     left_behind = journalled(state_dir)
     if left_behind:
-        from agent.cli.repairing import revive_containers  # rarely needed, and slow to import
+        from agent.cli.reload_output import REPAIR_OUTPUT  # rarely needed, and slow to import
+        from agent.reload.repair import revive_containers
 
-        revive_containers(settings, left_behind)
+        revive_containers(settings, clock, left_behind, REPAIR_OUTPUT)
     with context.consul(settings) as consul, registration_recorded(settings):
         planner = Planner(settings, consul, clock, asked)
         planner.read()
@@ -134,16 +135,18 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
     }
     broken = left_behind | out
     if planner.faults:
-        # A faulty file may define a service that no good file defines: do not recover_undefined its reload.
+        # A faulty file may define a service that no good file defines: do not recover its reload as undefined.
         broken &= {service.id for service in planner.services}
     if not broken:
         return 0
-    from agent.cli.reload_output import show_recovered
-    from agent.cli.repairing import repair  # rarely needed, and slow to import
+    from agent.cli.reload_output import REPAIR_OUTPUT, show_recovered  # rarely needed, and slow to import
+    from agent.reload.build import HostClients, engine_of
+    from agent.reload.repair import repair
 
-    interrupts = Interrupts()
-    with interrupts.caught():
-        results = repair(settings, consul, planner.agent, planner.definitions, broken, interrupts)
+    clock, interrupts = context.system_clock(), Interrupts()
+    with interrupts.caught(), engine_of(settings, clock) as engine:
+        clients = HostClients(settings, consul, engine, planner.agent, clock, interrupts)
+        results = repair(clients, planner.definitions, broken, REPAIR_OUTPUT)
         reloads_ended(settings, results)
         return show_recovered(results)
 

@@ -58,9 +58,8 @@ def reload(name: str, *, only_check: bool, force: bool, in_maintenance: bool, lo
     # Slow to import (the Docker SDK).
     from agent.cli.reload_here import ReloadRequest, check_here, reload_here
 
-    wanted = ReloadRequest(force, in_maintenance, lock_timeout)
     interrupts = Interrupts()
+    section = definition.reload
+    asked = ReloadRequest(settings, state_dir, definition, section, interrupts, force, in_maintenance, lock_timeout)
     with interrupts.caught():
-        if only_check:
-            return check_here(settings, state_dir, definition, definition.reload, wanted, interrupts)
-        return reload_here(settings, state_dir, definition, definition.reload, wanted, interrupts)
+        return check_here(asked) if only_check else reload_here(asked)

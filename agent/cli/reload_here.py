@@ -9,70 +9,79 @@ from agent.cli import context
 from agent.cli.maint_output import show_ended_maintenance
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
-from agent.cli.repairing import dependencies_of, engine_of, repair_one
+from agent.cli.reload_output import REPAIR_OUTPUT, Printer, show_recovered, show_result, show_rolled_back
 from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_recorded
-from agent.clock import Interrupts
-from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, Consul
+from agent.clock import Clock, Interrupts
+from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul
 from agent.data import dataclass
-from agent.definitions import Definition, ReloadSection, Settings
+from agent.definitions import Definition, ReloadSection, Service, Settings
 from agent.engine.client import Engine
 from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError
 from agent.logs import about
 from agent.maintenance import lift_expired
 from agent.outcomes import Outcome
+from agent.reload.build import HostClients, engine_of
 from agent.reload.host_lock import HostLock
 from agent.reload.journal import Journal
 from agent.reload.record import ReloadResult
 from agent.reload.recover import read_journal, restore_container
 from agent.reload.reload import Reload, ReloadOptions
+from agent.reload.repair import repair_one
 
 DEFAULT_LOCK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class ReloadRequest:
-    """A reload's options. ``lock_timeout`` is in seconds; None if it was not given."""
+    """A requested reload. ``lock_timeout`` is in seconds; None if it was not given. The caller catches signals."""
 
+    settings: Settings
+    state_dir: Path
+    definition: Definition
+    section: ReloadSection
+    interrupts: Interrupts
     is_forced: bool
     is_in_maintenance: bool
     lock_timeout: float | None
 
+    @property
+    def service(self) -> Service:
+        return self.definition.service
 
-def reload_here(
-    settings: Settings,
-    state_dir: Path,
-    definition: Definition,
-    reload: ReloadSection,
-    wanted: ReloadRequest,
-    interrupts: Interrupts,
-) -> int:
-    """Recover a crashed reload, then reload; print both and return the exit code. The caller catches signals."""
-    service = definition.service
-    clock = context.system_clock()
+    @property
+    def options(self) -> ReloadOptions:
+        wait = DEFAULT_LOCK_SECONDS if self.lock_timeout is None else self.lock_timeout
+        return ReloadOptions(wait, is_forced=self.is_forced, is_in_maintenance=self.is_in_maintenance)
+
+    def host_lock(self, clock: Clock) -> HostLock:
+        return HostLock(self.state_dir, self.service.id, clock, self.lock_timeout or 0.0, self.interrupts.allowed)
+
+
+def reload_here(asked: ReloadRequest) -> int:
+    """Recover a crashed reload, then reload; print both and return the exit code."""
+    service, settings, clock = asked.service, asked.settings, context.system_clock()
     with (
         about(service=service.name),
         ExitStack() as last,
         # Entered before the lock, so that both run after it is released.
-        rollout_notified(settings, service.name, reload, interrupts) as notify_begun,
+        rollout_notified(settings, service.name, asked.section, asked.interrupts) as notify_begun,
         reload_recorded(settings, service.name) as results,
-        HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed) as lock,
+        asked.host_lock(clock) as lock,
         _end_recorded(lock, service.name, results),
         context.consul(settings) as consul,
         engine_of(settings, clock) as engine,
     ):
-        agent = _agent(consul, engine, Journal(state_dir, service.id), interrupts)
-        deps = dependencies_of(settings, consul, engine, agent, definition, interrupts)
-        deps = dataclasses.replace(deps, report_event=lock.recording(deps.report_event))
+        clients = _clients(asked, clock, consul, engine, Journal(asked.state_dir, service.id))
         trouble: SvcagentError | None = None
         try:
-            with interrupts.allowed():
-                show_ended_maintenance(lift_expired(consul, clock, agent.node, {service.id}))
+            with asked.interrupts.allowed():
+                show_ended_maintenance(lift_expired(consul, clock, clients.agent.node, {service.id}))
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
-        quietly = lock.recording(Printer(service.name).report_quietly)
-        repaired = repair_one(definition, dataclasses.replace(deps, report_event=quietly))
+        printer = Printer(service.name)
+        quietly = clients.dependencies(service.id, lock.recording(Printer(service.name).report_quietly))
+        repaired = repair_one(asked.definition, quietly, REPAIR_OUTPUT)
         results += repaired
         if code := show_recovered(repaired):
             if current().as_json:
@@ -80,11 +89,12 @@ def reload_here(
             return code
         if trouble is not None:
             raise trouble
-        host_reload = Reload(service, reload, deps, _asked(wanted), notify_begun)
+        dependencies = clients.dependencies(service.id, lock.recording(printer.report_event), printer.report_pull)
+        host_reload = Reload(service, asked.section, dependencies, asked.options, notify_begun)
         last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
         results.append(host_reload.run())
         if results[-1].outcome is Outcome.UP_TO_DATE:
-            warn_of_stopped(consul, engine, [definition])
+            warn_of_stopped(consul, engine, [asked.definition])
         code = show_result(results[-1])
         if results[-1].outcome in (Outcome.ROLLED_BACK, Outcome.ENVIRONMENT):
             show_rolled_back(results[-1], _where(consul, service.id))
@@ -123,25 +133,13 @@ def _end_recorded(lock: HostLock, service: str, results: list[ReloadResult]) -> 
     lock.record_end(*results)
 
 
-def check_here(
-    settings: Settings,
-    state_dir: Path,
-    definition: Definition,
-    reload: ReloadSection,
-    wanted: ReloadRequest,
-    interrupts: Interrupts,
-) -> int:
+def check_here(asked: ReloadRequest) -> int:
     """Print whether there is a newer image, without changes; return the exit code."""
-    service = definition.service
-    clock = context.system_clock()
-    with (
-        HostLock(state_dir, service.id, clock, wanted.lock_timeout or 0.0, interrupts.allowed),
-        context.consul(settings) as consul,
-        engine_of(settings, clock) as engine,
-    ):
-        agent = _agent(consul, engine, None, interrupts)
-        deps = dependencies_of(settings, consul, engine, agent, definition, interrupts)
-        host_reload = Reload(service, reload, deps, _asked(wanted))
+    settings, clock = asked.settings, context.system_clock()
+    with asked.host_lock(clock), context.consul(settings) as consul, engine_of(settings, clock) as engine:
+        clients = _clients(asked, clock, consul, engine)
+        dependencies = clients.dependencies(asked.service.id, Printer(asked.service.name).report_event)
+        host_reload = Reload(asked.service, asked.section, dependencies, asked.options)
         is_newer, result = host_reload.check(), host_reload.result
     if current().as_json:
         show_document({"service": result.service, "node": result.node, "is_newer": is_newer, "wanted": result.wanted})
@@ -150,11 +148,6 @@ def check_here(
     else:
         show_line(f"{result.service} is up to date: {result.wanted} of {result.image}", "green")
     return 0
-
-
-def _asked(wanted: ReloadRequest) -> ReloadOptions:
-    waits = DEFAULT_LOCK_SECONDS if wanted.lock_timeout is None else wanted.lock_timeout
-    return ReloadOptions(waits, is_forced=wanted.is_forced, is_in_maintenance=wanted.is_in_maintenance)
 
 
 def _where(consul: Consul, service_id: str) -> str:
@@ -166,12 +159,15 @@ def _where(consul: Consul, service_id: str) -> str:
     return "in maintenance; see: svcagent maint status" if is_out else "in service"
 
 
-def _agent(consul: Consul, engine: Engine, journal: Journal | None, interrupts: Interrupts) -> AgentSelf:
-    """Return the local agent. If it does not answer, at least start the container of a crashed reload."""
+def _clients(
+    asked: ReloadRequest, clock: Clock, consul: Consul, engine: Engine, journal: Journal | None = None
+) -> HostClients:
+    """Return this host's clients. If the agent does not answer, at least start the container of a crashed reload."""
     try:
-        with interrupts.allowed():
-            return consul.agent_self()
+        with asked.interrupts.allowed():
+            agent = consul.agent_self()
     except (ConsulUnreachable, Denied):
         if journal is not None and (record := read_journal(journal, show_warning)):
             restore_container(engine, record)
         raise
+    return HostClients(asked.settings, consul, engine, agent, clock, asked.interrupts)

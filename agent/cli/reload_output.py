@@ -9,6 +9,7 @@ from agent.cli.options import current
 from agent.cli.output import (
     print_warning,
     printing,
+    show_bug_of,
     show_document,
     show_line,
     show_progress,
@@ -18,6 +19,7 @@ from agent.cli.output import (
 from agent.engine.model import PullProgress
 from agent.outcomes import Outcome
 from agent.reload.record import Phase, ReloadResult, StepEvent
+from agent.reload.repair import RepairOutput
 from agent.reload.steps import Step
 
 
@@ -138,3 +140,6 @@ class Printer:
         logs.log(event.text, level=logs.WARNING if is_note and logs.is_for_machines() else logs.INFO, **fields)
         if is_note:
             print_warning(f"{self._service}: {event.text}")
+
+
+REPAIR_OUTPUT = RepairOutput(show_warning, show_bug_of, lambda service, event: Printer(service).report_quietly(event))

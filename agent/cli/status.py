@@ -1,5 +1,3 @@
-import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -17,9 +15,9 @@ from agent.clock import Clock
 from agent.daemon.schedule import RELOAD_JOB
 from agent.daemon.status_file import DaemonStatus, read_status
 from agent.definitions import Settings
-from agent.engine.client import Engine
 from agent.errors import DockerUnreachable
 from agent.registration import is_own
+from agent.reload.build import engine_of
 from agent.reload.host_lock import HostLock
 from agent.reload.service_status import ServiceStatus, StatusReader
 from agent.text import quoted_command, short_digest
@@ -44,10 +42,7 @@ def status(name: str | None) -> int:
         if not name or name in (service.id, service.name)
     ]
     clock = context.system_clock()
-    with (
-        context.consul(settings) as consul,
-        contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
-    ):
+    with context.consul(settings) as consul, engine_of(settings, clock) as engine:
         there = consul.services({service.id: service.name for _definition, service in wanted})
         reader = StatusReader(consul, engine, settings.state_dir, clock.now())
         rows = [reader.read(service, there.get(service.id), definition.reload) for definition, service in wanted]

@@ -35,7 +35,7 @@ def look_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[D
     definitions = [one for one in definitions if _container(one)]
     if definitions:
         from agent.cli import context
-        from agent.cli.repairing import engine_of
+        from agent.reload.build import engine_of
 
         with engine_of(settings, context.system_clock()) as engine:
             warn_of_stopped(consul, engine, definitions)

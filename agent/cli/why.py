@@ -1,4 +1,3 @@
-import contextlib
 import os
 from dataclasses import asdict
 
@@ -12,6 +11,7 @@ from agent.definitions import ANY_ADDRESS, Definition, ReloadSection, Service, S
 from agent.engine.client import Engine
 from agent.errors import NotNow, SvcagentError
 from agent.fleet import HostState, SeenDigests, find_suspects
+from agent.reload.build import drain_dns, engine_of
 from agent.reload.checks import CheckedInstance
 from agent.reload.host_lock import HostLock
 from agent.reload.probe import Prober
@@ -37,10 +37,7 @@ def why(name: str) -> int:
         raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
     service = definition.service
     host_lock = HostLock(context.state_directory(settings), service.id, clock, 0.0)
-    with (
-        context.consul(settings) as consul,
-        contextlib.closing(Engine(settings.docker.host, os.environ, clock)) as engine,
-    ):
+    with context.consul(settings) as consul, engine_of(settings, clock) as engine:
         how = restarter(definition.reload.strategy, service, engine, settings.state_dir, os.environ, clock)
         found = explain(service, definition.reload, _sources(settings, consul, engine, definition, how, host_lock))
     if current().as_json:
@@ -75,7 +72,7 @@ def _sources(
         how,
         clock,
         host_lock,
-        context.drain_dns(settings, agent),
+        drain_dns(settings, agent),
         lambda: survey.take().differences,
         find_suspect,
         trusts,

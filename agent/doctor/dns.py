@@ -12,6 +12,7 @@ from agent.definitions import Settings
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
+from agent.reload.build import drain_dns
 
 if TYPE_CHECKING:  # dnspython is slow to import
     from agent.cname.queries import DnsServer
@@ -69,9 +70,9 @@ def judge_answer(service_id: str, asked: AskedServer, drain_max: float | None) -
 
 def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
     """Return the DNS servers that a drain watches, and the clients' resolver if it is configured."""
-    watched = [_endpoint(one) for one in settings.drain_dns] or ([agent.dns] if agent.dns else [])
-    resolvers = [_endpoint(settings.dns.resolver)] if settings.dns.resolver else []
-    return tuple(dict.fromkeys((*watched, *resolvers)))
+    host, _, port = (settings.dns.resolver or "").rpartition(":")
+    resolvers = [(host.strip("[]"), int(port))] if port else []
+    return tuple(dict.fromkeys((*drain_dns(settings, agent), *resolvers)))
 
 
 def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -191,11 +192,6 @@ def _version(server: "DnsServer") -> str:
     except (OSError, EOFError, ValueError, dns.exception.DNSException):
         return ""
     return " ".join(record.to_text().strip('"') for rrset in reply.answer for record in rrset)
-
-
-def _endpoint(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _is_address(text: str) -> bool:
