@@ -77,19 +77,19 @@ def poll(condition: Callable[[], bool], deadline: Deadline, every: float) -> boo
     return True
 
 
-def nothing_ends_it() -> None:
-    """Do nothing: the ``still`` of a wait that only its deadline ends."""
+def never_interrupted() -> None:
+    """Do nothing: the ``check`` of a wait that only its deadline ends."""
 
 
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 
 
-def linger(deadline: Deadline, still: Callable[[], None]) -> None:
-    """Wait until the deadline passes. Call ``still`` repeatedly meanwhile; it ends the wait early by raising."""
+def wait_out(deadline: Deadline, check: Callable[[], None] = never_interrupted) -> None:
+    """Wait until the deadline passes. Call ``check`` repeatedly meanwhile; it ends the wait early by raising."""
     while not deadline.is_over:
-        still()
-        deadline.clock.sleep(min(LOOK_SECONDS, deadline.remaining))
-    still()
+        check()
+        deadline.clock.sleep(min(CHECK_SECONDS, deadline.remaining))
+    check()
 
 
 RAISE_AGAIN_SECONDS = 1.0

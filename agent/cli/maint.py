@@ -6,7 +6,7 @@ from agent.cli.maint_input import end_of, operator, remember, targets_of, with_h
 from agent.cli.maint_output import (
     described,
     show_decisions,
-    show_ended_maintenance,
+    show_expired_maintenance,
     show_out,
     show_status,
 )
@@ -18,13 +18,13 @@ from agent.maintenance import (
     MaintenanceAction,
     MaintenanceDecision,
     MaintenanceTarget,
+    await_dns_expiry,
     await_shown,
-    await_unnamed,
     by_operator,
     decide_disable,
     decide_enable,
-    lift_expired,
-    lift_own,
+    disable_own_maintenance,
+    end_expired,
 )
 
 _name = click.argument("name", required=False, shell_complete=context.complete_name)
@@ -151,7 +151,7 @@ def enable(
             if wait_drained:
                 limit = Deadline.after(clock, drain_timeout)
                 with interrupts.allowed():
-                    await_unnamed(consul, clock, agent, [one.target for one in decisions], remembered, limit)
+                    await_dns_expiry(consul, clock, agent, [one.target for one in decisions], remembered, limit)
                 where = "the health API and DNS" if agent.dns else "the health API (the local agent's DNS is off)"
                 show_line(f"drained: {where} no longer return it")
     show_decisions(decisions)
@@ -188,7 +188,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         ]
         _stop_if_refused(decisions)
         for one in decisions:
-            if one.held is not None and not lift_own(consul, one.target, one.held):
+            if one.held is not None and not disable_own_maintenance(consul, one.target, one.held):
                 raise Conflict(
                     f"the maintenance of {one.target} was changed at the same moment; see: svcagent maint status",
                     kind="maintenance-changed",
@@ -244,9 +244,9 @@ def expire() -> int:
     75. register and reload do the same for their services and this host.
     """
     with context.consul(context.settings()) as consul:
-        ended = lift_expired(consul, context.system_clock(), consul.agent_self().node)
-    show_ended_maintenance(ended, is_document=True)
-    return 0 if all(one.is_liftable for one in ended) else NotNow.exit_code
+        ended = end_expired(consul, context.system_clock(), consul.agent_self().node)
+    show_expired_maintenance(ended, is_document=True)
+    return 0 if all(one.may_be_disabled for one in ended) else NotNow.exit_code
 
 
 def _stop_if_refused(decisions: list[MaintenanceDecision]) -> None:

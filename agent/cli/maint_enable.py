@@ -12,29 +12,29 @@ from agent.definitions import durations
 from agent.errors import ConsulUnreachable, GuardRefused, OutcomeUnknown, SvcagentError, Unreachable
 from agent.maintenance import (
     ClientView,
-    Left,
     MaintenanceAction,
     MaintenanceDecision,
     MaintenanceTarget,
+    RemainingInstances,
     await_shown,
-    dns_memory,
-    lift_own,
+    client_views,
+    disable_own_maintenance,
+    dns_cache_time,
+    enable_maintenance,
     render,
-    take_out,
-    view,
 )
 
 
 def take_out_all(consul: Consul, decisions: Iterable[MaintenanceDecision]) -> None:
     for one in decisions:
         if one.wanted is not None and one.action is not MaintenanceAction.KEEP:
-            take_out(consul, one.target, one.wanted, is_rewriting=one.action is MaintenanceAction.REWRITE)
+            enable_maintenance(consul, one.target, one.wanted, is_rewrite=one.action is MaintenanceAction.REWRITE)
 
 
 def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[MaintenanceTarget], *, is_refusing: bool) -> None:
     """Warn, or refuse, if a service's clients would have no instance left."""
     try:
-        views = view(consul, node, targets)
+        views = client_views(consul, node, targets)
     except ConsulUnreachable as error:
         if is_refusing:
             raise
@@ -61,14 +61,14 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Mainte
     """
     reasons = {render(one.wanted) for one in entered if one.wanted is not None}
     try:
-        views = view(consul, node, [one.target for one in entered], ignoring=reasons)
+        views = client_views(consul, node, [one.target for one in entered], ignoring=reasons)
         said = "; ".join(text for one in views if (text := _emptiness(one)))
     except SvcagentError as error:
         said = f"unknown which instances remain for clients: {error}"
     if not said:
         return
     for one in entered:
-        if one.wanted is not None and lift_own(consul, one.target, one.wanted):
+        if one.wanted is not None and disable_own_maintenance(consul, one.target, one.wanted):
             await_shown(consul, clock, one.target, None)
     out = ", ".join(str(one.target) for one in entered)
     raise GuardRefused(
@@ -83,7 +83,7 @@ def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[MaintenanceTar
 
     :raises GuardRefused: nothing was changed.
     """
-    remembered = dns_memory(consul, agent, targets)
+    remembered = dns_cache_time(consul, agent, targets)
     if remembered > timeout:
         raise GuardRefused(
             f"nothing was changed: DNS clients may remember {', '.join(map(str, targets))} for {remembered} s (the TTL "
@@ -127,12 +127,12 @@ def _out_now(consul: Consul, decisions: Sequence[MaintenanceDecision], *, is_sil
 
 
 def _emptiness(one: ClientView) -> str:
-    match one.left:
-        case Left.SOMEBODY:
+    match one.remaining:
+        case RemainingInstances.SOME:
             return ""
-        case Left.NOBODY:
+        case RemainingInstances.NONE:
             return f"no other instance of {one.name} passes its checks, so its clients would have none"
-        case Left.UNKNOWN:
+        case RemainingInstances.UNKNOWN:
             return (
                 f"Consul's catalog does not show {one.name} on this host, so it is unknown whether its clients have "
                 "another instance. If it has just been registered, wait a moment; else the token may lack node:read"

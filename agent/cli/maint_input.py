@@ -12,7 +12,7 @@ from agent.consul import AgentSelf, Consul
 from agent.definitions import Settings
 from agent.errors import NotFound, SvcagentError
 from agent.logs import log
-from agent.maintenance import Maintenance, MaintenanceDecision, MaintenanceTarget, NotAMoment, parse, parse_end, render
+from agent.maintenance import InvalidTime, Maintenance, MaintenanceDecision, MaintenanceTarget, parse, parse_end, render
 from agent.registration import LastSeenFile
 
 
@@ -64,7 +64,7 @@ def end_of(duration: float | None, until: str | None, now: datetime) -> datetime
     if until is not None:
         try:
             return parse_end(until, now)
-        except NotAMoment as error:
+        except InvalidTime as error:
             raise click.BadParameter(str(error), param_hint="--until") from error
     if duration is None:
         return None

@@ -11,21 +11,21 @@ from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.consul import CheckState
 from agent.maintenance import (
-    EndedMaintenance,
+    ExpiredMaintenance,
     Maintenance,
     MaintenanceDecision,
     MaintenanceTarget,
     OwnerKind,
-    for_people,
     iso,
     length,
+    local_time,
 )
 from agent.text import clean
 
 
 def shown(moment: datetime) -> str:
     """Return a time for standard output: short on a terminal, ISO 8601 in a pipe."""
-    return for_people(moment, datetime.now(UTC)) if sys.stdout.isatty() else iso(moment)
+    return local_time(moment, datetime.now(UTC)) if sys.stdout.isatty() else iso(moment)
 
 
 def described(maintenance: Maintenance) -> str:
@@ -72,18 +72,18 @@ def show_status(found: Sequence[tuple[MaintenanceTarget, Maintenance | None]], n
         show_line("nothing is in maintenance")
 
 
-def show_ended_maintenance(ended: Sequence[EndedMaintenance], *, is_document: bool = False) -> None:
+def show_expired_maintenance(ended: Sequence[ExpiredMaintenance], *, is_document: bool = False) -> None:
     """Print what expired and was disabled, and what remains and why. ``is_document``: also with --json."""
     if is_document and current().as_json:
         show_document(
             [
                 _document(one.target, one.maintenance)
-                | {"lifted": one.is_liftable, "failing": {check.id: check.status for check in one.failing}}
+                | {"lifted": one.may_be_disabled, "failing": {check.id: check.status for check in one.failing}}
                 for one in ended
             ]
         )
     for one in ended:
-        if one.is_liftable:
+        if one.may_be_disabled:
             show_line(
                 f"{one.target}: maintenance disabled, its end has come; it was enabled {described(one.maintenance)}"
             )

@@ -94,11 +94,11 @@ def register(
             plan, failures = _apply(planner.registration, plan, is_all=not names)
         repaired = _repair(settings, consul, planner, left_behind)
         if _is_anything_out(planner.registration.world) or any(one.maintenance is not None for one in plan):
-            from agent.cli.maint_output import show_ended_maintenance
-            from agent.maintenance import lift_expired  # rarely needed, and slow to import
+            from agent.cli.maint_output import show_expired_maintenance
+            from agent.maintenance import end_expired  # rarely needed, and slow to import
 
             own = {service.id for service in planner.services}
-            show_ended_maintenance(lift_expired(consul, clock, planner.agent.node, own))
+            show_expired_maintenance(end_expired(consul, clock, planner.agent.node, own))
         _look_for_stopped(settings, consul, planner)
         if not names:
             refused = sum(one.action is ChangeAction.REFUSE for one in plan)

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agent.cli import context
-from agent.cli.maint_output import show_ended_maintenance
+from agent.cli.maint_output import show_expired_maintenance
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import REPAIR_OUTPUT, Printer, show_recovered, show_result, show_rolled_back
@@ -19,7 +19,7 @@ from agent.definitions import Definition, ReloadSection, Service, Settings
 from agent.engine.client import Engine
 from agent.errors import ConsulUnreachable, Denied, Interrupted, SvcagentError
 from agent.logs import about
-from agent.maintenance import lift_expired
+from agent.maintenance import end_expired
 from agent.outcomes import Outcome
 from agent.reload.build import HostClients, engine_of
 from agent.reload.host_lock import HostLock
@@ -76,7 +76,7 @@ def reload_here(asked: ReloadRequest) -> int:
         trouble: SvcagentError | None = None
         try:
             with asked.interrupts.allowed():
-                show_ended_maintenance(lift_expired(consul, clock, clients.agent.node, {service.id}))
+                show_expired_maintenance(end_expired(consul, clock, clients.agent.node, {service.id}))
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
         printer = Printer(service.name)

@@ -17,7 +17,7 @@ from agent.daemon.last_good import Choice, LastGoodFiles
 from agent.definitions import Check, Settings, values_of
 from agent.errors import SvcagentError, Unforeseen
 from agent.logs import WARNING, log, log_bug
-from agent.maintenance import EndedMaintenance, MaintenanceTarget, find_ended, is_finished_reload, lift_ended, parse
+from agent.maintenance import ExpiredMaintenance, MaintenanceTarget, find_expired, is_finished_reload, parse
 from agent.registration import (
     LAST_SEEN_FILE,
     AgentWorld,
@@ -132,7 +132,7 @@ class _Attempt:
     disabling: CollectedFailures
     world: AgentWorld | None = None
     kept: list[str] = field(default_factory=list)
-    ended: tuple[EndedMaintenance, ...] = ()
+    ended: tuple[ExpiredMaintenance, ...] = ()
 
     def converge(self, choice: Choice) -> None:
         """Observe, plan and apply. Then disable expired maintenance."""
@@ -158,14 +158,15 @@ class _Attempt:
 
     def _end_maintenance(self, world: AgentWorld, own: frozenset[str]) -> None:
         now = self.clock.now()
-        ended = find_ended(world.services, world.checks, self.node, now, own)
+        ended = find_expired(world.services, world.checks, self.node, now, own)
         if ended and self.registration.done:
             # A service that was just changed may fail its checks now.
             self.world = world = observe(self.consul)
-            ended = find_ended(world.services, world.checks, self.node, now, own)
+            ended = find_expired(world.services, world.checks, self.node, now, own)
         for one in ended:
             with self.disabling.collected(str(one.target)):
-                self.ended += lift_ended(self.consul, [one])
+                if one.disable(self.consul):
+                    self.ended += (one,)
 
     def result(self, before: ConvergenceResult) -> ConvergenceResult:
         """Return the result; what was not observed stays as before."""
@@ -188,7 +189,7 @@ class _Attempt:
         )
 
     def _in_maintenance(self, world: AgentWorld) -> tuple[HeldMaintenance, ...]:
-        disabled = {one.target for one in self.ended if one.is_liftable}
+        disabled = {one.target for one in self.ended if one.may_be_disabled}
         found = [
             HeldMaintenance(MaintenanceTarget(self.node, one.id, one.name), parse(one.maintenance.notes))
             for one in sorted(world.services.values(), key=lambda one: one.id)

@@ -40,7 +40,7 @@ class ConvergenceLog:
                 )
                 log(text + shlex.quote(change.service_id), level=WARNING, service=change.service_id)
         for one in found.ended:
-            if one.is_liftable:
+            if one.may_be_disabled:
                 was = one.maintenance.describe()
                 log(f"{one.target}: its maintenance {was} has ended and is lifted", service=one.target.service_id)
         if found.trouble is None:
@@ -84,7 +84,7 @@ class ConvergenceLog:
             str(one.target): "stays out of service although its end has come: "
             + "; ".join(f"check {check.id} is {check.status}" for check in one.failing)
             for one in found.ended
-            if not one.is_liftable
+            if not one.may_be_disabled
         }
         self._log_changes("failing", failing, "is no longer kept out of service by failing checks")
 

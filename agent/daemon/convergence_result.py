@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from agent.definitions import Definition
 from agent.errors import Fault, SvcagentError
-from agent.maintenance import EndedMaintenance, Maintenance, MaintenanceTarget
+from agent.maintenance import ExpiredMaintenance, Maintenance, MaintenanceTarget
 from agent.registration import Change
 
 
@@ -31,7 +31,7 @@ class ConvergenceResult:
     """IDs of services that no valid file defines any more, but a faulty file may."""
     objection: str = ""
     """Why changes wait for an operator's consent; empty if none do."""
-    ended: tuple[EndedMaintenance, ...] = ()
+    ended: tuple[ExpiredMaintenance, ...] = ()
     """Expired maintenance: disabled, or still enabled because checks fail."""
     out: tuple[HeldMaintenance, ...] = ()
     """Our services in maintenance; the host itself is last."""

@@ -11,7 +11,7 @@ from agent.doctor.examined import ExaminedHost
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX
 from agent.errors import Denied
 from agent.maintenance import is_of_reload, iso, parse
-from agent.maintenance.expiry import find_ended
+from agent.maintenance.expiry import find_expired
 from agent.reload.host_lock import HostLock
 from agent.reload.journal import journalled
 from agent.text import clean, quoted_command
@@ -104,11 +104,11 @@ def judge_maintenance(
             found = True
             what = f"a reload that is over left it in maintenance {parse(held.notes).describe(iso)}"
             yield error(what, _recover(service.id), service.id)
-    for ended in find_ended(services, checks, node, now):
+    for ended in find_expired(services, checks, node, now):
         found = True
         whose = ended.target.service_id or f"node {node}"
-        why = "" if ended.is_liftable else f"; its checks do not pass: {', '.join(one.id for one in ended.failing)}"
-        remedy = "run: svcagent maint expire" if ended.is_liftable else "repair the service; svcagent then ends it"
+        why = "" if ended.may_be_disabled else f"; its checks do not pass: {', '.join(one.id for one in ended.failing)}"
+        remedy = "run: svcagent maint expire" if ended.may_be_disabled else "repair the service; svcagent then ends it"
         what = f"the maintenance of {whose} {ended.maintenance.describe(iso)} is over{why}"
         yield warning(what, remedy, ended.target.service_id)
     if not found:

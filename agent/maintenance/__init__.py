@@ -1,9 +1,16 @@
 """Maintenance mode with an owner, a reason and an optional end."""
 
-from agent.maintenance.change import await_shown, lift_own, put_out, take_out
-from agent.maintenance.clients import ClientView, Left, await_unnamed, dns_memory, view, who_is_left
+from agent.maintenance.change import await_shown, disable_own_maintenance, enable_maintenance
+from agent.maintenance.clients import (
+    ClientView,
+    RemainingInstances,
+    await_dns_expiry,
+    client_views,
+    dns_cache_time,
+    judge_remaining,
+)
 from agent.maintenance.drained import await_absence_from_dns, await_absence_from_health
-from agent.maintenance.expiry import EndedMaintenance, find_ended, lift_ended, lift_expired
+from agent.maintenance.expiry import ExpiredMaintenance, end_expired, find_expired
 from agent.maintenance.reason import (
     Maintenance,
     OwnerKind,
@@ -21,4 +28,4 @@ from agent.maintenance.target import (
     decide_disable,
     decide_enable,
 )
-from agent.maintenance.times import NotAMoment, for_people, iso, length, parse_end
+from agent.maintenance.times import InvalidTime, iso, length, local_time, parse_end

@@ -17,17 +17,13 @@ CATALOG_SECONDS = 30.0
 RETRY_SECONDS = 0.5
 
 
-def put_out(consul: Consul, clock: Clock, target: MaintenanceTarget, wanted: Maintenance) -> None:
-    """Enable maintenance and wait until the catalog shows it. Raise what `take_out` and `await_shown` raise."""
-    take_out(consul, target, wanted)
-    await_shown(consul, clock, target, wanted)
-
-
-def take_out(consul: Consul, target: MaintenanceTarget, wanted: Maintenance, *, is_rewriting: bool = False) -> None:
+def enable_maintenance(
+    consul: Consul, target: MaintenanceTarget, wanted: Maintenance, *, is_rewrite: bool = False
+) -> None:
     """Enable this maintenance on the local agent.
 
     If maintenance is enabled already, Consul answers 200 and keeps the first reason, so the reason is read back.
-    ``is_rewriting`` changes the reason of an enabled maintenance. It is one write to one check: there is neither a
+    ``is_rewrite`` changes the reason of an enabled maintenance. It is one write to one check: there is neither a
     moment in service nor an intermediate state after a crash.
 
     :raises Conflict: another owner's maintenance is enabled; it stays as it is.
@@ -36,7 +32,7 @@ def take_out(consul: Consul, target: MaintenanceTarget, wanted: Maintenance, *, 
     """
     text = render(wanted)
     with _unknown(target, "is out of service"):
-        if is_rewriting:
+        if is_rewrite:
             consul.rewrite_maintenance(target.service_id, text)
         elif target.service_id:
             consul.enable_maintenance(target.service_id, text)
@@ -44,10 +40,10 @@ def take_out(consul: Consul, target: MaintenanceTarget, wanted: Maintenance, *, 
             consul.enable_node_maintenance(text)
     held = held_text(consul, target)
     if held != text:
-        raise _overtaken(target, held)
+        raise _changed_meanwhile(target, held)
 
 
-def lift_own(consul: Consul, target: MaintenanceTarget, own: Maintenance) -> bool:
+def disable_own_maintenance(consul: Consul, target: MaintenanceTarget, own: Maintenance) -> bool:
     """Disable exactly this maintenance; return False if none or another one is enabled.
 
     :raises OutcomeUnknown: the agent did not answer in time; it may or may not be disabled.
@@ -82,24 +78,24 @@ def await_shown(
     deadline = Deadline.after(clock, seconds)
     index: int | None = None
     while True:
-        trouble: ConsulUnreachable | None = None
+        failure: ConsulUnreachable | None = None
         try:
             index, checks = consul.node_checks(target.node, index, min(5.0, deadline.remaining))
             shown = checks[target.check_id].notes if target.check_id in checks else None
             if checks and shown == text:  # no checks at all: the token may not read the node
                 return
         except ConsulUnreachable as error:
-            trouble, index = error, None
+            failure, index = error, None
         held = held_text(consul, target)
         if held != text:
-            raise _overtaken(target, held)
+            raise _changed_meanwhile(target, held)
         if deadline.is_over:
             raise OutcomeUnknown(
                 f"unknown whether clients see it: the local agent holds {target} "
                 f"{'in' if text is None else 'out of'} service, but Consul's catalog did not show that within "
-                f"{seconds:g} s{f' ({trouble})' if trouble else ''}. {_look_again(target)}"
-            ) from trouble
-        if trouble is not None:
+                f"{seconds:g} s{f' ({failure})' if failure else ''}. {_how_to_check(target)}"
+            ) from failure
+        if failure is not None:
             clock.sleep(RETRY_SECONDS)
 
 
@@ -115,17 +111,17 @@ def _unknown(target: MaintenanceTarget, state: str) -> Iterator[None]:
     try:
         yield
     except OutcomeUnknown as error:
-        raise OutcomeUnknown(f"unknown whether {target} {state}: {error}. {_look_again(target)}") from error
+        raise OutcomeUnknown(f"unknown whether {target} {state}: {error}. {_how_to_check(target)}") from error
 
 
-def _look_again(target: MaintenanceTarget) -> str:
+def _how_to_check(target: MaintenanceTarget) -> str:
     return (
         "When Consul answers again, run the same command once more (it changes nothing that is done already), "
         f"or see: svcagent maint status {target.argument}"
     )
 
 
-def _overtaken(target: MaintenanceTarget, held: str | None) -> Conflict:
+def _changed_meanwhile(target: MaintenanceTarget, held: str | None) -> Conflict:
     now = "it is in service" if held is None else f"it is in maintenance, enabled {parse(held).describe()}"
     return Conflict(
         f"another process changed the maintenance of {target} at the same moment: {now}. It stays as it is; run again",

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from enum import StrEnum
 from functools import partial
 
-from agent.clock import Clock, Deadline, linger, nothing_ends_it
+from agent.clock import Clock, Deadline, wait_out
 from agent.consul import AgentSelf, Consul, Instance, ask_dns, service_dns_name
 from agent.data import dataclass
 from agent.errors import NotDrained
@@ -12,11 +12,11 @@ from agent.maintenance.drained import DNS_SECONDS, await_absence_from_dns
 from agent.maintenance.target import MaintenanceTarget
 
 
-class Left(StrEnum):
+class RemainingInstances(StrEnum):
     """Which instances of a service remain for its clients."""
 
-    SOMEBODY = "somebody"
-    NOBODY = "nobody"
+    SOME = "some"
+    NONE = "none"
     UNKNOWN = "unknown"
 
 
@@ -35,15 +35,15 @@ class ClientView:
         return tuple(one for one in self.instances if one.node == self.node and one.service_id in self.service_ids)
 
     @property
-    def left(self) -> Left:
+    def remaining(self) -> RemainingInstances:
         """Which instances remain when the targets are in maintenance."""
-        return who_is_left(self.instances, self.node, self.service_ids)
+        return judge_remaining(self.instances, self.node, self.service_ids)
 
 
-def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collection[str]) -> Left:
+def judge_remaining(instances: Iterable[Instance], node: str, service_ids: Collection[str]) -> RemainingInstances:
     """Judge a service's instances in the catalog before those of ``service_ids`` on ``node`` enter maintenance. Pure.
 
-    NOBODY: clients lose the last instance that they are sent to. Consul DNS serves an instance in warning, but such an
+    NONE: clients lose the last instance that they are sent to. Consul DNS serves an instance in warning, but such an
     instance does not replace a passing one: clients that ask for passing instances do not get it. If none of the
     targets is served, clients lose nothing. UNKNOWN: the catalog does not show all targets, so it may not show other
     instances either (a token without ``node:read`` empties the answer).
@@ -51,16 +51,16 @@ def who_is_left(instances: Iterable[Instance], node: str, service_ids: Collectio
     everyone = tuple(instances)
     own = [one for one in everyone if one.node == node and one.service_id in service_ids]
     if len(own) < len(service_ids):
-        return Left.UNKNOWN
+        return RemainingInstances.UNKNOWN
     others = [one for one in everyone if one not in own]
     if any(one.is_passing for one in own):
-        return Left.SOMEBODY if any(one.is_passing for one in others) else Left.NOBODY
+        return RemainingInstances.SOME if any(one.is_passing for one in others) else RemainingInstances.NONE
     if any(one.is_served for one in own):
-        return Left.SOMEBODY if any(one.is_served for one in others) else Left.NOBODY
-    return Left.SOMEBODY
+        return RemainingInstances.SOME if any(one.is_served for one in others) else RemainingInstances.NONE
+    return RemainingInstances.SOME
 
 
-def view(
+def client_views(
     consul: Consul, node: str, targets: Iterable[MaintenanceTarget], ignoring: Collection[str] = ()
 ) -> tuple[ClientView, ...]:
     """Return the targets' services as the leader's catalog shows them; the host means all its services.
@@ -84,16 +84,16 @@ def _seen(consul: Consul, name: str, node: str, ignoring: Collection[str]) -> tu
     return tuple(one.without_maintenance(ignoring) if one.node == node else one for one in instances)
 
 
-def dns_memory(consul: Consul, agent: AgentSelf, targets: Iterable[MaintenanceTarget]) -> int:
+def dns_cache_time(consul: Consul, agent: AgentSelf, targets: Iterable[MaintenanceTarget]) -> int:
     """Return for how many seconds clients may cache the DNS answers that contain the targets now."""
     if agent.dns is None:
         return 0
-    found = view(consul, agent.node, targets)
+    found = client_views(consul, agent.node, targets)
     names = {service_dns_name(one.name, agent.datacenter, agent.domain) for one in found}
     return max((ask_dns(agent.dns, name).ttl for name in names), default=0)
 
 
-def await_unnamed(
+def await_dns_expiry(
     consul: Consul,
     clock: Clock,
     agent: AgentSelf,
@@ -104,11 +104,11 @@ def await_unnamed(
     """Wait until the local agent's DNS returns no target any more, and then until cached answers have expired.
 
     The catalog already shows the maintenance, so the health API returns no target. ``remembered``: the result of
-    `dns_memory` from before maintenance was enabled.
+    `dns_cache_time` from before maintenance was enabled.
 
     :raises NotDrained: DNS still returns a target after 30 s, or clients may still cache one when ``limit`` is reached.
     """
-    for one in view(consul, agent.node, targets):
+    for one in client_views(consul, agent.node, targets):
         served = {(other.address, other.port) for other in one.instances if other not in one.own}
         for own in one.own:
             # Another instance may share the address and the port; then DNS keeps returning them for it.
@@ -118,7 +118,7 @@ def await_unnamed(
                 address, seconds = (own.address, own.port), min(DNS_SECONDS, limit.remaining)
                 await_absence_from_dns(asks, address, clock, 0, seconds=seconds)
     forgotten = Deadline.after(clock, remembered)
-    linger(min(forgotten, limit, key=lambda one: one.at), nothing_ends_it)
+    wait_out(min(forgotten, limit, key=lambda one: one.at))
     if not forgotten.is_over:
         left = f"{forgotten.remaining:.0f} s"
         raise NotDrained(

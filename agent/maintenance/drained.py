@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from agent.clock import Clock, Deadline, linger, nothing_ends_it, poll
+from agent.clock import Clock, Deadline, never_interrupted, poll, wait_out
 from agent.consul import Consul, DnsAnswer
 from agent.errors import NotDrained
 from agent.maintenance.target import MaintenanceTarget
 
 DNS_SECONDS = 30.0
 POLL_SECONDS = 0.02
-# How long a blocking query may delay the next call of ``still``.
+# How long a blocking query may delay the next call of ``check``.
 QUERY_SECONDS = 1.0
 
 Ask = Callable[[], DnsAnswer]
@@ -20,13 +20,13 @@ def await_absence_from_dns(
     own: tuple[str, int],
     clock: Clock,
     remembered: float,
-    still: Callable[[], None] = nothing_ends_it,
+    check: Callable[[], None] = never_interrupted,
     seconds: float = DNS_SECONDS,
 ) -> None:
     """Wait until no DNS server returns ``own`` (address, port), and then until cached answers have expired.
 
     ``remembered``: the TTL, in seconds, of the answers that still contained the instance. The caller bounds it, because
-    a reload holds the fleet's lock meanwhile. ``still`` is called in every round and ends the wait by raising.
+    a reload holds the fleet's lock meanwhile. ``check`` is called in every round and ends the wait by raising.
 
     :raises NotDrained: a server still returns it after ``seconds``.
     """
@@ -34,7 +34,7 @@ def await_absence_from_dns(
     for server, ask in servers.items():
 
         def is_absent(ask: Ask = ask) -> bool:
-            still()
+            check()
             return own not in ask().instances
 
         if not poll(is_absent, deadline, POLL_SECONDS):
@@ -43,20 +43,20 @@ def await_absence_from_dns(
                 "enabled. Does it cache (dns_config.service_ttl, a forwarder)? See drain_dns in svcagent.toml",
                 kind="dns-clients-remain",
             )
-    linger(Deadline.after(clock, remembered), still)
+    wait_out(Deadline.after(clock, remembered), check)
 
 
 def await_absence_from_health(
-    consul: Consul, clock: Clock, target: MaintenanceTarget, still: Callable[[], None] = nothing_ends_it
+    consul: Consul, clock: Clock, target: MaintenanceTarget, check: Callable[[], None] = never_interrupted
 ) -> None:
-    """Wait until the leader shows the target as not served. ``still``: as for `await_absence_from_dns`.
+    """Wait until the leader shows the target as not served. ``check``: as for `await_absence_from_dns`.
 
     :raises NotDrained: it is still served after 30 s.
     """
     deadline = Deadline.after(clock, DNS_SECONDS)
     index: int | None = None
     while True:
-        still()
+        check()
         index, instances = consul.instances(target.name, index, min(QUERY_SECONDS, deadline.remaining))
         own = [one for one in instances if (one.node, one.service_id) == (target.node, target.service_id)]
         if not any(one.is_served for one in own):

@@ -3,20 +3,20 @@
 The end is part of the reason text, which Consul does not interpret: the next run of svcagent disables it.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, CheckState, Consul, LocalService
 from agent.data import dataclass
 from agent.errors import SvcagentError
-from agent.maintenance.change import await_shown, lift_own
+from agent.maintenance.change import await_shown, disable_own_maintenance
 from agent.maintenance.reason import Maintenance, parse
 from agent.maintenance.target import MaintenanceTarget
 
 
 @dataclass(frozen=True)
-class EndedMaintenance:
+class ExpiredMaintenance:
     """A maintenance whose end has passed. ``failing``: the checks that keep it enabled."""
 
     target: MaintenanceTarget
@@ -24,67 +24,63 @@ class EndedMaintenance:
     failing: tuple[CheckState, ...]
 
     @property
-    def is_liftable(self) -> bool:
+    def may_be_disabled(self) -> bool:
         return not self.failing
 
+    def disable(self, consul: Consul) -> bool:
+        """Disable it if the checks pass. Return False if another process changed it meanwhile."""
+        return not self.may_be_disabled or disable_own_maintenance(consul, self.target, self.maintenance)
 
-def find_ended(
+
+def find_expired(
     services: Mapping[str, LocalService],
     checks: Mapping[str, CheckState],
     node: str,
     now: datetime,
     only: Collection[str] | None = None,
-) -> tuple[EndedMaintenance, ...]:
+) -> tuple[ExpiredMaintenance, ...]:
     """Return every maintenance whose end has passed: services in order of ID, then the host.
 
     ``checks``: all checks of the local agent. ``only``: the IDs of the services to look at, or None for all. The host
     is always included. Its checks are the node's, and those of its services that are not in maintenance themselves.
     """
-    found = []
-    for service in sorted(services.values(), key=lambda one: one.id):
-        if service.maintenance is not None and (only is None or service.id in only):
-            held = parse(service.maintenance.notes)
-            if held.is_over(now):
-                found.append(
-                    EndedMaintenance(
-                        MaintenanceTarget(node, service.id, service.name), held, _failing(service.real_checks)
-                    )
-                )
+    held = [
+        (MaintenanceTarget(node, one.id, one.name), one.maintenance, one.real_checks)
+        for one in sorted(services.values(), key=lambda one: one.id)
+        if one.maintenance is not None and (only is None or one.id in only)
+    ]
     if NODE_MAINTENANCE in checks:
-        held = parse(checks[NODE_MAINTENANCE].notes)
-        if held.is_over(now):
-            own = [check for check in checks.values() if not check.service_id and not check.is_maintenance]
-            own += [check for one in services.values() if one.maintenance is None for check in one.real_checks]
-            found.append(EndedMaintenance(MaintenanceTarget(node), held, _failing(own)))
-    return tuple(found)
+        own = [check for check in checks.values() if not check.service_id and not check.is_maintenance]
+        own += [check for one in services.values() if one.maintenance is None for check in one.real_checks]
+        held.append((MaintenanceTarget(node), checks[NODE_MAINTENANCE], tuple(own)))
+    return tuple(
+        ExpiredMaintenance(target, maintenance, _failing(judged))
+        for target, check, judged in held
+        if (maintenance := parse(check.notes)).is_over(now)
+    )
 
 
-def lift_expired(
+def end_expired(
     consul: Consul, clock: Clock, node: str, only: Collection[str] | None = None
-) -> tuple[EndedMaintenance, ...]:
-    """Disable expired maintenance where the checks pass, and return all that has expired. ``only``: as in `find_ended`.
+) -> tuple[ExpiredMaintenance, ...]:
+    """Disable expired maintenance where the checks pass, and return all of it. ``only``: as in `find_expired`.
 
     A failure does not keep the others in maintenance; the first one is raised at the end, such as `OutcomeUnknown` if
     the catalog did not show the change in time.
     """
-    done: list[EndedMaintenance] = []
-    troubles: list[SvcagentError] = []
-    for one in find_ended(consul.services(), consul.checks(), node, clock.now(), only):
+    done: list[ExpiredMaintenance] = []
+    failures: list[SvcagentError] = []
+    for one in find_expired(consul.services(), consul.checks(), node, clock.now(), only):
         try:
-            for lifted in lift_ended(consul, [one]):
-                done.append(lifted)
-                if lifted.is_liftable:
-                    await_shown(consul, clock, lifted.target, None)
+            if one.disable(consul):
+                done.append(one)
+                if one.may_be_disabled:
+                    await_shown(consul, clock, one.target, None)
         except SvcagentError as error:
-            troubles.append(error)
-    if troubles:
-        raise troubles[0]
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return tuple(done)
-
-
-def lift_ended(consul: Consul, ended: Iterable[EndedMaintenance]) -> tuple[EndedMaintenance, ...]:
-    """Disable those whose checks pass. Return all, except those that another process changed meanwhile."""
-    return tuple(one for one in ended if not one.is_liftable or lift_own(consul, one.target, one.maintenance))
 
 
 def _failing(checks: Collection[CheckState]) -> tuple[CheckState, ...]:

@@ -33,7 +33,7 @@ class MaintenanceTarget:
 class MaintenanceAction(StrEnum):
     ENABLE = "enable"
     REWRITE = "rewrite"
-    LIFT = "lift"
+    DISABLE = "disable"
     KEEP = "keep"
     REFUSE = "refuse"
 
@@ -85,4 +85,4 @@ def decide_disable(target: MaintenanceTarget, held: Maintenance | None, *, is_fo
             "checks say, add: --force"
         )
         return MaintenanceDecision(target, MaintenanceAction.REFUSE, held, remedy=remedy)
-    return MaintenanceDecision(target, MaintenanceAction.LIFT, held)
+    return MaintenanceDecision(target, MaintenanceAction.DISABLE, held)

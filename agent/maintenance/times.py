@@ -8,27 +8,27 @@ from agent.maintenance.reason import TIME_FORMAT
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
-class NotAMoment(ValueError):
+class InvalidTime(ValueError):
     """The text is not a time; the message shows valid ones."""
 
 
 def parse_end(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     """Parse ``HH:MM`` (its next occurrence) or an ISO 8601 time, in ``zone`` if it has none; return it in UTC.
 
-    :raises NotAMoment: it is neither of the two, or past.
+    :raises InvalidTime: it is neither of the two, or past.
     """
     text = text.strip()
     if match := _CLOCK.fullmatch(text):
         return _next(int(match[1]), int(match[2]), now, zone)
     if "T" not in text.upper() and " " not in text:
-        raise NotAMoment(f'{text!r} is no time; write HH:MM, or date and time as in "2026-05-01T18:00" or "…T18:00Z"')
+        raise InvalidTime(f'{text!r} is no time; write HH:MM, or date and time as in "2026-05-01T18:00" or "…T18:00Z"')
     try:
         found = datetime.fromisoformat(text)
         found = _local(found, zone) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise NotAMoment(f'{text!r} is no time ({error}); write HH:MM, or "2026-05-01T18:00"') from error
+        raise InvalidTime(f'{text!r} is no time ({error}); write HH:MM, or "2026-05-01T18:00"') from error
     if found <= now:
-        raise NotAMoment(f"{text!r} is past: it is {now.astimezone(zone):%Y-%m-%dT%H:%M:%S%z} now")
+        raise InvalidTime(f"{text!r} is past: it is {now.astimezone(zone):%Y-%m-%dT%H:%M:%S%z} now")
     return found
 
 
@@ -54,7 +54,7 @@ def iso(moment: datetime) -> str:
     return f"{moment:{TIME_FORMAT}}"
 
 
-def for_people(moment: datetime, now: datetime, zone: tzinfo | None = None) -> str:
+def local_time(moment: datetime, now: datetime, zone: tzinfo | None = None) -> str:
     """Return ``14:05`` if that is today, else with its date."""
     there, here = moment.astimezone(zone), now.astimezone(zone)
     return f"{there:%H:%M}" if there.date() == here.date() else f"{there:%Y-%m-%d %H:%M}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from agent.clock import Clock, Deadline, linger, nothing_ends_it
+from agent.clock import Clock, Deadline, never_interrupted, wait_out
 from agent.consul import Instance, LocalService, ask_dns, service_dns_name
 from agent.definitions import Drain
 from agent.errors import Conflict, NotFound
@@ -14,9 +14,9 @@ from agent.maintenance import (
     await_absence_from_health,
     await_shown,
     by_reload,
+    disable_own_maintenance,
+    enable_maintenance,
     is_of_reload,
-    lift_own,
-    take_out,
 )
 from agent.reload.dependencies import ReloadContext
 from agent.reload.instance import ip_of, maintenance_of, own_instance
@@ -66,14 +66,14 @@ class Drainer:
         wanted = by_reload(self._reload_id, deps.agent.node, why, deps.clock.now())
         self._is_out = True
         try:
-            take_out(deps.consul, self._target, wanted)
+            enable_maintenance(deps.consul, self._target, wanted)
             await_shown(deps.consul, deps.clock, self._target, wanted)
         except (Conflict, NotFound):
             self._is_out = False
             raise
 
     def disable(self, held: Maintenance) -> None:
-        lift_own(self._deps.consul, self._target, held)
+        disable_own_maintenance(self._deps.consul, self._target, held)
         self._is_out = False
 
     def dns_cache_seconds(self) -> int:
@@ -117,7 +117,7 @@ class Drainer:
         own = own_instance(instances, deps.agent.node, self._service.id)
         if own is not None:
             limit = Deadline.after(deps.clock, self._drain.max)
-            self.await_drained(own, 0, limit, nothing_ends_it)
+            self.await_drained(own, 0, limit, never_interrupted)
 
 
 def await_no_connections(
@@ -125,14 +125,14 @@ def await_no_connections(
     drain: Drain,
     clock: Clock,
     started: Deadline,
-    still: Callable[[], None] = nothing_ends_it,
+    still: Callable[[], None] = never_interrupted,
 ) -> int:
     """Wait until ``drain.min`` has passed and connections have ended, at most ``drain.max``; return how many are open.
 
     ``started``: when ``drain.max`` ends. Only clients end keep-alive connections, so this limits a drain; the restart
     cuts what is left. ``still`` is called in every round and ends the wait by raising, for example if the lock is lost.
     """
-    linger(Deadline(clock, started.at - drain.max + drain.min), still)
+    wait_out(Deadline(clock, started.at - drain.max + drain.min), still)
     if not drain.connections:
         return 0
     quiet_since: float | None = None

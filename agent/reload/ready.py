@@ -7,7 +7,7 @@ status counts, and only a result that is newer than the restart.
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.clock import Deadline, nothing_ends_it
+from agent.clock import Deadline, never_interrupted
 from agent.consul import CheckState
 from agent.data import dataclass
 from agent.definitions import Check
@@ -101,7 +101,7 @@ class Readiness:
         self._left_to_consul.clear()
 
     def wait(
-        self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = nothing_ends_it
+        self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = never_interrupted
     ) -> float:
         """Wait until every check passes ``ready.successes`` times in a row and the warm-up is done.
 

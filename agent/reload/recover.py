@@ -8,14 +8,14 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.clock import Deadline, nothing_ends_it, poll
+from agent.clock import Deadline, never_interrupted, poll
 from agent.consul import Consul, own_sessions, queue_of, release_dead_session, remove_unheld_lock
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.client import Engine
 from agent.engine.swap import ReplacementState
 from agent.errors import Interrupted, NotNow, NotReady, Unreachable
-from agent.maintenance import MaintenanceTarget, is_of_reload, lift_own
+from agent.maintenance import MaintenanceTarget, disable_own_maintenance, is_of_reload
 from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.instance import maintenance_of
 from agent.reload.journal import Journal, JournalDamaged, JournalRecord
@@ -124,7 +124,7 @@ def recover_undefined(
                 f"these checks are critical: {', '.join(failing)}. Repair it, or run: svcagent maint disable "
                 f"{shlex.quote(service_id)} --force"
             )
-        lift_own(consul, MaintenanceTarget(node, service_id, local.name), held)
+        disable_own_maintenance(consul, MaintenanceTarget(node, service_id, local.name), held)
     journal.remove()
     return record is not None or held is not None
 
@@ -200,7 +200,7 @@ class Recovery:
         """Watch a new version whose settle step the crashed reload did not finish."""
         is_first = self._report.is_first()
         with self._deps.interrupts.allowed():
-            return self._restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
+            return self._restoration.watch.settle(is_first=is_first, still=never_interrupted)
 
     def _clean(self) -> None:
         self._restoration.clean(is_proven=self._runner.state.is_settled is True)

@@ -134,7 +134,7 @@ class Engine(Server):
         if self._box is None:
             self._box = self._make_box()
         first = child_of(self._box.pid)
-        # Left by a killed dockerd, it may name a process that is another one's now.
+        # RemainingInstances by a killed dockerd, it may name a process that is another one's now.
         (self.directory / "pid").unlink(missing_ok=True)
         argv, self._argv = self._argv, ("nsenter", "--target", str(first), "--mount", "--pid", *self._argv)
         try:

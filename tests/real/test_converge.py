@@ -420,13 +420,13 @@ def test_maintenance_is_disabled_at_its_end(agent: Agent, place: Place) -> None:
             _out(agent, name, render(by_operator("alice", "web1", "disk", now - timedelta(hours=1), until)))
         result = convergence.run()
 
-        assert {one.target.service_id: one.is_liftable for one in result.ended} == {"over": True, "failing": False}
+        assert {one.target.service_id: one.may_be_disabled for one in result.ended} == {"over": True, "failing": False}
         assert [one.target.service_id for one in result.out] == ["endless", "failing", "later"]
         assert result.out[2].maintenance.owner == "alice"
         assert result.again_in is not None
         assert 20 < result.again_in <= 30
         again = convergence.run()
-        assert again.ended == tuple(one for one in result.ended if not one.is_liftable)
+        assert again.ended == tuple(one for one in result.ended if not one.may_be_disabled)
 
 
 def test_node_maintenance_and_a_reloads_maintenance_are_reported_and_not_changed(agent: Agent, place: Place) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from agent.consul import Consul
 from agent.definitions import Settings
-from agent.maintenance import MaintenanceTarget, by_operator, by_reload, lift_own, parse, render
+from agent.maintenance import MaintenanceTarget, by_operator, by_reload, disable_own_maintenance, parse, render
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
@@ -375,7 +375,7 @@ def test_a_reloads_maintenance_is_left_to_it(site: MaintHost, web: str, consul: 
     assert site.notes(web) == render(own)
 
     site.maint("enable", web, "--reason", "mine", "--replace", "--force")
-    assert not lift_own(consul, MaintenanceTarget(NODE, web, web), own)
+    assert not disable_own_maintenance(consul, MaintenanceTarget(NODE, web, web), own)
     assert "Taken out by alice" in (site.notes(web) or "")
 
     site.ask.put(f"/v1/agent/service/maintenance/{web}?enable=false")

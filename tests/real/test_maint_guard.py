@@ -291,7 +291,7 @@ def test_any_error_while_draining_says_what_is_out(
     def fail(*_arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(maint, "await_unnamed", fail)
+    monkeypatch.setattr(maint, "await_dns_expiry", fail)
 
     code, said = on_host1("enable", web, "--reason", "x", "--wait-drained")
 

@@ -11,7 +11,7 @@ from agent.consul import CheckState
 from agent.daemon.convergence_log import ConvergenceLog
 from agent.daemon.convergence_result import ConvergenceResult
 from agent.errors import ConsulUnreachable, Denied, Fault, LockBusy, OutcomeUnknown, Rejected, SvcagentError
-from agent.maintenance import EndedMaintenance, MaintenanceTarget, by_operator
+from agent.maintenance import ExpiredMaintenance, MaintenanceTarget, by_operator
 from agent.registration import Change, ChangeAction
 from tests.support.clock import NOON, FakeClock
 
@@ -120,8 +120,8 @@ def test_every_change_is_reported(told: Told) -> None:
 def test_the_end_of_maintenance_and_what_delays_it_are_reported_once(told: Told) -> None:
     over = by_operator("alice", "web1", "disk", NOON - timedelta(hours=1), NOON)
     failing = CheckState("service:api", "up", "critical", "", "api")
-    lifted = EndedMaintenance(MaintenanceTarget("web1", "web", "web"), over, ())
-    kept = EndedMaintenance(MaintenanceTarget("web1", "api", "api"), over, (failing,))
+    lifted = ExpiredMaintenance(MaintenanceTarget("web1", "web", "web"), over, ())
+    kept = ExpiredMaintenance(MaintenanceTarget("web1", "api", "api"), over, (failing,))
 
     assert told.of(ConvergenceResult(ended=(kept, lifted))) == [
         "i web: its maintenance by alice on web1 since 2026-05-01T11:00:00Z until 2026-05-01T12:00:00Z (disk) has "

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, Instance, LocalService
 from agent.maintenance import (
-    Left,
     Maintenance,
     MaintenanceAction,
     MaintenanceTarget,
     OwnerKind,
+    RemainingInstances,
     by_operator,
     by_reload,
     decide_disable,
     decide_enable,
-    find_ended,
+    find_expired,
+    judge_remaining,
     parse,
     render,
-    who_is_left,
 )
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -85,10 +85,10 @@ def test_moving_the_end_keeps_the_beginning() -> None:
     ("held", "plain", "by_force"),
     [
         (None, MaintenanceAction.KEEP, MaintenanceAction.KEEP),
-        (SAME, MaintenanceAction.LIFT, MaintenanceAction.LIFT),
-        (BOB, MaintenanceAction.LIFT, MaintenanceAction.LIFT),
-        (UNKNOWN, MaintenanceAction.LIFT, MaintenanceAction.LIFT),
-        (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.LIFT),
+        (SAME, MaintenanceAction.DISABLE, MaintenanceAction.DISABLE),
+        (BOB, MaintenanceAction.DISABLE, MaintenanceAction.DISABLE),
+        (UNKNOWN, MaintenanceAction.DISABLE, MaintenanceAction.DISABLE),
+        (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.DISABLE),
     ],
 )
 def test_who_may_disable_which_maintenance(
@@ -110,29 +110,29 @@ WARNED = _instance("host1", "web", "passing", "warning")
 @pytest.mark.parametrize(
     ("instances", "ids", "expected"),
     [
-        ([UP], ["web"], Left.NOBODY),
-        ([UP, _instance("host2", "web", "passing")], ["web"], Left.SOMEBODY),
-        ([UP, _instance("host2", "web", "critical")], ["web"], Left.NOBODY),
-        ([UP, _instance("host2", "web", "passing", "critical")], ["web"], Left.NOBODY),
-        ([UP, _instance("host1", "web-2", "passing")], ["web"], Left.SOMEBODY),
-        ([UP, _instance("host1", "web-2", "passing")], ["web", "web-2"], Left.NOBODY),
-        ([DOWN], ["web"], Left.SOMEBODY),
-        ([DOWN, _instance("host1", "web-2", "passing")], ["web", "web-2"], Left.NOBODY),
+        ([UP], ["web"], RemainingInstances.NONE),
+        ([UP, _instance("host2", "web", "passing")], ["web"], RemainingInstances.SOME),
+        ([UP, _instance("host2", "web", "critical")], ["web"], RemainingInstances.NONE),
+        ([UP, _instance("host2", "web", "passing", "critical")], ["web"], RemainingInstances.NONE),
+        ([UP, _instance("host1", "web-2", "passing")], ["web"], RemainingInstances.SOME),
+        ([UP, _instance("host1", "web-2", "passing")], ["web", "web-2"], RemainingInstances.NONE),
+        ([DOWN], ["web"], RemainingInstances.SOME),
+        ([DOWN, _instance("host1", "web-2", "passing")], ["web", "web-2"], RemainingInstances.NONE),
         # Consul DNS serves warning; clients that ask for passing instances do not get it.
-        ([WARNED], ["web"], Left.NOBODY),
-        ([WARNED, _instance("host2", "web", "critical")], ["web"], Left.NOBODY),
-        ([WARNED, _instance("host2", "web", "warning")], ["web"], Left.SOMEBODY),
-        ([WARNED, _instance("host2", "web", "passing")], ["web"], Left.SOMEBODY),
-        ([UP, _instance("host2", "web", "warning")], ["web"], Left.NOBODY),
-        ([DOWN, _instance("host2", "web", "critical")], ["web"], Left.SOMEBODY),
-        ([], ["web"], Left.UNKNOWN),
-        ([_instance("host2", "web", "passing")], ["web"], Left.UNKNOWN),
-        ([UP], ["web", "web-2"], Left.UNKNOWN),
+        ([WARNED], ["web"], RemainingInstances.NONE),
+        ([WARNED, _instance("host2", "web", "critical")], ["web"], RemainingInstances.NONE),
+        ([WARNED, _instance("host2", "web", "warning")], ["web"], RemainingInstances.SOME),
+        ([WARNED, _instance("host2", "web", "passing")], ["web"], RemainingInstances.SOME),
+        ([UP, _instance("host2", "web", "warning")], ["web"], RemainingInstances.NONE),
+        ([DOWN, _instance("host2", "web", "critical")], ["web"], RemainingInstances.SOME),
+        ([], ["web"], RemainingInstances.UNKNOWN),
+        ([_instance("host2", "web", "passing")], ["web"], RemainingInstances.UNKNOWN),
+        ([UP], ["web", "web-2"], RemainingInstances.UNKNOWN),
     ],
 )
-def test_who_is_left_for_clients(instances: list[Instance], ids: list[str], expected: Left) -> None:
+def test_who_is_left_for_clients(instances: list[Instance], ids: list[str], expected: RemainingInstances) -> None:
     """Nothing is taken from anybody where nobody passed; and what is not shown is not known."""
-    assert who_is_left(instances, "host1", ids) is expected
+    assert judge_remaining(instances, "host1", ids) is expected
 
 
 OVER = by_operator("bob", "host2", "x", NOON - timedelta(hours=2), NOON)
@@ -168,7 +168,7 @@ def test_what_has_expired_and_what_keeps_it(
     """Only a person's maintenance has an end, and only real checks decide; None: it is not over."""
     service = _service("web", held, *statuses)
 
-    found = find_ended({"web": service}, {check.id: check for check in service.checks}, "host1", NOON)
+    found = find_expired({"web": service}, {check.id: check for check in service.checks}, "host1", NOON)
 
     assert [[check.id for check in one.failing] for one in found] == ([] if expected is None else [expected])
     assert all(one.target == WEB and one.maintenance == held for one in found)
@@ -191,7 +191,7 @@ def test_a_host_recovers_when_all_its_parts_do(
     checks = [CheckState("disk", "", own_check, "", ""), CheckState(NODE_MAINTENANCE, "", "critical", render(OVER), "")]
     checks += [check for one in services for check in one.checks]
 
-    found = find_ended({one.id: one for one in services}, {check.id: check for check in checks}, "host1", NOON)
+    found = find_expired({one.id: one for one in services}, {check.id: check for check in checks}, "host1", NOON)
 
     assert [(one.target, [check.id for check in one.failing]) for one in found] == [
         (MaintenanceTarget("host1"), expected)
@@ -201,8 +201,8 @@ def test_a_host_recovers_when_all_its_parts_do(
 def test_only_what_was_asked_about() -> None:
     services = {name: _service(name, OVER, "passing") for name in ("a", "b")}
 
-    assert [one.target.service_id for one in find_ended(services, {}, "host1", NOON, {"b"})] == ["b"]
-    assert [one.target.service_id for one in find_ended(services, {}, "host1", NOON)] == ["a", "b"]
+    assert [one.target.service_id for one in find_expired(services, {}, "host1", NOON, {"b"})] == ["b"]
+    assert [one.target.service_id for one in find_expired(services, {}, "host1", NOON)] == ["a", "b"]
 
 
 def test_the_owner_in_words() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.maintenance import NotAMoment, for_people, length, parse_end
+from agent.maintenance import InvalidTime, length, local_time, parse_end
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)  # 14:00 in Berlin
@@ -51,7 +51,7 @@ def test_an_end_is_a_time_of_day_or_iso_8601(text: str, expected: str) -> None:
 )
 def test_what_is_no_moment_or_past_is_refused(text: str) -> None:
     """A date alone too: does it mean the day's beginning or its end?"""
-    with pytest.raises(NotAMoment):
+    with pytest.raises(InvalidTime):
         parse_end(text, NOON, BERLIN)
 
 
@@ -76,7 +76,7 @@ def test_a_time_of_day_is_ahead_and_near(now: datetime, hour: int, minute: int, 
 
 @given(now=_moments, text=st.text(max_size=30))
 def test_any_text_is_a_moment_ahead_or_refused(now: datetime, text: str) -> None:
-    with suppress(NotAMoment):
+    with suppress(InvalidTime):
         assert parse_end(text, now, BERLIN) > now
 
 
@@ -89,7 +89,7 @@ def test_without_a_zone_it_is_the_hosts_own() -> None:
     [("2026-05-01T12:05Z", "14:05"), ("2026-05-01T21:59Z", "23:59"), ("2026-05-01T22:00Z", "2026-05-02 00:00")],
 )
 def test_people_see_the_date_where_it_is_not_today(moment: str, expected: str) -> None:
-    assert for_people(_utc(moment), NOON, BERLIN) == expected
+    assert local_time(_utc(moment), NOON, BERLIN) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from agent.clock import nothing_ends_it
+from agent.clock import never_interrupted
 from agent.consul import CheckState, Instance, LocalService
 from agent.definitions import Check, Ready, ReloadSection, Service, Settle
 from agent.engine.client import Engine
@@ -143,7 +143,7 @@ class World:
         assert self.drainer.find_own(local) is not None
 
     def settle(self, *, is_first: bool = False) -> bool:
-        return self.restoration.watch.settle(is_first=is_first, still=nothing_ends_it)
+        return self.restoration.watch.settle(is_first=is_first, still=never_interrupted)
 
     def shown(self, *states: CheckState) -> Callable[[], None]:
         """Return what makes the agent show these checks."""
