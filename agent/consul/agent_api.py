@@ -158,7 +158,9 @@ class AgentApi(ConsulApi):
 
 
 def _not_registered(service_id: str) -> NotFound:
-    return NotFound(f"service {service_id} is not registered on this host; run: svcagent register")
+    return NotFound(
+        f"service {service_id} is not registered on this host; run: svcagent register", kind="not-registered"
+    )
 
 
 def _maintained(check: CheckState) -> str:

@@ -123,7 +123,8 @@ class FailureTranslator:
             found = f" ({answer.code}, {content_type}{cause}): {self._shown(answer.body)!r}"
         return ConsulUnreachable(
             f"{self._where} answered {method} {path} with something that is not Consul's{found}. "
-            "Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there"
+            "Set CONSUL_HTTP_ADDR to the agent itself: a proxy may listen there",
+            kind="not-consul",
         )
 
     def lacking(self, method: str, path: str, said: str = "") -> Denied:
@@ -132,13 +133,16 @@ class FailureTranslator:
         if not self._token.source:
             who, remedy = "no Consul token is set, and without one", "Set CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN"
             if right is None:
-                return Denied(f"{who} {self._where} refuses {method} {path}. {remedy}")
-            return Denied(f"{who} {self._where} gives no {right}. {remedy} to one whose policy has: {right.rule}")
+                return Denied(f"{who} {self._where} refuses {method} {path}. {remedy}", kind="consul-denied")
+            return Denied(
+                f"{who} {self._where} gives no {right}. {remedy} to one whose policy has: {right.rule}",
+                kind="consul-denied",
+            )
         who = f"the Consul token from {self._token.source}"
         if right is None:
-            return Denied(f"{who} may not {method} {path} at {self._where}. Check its policy")
+            return Denied(f"{who} may not {method} {path} at {self._where}. Check its policy", kind="consul-denied")
         unknown = f" ({THIS_NODE}: this host's name in Consul)" if right.name == THIS_NODE else ""
-        return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}")
+        return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}", kind="consul-denied")
 
     def denied_in_transaction(self, key: str, said: str) -> Denied | None:
         """Return Denied if a transaction's error for a key is about rights. Such refusals have no status code."""
@@ -148,17 +152,18 @@ class FailureTranslator:
 
     def _no_tls(self, error: ssl.SSLError) -> ConsulUnreachable:
         problem, remedy = explain_handshake(error, has_own=self._settings.client_cert is not None)
-        return ConsulUnreachable(f"no TLS connection to {self._where}: {problem}. {remedy}")
+        return ConsulUnreachable(f"no TLS connection to {self._where}: {problem}. {remedy}", kind="tls-failed")
 
     def _denied(self, method: str, path: str, said: str, answered: str) -> Denied:
         if _UNKNOWN_TOKEN in said and self._token.source:
             return Denied(
                 f"the Consul token from {self._token.source} is unknown to Consul ({self._where}): it was deleted, has "
-                "expired, or belongs to another datacenter. Put a valid one there"
+                "expired, or belongs to another datacenter. Put a valid one there",
+                kind="token-unknown",
             )
         if said.startswith(_NO_RIGHTS):
             return self.lacking(method, path, said)
-        return Denied(f"{answered}: {said}. Check the token's policy")
+        return Denied(f"{answered}: {said}. Check the token's policy", kind="consul-denied")
 
     def _shown(self, text: str) -> str:
         return clean(self._token.hide_in(text), SAID_LENGTH)

@@ -65,7 +65,9 @@ class Token:
         try:
             content, found = read_trusted_alone(file, _LONGEST)
         except Untrusted as error:
-            raise Denied(f"the Consul token file (from {self._settings.token_file_source}): {error}") from error
+            raise Denied(
+                f"the Consul token file (from {self._settings.token_file_source}): {error}", kind="token-unusable"
+            ) from error
         except (OSError, NotAFile, ValueError) as error:  # ValueError: a path with NUL
             if self._from_file:
                 # While the file is being replaced, it may be absent for a moment.
@@ -73,7 +75,8 @@ class Token:
             said = (error.strerror if isinstance(error, OSError) else "") or str(error)
             raise Denied(
                 f"cannot read the Consul token file {_shown(file)} (from {self._settings.token_file_source}): "
-                f"{said}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN"
+                f"{said}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN",
+                kind="token-unusable",
             ) from error
         stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
         if stamp == self._seen:
@@ -100,7 +103,8 @@ def _usable(text: str, source: str) -> str:
     if not _USABLE.fullmatch(text):
         raise Denied(
             f"the Consul token from {source} holds a space, a line break or a letter beyond ASCII. Write the token's "
-            "SecretID there and nothing else"
+            "SecretID there and nothing else",
+            kind="token-unusable",
         )
     return text
 

@@ -215,7 +215,8 @@ def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_wr
     return Denied(
         f"Docker at {address} does not let svcagent {doing}: {said}. Docker Engine itself answers otherwise, so this "
         f"comes from something in front of it, such as a socket proxy: allow {section}{method} there. If it is not "
-        "Docker Engine, it lacks what svcagent needs"
+        "Docker Engine, it lacks what svcagent needs",
+        kind="docker-request-refused",
     )
 
 

@@ -195,7 +195,8 @@ def _failure(
     if kind is Denied:
         return Denied(
             f"registry {registry} refused {image}: {text}; `docker login {registry}` as the user svcagent runs as "
-            f"({docker.credentials_source()})"
+            f"({docker.credentials_source()})",
+            kind="registry-denied",
         )
     if kind is RateLimited:
         seconds = retry_after(text, error)

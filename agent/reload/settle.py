@@ -74,6 +74,7 @@ class SettleWatch:
                         f"somebody stopped or restarted {self._service.id} after clients had returned to it, and it is "
                         f"not ready again: {view.fault}",
                         signature=view.fault.signature or "exited",
+                        kind="stopped-by-operator",
                     )
             self._deps.clock.sleep(SETTLE_INTERVAL)
 

@@ -26,6 +26,16 @@ class Result:
     def text(self) -> str:
         return self.out + self.err
 
+    @property
+    def document(self) -> Any:
+        """The document that ``--json`` printed."""
+        return json.loads(self.out)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the error that ended a verb with ``--json`` (docs/kinds.md)."""
+        return str(self.document["kind"])
+
 
 class Svcagent:
     """The svcagent of one host. ``settings``: its environment, beside its directories."""

@@ -97,7 +97,7 @@ def test_algorithms_of_old_servers(file: Path, written: str, algorithm: str) -> 
     key = find_key(Settings.load(None, {**environ, "SVCAGENT_DNS_ALLOW_WEAK_KEYS": "true"}).dns)
     assert (key.algorithm, key.is_weak) == (algorithm, algorithm != "hmac-sha224")
     if key.is_weak:
-        with pytest.raises(BadDefinition, match=r"tsig-keygen -a hmac-sha256 .*dns\.allow_weak_keys = true"):
+        with pytest.raises(BadDefinition, match=r"dns\.allow_weak_keys"):
             find_key(Settings.load(None, environ).dns)
 
 

@@ -14,6 +14,7 @@ from agent.daemon.single import only_daemon
 from agent.daemon.status import LONGEST_LINE, DaemonState, ReloadStatus
 from agent.daemon.systemd import Systemd
 from agent.errors import Fault, LockBusy, SvcagentError
+from tests.support.kinds import raises_kind
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -91,7 +92,7 @@ def test_one_daemon_a_host(tmp_path: Path) -> None:
 
 def test_no_place_for_the_lock(tmp_path: Path) -> None:
     """A state directory that is not there is told, with what to do."""
-    with pytest.raises(SvcagentError, match="No such file or directory"), only_daemon(tmp_path / "nothing"):
+    with raises_kind(SvcagentError, "cannot-write"), only_daemon(tmp_path / "nothing"):
         pytest.fail("there is no directory")
 
 

@@ -19,6 +19,7 @@ from agent.engine.swap import (
     tidy,
 )
 from agent.errors import Conflict, NotFound
+from tests.support.kinds import raises_kind
 
 RUNNING = ObservedContainer("old", is_running=True, restart_policy="no")
 STOPPED = ObservedContainer("old", is_running=False, restart_policy="no")
@@ -126,12 +127,12 @@ def test_without_the_new_container_the_policy_is_the_one_that_the_caller_remembe
     ],
 )
 def test_a_container_that_svcagent_did_not_make_is_not_changed(world: ReplacementContainers) -> None:
-    with pytest.raises(Conflict, match="by hand"):
+    with raises_kind(Conflict, "not-created-by-svcagent"):
         roll_back(world)
 
 
 def test_when_the_old_container_is_gone_the_way_out_is_named() -> None:
-    with pytest.raises(NotFound, match="docker rename"):
+    with raises_kind(NotFound, "old-container-gone"):
         roll_back(ReplacementContainers("app", None, CREATED, None))
 
 

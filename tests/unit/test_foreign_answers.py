@@ -24,6 +24,7 @@ from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError
 from agent.files import NotAFile, read_regular
 from agent.metrics.textfile import HOST, RELOAD, Textfiles
+from tests.support.kinds import raises_kind
 
 OTHERS: tuple[object, ...] = (7.5, [[]], {"x": {}}, True, "x", -1)
 NO_DNS = [b"", b"\x00", b"\x00\x03abc", b"\xff\xff" + b"\xff" * 100, b"HTTP/1.1 400 No\r\n\r\n"]
@@ -267,9 +268,9 @@ def test_a_fifo_among_textfiles_blocks_nothing_and_stays(tmp_path: Path) -> None
     (tmp_path / "linked").mkdir()
     files = Textfiles(tmp_path, SystemClock(), lambda _text: None)
 
-    with pytest.raises(SvcagentError, match="regular file"):
+    with raises_kind(SvcagentError, "not-a-file"):
         files.consul(is_up=True)
-    with pytest.raises(SvcagentError, match="regular file"):
+    with raises_kind(SvcagentError, "not-a-file"):
         files.reloads_ended([{"service": "web"}])
     (tmp_path / HOST).unlink()
     files.converged(["web"], {}, [], 0)
@@ -283,5 +284,5 @@ def test_a_fifo_among_textfiles_blocks_nothing_and_stays(tmp_path: Path) -> None
 def test_a_link_to_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / HOST).symlink_to(tmp_path / "fifo")
-    with pytest.raises(SvcagentError, match="regular file"):
+    with raises_kind(SvcagentError, "not-a-file"):
         Textfiles(tmp_path, SystemClock(), lambda _text: None).consul(is_up=True)

@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import SvcagentError
 from agent.reload.journal import Journal, JournalDamaged, JournalRecord, journalled
+from tests.support.kinds import raises_kind
 
 RECORD = JournalRecord(
     reload_id="1234abcd",
@@ -63,7 +64,7 @@ def test_a_damaged_document_is_reported_as_damaged(tmp_path: Path, content: str)
 def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path) -> None:
     """The directory cannot be written: the old record stands, without a temporary file beside it."""
     journal = Journal(tmp_path / "state", "web")
-    with pytest.raises(SvcagentError, match="cannot write"):
+    with raises_kind(SvcagentError, "cannot-write"):
         journal.write(RECORD)
 
     assert list(tmp_path.iterdir()) == []

@@ -165,7 +165,7 @@ def test_unhealthy_is_not_final_and_the_health_checks_output_is_reported(origin:
     unhealthy = replace(CONTAINER, health="unhealthy", health_output="index not loaded")
 
     readiness(origin, unhealthy, unhealthy, replace(CONTAINER, health="healthy")).wait()
-    with pytest.raises(NotReady, match=r"says unhealthy \(index not loaded\).*raise reload\.ready\.timeout"):
+    with pytest.raises(NotReady, match="index not loaded"):
         readiness(origin, unhealthy).wait()
 
 
@@ -176,7 +176,7 @@ def test_a_warm_up_request_has_its_own_limit(origin: Origin, path: str) -> None:
     clock = SystemClock()
     began = clock.monotonic()
 
-    with pytest.raises(NotReady, match=r"warm-up of web failed.*reload\.ready\.warmup_timeout"):
+    with pytest.raises(NotReady, match=r"reload\.ready\.warmup_timeout"):
         readiness(origin, CONTAINER, warmup=(f"{origin.url}{path}",), warmup_timeout=0.4).wait()
 
     assert 0.4 <= clock.monotonic() - began < 3
@@ -191,13 +191,15 @@ def test_a_warm_up_request_may_take_longer_than_the_limit_for_readiness(origin: 
 
 
 def test_a_warm_up_request_that_is_refused_fails_the_new_instance(origin: Origin) -> None:
-    with pytest.raises(NotReady, match="/broken answers 500"):
+    with pytest.raises(NotReady) as caught:
         readiness(origin, CONTAINER, warmup=(f"{origin.url}/broken",)).wait()
+    assert caught.value.signature == "warm-up http 500"
 
 
 def test_a_container_that_ends_during_warm_up_is_reported_as_that(origin: Origin) -> None:
-    with pytest.raises(NotReady, match="exit status 3"):
+    with pytest.raises(NotReady) as caught:
         readiness(origin, CONTAINER, CONTAINER, STOPPED, successes=1, warmup=(f"{origin.url}/a",)).wait()
+    assert caught.value.signature == "container exit 3"
 
 
 def test_a_slow_body_is_judged_by_the_status_at_the_timeout(origin: Origin) -> None:

@@ -10,6 +10,7 @@ from agent.definitions import Check, Service
 from agent.definitions.service import MOST_CHECKS, NamedPort
 from agent.registration import AgentWorld, ChangeAction, is_current, make_plan, make_removal, registration
 from agent.registration.mark import HOLD, MARK, leaving, own_checks
+from agent.registration.plan import RefusalKind
 
 
 def service(name: str = "web", **fields: Any) -> Service:
@@ -132,7 +133,7 @@ def test_a_check_of_the_node_is_refused() -> None:
     (change,) = make_plan([service(checks=(ttl("one"),))], world(node=(node,)))
 
     assert change.action is ChangeAction.REFUSE
-    assert "belongs to the node itself" in change.why
+    assert change.kind is RefusalKind.FOREIGN_CHECK
 
 
 def test_checks_that_are_about_to_go_are_still_ours_if_that_is_interrupted() -> None:

@@ -7,6 +7,7 @@ import pytest
 from agent.consul.token import Token
 from agent.definitions import Settings
 from agent.errors import Denied
+from tests.support.kinds import raises_kind
 
 
 def _token(file: Path, **environ: str) -> Token:
@@ -40,7 +41,7 @@ def test_a_file_that_is_empty_or_gone_for_a_moment_changes_nothing(tmp_path: Pat
 
 
 def test_a_file_that_was_never_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(Denied, match=r"token \(from CONSUL_HTTP_TOKEN_FILE\): No such file"):
+    with raises_kind(Denied, "token-unusable"):
         _token(tmp_path / "token").value()
 
 
@@ -62,6 +63,6 @@ def test_what_cannot_be_a_token_is_not_shown(tmp_path: Path, text: str) -> None:
     file = tmp_path / "token"
     file.write_text(text)
 
-    with pytest.raises(Denied, match="holds a space, a line break") as caught:
+    with raises_kind(Denied, "token-unusable") as caught:
         _token(file).value()
     assert text not in str(caught.value)
