@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any
 
 from agent.clock import Clock
@@ -156,19 +155,14 @@ def _registry(docker: EngineConnection, reference: Reference, timeout: float = R
     try:
         yield
     except RefusedAnswer as error:
-        if not is_of_engine(error):
+        by_text = registry_failure(error.said)
+        # Some Engines also answer 404 if a registry refused.
+        not_found = Denied if by_text is Denied else NotFound
+        kinds = {401: Denied, 403: Denied, 404: not_found, 429: RateLimited}
+        kind = by_text if error.status >= 500 else kinds.get(error.status)
+        if kind is None or not is_of_engine(error):
             raise
-        if error.status == HTTPStatus.NOT_FOUND:
-            # Some Engines also answer this if a registry refused.
-            kind = Denied if registry_failure(error.said) is Denied else NotFound
-            raise _failure(docker, reference, error.said, kind) from error
-        if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise _failure(docker, reference, error.said, Denied) from error
-        if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise _failure(docker, reference, error.said, RateLimited, error) from error
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _failure(docker, reference, error.said, error=error) from error
-        raise
+        raise _failure(docker, reference, error.said, kind, error) from error
     except Exception as error:
         if timed_out(error):
             raise _silent(reference, timeout) from error

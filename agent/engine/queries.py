@@ -14,7 +14,7 @@ from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMA
 from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, message_of
 from agent.engine.model import Inspect
 from agent.http import HttpAnswer, KeptConnection, was_dropped
-from agent.shapes import Shape, require
+from agent.shapes import Shape
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60
@@ -36,16 +36,14 @@ class Queries:
 
     def offered(self) -> Mapping[str, str]:
         """Return the Engine's release, and the versions of the API that it speaks."""
-        found = self._transport.get_json("/version")
-        require(found, OFFER)
-        return cast("Mapping[str, str]", found)
+        return cast("Mapping[str, str]", self._get("/version", OFFER))
 
     def image(self, name: str) -> Inspect:
-        return inspected(self._transport.get_json(f"/images/{quote(name, safe='/:')}/json"), IMAGE)
+        return self._get(f"/images/{quote(name, safe='/:')}/json", IMAGE)
 
     def inspect(self, container: str) -> Inspect:
         """Return the Engine's description of a container, by name or ID."""
-        return inspected(self._transport.get_json(f"/containers/{quote(container, safe='/:')}/json"), CONTAINER)
+        return self._get(f"/containers/{quote(container, safe='/:')}/json", CONTAINER)
 
     def find(self, container: str) -> Inspect | None:
         """Return the same; None if there is no such container."""
@@ -57,29 +55,23 @@ class Queries:
             raise
 
     def all_containers(self) -> list[dict[str, Any]]:
-        found = self._transport.get_json("/containers/json?all=1")
-        require(found, LISTED_CONTAINERS)
-        return cast("list[dict[str, Any]]", found)
+        return cast("list[dict[str, Any]]", self._get("/containers/json?all=1", LISTED_CONTAINERS))
 
     def all_images(self) -> list[dict[str, Any]]:
-        found = self._transport.get_json("/images/json")
-        require(found, LISTED_IMAGES)
-        return cast("list[dict[str, Any]]", found)
+        return cast("list[dict[str, Any]]", self._get("/images/json", LISTED_IMAGES))
 
     def registry_digest(self, name: str, authorization: str | None) -> str:
         headers = {"X-Registry-Auth": authorization} if authorization else {}
-        found = self._transport.get_json(f"/distribution/{quote(name, safe='/:')}/json", headers)
-        require(found, {"Descriptor": {"digest": str}})
+        found = self._get(f"/distribution/{quote(name, safe='/:')}/json", {"Descriptor": {"digest": str}}, headers)
         return str(found["Descriptor"]["digest"])
 
     def platform(self) -> str:
         """Return the platform that the Engine runs on, as ``linux/amd64``."""
-        found = self._transport.get_json("/version")
-        require(found, {"Os": str, "Arch": str})
+        found = self._get("/version", {"Os": str, "Arch": str})
         return f"{found['Os']}/{found['Arch']}"
 
     def info(self, shape: Shape) -> Inspect:
-        return inspected(self._transport.get_json("/info"), shape)
+        return self._get("/info", shape)
 
     def host_name(self) -> str:
         return str(self.info({"Name": str})["Name"])
@@ -88,6 +80,9 @@ class Queries:
         """True if images are in containerd's store, False for the Engine's older one."""
         status = self.info({"DriverStatus?": [[str]]}).get("DriverStatus") or []
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
+
+    def _get(self, path: str, shape: Shape, headers: Mapping[str, str] | None = None) -> Inspect:
+        return inspected(self._transport.get_json(path, headers), shape)
 
 
 class SocketTransport:

@@ -233,34 +233,24 @@ def succeeded(
     maintenance, rather than finding an operator's that may stay. ``is_environment``: READY of the old container saw the
     failure of the new one again.
     """
-    match step:
-        case Step.CHECK:
-            return replace(state, is_newer=finding)
-        case Step.PLAN_AGAIN:
-            return replace(state, is_newer=finding, is_confirmed=True)
-        case Step.DRAIN:
-            return replace(state, is_out=is_out, is_drained=True, is_ready=False)
-        case Step.DRAIN_AGAIN:
-            return _drained_again(replace(state, is_out=is_out))
-        case Step.ROLL_BACK:
-            return replace(state, container=ReplacementState.OLD, is_ready=False)
-        case Step.READY:
-            return replace(state, is_ready=True, blame=_judged(state, is_environment=is_environment))
-        case Step.RETURN:
-            return replace(state, is_out=False)
-        case Step.SETTLE:
-            return replace(state, is_settled=finding)
-        case Step.RELEASE:
-            return replace(state, is_locked=False)
-    changes = {
+    changes: Mapping[Step, Mapping[str, object]] = {
+        Step.CHECK: {"is_newer": finding},
         Step.PULL: {"is_pulled": True},
         Step.GUARD: {"is_clear": True},
         Step.ACQUIRE: {"is_locked": True},
+        Step.PLAN_AGAIN: {"is_newer": finding, "is_confirmed": True},
         Step.PREPARE: {"container": ReplacementState.PREPARED},
-        Step.DISCARD: {"container": ReplacementState.OLD},
+        Step.DRAIN: {"is_out": is_out, "is_drained": True, "is_ready": False},
         Step.RESTART: {"container": ReplacementState.NEW},
-        Step.QUARANTINE: {"blame": Blame.NONE},
+        Step.READY: {"is_ready": True, "blame": _judged(state, is_environment=is_environment)},
+        Step.RETURN: {"is_out": False},
+        Step.SETTLE: {"is_settled": finding},
         Step.CLEAN: {"is_cleaned": True},
+        Step.RELEASE: {"is_locked": False},
+        Step.DRAIN_AGAIN: {"is_out": is_out, **_drained_again(state)},
+        Step.ROLL_BACK: {"container": ReplacementState.OLD, "is_ready": False},
+        Step.DISCARD: {"container": ReplacementState.OLD},
+        Step.QUARANTINE: {"blame": Blame.NONE},
     }
     return replace(state, **changes[step])  # type: ignore[arg-type]  # the keys are this class's own fields
 
@@ -290,28 +280,26 @@ def failed(
         # If it is in service (a crash left it there, or it failed there), it is drained first, even without a way back.
         is_stranded = not after.may_roll_back and is_out
         return replace(after, is_ready=False, may_try_new=False, is_stranded=is_stranded)
-    match step:
-        case Step.DRAIN:
-            return replace(after, is_ready=not is_out)
-        case Step.RESTART:
-            return replace(after, container=ReplacementState.MIXED)
-        case Step.DRAIN_AGAIN:
-            return _drained_again(after)
-        case Step.READY | Step.ROLL_BACK | Step.RETURN:
-            return replace(after, is_stranded=True, blame=_unjudged(after, is_environment=is_environment))
-    changes = {
+    stranded = {"is_stranded": True, "blame": _unjudged(after, is_environment=is_environment)}
+    changes: Mapping[Step, Mapping[str, object]] = {
         Step.PREPARE: {"container": ReplacementState.PREPARED},  # perhaps only in part
-        Step.DISCARD: {"container": ReplacementState.OLD, "has_leftovers": True},
+        Step.DRAIN: {"is_ready": not is_out},
+        Step.RESTART: {"container": ReplacementState.MIXED},
+        Step.READY: stranded,
+        Step.RETURN: stranded,
         Step.SETTLE: {"is_settled": False},
-        Step.QUARANTINE: {"blame": Blame.OWED},
         Step.CLEAN: {"is_cleaned": True, "has_leftovers": True},
         Step.RELEASE: {"is_locked": False},
+        Step.DRAIN_AGAIN: _drained_again(after),
+        Step.ROLL_BACK: stranded,
+        Step.DISCARD: {"container": ReplacementState.OLD, "has_leftovers": True},
+        Step.QUARANTINE: {"blame": Blame.OWED},
     }
     return replace(after, **changes.get(step, {}))  # type: ignore[arg-type]  # the keys are this class's own fields
 
 
-def _drained_again(state: State) -> State:
-    return replace(state, is_drained_again=True, is_stranded=not state.may_roll_back)
+def _drained_again(state: State) -> Mapping[str, object]:
+    return {"is_drained_again": True, "is_stranded": not state.may_roll_back}
 
 
 def _judged(state: State, *, is_environment: bool) -> Blame:
