@@ -2,7 +2,8 @@ import click
 
 from agent.cli import context
 from agent.cli.options import output_options
-from agent.cli.planning import Planner, RegistrationOptions, show_dry_run
+from agent.cli.registration_output import show_dry_run
+from agent.registration.planner import RegistrationOptions
 
 
 @click.command(epilog="Examples: svcagent plan; svcagent --json plan keyword-suggest")
@@ -26,7 +27,6 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
     Exits 1 if register would refuse a service, or the plan without --allow-removals. Files with faults are left out
     (exit code 78; with NAME only if NAME is in one of them).
     """
-    settings = context.settings()
     asked = RegistrationOptions(
         frozenset(names),
         wait,
@@ -35,7 +35,4 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
         is_empty_allowed=allow_empty,
         may_remove=allow_removals,
     )
-    with context.consul(settings) as consul:
-        planner = Planner(settings, consul, context.system_clock(), asked)
-        planner.read()
-        return show_dry_run(planner, consul)
+    return show_dry_run(context.settings(), asked)

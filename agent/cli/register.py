@@ -3,11 +3,10 @@ import click
 from agent.cli import context
 from agent.cli.options import output_options
 from agent.cli.output import show_warning
-from agent.cli.planning import (
-    Planner,
-    RegistrationOptions,
+from agent.cli.registration_output import (
     exit_code,
     in_maintenance_again,
+    planner_of,
     show_dry_run,
     show_plan,
     warn_of_unremembered,
@@ -19,6 +18,7 @@ from agent.daemon.last_good import forget
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
 from agent.registration import AgentWorld, Change, ChangeAction, ConsentNeeded, Failure, Registration, alone_in
+from agent.registration.planner import Planner, RegistrationOptions
 from agent.reload.journal import journalled
 
 
@@ -67,10 +67,7 @@ def register(
         may_remove=allow_removals,
     )
     if dry_run:
-        with context.consul(settings) as consul:
-            planner = Planner(settings, consul, clock, asked)
-            planner.read()
-            return show_dry_run(planner, consul)
+        return show_dry_run(settings, asked)
     state_dir = context.state_directory(settings)
     left_behind = journalled(state_dir)
     if left_behind:
@@ -79,7 +76,7 @@ def register(
 
         revive_containers(settings, clock, left_behind, REPAIR_OUTPUT)
     with context.consul(settings) as consul, registration_recorded(settings):
-        planner = Planner(settings, consul, clock, asked)
+        planner = planner_of(settings, consul, asked)
         planner.read()
         # Wait for the agent before taking the lock, so that no other process waits for a waiting one.
         _ = planner.agent

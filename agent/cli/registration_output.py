@@ -1,16 +1,15 @@
-"""What ``register``, ``plan`` and ``deregister`` share: making a plan and printing it."""
+"""What ``register``, ``plan`` and ``deregister`` print about changes of registrations."""
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from agent.cli import context
 from agent.cli.options import current
 from agent.cli.output import show_bug_of, show_document, show_line, show_table, show_trouble, show_warning
-from agent.clock import Clock
-from agent.consul import AgentSelf, Consul
-from agent.data import dataclass
-from agent.definitions import Definition, Service, Settings
-from agent.errors import BadDefinition, Fault, SvcagentError
+from agent.consul import Consul
+from agent.definitions import Settings
+from agent.errors import SvcagentError
 from agent.maintenance import is_finished_reload, parse
 from agent.registration import (
     Change,
@@ -22,94 +21,28 @@ from agent.registration import (
     Objection,
     Registration,
     refuse_unknown_nodes,
-    unmet,
 )
+from agent.registration.planner import Planner, RegistrationOptions
 from agent.reload.journal import journalled
 
 
-@dataclass(frozen=True)
-class RegistrationOptions:
-    names: frozenset[str]
-    wait: float
-    is_dry: bool = False
-    is_adopting: bool = False
-    is_empty_allowed: bool = False
-    may_remove: bool = False
-    """The operator agreed to the removals."""
-
-
-class Planner:
-    """Makes a plan from services.d and the agent, before any write.
-
-    It leaves out files with faults, and then removes nothing, because any of them may define the service.
-    """
-
-    def __init__(self, settings: Settings, consul: Consul, clock: Clock, asked: RegistrationOptions) -> None:
-        self._settings = settings
-        self._consul = consul
-        self._clock = clock
-        self._asked = asked
-        self._agent: AgentSelf | None = None
-        self.definitions: tuple[Definition, ...] = ()
-        self.faults: tuple[Fault, ...] = ()
-        self.registration = Registration(
-            consul,
-            settings.services_dir,
-            LastSeenFile(settings.state_dir, clock),
-            lambda one, text: is_finished_reload(text, is_journalled=one in journalled(settings.state_dir)),
-            show_bug_of,
-        )
-
-    @property
-    def agent(self) -> AgentSelf:
-        """The local agent. The first access waits for it."""
-        if self._agent is None:
-            self._agent = context.await_agent(self._consul, self._clock, self._asked.wait, show_warning)
-        return self._agent
-
-    @property
-    def services(self) -> list[Service]:
-        return [service for definition in self.definitions for service in definition.services]
-
-    def read(self) -> None:
-        """Read services.d. Its faults are reported even if no agent answers."""
-        if self._asked.is_empty_allowed and not self._settings.services_dir.exists():
-            self.definitions, self.faults = (), ()
-            return
-        found = context.definitions(self._settings, self._asked.names, lambda: self.agent.address)
-        self.definitions, self.faults = found.definitions, found.faults
-
-    def plan(self) -> tuple[Change, ...]:
-        names = self._asked.names
-        if faults := unmet(self.definitions, self.agent, names):
-            self._leave_out(faults)
-        # Consul refuses to register a service that the token may not see; a mere plan would show it as absent.
-        expected = {service.id: service.name for service in self.services} if self._asked.is_dry else {}
-        has_consent = self._asked.may_remove or (self._asked.is_empty_allowed and not self.definitions)
-        plan = self.registration.plan(
-            self.services,
-            names,
-            expected=expected,
-            is_adopting=self._asked.is_adopting,
-            has_consent=has_consent,
-            may_remove=lambda _service_id: not self.faults,
-        )
-        removed = [change.service_id for change in plan if change.action is ChangeAction.REMOVE]
-        if removed and not self.definitions and not self._asked.is_empty_allowed:
-            raise SvcagentError(
-                f"{self._settings.services_dir} holds no definition, so {_some(removed)} would be removed. Is it the "
-                "right directory? If so, run: svcagent register --allow-empty",
-                kind="no-definitions",
-            )
-        return plan
-
-    def _leave_out(self, faults: list[Fault]) -> None:
-        if self._asked.names:
-            raise BadDefinition(faults)
-        files = {fault.file for fault in faults}
-        self.definitions = tuple(one for one in self.definitions if str(one.file) not in files)
-        self.faults += tuple(faults)
-        context.go_on_without(self.faults, self.definitions, is_all=True)
+def planner_of(settings: Settings, consul: Consul, options: RegistrationOptions) -> Planner:
+    clock = context.system_clock()
+    registration = Registration(
+        consul,
+        settings.services_dir,
+        LastSeenFile(settings.state_dir, clock),
+        lambda one, text: is_finished_reload(text, is_journalled=one in journalled(settings.state_dir)),
+        show_bug_of,
+    )
+    return Planner(
+        settings.services_dir,
+        registration,
+        options,
+        lambda: context.await_agent(consul, clock, options.wait, show_warning),
+        lambda ask_address: context.definitions(settings, options.names, ask_address),
+        partial(context.go_on_without, is_all=True),
+    )
 
 
 def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
@@ -124,8 +57,11 @@ def warn_of_unremembered(error: SvcagentError) -> None:
     show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
 
 
-def show_dry_run(planner: Planner, consul: Consul) -> int:
-    changes = refuse_unknown_nodes(consul, planner.plan())
+def show_dry_run(settings: Settings, options: RegistrationOptions) -> int:
+    with context.consul(settings) as consul:
+        planner = planner_of(settings, consul, options)
+        planner.read()
+        changes = refuse_unknown_nodes(consul, planner.plan())
     objection = planner.registration.objection
     show_plan(changes, is_dry=True, objection=objection)
     return exit_code(changes) if objection is None else ConsentNeeded.exit_code
@@ -195,8 +131,3 @@ def _document(change: Change) -> dict[str, object]:
     fields = [{"field": one.field, "before": one.before, "after": one.after} for one in change.differences]
     refused = {"kind": str(change.kind)} if change.kind is not None else {}
     return {"service": change.service_id, "action": str(change.action), **refused, "why": change.why, "fields": fields}
-
-
-def _some(names: list[str]) -> str:
-    most = 5
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
