@@ -62,9 +62,9 @@ def registered(
     """Write that services.d is registered, without ``refused`` services of others and the files with ``faults``."""
 
     def write(files: "Textfiles") -> None:
-        from agent.metrics.exposition import held_by
+        from agent.metrics.host_series import held_maintenance
 
-        held = held_by(consul.services().values(), consul.checks())
+        held = held_maintenance(consul.services().values(), consul.checks())
         services = [one.service.name for one in definitions if one.reload is not None]
         files.converged(services, Counter(fault.file for fault in faults), held, refused)
 

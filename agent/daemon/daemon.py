@@ -264,10 +264,10 @@ class Daemon:
             self.metrics.faulty(faults)
             self.metrics.consul(is_up=not isinstance(found.trouble, ConsulUnreachable))
             return
-        from agent.metrics.exposition import held_of
+        from agent.metrics.host_series import HeldMaintenance
 
         reloaded = [one.service.name for one in found.definitions if one.reload is not None]
-        out = [held_of(one.target.name, one.maintenance) for one in found.out]
+        out = [HeldMaintenance.of(one.target.name, one.maintenance) for one in found.out]
         self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
     async def _take_up(self, left_behind: frozenset[str]) -> None:

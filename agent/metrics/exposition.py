@@ -6,34 +6,19 @@ module imports prometheus_client, which is slow and large, so import it only whe
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
 from prometheus_client.core import Metric
 
 from agent.clock import Clock
 from agent.errors import SvcagentError
-from agent.metrics.host_series import CnameSeries, Held, HostSeries, held_by, held_of
+from agent.metrics.host_series import CnameSeries, HeldMaintenance, HostSeries
 from agent.metrics.reload_series import ReloadSeries
-from agent.metrics.series import Family
 
 if TYPE_CHECKING:
     from agent.reload.host_lock import HostReload
-
-__all__ = ["Held", "Metrics", "held_by", "held_of"]
-
-
-class MetricsPart(Protocol):
-    """A group of metric families."""
-
-    @property
-    def families(self) -> tuple[Family, ...]:
-        """All families."""
-
-    @property
-    def lasting(self) -> tuple[Family, ...]:
-        """The families that may be resumed from another process's output."""
 
 
 class Metrics:
@@ -58,7 +43,7 @@ class Metrics:
         self,
         services: Iterable[str],
         faults: Mapping[str, int],
-        held: Iterable[Held],
+        held: Iterable[HeldMaintenance],
         refused: int = 0,
         *,
         needs_consent: bool = False,
@@ -91,7 +76,7 @@ class Metrics:
     def collect(self) -> Iterable[Metric]:
         """Return the metrics for prometheus_client, including those of this process."""
         with self._lock:
-            found = [metric for part in (self._reloads, self._host, self._cnames) for metric in metrics_of(part)]
+            found = [*self._reloads.metrics, *self._host.metrics, *self._cnames.metrics]
         return [*found, *self._process.collect()]
 
 
@@ -117,21 +102,6 @@ def serve(metrics: Metrics, address: str) -> Callable[[], None]:
     return stop
 
 
-def metrics_of(part: MetricsPart) -> list[Metric]:
-    """Return the families that have any series."""
-    return [metric for family in part.families if (metric := family.metric())]
-
-
-@dataclass(frozen=True)
-class _Collected:
-    """A fixed list of metrics as a prometheus_client collector."""
-
-    metrics: Iterable[Metric]
-
-    def collect(self) -> Iterable[Metric]:
-        return self.metrics
-
-
 def text_of(metrics: Iterable[Metric]) -> bytes:
     """Return the metrics in Prometheus's text format."""
-    return generate_latest(_Collected(metrics))
+    return generate_latest(SimpleNamespace(collect=lambda: metrics))

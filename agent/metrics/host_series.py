@@ -8,13 +8,13 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, CheckState, LocalService
 from agent.maintenance import Maintenance, OwnerKind, parse
-from agent.metrics.series import Family, Series
+from agent.metrics.series import SeriesGroup
 
 IN_PLACE = "in place"
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldMaintenance:
     """A service in maintenance; the host itself if ``service`` is empty.
 
     ``owner`` is a user name, ``svcagent reload``, or ``unknown``. ``since`` is in seconds since the epoch, if known.
@@ -24,55 +24,44 @@ class Held:
     owner: str
     since: float | None
 
-
-def held_by(services: Iterable[LocalService], checks: Mapping[str, CheckState]) -> tuple[Held, ...]:
-    """Return the maintenances in the local agent, from its services and checks."""
-    found = [(one.name, one.maintenance) for one in services]
-    found.append(("", checks.get(NODE_MAINTENANCE)))
-    return tuple(held_of(service, parse(check.notes)) for service, check in found if check is not None)
-
-
-def held_of(service: str, it: Maintenance) -> Held:
-    # A reload's ID in a label would create a series for each reload.
-    owner = {OwnerKind.OPERATOR: it.owner, OwnerKind.RELOAD: "svcagent reload", OwnerKind.UNKNOWN: "unknown"}[it.kind]
-    return Held(service, owner, it.since.timestamp() if it.since else None)
+    @classmethod
+    def of(cls, service: str, it: Maintenance) -> "HeldMaintenance":
+        # A reload's ID in a label would create a series for each reload.
+        owners = {OwnerKind.OPERATOR: it.owner, OwnerKind.RELOAD: "svcagent reload", OwnerKind.UNKNOWN: "unknown"}
+        return cls(service, owners[it.kind], it.since.timestamp() if it.since else None)
 
 
-class HostSeries:
+def held_maintenance(services: Iterable[LocalService], checks: Mapping[str, CheckState]) -> list[HeldMaintenance]:
+    """Return the maintenance of the local agent's services and of its node."""
+    found = [*((one.name, one.maintenance) for one in services), ("", checks.get(NODE_MAINTENANCE))]
+    return [HeldMaintenance.of(service, parse(check.notes)) for service, check in found if check is not None]
+
+
+class HostSeries(SeriesGroup):
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._build = Series("svcagent_build_info", "The version of svcagent.", ("version",))
-        self._build.set(1, __version__)
-        self._consul = Series("svcagent_consul_up", "1 if the local Consul agent answers.")
-        self._converged = Series(
+        super().__init__(clock)
+        self._series("svcagent_build_info", "The version of svcagent.", "version", lasting=False).set(1, __version__)
+        self._consul = self._series("svcagent_consul_up", "1 if the local Consul agent answers.")
+        self._converged = self._series(
             "svcagent_last_convergence_timestamp_seconds",
             "When the local Consul agent was last made to hold what services.d says.",
         )
-        self._refused = Series(
+        self._refused = self._series(
             "svcagent_registrations_refused", "Services that are registered by somebody else and were left alone."
         )
-        self._consent = Series(
+        self._consent = self._series(
             "svcagent_consent_needed",
             "1 while services stay registered as they are until an operator runs svcagent register --allow-removals.",
         )
-        self._faults = Series("svcagent_definition_faults", "Faults in a file of definitions.", ("file",))
-        self._maintenance = Series(
+        self._faults = self._series("svcagent_definition_faults", "Faults in a file of definitions.", "file")
+        self._maintenance = self._series(
             "svcagent_maintenance_since_timestamp_seconds",
             "Since when a service (the host itself if empty) is in maintenance, or was first seen so.",
-            ("service", "owner"),
+            "service",
+            "owner",
         )
-        self.lasting: tuple[Family, ...] = (
-            self._consul,
-            self._converged,
-            self._refused,
-            self._consent,
-            self._faults,
-            self._maintenance,
-        )
-        self.families = (self._build, *self.lasting)
 
     def consul(self, *, is_up: bool) -> None:
-        """Set whether the local agent answers."""
         self._consul.set(is_up)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
@@ -80,13 +69,12 @@ class HostSeries:
         self._faults.values = {(file,): count for file, count in sorted(faults.items()) if count}
 
     def consent(self, *, is_needed: bool) -> None:
-        """Set whether changes wait for an operator's consent."""
         self._consent.set(is_needed)
 
-    def converged(self, held: Iterable[Held], refused: int, *, needs_consent: bool = False) -> None:
+    def converged(self, held: Iterable[HeldMaintenance], refused: int, *, needs_consent: bool = False) -> None:
         """Record a completed convergence. ``refused`` counts services that others registered."""
         self.consent(is_needed=needs_consent)
-        now = self._clock.now().timestamp()
+        now = self._now()
         self._converged.set(now)
         self._refused.set(refused)
         since: dict[tuple[str, ...], float] = {}
@@ -97,15 +85,13 @@ class HostSeries:
         self._maintenance.values = since
 
 
-class CnameSeries:
+class CnameSeries(SeriesGroup):
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._state = Series(
-            "svcagent_cname_state", "How a CNAME stands: 1 for the state that it is in.", ("record", "state")
+        super().__init__(clock)
+        self._state = self._series(
+            "svcagent_cname_state", "How a CNAME stands: 1 for the state that it is in.", "record", "state"
         )
-        self._synced = Series("svcagent_cname_last_sync_timestamp_seconds", "When CNAMEs were last looked after.")
-        self.lasting: tuple[Family, ...] = (self._state, self._synced)
-        self.families = self.lasting
+        self._synced = self._series("svcagent_cname_last_sync_timestamp_seconds", "When CNAMEs were last looked after.")
 
     def synced(self, document: Mapping[str, Any], *, is_all: bool = True) -> None:
         """Update from the document of ``svcagent --json cname sync``. ``is_all`` is False if records were named."""
@@ -116,4 +102,4 @@ class CnameSeries:
         for one in document["records"]:
             self._state.forget(one["record"])
             self._state.set(1, one["record"], IN_PLACE if one["is_done"] else one["outcome"])
-        self._synced.set(self._clock.now().timestamp())
+        self._synced.set(self._now())

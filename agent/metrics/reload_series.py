@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
 from agent.errors import NotNow
-from agent.metrics.series import Family, Histogram, Series
+from agent.metrics.series import SeriesGroup
 from agent.outcomes import NEWEST_RUNS, Outcome
 
 if TYPE_CHECKING:
@@ -16,53 +16,47 @@ STEP_SECONDS = (0.1, 1, 5, 30, 120, 600)
 WAIT_SECONDS = (0.1, 1, 10, 60, 300, 1800, 3600)
 
 
-class ReloadSeries:
+class ReloadSeries(SeriesGroup):
     """The series of every service that is reloaded here."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        by = ("service",)
-        self._ended = Series(
-            "svcagent_reloads_total", "Reloads that ended, and recoveries, by how.", ("service", "result")
+        super().__init__(clock)
+        self._ended = self._series(
+            "svcagent_reloads_total", "Reloads that ended, and recoveries, by how.", "service", "result"
         )
-        self._steps = Histogram(
+        self._steps = self._histogram(
             "svcagent_reload_step_seconds", "How long the steps of reloads took.", ("service", "step"), STEP_SECONDS
         )
-        self._waits = Histogram(
-            "svcagent_lock_wait_seconds", "How long reloads waited for the fleet's lock.", by, WAIT_SECONDS
+        self._waits = self._histogram(
+            "svcagent_lock_wait_seconds", "How long reloads waited for the fleet's lock.", ("service",), WAIT_SECONDS
         )
-        self._last_run = Series("svcagent_last_run_timestamp_seconds", "When a reload last ended, however.", by)
-        self._last_success = Series(
+        self._last_run = self._series(
+            "svcagent_last_run_timestamp_seconds", "When a reload last ended, however.", "service"
+        )
+        self._last_success = self._series(
             "svcagent_last_success_timestamp_seconds",
             "When a reload last ended with what is wanted running.",
-            by,
+            "service",
         )
-        self._stranded = Series(
-            "svcagent_stranded", "1 if a reload left the instance out of service and could not put it back.", by
+        self._stranded = self._series(
+            "svcagent_stranded", "1 if a reload left the instance out of service and could not put it back.", "service"
         )
-        self._image = Series(
-            "svcagent_image_info", "The digest that runs, as the last reload saw it.", ("service", "image", "digest")
+        self._image = self._series(
+            "svcagent_image_info", "The digest that runs, as the last reload saw it.", "service", "image", "digest"
         )
-        self._queue = Series(
-            "svcagent_lock_queue_length", "The place in the line for the lock of a reload that waits; 1 is next.", by
+        self._queue = self._series(
+            "svcagent_lock_queue_length",
+            "The place in the line for the lock of a reload that waits; 1 is next.",
+            "service",
+            lasting=False,
         )
-        self._under_way = Series(
+        self._step_since = self._series(
             "svcagent_reload_step_since_timestamp_seconds",
             "When the step began that a running reload is at.",
-            ("service", "step"),
+            "service",
+            "step",
+            lasting=False,
         )
-
-        self.lasting: tuple[Family, ...] = (
-            self._ended,
-            self._steps,
-            self._waits,
-            self._last_run,
-            self._last_success,
-            self._stranded,
-            self._image,
-        )
-        self._passing = (self._queue, self._under_way)
-        self.families = (*self.lasting, *self._passing)
 
     def only(self, services: Iterable[str]) -> None:
         """Restrict the series to these services. New ones begin with zeros."""
@@ -75,10 +69,9 @@ class ReloadSeries:
 
     def run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
         """Replace the running reloads."""
-        for family in self._passing:
-            family.values = {}
+        self._queue.values, self._step_since.values = {}, {}
         for service, said in running:
-            self._under_way.set(datetime.fromisoformat(said.since).timestamp(), service, said.step)
+            self._step_since.set(datetime.fromisoformat(said.since).timestamp(), service, said.step)
             if said.place is not None:
                 self._queue.set(said.place, service)
 
@@ -105,9 +98,6 @@ class ReloadSeries:
         for result in Outcome:
             self._ended.add(service, result, by=0)
         self._stranded.add(service, by=0)
-
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
 
 
 def _outcome(result: Mapping[str, Any]) -> str:

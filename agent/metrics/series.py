@@ -7,31 +7,18 @@ being read. So these are plain dictionaries, and the library handles names, form
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.samples import Sample
+
+from agent.clock import Clock
 
 Labels = tuple[str, ...]
 
 
 class Damaged(ValueError):
     """Samples that no `Family` of this version wrote."""
-
-
-class Family(Protocol):
-    """All series of one name."""
-
-    name: str
-
-    def forget(self, first: str) -> None:
-        """Remove all series with this first label."""
-
-    def metric(self) -> Metric | None:
-        """Return the library's metric; None without series, so that no bare name is published."""
-
-    def resume(self, samples: Iterable[Sample]) -> None:
-        """Continue from published samples. Raise `Damaged` if they are not this family's."""
 
 
 class Series:
@@ -52,9 +39,11 @@ class Series:
         self.values[labels] = self.values.get(labels, 0) + by
 
     def forget(self, first: str) -> None:
+        """Remove all series with this first label."""
         self.values = {labels: value for labels, value in self.values.items() if labels[0] != first}
 
     def metric(self) -> Metric | None:
+        """Return the library's metric; None without series, so that no bare name is published."""
         if not self.values:
             return None
         make = CounterMetricFamily if self._is_counter else GaugeMetricFamily
@@ -64,6 +53,7 @@ class Series:
         return metric
 
     def resume(self, samples: Iterable[Sample]) -> None:
+        """Continue from published samples. Raise `Damaged` if they are not this family's."""
         self.values = {_labels(one.labels, self._labels): _number(one.value) for one in samples}
 
 
@@ -112,6 +102,39 @@ class Histogram:
         self._counts = {labels: list(counts.values()) for labels, counts in found.items()}
         self._sums.clear()
         self._sums.update(sums)
+
+
+Family: TypeAlias = Series | Histogram
+"""All series of one name."""
+
+
+class SeriesGroup:
+    """Families that are updated together. ``lasting`` are those that another process's output can be continued from."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.families: list[Family] = []
+        self.lasting: list[Family] = []
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The families that have any series."""
+        return [metric for family in self.families if (metric := family.metric())]
+
+    def _series(self, name: str, text: str, *labels: str, lasting: bool = True) -> Series:
+        series = Series(name, text, labels)
+        self.families.append(series)
+        self.lasting += [series] if lasting else []
+        return series
+
+    def _histogram(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> Histogram:
+        histogram = Histogram(name, text, labels, bounds)
+        self.families.append(histogram)
+        self.lasting.append(histogram)
+        return histogram
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
 
 
 def _bound(seconds: float) -> str:

@@ -15,11 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.clock import Clock, Deadline, poll
 from agent.errors import SvcagentError
 from agent.files import FileLock, NotAFile, is_left_alone, read_regular, write_atomically
-from agent.metrics.exposition import MetricsPart, metrics_of, text_of
-from agent.metrics.host_series import CnameSeries, Held, HostSeries
+from agent.metrics.exposition import text_of
+from agent.metrics.host_series import CnameSeries, HeldMaintenance, HostSeries
 from agent.metrics.reload_series import ReloadSeries
+from agent.metrics.series import SeriesGroup
 
-P = TypeVar("P", bound=MetricsPart)
+G = TypeVar("G", bound=SeriesGroup)
 
 HOST, CNAMES = "svcagent_register.prom", "svcagent_cname.prom"
 RELOAD = "svcagent_reload_{}.prom"
@@ -50,13 +51,15 @@ class Textfiles:
         for result in results:
             by_service.setdefault(str(result["service"]), []).append(result)
         for service, ended in by_service.items():
-            with self._going_on(_of_service(service), ReloadSeries) as reloads:
+            with self._updated(_of_service(service), ReloadSeries) as reloads:
                 for result in ended:
                     reloads.ended(result)
 
-    def converged(self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[Held], refused: int) -> None:
+    def converged(
+        self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[HeldMaintenance], refused: int
+    ) -> None:
         """Like `Metrics.converged`. With faults, no service counts as gone."""
-        with self._going_on(HOST, HostSeries) as host:
+        with self._updated(HOST, HostSeries) as host:
             host.consul(is_up=True)
             host.faulty(faults)
             host.converged(held, refused)
@@ -68,35 +71,35 @@ class Textfiles:
                 file.unlink(missing_ok=True)
 
     def consent(self, *, is_needed: bool) -> None:
-        with self._going_on(HOST, HostSeries) as host:
+        with self._updated(HOST, HostSeries) as host:
             host.consent(is_needed=is_needed)
 
     def faulty(self, faults: Mapping[str, int]) -> None:
-        with self._going_on(HOST, HostSeries) as host:
+        with self._updated(HOST, HostSeries) as host:
             host.faulty(faults)
 
     def consul(self, *, is_up: bool) -> None:
-        with self._going_on(HOST, HostSeries) as host:
+        with self._updated(HOST, HostSeries) as host:
             host.consul(is_up=is_up)
 
     def cnames(self, document: Mapping[str, Any], *, is_all: bool) -> None:
         """Like `Metrics.cnames`. ``is_all`` is False if records were named."""
-        with self._going_on(CNAMES, CnameSeries) as cnames:
+        with self._updated(CNAMES, CnameSeries) as cnames:
             cnames.synced(document, is_all=is_all)
 
     @contextmanager
-    def _going_on(self, name: str, make: Callable[[Clock], P]) -> Iterator[P]:
+    def _updated(self, name: str, make: Callable[[Clock], G]) -> Iterator[G]:
         """Yield the file's metrics for updating, and write them at the end of the block."""
-        with self._alone():
+        with self._locked():
             file = self._directory / name
             if is_left_alone(file):
                 raise SvcagentError(f"{file} is not a regular file, so it is left alone. Remove it", kind="not-a-file")
-            part = self._read(file, make)
-            yield part
-            write_atomically(file, text_of(metrics_of(part)).decode(), mode=READABLE)
+            group = self._read(file, make)
+            yield group
+            write_atomically(file, text_of(group.metrics).decode(), mode=READABLE)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Exclude other commands. Wait only briefly: a lost count matters little. Other users cannot open the file."""
         if not self._directory.is_dir():
             raise SvcagentError(
@@ -108,15 +111,15 @@ class Textfiles:
             poll(lock.try_acquire, Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
             yield
 
-    def _read(self, file: Path, make: Callable[[Clock], P]) -> P:
-        part = make(self._clock)
-        families = {family.name.removesuffix("_total"): family for family in part.lasting}
+    def _read(self, file: Path, make: Callable[[Clock], G]) -> G:
+        group = make(self._clock)
+        families = {family.name.removesuffix("_total"): family for family in group.lasting}
         try:
             for metric in text_string_to_metric_families(read_regular(file).decode()):
                 if family := families.get(metric.name):
                     family.resume(metric.samples)
         except FileNotFoundError:
-            return part
+            return group
         except NotAFile as error:
             raise SvcagentError(
                 f"{file} does not lead to a regular file, so it is left alone. Remove it", kind="not-a-file"
@@ -129,7 +132,7 @@ class Textfiles:
         except Exception as error:  # noqa: BLE001 - the parser raises many types, depending on the content: ValueError, KeyError, …
             self._warn(f"{file} is damaged ({type(error).__name__}: {error}); its counters start from zero")
             return make(self._clock)
-        return part
+        return group
 
 
 def _of_service(name: str) -> str:
