@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
@@ -54,7 +55,11 @@ class Daemon:
         self._environ = environ
         self._systemd = Systemd(environ)
         self._status_file = StatusFile(settings.daemon.status_file, clock)
-        self.metrics = _metrics(clock) if settings.daemon.listen else None
+        self.metrics: Metrics | None = None
+        if settings.daemon.listen:
+            from agent.metrics import exposition
+
+            self.metrics = exposition.Metrics(clock)
         # The textfile is for hosts without a daemon. With both, everything would count twice.
         environ = {**environ, "SVCAGENT_TEXTFILE_DIR": ""}
         # Children read the last valid definitions, so that a faulty file stops no reload.
@@ -71,15 +76,15 @@ class Daemon:
         )
         self._scheduler = Scheduler(clock, self._due)
         self._began = clock.now()
-        self._found = ConvergenceResult()
+        self._result = ConvergenceResult()
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._held: dict[str, WantedReload] = {}
+        self._waiting: dict[str, WantedReload] = {}
         self._bug: BaseException | None = None
-        self._again: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._written: Mapping[str, Any] = {}
-        self._is_write_due = False
+        self._is_write_pending = False
         self._unplanned: dict[str, str] = {}
         self._cnames: list[Any] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -87,34 +92,34 @@ class Daemon:
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raise the exception of a bug in any thread, task or callback."""
         self._loop = asyncio.get_running_loop()
-        self._over = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._looked_once, self._converged_once = asyncio.Event(), asyncio.Event()
         self._loop.set_exception_handler(self._failed_in_loop)
         state_dir = self._settings.state_dir
         left_behind = journalled(state_dir) | self._reloads.cut_short()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(signum, self._over.set)
+            self._loop.add_signal_handler(signum, self._stop_requested.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
         consul, watching = Consul(self._settings.consul), Consul(self._settings.consul)
         convergence = Convergence(self._settings, consul, self._clock, self._environ, socket.gethostname())
-        self._worker = Worker(CONVERGENCE, convergence.run, self._converged_in_thread)
+        self._worker = Worker(CONVERGENCE, convergence.run, partial(self._call_soon, self._converged))
         self._agent_watch = AgentWatch(watching, self._clock, self._worker.want)
         self._files_watch = FilesWatch(self._settings.services_dir, self._worker.want)
-        self._state_watch = StateWatch(state_dir, self._reloads_changed, self._worker.want)
+        self._state_watch = StateWatch(state_dir, partial(self._call_soon, self._follow_reloads), self._worker.want)
         stop_metrics = self._serve_metrics()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
         if self._settings.metrics.textfile_dir is not None:
-            said = "metrics.textfile_dir is for hosts without the daemon, and nothing is written there"
-            log(f"{said}; set daemon.listen, and let Prometheus ask there", level=WARNING)
+            text = "metrics.textfile_dir is for hosts without the daemon, and nothing is written there"
+            log(f"{text}; set daemon.listen, and let Prometheus ask there", level=WARNING)
         self._scheduler.start()
         for part in (self._worker, self._agent_watch, self._files_watch, self._state_watch):
             part.start()
         self._worker.want()
-        for work in (self._take_up(left_behind), self._housekeeping.keep_cnames()):
+        for work in (self._resume(left_behind), self._housekeeping.keep_cnames()):
             self._tasks.add(self._start_watched(work))
-        beating = self._start_watched(self._beat())
+        beating = self._start_watched(self._heartbeat())
         try:
-            await self._over.wait()
+            await self._stop_requested.wait()
             self._is_stopping = True
             await self._stop()
             beating.cancel()
@@ -133,7 +138,7 @@ class Daemon:
 
     @property
     def status(self) -> DaemonState:
-        services = [one for found in self._found.definitions for one in found.services]
+        services = [one for found in self._result.definitions for one in found.services]
         return DaemonState(
             pid=os.getpid(),
             version=__version__,
@@ -145,10 +150,10 @@ class Daemon:
             service_ids=tuple(one.id for one in services),
             is_ready=self._is_ready,
             is_stopping=self._is_stopping,
-            trouble=str(self._found.trouble or ""),
-            faults=self._found.faults,
-            needs_consent=self._found.objection,
-            failed={service_id: str(error) for service_id, error in self._found.failed},
+            trouble=str(self._result.trouble or ""),
+            faults=self._result.faults,
+            needs_consent=self._result.objection,
+            failed={service_id: str(error) for service_id, error in self._result.failed},
             unrecovered=self._reloads.unrecovered(),
             reloads=self._reloads.status(),
             converged_at=self._converged_at,
@@ -157,19 +162,19 @@ class Daemon:
 
     def _changed(self) -> None:
         """Write the status soon, once for all changes in this turn of the event loop."""
-        if not self._is_write_due:
-            self._is_write_due = True
+        if not self._is_write_pending:
+            self._is_write_pending = True
             self._loop.call_soon(self._write_status)
 
     def _write_status(self, *, is_due: bool = False) -> None:
-        self._is_write_due = False
+        self._is_write_pending = False
         status = self.status
         self._systemd.status(status.line)
         if is_due or status.document != self._written:
             self._written = status.document
             self._status_file.write(self._written)
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         """Prove to systemd and readers of the status file that the daemon is alive, and check the clock."""
         while True:
             self._write_status(is_due=True)
@@ -189,8 +194,8 @@ class Daemon:
 
     def _begin(self, wanted: WantedReload) -> None:
         """Start a reload, or hold it until Consul answers: without Consul it could only fail."""
-        if isinstance(self._found.trouble, ConsulUnreachable):
-            self._held[wanted.service_id] = wanted
+        if isinstance(self._result.trouble, ConsulUnreachable):
+            self._waiting[wanted.service_id] = wanted
         else:
             self._reloads.begin(wanted)
 
@@ -219,9 +224,10 @@ class Daemon:
         if self._is_ready:
             self._systemd.ready()
 
-    def _converged_in_thread(self, found: ConvergenceResult | BaseException) -> None:
+    def _call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function on the event loop, from another thread."""
         with suppress(RuntimeError):  # the loop has ended: this took longer than a stop waits
-            self._loop.call_soon_threadsafe(self._converged, found)
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _converged(self, found: ConvergenceResult | BaseException) -> None:
         if self._is_stopping:
@@ -230,24 +236,25 @@ class Daemon:
             # Reloads and the other tasks continue; the convergence is retried each minute.
             log_bug("convergence: a bug in svcagent; please report it", found)
             return
-        self._found = found
+        self._result = found
         self._looked_once.set()
         self._reloads.converged(found.definitions, found.out)
         self._follow_reloads()
         self._converged_at = self._clock.now()
         self._plan(found.definitions)
-        if self._again is not None:
-            self._again.cancel()
-        self._again = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
         is_new = any(one.service_id == found.canary for one in found.changes)
         self._agent_watch.follow(found.canary, is_new=is_new)
-        self._tell_metrics(found)
+        self._update_metrics(found)
         if found.trouble is not None:
             return
-        if (cnames := _cnames(found.definitions)) != self._cnames:
+        cnames = [(one.service.id, record) for one in found.definitions for record in one.cname]
+        if cnames != self._cnames:
             self._cnames = cnames
             self._housekeeping.are_cnames_due.set()
-        held, self._held = self._held, {}
+        held, self._waiting = self._waiting, {}
         for wanted in held.values():
             self._begin(wanted)
         if not self._is_ready:
@@ -256,7 +263,7 @@ class Daemon:
             log("ready", services=len(self.status.services))
             self._systemd.ready()
 
-    def _tell_metrics(self, found: ConvergenceResult) -> None:
+    def _update_metrics(self, found: ConvergenceResult) -> None:
         if self.metrics is None:
             return
         faults = Counter(fault.file for fault in found.faults)
@@ -270,7 +277,7 @@ class Daemon:
         out = [HeldMaintenance.of(one.target.name, one.maintenance) for one in found.out]
         self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
-    async def _take_up(self, left_behind: frozenset[str]) -> None:
+    async def _resume(self, left_behind: frozenset[str]) -> None:
         """Recover reloads that crashed before this daemon started, and repeat those that were interrupted.
 
         Then recover every crashed reload on this host. If its journal is lost, its maintenance reveals it.
@@ -287,14 +294,8 @@ class Daemon:
             self._begin(WantedReload(service_id, "resumed"))
 
     def _recovered(self, service_id: str) -> None:
-        """Retry a reload whose instance was recovered: its version is still wanted."""
         self._worker.want()
         self._reloads.retry_recovered(service_id)
-
-    def _reloads_changed(self) -> None:
-        """Called by the state watch, in its thread."""
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._follow_reloads)
 
     def _follow_reloads(self) -> None:
         self._reloads.follow()
@@ -311,14 +312,14 @@ class Daemon:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bug = error
-            self._over.set()
+            self._stop_requested.set()
 
     def _failed_in_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Treat an exception in a callback as a bug; asyncio would only log it."""
         error = context.get("exception")
         if "handle" in context and error is not None:
             self._bug = error
-            self._over.set()
+            self._stop_requested.set()
         else:
             loop.default_exception_handler(context)
 
@@ -335,19 +336,8 @@ class Daemon:
         if left:
             log(f"left to the journal: {', '.join(sorted(left))}", level=WARNING)
         # Last, because a hanging file system below services.d may block these.
-        self._agent_watch.stop()
-        self._files_watch.stop()
-        self._state_watch.stop()
+        for watch in (self._agent_watch, self._files_watch, self._state_watch):
+            watch.stop()
         await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
         self._scheduler.shutdown()
         log("stopped")
-
-
-def _metrics(clock: Clock) -> "Metrics":
-    from agent.metrics.exposition import Metrics
-
-    return Metrics(clock)
-
-
-def _cnames(definitions: Sequence[Definition]) -> list[Any]:
-    return [(one.service.id, record) for one in definitions for record in one.cname]
