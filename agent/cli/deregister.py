@@ -7,7 +7,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_bug_of, show_document, show_line, show_trouble, show_warning
 from agent.cli.registration_output import exit_code, keep
 from agent.consul import Consul
-from agent.daemon.status_file import read_status
+from agent.daemon.status import read_status
 from agent.definitions import Settings
 from agent.errors import NotNow
 from agent.registration import Change, ChangeAction, Failure, apply_each, make_removal

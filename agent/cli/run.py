@@ -20,8 +20,7 @@ def run() -> int:
     """
     import asyncio
 
-    from agent.daemon.daemon import Daemon
-    from agent.daemon.single import only_daemon
+    from agent.daemon.daemon import Daemon, only_daemon
 
     current().verbose = True
     settings = context.settings()

@@ -12,7 +12,7 @@ from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_table, show_warning
 from agent.daemon.schedule import Schedule, schedule_of
-from agent.daemon.status_file import read_status
+from agent.daemon.status import read_status
 from agent.data import dataclass
 from agent.definitions import ANY_ADDRESS, Definition, Settings, durations
 from agent.errors import SvcagentError

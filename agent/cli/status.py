@@ -13,7 +13,7 @@ from agent.cli.output import show_document, show_line, show_table, show_warning
 from agent.cli.stopped import warn_of_stopped
 from agent.clock import Clock
 from agent.daemon.schedule import RELOAD_JOB
-from agent.daemon.status_file import DaemonStatus, read_status
+from agent.daemon.status import DaemonStatus, read_status
 from agent.definitions import Settings
 from agent.errors import DockerUnreachable
 from agent.registration import is_own

@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
@@ -28,20 +29,21 @@ from agent.daemon.last_good import DIRECTORY
 from agent.daemon.reloads import WantedReload
 from agent.daemon.schedule import CNAMES, CONVERGENCE, RELOAD_JOB, Schedule, plans_of
 from agent.daemon.scheduler import Scheduler
-from agent.daemon.status import DaemonState
-from agent.daemon.status_file import WRITE_SECONDS, StatusFile
+from agent.daemon.status import WRITE_SECONDS, DaemonState, StatusFile
 from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
 from agent.daemon.systemd import Systemd
 from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
-from agent.errors import ConsulUnreachable
+from agent.errors import ConsulUnreachable, LockBusy
+from agent.files import FileLock
 from agent.logs import WARNING, log, log_bug
 from agent.reload.journal import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
     from agent.metrics.exposition import Metrics
 
+LOCK_FILE = "daemon.lock"
 BEAT_SECONDS = WRITE_SECONDS
 WORKER_STOP_SECONDS = 5.0
 
@@ -96,7 +98,7 @@ class Daemon:
         self._looked_once, self._converged_once = asyncio.Event(), asyncio.Event()
         self._loop.set_exception_handler(self._failed_in_loop)
         state_dir = self._settings.state_dir
-        left_behind = journalled(state_dir) | self._reloads.cut_short()
+        left_behind = journalled(state_dir) | self._reloads.interrupted()
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._stop_requested.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
@@ -179,7 +181,7 @@ class Daemon:
         while True:
             self._write_status(is_due=True)
             if self._systemd.watchdog_seconds is not None:
-                self._systemd.alive()
+                self._systemd.notify("WATCHDOG=1")
             if not self._is_stopping:
                 self._scheduler.look_at_clock()
             await asyncio.sleep(min(BEAT_SECONDS, self._systemd.watchdog_seconds or BEAT_SECONDS))
@@ -217,12 +219,12 @@ class Daemon:
         if self._is_stopping:
             return
         log("reading everything again")
-        self._systemd.reloading()
+        self._systemd.notify("RELOADING=1")
         self._worker.want()
         if CNAMES in self._scheduler.next_runs():
             self._housekeeping.are_cnames_due.set()
         if self._is_ready:
-            self._systemd.ready()
+            self._systemd.notify("READY=1")
 
     def _call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function on the event loop, from another thread."""
@@ -261,7 +263,7 @@ class Daemon:
             self._is_ready = True
             self._converged_once.set()
             log("ready", services=len(self.status.services))
-            self._systemd.ready()
+            self._systemd.notify("READY=1")
 
     def _update_metrics(self, found: ConvergenceResult) -> None:
         if self.metrics is None:
@@ -287,7 +289,7 @@ class Daemon:
                 # This host's first daemon: its children have no definitions until the first convergence.
                 await self._looked_once.wait()
             await self._housekeeping.recover(self._converged_once)
-        keeping = self._housekeeping.keep_recovered(self._reloads.left_behind, self._recovered)
+        keeping = self._housekeeping.keep_recovered(self._reloads.crashed, self._recovered)
         self._tasks.add(self._start_watched(keeping))
         await self._converged_once.wait()
         for service_id in sorted(left_behind):
@@ -299,7 +301,7 @@ class Daemon:
 
     def _follow_reloads(self) -> None:
         self._reloads.follow()
-        if self._reloads.left_behind():
+        if self._reloads.crashed():
             self._housekeeping.is_recovery_due.set()
         self._changed()
 
@@ -326,7 +328,7 @@ class Daemon:
     async def _stop(self) -> None:
         """Restore the services of running reloads, and end."""
         log("stopping", reloads=len(self._reloads.status()))
-        self._systemd.stopping()
+        self._systemd.notify("STOPPING=1")
         self._write_status()
         for task in self._tasks:
             task.cancel()
@@ -341,3 +343,20 @@ class Daemon:
         await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
         self._scheduler.shutdown()
         log("stopped")
+
+
+@contextmanager
+def only_daemon(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory's daemon lock inside the block. Raise `LockBusy` if another daemon has it."""
+    with FileLock(state_dir / LOCK_FILE) as lock:
+        if not lock.try_acquire():
+            holder = os.pread(lock.descriptor, 32, 0).decode(errors="replace").strip()
+            raise LockBusy(
+                f"svcagent run runs already on {state_dir} (pid {holder}); one a host is enough. To see what it does: "
+                "svcagent status",
+                kind="daemon-running",
+            )
+        with suppress(OSError):  # on a full disk: the holder's pid is only for messages
+            os.ftruncate(lock.descriptor, 0)
+            os.pwrite(lock.descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield

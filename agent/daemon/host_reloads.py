@@ -1,7 +1,6 @@
 """All reloads of this host, as their lock files show them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock
@@ -11,14 +10,6 @@ from agent.reload.host_lock import HostLock, HostReload, lock_files
 
 INTERRUPTED_BY_STOP = 143
 """The exit code of a reload that SIGTERM ended: the daemon or the host was stopped, not this reload."""
-
-
-@dataclass(frozen=True)
-class EndedReload:
-    """A reload or recovery that has ended since the last look. ``results`` is empty if it crashed."""
-
-    service_id: str
-    said: HostReload
 
 
 class HostReloads:
@@ -31,14 +22,16 @@ class HostReloads:
         """The running reloads, by service ID."""
         self.last: dict[str, HostReload] = {}
         """The content of each lock file, by service ID."""
-        self.look()
+        self.update()
 
-    def unfinished(self) -> frozenset[str]:
+    def interrupted(self) -> frozenset[str]:
         """Return the services whose last reload found something to do and was interrupted.
 
         It crashed, was stopped with the daemon or the host, or ended for a temporary reason.
         """
-        return frozenset(one for one, said in self.last.items() if one not in self.running and _is_cut_short(said))
+        return frozenset(
+            one for one, record in self.last.items() if one not in self.running and _is_interrupted(record)
+        )
 
     def of_child(self, service_id: str, token: str) -> HostReload | None:
         """Return the record of the daemon's own reload; None if it did not get the host lock."""
@@ -46,9 +39,12 @@ class HostReloads:
         records = () if last is None else (last, last.before)
         return next((one for one in records if one is not None and one.token == token), None)
 
-    def look(self) -> list[EndedReload]:
-        """Read the changed files, and return the reloads that have ended."""
-        ended: list[EndedReload] = []
+    def update(self) -> list[tuple[str, HostReload]]:
+        """Read the changed files. Return service ID and record of the reloads and recoveries that have ended since.
+
+        A record without results is of one that crashed.
+        """
+        ended: list[tuple[str, HostReload]] = []
         files = dict(lock_files(self._state_dir))
         for gone in self.last.keys() - files.keys():
             self.last.pop(gone)
@@ -66,30 +62,30 @@ class HostReloads:
             ended += self._read(service_id)
         return ended
 
-    def _read(self, service_id: str) -> Iterator[EndedReload]:
+    def _read(self, service_id: str) -> Iterator[tuple[str, HostReload]]:
         lock = HostLock(self._state_dir, service_id, self._clock, 0.0)
-        holder, said = lock.holder(), lock.read()
+        holder, record = lock.holder(), lock.read()
         self.running.pop(service_id, None)
-        if said is None:
+        if record is None:
             # It may have been read while it was written, which changes its time no more.
             self._times.pop(service_id, None)
             return
-        self.last[service_id] = said
-        ended = [] if said.before is None else [said.before]
-        if said.results or holder != said.pid:
-            ended += [said] if said.results or said.step else []
-        elif said.step:
-            self.running[service_id] = said
+        self.last[service_id] = record
+        ended = [] if record.before is None else [record.before]
+        if record.results or holder != record.pid:
+            ended += [record] if record.results or record.step else []
+        elif record.step:
+            self.running[service_id] = record
         known = self._ended.get(service_id, frozenset())
         self._ended[service_id] = frozenset((one.pid, one.began) for one in ended)
-        yield from (EndedReload(service_id, one) for one in ended if (one.pid, one.began) not in known)
+        yield from ((service_id, one) for one in ended if (one.pid, one.began) not in known)
 
 
-def _is_cut_short(said: HostReload) -> bool:
+def _is_interrupted(record: HostReload) -> bool:
     """True if a new daemon must repeat this reload. Operators repeat their own failed reloads."""
-    if not said.results:
-        return said.step not in IDLE_STEPS
-    last = said.results[-1]
+    if not record.results:
+        return record.step not in IDLE_STEPS
+    last = record.results[-1]
     if last.get("outcome") == Outcome.RECOVERED:  # the wanted version is still to be deployed
         return True
-    return bool(said.token) and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))
+    return bool(record.token) and (last.get("exit_code") == INTERRUPTED_BY_STOP or is_unfinished(last))

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
 from agent.daemon.convergence_result import HeldMaintenance
-from agent.daemon.host_reloads import EndedReload, HostReloads
-from agent.daemon.reloads import Reloads, RunningReload, WantedReload, is_unfinished
-from agent.daemon.retries import Retries
+from agent.daemon.host_reloads import HostReloads
+from agent.daemon.reloads import Reloads, Retries, RunningReload, WantedReload, is_unfinished
 from agent.daemon.status import ReloadStatus
 from agent.daemon.subprocesses import EndedProcess, Launcher
 from agent.definitions import Definition
 from agent.logs import INFO, WARNING, log, log_bug
 from agent.maintenance import is_of_reload
 from agent.outcomes import Outcome
-from agent.reload.host_lock import HostLock
+from agent.reload.host_lock import HostLock, HostReload
 from agent.reload.journal import journalled
 
 if TYPE_CHECKING:  # slow to import, and large
@@ -72,11 +71,11 @@ class Supervisor:
         if wanted.service_id in self._reloadable and self._children.begin(wanted):
             self._changed()
 
-    def cut_short(self) -> frozenset[str]:
+    def interrupted(self) -> frozenset[str]:
         """Return the services whose last reload found something to do and was interrupted."""
-        return self._on_host.unfinished()
+        return self._on_host.interrupted()
 
-    def left_behind(self) -> frozenset[str]:
+    def crashed(self) -> frozenset[str]:
         """Return the services whose reload left a journal or maintenance, and is not running.
 
         The journal is read again after the process check, because a reload removes it before it ends.
@@ -88,29 +87,29 @@ class Supervisor:
 
     def unrecovered(self) -> dict[str, str]:
         """Return the services whose crashed reload is not recovered yet, and why."""
-        results = {one: self._results.get(one, {}) for one in sorted(self.left_behind())}
+        results = {one: self._results.get(one, {}) for one in sorted(self.crashed())}
         return {one: str(got.get("error") or "its reload crashed").partition("\n")[0] for one, got in results.items()}
 
     def status(self) -> tuple[ReloadStatus, ...]:
         found = []
         for service_id in sorted(self._children.running.keys() | self._on_host.running.keys()):
-            said, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
-            if said is not None:
-                why = own.wanted.why if own is not None and own.token == said.token else ""
-                since = datetime.fromisoformat(said.since)
-                found.append(ReloadStatus(service_id, said.step, said.text, since, why, said.pid, said.reload))
+            record, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
+            if record is not None:
+                why = own.wanted.why if own is not None and own.token == record.token else ""
+                since = datetime.fromisoformat(record.since)
+                found.append(ReloadStatus(service_id, record.step, record.text, since, why, record.pid, record.reload))
             elif own is not None:
                 found.append(ReloadStatus(service_id, "", "", own.since, own.wanted.why, own.pid))
         return tuple(found)
 
     def follow(self) -> None:
         """Update from the lock files of this host's reloads."""
-        for one in self._on_host.look():
-            self._ended(one)
+        for service_id, record in self._on_host.update():
+            self._ended(service_id, record)
         running = self._on_host.running
-        for service_id, said in running.items():
-            self._children.reached(service_id, said.step)
-        self._measure(lambda metrics: metrics.reloads_run((self._name(one), said) for one, said in running.items()))
+        for service_id, record in running.items():
+            self._children.reached(service_id, record.step)
+        self._measure(lambda metrics: metrics.reloads_run((self._name(one), record) for one, record in running.items()))
 
     def retry_recovered(self, service_id: str) -> None:
         """Retry a reload whose instance was recovered: its version is still wanted."""
@@ -123,11 +122,11 @@ class Supervisor:
         self._retries.stop()
         return await self._children.stop(seconds)
 
-    def _ended(self, ended: EndedReload) -> None:
-        crashed = {"service": self._name(ended.service_id), "exit_code": 1, "error": "its reload crashed"}
-        for result in ended.said.results or (crashed,):
-            before = self._results.get(ended.service_id, {})
-            self._results[ended.service_id] = result
+    def _ended(self, service_id: str, record: HostReload) -> None:
+        crashed = {"service": self._name(service_id), "exit_code": 1, "error": "its reload crashed"}
+        for result in record.results or (crashed,):
+            before = self._results.get(service_id, {})
+            self._results[service_id] = result
             # Recovery is retried until it succeeds; the same result of a further attempt is not counted again.
             if not (
                 result.get("outcome") == before.get("outcome") == Outcome.STRANDED
@@ -138,12 +137,12 @@ class Supervisor:
     def _child_ended(self, reload: RunningReload, ended: EndedProcess) -> None:
         service_id = reload.wanted.service_id
         self._changed()
-        said = self._on_host.of_child(service_id, reload.token)
-        if said is not None and said.results:
-            result = said.results[-1]
+        record = self._on_host.of_child(service_id, reload.token)
+        if record is not None and record.results:
+            result = record.results[-1]
         else:
             result = {"service": self._name(service_id), "exit_code": ended.status}
-            if said is None:
+            if record is None:
                 self._count(result)
         # A reload that ended by itself has logged why.
         log(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.daemon.status_file import read_status
+from agent.daemon.status import read_status
 from agent.data import dataclass
 from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
 from agent.doctor.examined import ExaminedHost

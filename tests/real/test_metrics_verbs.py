@@ -166,8 +166,8 @@ def test_a_daemon_reports_what_a_lock_file_says(site: MetricsHost, consul: Consu
     environment = site.environment()
 
     def told() -> str:
-        for one in reloads.look():
-            for result in one.said.results:
+        for _service_id, record in reloads.update():
+            for result in record.results:
                 metrics.reload_ended(result)
         metrics.reloads_run(reloads.running.items())
         return text_of(metrics.collect()).decode()

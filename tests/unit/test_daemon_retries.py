@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agent.daemon.retries import Retries
+from agent.daemon.reloads import Retries
 
 MOMENT = 0.05
 AFTER = 4 * MOMENT

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.single import only_daemon
+from agent.daemon.daemon import only_daemon
 from agent.daemon.status import LONGEST_LINE, DaemonState, ReloadStatus
 from agent.daemon.systemd import Systemd
 from agent.errors import Fault, LockBusy, SvcagentError
@@ -32,13 +32,13 @@ def test_it_gets_every_event(manager: socket.socket) -> None:
     """Each state in its own message, and a status line only when it is another one."""
     systemd = Systemd({"NOTIFY_SOCKET": manager.getsockname()})
 
-    systemd.ready()
+    systemd.notify("READY=1")
     systemd.status("3 services")
     systemd.status("3 services")
     systemd.status("two\nlines: ü")
-    systemd.alive()
-    systemd.reloading()
-    systemd.stopping()
+    systemd.notify("WATCHDOG=1")
+    systemd.notify("RELOADING=1")
+    systemd.notify("STOPPING=1")
 
     expected = ["READY=1", "STATUS=3 services", "STATUS=two lines: ü", "WATCHDOG=1", "RELOADING=1", "STOPPING=1"]
     assert [manager.recv(4096).decode() for _ in expected] == expected
@@ -51,7 +51,7 @@ def test_an_abstract_socket() -> None:
         listener.bind(f"\0{name}")
         listener.settimeout(5)
 
-        Systemd({"NOTIFY_SOCKET": f"@{name}"}).ready()
+        Systemd({"NOTIFY_SOCKET": f"@{name}"}).notify("READY=1")
 
         assert listener.recv(100) == b"READY=1"
 
@@ -61,7 +61,7 @@ def test_no_listener(environ: dict[str, str]) -> None:
     """In a terminal there is no service manager; one that is gone stops nothing."""
     systemd = Systemd(environ)
 
-    systemd.ready()
+    systemd.notify("READY=1")
     systemd.status("one")
 
     assert systemd.watchdog_seconds is None
@@ -150,7 +150,7 @@ def test_a_busy_manager_is_notified_later(manager: socket.socket) -> None:
         with suppress(BlockingIOError):
             while True:
                 others.sendto(b"BUSY=1", manager.getsockname())
-    systemd.ready()
+    systemd.notify("READY=1")
     after_answer = []
     manager.setblocking(False)
     with suppress(BlockingIOError):

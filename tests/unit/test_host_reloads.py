@@ -42,28 +42,28 @@ def test_a_reload_from_step_to_step(tmp_path: Path) -> None:
     with lock_of(tmp_path) as lock:
         lock.record(StepEvent(Step.ACQUIRE, Phase.BEGIN, reload="r1"))
         lock.record(StepEvent(Step.ACQUIRE, Phase.NOTE, 1.0, "waiting for host2", "r1", 2))
-        assert reloads.look() == []
+        assert reloads.update() == []
         said = reloads.running["web"]
         lock.record_end(DONE)
-    [ended] = reloads.look()
+    [(_service_id, ended)] = reloads.update()
 
     assert (said.step, said.place, said.text, said.reload) == ("acquire", 2, "waiting for host2", "r1")
     assert reloads.running == {}
-    assert [(one["outcome"], one["log_tail"]) for one in ended.said.results] == [("reloaded", "")]
-    assert reloads.look() == []
+    assert [(one["outcome"], one["log_tail"]) for one in ended.results] == [("reloaded", "")]
+    assert reloads.update() == []
 
 
 def test_what_ended_before_is_not_reported_again(tmp_path: Path) -> None:
     reload(tmp_path, DONE)
 
-    assert HostReloads(tmp_path, SystemClock()).look() == []
+    assert HostReloads(tmp_path, SystemClock()).update() == []
 
 
 def test_a_recovery_before_the_reload_is_reported_too(tmp_path: Path) -> None:
     reloads = HostReloads(tmp_path, SystemClock())
     reload(tmp_path, replace(DONE, outcome=Outcome.RECOVERED), DONE)
 
-    assert [[one["outcome"] for one in ended.said.results] for ended in reloads.look()] == [["recovered", "reloaded"]]
+    assert [[one["outcome"] for one in ended.results] for _, ended in reloads.update()] == [["recovered", "reloaded"]]
 
 
 def test_a_reload_that_was_killed(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_reload_that_was_killed(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
 
-    assert [ended.said.results for ended in reloads.look()] == [()]
-    assert reloads.look() == []
-    assert reloads.unfinished() == {"web"}
+    assert [ended.results for _, ended in reloads.update()] == [()]
+    assert reloads.update() == []
+    assert reloads.interrupted() == {"web"}
 
 
 def test_a_lock_without_a_reload_changes_nothing(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_lock_without_a_reload_changes_nothing(tmp_path: Path) -> None:
         reloads = HostReloads(tmp_path, SystemClock())
         assert reloads.running == {}
 
-    assert reloads.unfinished() == {"web"}
+    assert reloads.interrupted() == {"web"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_a_daemon_that_starts_runs_again(
         monkeypatch.setenv(DAEMON_CHILD, "1")
     reload(tmp_path, replace(DONE, **result))
 
-    assert HostReloads(tmp_path, SystemClock()).unfinished() == ({"web"} if expected else frozenset())
+    assert HostReloads(tmp_path, SystemClock()).interrupted() == ({"web"} if expected else frozenset())
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_a_file_that_this_version_did_not_write(tmp_path: Path, content: str) ->
 
     reloads = HostReloads(tmp_path, SystemClock())
 
-    assert (reloads.running, reloads.unfinished()) == ({}, frozenset())
+    assert (reloads.running, reloads.interrupted()) == ({}, frozenset())
     reload(tmp_path, DONE)
-    assert len(reloads.look()) == 1
+    assert len(reloads.update()) == 1
 
 
 def test_a_shorter_record_ends_before_what_a_longer_one_left(tmp_path: Path) -> None:
@@ -208,4 +208,4 @@ def test_what_is_no_file_is_ignored(tmp_path: Path) -> None:
 
     reloads = HostReloads(tmp_path, SystemClock())
 
-    assert (reloads.look(), reloads.running, reloads.unfinished()) == ([], {}, frozenset())
+    assert (reloads.update(), reloads.running, reloads.interrupted()) == ([], {}, frozenset())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.status_file import STALE_SECONDS, DaemonStatus, StatusFile, read_status
+from agent.daemon.status import STALE_SECONDS, DaemonStatus, StatusFile, read_status
 from agent.definitions import Settings
 from tests.support.clock import FakeClock
 from tests.unit.schedule_tools import utc

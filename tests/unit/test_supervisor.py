@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.reloads import WantedReload
-from agent.daemon.retries import Retries
+from agent.daemon.reloads import Retries, WantedReload
 from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
 from agent.definitions import parse_file
