@@ -1,8 +1,6 @@
 """What is said about a version that failed, or whose host disappeared with it, and what is refused before the drain."""
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +12,7 @@ from tests.lab.ground import wait_until
 from tests.lab.lab import Lab
 from tests.lab.rollout import Rollout
 from tests.lab.traffic import Load
+from tests.support.http import QuietHandler, serving
 
 SIDE_PORT = 8181
 
@@ -24,27 +23,18 @@ def fleet() -> Iterator[Fleet]:
         yield start(lab, 0.1)
 
 
-class Fine(http.server.BaseHTTPRequestHandler):
+class Fine(QuietHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        """Keep it quiet."""
 
 
 @contextmanager
 def side_service(fleet: Fleet) -> Iterator[None]:
     """Inside the block a second check of the first host's service is answered."""
     address = (fleet.lab.hosts[0].address, SIDE_PORT)
-    with http.server.ThreadingHTTPServer(address, Fine) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Fine, address):
+        yield
 
 
 def checked_also(fleet: Fleet, host: int, url: str, interval: str) -> None:

@@ -95,9 +95,5 @@ zone "consul" {{ type forward; forward only; forwarders {{ {agents} }}; }};
 """,
         port=53,
     )
-    bind.start()
-    try:
-        bind.wait_ready()
+    with bind.running():
         yield Names(bind, key, directory)
-    finally:
-        bind.discard()

@@ -12,10 +12,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.http import QuietHandler, serving
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "recorded"
 RELEASES = tuple(file.stem.removeprefix("consul-") for file in sorted(DIRECTORY.glob("consul-*.json")))
@@ -353,7 +354,7 @@ def recorded_agent(release: str) -> Iterator[tuple[str, RecordedAgent]]:
     """Run such an agent on a port of its own; its address, and the agent."""
     agent = RecordedAgent(release)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
@@ -368,18 +369,7 @@ def recorded_agent(release: str) -> Iterator[tuple[str, RecordedAgent]]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        do_GET = do_PUT = do_DELETE = handle_any  # noqa: N815  # the names that the base class calls
+        do_GET = do_PUT = do_DELETE = handle_any  # the names that the base class calls
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name that it has
-            """Nobody reads it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", agent
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as address:
+        yield address, agent

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,16 @@ class Server:
             if time.monotonic() > end:
                 raise LabError(f"{self.name} is not ready after {seconds:g} s. The end of {self.log}:\n{self.tail()}")
             time.sleep(0.02)
+
+    @contextmanager
+    def running(self, seconds: float = 30) -> Iterator["Server"]:
+        """Start it and wait until it answers; discard it at the end of the block."""
+        try:
+            self.start()
+            self.wait_ready(seconds)
+            yield self
+        finally:
+            self.discard()
 
     def freeze(self) -> None:
         """Stop it from answering: connections stay open, and new ones are accepted by the kernel."""

@@ -1,9 +1,10 @@
 """What the access tests share: Consul servers configured otherwise, and bad servers."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,46 @@ def consul_with(more: Mapping[str, Any] | Callable[[str, Path], Mapping[str, Any
         environment = environment_in(ground.directory, ground.directory)
         chosen = more(address, ground.directory) if callable(more) else more
         server = parts.consul_server(ground.directory, address, environment, chosen)
-        server.start()
-        try:
-            server.wait_ready()
+        with server.running():
             yield Access(server, address, ground.directory)
-        finally:
-            server.discard()
+
+
+@dataclass(frozen=True)
+class ConsulHosts:
+    """A Consul server, and hosts with an agent each, by name."""
+
+    server: Server
+    agents: dict[str, Server]
+    addresses: dict[str, str]
+    directory: Path
+    asks: dict[str, asking.Consul]
+    at_server: asking.Consul
+
+
+@contextmanager
+def consul_hosts(*nodes: str, ttls: Mapping[str, str]) -> Iterator[ConsulHosts]:
+    """Running, each with a directory of its name. ``ttls``: of DNS answers, by service."""
+    with claimed() as ground, ExitStack() as stack:
+        environment = environment_in(ground.directory, ground.directory)
+        addresses = {node: ground.address(last) for last, node in enumerate(nodes, 2)}
+        for name in ("server", *nodes):
+            (ground.directory / name).mkdir(mode=0o700)
+        server = parts.consul_server(ground.directory / "server", ground.address(1), environment)
+        agents = {}
+        for node, address in addresses.items():
+            place = ground.directory / node
+            agents[node] = parts.consul_agent(node, place, address, ground.address(1), environment)
+            config = json.loads((place / "consul.json").read_text()) | {"dns_config": {"service_ttl": ttls}}
+            (place / "consul.json").write_text(json.dumps(config))
+        asks = [stack.enter_context(closing(asking.Consul(f"http://{one}:8500"))) for one in addresses.values()]
+        at_server = stack.enter_context(closing(asking.Consul(f"http://{ground.address(1)}:8500")))
+        for one in (server, *agents.values()):
+            stack.callback(one.discard)
+            one.start()
+        for one in (server, *agents.values()):
+            one.wait_ready()
+        by_node = dict(zip(nodes, asks, strict=True))
+        yield ConsulHosts(server, agents, addresses, ground.directory, by_node, at_server)
 
 
 @dataclass(frozen=True)

@@ -132,12 +132,8 @@ def dns_server(
             zones=[own, *zones],
             keys=[key, stranger, admin],
         )
-        bind.start()
-        try:
-            bind.wait_ready()
+        with bind.running():
             yield Dns(bind, ground, key, stranger, admin, zone)
-        finally:
-            bind.discard()
 
 
 @contextmanager
@@ -177,12 +173,8 @@ def _another(
     directory.mkdir(exist_ok=True)
     environment = environment_in(dns.ground.directory, dns.ground.directory)
     bind = Bind(name, directory, dns.ground.address(last), environment, keys=keys, options=options, more=more)
-    bind.start()
-    try:
-        bind.wait_ready()
+    with bind.running():
         yield bind
-    finally:
-        bind.discard()
 
 
 @dataclass

@@ -47,17 +47,11 @@ def host() -> Iterator[ConsulHost]:
         address = ground.address(1)
         environment = environment_in(ground.directory, ground.directory)
         server = parts.consul_server(ground.directory, address, environment)
-        server.start()
-        ask = asking.Consul(f"http://{address}:8500")
-        try:
-            server.wait_ready()
+        with server.running(), closing(asking.Consul(f"http://{address}:8500")) as ask:
             # The leader registers itself a moment later; until then it makes no sessions.
             wait_until(lambda: bool(ask.get("/v1/catalog/nodes")), 20, "the server's own node is in the catalog")
             settings = Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul
             yield ConsulHost(server, address, ground.directory, settings, ask)
-        finally:
-            ask.close()
-            server.discard()
 
 
 @pytest.fixture

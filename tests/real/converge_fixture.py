@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -212,13 +212,8 @@ def consul_agent(*, is_remembering: bool) -> Iterator[Agent]:
             environment_in(ground.directory, ground.directory),
             lambda: _has_leader(ask),
         )
-        server.start()
-        try:
-            server.wait_ready()
+        with closing(ask), server.running():
             yield Agent(server, address, ground.directory, ask, is_remembering)
-        finally:
-            ask.close()
-            server.discard()
 
 
 def _has_leader(ask: asking.Consul) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from agent.files import write_atomically
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import Listener
+from tests.support.http import QuietHandler
 
 PASSWORD = "hush-hush"
 """In every endpoint's URL."""
@@ -48,7 +49,7 @@ class Endpoint:
     def _handler(self, status: int) -> type[BaseHTTPRequestHandler]:
         messages = self.messages
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 messages.append({**json.loads(body), "at": time.time()})

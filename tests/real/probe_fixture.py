@@ -2,14 +2,12 @@
 
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 Answer = Callable[["Conversation"], None]
 
@@ -119,29 +117,3 @@ def origin(
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             thread.join(10)
-
-
-class Authority:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.certificate = directory / "ca.pem"
-        self._key("ca")
-        self._run(
-            *["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=organisation", "-days", "2", "-out", "ca.pem"]
-        )
-
-    def issue(self, name: str, subject_alternatives: str) -> tuple[Path, Path]:
-        self._key(name)
-        self._run("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
-        (self._directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternatives}\n")
-        self._run(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
-        )
-        return self._directory / f"{name}.pem", self._directory / f"{name}.key"
-
-    def _key(self, name: str) -> None:
-        self._run("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
-
-    def _run(self, *argv: Any) -> None:
-        subprocess.run(["openssl", *argv], cwd=self._directory, check=True, capture_output=True)

@@ -1,15 +1,14 @@
 """A services.d of its own on the module's Consul server, and svcagent's verbs run on it."""
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.real.conftest import ConsulHost
+from tests.support.http import QuietHandler, serving
 from tests.support.svcagent import Result, Svcagent
 
 
@@ -58,8 +57,8 @@ class RegistrationHost(Svcagent):
 class Backend:
     """What checks ask: an HTTP server that counts, and answers as it is told."""
 
-    url: str
-    address: str
+    url: str = ""
+    address: str = ""
     status: int = 200
     hits: dict[str, int] = field(default_factory=dict)
 
@@ -68,23 +67,14 @@ class Backend:
 def backend() -> Iterator[Backend]:
     """A backend on a port of its own."""
 
-    class Handler(BaseHTTPRequestHandler):
+    told = Backend()
+
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             told.hits[self.path] = told.hits.get(self.path, 0) + 1
             self.send_response(told.status)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name that it has
-            """Nobody reads it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    address = f"127.0.0.1:{server.server_address[1]}"
-    told = Backend(f"http://{address}", address)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as address:
+        told.url, told.address = f"http://{address}", address
         yield told
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -5,8 +5,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests.support.http import QuietHandler, running
 
 STALLED_BYTES = 1_000_000
 """Larger answers stall half-way; manifests and configurations are smaller."""
@@ -24,8 +26,6 @@ class Refusal:
 class FaultyRegistry(ThreadingHTTPServer):
     """Listens on an address of the host beside the real registry ``upstream`` (``host:port``)."""
 
-    daemon_threads = True
-
     def __init__(self, address: str, upstream: str) -> None:
         super().__init__((address, 0), _Handler)
         self.upstream = upstream
@@ -42,7 +42,7 @@ class FaultyRegistry(ThreadingHTTPServer):
         """Nothing: the Engine ends connections as it likes."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.1"  # an Engine that tries TLS first wants to see that this is HTTP
     server: FaultyRegistry
@@ -81,20 +81,13 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[len(body) // 2 :]
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @contextmanager
 def faulty_registry(address: str, upstream: str) -> Iterator[FaultyRegistry]:
     """A stand-in that answers; it is gone afterwards."""
     server = FaultyRegistry(address, upstream)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.may_go_on.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with running(server):
+        try:
+            yield server
+        finally:
+            server.may_go_on.set()

@@ -100,9 +100,7 @@ def simulator() -> Iterator[Aws]:
             environment_in(ground.directory, ground.directory) | {"PYTHONPATH": str(REPOSITORY)},
             lambda: _is_answering(endpoint),
         )
-        server.start()
-        try:
-            server.wait_ready()
+        with server.running():
             admin = _client(endpoint, "ADMIN")
             zone = admin.create_hosted_zone(Name=ZONE, CallerReference="tests")["HostedZone"]
             aws = Aws(endpoint, f"http://{address}:{NOBODYS_PORT}", admin, zone["Id"].rpartition("/")[2])
@@ -110,8 +108,6 @@ def simulator() -> Iterator[Aws]:
                 yield aws
             finally:
                 aws.close()
-        finally:
-            server.discard()
 
 
 def _client(endpoint: str, key: str) -> Any:

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,61 +12,10 @@ import pytest
 from tests.lab.server import svcagent_argv
 from tests.real.access_fixture import Access, Listener, consul_with, forwarding
 from tests.real.converge_fixture import Waker
+from tests.support.authority import Authority, openssl
 from tests.support.svcagent import Svcagent
 
 SERVER_NAME = "server.dc1.consul"
-
-# Of its commands, only `openssl ca` takes a period of validity in the past in every release.
-CA_CONFIG = """
-[ca]
-default_ca = lab
-[lab]
-database = index.txt
-new_certs_dir = .
-rand_serial = yes
-unique_subject = no
-default_md = sha256
-policy = any
-[any]
-commonName = supplied
-"""
-
-
-def _openssl(directory: Path, *argv: str) -> None:
-    subprocess.run(["openssl", *argv], cwd=directory, check=True, capture_output=True)
-
-
-class Authority:
-    """A certificate authority in a directory of its own."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory = directory / name
-        self.directory.mkdir()
-        self.certificate = self.directory / "ca.pem"
-        self._key("ca")
-        self._run("req", "-x509", "-new", "-key", "ca.key", "-subj", f"/CN={name}", "-days", "2", "-out", "ca.pem")
-        (self.directory / "ca.cnf").write_text(CA_CONFIG)
-        (self.directory / "index.txt").touch()
-
-    def issue(self, name: str, subject_alternatives: str = "", *, has_expired: bool = False) -> tuple[Path, Path]:
-        """Return a certificate and its key: valid for a day, or for the day before."""
-        self._key(name)
-        self._run("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr")
-        extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={subject_alternatives}\n" if subject_alternatives else "")
-        begin = datetime.now(UTC) - timedelta(days=2 if has_expired else 0)
-        self._run(
-            *("ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key"),
-            *("-startdate", f"{begin:%Y%m%d%H%M%SZ}", "-enddate", f"{begin + timedelta(days=1):%Y%m%d%H%M%SZ}"),
-            *("-in", f"{name}.csr", "-extfile", extensions.name, "-out", f"{name}.pem"),
-        )
-        return self.directory / f"{name}.pem", self.directory / f"{name}.key"
-
-    def _key(self, name: str) -> None:
-        self._run("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
-
-    def _run(self, *argv: str) -> None:
-        _openssl(self.directory, *argv)
 
 
 @dataclass(frozen=True)
@@ -103,7 +51,7 @@ def _settings(address: str, ca: Path, own: tuple[Path, Path]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
     directory = tmp_path_factory.mktemp("tls")
-    authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
+    authority, stranger = (Authority(directory / name) for name in ("authority", "stranger"))
 
     def config(address: str, _directory: Path) -> dict[str, object]:
         return _config(authority.issue("agent", f"IP:{address},DNS:{SERVER_NAME}"), authority.certificate)
@@ -146,7 +94,7 @@ def test_a_directory_of_authorities(tls: Tls, svcagent: Svcagent, tmp_path: Path
     shutil.copy(tls.authority.certificate, authorities / "ours.pem")
     shutil.copy(tls.stranger.certificate, authorities / "another.pem")
     if is_hashed:
-        _openssl(authorities, "rehash", ".")
+        openssl(authorities, "rehash", ".")
     settings = {name: value for name, value in tls.good.items() if name != "CONSUL_CACERT"}
 
     result = svcagent("maint", "status", **settings, CONSUL_CAPATH=str(authorities))
@@ -201,7 +149,7 @@ def test_files_that_hold_no_certificate_are_bad_settings(tls: Tls, svcagent: Svc
     nonsense.write_text("nonsense")
     encrypted = tmp_path / "encrypted.key"
     key = tls.good["CONSUL_CLIENT_KEY"]
-    _openssl(tmp_path, "ec", "-in", key, "-aes256", "-passout", "pass:secret", "-out", encrypted.name)
+    openssl(tmp_path, "ec", "-in", key, "-aes256", "-passout", "pass:secret", "-out", encrypted.name)
     other_key = tls.authority.directory / "agent.key"
     for settings, said in (
         ({"CONSUL_CACERT": str(nonsense)}, f"{nonsense}: cannot be used"),

@@ -79,12 +79,8 @@ def server(text: str) -> Iterator[Dns]:
         environment = environment_in(ground.directory, ground.directory)
         # The space keeps the lab from asking for the zones, unsigned, whether the server is ready.
         bind = Bind("bind", directory, ground.address(1), environment, keys=tuple(keys.values()), more=f" {text}")
-        bind.start()
-        try:
-            bind.wait_ready()
+        with bind.running():
             yield Dns(bind, ground, key, key, key)
-        finally:
-            bind.discard()
 
 
 @pytest.fixture(scope="module", params=sorted(ASKING))

@@ -9,9 +9,7 @@ import pytest
 import requests
 
 from agent.definitions import Check, Service, load
-from tests.lab.ground import claimed
-from tests.lab.host import environment_in
-from tests.lab.server import Server
+from tests.real.access_fixture import consul_with
 
 COMMON = {
     "name": "a check",
@@ -63,44 +61,8 @@ class Agent:
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
     """A Consul agent that runs scripts and Docker checks."""
-    with claimed() as ground:
-        address, directory = ground.address(1), ground.directory
-        (directory / "consul.json").write_text(
-            json.dumps(
-                {
-                    "server": True,
-                    "bootstrap_expect": 1,
-                    "node_name": "one",
-                    "data_dir": str(directory / "consul"),
-                    "bind_addr": address,
-                    "client_addr": address,
-                    "ports": {"serf_wan": -1, "grpc": -1},
-                    "performance": {"raft_multiplier": 1},
-                    "enable_script_checks": True,
-                    "disable_update_check": True,
-                }
-            )
-        )
-        server = Server(
-            "consul",
-            ["consul", "agent", "-config-file", str(directory / "consul.json")],
-            directory / "consul.log",
-            environment_in(directory, directory),
-            lambda: _has_leader(address),
-        )
-        server.start()
-        try:
-            server.wait_ready()
-            yield Agent(address)
-        finally:
-            server.discard()
-
-
-def _has_leader(address: str) -> bool:
-    try:
-        return bool(requests.get(f"http://{address}:8500/v1/status/leader", timeout=2).json())
-    except requests.RequestException:
-        return False
+    with consul_with({"enable_script_checks": True}) as access:
+        yield Agent(access.address)
 
 
 def read(directory: Path, service: dict[str, Any]) -> Service:

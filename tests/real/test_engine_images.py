@@ -250,12 +250,8 @@ def private(docker: DockerHost) -> Iterator[str]:
     argv = ["docker-registry", "serve", str(directory / "registry.yml")]
     log = directory / "log"
     server = Server("private registry", argv, log, docker.environment, lambda: "listening on" in log.read_text())
-    server.start()
-    try:
-        server.wait_ready()
+    with server.running():
         yield f"{address}/app:latest"
-    finally:
-        server.discard()
 
 
 @pytest.mark.parametrize("which", ["none", "wrong", "malformed file", "missing helper"])

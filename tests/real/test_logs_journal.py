@@ -67,12 +67,8 @@ def journal() -> Iterator[Journal]:
             environment | own,
             lambda: any(logs.glob("*.journal")),
         )
-        server.start()
-        try:
-            server.wait_ready()
+        with server.running():
             yield Journal(server, directory, logs, environment)
-        finally:
-            server.discard()
 
 
 def test_one_reloads_lines_are_found_by_its_id(journal: Journal) -> None:

@@ -21,10 +21,10 @@ import pytest
 from agent.consul import Consul
 from agent.definitions import Settings
 from agent.maintenance import MaintenanceTarget, by_operator, by_reload, disable_own_maintenance, parse, render
-from tests.lab import asking, parts
-from tests.lab.ground import claimed, wait_until
-from tests.lab.host import environment_in
+from tests.lab import asking
+from tests.lab.ground import wait_until
 from tests.lab.server import Server, spawn, svcagent_argv
+from tests.real.access_fixture import consul_hosts
 from tests.support.svcagent import Svcagent
 
 NODE = "host1"
@@ -72,28 +72,9 @@ class MaintHost(Svcagent):
 @pytest.fixture(scope="module")
 def site() -> Iterator[MaintHost]:
     """Running, with DNS answers for ``slow`` that may be remembered for a minute."""
-    with claimed() as ground:
-        environment = environment_in(ground.directory, ground.directory)
-        places = [ground.directory / name for name in ("server", NODE)]
-        for place in places:
-            place.mkdir(mode=0o700)
-        server = parts.consul_server(places[0], ground.address(1), environment)
-        agent = parts.consul_agent(NODE, places[1], ground.address(2), ground.address(1), environment)
-        config = places[1] / "consul.json"
-        slow = {"dns_config": {"service_ttl": {"slow": "60s"}}}
-        config.write_text(json.dumps(json.loads(config.read_text()) | slow))
-        ask, at_server = (asking.Consul(f"http://{ground.address(last)}:8500") for last in (2, 1))
-        try:
-            for one in (server, agent):
-                one.start()
-            for one in (server, agent):
-                one.wait_ready()
-            yield MaintHost(places[1], server, agent, ground.address(2), ask, at_server)
-        finally:
-            ask.close()
-            at_server.close()
-            agent.discard()
-            server.discard()
+    with consul_hosts(NODE, ttls={"slow": "60s"}) as one:
+        asks = one.asks[NODE], one.at_server
+        yield MaintHost(one.directory / NODE, one.server, one.agents[NODE], one.addresses[NODE], *asks)
 
 
 @pytest.fixture

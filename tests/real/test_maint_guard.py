@@ -1,10 +1,7 @@
 """``svcagent maint enable`` on two hosts: who is left for clients, before and after, and what a failure says."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import dns.message
@@ -15,25 +12,16 @@ from agent.cli import maint, maint_enable
 from agent.consul import Consul, DnsAnswer
 from agent.definitions import Settings
 from agent.errors import DnsUnreachable
-from tests.lab import asking, parts
-from tests.lab.ground import claimed, wait_until
-from tests.lab.host import environment_in
-from tests.lab.server import Server
+from tests.lab.ground import wait_until
+from tests.real.access_fixture import ConsulHosts, consul_hosts
 from tests.support.svcagent import Svcagent
 
 HOSTS = ("host1", "host2")
 _numbers = count(1)
 
 
-@dataclass(frozen=True)
-class TwoHosts:
-    """A Consul server, and two hosts with an agent each."""
-
-    server: Server
-    addresses: dict[str, str]
-    directory: Path
-    asks: dict[str, asking.Consul]
-    at_server: asking.Consul
+class TwoHosts(ConsulHosts):
+    """With what an operator on either of them does and sees."""
 
     def svcagent(self, node: str) -> Svcagent:
         """That of an operator on that host."""
@@ -76,32 +64,8 @@ class TwoHosts:
 @pytest.fixture(scope="module")
 def site() -> Iterator[TwoHosts]:
     """Running, with DNS answers for ``hour`` that may be remembered for an hour, and for ``second`` for a second."""
-    with claimed() as ground:
-        environment = environment_in(ground.directory, ground.directory)
-        places = [ground.directory / name for name in ("server", *HOSTS)]
-        for place in places:
-            place.mkdir(mode=0o700)
-        addresses = {node: ground.address(last) for last, node in enumerate(HOSTS, 2)}
-        server = parts.consul_server(places[0], ground.address(1), environment)
-        agents = []
-        for node, place in zip(HOSTS, places[1:], strict=True):
-            agents.append(parts.consul_agent(node, place, addresses[node], ground.address(1), environment))
-            config = place / "consul.json"
-            ttls = {"dns_config": {"service_ttl": {"hour": "3600s", "second": "1s"}}}
-            config.write_text(json.dumps(json.loads(config.read_text()) | ttls))
-        asks = {node: asking.Consul(f"http://{address}:8500") for node, address in addresses.items()}
-        at_server = asking.Consul(f"http://{ground.address(1)}:8500")
-        try:
-            for one in (server, *agents):
-                one.start()
-            for one in (server, *agents):
-                one.wait_ready()
-            yield TwoHosts(server, addresses, ground.directory, asks, at_server)
-        finally:
-            for ask in (*asks.values(), at_server):
-                ask.close()
-            for one in (*agents, server):
-                one.discard()
+    with consul_hosts(*HOSTS, ttls={"hour": "3600s", "second": "1s"}) as hosts:
+        yield TwoHosts(**vars(hosts))
 
 
 @pytest.fixture

@@ -75,12 +75,8 @@ def box() -> Iterator[Boxed]:
             lambda: "NOERROR" in boxed.dig(ZONE, "SOA"),
         )
         boxed = Boxed(server, directory)
-        server.start()
-        try:
-            server.wait_ready()
+        with server.running():
             yield boxed
-        finally:
-            server.discard()
 
 
 def test_bind_finds_nothing_wrong_with_it(box: Boxed) -> None:

@@ -19,7 +19,8 @@ from agent.reload.probe import Prober, ProbeResult
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
-from tests.real.probe_fixture import Answer, Authority, Conversation, Origin, origin
+from tests.real.probe_fixture import Answer, Conversation, Origin, origin
+from tests.support.authority import Authority
 
 
 @dataclass
@@ -52,14 +53,8 @@ def ruler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ruler]:
         address = ground.address(1)
         environment = environment_in(ground.directory, ground.directory) | store
         server = parts.consul_server(ground.directory, address, environment)
-        server.start()
-        ask = asking.Consul(f"http://{address}:8500")
-        try:
-            server.wait_ready()
+        with server.running(), closing(asking.Consul(f"http://{address}:8500")) as ask:
             yield Ruler(ask, authority, Prober(environ=store))
-        finally:
-            ask.close()
-            server.discard()
 
 
 @pytest.fixture
@@ -307,14 +302,10 @@ def test_a_consul_agent_says_whether_it_uses_its_own_certificate_for_checks(is_u
         environment = environment_in(ground.directory, ground.directory)
         more = {"enable_agent_tls_for_checks": is_used}
         server = parts.consul_server(ground.directory, address, environment, more)
-        server.start()
-        try:
-            server.wait_ready()
+        with server.running():
             consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul)
             with closing(consul):
                 assert consul.agent_self().is_tls_used_for_checks is is_used
-        finally:
-            server.discard()
 
 
 # ------------------------------------------------------------ addresses

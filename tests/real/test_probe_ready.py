@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,8 @@ def agent(docker: DockerHost) -> Iterator[tuple[asking.Consul, ConsulSettings, P
         address = ground.address(1)
         environment = environment_in(ground.directory, ground.directory) | {"DOCKER_HOST": docker.server.url}
         server = parts.consul_server(ground.directory, address, environment, {"enable_script_checks": True})
-        server.start()
-        ask = asking.Consul(f"http://{address}:8500")
-        try:
-            server.wait_ready()
+        with server.running(), closing(asking.Consul(f"http://{address}:8500")) as ask:
             yield ask, Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul, ground.directory
-        finally:
-            ask.close()
-            server.discard()
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """A socket proxy in front of the Engine that does not let everything through, as haproxy answers for it."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -12,12 +10,13 @@ from agent.clock import SystemClock
 from agent.engine.client import Engine
 from agent.engine.survey import EngineSurvey
 from agent.errors import Denied
+from tests.support.http import QuietHandler, serving
 
 FORBIDDEN = b"<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>\n"
 DIGEST = "sha256:" + "0" * 64
 
 
-class Proxy(BaseHTTPRequestHandler):
+class Proxy(QuietHandler):
     """Lets nothing through but the question for the version. ``status``: what it answers to all else."""
 
     status = 403
@@ -36,21 +35,11 @@ class Proxy(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.do_GET()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @contextmanager
 def proxy(status: int = 403) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answering", (Proxy,), {"status": status}))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"tcp://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(type("Answering", (Proxy,), {"status": status})) as address:
+        yield f"tcp://{address}"
 
 
 @pytest.fixture

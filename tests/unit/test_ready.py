@@ -4,7 +4,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 import pytest
@@ -18,6 +17,7 @@ from agent.errors import ConsulUnreachable, DockerUnreachable, Interrupted, NotF
 from agent.reload.checks import CheckedInstance
 from agent.reload.probe import Prober, ProbeStatus, advice
 from agent.reload.ready import Readiness
+from tests.support.http import QuietHandler, serving
 
 CONTAINER = Container(
     id="new",
@@ -77,7 +77,7 @@ def origin() -> Iterator[Origin]:
     """``/trickle`` answers a byte every 50 ms, ``/broken`` with 500; all after the seconds in ``delays``."""
     found, over = Origin(), threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             found.asked.append(self.path)
             over.wait(found.delays.get(self.path, 0.0))
@@ -91,20 +91,12 @@ def origin() -> Iterator[Origin]:
                 except OSError:
                     return
 
-        def log_message(self, *_arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as address:
+        found.url = f"http://{address}"
+        try:
+            yield found
+        finally:
+            over.set()
 
 
 def readiness(origin: Origin, *looks: Container, restart: bool = False, **ready: Any) -> Readiness:
