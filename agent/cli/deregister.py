@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -10,7 +10,7 @@ from agent.consul import Consul
 from agent.daemon.status import read_status
 from agent.definitions import Settings
 from agent.errors import NotNow
-from agent.registration import Change, ChangeAction, Failure, apply_each, make_removal
+from agent.registration import Change, ChangeAction, CollectedFailures, Failure, apply_change, make_removal
 
 
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
@@ -35,7 +35,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         if not dry_run:
             _refuse_what_comes_back(settings, plan)
             done: list[Change] = []
-            failures = apply_each(consul, plan, done.append, lambda _check: "critical", show_bug_of)
+            failures = _remove(consul, plan, done)
             keep(settings, lambda last: last.after_changes(done))
     failed = {one.service_id for one in failures}
     if current().as_json:
@@ -52,6 +52,15 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     if not plan:
         show_line("nothing to deregister" + ("" if expected else ", as far as the Consul token may see"))
     return exit_code(plan, failures)
+
+
+def _remove(consul: Consul, plan: Iterable[Change], done: list[Change]) -> tuple[Failure, ...]:
+    failures = CollectedFailures(show_bug_of)
+    for change in plan:
+        with failures.collected(change.service_id):
+            if apply_change(consul, change, lambda _check: "critical"):
+                done.append(change)
+    return tuple(failures.found)
 
 
 def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:

@@ -49,7 +49,7 @@ def remember(settings: Settings, decisions: Iterable[MaintenanceDecision]) -> No
     kept = LastSeenFile(settings.state_dir, context.system_clock())
     try:
         for one in decisions:
-            kept.maintained(one.target.service_id, None if one.wanted is None else render(one.wanted))
+            kept.record_maintenance(one.target.service_id, None if one.wanted is None else render(one.wanted))
     except SvcagentError as error:
         log(f"{error}; the next registration notes the maintenance")
 

@@ -9,7 +9,7 @@ from agent.cli.registration_output import (
     planner_of,
     show_dry_run,
     show_plan,
-    warn_of_unremembered,
+    warn_of_record_error,
 )
 from agent.cli.textfile import registered, registration_recorded, reloads_ended
 from agent.clock import Interrupts
@@ -17,7 +17,15 @@ from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.last_good import forget
 from agent.definitions import Check, Settings
 from agent.maintenance import is_of_reload, parse
-from agent.registration import AgentWorld, Change, ChangeAction, ConsentNeeded, Failure, Registration, alone_in
+from agent.registration import (
+    AgentState,
+    Change,
+    ChangeAction,
+    ConsentNeeded,
+    Failure,
+    Registration,
+    exclusive_registration,
+)
 from agent.registration.planner import Planner, RegistrationOptions
 from agent.reload.journal import journalled
 
@@ -80,7 +88,7 @@ def register(
         planner.read()
         # Wait for the agent before taking the lock, so that no other process waits for a waiting one.
         _ = planner.agent
-        with alone_in(state_dir, clock, wait) as was_another_first:
+        with exclusive_registration(state_dir, clock, wait) as was_another_first:
             if was_another_first:
                 planner.read()
             plan = planner.plan()
@@ -114,11 +122,11 @@ def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> N
 def _apply(
     registration: Registration, plan: tuple[Change, ...], *, is_all: bool
 ) -> tuple[tuple[Change, ...], tuple[Failure, ...]]:
-    if registration.vanished_node is not None:
-        show_warning(in_maintenance_again("", registration.vanished_node))
+    if registration.lost_node_maintenance is not None:
+        show_warning(in_maintenance_again("", registration.lost_node_maintenance))
     registration.apply(plan, _status, is_all=is_all)
-    if registration.unremembered is not None:
-        warn_of_unremembered(registration.unremembered)
+    if registration.record_error is not None:
+        warn_of_record_error(registration.record_error)
     refused = {one.service_id: one for one in registration.refused}
     return tuple(refused.get(one.service_id, one) for one in plan), tuple(registration.failures.found)
 
@@ -154,5 +162,5 @@ def _status(check: Check) -> str:
     return probe_status(check)
 
 
-def _is_anything_out(world: AgentWorld) -> bool:
+def _is_anything_out(world: AgentState) -> bool:
     return NODE_MAINTENANCE in world.checks or any(one.maintenance is not None for one in world.services.values())

@@ -50,10 +50,10 @@ def keep(settings: Settings, change: Callable[[LastSeen], LastSeen]) -> None:
     try:
         LastSeenFile(settings.state_dir, context.system_clock()).change(change)
     except SvcagentError as error:
-        warn_of_unremembered(error)
+        warn_of_record_error(error)
 
 
-def warn_of_unremembered(error: SvcagentError) -> None:
+def warn_of_record_error(error: SvcagentError) -> None:
     show_warning(f"{error}. Until then, maintenance that Consul removes with a service is not enabled again")
 
 

@@ -11,7 +11,7 @@ from agent.consul import AgentSelf
 from agent.daemon.schedule import schedule_of
 from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Settings, load
 from agent.errors import BadDefinition, SvcagentError
-from agent.registration import unmet
+from agent.registration import unmet_requirements
 from agent.text import counted
 
 NO_DEFINITIONS = frozenset({".hcl", ".yaml", ".yml"})
@@ -33,7 +33,7 @@ def validate() -> None:
     directory = settings.services_dir
     definitions = load(directory, context.values(ANY_ADDRESS))
     agent = _agent(settings)
-    if agent is not None and (faults := unmet(definitions, agent)):
+    if agent is not None and (faults := unmet_requirements(definitions, agent)):
         raise BadDefinition(faults)
     services = [service for definition in definitions for service in definition.services]
     warnings = [*_never_due(definitions), *_ignored(directory)]

@@ -19,5 +19,7 @@ from agent.consul.model import (
     KvOperation,
     KvPair,
     LocalService,
+    maintenance_check,
+    maintenance_check_id,
 )
 from agent.consul.releases import Release, ReleaseFault, is_known_since, known_faults

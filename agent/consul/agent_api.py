@@ -8,12 +8,16 @@ from typing import Any
 from agent.consul import answers
 from agent.consul.base import ConsulApi, checked, is_found, parsed, wait_text
 from agent.consul.failures import ServerFailed
-from agent.consul.model import NODE_MAINTENANCE, SERVICE_MAINTENANCE, AgentSelf, CheckState, LocalService
+from agent.consul.model import (
+    SERVICE_MAINTENANCE,
+    AgentSelf,
+    CheckState,
+    LocalService,
+    maintenance_check,
+    maintenance_check_id,
+)
 from agent.errors import Denied, NotFound
 from agent.http import HttpAnswer
-
-NEVER = "87600h"
-"""The TTL of a maintenance check that svcagent registers. It never expires in practice, so Consul logs no expiry."""
 
 
 class AgentApi(ConsulApi):
@@ -129,13 +133,9 @@ class AgentApi(ConsulApi):
 
         Enabling it again keeps the first reason, and disabling it first puts the instance into service for a moment.
         But a maintenance is a check with a reserved ID, and registering a check again keeps its status: one write,
-        critical throughout. Consul recognises maintenance by the check ID alone, so every tool can still disable it
-        (Consul 1.8). A check needs a type to be registered, hence a TTL that does not expire. If the maintenance was
-        disabled just before, this call enables it.
+        critical throughout. If the maintenance was disabled just before, this call enables it.
         """
-        check_id = f"{SERVICE_MAINTENANCE}{service_id}" if service_id else NODE_MAINTENANCE
-        name = f"{'Service' if service_id else 'Node'} Maintenance Mode"
-        body = {"ID": check_id, "Name": name, "Notes": reason, "Status": "critical", "TTL": NEVER}
+        body = {"ID": maintenance_check_id(service_id), **maintenance_check(service_id, reason)}
         self.register_check(body | ({"ServiceID": service_id} if service_id else {}))
 
     def _set_maintenance(self, service_id: str, enable: str, reason: str | None = None) -> None:

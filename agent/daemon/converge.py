@@ -20,15 +20,15 @@ from agent.logs import WARNING, log, log_bug
 from agent.maintenance import ExpiredMaintenance, MaintenanceTarget, find_expired, is_finished_reload, parse
 from agent.registration import (
     LAST_SEEN_FILE,
-    AgentWorld,
+    AgentState,
     ChangeAction,
     CollectedFailures,
     LastSeenFile,
     Registration,
-    alone_in,
+    exclusive_registration,
     is_own,
     observe,
-    unmet,
+    unmet_requirements,
 )
 from agent.reload.journal import journalled
 
@@ -67,7 +67,7 @@ class Convergence:
         attempt: _Attempt | None = None
         try:
             self._agent = self._consul.agent_self()
-            with alone_in(self._settings.state_dir, self._clock, ALONE_SECONDS):
+            with exclusive_registration(self._settings.state_dir, self._clock, ALONE_SECONDS):
                 choice = self._choose()
                 registration = Registration(
                     self._consul,
@@ -109,7 +109,7 @@ class Convergence:
         if agent is None:
             return self._last_good.choose(values_of(self._environ, self._hostname))
         values = values_of(self._environ, self._hostname, agent.address)
-        return self._last_good.choose(values, lambda definition: unmet((definition,), agent))
+        return self._last_good.choose(values, lambda definition: unmet_requirements((definition,), agent))
 
     def _again_in(self, found: ConvergenceResult) -> float | None:
         if found.trouble is not None:
@@ -130,7 +130,7 @@ class _Attempt:
     node: str
     registration: Registration
     disabling: CollectedFailures
-    world: AgentWorld | None = None
+    world: AgentState | None = None
     kept: list[str] = field(default_factory=list)
     ended: tuple[ExpiredMaintenance, ...] = ()
 
@@ -148,7 +148,7 @@ class _Attempt:
         objection = self.registration.objection
         if objection is not None:
             plan = tuple(one for one in plan if not objection.withholds(one))
-        node_text = self.registration.vanished_node
+        node_text = self.registration.lost_node_maintenance
         self.registration.apply(plan, _status)
         if node_text is not None:
             command = "svcagent maint disable --node"
@@ -156,7 +156,7 @@ class _Attempt:
             log(f"this host was {IN_MAINTENANCE_AGAIN} {held}. To disable it, run: {command}", level=WARNING)
         self._end_maintenance(self.world, choice.service_ids)
 
-    def _end_maintenance(self, world: AgentWorld, own: frozenset[str]) -> None:
+    def _end_maintenance(self, world: AgentState, own: frozenset[str]) -> None:
         now = self.clock.now()
         ended = find_expired(world.services, world.checks, self.node, now, own)
         if ended and self.registration.done:
@@ -174,8 +174,8 @@ class _Attempt:
             return before
         registration = self.registration
         failed = [(one.service_id, one.error) for one in (*registration.failures.found, *self.disabling.found)]
-        if registration.unremembered is not None:
-            failed.append((LAST_SEEN_FILE, registration.unremembered))
+        if registration.record_error is not None:
+            failed.append((LAST_SEEN_FILE, registration.record_error))
         return replace(
             before,
             changes=tuple(registration.done),
@@ -188,7 +188,7 @@ class _Attempt:
             canary=self._canary(self.world, before.canary),
         )
 
-    def _in_maintenance(self, world: AgentWorld) -> tuple[HeldMaintenance, ...]:
+    def _in_maintenance(self, world: AgentState) -> tuple[HeldMaintenance, ...]:
         disabled = {one.target for one in self.ended if one.may_be_disabled}
         found = [
             HeldMaintenance(MaintenanceTarget(self.node, one.id, one.name), parse(one.maintenance.notes))
@@ -199,7 +199,7 @@ class _Attempt:
             found.append(HeldMaintenance(MaintenanceTarget(self.node), parse(world.checks[NODE_MAINTENANCE].notes)))
         return tuple(one for one in found if one.target not in disabled)
 
-    def _canary(self, world: AgentWorld, before: str) -> str:
+    def _canary(self, world: AgentState, before: str) -> str:
         """Return the canary; it stays the same as long as it is registered."""
         registered = {one.id for one in world.services.values() if is_own(one)}
         for change in self.registration.done:

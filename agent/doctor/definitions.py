@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from agent.doctor.diagnosis import Diagnosis, error, well
 from agent.doctor.examined import ExaminedHost
 from agent.errors import Fault
-from agent.registration import unmet
+from agent.registration import unmet_requirements
 from agent.text import counted
 
 
@@ -25,5 +25,5 @@ def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
 def find_unmet(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every field of a check that the local agent does not know."""
     with examined.consul() as consul:
-        faults = unmet(examined.definitions, consul.agent_self())
+        faults = unmet_requirements(examined.definitions, consul.agent_self())
     yield from judge_faults(faults, "the local agent knows all that they ask for")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from enum import StrEnum
 
-from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE
+from agent.consul import maintenance_check_id
 from agent.data import dataclass
 from agent.maintenance.reason import Maintenance, OwnerKind
 
@@ -19,7 +19,7 @@ class MaintenanceTarget:
     @property
     def check_id(self) -> str:
         """The ID of the check with which Consul holds it in maintenance."""
-        return f"{SERVICE_MAINTENANCE}{self.service_id}" if self.service_id else NODE_MAINTENANCE
+        return maintenance_check_id(self.service_id)
 
     @property
     def argument(self) -> str:

@@ -1,27 +1,24 @@
 """Bring the services of the local Consul agent in line with services.d/: observe → plan → apply."""
 
-from agent.registration.alone import alone_in
 from agent.registration.apply import (
     CollectedFailures,
     Failure,
     Report,
-    apply_each,
-    apply_plan,
+    apply_change,
     renew_checks,
     restore_node_maintenance,
 )
 from agent.registration.consent import ConsentNeeded, Objection, find_objection
 from agent.registration.difference import Difference
-from agent.registration.driver import Registration
+from agent.registration.driver import Registration, exclusive_registration, observe, refuse_unknown_nodes
 from agent.registration.last_seen import LAST_SEEN_FILE, LastSeen, LastSeenFile
 from agent.registration.mark import is_own, registration
-from agent.registration.observe import observe, refuse_unknown_nodes
 from agent.registration.plan import (
-    AgentWorld,
+    AgentState,
     Change,
     ChangeAction,
     is_current,
     make_plan,
     make_removal,
 )
-from agent.registration.requirements import unmet
+from agent.registration.requirements import unmet_requirements

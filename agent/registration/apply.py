@@ -3,11 +3,11 @@
 If svcagent is killed, the next run finishes: a service is registered with svcagent's mark or not at all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul, ServerFailed
+from agent.consul import Consul, ServerFailed, maintenance_check, maintenance_check_id
 from agent.data import dataclass
 from agent.definitions import Check, Service
 from agent.errors import Conflict, SvcagentError, Unforeseen, Unreachable
@@ -15,9 +15,6 @@ from agent.registration.mark import HOLD, leaving
 from agent.registration.plan import Change, ChangeAction
 
 Report: TypeAlias = Callable[[str, Exception], None]
-
-NEVER = "87600h"
-"""The TTL of a maintenance check: Consul does not register a check without a type."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +49,20 @@ class CollectedFailures:
             self.found.append(Failure(service_id, Unforeseen.of(error, f"the registration of {service_id}")))
 
 
-def apply_plan(
-    consul: Consul, changes: Iterable[Change], done: Callable[[Change], None], probe: Callable[[Check], str]
-) -> None:
-    """Create, update and remove services; call ``done`` after each change. Changes after one that failed are not tried.
+def apply_change(consul: Consul, change: Change, probe: Callable[[Check], str]) -> bool:
+    """Create, update or remove a service. Return False if there was nothing to do.
 
     ``probe`` returns the current status of a check. It is called for new checks of a service that clients are sent to.
     With Consul's default status, critical, such a check would take the service out of service until its first run.
     """
-    for change in changes:
-        match change.action:
-            case ChangeAction.CREATE | ChangeAction.UPDATE:
-                _register(consul, change, probe)
-            case ChangeAction.REMOVE:
-                consul.deregister_service(change.service_id)
-            case ChangeAction.KEEP | ChangeAction.REFUSE:
-                continue
-        done(change)
-
-
-def apply_each(
-    consul: Consul,
-    changes: Iterable[Change],
-    done: Callable[[Change], None],
-    probe: Callable[[Check], str],
-    report: Report,
-) -> tuple[Failure, ...]:
-    """Do the same as `apply_plan`, but continue with the other services if one fails. Raise `Unreachable`."""
-    failures = CollectedFailures(report)
-    for change in changes:
-        with failures.collected(change.service_id):
-            apply_plan(consul, [change], done, probe)
-    return tuple(failures.found)
+    match change.action:
+        case ChangeAction.CREATE | ChangeAction.UPDATE:
+            _register(consul, change, probe)
+        case ChangeAction.REMOVE:
+            consul.deregister_service(change.service_id)
+        case ChangeAction.KEEP | ChangeAction.REFUSE:
+            return False
+    return True
 
 
 def restore_node_maintenance(consul: Consul, text: str) -> None:
@@ -92,14 +71,7 @@ def restore_node_maintenance(consul: Consul, text: str) -> None:
     :raises Conflict: another process enabled a different one at the same moment.
     """
     consul.enable_node_maintenance(text)
-    held = consul.checks().get(NODE_MAINTENANCE)
-    if held is None or held.status != "critical" or held.notes != text:
-        raise Conflict(
-            "the maintenance of this host was enabled again as before, but the Consul agent shows "
-            f"{'none' if held is None else 'another one'}: another process changed it at the same moment. See: "
-            "svcagent maint status --node",
-            kind="maintenance-changed",
-        )
+    _assert_in_maintenance(consul, "", text, "the maintenance of this host was enabled again as before", " --node")
 
 
 def renew_checks(consul: Consul, service: Service, statuses: Mapping[str, str]) -> None:
@@ -119,7 +91,9 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
     if change.replaces:
         consul.deregister_service(change.replaces)
     if change.maintenance is not None:
-        body["Checks"] = [*body["Checks"], _maintenance_check(change.service_id, change.maintenance)]
+        # Registered together with the service, it leaves no moment in service.
+        check = maintenance_check(change.service_id, change.maintenance)
+        body["Checks"] = [*body["Checks"], {"CheckID": maintenance_check_id(change.service_id), **check}]
     replaced = change.replaced_checks or {}
     stale = list(change.stale_checks)
     if change.action is ChangeAction.UPDATE and "critical" in replaced.values():
@@ -136,27 +110,16 @@ def _register(consul: Consul, change: Change, probe: Callable[[Check], str]) -> 
             consul.deregister_check(check_id)
     consul.register_service(body)
     if change.maintenance is not None:
-        _assert_in_maintenance(consul, change.service_id, change.maintenance)
+        what = f"{change.service_id} was registered in maintenance as before"
+        _assert_in_maintenance(consul, change.service_id, change.maintenance, what)
 
 
-def _maintenance_check(service_id: str, text: str) -> dict[str, Any]:
-    """Return the check with which Consul holds a service in maintenance, as part of the service's registration.
-
-    Registered together with the service, it leaves no moment in service. Consul recognizes its maintenance by the
-    CheckID, so ``consul maint -disable`` removes this check like any other (measured on 1.8.7).
-    """
-    name = "Service Maintenance Mode"
-    check_id = f"{SERVICE_MAINTENANCE}{service_id}"
-    return {"CheckID": check_id, "Name": name, "Notes": text, "Status": "critical", "TTL": NEVER}
-
-
-def _assert_in_maintenance(consul: Consul, service_id: str, text: str) -> None:
-    held = consul.checks().get(f"{SERVICE_MAINTENANCE}{service_id}")
+def _assert_in_maintenance(consul: Consul, service_id: str, text: str, what: str, argument: str = "") -> None:
+    held = consul.checks().get(maintenance_check_id(service_id))
     if held is None or held.status != "critical" or held.notes != text:
         raise Conflict(
-            f"{service_id} was registered in maintenance as before, but the Consul agent shows "
-            f"{'none' if held is None else 'another one'}: another process changed it at the same moment. See: "
-            "svcagent maint status",
+            f"{what}, but the Consul agent shows {'none' if held is None else 'another one'}: another process changed "
+            f"it at the same moment. See: svcagent maint status{argument}",
             kind="maintenance-changed",
         )
 

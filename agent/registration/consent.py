@@ -8,7 +8,7 @@ from agent.data import dataclass
 from agent.errors import SvcagentError
 from agent.registration.last_seen import LastSeen
 from agent.registration.mark import is_own
-from agent.registration.plan import AgentWorld, Change, ChangeAction
+from agent.registration.plan import AgentState, Change, ChangeAction
 from agent.text import counted
 
 MOST_REMOVALS = 2
@@ -33,7 +33,7 @@ class Objection:
         return change.action in self.actions
 
 
-def find_objection(plan: Iterable[Change], world: AgentWorld, directory: Path, last: LastSeen) -> Objection | None:
+def find_objection(plan: Iterable[Change], world: AgentState, directory: Path, last: LastSeen) -> Objection | None:
     """Return why a plan for the definitions of ``directory`` needs consent, or None if it needs none.
 
     - It removes more than `MOST_REMOVALS` services and more than half of those that svcagent registered.

@@ -3,17 +3,53 @@
 The plan is data, so the caller can show or refuse it before anything is written.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from agent.clock import Clock, Deadline, poll
 from agent.consul import Consul
 from agent.definitions import Check, Service
-from agent.errors import SvcagentError
-from agent.registration.apply import CollectedFailures, Report, apply_plan, restore_node_maintenance
+from agent.errors import LockBusy, SvcagentError
+from agent.files import FileLock
+from agent.registration.apply import CollectedFailures, Report, apply_change, restore_node_maintenance
 from agent.registration.consent import Objection, find_objection
 from agent.registration.last_seen import LastSeen, LastSeenFile
-from agent.registration.observe import observe, refuse_unknown_nodes
-from agent.registration.plan import AgentWorld, Change, ChangeAction, make_plan, nodes_followed
+from agent.registration.plan import AgentState, Change, ChangeAction, make_plan, nodes_followed, refused_for_nodes
+
+LOCK_FILE = "register.lock"
+LOCK_PAUSE = 0.05
+
+
+@contextmanager
+def exclusive_registration(state_dir: Path, clock: Clock, wait: float) -> Iterator[bool]:
+    """Exclude other registrations of the same state directory; yield True if this one had to wait for another.
+
+    The lock file is in the state directory, where no other user can open it.
+
+    :raises LockBusy: another registration still held the lock after ``wait`` seconds.
+    """
+    path = state_dir / LOCK_FILE
+    with FileLock(path) as lock:
+        is_first = lock.try_acquire()
+        if not is_first and not poll(lock.try_acquire, Deadline.after(clock, wait), LOCK_PAUSE):
+            raise LockBusy(
+                f"another svcagent has been registering on this host for {wait:.0f} s (it holds {path}); try again "
+                f"when it has ended, or see it with: fuser -v {path}",
+                kind="registration-running",
+            )
+        yield not is_first
+
+
+def observe(consul: Consul, expected: Mapping[str, str] | None = None) -> AgentState:
+    """Return what the local agent holds, by two requests. ``expected``: as in `Consul.services_and_checks`."""
+    return AgentState(*consul.services_and_checks(expected))
+
+
+def refuse_unknown_nodes(consul: Consul, change: Change) -> Change:
+    """Refuse a change that would crash a Consul 1.8 agent; one request for each node that its checks follow."""
+    unknown = [node for node in nodes_followed(change) if not consul.is_node_known(node)]
+    return refused_for_nodes(change, unknown) if unknown else change
 
 
 class Registration:
@@ -35,7 +71,7 @@ class Registration:
         self._directory = directory
         self._kept = kept
         self._is_finished = is_finished
-        self.world = AgentWorld({}, {})
+        self.world = AgentState({}, {})
         """The services and checks of the agent when the plan was made."""
         self.last_seen = LastSeen()
         """What earlier runs recorded."""
@@ -44,13 +80,13 @@ class Registration:
         self.done: list[Change] = []
         self.refused: list[Change] = []
         self.failures = CollectedFailures(report)
-        self.unremembered: SvcagentError | None = None
+        self.record_error: SvcagentError | None = None
         """Why the registration could not be recorded."""
 
     @property
-    def vanished_node(self) -> str | None:
+    def lost_node_maintenance(self) -> str | None:
         """The reason text of the node's maintenance if the agent lost it; `apply` enables it again."""
-        return self.last_seen.vanished_node(self.world)
+        return self.last_seen.lost_node_maintenance(self.world)
 
     def plan(
         self,
@@ -65,7 +101,7 @@ class Registration:
         """Observe the agent and return what has to change. A service that ``may_remove`` rejects is kept."""
         self.world = observe(self._consul, expected)
         self.last_seen = self._kept.read()
-        vanished = self.last_seen.vanished_services(self.world, self._is_finished)
+        vanished = self.last_seen.lost_service_maintenance(self.world, self._is_finished)
         found = make_plan(services, self.world, names, is_adopting=is_adopting, maintenance=vanished)
         plan = tuple(
             one if one.action is not ChangeAction.REMOVE or may_remove(one.service_id) else _kept(one) for one in found
@@ -79,13 +115,15 @@ class Registration:
         ``probe``: as in `apply_plan`. ``is_all``: the plan is for all services of the directory.
         """
         self._remember(lambda last: last.after(self.world))
-        if self.vanished_node is not None:
-            restore_node_maintenance(self._consul, self.vanished_node)
-        for change in sorted(plan, key=_readiness):
-            with self.failures.collected(change.service_id):
-                possible = refuse_unknown_nodes(self._consul, [change])
-                self.refused += [one for one in possible if one.action is ChangeAction.REFUSE]
-                apply_plan(self._consul, possible, self.done.append, probe)
+        if self.lost_node_maintenance is not None:
+            restore_node_maintenance(self._consul, self.lost_node_maintenance)
+        for planned in sorted(plan, key=_readiness):
+            with self.failures.collected(planned.service_id):
+                change = refuse_unknown_nodes(self._consul, planned)
+                if change.action is ChangeAction.REFUSE:
+                    self.refused.append(change)
+                elif apply_change(self._consul, change, probe):
+                    self.done.append(change)
         is_complete = self.objection is None and not self.failures.found
 
         def after(last: LastSeen) -> LastSeen:
@@ -98,7 +136,7 @@ class Registration:
         try:
             self._kept.change(change)
         except SvcagentError as error:
-            self.unremembered = error
+            self.record_error = error
 
 
 def _kept(change: Change) -> Change:
@@ -107,4 +145,4 @@ def _kept(change: Change) -> Change:
 
 def _readiness(change: Change) -> tuple[bool, bool, bool]:
     """Return the sort key of a change: quick changes first, then those that may take long, then removals."""
-    return change.action is ChangeAction.REMOVE, bool(nodes_followed([change])), bool(change.new_checks)
+    return change.action is ChangeAction.REMOVE, bool(nodes_followed(change)), bool(change.new_checks)

@@ -19,7 +19,7 @@ from agent.errors import LockBusy
 from agent.files import FileLock, write_atomically
 from agent.logs import WARNING, log
 from agent.registration.mark import is_own
-from agent.registration.plan import AgentWorld, Change, ChangeAction
+from agent.registration.plan import AgentState, Change, ChangeAction
 
 LAST_SEEN_FILE = "registration.json"
 LOCK_FILE = "registration.json.lock"
@@ -47,9 +47,9 @@ class LastSeen:
     node: str | None = None
     agreed: tuple[str, ...] = ()
 
-    def after(self, world: AgentWorld) -> "LastSeen":
+    def after(self, world: AgentState) -> "LastSeen":
         """Return what is known after this observation of the agent."""
-        if self.vanished_node(world) is not None:
+        if self.lost_node_maintenance(world) is not None:
             return self  # the agent lost everything; nobody disabled maintenance
         seen = {one.id: one.maintenance.notes if one.maintenance else None for one in _own(world)}
         vanished = {one: text for one, text in self.services.items() if one not in world.services}
@@ -78,7 +78,7 @@ class LastSeen:
         is_same = str(directory.absolute()) == self.directory or str(directory.resolve()) == self.real_directory
         return bool(self.directory) and not is_same
 
-    def vanished_services(self, world: AgentWorld, is_over: Callable[[str, str], bool]) -> dict[str, str]:
+    def lost_service_maintenance(self, world: AgentState, is_over: Callable[[str, str], bool]) -> dict[str, str]:
         """Return the services that vanished while they were in maintenance, each with its reason text.
 
         ``is_over(service_id, text)`` returns True for the maintenance of a reload that has finished: the reload
@@ -90,7 +90,7 @@ class LastSeen:
             if text is not None and service_id not in world.services and not is_over(service_id, text)
         }
 
-    def vanished_node(self, world: AgentWorld) -> str | None:
+    def lost_node_maintenance(self, world: AgentState) -> str | None:
         """Return the reason text of the node's maintenance if the agent lost it; None if it was disabled.
 
         An agent that loses the node's maintenance also loses all services of svcagent.
@@ -100,7 +100,7 @@ class LastSeen:
         return self.node
 
 
-def _own(world: AgentWorld) -> Iterator[LocalService]:
+def _own(world: AgentState) -> Iterator[LocalService]:
     return (one for one in world.services.values() if is_own(one))
 
 
@@ -140,7 +140,7 @@ class LastSeenFile:
                 write_atomically(self._file, json.dumps({"v": VERSION, **asdict(after)}), mode=0o600)
         return after
 
-    def maintained(self, service_id: str, text: str | None) -> None:
+    def record_maintenance(self, service_id: str, text: str | None) -> None:
         """Record the maintenance of a service, or of the node if ``service_id`` is empty; None if it was disabled.
 
         :raises SvcagentError: the file could not be written.

@@ -68,7 +68,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class AgentWorld:
+class AgentState:
     """The agent's services, and all of its checks including the node's."""
 
     services: Mapping[str, LocalService]
@@ -77,7 +77,7 @@ class AgentWorld:
 
 def make_plan(
     wanted: Iterable[Service],
-    world: AgentWorld,
+    world: AgentState,
     only: frozenset[str] = frozenset(),
     *,
     is_adopting: bool = False,
@@ -131,38 +131,26 @@ def is_current(service: Service, found: LocalService) -> bool:
     return is_own(found) and not differences(registration(service), found)
 
 
-def nodes_followed(plan: Iterable[Change]) -> frozenset[str]:
-    """Return the nodes that alias checks of the plan refer to."""
-    return frozenset(node for change in plan for node in _nodes(change))
-
-
-def without_unknown_nodes(plan: Iterable[Change], unknown: frozenset[str]) -> tuple[Change, ...]:
-    """Refuse every change that refers to one of these nodes, because it would crash a Consul 1.8 agent."""
-    return tuple(_refused_for_nodes(change, unknown & set(_nodes(change))) for change in plan)
-
-
 def _refused(service_id: str, kind: RefusalKind, why: str) -> Change:
     return Change(ChangeAction.REFUSE, service_id, why, kind=kind)
 
 
-def _nodes(change: Change) -> list[str]:
-    if change.body is None:
-        return []
-    return [check["AliasNode"] for check in change.body["Checks"] if "AliasNode" in check]
+def nodes_followed(change: Change) -> frozenset[str]:
+    """Return the nodes that the service's alias checks refer to."""
+    checks = change.body["Checks"] if change.body is not None else ()
+    return frozenset(check["AliasNode"] for check in checks if "AliasNode" in check)
 
 
-def _refused_for_nodes(change: Change, unknown: frozenset[str]) -> Change:
-    if not unknown:
-        return change
-    names = ", ".join(sorted(unknown))
+def refused_for_nodes(change: Change, unknown: Iterable[str]) -> Change:
+    """Refuse a change that refers to these nodes, because it would crash a Consul 1.8 agent."""
     why = (
-        f"its check follows the node {names}, which is not in the catalog, and Consul 1.8's agent crashes on that; "
-        "correct alias_node, or register again when the node has joined"
+        f"its check follows the node {', '.join(sorted(unknown))}, which is not in the catalog, and Consul 1.8's agent "
+        "crashes on that; correct alias_node, or register again when the node has joined"
     )
     return _refused(change.service_id, RefusalKind.UNKNOWN_NODE, why)
 
 
-def _wanted(service: Service, world: AgentWorld, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
+def _wanted(service: Service, world: AgentState, claimed: Mapping[str, str], *, is_adopting: bool) -> Change:
     found = world.services.get(service.id)
     if found is not None and not is_own(found) and not is_adopting:
         why = f"{_whose(found)}; deregister it there, give this one another id, or take it over with --adopt"
@@ -235,7 +223,7 @@ def _why(change: Change, found: LocalService) -> str:
     return "it was changed by hand" if is_as_sent else "its definition changed"
 
 
-def _is_of_own_service(check: CheckState, world: AgentWorld) -> bool:
+def _is_of_own_service(check: CheckState, world: AgentState) -> bool:
     holder = world.services.get(check.service_id)
     return holder is not None and is_own(holder)
 

@@ -10,7 +10,7 @@ from agent.definitions import Definition, Loaded, Service
 from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.registration.driver import Registration
 from agent.registration.plan import Change, ChangeAction
-from agent.registration.requirements import unmet
+from agent.registration.requirements import unmet_requirements
 
 MOST_NAMES = 5
 
@@ -63,7 +63,7 @@ class Planner:
 
     def plan(self) -> tuple[Change, ...]:
         options = self.options
-        if faults := unmet(self.definitions, self.agent, options.names):
+        if faults := unmet_requirements(self.definitions, self.agent, options.names):
             self._leave_out(faults)
         # Consul refuses to register a service that the token may not see; a mere plan would show it as absent.
         expected = {service.id: service.name for service in self.services} if options.is_dry else {}

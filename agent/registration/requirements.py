@@ -28,7 +28,9 @@ RUN_BY_SCRIPT = frozenset({"args", "docker"})
 """Check kinds that run a program. An agent accepts them through its API only if its configuration allows it."""
 
 
-def unmet(definitions: Iterable[Definition], agent: AgentSelf, only: frozenset[str] = frozenset()) -> list[Fault]:
+def unmet_requirements(
+    definitions: Iterable[Definition], agent: AgentSelf, only: frozenset[str] = frozenset()
+) -> list[Fault]:
     """Return every fault of every service, or of the services in ``only`` (names or IDs)."""
     return [
         fault

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from agent.consul import Consul, Instance, LocalService
 from agent.definitions import Service
 from agent.maintenance import Maintenance, parse
-from agent.registration import AgentWorld, ChangeAction, apply_plan, make_plan
+from agent.registration import AgentState, ChangeAction, apply_change, make_plan
 
 
 def own_instance(instances: tuple[Instance, ...], node: str, service_id: str) -> Instance | None:
@@ -30,8 +30,9 @@ def register_again(consul: Consul, service: Service, note: Callable[[str], None]
 
     It is in service immediately, so it must have been seen ready right before.
     """
-    plan = make_plan([service], AgentWorld(*consul.services_and_checks()), frozenset({service.id}))
-    if creation := [change for change in plan if change.action is ChangeAction.CREATE]:
-        note("the Consul agent had forgotten the service; it is registered again")
-        apply_plan(consul, creation, lambda _change: None, lambda _check: "passing")
+    plan = make_plan([service], AgentState(*consul.services_and_checks()), frozenset({service.id}))
+    for change in plan:
+        if change.action is ChangeAction.CREATE:
+            note("the Consul agent had forgotten the service; it is registered again")
+            apply_change(consul, change, lambda _check: "passing")
     return consul.services().get(service.id)

@@ -22,7 +22,7 @@ from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
 from agent.http import HttpAnswer
 from agent.maintenance import by_operator, by_reload, render
-from agent.registration import ChangeAction, alone_in
+from agent.registration import ChangeAction, exclusive_registration
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import asked, consul_with
 from tests.real.converge_fixture import EVENT_SECONDS, HOSTNAME, Agent, Place, Wired, consul_agent, converging
@@ -351,7 +351,7 @@ def test_another_svcagent_that_registers_is_waited_for(
     monkeypatch.setattr("agent.daemon.converge.ALONE_SECONDS", 0.2)
     place.define("web", port=80)
     with converging(place) as convergence:
-        with alone_in(place.state_dir, SystemClock(), 0):
+        with exclusive_registration(place.state_dir, SystemClock(), 0):
             result = convergence.run()
             assert isinstance(result.trouble, LockBusy)
             assert result.again_in is not None

@@ -14,7 +14,7 @@ from agent.consul import Consul
 from agent.definitions import Check, ConsulSettings, Ready, ReloadSection, Service, Settings
 from agent.engine.client import Engine
 from agent.errors import NotReady
-from agent.registration import AgentWorld, ChangeAction, apply_plan, make_plan, renew_checks
+from agent.registration import AgentState, ChangeAction, apply_change, make_plan, renew_checks
 from agent.reload.agent_view import AgentView, ConsulView
 from agent.reload.checks import CheckedInstance
 from agent.reload.probe import Prober, probe_status
@@ -40,8 +40,9 @@ class CheckedService:
     def register(self, *checks: Check, **fields: Any) -> None:
         """Make the agent hold a service with these checks."""
         self.service = Service(name="web", checks=checks, **fields)
-        plan = make_plan([self.service], AgentWorld(*self.consul.services_and_checks()))
-        apply_plan(self.consul, plan, lambda _change: None, probe_status)
+        plan = make_plan([self.service], AgentState(*self.consul.services_and_checks()))
+        for change in plan:
+            apply_change(self.consul, change, probe_status)
         assert [change.action for change in plan] in ([ChangeAction.CREATE], [ChangeAction.UPDATE], [ChangeAction.KEEP])
 
     def reload(self, *, restart: bool, **ready: Any) -> ReloadSection:
@@ -182,7 +183,7 @@ def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: CheckedS
     readiness.expect_fresh_results()
     readiness.expect_fresh_results()
 
-    plan = make_plan([site.service], AgentWorld(*site.consul.services_and_checks()))
+    plan = make_plan([site.service], AgentState(*site.consul.services_and_checks()))
     assert [change.action for change in plan] == [ChangeAction.KEEP]
     maintenance = site.consul.services()["web"].maintenance
     assert maintenance is not None

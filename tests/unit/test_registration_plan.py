@@ -8,7 +8,7 @@ import pytest
 from agent.consul import AgentSelf, CheckState, LocalService
 from agent.definitions import Check, Service
 from agent.definitions.service import MOST_CHECKS, NamedPort
-from agent.registration import AgentWorld, ChangeAction, is_current, make_plan, make_removal, registration
+from agent.registration import AgentState, ChangeAction, is_current, make_plan, make_removal, registration
 from agent.registration.mark import HOLD, MARK, leaving, own_checks
 from agent.registration.plan import RefusalKind
 
@@ -32,9 +32,9 @@ def held(wanted: Service, **changed: Any) -> LocalService:
     return replace(found, **changed)
 
 
-def world(*services: LocalService, node: tuple[CheckState, ...] = ()) -> AgentWorld:
+def world(*services: LocalService, node: tuple[CheckState, ...] = ()) -> AgentState:
     checks = [*(check for one in services for check in one.checks), *node]
-    return AgentWorld({one.id: one for one in services}, {check.id: check for check in checks})
+    return AgentState({one.id: one for one in services}, {check.id: check for check in checks})
 
 
 def ttl(check_id: str) -> Check:

@@ -7,7 +7,7 @@ import pytest
 
 from agent.consul import AgentSelf
 from agent.definitions import load
-from agent.registration import unmet
+from agent.registration import unmet_requirements
 
 DEFINITION = """{"service": {"name": "web", "checks": [
   {"tcp": "127.0.0.1:1", "tcp_use_tls": true, "tls_server_name": "web", "interval": "10s"}]}}"""
@@ -31,7 +31,7 @@ def test_a_field_may_have_come_with_a_patch_release_of_several_minor_versions(
     (tmp_path / "web.json").write_text(DEFINITION)
     agent = AgentSelf(node="one", datacenter="dc1", domain="consul", dns=None, version=version)
 
-    faults = unmet(load(tmp_path), agent)
+    faults = unmet_requirements(load(tmp_path), agent)
 
     assert [fault.path for fault in faults] == ([] if first is None else ["service.checks[0].tcp_use_tls"])
     assert all(str(first) in fault.remedy for fault in faults)
@@ -45,6 +45,6 @@ def test_several_ports_need_a_recent_agent(tmp_path: Path, version: str, is_know
     (tmp_path / "web.json").write_text(json.dumps({"service": {"name": "web", "ports": ports}}))
     agent = AgentSelf(node="one", datacenter="dc1", domain="consul", dns=None, version=version)
 
-    faults = unmet(load(tmp_path), agent)
+    faults = unmet_requirements(load(tmp_path), agent)
 
     assert [(fault.path, "1.22" in fault.remedy) for fault in faults] == ([] if is_known else [("service.ports", True)])
