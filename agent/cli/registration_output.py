@@ -61,7 +61,7 @@ def show_dry_run(settings: Settings, options: RegistrationOptions) -> int:
     with context.consul(settings) as consul:
         planner = planner_of(settings, consul, options)
         planner.read()
-        changes = refuse_unknown_nodes(consul, planner.plan())
+        changes = [refuse_unknown_nodes(consul, change) for change in planner.plan()]
     objection = planner.registration.objection
     show_plan(changes, is_dry=True, objection=objection)
     return exit_code(changes) if objection is None else ConsentNeeded.exit_code
