@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agent.cli.options import current
-from agent.cli.output import show_document, show_line, show_table, show_trouble
+from agent.cli.output import show_document, show_line, show_problem, show_table
 from agent.cname import RecordOutcome, SyncResult, WantedRecord, ZoneView, exit_code
 
 if TYPE_CHECKING:  # slow to import, like everything that queries DNS
@@ -34,9 +34,9 @@ def show_results(
         show_table(("OUTCOME", "RECORD", "WHY"), rows)
     for one in results:
         if one.outcome.exit_code:
-            show_trouble(f"{one.place.name}: {one.outcome}: {one.why}")
+            show_problem(f"{one.place.name}: {one.outcome}: {one.why}")
     for name, servers in late.items():
-        show_trouble(f"{name}: unverified secondary: {'; '.join(servers)}. Look later: svcagent cname status")
+        show_problem(f"{name}: unverified secondary: {'; '.join(servers)}. Look later: svcagent cname status")
     if not results:
         show_line(NO_RECORDS)
     elif not rows and sys.stdout.isatty():
@@ -109,7 +109,7 @@ def show_reports(reports: Sequence["VerificationReport"]) -> None:
         show_line(NO_RECORDS)
     for report in reports:
         for problem in report.problems:
-            show_trouble(f"{report.wanted.name}: {problem}")
+            show_problem(f"{report.wanted.name}: {problem}")
 
 
 def _report(report: "VerificationReport") -> dict[str, object]:

@@ -4,7 +4,7 @@ import click
 
 from agent.cli import context
 from agent.cli.options import current, output_options
-from agent.cli.output import show_bug_of, show_document, show_line, show_trouble, show_warning
+from agent.cli.output import show_bug_of, show_document, show_line, show_problem, show_warning
 from agent.cli.registration_output import exit_code, keep
 from agent.consul import Consul
 from agent.daemon.status import read_status
@@ -43,7 +43,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         errors = [{"service": one.service_id, "error": str(one.error)} for one in failures]
         show_document({"dry_run": dry_run, "changes": changes} | ({"failed": errors} if errors else {}))
     for one in failures:
-        show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
+        show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     for change in plan:
         if change.action is ChangeAction.REFUSE:
             show_warning(f"{change.service_id} is left alone: {change.why}")

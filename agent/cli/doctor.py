@@ -8,7 +8,7 @@ import click
 from agent.cli import context
 from agent.cli.cname_context import complete_record
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line, show_trouble
+from agent.cli.output import show_document, show_line, show_problem
 from agent.daemon.last_good import usable
 from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
 from agent.doctor import SUBJECTS, Diagnosis, Level
@@ -64,7 +64,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     elif current().quiet:
         for one in found:
             if one.level is Level.ERROR:
-                show_trouble(f"{one.subject}: {_line(one)}; {one.remedy}".rstrip("; "))
+                show_problem(f"{one.subject}: {_line(one)}; {one.remedy}".rstrip("; "))
     else:
         _show(found)
     return 1 if matters(found, strict=strict) else 0

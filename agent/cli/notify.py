@@ -7,7 +7,7 @@ import click
 
 from agent.cli import context
 from agent.cli.options import current, output_options
-from agent.cli.output import show_document, show_line, show_trouble
+from agent.cli.output import show_document, show_line, show_problem
 from agent.definitions import Secret, Settings
 from agent.definitions.sources import DEFAULT_FILE
 from agent.errors import BadDefinition, Fault, SvcagentError
@@ -75,7 +75,7 @@ def _show(outcomes: tuple[DeliveryOutcome, ...]) -> int:
     for one in outcomes:
         where = f"notify.urls[{one.position}] {one.name}"
         if one.problem:
-            show_trouble(f"{where}: {one.problem}")
+            show_problem(f"{where}: {one.problem}")
         else:
             show_line(f"{where}: sent", "green")
     return SvcagentError.exit_code if any(one.problem for one in outcomes) else 0

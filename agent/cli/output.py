@@ -30,6 +30,8 @@ LEAST_TEXT = 30
 USAGE = "usage"
 """The kind of an invalid command line, as of errors (`agent.errors`)."""
 
+REPORT_BUG = "this is a bug in svcagent; please report it with"
+
 if TYPE_CHECKING:  # only needed to draw
     from rich.console import RenderableType
 
@@ -70,25 +72,27 @@ def show_progress(text: str) -> None:
 
 def show_warning(text: str, **fields: object) -> None:
     """Print or log a warning. ``fields`` are for the log: the service, the reload."""
-    if logs.is_for_machines():
+    if logs.is_structured():
         logs.log(text, level=logs.WARNING, **fields)
     print_warning(text)
 
 
 def print_warning(text: str) -> None:
-    if not logs.is_alone():
-        with suppress(OSError):
-            click.secho(f"svcagent: {printable(text)}", fg="yellow", err=True)
+    _print_error(f"svcagent: {text}", "yellow")
 
 
-def show_trouble(text: str, *, colour: str = "red", level: int = logs.ERROR, **fields: object) -> None:
+def show_problem(text: str, *, colour: str = "red", level: int = logs.ERROR, **fields: object) -> None:
     """Print or log a problem that an operator must solve, line by line. ``level`` and ``fields`` are for the log."""
-    if logs.is_for_machines():
+    if logs.is_structured():
         logs.log(text, level=level, **fields)
-    if not logs.is_alone():
+    for line in printable(text).split("\n"):
+        _print_error(f"svcagent: {line}", colour)
+
+
+def _print_error(text: str, colour: str | None = None) -> None:
+    if not logs.is_stderr_log():
         with suppress(OSError):
-            for line in printable(text).split("\n"):
-                click.secho(f"svcagent: {line}", fg=colour, err=True)
+            click.secho(printable(text), fg=colour, err=True)
 
 
 def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
@@ -99,50 +103,42 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
     # An error that may pass without action must not raise an alarm.
     level = logs.WARNING if isinstance(error, NotNow | Interrupted) else logs.ERROR
     _set_up_logs_once(options)
-    show_trouble(str(error), level=level, **found)
+    show_problem(str(error), level=level, **found)
     _show_end(options, str(error), **found)
 
 
 def show_usage(error: click.ClickException, options: Options) -> None:
     """Report an invalid command line likewise."""
-    text = printable(error.format_message())
+    text, fields = printable(error.format_message()), {"kind": USAGE, "exit_code": error.exit_code}
     _set_up_logs_once(options)
-    if logs.is_for_machines():
-        logs.log(text, level=logs.ERROR, kind=USAGE, exit_code=error.exit_code)
-    if not logs.is_alone():
-        shown = io.StringIO()
-        error.show(file=shown)
-        with suppress(OSError):
-            click.echo(printable(shown.getvalue()), err=True, nl=False)
-    _show_end(options, text, kind=USAGE, exit_code=error.exit_code)
+    if logs.is_structured():
+        logs.log(text, level=logs.ERROR, **fields)
+    shown = io.StringIO()
+    error.show(file=shown)
+    _print_error(shown.getvalue().removesuffix("\n"))
+    _show_end(options, text, **fields)
 
 
 def show_bug(error: Exception, options: Options, exit_code: int) -> None:
     """Report an unexpected exception likewise, with its traceback."""
-    text = "this is a bug in svcagent; please report it with "
+    fields = {"kind": Unforeseen.kind, "exit_code": exit_code}
     _set_up_logs_once(options)
-    if logs.is_for_machines():
-        logs.log_bug(f"{text}its trace", error, kind=Unforeseen.kind, exit_code=exit_code)
-    if not logs.is_alone():
-        import traceback  # rarely needed
-
-        with suppress(OSError):
-            click.echo(printable("".join(traceback.format_exception(error))), err=True, nl=False)
-            click.echo(f"svcagent: {text}the lines above", err=True)
-    _show_end(options, f"{text}the trace in its log", kind=Unforeseen.kind, exit_code=exit_code)
+    _show_trace(REPORT_BUG, error, **fields)
+    _show_end(options, f"{REPORT_BUG} the trace in its log", **fields)
 
 
 def show_bug_of(service: str, error: BaseException) -> None:
     """Print or log the traceback of an unexpected exception, if the verb continues with other services."""
-    text = f"{service}: this is a bug in svcagent; please report it with "
-    if logs.is_for_machines():
-        logs.log_bug(f"{text}its trace", error, service=service)
-    if not logs.is_alone():
-        import traceback  # rarely needed
+    _show_trace(f"{service}: {REPORT_BUG}", error, service=service)
 
-        with suppress(OSError):
-            click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-            click.echo(f"svcagent: {text}the lines above", err=True)
+
+def _show_trace(text: str, error: BaseException, **fields: object) -> None:
+    import traceback  # rarely needed
+
+    if logs.is_structured():
+        logs.log_bug(f"{text} its trace", error, **fields)
+    _print_error("".join(traceback.format_exception(error)).removesuffix("\n"))
+    _print_error(f"svcagent: {text} the lines above")
 
 
 def _show_end(options: Options, text: str, **found: object) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from agent.cli import context
 from agent.cli.options import current
-from agent.cli.output import show_bug_of, show_document, show_line, show_table, show_trouble, show_warning
+from agent.cli.output import show_bug_of, show_document, show_line, show_problem, show_table, show_warning
 from agent.consul import Consul
 from agent.definitions import Settings
 from agent.errors import SvcagentError
@@ -87,7 +87,7 @@ def show_plan(
     if objection is not None:
         show_warning(objection.text)
     for one in failures:
-        show_trouble(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
+        show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     failed = {one.service_id for one in failures}
     for change in plan:
         if change.action is ChangeAction.REFUSE:

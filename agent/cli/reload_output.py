@@ -12,8 +12,8 @@ from agent.cli.output import (
     show_bug_of,
     show_document,
     show_line,
+    show_problem,
     show_progress,
-    show_trouble,
     show_warning,
 )
 from agent.engine.model import PullProgress
@@ -27,7 +27,7 @@ def show_result(result: ReloadResult) -> int:
     if result.error:
         # A problem that may pass without action needs no alarm.
         level = logs.WARNING if result.outcome in (Outcome.REFUSED, Outcome.INTERRUPTED) else logs.ERROR
-        _show_trouble(result, level=level, exit_code=result.exit_code)
+        _show_error(result, level=level, exit_code=result.exit_code)
     elif result.outcome is Outcome.RELOADED:
         seconds = sum(step["seconds"] for step in result.steps)
         done = f"runs {result.wanted}" if result.wanted else "was restarted"
@@ -60,16 +60,16 @@ def show_recovered(results: Sequence[ReloadResult]) -> int:
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         if result.error:
             level = logs.ERROR if result.exit_code else logs.WARNING
-            _show_trouble(result, colour="yellow", level=level, exit_code=result.exit_code or None)
+            _show_error(result, colour="yellow", level=level, exit_code=result.exit_code or None)
     return max((result.exit_code for result in results), default=0)
 
 
-def _show_trouble(result: ReloadResult, *, level: int, exit_code: int | None, colour: str = "red") -> None:
+def _show_error(result: ReloadResult, *, level: int, exit_code: int | None, colour: str = "red") -> None:
     """Print an error, and the last output of the failed container or command."""
     text = result.error or ""
     if result.log_tail:
         text += f"\nThe last lines that it printed:\n{result.log_tail.rstrip()}"
-    show_trouble(
+    show_problem(
         text,
         colour=colour,
         level=level,
@@ -114,7 +114,7 @@ class Printer:
         percent = 100 * progress.bytes_done // progress.bytes_total if progress.bytes_total else 0
         megabytes = f"{progress.bytes_done / 1e6:.1f} of {progress.bytes_total / 1e6:.1f} MB"
         text = f"pull {percent:3d}%  {progress.layers_done}/{progress.layers} layers  {megabytes}"
-        if logs.is_for_machines() and percent >= self._percent_logged + QUARTER:
+        if logs.is_structured() and percent >= self._percent_logged + QUARTER:
             self._percent_logged = percent
             done = dataclasses.asdict(progress)
             logs.log(text, service=self._service, reload=self._reload, step=Step.PULL, phase=PROGRESS, **done)
@@ -137,7 +137,7 @@ class Printer:
             "recovery": recovery,
         }
         is_note = event.phase is Phase.NOTE
-        logs.log(event.text, level=logs.WARNING if is_note and logs.is_for_machines() else logs.INFO, **fields)
+        logs.log(event.text, level=logs.WARNING if is_note and logs.is_structured() else logs.INFO, **fields)
         if is_note:
             print_warning(f"{self._service}: {event.text}")
 

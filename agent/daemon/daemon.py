@@ -273,10 +273,10 @@ class Daemon:
             self.metrics.faulty(faults)
             self.metrics.consul(is_up=not isinstance(found.trouble, ConsulUnreachable))
             return
-        from agent.metrics.host_series import HeldMaintenance
+        from agent.metrics.host_series import MaintenanceSample
 
         reloaded = [one.service.name for one in found.definitions if one.reload is not None]
-        out = [HeldMaintenance.of(one.target.name, one.maintenance) for one in found.out]
+        out = [MaintenanceSample.of(one.target.name, one.maintenance) for one in found.out]
         self.metrics.converged(reloaded, faults, out, len(found.refused), needs_consent=bool(found.objection))
 
     async def _resume(self, left_behind: frozenset[str]) -> None:

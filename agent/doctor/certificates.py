@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.consul.certificates import expiries, expiry
 from agent.definitions import ConsulSettings
-from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 from agent.files import LONGEST_FILE, NotAFile, read_regular
@@ -21,14 +21,14 @@ def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
         return error(f"{whose} expired on {day}", "replace it; connections to Consul fail")
     if left <= SOON:
         return warning(f"{whose} expires on {day}, in {counted(left.days, 'day')}", "replace it before that day")
-    return well(f"{whose} is valid until {day}")
+    return ok(f"{whose} is valid until {day}")
 
 
 def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report certificates that have expired or will soon. ``http://`` and Unix sockets use none."""
     settings, now = examined.settings.consul, examined.clock.now()
     if not settings.address.startswith("https://"):
-        yield well("no TLS to the local agent")
+        yield ok("no TLS to the local agent")
         return
     for setting, file in _files(settings):
         try:
@@ -39,7 +39,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
         for end in ends:
             yield judge_expiry(f"the certificate in {setting} {file}", end, now)
     try:
-        with examined.survey() as survey:
+        with examined.consul_survey() as survey:
             shown = survey.certificate()
     except SvcagentError as found:
         yield unknown(f"the agent's certificate cannot be looked at: {found}")

@@ -7,7 +7,7 @@ count events, not seconds, and the local agent has this host's time, so the serv
 from collections.abc import Iterator
 from datetime import datetime
 
-from agent.doctor.diagnosis import Diagnosis, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 
 TOLERATED = 5.0
@@ -18,7 +18,7 @@ def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
     """Judge the difference between two clocks that were read at the same moment."""
     ahead = (ours - theirs).total_seconds()
     if abs(ahead) <= TOLERATED:
-        return well(f"agrees with {whose}")
+        return ok(f"agrees with {whose}")
     direction = "ahead of" if ahead > 0 else "behind"
     remedy = "synchronise the clocks of both machines (chrony, systemd-timesyncd); see: timedatectl"
     return warning(f"this host's clock is {abs(ahead):.0f} s {direction} {whose}", remedy)
@@ -26,14 +26,14 @@ def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
 
 def examine_servers(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Compare with every Consul server whose HTTP API answers."""
-    with examined.survey() as survey:
+    with examined.consul_survey() as survey:
         servers = survey.servers()
         found = [(server, survey.server_time(server), examined.clock.now()) for server in servers]
     for server, theirs, ours in found:
         if theirs is not None:
             yield judge_clock(f"the Consul server {server}", theirs, ours)
     if not any(theirs for _server, theirs, _ours in found):
-        yield well("not compared: no Consul server's own HTTP API can be reached from here")
+        yield ok("not compared: no Consul server's own HTTP API can be reached from here")
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:

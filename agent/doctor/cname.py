@@ -14,7 +14,7 @@ from agent.cname import PROVIDERS, Provider, WantedRecord, located, wanted_recor
 from agent.consul import AgentSelf, service_dns_name
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
-from agent.doctor.diagnosis import Diagnosis, error, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, ok, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import DnsUnreachable, SvcagentError
 
@@ -68,7 +68,7 @@ class CnameDoctor:
             found, remedy = examination()
         except SvcagentError as failure:
             return error(f"{subject}: {failure}", "")
-        return error(f"{subject}: {found}", remedy) if remedy else well(f"{subject}: {found}")
+        return error(f"{subject}: {found}", remedy) if remedy else ok(f"{subject}: {found}")
 
     def _right(self, wanted: WantedRecord) -> tuple[str, str]:
         self.provider_of(wanted.provider).preflight(wanted.place)
@@ -215,7 +215,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     everything = wanted_records(examined.definitions, agent.datacenter, agent.domain, dns.provider)
     records = [one for one in everything if not examined.names or _is_named(one, examined.names)]
     if not records:
-        yield well("no definition has a cname")
+        yield ok("no definition has a cname")
         return
     from agent.cname import zones
 

@@ -7,7 +7,7 @@ from agent.consul.acl import Right
 from agent.consul.releases import ReleaseFault, known_faults
 from agent.consul.survey import Waited
 from agent.definitions import Definition
-from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, note, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 from agent.text import clean, counted
@@ -22,14 +22,14 @@ LEAST_SHARE = 0.5
 def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an agent that does not answer, and services that are not registered in it."""
     try:
-        with examined.survey() as survey:
+        with examined.consul_survey() as survey:
             facts = survey.agent_self()
     except SvcagentError as found:
         yield error(str(found), "svcagent needs the local agent for everything: repair this first")
         return
-    yield well(f"{examined.settings.consul.address} is node {facts.node}, Consul {facts.version}")
+    yield ok(f"{examined.settings.consul.address} is node {facts.node}, Consul {facts.version}")
     if facts.leaves_on_terminate and not facts.is_server:
-        yield well(
+        yield ok(
             "the node leaves the catalog when its agent is stopped (leave_on_terminate): svcagent remembers its "
             "instances for a day"
         )
@@ -42,7 +42,7 @@ def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[
     """Judge by service ID which of the defined services are registered."""
     for service_id in wanted:
         if service_id in there:
-            yield well("registered", service_id)
+            yield ok("registered", service_id)
         else:
             yield error("not registered in the local agent", "run: svcagent register", service_id)
 
@@ -53,24 +53,24 @@ def judge_release(version: str, faults: Collection[ReleaseFault]) -> Iterator[Di
         remedy = f"upgrade the agent to {one.fixed} or later" if one.fixed else "no release without it is known yet"
         yield judge(f"Consul {version}: {one.problem}", remedy)
     if not faults:
-        yield well(f"nothing is known against Consul {version}")
+        yield ok(f"nothing is known against Consul {version}")
 
 
 def examine_release(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    with examined.survey() as survey:
+    with examined.consul_survey() as survey:
         version = survey.agent_self().version
     yield from judge_release(version, known_faults(version))
 
 
 def judge_leader(leader: str, servers: Collection[str]) -> Diagnosis:
     if leader:
-        return well(f"the leader is {leader}, one of {counted(len(servers), 'server')}")
+        return ok(f"the leader is {leader}, one of {counted(len(servers), 'server')}")
     remedy = "bring back enough servers for a majority; see: consul operator raft list-peers"
     return error("the Consul servers have no leader: nothing can be written, no lock can be taken", remedy)
 
 
 def examine_leader(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    with examined.survey() as survey:
+    with examined.consul_survey() as survey:
         survey.agent_self()  # so that any later failure is the servers' fault
         try:
             leader = survey.leader()
@@ -87,12 +87,12 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
     if health is not None and health.status == "critical":
         remedy = "look at the agent's log and at the network between the agents (UDP and TCP port 8301)"
         return error(f"the cluster takes this host's agent for failed: {clean(health.output) or health.status}", remedy)
-    return well(f"node {node} is in the catalog and alive")
+    return ok(f"node {node} is in the catalog and alive")
 
 
 def examine_node(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report a node that is not in the catalog, or that the cluster considers failed."""
-    with examined.survey() as survey:
+    with examined.consul_survey() as survey:
         facts = survey.agent_self()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
             yield unknown("cannot be judged without node:read; see the rights")
@@ -121,13 +121,13 @@ def judge_rights(needed: Mapping[Right, str], lacking: Collection[Right]) -> Ite
             seen.add(right.rule)
             yield error(f"the Consul token lacks {right}", f"add to its policy: {right.rule}", needed.get(right, ""))
     if not lacking:
-        yield well(f"the token has all {len(needed)} rights that were asked for")
+        yield ok(f"the token has all {len(needed)} rights that were asked for")
 
 
 def examine_rights(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report every right that a definition needs and the token lacks. The probes change nothing."""
     needed = needed_rights(examined.definitions)
-    with examined.survey() as survey:
+    with examined.consul_survey() as survey:
         node = survey.agent_self().node
         lacking = list(survey.lacking(node, list(needed)))
         if not survey.may_read_node(node):
@@ -145,10 +145,10 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
     if waited.after == waited.before and waited.seconds < LEAST_SHARE * asked:
         remedy = "let svcagent ask the agent itself (CONSUL_HTTP_ADDR), not a proxy that answers for it"
         return warning(f"a query that should block for {asked:g} s was answered after {waited.seconds:.2f} s", remedy)
-    return well("blocking queries block")
+    return ok("blocking queries block")
 
 
 def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
     """Report an agent, or a proxy in front of it, that does not block."""
-    with examined.survey() as survey:
+    with examined.consul_survey() as survey:
         yield judge_wait(survey.wait(survey.agent_self().node, PROBED_WAIT), PROBED_WAIT)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from agent.doctor.diagnosis import Diagnosis, error, well
+from agent.doctor.diagnosis import Diagnosis, error, ok
 from agent.doctor.examined import ExaminedHost
 from agent.errors import Fault
 from agent.registration import unmet_requirements
@@ -15,7 +15,7 @@ def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]
         where = f"{fault.file}: {fault.path}" if fault.path else fault.file
         yield error(f"{where}: {fault.problem}", fault.remedy)
     if not faults:
-        yield well(without)
+        yield ok(without)
 
 
 def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:

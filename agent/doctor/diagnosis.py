@@ -1,6 +1,7 @@
 """The result type of the checks of ``svcagent doctor``."""
 
 from enum import StrEnum
+from functools import partial
 
 from agent.data import dataclass
 
@@ -52,26 +53,11 @@ class Diagnosis:
         return f"{self.subject}-{self.check}"
 
 
-def well(what: str, service: str = "") -> Diagnosis:
-    """Return a diagnosis without a fault."""
+def ok(what: str, service: str = "") -> Diagnosis:
     return Diagnosis(Level.OK, what, "", service)
 
 
-def note(what: str, remedy: str, service: str = "") -> Diagnosis:
-    """Return a diagnosis of what an upgrade will change."""
-    return Diagnosis(Level.NOTE, what, remedy, service)
-
-
-def unknown(what: str, remedy: str = "", service: str = "") -> Diagnosis:
-    """Return a diagnosis of what could not be judged, and why."""
-    return Diagnosis(Level.UNKNOWN, what, remedy, service)
-
-
-def warning(what: str, remedy: str, service: str = "") -> Diagnosis:
-    """Return a diagnosis of a fault that costs time, or fails in some situation."""
-    return Diagnosis(Level.WARNING, what, remedy, service)
-
-
-def error(what: str, remedy: str, service: str = "") -> Diagnosis:
-    """Return a diagnosis of a failure."""
-    return Diagnosis(Level.ERROR, what, remedy, service)
+note = partial(Diagnosis, Level.NOTE)
+unknown = partial(Diagnosis, Level.UNKNOWN)
+warning = partial(Diagnosis, Level.WARNING)
+error = partial(Diagnosis, Level.ERROR)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent.consul import AgentSelf, Consul, DnsAnswer, ask_dns, service_dns_name
 from agent.data import dataclass
 from agent.definitions import Settings
-from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
 from agent.reload.build import drain_dns
@@ -65,7 +65,7 @@ def judge_answer(service_id: str, asked: AskedServer, drain_max: float | None) -
         )
     elif not missing:
         count = f"every served instance ({len(asked.served)}), TTL 0" if asked.served else "no instance: none is served"
-        yield well(f"{asked.server} names {count}", service_id)
+        yield ok(f"{asked.server} names {count}", service_id)
 
 
 def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int], ...]:
@@ -119,14 +119,14 @@ def judge_resolver(server: str, name: str, rcodes: Sequence[str], service_id: st
             'dns_config.service_ttl to {"*": "1s"} in every Consul agent',
             service_id,
         )
-    return well(f"{server} answers for {name}", service_id)
+    return ok(f"{server} answers for {name}", service_id)
 
 
 def judge_bind(server: str, version: str) -> Diagnosis:
     """Judge a resolver by its version text; empty if it does not report one."""
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if match is None:
-        return well(f"{server} does not say that it is a BIND with a known fault")
+        return ok(f"{server} does not say that it is a BIND with a known fault")
     release = int(match[1]), int(match[2]), int(match[3])
     good = FIRST_GOOD_BIND.get(release[:2])
     if good is not None and release < good:
@@ -134,7 +134,7 @@ def judge_bind(server: str, version: str) -> Diagnosis:
             f"{server} is BIND {match[0]}, which may answer SERVFAIL for records with TTL 0, as Consul's are",
             f"upgrade it to {'.'.join(map(str, good))} or later",
         )
-    return well(f"{server} is BIND {match[0]}")
+    return ok(f"{server} is BIND {match[0]}")
 
 
 def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
@@ -175,7 +175,7 @@ def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
                 else:
                     yield judge_resolver(str(server), name, rcodes, service.id)
     if not resolvers:
-        yield well("no resolver is set (drain_dns, dns.resolver): clients are taken to ask the local agent")
+        yield ok("no resolver is set (drain_dns, dns.resolver): clients are taken to ask the local agent")
 
 
 def _version(server: "DnsServer") -> str:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from agent.doctor.diagnosis import Diagnosis, error, note, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, note, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost, ReloadedContainer
 from agent.engine.client import Engine
 from agent.engine.reference import parse
@@ -36,7 +36,7 @@ def judge_engine(found: EngineFacts) -> Diagnosis:
             'if clients are cut off during a drain, set "drain": {"connections": false, "min": …} in the definition',
         )
     store = "containerd's" if found.has_containerd_store else "the classic"
-    return well(f"Engine {found.version}, API {found.least_api} to {found.api}, {store} image store")
+    return ok(f"Engine {found.version}, API {found.least_api} to {found.api}, {store} image store")
 
 
 def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
@@ -50,7 +50,7 @@ def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
             f"allow {section} in the socket proxy, or set DOCKER_HOST to the Engine's own socket",
         )
     if not refused:
-        yield well("every section of the API that svcagent needs is allowed")
+        yield ok("every section of the API that svcagent needs is allowed")
 
 
 def examine_sections(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -76,7 +76,7 @@ def _container(engine: Engine, one: ReloadedContainer) -> Diagnosis:
         return unknown(f"container {name} cannot be judged: {found}", service=service_id)
     if stopped is not None:
         return warning(stopped.what, stopped.remedy, service_id)
-    return well(f"nothing known against making container {name} again", service_id)
+    return ok(f"nothing known against making container {name} again", service_id)
 
 
 def judge_credentials(
@@ -90,7 +90,7 @@ def judge_credentials(
             remedy = f"install {HELPER}{helper} where svcagent's PATH has it, or remove it from {file}"
             yield error(f"{file} names the credential helper {helper}, and there is no {HELPER}{helper}", remedy)
     if not used:
-        yield well(f"{file} names no credential helper for the registries in use")
+        yield ok(f"{file} names no credential helper for the registries in use")
 
 
 def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -101,7 +101,7 @@ def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
         config = json.loads(read_regular(file))
         require(config, _CREDENTIALS)
     except FileNotFoundError:
-        yield well(f"no credentials for registries: {file} does not exist")
+        yield ok(f"no credentials for registries: {file} does not exist")
         return
     except PermissionError as found:
         yield unknown(f"{file} cannot be read: {found.strerror}", "run as the user that svcagent runs as")
@@ -125,4 +125,4 @@ def examine_registries(examined: ExaminedHost) -> Iterator[Diagnosis]:
             except SvcagentError as found:
                 yield error(str(found), f"no reload takes a newer {one.strategy.image} until then", one.service.id)
             else:
-                yield well(f"{one.strategy.image} is {digest}", one.service.id)
+                yield ok(f"{one.strategy.image} is {digest}", one.service.id)

@@ -1,7 +1,7 @@
 """The host to examine: its settings, definitions, and connections to its servers."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import field
 from pathlib import Path
 
@@ -60,38 +60,16 @@ class ExaminedHost:
             if isinstance(reload.strategy, ContainerRestart)
         )
 
-    @contextlib.contextmanager
-    def consul(self) -> Iterator[Consul]:
-        """Yield a connection to the local agent, for one thread."""
-        connection = Consul(self.settings.consul)
-        try:
-            yield connection
-        finally:
-            connection.close()
+    # One connection for each thread: the checks run concurrently.
 
-    @contextlib.contextmanager
-    def engine(self) -> Iterator[Engine]:
-        """Yield a connection to the Docker Engine, for one thread."""
-        engine = Engine(self.settings.docker.host, self.environ, self.clock)
-        try:
-            yield engine
-        finally:
-            engine.close()
+    def consul(self) -> closing[Consul]:
+        return closing(Consul(self.settings.consul))
 
-    @contextlib.contextmanager
-    def engine_survey(self) -> Iterator[EngineSurvey]:
-        """Yield the doctor's own connection to the Docker Engine, for one thread."""
-        survey = EngineSurvey(self.settings.docker.host, self.environ)
-        try:
-            yield survey
-        finally:
-            survey.close()
+    def engine(self) -> closing[Engine]:
+        return closing(Engine(self.settings.docker.host, self.environ, self.clock))
 
-    @contextlib.contextmanager
-    def survey(self) -> Iterator[ConsulSurvey]:
-        """Yield the doctor's own connection to the local agent, for one thread."""
-        survey = ConsulSurvey(self.settings.consul)
-        try:
-            yield survey
-        finally:
-            survey.close()
+    def consul_survey(self) -> closing[ConsulSurvey]:
+        return closing(ConsulSurvey(self.settings.consul))
+
+    def engine_survey(self) -> closing[EngineSurvey]:
+        return closing(EngineSurvey(self.settings.docker.host, self.environ))

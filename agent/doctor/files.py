@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.files import NotAFile, Untrusted, check_directory, is_exposed, read_trusted_alone
 
@@ -38,7 +38,7 @@ def _directory(what: str, directory: Path) -> Diagnosis:
         return unknown(f"{what} {directory} cannot be looked at: {found.strerror}", "run as root")
     if not os.access(real, os.W_OK | os.X_OK):
         return unknown(f"{what} {directory} may not be used by this user", "run as the user that svcagent runs as")
-    return well(f"{what} {directory} is svcagent's alone")
+    return ok(f"{what} {directory} is svcagent's alone")
 
 
 def _secret(what: str, file: Path) -> Diagnosis:
@@ -53,4 +53,4 @@ def _secret(what: str, file: Path) -> Diagnosis:
         return unknown(f"{what} {file} cannot be read: {said}", "run as the user that svcagent runs as")
     if is_exposed(file, found):
         return warning(f"every user of this host can read {what} {file}", shlex.join(["chmod", "o-rwx", str(file)]))
-    return well(f"{what} {file} is readable by its owner and group alone")
+    return ok(f"{what} {file} is readable by its owner and group alone")

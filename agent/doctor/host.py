@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.daemon.status import read_status
 from agent.data import dataclass
-from agent.doctor.diagnosis import Diagnosis, error, unknown, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.engine.host_clients import host_connections
 from agent.errors import ConnectionsUnknown
@@ -55,7 +55,7 @@ def judge_space(what: str, space: Space, least: int) -> Diagnosis:
         return warning(f"{what} has {mib} left", f"free some: {least // MIB} MiB or more should be left")
     if space.free_inodes < LEAST_SHARE:
         return warning(f"{what} has {space.free_inodes:.1%} of its inodes left", "remove files: df -i shows the count")
-    return well(f"{what} has {mib} left")
+    return ok(f"{what} has {mib} left")
 
 
 def examine_space(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -79,7 +79,7 @@ def judge_watchers(used: int, most: int) -> Diagnosis:
     if most - used < SPARE_WATCHERS:
         remedy = "sysctl fs.inotify.max_user_instances=1024, and write it to /etc/sysctl.d/"
         return warning(f"{used} of {most} inotify instances are in use: the daemon may not see changed files", remedy)
-    return well(f"{used} of {most} inotify instances are in use")
+    return ok(f"{used} of {most} inotify instances are in use")
 
 
 def examine_inotify(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -112,17 +112,17 @@ def examine_connections(examined: ExaminedHost) -> Iterator[Diagnosis]:
         except ConnectionsUnknown as found:
             yield error(str(found), "without it every drain fails", service.id)
         except ValueError:  # the address is a host name
-            yield well("connections are counted inside its container", service.id)
+            yield ok("connections are counted inside its container", service.id)
         else:
-            yield well(f"connections can be counted ({count} now)", service.id)
+            yield ok(f"connections can be counted ({count} now)", service.id)
 
 
 def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
     """Judge what runs svcagent. ``daemon`` describes a running daemon, else it is empty; ``timers`` are files."""
     if daemon:
-        return well(daemon)
+        return ok(daemon)
     if timers:
-        return well(f"no daemon runs; svcagent is started by {', '.join(sorted(timers))}")
+        return ok(f"no daemon runs; svcagent is started by {', '.join(sorted(timers))}")
     return error(
         "nothing runs svcagent here: no daemon, no crontab, no timer",
         "systemctl enable --now svcagent, or install packaging/cron.d/svcagent: without it nothing is registered after "

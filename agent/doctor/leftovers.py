@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 from agent.consul import CheckState, LocalService
-from agent.doctor.diagnosis import Diagnosis, error, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, ok, warning
 from agent.doctor.examined import ExaminedHost
 from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX
 from agent.errors import Denied
@@ -45,7 +45,7 @@ def judge_journals(journals: Collection[str], running: Collection[str]) -> Itera
     for service in crashed:
         yield error("a reload of it crashed and is not recovered", _recover(service), service)
     if not crashed:
-        yield well("no crashed reload")
+        yield ok("no crashed reload")
 
 
 def examine_journals(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -76,7 +76,7 @@ def judge_containers(
                 what = f"container {name} is left of a replacement of {owner}, which no definition names"
                 yield warning(what, f"look at both (docker ps -a), and remove it: docker rm {name}")
     if not found:
-        yield well("no container of an interrupted replacement")
+        yield ok("no container of an interrupted replacement")
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -112,7 +112,7 @@ def judge_maintenance(
         what = f"the maintenance of {whose} {ended.maintenance.describe(iso)} is over{why}"
         yield warning(what, remedy, ended.target.service_id)
     if not found:
-        yield well("no maintenance that should be over")
+        yield ok("no maintenance that should be over")
 
 
 def examine_maintenance(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -135,7 +135,7 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
             remedy = "Consul ends it within half a minute and then keeps the lock closed for 15 s; look again"
             yield warning(f"a session of a reload that is over may hold its lock: {clean(name)}", remedy)
     if not found:
-        yield well("no session of a reload that is over")
+        yield ok("no session of a reload that is over")
 
 
 def examine_sessions(examined: ExaminedHost) -> Iterator[Diagnosis]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterator
 
-from agent.doctor.diagnosis import Diagnosis, error, note, warning, well
+from agent.doctor.diagnosis import Diagnosis, error, note, ok, warning
 from agent.doctor.examined import ExaminedHost
 from agent.engine.model import Inspect
 from agent.engine.survey import EngineFacts
@@ -50,7 +50,7 @@ def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
             found = engine.container(one.strategy.container)
             if found is not None:
                 yield from judge_container(one.strategy.container, one.service.id, found, major)
-    yield well("all containers were looked at")
+    yield ok("all containers were looked at")
 
 
 def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
@@ -67,7 +67,7 @@ def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
             "upgrade svcagent, or set min-api-version in the Engine's daemon.json",
         )
     else:
-        yield well(f"svcagent speaks an API of Engine {found.version}")
+        yield ok(f"svcagent speaks an API of Engine {found.version}")
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -100,7 +100,7 @@ def examine_keys(examined: ExaminedHost) -> Iterator[Diagnosis]:
             except SvcagentError:  # a missing right
                 keys = ()
             yield from judge_keys(service.id, {*keys, f"{lock}/.lock"})
-    yield well("all keys were looked at")
+    yield ok("all keys were looked at")
 
 
 def _major(found: EngineFacts) -> int:

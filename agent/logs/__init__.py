@@ -40,7 +40,7 @@ class _State:
 
     form: Format = Format.TEXT
     level: int = WARNING
-    is_alone: bool = False
+    is_stderr_log: bool = False
     common: dict[str, object] = field(default_factory=dict)
     undo: ExitStack = field(default_factory=ExitStack)
 
@@ -48,18 +48,18 @@ class _State:
 _state = _State()
 
 
-def is_for_machines() -> bool:
+def is_structured() -> bool:
     """True if warnings and errors, which are otherwise printed for people, are logged as events."""
-    return _state.form in (Format.JSON, Format.JOURNAL) or _state.is_alone
+    return _state.form in (Format.JSON, Format.JOURNAL) or _state.is_stderr_log
 
 
-def is_alone() -> bool:
+def is_stderr_log() -> bool:
     """True if standard error is the log, so that nothing may be printed there for people.
 
     False if the log goes to the journal while standard error goes elsewhere, because its reader does not see the
     journal.
     """
-    return _state.is_alone
+    return _state.is_stderr_log
 
 
 def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -> None:
@@ -75,21 +75,19 @@ def set_up(wanted: Format, *, is_verbose: bool, journal: str = JOURNAL_SOCKET) -
     _state.form = found
     _state.level = INFO if is_verbose else WARNING
     is_daemons = bool(os.environ.get(DAEMON_CHILD))
-    _state.is_alone = is_daemons or found is Format.JSON or (found is Format.JOURNAL and is_connected)
+    _state.is_stderr_log = is_daemons or found is Format.JSON or (found is Format.JOURNAL and is_connected)
     _state.undo.close()
     if found is Format.TEXT and not is_verbose:
         return
     from agent.logs import formats, handlers  # imported late: see the module's docstring
 
     handler: handlers.Handler
-    match found:
-        case Format.JOURNAL:
-            handler = handlers.SystemdJournal(_state.common, journal)
-        case Format.JSON:
-            handler = handlers.Lines(_state.common, formats.as_json)
-        case _:
-            handler = handlers.Lines(_state.common, formats.as_text)
-    handlers.install(handler, _state.level, _state.undo, is_alone=_state.is_alone)
+    if found is Format.JOURNAL:
+        handler = handlers.SystemdJournal(_state.common, journal)
+    else:
+        form = formats.as_json if found is Format.JSON else formats.as_text
+        handler = handlers.LineHandler(_state.common, form)
+    handlers.install(handler, _state.level, _state.undo, is_stderr_log=_state.is_stderr_log)
 
 
 @contextmanager

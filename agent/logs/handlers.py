@@ -53,7 +53,7 @@ class Handler(logging.Handler):
         raise NotImplementedError
 
 
-class Lines(Handler):
+class LineHandler(Handler):
     """Writes to what is standard error at that moment."""
 
     def __init__(self, common: Mapping[str, object], form: Callable[[LogEvent], str]) -> None:
@@ -112,10 +112,10 @@ class SystemdJournal(Handler):
         super().close()
 
 
-def install(handler: Handler, level: int, undo: ExitStack, *, is_alone: bool) -> None:
+def install(handler: Handler, level: int, undo: ExitStack, *, is_stderr_log: bool) -> None:
     """Send the handler every event from ``level`` on and libraries' warnings; ``undo`` gets the calls that revert this.
 
-    With ``is_alone``, also what Python itself prints on standard error: warnings and uncaught exceptions.
+    With ``is_stderr_log``, also what Python itself prints on standard error: warnings and uncaught exceptions.
     """
     root, ours = logging.getLogger(), logging.getLogger("svcagent")
     root.addHandler(handler)
@@ -123,7 +123,7 @@ def install(handler: Handler, level: int, undo: ExitStack, *, is_alone: bool) ->
     undo.callback(root.removeHandler, handler)
     undo.callback(ours.setLevel, ours.level)
     ours.setLevel(level)
-    if not is_alone:
+    if not is_stderr_log:
         return
     logging.captureWarnings(capture=True)
     undo.callback(logging.captureWarnings, capture=False)

@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 
 from agent.clock import Clock
 from agent.errors import SvcagentError
-from agent.metrics.host_series import CnameSeries, HeldMaintenance, HostSeries
+from agent.metrics.host_series import CnameSeries, HostSeries, MaintenanceSample
 from agent.metrics.reload_series import ReloadSeries
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Metrics:
         self,
         services: Iterable[str],
         faults: Mapping[str, int],
-        held: Iterable[HeldMaintenance],
+        held: Iterable[MaintenanceSample],
         refused: int = 0,
         *,
         needs_consent: bool = False,

@@ -14,7 +14,7 @@ IN_PLACE = "in place"
 
 
 @dataclass(frozen=True)
-class HeldMaintenance:
+class MaintenanceSample:
     """A service in maintenance; the host itself if ``service`` is empty.
 
     ``owner`` is a user name, ``svcagent reload``, or ``unknown``. ``since`` is in seconds since the epoch, if known.
@@ -25,16 +25,16 @@ class HeldMaintenance:
     since: float | None
 
     @classmethod
-    def of(cls, service: str, it: Maintenance) -> "HeldMaintenance":
+    def of(cls, service: str, it: Maintenance) -> "MaintenanceSample":
         # A reload's ID in a label would create a series for each reload.
         owners = {OwnerKind.OPERATOR: it.owner, OwnerKind.RELOAD: "svcagent reload", OwnerKind.UNKNOWN: "unknown"}
         return cls(service, owners[it.kind], it.since.timestamp() if it.since else None)
 
 
-def held_maintenance(services: Iterable[LocalService], checks: Mapping[str, CheckState]) -> list[HeldMaintenance]:
+def held_maintenance(services: Iterable[LocalService], checks: Mapping[str, CheckState]) -> list[MaintenanceSample]:
     """Return the maintenance of the local agent's services and of its node."""
     found = [*((one.name, one.maintenance) for one in services), ("", checks.get(NODE_MAINTENANCE))]
-    return [HeldMaintenance.of(service, parse(check.notes)) for service, check in found if check is not None]
+    return [MaintenanceSample.of(service, parse(check.notes)) for service, check in found if check is not None]
 
 
 class HostSeries(SeriesGroup):
@@ -71,7 +71,7 @@ class HostSeries(SeriesGroup):
     def consent(self, *, is_needed: bool) -> None:
         self._consent.set(is_needed)
 
-    def converged(self, held: Iterable[HeldMaintenance], refused: int, *, needs_consent: bool = False) -> None:
+    def converged(self, held: Iterable[MaintenanceSample], refused: int, *, needs_consent: bool = False) -> None:
         """Record a completed convergence. ``refused`` counts services that others registered."""
         self.consent(is_needed=needs_consent)
         now = self._now()

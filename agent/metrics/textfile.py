@@ -16,7 +16,7 @@ from agent.clock import Clock, Deadline, poll
 from agent.errors import SvcagentError
 from agent.files import FileLock, NotAFile, is_left_alone, read_regular, write_atomically
 from agent.metrics.exposition import text_of
-from agent.metrics.host_series import CnameSeries, HeldMaintenance, HostSeries
+from agent.metrics.host_series import CnameSeries, HostSeries, MaintenanceSample
 from agent.metrics.reload_series import ReloadSeries
 from agent.metrics.series import SeriesGroup
 
@@ -56,7 +56,7 @@ class Textfiles:
                     reloads.ended(result)
 
     def converged(
-        self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[HeldMaintenance], refused: int
+        self, services: Iterable[str], faults: Mapping[str, int], held: Iterable[MaintenanceSample], refused: int
     ) -> None:
         """Like `Metrics.converged`. With faults, no service counts as gone."""
         with self._updated(HOST, HostSeries) as host:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.metrics.exposition import Metrics, text_of
-from agent.metrics.host_series import HeldMaintenance
+from agent.metrics.host_series import MaintenanceSample
 from agent.reload.host_lock import HostReload
 from tests.lab.server import PATH
 from tests.unit.test_metrics import ended
@@ -65,7 +65,7 @@ def test_the_dashboard_asks_in_promql(tmp_path: Path) -> None:
 
 def test_the_metrics_are_named_as_prometheus_wants_them() -> None:
     metrics = Metrics(SystemClock())
-    metrics.converged(["web"], {"a.json": 1}, [HeldMaintenance("web", "alice", 1.0)])
+    metrics.converged(["web"], {"a.json": 1}, [MaintenanceSample("web", "alice", 1.0)])
     metrics.cnames({"records": [{"record": '*.a"b\\.', "outcome": "in place", "is_done": False}]})
     metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1.0}]))
     metrics.reloads_run([("web", HostReload(1, NOON, "acquire", NOON, place=1))])

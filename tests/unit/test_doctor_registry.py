@@ -9,7 +9,7 @@ import pytest
 from agent.clock import SystemClock
 from agent.definitions import Settings
 from agent.doctor import SUBJECTS, Diagnosis, Level, registry
-from agent.doctor.diagnosis import error, note, unknown, warning, well
+from agent.doctor.diagnosis import error, note, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.doctor.registry import CHECKS, DoctorCheck, examine, matters
 from agent.errors import ConsulUnreachable
@@ -22,7 +22,7 @@ def examined(tmp_path: Path) -> ExaminedHost:
 
 
 def _well(_examined: ExaminedHost) -> Iterator[Diagnosis]:
-    yield well("all is well")
+    yield ok("all is well")
 
 
 def _away(_examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -59,7 +59,7 @@ def test_a_check_that_does_not_end_is_left_behind(examined: ExaminedHost, monkey
 
     def hangs(_examined: ExaminedHost) -> Iterator[Diagnosis]:
         end.wait(30)
-        yield well("too late")
+        yield ok("too late")
 
     checks = [
         DoctorCheck("consul", "leader", hangs),
@@ -87,7 +87,7 @@ def test_only_the_subjects_asked_for_are_examined(examined: ExaminedHost) -> Non
 @pytest.mark.parametrize(
     ("diagnosis", "plainly", "strictly"),
     [
-        (well("x"), False, False),
+        (ok("x"), False, False),
         (note("x", "y"), False, False),
         (unknown("x"), False, True),
         (warning("x", "y"), False, True),

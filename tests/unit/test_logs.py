@@ -112,7 +112,7 @@ print("logging_journald" in sys.modules)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "stream", "is_for_machines", "is_alone"),
+    ("wanted", "stream", "is_structured", "is_alone"),
     [
         (Format.AUTO, "ours", True, True),
         (Format.AUTO, "another", False, False),
@@ -129,7 +129,7 @@ def test_what_is_chosen_by_what_systemd_connected(
     monkeypatch: pytest.MonkeyPatch,
     wanted: Format,
     stream: str,
-    is_for_machines: bool,
+    is_structured: bool,
     is_alone: bool,
 ) -> None:
     """$JOURNAL_STREAM is inherited by those whose standard error has gone elsewhere since; a person may sit there."""
@@ -139,7 +139,7 @@ def test_what_is_chosen_by_what_systemd_connected(
         monkeypatch.setenv("JOURNAL_STREAM", streams.get(stream, stream))
         logs.set_up(wanted, is_verbose=False)
 
-    assert (logs.is_for_machines(), logs.is_alone()) == (is_for_machines, is_alone)
+    assert (logs.is_structured(), logs.is_stderr_log()) == (is_structured, is_alone)
 
 
 def test_no_standard_error_is_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_no_standard_error_is_no_journal(monkeypatch: pytest.MonkeyPatch) -> Non
         pipe.stream.close()
         logs.set_up(Format.AUTO, is_verbose=False)
 
-    assert not logs.is_for_machines()
+    assert not logs.is_structured()
 
 
 # ---------------------------------------------------------------- whose lines

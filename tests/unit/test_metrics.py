@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, CheckState, LocalService
 from agent.maintenance import by_operator, by_reload, render
 from agent.metrics.exposition import Metrics, text_of
-from agent.metrics.host_series import HeldMaintenance, held_maintenance
+from agent.metrics.host_series import MaintenanceSample, held_maintenance
 from agent.metrics.series import Damaged, Histogram, Series
 from agent.outcomes import Outcome
 from agent.reload.host_lock import HostReload
@@ -173,13 +173,15 @@ def test_ended_series_are_removed(metrics: Metrics) -> None:
     """A service removed, a maintenance ended, a file mended, a record no longer kept."""
     record = {"record": "a.", "outcome": "conflict", "is_done": False}
     metrics.converged(
-        ["web", "db"], {"a.json": 2, "b.json": 1}, [HeldMaintenance("web", "bob", 1.0), HeldMaintenance("", "eve", 2.0)]
+        ["web", "db"],
+        {"a.json": 2, "b.json": 1},
+        [MaintenanceSample("web", "bob", 1.0), MaintenanceSample("", "eve", 2.0)],
     )
     metrics.reload_ended(ended("reloaded", service="db", steps=[{"step": "acquire", "seconds": 1}]))
     metrics.reloads_run([("db", at_step("check", 0))])
     metrics.cnames({"dry_run": False, "records": [record, {**record, "record": "b."}]})
 
-    metrics.converged(["web"], {"b.json": 1}, [HeldMaintenance("web", "bob", 1.0)])
+    metrics.converged(["web"], {"b.json": 1}, [MaintenanceSample("web", "bob", 1.0)])
     metrics.cnames({"dry_run": False, "records": [record]})
 
     assert of(metrics, "svcagent_definition_faults") == {("b.json",): 1.0}
@@ -230,9 +232,9 @@ def test_consul_faults_and_convergence_are_distinguished(metrics: Metrics, clock
 def test_undated_maintenance_is_as_old_as_its_first_observation(metrics: Metrics, clock: FakeClock) -> None:
     """As of consul maint; of two instances of one service the older counts."""
     two = [
-        HeldMaintenance("web", "bob", 20.0),
-        HeldMaintenance("web", "bob", 10.0),
-        HeldMaintenance("web", "unknown", None),
+        MaintenanceSample("web", "bob", 20.0),
+        MaintenanceSample("web", "bob", 10.0),
+        MaintenanceSample("web", "unknown", None),
     ]
     metrics.converged([], {}, two)
     clock.sleep(3600)
@@ -263,10 +265,10 @@ def test_whose_maintenance_the_agent_holds() -> None:
     at = NOON.timestamp()
 
     assert held_maintenance(services, {NODE_MAINTENANCE: held(NODE_MAINTENANCE, "")}) == [
-        HeldMaintenance("a", "alice", at),
-        HeldMaintenance("b", "svcagent reload", at),
-        HeldMaintenance("c", "unknown", None),
-        HeldMaintenance("", "unknown", None),
+        MaintenanceSample("a", "alice", at),
+        MaintenanceSample("b", "svcagent reload", at),
+        MaintenanceSample("c", "unknown", None),
+        MaintenanceSample("", "unknown", None),
     ]
 
 

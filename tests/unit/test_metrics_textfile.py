@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import SvcagentError
-from agent.metrics.host_series import HeldMaintenance
+from agent.metrics.host_series import MaintenanceSample
 from agent.metrics.textfile import LOCK_SECONDS, Textfiles
 from tests.support.clock import NOON, FakeClock
 from tests.support.kinds import raises_kind
@@ -74,7 +74,7 @@ def test_counters_continue_across_processes(process: Callable[[], Textfiles], tm
 def test_every_service_has_its_own_file(process: Callable[[], Textfiles], tmp_path: Path) -> None:
     """Whatever is in its name, and no series is in two of them."""
     process().reloads_ended([ended("reloaded"), ended("reloaded", service="a/b c")])
-    process().converged(["web", "a/b c"], {}, [HeldMaintenance("web", "bob", 1.0)], 0)
+    process().converged(["web", "a/b c"], {}, [MaintenanceSample("web", "bob", 1.0)], 0)
     process().cnames({"records": [{"record": "*.a.", "outcome": "in place", "is_done": False}]}, is_all=True)
 
     assert sorted(file.name for file in tmp_path.iterdir()) == [
@@ -168,12 +168,12 @@ def test_the_host_before_and_after_its_troubles(
     process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock
 ) -> None:
     """Faults and a Consul that is away are told beside what was known; all is well again with the next registration."""
-    process().converged([], {}, [HeldMaintenance("web", "bob", 5.0), HeldMaintenance("db", "unknown", None)], 1)
+    process().converged([], {}, [MaintenanceSample("web", "bob", 5.0), MaintenanceSample("db", "unknown", None)], 1)
     clock.sleep(60)
     process().faulty({"a.json": 2})
     process().consul(is_up=False)
     troubled = series(tmp_path)
-    process().converged([], {}, [HeldMaintenance("db", "unknown", None)], 0)
+    process().converged([], {}, [MaintenanceSample("db", "unknown", None)], 0)
     after = series(tmp_path)
 
     since = "svcagent_maintenance_since_timestamp_seconds"

@@ -13,7 +13,7 @@ from cronsim import CronSim
 from agent.cli import VERBS
 from agent.clock import SystemClock
 from agent.metrics.exposition import Metrics, text_of
-from agent.metrics.host_series import HeldMaintenance
+from agent.metrics.host_series import MaintenanceSample
 from agent.reload.host_lock import HostReload
 from tests.commands import lines_in, named_in, usage_fault
 from tests.unit.test_metrics import ended
@@ -36,7 +36,7 @@ NOON = "2026-05-01T12:00:00+00:00"
 def exported() -> dict[str, str]:
     """The type of every metric of svcagent's own, by name."""
     metrics = Metrics(SystemClock())
-    metrics.converged(["web"], {"a.json": 1}, [HeldMaintenance("web", "alice", 1.0)])
+    metrics.converged(["web"], {"a.json": 1}, [MaintenanceSample("web", "alice", 1.0)])
     metrics.cnames({"records": [{"record": "a.", "outcome": "in place", "is_done": False}]})
     metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1.0}]))
     metrics.reloads_run([("web", HostReload(1, NOON, "acquire", NOON, place=1))])

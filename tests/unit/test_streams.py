@@ -27,7 +27,7 @@ from agent import logs
 @click.argument("ending")
 def probe(file, ending):
     from agent.cli.options import current
-    from agent.cli.output import set_up_logs, show_document, show_line, show_table, show_trouble, show_warning
+    from agent.cli.output import set_up_logs, show_document, show_line, show_table, show_problem, show_warning
     from agent.cli.reload_output import Printer, show_result
     from agent.engine.model import PullProgress
     from agent.errors import BadDefinition, Fault, GuardRefused
@@ -45,7 +45,7 @@ def probe(file, ending):
         logs.log("x" * 10000)
         show_line("x" * 10000, "green")
         show_warning("x" * 10000)
-        show_trouble("x\\n" * 1000)
+        show_problem("x\\n" * 1000)
         if not current().as_json:
             show_table(["A"], [["x" * 10000]])
     print_everything()
