@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from agent.definitions import Definition, Window, durations
 from agent.errors import SvcagentError, Unforeseen
 from agent.logs import log_bug
-from agent.reload.window import verdict, zone
+from agent.reload.window import window_state, zone
 
 CONVERGENCE = "convergence"
 CNAMES = "cname sync"
@@ -50,7 +50,7 @@ class Schedule:
                     break
             else:
                 return None
-            found = verdict(self.windows, self.zone, run)
+            found = window_state(self.windows, self.zone, run)
             if found.opens_at is None:
                 return run
             earliest = max(run, found.opens_at.astimezone(UTC) - _SECOND)

@@ -1,12 +1,9 @@
 """Observes everything that the guard judges, and the digest that the fleet takes. Decides nothing."""
 
 import shlex
-from datetime import datetime, timedelta
 
-from agent.consul import Instance
 from agent.errors import GuardRefused
 from agent.fleet import (
-    FleetView,
     Pin,
     SeenDigests,
     VersionAction,
@@ -23,10 +20,7 @@ from agent.reload.dependencies import ReloadContext
 from agent.reload.drain import Drainer
 from agent.reload.guard import Observed, able_instances
 from agent.reload.instance import maintenance_of, own_instance
-from agent.reload.window import verdict, zone
-
-KNOWN_FOR = timedelta(days=1)
-"""How long an instance that is missing from the catalog counts as existing after its host reported it."""
+from agent.reload.window import window_state, zone
 
 
 class Observer:
@@ -56,35 +50,27 @@ class Observer:
         deps, section, now = self._deps, self._section, self._deps.clock.now()
         _index, instances = deps.consul.instances(self._service.name)
         view = observe(deps.consul, self._service.name, now)
-        window = verdict(section.windows, zone(section.timezone), now)
-        stopped = self._restarter.stopped()
         own = (deps.agent.node, self._service.id)
         prefix = section.lock_prefix(self._service.name)
         vanished = find_suspects(deps.consul, self._service.name, prefix, wanted, own) if wanted else ()
         return Observed(
-            instances=instances,
-            node=deps.agent.node,
-            service=self._service.name,
-            service_id=self._service.id,
-            min_healthy=section.min_healthy,
-            now=now,
-            known=known_instances(view, instances, now),
+            instances,
+            deps.agent.node,
+            self._service,
+            section,
+            now,
+            view,
             is_queueing=is_queueing,
             own_reload=own_reload,
             wanted=wanted,
             suspect=next(iter(vanished), None),
-            quarantine=view.quarantine.get(wanted) if wanted else None,
-            pause=view.pause,
             image_created=self._restarter.image_created(wanted) if section.min_age else None,
             min_age=section.min_age,
-            is_window_open=window.is_open,
-            next_opening=window.opens_at,
+            window=window_state(section.windows, zone(section.timezone), now),
             is_in_maintenance_allowed=self._is_in_maintenance,
-            stopped=stopped.what if stopped is not None and stopped.by_hand else "",
-            start_it=stopped.start if stopped is not None else "",
+            stopped=self._restarter.stopped(),
             differences=differences,
             remembered=self._drainer.dns_cache_seconds(),
-            drain_max=section.drain.max,
         )
 
     def wanted(self, newest: str, running: str) -> tuple[str, str]:
@@ -166,18 +152,3 @@ class Observer:
         """Return the maintenance of this host's instance, as the catalog shows it."""
         _index, instances = self._deps.consul.instances(self._service.name)
         return maintenance_of(own_instance(instances, self._deps.agent.node, self._service.id))
-
-
-def known_instances(view: FleetView, instances: tuple[Instance, ...], now: datetime) -> frozenset[tuple[str, str]]:
-    """Return node and service ID of the instances that the catalog shows, or whose host reported within a day.
-
-    A host's clock may be wrong: a report from the future counts as well.
-    """
-    in_catalog = {(one.node, one.service_id) for one in instances}
-    nodes = {node for node, _service_id in in_catalog}
-    reported = {
-        (node, instance)
-        for (node, instance), state in view.hosts.items()
-        if (instance or node not in nodes) and state.last_seen is not None and now - state.last_seen < KNOWN_FOR
-    }
-    return frozenset(in_catalog | reported)

@@ -20,9 +20,8 @@ from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
 from agent.reload.guard import Observed, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
-from agent.reload.observe import known_instances
 from agent.reload.restart import Restarter
-from agent.reload.window import Verdict, verdict, zone
+from agent.reload.window import WindowState, window_state, zone
 
 CONTAINER_STOPPED = "container-stopped"
 OLDER_ROLLOUT = "older-rollout"
@@ -102,9 +101,9 @@ def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explana
         found.is_container_known = False
         found.reasons.append(Reason(CONTAINER_STOPPED, found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
-    window = Verdict(is_open=True)
+    window = WindowState(is_open=True)
     with _reasoned(found):
-        window = verdict(reload.windows, zone(reload.timezone), now)
+        window = window_state(reload.windows, zone(reload.timezone), now)
     fleet: _Fleet | None = None
     with _reasoned(found):
         agent = ask.consul.agent_self()
@@ -127,7 +126,7 @@ def _observed(
     reload: ReloadSection,
     ask: WhySources,
     fleet: _Fleet,
-    window: Verdict,
+    window: WindowState,
     now: datetime,
     found: Explanation,
 ) -> Observed:
@@ -143,30 +142,23 @@ def _observed(
             differences = ask.preflight()
     with _reasoned(found):
         vanished = ask.suspect(newest)
-    by_hand = found.stopped is not None and found.stopped.by_hand
     return Observed(
-        instances=fleet.instances,
-        node=fleet.agent.node,
-        service=service.name,
-        service_id=service.id,
-        min_healthy=reload.min_healthy,
-        now=now,
-        known=known_instances(fleet.view, fleet.instances, now),
+        fleet.instances,
+        fleet.agent.node,
+        service,
+        reload,
+        now,
+        fleet.view,
         is_queueing=True,
         wanted=newest,
-        quarantine=fleet.view.quarantine.get(newest),
         suspect=vanished,
-        pause=fleet.view.pause,
         image_created=_created(reload, ask.restarter, found),
         # The age of an unknown image cannot be judged.
         min_age=reload.min_age if found.newest else 0.0,
-        is_window_open=window.is_open,
-        next_opening=window.opens_at,
-        stopped=found.stopped.what if found.stopped is not None and by_hand else "",
-        start_it=found.stopped.start if found.stopped is not None else "",
+        window=window,
+        stopped=found.stopped,
         differences=differences,
         remembered=remembered,
-        drain_max=reload.drain.max,
     )
 
 

@@ -25,26 +25,26 @@ _LOCALTIME = Path("/etc/localtime")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WindowState:
     """``opens_at`` is None while it is open; otherwise it is in the zone of the request."""
 
     is_open: bool
     opens_at: datetime | None = None
 
 
-def verdict(windows: Sequence[Window], zone: tzinfo, now: datetime) -> Verdict:
+def window_state(windows: Sequence[Window], zone: tzinfo, now: datetime) -> WindowState:
     """Return whether ``now`` (with a time zone) is in a window, and when the next one opens. No windows: always."""
     if is_open(windows, zone, now):
-        return Verdict(is_open=True)
+        return WindowState(is_open=True)
     # In UTC: Python compares times of one zone by the wall clock, where an hour occurs twice.
     begin = now.astimezone(UTC)
     moments = {*_beginnings(windows, zone, begin), *_clock_changes(zone, begin)}
     openings = (moment for moment in sorted(moments) if moment > begin and _is_open(windows, moment.astimezone(zone)))
-    return Verdict(is_open=False, opens_at=next(openings).astimezone(zone))
+    return WindowState(is_open=False, opens_at=next(openings).astimezone(zone))
 
 
 def is_open(windows: Sequence[Window], zone: tzinfo, moment: datetime) -> bool:
-    """Return the first half of `verdict`, for callers that need it for many times."""
+    """Return the first half of `window_state`, for callers that need it for many times."""
     return not windows or _is_open(windows, moment.astimezone(zone))
 
 

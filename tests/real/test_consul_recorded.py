@@ -12,7 +12,7 @@ import pytest
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, KvOperation, Lock, known_faults, lock_status, queue_of
-from agent.definitions import MinHealthy, Settings
+from agent.definitions import MinHealthy, ReloadSection, Service, Settings
 from agent.errors import Denied, LockBusy, NotFound, OutcomeUnknown, Rejected
 from agent.fleet import HostState, Quarantine, observe, quarantine
 from agent.fleet.host_state import write_host_state
@@ -153,8 +153,8 @@ def test_the_guard_reads_hosts_and_quarantine(site: PlayedAgent, svcagent: Svcag
 
     assert view.hosts[node, "web"].digest == DIGEST
     assert view.quarantine.keys() == {DIGEST}
-    instances, refused = site.consul.instances("web")[1], view.quarantine[DIGEST]
-    seen = Observed(instances, node, "web", "web", MinHealthy(value=0), NOW, quarantine=refused)
+    section = ReloadSection(image="web", container="web", min_healthy=MinHealthy(value=0))
+    seen = Observed(site.consul.instances("web")[1], node, Service(name="web"), section, NOW, view, wanted=DIGEST)
     assert [one.kind for one in find_obstacles(seen)] == [ObstacleKind.QUARANTINE]
     assert quarantine.clear(site.consul, "web", DIGEST) is not None
     assert quarantine.read_all(site.consul, "web") == {}

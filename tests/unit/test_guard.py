@@ -1,5 +1,6 @@
 """The guard: every observation in, obstacles out."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 
 from agent.consul import CheckState, Instance
-from agent.definitions import MinHealthy
-from agent.fleet import HostState, Pause, Quarantine
-from agent.reload.guard import Observed, ObstacleKind, able_instances, dns_cache_obstacle, find_obstacles, overridden
+from agent.definitions import Drain, MinHealthy, ReloadSection, Service
+from agent.engine.stopped import StoppedContainer
+from agent.fleet import FleetView, HostState, Pause, Quarantine
+from agent.fleet.host_state import InstanceKey
+from agent.reload.guard import Observed, ObstacleKind, able_instances, find_obstacles, overridden
+from agent.reload.window import WindowState
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 BY_RELOAD = "Taken out by svcagent reload ab12cd34 on a since 2026-05-01T12:00:00Z: to run sha256:1"
@@ -18,6 +22,8 @@ ONE = MinHealthy(value=1, is_percent=False)
 NONE = MinHealthy(value=0, is_percent=False)
 HALF = MinHealthy(value=50, is_percent=True)
 ALL = MinHealthy(value=100, is_percent=True)
+CLOSED = WindowState(is_open=False)
+STOPPED = StoppedContainer("the container web is stopped: it exited with status 143", "docker start web", by_hand=True)
 
 
 def _instance(
@@ -34,8 +40,25 @@ def _instance(
     return Instance(node, "web", "10.0.0.1", 8080, tuple(checks))
 
 
-def _seen(*instances: Instance, min_healthy: MinHealthy = ONE, **more: Any) -> Observed:
-    return Observed(instances, "a", "web", "web", min_healthy, NOW, **more)
+def _seen(
+    *instances: Instance,
+    min_healthy: MinHealthy = ONE,
+    drain_max: float = 60.0,
+    pause: Pause | None = None,
+    quarantine: Quarantine | None = None,
+    known: Iterable[InstanceKey] = (),
+    **more: Any,
+) -> Observed:
+    service = Service(name="web")
+    section = ReloadSection(image="web", container="web", min_healthy=min_healthy, drain=Drain(max=drain_max))
+    if quarantine is not None:
+        more["wanted"] = quarantine.digest
+    view = FleetView(
+        hosts={key: HostState("", "running", NOW, service_id=key[1]) for key in known},
+        quarantine={} if quarantine is None else {quarantine.digest: quarantine},
+        pause=pause,
+    )
+    return Observed(instances, "a", service, section, NOW, view, **more)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +118,12 @@ def test_every_obstacle_says_what_to_do() -> None:
         "pause": Pause("alice", "c", "release party", NOW, NOW + timedelta(hours=2)),
         "image_created": NOW,
         "min_age": 60.0,
-        "is_window_open": False,
-        "next_opening": (NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=9))),
+        "window": WindowState(
+            is_open=False, opens_at=(NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=9)))
+        ),
         "wanted": "sha256:1",
         "suspect": HostState("sha256:0", "reloading", NOW, service_id="web", wanted="sha256:1", node="b", step="ready"),
-        "stopped": "the container web is stopped: it exited with status 143",
-        "start_it": "docker start web",
+        "stopped": STOPPED,
         "differences": ("http://127.0.0.1:8080/hc: certificate verify failed",),
         "remembered": 3600.0,
         "drain_max": 30.0,
@@ -152,13 +175,13 @@ def test_before_queueing_an_instance_that_a_reload_has_out_counts_as_there() -> 
         ({"pause": Pause("", "", "the document … cannot be read", None)}, [ObstacleKind.PAUSE]),
         ({"quarantine": Quarantine("sha256:1", "b", NOW, "w")}, [ObstacleKind.QUARANTINE]),
         ({"quarantine": Quarantine("sha256:1", "", None, "the entry … cannot be read")}, [ObstacleKind.QUARANTINE]),
-        ({"is_window_open": False}, [ObstacleKind.WINDOW]),
+        ({"window": CLOSED}, [ObstacleKind.WINDOW]),
         ({"min_age": 60.0, "image_created": NOW - timedelta(seconds=59)}, [ObstacleKind.AGE]),
         ({"min_age": 60.0, "image_created": NOW - timedelta(seconds=60)}, []),
         ({"min_age": 60.0, "image_created": NOW + timedelta(days=1)}, [ObstacleKind.AGE]),
         ({"min_age": 60.0}, [ObstacleKind.AGE]),
         ({"image_created": NOW}, []),
-        ({"pause": Pause("alice", "c", "w", NOW), "is_window_open": False}, [ObstacleKind.PAUSE, ObstacleKind.WINDOW]),
+        ({"pause": Pause("alice", "c", "w", NOW), "window": CLOSED}, [ObstacleKind.PAUSE, ObstacleKind.WINDOW]),
     ],
 )
 def test_what_the_fleet_and_the_definition_forbid(more: dict[str, Any], kinds: list[ObstacleKind]) -> None:
@@ -203,7 +226,7 @@ def test_force_overrides_wishes_and_never_maintenance_or_an_unseen_instance() ->
         _instance("a"),
         pause=Pause("alice", "c", "w", NOW),
         quarantine=Quarantine("sha256:1", "b", NOW, "w"),
-        is_window_open=False,
+        window=CLOSED,
         min_age=1.0,
     )
     stand, ignored = overridden(find_obstacles(wishes), is_forced=True)
@@ -270,7 +293,7 @@ def test_a_percentage_counts_instances_that_left_the_catalog(
     instances: list[Instance], known: set[tuple[str, str]], min_healthy: MinHealthy, words: list[str]
 ) -> None:
     """Each row: who is in the catalog, whom the fleet has heard of within a day, what is asked for and said."""
-    obstacles = find_obstacles(_seen(*instances, min_healthy=min_healthy, known=frozenset(known)))
+    obstacles = find_obstacles(_seen(*instances, min_healthy=min_healthy, known=known))
 
     assert [one.kind for one in obstacles] == ([ObstacleKind.HEALTH] if words else [])
     for word in words:
@@ -317,7 +340,7 @@ def test_without_its_id_a_reloads_maintenance_is_an_obstacle() -> None:
 
 def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
     """By --force, or by --in-maintenance of an instance that an operator holds in maintenance."""
-    stopped: dict[str, Any] = {"stopped": "the container web is stopped", "start_it": "docker start web"}
+    stopped: dict[str, Any] = {"stopped": STOPPED}
     plain = find_obstacles(_seen(_instance("a", "critical"), _instance("b"), **stopped))
     held = _seen(_instance("a", "critical", held=BY_ALICE), _instance("b"), is_in_maintenance_allowed=True, **stopped)
     not_held = _seen(_instance("a", "critical"), _instance("b"), is_in_maintenance_allowed=True, **stopped)
@@ -331,12 +354,10 @@ def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:
 @pytest.mark.parametrize(("remembered", "is_refused"), [(0, False), (30, False), (60, False), (61, True), (3600, True)])
 def test_a_ttl_longer_than_a_drain_is_refused_before_it_begins(remembered: int, is_refused: bool) -> None:
     """An hour under the fleet's lock, or a restart under clients that still connect: neither is wanted."""
-    obstacle = dns_cache_obstacle("web", remembered, 60.0)
+    obstacles = find_obstacles(_seen(_instance("a"), _instance("b"), remembered=remembered, drain_max=60.0))
 
-    assert (obstacle is not None) is is_refused
-    if obstacle is not None:
+    assert [one.kind for one in obstacles] == ([ObstacleKind.DNS] if is_refused else [])
+    for obstacle in obstacles:
         assert f"{remembered} s" in obstacle.what
         assert "60 s" in obstacle.what
         assert "reload.drain.max" in obstacle.remedy
-    seen = _seen(_instance("a"), _instance("b"), remembered=remembered, drain_max=60.0)
-    assert [one.kind for one in find_obstacles(seen)] == ([ObstacleKind.DNS] if is_refused else [])

@@ -6,7 +6,7 @@ import pytest
 
 from agent.consul import Instance
 from agent.fleet import FleetView, HostState
-from agent.reload.observe import known_instances
+from agent.reload.guard import known_instances
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HERE = Instance("a", "web", "10.0.0.1", 80, ())

@@ -14,7 +14,7 @@ from agent.definitions import Definition, Window
 from agent.definitions.document import DefinitionFile
 from agent.definitions.validate import validate
 from agent.definitions.windows import window as parse
-from agent.reload.window import verdict
+from agent.reload.window import window_state
 from tests.unit.schedule_tools import cron_runs, utc
 
 LONDON, TOKYO = ZoneInfo("Europe/London"), ZoneInfo("Asia/Tokyo")
@@ -153,7 +153,7 @@ def test_each_run_that_a_window_allows_is_there(expression: str, text: str, begi
     expected = [
         run + offset
         for run in cron_runs(expression, "Europe/London", start, start + timedelta(days=2))
-        if verdict(allowed, LONDON, run + offset).is_open
+        if window_state(allowed, LONDON, run + offset).is_open
     ]
 
     found = Schedule(expression, LONDON, offset, allowed).runs(start + offset) if expected else iter(())

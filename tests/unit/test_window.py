@@ -12,7 +12,7 @@ from agent.definitions import Window
 from agent.definitions.windows import window as parse
 from agent.errors import SvcagentError
 from agent.reload import window as module
-from agent.reload.window import Verdict, verdict, zone
+from agent.reload.window import WindowState, window_state, zone
 from tests.support.kinds import raises_kind
 
 LONDON = ZoneInfo("Europe/London")
@@ -55,7 +55,7 @@ OPEN = [
 
 @pytest.mark.parametrize(("text", "moment"), OPEN)
 def test_open(text: str, moment: str) -> None:
-    assert verdict(windows(text), LONDON, utc(moment)) == Verdict(is_open=True)
+    assert window_state(windows(text), LONDON, utc(moment)) == WindowState(is_open=True)
 
 
 CLOSED = [
@@ -87,7 +87,7 @@ CLOSED = [
 @pytest.mark.parametrize(("text", "moment", "opens_at"), CLOSED)
 def test_closed(text: str, moment: str, opens_at: str) -> None:
     """A closed window says when it opens, in its own zone."""
-    found = verdict(windows(text), LONDON, utc(moment))
+    found = window_state(windows(text), LONDON, utc(moment))
 
     assert not found.is_open
     assert found.opens_at is not None
@@ -96,15 +96,15 @@ def test_closed(text: str, moment: str, opens_at: str) -> None:
 
 
 def test_without_windows_it_is_always_open() -> None:
-    assert verdict((), LONDON, utc("2026-03-29 01:00")) == Verdict(is_open=True)
+    assert window_state((), LONDON, utc("2026-03-29 01:00")) == WindowState(is_open=True)
 
 
 def test_one_open_window_of_several_is_enough_and_the_next_of_all_counts() -> None:
     both = windows("Mon 01:00-02:00", "Tue 10:00-11:00")
 
-    assert verdict(both, UTC, utc("2026-06-02 10:30")).is_open
-    assert verdict(both, UTC, utc("2026-06-01 03:00")).opens_at == utc("2026-06-02 10:00")
-    assert verdict(both, UTC, utc("2026-06-02 12:00")).opens_at == utc("2026-06-08 01:00")
+    assert window_state(both, UTC, utc("2026-06-02 10:30")).is_open
+    assert window_state(both, UTC, utc("2026-06-01 03:00")).opens_at == utc("2026-06-02 10:00")
+    assert window_state(both, UTC, utc("2026-06-02 12:00")).opens_at == utc("2026-06-08 01:00")
 
 
 CHANGES = [utc("2026-03-29 01:00"), utc("2026-10-25 01:00"), utc("2026-06-01 00:00")]
@@ -126,7 +126,7 @@ def test_the_next_opening_is_the_first_open_minute(change: datetime, offset: int
 
     minutes = (now + timedelta(minutes=more) for more in range(3 * 1440))
     first = next(minute for minute in minutes if shown_by_clock(minute))
-    found = verdict(windows(text), LONDON, now)
+    found = window_state(windows(text), LONDON, now)
 
     assert found.is_open == (first == now)
     assert found.is_open or (found.opens_at is not None and found.opens_at.astimezone(UTC) == first)
@@ -169,7 +169,7 @@ def test_each_day_is_examined_once() -> None:
     counts = []
     for _ in range(2):
         asked = 0
-        verdict(windows("Mon 03:00-03:05"), zone, datetime(2026, 5, 5, 12, tzinfo=UTC))
+        window_state(windows("Mon 03:00-03:05"), zone, datetime(2026, 5, 5, 12, tzinfo=UTC))
         counts.append(asked)
 
     assert counts[1] < counts[0] / 4
