@@ -100,7 +100,6 @@ def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
 
 
 def _compared(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDecision:
-    """Decide about a record that is ours."""
     if held.gen > wanted.gen:
         why = f"generation {held.gen} is published (→ {held.record.target}), and {wanted.file} is of generation"
         return RecordDecision(RecordOutcome.GIVES_WAY, f"{why} {wanted.gen}")

@@ -1,13 +1,16 @@
 """The protocol of DNS providers, and the types that they share with the rest.
 
 A provider reads and writes one record and its marker at a time, and decides nothing. A new one needs a file in this
-package and a row in `providers.PROVIDERS`; its tests use the contract in ``tests/real/cname_contract.py``.
+package and a row in `PROVIDERS`; its tests use the contract in ``tests/real/cname_contract.py``.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from agent.clock import Clock
 from agent.data import dataclass
-from agent.errors import Conflict, Denied, Rejected
+from agent.definitions import DnsSettings
+from agent.errors import BadDefinition, Conflict, Denied, Fault, Rejected
 
 
 @dataclass(frozen=True)
@@ -123,3 +126,29 @@ class TtlLowered(Rejected):
 
 class DnsServerFailed(Rejected):
     """The server answered that it failed or did not understand the message."""
+
+
+def _rfc2136(settings: DnsSettings, clock: Clock) -> Provider:
+    from agent.cname.rfc2136 import Rfc2136
+
+    return Rfc2136.from_settings(settings, clock)
+
+
+def _route53(settings: DnsSettings, clock: Clock) -> Provider:
+    try:
+        from agent.cname.route53 import Route53
+    except ModuleNotFoundError as error:
+        if error.name not in ("boto3", "botocore"):
+            raise
+        remedy = "install it where svcagent is: pip install 'svcagent[route53]'; or choose another provider"
+        fault = Fault("settings", "dns.provider", f"route53 needs {error.name}, which is not installed", remedy)
+        raise BadDefinition([fault]) from error
+
+    return Route53.from_settings(settings, clock)
+
+
+PROVIDERS: Mapping[str, Callable[[DnsSettings, Clock], Provider]] = {
+    "rfc2136": _rfc2136,
+    "route53": _route53,
+}
+"""Each row imports its provider when it is opened."""

@@ -110,7 +110,6 @@ class DnsServer:
                 raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
 
     def _refusal(self, key: Key, error: dns.tsig.PeerError) -> Denied:
-        """Return the error for a rejected signature."""
         who = f"the DNS server {self}"
         if isinstance(error, dns.tsig.PeerBadKey):
             return UnknownKey(

@@ -5,8 +5,7 @@ from dataclasses import field, replace
 from pathlib import Path
 
 from agent.cname.marker import Marker, place, render
-from agent.cname.provider import PublishedRecord, RecordPlace
-from agent.cname.providers import PROVIDERS
+from agent.cname.provider import PROVIDERS, PublishedRecord, RecordPlace
 from agent.consul import service_dns_name
 from agent.data import dataclass
 from agent.definitions import Cname, Definition, complete, misplaced

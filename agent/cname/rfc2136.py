@@ -255,7 +255,6 @@ def _lowered_ttl(wanted: ZoneView, found: ZoneView) -> int | None:
 
 
 def _require(update: dns.update.UpdateMessage, place: RecordPlace, seen: ZoneView) -> None:
-    """Apply the update only if these records exist."""
     name, marker = _name(place.name), _name(place.marker)
     if seen.record is not None:
         update.present(name, "CNAME", seen.record.target)

@@ -167,7 +167,6 @@ class Route53:
         return records + markers
 
     def _at(self, place: RecordPlace, name: str, kind: str | None = None) -> list[RecordSet]:
-        """Return all record sets of this name, or those of one type."""
         found = []
         zone_id = self._zone_id(place.zone)
         with _translated(f"{place.name} to be read", is_write=False, line=_permission(zone_id)):
@@ -183,7 +182,6 @@ class Route53:
         return found
 
     def _zone_id(self, zone: str) -> str:
-        """Raise `NotAuthoritative` if there is no such zone, or more than one."""
         if zone not in self._zone_ids:
             with _translated(f"{zone} to be looked for", is_write=False, line=LOOKING_FOR_ZONES):
                 answer = self.client.list_hosted_zones_by_name(DNSName=zone, MaxItems="2")
@@ -271,7 +269,6 @@ def _record_set(name: str, kind: str, ttl: int, value: str) -> RecordSet:
 
 
 def _permission(zone_id: str) -> str:
-    """Return the IAM policy statement for all actions in a zone."""
     return (
         '{"Effect": "Allow", "Action": ["route53:ListResourceRecordSets", "route53:ChangeResourceRecordSets"], '
         f'"Resource": "arn:aws:route53:::hostedzone/{zone_id}"}}'
@@ -307,7 +304,6 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
 
 
 def _refused(error: boto.ClientError, wish: str, *, is_write: bool, line: str) -> SvcagentError:
-    """Return the error that corresponds to the service's own."""
     code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _RIGHTS:
         return NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}")

@@ -65,12 +65,14 @@ def observe_servers(server: DnsServer, resolver: DnsServer, wanted: WantedRecord
         found = name_servers(server, place.zone, resolver)
     except Rejected as error:
         return (ServerView("dns.server", str(server), problem=str(error)),)
-    views: list[ServerView] = []
-    for one in found:
-        if not one.servers:
-            views.append(ServerView(one.name, "", problem="its name has no address"))
-        views += [_ask_server(one.name, at, place.zone, place.name) for at in one.servers]
-    return tuple(views)
+    return tuple(
+        view
+        for name, servers in found.items()
+        for view in (
+            [_ask_server(name, one, place.zone, place.name) for one in servers]
+            or [ServerView(name, "", problem="its name has no address")]
+        )
+    )
 
 
 def _ask_server(name: str, server: DnsServer, zone: str, record_name: str) -> ServerView:

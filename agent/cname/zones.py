@@ -8,19 +8,10 @@ import dns.resolver
 
 from agent.cname.queries import NS, DnsServer, text
 from agent.cname.tsig import find_key
-from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, DnsUnreachable, Fault, Rejected
 
 DNS_PORT = 53
-
-
-@dataclass(frozen=True)
-class NameServer:
-    """One authoritative server of a zone. ``servers`` has one entry per address; empty if its name has none."""
-
-    name: str
-    servers: tuple[DnsServer, ...]
 
 
 def resolver(settings: DnsSettings) -> DnsServer:
@@ -69,8 +60,8 @@ def find_zone(server: DnsServer, name: str) -> str:
     )
 
 
-def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[NameServer, ...]:
-    """Return the servers that the zone itself names, sorted by name, with the port of ``server``.
+def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> dict[str, tuple[DnsServer, ...]]:
+    """Return the servers that the zone itself names, by name: one per address, with the port of ``server``.
 
     ``fallback`` is queried for addresses that ``server`` does not know. Raise `Rejected` if ``server`` refuses.
     """
@@ -82,13 +73,7 @@ def name_servers(server: DnsServer, zone: str, fallback: DnsServer) -> tuple[Nam
             kind="zone-unknown",
         )
     names = sorted(text(record.target) for record, _ttl in answer.records(NS, zone))
-    return tuple(
-        NameServer(
-            name,
-            tuple(replace(server, host=address) for address in addresses(name, server, fallback)),
-        )
-        for name in names
-    )
+    return {name: tuple(replace(server, host=one) for one in addresses(name, server, fallback)) for name in names}
 
 
 def addresses(name: str, *servers: DnsServer) -> tuple[str, ...]:

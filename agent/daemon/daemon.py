@@ -215,7 +215,6 @@ class Daemon:
         self._unplanned = unplanned
 
     def _read_again(self) -> None:
-        """Handle SIGHUP."""
         if self._is_stopping:
             return
         log("reading everything again")
@@ -326,7 +325,6 @@ class Daemon:
             loop.default_exception_handler(context)
 
     async def _stop(self) -> None:
-        """Restore the services of running reloads, and end."""
         log("stopping", reloads=len(self._reloads.status()))
         self._systemd.notify("STOPPING=1")
         self._write_status()

@@ -42,12 +42,6 @@ class WantedReload:
     service_id: str
     why: str
 
-    @property
-    def verb(self) -> list[str]:
-        """Return the command line without svcagent's own options."""
-        # An ID may begin with a dash.
-        return ["reload", "--lock-timeout", LOCK_TIMEOUT, "--", self.service_id]
-
 
 @dataclass
 class RunningReload:
@@ -184,7 +178,9 @@ class Reloads:
         try:
             if self._is_stopping:
                 return EndedProcess(-signal.SIGTERM)
-            reload.child = await self._launcher.start(reload.wanted.verb, reload.token)
+            # An ID may begin with a dash.
+            verb = ["reload", "--lock-timeout", LOCK_TIMEOUT, "--", reload.wanted.service_id]
+            reload.child = await self._launcher.start(verb, reload.token)
             if self._is_stopping:
                 reload.child.stop()
             return await reload.child.ended()

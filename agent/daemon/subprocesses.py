@@ -37,11 +37,6 @@ class EndedProcess:
     document: Any = None
     errors: str = ""
 
-    @property
-    def was_killed(self) -> bool:
-        """True if a signal that it did not handle ended it."""
-        return self.status < 0
-
 
 @dataclass(frozen=True)
 class Launcher:

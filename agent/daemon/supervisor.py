@@ -145,9 +145,10 @@ class Supervisor:
             if record is None:
                 self._count(result)
         # A reload that ended by itself has logged why.
+        is_killed = ended.status < 0
         log(
-            f"its reload was killed by signal {-ended.status}; it is recovered" if ended.was_killed else "",
-            level=WARNING if ended.was_killed else INFO,
+            f"its reload was killed by signal {-ended.status}; it is recovered" if is_killed else "",
+            level=WARNING if is_killed else INFO,
             service=result.get("service"),
             reload=result.get("id"),
             outcome=result.get("outcome"),
@@ -164,7 +165,6 @@ class Supervisor:
         log(f"tried again in {seconds:.0f} s", service=service_id)
 
     def _name(self, service_id: str) -> str:
-        """Return the service's name, which is a label of its metrics."""
         return self._names.get(service_id, service_id)
 
     def _count(self, result: Mapping[str, Any]) -> None:

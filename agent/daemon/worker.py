@@ -2,15 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
-class Worker(Generic[T]):
+class Worker:
     """``work`` runs in the thread, and so does ``report_result`` with its result or exception."""
 
-    def __init__(self, name: str, work: Callable[[], T], report_result: Callable[[T | BaseException], None]) -> None:
+    def __init__(self, name: str, work: Callable[[], Any], report_result: Callable[[Any], None]) -> None:
         self._work = work
         self._report_result = report_result
         self._is_wanted = threading.Event()
@@ -38,7 +36,7 @@ class Worker(Generic[T]):
             if self._is_over:
                 return
             try:
-                found: T | BaseException = self._work()
+                found = self._work()
             except Exception as error:  # noqa: BLE001 - handed to the one handler, in the main thread
                 found = error
             self._report_result(found)

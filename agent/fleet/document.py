@@ -11,11 +11,14 @@ import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 from agent.data import dataclass
 from agent.definitions.reload import OWN_PREFIX
+from agent.errors import SvcagentError
+from agent.files import read_regular
 from agent.shapes import is_deeper_than
 
 VERSION = 1
@@ -92,6 +95,18 @@ def is_name(text: str) -> bool:
 def file_part(service: str) -> str:
     """Return a service's name as a part of a file name."""
     return quote(service, safe="")
+
+
+def read_local(file: Path) -> bytes:
+    """Return the content of a file in the state directory; empty if there is none. Raise `SvcagentError` otherwise."""
+    try:
+        return read_regular(file)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise SvcagentError(
+            f"cannot read {file}: {error.strerror}. Run as the owner of the state directory", kind="cannot-read"
+        ) from error
 
 
 def bounded(text: str, limit: int) -> str:

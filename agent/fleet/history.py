@@ -9,8 +9,7 @@ from pathlib import Path
 
 from agent.consul import Consul
 from agent.data import dataclass
-from agent.errors import SvcagentError
-from agent.files import read_regular, write_atomically
+from agent.files import write_atomically
 from agent.fleet.document import (
     MOMENT,
     NAME,
@@ -23,6 +22,7 @@ from agent.fleet.document import (
     file_part,
     key,
     quoted,
+    read_local,
     stored_as,
     unquoted,
 )
@@ -94,12 +94,7 @@ def _file(state_dir: Path, service: str) -> Path:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in read_regular(file).decode(errors="replace").split("\n") if line.strip()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SvcagentError(f"cannot read {file}: {error.strerror}. Run as the owner of the state directory") from error
+    return [line for line in read_local(file).decode(errors="replace").split("\n") if line.strip()]
 
 
 def _order(past: Past) -> str:

@@ -15,7 +15,7 @@ from agent.engine.model import Fetched
 from agent.errors import SvcagentError
 from agent.files import write_atomically
 from agent.fleet import history
-from agent.fleet.document import Unreadable, decode, encode, file_part, is_digest, is_name
+from agent.fleet.document import Unreadable, decode, encode, file_part, is_digest, is_name, read_local
 from agent.logs import WARNING, log
 from agent.outcomes import WANTED_RAN
 
@@ -90,22 +90,15 @@ class SeenDigests:
 
     def _read(self) -> Mapping[str, Any]:
         """Return the document; empty if it is damaged."""
+        content = read_local(self._file)
         try:
-            return decode(self._file.read_bytes())
-        except FileNotFoundError:
-            return {}
+            return decode(content) if content else {}
         except Unreadable as error:
             log(f"{self._file} is replaced, because it cannot be used: {error}", level=WARNING, service=self._service)
             return {}
-        except OSError as error:
-            raise SvcagentError(
-                f"cannot read {self._file}: {error.strerror}. Run as the owner of the state directory",
-                kind="cannot-read",
-            ) from error
 
 
 def _images(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the digests and when each was first seen, by image reference."""
     images = document.get("images")
     return {
         image: {digest: str(since) for digest, since in digests.items() if is_digest(digest)}

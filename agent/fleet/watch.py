@@ -44,13 +44,13 @@ class FleetWatch:
         self._stopping = threading.Event()
         self._reads: dict[str, Read] = {
             "instances": lambda own, index: own.instances(service, index, LONGEST_WAIT),
-            "hosts": _tree(key(service, host_state.FOLDER, ""), host_state.parse_all),
-            "quarantine": _tree(key(service, quarantine.FOLDER, ""), quarantine.parse_all),
-            "pause": _one(key(service, pause.FOLDER), pause.parse),
-            "pin": _one(key(service, rollout.FOLDER), rollout.parse),
+            "hosts": _query(Consul.kv_tree, key(service, host_state.FOLDER, ""), host_state.parse_all),
+            "quarantine": _query(Consul.kv_tree, key(service, quarantine.FOLDER, ""), quarantine.parse_all),
+            "pause": _query(Consul.kv_get, key(service, pause.FOLDER), pause.parse),
+            "pin": _query(Consul.kv_get, key(service, rollout.FOLDER), rollout.parse),
         }
         if lock_prefix is not None:
-            self._reads["sessions"] = _tree(f"{lock_prefix}/", _sessions)
+            self._reads["sessions"] = _query(Consul.kv_tree, f"{lock_prefix}/", _sessions)
 
     def __enter__(self) -> "FleetWatch":
         for name, read in self._reads.items():
@@ -119,10 +119,12 @@ class FleetWatch:
         consul.close()
 
 
-def _tree(prefix: str, parse: Callable[[Any], Any]) -> Read:
+def _query(query: Callable[..., tuple[int, Any]], name: str, parse: Callable[[Any], Any]) -> Read:
+    """Return a blocking query for a key or a prefix; the result is None for a key that does not exist."""
+
     def read(consul: Consul, index: int | None) -> tuple[int, Any]:
-        new_index, pairs = consul.kv_tree(prefix, index, LONGEST_WAIT)
-        return new_index, parse(pairs)
+        new_index, found = query(consul, name, index, LONGEST_WAIT)
+        return new_index, None if found is None else parse(found)
 
     return read
 
@@ -130,11 +132,3 @@ def _tree(prefix: str, parse: Callable[[Any], Any]) -> Read:
 def _sessions(pairs: tuple[KvPair, ...]) -> frozenset[str]:
     """Return the sessions that hold keys of a lock: its holders, and contenders, which are alive as well."""
     return frozenset(pair.session for pair in pairs if pair.session is not None)
-
-
-def _one(name: str, parse: Callable[[Any], Any]) -> Read:
-    def read(consul: Consul, index: int | None) -> tuple[int, Any]:
-        new_index, pair = consul.kv_get(name, index, LONGEST_WAIT)
-        return new_index, None if pair is None else parse(pair)
-
-    return read

@@ -82,4 +82,4 @@ STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
     "rfc2136": _rfc2136,
     "route53": simulator,
 }
-"""By the name that the provider has in `agent.cname.providers.PROVIDERS`."""
+"""By the name that the provider has in `agent.cname.provider.PROVIDERS`."""

@@ -7,8 +7,7 @@ from itertools import count
 
 import pytest
 
-from agent.cname.provider import NOTHING, Provider, PublishedRecord, Raced, RecordPlace, ZoneView
-from agent.cname.providers import PROVIDERS
+from agent.cname.provider import NOTHING, PROVIDERS, Provider, PublishedRecord, Raced, RecordPlace, ZoneView
 from agent.errors import Denied, DnsUnreachable
 from tests.real.cname_contract import STAGES, Stage
 from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked, view

@@ -18,6 +18,7 @@ import pytest
 from agent.clock import SystemClock
 from agent.cname.provider import (
     NOTHING,
+    PROVIDERS,
     BadSignature,
     ClockSkewed,
     NotAuthoritative,
@@ -28,7 +29,6 @@ from agent.cname.provider import (
     UnknownKey,
     ZoneView,
 )
-from agent.cname.providers import PROVIDERS
 from agent.cname.route53 import Route53, quoted, unescaped, unquoted
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Denied, OutcomeUnknown
