@@ -79,39 +79,6 @@ USED_BY: Mapping[str, frozenset[str]] = {
 DEFAULT_TIMEOUT = 10.0
 """Consul's default timeout of HTTP, TCP and gRPC checks, in seconds."""
 
-API_NAMES: Mapping[str, str] = {
-    "name": "Name",
-    "notes": "Notes",
-    "status": "Status",
-    "http": "HTTP",
-    "method": "Method",
-    "header": "Header",
-    "body": "Body",
-    "disable_redirects": "DisableRedirects",
-    "tls_skip_verify": "TLSSkipVerify",
-    "tls_server_name": "TLSServerName",
-    "tcp": "TCP",
-    "tcp_use_tls": "TCPUseTLS",
-    "udp": "UDP",
-    "grpc": "GRPC",
-    "grpc_use_tls": "GRPCUseTLS",
-    "h2ping": "H2PING",
-    "h2ping_use_tls": "H2PingUseTLS",
-    "ttl": "TTL",
-    "args": "Args",
-    "docker_container_id": "DockerContainerID",
-    "shell": "Shell",
-    "alias_node": "AliasNode",
-    "alias_service": "AliasService",
-    "interval": "Interval",
-    "timeout": "Timeout",
-    "success_before_passing": "SuccessBeforePassing",
-    "failures_before_warning": "FailuresBeforeWarning",
-    "failures_before_critical": "FailuresBeforeCritical",
-    "output_max_size": "OutputMaxSize",
-    "deregister_critical_service_after": "DeregisterCriticalServiceAfter",
-}
-
 _RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
 
 
@@ -272,6 +239,21 @@ class Check(StrictModel):
                 f"{before_warning} is more than failures_before_critical, which is {before_critical}",
                 f"write {before_critical} or less, or raise failures_before_critical",
             )
+
+
+_CAPITALS = frozenset({"grpc", "http", "id", "tcp", "tls", "ttl", "udp"})
+
+
+def _api_name(field: str) -> str:
+    return "".join(word.upper() if word in _CAPITALS else word.capitalize() for word in field.split("_"))
+
+
+API_NAMES: Mapping[str, str] = {
+    **{field: _api_name(field) for field in Check.keys if field != "id"},
+    "h2ping": "H2PING",
+    "h2ping_use_tls": "H2PingUseTLS",
+}
+"""The name of each field in Consul's API."""
 
 
 def _unused(kind: Kind, given: Mapping[str, object]) -> Iterator[Finding]:

@@ -5,23 +5,15 @@ from typing import Any
 
 from agent.consul import LocalService
 from agent.data import dataclass
+from agent.definitions.checks import API_NAMES, KIND_OF
 from agent.registration.mark import MARK, is_own, own_checks, wanted_checks
 
 _CONSULS_OWN_ADDRESSES = frozenset({"lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"})
 """Tagged addresses that Consul itself adds to a service with an address."""
 
-CHECK_TYPES: Mapping[str, str] = {
-    "HTTP": "http",
-    "TCP": "tcp",
-    "UDP": "udp",
-    "GRPC": "grpc",
-    "H2PING": "h2ping",
-    "TTL": "ttl",
-    "DockerContainerID": "docker",
-    "Args": "script",
-    "AliasService": "alias",
-    "AliasNode": "alias",
-}
+_TYPE_OF_KIND = {"args": "script", "alias_service": "alias", "alias_node": "alias"}
+
+CHECK_TYPES: Mapping[str, str] = {API_NAMES[field]: _TYPE_OF_KIND.get(kind, kind) for field, kind in KIND_OF.items()}
 """Consul's name for the type of a check, by the field that sets the type; the first field that is given decides."""
 
 

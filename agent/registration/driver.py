@@ -112,7 +112,7 @@ class Registration:
     def apply(self, plan: Iterable[Change], probe: Callable[[Check], str], *, is_all: bool = True) -> None:
         """Carry out a plan, one service at a time, and record what is registered from where. Raise `Unreachable`.
 
-        ``probe``: as in `apply_plan`. ``is_all``: the plan is for all services of the directory.
+        ``probe``: as in `apply_change`. ``is_all``: the plan is for all services of the directory.
         """
         self._remember(lambda last: last.after(self.world))
         if self.lost_node_maintenance is not None:
