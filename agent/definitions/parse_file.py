@@ -11,8 +11,7 @@ from agent.definitions.document import Definition, DefinitionFile
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.interpolate import interpolate
 from agent.definitions.name_conflicts import NameUse, claims
-from agent.definitions.normalize import Pairs
-from agent.definitions.validate import validate
+from agent.definitions.validate import Pairs, validate
 from agent.errors import BadDefinition, Fault
 from agent.files import NotAFile, Untrusted, read_trusted
 from agent.logs import log_bug

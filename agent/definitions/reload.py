@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -32,18 +33,6 @@ _KEY = re.compile(r"[A-Za-z0-9,._/?&=-]+")
 
 PULL_SECONDS = 60.0
 """The default time that a pull may make no progress, in seconds."""
-
-OF_A_CONTAINER = (
-    "image",
-    "container",
-    "pull_timeout",
-    "stop_timeout",
-    "rollback",
-    "keep_images",
-    "tag_file",
-    "min_age",
-)
-"""Keys that have no meaning for a service that is restarted by a command."""
 
 _IMAGE = re.compile(
     r"(?P<name>((?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?/)?"
@@ -242,6 +231,10 @@ class ContainerRestart:
     min_age: float
 
 
+OF_A_CONTAINER = tuple(field.name for field in fields(ContainerRestart))
+"""Keys that have no meaning for a service that is restarted by a command."""
+
+
 @dataclass(frozen=True)
 class CommandRestart:
     """Run a command at each reload: there is no image that could be newer, and no old version to roll back to."""
@@ -321,16 +314,7 @@ class ReloadSection(StrictModel):
     def strategy(self) -> Strategy:
         if self.restart is not None:
             return CommandRestart(self.restart, self.restart_timeout)
-        return ContainerRestart(
-            image=self.image,
-            container=self.container,
-            pull_timeout=self.pull_timeout,
-            stop_timeout=self.stop_timeout,
-            rollback=self.rollback,
-            keep_images=self.keep_images,
-            tag_file=self.tag_file,
-            min_age=self.min_age,
-        )
+        return ContainerRestart(**{key: getattr(self, key) for key in OF_A_CONTAINER})
 
     def lock_prefix(self, service_name: str) -> str:
         """Return the lock's prefix in Consul KV.

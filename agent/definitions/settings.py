@@ -46,10 +46,8 @@ class DockerSettings(DockerTable):
 
 
 class DnsSettings(DnsTable):
-    """How to keep CNAMEs, with the sources."""
+    """How to keep CNAMEs, with the source of the key."""
 
-    server_source: str = optional(TEXT, "", "default")
-    key_file_source: str = optional(TEXT, "", "")
     key_secret_source: str = optional(TEXT, "", "")
 
 
@@ -100,9 +98,8 @@ def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
             consul[f"{name}_source"] = chosen[f"consul.{name}"].file
     if "docker.host" in chosen:
         docker["source"] = chosen["docker.host"].file
-    for name in ("server", "key_file", "key_secret"):
-        if f"dns.{name}" in chosen:
-            tree["dns"][f"{name}_source"] = chosen[f"dns.{name}"].file
+    if "dns.key_secret" in chosen:
+        tree["dns"]["key_secret_source"] = chosen["dns.key_secret"].file
     return tree
 
 

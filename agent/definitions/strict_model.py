@@ -189,12 +189,12 @@ class StrictModel:
         yield from ()
 
     @classmethod
-    def read(cls, tidied: Mapping[str, Any], at: Location, found: list[Finding]) -> Any:
-        """Return the part from the result of `tidy` for an object, or `BAD`. Add every fault to ``found``."""
+    def read(cls, normalized: Mapping[str, Any], at: Location, found: list[Finding]) -> Any:
+        """Return the part from an object that `validate` has normalized, or `BAD`. Add every fault to ``found``."""
         values = {}
         for name, key in cls.keys.items():
-            if name in tidied:
-                values[name] = key.kind.read(tidied[name], (*at, name), found)
+            if name in normalized:
+                values[name] = key.kind.read(normalized[name], (*at, name), found)
             elif key.is_required:
                 what = key.description
                 remedy = f"add {shown(name)}: {what[:1].lower()}{what[1:].rstrip('.')}"

@@ -1,19 +1,104 @@
-"""Validate a parsed tree: return a model, or everything that is wrong with the tree."""
+"""Validate a parsed tree, after the spelling of its keys is normalized to field names.
 
-from typing import TypeVar
+Consul's files are written in snake_case, its API in CamelCase with exceptions (``TLSSkipVerify``,
+``DockerContainerID``). Both are the same without case and underscores. This module also finds, with their places, the
+faults that `StrictModel.read` cannot see: repeated keys, and unknown keys with the key that was probably meant.
+"""
 
-from agent.definitions.faults import Finding
-from agent.definitions.normalize import normalize
-from agent.definitions.strict_model import BAD, PartOf, StrictModel
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from agent.definitions.faults import Finding, joined, listed, shown
+from agent.definitions.strict_model import BAD, ListOf, MapOf, PartOf, StrictModel, ValueType, fold
 
 P = TypeVar("P", bound=StrictModel)
 
 
+class Pairs(dict[str, Any]):
+    """A JSON object that remembers repeated keys; for ``object_pairs_hook``."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated: tuple[str, ...] = ()
+        if len(pairs) != len(self):
+            self.repeated = tuple(sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1))
+
+
 def validate(tree: object, model: type[P]) -> tuple[P | None, list[Finding], object]:
     """Return the model if there are no findings, the findings, and the normalized tree, which may be faulty."""
-    tidied, found = normalize(tree, model)
+    found: list[Finding] = []
+    normalized = _walk(tree, PartOf(model), "", found)
     taken = {finding.path for finding in found}
     more: list[Finding] = []
-    built = PartOf(model).read(tidied, (), more)
+    built = PartOf(model).read(normalized, (), more)
     found.extend(finding for finding in more if finding.path not in taken)
-    return (None if found or built is BAD else built), found, tidied
+    return (None if found or built is BAD else built), found, normalized
+
+
+def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding]) -> object:
+    inside = kind.item if isinstance(kind, ListOf | MapOf) else None
+    match tree:
+        case None:
+            found.append(Finding(path, "null is not a value here", "leave it out"))
+        case str() if not tree.isascii() and any("\ud800" <= character <= "\udfff" for character in tree):
+            found.append(Finding(path, f"{shown(tree)} holds half of a character", "write the whole character"))
+        case str() if "\0" in tree:
+            # Use the list's path, as the validators do that refuse NUL there, so that each fault is reported once.
+            place = re.sub(r"(\[\d+\])+$", "", path)
+            found.append(Finding(place, f"{shown(tree)} holds a NUL character", "no program takes one: remove it"))
+        case list():
+            return tuple(_walk(item, inside, joined(path, index), found) for index, item in enumerate(tree))
+        case dict():
+            found.extend(
+                Finding(joined(path, key), "this key is given more than once", "keep one of them")
+                for key in getattr(tree, "repeated", ())
+            )
+            if isinstance(kind, PartOf):
+                return _part(tree, kind.model, path, found)
+            return {key: _walk(value, inside, joined(path, key), found) for key, value in tree.items()}
+    return tree
+
+
+def _part(tree: dict[str, Any], model: type[StrictModel], path: str, found: list[Finding]) -> dict[str, object]:
+    given: dict[str, Any] = {}
+    spelled: dict[str, str] = {}
+    for key, value in tree.items():
+        folded = fold(key)
+        name = model.names.get(folded, folded)
+        if name in spelled:
+            problem = f"{shown(spelled[name])} and {shown(key)} are the same key"
+            found.append(Finding(joined(path, key), problem, "keep one of them"))
+        else:
+            spelled[name] = key
+            given[name] = value
+    fields: dict[str, object] = {}
+    for name, value in given.items():
+        if name in model.keys:
+            normalized = _walk(value, model.keys[name].kind, joined(path, name), found)
+            if normalized is not None:
+                fields[name] = normalized
+            continue
+        key = spelled[name]
+        if name in model.refused:
+            refusal = model.refused[name](given)
+            found.append(Finding(joined(path, key), refusal.problem, refusal.remedy))
+        else:
+            found.append(Finding(joined(path, key), f"unknown key {shown(key)}", meant(key, model.keys)))
+    found.extend(
+        Finding(joined(path, finding.path) if finding.path else path, finding.problem, finding.remedy)
+        for finding in model.across({**given, **fields})
+    )
+    return fields
+
+
+def meant(key: str, known: Iterable[str]) -> str:
+    """Return the remedy for an unknown key: the nearest known key, or all of them."""
+    import difflib  # only needed after a typing error
+
+    folded = {fold(name): name for name in known}
+    near = difflib.get_close_matches(fold(key), folded, n=1)
+    if near:
+        return f'write "{folded[near[0]]}" if that is what you mean'
+    return f"known here: {listed(sorted(folded.values()))}"

@@ -149,13 +149,13 @@ def test_dns_has_a_table_and_variables(toml: Path, tmp_path: Path) -> None:
     toml.write_text('[dns]\nserver = "10.0.0.53"\nkey_name = "a"\nkey_secret = "hush-hush"\ntimeout = "2s"\n')
 
     written = Settings.load(toml, {}).dns
-    assert (written.server, written.server_source) == ("10.0.0.53:53", str(toml))
+    assert (written.server, written.key_secret_source) == ("10.0.0.53:53", str(toml))
     assert (written.provider, written.timeout, written.resolver) == ("rfc2136", 2.0, None)
     assert "hush-hush" not in repr(written)
 
     environ = {"SVCAGENT_DNS_KEY_FILE": str(key), "SVCAGENT_DNS_RESOLVER": "::1", "SVCAGENT_DNS_TIMEOUT": "500ms"}
     both = Settings.load(toml, environ).dns
-    assert (both.key_file, both.key_file_source, both.key_secret) == (key, "SVCAGENT_DNS_KEY_FILE", None)
+    assert (both.key_file, both.key_secret) == (key, None)
     assert (both.resolver, both.timeout) == ("[::1]:53", 0.5)
     assert (both.sign_queries, both.allow_weak_keys) == (False, False)
 
