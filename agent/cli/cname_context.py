@@ -2,38 +2,19 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import field
 from functools import partial
 
 import click
 
 from agent.cli import context
 from agent.cli.output import show_warning
-from agent.cname import PROVIDERS, CnameSync, Provider, WantedRecord, located, wanted_records
+from agent.cname import CnameSync, OpenedProviders, WantedRecord, located, wanted_records
 from agent.cname.conflicts import Conflicts
 from agent.cname.sync import has_instances
 from agent.consul import AgentSelf, Consul
 from agent.data import dataclass
 from agent.definitions import DnsSettings, complete
 from agent.errors import BadDefinition
-
-
-@dataclass
-class Providers:
-    settings: DnsSettings
-    _opened: dict[str, Provider] = field(default_factory=dict)
-
-    def __call__(self, name: str) -> Provider:
-        """Return the provider. Open it and show its warnings when it is first needed."""
-        if name not in self._opened:
-            self._opened[name] = PROVIDERS[name](self.settings, context.system_clock())
-            for warning in self._opened[name].warnings:
-                show_warning(warning)
-        return self._opened[name]
-
-    def close(self) -> None:
-        for provider in self._opened.values():
-            provider.close()
 
 
 @dataclass(frozen=True)
@@ -44,7 +25,7 @@ class CnameContext:
     consul: Consul
     agent: AgentSelf
     wanted: tuple[WantedRecord, ...]
-    providers: Providers
+    providers: OpenedProviders
 
     @property
     def sync(self) -> CnameSync:
@@ -64,22 +45,18 @@ def cname_context(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> I
         agent = consul.agent_self()
         loaded = context.good_definitions(chosen, lambda: agent.address)
         everything = wanted_records(loaded.definitions, agent.datacenter, agent.domain, chosen.dns.provider)
-        wanted = tuple(one for one in everything if not names or _is_named(one, names))
+        wanted = tuple(one for one in everything if not names or one.is_named(names))
         for name in names:
-            if not is_lenient and not any(_is_named(one, (name,)) for one in wanted):
+            if not is_lenient and not any(one.is_named((name,)) for one in wanted):
                 if loaded.faults:
                     raise BadDefinition(list(loaded.faults))
                 there = ", ".join(sorted({one.name for one in everything})) or "none"
                 where = chosen.services_dir
                 raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
         context.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
-        providers = Providers(chosen.dns)
+        providers = OpenedProviders(chosen.dns, context.system_clock(), show_warning)
         stack.callback(providers.close)
         yield CnameContext(chosen.dns, consul, agent, located(wanted, partial(find_zone, chosen.dns)), providers)
-
-
-def _is_named(wanted: WantedRecord, names: tuple[str, ...]) -> bool:
-    return wanted.service in names or any(complete(name) == wanted.name for name in names)
 
 
 def find_zone(dns: DnsSettings, name: str) -> str:

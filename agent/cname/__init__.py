@@ -4,6 +4,6 @@
 """
 
 from agent.cname.plan import RecordDecision, RecordOutcome, described, exit_code
-from agent.cname.provider import PROVIDERS, Provider, PublishedRecord, RecordPlace, ZoneView
+from agent.cname.provider import PROVIDERS, OpenedProviders, Provider, PublishedRecord, RecordPlace, ZoneView
 from agent.cname.record import WantedRecord, located, wanted_records
 from agent.cname.sync import CnameSync, SyncResult

@@ -152,3 +152,24 @@ PROVIDERS: Mapping[str, Callable[[DnsSettings, Clock], Provider]] = {
     "route53": _route53,
 }
 """Each row imports its provider when it is opened."""
+
+
+class OpenedProviders:
+    """Opens each provider when it is first needed, and closes them all. ``warn`` gets its warnings."""
+
+    def __init__(self, settings: DnsSettings, clock: Clock, warn: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._warn = warn
+        self._opened: dict[str, Provider] = {}
+
+    def __call__(self, name: str) -> Provider:
+        if name not in self._opened:
+            self._opened[name] = PROVIDERS[name](self._settings, self._clock)
+            for warning in self._opened[name].warnings:
+                self._warn(warning)
+        return self._opened[name]
+
+    def close(self) -> None:
+        for provider in self._opened.values():
+            provider.close()

@@ -1,6 +1,6 @@
 """The records that definitions ask for, with their names, targets and owners."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -42,6 +42,10 @@ class WantedRecord:
     @property
     def marker(self) -> str:
         return render(Marker(self.owner, self.gen, self.record))
+
+    def is_named(self, names: Collection[str]) -> bool:
+        """True if one of the names is the record's, or that of its service."""
+        return self.service in names or any(complete(name) == self.name for name in names)
 
     def fault(self, problem: str, remedy: str, key: str = "") -> Fault:
         return Fault(str(self.file), f"{self.path}.{key}" if key else self.path, problem, remedy)

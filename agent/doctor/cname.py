@@ -5,15 +5,13 @@ the answer for clients, and returns the configuration line to write, for BIND or
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.clock import Clock
-from agent.cname import PROVIDERS, Provider, WantedRecord, located, wanted_records
+from agent.cname import OpenedProviders, Provider, WantedRecord, located, wanted_records
 from agent.consul import AgentSelf, service_dns_name
 from agent.data import dataclass
-from agent.definitions import DnsSettings, complete
 from agent.doctor.diagnosis import Diagnosis, error, ok, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import DnsUnreachable, SvcagentError
@@ -213,7 +211,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     with examined.consul() as consul:
         agent = consul.agent_self()
     everything = wanted_records(examined.definitions, agent.datacenter, agent.domain, dns.provider)
-    records = [one for one in everything if not examined.names or _is_named(one, examined.names)]
+    records = [one for one in everything if not examined.names or one.is_named(examined.names)]
     if not records:
         yield ok("no definition has a cname")
         return
@@ -227,32 +225,8 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
         except SvcagentError as failure:
             # Only the text contains the rcode.
             yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else "")
-    with ExitStack() as stack:
-        providers = _Providers(dns, examined.clock, stack)
+    warnings: list[str] = []
+    with closing(OpenedProviders(dns, examined.clock, warnings.append)) as providers:
         yield from CnameDoctor(authority, resolver, agent, providers).examine(wanted)
-        for text in providers.warnings:
-            yield warning(text, "")
-
-
-class _Providers:
-    """Opens each provider once, when it is first needed. The stack closes them."""
-
-    def __init__(self, dns: DnsSettings, clock: Clock, stack: ExitStack) -> None:
-        self._dns = dns
-        self._clock = clock
-        self._stack = stack
-        self._opened: dict[str, Provider] = {}
-
-    def __call__(self, name: str) -> Provider:
-        if name not in self._opened:
-            self._opened[name] = PROVIDERS[name](self._dns, self._clock)
-            self._stack.callback(self._opened[name].close)
-        return self._opened[name]
-
-    @property
-    def warnings(self) -> Iterator[str]:
-        return (text for one in self._opened.values() for text in one.warnings)
-
-
-def _is_named(wanted: WantedRecord, names: frozenset[str]) -> bool:
-    return wanted.service in names or any(complete(name) == wanted.name for name in names)
+    for text in warnings:
+        yield warning(text, "")
