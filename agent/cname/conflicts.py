@@ -33,10 +33,10 @@ class ConflictingHost:
 
 def relevant(claims: Iterable[ConflictClaim], wanted: WantedRecord, now: datetime) -> tuple[ConflictingHost, ...]:
     """Return the recent claims of the same generation that contradict ``wanted``."""
-    told = [(one.node, parse(one.wants)) for one in claims if now - one.at < MEMORY]
+    wanted_by = [(one.node, parse(one.wants)) for one in claims if now - one.at < MEMORY]
     return tuple(
         ConflictingHost(node, marker)
-        for node, marker in told
+        for node, marker in wanted_by
         if marker is not None and marker.gen == wanted.gen and marker.record != wanted.record
     )
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.data import dataclass
 from agent.definitions import DnsSettings
-from agent.errors import BadDefinition, Conflict, Denied, Fault, Rejected
+from agent.errors import BadDefinition, Conflict, Denied, DnsUnreachable, Fault, OutcomeUnknown, Rejected
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,18 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Close connections."""
+
+
+def read_back(provider: Provider, place: RecordPlace) -> ZoneView:
+    """Return the records after a write. Raise `OutcomeUnknown` without an answer."""
+    try:
+        return provider.read(place)
+    except DnsUnreachable as error:
+        raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
+
+
+def differs(place: RecordPlace, found: ZoneView) -> "Raced":
+    return Raced(f"{place.name} is not as it was just written: {found}")
 
 
 class Raced(Conflict):

@@ -34,13 +34,15 @@ from agent.cname.provider import (
     TtlLowered,
     UpdatesOff,
     ZoneView,
+    differs,
+    read_back,
 )
 from agent.cname.queries import TXT, DnsReply, DnsServer, Lost, text
 from agent.cname.tsig import Key, find_key
 from agent.cname.zones import authority
 from agent.data import dataclass
 from agent.definitions import DnsSettings
-from agent.errors import BadDefinition, Denied, DnsUnreachable, Fault, OutcomeUnknown
+from agent.errors import BadDefinition, Denied, Fault, OutcomeUnknown
 
 BESIDE_A_CNAME = frozenset({"RRSIG", "NSEC", "KEY", "SIG", "NXT"})
 """Types that may exist next to a CNAME: DNSSEC's own (RFC 4034, RFC 2181)."""
@@ -159,9 +161,9 @@ class Rfc2136:
                 f"the DNS server {self.server} holds {place.zone} and refuses this host's questions for {name}; "
                 "permit them by allow-query in the zone's block"
             )
-        said = f"answers {answer.rcode}" if answer.rcode != "NOERROR" else "answers for others"
+        answers = f"answers {answer.rcode}" if answer.rcode != "NOERROR" else "answers for others"
         raise NotAuthoritative(
-            f"the DNS server {self.server} does not hold the zone {place.zone}: it {said} for {name}. "
+            f"the DNS server {self.server} does not hold the zone {place.zone}: it {answers} for {name}. "
             "Set dns.server to the zone's primary server, or correct the zone in the definition"
         )
 
@@ -195,10 +197,7 @@ class Rfc2136:
         self._raise_unless_known(place, rcode)
 
     def _confirm(self, place: RecordPlace, wanted: ZoneView) -> None:
-        try:
-            found = self.read(place)
-        except DnsUnreachable as error:
-            raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
+        found = read_back(self, place)
         if lowered := _lowered_ttl(wanted, found):
             raise TtlLowered(
                 f"the DNS server {self.server} lowered the TTL of {place.name} to {lowered} s, which its "
@@ -206,7 +205,7 @@ class Rfc2136:
             )
         if found != wanted:
             signing.raise_if_unsigned(self.server, self.key, place)
-            raise Raced(f"{place.name} is not as it was just written: {found}")
+            raise differs(place, found)
 
     def _not_granted(self, place: RecordPlace) -> Denied:
         """Return which of the two rights is missing. The server says only REFUSED."""
@@ -227,15 +226,15 @@ class Rfc2136:
     def _raise_unless_known(self, place: RecordPlace, rcode: dns.rcode.Rcode) -> None:
         if rcode == dns.rcode.NOERROR or rcode in _RACED:
             return
-        said = dns.rcode.to_text(rcode)
+        text = dns.rcode.to_text(rcode)
         if rcode in _NOT_HELD:
             signing.raise_if_unsigned(self.server, self.key, place)
             raise NotAuthoritative(
-                f"{said} is the answer of the DNS server {self.server} to a change of {place.name} in {place.zone}; "
+                f"{text} is the answer of the DNS server {self.server} to a change of {place.name} in {place.zone}; "
                 "set dns.server to the zone's primary server, or correct the zone in the definition"
             )
         raise DnsServerFailed(
-            f"the DNS server {self.server} answers {said} to an update of {place.zone}; its log says why. "
+            f"the DNS server {self.server} answers {text} to an update of {place.zone}; its log says why. "
             "Can named write the directory of the zone file?"
         )
 

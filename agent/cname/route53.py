@@ -18,7 +18,7 @@ and retries when throttled.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import Any, TypeAlias
 
@@ -42,6 +42,8 @@ from agent.cname.provider import (
     RecordPlace,
     UnknownKey,
     ZoneView,
+    differs,
+    read_back,
 )
 from agent.data import dataclass
 from agent.definitions import DnsSettings
@@ -133,7 +135,8 @@ class Route53:
                 ("UPSERT", _record_set(place.marker, "TXT", MARKER_TTL, quoted(wanted.markers[0]))),
             ]
         self._change(place, changes)
-        self._confirm(place, wanted)
+        if (found := read_back(self, place)) != wanted:
+            raise differs(place, found)
 
     def preflight(self, place: RecordPlace) -> None:
         """Delete records that do not exist: the service checks rights before content.
@@ -144,13 +147,8 @@ class Route53:
             ("DELETE", _record_set(place.name, "CNAME", 0, NO_SUCH_TARGET)),
             ("DELETE", _record_set(place.marker, "TXT", 0, quoted("svcagent preflight"))),
         ]
-        zone_id = self._zone_id(place.zone)
-        with _translated(f"{place.name} to be changed", is_write=False, line=_permission(zone_id)):
-            try:
-                self._send(zone_id, nothing)
-            except boto.ClientError as error:
-                if _code(error) not in _CONTENT:
-                    raise
+        with suppress(Raced):
+            self._change(place, nothing, is_write=False)
 
     def _stored(self, place: RecordPlace) -> tuple[list[RecordSet], list[RecordSet]]:
         for _ in range(READS):
@@ -193,33 +191,20 @@ class Route53:
             self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
         return self._zone_ids[zone]
 
-    def _change(self, place: RecordPlace, changes: Sequence[tuple[str, RecordSet]]) -> None:
+    def _change(self, place: RecordPlace, changes: Sequence[tuple[str, RecordSet]], *, is_write: bool = True) -> None:
         zone_id = self._zone_id(place.zone)
-        with _translated(f"{place.name} to be changed", is_write=True, line=_permission(zone_id)):
+        batch = {
+            "Comment": "svcagent",
+            "Changes": [{"Action": action, "ResourceRecordSet": one} for action, one in changes],
+        }
+        with _translated(f"{place.name} to be changed", is_write=is_write, line=_permission(zone_id)):
             try:
-                self._send(zone_id, changes)
+                self.client.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch=batch)
             except boto.ClientError as error:
                 if _code(error) not in _CONTENT:
                     raise
                 # The batch was valid a moment ago.
                 raise Raced(f"Route 53 cannot change {place.name} as it stands now: {error}") from error
-
-    def _send(self, zone_id: str, changes: Sequence[tuple[str, RecordSet]]) -> None:
-        self.client.change_resource_record_sets(
-            HostedZoneId=zone_id,
-            ChangeBatch={
-                "Comment": "svcagent",
-                "Changes": [{"Action": action, "ResourceRecordSet": one} for action, one in changes],
-            },
-        )
-
-    def _confirm(self, place: RecordPlace, wanted: ZoneView) -> None:
-        try:
-            found = self.read(place)
-        except DnsUnreachable as error:
-            raise OutcomeUnknown(f"{place.name} was written and could not be read back: {error}") from error
-        if found != wanted:
-            raise Raced(f"{place.name} is not as it was just written: {found}")
 
 
 def unescaped(name: str) -> str:
@@ -242,7 +227,7 @@ def _seen(records: Sequence[RecordSet], markers: Sequence[RecordSet]) -> ZoneVie
     plain = [one for one in records if _is_plain_cname(one)]
     return ZoneView(
         record=PublishedRecord(_target(plain[0]), plain[0]["TTL"]) if plain else None,
-        others=tuple(sorted(value for one in records if one not in plain for value in _in_words(one))),
+        others=tuple(sorted(value for one in records if one not in plain for value in _shown(one))),
         markers=tuple(sorted(unquoted(value["Value"]) for one in markers for value in one["ResourceRecords"])),
     )
 
@@ -256,7 +241,7 @@ def _target(one: RecordSet) -> str:
     return f"{unescaped(one['ResourceRecords'][0]['Value']).rstrip('.').lower()}."
 
 
-def _in_words(one: RecordSet) -> list[str]:
+def _shown(one: RecordSet) -> list[str]:
     """Return records other than plain CNAMEs in zone file format."""
     values = [value["Value"] for value in one.get("ResourceRecords", ())]
     alias = [f"alias {one['AliasTarget']['DNSName']}"] if "AliasTarget" in one else []
@@ -280,7 +265,7 @@ def _code(error: boto.ClientError) -> str:
 
 
 @contextmanager
-def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
+def _translated(request: str, *, is_write: bool, line: str = "") -> Iterator[None]:
     """Convert boto3's errors to svcagent's. ``line`` is the IAM statement that grants the right."""
     try:
         yield
@@ -291,25 +276,25 @@ def _translated(wish: str, *, is_write: bool, line: str = "") -> Iterator[None]:
         raise Denied(f"boto3 is not set up for Route 53: {error}; {remedy}") from error
     except _NO_ANSWER as error:
         if is_write:
-            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}") from error
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {request}: {error}") from error
         raise DnsUnreachable(f"Route 53 does not answer: {error}") from error
     except boto.ClientError as error:
-        raise _refused(error, wish, is_write=is_write, line=line) from error
+        raise _refused(error, request, is_write=is_write, line=line) from error
     # boto3 raises many types, depending on settings and response: BotoCoreError, KeyError, ValueError, …
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}"
         if is_write:
-            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {said}") from error
-        raise DnsServerFailed(f"Route 53 cannot be used when it is asked for {wish}: {said}") from error
+            raise OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {request}: {text}") from error
+        raise DnsServerFailed(f"Route 53 cannot be used when it is asked for {request}: {text}") from error
 
 
-def _refused(error: boto.ClientError, wish: str, *, is_write: bool, line: str) -> SvcagentError:
+def _refused(error: boto.ClientError, request: str, *, is_write: bool, line: str) -> SvcagentError:
     code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _RIGHTS:
-        return NotGranted(f"Route 53 does not permit {wish}; add to the IAM policy: {line}")
+        return NotGranted(f"Route 53 does not permit {request}; add to the IAM policy: {line}")
     if code in _ERRORS:
         kind, remedy = _ERRORS[code]
-        return kind(f"Route 53 does not permit {wish} ({code}): {remedy}")
+        return kind(f"Route 53 does not permit {request} ({code}): {remedy}")
     if is_write and status >= SERVERS_FAULT:
-        return OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {wish}: {error}")
-    return DnsServerFailed(f"Route 53 failed when it was asked for {wish}: {error}")
+        return OutcomeUnknown(f"unknown what became of it: Route 53 was asked for {request}: {error}")
+    return DnsServerFailed(f"Route 53 failed when it was asked for {request}: {error}")

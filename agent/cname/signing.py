@@ -16,7 +16,7 @@ from agent.errors import BadDefinition, Denied, DnsUnreachable, Rejected
 REMEDY = "set dns.sign_queries = true (or SVCAGENT_DNS_SIGN_QUERIES)"
 
 _Question = tuple[str, str]
-_Said = tuple[str, bool, frozenset[str]]
+_Answer = tuple[str, bool, frozenset[str]]
 
 
 def unsigned_problem(server: DnsServer, key: Key, place: RecordPlace) -> str:
@@ -64,17 +64,17 @@ def _zone_if_signed(settings: DnsSettings, name: str) -> str | None:
 def _problem(server: DnsServer, key: Key, *questions: _Question) -> str:
     """Compare unsigned and signed answers. The first query is for the SOA, whose serial shows changes of the zone."""
     unsigned, signed = replace(server, key=None), replace(server, key=key)
-    before, with_key, after = ([_said(one, *asked) for asked in questions] for one in (unsigned, signed, unsigned))
+    before, with_key, after = ([_ask(one, *asked) for asked in questions] for one in (unsigned, signed, unsigned))
     if before != after:
         return ""  # changed meanwhile; one zone may look like two
-    for (name, _kind), said, said_signed in zip(questions, before, with_key, strict=True):
-        if said != said_signed and said_signed[1] and said_signed[0] in ("NOERROR", "NXDOMAIN"):
-            return _sentence(server, key, name, said)
+    for (name, _kind), answer, signed_answer in zip(questions, before, with_key, strict=True):
+        if answer != signed_answer and signed_answer[1] and signed_answer[0] in ("NOERROR", "NXDOMAIN"):
+            return _message(server, key, name, answer)
     return ""
 
 
-def _sentence(server: DnsServer, key: Key, name: str, said: _Said) -> str:
-    rcode, is_authoritative, _lines = said
+def _message(server: DnsServer, key: Key, name: str, answer: _Answer) -> str:
+    rcode, is_authoritative, _lines = answer
     if rcode == "REFUSED":
         what = f"refuses unsigned questions for {name}, and answers those that are signed"
     elif not is_authoritative:
@@ -84,7 +84,7 @@ def _sentence(server: DnsServer, key: Key, name: str, said: _Said) -> str:
     return f"the DNS server {server} {what} with the key of updates, {key.name}; {REMEDY}"
 
 
-def _said(server: DnsServer, name: str, kind: str) -> _Said:
+def _ask(server: DnsServer, name: str, kind: str) -> _Answer:
     answer = server.ask(name, kind)
     # TTLs of cached answers run down, so ignore such answers.
     sections = (*answer.message.answer, *answer.message.authority) if answer.is_authoritative else ()

@@ -133,9 +133,9 @@ def _of_server(wanted: WantedRecord, view: ServerView, servers: tuple[ServerView
     serials = [one.serial for one in servers if one.serial is not None]
     others = [serial for serial in serials if view.serial is not None and _is_newer(serial, view.serial)]
     if view.record != wanted.record:
-        stands = described(ZoneView(record=view.record))
+        found = described(ZoneView(record=view.record))
         late = f", and its serial {view.serial} is behind {others[0]}" if others else ""
-        return [f"{where}: {stands}{late}; wanted is {described(ZoneView(record=wanted.record))}"]
+        return [f"{where}: {found}{late}; wanted is {described(ZoneView(record=wanted.record))}"]
     return [f"{where}: its serial {view.serial} is behind {others[0]}"] if others else []
 
 
@@ -148,9 +148,9 @@ def _of_clients(wanted: WantedRecord, clients: ResolverView, passing: tuple[str,
         return [f"{where}: names {clients.target or 'no CNAME'}, not {wanted.record.target}"]
     if not wanted.is_in_consul:
         return [] if clients.addresses else [f"{where}: follows the CNAME to no address"]
-    strange = sorted(set(clients.addresses) - set(passing))
-    if strange:
-        return [f"{where}: names {', '.join(strange)}, where no passing instance of {wanted.service} is"]
+    foreign = sorted(set(clients.addresses) - set(passing))
+    if foreign:
+        return [f"{where}: names {', '.join(foreign)}, where no passing instance of {wanted.service} is"]
     if not clients.addresses:
         what = (
             f"although {', '.join(passing)} pass; {doctor}"

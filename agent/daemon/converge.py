@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul
-from agent.daemon.convergence_log import IN_MAINTENANCE_AGAIN, ConvergenceLog
-from agent.daemon.convergence_result import ConvergenceResult, HeldMaintenance
+from agent.daemon.convergence_log import IN_MAINTENANCE_AGAIN, ConvergenceLog, ConvergenceResult, HeldMaintenance
 from agent.daemon.last_good import Choice, LastGoodFiles
 from agent.definitions import Check, Settings, values_of
 from agent.errors import SvcagentError, Unforeseen

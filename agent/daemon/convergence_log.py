@@ -1,15 +1,16 @@
-"""Log what convergences find: each condition once when it begins, and once when it ends."""
+"""What one convergence found and did, and its log: each condition once when it begins, and once when it ends."""
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from agent.clock import Clock
-from agent.daemon.convergence_result import ConvergenceResult
-from agent.errors import SvcagentError, Unreachable
+from agent.definitions import Definition
+from agent.errors import Fault, SvcagentError, Unreachable
 from agent.logs import INFO, WARNING, log
-from agent.maintenance import length, parse
-from agent.registration import ChangeAction
+from agent.maintenance import ExpiredMaintenance, Maintenance, MaintenanceTarget, length, parse
+from agent.registration import Change, ChangeAction
 
 IN_MAINTENANCE_AGAIN = (
     "removed from Consul while it was in maintenance; it is put in the same maintenance again, enabled"
@@ -17,6 +18,41 @@ IN_MAINTENANCE_AGAIN = (
 
 _UNREACHABLE = ("unreachable",)
 _PAST = {ChangeAction.CREATE: "registered", ChangeAction.UPDATE: "updated", ChangeAction.REMOVE: "deregistered"}
+
+
+@dataclass(frozen=True)
+class HeldMaintenance:
+    target: MaintenanceTarget
+    maintenance: Maintenance
+
+
+@dataclass(frozen=True)
+class ConvergenceResult:
+    """One convergence. With ``trouble``, what could not be observed is unchanged since the last one."""
+
+    definitions: tuple[Definition, ...] = ()
+    """The definitions in force: the last valid version of every file."""
+    faults: tuple[Fault, ...] = ()
+    changes: tuple[Change, ...] = ()
+    """The changes that were applied."""
+    refused: tuple[Change, ...] = ()
+    """Services of others, which svcagent did not register and leaves alone."""
+    failed: tuple[tuple[str, SvcagentError], ...] = ()
+    """IDs of services that could not be registered, deregistered or returned to service; and why."""
+    kept: tuple[str, ...] = ()
+    """IDs of services that no valid file defines any more, but a faulty file may."""
+    objection: str = ""
+    """Why changes wait for an operator's consent; empty if none do."""
+    ended: tuple[ExpiredMaintenance, ...] = ()
+    """Expired maintenance: disabled, or still enabled because checks fail."""
+    out: tuple[HeldMaintenance, ...] = ()
+    """Our services in maintenance; the host itself is last."""
+    canary: str = ""
+    """The ID of a service of ours in the agent; empty if there is none."""
+    trouble: SvcagentError | None = None
+    """Why it did not finish: Consul is unreachable or refuses the token, or another svcagent registers."""
+    again_in: float | None = None
+    """Seconds until the next run, if no event comes earlier; None: at the next minute."""
 
 
 class ConvergenceLog:

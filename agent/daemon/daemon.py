@@ -22,7 +22,7 @@ from agent.clock import Clock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
 from agent.daemon.converge import Convergence
-from agent.daemon.convergence_result import ConvergenceResult
+from agent.daemon.convergence_log import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch, StateWatch
 from agent.daemon.housekeeping import STOP_SECONDS, Housekeeping
 from agent.daemon.last_good import DIRECTORY
@@ -117,7 +117,7 @@ class Daemon:
         for part in (self._worker, self._agent_watch, self._files_watch, self._state_watch):
             part.start()
         self._worker.want()
-        for work in (self._resume(left_behind), self._housekeeping.keep_cnames()):
+        for work in (self._resume(left_behind), self._housekeeping.sync_cnames()):
             self._tasks.add(self._start_watched(work))
         beating = self._start_watched(self._heartbeat())
         try:
@@ -287,8 +287,8 @@ class Daemon:
             if not (self._settings.state_dir / DIRECTORY).is_dir():
                 # This host's first daemon: its children have no definitions until the first convergence.
                 await self._looked_once.wait()
-            await self._housekeeping.recover(self._converged_once)
-        keeping = self._housekeeping.keep_recovered(self._reloads.crashed, self._recovered)
+            await self._housekeeping.recover_at_start(self._converged_once)
+        keeping = self._housekeeping.recover_crashed(self._reloads.crashed, self._recovered)
         self._tasks.add(self._start_watched(keeping))
         await self._converged_once.wait()
         for service_id in sorted(left_behind):

@@ -10,16 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
-from watchdog.events import (
-    DirDeletedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers.inotify import InotifyObserver
 
 from agent.definitions import files_of
@@ -34,20 +25,20 @@ LONGEST_SECONDS = 0.5
 RENEW_SECONDS = 60.0
 """How often to check, without an event, that the directory that is there now is watched."""
 
-_EVENTS: list[type[FileSystemEvent]] = [
-    DirDeletedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
+_EVENTS: list[type[events.FileSystemEvent]] = [
+    events.DirDeletedEvent,
+    events.FileClosedEvent,
+    events.FileCreatedEvent,
+    events.FileDeletedEvent,
+    events.FileModifiedEvent,
+    events.FileMovedEvent,
 ]
 """Without read events, because the daemon itself reads these files each minute."""
 
 FileAttributes: TypeAlias = tuple[tuple[object, ...], ...]
 
 
-class FilesWatch(FileSystemEventHandler):
+class FilesWatch(events.FileSystemEventHandler):
     """Calls ``changed`` in its own thread after a definition file has changed.
 
     An event only triggers a check: editors write temporary files, rename, and write again. After a moment without
@@ -81,7 +72,7 @@ class FilesWatch(FileSystemEventHandler):
         self._observer.stop()
         self._observer.join()
 
-    def on_any_event(self, _event: FileSystemEvent) -> None:
+    def on_any_event(self, _event: events.FileSystemEvent) -> None:
         """Called by watchdog in its own thread."""
         with self._news:
             self._due = monotonic() + QUIET_SECONDS
@@ -135,7 +126,7 @@ class FilesWatch(FileSystemEventHandler):
         self._trouble = trouble
 
 
-class StateWatch(FileSystemEventHandler):
+class StateWatch(events.FileSystemEventHandler):
     """Watches the state directory. Callbacks run in watchdog's thread.
 
     ``reloads_changed``: a reload of this host began, reached another step or ended. ``noted``: a command recorded a
@@ -160,7 +151,7 @@ class StateWatch(FileSystemEventHandler):
         self._observer.stop()
         self._observer.join()
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
         for path in {event.src_path, event.dest_path}:
             name = Path(str(path)).name
             if name.startswith("reload-"):

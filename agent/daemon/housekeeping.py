@@ -39,12 +39,12 @@ class Housekeeping:
         self._metrics = metrics
         self._pauses = pauses
         self._jitter = jitter
-        self._said: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
         self.are_cnames_due = asyncio.Event()
         self.is_recovery_due = asyncio.Event()
 
-    async def recover(self, is_consul_there: asyncio.Event) -> None:
-        """Run recovery until Consul and Docker answer; `keep_recovered` retries after other failures."""
+    async def recover_at_start(self, is_consul_there: asyncio.Event) -> None:
+        """Run recovery until Consul and Docker answer; `recover_crashed` retries after other failures."""
         for pause in self._pauses_between():
             ended = await self._run("recover")
             if ended.status != Unreachable.exit_code:
@@ -55,24 +55,24 @@ class Housekeeping:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(is_consul_there.wait(), pause)
 
-    async def keep_recovered(self, left_behind: Callable[[], frozenset[str]], recovered: Callable[[str], None]) -> None:
+    async def recover_crashed(self, crashed: Callable[[], frozenset[str]], recovered: Callable[[str], None]) -> None:
         """Recover crashed reloads whenever that is due, and retry until it succeeds.
 
-        ``left_behind`` returns the services whose reload crashed. ``recovered`` is called with each recovered one.
+        ``crashed`` returns the services whose reload crashed. ``recovered`` is called with each recovered one.
         """
         while True:
             await self.is_recovery_due.wait()
             self.is_recovery_due.clear()
             pauses = self._pauses_between()
-            while before := left_behind():
+            while before := crashed():
                 await self._run("recover")
-                after = left_behind()
+                after = crashed()
                 for service_id in sorted(before - after):
                     recovered(service_id)
                 if after:
                     await asyncio.sleep(next(pauses))
 
-    async def keep_cnames(self) -> None:
+    async def sync_cnames(self) -> None:
         """Sync CNAMEs whenever they are due. Requests during a sync count as one."""
         while True:
             await self.are_cnames_due.wait()
@@ -88,17 +88,17 @@ class Housekeeping:
     async def _run(self, *verb: str) -> EndedProcess:
         """Run a command, and log its standard error if that differs from last time."""
         name = " ".join(verb)
-        ended = await self._run_to_its_end(verb)
-        before, said = self._said.get(name, ""), _without_numbers(ended.errors)
-        self._said[name] = said
-        if said != before:
+        ended = await self._run_captured(verb)
+        before, errors = self._errors.get(name, ""), _without_numbers(ended.errors)
+        self._errors[name] = errors
+        if errors != before:
             for line in ended.errors.splitlines():
                 log(line.removeprefix("svcagent: "), level=WARNING, verb=name)
-            if not said:
+            if not errors:
                 log("succeeds again", verb=name)
         return ended
 
-    async def _run_to_its_end(self, verb: Sequence[str]) -> EndedProcess:
+    async def _run_captured(self, verb: Sequence[str]) -> EndedProcess:
         """Run a command. On cancellation, send it SIGTERM and wait for it."""
         try:
             child = await self._launcher.start_captured(verb)

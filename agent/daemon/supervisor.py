@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
-from agent.daemon.convergence_result import HeldMaintenance
+from agent.daemon.convergence_log import HeldMaintenance
 from agent.daemon.host_reloads import HostReloads
 from agent.daemon.reloads import Reloads, Retries, RunningReload, WantedReload, is_unfinished
 from agent.daemon.status import ReloadStatus

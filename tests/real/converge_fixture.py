@@ -14,7 +14,7 @@ from agent.clock import SystemClock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
 from agent.daemon.converge import Convergence
-from agent.daemon.convergence_result import ConvergenceResult
+from agent.daemon.convergence_log import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch
 from agent.definitions import Settings
 from tests.lab import asking

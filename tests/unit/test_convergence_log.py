@@ -8,8 +8,7 @@ import pytest
 
 from agent import logs
 from agent.consul import CheckState
-from agent.daemon.convergence_log import ConvergenceLog
-from agent.daemon.convergence_result import ConvergenceResult
+from agent.daemon.convergence_log import ConvergenceLog, ConvergenceResult
 from agent.errors import ConsulUnreachable, Denied, Fault, LockBusy, OutcomeUnknown, Rejected, SvcagentError
 from agent.maintenance import ExpiredMaintenance, MaintenanceTarget, by_operator
 from agent.registration import Change, ChangeAction

@@ -42,10 +42,10 @@ def kept_recovered(verbs: Verbs, is_left: Callable[[], bool], runs: int) -> list
     recovered: list[str] = []
 
     async def main() -> None:
-        chores = Housekeeping(verbs, None, (PAUSE,), lambda: 0.5)  # type: ignore[arg-type]  # as far as it is used
+        housekeeping = Housekeeping(verbs, None, (PAUSE,), lambda: 0.5)  # type: ignore[arg-type]  # as far as it is used
         left = lambda: frozenset({"web"} if is_left() else ())  # noqa: E731 - short
-        task = asyncio.create_task(chores.keep_recovered(left, recovered.append))
-        chores.is_recovery_due.set()
+        task = asyncio.create_task(housekeeping.recover_crashed(left, recovered.append))
+        housekeeping.is_recovery_due.set()
         async with asyncio.timeout(10):
             while verbs.runs < runs or (not is_left() and not recovered):
                 await asyncio.sleep(PAUSE)
@@ -92,15 +92,15 @@ def test_nothing_is_run_while_nothing_is_left() -> None:
     verbs = Verbs(EndedProcess(0))
 
     async def main() -> None:
-        chores = Housekeeping(verbs, None, (PAUSE,))  # type: ignore[arg-type]  # as far as it is used
+        housekeeping = Housekeeping(verbs, None, (PAUSE,))  # type: ignore[arg-type]  # as far as it is used
         has_looked = asyncio.Event()
 
         def left() -> frozenset[str]:
             has_looked.set()
             return frozenset()
 
-        task = asyncio.create_task(chores.keep_recovered(left, lambda _service: None))
-        chores.is_recovery_due.set()
+        task = asyncio.create_task(housekeeping.recover_crashed(left, lambda _service: None))
+        housekeeping.is_recovery_due.set()
         async with asyncio.timeout(10):
             await has_looked.wait()
         task.cancel()
