@@ -1,6 +1,8 @@
 """The parts of the Engine's answers that svcagent relies on. An answer without them is refused before it is used."""
 
-from typing import cast
+import re
+from collections.abc import Mapping
+from typing import Any, cast
 
 from agent.engine.model import Inspect
 from agent.shapes import Shape, require
@@ -65,7 +67,7 @@ CONTAINER: Shape = {
         },
         "Ports?": {"*?": [{"HostIp?": str, "HostPort?": str}]},
     },
-    "Mounts?": [{"Type?": str, "Name?": str, "Source?": str, "Destination": str, "RW?": bool}],
+    "Mounts?": [{"Type?": str, "Name?": str, "Source?": str, "Driver?": str, "Destination": str, "RW?": bool}],
     "HostsPath?": str,
     "ImageManifestDescriptor?": {
         "digest?": str,
@@ -127,3 +129,21 @@ def inspected(document: object, shape: Shape) -> Inspect:
     name = document.get("Name") or document.get("Id") if isinstance(document, dict) else None
     require(document, shape, str(name).removeprefix("/")[:80] if name else "")
     return cast("Inspect", document)
+
+
+def with_volume_names(container: Inspect) -> Inspect:
+    """Return the answer about a container with the names of its local volumes.
+
+    Docker Engine 28.5 leaves out the name of an anonymous volume of a bind without a source. The driver ``local``
+    keeps each volume in ``<data root>/volumes/<name>/_data``.
+    """
+    mounts = [
+        {**one, "Name": match[1]} if (match := _nameless_volume(one)) else one for one in container.get("Mounts") or []
+    ]
+    return {**container, "Mounts": mounts} if mounts else container
+
+
+def _nameless_volume(mount: Mapping[str, Any]) -> re.Match[str] | None:
+    if mount.get("Type") != "volume" or mount.get("Name") or mount.get("Driver") != "local":
+        return None
+    return re.fullmatch(r"/.*/volumes/([^/]+)/_data", mount.get("Source") or "")

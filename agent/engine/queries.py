@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected
+from agent.engine.answers import CONTAINER, IMAGE, LISTED_CONTAINERS, LISTED_IMAGES, OFFER, inspected, with_volume_names
 from agent.engine.failures import NoAnswer, RefusedAnswer, is_of_engine, message_of
 from agent.engine.model import Inspect
 from agent.http import HttpAnswer, KeptConnection, was_dropped
@@ -43,7 +43,7 @@ class Queries:
 
     def inspect(self, container: str) -> Inspect:
         """Return the Engine's description of a container, by name or ID."""
-        return self._get(f"/containers/{quote(container, safe='/:')}/json", CONTAINER)
+        return with_volume_names(self._get(f"/containers/{quote(container, safe='/:')}/json", CONTAINER))
 
     def find(self, container: str) -> Inspect | None:
         """Return the same; None if there is no such container."""

@@ -54,7 +54,26 @@ def refusal(inspect: Inspect) -> tuple[str, str] | None:
         )
     if "com.docker.swarm.task.id" in (config.get("Labels") or {}):
         return "belongs to a Swarm service, which replaces it by itself", "use docker service update"
+    if nameless := _nameless_volume(inspect):
+        return (
+            f"has a volume at {nameless} whose name Docker does not return, so its data would be lost",
+            "make the container again with a named volume there",
+        )
     return None
+
+
+def _nameless_volume(inspect: Inspect) -> str | None:
+    """Return where an anonymous volume is mounted that has no name in Docker's answer; None if there is none."""
+    host = inspect["HostConfig"]
+    given = {target for source, target in map(_bind_ends, host.get("Binds") or []) if source}
+    given |= {clean_path(mount["Target"]) for mount in host.get("Mounts") or [] if mount.get("Source")}
+    given |= {clean_path(target) for target in host.get("Tmpfs") or {}}
+    found = (
+        mount["Destination"]
+        for mount in inspect.get("Mounts") or []
+        if mount.get("Type") == "volume" and not mount.get("Name") and clean_path(mount["Destination"]) not in given
+    )
+    return next(found, None)
 
 
 def payload(

@@ -100,6 +100,8 @@ def told_apart(inspect: dict[str, Any]) -> dict[str, Any]:
     endpoints = {
         name: endpoint
         | {"EndpointID": "made up"}
+        # Docker Engine 28 makes up another one for each container; earlier ones derive it from the IP address.
+        | {"MacAddress": endpoint["MacAddress"] if endpoint["MacAddress"] == config.get("MacAddress") else "made up"}
         # DNSNames since Engine 25.
         | {key: [one for one in endpoint.get(key) or [] if one != short_id] for key in ("Aliases", "DNSNames")}
         for name, endpoint in networks.items()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.engine import recreate, replace
-from agent.engine.answers import CONTAINER, IMAGE, inspected
+from agent.engine.answers import CONTAINER, IMAGE, inspected, with_volume_names
 from agent.engine.connections import container_ports
 from agent.engine.model import Container
 from agent.engine.reference import digests_of, is_digest, parse
@@ -224,3 +224,19 @@ def test_a_label_that_is_no_digest_is_as_if_it_were_not_there(digest: str) -> No
     seen = replace.observed_container(document)
     assert seen is not None
     assert seen.digest == ""
+
+
+@pytest.mark.parametrize(
+    ("mount", "name"),
+    [
+        ({"Driver": "local", "Source": "/var/lib/docker/volumes/0abc/_data"}, "0abc"),
+        ({"Driver": "local", "Source": "/var/lib/docker/volumes/0abc/_data", "Name": "given"}, "given"),
+        ({"Driver": "local", "Source": "/mnt/elsewhere"}, None),
+        ({"Driver": "nfs", "Source": "/var/lib/docker/volumes/0abc/_data"}, None),
+        ({"Driver": "local", "Source": "/var/lib/docker/volumes/0abc/_data", "Type": "bind"}, None),
+    ],
+)
+def test_the_name_of_a_local_volume_is_known_from_its_place(mount: dict[str, Any], name: str | None) -> None:
+    found = with_volume_names({**FULL, "Mounts": [{"Type": "volume", "Destination": "/data", **mount}]})
+
+    assert found["Mounts"][0].get("Name") == name

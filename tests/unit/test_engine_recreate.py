@@ -349,3 +349,20 @@ def test_compose_finds_the_new_manifest_noted_where_it_noted_the_old_ones() -> N
     new = {"Image": "sha256:new", "ImageManifestDescriptor": {"digest": "sha256:new manifest"}}
 
     assert recreate.compose_labels(container, new) == {"com.docker.compose.image": "sha256:new manifest"}
+
+
+@pytest.mark.parametrize(
+    ("host", "is_refused"),
+    [
+        ({}, True),
+        ({"Binds": ["/data"]}, True),
+        ({"Binds": ["named:/data/"]}, False),
+        ({"Mounts": [{"Target": "/data", "Type": "volume"}]}, True),
+        ({"Mounts": [{"Target": "/data", "Type": "volume", "Source": "named"}]}, False),
+        ({"Tmpfs": {"/data": ""}}, False),
+    ],
+)
+def test_a_volume_without_a_name_is_refused_unless_the_request_names_it(host: dict[str, Any], is_refused: bool) -> None:
+    container = old(host=host, mounts=[{"Type": "volume", "Destination": "/data", "Driver": "nfs"}])
+
+    assert (recreate.refusal(container) is not None) == is_refused

@@ -114,6 +114,7 @@ def test_a_holder_without_its_contender_key_counts_as_crashed(
         _pair("p/.lock", f'{{"Limit":{"9" * 4301}}}'),
         _pair("p/.lock", "[" * 50_000 + "]" * 50_000),
         _pair("p/.lock", '{"Limit":2,"Holders":["a"]}'),
+        _pair("p/.lock", '{"Limit":2,"Holders":{"a":"true"}}'),
         _pair("p/.lock", '{"Limit":2,"Holders":"a"}'),
         _pair("p/.lock", '{"Limit":2,"Holders":' + '{"a":' * 50_000 + "1" + "}" * 50_001),
         _list(*map(str, range(1001))),

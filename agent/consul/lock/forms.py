@@ -279,7 +279,9 @@ def _limit(pair: KvPair) -> int | None:
 def _has_holders(pair: KvPair) -> bool:
     """True if the holders can be read. An unreadable list is not ours and may mean that the lock is held."""
     found = decode(pair.value).get("Holders")
-    return found is None or (isinstance(found, dict) and len(found) <= MOST_HOLDERS)
+    return found is None or (
+        isinstance(found, dict) and len(found) <= MOST_HOLDERS and all(isinstance(one, bool) for one in found.values())
+    )
 
 
 def _holders(pair: KvPair | None) -> dict[str, bool]:
