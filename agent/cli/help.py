@@ -60,7 +60,7 @@ VERBS = {
 
 ENDING = (
     'Shell completion: eval "$(_SVCAGENT_COMPLETE=bash_source svcagent)", or zsh_source, fish_source. '
-    "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul, Docker or DNS unreachable, "
+    "Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 a bug, 69 Consul, Docker, registry or DNS unreachable, "
     "75 not now, 78 bad definition or settings, 130/143 interrupted and undone."
 )
 

@@ -35,8 +35,8 @@ session "NODE" { policy = "write" }
 session_prefix "" { policy = "read" }
 
 # The lock svcagent/<service>/lock, the queue for every lock of the service, and the documents that hosts share: the
-# wanted version, quarantine, pause, states, history and sent notifications. Write access is the right to deploy the
-# service. Keys are in lower case: write the service's name in lower case here.
+# wanted version, quarantine, pause, states, history and sent notifications. With write access one can choose among the
+# versions that hosts have seen under the tag, and pause reloads. Keys are in lower case: write the service's name in lower case here.
 key_prefix "svcagent/SERVICE/" { policy = "write" }
 
 # A lock with another name, such as one shared with consul lock.

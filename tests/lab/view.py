@@ -55,7 +55,7 @@ class View:
             yield tick
 
     def _draw(self, live: Live | None, title: str, began: float, snapshot: Snapshot, states: dict[str, str]) -> None:
-        holder = holder_of(self._lab, self.subject.lock) or "nobody"
+        holder = holder_of(self._lab, self.subject.lock) or "free"
         if live is not None:
             live.update(self._picture(title, began, snapshot, states, holder), refresh=True)
             return
