@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from agent.consul.connection import ConsulConnection
 from agent.consul.failures import FailureTranslator, is_rpc_lost
 from agent.consul.token import Token
-from agent.definitions import ConsulSettings
+from agent.definitions import ConsulSettings, is_addressable
 from agent.errors import Rejected, SvcagentError
 from agent.http import HttpAnswer, was_dropped
 
@@ -137,12 +137,7 @@ def _target(path: str, params: Params) -> str:
 
 
 def _refuse_unaddressable(path: str) -> None:
-    """Raise Rejected for a path with an empty, ``.`` or ``..`` segment.
-
-    Go's router cleans a path after decoding it, so ``a/../b`` would address ``b``, another service (Consul 1.8). Other
-    characters are safe: python-consul2 quotes them except the slash, which Consul accepts.
-    """
-    if any(segment in ("", ".", "..") for segment in path.removesuffix("/").split("/")[1:]):
+    if not is_addressable(path.removeprefix("/")):
         raise Rejected(
             f"Consul's API cannot address {path}: in an id or key, no part between slashes may be empty, . or .. "
             "Give it another id",

@@ -26,5 +26,5 @@ from agent.definitions.reload import (
 from agent.definitions.schema import schema
 from agent.definitions.service import Service, TaggedAddress, Weights
 from agent.definitions.settings import ConsulSettings, DnsSettings, DockerSettings, Settings
-from agent.definitions.values import Secret
+from agent.definitions.values import Secret, is_addressable
 from agent.definitions.windows import Window

@@ -80,10 +80,24 @@ def label(value: str) -> str:
 
 
 def identifier(value: str) -> str:
-    """Accept a service ID or CheckID that can be printed and typed. Empty means left out, as for Consul."""
+    """Accept a service ID or CheckID that can be printed, typed and addressed. Empty means left out, as for Consul."""
     if not value.isprintable() or value != value.strip():
         raise Wrong(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
+    if value and not is_addressable(value):
+        raise Wrong(
+            f"{shown(value)} cannot be an ID: Consul's API cannot address it",
+            "leave no part between slashes empty, . or ..",
+        )
     return value
+
+
+def is_addressable(path: str) -> bool:
+    """True if no part between slashes is empty, ``.`` or ``..``; a slash at the end may be there.
+
+    Go's router cleans a path after decoding it, so ``a/../b`` would address ``b``, another service (Consul 1.8). Other
+    characters are safe in requests: all except the slash, which Consul accepts, are quoted.
+    """
+    return {"", ".", ".."}.isdisjoint(path.removesuffix("/").split("/"))
 
 
 def not_empty(value: str) -> str:

@@ -97,8 +97,9 @@ class Readiness:
             check.id: now + check.interval_seconds + check.timeout_seconds if check.interval else math.inf
             for check in checks
         }
-        self._is_renewed = bool(checks) and self._renew(checks)
         self._left_to_consul.clear()
+        self._is_renewed = False  # also if the next line fails
+        self._is_renewed = bool(checks) and self._renew(checks)
 
     def wait(
         self, *, is_fresh: bool = False, is_returning: bool = False, each_round: Callable[[], None] = never_interrupted

@@ -200,7 +200,7 @@ class Reload:
         self._add_seconds(done.seconds)
         if done.note:
             self._progress.note(done.note)
-        self._retry(self._restoration.readiness.expect_fresh_results)
+        self._restoration.expect_fresh_results()
         self._hooks.run(Hook.AFTER_RESTART)
 
     def _await_ready(self) -> None:

@@ -3,12 +3,12 @@
 None of them needs the lock. Each retries for a while if a server does not answer, and the next process may repeat it.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from agent.clock import Deadline
 from agent.consul import CheckState, Instance
-from agent.errors import NotReady, SvcagentError
+from agent.errors import NotReady, SvcagentError, Unreachable
 from agent.fleet import Quarantine, quarantine
 from agent.registration import is_own, registration, renew_checks
 from agent.reload.dependencies import RESTORE_SECONDS, RETRY_SECONDS, ReloadContext
@@ -30,6 +30,7 @@ class Restoration:
         self._restarter = context.restarter
         self._deps = context.deps
         self._entry = context.entry
+        self._progress = context.progress
         self._note = context.progress.note
         self._retry = context.retry
         self.drainer = Drainer(context, is_out=is_out)
@@ -80,7 +81,7 @@ class Restoration:
         )
         self._start()
         if is_away:
-            self._retry(self.readiness.expect_fresh_results)
+            self.expect_fresh_results()
 
     def _discard(self) -> None:
         self._retry(self._restarter.discard)
@@ -124,7 +125,27 @@ class Restoration:
         """For a recovery: start the container if it is stopped, and have Consul run its own checks again."""
         self._start()
         if self.drainer.is_out:
+            self.expect_fresh_results()
+
+    def expect_fresh_results(self) -> None:
+        """Have Consul run its own checks again. If that fails, only a result that must be newer counts."""
+        with self._tolerated("renewing the checks that only Consul runs"):
             self._retry(self.readiness.expect_fresh_results)
+
+    @contextmanager
+    def _tolerated(self, what: str) -> Iterator[None]:
+        """Report a failure of what only makes the return faster.
+
+        `Exception` is caught because nothing but a missing answer, which is retried, may keep the instance in
+        maintenance.
+        """
+        try:
+            yield
+        except Unreachable:
+            raise
+        except Exception as error:  # noqa: BLE001  # see above
+            known = error if isinstance(error, SvcagentError) else self._progress.unforeseen(error, what)
+            self._note(f"{what} failed, so the return may take longer: {known}")
 
     def await_ready(self, *, is_returning: bool) -> None:
         """Wait until the container is ready. Raise `NotReady`.
@@ -190,7 +211,8 @@ class Restoration:
         seen = self._require_ready(is_returning=is_returning)
         if is_own(local) and local.meta == registration(service)["Meta"]:
             # A check that fails for svcagent and passes for Consul keeps Consul's status.
-            renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
+            with self._tolerated("renewing the checks in Consul"):
+                renew_checks(consul, service, {name: status for name, status in seen.items() if status != "critical"})
         self.drainer.disable(held)
         return True
 

@@ -49,6 +49,7 @@ def cname(**fields: Any) -> dict[str, Any]:
 
 CHECK = "service.checks[0]"
 PORT = {"name": "http", "port": 80, "default": True}
+UNADDRESSABLE = ("web http://127.0.0.1:8080/hc", "web//hc", "/web", "web//", "/", ".", "..", "web/../1", "web/.")
 NO_DURATION = 'is not a duration; write a number with a unit, like "10s" or "1m30s"'
 
 BAD: list[tuple[Any, str, str]] = [
@@ -84,6 +85,8 @@ BAD: list[tuple[Any, str, str]] = [
     (service(id="consul"), "service.id", "Consul's own service"),
     (service(id="a\tb"), "service.id", "cannot be an ID"),
     (service(id=" a"), "service.id", "without spaces around"),
+    *((service(id=text), "service.id", "cannot address it") for text in UNADDRESSABLE),
+    *((http(id=text), f"{CHECK}.id", "cannot address it") for text in UNADDRESSABLE),
     (service(port=0), "service.port", "0 is out of range; write a number that is at least 1"),
     (service(port=99999), "service.port", "at most 65535"),
     (service(port=-1), "service.port", "at least 1"),

@@ -11,7 +11,8 @@ from agent.clock import never_interrupted
 from agent.consul import CheckState, Instance, LocalService
 from agent.definitions import Check, Ready, ReloadSection, Service, Settle
 from agent.engine.client import Engine
-from agent.errors import Conflict, NotReady
+from agent.errors import Conflict, ConsulUnreachable, Denied, NotReady, Rejected
+from agent.registration import registration
 from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.probe import ProbeResult, ProbeStatus
@@ -45,6 +46,7 @@ class FakeConsul:
     is_registered: bool = True
     states: dict[str, CheckState] = field(default_factory=lambda: {CHECK.id: state_of(CHECK.id, "passing")})
     registrations: list[str] = field(default_factory=list)
+    meta: dict[str, str] = field(default_factory=dict)
     was_ready: Callable[[], bool] = lambda: True
 
     def checks(self) -> dict[str, CheckState]:
@@ -53,7 +55,7 @@ class FakeConsul:
     def services(self) -> dict[str, LocalService]:
         if not self.is_registered:
             return {}
-        return {"web": LocalService("web", "web", (), 80, "", {}, tuple(self.states.values()))}
+        return {"web": LocalService("web", "web", (), 80, "", self.meta, tuple(self.states.values()))}
 
     def services_and_checks(self, _expected: Any = None) -> tuple[dict[str, LocalService], dict[str, CheckState]]:
         return self.services(), self.states
@@ -339,6 +341,47 @@ def test_an_old_container_that_its_restart_policy_starts_again_is_waited_for(
     world.restoration.await_ready(is_returning=True)
 
     assert world.restarter.starts == 3
+
+
+@pytest.mark.parametrize("error", [Rejected("its ID cannot be addressed"), Denied("no"), ValueError("odd")])
+def test_checks_that_cannot_be_renewed_do_not_keep_the_instance_in_maintenance(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Renewing them only makes the return faster; a note reports the failure."""
+
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    world.returning()
+    world.consul.meta = registration(SERVICE)["Meta"]
+    world.consul.disable_maintenance = lambda _id: world.consul.states.pop(HELD.id)  # type: ignore[attr-defined]
+    monkeypatch.setattr("agent.reload.restore.renew_checks", fail)
+    monkeypatch.setattr(world.restoration.readiness, "expect_fresh_results", fail)
+
+    world.restoration.start_again()
+    world.restoration.return_(is_returning=True)
+
+    assert HELD.id not in world.consul.states
+    assert [str(error) in note for note in world.notes] == [True, True]
+
+
+def test_consul_not_answering_while_checks_are_renewed_is_retried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = iter([ConsulUnreachable("gone"), ConsulUnreachable("gone")])
+
+    def renew(*_arguments: object) -> None:
+        for error in attempts:
+            raise error
+
+    world.returning()
+    world.consul.meta = registration(SERVICE)["Meta"]
+    world.consul.disable_maintenance = lambda _id: world.consul.states.pop(HELD.id)  # type: ignore[attr-defined]
+    monkeypatch.setattr("agent.reload.restore.renew_checks", renew)
+
+    world.restoration.return_(is_returning=True)
+
+    assert world.notes == []
 
 
 @pytest.mark.parametrize("is_held", [True, False])
