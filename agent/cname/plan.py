@@ -27,42 +27,31 @@ from agent.text import clean
 
 
 class RecordOutcome(StrEnum):
-    """The result for one record, actual or planned."""
+    """The result for one record, actual or planned, with a command's exit code. ``is_write``: it writes to the zone."""
+
+    exit_code: int
+    is_write: bool
+
+    def __new__(cls, value: str, exit_code: int = 0, is_write: bool = False) -> "RecordOutcome":
+        found = str.__new__(cls, value)
+        found._value_, found.exit_code, found.is_write = value, exit_code, is_write
+        return found
 
     IN_PLACE = "in place"
-    CREATED = "created"
-    CHANGED = "changed"
-    REPAIRED = "repaired"
-    ADOPTED = "adopted"
-    REMOVED = "removed"
+    CREATED = "created", 0, True
+    CHANGED = "changed", 0, True
+    REPAIRED = "repaired", 0, True
+    ADOPTED = "adopted", 0, True
+    REMOVED = "removed", 0, True
     ABSENT = "absent"
     GIVES_WAY = "gives way"
-    CONFLICT = "conflict"
-    REFUSED = "refused"
-    NOT_NOW = "not now"
-    UNREACHABLE = "unreachable"
-    UNKNOWN = "unknown"
-
-    @property
-    def is_write(self) -> bool:
-        """True if the outcome involves a write to the zone."""
-        return self in _WRITES
-
-    @property
-    def exit_code(self) -> int:
-        return _EXIT_CODES.get(self, 0)
+    CONFLICT = "conflict", SvcagentError.exit_code
+    REFUSED = "refused", SvcagentError.exit_code
+    NOT_NOW = "not now", NotNow.exit_code
+    UNREACHABLE = "unreachable", DnsUnreachable.exit_code
+    UNKNOWN = "unknown", DnsUnreachable.exit_code
 
 
-_WRITES = frozenset(
-    {RecordOutcome.CREATED, RecordOutcome.CHANGED, RecordOutcome.REPAIRED, RecordOutcome.ADOPTED, RecordOutcome.REMOVED}
-)
-_EXIT_CODES = {
-    RecordOutcome.CONFLICT: SvcagentError.exit_code,
-    RecordOutcome.REFUSED: SvcagentError.exit_code,
-    RecordOutcome.UNREACHABLE: DnsUnreachable.exit_code,
-    RecordOutcome.UNKNOWN: DnsUnreachable.exit_code,
-    RecordOutcome.NOT_NOW: NotNow.exit_code,
-}
 LONGEST_RECORD = 300
 """Characters of a foreign record that a message quotes."""
 _SETTLE = "Whichever is right: give it a higher gen, on every host"

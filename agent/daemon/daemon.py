@@ -26,7 +26,6 @@ from agent.daemon.convergence_log import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch, StateWatch
 from agent.daemon.housekeeping import STOP_SECONDS, Housekeeping
 from agent.daemon.last_good import DIRECTORY
-from agent.daemon.reloads import WantedReload
 from agent.daemon.schedule import CNAMES, CONVERGENCE, RELOAD_JOB, Schedule, plans_of
 from agent.daemon.scheduler import Scheduler
 from agent.daemon.status import WRITE_SECONDS, DaemonState, StatusFile
@@ -82,7 +81,7 @@ class Daemon:
         self._converged_at: datetime | None = None
         self._is_ready = False
         self._is_stopping = False
-        self._waiting: dict[str, WantedReload] = {}
+        self._waiting: dict[str, str] = {}
         self._bug: BaseException | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._written: Mapping[str, Any] = {}
@@ -192,14 +191,14 @@ class Daemon:
         elif job == CNAMES:
             self._housekeeping.are_cnames_due.set()
         else:
-            self._begin(WantedReload(job.removeprefix(RELOAD_JOB), "schedule"))
+            self._begin(job.removeprefix(RELOAD_JOB), "schedule")
 
-    def _begin(self, wanted: WantedReload) -> None:
+    def _begin(self, service_id: str, why: str) -> None:
         """Start a reload, or hold it until Consul answers: without Consul it could only fail."""
         if isinstance(self._result.trouble, ConsulUnreachable):
-            self._waiting[wanted.service_id] = wanted
+            self._waiting[service_id] = why
         else:
-            self._reloads.begin(wanted)
+            self._reloads.begin(service_id, why)
 
     def _plan(self, definitions: Sequence[Definition]) -> None:
         """Replace the schedule. Log once what never runs or has no valid schedule."""
@@ -255,9 +254,9 @@ class Daemon:
         if cnames != self._cnames:
             self._cnames = cnames
             self._housekeeping.are_cnames_due.set()
-        held, self._waiting = self._waiting, {}
-        for wanted in held.values():
-            self._begin(wanted)
+        waiting, self._waiting = self._waiting, {}
+        for service_id, why in waiting.items():
+            self._begin(service_id, why)
         if not self._is_ready:
             self._is_ready = True
             self._converged_once.set()
@@ -292,7 +291,7 @@ class Daemon:
         self._tasks.add(self._start_watched(keeping))
         await self._converged_once.wait()
         for service_id in sorted(left_behind):
-            self._begin(WantedReload(service_id, "resumed"))
+            self._begin(service_id, "resumed")
 
     def _recovered(self, service_id: str) -> None:
         self._worker.want()

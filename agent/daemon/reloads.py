@@ -35,22 +35,16 @@ RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 RETRIED_CODES = frozenset({Unreachable.exit_code, Unforeseen.exit_code})
 
 
-@dataclass(frozen=True)
-class WantedReload:
-    """A reload to run. ``why`` is schedule, resumed or retry."""
+@dataclass
+class RunningReload:
+    """A reload that the daemon runs. ``why`` is schedule, resumed or retry.
+
+    ``child`` is None until its process has started. ``token`` is in the records of that process, whatever its process
+    ID was used for before.
+    """
 
     service_id: str
     why: str
-
-
-@dataclass
-class RunningReload:
-    """A reload that the daemon runs. ``child`` is None until its process has started.
-
-    ``token`` is in the records of that process, whatever its process ID was used for before.
-    """
-
-    wanted: WantedReload
     since: datetime
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     child: Child | None = None
@@ -133,11 +127,11 @@ class Reloads:
         self._starting = asyncio.Semaphore(MOST_STARTING)
         self.running: dict[str, RunningReload] = {}
 
-    def begin(self, wanted: WantedReload) -> bool:
+    def begin(self, service_id: str, why: str) -> bool:
         """Start a reload. False if one of that service runs already."""
-        if wanted.service_id in self.running:
+        if service_id in self.running:
             return False
-        reload = self.running[wanted.service_id] = RunningReload(wanted, self._clock.now())
+        reload = self.running[service_id] = RunningReload(service_id, why, self._clock.now())
         task = self._start(self._run(reload))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -159,7 +153,7 @@ class Reloads:
         return frozenset(self.running)
 
     async def _run(self, reload: RunningReload) -> None:
-        service_id = reload.wanted.service_id
+        service_id = reload.service_id
         try:
             ended = await self._run_child(reload)
         except OSError as error:
@@ -179,7 +173,7 @@ class Reloads:
             if self._is_stopping:
                 return EndedProcess(-signal.SIGTERM)
             # An ID may begin with a dash.
-            verb = ["reload", "--lock-timeout", LOCK_TIMEOUT, "--", reload.wanted.service_id]
+            verb = ["reload", "--lock-timeout", LOCK_TIMEOUT, "--", reload.service_id]
             reload.child = await self._launcher.start(verb, reload.token)
             if self._is_stopping:
                 reload.child.stop()

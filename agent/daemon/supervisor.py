@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import Clock
 from agent.daemon.convergence_log import HeldMaintenance
 from agent.daemon.host_reloads import HostReloads
-from agent.daemon.reloads import Reloads, Retries, RunningReload, WantedReload, is_unfinished
+from agent.daemon.reloads import Reloads, Retries, RunningReload, is_unfinished
 from agent.daemon.status import ReloadStatus
 from agent.daemon.subprocesses import EndedProcess, Launcher
 from agent.definitions import Definition
@@ -40,7 +40,7 @@ class Supervisor:
         state_dir: Path,
         clock: Clock,
         start: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
-        begin: Callable[[WantedReload], None],
+        begin: Callable[[str, str], None],
         changed: Callable[[], None],
         metrics: "Metrics | None",
     ) -> None:
@@ -51,7 +51,7 @@ class Supervisor:
         self._children = Reloads(launcher, clock, self._child_ended, start)
         self._on_host = HostReloads(state_dir, clock)
         self._retries = Retries(
-            lambda service_id: begin(WantedReload(service_id, "retry")),
+            lambda service_id: begin(service_id, "retry"),
             jitter=lambda: random.uniform(0.8, 1.0),  # noqa: S311 - a pause is no secret
         )
         self._names: dict[str, str] = {}
@@ -66,9 +66,9 @@ class Supervisor:
         self._reloadable = frozenset(one.service.id for one in definitions if one.reload is not None)
         self._out = frozenset(one.target.service_id for one in out if is_of_reload(one.maintenance, one.target.node))
 
-    def begin(self, wanted: WantedReload) -> None:
+    def begin(self, service_id: str, why: str) -> None:
         """Run a reload, unless one of the service is running or nothing defines it any more."""
-        if wanted.service_id in self._reloadable and self._children.begin(wanted):
+        if service_id in self._reloadable and self._children.begin(service_id, why):
             self._changed()
 
     def interrupted(self) -> frozenset[str]:
@@ -95,11 +95,11 @@ class Supervisor:
         for service_id in sorted(self._children.running.keys() | self._on_host.running.keys()):
             record, own = self._on_host.running.get(service_id), self._children.running.get(service_id)
             if record is not None:
-                why = own.wanted.why if own is not None and own.token == record.token else ""
+                why = own.why if own is not None and own.token == record.token else ""
                 since = datetime.fromisoformat(record.since)
                 found.append(ReloadStatus(service_id, record.step, record.text, since, why, record.pid, record.reload))
             elif own is not None:
-                found.append(ReloadStatus(service_id, "", "", own.since, own.wanted.why, own.pid))
+                found.append(ReloadStatus(service_id, "", "", own.since, own.why, own.pid))
         return tuple(found)
 
     def follow(self) -> None:
@@ -135,7 +135,7 @@ class Supervisor:
                 self._count(result)
 
     def _child_ended(self, reload: RunningReload, ended: EndedProcess) -> None:
-        service_id = reload.wanted.service_id
+        service_id = reload.service_id
         self._changed()
         record = self._on_host.of_child(service_id, reload.token)
         if record is not None and record.results:
@@ -153,7 +153,7 @@ class Supervisor:
             reload=result.get("id"),
             outcome=result.get("outcome"),
             exit_code=ended.status,
-            why=reload.wanted.why,
+            why=reload.why,
         )
         if self._is_stopping or not is_unfinished(result):
             self._retries.over(service_id)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.reloads import MOST_STARTING, Reloads, RunningReload, WantedReload, is_unfinished
+from agent.daemon.reloads import MOST_STARTING, Reloads, RunningReload, is_unfinished
 from agent.daemon.subprocesses import EndedProcess, Launcher
 
 HELD_UP = (
@@ -62,21 +62,21 @@ def play(tmp_path: Path) -> Callable[[str, Case], HeldReloads]:
 
 def test_one_at_a_time(play: Callable[[str, Case], HeldReloads]) -> None:
     async def case(site: HeldReloads) -> None:
-        assert site.reloads.begin(WantedReload("one", "schedule"))
+        assert site.reloads.begin("one", "schedule")
         await site.until_begun()
-        assert not site.reloads.begin(WantedReload("one", "retry"))
+        assert not site.reloads.begin("one", "retry")
         assert await site.reloads.stop(20) == frozenset()
 
     site = play(HELD_UP, case)
 
-    assert [(reload.wanted.why, ended.status) for reload, ended in site.ended] == [("schedule", 143)]
+    assert [(reload.why, ended.status) for reload, ended in site.ended] == [("schedule", 143)]
 
 
 def test_what_does_not_end_in_time_is_left_to_its_journal(play: Callable[[str, Case], HeldReloads]) -> None:
     """The daemon ends in the time that it has, and knows of which service it has seen no end."""
 
     async def case(site: HeldReloads) -> None:
-        site.reloads.begin(WantedReload("one", "schedule"))
+        site.reloads.begin("one", "schedule")
         await site.until_begun()
         child = site.reloads.running["one"].child
         try:
@@ -96,7 +96,7 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
         found: list[EndedProcess] = []
         launcher = Launcher([], {}, (str(tmp_path / "nothing"),))
         reloads = Reloads(launcher, SystemClock(), lambda _reload, ended: found.append(ended))
-        reloads.begin(WantedReload("one", "schedule"))
+        reloads.begin("one", "schedule")
         async with asyncio.timeout(20):
             while reloads.running:
                 await asyncio.sleep(0.01)
@@ -117,7 +117,7 @@ def test_a_bug_is_handed_on() -> None:
         raise LookupError("a bug")
 
     async def main() -> None:
-        Reloads(Launcher([], {}, (sys.executable, "-c", "")), SystemClock(), fail, start).begin(WantedReload("one", ""))
+        Reloads(Launcher([], {}, (sys.executable, "-c", "")), SystemClock(), fail, start).begin("one", "")
         with pytest.raises(LookupError, match="a bug"):
             await begun[0]
 
@@ -129,7 +129,7 @@ def test_not_all_start_concurrently(play: Callable[[str, Case], HeldReloads], tm
 
     async def case(site: HeldReloads) -> None:
         for number in range(MOST_STARTING + 4):
-            site.reloads.begin(WantedReload(f"service {number}", "schedule"))
+            site.reloads.begin(f"service {number}", "schedule")
         await site.until_begun(MOST_STARTING)
         assert await site.reloads.stop(20) == frozenset()
 
@@ -144,7 +144,7 @@ def test_a_reload_that_has_found_something_to_do_lets_others_start(play: Callabl
 
     async def case(site: HeldReloads) -> None:
         for number in range(MOST_STARTING + 1):
-            site.reloads.begin(WantedReload(f"service {number}", "schedule"))
+            site.reloads.begin(f"service {number}", "schedule")
         await site.until_begun(MOST_STARTING)
         site.reloads.reached("service 0", "check")
         site.reloads.reached("service 0", "acquire")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.daemon.reloads import Retries, WantedReload
+from agent.daemon.reloads import Retries
 from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
 from agent.definitions import parse_file
@@ -52,7 +52,13 @@ class Followed:
         launcher = Launcher([], os.environ, (sys.executable, "-c", program))
         self.metrics = Metrics(SystemClock())
         self.supervisor = Supervisor(
-            launcher, place, SystemClock(), asyncio.create_task, lambda _: None, lambda: None, self.metrics
+            launcher,
+            place,
+            SystemClock(),
+            asyncio.create_task,
+            lambda _service_id, _why: None,
+            lambda: None,
+            self.metrics,
         )
         definition = parse_file(place / "web.json", DEFINITION, {}).definition
         assert definition is not None
@@ -60,7 +66,7 @@ class Followed:
 
     async def until_released(self) -> int:
         """Run a reload, and wait until its process has released its lock; the process's ID."""
-        self.supervisor.begin(WantedReload("web", "schedule"))
+        self.supervisor.begin("web", "schedule")
         async with asyncio.timeout(30):
             while not (self._place / "released").exists():
                 await asyncio.sleep(0.01)
@@ -163,7 +169,7 @@ def test_a_child_that_did_not_get_the_lock(tmp_path: Path) -> None:
 
     async def case(followed: Followed) -> None:
         with HostLock(tmp_path, "web", SystemClock(), 0.0):
-            followed.supervisor.begin(WantedReload("web", "schedule"))
+            followed.supervisor.begin("web", "schedule")
             await followed.until_idle()
 
     assert play(tmp_path, {}, case) == {"failed": 1}
