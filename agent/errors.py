@@ -42,7 +42,7 @@ class Conflict(SvcagentError):
     """The named object exists, but svcagent did not create it and must not change it."""
 
 
-class NotBegun(Conflict):
+class ChangedMeanwhile(Conflict):
     """What was about to be changed is not as it was when the change was planned; nothing was changed."""
 
 
@@ -80,21 +80,21 @@ class OutcomeUnknown(Unreachable):
     """A write was sent and no answer arrived in time, so it may or may not have taken effect."""
 
 
-class NotNow(SvcagentError):
+class TemporaryRefusal(SvcagentError):
     """A refusal that may pass without action: the lock is busy, or the guard refuses."""
 
     exit_code = 75
 
 
-class LockBusy(NotNow):
+class LockBusy(TemporaryRefusal):
     """Another holder kept the lock for longer than the caller was willing to wait."""
 
 
-class GuardRefused(NotNow):
+class GuardRefused(TemporaryRefusal):
     """Draining this instance now would break a promise made to its clients or operators."""
 
 
-class RateLimited(NotNow):
+class RateLimited(TemporaryRefusal):
     """An image registry refuses further requests for a while.
 
     ``retry_after`` is that time in seconds, if the registry gave one.
@@ -105,7 +105,7 @@ class RateLimited(NotNow):
         self.retry_after = retry_after
 
 
-class Unforeseen(SvcagentError):
+class UnexpectedError(SvcagentError):
     """An exception type that the called code should not raise: a bug in svcagent or in a library.
 
     Completed steps are undone as after every failure. The cause is ``__cause__``; the exit code is that of a bug.
@@ -114,7 +114,7 @@ class Unforeseen(SvcagentError):
     exit_code = 3
 
     @classmethod
-    def of(cls, error: Exception, what: str) -> "Unforeseen":
+    def of(cls, error: Exception, what: str) -> "UnexpectedError":
         found = cls(
             f"{what} ended with an unexpected {type(error).__name__}: {error}. This is a bug in svcagent; please "
             "report it with the trace in the log"

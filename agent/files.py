@@ -33,7 +33,7 @@ class Untrusted(SvcagentError):
         self.remedy = remedy
 
 
-class NotAFile(SvcagentError):
+class NotRegularFile(SvcagentError):
     """A FIFO, a socket or a device is where a file should be."""
 
 
@@ -44,7 +44,7 @@ def read_trusted(path: str | Path, limit: int) -> tuple[bytes, os.stat_result]:
     directory that contains it, once for all its files. A symbolic link is followed and checked here.
 
     :raises Untrusted: another user can write the file, the link, or a directory on the way to the link's target.
-    :raises NotAFile: it is not a regular file. It is not opened, because a FIFO would wait for its writer.
+    :raises NotRegularFile: it is not a regular file. It is not opened, because a FIFO would wait for its writer.
     :raises OSError: it cannot be read.
     """
     path = os.fspath(path)
@@ -61,7 +61,7 @@ def read_trusted(path: str | Path, limit: int) -> tuple[bytes, os.stat_result]:
         return _read(stream.fileno(), min(found.st_size + 1, limit), limit), found
 
 
-def read_trusted_alone(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
+def read_trusted_path(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
     """Read one file as `read_trusted` does, and check every directory on the way to it too."""
     return read_trusted(_follow(path), limit)
 
@@ -69,7 +69,7 @@ def read_trusted_alone(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
 def read_regular(path: str | Path, limit: int = LONGEST_FILE) -> bytes:
     """Read at most ``limit`` bytes of a file without checking its owner. Never block, not even on a FIFO.
 
-    :raises NotAFile: it is not a regular file.
+    :raises NotRegularFile: it is not a regular file.
     :raises OSError: it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -81,7 +81,7 @@ def read_regular(path: str | Path, limit: int = LONGEST_FILE) -> bytes:
         os.close(descriptor)
 
 
-def is_left_alone(path: Path) -> bool:
+def is_special_file(path: Path) -> bool:
     """True if the path exists and is neither a regular file nor a link: a FIFO, a socket, a device, a directory."""
     try:
         mode = path.lstat().st_mode
@@ -187,7 +187,7 @@ def _check_is_file(found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):
-        raise NotAFile("not a file")
+        raise NotRegularFile("not a file")
 
 
 def _read(descriptor: int, size: int, limit: int) -> bytes:

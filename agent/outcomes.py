@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from agent.errors import Interrupted, NotNow, SvcagentError
+from agent.errors import Interrupted, SvcagentError, TemporaryRefusal
 
 
 class Outcome(StrEnum):
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
         """Return the outcome of a reload that an error ended before it changed anything."""
         if isinstance(error, Interrupted):
             return cls.INTERRUPTED
-        return cls.REFUSED if isinstance(error, NotNow) else cls.FAILED
+        return cls.REFUSED if isinstance(error, TemporaryRefusal) else cls.FAILED
 
 
 NEWEST_RUNS = frozenset({Outcome.UP_TO_DATE, Outcome.RELOADED})

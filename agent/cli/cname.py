@@ -135,7 +135,7 @@ def remove(name: str, *, owner: str | None, zone: str | None) -> int:
 
 def _removed(here: CnameContext, name: str, owner: str | None, zone: str | None) -> SyncResult:
     from agent.cname.marker import place
-    from agent.definitions import Wrong, complete, misplaced, record_name
+    from agent.definitions import InvalidValue, complete, record_name, zone_finding
 
     if len(here.wanted) > 1:
         raise click.BadParameter(f"{name} has several: {', '.join(one.name for one in here.wanted)}; name one of them")
@@ -143,10 +143,10 @@ def _removed(here: CnameContext, name: str, owner: str | None, zone: str | None)
         return here.sync.remove(defined.place, defined.provider, owner, defined)
     try:
         full = record_name(name, zone)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         raise click.BadParameter(str(wrong)) from wrong
     found = complete(zone) if zone else find_zone(here.dns, full)
-    if finding := misplaced(full, found):
+    if finding := zone_finding(full, found):
         raise click.BadParameter(finding.problem)
     return here.sync.remove(place(found, full), here.dns.provider, owner, None)
 

@@ -17,15 +17,15 @@ from agent.clock import Clock, Deadline, SystemClock
 from agent.consul import AgentSelf, Consul
 from agent.definitions import (
     ADDRESS,
-    ANY_ADDRESS,
+    EXAMPLE_ADDRESS,
     Definition,
     Loaded,
     Settings,
-    defining,
     durations,
-    load_good,
+    find_definition,
+    load_valid,
+    reference_values,
     untrusted,
-    values_of,
 )
 from agent.errors import BadDefinition, ConsulUnreachable, Fault
 from agent.files import Untrusted, make_private_directory
@@ -117,7 +117,7 @@ def definitions(chosen: Settings, names: Collection[str] = (), ask_address: Call
     """
     found = good_definitions(chosen, ask_address)
     for name in names:
-        if defining(found.definitions, name) is None:
+        if find_definition(found.definitions, name) is None:
             if faults := found.faults_of(name):
                 raise BadDefinition(list(faults))
             raise unknown_name(name, found.definitions, chosen.services_dir)
@@ -131,12 +131,12 @@ def good_definitions(chosen: Settings, ask_address: Callable[[], str] | None = N
     if not any(ADDRESS in definition.names_used for definition in found.definitions):
         return found
     address = ask_address() if ask_address else _address(chosen)
-    return load_good(chosen.services_dir, values(address))
+    return load_valid(chosen.services_dir, values(address))
 
 
 def placeheld_definitions(chosen: Settings) -> Loaded:
-    """Return the definitions as they can be read without an agent: ``${ADDRESS}`` becomes `ANY_ADDRESS`."""
-    return load_good(chosen.services_dir, values(ANY_ADDRESS))
+    """Return the definitions as they can be read without an agent: ``${ADDRESS}`` becomes `EXAMPLE_ADDRESS`."""
+    return load_valid(chosen.services_dir, values(EXAMPLE_ADDRESS))
 
 
 def go_on_without(faults: Collection[Fault], good: Collection[Definition], *, is_all: bool) -> None:
@@ -157,7 +157,7 @@ def go_on_without(faults: Collection[Fault], good: Collection[Definition], *, is
 
 def values(address: str) -> dict[str, str]:
     """Return the values of references like ``${HOSTNAME}`` on this host, whose agent advertises that address."""
-    return values_of(os.environ, socket.gethostname(), address)
+    return reference_values(os.environ, socket.gethostname(), address)
 
 
 def _address(chosen: Settings) -> str:
@@ -167,7 +167,7 @@ def _address(chosen: Settings) -> str:
 
 def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | None = None) -> Definition:
     """Return the one definition whose service is called ``name``. Faults and ``ask_address`` as in `definitions`."""
-    definition = defining(definitions(chosen, [name], ask_address).definitions, name)
+    definition = find_definition(definitions(chosen, [name], ask_address).definitions, name)
     assert definition is not None  # noqa: S101 - for mypy: `definitions` raises
     return definition
 
@@ -196,7 +196,7 @@ class GoDuration(click.ParamType[float]):
             return float(value)
         try:
             found = durations.seconds(value)
-        except durations.NotADuration:
+        except durations.InvalidDuration:
             found = -1.0
         if found < 0:
             self.fail(f'{value!r} is not a duration; write a number with a unit, like "90s" or "1h30m"', param, ctx)

@@ -9,7 +9,7 @@ from agent.cli.registration_output import exit_code, keep
 from agent.consul import Consul
 from agent.daemon.status import read_status
 from agent.definitions import Settings
-from agent.errors import NotNow
+from agent.errors import TemporaryRefusal
 from agent.registration import Change, ChangeAction, CollectedFailures, Failure, apply_change, make_removal
 
 
@@ -66,13 +66,13 @@ def _remove(consul: Consul, plan: Iterable[Change], done: list[Change]) -> tuple
 def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
     """Refuse to remove what the daemon would register again.
 
-    :raises NotNow: the daemon runs, and an active definition defines one of the services, or that is unknown; nothing
-        was changed.
+    :raises TemporaryRefusal: the daemon runs, and an active definition defines one of the services, or that is unknown;
+        nothing was changed.
     """
     removed = [one.service_id for one in plan if one.action is ChangeAction.REMOVE]
     status = read_status(settings, context.system_clock())
     if status.is_unknown and removed:
-        raise NotNow(
+        raise TemporaryRefusal(
             f"nothing was changed: a running daemon could register {', '.join(removed)} again, and whether one runs "
             f"is {status.problem}. If none runs, remove that file",
             kind="daemon-unknown",
@@ -83,7 +83,7 @@ def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
     defined = frozenset(daemon.get("service_ids", ()))
     back = [one for one in removed if one in defined]
     if back:
-        raise NotNow(
+        raise TemporaryRefusal(
             f"nothing was changed: {settings.services_dir} defines {', '.join(back)}, and the daemon (pid "
             f"{daemon['pid']}) would register that again within a second. Remove the definition, and the daemon "
             "deregisters the service; or stop the daemon first: systemctl stop svcagent",

@@ -10,7 +10,7 @@ from agent.cli.cname_context import complete_record
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_problem
 from agent.daemon.last_good import usable
-from agent.definitions import ANY_ADDRESS, Definition, Settings, complete
+from agent.definitions import EXAMPLE_ADDRESS, Definition, Settings, complete
 from agent.doctor import SUBJECTS, Diagnosis, Level
 from agent.text import clean, counted
 
@@ -77,7 +77,7 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     """
     from agent.doctor.examined import ExaminedHost
 
-    choice = usable(settings.services_dir, context.values(ANY_ADDRESS))
+    choice = usable(settings.services_dir, context.values(EXAMPLE_ADDRESS))
     for name in names:
         if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
             raise context.unknown_name(name, choice.definitions, settings.services_dir)

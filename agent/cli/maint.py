@@ -13,7 +13,7 @@ from agent.cli.maint_output import (
 from agent.cli.options import output_options
 from agent.cli.output import show_line, show_warning
 from agent.clock import Deadline, Interrupts
-from agent.errors import Conflict, NotNow
+from agent.errors import Conflict, TemporaryRefusal
 from agent.maintenance import (
     MaintenanceAction,
     MaintenanceDecision,
@@ -246,7 +246,7 @@ def expire() -> int:
     with context.consul(context.settings()) as consul:
         ended = end_expired(consul, context.system_clock(), consul.agent_self().node)
     show_expired_maintenance(ended, is_document=True)
-    return 0 if all(one.may_be_disabled for one in ended) else NotNow.exit_code
+    return 0 if all(one.may_be_disabled for one in ended) else TemporaryRefusal.exit_code
 
 
 def _stop_if_refused(decisions: list[MaintenanceDecision]) -> None:

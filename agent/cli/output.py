@@ -20,7 +20,7 @@ import click
 
 from agent import logs
 from agent.cli.options import Options, current
-from agent.errors import BadDefinition, Fault, Interrupted, NotNow, SvcagentError, Unforeseen
+from agent.errors import BadDefinition, Fault, Interrupted, SvcagentError, TemporaryRefusal, UnexpectedError
 from agent.text import clean, printable
 
 LONGEST_CELL = 4000
@@ -101,7 +101,7 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
     if isinstance(error, BadDefinition):
         found["faults"] = fault_documents(error.faults)
     # An error that may pass without action must not raise an alarm.
-    level = logs.WARNING if isinstance(error, NotNow | Interrupted) else logs.ERROR
+    level = logs.WARNING if isinstance(error, TemporaryRefusal | Interrupted) else logs.ERROR
     _set_up_logs_once(options)
     show_problem(str(error), level=level, **found)
     _show_end(options, str(error), **found)
@@ -121,7 +121,7 @@ def show_usage(error: click.ClickException, options: Options) -> None:
 
 def show_bug(error: Exception, options: Options, exit_code: int) -> None:
     """Report an unexpected exception likewise, with its traceback."""
-    fields = {"kind": Unforeseen.kind, "exit_code": exit_code}
+    fields = {"kind": UnexpectedError.kind, "exit_code": exit_code}
     _set_up_logs_once(options)
     _show_trace(REPORT_BUG, error, **fields)
     _show_end(options, f"{REPORT_BUG} the trace in its log", **fields)

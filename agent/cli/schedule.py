@@ -14,7 +14,7 @@ from agent.cli.output import show_document, show_table, show_warning
 from agent.daemon.schedule import Schedule, schedule_of
 from agent.daemon.status import read_status
 from agent.data import dataclass
-from agent.definitions import ANY_ADDRESS, Definition, Settings, durations
+from agent.definitions import EXAMPLE_ADDRESS, Definition, Settings, durations
 from agent.errors import SvcagentError
 from agent.fleet import pause
 from agent.maintenance import length
@@ -48,7 +48,7 @@ def schedule(name: str | None, *, count: int) -> None:
     NAME only if NAME is in one of them).
     """
     settings, now = context.settings(), context.system_clock().now()
-    found = context.definitions(settings, [name] if name else [], lambda: ANY_ADDRESS).definitions
+    found = context.definitions(settings, [name] if name else [], lambda: EXAMPLE_ADDRESS).definitions
     daemon = read_status(settings, context.system_clock())
     without = f"{'whether the daemon runs is' if daemon.is_unknown else 'the daemon'} {daemon.problem}"
     held = partial(_pause, settings, now) if daemon.document is not None else lambda _: without

@@ -9,7 +9,7 @@ from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import AgentSelf
 from agent.daemon.schedule import schedule_of
-from agent.definitions import ADDRESS, ANY_ADDRESS, Definition, Settings, load
+from agent.definitions import ADDRESS, EXAMPLE_ADDRESS, Definition, Settings, load
 from agent.errors import BadDefinition, SvcagentError
 from agent.registration import unmet_requirements
 from agent.text import counted
@@ -31,7 +31,7 @@ def validate() -> None:
     """
     settings = context.settings()
     directory = settings.services_dir
-    definitions = load(directory, context.values(ANY_ADDRESS))
+    definitions = load(directory, context.values(EXAMPLE_ADDRESS))
     agent = _agent(settings)
     if agent is not None and (faults := unmet_requirements(definitions, agent)):
         raise BadDefinition(faults)
@@ -46,7 +46,7 @@ def validate() -> None:
     for definition in definitions:
         show_line(f"{definition.file}: {', '.join(service.name for service in definition.services) or 'no service'}")
     if any(ADDRESS in definition.names_used for definition in definitions):
-        show_line(f"${{{ADDRESS}}} was taken for {ANY_ADDRESS}: only the Consul agent knows what it stands for")
+        show_line(f"${{{ADDRESS}}} was taken for {EXAMPLE_ADDRESS}: only the Consul agent knows what it stands for")
     if agent is None:
         show_line("the Consul agent did not answer: whether it is too old for a definition was not checked")
     found = f"{counted(len(definitions), 'definition')}, {counted(len(services), 'service')}, no faults"

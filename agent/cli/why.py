@@ -7,9 +7,9 @@ from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.consul import Consul
-from agent.definitions import ANY_ADDRESS, Definition, ReloadSection, Service, Settings
+from agent.definitions import EXAMPLE_ADDRESS, Definition, ReloadSection, Service, Settings
 from agent.engine.client import Engine
-from agent.errors import NotNow, SvcagentError
+from agent.errors import SvcagentError, TemporaryRefusal
 from agent.fleet import HostState, SeenDigests, find_suspects
 from agent.reload.build import drain_dns, engine_of
 from agent.reload.checks import CheckedInstance
@@ -44,7 +44,7 @@ def why(name: str) -> int:
         show_document(_document(service, found))
     else:
         _show(service, found, definition.reload)
-    return NotNow.exit_code if found.reasons and not found.is_newest else 0
+    return TemporaryRefusal.exit_code if found.reasons and not found.is_newest else 0
 
 
 def _sources(
@@ -85,7 +85,7 @@ def _address(chosen: Settings) -> str:
         with context.consul(chosen) as consul:
             return consul.agent_self().address
     except SvcagentError:
-        return ANY_ADDRESS
+        return EXAMPLE_ADDRESS
 
 
 def _show(service: Service, found: Explanation, reload: ReloadSection) -> None:

@@ -22,7 +22,7 @@ from agent.cname.marker import Marker, parse
 from agent.cname.provider import PublishedRecord, ZoneView
 from agent.cname.record import WantedRecord
 from agent.data import dataclass
-from agent.errors import DnsUnreachable, NotNow, SvcagentError
+from agent.errors import DnsUnreachable, SvcagentError, TemporaryRefusal
 from agent.text import clean
 
 
@@ -47,7 +47,7 @@ class RecordOutcome(StrEnum):
     GIVES_WAY = "gives way"
     CONFLICT = "conflict", SvcagentError.exit_code
     REFUSED = "refused", SvcagentError.exit_code
-    NOT_NOW = "not now", NotNow.exit_code
+    NOT_NOW = "not now", TemporaryRefusal.exit_code
     UNREACHABLE = "unreachable", DnsUnreachable.exit_code
     UNKNOWN = "unknown", DnsUnreachable.exit_code
 
@@ -55,7 +55,7 @@ class RecordOutcome(StrEnum):
 LONGEST_RECORD = 300
 """Characters of a foreign record that a message quotes."""
 _SETTLE = "Whichever is right: give it a higher gen, on every host"
-_WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, NotNow.exit_code)
+_WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, TemporaryRefusal.exit_code)
 
 
 @dataclass(frozen=True)

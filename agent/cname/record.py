@@ -8,7 +8,7 @@ from agent.cname.marker import Marker, place, render
 from agent.cname.provider import PROVIDERS, PublishedRecord, RecordPlace
 from agent.consul import service_dns_name
 from agent.data import dataclass
-from agent.definitions import Cname, Definition, complete, misplaced
+from agent.definitions import Cname, Definition, complete, zone_finding
 from agent.errors import BadDefinition, Fault
 
 NO_TAG = "-"
@@ -88,7 +88,7 @@ def located(wanted: Iterable[WantedRecord], find_zone: Callable[[str], str]) -> 
     faults = [
         one.fault(finding.problem, finding.remedy, finding.path)
         for one in found
-        if (finding := misplaced(one.name, one.zone))
+        if (finding := zone_finding(one.name, one.zone))
     ]
     if faults:
         raise BadDefinition(faults)

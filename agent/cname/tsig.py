@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.data import dataclass
 from agent.definitions import DnsSettings, untrusted
 from agent.errors import BadDefinition, Fault
-from agent.files import NotAFile, Untrusted, read_trusted_alone
+from agent.files import NotRegularFile, Untrusted, read_trusted_path
 
 ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224")
 """The strong algorithms of RFC 8945, section 6."""
@@ -64,11 +64,11 @@ def find_key(settings: DnsSettings) -> Key:
 def from_file(file: Path, *, may_be_weak: bool = False) -> Key:
     """Return the only key in a key file. Raise `BadDefinition` if there is no usable one."""
     try:
-        raw, opened = read_trusted_alone(file, _LONGEST)
+        raw, opened = read_trusted_path(file, _LONGEST)
         content = raw.decode()
     except Untrusted as error:
         raise BadDefinition([untrusted(str(file), error)]) from error
-    except NotAFile as error:
+    except NotRegularFile as error:
         raise _bad(str(file), f"the key file is {error}", _REMEDY) from error
     except OSError as error:
         raise _bad(str(file), f"the key file cannot be read: {error.strerror}", "let svcagent read it") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.definitions import ConsulSettings
 from agent.errors import Denied
-from agent.files import NotAFile, Untrusted, is_exposed, read_trusted_alone
+from agent.files import NotRegularFile, Untrusted, is_exposed, read_trusted_path
 from agent.logs import WARNING, log
 
 # Characters of a header value, without spaces. Python's HTTP client would quote any others in its error.
@@ -63,12 +63,12 @@ class Token:
 
     def _look_at(self, file: Path) -> None:
         try:
-            content, found = read_trusted_alone(file, _LONGEST)
+            content, found = read_trusted_path(file, _LONGEST)
         except Untrusted as error:
             raise Denied(
                 f"the Consul token file (from {self._settings.token_file_source}): {error}", kind="token-unusable"
             ) from error
-        except (OSError, NotAFile, ValueError) as error:  # ValueError: a path with NUL
+        except (OSError, NotRegularFile, ValueError) as error:  # ValueError: a path with NUL
             if self._from_file:
                 # While the file is being replaced, it may be absent for a moment.
                 return

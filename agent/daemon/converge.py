@@ -13,8 +13,8 @@ from agent.clock import Clock
 from agent.consul import NODE_MAINTENANCE, AgentSelf, Consul
 from agent.daemon.convergence_log import IN_MAINTENANCE_AGAIN, ConvergenceLog, ConvergenceResult, HeldMaintenance
 from agent.daemon.last_good import Choice, LastGoodFiles
-from agent.definitions import Check, Settings, values_of
-from agent.errors import SvcagentError, Unforeseen
+from agent.definitions import Check, Settings, reference_values
+from agent.errors import SvcagentError, UnexpectedError
 from agent.logs import WARNING, log, log_bug
 from agent.maintenance import ExpiredMaintenance, MaintenanceTarget, find_expired, is_finished_reload, parse
 from agent.registration import (
@@ -85,7 +85,7 @@ class Convergence:
             found = replace(found, trouble=error)
         except Exception as error:  # noqa: BLE001 - a failed convergence must not stop reloads and the other tasks
             self._report("convergence", error)
-            found = replace(found, trouble=Unforeseen.of(error, "the convergence"))
+            found = replace(found, trouble=UnexpectedError.of(error, "the convergence"))
         if attempt is not None:
             found = attempt.result(found)
         try:
@@ -106,8 +106,8 @@ class Convergence:
     def _choose(self) -> Choice:
         agent = self._agent
         if agent is None:
-            return self._last_good.choose(values_of(self._environ, self._hostname))
-        values = values_of(self._environ, self._hostname, agent.address)
+            return self._last_good.choose(reference_values(self._environ, self._hostname))
+        values = reference_values(self._environ, self._hostname, agent.address)
         return self._last_good.choose(values, lambda definition: unmet_requirements((definition,), agent))
 
     def _again_in(self, found: ConvergenceResult) -> float | None:

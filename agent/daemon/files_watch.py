@@ -13,7 +13,7 @@ from typing import TypeAlias
 from watchdog import events
 from watchdog.observers.inotify import InotifyObserver
 
-from agent.definitions import files_of
+from agent.definitions import definition_files
 from agent.errors import BadDefinition
 from agent.logs import INFO, WARNING, log, log_bug
 from agent.registration import LAST_SEEN_FILE
@@ -163,7 +163,7 @@ class StateWatch(events.FileSystemEventHandler):
 def _attributes(directory: Path) -> FileAttributes:
     """Return the attributes that change with a definition file; for a link, those of its target."""
     try:
-        return tuple(_attributes_of(file) for file in files_of(directory))
+        return tuple(_attributes_of(file) for file in definition_files(directory))
     except BadDefinition as error:
         return ((str(error),),)
 

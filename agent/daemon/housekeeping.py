@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.daemon.subprocesses import EndedProcess, Launcher
-from agent.errors import Unforeseen, Unreachable
+from agent.errors import UnexpectedError, Unreachable
 from agent.logs import WARNING, log, log_bug
 
 if TYPE_CHECKING:  # slow to import, and large
@@ -106,7 +106,7 @@ class Housekeeping:
             return EndedProcess(Unreachable.exit_code, errors=f"svcagent {' '.join(verb)} cannot be started: {error}")
         except Exception as error:  # noqa: BLE001 - a bug in one chore must not end the daemon
             log_bug(f"svcagent {' '.join(verb)}: a bug in svcagent; please report it", error)
-            return EndedProcess(Unforeseen.exit_code)
+            return EndedProcess(UnexpectedError.exit_code)
         ending = asyncio.create_task(child.ended())
         try:
             return await asyncio.shield(ending)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.definitions import Definition, ParsedFile, clashes, files_of, parse_file, read
+from agent.definitions import Definition, ParsedFile, definition_files, find_name_conflicts, parse_file, read
 from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.files import write_atomically
 
@@ -73,7 +73,7 @@ def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
     try:
         now = {
             file.name: _read(file, lambda name, content: parse_file(services_dir / name, content, values))
-            for file in files_of(services_dir)
+            for file in definition_files(services_dir)
         }
     except BadDefinition as error:
         return Choice((), error.faults, frozenset())
@@ -91,7 +91,7 @@ def _first_clash(chosen: Mapping[str, ParsedFile], good: Mapping[str, ParsedFile
         return name not in good or chosen[name].content != good[name].content
 
     order = sorted(chosen, key=lambda name: (is_changed(name), name))
-    found = list(clashes(claim for name in order for claim in chosen[name].claims))
+    found = list(find_name_conflicts(use for name in order for use in chosen[name].name_uses))
     return [fault for fault in found if fault.file == found[0].file]
 
 
@@ -114,7 +114,7 @@ def _gone(
 
 
 def _ids(file: ParsedFile) -> frozenset[str]:
-    return frozenset(claim.name for claim in file.claims if claim.what == "service ID")
+    return frozenset(use.name for use in file.name_uses if use.what == "service ID")
 
 
 class LastGoodFiles:
@@ -153,7 +153,7 @@ class LastGoodFiles:
         kept = self._read_kept()
         good = {name: parsed(name, content) for name, content in kept.items()}
         try:
-            now = {file.name: _read(file, parsed) for file in files_of(self._services_dir)}
+            now = {file.name: _read(file, parsed) for file in definition_files(self._services_dir)}
         except BadDefinition as error:
             return _unchanged(good, error.faults)
         if good and not now:
@@ -176,7 +176,7 @@ class LastGoodFiles:
     def _read_kept(self) -> dict[str, bytes]:
         kept = {}
         with suppress(BadDefinition):
-            for file in files_of(self._kept_dir):
+            for file in definition_files(self._kept_dir):
                 with suppress(BadDefinition):
                     kept[file.name] = read(file)
         return kept
@@ -195,7 +195,7 @@ class LastGoodFiles:
             for name, content in wanted.items():
                 if is_new or kept.get(name) != content:
                     write_atomically(directory / name, content, 0o600)
-            for file in files_of(directory):
+            for file in definition_files(directory):
                 if file.name not in wanted:
                     file.unlink(missing_ok=True)
             if is_new:

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.daemon.subprocesses import Child, EndedProcess, Launcher
-from agent.errors import Unforeseen, Unreachable
+from agent.errors import UnexpectedError, Unreachable
 from agent.logs import ERROR, log, log_bug
 from agent.outcomes import RETRIED
 
@@ -32,7 +32,7 @@ IDLE_STEPS = ("", "check")
 
 RETRY_SECONDS = (30.0, 60.0, 120.0, 300.0, 600.0)
 """Pauses between attempts; the last one repeats."""
-RETRIED_CODES = frozenset({Unreachable.exit_code, Unforeseen.exit_code})
+RETRIED_CODES = frozenset({Unreachable.exit_code, UnexpectedError.exit_code})
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Reloads:
             ended = EndedProcess(1)
         except Exception as error:  # noqa: BLE001 - a bug in one reload must not end the daemon and the others
             log_bug(f"{service_id}: following its reload met a bug in svcagent; please report it", error)
-            ended = EndedProcess(Unforeseen.exit_code)
+            ended = EndedProcess(UnexpectedError.exit_code)
         del self.running[service_id]
         self._report_end(reload, ended)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from agent.definitions import Definition, Window, durations
-from agent.errors import SvcagentError, Unforeseen
+from agent.errors import SvcagentError, UnexpectedError
 from agent.logs import log_bug
 from agent.reload.window import window_state, zone
 
@@ -113,7 +113,7 @@ def plans_of(
             unplanned[one.service.id] = str(error)
             continue
         except Exception as error:  # noqa: BLE001 - the schedules of the other services are still needed
-            unplanned[one.service.id] = f"its schedule cannot be kept: {Unforeseen.of(error, 'reading it')}"
+            unplanned[one.service.id] = f"its schedule cannot be kept: {UnexpectedError.of(error, 'reading it')}"
             log_bug(f"{one.service.id}: {unplanned[one.service.id]}", error)
             continue
         if schedule is not None:

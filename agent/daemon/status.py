@@ -15,7 +15,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.definitions import Settings
 from agent.errors import Fault, SvcagentError
-from agent.files import NotAFile, read_regular, write_atomically
+from agent.files import NotRegularFile, read_regular, write_atomically
 from agent.logs import WARNING, log
 from agent.text import counted
 
@@ -154,7 +154,7 @@ def read_status(settings: Settings, clock: Clock) -> DaemonStatus:
     except PermissionError as error:
         how = "run as root, or as a member of the group of that file"
         return DaemonStatus(None, f"unknown: {path} cannot be read: {error.strerror}; {how}", is_unknown=True)
-    except (OSError, NotAFile, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, NotRegularFile, ValueError, LookupError, TypeError, RecursionError) as error:
         return DaemonStatus(None, f"unknown: {path} cannot be used: {error}", is_unknown=True)
     if is_gone:
         return DaemonStatus(None, f"does not run: process {pid} has ended; its last status is of {tree['at']}")

@@ -4,12 +4,12 @@ This package does not communicate with Consul, Docker or DNS.
 """
 
 from agent.definitions.checks import Check
-from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, misplaced, record_name
-from agent.definitions.document import Definition, defining
-from agent.definitions.faults import Wrong, untrusted
-from agent.definitions.interpolate import ADDRESS, ANY_ADDRESS, HOSTNAME, values_of
-from agent.definitions.load import Loaded, files_of, load, load_good
-from agent.definitions.name_conflicts import clashes
+from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, record_name, zone_finding
+from agent.definitions.document import Definition, find_definition
+from agent.definitions.faults import InvalidValue, untrusted
+from agent.definitions.interpolate import ADDRESS, EXAMPLE_ADDRESS, HOSTNAME, reference_values
+from agent.definitions.load import Loaded, definition_files, load, load_valid
+from agent.definitions.name_conflicts import find_name_conflicts
 from agent.definitions.parse_file import ParsedFile, parse_file, read
 from agent.definitions.reload import (
     PULL_SECONDS,

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from agent.definitions import durations
-from agent.definitions.faults import Finding, Wrong, listed, shown
+from agent.definitions.faults import Finding, InvalidValue, listed, shown
 from agent.definitions.strict_model import (
-    OWN_TOKEN,
-    SWITCH,
+    BOOLEAN,
     TEXT,
+    TOKEN_REFUSAL,
     ListOf,
     MapOf,
     Refusal,
@@ -26,10 +26,10 @@ from agent.definitions.values import (
     CONTAINER_NAME,
     COUNT,
     DURATION_TEXT,
-    FILLED,
     HOST_PORT,
     HTTP_URL,
     IDENTIFIER,
+    NON_EMPTY,
     POSITIVE,
     at_least,
     host_port,
@@ -52,7 +52,7 @@ KIND_OF: Mapping[str, Kind] = {
 }
 """The field that determines a check's kind. Of two fields that may occur together, the first one here decides."""
 
-TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
+ALLOWED_TOGETHER = ({"docker_container_id", "args"}, {"alias_service", "alias_node"})
 
 RUN_BY_CONSUL = frozenset({"http", "tcp", "udp", "grpc", "h2ping", "args", "docker"})
 
@@ -85,13 +85,13 @@ _RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
 def _check_id(value: str) -> str:
     """Refuse Consul's maintenance IDs: Consul would treat the status of such a check as maintenance."""
     if value.startswith(_RESERVED_IDS):
-        raise Wrong(f"{shown(value)} is a CheckID that Consul uses itself", "choose another ID")
+        raise InvalidValue(f"{shown(value)} is a CheckID that Consul uses itself", "choose another ID")
     return value
 
 
 def _method(value: str) -> str:
     if not re.fullmatch(r"[A-Z]+", value):
-        raise Wrong(f"{shown(value)} is not an HTTP method", 'write it like "GET" or "HEAD"')
+        raise InvalidValue(f"{shown(value)} is not an HTTP method", 'write it like "GET" or "HEAD"')
     return value
 
 
@@ -99,16 +99,16 @@ def _grpc(value: str) -> str:
     address, slash, service = value.partition("/")
     host_port(address)
     if slash and not re.fullmatch(r"[A-Za-z0-9_.\-/]+", service):
-        raise Wrong(f"{shown(value)} is not host:port/service", 'write it like "127.0.0.1:9090/my.Service"')
+        raise InvalidValue(f"{shown(value)} is not host:port/service", 'write it like "127.0.0.1:9090/my.Service"')
     return value
 
 
 def _header(value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     for name, lines in value.items():
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise Wrong(f"{shown(name)} is not the name of an HTTP header", 'write it like "Authorization"')
+            raise InvalidValue(f"{shown(name)} is not the name of an HTTP header", 'write it like "Authorization"')
         if any(not line.isprintable() for line in lines):
-            raise Wrong(f"the header {shown(name)} holds a control character", "remove it")
+            raise InvalidValue(f"the header {shown(name)} holds a control character", "remove it")
     return value
 
 
@@ -117,13 +117,15 @@ class Check(StrictModel):
 
     spellings: ClassVar[Mapping[str, str]] = {"checkid": "id", "scriptargs": "args"}
     refused: ClassVar[Mapping[str, Refusal]] = {
-        "osservice": lambda given: Wrong(
+        "osservice": lambda given: InvalidValue(
             "Consul runs os_service checks on Windows only",
             f'write {{"args": ["systemctl", "is-active", "--quiet", {shown(given["osservice"])}], "interval": "10s"}}',
         ),
-        "script": lambda given: Wrong("Consul has no script checks any more", f"write {_instead_of(given)} instead"),
+        "script": lambda given: InvalidValue(
+            "Consul has no script checks any more", f"write {_instead_of(given)} instead"
+        ),
         "serviceid": always("a check belongs to the service that it stands in", "remove it"),
-        "token": OWN_TOKEN,
+        "token": TOKEN_REFUSAL,
     }
 
     id: str = optional(
@@ -138,29 +140,29 @@ class Check(StrictModel):
         MapOf(ListOf(TEXT), _header), "HTTP request headers, a list of values each.", {}
     )
     body: str | None = optional(TEXT, "The HTTP request's body.")
-    disable_redirects: bool = optional(SWITCH, "Take a redirect for the answer. Consul 1.12 and later.", False)
-    tls_skip_verify: bool = optional(SWITCH, "Accept any certificate of the service.", False)
-    tls_server_name: str | None = optional(FILLED, "The name to ask TLS for. Consul 1.9 and later.")
+    disable_redirects: bool = optional(BOOLEAN, "Take a redirect for the answer. Consul 1.12 and later.", False)
+    tls_skip_verify: bool = optional(BOOLEAN, "Accept any certificate of the service.", False)
+    tls_server_name: str | None = optional(NON_EMPTY, "The name to ask TLS for. Consul 1.9 and later.")
     tcp: str | None = optional(HOST_PORT, "host:port; passing while it accepts connections.")
     tcp_use_tls: bool = optional(
-        SWITCH, "Do the TLS handshake, too. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each.", False
+        BOOLEAN, "Do the TLS handshake, too. Consul 1.14.10, 1.15.6, 1.16.2 and later releases of each.", False
     )
     udp: str | None = optional(HOST_PORT, "host:port; passing unless it is refused. Consul 1.13 and later.")
     grpc: str | None = optional(
         TEXT.also(_grpc), "host:port, or host:port/service; asked by gRPC's health checking protocol."
     )
-    grpc_use_tls: bool = optional(SWITCH, "Speak TLS to the gRPC server.", False)
+    grpc_use_tls: bool = optional(BOOLEAN, "Speak TLS to the gRPC server.", False)
     h2ping: str | None = optional(HOST_PORT, "host:port; an HTTP/2 ping. Consul 1.10 and later.")
-    h2ping_use_tls: bool | None = optional(SWITCH, "Ping over TLS, as Consul does if left out. Consul 1.11 and later.")
+    h2ping_use_tls: bool | None = optional(BOOLEAN, "Ping over TLS, as Consul does if left out. Consul 1.11 and later.")
     ttl: str | None = optional(DURATION_TEXT, "The service reports itself at least this often.")
     args: tuple[str, ...] | None = optional(
         COMMAND, "A command; exit code 0 is passing, 1 warning, anything else critical."
     )
     docker_container_id: str | None = optional(CONTAINER_NAME, "Run the command inside this container.")
-    shell: str | None = optional(FILLED, "The shell that runs the command inside the container.")
+    shell: str | None = optional(NON_EMPTY, "The shell that runs the command inside the container.")
     alias_service: str | None = optional(IDENTIFIER.also(not_empty), "Follow the health of the service with this ID.")
     alias_node: str | None = optional(
-        FILLED,
+        NON_EMPTY,
         "Follow the health of this node, or of alias_service on it. "
         "Consul 1.8's agent crashes when the catalog does not know the node.",
     )
@@ -223,7 +225,7 @@ class Check(StrictModel):
         if not makers:
             yield Finding("", "the check says nothing to check", f"add {listed(KIND_OF)}")
             return
-        if len(makers) > 1 and set(makers) not in TOGETHER:
+        if len(makers) > 1 and set(makers) not in ALLOWED_TOGETHER:
             yield Finding("", f"{' and '.join(map(shown, makers))} stand in one check", "make them checks of their own")
             return
         kind = KIND_OF[makers[0]]

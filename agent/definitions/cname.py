@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeGuard
 
-from agent.definitions.faults import Finding, Wrong, shown
+from agent.definitions.faults import Finding, InvalidValue, shown
 from agent.definitions.strict_model import TEXT, StrictModel, optional, required, whole
-from agent.definitions.values import FILLED, LABEL
+from agent.definitions.values import LABEL, NON_EMPTY
 
 MARKERS = "_svcagent"
 """The label below which svcagent stores its marker records in a zone."""
@@ -26,7 +26,7 @@ _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 def _domain(value: str) -> str:
     if not _NAME.fullmatch(value) or len(value.rstrip(".")) > 253:
-        raise Wrong(f"{shown(value)} is not a DNS name", 'write it like "www.example.com."')
+        raise InvalidValue(f"{shown(value)} is not a DNS name", 'write it like "www.example.com."')
     return value
 
 
@@ -34,16 +34,16 @@ def _owner(value: str) -> str:
     """Accept a wildcard only as the whole first label (RFC 4592)."""
     rest = "" if value == "*" else value.removeprefix("*.")
     if "*" in rest:
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} is not a DNS name: * must be the whole first label", 'write it like "*.example.com."'
         )
     if rest or value != "*":
         _domain(rest)
     first = value.partition(".")[0]
     if first.lower() == WILDCARD or MARKERS in value.lower().split("."):
-        raise Wrong(f"{shown(value)} is where svcagent keeps its markers", "choose another name")
+        raise InvalidValue(f"{shown(value)} is where svcagent keeps its markers", "choose another name")
     if len(first) > LONGEST_FIRST_LABEL:
-        raise Wrong(
+        raise InvalidValue(
             f"the first label of {shown(value)} leaves no room for the name of its marker",
             f"write at most {LONGEST_FIRST_LABEL} characters before the first dot",
         )
@@ -58,7 +58,7 @@ def complete(name: str, zone: str | None = None) -> str:
     return f"{folded}.{complete(zone)}"
 
 
-def misplaced(name: str, zone: str) -> Finding | None:
+def zone_finding(name: str, zone: str) -> Finding | None:
     """Return the fault of a complete name in a complete zone, both in lower case."""
     if name == zone:
         problem = f"{shown(name)} is the top of its zone, where no CNAME can stand beside SOA and NS"
@@ -84,7 +84,7 @@ class Cname(StrictModel):
     target: str | None = optional(
         TEXT.also(_domain), "Where the record points; <tag>.<service>.service.<dc>.<domain>. if left out."
     )
-    provider: str | None = optional(FILLED, "The DNS provider that keeps the zone.")
+    provider: str | None = optional(NON_EMPTY, "The DNS provider that keeps the zone.")
     gen: int = optional(
         whole(minimum=0, exclusiveMaximum=10**18),
         "The generation of this definition: of hosts that disagree, the highest wins.",
@@ -104,22 +104,22 @@ class Cname(StrictModel):
         if len(full) > LONGEST_NAME:
             problem = f"{shown(full)} is too long for its marker to have a name"
             yield Finding("name", problem, f"write at most {LONGEST_NAME} characters in all")
-        found = misplaced(full, complete(zone)) if zone else None
+        found = zone_finding(full, complete(zone)) if zone else None
         if found:
             yield found
-        if _is_good(target, _domain) and _answers_itself(full, complete(target)):
+        if _is_good(target, _domain) and _points_at_itself(full, complete(target)):
             yield Finding("target", f"{shown(name)} would point at itself", "write where its clients should go")
 
 
 def record_name(name: str, zone: str | None = None) -> str:
     """Return the complete name of a record that is named outside a definition.
 
-    :raises Wrong: it is not a valid name.
+    :raises InvalidValue: it is not a valid name.
     """
     _owner(name)
     given = {"name": name} | ({"zone": _domain(zone)} if zone else {})
     for finding in Cname.across(given):
-        raise Wrong(finding.problem, finding.remedy)
+        raise InvalidValue(finding.problem, finding.remedy)
     return complete(name, zone)
 
 
@@ -127,9 +127,9 @@ def _is_good(value: object, check: Callable[[str], str]) -> TypeGuard[str]:
     """True if the field is valid. The field itself reports its fault."""
     try:
         return isinstance(value, str) and bool(check(value))
-    except Wrong:
+    except InvalidValue:
         return False
 
 
-def _answers_itself(name: str, target: str) -> bool:
+def _points_at_itself(name: str, target: str) -> bool:
     return target == name or (name.startswith("*.") and target.endswith(name[1:]))

@@ -10,7 +10,7 @@ from agent.definitions.cname import Cname
 from agent.definitions.faults import Finding
 from agent.definitions.reload import ReloadSection
 from agent.definitions.service import Service
-from agent.definitions.strict_model import ListOf, PartOf, Refusal, StrictModel, always, optional
+from agent.definitions.strict_model import ListOf, ObjectOf, Refusal, StrictModel, always, optional
 
 PROBED_KINDS = ("http", "tcp")
 """The kinds of check that svcagent runs itself before a reloaded instance counts as ready."""
@@ -41,12 +41,12 @@ class DefinitionFile(StrictModel):
         always("svcagent registers the checks of services, not of nodes", "write it inside the service"),
     )
 
-    service: Service | None = optional(PartOf(Service), "The service, in Consul's own service-definition format.")
-    services: tuple[Service, ...] | None = optional(ListOf(PartOf(Service)), "Several services, without reload.")
+    service: Service | None = optional(ObjectOf(Service), "The service, in Consul's own service-definition format.")
+    services: tuple[Service, ...] | None = optional(ListOf(ObjectOf(Service)), "Several services, without reload.")
     reload: ReloadSection | None = optional(
-        PartOf(ReloadSection), "How the service is reloaded when its image has changed."
+        ObjectOf(ReloadSection), "How the service is reloaded when its image has changed."
     )
-    cname: tuple[Cname, ...] = optional(ListOf(PartOf(Cname)), "CNAMEs that point at the service.", ())
+    cname: tuple[Cname, ...] = optional(ListOf(ObjectOf(Cname)), "CNAMEs that point at the service.", ())
 
     def definition(self, file: Path, names_used: frozenset[str] = frozenset()) -> Definition:
         services = (self.services or ()) if self.service is None else (self.service,)
@@ -87,7 +87,7 @@ class DefinitionFile(StrictModel):
             )
 
 
-def defining(definitions: Sequence[Definition], name: str) -> Definition | None:
+def find_definition(definitions: Sequence[Definition], name: str) -> Definition | None:
     """Return the definition of the service with this ID, or else with this name. One's ID may be another's name."""
     by_name = None
     for definition in definitions:

@@ -20,34 +20,34 @@ _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _SECOND = UNITS["s"]
 
 
-class NotADuration(ValueError):
+class InvalidDuration(ValueError):
     """Go would not accept the text as a duration."""
 
 
 @lru_cache(maxsize=1024)
 def nanoseconds(text: str) -> int:
-    """Return the nanoseconds that Go reads from the text. Raise `NotADuration` if it cannot."""
+    """Return the nanoseconds that Go reads from the text. Raise `InvalidDuration` if it cannot."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if digits == "0":
         return 0
     if len(digits) > LONGEST_TEXT:
-        raise NotADuration(text)
+        raise InvalidDuration(text)
     total = position = 0
     while position < len(digits):
         term = _TERM.match(digits, position)
         if term is None or not (term[1] or term[2]):
-            raise NotADuration(text)
+            raise InvalidDuration(text)
         fraction = term[2] or ""
         total += int(term[1] or "0") * UNITS[term[3]]
         total += int(fraction or "0") * UNITS[term[3]] // 10 ** len(fraction)
         position = term.end()
     if not digits or total > LONGEST:
-        raise NotADuration(text)
+        raise InvalidDuration(text)
     return sign * total
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of Go duration text such as ``1m30s``. Raise `NotADuration` if it is none."""
+    """Return the seconds of Go duration text such as ``1m30s``. Raise `InvalidDuration` if it is none."""
     return nanoseconds(text) / _SECOND
 
 

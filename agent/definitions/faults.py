@@ -20,7 +20,7 @@ SECRETS = frozenset({"token", "header", "key_secret", "urls"})
 """Messages never repeat a value below these keys."""
 
 
-class Wrong(ValueError):
+class InvalidValue(ValueError):
     """Raised by validators: what is wrong with a value, and what would be right."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:

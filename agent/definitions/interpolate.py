@@ -15,14 +15,14 @@ ADDRESS = "ADDRESS"
 ENVIRONMENT = "env:"
 """The prefix of references to environment variables."""
 
-ANY_ADDRESS = "192.0.2.1"
+EXAMPLE_ADDRESS = "192.0.2.1"
 """The value of ``${ADDRESS}`` if no agent is asked: an address for documentation, which no host has (RFC 5737)."""
 
 _REFERENCE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _ESCAPE = "for the characters themselves write $${"
 
 
-def values_of(environ: Mapping[str, str], hostname: str, address: str = ANY_ADDRESS) -> dict[str, str]:
+def reference_values(environ: Mapping[str, str], hostname: str, address: str = EXAMPLE_ADDRESS) -> dict[str, str]:
     """Return the value of every reference on a host. ``address`` is the address that its Consul agent advertises."""
     return {**{f"{ENVIRONMENT}{name}": value for name, value in environ.items()}, HOSTNAME: hostname, ADDRESS: address}
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from agent.data import dataclass
 from agent.definitions.document import Definition
 from agent.definitions.faults import untrusted
-from agent.definitions.name_conflicts import SERVICE_ID, SERVICE_NAME, clashes
+from agent.definitions.name_conflicts import SERVICE_ID, SERVICE_NAME, find_name_conflicts
 from agent.definitions.parse_file import ParsedFile, parse_file, read
 from agent.errors import BadDefinition, Fault
 from agent.files import Untrusted, check_directory
@@ -30,8 +30,8 @@ class Loaded:
         A file whose service cannot be read may define any service.
         """
         own = [one for one in self.left_out if name in _services(one)]
-        names = {claim.key for one in own for claim in one.claims}
-        related = {str(one.file) for one in self.left_out if names & {claim.key for claim in one.claims}}
+        names = {use.key for one in own for use in one.name_uses}
+        related = {str(one.file) for one in self.left_out if names & {use.key for use in one.name_uses}}
         others = {str(one.file) for one in self.left_out if _services(one)}
         return tuple(one for one in self.faults if (one.file in related if own else one.file not in others))
 
@@ -43,33 +43,33 @@ def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Defini
 
     :raises BadDefinition: any file has a fault; the error has all faults of all files.
     """
-    found = load_good(directory, values)
+    found = load_valid(directory, values)
     if found.faults:
         raise BadDefinition(list(found.faults))
     return found.definitions
 
 
-def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
+def load_valid(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
     """Load likewise, but leave out files with a fault, and files that use a name which another file also uses."""
     try:
-        examined = [_look_at(file, values) for file in files_of(directory)]
+        examined = [_look_at(file, values) for file in definition_files(directory)]
     except BadDefinition as error:
         return Loaded((), error.faults)
     faults = [fault for one in examined for fault in one.faults]
-    faults += clashes(claim for one in examined for claim in one.claims)
+    faults += find_name_conflicts(use for one in examined for use in one.name_uses)
     faulty = {fault.file for fault in faults}
     # It is unknown which of two files owns a name, so neither is used.
     contested = {
-        claim.key
+        use.key
         for one in examined
         if str(one.file) in faulty
-        for claim in one.claims
-        if claim.what != SERVICE_NAME  # services may share it
+        for use in one.name_uses
+        if use.what != SERVICE_NAME  # services may share it
     }
     good: list[Definition] = []
     left_out: list[ParsedFile] = []
     for one in examined:
-        if one.definition is None or str(one.file) in faulty or any(claim.key in contested for claim in one.claims):
+        if one.definition is None or str(one.file) in faulty or any(use.key in contested for use in one.name_uses):
             left_out.append(one)
         else:
             good.append(one.definition)
@@ -77,7 +77,7 @@ def load_good(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
 
 
 def _services(examined: ParsedFile) -> set[str]:
-    return {claim.name for claim in examined.claims if claim.what in (SERVICE_ID, SERVICE_NAME)}
+    return {use.name for use in examined.name_uses if use.what in (SERVICE_ID, SERVICE_NAME)}
 
 
 def _look_at(file: Path, values: Mapping[str, str]) -> ParsedFile:
@@ -89,7 +89,7 @@ def _look_at(file: Path, values: Mapping[str, str]) -> ParsedFile:
     return parse_file(file, content, values)
 
 
-def files_of(directory: Path) -> list[Path]:
+def definition_files(directory: Path) -> list[Path]:
     """Return the definition files of a directory, ordered by name.
 
     :raises BadDefinition: the directory cannot be read; its one fault says why.

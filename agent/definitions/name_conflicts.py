@@ -26,11 +26,11 @@ class NameUse:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Return what conflicting claims have in common. Service names with one key must have one spelling."""
+        """Return what conflicting uses have in common. Service names with one key must have one spelling."""
         return self.what, self.name if self.what == CONTAINER else self.name.casefold()
 
 
-def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[NameUse]:
+def find_name_uses(file: Path, tree: Any, definition: Definition | None) -> Iterator[NameUse]:
     """Yield the names that a file uses. A faulty file has no ``definition``: then only names written in its tree."""
     several = tree.get("services", ())
     written = [("service", tree.get("service"))]
@@ -44,13 +44,13 @@ def claims(file: Path, tree: Any, definition: Definition | None) -> Iterator[Nam
             yield NameUse(SERVICE_ID, service[key], file, f"{path}.{key}")
         if isinstance(service.get("name"), str):
             yield NameUse(SERVICE_NAME, service["name"], file, f"{path}.name")
-        yield from _check_claims(file, path, service, model)
+        yield from _check_name_uses(file, path, service, model)
     reload = tree.get("reload")
     if isinstance(reload, dict) and isinstance(reload.get("container"), str):
         yield NameUse(CONTAINER, reload["container"], file, "reload.container")
 
 
-def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service | None) -> Iterator[NameUse]:
+def _check_name_uses(file: Path, path: str, service: dict[str, Any], model: Service | None) -> Iterator[NameUse]:
     several = service.get("checks", ())
     written = [(f"{path}.check", service["check"])] if "check" in service else []
     if isinstance(several, tuple):
@@ -65,23 +65,23 @@ def _check_claims(file: Path, path: str, service: dict[str, Any], model: Service
             yield NameUse(CHECK_ID, check_id, file, f"{place}.id")
 
 
-def clashes(claimed: Iterable[NameUse]) -> Iterator[Fault]:
+def find_name_conflicts(claimed: Iterable[NameUse]) -> Iterator[Fault]:
     """Yield a fault for every use of a name but the first. Services may share a name if they spell it the same way."""
     first: dict[tuple[str, str], NameUse] = {}
     reported: set[tuple[Path, str]] = set()
-    for claim in claimed:
-        earlier = first.setdefault(claim.key, claim)
-        is_shared = claim.what == SERVICE_NAME and claim.name == earlier.name
-        if earlier is claim or is_shared or (claim.file, claim.path) in reported:
+    for use in claimed:
+        earlier = first.setdefault(use.key, use)
+        is_shared = use.what == SERVICE_NAME and use.name == earlier.name
+        if earlier is use or is_shared or (use.file, use.path) in reported:
             continue
-        reported.add((claim.file, claim.path))
-        place = earlier.path if earlier.file == claim.file else f"{earlier.file} ({earlier.path})"
-        if claim.name == earlier.name:
-            problem, remedy = f"the {claim.what} {shown(claim.name)} is also used by {place}", "give each its own"
+        reported.add((use.file, use.path))
+        place = earlier.path if earlier.file == use.file else f"{earlier.file} ({earlier.path})"
+        if use.name == earlier.name:
+            problem, remedy = f"the {use.what} {shown(use.name)} is also used by {place}", "give each its own"
         else:
             problem = (
-                f"the {claim.what} {shown(claim.name)} differs only by case from {shown(earlier.name)} in {place}, and "
+                f"the {use.what} {shown(use.name)} differs only by case from {shown(earlier.name)} in {place}, and "
                 "Consul takes both for the same"
             )
-            remedy = "spell it the same way" if claim.what == SERVICE_NAME else "give each its own"
-        yield Fault(str(claim.file), claim.path, problem, remedy)
+            remedy = "spell it the same way" if use.what == SERVICE_NAME else "give each its own"
+        yield Fault(str(use.file), use.path, problem, remedy)

@@ -10,10 +10,10 @@ from agent.data import dataclass
 from agent.definitions.document import Definition, DefinitionFile
 from agent.definitions.faults import Finding, shown, untrusted
 from agent.definitions.interpolate import interpolate
-from agent.definitions.name_conflicts import NameUse, claims
+from agent.definitions.name_conflicts import NameUse, find_name_uses
 from agent.definitions.validate import Pairs, validate
 from agent.errors import BadDefinition, Fault
-from agent.files import NotAFile, Untrusted, read_trusted
+from agent.files import NotRegularFile, Untrusted, read_trusted
 from agent.logs import log_bug
 from agent.shapes import is_deeper_than
 
@@ -25,13 +25,13 @@ DEEPEST = 32
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """The definition or the faults of a file. ``claims`` are the names that it uses, whether faulty or not."""
+    """The definition or the faults of a file. ``name_uses`` are the names that it uses, whether faulty or not."""
 
     file: Path
     content: bytes
     definition: Definition | None
     faults: tuple[Fault, ...] = ()
-    claims: tuple[NameUse, ...] = ()
+    name_uses: tuple[NameUse, ...] = ()
 
 
 def read(file: Path) -> bytes:
@@ -50,7 +50,7 @@ def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedF
     definition, names = None, tuple[NameUse, ...]()
     try:
         definition, found, tree = _defined(file, content, values)
-        names = tuple(claims(file, tree, definition))
+        names = tuple(find_name_uses(file, tree, definition))
     except _Unusable as unusable:
         found = [unusable.finding]
     except Exception as error:  # noqa: BLE001  # a bug that one file triggers must not disable the other files
@@ -105,8 +105,8 @@ def _text(raw: bytes) -> str:
 def _bytes(file: Path) -> bytes:
     try:
         return read_trusted(file, SIZE_LIMIT + 1)[0]
-    except (NotAFile, IsADirectoryError) as error:
-        problem = str(error) if isinstance(error, NotAFile) else "a directory, not a file"
+    except (NotRegularFile, IsADirectoryError) as error:
+        problem = str(error) if isinstance(error, NotRegularFile) else "a directory, not a file"
         raise _Unusable(problem, "move it elsewhere") from error
     except Untrusted as error:
         fault = untrusted(str(file), error)

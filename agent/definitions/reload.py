@@ -10,8 +10,8 @@ from typing import ClassVar, TypeAlias
 
 from agent.data import dataclass
 from agent.definitions import durations
-from agent.definitions.faults import Finding, Wrong, shown
-from agent.definitions.strict_model import SWITCH, TEXT, ListOf, PartOf, Schema, StrictModel, ValueType, optional
+from agent.definitions.faults import Finding, InvalidValue, shown
+from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, Schema, StrictModel, ValueType, optional
 from agent.definitions.values import (
     ABSOLUTE_PATH,
     COMMAND,
@@ -43,23 +43,27 @@ _IMAGE = re.compile(
 
 def _image(value: str) -> str:
     if "@" in value:
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} names one digest for ever", "write the tag that is to be followed, like web:latest"
         )
     if value.startswith("sha256:") or re.fullmatch(r"[0-9a-f]{64}", value):
-        raise Wrong(f"{shown(value)} is an image's ID, which no registry knows", "write the image's name and tag")
+        raise InvalidValue(
+            f"{shown(value)} is an image's ID, which no registry knows", "write the image's name and tag"
+        )
     found = _IMAGE.fullmatch(value)
     if found is None:
-        raise Wrong(f"{shown(value)} is not the name of an image", 'write it like "registry.example.com/web:latest"')
+        raise InvalidValue(
+            f"{shown(value)} is not the name of an image", 'write it like "registry.example.com/web:latest"'
+        )
     return value if found["tag"] else f"{value}:latest"
 
 
 def _schedule(value: str) -> str:
     problem, remedy = f"{shown(value)} is not a cron schedule", 'write five fields, like "*/10 * * * *"'
     if len(value.split()) != 5:
-        raise Wrong(problem, remedy)
+        raise InvalidValue(problem, remedy)
     if not _cron_fires(value):
-        raise Wrong(problem, f"{remedy}, each within its range and together on a day that exists")
+        raise InvalidValue(problem, f"{remedy}, each within its range and together on a day that exists")
     return value
 
 
@@ -83,7 +87,7 @@ def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} is not a time zone of this host", 'write it like "Europe/Berlin" or "UTC"'
         ) from None
     return value
@@ -92,13 +96,13 @@ def _timezone(value: str) -> str:
 def _lock(value: str) -> str:
     parts = value.split("/")
     if not _KEY.fullmatch(value) or ".." in value or not {"", ".", ".lock"}.isdisjoint(parts):
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} is not a lock prefix",
             "write a key of Consul KV without slashes around it, of letters, digits and , . _ - / ? & = only (Consul "
             '1.21.5 refuses others), like "web_reload", and the same for every consul lock on it',
         )
     if parts[0] == OWN_PREFIX and not (len(parts) == 2 or (len(parts) == 3 and parts[2] == LOCK_FOLDER)):
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} is where svcagent keeps its own documents",
             f'write "{OWN_PREFIX}/<service>/{LOCK_FOLDER}" or leave it out',
         )
@@ -107,7 +111,7 @@ def _lock(value: str) -> str:
 
 def _windows(value: tuple[Window, ...]) -> tuple[Window, ...]:
     if not value:
-        raise Wrong("the list is empty", "add a window, or leave it out: then a reload may begin at any time")
+        raise InvalidValue("the list is empty", "add a window, or leave it out: then a reload may begin at any time")
     return value
 
 
@@ -138,7 +142,7 @@ def _min_healthy(value: object) -> MinHealthy:
         return MinHealthy(value=value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}%", value, re.ASCII) and int(value[:-1]) <= 100:
         return MinHealthy(value=int(value[:-1]), is_percent=True)
-    raise Wrong(f"{shown(value)} is neither a number of instances nor a share", remedy)
+    raise InvalidValue(f"{shown(value)} is neither a number of instances nor a share", remedy)
 
 
 _MIN_HEALTHY = ValueType(
@@ -153,7 +157,7 @@ class Drain(StrictModel):
 
     min: float = optional(SECONDS, "Wait at least this long after the service is out of DNS and health answers.", 0.0)
     max: float = optional(SECONDS, "Cut what is still connected after this long.", 30.0)
-    connections: bool = optional(SWITCH, "Wait until no client is connected any more.", True)
+    connections: bool = optional(BOOLEAN, "Wait until no client is connected any more.", True)
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
@@ -169,7 +173,7 @@ def _known_seconds(value: object) -> float | None:
         return value if abs(value) * 1e9 <= durations.LONGEST else None
     try:
         known = durations.seconds(value) if isinstance(value, str) else None
-    except durations.NotADuration:
+    except durations.InvalidDuration:
         return None
     return None if known is None or known < 0 else known
 
@@ -231,7 +235,7 @@ class ContainerRestart:
     min_age: float
 
 
-OF_A_CONTAINER = tuple(field.name for field in fields(ContainerRestart))
+CONTAINER_KEYS = tuple(field.name for field in fields(ContainerRestart))
 """Keys that have no meaning for a service that is restarted by a command."""
 
 
@@ -249,10 +253,10 @@ Strategy: TypeAlias = ContainerRestart | CommandRestart
 class ReloadSection(StrictModel):
     """What to follow, what to restart, and how gently."""
 
-    further_schema: ClassVar[Schema] = {
+    extra_schema: ClassVar[Schema] = {
         "oneOf": [
             {"required": ["image", "container"], "properties": {"restart": False, "restart_timeout": False}},
-            {"required": ["restart"], "properties": dict.fromkeys(OF_A_CONTAINER, False)},
+            {"required": ["restart"], "properties": dict.fromkeys(CONTAINER_KEYS, False)},
         ]
     }
 
@@ -288,15 +292,15 @@ class ReloadSection(StrictModel):
         "the last day, in the catalog or not. A percentage above 0 needs at least one.",
         MinHealthy(value=1),
     )
-    drain: Drain = optional(PartOf(Drain), "How clients are given time to leave.", Drain())
-    ready: Ready = optional(PartOf(Ready), "When the new instance counts as ready.", Ready())
+    drain: Drain = optional(ObjectOf(Drain), "How clients are given time to leave.", Drain())
+    ready: Ready = optional(ObjectOf(Ready), "When the new instance counts as ready.", Ready())
     settle: Settle = optional(
-        PartOf(Settle),
+        ObjectOf(Settle),
         "How long the new instance must stay healthy in service before the old one is removed and the "
         "next host may begin.",
         Settle(),
     )
-    hooks: Hooks = optional(PartOf(Hooks), "Commands of your own to run on the way.", Hooks())
+    hooks: Hooks = optional(ObjectOf(Hooks), "Commands of your own to run on the way.", Hooks())
     pull_timeout: float = optional(
         POSITIVE_SECONDS,
         "Give up a download of the image that stands still for this long; its extraction may take ten times as long.",
@@ -305,7 +309,7 @@ class ReloadSection(StrictModel):
     stop_timeout: float | None = optional(
         SECONDS, "How long the container may take to stop; its own setting if left out."
     )
-    rollback: bool = optional(SWITCH, "Put the old container back when the new one does not become ready.", True)
+    rollback: bool = optional(BOOLEAN, "Put the old container back when the new one does not become ready.", True)
     keep_images: int = optional(POSITIVE, "How many images of this name to keep.", 2)
     tag_file: Path | None = optional(ABSOLUTE_PATH, "A file that gets the tag deployed.")
     min_age: float = optional(SECONDS, "Leave an image that was built less than this ago for later.", 0.0)
@@ -314,7 +318,7 @@ class ReloadSection(StrictModel):
     def strategy(self) -> Strategy:
         if self.restart is not None:
             return CommandRestart(self.restart, self.restart_timeout)
-        return ContainerRestart(**{key: getattr(self, key) for key in OF_A_CONTAINER})
+        return ContainerRestart(**{key: getattr(self, key) for key in CONTAINER_KEYS})
 
     def lock_prefix(self, service_name: str) -> str:
         """Return the lock's prefix in Consul KV.
@@ -327,7 +331,7 @@ class ReloadSection(StrictModel):
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
         if given.get("restart") is not None:
-            for key in OF_A_CONTAINER:
+            for key in CONTAINER_KEYS:
                 if key in given:
                     yield Finding(
                         key, 'belongs to a container, and a service with "restart" has none', 'remove it or "restart"'

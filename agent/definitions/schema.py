@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.definitions import durations
 from agent.definitions.document import DefinitionFile
-from agent.definitions.strict_model import Field, ListOf, MapOf, PartOf, Schema, StrictModel, ValueType
+from agent.definitions.strict_model import Field, ListOf, MapOf, ObjectOf, Schema, StrictModel, ValueType
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -24,7 +24,7 @@ def _of(model: type[StrictModel], parts: dict[str, type[StrictModel]]) -> Schema
     found["properties"] = {name: _of_field(key, parts) for name, key in model.keys.items()}
     if names := [name for name, key in model.keys.items() if key.is_required]:
         found["required"] = names
-    return found | model.further_schema
+    return found | model.extra_schema
 
 
 def _of_field(key: Field, parts: dict[str, type[StrictModel]]) -> Schema:
@@ -42,7 +42,7 @@ def _of_kind(kind: ValueType, parts: dict[str, type[StrictModel]]) -> Schema:
             return {"items": _of_kind(kind.item, parts), "type": "array"}
         case MapOf():
             return {"additionalProperties": _of_kind(kind.item, parts), "type": "object"}
-        case PartOf():
+        case ObjectOf():
             parts[kind.model.__name__] = kind.model
             return {"$ref": f"#/$defs/{kind.model.__name__}"}
         case _:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from agent.definitions.checks import Check
-from agent.definitions.faults import Finding, Wrong, shown
+from agent.definitions.faults import Finding, InvalidValue, shown
 from agent.definitions.strict_model import (
-    OWN_TOKEN,
-    SWITCH,
+    BOOLEAN,
     TEXT,
+    TOKEN_REFUSAL,
     ListOf,
     MapOf,
-    PartOf,
+    ObjectOf,
     Refusal,
     StrictModel,
     always,
@@ -34,32 +34,32 @@ META_VALUE_LENGTH = 512
 MOST_CHECKS = 30
 """The limit per service: svcagent's mark names each check, and must fit into a meta value while all are replaced."""
 
-NOT_CARRIED = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
-_BEYOND = always("svcagent does not register proxies, mesh services or namespaces", "remove it")
+UNSUPPORTED_KEYS = ("kind", "proxy", "connect", "namespace", "socketpath", "locality")
+_UNSUPPORTED = always("svcagent does not register proxies, mesh services or namespaces", "remove it")
 
 
 def _not_consul(value: str) -> str:
     """Refuse the name of Consul's own service, by which Consul finds its servers."""
     if value.lower() == "consul":
-        raise Wrong(f"{shown(value)} is Consul's own service", "choose another name")
+        raise InvalidValue(f"{shown(value)} is Consul's own service", "choose another name")
     return value
 
 
 def _meta(value: dict[str, str]) -> dict[str, str]:
     if len(value) > META_PAIRS - 1:
-        raise Wrong(
+        raise InvalidValue(
             f"{len(value)} pairs are too many", f"Consul keeps {META_PAIRS}, and svcagent marks its services with one"
         )
     for key, item in value.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key) or len(key) > META_KEY_LENGTH:
-            raise Wrong(
+            raise InvalidValue(
                 f"the key {shown(key)} is refused by Consul",
                 f"write at most {META_KEY_LENGTH} letters, digits, dashes and underscores",
             )
         if key.lower().startswith(("consul-", OWN_MARK)):
-            raise Wrong(f"the key {shown(key)} is reserved", "choose another beginning")
+            raise InvalidValue(f"the key {shown(key)} is reserved", "choose another beginning")
         if len(item.encode(errors="surrogatepass")) > META_VALUE_LENGTH:
-            raise Wrong(
+            raise InvalidValue(
                 f"the value of {shown(key)} is {len(item.encode())} bytes long", f"Consul keeps {META_VALUE_LENGTH}"
             )
     return value
@@ -67,7 +67,7 @@ def _meta(value: dict[str, str]) -> dict[str, str]:
 
 def _tag(value: str) -> str:
     if not value or not value.isprintable():
-        raise Wrong(f"{shown(value)} cannot be a tag", "write at least one printable character")
+        raise InvalidValue(f"{shown(value)} cannot be a tag", "write at least one printable character")
     return value
 
 
@@ -86,7 +86,7 @@ class NamedPort(StrictModel):
 
     name: str = required(LABEL, "The name of the port, which Consul DNS looks up.")
     port: int = required(PORT, "The port that clients connect to.")
-    default: bool = optional(SWITCH, "Give this port to clients that name none.", False)
+    default: bool = optional(BOOLEAN, "Give this port to clients that name none.", False)
 
     def fields(self) -> dict[str, Any]:
         return {"Name": self.name, "Port": self.port, "Default": self.default}
@@ -95,16 +95,16 @@ class NamedPort(StrictModel):
 def _ports(value: tuple[NamedPort, ...]) -> tuple[NamedPort, ...]:
     for name, times in Counter(one.name for one in value).items():
         if times > 1:
-            raise Wrong(f"{shown(name)} is the name of {times} ports", "give each port a different name")
+            raise InvalidValue(f"{shown(name)} is the name of {times} ports", "give each port a different name")
     if sum(one.default for one in value) != 1:
-        raise Wrong("not exactly one of the ports is the default", 'write "default": true in one of them')
+        raise InvalidValue("not exactly one of the ports is the default", 'write "default": true in one of them')
     return value
 
 
 def _networks(value: dict[str, TaggedAddress]) -> dict[str, TaggedAddress]:
     for key in value:
         if not key or not key.isprintable():
-            raise Wrong(f"the key {shown(key)} is not the name of a network", 'write it like "lan" or "wan"')
+            raise InvalidValue(f"the key {shown(key)} is not the name of a network", 'write it like "lan" or "wan"')
     return value
 
 
@@ -118,24 +118,26 @@ class Weights(StrictModel):
 class Service(StrictModel):
     """One service instance on this host, and its checks."""
 
-    refused: ClassVar[Mapping[str, Refusal]] = {"token": OWN_TOKEN} | dict.fromkeys(NOT_CARRIED, _BEYOND)
+    refused: ClassVar[Mapping[str, Refusal]] = {"token": TOKEN_REFUSAL} | dict.fromkeys(UNSUPPORTED_KEYS, _UNSUPPORTED)
 
     name: str = required(LABEL.also(_not_consul), "The name that clients look up.")
     id: str = optional(IDENTIFIER.also(_not_consul), "The instance's ID, unique on the host; the name if left out.", "")
     tags: tuple[str, ...] = optional(ListOf(TEXT.also(_tag)), "Labels that clients may ask for.", ())
     port: int | None = optional(PORT, "The port that clients connect to.")
     ports: tuple[NamedPort, ...] | None = optional(
-        ListOf(PartOf(NamedPort), _ports), "Several ports in place of one. Consul 1.22 and later."
+        ListOf(ObjectOf(NamedPort), _ports), "Several ports in place of one. Consul 1.22 and later."
     )
     address: str | None = optional(HOST, "The address for clients; the node's own if left out.")
     meta: dict[str, str] = optional(MapOf(TEXT, _meta), "Pairs of text for clients.", {})
     tagged_addresses: dict[str, TaggedAddress] = optional(
-        MapOf(PartOf(TaggedAddress), _networks), "Addresses for other networks: lan, wan, …", {}
+        MapOf(ObjectOf(TaggedAddress), _networks), "Addresses for other networks: lan, wan, …", {}
     )
-    weights: Weights = optional(PartOf(Weights), "How much of the SRV lookups' traffic this instance gets.", Weights())
-    enable_tag_override: bool = optional(SWITCH, "Let others change the tags in the catalog.", False)
-    check: Check | None = optional(PartOf(Check), "Consul's old form of a single check; joins the checks.")
-    checks: tuple[Check, ...] = optional(ListOf(PartOf(Check)), "The health checks; all must pass.", ())
+    weights: Weights = optional(
+        ObjectOf(Weights), "How much of the SRV lookups' traffic this instance gets.", Weights()
+    )
+    enable_tag_override: bool = optional(BOOLEAN, "Let others change the tags in the catalog.", False)
+    check: Check | None = optional(ObjectOf(Check), "Consul's old form of a single check; joins the checks.")
+    checks: tuple[Check, ...] = optional(ListOf(ObjectOf(Check)), "The health checks; all must pass.", ())
 
     @classmethod
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from agent.definitions.faults import shown, untrusted
 from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DnsTable, DockerTable, SettingsFile
-from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, wants_tls
-from agent.definitions.strict_model import TEXT, PartOf, optional
+from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, requires_tls
+from agent.definitions.strict_model import TEXT, ObjectOf, optional
 from agent.errors import BadDefinition, Fault
-from agent.files import NotAFile, Untrusted, read_trusted_alone
+from agent.files import NotRegularFile, Untrusted, read_trusted_path
 
 _TOKENS = ("consul.token", "consul.token_file")
 _KEYS = ("dns.key_file", "dns.key_name", "dns.key_algorithm", "dns.key_secret")
@@ -52,9 +52,9 @@ class DnsSettings(DnsTable):
 
 
 class Settings(SettingsFile):
-    consul: ConsulSettings = optional(PartOf(ConsulSettings), "", ConsulSettings())
-    docker: DockerSettings = optional(PartOf(DockerSettings), "", DockerSettings())
-    dns: DnsSettings = optional(PartOf(DnsSettings), "", DnsSettings())
+    consul: ConsulSettings = optional(ObjectOf(ConsulSettings), "", ConsulSettings())
+    docker: DockerSettings = optional(ObjectOf(DockerSettings), "", DockerSettings())
+    dns: DnsSettings = optional(ObjectOf(DnsSettings), "", DnsSettings())
 
     @classmethod
     def load(cls, config: Path | None, environ: Mapping[str, str], **options: str | Path | None) -> Self:
@@ -74,7 +74,7 @@ class Settings(SettingsFile):
                     for name in names:
                         chosen.pop(name, None)
             chosen.update(given)
-        is_tls, found = wants_tls(environ)
+        is_tls, found = requires_tls(environ)
         faults.extend(found)
         faults.extend(_unfit(chosen))
         if faults:
@@ -83,7 +83,7 @@ class Settings(SettingsFile):
         tables = {
             name: key.kind.model(**tree[name])
             for name, key in cls.keys.items()
-            if name in tree and isinstance(key.kind, PartOf)
+            if name in tree and isinstance(key.kind, ObjectOf)
         }
         return cls(**{**tree, **tables})
 
@@ -106,10 +106,10 @@ def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
 def _untrusted(given: Given) -> Fault | None:
     """Return the fault of a certificate or key that another user may write."""
     try:
-        read_trusted_alone(given.value, 1)
+        read_trusted_path(given.value, 1)
     except Untrusted as error:
         return untrusted(str(given.value), error)
-    except (OSError, NotAFile):  # reported where the file is needed
+    except (OSError, NotRegularFile):  # reported where the file is needed
         return None
     return None
 

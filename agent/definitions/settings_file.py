@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from agent.definitions.faults import Wrong, shown
-from agent.definitions.strict_model import SWITCH, TEXT, ListOf, PartOf, StrictModel, choice, optional
+from agent.definitions.faults import InvalidValue, shown
+from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, StrictModel, choice, optional
 from agent.definitions.values import (
     FILE_PATH,
-    FILLED,
     HOST_PORT,
+    NON_EMPTY,
     POSITIVE_SECONDS,
     SECRET,
     Secret,
@@ -31,16 +31,16 @@ def _address(value: str) -> str:
     if not separator:
         scheme, rest = "http", value
     if "@" in rest:
-        raise Wrong("Consul's address holds a user name", "leave out what stands before the @")
+        raise InvalidValue("Consul's address holds a user name", "leave out what stands before the @")
     if scheme == "unix":
         if not re.fullmatch(r"/\S+", rest):
-            raise Wrong(problem, remedy)
+            raise InvalidValue(problem, remedy)
         return value
     found = _AUTHORITY.fullmatch(rest.removesuffix("/"))
     if scheme not in {"http", "https"} or found is None or not value:
-        raise Wrong(problem, remedy)
+        raise InvalidValue(problem, remedy)
     if found[2] and not 1 <= int(found[2]) <= 65535:
-        raise Wrong(problem, "write a port from 1 to 65535")
+        raise InvalidValue(problem, "write a port from 1 to 65535")
     name = found[1] or "127.0.0.1"
     host(name.strip("[]"))
     return f"{scheme}://{name}" + (f":{found[2]}" if found[2] else "")
@@ -48,7 +48,7 @@ def _address(value: str) -> str:
 
 def _docker_host(value: str) -> str:
     if not re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value):
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} is not a Docker host", 'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"'
         )
     return value
@@ -70,8 +70,8 @@ class ConsulTable(StrictModel):
     ca_path: Path | None = optional(FILE_PATH, "A directory of certificate authorities' certificates.")
     client_cert: Path | None = optional(FILE_PATH, "svcagent's own certificate.")
     client_key: Path | None = optional(FILE_PATH, "The key of svcagent's own certificate.")
-    verify: bool = optional(SWITCH, "Verify the agent's certificate.", True)
-    tls_server_name: str | None = optional(FILLED, "The name that the agent's certificate is for.")
+    verify: bool = optional(BOOLEAN, "Verify the agent's certificate.", True)
+    tls_server_name: str | None = optional(NON_EMPTY, "The name that the agent's certificate is for.")
 
 
 class DockerTable(StrictModel):
@@ -83,15 +83,15 @@ class DockerTable(StrictModel):
 class DnsTable(StrictModel):
     """``[dns]``: how to keep CNAMEs."""
 
-    provider: str = optional(FILLED, "The provider of records that name none.", "rfc2136")
+    provider: str = optional(NON_EMPTY, "The provider of records that name none.", "rfc2136")
     server: str | None = optional(TEXT.also(_dns_server), "The zones' primary server, which takes their updates.")
     key_file: Path | None = optional(FILE_PATH, "The key of updates, as tsig-keygen writes it.")
-    key_name: str | None = optional(FILLED, "The key's name, if it is not in a file.")
-    key_algorithm: str = optional(FILLED, "The key's algorithm, if it is not in a file.", "hmac-sha256")
+    key_name: str | None = optional(NON_EMPTY, "The key's name, if it is not in a file.")
+    key_algorithm: str = optional(NON_EMPTY, "The key's algorithm, if it is not in a file.", "hmac-sha256")
     key_secret: Secret | None = optional(SECRET, "The key's secret in base64, if it is not in a file.")
-    allow_weak_keys: bool = optional(SWITCH, "Accept a key of hmac-md5 or hmac-sha1, with a warning.", False)
+    allow_weak_keys: bool = optional(BOOLEAN, "Accept a key of hmac-md5 or hmac-sha1, with a warning.", False)
     sign_queries: bool = optional(
-        SWITCH, "Sign questions to the primary server too: a view, or allow-query, asks for the key.", False
+        BOOLEAN, "Sign questions to the primary server too: a view, or allow-query, asks for the key.", False
     )
     resolver: str | None = optional(
         TEXT.also(_dns_server), "The server that clients ask; the host's own resolver if left out."
@@ -126,7 +126,7 @@ class MetricsTable(StrictModel):
 def _notifier(value: str) -> str:
     """Require a scheme, but not a known one: only Apprise knows them, and it is slow to import."""
     if not re.match(r"[A-Za-z0-9]+://", value):
-        raise Wrong("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
+        raise InvalidValue("this is no URL", 'write it as Apprise does, like "mailto://user:password@example.com"')
     return value
 
 
@@ -141,7 +141,7 @@ class NotifyTable(StrictModel):
 
 class FleetTable(StrictModel):
     trust_pins: bool = optional(
-        SWITCH,
+        BOOLEAN,
         "Take any digest that is pinned in Consul KV. Only where ACLs restrict who can write there: that "
         "right is the right to deploy then.",
         False,
@@ -155,7 +155,7 @@ class LogTable(StrictModel):
         "auto",
     )
     share_tails: bool = optional(
-        SWITCH,
+        BOOLEAN,
         "Publish the last lines that a failed container or command printed, in Consul KV and in "
         "notifications. They may contain secrets; without this they stay in the logs of the host.",
         False,
@@ -165,14 +165,14 @@ class LogTable(StrictModel):
 class SettingsFile(StrictModel):
     services_dir: Path = optional(FILE_PATH, "Where the definitions are.", Path("/etc/svcagent/services.d"))
     state_dir: Path = optional(FILE_PATH, "Where svcagent keeps its journals.", Path("/var/lib/svcagent"))
-    consul: ConsulTable = optional(PartOf(ConsulTable), "How to reach the local Consul agent.", ConsulTable())
-    docker: DockerTable = optional(PartOf(DockerTable), "How to reach the Docker Engine.", DockerTable())
-    dns: DnsTable = optional(PartOf(DnsTable), "How to keep CNAMEs.", DnsTable())
-    daemon: DaemonTable = optional(PartOf(DaemonTable), "svcagent run.", DaemonTable())
-    metrics: MetricsTable = optional(PartOf(MetricsTable), "Metrics without the daemon.", MetricsTable())
-    notify: NotifyTable = optional(PartOf(NotifyTable), "Whom to tell of rollouts.", NotifyTable())
-    fleet: FleetTable = optional(PartOf(FleetTable), "Rollouts.", FleetTable())
-    log: LogTable = optional(PartOf(LogTable), "Logs.", LogTable())
+    consul: ConsulTable = optional(ObjectOf(ConsulTable), "How to reach the local Consul agent.", ConsulTable())
+    docker: DockerTable = optional(ObjectOf(DockerTable), "How to reach the Docker Engine.", DockerTable())
+    dns: DnsTable = optional(ObjectOf(DnsTable), "How to keep CNAMEs.", DnsTable())
+    daemon: DaemonTable = optional(ObjectOf(DaemonTable), "svcagent run.", DaemonTable())
+    metrics: MetricsTable = optional(ObjectOf(MetricsTable), "Metrics without the daemon.", MetricsTable())
+    notify: NotifyTable = optional(ObjectOf(NotifyTable), "Whom to tell of rollouts.", NotifyTable())
+    fleet: FleetTable = optional(ObjectOf(FleetTable), "Rollouts.", FleetTable())
+    log: LogTable = optional(ObjectOf(LogTable), "Logs.", LogTable())
     drain_dns: tuple[str, ...] = optional(
         ListOf(HOST_PORT), "DNS servers that must not name a draining service any more; the local agent's if empty.", ()
     )

@@ -14,7 +14,7 @@ from agent.definitions.settings_file import SettingsFile
 from agent.definitions.strict_model import StrictModel
 from agent.definitions.validate import validate
 from agent.errors import Fault
-from agent.files import NotAFile, Untrusted, read_trusted_alone
+from agent.files import NotRegularFile, Untrusted, read_trusted_path
 
 DEFAULT_FILE = Path("/etc/svcagent/svcagent.toml")
 """Read if it exists, when no other file is given."""
@@ -85,12 +85,12 @@ def from_file(config: Path | None) -> Source:
     """Return the settings of the file. ``config`` must exist; the default file may be missing."""
     file = config or DEFAULT_FILE
     try:
-        content, _ = read_trusted_alone(file, SIZE_LIMIT + 1)
+        content, _ = read_trusted_path(file, SIZE_LIMIT + 1)
     except FileNotFoundError:
         return {}, [Fault(str(file), "", "no such file", "create it, or give another --config")] if config else []
     except Untrusted as error:
         return {}, [untrusted(str(file), error)]
-    except NotAFile as error:
+    except NotRegularFile as error:
         return {}, [Fault(str(file), "", str(error), "give another --config")]
     except OSError as error:
         return {}, [Fault(str(file), "", f"the file cannot be read: {error.strerror}", "let svcagent read it")]
@@ -133,7 +133,7 @@ def from_environment(environ: Mapping[str, str]) -> Source:
     return given, faults + found
 
 
-def wants_tls(environ: Mapping[str, str]) -> tuple[bool, list[Fault]]:
+def requires_tls(environ: Mapping[str, str]) -> tuple[bool, list[Fault]]:
     """True if the environment requires https: for every address that is not a socket, even with ``http://``."""
     faults: list[Fault] = []
     text = environ.get(SSL_VARIABLE)

@@ -9,9 +9,9 @@ It does not use pydantic, whose import and validators take longer than everythin
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
 
-from agent.definitions.faults import SECRETS, Finding, Wrong, joined, kind_of, listed, shown
+from agent.definitions.faults import SECRETS, Finding, InvalidValue, joined, kind_of, listed, shown
 
-Refusal = Callable[[Mapping[str, object]], Wrong]
+Refusal = Callable[[Mapping[str, object]], InvalidValue]
 """Takes the whole object, and says why one of its keys is refused."""
 
 Location = tuple[str | int, ...]
@@ -25,17 +25,17 @@ _REQUIRED = object()
 
 def always(problem: str, remedy: str) -> Refusal:
     """Return a refusal that does not depend on the rest of the object."""
-    return lambda _: Wrong(problem, remedy)
+    return lambda _: InvalidValue(problem, remedy)
 
 
-OWN_TOKEN = always("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
+TOKEN_REFUSAL = always("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
 
 
 class ValueType:
     """The type of a field: one of JSON's types, and checks that the value must pass.
 
-    Each check returns the value, possibly changed, or raises `Wrong`. ``wanted`` is None if the first check examines
-    the type. ``schema`` is the JSON Schema.
+    Each check returns the value, possibly changed, or raises `InvalidValue`. ``wanted`` is None if the first check
+    examines the type. ``schema`` is the JSON Schema.
     """
 
     def __init__(self, wanted: type | None, *checks: Callable[[Any], Any], **schema: Any) -> None:
@@ -50,12 +50,12 @@ class ValueType:
         """Return the value or `BAD`, and add its faults to ``found``."""
         try:
             if self._wanted is not None and type(value) is not self._wanted:
-                raise mistyped(value, self._wanted, is_secret=not SECRETS.isdisjoint(map(str, at)))
+                raise wrong_type(value, self._wanted, is_secret=not SECRETS.isdisjoint(map(str, at)))
             value = self._inside(value, at, found)
             if value is not BAD:
                 for check in self._checks:
                     value = check(value)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             found.append(Finding(path_of(at), wrong.problem, wrong.remedy))
             return BAD
         return value
@@ -88,7 +88,7 @@ class MapOf(ValueType):
         return BAD if any(item is BAD for item in items.values()) else items
 
 
-class PartOf(ValueType):
+class ObjectOf(ValueType):
     """An object that becomes a `StrictModel`."""
 
     def __init__(self, model: type["StrictModel"]) -> None:
@@ -133,7 +133,7 @@ class StrictModel:
     refused: ClassVar[Mapping[str, Refusal]] = {}
     """Folded keys that are not fields, and need a better message than "unknown key"."""
 
-    further_schema: ClassVar[Schema] = {}
+    extra_schema: ClassVar[Schema] = {}
     """The part of the JSON Schema that concerns several fields."""
 
     def __init_subclass__(cls) -> None:
@@ -218,7 +218,7 @@ def path_of(at: Location) -> str:
 def choice(*words: str) -> ValueType:
     def known(value: object) -> object:
         if value not in words:
-            raise Wrong(f"{shown(value)} is not known here", f"write one of {listed(words)}")
+            raise InvalidValue(f"{shown(value)} is not known here", f"write one of {listed(words)}")
         return value
 
     return ValueType(None, known, enum=list(words), type="string")
@@ -238,7 +238,7 @@ def whole(**bounds: int) -> ValueType:
         for name, bound in bounds.items():
             holds, words = _BOUNDS[name]
             if not holds(value, bound):
-                raise Wrong(f"{shown(value)} is out of range", f"write a number that is {words} {bound}")
+                raise InvalidValue(f"{shown(value)} is out of range", f"write a number that is {words} {bound}")
         return value
 
     return ValueType(int, bounded, **bounds, type="integer")
@@ -253,7 +253,7 @@ _TYPES: Mapping[type, tuple[str, str]] = {
 }
 
 
-def mistyped(value: object, wanted: type, *, is_secret: bool) -> Wrong:
+def wrong_type(value: object, wanted: type, *, is_secret: bool) -> InvalidValue:
     subject = "the value" if is_secret else shown(value)
     name, remedy = _TYPES[wanted]
     if wanted is str and type(value) in (int, float):
@@ -262,8 +262,8 @@ def mistyped(value: object, wanted: type, *, is_secret: bool) -> Wrong:
         remedy = f"write {value} without quotes"
     if wanted is tuple and isinstance(value, str) and not is_secret:
         remedy = f"write [{subject}]"
-    return Wrong(f"{subject} is {kind_of(value)}, not {name}", remedy)
+    return InvalidValue(f"{subject} is {kind_of(value)}, not {name}", remedy)
 
 
 TEXT = ValueType(str, type="string")
-SWITCH = ValueType(bool, type="boolean")
+BOOLEAN = ValueType(bool, type="boolean")

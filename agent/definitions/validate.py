@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from agent.definitions.faults import Finding, joined, listed, shown
-from agent.definitions.strict_model import BAD, ListOf, MapOf, PartOf, StrictModel, ValueType, fold
+from agent.definitions.strict_model import BAD, ListOf, MapOf, ObjectOf, StrictModel, ValueType, fold
 
 P = TypeVar("P", bound=StrictModel)
 
@@ -29,10 +29,10 @@ class Pairs(dict[str, Any]):
 def validate(tree: object, model: type[P]) -> tuple[P | None, list[Finding], object]:
     """Return the model if there are no findings, the findings, and the normalized tree, which may be faulty."""
     found: list[Finding] = []
-    normalized = _walk(tree, PartOf(model), "", found)
+    normalized = _walk(tree, ObjectOf(model), "", found)
     taken = {finding.path for finding in found}
     more: list[Finding] = []
-    built = PartOf(model).read(normalized, (), more)
+    built = ObjectOf(model).read(normalized, (), more)
     found.extend(finding for finding in more if finding.path not in taken)
     return (None if found or built is BAD else built), found, normalized
 
@@ -55,7 +55,7 @@ def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding])
                 Finding(joined(path, key), "this key is given more than once", "keep one of them")
                 for key in getattr(tree, "repeated", ())
             )
-            if isinstance(kind, PartOf):
+            if isinstance(kind, ObjectOf):
                 return _part(tree, kind.model, path, found)
             return {key: _walk(value, inside, joined(path, key), found) for key, value in tree.items()}
     return tree

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.definitions import durations
-from agent.definitions.faults import Wrong, kind_of, shown
+from agent.definitions.faults import InvalidValue, kind_of, shown
 from agent.definitions.strict_model import TEXT, ListOf, ValueType, whole
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
@@ -19,22 +19,22 @@ _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 def duration(value: object) -> float:
     """Return the seconds of duration text of any sign."""
     if not isinstance(value, str):
-        raise Wrong(f"{shown(value)} is {kind_of(value)}, not a duration", HOW_TO_WRITE_A_DURATION)
+        raise InvalidValue(f"{shown(value)} is {kind_of(value)}, not a duration", HOW_TO_WRITE_A_DURATION)
     try:
         return durations.seconds(value)
-    except durations.NotADuration:
-        raise Wrong(f"{shown(value)} is not a duration", HOW_TO_WRITE_A_DURATION) from None
+    except durations.InvalidDuration:
+        raise InvalidValue(f"{shown(value)} is not a duration", HOW_TO_WRITE_A_DURATION) from None
 
 
 def _not_negative(value: float) -> float:
     if value < 0:
-        raise Wrong(f'"{durations.text(value)}" is less than nothing', 'write "0s" or more')
+        raise InvalidValue(f'"{durations.text(value)}" is less than nothing', 'write "0s" or more')
     return value
 
 
 def _positive(value: float) -> float:
     if value <= 0:
-        raise Wrong(f'"{durations.text(value)}" is no time at all', "write more than zero")
+        raise InvalidValue(f'"{durations.text(value)}" is no time at all', "write more than zero")
     return value
 
 
@@ -60,7 +60,7 @@ def at_least(shortest: str) -> Callable[[str], str]:
 
     def check(value: str) -> str:
         if durations.seconds(value) < durations.seconds(shortest):
-            raise Wrong(f"{shown(value)} is shorter than Consul's minimum", f'write "{shortest}" or more')
+            raise InvalidValue(f"{shown(value)} is shorter than Consul's minimum", f'write "{shortest}" or more')
         return value
 
     return check
@@ -72,7 +72,7 @@ def label(value: str) -> str:
     Consul warns about underscores, but resolves them. It also resolves a dash at either end, which resolvers refuse.
     """
     if not _LABEL.fullmatch(value) or len(value) > 63:
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} cannot be looked up in DNS",
             "write at most 63 letters, digits, dashes and underscores, without a dash at either end",
         )
@@ -82,9 +82,9 @@ def label(value: str) -> str:
 def identifier(value: str) -> str:
     """Accept a service ID or CheckID that can be printed, typed and addressed. Empty means left out, as for Consul."""
     if not value.isprintable() or value != value.strip():
-        raise Wrong(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
+        raise InvalidValue(f"{shown(value)} cannot be an ID", "write printable characters, without spaces around them")
     if value and not is_addressable(value):
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} cannot be an ID: Consul's API cannot address it",
             "leave no part between slashes empty, . or ..",
         )
@@ -102,7 +102,7 @@ def is_addressable(path: str) -> bool:
 
 def not_empty(value: str) -> str:
     if not value.strip():
-        raise Wrong(f"{shown(value)} is empty", "write something, or leave it out")
+        raise InvalidValue(f"{shown(value)} is empty", "write something, or leave it out")
     return value
 
 
@@ -113,7 +113,7 @@ def host(value: str) -> str:
         ipaddress.ip_address(value)
     except ValueError:
         if not _HOST.fullmatch(value) or re.fullmatch(r"[0-9.]+", value):
-            raise Wrong(
+            raise InvalidValue(
                 f"{shown(value)} is neither an IP address nor a host name", 'write it like "10.0.0.7"'
             ) from None
     return value
@@ -122,21 +122,23 @@ def host(value: str) -> str:
 def _not_every_address(value: str) -> str:
     """Refuse an address that means every host's own: Consul refuses to publish it."""
     if value.strip("0.:") == "":
-        raise Wrong(f"{shown(value)} stands for every address", "write the address that clients should use")
+        raise InvalidValue(f"{shown(value)} stands for every address", "write the address that clients should use")
     return value
 
 
 def file_path(value: object) -> Path:
     if not isinstance(value, str):
-        raise Wrong(f"{shown(value)} is {kind_of(value)}, not a path", 'write it in quotes, like "/var/lib/web/tag"')
+        raise InvalidValue(
+            f"{shown(value)} is {kind_of(value)}, not a path", 'write it in quotes, like "/var/lib/web/tag"'
+        )
     if not value.strip() or not value.isprintable():
-        raise Wrong(f"{shown(value)} is not a path", 'write it like "/var/lib/web/tag"')
+        raise InvalidValue(f"{shown(value)} is not a path", 'write it like "/var/lib/web/tag"')
     return Path(value)
 
 
 def _absolute(value: Path) -> Path:
     if not value.is_absolute():
-        raise Wrong(f"{shown(str(value))} depends on where svcagent is started", "write the path from / on")
+        raise InvalidValue(f"{shown(str(value))} depends on where svcagent is started", "write the path from / on")
     return value
 
 
@@ -148,31 +150,35 @@ def http_url(value: str) -> str:
     except ValueError:
         is_usable = False
     if not is_usable:
-        raise Wrong(f"{shown(value)} is not an http or https URL", 'write it in full, like "http://127.0.0.1:8080/hc"')
+        raise InvalidValue(
+            f"{shown(value)} is not an http or https URL", 'write it in full, like "http://127.0.0.1:8080/hc"'
+        )
     if not value.isprintable() or " " in value:
-        raise Wrong(f"{shown(value)} holds a space or a control character", "escape it, like %20")
+        raise InvalidValue(f"{shown(value)} holds a space or a control character", "escape it, like %20")
     return value
 
 
 def host_port(value: str) -> str:
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", value)
     if found is None or not 1 <= int(found[3]) <= 65535:
-        raise Wrong(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
+        raise InvalidValue(f"{shown(value)} is not host:port", 'write it like "127.0.0.1:8080" or "[::1]:8080"')
     host(found[1] or found[2])
     return value
 
 
 def _command(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value or not value[0].strip():
-        raise Wrong("the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]')
+        raise InvalidValue(
+            "the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]'
+        )
     if any("\0" in argument for argument in value):
-        raise Wrong("an argument holds a NUL character", "no program can be given one: remove it")
+        raise InvalidValue("an argument holds a NUL character", "no program can be given one: remove it")
     return value
 
 
 def container(value: str) -> str:
     if not _DOCKER_NAME.fullmatch(value):
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(value)} is not a container name",
             "write two or more letters, digits, _ . or -, beginning with a letter or digit",
         )
@@ -181,7 +187,7 @@ def container(value: str) -> str:
 
 LABEL = TEXT.also(label)
 IDENTIFIER = TEXT.also(identifier)
-FILLED = TEXT.also(not_empty)
+NON_EMPTY = TEXT.also(not_empty)
 HOST = TEXT.also(host, _not_every_address)
 HTTP_URL = TEXT.also(http_url)
 HOST_PORT = TEXT.also(host_port)

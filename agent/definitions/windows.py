@@ -3,7 +3,7 @@
 import re
 
 from agent.data import dataclass
-from agent.definitions.faults import Wrong, kind_of, shown
+from agent.definitions.faults import InvalidValue, kind_of, shown
 from agent.definitions.strict_model import ValueType
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -34,15 +34,15 @@ class Window:
 
 
 def window(value: object) -> Window:
-    """Return the parsed window. Raise `Wrong` if the text is not one."""
+    """Return the parsed window. Raise `InvalidValue` if the text is not one."""
     if not isinstance(value, str):
-        raise Wrong(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
+        raise InvalidValue(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
     found = _WINDOW.fullmatch(value)
     if found is None:
-        raise Wrong(f"{shown(value)} is not a window of time", _HOW)
+        raise InvalidValue(f"{shown(value)} is not a window of time", _HOW)
     begin, end = _minutes(found["begin"]), _minutes(found["end"])
     if begin == end:
-        raise Wrong(f"{shown(value)} ends when it begins", 'write "00:00-24:00" for a whole day')
+        raise InvalidValue(f"{shown(value)} ends when it begins", 'write "00:00-24:00" for a whole day')
     days = _EVERY_DAY if found["days"] is None else _days(found["days"])
     return Window(value, days, begin, end if end > begin else end + MINUTES_A_DAY)
 
@@ -65,7 +65,7 @@ def _days(text: str) -> frozenset[int]:
 def _day(text: str) -> int:
     name = text.capitalize()
     if name not in DAYS:
-        raise Wrong(
+        raise InvalidValue(
             f"{shown(text)} is not a day", f"write {', '.join(DAYS[:-1])} or {DAYS[-1]}, like Mon-Fri or Sat,Sun"
         )
     return DAYS.index(name)

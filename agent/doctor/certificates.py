@@ -9,7 +9,7 @@ from agent.definitions import ConsulSettings
 from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
-from agent.files import LONGEST_FILE, NotAFile, read_regular
+from agent.files import LONGEST_FILE, NotRegularFile, read_regular
 from agent.text import counted
 
 SOON = timedelta(days=14)
@@ -33,7 +33,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
     for setting, file in _files(settings):
         try:
             ends = expiries(read_regular(file, LONGEST_FILE).decode("utf-8", "replace"))
-        except (OSError, NotAFile, ValueError) as found:
+        except (OSError, NotRegularFile, ValueError) as found:
             yield unknown(f"{setting} {file} cannot be read: {found}")
             continue
         for end in ends:

@@ -12,7 +12,7 @@ from agent.engine.reference import parse
 from agent.engine.stopped import find_stopped
 from agent.engine.survey import EngineFacts, RefusedSection
 from agent.errors import Conflict, NotFound, SvcagentError
-from agent.files import NotAFile, read_regular
+from agent.files import NotRegularFile, read_regular
 from agent.shapes import WrongShape, require
 
 HELPER = "docker-credential-"
@@ -106,7 +106,7 @@ def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
     except PermissionError as found:
         yield unknown(f"{file} cannot be read: {found.strerror}", "run as the user that svcagent runs as")
         return
-    except (OSError, NotAFile, WrongShape, ValueError, RecursionError) as found:
+    except (OSError, NotRegularFile, WrongShape, ValueError, RecursionError) as found:
         yield error(f"{file} is ignored: {found}", "repair it: without it every registry is asked anonymously")
         return
     registries = {parse(one.strategy.image).registry for one in examined.containers}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
-from agent.files import NotAFile, Untrusted, check_directory, is_exposed, read_trusted_alone
+from agent.files import NotRegularFile, Untrusted, check_directory, is_exposed, read_trusted_path
 
 
 def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -43,12 +43,12 @@ def _directory(what: str, directory: Path) -> Diagnosis:
 
 def _secret(what: str, file: Path) -> Diagnosis:
     try:
-        _content, found = read_trusted_alone(file, 1)
+        _content, found = read_trusted_path(file, 1)
     except Untrusted as untrusted:
         return error(f"{what}: {untrusted.path} is {untrusted.problem}", untrusted.remedy)
     except FileNotFoundError:
         return error(f"{what} {file} does not exist", "put it there, or name another")
-    except (OSError, NotAFile) as unread:
+    except (OSError, NotRegularFile) as unread:
         said = getattr(unread, "strerror", None) or str(unread)
         return unknown(f"{what} {file} cannot be read: {said}", "run as the user that svcagent runs as")
     if is_exposed(file, found):

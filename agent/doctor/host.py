@@ -12,7 +12,7 @@ from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.engine.host_clients import host_connections
 from agent.errors import ConnectionsUnknown
-from agent.files import NotAFile, read_regular
+from agent.files import NotRegularFile, read_regular
 
 MIB = 1 << 20
 LEAST_STATE = 16 * MIB
@@ -178,7 +178,7 @@ def find_timers(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             found += [str(file) for file in files if file.is_file() and _is_cron_of_ours(file)]
         except FileNotFoundError:
             continue
-        except (OSError, NotAFile):
+        except (OSError, NotRegularFile):
             unread.append(str(path))
     units = root / UNITS
     wanted = sorted(units.glob("*.wants/svcagent*")) if units.is_dir() else []

@@ -116,8 +116,10 @@ class ContainerReplacer:
         """Stop the container and start its successor, which `prepare` created from that digest.
 
         The old container stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` restores it.
-        ``stop_timeout``: seconds until the old container is killed; None: its own, else Docker's 10. Raise `NotBegun`
-        if the two are not as `prepare` left them. Raise `NotReady` if the image keeps the new container from starting.
+        ``stop_timeout``: seconds until the old container is killed; None: its own, else Docker's 10.
+
+        :raises ChangedMeanwhile: the two are not as `prepare` left them.
+        :raises NotReady: the image keeps the new container from starting.
         """
         old = inspect(self._docker, name)
         if old is None:

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Literal
 
 from agent.data import dataclass
-from agent.errors import Conflict, NotBegun, NotFound
+from agent.errors import ChangedMeanwhile, Conflict, NotFound
 
 NEW_SUFFIX = ".svcagent-new"
 OLD_SUFFIX = ".svcagent-old"
@@ -123,8 +123,8 @@ def replacement_status(world: ReplacementContainers) -> ReplacementStatus:
 def replace(world: ReplacementContainers, digest: str, stop_seconds: int) -> tuple[SwapStep, ...]:
     """Return the steps that replace the old container by the one that was prepared with that digest.
 
-    The old one loses its restart policy first, so that Docker does not start it again. Raise `NotBegun` if the two are
-    not as they were prepared, because others changed them.
+    The old one loses its restart policy first, so that Docker does not start it again. Raise `ChangedMeanwhile` if the
+    two are not as they were prepared, because others changed them.
     """
     current, new = world.current, world.new
     if current is None or new is None or not discard(world) or new.replaces != current.id or new.digest != digest:
@@ -138,9 +138,9 @@ def replace(world: ReplacementContainers, digest: str, stop_seconds: int) -> tup
     )
 
 
-def changed_by_others(name: str) -> NotBegun:
+def changed_by_others(name: str) -> ChangedMeanwhile:
     """Return the refusal of a replacement whose containers are not as they were prepared."""
-    return NotBegun(
+    return ChangedMeanwhile(
         f"container {name} or {name}{NEW_SUFFIX}, which was prepared to replace it, was changed by others meanwhile; "
         "run this again"
     )

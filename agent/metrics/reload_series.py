@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
-from agent.errors import NotNow
+from agent.errors import TemporaryRefusal
 from agent.metrics.series import SeriesGroup
 from agent.outcomes import NEWEST_RUNS, Outcome
 
@@ -105,6 +105,6 @@ def _outcome(result: Mapping[str, Any]) -> str:
     if outcome := result.get("outcome"):
         return str(outcome)
     code = int(result.get("exit_code", 1))
-    if code == NotNow.exit_code:
+    if code == TemporaryRefusal.exit_code:
         return Outcome.REFUSED
     return Outcome.INTERRUPTED if code >= 128 else Outcome.FAILED

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.clock import Clock, Deadline, poll
 from agent.errors import SvcagentError
-from agent.files import FileLock, NotAFile, is_left_alone, read_regular, write_atomically
+from agent.files import FileLock, NotRegularFile, is_special_file, read_regular, write_atomically
 from agent.metrics.exposition import text_of
 from agent.metrics.host_series import CnameSeries, HostSeries, MaintenanceSample
 from agent.metrics.reload_series import ReloadSeries
@@ -67,7 +67,7 @@ class Textfiles:
             return
         wanted = {_of_service(service) for service in services}
         for file in self._directory.glob(RELOAD.format("*")):
-            if file.name not in wanted and not is_left_alone(file):
+            if file.name not in wanted and not is_special_file(file):
                 file.unlink(missing_ok=True)
 
     def consent(self, *, is_needed: bool) -> None:
@@ -92,8 +92,10 @@ class Textfiles:
         """Yield the file's metrics for updating, and write them at the end of the block."""
         with self._locked():
             file = self._directory / name
-            if is_left_alone(file):
-                raise SvcagentError(f"{file} is not a regular file, so it is left alone. Remove it", kind="not-a-file")
+            if is_special_file(file):
+                raise SvcagentError(
+                    f"{file} is not a regular file, so it is left alone. Remove it", kind="not-regular-file"
+                )
             group = self._read(file, make)
             yield group
             write_atomically(file, text_of(group.metrics).decode(), mode=READABLE)
@@ -120,9 +122,9 @@ class Textfiles:
                     family.resume(metric.samples)
         except FileNotFoundError:
             return group
-        except NotAFile as error:
+        except NotRegularFile as error:
             raise SvcagentError(
-                f"{file} does not lead to a regular file, so it is left alone. Remove it", kind="not-a-file"
+                f"{file} does not lead to a regular file, so it is left alone. Remove it", kind="not-regular-file"
             ) from error
         except OSError as error:
             raise SvcagentError(

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from agent.consul import Consul, ServerFailed, maintenance_check, maintenance_check_id
 from agent.data import dataclass
 from agent.definitions import Check, Service
-from agent.errors import Conflict, SvcagentError, Unforeseen, Unreachable
+from agent.errors import Conflict, SvcagentError, UnexpectedError, Unreachable
 from agent.registration.mark import HOLD, leaving
 from agent.registration.plan import Change, ChangeAction
 
@@ -46,7 +46,7 @@ class CollectedFailures:
             self.found.append(Failure(service_id, error))
         except Exception as error:  # noqa: BLE001 - a bug in one service must not stop the others
             self._report(service_id, error)
-            self.found.append(Failure(service_id, Unforeseen.of(error, f"the registration of {service_id}")))
+            self.found.append(Failure(service_id, UnexpectedError.of(error, f"the registration of {service_id}")))
 
 
 def apply_change(consul: Consul, change: Change, probe: Callable[[Check], str]) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.errors import SvcagentError
-from agent.files import NotAFile, read_regular, write_atomically
+from agent.files import NotRegularFile, read_regular, write_atomically
 from agent.reload.progress import Progress
 
 VERSION = 1
@@ -84,7 +84,7 @@ class Journal:
             return _parsed(read_regular(self._file))
         except FileNotFoundError:
             return None
-        except (OSError, NotAFile, ValueError, TypeError, RecursionError) as error:
+        except (OSError, NotRegularFile, ValueError, TypeError, RecursionError) as error:
             raise JournalDamaged(f"the journal {self._file} cannot be used ({error})") from error
 
     def remove(self) -> None:
@@ -127,7 +127,7 @@ class JournalEntry:
         except Exception as error:
             if required:
                 raise
-            self._progress.note(f"continuing without a journal: {self._progress.unforeseen(error, 'writing it')}")
+            self._progress.note(f"continuing without a journal: {self._progress.unexpected(error, 'writing it')}")
 
     def remove(self) -> None:
         self._journal.remove()

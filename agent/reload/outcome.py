@@ -11,7 +11,7 @@ from agent.errors import (
     NotReady,
     RateLimited,
     SvcagentError,
-    Unforeseen,
+    UnexpectedError,
     Unreachable,
 )
 from agent.outcomes import Outcome
@@ -61,8 +61,8 @@ def _finish(result: ReloadResult, state: State, failures: Sequence[Failure], log
     if failures:
         result.kind = failures[0].kind
         result.error = _chained(failures, lambda failure: _failure_text(failure, state))
-    if any(isinstance(failure, Unforeseen) for failure in failures):
-        result.exit_code = Unforeseen.exit_code
+    if any(isinstance(failure, UnexpectedError) for failure in failures):
+        result.exit_code = UnexpectedError.exit_code
     if result.outcome is Outcome.STRANDED:
         _strand(result, state, failures)
 
@@ -74,8 +74,8 @@ def with_report_failures(result: ReloadResult, failures: Sequence[SvcagentError]
     """
     if failures:
         result.error = "; then: ".join(filter(None, (result.error, *dict.fromkeys(map(str, failures)))))
-    if not result.exit_code and any(isinstance(failure, Unforeseen) for failure in failures):
-        result.exit_code = Unforeseen.exit_code
+    if not result.exit_code and any(isinstance(failure, UnexpectedError) for failure in failures):
+        result.exit_code = UnexpectedError.exit_code
     return result
 
 
@@ -109,7 +109,7 @@ def _tail(log_tail: str, failures: Sequence[Failure]) -> str:
 
 def _strand(result: ReloadResult, state: State, failures: Sequence[Failure]) -> None:
     why = result.error or "its own maintenance is still enabled"
-    if result.exit_code != Unforeseen.exit_code:
+    if result.exit_code != UnexpectedError.exit_code:
         last = failures[-1] if failures else None
         result.exit_code = (Unreachable if isinstance(last, Unreachable) else SvcagentError).exit_code
     how = "is still out of service" if state.is_out else "could not be restored"

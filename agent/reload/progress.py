@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.clock import Clock
-from agent.errors import SvcagentError, Unforeseen
+from agent.errors import SvcagentError, UnexpectedError
 from agent.logs import log_bug
 from agent.reload.record import Phase, StepEvent
 from agent.reload.steps import Step
@@ -43,9 +43,9 @@ class Progress:
         """Report something that is not a failure. ``place``: the new position in the queue for the lock."""
         self._report(Phase.NOTE, text, place)
 
-    def unforeseen(self, error: Exception, what: str) -> Unforeseen:
-        """Log an unexpected exception with its traceback, and return it as an `Unforeseen` error."""
-        found = Unforeseen.of(error, what)
+    def unexpected(self, error: Exception, what: str) -> UnexpectedError:
+        """Log an unexpected exception with its traceback, and return it as an `UnexpectedError` error."""
+        found = UnexpectedError.of(error, what)
         with self.tolerated("log an error"):
             log_bug(str(found), error, service=self._service, reload=self._reload_id)
         return found
@@ -62,7 +62,7 @@ class Progress:
         except SvcagentError as error:
             self.report_failures.append(error)
         except Exception as error:  # noqa: BLE001 - a report that fails must not keep the instance in maintenance
-            self.report_failures.append(Unforeseen.of(error, f"the attempt to {what}"))
+            self.report_failures.append(UnexpectedError.of(error, f"the attempt to {what}"))
 
     def _report(self, phase: Phase, text: str = "", place: int | None = None) -> None:
         with self.tolerated("report an event"):

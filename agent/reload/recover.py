@@ -14,7 +14,7 @@ from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
 from agent.engine.client import Engine
 from agent.engine.swap import ReplacementState
-from agent.errors import Interrupted, NotNow, NotReady, Unreachable
+from agent.errors import Interrupted, NotReady, TemporaryRefusal, Unreachable
 from agent.maintenance import MaintenanceTarget, disable_own_maintenance, is_of_reload
 from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.instance import maintenance_of
@@ -155,7 +155,7 @@ class Recovery:
     def run(self) -> ReloadResult:
         """Take every step until none is left. A failure is part of the result.
 
-        :raises NotNow: a running process of this host, with another state directory, holds the lock.
+        :raises TemporaryRefusal: a running process of this host, with another state directory, holds the lock.
         :raises Interrupted: the journal stays, and the next process continues.
         """
         if self._is_journal_lost:
@@ -182,7 +182,7 @@ class Recovery:
                 lambda: not own_sessions(deps.consul, deps.agent.node, lock, command), deadline, SESSION_POLL_SECONDS
             )
         if not are_gone:
-            raise NotNow(
+            raise TemporaryRefusal(
                 f"a reload of {self._record.service} runs on this host with another state directory. "
                 "Use one state directory on a host (--state-dir, SVCAGENT_STATE_DIR)",
                 kind="reload-running",

@@ -8,7 +8,7 @@ from agent.clock import Deadline
 from agent.consul import Consul, Instance, Lock, queue_of
 from agent.data import dataclass
 from agent.definitions import ReloadSection, Service
-from agent.errors import GuardRefused, Interrupted, LockLost, NotBegun, NotNow, Unreachable
+from agent.errors import ChangedMeanwhile, GuardRefused, Interrupted, LockLost, TemporaryRefusal, Unreachable
 from agent.reload.dependencies import Dependencies, ReloadContext
 from agent.reload.guard import find_obstacles, overridden
 from agent.reload.hooks import Hook, HookRunner
@@ -99,7 +99,7 @@ class Reload:
             result = self._runner.conclude()
             with self._progress.tolerated("release the lock"):
                 self._lock.release()  # or withdraw from the queue
-        if self._runner.failures and not isinstance(self._runner.failures[0], NotNow | Interrupted):
+        if self._runner.failures and not isinstance(self._runner.failures[0], TemporaryRefusal | Interrupted):
             with self._progress.tolerated("run the hook on_failure"):
                 self._hooks.run(Hook.ON_FAILURE, result.outcome or "")
         return result
@@ -194,7 +194,7 @@ class Reload:
         self._entry.save(is_replacing=True, restart_policy=policy or "", required=True)
         try:
             done = self._restarter.restart(self._entry.record.digest)
-        except NotBegun:
+        except ChangedMeanwhile:
             self._entry.save(is_replacing=False)
             raise
         self._add_seconds(done.seconds)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from agent.clock import Clock
 from agent.data import dataclass
 from agent.definitions import Definition, Settings
-from agent.errors import LockBusy, SvcagentError, Unforeseen
+from agent.errors import LockBusy, SvcagentError, UnexpectedError
 from agent.logs import about
 from agent.reload.build import HostClients, engine_of
 from agent.reload.dependencies import Dependencies
@@ -56,7 +56,7 @@ def repair(
             results.append(ReloadResult.failed(service_id, node, error))
         except Exception as error:  # noqa: BLE001 - a bug in one service's recovery must not stop the others
             output.report_bug(service_id, error)
-            results.append(ReloadResult.failed(service_id, node, Unforeseen.of(error, "its recovery")))
+            results.append(ReloadResult.failed(service_id, node, UnexpectedError.of(error, "its recovery")))
     return results
 
 

@@ -81,7 +81,7 @@ class Restarter:
         """Raise `Conflict` if neither the old nor the new instance could be started now."""
 
     def restart(self, digest: str) -> RestartResult:
-        """Stop the old instance and start the new one, as `prepare` left it. Raise `NotBegun` if nothing was done."""
+        """Stop the old instance and start the new one, as `prepare` left it. `ChangedMeanwhile`: nothing was done."""
         raise NotImplementedError
 
     def replacement_status(self) -> ReplacementStatus:

@@ -144,7 +144,7 @@ class Restoration:
         except Unreachable:
             raise
         except Exception as error:  # noqa: BLE001  # see above
-            known = error if isinstance(error, SvcagentError) else self._progress.unforeseen(error, what)
+            known = error if isinstance(error, SvcagentError) else self._progress.unexpected(error, what)
             self._note(f"{what} failed, so the return may take longer: {known}")
 
     def await_ready(self, *, is_returning: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from agent.engine.swap import ReplacementState
-from agent.errors import Interrupted, NotReady, SvcagentError, Unforeseen
+from agent.errors import Interrupted, NotReady, SvcagentError, UnexpectedError
 from agent.reload.dependencies import ReloadContext
 from agent.reload.outcome import Failure, summary_of, with_report_failures
 from agent.reload.probe import ProbeStatus
@@ -74,7 +74,7 @@ class StepRunner:
             except (SvcagentError, Interrupted) as error:
                 self._fail(step, error)
             except Exception as error:  # noqa: BLE001 - the instance may be in maintenance and has to return
-                self._fail(step, self._progress.unforeseen(error, f"the step {step}"))
+                self._fail(step, self._progress.unexpected(error, f"the step {step}"))
 
     def publish(self) -> None:
         """Publish how the reload ends, before its lock is released: the next host reads it when it has the lock."""
@@ -169,7 +169,7 @@ class StepRunner:
         if self.state.container is not ReplacementState.NEW:
             return False
         # An unexpected exception of the step clean may have come after the old container was removed.
-        return isinstance(error, NotReady) or (isinstance(error, Unforeseen) and step is not Step.CLEAN)
+        return isinstance(error, NotReady) or (isinstance(error, UnexpectedError) and step is not Step.CLEAN)
 
     def _is_environment(self) -> bool:
         """True if the old version failed in the same way, or is in service although it fails a check.

@@ -57,7 +57,7 @@ def test_what_go_reads(text: str, seconds: float) -> None:
     ],
 )
 def test_what_go_does_not_read(text: str) -> None:
-    with pytest.raises(durations.NotADuration):
+    with pytest.raises(durations.InvalidDuration):
         durations.seconds(text)
 
 
@@ -91,6 +91,6 @@ def test_what_is_written_reads_back(nanoseconds: int) -> None:
 def test_any_text_is_a_duration_or_refused(text: str) -> None:
     try:
         value = durations.nanoseconds(text)
-    except durations.NotADuration:
+    except durations.InvalidDuration:
         return
     assert abs(value) <= durations.LONGEST

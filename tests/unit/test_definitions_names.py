@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.definitions import Loaded, defining, load, load_good
+from agent.definitions import Loaded, find_definition, load, load_valid
 
 
 def _load(directory: Path, **files: str | dict[str, str]) -> Loaded:
     for file, content in files.items():
         text = content if isinstance(content, str) else json.dumps({"service": content})
         (directory / f"{file}.json").write_text(text)
-    return load_good(directory)
+    return load_valid(directory)
 
 
 def _files(found: Loaded) -> str:
@@ -25,7 +25,12 @@ def test_an_id_comes_before_a_name(tmp_path: Path) -> None:
         (tmp_path / f"{file}.json").write_text(json.dumps({"service": {"name": name, "id": service_id}}))
     found = load(tmp_path, {})
 
-    assert [defining(found, one) for one in ("web", "other", "web-3", "none")] == [found[1], found[1], found[2], None]
+    assert [find_definition(found, one) for one in ("web", "other", "web-3", "none")] == [
+        found[1],
+        found[1],
+        found[2],
+        None,
+    ]
 
 
 def test_a_name_of_several_is_the_first(tmp_path: Path) -> None:
@@ -33,7 +38,7 @@ def test_a_name_of_several_is_the_first(tmp_path: Path) -> None:
         (tmp_path / f"{file}.json").write_text(json.dumps({"service": {"name": "web", "id": service_id}}))
     found = load(tmp_path, {})
 
-    assert defining(found, "web") == found[0]
+    assert find_definition(found, "web") == found[0]
 
 
 def test_a_faulty_file_is_left_out_alone(tmp_path: Path) -> None:
@@ -75,7 +80,7 @@ def test_a_file_whose_service_cannot_be_read_may_define_any(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_read_concerns_every_service(tmp_path: Path) -> None:
-    found = load_good(tmp_path / "nowhere")
+    found = load_valid(tmp_path / "nowhere")
 
     assert (found.definitions, found.faults_of("web")) == ((), found.faults)
     assert found.faults[0].problem == "no such directory"

@@ -10,7 +10,7 @@ import pytest
 
 from agent.definitions import Settings, load
 from agent.errors import BadDefinition, Fault
-from agent.files import FileLock, Untrusted, check_directory, make_private_directory, read_trusted_alone
+from agent.files import FileLock, Untrusted, check_directory, make_private_directory, read_trusted_path
 
 NOBODY = 65534
 DEFINITION = '{"service": {"name": "web"}}'
@@ -264,7 +264,7 @@ def test_a_lock_file_can_be_opened_by_its_owner_alone(tmp_path: Path) -> None:
 def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 5000)
 
-    assert len(read_trusted_alone(tmp_path / "file", 100)[0]) == 100
-    assert len(read_trusted_alone(tmp_path / "file", 10_000)[0]) == 5000
-    assert read_trusted_alone(Path("/proc/self/status"), 100)[0].startswith(b"Name:")
+    assert len(read_trusted_path(tmp_path / "file", 100)[0]) == 100
+    assert len(read_trusted_path(tmp_path / "file", 10_000)[0]) == 5000
+    assert read_trusted_path(Path("/proc/self/status"), 100)[0].startswith(b"Name:")
     assert check_directory(tmp_path) == tmp_path

@@ -22,7 +22,7 @@ from agent.cname.sync import CnameSync
 from agent.consul import Consul, ask_dns
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, DnsUnreachable, OutcomeUnknown, Rejected, SvcagentError
-from agent.files import NotAFile, read_regular
+from agent.files import NotRegularFile, read_regular
 from agent.metrics.textfile import HOST, RELOAD, Textfiles
 from tests.support.kinds import raises_kind
 
@@ -256,7 +256,7 @@ def test_one_record_whose_provider_raises_keeps_no_other_from_its_turn(kind: typ
 def test_what_is_no_regular_file_is_neither_waited_for_nor_touched(tmp_path: Path, make: Any) -> None:
     strange = tmp_path / "strange"
     make(strange)
-    with pytest.raises((NotAFile, IsADirectoryError)):
+    with pytest.raises((NotRegularFile, IsADirectoryError)):
         read_regular(strange)
 
 
@@ -268,9 +268,9 @@ def test_a_fifo_among_textfiles_blocks_nothing_and_stays(tmp_path: Path) -> None
     (tmp_path / "linked").mkdir()
     files = Textfiles(tmp_path, SystemClock(), lambda _text: None)
 
-    with raises_kind(SvcagentError, "not-a-file"):
+    with raises_kind(SvcagentError, "not-regular-file"):
         files.consul(is_up=True)
-    with raises_kind(SvcagentError, "not-a-file"):
+    with raises_kind(SvcagentError, "not-regular-file"):
         files.reloads_ended([{"service": "web"}])
     (tmp_path / HOST).unlink()
     files.converged(["web"], {}, [], 0)
@@ -284,5 +284,5 @@ def test_a_fifo_among_textfiles_blocks_nothing_and_stays(tmp_path: Path) -> None
 def test_a_link_to_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / HOST).symlink_to(tmp_path / "fifo")
-    with raises_kind(SvcagentError, "not-a-file"):
+    with raises_kind(SvcagentError, "not-regular-file"):
         Textfiles(tmp_path, SystemClock(), lambda _text: None).consul(is_up=True)

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from agent.definitions import load, schema, values_of
+from agent.definitions import load, reference_values, schema
 from agent.definitions.interpolate import interpolate
 from agent.errors import BadDefinition
 
@@ -80,7 +80,7 @@ def test_the_schema_accepts_references() -> None:
 def test_a_variable_that_contains_a_credential_is_refused(variable: str) -> None:
     """By its name, or by its value; the value is in no message."""
     environ = dict.fromkeys(["CONSUL_HTTP_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "API_KEY"], "hush")
-    values = values_of(environ | {"DATABASE_URL": "postgres://me:hush@db/"}, "host1")
+    values = reference_values(environ | {"DATABASE_URL": "postgres://me:hush@db/"}, "host1")
 
     _tree, found, used = interpolate({"a": f"x${{env:{variable}}}"}, values)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.daemon.last_good import Choice, choose
-from agent.definitions import ParsedFile, clashes, parse_file
+from agent.definitions import ParsedFile, find_name_conflicts, parse_file
 
 UNREADABLE = "!"
 DIRECTORY = Path("services.d")
@@ -123,7 +123,7 @@ def test_of_any_files_a_set_without_faults_is_chosen(now: dict[str, str], good: 
     choice = choose(files_of(now), files_of(good))
 
     assert not any(one.faults for one in choice.files)
-    assert list(clashes(claim for one in choice.files for claim in one.claims)) == []
+    assert list(find_name_conflicts(use for one in choice.files for use in one.name_uses)) == []
     versions = chosen(choice, good, now)
     assert all(text in (now[name], good.get(name)) for name, text in versions.items())
     faulty = {Path(fault.file).name for fault in choice.faults}

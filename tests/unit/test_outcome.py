@@ -6,7 +6,7 @@ import pytest
 
 from agent.daemon.reloads import is_unfinished
 from agent.engine.swap import ReplacementState
-from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, Unforeseen
+from agent.errors import ConsulUnreachable, GuardRefused, Interrupted, LockBusy, NotReady, RateLimited, UnexpectedError
 from agent.reload.outcome import SAME_AGAIN, Failure, conclude, conclude_recovery, with_report_failures
 from agent.reload.ready import REFUSED
 from agent.reload.record import ReloadResult
@@ -32,8 +32,8 @@ OUT = State(is_newer=True, is_confirmed=True, has_failed=True, is_out=True, is_s
         (State(has_failed=True), [], [GuardRefused("no")], None, "refused", 75, "no"),
         (State(has_failed=True), [], [LockBusy("busy")], None, "refused", 75, "busy"),
         (BACK, ["roll back"], [NotReady("slow")], None, "rolled back", 1, "slow"),
-        (BACK, ["roll back"], [Unforeseen("odd"), NotReady("slow")], None, "rolled back", 3, "odd"),
-        (BACK, ["roll back"], [NotReady("slow"), Unforeseen("odd")], None, "rolled back", 3, "odd"),
+        (BACK, ["roll back"], [UnexpectedError("odd"), NotReady("slow")], None, "rolled back", 3, "odd"),
+        (BACK, ["roll back"], [NotReady("slow"), UnexpectedError("odd")], None, "rolled back", 3, "odd"),
         (DEPENDENT, ["roll back"], [NotReady("slow")], None, "environment", 1, "not quarantined"),
         (UNSETTLED, [], [Interrupted(15)], 15, "reloaded", 143, "not settled"),
         (OUT, ["roll back"], [NotReady("slow"), NotReady("dead")], None, "stranded", 1, "still out of service"),
@@ -93,7 +93,7 @@ def test_failures_outside_of_the_steps_change_no_outcome() -> None:
     done = conclude(ReloadResult("web", "host1", "web:latest"), DONE, [], "", None)
 
     assert with_report_failures(done, [NotReady("not published")]).exit_code == 0
-    ended = with_report_failures(done, [Unforeseen("odd")])
+    ended = with_report_failures(done, [UnexpectedError("odd")])
 
     assert (ended.outcome, ended.exit_code) == ("reloaded", 3)
     assert "not published" in str(ended.error)

@@ -10,7 +10,7 @@ import pytest
 from agent.clock import Interrupts, SystemClock
 from agent.definitions import ReloadSection, Service
 from agent.engine.swap import ReplacementState
-from agent.errors import NotReady, SvcagentError, Unforeseen
+from agent.errors import NotReady, SvcagentError, UnexpectedError
 from agent.reload.dependencies import ReloadContext
 from agent.reload.journal import Journal, JournalEntry, JournalRecord
 from agent.reload.outcome import conclude
@@ -144,7 +144,7 @@ def test_an_exception_of_any_type_is_that_steps_failure(step: Step, error: Excep
 
     assert not end.is_locked
     assert not end.is_out or end.is_stranded
-    assert isinstance(reload.first_failure, Unforeseen)
+    assert isinstance(reload.first_failure, UnexpectedError)
     assert reload.first_failure.__cause__ is error
 
 
