@@ -5,13 +5,13 @@ import click
 
 from agent.cli import context
 from agent.cli.fleet_input import defined_here, lock_prefix_of, service_of
-from agent.cli.fleet_output import HEADERS, document, rows, summary
+from agent.cli.fleet_output import HEADERS, ShownFleet, document, rows, summary
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning, table
 from agent.cli.stopped import look_for_stopped
 from agent.clock import Interrupts
 from agent.errors import Interrupted
-from agent.fleet import FleetSnapshot, FleetWatch, HostState, observe
+from agent.fleet import FleetSnapshot, FleetWatch, observe
 from agent.fleet.suspect import all_suspects, find_all_suspects
 
 
@@ -50,15 +50,15 @@ def fleet(name: str, *, is_watching: bool) -> int:
                 return ended.exit_code
             return 0  # standard output was closed
         view, instances = observe(consul, service, clock.now()), consul.instances(service)[1]
-        suspects = find_all_suspects(consul, service, lock_prefix)
+        found = ShownFleet(service, view, instances, find_all_suspects(consul, service, lock_prefix))
         look_for_stopped(settings, consul, defined_here(settings, service))
     if current().as_json:
-        show_document(document(service, view, instances, suspects))
+        show_document(document(found))
         return 0
-    for line in summary(service, view, instances, suspects):
+    for line in summary(found):
         show_line(line)
-    if found := rows(service, view, instances, suspects):
-        show_table(HEADERS, [row.cells for row in found])
+    if hosts := rows(found):
+        show_table(HEADERS, hosts)
     else:
         show_line(f"no host has an instance of {service} or has published a state of it")
     return 0
@@ -71,18 +71,17 @@ def _draw(service: str, moments: Iterable[FleetSnapshot]) -> None:
 
     with Live(auto_refresh=False) as live:
         for seen in moments:
-            lines = [Text(line) for line in summary(service, seen.view, seen.instances, _suspects(seen))]
+            found = _shown(service, seen)
+            lines = [Text(line) for line in summary(found)]
             if seen.trouble:
                 lines.append(Text(f"{seen.trouble}. What follows may be out of date", style="yellow"))
-            cells = [row.cells for row in rows(service, seen.view, seen.instances, _suspects(seen))]
-            shown = table(HEADERS, cells, live.console.width)
-            live.update(Group(*lines, shown), refresh=True)
+            live.update(Group(*lines, table(HEADERS, rows(found), live.console.width)), refresh=True)
 
 
 def _print_changes(service: str, moments: Iterable[FleetSnapshot]) -> None:
     """Print every row once, then rows that change or vanish, and each new line of the summary; for a pipe."""
     before: dict[str, tuple[str, ...]] | None = None
-    told: list[str] = []
+    lines_before: list[str] = []
     is_troubled = False
     for seen in moments:
         if seen.trouble:
@@ -91,11 +90,10 @@ def _print_changes(service: str, moments: Iterable[FleetSnapshot]) -> None:
             is_troubled = True
             continue
         is_troubled = False
-        suspects = _suspects(seen)
-        lines = list(summary(service, seen.view, seen.instances, suspects))
-        now = {row.host: row.cells for row in rows(service, seen.view, seen.instances, suspects)}
+        found = _shown(service, seen)
+        lines, now = list(summary(found)), {row[0]: row for row in rows(found)}
         for line in lines:
-            if line not in told:
+            if line not in lines_before:
                 show_line(line)
         if before is None:
             show_table(HEADERS, list(now.values()))
@@ -103,11 +101,12 @@ def _print_changes(service: str, moments: Iterable[FleetSnapshot]) -> None:
             for host in sorted(before.keys() | now.keys()):
                 if now.get(host) != before.get(host):
                     show_line("\t".join(now.get(host, (host, "gone"))))
-        before, told = now, lines
+        before, lines_before = now, lines
         if current().unprinted is not None:
             return
 
 
-def _suspects(seen: FleetSnapshot) -> tuple[HostState, ...]:
-    """Return the suspects; none if the lock's name is unknown, because then the lock's holder is unknown too."""
-    return () if seen.sessions is None else all_suspects(seen.view.hosts, seen.sessions)
+def _shown(service: str, seen: FleetSnapshot) -> ShownFleet:
+    """Show no suspects if the lock's name is unknown, because then the lock's holder is unknown too."""
+    suspects = () if seen.sessions is None else all_suspects(seen.view.hosts, seen.sessions)
+    return ShownFleet(service, seen.view, seen.instances, suspects)

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Collection, Iterator
-from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
@@ -18,19 +17,13 @@ HEADERS = ("HOST", "DIGEST", "TAG", "STATE", "HEALTH", "MAINTENANCE", "SINCE", "
 
 
 @dataclass(frozen=True)
-class HostRow:
-    host: str
-    digest: str
-    tag: str
-    state: str
-    health: str
-    maintenance: str
-    since: str
-    error: str
+class ShownFleet:
+    """What is shown of a service on all hosts."""
 
-    @property
-    def cells(self) -> tuple[str, ...]:
-        return astuple(self)
+    service: str
+    view: FleetView
+    instances: tuple[Instance, ...]
+    suspects: Collection[HostState]
 
 
 @dataclass(frozen=True)
@@ -49,58 +42,47 @@ class ListedInstance:
         return self.node if is_own_id else f"{self.node} ({self.service_id})"
 
 
-def rows(
-    service: str, view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
-) -> list[HostRow]:
+def rows(fleet: ShownFleet) -> list[tuple[str, ...]]:
     """Return a row for each instance, and one for each document without an instance, ordered by host."""
-    return sorted((_row(service, one) for one in _listed(view, instances, suspects)), key=lambda row: row.host)
+    return sorted((_row(fleet.service, one) for one in _listed(fleet)), key=lambda row: row[0])
 
 
-def summary(
-    service: str, view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
-) -> Iterator[str]:
+def summary(fleet: ShownFleet) -> Iterator[str]:
+    view = fleet.view
     if view.pin is not None:
-        yield _pin_line(view.pin, view, instances)
+        yield _pin_line(view.pin, fleet)
     if view.pause is not None:
-        resume = shlex.join(["svcagent", "resume", service])
+        resume = shlex.join(["svcagent", "resume", fleet.service])
         yield f"reloads are paused, {view.pause.describe(shown)}; to go on: {resume}"
     for entry in view.quarantine.values():
         where = f"it failed on {entry.node} at {shown(entry.since)}: " if entry.since else ""
         yield f"{short(entry.digest)} is quarantined: {where}{first_line(entry.why)}"
-    for one in suspects:
-        yield f"{suspect.what_happened(one)}; {suspect.what_to_do(service, one)}"
+    for one in fleet.suspects:
+        yield f"{suspect.what_happened(one)}; {suspect.what_to_do(fleet.service, one)}"
 
 
-def document(
-    service: str, view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState] = ()
-) -> dict[str, Any]:
+def document(fleet: ShownFleet) -> dict[str, Any]:
+    view = fleet.view
     return {
-        "service": service,
-        "pin": None if view.pin is None else _pin_document(view.pin, view, instances),
+        "service": fleet.service,
+        "pin": None if view.pin is None else _pin_document(view.pin, fleet),
         "pause": pause_document(view.pause),
         "quarantine": [quarantine_document(entry) for entry in view.quarantine.values()],
-        "suspects": [suspect_document(one) for one in suspects],
-        "hosts": [_host_document(one) for one in _listed(view, instances, suspects)],
+        "suspects": [suspect_document(one) for one in fleet.suspects],
+        "hosts": [_host_document(one) for one in _listed(fleet)],
     }
 
 
-def _listed(view: FleetView, instances: tuple[Instance, ...], suspects: Collection[HostState]) -> list[ListedInstance]:
+def _listed(fleet: ShownFleet) -> list[ListedInstance]:
     """Return the instances in the catalog's order, then the documents without an instance."""
-    vanished = {(one.node, one.service_id) for one in suspects}
-    nodes = {one.node for one in instances}
-    found = [
-        ListedInstance(
-            one.node,
-            one.service_id,
-            one,
-            state_of(view.hosts, (one.node, one.service_id)),
-            (one.node, one.service_id) in vanished,
-        )
-        for one in instances
+    hosts, vanished = fleet.view.hosts, {(one.node, one.service_id) for one in fleet.suspects}
+    by_key: dict[InstanceKey, Instance | None] = {(one.node, one.service_id): one for one in fleet.instances}
+    known = by_key.keys() | {(one.node, "") for one in fleet.instances}
+    by_key |= dict.fromkeys(sorted(hosts.keys() - known))
+    return [
+        ListedInstance(*key, found, state_of(hosts, key) if found else hosts[key], key in vanished)
+        for key, found in by_key.items()
     ]
-    known: set[InstanceKey] = {(one.node, one.service_id) for one in instances} | {(node, "") for node in nodes}
-    absent = sorted(view.hosts.keys() - known)
-    return [*found, *(ListedInstance(*key, None, view.hosts[key], key in vanished) for key in absent)]
 
 
 def suspect_document(state: HostState) -> dict[str, Any]:
@@ -143,18 +125,18 @@ def moment(value: datetime | None) -> str | None:
     return None if value is None else iso(value)
 
 
-def _pin_line(pin: Pin, view: FleetView, instances: tuple[Instance, ...]) -> str:
+def _pin_line(pin: Pin, fleet: ShownFleet) -> str:
     if pin.problem:
         return f"{pin.problem}; the next rollout replaces it"
-    at = progress(pin, view.hosts, able_instances(instances))
+    at = progress(pin, fleet.view.hosts, able_instances(fleet.instances))
     since = f" at {shown(pin.since)}" if pin.since else ""
     far = f"{len(at.hosts_done)} of {counted(len(at.hosts_done | at.hosts_missing), 'host')} run it"
     missing = f", not yet: {at.waits_for}" if at.missing else ""
     return f"rollout of {pin.image} to {short(pin.digest)}, pinned by {pin.node}{since}: {far}{missing}"
 
 
-def _pin_document(pin: Pin, view: FleetView, instances: tuple[Instance, ...]) -> dict[str, Any]:
-    at = progress(pin, view.hosts, able_instances(instances))
+def _pin_document(pin: Pin, fleet: ShownFleet) -> dict[str, Any]:
+    at = progress(pin, fleet.view.hosts, able_instances(fleet.instances))
     return {
         "image": pin.image,
         "digest": pin.digest,
@@ -166,17 +148,17 @@ def _pin_document(pin: Pin, view: FleetView, instances: tuple[Instance, ...]) ->
     }
 
 
-def _row(service: str, listed: ListedInstance) -> HostRow:
-    instance, state = listed.instance, listed.state
-    return HostRow(
-        host=listed.label(service),
-        digest=short(state.digest) if state else "-",
-        tag=(state.tag if state else "") or "-",
-        state=_state(listed),
-        health=health(instance),
-        maintenance=_maintenance(instance) or "-",
-        since=shown(state.since) if state and state.since else "-",
-        error=first_line(state.error) if state and state.error else "-",
+def _row(service: str, listed: ListedInstance) -> tuple[str, ...]:
+    state = listed.state
+    return (
+        listed.label(service),
+        short(state.digest) if state else "-",
+        (state.tag if state else "") or "-",
+        _state(listed),
+        health(listed.instance),
+        _maintenance(listed.instance) or "-",
+        shown(state.since) if state and state.since else "-",
+        first_line(state.error) if state and state.error else "-",
     )
 
 

@@ -1,6 +1,6 @@
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -61,39 +61,21 @@ def _show(found: list[Past]) -> None:
     if not found:
         show_line("no reload is known")
         return
-    if sys.stdout.isatty() and not current().verbose:
-        show_table(
-            ("BEGAN", "HOST", "OUTCOME", "TO", "SECONDS", "DETAIL"),
-            [
-                (_began(past), past.node or "-", past.outcome, short(past.after), _seconds(past), _detail(past))
-                for past in found
-            ],
-        )
-        return
-    show_table(
-        ("BEGAN", "HOST", "OUTCOME", "FROM", "TO", "SECONDS", "STEPS", "ERROR"),
-        [
-            (
-                _began(past),
-                past.node or "-",
-                past.outcome,
-                short(past.before),
-                short(past.after),
-                _seconds(past),
-                _steps(past.steps),
-                first_line(past.error) or "-",
-            )
-            for past in found
-        ],
-    )
-
-
-def _began(past: Past) -> str:
-    return shown(past.began) if past.began else "-"
-
-
-def _seconds(past: Past) -> str:
-    return f"{past.seconds:.1f}"
+    is_short = sys.stdout.isatty() and not current().verbose
+    columns: dict[str, Callable[[Past], str]] = {
+        "BEGAN": lambda past: shown(past.began) if past.began else "-",
+        "HOST": lambda past: past.node or "-",
+        "OUTCOME": lambda past: past.outcome,
+        **({} if is_short else {"FROM": lambda past: short(past.before)}),
+        "TO": lambda past: short(past.after),
+        "SECONDS": lambda past: f"{past.seconds:.1f}",
+        **(
+            {"DETAIL": _detail}
+            if is_short
+            else {"STEPS": lambda past: _steps(past.steps), "ERROR": lambda past: first_line(past.error) or "-"}
+        ),
+    }
+    show_table(tuple(columns), [tuple(cell(past) for cell in columns.values()) for past in found])
 
 
 def _steps(steps: Iterable[tuple[str, float]]) -> str:

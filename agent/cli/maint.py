@@ -2,7 +2,7 @@ import click
 
 from agent.cli import context
 from agent.cli.maint_enable import look_again, memory_of, saying_what_is_out, take_out_all, warn_of_emptiness
-from agent.cli.maint_input import end_of, operator, remember, targets_of, with_held
+from agent.cli.maint_input import end_of, operator, reason_options, remember, targets_of, with_held
 from agent.cli.maint_output import (
     described,
     show_decisions,
@@ -63,11 +63,7 @@ def maint() -> None:
 @_name
 @click.option("--node", is_flag=True, help="This host with all its services, by Consul's node maintenance.")
 @_all
-@click.option("--reason", required=True, help="Why, for others to read.")
-@click.option("--for", "duration", type=context.GoDuration(), help="An end: 90m, 2h. Without one, until disabled.")
-@click.option(
-    "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
-)
+@reason_options("disabled")
 @click.option("--replace", is_flag=True, help="Take over another owner's maintenance, without a moment in service.")
 @click.option(
     "--force",
@@ -122,15 +118,12 @@ def enable(
         raise click.UsageError("--force needs --replace: together they take over a running reload's maintenance.")
     clock, interrupts = context.system_clock(), Interrupts()
     now = clock.now()
-    why = " ".join(reason.split())
-    if not why:
-        raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
     settings = context.settings()
     with context.consul(settings) as consul, interrupts.caught():
         with interrupts.allowed():
             agent = consul.agent_self()
-            wanted = by_operator(operator(), agent.node, why, now, end)
+            wanted = by_operator(operator(), agent.node, reason, now, end)
             decisions = [
                 decide_enable(target, held, wanted, is_replacing=replace, is_forced=force)
                 for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))

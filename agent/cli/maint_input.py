@@ -2,12 +2,14 @@
 
 import getpass
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import reduce
 
 import click
 
 from agent.cli import context
+from agent.cli.options import F
 from agent.consul import AgentSelf, Consul
 from agent.definitions import Settings
 from agent.errors import NotFound, SvcagentError
@@ -52,6 +54,25 @@ def remember(settings: Settings, decisions: Iterable[MaintenanceDecision]) -> No
             kept.record_maintenance(one.target.service_id, None if one.wanted is None else render(one.wanted))
     except SvcagentError as error:
         log(f"{error}; the next registration notes the maintenance")
+
+
+def reason_options(ended: str) -> Callable[[F], F]:
+    """Accept ``--reason``, ``--for`` and ``--until``. ``ended``: what ends it if it has no end."""
+    until = "An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
+    options = (
+        click.option("--reason", required=True, help="Why, for others to read.", callback=_one_line),
+        click.option(
+            "--for", "duration", type=context.GoDuration(), help=f"An end: 90m, 2h. Without one, until {ended}."
+        ),
+        click.option("--until", metavar="TIME", help=until),
+    )
+    return lambda command: reduce(lambda command, option: option(command), reversed(options), command)
+
+
+def _one_line(_ctx: click.Context, _parameter: click.Parameter, reason: str) -> str:
+    if not reason.split():
+        raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
+    return " ".join(reason.split())
 
 
 def end_of(duration: float | None, until: str | None, now: datetime) -> datetime | None:

@@ -5,7 +5,7 @@ import click
 from agent.cli import context
 from agent.cli.fleet_input import service_of
 from agent.cli.fleet_output import pause_document
-from agent.cli.maint_input import end_of, operator
+from agent.cli.maint_input import end_of, operator, reason_options
 from agent.cli.maint_output import shown
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line
@@ -20,11 +20,7 @@ from agent.fleet import pause as pauses
     "  svcagent resume keyword-suggest"
 )
 @click.argument("name", shell_complete=context.complete_name)
-@click.option("--reason", required=True, help="Why, for others to read.")
-@click.option("--for", "duration", type=context.GoDuration(), help="An end: 90m, 2h. Without one, until resumed.")
-@click.option(
-    "--until", metavar="TIME", help="An end: HH:MM (the next one), or ISO 8601; local time unless it has a zone."
-)
+@reason_options("resumed")
 @click.option("--replace", "is_replacing", is_flag=True, help="Replace another operator's pause.")
 @output_options
 def pause(name: str, *, reason: str, duration: float | None, until: str | None, is_replacing: bool) -> None:
@@ -34,18 +30,15 @@ def pause(name: str, *, reason: str, duration: float | None, until: str | None, 
     before for the same reason, only the end is changed. If another operator did, prints who and why, and exits 1.
     """
     now = context.system_clock().now().replace(microsecond=0)
-    why = " ".join(reason.split())
-    if not why:
-        raise click.BadParameter("give a reason: others will read it", param_hint="--reason")
     end = end_of(duration, until, now)
     settings = context.settings()
     with context.consul(settings) as consul:
         service = service_of(settings, consul, name)
-        wanted = Pause(operator(), consul.agent_self().node, why, now, end)
+        wanted = Pause(operator(), consul.agent_self().node, reason, now, end)
         held = pauses.put(consul, service, wanted, now, is_replacing=is_replacing)
-    stands = replace(wanted, since=held.since) if held is not None and held.has_same_cause(wanted) else wanted
+    pause_now = replace(wanted, since=held.since) if held is not None and held.has_same_cause(wanted) else wanted
     if current().as_json:
-        show_document({"service": service, "pause": pause_document(stands), "was": pause_document(held)})
-    before = f"; before it was paused {held.describe(shown)}" if held is not None and held != stands else ""
-    already = " already" if held == stands else ""
-    show_line(f"{service}: paused{already}{f' until {shown(stands.until)}' if stands.until else ''}{before}")
+        show_document({"service": service, "pause": pause_document(pause_now), "was": pause_document(held)})
+    before = f"; before it was paused {held.describe(shown)}" if held is not None and held != pause_now else ""
+    already = " already" if held == pause_now else ""
+    show_line(f"{service}: paused{already}{f' until {shown(pause_now.until)}' if pause_now.until else ''}{before}")
