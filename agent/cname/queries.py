@@ -28,7 +28,7 @@ from agent.cname.tsig import Key
 from agent.data import dataclass
 from agent.errors import Denied, DnsUnreachable, Rejected
 
-__all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "DnsReply", "DnsServer", "Lost", "text"]
+__all__ = ["AAAA", "CNAME", "NS", "SOA", "TXT", "A", "AnswerLost", "DnsReply", "DnsServer", "text"]
 
 LONGEST_NAME = 255
 _WIRE_NAMES = {"hmac-md5": "hmac-md5.sig-alg.reg.int"}
@@ -36,7 +36,7 @@ _WIRE_NAMES = {"hmac-md5": "hmac-md5.sig-alg.reg.int"}
 R = TypeVar("R", bound=dns.rdata.Rdata)
 
 
-class Lost(DnsUnreachable):
+class AnswerLost(DnsUnreachable):
     """The message was sent, but no usable answer came back."""
 
 
@@ -82,7 +82,7 @@ class DnsServer:
         """Send a message and return the answer. With a key, both are signed with it.
 
         :raises DnsUnreachable: the message was not sent.
-        :raises Lost: the message was sent, but no usable answer arrived.
+        :raises AnswerLost: the message was sent, but no usable answer arrived.
         :raises Denied: the server rejects the signature.
         """
         if key is not None:
@@ -96,18 +96,18 @@ class DnsServer:
             try:
                 return dns.query.tcp(message, "", timeout=self.timeout, sock=connection)
             except dns.exception.Timeout as error:
-                raise Lost(
+                raise AnswerLost(
                     f"the DNS server {self} took the message and did not answer in {self.timeout:g} s"
                 ) from error
             except (OSError, EOFError) as error:
                 problem = f"the DNS server {self} broke the connection off before it answered: {_reason(error)}"
-                raise Lost(problem) from error
+                raise AnswerLost(problem) from error
             # dnspython's parser raises many types, depending on the answer: DNSException, ValueError, KeyError, …
             except Exception as error:
                 if key is not None and isinstance(error, dns.tsig.PeerError):
                     raise self._refusal(key, error) from error
                 kind = type(error).__name__
-                raise Lost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
+                raise AnswerLost(f"the answer of the DNS server {self} cannot be used ({kind}: {error})") from error
 
     def _refusal(self, key: Key, error: dns.tsig.PeerError) -> Denied:
         who = f"the DNS server {self}"

@@ -37,7 +37,7 @@ from agent.cname.provider import (
     differs,
     read_back,
 )
-from agent.cname.queries import TXT, DnsReply, DnsServer, Lost, text
+from agent.cname.queries import TXT, AnswerLost, DnsReply, DnsServer, text
 from agent.cname.tsig import Key, find_key
 from agent.cname.zones import authority
 from agent.data import dataclass
@@ -127,7 +127,8 @@ class Rfc2136:
         if above is not None and above != place.name:
             raise NotAuthoritative(
                 f"the DNAME of {above} answers for all names below it, so no record can be published at {place.name}; "
-                "choose another name"
+                "choose another name",
+                kind="dname-above",
             )
         cname = found.cname(place.name)
         others: list[str] = []
@@ -154,7 +155,8 @@ class Rfc2136:
         if below := answer.delegation(place.zone):
             raise NotAuthoritative(
                 f"the zone {place.zone} delegates {below} to other servers, so {name} is not in it; write "
-                f'"zone": "{below}" in the definition, and set dns.server to the primary server of that zone'
+                f'"zone": "{below}" in the definition, and set dns.server to the primary server of that zone',
+                kind="name-delegated",
             )
         if answer.rcode == "REFUSED" and self._exchange(dns.update.UpdateMessage(place.zone)) not in _NOT_HELD:
             raise QuestionsRefused(
@@ -186,7 +188,7 @@ class Rfc2136:
     def _send(self, place: RecordPlace, update: dns.update.UpdateMessage) -> None:
         try:
             rcode = self._exchange(update)
-        except Lost as error:
+        except AnswerLost as error:
             raise OutcomeUnknown(f"unknown whether {place.name} was written: {error}") from error
         if rcode in _RACED:
             raise Raced(f"somebody else changed {place.name} at the same moment")

@@ -184,7 +184,8 @@ def _failure(
     if kind is NotFound:
         return NotFound(
             f"registry {registry} has no {image}: {text}; was it pushed? Where a registry hides what one may not see, "
-            f"`docker login {registry}` as the user svcagent runs as"
+            f"`docker login {registry}` as the user svcagent runs as",
+            kind="not-in-registry",
         )
     if kind is Denied:
         return Denied(

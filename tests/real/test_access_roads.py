@@ -18,6 +18,7 @@ from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
 from tests.real.access_fixture import Access, Listener, answering, consul_with, forwarding
 from tests.real.converge_fixture import Waker
+from tests.support.kinds import raises_kind
 from tests.support.svcagent import Svcagent
 
 LIMIT = 200
@@ -98,7 +99,7 @@ def test_a_frozen_agent(access: Access, svcagent: Svcagent, monkeypatch: pytest.
         consul.agent_self()
         access.server.freeze()
         try:
-            with pytest.raises(OutcomeUnknown, match="look with svcagent status"):
+            with pytest.raises(OutcomeUnknown):
                 consul.enable_maintenance("web", "x")
             result = svcagent("register", "--wait", "0s", CONSUL_HTTP_ADDR=f"{access.address}:8500")
         finally:
@@ -116,7 +117,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one(
         consul.agent_self()
         access.server.freeze()
         try:
-            with pytest.raises(ConsulUnreachable, match="in time"):
+            with raises_kind(ConsulUnreachable, "consul-unreachable"):
                 consul.checks()
         finally:
             access.server.thaw()

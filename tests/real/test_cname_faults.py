@@ -46,6 +46,7 @@ from tests.real.cname_fixture import (
     view,
     written_key,
 )
+from tests.support.kinds import raises_kind
 
 _numbers = count(1)
 
@@ -84,14 +85,14 @@ def kept(provider: Provider, *records: WantedRecord, is_answered: bool = True) -
 def test_a_key_that_the_server_does_not_know(dns_: Dns, place: RecordPlace) -> None:
     key = written_key(dns_.ground.directory, "nobody", "hmac-sha256", dns_.key.secret)
 
-    with pytest.raises(UnknownKey, match=r"nobody.*BADKEY"):
+    with pytest.raises(UnknownKey):
         dns_.provider(key).read(place)
 
 
 def test_a_key_with_another_algorithm(dns_: Dns, place: RecordPlace) -> None:
     key = written_key(dns_.ground.directory, "svcagent", "hmac-sha512", dns_.key.secret)
 
-    with pytest.raises(UnknownKey, match="with the algorithm hmac-sha512"):
+    with pytest.raises(UnknownKey):
         dns_.provider(key).read(place)
 
 
@@ -99,7 +100,7 @@ def test_a_key_with_another_secret(dns_: Dns, place: RecordPlace) -> None:
     secret = base64.b64encode(b"x" * 32).decode()
     key = written_key(dns_.ground.directory, "svcagent", "hmac-sha256", secret)
 
-    with pytest.raises(BadSignature, match="another secret") as caught:
+    with pytest.raises(BadSignature) as caught:
         dns_.provider(key).read(place)
 
     assert secret not in str(caught.value)
@@ -111,7 +112,7 @@ def test_a_clock_that_is_wrong(dns_: Dns, place: RecordPlace, monkeypatch: pytes
     """BADTIME. What signs takes the machine's time, so that is shifted, for it alone."""
     monkeypatch.setattr(dns.message, "time", SimpleNamespace(time=lambda: time.time() + shift))
 
-    with pytest.raises(ClockSkewed, match="NTP"):
+    with pytest.raises(ClockSkewed):
         dns_.provider().read(place)
 
 
@@ -126,7 +127,7 @@ def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: RecordP
 
     with (
         Listener(Forger(_endpoint(dns_)).serve) as between,
-        pytest.raises(DnsUnreachable, match="cannot be used"),
+        raises_kind(DnsUnreachable, "answer-lost"),
     ):
         dns_.provider(at=("127.0.0.1", between.port)).read(place)
 
@@ -184,7 +185,7 @@ def test_a_secondary_takes_no_updates() -> None:
     with (
         dns_server(secondaries=1) as running,
         secondary(running) as second,
-        pytest.raises(UpdatesOff, match="not the primary"),
+        pytest.raises(UpdatesOff),
     ):
         running.provider(at=(second.address, second.port)).read(running.place("www"))
 
@@ -237,7 +238,7 @@ def test_a_zone_that_takes_no_updates(dns_: Dns) -> None:
 
 
 def test_a_zone_that_the_server_does_not_hold(dns_: Dns) -> None:
-    with pytest.raises(NotAuthoritative, match=r"elsewhere\.example\."):
+    with raises_kind(NotAuthoritative, "not-authoritative"):
         dns_.provider().read(dataclasses.replace(dns_, zone="elsewhere.example.").place("www"))
 
 
@@ -247,7 +248,7 @@ def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: RecordPlace)
     dns_.bind.rndc("sync", "-clean", ZONE)
     journal.mkdir()
     try:
-        with pytest.raises(DnsServerFailed, match="directory of the zone file"):
+        with pytest.raises(DnsServerFailed):
             dns_.provider().write(place, NOTHING, view(*marked()))
     finally:
         journal.rmdir()
@@ -280,7 +281,7 @@ def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: 
 
 
 def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
-    with pytest.raises(Rejected, match=r"elsewhere\.example\."):
+    with raises_kind(Rejected, "zone-unknown"):
         find_zone(dns_.provider().server, "www.elsewhere.example.")
 
 

@@ -8,6 +8,7 @@ import pytest
 from agent.cname.provider import NOTHING, NotAuthoritative, TtlLowered
 from tests.lab.bind import Zone
 from tests.real.cname_fixture import OTHER_TARGET, Dns, dns_server, marked, view
+from tests.support.kinds import raises_kind
 
 POLICY = ("grant svcagent zonesub ANY;",)
 ZONES = (
@@ -56,7 +57,7 @@ def test_a_name_that_is_delegated(dns_: Dns, name: str) -> None:
     """The server holds the zone above; the zone to write is named."""
     place = dataclasses.replace(dns_, zone="parent.test.").place(name)
 
-    with pytest.raises(NotAuthoritative, match=r'delegates sub\.parent\.test\..*"zone": "sub\.parent\.test\."'):
+    with pytest.raises(NotAuthoritative, match=r'"zone": "sub\.parent\.test\."'):
         dns_.provider().read(place)
 
 
@@ -66,7 +67,7 @@ def test_a_name_below_a_dname(dns_: Dns) -> None:
     before = dns_.bind.serial("parent.test.")
 
     for act in (lambda: provider.read(place), lambda: provider.preflight(place)):
-        with pytest.raises(NotAuthoritative, match=r"DNAME of moved\.parent\.test\."):
+        with raises_kind(NotAuthoritative, "dname-above"):
             act()
 
     assert dns_.bind.serial("parent.test.") == before

@@ -20,6 +20,7 @@ from agent.reload.guard import Observed, ObstacleKind, find_obstacles
 from tests.lab.ground import wait_until
 from tests.lab.recorded import DIRECTORY, RELEASES, RecordedAgent, recorded_agent, recording
 from tests.real.conftest import ConsulHost
+from tests.support.kinds import raises_kind
 from tests.support.svcagent import Svcagent
 
 REAL = "the real one"
@@ -96,7 +97,7 @@ def test_what_is_absent_is_deregistered_and_nothing_else_is_done_to_it(site: Pla
         lambda: site.consul.register_check(check),
     )
     for write in writes:
-        with pytest.raises(NotFound, match="service absent is not registered on this host"):
+        with raises_kind(NotFound, "not-registered"):
             write()
     assert not site.consul.renew_session("00000000-0000-0000-0000-000000000000")
     assert site.consul.service_hash("absent") is None
@@ -184,7 +185,7 @@ def test_a_release_that_refuses_keys_says_so() -> None:
     assert [fault.kind for fault in known_faults("1.21.5")] == ["kv-key-refused"]
     with recorded_agent("1.21.5") as (address, _agent):
         consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": address}).consul)
-        with pytest.raises(Rejected, match="invalid key name"):
+        with raises_kind(Rejected, "rejected"):
             consul.kv_put("a:b", "v")
         assert consul.kv_put("a=3Ab", "v")
         consul.close()

@@ -22,6 +22,7 @@ from agent.engine.swap import ReplacementState
 from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
 from tests.real.test_engine_flags import told_apart
+from tests.support.kinds import raises_kind
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 RICH = (
@@ -245,8 +246,9 @@ def test_a_container_in_which_others_live_is_refused(place: Place, what: str) ->
             lambda: docker.engine.check_recreatable("app"),
             lambda: docker.engine.prepare("app", place.image("plain"), digest),
         ):
-            with pytest.raises(Conflict, match=f"side lives in its {what}"):
+            with raises_kind(Conflict, "containers-depend-on-it") as caught:
                 refused()
+            assert f"side lives in its {what}" in str(caught.value)
 
         assert docker.names() == {"app", "side", "db"}
     finally:
@@ -261,7 +263,7 @@ def test_a_container_that_has_ended_in_its_network_is_no_obstacle(place: Place) 
         cli(docker, "run", "--name", "debug", "--network", "container:app", place.image("plain"), BUSYBOX, "true")
         cli(docker, "create", "--name", "side", "--network", "container:app", place.image("plain"))
 
-        with pytest.raises(Conflict, match=r"cut off: side lives in its network \(stopped; .*docker rm side"):
+        with pytest.raises(Conflict, match="docker rm side"):
             docker.engine.check_recreatable("app")
         docker.api.remove_container("side")
         docker.replace("app", place.image("plain"), digest, 0)
@@ -276,7 +278,7 @@ def test_a_container_whose_namespace_has_gone_is_refused(place: Place) -> None:
     docker.run("app", place.image("plain"), host_config={"network_mode": "none", "pid_mode": "container:other"})
     docker.api.remove_container("other", force=True)
     try:
-        with pytest.raises(Conflict, match="PID namespace of container"):
+        with raises_kind(Conflict, "not-startable"):
             docker.engine.check_recreatable("app")
     finally:
         remove_all(docker)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from docker.types import EndpointConfig
 
-from agent.errors import Conflict
+from agent.errors import NotBegun
 from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, differences, newer
+from tests.support.kinds import raises_kind
 
 API = "1.41"
 NAMES = ("Aliases", "DNSNames")
@@ -229,7 +230,7 @@ def test_a_container_that_was_removed_after_its_successor_was_created_is_a_confl
     docker.engine.prepare("app", image, digest)
     docker.api.remove_container("app", force=True)
 
-    with pytest.raises(Conflict, match="changed by others"):
+    with raises_kind(NotBegun, "not-begun"):
         docker.engine.replace("app", digest, 0)
 
 

@@ -13,6 +13,7 @@ from agent.engine.swap import ReplacementState, ReplacementStatus
 from agent.errors import Conflict, DockerUnreachable, NotFound, NotReady, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.real.engine_fixture import BUSYBOX, SLEEP, DockerHost
+from tests.support.kinds import raises_kind
 
 WRITES = ("create", "set_restart_policy", "stop", "rename", "start", "remove_container")
 REPLACE_WRITES = 6
@@ -117,7 +118,7 @@ def test_stopped_containers_are_started_and_running_ones_stay(docker: DockerHost
 
     assert started.is_running
     assert docker.engine.container("app") == started
-    with pytest.raises(NotFound, match="no container nobody"):
+    with raises_kind(NotFound, "not-found"):
         docker.engine.start("nobody")
 
 
@@ -269,7 +270,7 @@ def test_a_container_made_by_hand_during_the_reload_is_not_changed(docker: Docke
     docker.api.remove_container("app", force=True)
     mine = docker.run("app", image)
 
-    with pytest.raises(Conflict, match="by hand"):
+    with raises_kind(Conflict, "not-created-by-svcagent"):
         docker.engine.roll_back("app")
 
     assert docker.engine.container("app").id == mine
@@ -308,7 +309,7 @@ def test_an_old_container_next_to_an_exited_new_one_needs_a_roll_back(
     docker.replace("app", image, digest, 0)
     docker.api.stop("app", timeout=0)
 
-    with pytest.raises(Conflict, match="rolled back first"):
+    with raises_kind(Conflict, "replacement-interrupted"):
         docker.replace("app", image, digest, 0)
 
     assert docker.names() == {"app", "app.svcagent-old"}
