@@ -5,17 +5,19 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import requests
+
 from agent.daemon.schedule import spread
 from tests.fleet.conftest import NAME, Fleet
 from tests.lab.ground import LabError, wait_until
 from tests.lab.traffic import Load
+from tests.support.threads import repeating
 
 LONGEST_REPAIR = 90
 SOON_SECONDS = 3.0
@@ -84,6 +86,13 @@ class Victim:
         assert list(lab.hosts[0].state_dir.glob("*.journal")) == [], context
 
 
+def pushed(fleet: Fleet, **how: Any) -> Victim:
+    """A victim for which a version has been pushed."""
+    victim = Victim(fleet)
+    victim.push(**how)
+    return victim
+
+
 def begin_everywhere(fleet: Fleet) -> None:
     """Each host's daemon reloads in a few seconds, and then each minute: the jitter of its schedule is chosen so."""
     delay = (time.time() + SOON_SECONDS) % 60
@@ -106,28 +115,19 @@ def is_at_rest(fleet: Fleet) -> bool:
 @contextmanager
 def least_passing(fleet: Fleet) -> Iterator[list[int]]:
     """Inside the block the catalog is watched; at its end the list holds the fewest instances ever seen passing."""
-    fewest = [len(fleet.lab.hosts)]
-    is_over = threading.Event()
-    asked = fleet.lab.consul().url
+    fewest, indexes = [len(fleet.lab.hosts)], [0]
+    asked = f"{fleet.lab.consul().url}/v1/health/service/{NAME}"
 
-    def watch() -> None:
-        import requests
+    with requests.Session() as session:
+        session.trust_env = False
 
-        with requests.Session() as session:
-            session.trust_env = False
-            index = 0
-            while not is_over.is_set():
-                reply = session.get(f"{asked}/v1/health/service/{NAME}?passing&index={index}&wait=200ms", timeout=10)
-                index = int(reply.headers["X-Consul-Index"])
-                fewest[0] = min(fewest[0], len(reply.json()))
+        def look() -> None:
+            reply = session.get(f"{asked}?passing&index={indexes[-1]}&wait=200ms", timeout=10)
+            indexes.append(int(reply.headers["X-Consul-Index"]))
+            fewest[0] = min(fewest[0], len(reply.json()))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield fewest
-    finally:
-        is_over.set()
-        thread.join()
+        with repeating(look):
+            yield fewest
 
 
 def random_kills(fleet: Fleet, seed: int, count: int, longest: float) -> None:

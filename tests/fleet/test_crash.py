@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from tests.fleet.conftest import NAME, Fleet
-from tests.fleet.crash import Victim, least_passing
+from tests.fleet.crash import Victim, least_passing, pushed
 from tests.lab.ground import wait_until
 from tests.lab.server import svcagent_argv
 from tests.lab.traffic import Load
@@ -73,8 +73,7 @@ def test_killed_after_each_change_of_its_journal_with_an_image_that_fails(fleet:
 
 
 def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     for _ in range(3):
         process = fleet.lab.svcagent(fleet.lab.hosts[0], "register")
@@ -89,8 +88,7 @@ def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None
 
 def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
     """Own maintenance is known by its reason, own containers by their names; the dead one's session is waited for."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     for file in fleet.lab.hosts[0].state_dir.iterdir():
         file.unlink()
@@ -102,8 +100,7 @@ def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
 
 
 def test_a_damaged_journal_and_another_services_journal_block_no_reload(fleet: Fleet) -> None:
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     state_dir = fleet.lab.hosts[0].state_dir
     [journal] = state_dir.glob("*.journal")
@@ -120,8 +117,7 @@ def test_a_damaged_journal_and_another_services_journal_block_no_reload(fleet: F
 
 
 def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) -> None:
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     assert victim.die_at(DRAINING) == -signal.SIGKILL
 
     code, _output, errors = fleet.run(0, "recover", NAME)
@@ -135,8 +131,7 @@ def test_recover_says_what_it_did_and_that_there_is_nothing_to_do(fleet: Fleet) 
 
 def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: Fleet) -> None:
     """The file lost its reload section after the crash: container, lock and maintenance are restored by register."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
     file = fleet.lab.write_definition(fleet.lab.hosts[0], interval="1s")
     definition = json.loads(file.read_text())
@@ -157,8 +152,7 @@ def test_a_definition_without_reload_gets_its_service_back_all_the_same(fleet: F
 @pytest.mark.parametrize("broken", ["pipe", "full disk"])
 def test_a_closed_output_stops_nothing(fleet: Fleet, broken: str, options: str) -> None:
     """The reader has gone, or the log's disk is full: the reload goes on to its end."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     command = f"{shlex.join(svcagent_argv())} {options} reload {NAME}"
     script = f"{command} 2>&1 | true" if broken == "pipe" else f"{command} >/dev/full 2>&1"
     process = fleet.lab.command(fleet.lab.hosts[0], "sh", "-c", script)
@@ -172,8 +166,7 @@ def test_a_closed_output_stops_nothing(fleet: Fleet, broken: str, options: str) 
 
 def test_a_daemon_that_hangs_holds_up_no_reload(fleet: Fleet) -> None:
     """Nobody reads its log, and the pipe is full before the service is out: it comes back, and the rest is not told."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     reader, writer = os.pipe()
     try:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import Fleet
-from tests.fleet.crash import Victim, least_passing
+from tests.fleet.crash import Victim, least_passing, pushed
 from tests.fleet.exceptions import RELOAD, Case, Matrix, every_case, few, sample
 from tests.lab.traffic import Load
 
@@ -36,8 +36,7 @@ def test_a_reload_that_raises_anywhere_is_undone_or_finished(fleet: Fleet, tmp_p
 
 @pytest.mark.parametrize("verb", ["register", "reload"])
 def test_what_a_reload_could_not_remove_is_removed_by_the_next_command(fleet: Fleet, tmp_path: Path, verb: str) -> None:
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     context = Matrix(victim, tmp_path).fail(Case("clean", "OSError", is_after=False, is_lasting=False), *RELOAD)
     assert fleet.leftovers() != [], context
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import NAME, Fleet, until_step
-from tests.fleet.crash import Victim
+from tests.fleet.crash import Victim, pushed
 from tests.lab.ground import wait_until
 from tests.lab.lab import LOCK
 from tests.lab.traffic import Load
@@ -49,8 +49,7 @@ def assert_in_order(victim: Victim, verb: str, context: str, *, is_just_started:
 @pytest.mark.parametrize("step", ["plan again", "drain", "ready", "return"])
 def test_the_consul_server_freezes(fleet: Fleet, step: str) -> None:
     """For some seconds nothing can be read or written; the reload ends well or is put back, by itself or the next."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     process = begun(fleet, step)
     fleet.lab.server.freeze()
     with suppress(subprocess.TimeoutExpired):  # it waits for Consul, or gives up early; both will do
@@ -66,8 +65,7 @@ def test_the_consul_server_freezes(fleet: Fleet, step: str) -> None:
 @pytest.mark.parametrize("step", ["drain", "ready", "return"])
 def test_the_consul_agent_restarts(fleet: Fleet, step: str) -> None:
     """The host's own agent goes and comes back, with what it knew."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with unnoticed(fleet):
         process = begun(fleet, step)
         fleet.lab.hosts[0].consul.restart()
@@ -81,8 +79,7 @@ def test_the_consul_agent_restarts(fleet: Fleet, step: str) -> None:
 def test_the_session_is_destroyed(fleet: Fleet, step: str) -> None:
     """Nothing disruptive begins without it; what is out comes back, on the new container where that was there."""
     fleet.define(drain={"min": "500ms"})
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with unnoticed(fleet):
         process = begun(fleet, step)
         for session in fleet.lab.consul().get("/v1/session/list"):
@@ -105,8 +102,7 @@ def test_the_session_is_destroyed(fleet: Fleet, step: str) -> None:
 def test_the_locks_key_is_deleted_before_the_restart(fleet: Fleet) -> None:
     """The lock is asked again right before: nothing is restarted."""
     fleet.define(drain={"min": "1s"})
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     process = begun(fleet, "drain")
     fleet.lab.consul().delete(f"/v1/kv/{LOCK}/.lock")
     _output, errors = process.communicate(timeout=60)
@@ -121,8 +117,7 @@ def test_the_locks_key_is_deleted_before_the_restart(fleet: Fleet) -> None:
 @pytest.mark.parametrize("how", ["restart", "kill"])
 def test_the_docker_engine_goes_and_comes_back(fleet: Fleet, step: str, how: str) -> None:
     """Restarted in order, or killed and started: containers are found again, and run."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with unnoticed(fleet, but_on_host1=True):
         process = begun(fleet, step)
         engine = fleet.lab.hosts[0].engine
@@ -145,8 +140,7 @@ def test_the_docker_engine_goes_and_comes_back(fleet: Fleet, step: str, how: str
 
 def test_the_registry_is_gone_when_it_comes_to_the_pull(fleet: Fleet) -> None:
     """69, naming it; nothing has been changed, and the next run takes the image."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
     until_step(process, "check")
     fleet.lab.registry.kill()
@@ -182,8 +176,7 @@ def fill(directory: Path) -> None:
 
 def test_a_full_disk_keeps_a_reload_from_beginning(fleet: Fleet) -> None:
     """Without a journal nothing disruptive starts; with room again, the next run takes the image."""
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with small_state_directory(fleet) as directory, unnoticed(fleet):
         assert fleet.run(0, "reload", "--check", NAME)[0] == 0  # makes the host lock's file
         fill(directory)
@@ -202,8 +195,7 @@ def test_a_full_disk_keeps_a_reload_from_beginning(fleet: Fleet) -> None:
 def test_a_disk_that_fills_while_draining_brings_the_service_back(fleet: Fleet) -> None:
     """The restart needs its entry in the journal; restoring does not."""
     fleet.define(drain={"min": "1s"})
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with small_state_directory(fleet) as directory, unnoticed(fleet):
         process = begun(fleet, "drain")
         fill(directory)
@@ -222,8 +214,7 @@ def test_a_disk_that_fills_while_draining_brings_the_service_back(fleet: Fleet) 
 def test_the_host_loses_power(fleet: Fleet, step: str) -> None:
     """It boots, Consul, then Docker, then ``svcagent register``: in service again."""
     host = fleet.lab.hosts[0]
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with unnoticed(fleet, but_on_host1=True):
         process = begun(fleet, step)
         process.send_signal(signal.SIGKILL)
@@ -239,8 +230,7 @@ def test_the_host_loses_power(fleet: Fleet, step: str) -> None:
 def test_an_absent_consul_agent_is_reported_and_work_resumes_when_it_returns(fleet: Fleet) -> None:
     """The container is ready all the same; 69, saying what is left; ``register`` does that when the agent is there."""
     agent = fleet.lab.hosts[0].consul
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     with unnoticed(fleet):
         process = begun(fleet, "ready")
         agent.kill()

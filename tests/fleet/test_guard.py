@@ -54,8 +54,7 @@ def test_a_host_that_reboots_is_no_consent(fleet: Fleet, min_healthy: str | int)
         load.wait_for(requests=20)
         code, _output, errors = fleet.run(0, "reload", NAME)
         summary = load.stop()
-    second.consul.start()
-    second.consul.wait_ready()
+    second.consul.restart()
     fleet.lab.wait_passing()
 
     assert code == 75, errors

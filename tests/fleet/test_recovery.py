@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from tests.fleet.conftest import NAME, Fleet, until_step
-from tests.fleet.crash import Victim
+from tests.fleet.crash import Victim, pushed
 from tests.lab import image
 from tests.lab.ground import wait_until
 from tests.lab.lab import Lab
@@ -44,8 +44,7 @@ def killed_while_docker_stops(fleet: Fleet, victim: Victim) -> None:
 def test_a_stop_that_was_begun_is_finished_before_the_old_container_is_judged(fleet: Fleet, verb: str) -> None:
     """Docker goes on with it although the client is dead: what answers now ends in a moment, and stays down."""
     fleet.define()
-    victim = Victim(fleet)
-    victim.push(serve=image.STOPS_SLOWLY)
+    victim = pushed(fleet, serve=image.STOPS_SLOWLY)
     assert fleet.run(0, "reload", NAME)[0] == 0
     victim.push()
     with Load(fleet.lab, rate=100) as load:
@@ -65,8 +64,7 @@ def test_a_stop_that_was_begun_is_finished_before_the_old_container_is_judged(fl
 def test_no_exited_instance_is_returned_while_the_agent_hangs(fleet: Fleet) -> None:
     """What was ready before the agent hung is looked at again before clients return to it."""
     fleet.define(ready={"timeout": "10s"}, settle={"canary": "2s", "each": "2s"})
-    victim = Victim(fleet)
-    victim.push()
+    victim = pushed(fleet)
     host = fleet.lab.hosts[0]
     with Load(fleet.lab, rate=100, dns=[fleet.lab.server_dns]) as load:
         process = fleet.lab.svcagent(host, "-v", "--json", "reload", NAME)
@@ -90,8 +88,7 @@ def test_no_exited_instance_is_returned_while_the_agent_hangs(fleet: Fleet) -> N
 def test_a_recovery_that_finds_the_new_container_not_ready_quarantines_it(fleet: Fleet) -> None:
     """The next reload does not take the same image again."""
     fleet.define(ready={"timeout": "2s"})
-    victim = Victim(fleet)
-    victim.push(healthy=False)
+    victim = pushed(fleet, healthy=False)
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
     until_step(process, "ready")
     process.kill()
@@ -118,8 +115,7 @@ def test_a_node_that_was_renamed_after_the_crash_gets_its_instance_back() -> Non
         fleet.define(min_healthy=0)
         assert fleet.run(0, "register")[0] == 0
         lab.wait_passing()
-        victim = Victim(fleet)
-        victim.push()
+        victim = pushed(fleet)
         process = lab.svcagent(lab.hosts[0], "-v", "reload", NAME)
         until_step(process, "ready")
         process.kill()

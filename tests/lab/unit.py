@@ -55,6 +55,11 @@ class Unit:
         with self._log.open("a") as log:
             self._process = self._launch("run", env=told | environment, stderr=log, stdout=log)
 
+    def start_ready(self, **environment: str) -> None:
+        """Start it, and wait until it has converged."""
+        self.start(**environment)
+        self.wait_ready()
+
     def told(self, message: str) -> bool:
         """Has it told systemd this, in any of its lives?"""
         with suppress(BlockingIOError):

@@ -22,6 +22,11 @@ class RegistrationHost(Svcagent):
     def service(self, name: str, **fields: Any) -> Path:
         return self.write(name, {"service": {"name": name, **fields}})
 
+    def registered(self, name: str, **fields: Any) -> None:
+        """Define a service and register everything that is defined."""
+        self.service(name, **fields)
+        self.register()
+
     def remove(self, file: str) -> None:
         (self.services_dir / f"{file}.json").unlink()
 

@@ -1,8 +1,8 @@
 """The watch on real agents: what wakes a convergence, how soon, and what it costs."""
 
+import itertools
 import os
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from agent.http import HttpAnswer
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import asked, consul_with
 from tests.real.converge_fixture import Agent, Waker, consul_agent
+from tests.support.threads import repeating
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["-dev", "with a data directory"])
@@ -143,22 +144,16 @@ def test_a_canary_that_never_rests_does_not_keep_the_host_busy(
 ) -> None:
     """Somebody changes it as often as it is put right."""
     monkeypatch.setattr(agent_watch, "MOST_WAKES", 5)
-    over = threading.Event()
+    ports = itertools.count(1)
 
     def fight() -> None:
-        port = 0
-        while not over.wait(0.01):
-            port += 1
-            register(agent, "web", Port=port)
+        register(agent, "web", Port=next(ports))
+        time.sleep(0.01)
 
-    thread = threading.Thread(target=fight)
-    with Waker(agent.address + ":8500", "web") as waker:
-        thread.start()
+    with Waker(agent.address + ":8500", "web") as waker, repeating(fight):
         time.sleep(3)
         assert len(waker.wakes) == 5
         assert len(questions) <= 20
-        over.set()
-        thread.join()
 
 
 def test_an_agent_that_is_away_is_tried_five_times_a_second(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """The contract of DNS providers, each on its real server: see `tests.real.cname_contract`."""
 
-import threading
 import time
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from agent.cname.provider import NOTHING, PROVIDERS, Provider, PublishedRecord, 
 from agent.errors import Denied, DnsUnreachable
 from tests.real.cname_contract import STAGES, Stage
 from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked, view
+from tests.support.threads import concurrently, repeating
 
 _numbers = count(1)
 WRITERS = 8
@@ -36,6 +37,13 @@ def place(stage: Stage) -> RecordPlace:
     return stage.place(f"www{next(_numbers)}")
 
 
+def published(provider: Provider, place: RecordPlace, **how: Any) -> ZoneView:
+    """Publish a record with its marker."""
+    content = view(*marked(**how))
+    provider.write(place, NOTHING, content)
+    return content
+
+
 def test_every_provider_is_under_contract() -> None:
     """A row of the table without a stage would be tested by nobody."""
     assert sorted(STAGES) == sorted(PROVIDERS)
@@ -46,68 +54,53 @@ def test_nothing_reads_as_nothing(provider: Provider, place: RecordPlace) -> Non
 
 
 def test_write_creates_record_and_marker(provider: Provider, place: RecordPlace) -> None:
-    record, marker = marked()
-
-    provider.write(place, NOTHING, view(record, marker))
-
-    assert provider.read(place) == view(record, marker)
+    assert provider.read(place) == published(provider, place)
 
 
 @pytest.mark.parametrize("name", ["*", "*.eu", "deep.er.still", "under_score"])
 def test_names_of_every_kind(stage: Stage, provider: Provider, name: str) -> None:
     """Wildcards and deeper names have markers of their own, which do not disturb them."""
     place = stage.place(name)
-    record, marker = marked()
+    content = published(provider, place)
 
-    provider.write(place, NOTHING, view(record, marker))
-
-    assert provider.read(place) == view(record, marker)
-    provider.write(place, view(record, marker), NOTHING)
+    assert provider.read(place) == content
+    provider.write(place, content, NOTHING)
 
 
 def test_writing_what_is_there_changes_nothing(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    record, marker = marked()
-    provider.write(place, NOTHING, view(record, marker))
+    content = published(provider, place)
     before = stage.version()
 
     for _ in range(3):
-        provider.write(place, provider.read(place), view(record, marker))
+        provider.write(place, provider.read(place), content)
 
     assert stage.version() == before
 
 
 def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace) -> None:
-    record, marker = marked()
-    provider.write(place, NOTHING, view(record, marker))
-    other, its_marker = marked(OTHER_TARGET, ttl=5, gen=1)
+    content = published(provider, place)
+    other = view(*marked(OTHER_TARGET, ttl=5, gen=1))
 
-    provider.write(place, view(record, marker), view(other, its_marker))
+    provider.write(place, content, other)
 
-    assert provider.read(place) == view(other, its_marker)
-
-
-def test_a_changed_ttl_is_corrected(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    record, marker = marked()
-    provider.write(place, NOTHING, view(record, marker))
-    stage.put(place.name, 7, "CNAME", TARGET)
-
-    seen = provider.read(place)
-    provider.write(place, seen, view(record, marker))
-
-    assert seen == ZoneView(record=PublishedRecord(TARGET, 7), markers=(marker,))
-    assert provider.read(place) == view(record, marker)
+    assert provider.read(place) == other
 
 
-def test_a_lost_record_is_published_again(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    record, marker = marked()
-    provider.write(place, NOTHING, view(record, marker))
-    stage.take(place.name, "CNAME")
+@pytest.mark.parametrize("ttl", [7, None])
+def test_a_changed_ttl_and_a_lost_record_are_corrected(
+    stage: Stage, provider: Provider, place: RecordPlace, ttl: int | None
+) -> None:
+    content = published(provider, place)
+    if ttl:
+        stage.put(place.name, ttl, "CNAME", TARGET)
+    else:
+        stage.take(place.name, "CNAME")
 
     seen = provider.read(place)
-    provider.write(place, seen, view(record, marker))
+    provider.write(place, seen, content)
 
-    assert seen == ZoneView(markers=(marker,))
-    assert provider.read(place) == view(record, marker)
+    assert seen == ZoneView(record=PublishedRecord(TARGET, ttl) if ttl else None, markers=content.markers)
+    assert provider.read(place) == content
 
 
 def test_a_record_without_a_marker_can_be_marked_as_it_is(stage: Stage, provider: Provider, place: RecordPlace) -> None:
@@ -145,13 +138,10 @@ def test_an_answer_of_a_wildcard_is_no_record(stage: Stage, provider: Provider) 
 
 def test_a_marker_may_be_longer_than_a_string_of_a_txt_record(provider: Provider, place: RecordPlace) -> None:
     """A string has 255 bytes, a name up to 253."""
-    target = ".".join(["a" * 60] * 4) + "."
-    record, marker = marked(target, owner=f"{'s' * 63}/{'t' * 63}/dc1")
-    assert len(marker) > 255
+    content = published(provider, place, target="a." * 120, owner=f"{'s' * 63}/{'t' * 63}/dc1")
 
-    provider.write(place, NOTHING, view(record, marker))
-
-    assert provider.read(place) == view(record, marker)
+    assert len(content.markers[0]) > 255
+    assert provider.read(place) == content
 
 
 def test_case_makes_no_difference(stage: Stage, provider: Provider, place: RecordPlace) -> None:
@@ -167,10 +157,9 @@ def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provide
 
 
 def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
-    record, marker = marked()
-    provider.write(place, NOTHING, view(record, marker))
+    content = published(provider, place)
 
-    provider.write(place, view(record, marker), NOTHING)
+    provider.write(place, content, NOTHING)
 
     assert provider.read(place) == NOTHING
 
@@ -179,8 +168,7 @@ def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
 def test_what_was_not_seen_is_neither_replaced_nor_removed(
     stage: Stage, provider: Provider, place: RecordPlace, changed: str
 ) -> None:
-    record, marker = marked()
-    provider.write(place, NOTHING, view(record, marker))
+    published(provider, place)
     seen = provider.read(place)
     if changed != "marker":
         stage.put(place.name, 60, "CNAME", OTHER_TARGET)
@@ -196,46 +184,35 @@ def test_what_was_not_seen_is_neither_replaced_nor_removed(
     assert provider.read(place) == found
 
 
-def test_a_name_that_was_taken_meanwhile_is_left(stage: Stage, provider: Provider, place: RecordPlace) -> None:
-    stage.put(place.name, 60, "A", "192.0.2.1")
-
-    with pytest.raises(Raced):
-        provider.write(place, NOTHING, view(*marked()))
-
-    assert provider.read(place) == ZoneView(others=("A 192.0.2.1",))
-
-
-def test_a_record_that_others_marked_during_the_write_is_not_changed(
-    stage: Stage, provider: Provider, place: RecordPlace
+@pytest.mark.parametrize("is_marker", [False, True])
+def test_a_name_that_was_taken_or_marked_meanwhile_is_left(
+    stage: Stage, provider: Provider, place: RecordPlace, is_marker: bool
 ) -> None:
-    stage.put(place.marker, 60, "TXT", '"mine"')
+    if is_marker:
+        stage.put(place.marker, 60, "TXT", '"mine"')
+    else:
+        stage.put(place.name, 60, "A", "192.0.2.1")
 
     with pytest.raises(Raced):
         provider.write(place, NOTHING, view(*marked()))
 
-    assert provider.read(place) == ZoneView(markers=("mine",))
+    assert provider.read(place) == (ZoneView(markers=("mine",)) if is_marker else ZoneView(others=("A 192.0.2.1",)))
 
 
 def test_of_writers_who_saw_the_same_one_wins(stage: Stage, place: RecordPlace) -> None:
     """Where the provider compares; where it does not, more than one may believe so, and one of them is right."""
     contents = [marked(f"t{number}.example.net.", gen=number) for number in range(WRITERS)]
     providers = [stage.provider() for _ in contents]
-    start = threading.Barrier(WRITERS)
     won: list[int] = []
 
     def write(number: int) -> None:
-        start.wait(10)
         try:
             providers[number].write(place, NOTHING, view(*contents[number]))
         except Raced:
             return
         won.append(number)
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    concurrently(write, range(WRITERS))
 
     assert len(won) == 1 if stage.compares else len(won) <= WRITERS
     seen = providers[0].read(place)
@@ -250,28 +227,21 @@ def test_no_client_sees_a_record_with_the_marker_of_another(stage: Stage, place:
     writer, reader = stage.provider(), stage.provider()
     contents = [marked(TARGET, gen=0), marked(OTHER_TARGET, gen=1)]
     writer.write(place, NOTHING, view(*contents[0]))
-    is_over = threading.Event()
 
     def write() -> None:
-        for number in count(1):
-            record, marker = contents[1 - number % 2]
-            writer.write(place, view(record, marker), view(*contents[number % 2]))
-            if is_over.is_set():
-                return
+        for before, after in (contents, reversed(contents)):
+            writer.write(place, view(*before), view(*after))
 
-    thread = threading.Thread(target=write)
-    thread.start()
     mixed, reads, end = [], 0, time.monotonic() + 20
-    while reads < READS and time.monotonic() < end:
-        try:
-            seen = reader.read(place)
-        except Raced:
-            continue
-        reads += 1
-        if (seen.record, seen.markers) not in [(record, (marker,)) for record, marker in contents]:
-            mixed.append(seen)
-    is_over.set()
-    thread.join(60)
+    with repeating(write):
+        while reads < READS and time.monotonic() < end:
+            try:
+                seen = reader.read(place)
+            except Raced:
+                continue
+            reads += 1
+            if seen not in [view(*content) for content in contents]:
+                mixed.append(seen)
 
     assert reads
     assert not mixed

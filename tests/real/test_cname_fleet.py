@@ -1,6 +1,5 @@
 """Many hosts keep one record at once, all on one BIND: the zone changes as often as it must, and then never again."""
 
-import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -9,6 +8,7 @@ import pytest
 
 from agent.cname import CnameSync, RecordOutcome, SyncResult, WantedRecord
 from tests.real.cname_fixture import OTHER_TARGET, OWNER, TARGET, ZONE, Dns, dns_server, marked
+from tests.support.threads import concurrently
 
 HOSTS = 10
 SECONDS = 5.0
@@ -34,21 +34,15 @@ def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60) -> W
 
 def rolled_out(dns_: Dns, definitions: list[WantedRecord], seconds: float = SECONDS) -> list[list[SyncResult]]:
     """Every host syncs its definition again and again, all at once; what each of them saw."""
-    start = threading.Barrier(len(definitions))
     seen: list[list[SyncResult]] = [[] for _ in definitions]
 
     def host(number: int) -> None:
         keeper = CnameSync(lambda _name: dns_.provider(timeout=30), lambda _target: True)
-        start.wait(10)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             seen[number] += keeper.sync([definitions[number]])
 
-    threads = [threading.Thread(target=host, args=(number,)) for number in range(len(definitions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    concurrently(host, range(len(definitions)))
     assert all(seen)
     return seen
 

@@ -127,8 +127,7 @@ def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: DaemonHost) -
 
 def test_a_second_daemon_is_refused(site: DaemonHost) -> None:
     """Exit 75, and it says which process is the first."""
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
 
     code, printed = site.printed("run")
 
@@ -152,8 +151,7 @@ def test_consul_absent_at_start(site: DaemonHost) -> None:
     site.host.server.stop()
     site.daemon.start()
     site.wait_logged("level=warning")
-    site.host.server.start()
-    site.host.server.wait_ready()
+    site.host.server.restart()
     site.daemon.wait_ready()
 
     assert site.daemon.log.count("level=warning") == 1
@@ -217,8 +215,7 @@ def test_many_wishes_are_one(site: DaemonHost) -> None:
     """However often it is told to read everything again, CNAMEs are kept by one process at a time."""
     with silent_server(socket.SOCK_DGRAM) as dns:
         site.define_passing("web", cname=[{"name": "web.example.", "zone": "example."}])
-        site.daemon.start(SVCAGENT_DNS_SERVER=dns)
-        site.daemon.wait_ready()
+        site.daemon.start_ready(SVCAGENT_DNS_SERVER=dns)
         for number in range(5):
             site.daemon.hang_up()
             wait_until(lambda: site.daemon.log.count("everything again") > number, 10, "it was heard")  # noqa: B023 - at once
@@ -229,8 +226,7 @@ def test_many_wishes_are_one(site: DaemonHost) -> None:
 
 def test_what_is_wrong_with_a_schedule_is_reported_once(site: DaemonHost) -> None:
     site.define_reload("web", schedule="0 4 * * *")
-    site.daemon.start(TZ="Nowhere/At_All")
-    site.daemon.wait_ready()
+    site.daemon.start_ready(TZ="Nowhere/At_All")
     for name in ("one", "two"):
         site.define_passing(name)
         site.wait_logged(f"{name}: registered")
@@ -243,16 +239,14 @@ def test_due_while_consul_is_away(site: DaemonHost) -> None:
     delay = (time.time() + DUE_IN_SECONDS) % 60
     jitter = delay / spread(1.0, os.uname().nodename, "web").total_seconds()
     site.define_reload("web", schedule="* * * * *", jitter=f"{jitter:.3f}s")
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     due = time.time() + DUE_IN_SECONDS
     site.host.server.stop()
     site.wait_logged("level=warning")
     # And time for a reload to begin, and to fail: that none does cannot be waited for.
     wait_until(lambda: time.time() > due + 2, 2 * DUE_IN_SECONDS, "it was due")
 
-    site.host.server.start()
-    site.host.server.wait_ready()
+    site.host.server.restart()
 
     site.wait_logged("outcome=reloaded")
     assert site.daemon.log.count("level=warning") == 1
@@ -264,8 +258,7 @@ def test_a_reload_of_an_operator_is_followed(site: DaemonHost, tmp_path: Path) -
     may_go_on = tmp_path / "go-on"
     wait = f"until test -e {may_go_on}; do sleep 0.1; done"
     site.define_reload("web", hooks={"before_drain": ["/bin/sh", "-c", wait]})
-    site.daemon.start(SVCAGENT_LISTEN=f"{site.host.address}:{METRICS_PORT}")
-    site.daemon.wait_ready()
+    site.daemon.start_ready(SVCAGENT_LISTEN=f"{site.host.address}:{METRICS_PORT}")
     reload = site.start("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: [one["step"] for one in site.status()["reloads"]] == ["drain"], 20, "the daemon shows its step")
 
@@ -284,8 +277,7 @@ def test_a_reload_of_an_operator_is_followed(site: DaemonHost, tmp_path: Path) -
 
 def test_a_reload_waits_for_another_one(site: DaemonHost) -> None:
     site.define_reload("web", hooks={"before_drain": ["/bin/sleep", "1"]})
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     first = site.start("reload", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: bool(site.status()["reloads"]), 20, "the first one runs")
 
@@ -296,8 +288,7 @@ def test_a_reload_waits_for_another_one(site: DaemonHost) -> None:
 
 def test_the_status_file_of_a_daemon_that_was_killed(site: DaemonHost) -> None:
     """Is not taken for one that runs; only its owner and group may read it."""
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     wait_until(lambda: site.status()["is_ready"], 10, "it is ready")
     assert site.status_file.stat().st_mode & 0o777 == 0o640
 
@@ -310,8 +301,7 @@ def test_the_status_file_of_a_daemon_that_was_killed(site: DaemonHost) -> None:
 
 def test_a_maintenance_ends_on_time(site: DaemonHost) -> None:
     """Not at the next convergence, up to a minute later: the daemon hears of it from the verb that enabled it."""
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
 
     code, printed = site.printed("maint", "enable", "web", "--reason", "disk swap", "--for", "5s")
@@ -324,8 +314,7 @@ def test_a_maintenance_ends_on_time(site: DaemonHost) -> None:
 
 def test_what_would_come_back_is_not_deregistered(site: DaemonHost) -> None:
     """Refused while the daemon runs, or may run, and a definition defines it; without the daemon it is done."""
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     wait_until(lambda: site.status()["service_ids"] == ["web"], 10, "the daemon shows its services")
 
     code, printed = site.printed("deregister", "web")
@@ -345,8 +334,7 @@ def test_what_would_come_back_is_not_deregistered(site: DaemonHost) -> None:
 def test_the_schedule_says_what_holds_it(site: DaemonHost) -> None:
     site.define_reload("web", schedule="0 4 * * *")
     _code, alone = site.printed("--json", "schedule", "web")
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     wait_until(lambda: site.status()["is_ready"], 10, "the status file shows it")
     _code, held_by_none = site.printed("--json", "schedule", "web")
     assert site.printed("pause", "web", "--reason", "release party")[0] == 0
@@ -367,8 +355,7 @@ def test_the_schedule_says_what_holds_it(site: DaemonHost) -> None:
 
 def test_it_stops_on_sigterm(site: DaemonHost) -> None:
     """SIGTERM: exit 0, soon, systemd is told, and its status file is gone."""
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
 
     began = time.monotonic()
     assert site.daemon.stop() == 0
@@ -391,8 +378,7 @@ def test_it_stops_before_it_is_ready(site: DaemonHost) -> None:
 
 
 def test_it_stops_in_a_convergence(site: DaemonHost) -> None:
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     with frozen(site.host):
         site.daemon.hang_up()
         site.wait_logged("reading everything again")
@@ -431,8 +417,7 @@ def test_the_daemon_recovers_a_crashed_reload_of_cron(site: DaemonHost, tmp_path
     killed_once = tmp_path / "killed"
     script = f"test -e {killed_once} || {{ touch {killed_once}; kill -9 $PPID; }}"
     site.define_reload("web", restart=["/bin/sh", "-c", script])
-    site.daemon.start()
-    site.daemon.wait_ready()
+    site.daemon.start_ready()
     wait_until(lambda: is_passing(site, "web"), 20, "the service passes")
 
     code, output = site.printed("--services-dir", str(site.services_dir), "--json", "reload", "web", "--force")

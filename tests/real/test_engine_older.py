@@ -33,8 +33,7 @@ def change(docker: DockerHost, name: str, container: dict[str, Any], daemon: dic
     docker.server.stop()
     for file, changes in ((place, container), (docker.directory / "daemon.json", daemon)):
         file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    docker.server.start()
-    docker.server.wait_ready()
+    docker.server.restart()
 
 
 def test_a_container_of_an_older_engine_is_replaced_by_one_that_means_the_same(host: DockerHost) -> None:

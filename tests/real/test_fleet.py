@@ -44,6 +44,7 @@ from agent.fleet.document import ERROR_BYTES, LOG_BYTES
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import Access, asked, consul_with
 from tests.real.conftest import ConsulHost
+from tests.support.threads import concurrently
 
 T = TypeVar("T")
 
@@ -79,18 +80,7 @@ def _webs(*nodes: str) -> frozenset[InstanceKey]:
 
 def _at_once(consuls: list[Consul], act: Callable[[int, Consul], T]) -> list[T]:
     """Every host does this at the same moment; what each got."""
-    start, results = threading.Barrier(len(consuls)), dict[int, T]()
-
-    def run(number: int, consul: Consul) -> None:
-        start.wait(10)
-        results[number] = act(number, consul)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(consuls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return [results[number] for number in range(len(consuls))]
+    return concurrently(lambda pair: act(*pair), list(enumerate(consuls)))
 
 
 # ---------------------------------------------------------------- documents

@@ -360,8 +360,7 @@ def test_fleet_waits_for_a_consul_that_is_away(host: ConsulHost, consul: Consul,
             _line(process)
         host.server.kill()
         assert "Waiting for it" in _line(process)
-        host.server.start()
-        host.server.wait_ready()
+        host.server.restart()
         write_host_state(consul, web, "host1", HostState(NEW, "running", NOW))
         assert _line(process).startswith(f"host1\t{NEW[:19]}")
     finally:

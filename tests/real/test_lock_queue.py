@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import pytest
@@ -28,6 +28,7 @@ from tests.real.lock_fixture import (
     sessions,
     soon,
 )
+from tests.support.threads import background
 
 
 def _queue(host: ConsulHost, prefix: str) -> list[str]:
@@ -49,19 +50,11 @@ def _waiting(
     ``before``: how many stand in the line already.
     """
     held: list[str] = []
-    threads = []
-    for number in range(count):
-        connection = consul.another()
-        thread = threading.Thread(target=_take_and_release, args=(connection, prefix, f"w{number}", held, limit))
-        thread.start()
-        threads.append(thread)
-        wait_until(partial(_is_line_of, host, prefix, before + number + 1), 10, "it stands in the line")
-    try:
+    with ExitStack() as waiters:
+        for number in range(count):
+            waiters.enter_context(background(_take_and_release, consul.another(), prefix, f"w{number}", held, limit))
+            wait_until(partial(_is_line_of, host, prefix, before + number + 1), 10, "it stands in the line")
         yield held
-    finally:
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
 
 
 def _take_and_release(consul: Consul, prefix: str, name: str, held: list[str], limit: int) -> None:

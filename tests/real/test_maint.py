@@ -338,8 +338,7 @@ def test_a_maintenance_taken_over_outlives_the_agent(site: MaintHost, web: str) 
     site.maint("enable", web, "--reason", "mine", "--replace")
 
     site.agent.kill()
-    site.agent.start()
-    site.agent.wait_ready()
+    site.agent.restart()
 
     assert "Taken out by alice" in _local(site, web)
     assert site.at_server.passing(web) == ()

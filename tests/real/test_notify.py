@@ -37,6 +37,7 @@ from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.notify_fixture import PASSWORD, Endpoint, hanging, settings_file
 from tests.support.svcagent import Result, Svcagent
+from tests.support.threads import concurrently
 
 # Apprise's, or of a plugin of it; svcagent does not run with warnings as errors.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -235,26 +236,11 @@ def fleet(host: ConsulHost, consul: Consul, tmp_path: Path) -> Fleet:
     return Fleet(host, consul, tmp_path)
 
 
-def at_once(number: int, act: Callable[[], None]) -> None:
-    """That many do it at the same moment."""
-    start = threading.Barrier(number)
-
-    def run() -> None:
-        start.wait(10)
-        act()
-
-    threads = [threading.Thread(target=run) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-
 def test_of_hosts_that_end_concurrently_one_notifies(fleet: Fleet, endpoint: Endpoint) -> None:
     """Three of them, and later again: one message in all, with all that a person needs."""
     fleet.pinned()
     fleet.run(NEW)
-    at_once(3, lambda: fleet.reload(endpoint.url))
+    concurrently(lambda _number: fleet.reload(endpoint.url), range(3))
     endpoint.wait_for(1)
     fleet.reload(endpoint.url)
 
@@ -274,9 +260,9 @@ def test_each_kind_is_notified_once_per_rollout(fleet: Fleet, endpoint: Endpoint
     quarantine.put(fleet.consul, fleet.name, Quarantine(NEW, "host1", _now(), "web exited with 1", IMAGE))
     write_host_state(fleet.consul, fleet.name, "host1", HostState(OLD, "rolled back", _now()))
     fleet.pinned(NEXT)
-    at_once(3, lambda: fleet.reload(endpoint.url))
+    concurrently(lambda _number: fleet.reload(endpoint.url), range(3))
     fleet.run(NEXT)
-    at_once(3, lambda: fleet.reload(endpoint.url))
+    concurrently(lambda _number: fleet.reload(endpoint.url), range(3))
     endpoint.wait_for(4)
 
     said = [
@@ -341,7 +327,7 @@ def test_of_hosts_that_find_a_dns_conflict_concurrently_one_notifies(
         with click.Context(click.Command("cname"), obj=Options(config=config)):
             notify_of_conflicts(here, [replace(found, outcome=outcome)])
 
-    at_once(3, lambda: sync(next(hosts)))
+    concurrently(lambda _number: sync(next(hosts)), range(3))
     here = _site(consul, "host4")
     sync(here, RecordOutcome.GIVES_WAY)
     sync(here)

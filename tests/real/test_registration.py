@@ -1,7 +1,6 @@
 """Converging a real agent to services.d, under each of Consul's sharp edges."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from agent.registration.requirements import CHECK_FIELDS
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.registration_fixture import Backend, RegistrationHost, backend
+from tests.support.threads import repeating
 
 OFTEN = {"interval": "1s", "timeout": "1s"}
 NEVER = {"interval": "1h", "status": "passing"}
@@ -46,28 +46,20 @@ def tcp(address: str = "127.0.0.1:1", **fields: Any) -> dict[str, Any]:
 def watched(site: RegistrationHost, service: str) -> Iterator[set[str]]:
     """The states that clients could have seen meanwhile, as the health API of the agent tells them."""
     seen: set[str] = set()
-    is_over = threading.Event()
 
     def look() -> None:
-        while not is_over.is_set():
-            checks = site.host.ask.get("/v1/agent/checks").values()
-            states = {check["Status"] for check in checks if check["ServiceID"] == service}
-            seen.add("critical" if "critical" in states else "serving")
+        checks = site.host.ask.get("/v1/agent/checks").values()
+        states = {check["Status"] for check in checks if check["ServiceID"] == service}
+        seen.add("critical" if "critical" in states else "serving")
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with repeating(look):
         yield seen
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def test_a_plan_names_every_field_before_and_after_and_writes_nothing(site: RegistrationHost) -> None:
     site.service("web", port=80, tags=["a"], meta={"v": "1"}, checks=[http(), tcp()])
     site.service("old")
-    site.service("same")
-    site.register()
+    site.registered("same")
     site.service("web", port=81, tags=["a", "b"], meta={"v": "2"}, weights={"passing": 5}, checks=[http(timeout="3s")])
     site.remove("old")
     site.service("fresh")
@@ -100,8 +92,7 @@ def test_an_unchanged_directory_costs_no_write(site: RegistrationHost, monkeypat
     """One look at the agent, its services and its checks, however many there are."""
     address = "10.0.0.7"
     site.service("web", port=80, address=address, tagged_addresses={"wan": {"address": address}}, checks=[http()])
-    site.service("bare", enable_tag_override=True, checks=[{"ttl": "1h"}])
-    site.register()
+    site.registered("bare", enable_tag_override=True, checks=[{"ttl": "1h"}])
 
     asked = []
     ask = ConsulConnection.ask
@@ -117,8 +108,7 @@ def test_an_unchanged_directory_costs_no_write(site: RegistrationHost, monkeypat
 
 
 def test_what_was_changed_by_hand_is_put_right(site: RegistrationHost) -> None:
-    site.service("web", port=80, checks=[http()])
-    site.register()
+    site.registered("web", port=80, checks=[http()])
     held = site.services()["web"]
     site.put("service/register", {"ID": "web", "Name": "web", "Port": 99, "Meta": held["Meta"]})
     site.host.ask.deregister_check("service:web:http")
@@ -133,20 +123,17 @@ def test_what_was_changed_by_hand_is_put_right(site: RegistrationHost) -> None:
 
 
 def test_maintenance_survives_an_update(site: RegistrationHost) -> None:
-    site.service("web", port=80, checks=[http(), tcp()])
-    site.register()
+    site.registered("web", port=80, checks=[http(), tcp()])
     site.put("service/maintenance/web?enable=true&reason=disk")
 
-    site.service("web", port=81, checks=[http()])
-    site.register()
+    site.registered("web", port=81, checks=[http()])
 
     assert site.services()["web"]["Port"] == 81
     assert site.checks() == {"_service_maintenance:web": "critical", "service:web:http": "passing"}
 
 
 def test_a_removed_check_goes_alone(site: RegistrationHost) -> None:
-    site.service("web", checks=[http(id="one"), tcp(id="two"), {"ttl": "1h", "id": "three"}])
-    site.register()
+    site.registered("web", checks=[http(id="one"), tcp(id="two"), {"ttl": "1h", "id": "three"}])
     site.put("check/pass/three")
     site.service("web", checks=[http(id="one"), {"ttl": "1h", "id": "three"}])
 
@@ -156,8 +143,7 @@ def test_a_removed_check_goes_alone(site: RegistrationHost) -> None:
 
 
 def test_a_changed_url_keeps_the_status(site: RegistrationHost, web: Backend) -> None:
-    site.service("web", checks=[http(web.url)])
-    site.register()
+    site.registered("web", checks=[http(web.url)])
     site.service("web", checks=[{"http": f"{web.url}/other", "interval": "1h"}])
 
     with watched(site, "web") as seen:
@@ -167,15 +153,13 @@ def test_a_changed_url_keeps_the_status(site: RegistrationHost, web: Backend) ->
 
 
 def test_a_changed_type_under_one_id_leaves_no_second_runner(site: RegistrationHost, web: Backend) -> None:
-    site.service("web", checks=[{"http": f"{web.url}/old", "id": "alive", **OFTEN}])
-    site.register()
+    site.registered("web", checks=[{"http": f"{web.url}/old", "id": "alive", **OFTEN}])
     wait_until(lambda: web.hits.get("/old", 0) > 0 and site.checks()["alive"] == "passing", 10, "the old check runs")
 
     site.service("web", checks=[tcp(web.address, id="alive", interval="1s")])
     with watched(site, "web") as seen:
         site.register()
-    site.service("watch", checks=[{"http": f"{web.url}/clock", **OFTEN}])
-    site.register()
+    site.registered("watch", checks=[{"http": f"{web.url}/clock", **OFTEN}])
     hits = web.hits["/old"]
     wait_until(lambda: web.hits.get("/clock", 0) > 2, 10, "two intervals are over")
 
@@ -185,8 +169,7 @@ def test_a_changed_type_under_one_id_leaves_no_second_runner(site: RegistrationH
 
 
 def test_a_failing_service_does_not_pass_while_its_check_is_exchanged(site: RegistrationHost) -> None:
-    site.service("web", checks=[http(id="alive", status="critical")])
-    site.register()
+    site.registered("web", checks=[http(id="alive", status="critical")])
     site.service("web", checks=[{"tcp": "127.0.0.1:1", "id": "alive", "interval": "1h"}])
 
     with watched(site, "web") as seen:
@@ -197,8 +180,7 @@ def test_a_failing_service_does_not_pass_while_its_check_is_exchanged(site: Regi
 
 
 def test_a_new_check_does_not_take_a_passing_service_out(site: RegistrationHost, web: Backend) -> None:
-    site.service("web", checks=[http(web.url)])
-    site.register()
+    site.registered("web", checks=[http(web.url)])
     more = [{"http": f"{web.url}/more", "interval": "1h"}, {"ttl": "1h"}, {"grpc": "127.0.0.1:1", "interval": "1h"}]
     site.service("web", checks=[http(web.url), *more])
 
@@ -211,8 +193,7 @@ def test_a_new_check_does_not_take_a_passing_service_out(site: RegistrationHost,
 
 def test_a_new_check_that_warns_right_now_does_not_take_the_service_out(site: RegistrationHost, web: Backend) -> None:
     """Consul serves an instance in warning."""
-    site.service("web", checks=[http(web.url)])
-    site.register()
+    site.registered("web", checks=[http(web.url)])
     web.status = 429
     site.service("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
 
@@ -222,8 +203,7 @@ def test_a_new_check_that_warns_right_now_does_not_take_the_service_out(site: Re
 
 
 def test_a_new_check_that_fails_right_now_says_so(site: RegistrationHost, web: Backend) -> None:
-    site.service("web", checks=[http(web.url)])
-    site.register()
+    site.registered("web", checks=[http(web.url)])
     web.status = 500
     site.service("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
 
@@ -234,8 +214,7 @@ def test_a_new_check_that_fails_right_now_says_so(site: RegistrationHost, web: B
 
 def test_a_check_may_move_from_one_own_service_to_another(site: RegistrationHost) -> None:
     site.service("a", checks=[http(id="shared")])
-    site.service("b")
-    site.register()
+    site.registered("b")
     for giver, taker in (("a", "b"), ("b", "a")):
         site.service(giver)
         site.service(taker, checks=[tcp(id="shared")])
@@ -288,8 +267,7 @@ def test_a_check_id_of_another_service_or_of_the_node_is_not_taken_over(site: Re
 
 
 def test_a_check_that_another_attached_to_our_service_stays(site: RegistrationHost) -> None:
-    site.service("web", port=1, checks=[http()])
-    site.register()
+    site.registered("web", port=1, checks=[http()])
     site.put("check/register", {"ID": "theirs", "Name": "theirs", "ServiceID": "web", "TTL": "1h"})
     assert site.register().out == "0 changed, 1 unchanged\n"
     site.service("web", port=2)
@@ -302,11 +280,9 @@ def test_a_check_that_another_attached_to_our_service_stays(site: RegistrationHo
 def test_services_without_files_are_removed_but_never_all_by_accident(site: RegistrationHost) -> None:
     site.put("service/register", {"ID": "theirs", "Name": "theirs"})
     site.service("a")
-    site.service("b", id="b-1")
-    site.register()
+    site.registered("b", id="b-1")
     (site.services_dir / "b.json").rename(site.services_dir / "c.json")
-    site.service("c", id="c-1")
-    site.register()
+    site.registered("c", id="c-1")
     assert set(site.services()) == {"a", "c-1", "theirs"}
 
     for file in site.services_dir.iterdir():

@@ -104,8 +104,7 @@ def test_cut_off_before_any_write_the_next_run_converges(
         foreign = theirs(site)
         site.service("changed", port=1, checks=[{"id": "stays", **http}, {"id": "goes", "ttl": "1h"}])
         site.service("retyped", checks=[{"id": "one", **http}, {"id": "moves", "ttl": "1h"}])
-        site.service("gone", checks=[{"ttl": "1h"}])
-        site.register()
+        site.registered("gone", checks=[{"ttl": "1h"}])
         site.remove("gone")
         site.service("changed", port=2, checks=[{"id": "stays", **http}, {"id": "new", "ttl": "1h"}])
         site.service("new", checks=[{"id": "moves", "ttl": "1h"}])
@@ -163,8 +162,7 @@ def test_two_concurrent_runs_both_succeed(site: RegistrationHost) -> None:
 
 def test_a_hundred_malformed_definitions_are_each_reported_and_skipped(site: RegistrationHost) -> None:
     """Wrong JSON, and what is no JSON: cut short, not UTF-8, huge, nested deeply, a link to nowhere."""
-    site.service("good")
-    site.register()
+    site.registered("good")
     site.service("other")
     bad = [*BAD, *UNREADABLE]
     files = [site.write(f"bad {number:03}.v1", content) for number, (content, _path, _said) in enumerate(bad)]

@@ -1,7 +1,6 @@
 """What svcagent keeps about its registrations: maintenance that Consul removed, consent to removals, the directory."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from agent.consul import Consul
 from agent.maintenance import by_operator, by_reload, render
 from tests.real.conftest import ConsulHost
 from tests.real.registration_fixture import RegistrationHost
+from tests.support.threads import repeating
 
 NEVER = {"interval": "1h", "status": "passing"}
 CHECK = {"http": "http://127.0.0.1:1/", **NEVER}
@@ -47,22 +47,9 @@ def reap(site: RegistrationHost, service_id: str) -> None:
 @contextmanager
 def never_served(site: RegistrationHost, name: str) -> Iterator[None]:
     """The catalog never shows an instance without a critical check inside the block."""
-    is_over = threading.Event()
     served: list[Any] = []
-
-    def look() -> None:
-        index = 0
-        while not is_over.is_set():
-            found = site.host.ask.get(f"/v1/health/service/{name}?passing&index={index}&wait=10ms")
-            served.extend(found)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with repeating(lambda: served.extend(site.host.ask.get(f"/v1/health/service/{name}?passing"))):
         yield
-    finally:
-        is_over.set()
-        thread.join()
     assert served == []
 
 
@@ -72,8 +59,7 @@ def test_what_was_removed_in_maintenance_is_registered_in_maintenance(
     site: RegistrationHost, text: str, checks: list[dict[str, Any]]
 ) -> None:
     """With owner, reason and end, without a moment in service; also of a service without checks."""
-    site.service("web", checks=checks)
-    site.register()
+    site.registered("web", checks=checks)
     maintain(site, "web", text)
     site.register()
     reap(site, "web")
@@ -89,8 +75,7 @@ def test_what_was_removed_in_maintenance_is_registered_in_maintenance(
 
 
 def test_maint_enable_is_remembered_without_a_registration(site: RegistrationHost) -> None:
-    site.service("web")
-    site.register()
+    site.registered("web")
     assert site("maint", "enable", "web", "--reason", "disk").code == 0
     before = notes(site, "web")
     reap(site, "web")
@@ -102,8 +87,7 @@ def test_maint_enable_is_remembered_without_a_registration(site: RegistrationHos
 
 @pytest.mark.parametrize("how", ["svcagent", "hand"])
 def test_what_was_disabled_is_registered_in_service(site: RegistrationHost, how: str) -> None:
-    site.service("web")
-    site.register()
+    site.registered("web")
     maintain(site, "web", "disk")
     site.register()
     if how == "svcagent":
@@ -120,8 +104,7 @@ def test_what_was_disabled_is_registered_in_service(site: RegistrationHost, how:
 
 def test_a_finished_reloads_maintenance_is_not_enabled_again(site: RegistrationHost) -> None:
     """It was seen while the reload ran, and the reload disabled it."""
-    site.service("web")
-    site.register()
+    site.registered("web")
     maintain(site, "web", render(by_reload("r1", "elsewhere", "reload", SINCE)))
     site.register()
     reap(site, "web")
@@ -132,8 +115,7 @@ def test_a_finished_reloads_maintenance_is_not_enabled_again(site: RegistrationH
 
 
 def test_what_svcagent_removed_is_registered_in_service(site: RegistrationHost) -> None:
-    site.service("web")
-    site.register()
+    site.registered("web")
     maintain(site, "web", "disk")
     site.register()
     site("deregister", "web")
@@ -144,8 +126,7 @@ def test_what_svcagent_removed_is_registered_in_service(site: RegistrationHost) 
 
 
 def test_maintenance_of_the_node_is_enabled_again_when_the_agent_forgot_everything(site: RegistrationHost) -> None:
-    site.service("web")
-    site.register()
+    site.registered("web")
     site.put("maintenance?enable=true&reason=kernel")
     site.register()
     site.put("maintenance?enable=false")
@@ -159,8 +140,7 @@ def test_maintenance_of_the_node_is_enabled_again_when_the_agent_forgot_everythi
 
 
 def test_maintenance_of_the_node_that_was_disabled_stays_disabled(site: RegistrationHost) -> None:
-    site.service("web")
-    site.register()
+    site.registered("web")
     site.put("maintenance?enable=true&reason=kernel")
     site.register()
     site("maint", "disable", "--node")
@@ -172,8 +152,7 @@ def test_maintenance_of_the_node_that_was_disabled_stays_disabled(site: Registra
 
 
 def test_a_damaged_file_is_written_again(site: RegistrationHost) -> None:
-    site.service("web")
-    site.register()
+    site.registered("web")
     file = site.state_dir / "registration.json"
     assert file.stat().st_mode & 0o777 == 0o600
     for content in (b"\xff", b"[]", b'{"v": 1, "services": 3}', b"[" * 100_000, b'{"v": 1, "directory": 1}'):
@@ -218,8 +197,7 @@ def test_fewer_removals_need_none(site: RegistrationHost, there: int, left: int)
 
 
 def test_another_directory_needs_consent(site: RegistrationHost, tmp_path: Path) -> None:
-    site.service("a")
-    site.register()
+    site.registered("a")
     other = tmp_path / "other"
     other.mkdir()
     (other / "b.json").write_text('{"service": {"name": "b"}}')
@@ -236,8 +214,7 @@ def test_another_directory_needs_consent(site: RegistrationHost, tmp_path: Path)
 
 def test_another_directory_with_the_same_definitions_needs_none(site: RegistrationHost, tmp_path: Path) -> None:
     """Also a link that leads to another place: releases are deployed so."""
-    site.service("a", port=1)
-    site.register()
+    site.registered("a", port=1)
     moved = site.services_dir.rename(tmp_path / "release-1")
     site.services_dir.symlink_to(moved)
     assert site("--services-dir", str(moved), "register").code == 0
@@ -255,8 +232,7 @@ def test_another_directory_with_the_same_definitions_needs_none(site: Registrati
 
 def test_an_id_that_differs_only_by_case_replaces_the_service(site: RegistrationHost) -> None:
     """Consul's catalog keeps one of both; maintenance goes with it."""
-    site.service("web", id="Web-1")
-    site.register()
+    site.registered("web", id="Web-1")
     maintain(site, "Web-1", "disk")
     site.service("web", id="web-1")
 

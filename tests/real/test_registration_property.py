@@ -102,8 +102,7 @@ class Registrations(RuleBasedStateMachine):
         self.is_restarted = True
         server = self.site.host.server
         server.kill()
-        server.start()
-        server.wait_ready()
+        server.restart()
 
     @invariant()
     def converged(self) -> None:

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -22,6 +21,7 @@ from agent.outcomes import Outcome
 from agent.reload.host_lock import HostReload
 from agent.reload.record import ReloadResult
 from tests.support.clock import NOON, FakeClock
+from tests.support.threads import repeating
 
 
 @pytest.fixture
@@ -275,25 +275,18 @@ def test_whose_maintenance_the_agent_holds() -> None:
 def test_it_is_rendered_during_updates() -> None:
     """Every text is whole: the counter of one service and its histogram belong to the same moment."""
     metrics = Metrics(FakeClock())
-    is_over = threading.Event()
 
     def report_event() -> None:
-        while not is_over.is_set():
-            metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1}]))
-            metrics.converged(["web"], {}, [])
-            metrics.converged([], {}, [])
+        metrics.reload_ended(ended("reloaded", steps=[{"step": "acquire", "seconds": 1}]))
+        metrics.converged(["web"], {}, [])
+        metrics.converged([], {}, [])
 
-    thread = threading.Thread(target=report_event)
-    thread.start()
-    try:
+    with repeating(report_event):
         for _ in range(200):
             found = series(metrics)
             count = found.get(("svcagent_lock_wait_seconds_count", frozenset({("service", "web")})), 0.0)
             total = found.get(("svcagent_reloads_total", frozenset({("service", "web"), ("result", "reloaded")})), 0.0)
             assert count == total
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def test_the_text_is_in_the_format_that_all_versions_of_prometheus_read(metrics: Metrics) -> None:
