@@ -88,9 +88,7 @@ def test_a_good_version_settles_on_the_first_host_for_longer_than_on_the_second(
     assert {one["is_settled"] for one in results.values()} == {True}
 
 
-def test_a_signal_in_settle_leaves_the_new_version_in_service_and_the_next_host_settles_as_the_first(
-    fleet: Fleet,
-) -> None:
+def test_a_signal_in_settle_leaves_the_new_version_in_service_and_the_next_host_settles_as_first(fleet: Fleet) -> None:
     fleet.define(settle={"canary": "3s", "each": "0.1s"})
     version = fleet.push_next()
     process = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "--json", "reload", NAME)

@@ -123,9 +123,7 @@ def test_every_line_of_a_reload_carries_its_id(fleet: Fleet) -> None:
         ("after_restart", ["before_drain", "after_drain"]),
     ],
 )
-def test_a_hook_that_fails_stops_the_reload_and_blames_no_image(
-    fleet: Fleet, failing: str, before_it: list[str]
-) -> None:
+def test_a_failed_hook_stops_the_reload_and_blames_no_image(fleet: Fleet, failing: str, before_it: list[str]) -> None:
     """The old instance stays or comes back; on_failure is told where; another host may still take the image."""
     host = fleet.lab.hosts[0]
     fleet.lab.write_definition(host, hooks=noting(host, failing=failing))

@@ -216,9 +216,7 @@ def test_the_shipped_policy_suffices_for_the_daemon(acl: Acl, svcagent: Svcagent
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_verb_names_the_rule_that_it_lacks(
-    acl: Acl, svcagent: Svcagent, without: list[str], argv: list[str], right: str
-) -> None:
+def test_a_verb_names_the_rule(acl: Acl, svcagent: Svcagent, without: list[str], argv: list[str], right: str) -> None:
     """Each rule is necessary, and the message can be pasted into the policy."""
     acl.ask.put("/v1/agent/service/register", {"Name": "web"})
     wait_until(lambda: acl.ask.get("/v1/health/service/web"), 10, "the catalog has web")

@@ -109,9 +109,7 @@ def test_a_frozen_agent(access: Access, svcagent: Svcagent, monkeypatch: pytest.
     assert "did not answer GET /v1/agent/self in time" in result.err
 
 
-def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one(
-    access: Access, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_answer_is_not_taken_for_the_next_one(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.consul.transport.ANSWER_SECONDS", 0.3)
     with access.connection() as consul:
         consul.agent_self()

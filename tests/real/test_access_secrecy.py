@@ -66,9 +66,7 @@ def test_no_failure_shows_it(access: Access, svcagent: Svcagent) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json", "journal"])
-def test_the_trace_of_a_bug_does_not_show_it(
-    access: Access, svcagent: Svcagent, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
+def test_no_trace_shows_it(access: Access, svcagent: Svcagent, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """Not even when the error at its end was made from what holds it."""
 
     def broken(self: Consul) -> None:

@@ -87,9 +87,7 @@ def test_a_quiet_minute_costs_one_question(agent: Agent, questions: list[str], m
 
 
 @pytest.mark.parametrize("canary", ["web", ""])
-def test_an_agent_that_is_restarted_wakes_when_it_goes_and_when_it_is_back(
-    agent: Agent, questions: list[str], canary: str
-) -> None:
+def test_an_agents_restart_wakes_twice(agent: Agent, questions: list[str], canary: str) -> None:
     """Whether it remembers its services or not, and whether there is one to watch or not."""
     with Waker(agent.address + ":8500", canary) as waker:
         wait_until(lambda: bool(questions), 5, "it watches")
@@ -139,9 +137,7 @@ def test_another_canary_is_watched_as_soon_as_it_is_named(agent: Agent, question
         waker.wakes_after(lambda: agent.forget("web"))
 
 
-def test_a_canary_that_never_rests_does_not_keep_the_host_busy(
-    agent: Agent, questions: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restless_canary_costs_little(agent: Agent, questions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody changes it as often as it is put right."""
     monkeypatch.setattr(agent_watch, "MOST_WAKES", 5)
     ports = itertools.count(1)

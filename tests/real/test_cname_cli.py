@@ -172,7 +172,7 @@ def test_a_weak_key_is_refused_or_warned_of_once(site: CnameHost, tmp_path: Path
     assert "BADKEY" in warned.text
 
 
-def test_a_target_without_an_answer_is_not_published(site: CnameHost) -> None:
+def test_an_unanswered_target(site: CnameHost) -> None:
     """Exit 75: it may be answered later; --force publishes it now; once published, it is kept in any case."""
     register(site.consul, "critical")
 
@@ -340,9 +340,7 @@ def test_two_definitions_of_one_record_are_a_fault(site: CnameHost) -> None:
         ({"CONSUL_HTTP_ADDR": "127.0.0.1:9"}, 69, "cannot reach"),
     ],
 )
-def test_settings_and_silence_have_separate_exit_codes(
-    site: CnameHost, settings: dict[str, str], code: int, said: str
-) -> None:
+def test_settings_and_silence_as_exit_codes(site: CnameHost, settings: dict[str, str], code: int, said: str) -> None:
     result = site.cname("sync", **settings)
 
     assert result.code == code, result.text

@@ -82,15 +82,9 @@ def kept(provider: Provider, *records: WantedRecord, is_answered: bool = True) -
 # ---------------------------------------------------------------- keys
 
 
-def test_a_key_that_the_server_does_not_know(dns_: Dns, place: RecordPlace) -> None:
-    key = written_key(dns_.ground.directory, "nobody", "hmac-sha256", dns_.key.secret)
-
-    with pytest.raises(UnknownKey):
-        dns_.provider(key).read(place)
-
-
-def test_a_key_with_another_algorithm(dns_: Dns, place: RecordPlace) -> None:
-    key = written_key(dns_.ground.directory, "svcagent", "hmac-sha512", dns_.key.secret)
+@pytest.mark.parametrize(("name", "algorithm"), [("nobody", "hmac-sha256"), ("svcagent", "hmac-sha512")])
+def test_a_key_unknown_to_the_server(dns_: Dns, place: RecordPlace, name: str, algorithm: str) -> None:
+    key = written_key(dns_.ground.directory, name, algorithm, dns_.key.secret)
 
     with pytest.raises(UnknownKey):
         dns_.provider(key).read(place)
@@ -288,25 +282,15 @@ def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
 # ---------------------------------------------------------------- what stands in the way
 
 
-def test_a_foreign_cname_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
-    dns_.put(place.name, 60, "CNAME", "elsewhere.example.net.")
+@pytest.mark.parametrize(("kind", "value"), [("CNAME", "elsewhere.example.net."), ("A", "192.0.2.7")])
+def test_a_foreign_record_is_a_conflict(dns_: Dns, name: str, place: RecordPlace, kind: str, value: str) -> None:
+    dns_.put(place.name, 60, kind, value)
     before = dns_.serial
 
     (result,) = kept(dns_.provider(), wanted(name))
 
     assert result.outcome is RecordOutcome.CONFLICT
-    assert "elsewhere.example.net." in result.why
-    assert dns_.serial == before
-
-
-def test_an_existing_address_record_is_a_conflict(dns_: Dns, name: str, place: RecordPlace) -> None:
-    dns_.put(place.name, 60, "A", "192.0.2.7")
-    before = dns_.serial
-
-    (result,) = kept(dns_.provider(), wanted(name))
-
-    assert result.outcome is RecordOutcome.CONFLICT
-    assert "A 192.0.2.7" in result.why
+    assert value in result.why
     assert dns_.serial == before
 
 
@@ -481,9 +465,7 @@ def test_one_refused_record_does_not_stop_the_others(dns_: Dns, name: str) -> No
     [(None, TARGET, 0), ((TARGET, 0), OTHER_TARGET, 1)],
     ids=["first publication", "another target"],
 )
-def test_a_target_without_an_answer_is_not_published(
-    dns_: Dns, name: str, published: tuple[str, int] | None, target: str, gen: int
-) -> None:
+def test_an_unanswered_target(dns_: Dns, name: str, published: tuple[str, int] | None, target: str, gen: int) -> None:
     if published:
         kept(dns_.provider(), wanted(name, published[0], gen=published[1]))
     before = dns_.serial

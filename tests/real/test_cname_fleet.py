@@ -86,9 +86,7 @@ def test_of_two_generations_the_higher_one_stays(dns_: Dns, name: str) -> None:
 
 
 @pytest.mark.parametrize("other", [{"target": OTHER_TARGET}, {"ttl": 300}], ids=["target", "ttl"])
-def test_two_definitions_of_one_generation_are_a_conflict_everywhere(
-    dns_: Dns, name: str, other: dict[str, object]
-) -> None:
+def test_two_definitions_of_one_generation_conflict_everywhere(dns_: Dns, name: str, other: dict[str, object]) -> None:
     """On all hosts of the side that came second, and the zone is still: one change in all."""
     before = dns_.serial
     first, second = wanted(name), wanted(name, **other)  # type: ignore[arg-type]  # one of the two

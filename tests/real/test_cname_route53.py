@@ -127,9 +127,7 @@ def test_a_removal_names_the_values_that_it_takes(aws: Aws, place: RecordPlace) 
         ),
     ],
 )
-def test_what_only_this_service_has_is_shown_and_left(
-    aws: Aws, place: RecordPlace, more: dict[str, Any], shown: str
-) -> None:
+def test_what_only_route53_has_is_shown_as_is(aws: Aws, place: RecordPlace, more: dict[str, Any], shown: str) -> None:
     """An alias, and one of several records that the service chooses from: neither is a plain CNAME."""
     aws.put_set({"Name": place.name, **more})
     provider = aws.provider()
@@ -229,9 +227,7 @@ def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: RecordPlace, m
     provider.close()
 
 
-def test_without_credentials_nothing_is_tried(
-    aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_credentials_are_needed(aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

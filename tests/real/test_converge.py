@@ -164,9 +164,7 @@ def test_the_copy_never_lacks_a_service_that_is_defined(place: Place, monkeypatc
     ["{", '{"service": {"name": "old", "prot": 1}}', '{"service": {"name": "other", "prot": 1}}'],
     ids=["not JSON", "faulty", "faulty and renamed"],
 )
-def test_nothing_is_removed_that_an_unknown_bad_file_may_mean(
-    agent: Agent, place: Place, bad: str, log: pytest.LogCaptureFixture
-) -> None:
+def test_an_unknown_bad_file_keeps_service(agent: Agent, place: Place, bad: str, log: pytest.LogCaptureFixture) -> None:
     """The daemon is new on this host, and finds a service registered whose file is faulty by now."""
     place.define("web", port=80)
     place.define("old", port=70)
@@ -198,9 +196,7 @@ def test_a_service_that_was_given_up_goes_though_a_new_file_is_bad(agent: Agent,
 
 
 @pytest.mark.parametrize("gone", ["emptied", "removed", "a file", "a link to nowhere"])
-def test_without_its_directory_everything_stays(
-    agent: Agent, place: Place, log: pytest.LogCaptureFixture, gone: str
-) -> None:
+def test_without_directory_nothing_goes(agent: Agent, place: Place, log: pytest.LogCaptureFixture, gone: str) -> None:
     """A disk that is not mounted is no order to deregister; it is told, and what the agent forgets is refilled."""
     place.define("web", port=80)
     with converging(place) as convergence:
@@ -296,9 +292,7 @@ def test_what_the_agent_cannot_do_is_a_fault_of_that_file(agent: Agent, place: P
     assert [fault.path for fault in result.faults] == ["service.checks[0].args"]
 
 
-def test_others_services_are_not_changed_and_reported_once(
-    agent: Agent, place: Place, log: pytest.LogCaptureFixture
-) -> None:
+def test_others_services_are_left_and_reported_once(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
     agent.ask.put("/v1/agent/service/register", {"Name": "web", "Port": 1})
     place.define("web", port=80)
     place.define("api", port=90)
@@ -344,9 +338,7 @@ def test_nothing_to_do_costs_three_questions(agent: Agent, place: Place, monkeyp
     assert len(agent.services()) == 20
 
 
-def test_another_svcagent_that_registers_is_waited_for(
-    agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_register_verb_is_waited_for(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """And when it takes too long, this is tried again soon, with nothing written meanwhile."""
     monkeypatch.setattr("agent.daemon.converge.ALONE_SECONDS", 0.2)
     place.define("web", port=80)
@@ -444,9 +436,7 @@ def test_node_maintenance_and_a_reloads_maintenance_are_reported_and_not_changed
 # ---------------------------------------------------------------- outages
 
 
-def test_without_an_agent_it_is_reported_once_and_files_are_still_read(
-    tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
+def test_an_absent_agent_is_reported_once_and_files_are_read(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     place = Place(tmp_path, "127.0.0.1:1")
     place.environ["CONSUL_HTTP_ADDR"] = "127.0.0.1:1"
     place.define("web", address="${ADDRESS}")
@@ -464,9 +454,7 @@ def test_without_an_agent_it_is_reported_once_and_files_are_still_read(
 ACL = {"enabled": True, "default_policy": "deny", "tokens": {"master": str(uuid.uuid4())}}
 
 
-def test_a_token_that_is_refused_is_reported_once_and_keeps_only_what_it_must(
-    tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_token_is_reported_once_and_keeps_what_it_must(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     """A token for one of two services registers that one; a token that is unknown registers none."""
     master = ACL["tokens"]["master"]  # type: ignore[index]  # it is a mapping
     with consul_with({"acl": ACL}) as access, asked(access.address, master) as ask:
@@ -557,9 +545,7 @@ def test_an_agent_that_forgot_everything_is_refilled_by_its_event(agent: Agent, 
         soon(lambda: set(agent.services()) == names, "restarted")
 
 
-def test_an_outage_and_its_end_are_reported_once_each(
-    agent: Agent, place: Place, log: pytest.LogCaptureFixture
-) -> None:
+def test_an_outage_and_its_end_are_reported_once(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
     """Told within a second or two, however often Consul is tried meanwhile; a change of that time is not missed."""
     place.define("web", port=80)
     with Wired(place) as wired:
@@ -643,9 +629,7 @@ def test_removals_that_need_consent_are_withheld(agent: Agent, place: Place, log
         assert convergence.run().objection == ""
 
 
-def test_a_daemon_with_another_directory_changes_nothing_without_consent(
-    agent: Agent, place: Place, tmp_path: Path
-) -> None:
+def test_another_directory_changes_nothing_without_consent(agent: Agent, place: Place, tmp_path: Path) -> None:
     place.define("web", port=80)
     place.define("old", port=80)
     with converging(place) as convergence:
@@ -698,9 +682,7 @@ def test_a_bug_of_a_convergence_is_its_trouble(agent: Agent, place: Place, monke
     assert ports(agent) == {"web": 80}
 
 
-def test_a_bug_that_one_file_meets_is_a_fault_of_that_file(
-    agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_with_one_file_is_a_fault_of_it(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("agent.definitions.parse_file")
     claims = module.claims
 

@@ -108,9 +108,7 @@ def test_the_next_up_of_docker_compose_keeps_the_data_and_1_makes_the_container_
     assert docker.executed("app", "cat", "/version", "/data/file", "/anonymous/file") == "3precious\nprecious"
 
 
-def test_while_a_replacement_is_under_way_docker_compose_sees_both(
-    docker: DockerHost, image: str, compose: Compose
-) -> None:
+def test_during_a_replacement_docker_compose_sees_both(docker: DockerHost, image: str, compose: Compose) -> None:
     """The old one is stopped; its removal ends that."""
     docker.replace("app", image, newer(docker, image), None)
 

@@ -150,9 +150,7 @@ def test_a_container_that_an_operator_stopped(
 
 @pytest.mark.parametrize("request_", ["stop", "kill"])
 @pytest.mark.parametrize("command", [POLITE, SLEEP])
-def test_a_requested_stop_is_distinguished_from_an_exit(
-    docker: DockerHost, image: str, command: tuple[str, ...], request_: str
-) -> None:
+def test_a_stop_differs_from_an_exit(docker: DockerHost, image: str, command: tuple[str, ...], request_: str) -> None:
     """Whatever the program makes of its signal; also when the container was started again, for the run that ended."""
     docker.run("app", image, command)
     started = docker.engine.container("app").started_at

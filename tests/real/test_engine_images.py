@@ -79,9 +79,7 @@ def test_the_digest_of_a_container_stays_known_when_its_tag_moves(docker: Docker
     assert docker.engine.digest_of(app, docker.repository.replace("/app", "/other")) is None
 
 
-def test_a_container_that_was_run_from_the_tag_can_be_made_again_when_a_pull_moves_the_tag(
-    docker: DockerHost,
-) -> None:
+def test_a_container_that_was_run_from_the_tag_can_be_made_again_when_a_pull_moves_the_tag(docker: DockerHost) -> None:
     """What the image set has to be known then, although the image may have no name any more."""
     image = f"{docker.repository}:latest"
     first = docker.push("1")
@@ -101,9 +99,7 @@ def test_a_container_that_was_run_from_the_tag_can_be_made_again_when_a_pull_mov
     docker.engine.check_recreatable("app")
 
 
-def test_the_digest_of_a_container_is_known_without_any_name_of_its_image_if_svcagent_fetched_it(
-    docker: DockerHost, image: str
-) -> None:
+def test_the_digest_of_what_svcagent_fetched_is_known_without_image_names(docker: DockerHost, image: str) -> None:
     digest = docker.engine.registry_digest(image)
     fetched = (Fetched(image, digest, docker.engine.image_id(image, digest)),)
     docker.run("app", image)
@@ -297,9 +293,7 @@ def test_a_docker_login_counts_from_the_next_call_on(docker: DockerHost, private
         engine.close()
 
 
-def test_a_credential_helper_is_asked(
-    docker: DockerHost, private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_helper_is_asked(docker: DockerHost, private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Docker's configuration names it: for one registry, or for all."""
     digest = docker.push("1")
     registry = private.partition("/")[0]

@@ -28,9 +28,7 @@ def registry(docker: DockerHost) -> Iterator[FaultyRegistry]:
         yield server
 
 
-def test_a_registry_that_falls_silent_in_the_middle_of_a_layer_ends_the_pull(
-    docker: DockerHost, registry: FaultyRegistry
-) -> None:
+def test_a_registry_that_falls_silent_in_a_layer_ends_the_pull(docker: DockerHost, registry: FaultyRegistry) -> None:
     """Docker itself waits for ever; with one of its image stores it goes on saying so ten times a second."""
     digest = docker.push(os.urandom(3_000_000).hex())
     image = f"{registry.name}/app:latest"

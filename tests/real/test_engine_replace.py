@@ -148,9 +148,7 @@ def test_what_the_old_image_set_follows_the_new_image(docker: DockerHost) -> Non
 
 
 @pytest.mark.parametrize("how", ["volumes", "mounts"])
-def test_an_anonymous_volume_survives_with_its_content_also_a_roll_back_and_a_second_reload(
-    docker: DockerHost, image: str, how: str
-) -> None:
+def test_an_anonymous_volume_survives_a_roll_back_and_a_second_reload(docker: DockerHost, image: str, how: str) -> None:
     mounts = {"mounts": [{"Type": "volume", "Target": "/data"}]} if how == "mounts" else {}
     docker.run("app", image, volumes=["/data"] if how == "volumes" else [], host_config=mounts)
     docker.executed("app", "sh", "-c", "echo precious > /data/file")
@@ -176,9 +174,7 @@ def test_a_volume_that_only_the_failed_image_declares_goes_with_its_container(do
     assert not docker.api.volumes()["Volumes"]
 
 
-def test_an_explicit_host_name_under_host_networking_is_kept_and_the_machines_own_is_not_pinned(
-    docker: DockerHost, image: str
-) -> None:
+def test_under_host_networking_an_explicit_host_name_is_kept(docker: DockerHost, image: str) -> None:
     docker.run("plain", image)
     docker.run("named", image, hostname="web-1")
     digest = newer(docker, image)
@@ -222,9 +218,7 @@ def test_a_container_that_stops_when_asked_is_not_called_killed(docker: DockerHo
     assert not docker.replace("app", image, newer(docker, image), None).was_killed
 
 
-def test_a_container_that_was_removed_after_its_successor_was_created_is_a_conflict(
-    docker: DockerHost, image: str
-) -> None:
+def test_a_container_removed_after_its_successor_was_created_is_a_conflict(docker: DockerHost, image: str) -> None:
     docker.run("app", image)
     digest = newer(docker, image)
     docker.engine.prepare("app", image, digest)

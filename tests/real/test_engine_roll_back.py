@@ -241,9 +241,7 @@ def test_the_failed_containers_last_words_can_be_read_before_the_roll_back(docke
     assert is_as_before(docker, old_id)
 
 
-def test_without_the_new_container_the_callers_memory_restores_the_policy(
-    docker: DockerHost, image: str, digest: str
-) -> None:
+def test_without_the_new_container_the_caller_knows_the_policy(docker: DockerHost, image: str, digest: str) -> None:
     old_id = docker.replace("app", image, digest, 0).old_id
     docker.api.remove_container("app", force=True)
 
@@ -252,9 +250,7 @@ def test_without_the_new_container_the_callers_memory_restores_the_policy(
     assert is_as_before(docker, old_id)
 
 
-def test_once_the_old_one_is_removed_there_is_nothing_to_roll_back_to(
-    docker: DockerHost, image: str, digest: str
-) -> None:
+def test_without_the_old_container_nothing_is_rolled_back(docker: DockerHost, image: str, digest: str) -> None:
     new_id = docker.replace("app", image, digest, 0).new_id
 
     docker.engine.remove_old("app")
@@ -303,9 +299,7 @@ def test_an_old_container_left_next_to_a_running_new_one_is_removed_by_the_next_
     assert docker.engine.container("app").restart_policy == "unless-stopped"
 
 
-def test_an_old_container_next_to_an_exited_new_one_needs_a_roll_back(
-    docker: DockerHost, image: str, digest: str
-) -> None:
+def test_an_old_container_beside_an_exited_new_one_is_rolled_back(docker: DockerHost, image: str, digest: str) -> None:
     docker.replace("app", image, digest, 0)
     docker.api.stop("app", timeout=0)
 

@@ -102,9 +102,7 @@ def test_a_log_collector_that_is_down(engine: Engine, docker: DockerHost, image:
     assert_refused(engine, docker, image, digest, f"fluentd cannot connect to tcp://{address}")
 
 
-def test_what_is_lost_after_the_successor_was_created_is_found(
-    engine: Engine, docker: DockerHost, image: str, file: Path
-) -> None:
+def test_what_is_lost_after_preparation_is_found(engine: Engine, docker: DockerHost, image: str, file: Path) -> None:
     digest = run(docker, image, binds=[f"{file}:/etc/app.conf"])
     engine.prepare("app", image, digest)
     file.unlink()

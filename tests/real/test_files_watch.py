@@ -134,9 +134,7 @@ def test_endless_changes_are_still_reported(directory: Path, told: Told) -> None
         assert time.monotonic() - begun < 3 * MOST_SECONDS
 
 
-def test_a_directory_that_was_created_again_is_watched_again(
-    directory: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_directory_is_watched_again(directory: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_watch, "RENEW_SECONDS", 0.05)
     watch = FilesWatch(directory, told)
     watch.start()

@@ -141,9 +141,7 @@ def test_what_is_no_sense_is_a_usage_error(run: Callable[..., str], arguments: l
         assert "no service is called 'no-such-service', neither in Consul nor in " in said
 
 
-def test_a_definition_with_faults_does_not_keep_anybody_from_pausing(
-    run: Callable[..., str], svcagent: Svcagent, web: str
-) -> None:
+def test_a_definition_with_faults_prevents_no_pause(run: Callable[..., str], svcagent: Svcagent, web: str) -> None:
     """The stop works for whatever Consul knows; what it does not know may be in the files with faults."""
     (svcagent.services_dir / "bad.json").write_text("{")
 
@@ -151,9 +149,7 @@ def test_a_definition_with_faults_does_not_keep_anybody_from_pausing(
     assert "bad.json" in run("pause", "no-such-service", "--reason", "x", code=78)
 
 
-def test_a_service_that_is_only_defined_here_can_be_paused_by_its_id(
-    run: Callable[..., str], svcagent: Svcagent, consul: Consul
-) -> None:
+def test_a_service_defined_only_here_is_paused(run: Callable[..., str], svcagent: Svcagent, consul: Consul) -> None:
     """The pause is the service's, whatever its instance is called."""
     svcagent.define("only-defined", id="only-defined-1")
 
@@ -193,9 +189,7 @@ def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, we
     assert json.loads(run("quarantine", "clear", web, "--all", "--json")) == []
 
 
-def test_quarantine_clears_all_and_what_cannot_be_read(
-    host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
-) -> None:
+def test_quarantine_clears_unreadable_ones(host: ConsulHost, run: Callable[..., str], consul: Consul, web: str) -> None:
     """A damaged entry is listed with what is wrong, holds, and goes like any other."""
     quarantine.put(consul, web, Quarantine(OLD, "host1", NOW, "not ready"))
     host.ask.put(f"/v1/kv/svcagent/{web}/quarantine/{NEW}", {"v": 7})
@@ -205,9 +199,7 @@ def test_quarantine_clears_all_and_what_cannot_be_read(
     assert quarantine.read_all(consul, web) == {}
 
 
-def test_a_suspect_version_is_listed_and_cleared_by_an_operator(
-    run: Callable[..., str], consul: Consul, web: str
-) -> None:
+def test_an_operator_lists_and_clears_a_suspect_version(run: Callable[..., str], consul: Consul, web: str) -> None:
     """With its host and step; the host's document goes, and the operator is named."""
     taking = HostState(OLD, "reloading", NOW, step="ready", service_id=web, session="gone", wanted=NEW)
     write_host_state(consul, web, "host1", taking)
@@ -234,9 +226,7 @@ def test_a_suspect_version_is_listed_and_cleared_by_an_operator(
     assert consul.kv_keys(f"svcagent/{web}/hosts/") == ()
 
 
-def test_two_instances_of_one_host_are_two_rows_and_one_host(
-    host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
-) -> None:
+def test_two_instances_have_two_rows(host: ConsulHost, run: Callable[..., str], consul: Consul, web: str) -> None:
     """The rollout is done with the host after the second."""
     second = {"ID": f"{web}-2", "Service": web, "Port": 2}
     host.ask.put("/v1/catalog/register", {"Node": "host1", "Address": "127.0.0.9", "Service": second})
@@ -251,9 +241,7 @@ def test_two_instances_of_one_host_are_two_rows_and_one_host(
     assert "1 of 2 hosts run it, not yet: host2" in run("fleet", web)
 
 
-def test_a_rollout_does_not_wait_for_a_host_that_is_down(
-    host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
-) -> None:
+def test_no_rollout_waits_for_a_down_host(host: ConsulHost, run: Callable[..., str], consul: Consul, web: str) -> None:
     serf = {"Node": "host2", "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "critical"}
     host.ask.put("/v1/catalog/register", {"Node": "host2", "Address": "127.0.0.9", "Check": serf})
     rollout.pin(consul, web, Pin(IMAGE, NEW, "host1", NOW), 0)
@@ -270,9 +258,7 @@ def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], con
 # ---------------------------------------------------------------- fleet
 
 
-def test_fleet_shows_every_host_with_an_instance_or_a_document(
-    host: ConsulHost, run: Callable[..., str], consul: Consul, web: str
-) -> None:
+def test_fleet_shows_instance_or_document(host: ConsulHost, run: Callable[..., str], consul: Consul, web: str) -> None:
     """Health and maintenance by the catalog, digest and state by what the host told, the pin with its progress."""
     _register(host, web, "host2", "passing", render(by_operator("bob", "host9", "disk", NOW)))
     write_host_state(consul, web, "host1", HostState(NEW, "running", NOW, "latest", "ab12"))

@@ -71,9 +71,7 @@ def _take_and_release(consul: Consul, prefix: str, name: str, held: list[str], l
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_thirty_waiters_come_in_order_and_cheaply(
-    host: ConsulHost, consul: Consul, limit: int, another: Callable[[], Consul]
-) -> None:
+def test_thirty_waiters_in_order(host: ConsulHost, consul: Consul, limit: int, another: Callable[[], Consul]) -> None:
     """In order of arrival, with at most six Raft writes each: session, entry, lock, release, session."""
     count, prefix = 30, f"thirty-{limit}"
     holders = [make_lock(connection, prefix, limit) for connection in (consul, another())[:limit]]

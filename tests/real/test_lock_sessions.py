@@ -58,9 +58,7 @@ def test_what_cannot_be_journalled_is_not_begun(host: ConsulHost, consul: Consul
     assert_nothing_left(host, "full")
 
 
-def test_a_busy_lock_without_a_timeout_needs_no_session(
-    host: ConsulHost, consul: Consul, another: Callable[[], Consul]
-) -> None:
+def test_waiting_no_time_needs_no_session(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
     with make_lock(consul, "busy") as lock, make_lock(another(), "busy") as second:
         lock.acquire(soon())
         with pytest.raises(LockBusy, match="place 1"):
@@ -131,9 +129,7 @@ def test_a_crashed_waiter_s_place_is_removed(host: ConsulHost, consul: Consul) -
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_another_process_s_lock_is_not_released(
-    host: ConsulHost, consul: Consul, limit: int, another: Callable[[], Consul]
-) -> None:
+def test_others_locks_are_kept(host: ConsulHost, consul: Consul, limit: int, another: Callable[[], Consul]) -> None:
     """The session of the dead is long gone, and another has the lock, in this form or the other."""
     prefix = f"others-{limit}"
     with make_lock(consul, prefix, limit) as lock:
@@ -146,9 +142,7 @@ def test_another_process_s_lock_is_not_released(
         assert pairs(host, f"{prefix}/") == before
 
 
-def test_what_a_crashed_holder_left_of_the_key_is_deleted(
-    host: ConsulHost, consul: Consul, another: Callable[[], Consul]
-) -> None:
+def test_a_crashed_holders_key_is_deleted(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
     """Its session has ended by itself: the key is free, and still says who held it."""
     session = consul.create_session("Consul lock for 'svcagent reload web' at 'stale'", SESSION_TTL)
     with make_lock(consul, "stale") as lock:
@@ -174,9 +168,7 @@ def test_own_sessions_are_this_node_s_for_this_lock(consul: Consul, another: Cal
     consul.destroy_session(theirs)
 
 
-def test_a_silent_consul_is_a_lost_lock_before_the_session_can_end(
-    host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_consul_loses_the_lock(host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
     """15 s after the last renewal that a frozen server answered nobody may trust the lock; thawed, it is still held."""
     monkeypatch.setattr("agent.consul.transport.ANSWER_SECONDS", 2.0)
     with make_lock(consul, "frozen") as lock:
@@ -195,9 +187,7 @@ def test_a_silent_consul_is_a_lost_lock_before_the_session_can_end(
         lock.check_held()
 
 
-def test_a_restarted_consul_is_waited_for_in_the_line(
-    host: ConsulHost, consul: Consul, another: Callable[[], Consul]
-) -> None:
+def test_a_restarted_consul_keeps_the_line(host: ConsulHost, consul: Consul, another: Callable[[], Consul]) -> None:
     """The place in the line is kept: the entry and its session are in Consul's log."""
     with make_lock(consul, "restarted") as lock, make_lock(another(), "restarted") as second:
         lock.acquire(soon())
@@ -222,9 +212,7 @@ def _is_held_again(host: ConsulHost, lock: Lock) -> bool:
     return False
 
 
-def test_a_lock_that_cannot_be_released_is_reported(
-    host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreleased_lock_is_reported(host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody renews it any more, so it ends by itself."""
     monkeypatch.setattr("agent.consul.transport.ANSWER_SECONDS", 0.5)
     lock = make_lock(consul, "stuck")

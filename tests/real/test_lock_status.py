@@ -79,9 +79,7 @@ def test_another_kind_of_key_is_a_conflict(consul: Consul) -> None:
         lock_status(consul, "strange", "svcagent/strange/queue")
 
 
-def test_the_verb_shows_who_and_what_to_do(
-    host: ConsulHost, svcagent: Svcagent, consul: Consul, another: Callable[[], Consul]
-) -> None:
+def test_status_shows_all(host: ConsulHost, svcagent: Svcagent, consul: Consul, another: Callable[[], Consul]) -> None:
     """For people a row each and the way out; for programs one document."""
     _define(svcagent)
     settings = {"CONSUL_HTTP_ADDR": f"{host.address}:8500"}

@@ -104,6 +104,18 @@ def on_host1(site: TwoHosts) -> Callable[..., tuple[int, str]]:
     return run
 
 
+@pytest.fixture
+def overtaken(site: TwoHosts, web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another operator enables maintenance on host2 between the first host's check and its write."""
+    enable = maint_enable.take_out_all
+
+    def take_out_all(*arguments: Any) -> None:
+        _take_out_second(site, web)
+        enable(*arguments)
+
+    monkeypatch.setattr(maint, "take_out_all", take_out_all)
+
+
 def _take_out_second(site: TwoHosts, name: str) -> None:
     site.asks["host2"].put(f"/v1/agent/service/maintenance/{name}?enable=true&reason=disk")
     wait_until(lambda: "host2" in site.out(name), 10, "host2 is out")
@@ -139,19 +151,16 @@ def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site:
 # ---------------------------------------------------------------- write, then look
 
 
+@pytest.mark.usefixtures("overtaken")
+@pytest.mark.parametrize("is_node", [False, True])
 def test_another_instance_put_into_maintenance_between_check_and_write(
-    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], is_node: bool
 ) -> None:
-    """The first look saw both in service. The second one sees that nobody is left, and maintenance is off again."""
-    enable = maint_enable.take_out_all
+    """The first look saw both in service. The second one sees that nobody is left, and maintenance is off again.
 
-    def overtaken(*arguments: Any) -> None:
-        _take_out_second(site, web)
-        enable(*arguments)
-
-    monkeypatch.setattr(maint, "take_out_all", overtaken)
-
-    code, said = on_host1("enable", web, "--reason", "x", "--guard")
+    The node's maintenance holds its services, and is disabled like a service's.
+    """
+    code, said = on_host1("enable", "--node" if is_node else web, "--reason", "x", "--guard")
 
     assert code == 75
     assert "disabled again" in said
@@ -200,30 +209,10 @@ def test_without_guard_the_second_look_is_not_taken(site: TwoHosts, web: str) ->
     assert site.out(web) == ["host1", "host2"]
 
 
-def test_a_host_in_node_maintenance_is_checked_again(
-    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The node's maintenance holds its services, and is disabled like a service's."""
-    enable = maint_enable.take_out_all
-
-    def overtaken(*arguments: Any) -> None:
-        _take_out_second(site, web)
-        enable(*arguments)
-
-    monkeypatch.setattr(maint, "take_out_all", overtaken)
-
-    code, _said = on_host1("enable", "--node", "--reason", "x", "--guard")
-
-    assert code == 75
-    assert site.out(web) == ["host2"]
-
-
 # ---------------------------------------------------------------- waits with an end, and errors that say what is out
 
 
-def test_a_ttl_longer_than_the_wait_is_refused_before_anything_changes(
-    site: TwoHosts, register: Callable[[str], str]
-) -> None:
+def test_a_ttl_above_the_wait_is_refused_before_any_change(site: TwoHosts, register: Callable[[str], str]) -> None:
     """It says which TTL and which limit; a wait that is long enough, or none, is possible."""
     register("hour")
 

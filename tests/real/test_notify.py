@@ -93,9 +93,7 @@ def test_a_test_message_reaches_every_endpoint(notify_test: Callable[..., Result
     assert endpoint.titles == second.titles == ["svcagent: this is a test"]
 
 
-def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
-    notify_test: Callable[..., Result], endpoint: Endpoint
-) -> None:
+def test_a_failing_endpoint_is_named_and_others_get_it(notify_test: Callable[..., Result], endpoint: Endpoint) -> None:
     """One refuses, nobody listens at another, a third hangs: exit 1."""
     with Endpoint(status=403) as refusing, Endpoint() as gone, hanging() as silent:
         gone.__exit__()
@@ -111,9 +109,7 @@ def test_an_endpoint_that_does_not_take_it_is_named_and_the_others_get_it(
 @pytest.mark.parametrize(
     "url", ["nosuchthing://hush-hush:1/x", "slack://hush-hush", "mailto://", "json://svcagent:hush-hush@"]
 )
-def test_a_url_that_apprise_does_not_know_is_reported_by_its_position(
-    notify_test: Callable[..., Result], endpoint: Endpoint, url: str
-) -> None:
+def test_an_unknown_url_has_its_position(notify_test: Callable[..., Result], endpoint: Endpoint, url: str) -> None:
     result = notify_test(endpoint.url, url)
 
     assert result.code == 78
@@ -121,9 +117,7 @@ def test_a_url_that_apprise_does_not_know_is_reported_by_its_position(
     assert endpoint.messages == []
 
 
-def test_of_an_endpoint_whose_place_of_the_host_holds_a_token_the_scheme_alone_is_shown(
-    notify_test: Callable[..., Result],
-) -> None:
+def test_of_an_endpoint_with_a_token_as_its_host_only_the_scheme_is_shown(notify_test: Callable[..., Result]) -> None:
     """Slack's and Telegram's tokens, and ntfy's topic, which is as good as a password; none of them is reached."""
     result = notify_test("ntfy://hush-hush?mode=private", options=("--json",))
 

@@ -143,9 +143,7 @@ def test_the_probe_judges_an_answer_as_consul_does(ruler: Ruler, service: Origin
 
 
 @pytest.mark.parametrize(("count", "status"), [(9, "passing"), (10, "critical")])
-def test_redirects_are_followed_as_often_as_consul_follows_them(
-    ruler: Ruler, service: Origin, count: int, status: str
-) -> None:
+def test_redirects_are_followed_as_often_as_by_consul(ruler: Ruler, service: Origin, count: int, status: str) -> None:
     service.answers |= {f"/r{left}": redirects("302 Found") for left in range(11)}
     check = check_of(f"http://127.0.0.1:{service.port}/r{count}")
 

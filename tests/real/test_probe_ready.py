@@ -37,21 +37,19 @@ class CheckedService:
     engine: Engine
     service: Service = field(default_factory=lambda: Service(name="web"))
 
-    def register(self, *checks: Check, **fields: Any) -> None:
-        """Make the agent hold a service with these checks."""
+    def register(self, *checks: Check, until: str = "", **fields: Any) -> None:
+        """Make the agent hold a service with these checks; wait for the first one's status, if one is given."""
         self.service = Service(name="web", checks=checks, **fields)
         plan = make_plan([self.service], AgentState(*self.consul.services_and_checks()))
         for change in plan:
             apply_change(self.consul, change, probe_status)
         assert [change.action for change in plan] in ([ChangeAction.CREATE], [ChangeAction.UPDATE], [ChangeAction.KEEP])
+        if until:
+            self.await_status(until)
 
     def reload(self, *, restart: bool, **ready: Any) -> ReloadSection:
-        wanted = Ready(**{"timeout": 20.0, "interval": 0.05, "successes": 2, **ready})
-        return (
-            ReloadSection(restart=("true",), ready=wanted)
-            if restart
-            else ReloadSection(image="web", container="app", ready=wanted)
-        )
+        how: dict[str, Any] = {"restart": ("true",)} if restart else {"image": "web", "container": "app"}
+        return ReloadSection(**how, ready=Ready(**{"timeout": 20.0, "interval": 0.05, "successes": 2, **ready}))
 
     def instance(self, reload: ReloadSection, prober: Prober | None = None) -> CheckedInstance:
         return CheckedInstance(self.service, reload, self.consul, self.engine, prober or Prober(), SystemClock())
@@ -69,6 +67,12 @@ class CheckedService:
         """Of that service, restarted by a command or in the container ``app``."""
         reload = self.reload(restart=restart, **ready)
         return Readiness(self.instance(reload), lambda: before or {})
+
+    def expecting(self, *before: dict[str, str], **how: Any) -> Readiness:
+        """The same, which counts results from now on."""
+        readiness = self.readiness(*before, **how)
+        readiness.expect_fresh_results()
+        return readiness
 
     def check_id(self, at: int = 0) -> str:
         """Of the check that was registered there."""
@@ -135,6 +139,10 @@ def script(argv: list[str], **fields: Any) -> Check:
     return Check(args=tuple(argv), interval="1s", timeout="1s", **fields)
 
 
+def in_container(name: str) -> Check:
+    return Check(docker_container_id=name, args=(BUSYBOX, "true"), interval="1s", timeout="5s")
+
+
 def http(web: Origin, **fields: Any) -> Check:
     return Check(http=f"http://127.0.0.1:{web.port}/hc", **{"interval": "1s", "timeout": "1s", **fields})
 
@@ -143,12 +151,9 @@ def http(web: Origin, **fields: Any) -> Check:
 
 
 def test_a_result_from_before_the_restart_does_not_count(site: CheckedService) -> None:
-    site.register(script(site.answer_with(0)))
-    site.await_status("passing")
+    site.register(script(site.answer_with(0)), until="passing")
     (site.directory / "code").write_text("2")
-    readiness = site.readiness(timeout=3.0)
-
-    readiness.expect_fresh_results()
+    readiness = site.expecting(timeout=3.0)
 
     with pytest.raises(NotReady) as caught:
         readiness.wait(is_fresh=True)
@@ -157,11 +162,8 @@ def test_a_result_from_before_the_restart_does_not_count(site: CheckedService) -
 
 
 def test_a_check_that_consul_runs_after_the_restart_counts_when_it_has_run(site: CheckedService) -> None:
-    site.register(script(site.answer_with(0)))
-    site.await_status("passing")
-    readiness = site.readiness()
-
-    readiness.expect_fresh_results()
+    site.register(script(site.answer_with(0)), until="passing")
+    readiness = site.expecting()
 
     assert site.status() == "critical"
     assert site.in_consul().unproven == (site.check_id(),)
@@ -178,9 +180,7 @@ def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: CheckedS
     """Renewed checks are the same checks: svcagent register has nothing to do, and maintenance stays."""
     site.register(script(site.answer_with(0)), Check(ttl="1h"), Check(alias_service="web"))
     site.ask.put("/v1/agent/service/maintenance/web?enable=true&reason=test")
-    readiness = site.readiness()
-
-    readiness.expect_fresh_results()
+    readiness = site.expecting()
     readiness.expect_fresh_results()
 
     plan = make_plan([site.service], AgentState(*site.consul.services_and_checks()))
@@ -193,9 +193,7 @@ def test_expecting_fresh_results_leaves_the_registration_as_it_is(site: CheckedS
 def test_a_ttl_check_counts_when_the_service_has_reported_after_the_restart(site: CheckedService) -> None:
     site.register(Check(ttl="1h"))
     site.ask.put(f"/v1/agent/check/pass/{site.check_id()}")
-    readiness = site.readiness()
-
-    readiness.expect_fresh_results()
+    readiness = site.expecting()
 
     assert "has not run check" in str(readiness.missing_now())
     site.ask.put(f"/v1/agent/check/pass/{site.check_id()}")
@@ -206,11 +204,8 @@ def test_a_ttl_check_counts_when_the_service_has_reported_after_the_restart(site
 def test_an_alias_check_counts_by_the_service_that_it_follows(site: CheckedService) -> None:
     """Consul does not run it, so that there is no older or newer result."""
     site.ask.put("/v1/agent/service/register", {"Name": "db", "Check": {"TTL": "1h", "Status": "critical"}})
-    site.register(Check(alias_service="db"))
-    site.await_status("critical")
-    readiness = site.readiness()
-
-    readiness.expect_fresh_results()
+    site.register(Check(alias_service="db"), until="critical")
+    readiness = site.expecting()
     assert "service:web:alias_service" in str(readiness.missing_now())
     site.ask.put("/v1/agent/check/pass/service:db")
     readiness.wait()
@@ -221,13 +216,10 @@ def test_an_alias_check_counts_by_the_service_that_it_follows(site: CheckedServi
 def test_a_docker_check_by_name_is_run_in_the_new_container(site: CheckedService, docker: DockerHost) -> None:
     reference = f"{docker.repository}:latest"
     docker.run("app", reference, SLEEP)
-    site.register(Check(docker_container_id="app", args=(BUSYBOX, "true"), interval="1s", timeout="5s"))
-    site.await_status("passing")
+    site.register(in_container("app"), until="passing")
     docker.api.remove_container("app", force=True)
     docker.run("app", reference, SLEEP)
-    readiness = site.readiness(restart=False)
-
-    readiness.expect_fresh_results()
+    readiness = site.expecting(restart=False)
     readiness.wait(is_fresh=True)
 
     assert site.status() == "passing"
@@ -236,8 +228,7 @@ def test_a_docker_check_by_name_is_run_in_the_new_container(site: CheckedService
 
 def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again(site: CheckedService) -> None:
     """A process that was killed while it renewed the check left it out."""
-    site.register(script(site.answer_with(0)))
-    site.await_status("passing")
+    site.register(script(site.answer_with(0)), until="passing")
     site.ask.deregister_check(site.check_id())
     readiness = site.readiness()
 
@@ -247,18 +238,14 @@ def test_a_check_that_is_missing_from_the_agent_is_critical_and_registered_again
     assert site.status() == "passing"
 
 
-def test_a_registration_that_is_not_svcagents_is_not_touched_and_its_result_counts_an_interval_later(
-    site: CheckedService,
-) -> None:
+def test_a_foreign_registration_is_not_touched_and_its_result_counts_an_interval_later(site: CheckedService) -> None:
     check = script(site.answer_with(0))
     site.register(check)
     body = site.service.registration()
     site.ask.deregister_service("web")
     site.ask.put("/v1/agent/service/register", body)
     site.await_status("passing")
-    readiness = site.readiness()
-
-    readiness.expect_fresh_results()
+    readiness = site.expecting()
 
     assert site.status() == "passing"
     assert "may be older" in str(readiness.missing_now())
@@ -272,8 +259,7 @@ def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: CheckedServic
         "tcp": Check(tcp=f"127.0.0.1:{web.port}", interval="1s"),
         "args": script(["/bin/sh", "-c", "echo good"]),
     }
-    site.register(checks[kind])
-    site.await_status("passing")
+    site.register(checks[kind], until="passing")
     renew_checks(site.consul, site.service, {site.check_id(): "critical" if kind == "args" else "passing"})
 
     assert site.in_consul().unproven == (site.check_id(),)
@@ -306,8 +292,7 @@ def test_a_check_that_fails_once_is_no_difference(site: CheckedService, web: Ori
 
 def test_what_fails_for_both_is_no_difference(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("503 No")
-    site.register(http(web))
-    site.await_status("critical")
+    site.register(http(web), until="critical")
 
     found = site.survey()
 
@@ -315,8 +300,7 @@ def test_what_fails_for_both_is_no_difference(site: CheckedService, web: Origin)
 
 
 def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_others_added(site: CheckedService) -> None:
-    site.register(script(site.answer_with(1)))
-    site.await_status("warning")
+    site.register(script(site.answer_with(1)), until="warning")
     added = {"ID": "added", "Name": "added", "ServiceID": "web", "TTL": "1h", "Status": "critical"}
     site.ask.put("/v1/agent/check/register", added)
     site.ask.put("/v1/agent/service/maintenance/web?enable=true")
@@ -326,8 +310,7 @@ def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_othe
 
 def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: CheckedService, docker: DockerHost) -> None:
     container = docker.run("app", f"{docker.repository}:latest", SLEEP)
-    site.register(Check(docker_container_id=container[:12], args=(BUSYBOX, "true"), interval="1s", timeout="5s"))
-    site.await_status("passing")
+    site.register(in_container(container[:12]), until="passing")
 
     (difference,) = site.survey(restart=False).differences
 
@@ -347,22 +330,18 @@ def test_a_check_that_consul_runs_too_seldom_to_be_awaited_is_a_difference(site:
 
 def test_what_warned_before_the_reload_does_not_fail_it(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("429 Too Many Requests")
-    site.register(http(web), script(site.answer_with(1)))
-    site.await_status("warning")
+    site.register(http(web), script(site.answer_with(1)), until="warning")
     site.await_status("warning", at=1)
 
     before = dict(site.survey().statuses)
-    readiness = site.readiness(before)
-    readiness.expect_fresh_results()
+    readiness = site.expecting(before)
     readiness.wait()
 
     assert set(before.values()) == {"warning"}
     assert readiness.last_statuses == {site.check_id(): "warning"}
 
 
-def test_a_warning_that_is_new_fails_the_new_version_and_not_one_that_returns(
-    site: CheckedService, web: Origin
-) -> None:
+def test_a_new_warning_fails_the_new_version_and_not_one_that_returns(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("429 Too Many Requests")
     site.register(http(web))
 
@@ -374,8 +353,7 @@ def test_a_warning_that_is_new_fails_the_new_version_and_not_one_that_returns(
 
 def test_an_instance_that_was_critical_before_may_return_as_it_was(site: CheckedService, web: Origin) -> None:
     web.answers["/hc"] = lambda talk: talk.status("503 No")
-    site.register(http(web), script(site.answer_with(2)))
-    site.await_status("critical")
+    site.register(http(web), script(site.answer_with(2)), until="critical")
     before = {site.check_id(): "critical", site.check_id(1): "critical"}
 
     site.readiness(before).wait(is_returning=True)
@@ -383,13 +361,10 @@ def test_an_instance_that_was_critical_before_may_return_as_it_was(site: Checked
         site.readiness(before, timeout=0.3).wait()
 
 
-def test_an_instance_that_consul_passes_returns_though_svcagents_own_probe_fails(
-    site: CheckedService, web: Origin
-) -> None:
+def test_what_consul_passes_returns_though_svcagents_own_probe_fails(site: CheckedService, web: Origin) -> None:
     """And Consul's pass is one of after the return began."""
     web.answers["/hc"] = lambda talk: talk.status("200 OK" if "X-Asked-By: consul" in talk.request else "503 No")
-    site.register(http(web, header={"X-Asked-By": ("consul",)}))
-    site.await_status("passing")
+    site.register(http(web, header={"X-Asked-By": ("consul",)}), until="passing")
 
     class Other(Prober):
         """It lacks what Consul has, like a certificate."""
@@ -423,8 +398,7 @@ def test_warm_up_that_fails_does_not_keep_an_instance_out_that_returns(site: Che
 
 
 def test_what_consul_shows_as_critical_later_is_reported_with_its_output(site: CheckedService) -> None:
-    site.register(script(["/bin/sh", "-c", "echo no \033[31mdatabase; exit 2"]))
-    site.await_status("critical")
+    site.register(script(["/bin/sh", "-c", "echo no \033[31mdatabase; exit 2"]), until="critical")
     wait_until(lambda: site.in_consul().unproven == (), 10, "it has run")
 
     said = str(site.in_consul().fault)
@@ -480,8 +454,7 @@ def test_a_published_port_counts_only_when_the_container_itself_listens(
 ) -> None:
     """docker-proxy accepts before, and Consul calls that passing."""
     check = published(f"while [ ! -e /go ]; do {BUSYBOX} sleep 0.1; done; exec {BUSYBOX} httpd -f -p 8080")
-    site.register(check)
-    site.await_status("passing")
+    site.register(check, until="passing")
     readiness = site.readiness(restart=False)
 
     fault = readiness.missing_now()

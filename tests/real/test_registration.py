@@ -191,25 +191,15 @@ def test_a_new_check_does_not_take_a_passing_service_out(site: RegistrationHost,
     assert web.hits == {"/more": 1}
 
 
-def test_a_new_check_that_warns_right_now_does_not_take_the_service_out(site: RegistrationHost, web: Backend) -> None:
+@pytest.mark.parametrize(("answer", "status"), [(429, "warning"), (500, "critical")])
+def test_a_new_check_shows_its_failure_at_once(site: RegistrationHost, web: Backend, answer: int, status: str) -> None:
     """Consul serves an instance in warning."""
     site.registered("web", checks=[http(web.url)])
-    web.status = 429
-    site.service("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
+    web.status = answer
 
-    site.register()
+    site.registered("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
 
-    assert site.checks() == {"service:web:http": "passing", "service:web:http:2": "warning"}
-
-
-def test_a_new_check_that_fails_right_now_says_so(site: RegistrationHost, web: Backend) -> None:
-    site.registered("web", checks=[http(web.url)])
-    web.status = 500
-    site.service("web", checks=[http(web.url), {"http": f"{web.url}/more", "interval": "1h"}])
-
-    site.register()
-
-    assert site.checks() == {"service:web:http": "passing", "service:web:http:2": "critical"}
+    assert site.checks() == {"service:web:http": "passing", "service:web:http:2": status}
 
 
 def test_a_check_may_move_from_one_own_service_to_another(site: RegistrationHost) -> None:

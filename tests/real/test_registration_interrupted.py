@@ -94,9 +94,7 @@ class Killed(BaseException):
     """No handler of svcagent's takes it for a failure."""
 
 
-def test_cut_off_before_any_write_the_next_run_converges(
-    site: RegistrationHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_anywhere_the_next_run_converges(site: RegistrationHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every moment of a run that creates, changes, retypes and removes: all that Consul saw is a number of writes."""
     tcp, http = {"tcp": "127.0.0.1:1", "interval": "1h"}, {"http": "http://127.0.0.1:1/", "interval": "1h"}
     for writes in count():
@@ -214,9 +212,7 @@ def _answers(ask: Asking) -> bool:
         return False
 
 
-def test_an_agent_that_comes_late_and_forgets_everything_is_filled(
-    dev: tuple[Server, ConsulHost], tmp_path: Path
-) -> None:
+def test_a_late_agent_that_forgets_everything_is_filled(dev: tuple[Server, ConsulHost], tmp_path: Path) -> None:
     server, host = dev
     site = RegistrationHost(tmp_path, host)
     site.service("web", port=80, checks=[{"args": ["/bin/true"], "interval": "1s"}])

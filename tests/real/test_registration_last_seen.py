@@ -55,9 +55,7 @@ def never_served(site: RegistrationHost, name: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("text", [BY_ALICE, "by hand"])
 @pytest.mark.parametrize("checks", [[], [CHECK]])
-def test_what_was_removed_in_maintenance_is_registered_in_maintenance(
-    site: RegistrationHost, text: str, checks: list[dict[str, Any]]
-) -> None:
+def test_maintenance_outlasts_a_removal(site: RegistrationHost, text: str, checks: list[dict[str, Any]]) -> None:
     """With owner, reason and end, without a moment in service; also of a service without checks."""
     site.registered("web", checks=checks)
     maintain(site, "web", text)
@@ -85,40 +83,21 @@ def test_maint_enable_is_remembered_without_a_registration(site: RegistrationHos
     assert notes(site, "web") == before
 
 
-@pytest.mark.parametrize("how", ["svcagent", "hand"])
-def test_what_was_disabled_is_registered_in_service(site: RegistrationHost, how: str) -> None:
+@pytest.mark.parametrize("how", ["disabled by svcagent", "disabled by hand", "removed by svcagent", "of a reload"])
+def test_maintenance_that_is_over_is_not_enabled_again(site: RegistrationHost, how: str) -> None:
+    """A reload's maintenance was seen while it ran, and the reload disabled it."""
     site.registered("web")
-    maintain(site, "web", "disk")
+    maintain(site, "web", render(by_reload("r1", "elsewhere", "reload", SINCE)) if how == "of a reload" else "disk")
     site.register()
-    if how == "svcagent":
+    if how == "disabled by svcagent":
         site("maint", "disable", "web")
-    else:
+    elif how == "disabled by hand":
         site.put("service/maintenance/web?enable=false")
         site.register()
-    reap(site, "web")
-
-    site.register()
-
-    assert notes(site, "web") is None
-
-
-def test_a_finished_reloads_maintenance_is_not_enabled_again(site: RegistrationHost) -> None:
-    """It was seen while the reload ran, and the reload disabled it."""
-    site.registered("web")
-    maintain(site, "web", render(by_reload("r1", "elsewhere", "reload", SINCE)))
-    site.register()
-    reap(site, "web")
-
-    site.register()
-
-    assert notes(site, "web") is None
-
-
-def test_what_svcagent_removed_is_registered_in_service(site: RegistrationHost) -> None:
-    site.registered("web")
-    maintain(site, "web", "disk")
-    site.register()
-    site("deregister", "web")
+    if how == "removed by svcagent":
+        site("deregister", "web")
+    else:
+        reap(site, "web")
 
     site.register()
 
@@ -264,9 +243,7 @@ def test_a_bug_with_one_service_does_not_keep_the_others_waiting(
     assert set(site.services()) == {"a", "c"}
 
 
-def test_a_service_that_the_agent_rejects_does_not_keep_the_others_waiting(
-    site: RegistrationHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rejected_service_does_not_stop_the_others(site: RegistrationHost, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Consul.register_service
     monkeypatch.setattr(
         Consul, "register_service", lambda consul, body: real(consul, body | ({"Bad": 1} if body["ID"] == "b" else {}))

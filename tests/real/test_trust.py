@@ -45,9 +45,7 @@ def test_a_held_registration_lock_is_waited_for_and_named(host: ConsulHost, svca
 
 
 @pytest.mark.parametrize("verb", [["validate"], ["plan"], ["register"], ["reload", "web"]])
-def test_a_definition_of_another_user_is_refused_by_every_verb(
-    host: ConsulHost, svcagent: Svcagent, verb: list[str]
-) -> None:
+def test_every_verb_refuses_another_users_definition(host: ConsulHost, svcagent: Svcagent, verb: list[str]) -> None:
     svcagent.define("web")
     file = svcagent.services_dir / "web.json"
     os.chown(file, NOBODY, NOBODY)
@@ -71,9 +69,7 @@ def test_a_missing_state_directory_is_created(host: ConsulHost, svcagent: Svcage
 
 
 @pytest.mark.parametrize("verb", [["register"], ["recover"], ["run"], ["reload", "web"]])
-def test_a_state_directory_in_which_others_write_is_refused(
-    host: ConsulHost, svcagent: Svcagent, verb: list[str]
-) -> None:
+def test_a_state_directory_that_others_write_is_refused(host: ConsulHost, svcagent: Svcagent, verb: list[str]) -> None:
     """They could leave a journal there, and with it a command to run or maintenance to lift."""
     svcagent.define("web")
     svcagent.state_dir.chmod(0o770)

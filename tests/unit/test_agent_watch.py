@@ -30,9 +30,7 @@ from agent.daemon.agent_watch import SeenRegistrations, after_answer
         (SeenRegistrations(is_away=True), "1", SeenRegistrations(known=None), True),
     ],
 )
-def test_what_an_answer_means(
-    seen: SeenRegistrations, answer: str | None, expected: SeenRegistrations, is_waking: bool
-) -> None:
+def test_the_answers(seen: SeenRegistrations, answer: str | None, expected: SeenRegistrations, is_waking: bool) -> None:
     """A convergence is woken when it may have something to do, and not again before that can have changed."""
     assert after_answer(seen, answer) == (expected, is_waking)
 

@@ -148,7 +148,7 @@ NOBODY: WantedRecord | None = None
         (ZoneView(), NOBODY, OWNER, RecordOutcome.ABSENT),
     ],
 )
-def test_what_may_be_removed(
+def test_what_is_removable(
     seen: ZoneView, wanted: WantedRecord | None, owner: str | None, outcome: RecordOutcome
 ) -> None:
     """What svcagent published, as it published it, and whose owner was named."""
@@ -159,9 +159,7 @@ def test_what_may_be_removed(
 @pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("record", [RECORD, MOVED, DRIFTED, None])
 @pytest.mark.parametrize("published", [RECORD, MOVED, DRIFTED])
-def test_decisions_come_to_rest(
-    gen: int, held: int, record: PublishedRecord | None, published: PublishedRecord
-) -> None:
+def test_decisions_settle(gen: int, held: int, record: PublishedRecord | None, published: PublishedRecord) -> None:
     """What a host wrote it finds in place, and a host of any other definition never writes back and forth with it."""
     wanted = replace(WANTED, gen=gen)
     seen = ZoneView(record, markers=marker(gen=held, record=published))

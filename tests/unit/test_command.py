@@ -252,9 +252,7 @@ def test_a_hook_that_fails_says_which_it_was(hooks: Hooks, said: str) -> None:
         ((), ENVIRON),
     ],
 )
-def test_what_no_program_can_be_started_with_is_a_failure_of_the_command(
-    argv: tuple[str, ...], environ: dict[str, str]
-) -> None:
+def test_what_no_program_can_be_started_with_is_a_failure(argv: tuple[str, ...], environ: dict[str, str]) -> None:
     with raises_kind(CommandFailed, "command-failed") as caught:
         run_checked(Command("the command", argv, 1, "reload.key"), environ, CLOCK)
 

@@ -27,9 +27,7 @@ def test_a_record_is_one_row_and_the_releases_of_its_parts_are_tested() -> None:
         ("29", ["29.1.0"], [], "tested here"),
     ],
 )
-def test_a_version_belongs_to_its_series_alone(
-    series: str, tested: list[str], recorded_releases: list[str], expected: str
-) -> None:
+def test_a_version_has_one_series(series: str, tested: list[str], recorded_releases: list[str], expected: str) -> None:
     assert state(series, tested, recorded_releases) == expected
 
 

@@ -258,9 +258,7 @@ def test_a_reload_with_everything(tmp_path: Path) -> None:
         ({"restart_timeout": "5s"}, CommandRestart(("systemctl", "restart", "web"), 5.0)),
     ],
 )
-def test_a_service_without_an_image_is_restarted_by_a_command(
-    tmp_path: Path, given: dict[str, Any], expected: CommandRestart
-) -> None:
+def test_a_command_restarts_without_an_image(tmp_path: Path, given: dict[str, Any], expected: CommandRestart) -> None:
     file = {
         "service": {"name": "web", "checks": [HTTP]},
         "reload": {"restart": ["systemctl", "restart", "web"], **given},

@@ -388,9 +388,7 @@ UNREADABLE: list[tuple[bytes, str, str]] = [
 
 
 @pytest.mark.parametrize(("content", "path", "said"), UNREADABLE)
-def test_what_is_not_a_json_object_is_reported_with_line_and_column(
-    tmp_path: Path, content: bytes, path: str, said: str
-) -> None:
+def test_what_is_no_json_object_is_reported_with_its_line(tmp_path: Path, content: bytes, path: str, said: str) -> None:
     file = tmp_path / "web.json"
     file.write_bytes(content)
 

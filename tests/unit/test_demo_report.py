@@ -17,9 +17,7 @@ from tests.lab.traffic import Summary
         (0, [0, 0], {"host1": "2", "host2": None}, False),
     ],
 )
-def test_a_rollout_without_loss(
-    failures: int, exit_codes: list[int], after: dict[str, str | None], is_lossless: bool
-) -> None:
+def test_without_loss(failures: int, exit_codes: list[int], after: dict[str, str | None], is_lossless: bool) -> None:
     """Every request answered, every svcagent content, every host on the new version."""
     load = Summary(1.0, 100, failures, {}, {}, 100.0, ())
 

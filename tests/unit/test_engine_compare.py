@@ -124,9 +124,7 @@ def test_what_differs_between_any_two_containers_is_no_difference(old: dict[str,
         ({"Config": {"Labels": {"a": "1"}}}, {"Config": {"Labels": {}}}, "Config.Labels.a: not set, was 1"),
     ],
 )
-def test_what_was_asked_for_and_is_lost_is_named_by_its_path(
-    old: dict[str, Any], new: dict[str, Any], expected: str
-) -> None:
+def test_what_was_asked_for_and_lost_is_named_by_path(old: dict[str, Any], new: dict[str, Any], expected: str) -> None:
     assert [one for one in found(container(**old), container(NEW_ID, **new)) if one.startswith(expected)]
 
 

@@ -115,9 +115,7 @@ def end(
         (end(8, AWAY), None, True),
     ],
 )
-def test_of_connections_from_this_machine_those_count_whose_other_end_waits(
-    served: SocketEnd, peer: SocketEnd | None, expected: bool
-) -> None:
+def test_local_connections_count_if_the_end_waits(served: SocketEnd, peer: SocketEnd | None, expected: bool) -> None:
     assert is_client(served, peer, {99}) is expected
 
 

@@ -60,9 +60,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (answered(500), SvcagentError),
     ],
 )
-def test_an_error_answer_is_typed_by_its_status_and_keeps_the_engines_message(
-    error: RefusedAnswer, expected: type
-) -> None:
+def test_an_error_answer_is_typed_by_status_and_keeps_the_message(error: RefusedAnswer, expected: type) -> None:
     translation = raised_by(error, is_write=True)
 
     assert type(translation) is expected
@@ -86,9 +84,7 @@ def test_an_error_answer_is_typed_by_its_status_and_keeps_the_engines_message(
         (caused(NoAnswer("", timed_out=True), TimeoutError()), DockerUnreachable, OutcomeUnknown),
     ],
 )
-def test_no_answer_leaves_a_writes_outcome_unknown_unless_it_was_never_sent(
-    error: Exception, of_a_read: type, of_a_write: type
-) -> None:
+def test_an_unanswered_write_is_unknown_unless_never_sent(error: Exception, of_a_read: type, of_a_write: type) -> None:
     assert type(raised_by(error, is_write=False)) is of_a_read
     assert type(raised_by(error, is_write=True)) is of_a_write
 
@@ -127,9 +123,7 @@ def test_what_something_in_front_of_the_engine_refused_is_never_taken_for_the_en
         ("toomanyrequests", "Wed, 21 Oct 2026 07:28:00 GMT", None),
     ],
 )
-def test_when_a_registry_wants_to_be_asked_again_is_read_from_header_or_text(
-    text: str, header: str, expected: float | None
-) -> None:
+def test_when_to_ask_a_registry_again_is_read_from_its_answer(text: str, header: str, expected: float | None) -> None:
     assert retry_after(text, answered(429, retry_after=header)) == expected
 
 

@@ -29,9 +29,7 @@ def images(*names: str) -> list[Image]:
         ("", "", 2, True, ()),
     ],
 )
-def test_the_newest_stay_and_those_in_use(
-    names: str, used: str, keep: int, is_one_in_use: bool, expected: tuple[str, ...]
-) -> None:
+def test_new_and_used_stay(names: str, used: str, keep: int, is_one_in_use: bool, expected: tuple[str, ...]) -> None:
     chosen = choose(images(*names)[::-1], set(used), keep, is_one_in_use=is_one_in_use)
 
     assert tuple(image.id for image in chosen) == expected
@@ -54,9 +52,7 @@ def test_the_newest_stay_and_those_in_use(
         ((), "unknown", False),
     ],
 )
-def test_only_what_svcagent_brought_here_or_ran_and_tagged_alone_may_go(
-    tags: tuple[str, ...], digest: str, expected: bool
-) -> None:
+def test_only_what_svcagent_fetched_or_ran_alone_may_go(tags: tuple[str, ...], digest: str, expected: bool) -> None:
     fetched = [Fetched(f"r:5000/app:{tag}", digest, digest) for tag, digest in (("1", "a"), ("2", "a"), ("3", "b"))]
 
     assert is_deployed(tags, (digest,), fetched, {"old"}) is expected

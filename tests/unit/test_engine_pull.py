@@ -55,9 +55,7 @@ def test_events_add_up_by_layer(events: list[dict[str, Any]], expected: tuple[in
         ({"status": "Digest: sha256:0"}, {"status": "Digest: sha256:0"}, False),
     ],
 )
-def test_an_event_that_is_repeated_or_counts_seconds_says_nothing_new(
-    before: dict[str, Any], again: dict[str, Any], is_new: bool
-) -> None:
+def test_repeated_or_counting_events_are_no_news(before: dict[str, Any], again: dict[str, Any], is_new: bool) -> None:
     """An Engine repeats them ten times a second while nothing moves."""
     tally = Tally()
 

@@ -63,9 +63,7 @@ def made(container: dict[str, Any], defaults: dict[str, Any] | None = None, engi
         ("Healthcheck", {"Test": ["NONE"]}, {"Test": ["CMD", "x"]}, {"Test": ["NONE"]}),
     ],
 )
-def test_what_equals_the_old_images_default_is_left_to_the_new_image(
-    key: str, container: Any, image: Any, expected: Any
-) -> None:
+def test_the_old_images_defaults_are_left_to_the_new_one(key: str, container: Any, image: Any, expected: Any) -> None:
     assert made(old({key: container}), {key: image}).get(key) == expected
 
 
@@ -172,9 +170,7 @@ def test_anonymous_volumes_become_named_ones(host: Any, mounts: Any, binds: Any,
         (None, {}),
     ],
 )
-def test_docker_compose_finds_the_new_image_noted_where_it_noted_the_old_one(
-    noted: str | None, expected: dict[str, str]
-) -> None:
+def test_docker_compose_finds_the_new_image_noted_as_the_old_one(noted: str | None, expected: dict[str, str]) -> None:
     labels = {} if noted is None else {"com.docker.compose.image": noted}
 
     assert recreate.compose_labels(old({"Labels": labels}), {"Image": "sha256:new"}) == expected
@@ -271,9 +267,7 @@ def test_the_new_container_says_what_it_replaces_and_what_it_runs() -> None:
         ({"PublishAllPorts": True}, {"80/tcp", "81/tcp"}),
     ],
 )
-def test_a_port_that_is_published_stays_exposed_though_the_old_image_exposes_it_too(
-    host: dict[str, Any], expected: set[str]
-) -> None:
+def test_a_published_port_stays_exposed_if_the_old_image_exposed_it(host: dict[str, Any], expected: set[str]) -> None:
     """Docker publishes only what is exposed, and the new image may not expose it."""
     container = old({"ExposedPorts": {"80/tcp": {}, "81/tcp": {}}}, host)
 
@@ -323,9 +317,7 @@ def test_ports_published_because_the_image_exposes_them_are_kept_as_well() -> No
         ("default", {"back": endpoint("n2")}, "back"),
     ],
 )
-def test_a_container_is_created_in_a_network_that_it_is_connected_to_now(
-    mode: str, networks: Any, expected: str
-) -> None:
+def test_a_container_is_created_in_a_network_that_it_is_in_now(mode: str, networks: Any, expected: str) -> None:
     container = old(host={"NetworkMode": mode}, networks=networks)
 
     request = made(container)

@@ -73,9 +73,7 @@ APP = container([bind("/srv/app.conf", "/etc/app.conf")])
         ),
     ],
 )
-def test_what_a_container_could_not_be_started_without_is_named(
-    one: dict[str, Any], seen: Surroundings, expected: tuple[str, ...]
-) -> None:
+def test_what_a_container_needs_is_named(one: dict[str, Any], seen: Surroundings, expected: tuple[str, ...]) -> None:
     found = find_missing(one, seen)
 
     assert len(found) == len(expected)
@@ -117,9 +115,7 @@ def test_the_paths_of_the_host_that_a_start_needs(one: dict[str, Any], expected:
         (log("syslog", syslog_address="tcp://[bad"), None),
     ],
 )
-def test_where_a_log_driver_connects_when_the_container_is_started(
-    configured: dict[str, Any], expected: tuple[str, int | None] | None
-) -> None:
+def test_where_a_log_driver_connects(configured: dict[str, Any], expected: tuple[str, int | None] | None) -> None:
     found = log_collector(container(LogConfig=configured))
 
     assert (found and (found.hostname, found.port)) == expected

@@ -83,9 +83,7 @@ def test_a_replacement_ends_with_the_new_container_running_and_the_old_one_stopp
 
 
 @pytest.mark.parametrize("world", HALF_WAY.values(), ids=HALF_WAY.keys())
-def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_policy(
-    world: ReplacementContainers,
-) -> None:
+def test_from_every_half_way_point_the_old_one_runs_with_its_name_and_policy(world: ReplacementContainers) -> None:
     assert carried_out(world, roll_back(world)) == PUT_BACK
 
 
@@ -94,9 +92,7 @@ def test_from_every_half_way_point_the_old_one_runs_under_its_name_with_its_poli
     [(PREPARED, swap.replace(PREPARED, "sha256:2", 10)), *((world, roll_back(world)) for world in HALF_WAY.values())],
     ids=["replacement", *(f"roll-back, {where}" for where in HALF_WAY)],
 )
-def test_an_interruption_after_any_step_is_rolled_back_by_the_next_run(
-    world: ReplacementContainers, steps: tuple[SwapStep, ...]
-) -> None:
+def test_the_next_run_rolls_any_interruption_back(world: ReplacementContainers, steps: tuple[SwapStep, ...]) -> None:
     for interrupted in prefixes(world, steps):
         assert carried_out(interrupted, roll_back(interrupted)) == PUT_BACK
 
@@ -153,9 +149,7 @@ def test_when_the_old_container_is_gone_the_way_out_is_named() -> None:
         ),
     ],
 )
-def test_harmless_leftovers_are_cleared_away_before_a_replacement(
-    world: ReplacementContainers, expected: tuple[SwapStep, ...]
-) -> None:
+def test_harmless_leftovers_are_removed_first(world: ReplacementContainers, expected: tuple[SwapStep, ...]) -> None:
     assert tidy(world) == expected
 
 
@@ -262,9 +256,7 @@ def test_every_half_way_point_is_recognised_with_the_policy_that_belongs_there(w
         ),
     ],
 )
-def test_where_nothing_is_half_way_or_others_had_a_hand_in_it(
-    world: ReplacementContainers, expected: ReplacementStatus
-) -> None:
+def test_where_nothing_is_half_way_or_others_acted(world: ReplacementContainers, expected: ReplacementStatus) -> None:
     """Absent, old, or in need of a roll-back, which says what is wrong."""
     assert replacement_status(world) == expected
 

@@ -241,7 +241,7 @@ def test_a_missing_state_directory_is_created_for_its_owner_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
-def test_a_state_directory_in_which_others_write_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_state_directory_that_others_write_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(mode)
 

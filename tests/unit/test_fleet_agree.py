@@ -71,9 +71,7 @@ def _quarantine(*digests: str) -> dict[str, Quarantine]:
         (FleetView(_pin(), quarantine=_quarantine(PINNED, NEW)), NEW, OLD, NEW, VersionAction.KEEP),
     ],
 )
-def test_what_a_host_takes(
-    view: FleetView, newest: str, running: str | None, wanted: str, action: VersionAction
-) -> None:
+def test_what_one_takes(view: FleetView, newest: str, running: str | None, wanted: str, action: VersionAction) -> None:
     """Each row: what hosts have told, what the tag stands for, what runs here; the digest taken and the pin's fate."""
     decision = decide(view, IMAGE, newest, running, _webs("a", "b"), NOW)
 

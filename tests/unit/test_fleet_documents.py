@@ -342,9 +342,7 @@ TAKING = HostState(OTHER, "reloading", NOW, step="ready", service_id="web", sess
         (replace(TAKING, session=""), ("s1",), True),
     ],
 )
-def test_a_version_is_suspect_when_its_reload_disappeared(
-    state: HostState, alive: tuple[str, ...], is_suspect: bool
-) -> None:
+def test_a_disappeared_reload_is_suspect(state: HostState, alive: tuple[str, ...], is_suspect: bool) -> None:
     """Its host was taking the version, with a session that does not hold the lock."""
     view = FleetView(hosts={("a", "web"): state})
 
@@ -376,9 +374,7 @@ def test_a_suspect_is_reported_with_host_step_time_and_remedy() -> None:
         (HostState(DIGEST, "unreadable", None), True),
     ],
 )
-def test_the_first_host_of_a_version_is_the_one_before_any_other_has_settled(
-    state: HostState, is_first_host: bool
-) -> None:
+def test_a_versions_first_host_is_the_one_before_any_other_has_settled(state: HostState, is_first_host: bool) -> None:
     """A host that was interrupted in settle runs it, and proves nothing."""
     assert is_first(FleetView(hosts={("a", "web"): state}), DIGEST, OWN) is is_first_host
     assert is_first(FleetView(hosts={OWN: state, ("own", ""): state}), DIGEST, OWN)

@@ -203,9 +203,7 @@ def test_what_the_fleet_and_the_definition_forbid(more: dict[str, Any], kinds: l
         (_instance("a", held=BY_RELOAD, node_held=True), False, False),
     ],
 )
-def test_in_maintenance_allows_an_operators_and_never_a_reloads(
-    own: Instance, is_allowed: bool, is_clear: bool
-) -> None:
+def test_in_maintenance_allows_operators_and_never_reloads(own: Instance, is_allowed: bool, is_clear: bool) -> None:
     """By default an instance that an operator holds out keeps its image."""
     seen = _seen(own, _instance("b"), is_in_maintenance_allowed=is_allowed)
 
@@ -321,9 +319,7 @@ def test_a_percentage_counts_instances_that_left_the_catalog(
         (_instance("a", held=BY_ALICE), _instance("b"), [ObstacleKind.MAINTENANCE]),
     ],
 )
-def test_own_maintenance_is_no_obstacle_and_hides_none(
-    own: Instance, other: Instance, kinds: list[ObstacleKind]
-) -> None:
+def test_own_maintenance_is_no_obstacle(own: Instance, other: Instance, kinds: list[ObstacleKind]) -> None:
     """After a reload's maintenance is visible, its instance is judged as it would be without that."""
     assert [one.kind for one in find_obstacles(_seen(own, other, own_reload="ab12cd34"))] == kinds
 

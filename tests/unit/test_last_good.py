@@ -67,9 +67,7 @@ def chosen(choice: Choice, *versions: Mapping[str, str]) -> dict[str, str]:
         ({}, {"a": "x"}, {}, set()),
     ],
 )
-def test_the_version_to_go_by(
-    now: dict[str, str], good: dict[str, str], expected: dict[str, str], faulty: set[str]
-) -> None:
+def test_last_good(now: dict[str, str], good: dict[str, str], expected: dict[str, str], faulty: set[str]) -> None:
     """A bad file is as it was when it was good, and keeps no other from changing."""
     choice = choose(files_of(now), files_of(good))
 

@@ -87,9 +87,7 @@ def _list(*holders: str, limit: int = 2) -> KvPair:
         ([_list("a"), _pair("p/a", session=None)], [], True),
     ],
 )
-def test_a_holder_without_its_contender_key_counts_as_crashed(
-    pairs: list[KvPair], living: list[str], is_any_dead: bool
-) -> None:
+def test_a_holder_without_its_key_has_crashed(pairs: list[KvPair], living: list[str], is_any_dead: bool) -> None:
     """As Consul's own semaphore judges: a key below the prefix that its session holds is a sign of life."""
     found = read_list("p", pairs, 2)
 

@@ -192,9 +192,7 @@ def test_libraries_warn_through_the_same_format(capfd: pytest.CaptureFixture[str
     assert failed["trace"].endswith("base 10: 'a'")
 
 
-def test_a_librarys_broken_line_breaks_nothing(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_librarys_bad_line_breaks_nothing(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     logs.set_up(Format.JSON, is_verbose=True)
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [one for one in root.handlers if isinstance(one, Handler)])
@@ -253,9 +251,7 @@ def test_a_bug_is_one_event_with_its_trace(capfd: pytest.CaptureFixture[str]) ->
 # ---------------------------------------------------------------- a child of the daemon
 
 
-def test_a_child_of_the_daemon_writes_nothing_but_the_log(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemons_child_writes_only_logs(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its standard error is the daemon's log, in whatever format: a warning is one line of it, and has a level."""
     monkeypatch.setenv(logs.DAEMON_CHILD, "1")
     logs.set_up(Format.TEXT, is_verbose=True)

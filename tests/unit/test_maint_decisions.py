@@ -91,9 +91,7 @@ def test_moving_the_end_keeps_the_beginning() -> None:
         (RELOAD, MaintenanceAction.REFUSE, MaintenanceAction.DISABLE),
     ],
 )
-def test_who_may_disable_which_maintenance(
-    held: Maintenance | None, plain: MaintenanceAction, by_force: MaintenanceAction
-) -> None:
+def test_who_may_disable_what(held: Maintenance | None, plain: MaintenanceAction, by_force: MaintenanceAction) -> None:
     """Operators may lift each other's, but not a running reload's."""
     assert [decide_disable(WEB, held, is_forced=is_forced).action for is_forced in (False, True)] == [plain, by_force]
 
@@ -162,9 +160,7 @@ def _service(service_id: str, held: Maintenance | None, *statuses: str) -> Local
         (None, ["passing"], None),
     ],
 )
-def test_what_has_expired_and_what_keeps_it(
-    held: Maintenance | None, statuses: list[str], expected: list[str] | None
-) -> None:
+def test_expiry_and_what_keeps_it(held: Maintenance | None, statuses: list[str], expected: list[str] | None) -> None:
     """Only a person's maintenance has an end, and only real checks decide; None: it is not over."""
     service = _service("web", held, *statuses)
 
@@ -184,9 +180,7 @@ def test_what_has_expired_and_what_keeps_it(
         ([_service("web", WANTED, "critical")], "passing", []),
     ],
 )
-def test_a_host_recovers_when_all_its_parts_do(
-    services: list[LocalService], own_check: str, expected: list[str]
-) -> None:
+def test_a_host_recovers_with_all_its_parts(services: list[LocalService], own_check: str, expected: list[str]) -> None:
     """Its own checks count and those of its services, but not of what somebody has out anyway."""
     checks = [CheckState("disk", "", own_check, "", ""), CheckState(NODE_MAINTENANCE, "", "critical", render(OVER), "")]
     checks += [check for one in services for check in one.checks]

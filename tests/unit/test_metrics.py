@@ -76,9 +76,7 @@ def test_each_outcome_is_counted_and_the_others_are_zero(metrics: Metrics, outco
 @pytest.mark.parametrize(
     ("code", "counted"), [(75, "refused"), (69, "failed"), (78, "failed"), (1, "failed"), (143, "interrupted")]
 )
-def test_a_reload_that_left_an_error_alone_is_counted_by_its_exit_code(
-    metrics: Metrics, code: int, counted: str
-) -> None:
+def test_a_reload_with_an_error_alone_is_counted_by_exit_code(metrics: Metrics, code: int, counted: str) -> None:
     """As of a child that could not reach Consul, or found its service locked."""
     metrics.reload_ended({"service": "web", "error": "…", "exit_code": code})
 
@@ -89,9 +87,7 @@ def test_a_reload_that_left_an_error_alone_is_counted_by_its_exit_code(
     ("outcome", "is_success"),
     [(outcome, outcome in ("up to date", "reloaded")) for outcome in Outcome],
 )
-def test_the_last_success_is_of_what_ended_well(
-    metrics: Metrics, clock: FakeClock, outcome: str, *, is_success: bool
-) -> None:
+def test_last_success_of_what_ended_well(metrics: Metrics, clock: FakeClock, outcome: str, *, is_success: bool) -> None:
     metrics.reload_ended(ended("up to date"))
     clock.sleep(60)
     metrics.reload_ended(ended(outcome))
@@ -114,9 +110,7 @@ def test_the_last_success_is_of_what_ended_well(
         ({"service": "web", "exit_code": 75}, True),
     ],
 )
-def test_an_instance_is_stranded_until_it_is_known_to_be_back(
-    metrics: Metrics, then: dict[str, Any], *, is_stranded: bool
-) -> None:
+def test_an_instance_is_stranded_until_it_is_back(metrics: Metrics, then: dict[str, Any], *, is_stranded: bool) -> None:
     metrics.reload_ended(ended("stranded"))
     metrics.reload_ended(then)
 

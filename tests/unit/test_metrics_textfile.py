@@ -150,9 +150,7 @@ def test_a_damaged_file_is_replaced(
     assert not any(key[0].startswith("svcagent_reload_step_seconds") for key in found)
 
 
-def test_a_series_that_this_version_does_not_know_is_dropped(
-    process: Callable[[], Textfiles], tmp_path: Path, warnings: list[str]
-) -> None:
+def test_an_unknown_series_is_dropped(process: Callable[[], Textfiles], tmp_path: Path, warnings: list[str]) -> None:
     process().reloads_ended([ended("reloaded")])
     file = tmp_path / RELOAD
     file.write_text(f"{file.read_text()}# HELP svcagent_old …\n# TYPE svcagent_old gauge\nsvcagent_old 1\n")
@@ -164,9 +162,7 @@ def test_a_series_that_this_version_does_not_know_is_dropped(
     assert "svcagent_old" not in file.read_text()
 
 
-def test_the_host_before_and_after_its_troubles(
-    process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock
-) -> None:
+def test_the_host_before_and_after_faults(process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock) -> None:
     """Faults and a Consul that is away are told beside what was known; all is well again with the next registration."""
     process().converged([], {}, [MaintenanceSample("web", "bob", 5.0), MaintenanceSample("db", "unknown", None)], 1)
     clock.sleep(60)
@@ -210,9 +206,7 @@ def test_a_missing_directory_is_named(clock: FakeClock, tmp_path: Path) -> None:
     assert f"{tmp_path}/nowhere" in str(caught.value)
 
 
-def test_one_that_hangs_does_not_keep_the_others_from_it(
-    process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock
-) -> None:
+def test_a_hanging_one_stops_no_other(process: Callable[[], Textfiles], tmp_path: Path, clock: FakeClock) -> None:
     """The wait for another process is short, and then a count may be lost."""
     hung = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(hung, fcntl.LOCK_EX)

@@ -147,9 +147,7 @@ def test_a_rollout_that_no_host_can_take_is_neither_stuck_nor_finished() -> None
         (20, 120, -120, ["started"]),
     ],
 )
-def test_outside_its_windows_a_rollout_is_not_stuck(
-    pinned: float, opened: float, closes: float, expected: list[str]
-) -> None:
+def test_outside_windows_no_rollout_is_stuck(pinned: float, opened: float, closes: float, expected: list[str]) -> None:
     """Minutes ago: when it was pinned, when the window opened and closed. Closed hours do not count."""
     found = course(
         FleetView(pin(pinned), hosts=on(BOTH_OLD)), is_open=lambda moment: ago(opened) <= moment < ago(closes)

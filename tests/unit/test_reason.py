@@ -13,9 +13,7 @@ NOON = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
 
 
 @given(user=_names, host=_names, why=st.text(), since=_moments, hours=st.none() | st.integers(1, 99))
-def test_an_operators_reason_is_read_back_as_it_was_written(
-    user: str, host: str, why: str, since: datetime, hours: int | None
-) -> None:
+def test_an_operators_reason_is_read_back(user: str, host: str, why: str, since: datetime, hours: int | None) -> None:
     """Whatever a person types as name or reason, the catalog gives it back."""
     until = since + timedelta(hours=hours) if hours else None
     wanted = by_operator(user, host, why, since, until)

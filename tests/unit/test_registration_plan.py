@@ -64,9 +64,7 @@ def test_several_ports_are_registered_in_the_place_of_one() -> None:
 
 @pytest.mark.parametrize("port", [0, 80])
 @pytest.mark.parametrize("ports", [(), (("admin", 81, False), ("http", 80, True))])
-def test_several_ports_are_current_however_the_agent_shows_them(
-    port: int, ports: tuple[tuple[str, int, bool], ...]
-) -> None:
+def test_several_ports_are_current_as_any_agent_shows_them(port: int, ports: tuple[tuple[str, int, bool], ...]) -> None:
     """In any order, or not at all; the one port may be the default one, or none."""
     wanted = service(ports=PORTS)
 
@@ -82,9 +80,7 @@ def test_several_ports_are_current_however_the_agent_shows_them(
         (service(port=80), service(ports=PORTS), (), "mark: changed"),
     ],
 )
-def test_a_change_of_ports_is_registered(
-    before: Service, after: Service, ports: tuple[tuple[str, int, bool], ...], said: str
-) -> None:
+def test_changed_ports(before: Service, after: Service, ports: tuple[tuple[str, int, bool], ...], said: str) -> None:
     (change,) = make_plan([after], world(held(before, ports=ports)))
 
     assert change.action is ChangeAction.UPDATE

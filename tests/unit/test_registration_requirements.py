@@ -25,9 +25,7 @@ DEFINITION = """{"service": {"name": "web", "checks": [
         ("1.17.0", None),
     ],
 )
-def test_a_field_may_have_come_with_a_patch_release_of_several_minor_versions(
-    tmp_path: Path, version: str, first: str | None
-) -> None:
+def test_a_field_may_have_come_with_several_patch_releases(tmp_path: Path, version: str, first: str | None) -> None:
     (tmp_path / "web.json").write_text(DEFINITION)
     agent = AgentSelf(node="one", datacenter="dc1", domain="consul", dns=None, version=version)
 

@@ -148,6 +148,14 @@ class World:
     def settle(self, *, is_first: bool = False) -> bool:
         return self.restoration.watch.settle(is_first=is_first, still=never_interrupted)
 
+    def stop(self) -> None:
+        """An operator stops the container."""
+        self.restarter.is_running, self.restarter.was_requested = False, True
+
+    def start(self) -> None:
+        self.restarter.is_running, self.restarter.was_requested = True, False
+        self.restarter.container = ("new 2", 0)
+
     def shown(self, *states: CheckState) -> Callable[[], None]:
         """Return what makes the agent show these checks."""
 
@@ -218,11 +226,7 @@ def test_a_container_that_others_replaced_during_settle_is_not_changed(world: Wo
 
 def test_a_container_that_an_operator_stops_in_settle_is_waited_for_and_not_started(world: World) -> None:
     """Until ``ready.timeout`` is over: it may be the first half of a restart."""
-
-    def stop() -> None:
-        world.restarter.is_running, world.restarter.was_requested = False, True
-
-    world.clock.plan.append((1.0, stop))
+    world.clock.plan.append((1.0, world.stop))
     began = world.clock.seconds
 
     with raises_kind(NotReady, "stopped-by-operator"):
@@ -233,31 +237,20 @@ def test_a_container_that_an_operator_stops_in_settle_is_waited_for_and_not_star
 
 def test_a_check_that_consul_ran_while_an_operator_restarted_the_container_is_run_again(world: World) -> None:
     """What failed between the two halves of the restart does not count against the version."""
-
-    def stop() -> None:
-        world.restarter.is_running, world.restarter.was_requested = False, True
-        world.shown(state_of(CHECK.id, "critical", "connection refused"))()
-
-    def start() -> None:
-        world.restarter.is_running, world.restarter.was_requested = True, False
-        world.restarter.container = ("new 2", 0)
-
-    world.clock.plan += [(1.0, stop), (4.0, start), (9.0, world.shown(state_of(CHECK.id, "passing")))]
+    failed = world.shown(state_of(CHECK.id, "critical", "connection refused"))
+    world.clock.plan += [
+        (1.0, world.stop),
+        (1.0, failed),
+        (4.0, world.start),
+        (9.0, world.shown(state_of(CHECK.id, "passing"))),
+    ]
 
     assert world.settle()
 
 
 def test_the_two_halves_of_an_operators_restart_are_one_restart(world: World) -> None:
     """Seen between them, the container is stopped; it is waited for and watched again."""
-
-    def stop() -> None:
-        world.restarter.is_running, world.restarter.was_requested = False, True
-
-    def start() -> None:
-        world.restarter.is_running, world.restarter.was_requested = True, False
-        world.restarter.container = ("new 2", 0)
-
-    world.clock.plan += [(1.0, stop), (4.0, start)]
+    world.clock.plan += [(1.0, world.stop), (4.0, world.start)]
 
     assert world.settle()
     assert any("somebody restarted" in note for note in world.notes)
@@ -324,9 +317,7 @@ def test_a_check_of_the_host_that_is_critical_fails_no_return(world: World) -> N
     assert caught.value.signature in world.restoration.signatures
 
 
-def test_an_old_container_that_its_restart_policy_starts_again_is_waited_for(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_container_that_docker_restarts_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it depends on is away for a while; it runs whenever it is looked at."""
     rounds = iter([NotReady("stopped", signature="container exit 1")] * 3)
 

@@ -133,9 +133,7 @@ WINDOWED = [
 
 
 @pytest.mark.parametrize(("expression", "texts", "offset", "runs"), WINDOWED)
-def test_runs_outside_the_windows_are_left_out(
-    expression: str, texts: list[str], offset: timedelta, runs: list[str]
-) -> None:
+def test_only_runs_in_windows_count(expression: str, texts: list[str], offset: timedelta, runs: list[str]) -> None:
     """Also where the next one inside is far away: 29 February is a Thursday in 2052."""
     assert first(Schedule(expression, UTC, offset, windows(*texts)), "2026-11-01 00:00", len(runs)) == runs
 
@@ -218,9 +216,7 @@ def test_shares_are_spread_over_the_fleet() -> None:
     share=st.floats(0, 0.99),
     moment=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)),  # noqa: DTZ001  # hypothesis wants them bare
 )
-def test_every_so_often_is_strictly_later_and_at_most_a_period_away(
-    seconds: float, share: float, moment: datetime
-) -> None:
+def test_every_is_strictly_later_and_at_most_a_period_away(seconds: float, share: float, moment: datetime) -> None:
     """And where it falls does not depend on when one asks."""
     plan = Every(seconds, timedelta(milliseconds=int(1000 * seconds * share)))
     now = moment.replace(tzinfo=UTC)

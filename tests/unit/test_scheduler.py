@@ -184,9 +184,7 @@ CLOCKS = [
 
 
 @pytest.mark.parametrize("move", CLOCKS)
-def test_missed_runs_are_made_up_once_immediately(
-    move: Callable[[FakeClock, timedelta], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missed_runs_are_one(move: Callable[[FakeClock, timedelta], None], capsys: pytest.CaptureFixture[str]) -> None:
     """However often it was missed; it is told, and goes on at its own times."""
     logs.set_up(logs.Format.JSON, is_verbose=False)
     begin = utc("2026-06-01 10:05")

@@ -12,9 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("option", "code", "said"), [("--hosts=1", 2, "--hosts must be 2 to 9"), ("--help", 0, "--hosts N")]
 )
-def test_the_demo_reads_its_options_before_anything_is_set_up(
-    tmp_path: Path, option: str, code: int, said: str
-) -> None:
+def test_the_demo_reads_its_options_before_its_setup(tmp_path: Path, option: str, code: int, said: str) -> None:
     parts = tmp_path / "parts"
 
     run = subprocess.run(

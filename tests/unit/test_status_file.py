@@ -123,9 +123,7 @@ def test_a_file_that_cannot_be_used(settings: Settings, clock: FakeClock, conten
     assert "cannot be used" in found.problem
 
 
-def test_a_place_that_cannot_be_written_is_logged_once(
-    settings: Settings, clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_write_is_logged_once(settings: Settings, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     settings.daemon.status_file.parent.touch()
     file = StatusFile(settings.daemon.status_file, clock)
     file.write({})

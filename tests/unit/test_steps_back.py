@@ -140,9 +140,7 @@ def test_without_rollback_a_version_that_fails_in_service_is_drained_and_quarant
         (ReplacementState.PREPARED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
     ],
 )
-def test_recovery_prefers_the_new_container_unless_it_failed_already(
-    container: ReplacementState, blame: Blame, expected: list[Step]
-) -> None:
+def test_recovery_prefers_a_new_container(container: ReplacementState, blame: Blame, expected: list[Step]) -> None:
     """The new one that runs and is ready, else the old one, whose stop is finished before it is judged."""
     state = recovered(container, is_out=True, blame=blame, was_replacing=True, is_locked=True, may_roll_back=True)
 

@@ -110,9 +110,7 @@ def run(directory: Path, options: Sequence[str], ending: str, **streams: Any) ->
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("broken", [no_reader, full_disk, lost_terminal])
-def test_the_work_is_done_and_its_exit_code_is_the_works(
-    tmp_path: Path, broken: Callable[[], Any], ending: str
-) -> None:
+def test_the_work_is_done_and_its_exit_code_is_its_own(tmp_path: Path, broken: Callable[[], Any], ending: str) -> None:
     """Whoever asked for output that a disk did not take hears of it; a reader that has gone wanted no more."""
     options = ["--log-format", "json", "-v"] if ending in ("well", "bug") else ["-v"]
     with broken() as stream:
