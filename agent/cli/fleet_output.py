@@ -167,7 +167,7 @@ def _state(listed: ListedInstance) -> str:
     if state is None:
         return "unknown"
     name = "suspect" if listed.is_suspect else state.state
-    return f"{name} ({state.step})" if state.step else name
+    return f"{name} ({state.current_step})" if state.current_step else name
 
 
 def health(instance: Instance | None) -> str:
@@ -191,7 +191,7 @@ def _host_document(listed: ListedInstance) -> dict[str, Any]:
         "digest": state.digest if state else None,
         "tag": state.tag if state else None,
         "state": state.state if state else None,
-        "step": (state.step or None) if state else None,
+        "step": (state.current_step or None) if state else None,
         "since": moment(state.since) if state else None,
         "reload": (state.reload or None) if state else None,
         "wanted": (state.wanted or None) if state else None,

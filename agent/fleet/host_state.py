@@ -89,6 +89,11 @@ class HostState(Document):
         """When svcagent last ran on the host, according to the document."""
         return self.seen or self.since
 
+    @property
+    def current_step(self) -> str:
+        """The step of a reload that has not ended; the document of an ended one keeps its last step."""
+        return self.step if self.state in (HostStatus.QUEUEING, HostStatus.RELOADING) else ""
+
 
 def place(service: str, node: str, service_id: str) -> str:
     """Return the key of one instance's document; without a service ID, the key of an earlier release's."""
