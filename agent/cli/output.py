@@ -10,6 +10,8 @@ title or reorder its text, so that no verb can forget to.
 import io
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import logs
+from agent.cli.help import VERBS
 from agent.cli.options import Options, current
 from agent.errors import BadDefinition, Fault, Interrupted, SvcagentError, TemporaryRefusal, UnexpectedError
 from agent.text import clean, printable
@@ -62,7 +65,7 @@ def show_line(text: str, colour: str | None = None) -> None:
     options = current()
     if not options.quiet and not options.as_json:
         with printing():
-            click.secho(printable(text), fg=colour)
+            click.secho(printable(with_given_options(text)), fg=colour)
 
 
 def show_progress(text: str) -> None:
@@ -72,17 +75,19 @@ def show_progress(text: str) -> None:
 
 def show_warning(text: str, **fields: object) -> None:
     """Print or log a warning. ``fields`` are for the log: the service, the reload."""
+    text = with_given_options(text)
     if logs.is_structured():
         logs.log(text, level=logs.WARNING, **fields)
     print_warning(text)
 
 
 def print_warning(text: str) -> None:
-    _print_error(f"svcagent: {text}", "yellow")
+    _print_error(f"svcagent: {with_given_options(text)}", "yellow")
 
 
 def show_problem(text: str, *, colour: str = "red", level: int = logs.ERROR, **fields: object) -> None:
     """Print or log a problem that an operator must solve, line by line. ``level`` and ``fields`` are for the log."""
+    text = with_given_options(text)
     if logs.is_structured():
         logs.log(text, level=level, **fields)
     for line in printable(text).split("\n"):
@@ -143,7 +148,30 @@ def _show_trace(text: str, error: BaseException, **fields: object) -> None:
 
 def _show_end(options: Options, text: str, **found: object) -> None:
     if options.as_json:
-        show_document({"error": text, **found})
+        show_document({"error": with_given_options(text), **found})
+
+
+_SUGGESTED = rf"(?P<elsewhere>\bon \S+)?: svcagent (?P<given>(?:--[a-z-]+ \S+ )*)(?=(?:{'|'.join(VERBS)})\b)"
+"""A command to run, which a message has after a colon. ``elsewhere``: it is to be run on another host."""
+
+
+def with_given_options(text: str) -> str:
+    """Repeat the global options of this command line in the commands that a message suggests.
+
+    Not in those of the daemon's child processes: their options are the daemon's, which an operator did not give.
+    """
+    options = current()
+    given = {"--config": options.config, "--services-dir": options.services_dir, "--state-dir": options.state_dir}
+    if not any(given.values()) or os.environ.get(logs.DAEMON_CHILD):
+        return text
+
+    def repeated(found: re.Match[str]) -> str:
+        if found["elsewhere"]:
+            return found[0]
+        more = (f"{name} {shlex.quote(value)} " for name, value in given.items() if value and name not in found[0])
+        return found[0] + "".join(more)
+
+    return re.sub(_SUGGESTED, repeated, text)
 
 
 def set_up_logs(options: Options, setting: str) -> None:
@@ -216,7 +244,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> 
 
 def _cell(text: str) -> str:
     """Return one line, so that foreign text with a line break or a tab does not look like another row or column."""
-    return clean(text, LONGEST_CELL)
+    return clean(with_given_options(text), LONGEST_CELL)
 
 
 _STYLES = {
