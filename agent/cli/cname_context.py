@@ -54,7 +54,7 @@ def cname_context(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> I
                 where = chosen.services_dir
                 raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
         context.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
-        providers = OpenedProviders(chosen.dns, context.system_clock(), show_warning)
+        providers = OpenedProviders(chosen.dns, show_warning)
         stack.callback(providers.close)
         yield CnameContext(chosen.dns, consul, agent, located(wanted, partial(find_zone, chosen.dns)), providers)
 

@@ -31,12 +31,14 @@ class ConflictingHost:
     marker: Marker
 
 
-def relevant(claims: Iterable[ConflictClaim], wanted: WantedRecord, now: datetime) -> tuple[ConflictingHost, ...]:
+def conflicting_hosts(
+    claims: Iterable[ConflictClaim], wanted: WantedRecord, now: datetime
+) -> tuple[ConflictingHost, ...]:
     """Return the recent claims of the same generation that contradict ``wanted``."""
-    wanted_by = [(one.node, parse(one.wants)) for one in claims if now - one.at < MEMORY]
+    recent = [(one.node, parse(one.wants)) for one in claims if now - one.at < MEMORY]
     return tuple(
         ConflictingHost(node, marker)
-        for node, marker in wanted_by
+        for node, marker in recent
         if marker is not None and marker.gen == wanted.gen and marker.record != wanted.record
     )
 
@@ -57,7 +59,7 @@ class Conflicts:
         claims = cname_conflicts.read_all(self.consul, wanted.service, wanted.name)
         if not is_reading and any(one.node == self.node for one in claims):
             cname_conflicts.clear(self.consul, wanted.service, wanted.name, self.node)
-        return relevant((one for one in claims if one.node != self.node), wanted, self.clock.now())
+        return conflicting_hosts((one for one in claims if one.node != self.node), wanted, self.clock.now())
 
     def claim(self, wanted: WantedRecord) -> None:
         """Publish that this host wants this record, but another one of the same generation is published."""

@@ -77,7 +77,7 @@ def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
         if seen.record is None:
             return RecordDecision(RecordOutcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
         return _conflict(_unmarked(wanted, seen.record))
-    held = _held(seen)
+    held = _marker_of(seen)
     if held is None:
         return _conflict(f"its marker {wanted.place.marker} is not svcagent's: {clean('; '.join(seen.markers))}")
     if held.owner != wanted.owner:
@@ -85,10 +85,10 @@ def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
             f"it belongs to {held.owner} (generation {held.gen}), not to {wanted.owner}; {described(seen)}. "
             f"If that one is gone: svcagent cname remove '{wanted.name}' --owner {held.owner}"
         )
-    return _compared(wanted, seen, held)
+    return _decide_own(wanted, seen, held)
 
 
-def _compared(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDecision:
+def _decide_own(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDecision:
     if held.gen > wanted.gen:
         why = f"generation {held.gen} is published (→ {held.record.target}), and {wanted.file} is of generation"
         return RecordDecision(RecordOutcome.GIVES_WAY, f"{why} {wanted.gen}")
@@ -140,7 +140,7 @@ def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, se
     """
     if seen == ZoneView():
         return RecordDecision(RecordOutcome.ABSENT, "nothing stands there")
-    held = _held(seen)
+    held = _marker_of(seen)
     if seen.others or held is None:
         return _conflict(f"svcagent did not publish it: {described(seen)}")
     expected = wanted.owner if wanted else owner
@@ -173,7 +173,7 @@ def described(seen: ZoneView) -> str:
     return ", ".join(parts) or "nothing stands there"
 
 
-def _held(seen: ZoneView) -> Marker | None:
+def _marker_of(seen: ZoneView) -> Marker | None:
     return parse(seen.markers[0]) if len(seen.markers) == 1 else None
 
 

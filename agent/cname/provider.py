@@ -7,7 +7,6 @@ package and a row in `PROVIDERS`; its tests use the contract in ``tests/real/cna
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from agent.clock import Clock
 from agent.data import dataclass
 from agent.definitions import DnsSettings
 from agent.errors import BadDefinition, Conflict, Denied, DnsUnreachable, Fault, OutcomeUnknown, Rejected
@@ -140,13 +139,13 @@ class DnsServerFailed(Rejected):
     """The server answered that it failed or did not understand the message."""
 
 
-def _rfc2136(settings: DnsSettings, clock: Clock) -> Provider:
+def _rfc2136(settings: DnsSettings) -> Provider:
     from agent.cname.rfc2136 import Rfc2136
 
-    return Rfc2136.from_settings(settings, clock)
+    return Rfc2136.from_settings(settings)
 
 
-def _route53(settings: DnsSettings, clock: Clock) -> Provider:
+def _route53(settings: DnsSettings) -> Provider:
     try:
         from agent.cname.route53 import Route53
     except ModuleNotFoundError as error:
@@ -156,10 +155,10 @@ def _route53(settings: DnsSettings, clock: Clock) -> Provider:
         fault = Fault("settings", "dns.provider", f"route53 needs {error.name}, which is not installed", remedy)
         raise BadDefinition([fault]) from error
 
-    return Route53.from_settings(settings, clock)
+    return Route53.from_settings(settings)
 
 
-PROVIDERS: Mapping[str, Callable[[DnsSettings, Clock], Provider]] = {
+PROVIDERS: Mapping[str, Callable[[DnsSettings], Provider]] = {
     "rfc2136": _rfc2136,
     "route53": _route53,
 }
@@ -169,15 +168,14 @@ PROVIDERS: Mapping[str, Callable[[DnsSettings, Clock], Provider]] = {
 class OpenedProviders:
     """Opens each provider when it is first needed, and closes them all. ``warn`` gets its warnings."""
 
-    def __init__(self, settings: DnsSettings, clock: Clock, warn: Callable[[str], None]) -> None:
+    def __init__(self, settings: DnsSettings, warn: Callable[[str], None]) -> None:
         self._settings = settings
-        self._clock = clock
         self._warn = warn
         self._opened: dict[str, Provider] = {}
 
     def __call__(self, name: str) -> Provider:
         if name not in self._opened:
-            self._opened[name] = PROVIDERS[name](self._settings, self._clock)
+            self._opened[name] = PROVIDERS[name](self._settings)
             for warning in self._opened[name].warnings:
                 self._warn(warning)
         return self._opened[name]

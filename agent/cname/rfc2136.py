@@ -16,7 +16,6 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.update
 
-from agent.clock import Clock
 from agent.cname import signing
 from agent.cname.provider import (
     LONGEST_STRING,
@@ -59,7 +58,7 @@ class Rfc2136:
     key: Key
 
     @classmethod
-    def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Rfc2136":
+    def from_settings(cls, settings: DnsSettings) -> "Rfc2136":
         """Raise `BadDefinition` if server or key are missing or invalid."""
         if settings.server is None:
             remedy = "set dns.server in svcagent.toml, or SVCAGENT_DNS_SERVER, to the zone's primary server"
@@ -84,9 +83,9 @@ class Rfc2136:
     def read(self, place: RecordPlace) -> ZoneView:
         """Return the records after the server has confirmed that they exist at the same moment."""
         for _ in range(READS):
-            for possible in _possible(self._query(place)):
-                if self._exists(place, possible):
-                    return possible
+            for view in _possible_views(self._query(place)):
+                if self._exists(place, view):
+                    return view
         signing.raise_if_unsigned(self.server, self.key, place)
         raise Raced(
             f"{place.name} changed {READS} times while it was read from {self.server}; try again. If that server is a "
@@ -241,7 +240,7 @@ class Rfc2136:
         )
 
 
-def _possible(answered: ZoneView) -> tuple[ZoneView, ...]:
+def _possible_views(answered: ZoneView) -> tuple[ZoneView, ...]:
     """Return the states that an answer allows: record, marker or both may have come from a wildcard."""
     return tuple(dict.fromkeys((answered, ZoneView(markers=answered.markers), replace(answered, markers=()), NOTHING)))
 

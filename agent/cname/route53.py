@@ -26,7 +26,6 @@ import boto3
 import botocore.exceptions as boto
 from botocore.config import Config
 
-from agent.clock import Clock
 from agent.cname.provider import (
     LONGEST_STRING,
     MARKER_TTL,
@@ -105,7 +104,7 @@ class Route53:
     _zone_ids: dict[str, str] = field(default_factory=dict, init=False)
 
     @classmethod
-    def from_settings(cls, settings: DnsSettings, _clock: Clock) -> "Route53":
+    def from_settings(cls, settings: DnsSettings) -> "Route53":
         """Raise `Denied` if boto3's own configuration is invalid."""
         config = Config(
             connect_timeout=settings.timeout,

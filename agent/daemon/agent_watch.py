@@ -44,7 +44,7 @@ class SeenRegistrations:
     known: str | None = ""
     is_away: bool = False
 
-    def about(self, canary: str) -> "SeenRegistrations":
+    def with_canary(self, canary: str) -> "SeenRegistrations":
         """Return the same state with this canary."""
         return self if canary == self.canary else replace(self, canary=canary, known="")
 
@@ -107,7 +107,7 @@ class AgentWatch:
         seen = SeenRegistrations()
         while not self._is_stopping:
             followed = self._followed
-            seen = seen.about(self._canary)
+            seen = seen.with_canary(self._canary)
             if self._is_new:
                 self._is_new = False
                 seen = replace(seen, known=seen.known or "")
@@ -117,13 +117,13 @@ class AgentWatch:
                 if not seen.is_away:
                     if not isinstance(error, SvcagentError):
                         log_bug("watching the Consul agent met a bug in svcagent; please report it", error)
-                    self._wake_up()
+                    self._request_convergence()
                 seen = replace(seen, is_away=True)
                 self._pause(AWAY_SECONDS if isinstance(error, Unreachable) else REFUSED_SECONDS)
                 continue
             seen, is_waking = after_answer(seen, answer)
             if is_waking:
-                self._wake_up()
+                self._request_convergence()
             if seen.canary and (is_waking or seen.known is None):
                 self._pause(FOLLOW_SECONDS, followed)
 
@@ -134,7 +134,7 @@ class AgentWatch:
         known = "" if seen.is_away else seen.known or ""
         return self._consul.service_hash(seen.canary or ANY_SERVICE, known, WAIT_SECONDS)
 
-    def _wake_up(self) -> None:
+    def _request_convergence(self) -> None:
         now = self._clock.monotonic()
         if len(self._wakes) == MOST_WAKES and now - self._wakes[0] < WITHIN_SECONDS:
             self._pause(REFUSED_SECONDS)

@@ -33,7 +33,7 @@ class HostReloads:
             one for one, record in self.last.items() if one not in self.running and _is_interrupted(record)
         )
 
-    def of_child(self, service_id: str, token: str) -> HostReload | None:
+    def record_of(self, service_id: str, token: str) -> HostReload | None:
         """Return the record of the daemon's own reload; None if it did not get the host lock."""
         last = self.last.get(service_id)
         records = () if last is None else (last, last.before)

@@ -90,7 +90,7 @@ class Retries:
         """True if a retry is scheduled."""
         return service_id in self._timers
 
-    def over(self, service_id: str) -> None:
+    def reset(self, service_id: str) -> None:
         """Forget a service: its reload ended in a way that a retry does not change."""
         self._cancel(service_id)
         self._failures.pop(service_id, None)

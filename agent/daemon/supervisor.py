@@ -137,7 +137,7 @@ class Supervisor:
     def _child_ended(self, reload: RunningReload, ended: EndedProcess) -> None:
         service_id = reload.service_id
         self._changed()
-        record = self._on_host.of_child(service_id, reload.token)
+        record = self._on_host.record_of(service_id, reload.token)
         if record is not None and record.results:
             result = record.results[-1]
         else:
@@ -156,7 +156,7 @@ class Supervisor:
             why=reload.why,
         )
         if self._is_stopping or not is_unfinished(result):
-            self._retries.over(service_id)
+            self._retries.reset(service_id)
         else:
             self._retry(service_id, result.get("retry_after") or 0.0)
 

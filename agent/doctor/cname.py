@@ -226,7 +226,7 @@ def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
             # Only the text contains the rcode.
             yield error(str(failure), SIGN_QUERIES if "REFUSED" in str(failure) else "")
     warnings: list[str] = []
-    with closing(OpenedProviders(dns, examined.clock, warnings.append)) as providers:
+    with closing(OpenedProviders(dns, warnings.append)) as providers:
         yield from CnameDoctor(authority, resolver, agent, providers).examine(wanted)
     for text in warnings:
         yield warning(text, "")

@@ -150,7 +150,7 @@ def parse_all(pairs: tuple[KvPair, ...]) -> dict[InstanceKey, HostState]:
 
 def parse(pair: KvPair) -> HostState:
     """Return the document in a key. An unreadable one has no digest, so nothing is known to run there."""
-    node, service_id = _whose(pair.key)
+    node, service_id = _instance_of(pair.key)
     try:
         return HostState.decode(pair.value, service_id=service_id, node=node)
     except Unreadable as error:
@@ -164,7 +164,7 @@ def parse(pair: KvPair) -> HostState:
         )
 
 
-def _whose(name: str) -> InstanceKey:
+def _instance_of(name: str) -> InstanceKey:
     _prefix, _service, _room, *rest = name.split("/")
     if len(rest) == 2:
         return unquoted(rest[0]), unquoted(rest[1])

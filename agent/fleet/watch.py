@@ -67,7 +67,7 @@ class FleetWatch:
         troubles: dict[str, SvcagentError] = {}
         while True:
             wait = self._until_pause_ends(parts.get("pause"))
-            for name, found in self._take(wait):
+            for name, found in self._arrived(wait):
                 if isinstance(found, Unreachable):
                     troubles[name] = found
                 elif isinstance(found, SvcagentError):
@@ -87,7 +87,7 @@ class FleetWatch:
             view = replace(view, pause=None)
         return FleetSnapshot(view, instances, sessions, trouble)
 
-    def _take(self, wait: float | None) -> Iterator[tuple[str, Any]]:
+    def _arrived(self, wait: float | None) -> Iterator[tuple[str, Any]]:
         """Wait for the first item, then yield all that have arrived."""
         try:
             yield self._news.get(timeout=wait)

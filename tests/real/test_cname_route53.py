@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from agent.clock import SystemClock
 from agent.cname.provider import (
     NOTHING,
     PROVIDERS,
@@ -218,7 +217,7 @@ def test_a_text_survives_the_services_form(text: str) -> None:
 def test_credentials_and_endpoint_are_boto3s_own(aws: Aws, place: RecordPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
-    provider = PROVIDERS["route53"](DnsSettings(), SystemClock())
+    provider = PROVIDERS["route53"](DnsSettings())
     record, marker = marked()
 
     provider.write(place, NOTHING, view(record, marker))
@@ -234,14 +233,14 @@ def test_credentials_are_needed(aws: Aws, place: RecordPlace, monkeypatch: pytes
     for name, value in aws.environment().items():
         if "KEY" not in name:
             monkeypatch.setenv(name, value)
-    provider = PROVIDERS["route53"](DnsSettings(), SystemClock())
+    provider = PROVIDERS["route53"](DnsSettings())
 
     with raises_kind(Denied, "denied"):
         provider.read(place)
     provider.close()
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(Denied, match="nobody"):
-        PROVIDERS["route53"](DnsSettings(), SystemClock())
+        PROVIDERS["route53"](DnsSettings())
 
 
 def test_without_the_extra_its_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +249,7 @@ def test_without_the_extra_its_name_is_reported(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delitem(sys.modules, "agent.cname.route53")
 
     with pytest.raises(BadDefinition, match=r"pip install 'svcagent\[route53\]'"):
-        PROVIDERS["route53"](DnsSettings(), SystemClock())
+        PROVIDERS["route53"](DnsSettings())
 
 
 def test_boto3_is_imported_by_those_alone_who_use_it() -> None:

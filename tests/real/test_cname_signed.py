@@ -99,7 +99,7 @@ def plain() -> Iterator[Dns]:
 
 
 def signing(dns_: Dns) -> Rfc2136:
-    return Rfc2136.from_settings(settings(dns_, is_signing=True), None)  # type: ignore[arg-type]  # it takes no clock
+    return Rfc2136.from_settings(settings(dns_, is_signing=True))
 
 
 def settings(dns_: Dns, *, is_signing: bool) -> DnsSettings:

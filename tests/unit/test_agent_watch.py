@@ -36,5 +36,5 @@ def test_the_answers(seen: SeenRegistrations, answer: str | None, expected: Seen
 
 
 def test_another_canary_is_queried_again() -> None:
-    assert SeenRegistrations("web", "1").about("web") == SeenRegistrations("web", "1")
-    assert SeenRegistrations("web", "1", is_away=True).about("api") == SeenRegistrations("api", "", is_away=True)
+    assert SeenRegistrations("web", "1").with_canary("web") == SeenRegistrations("web", "1")
+    assert SeenRegistrations("web", "1", is_away=True).with_canary("api") == SeenRegistrations("api", "", is_away=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.cname import PublishedRecord, RecordOutcome, WantedRecord, ZoneView, exit_code
-from agent.cname.conflicts import MEMORY, relevant
+from agent.cname.conflicts import MEMORY, conflicting_hosts
 from agent.cname.marker import Marker, render
 from agent.cname.plan import decide, decide_adoption, decide_removal
 from agent.fleet.cname_conflicts import ConflictClaim
@@ -204,7 +204,7 @@ def test_exit_codes(outcomes: list[RecordOutcome], code: int) -> None:
 )
 def test_which_words_of_other_hosts_count(wants: tuple[str, ...], at: datetime, is_relevant: bool) -> None:
     """Those of this generation that want something else, for a day."""
-    assert bool(relevant([ConflictClaim("host2", wants[0], at)], WANTED, NOW)) == is_relevant
+    assert bool(conflicting_hosts([ConflictClaim("host2", wants[0], at)], WANTED, NOW)) == is_relevant
 
 
 @pytest.mark.parametrize(

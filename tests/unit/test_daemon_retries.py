@@ -19,7 +19,7 @@ def tried(*events: str) -> list[str]:
                 case ["failed", service_id]:
                     retries.failed(service_id)
                 case ["over", service_id]:
-                    retries.over(service_id)
+                    retries.reset(service_id)
                 case _:
                     retries.stop()
         await asyncio.sleep(AFTER)  # that nothing more comes is seen only by waiting
@@ -52,7 +52,7 @@ def test_pauses_grow_and_are_forgotten() -> None:
     async def main() -> list[float]:
         retries = Retries(lambda _service_id: None, (1.0, 2.0))
         pauses = [retries.failed("web") for _ in range(3)]
-        retries.over("web")
+        retries.reset("web")
         return [*pauses, retries.failed("web")]
 
     assert asyncio.run(main()) == [1.0, 2.0, 2.0, 1.0]
