@@ -2,7 +2,7 @@
 
 Compose 2 copies secrets from its environment, and configs whose content is in its own file. They are in the container's
 writable layer, among what its programs have written there. The times in an archive have whole seconds, and Compose sets
-them when it copies, between the container's creation and its start.
+them when it copies: after it creates the container, and before each time that it starts it.
 """
 
 import io
@@ -27,6 +27,8 @@ MOST_PATHS = 1000
 _NOT_REGULAR = 0x8F280000
 """The bits of a mode, as Go writes it, of directories, links, devices, sockets and the like."""
 _ROUNDING = timedelta(seconds=1)
+_CLOSE = timedelta(minutes=1)
+"""The longest time from the creation of a container to a copy, or from a copy to the start that follows."""
 
 
 def copy(docker: EngineConnection, old: Inspect, new: Inspect) -> None:
@@ -73,8 +75,15 @@ def is_of_compose(path: str, status: Mapping[str, Any], container: Inspect) -> b
     """True if Compose copied this file into a container. ``status``: the Engine's description of the path."""
     if status["mode"] & _NOT_REGULAR or status["size"] > LARGEST:
         return False
-    dated, created, started = map(moment, (status["mtime"], container.get("Created"), container["State"]["StartedAt"]))
-    return path.startswith(SECRETS) or (dated.microsecond == 0 and created - _ROUNDING <= dated <= started + _ROUNDING)
+    if path.startswith(SECRETS):
+        return True
+    state = container["State"]
+    dated, created = moment(status["mtime"]), moment(container.get("Created"))
+    started, finished = moment(state["StartedAt"]), moment(state.get("FinishedAt"))
+    stopped = finished if finished <= started else created
+    # Docker keeps the time of the last start only. A file of any other time was copied into the running container.
+    is_close = dated - created <= _CLOSE or (started - dated <= _CLOSE and dated - stopped >= -_ROUNDING)
+    return dated.microsecond == 0 and is_close and dated - created >= -_ROUNDING and started - dated >= -_ROUNDING
 
 
 def _add(archive: tarfile.TarFile, path: str, found: bytes, date: int) -> None:

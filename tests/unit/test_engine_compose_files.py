@@ -45,6 +45,35 @@ def test_files_of_compose_are_identified_by_their_date(path: str, status: dict[s
     assert is_of_compose(path, found, container()) is expected
 
 
+@pytest.mark.parametrize(
+    ("dated", "expected"),
+    [
+        ("2026-01-01T00:00:02Z", True),  # copied after the creation
+        ("2026-01-05T10:00:00Z", False),  # copied into the running container, as by docker cp
+        ("2026-01-09T11:59:20Z", False),  # likewise, just before a restart
+        ("2026-01-09T11:59:41Z", True),  # copied into the stopped container, before its start
+        ("2026-01-09T12:00:02Z", False),
+    ],
+)
+def test_a_restarted_container_has_files_of_compose_from_its_creation_and_from_before_its_last_start(
+    dated: str, *, expected: bool
+) -> None:
+    one = container()
+    one["State"] = {"StartedAt": "2026-01-09T12:00:00.1Z", "FinishedAt": "2026-01-09T11:59:40.5Z"}
+
+    assert is_of_compose("/etc/app.conf", {"size": 3, "mode": 0o444, "mtime": dated}, one) is expected
+
+
+def test_a_stopped_container_has_files_of_compose_from_its_creation_and_from_before_its_last_start() -> None:
+    one = container()
+    one["State"] = {"StartedAt": "2026-01-09T12:00:00.1Z", "FinishedAt": "2026-01-09T13:00:00Z"}
+    dates = [f"2026-01-{day}Z" for day in ("01T00:00:02", "05T10:00:00", "09T11:59:20", "09T12:30:00")]
+
+    found = [is_of_compose("/etc/app.conf", {"size": 3, "mode": 0o444, "mtime": date}, one) for date in dates]
+
+    assert found == [True, False, True, False]
+
+
 def test_what_is_hidden_by_a_mount_or_holds_others_is_no_candidate() -> None:
     one = container(["/data/", "/run/secrets/file"], Tmpfs={"/cache": ""})
     changed = ["/a", "/a/b", "/a/b/c", "/data", "/data/x", "/database", "/cache/x", "/run", "/run/secrets"]
