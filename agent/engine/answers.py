@@ -35,6 +35,7 @@ CONTAINER: Shape = {
         "Volumes?": _ANY,
         "ExposedPorts?": _ANY,
         "Healthcheck?": _ANY,
+        "StopSignal?": str,
         "StopTimeout?": int,
         "MacAddress?": str,
     },
@@ -122,6 +123,9 @@ EVENT: Shape = {
     "errorDetail?": {"message?": str},
 }
 """One line of the answer to ``POST /images/create``, a pull."""
+
+SIGNALLED: Shape = {"Actor": {"Attributes": {"signal": str}}}
+"""An event ``kill``."""
 
 
 def inspected(document: object, shape: Shape) -> Inspect:

@@ -14,6 +14,7 @@ from agent.engine.host_clients import host_connections
 from agent.engine.model import Container, Fetched, PullProgress, moment
 from agent.engine.recreate import DIGEST_LABEL
 from agent.engine.replace import ContainerReplacer
+from agent.engine.stopped import is_stop_signal
 from agent.engine.swap import NEW_SUFFIX
 from agent.errors import ConnectionsUnknown, NotFound
 from agent.text import clean_lines
@@ -137,7 +138,8 @@ class Engine(ContainerReplacer):
     def stop_was_requested(self, name: str, started_at: str) -> bool:
         """True if anybody asked the Engine to stop, restart or kill the container since it was started then.
 
-        The Engine reports a `kill` event for that, and none if a program ends by itself or the kernel kills it.
+        The Engine reports a `kill` event for that, and none if a program ends by itself or the kernel kills it. Other
+        signals, such as the SIGHUP of a log rotation, do not ask a program to end.
         ``started_at``: as in `Container`, of the run that ended; the container may run again by now.
         """
         found = lookup.existing(self._docker, name)
@@ -145,7 +147,8 @@ class Engine(ContainerReplacer):
         # It is reported after the signal was sent, so perhaps after the program has ended.
         until = max(began, ended + timedelta(seconds=KILL_REPORT_SECONDS))
         with self._docker.call(f"read the events of container {name}") as client:
-            return client.kills(found["Id"], moment(started_at), until) > 0
+            signals = client.signals(found["Id"], moment(started_at), until)
+        return any(is_stop_signal(signal, found["Config"].get("StopSignal")) for signal in signals)
 
     def connections(self, container: Container, port: int, address: str | None = None) -> int:
         """Return how many clients are connected to the container's service on ``port``; 0 if it does not run.

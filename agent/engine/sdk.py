@@ -16,7 +16,7 @@ from docker.auth import get_config_header
 from docker.errors import TLSParameterError
 from docker.utils import decode_json_header, kwargs_from_env
 
-from agent.engine.answers import CHANGES, DELETED
+from agent.engine.answers import CHANGES, DELETED, SIGNALLED
 from agent.engine.failures import RefusedAnswer, message_of
 from agent.engine.model import policy_document
 from agent.engine.queries import CONNECT_SECONDS, READ_SECONDS, socket_path
@@ -63,8 +63,8 @@ class Client(docker.APIClient):
         if connection is not None and connection.sock is not None:
             connection.sock.settimeout(seconds)
 
-    def kills(self, container: str, since: datetime, until: datetime) -> int:
-        """Count the signals that the Engine was asked to send to the container between two times of its clock."""
+    def signals(self, container: str, since: datetime, until: datetime) -> list[str]:
+        """Return the signals that the Engine was asked to send to the container between two times of its clock."""
         # The SDK passes text on: it has no type for fractions of seconds.
         found = self.events(  # type: ignore[call-overload]
             since=f"{since.timestamp():.6f}",
@@ -72,7 +72,9 @@ class Client(docker.APIClient):
             filters={"container": container, "event": "kill"},
             decode=True,
         )
-        return sum(1 for _event in found)
+        events = list(found)
+        require(events, [SIGNALLED])
+        return [event["Actor"]["Attributes"]["signal"] for event in events]
 
     def create(self, name: str, body: Mapping[str, Any], platform: str = "") -> str:
         """Create a container and return its ID. ``platform``: the image's, if it is not the Engine's own."""

@@ -12,6 +12,9 @@ A program that ends by itself with status 0, and that Docker does not restart, l
 stopped by an operator: svcagent reports it, and does not start it against an operator's will.
 """
 
+import re
+import signal
+
 from agent.data import dataclass
 from agent.engine.model import Container
 
@@ -51,6 +54,17 @@ def find_stopped(name: str, container: Container | None) -> StoppedContainer | N
             by_hand = container.status == "exited" and _is_by_hand(container)
             return StoppedContainer(f"the container {name} is stopped: {_said(container)}", start, by_hand)
     return None
+
+
+def is_stop_signal(number: str, configured: str | None) -> bool:
+    """True if a signal asks a container's program to end: its stop signal, SIGTERM or SIGKILL.
+
+    ``configured``: the stop signal in any form that Docker accepts, such as ``SIGINT``, ``INT``, ``2`` or ``RTMIN+3``.
+    """
+    found = re.fullmatch(r"(?:SIG)?([A-Z0-9]+)([+-][0-9]+)?", (configured or "").upper())
+    known = signal.Signals.__members__.get(f"SIG{found[1]}") if found else None
+    stop = configured if found is None or known is None else str(known + int(found[2] or 0))
+    return number in {stop, str(signal.SIGTERM.value), str(signal.SIGKILL.value)}
 
 
 def _is_by_hand(container: Container) -> bool:

@@ -168,6 +168,21 @@ def test_a_stop_differs_from_an_exit(docker: DockerHost, image: str, command: tu
     assert not docker.engine.stop_was_requested("app", docker.engine.container("app").started_at)
 
 
+@pytest.mark.parametrize(("stop_signal", "was_requested"), [(None, False), ("SIGHUP", True)])
+def test_a_signal_that_rotates_logs_requests_no_stop(
+    docker: DockerHost, image: str, stop_signal: str | None, *, was_requested: bool
+) -> None:
+    """The program ends by itself afterwards."""
+    command = (BUSYBOX, "sh", "-c", f"trap 'kill $!' HUP; {BUSYBOX} sleep 3600 & echo ready; wait $!; exit 1")
+    docker.run("app", image, command, stop_signal=stop_signal)
+    wait_until(lambda: b"ready" in docker.api.logs("app"), 30, "it has set its trap")
+
+    docker.api.kill("app", "HUP")
+
+    wait_until(lambda: docker.inspect("app")["State"]["Status"] == "exited", 30, "it has ended")
+    assert docker.engine.stop_was_requested("app", docker.engine.container("app").started_at) is was_requested
+
+
 @pytest.mark.parametrize("status", [0, 1, 137, 143])
 def test_a_program_that_ends_by_itself_was_not_requested_to(docker: DockerHost, image: str, status: int) -> None:
     docker.run("app", image, (BUSYBOX, "sh", "-c", f"exit {status}"))

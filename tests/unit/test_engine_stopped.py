@@ -3,7 +3,7 @@
 import pytest
 
 from agent.engine.model import Container
-from agent.engine.stopped import find_stopped
+from agent.engine.stopped import find_stopped, is_stop_signal
 
 
 def _container(
@@ -98,3 +98,25 @@ def test_a_missing_container_was_not_stopped_by_hand() -> None:
     assert stopped is not None
     assert not stopped.by_hand
     assert "docker start" not in str(stopped)
+
+
+@pytest.mark.parametrize(
+    ("number", "configured", "expected"),
+    [
+        (15, None, True),
+        (9, None, True),
+        (1, None, False),
+        (10, "SIGTERM", False),
+        (3, "SIGQUIT", True),
+        (3, "quit", True),
+        (3, "3", True),
+        (15, "SIGQUIT", True),
+        (1, "SIGQUIT", False),
+        (37, "SIGRTMIN+3", True),
+        (37, "RTMIN+4", False),
+        (63, "RTMAX-1", True),
+        (1, "no signal", False),
+    ],
+)
+def test_only_a_signal_to_end_is_a_stop(number: int, configured: str | None, *, expected: bool) -> None:
+    assert is_stop_signal(str(number), configured) is expected
