@@ -7,11 +7,10 @@ see `sockets`.
 
 import ipaddress
 import re
-import sys
 from collections.abc import Iterable
 
 from agent.engine.model import Inspect
-from agent.engine.sockets import COUNTED_STATES, LISTEN, Address
+from agent.engine.sockets import COUNTED_STATES, LISTEN, Address, table_address
 
 
 def in_table(table: str, ports: Iterable[int]) -> list[Address]:
@@ -49,7 +48,7 @@ def _covers(bound: str | None, wanted: Address) -> bool:
 
 def _local_ends(table: str, ports: str, states: str) -> list[Address]:
     row = rf"^ *\d+: ([0-9A-F]+):(?:{ports}) \S+ (?:{states}) "
-    return [_address(end) for end in re.findall(row, table, re.MULTILINE)]
+    return [table_address(end) for end in re.findall(row, table, re.MULTILINE)]
 
 
 def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
@@ -61,14 +60,3 @@ def container_ports(inspect: Inspect, port: int) -> frozenset[int]:
         if re.fullmatch(r"[0-9]{1,5}/tcp", inner) and any(one.get("HostPort") == str(port) for one in bindings or ())
     }
     return frozenset(inside or {port})
-
-
-def _address(text: str) -> Address:
-    """Return the address from 32-bit words in the machine's byte order; IPv4 inside IPv6 becomes IPv4."""
-    raw = bytes.fromhex(text)
-    if sys.byteorder == "little":
-        raw = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-    address = ipaddress.ip_address(raw)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

@@ -67,28 +67,28 @@ _LONGEST_WAIT = 86_400.0
 class RefusedAnswer(Exception):
     """An answer with a status from 400 on, to a request of the SDK or of `queries`."""
 
-    def __init__(self, status: int, said: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] | Message, method: str, target: str) -> None:
         super().__init__(status)
         self.status = status
-        self._said = said
+        self._text = text
         self.headers = headers
         self.method = method
         self.target = target
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The message, safe to show."""
-        return clean(without_credentials(self._said))
+        return clean(without_credentials(self._text))
 
     def __str__(self) -> str:
-        return f"{self.status}: {self.said}"
+        return f"{self.status}: {self.message}"
 
 
 class NoAnswer(Exception):
     """A request of `queries` without an answer; see its cause. ``timed_out``: it was sent."""
 
-    def __init__(self, said: str, *, timed_out: bool = False) -> None:
-        super().__init__(said)
+    def __init__(self, text: str, *, timed_out: bool = False) -> None:
+        super().__init__(text)
         self.timed_out = timed_out
 
 
@@ -150,22 +150,22 @@ def is_of_sdk(error: BaseException) -> bool:
 
 
 def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
-    said = str(error) if isinstance(error, WrongShape) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, WrongShape) else f"{type(error).__name__}: {error}"
     if is_write:
         return OutcomeUnknown(
-            f"Docker at {address} was asked to {doing}, and its answer cannot be used ({said}); it may or may not have "
+            f"Docker at {address} was asked to {doing}, and its answer cannot be used ({text}); it may or may not have "
             "done so"
         )
     return UnexpectedAnswer(
-        f"Docker at {address} was asked to {doing}, and its answer cannot be used: {said}. Does another program answer "
+        f"Docker at {address} was asked to {doing}, and its answer cannot be used: {text}. Does another program answer "
         "there? DOCKER_HOST sets the address"
     )
 
 
 def _refused(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
     if not is_of_engine(error):
-        return _of_something_in_front(error, doing, address, is_write)
-    return _BY_STATUS.get(error.status, SvcagentError)(f"Docker could not {doing}: {error.said}")
+        return _refused_by_proxy(error, doing, address, is_write)
+    return _BY_STATUS.get(error.status, SvcagentError)(f"Docker could not {doing}: {error.message}")
 
 
 def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
@@ -197,23 +197,23 @@ def is_of_engine(error: RefusedAnswer) -> bool:
     return "Api-Version" in error.headers
 
 
-def _of_something_in_front(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
-    words = re.sub("<[^>]*>", " ", error.said).split()  # the text of an HTML page
-    said = f"HTTP status {error.status} ({' '.join(words)[:200]})"
+def _refused_by_proxy(error: RefusedAnswer, doing: str, address: str, is_write: bool) -> SvcagentError:
+    words = re.sub("<[^>]*>", " ", error.message).split()  # the text of an HTML page
+    text = f"HTTP status {error.status} ({' '.join(words)[:200]})"
     if error.status >= 500:
         if is_write:
             return OutcomeUnknown(
-                f"Docker at {address} was asked to {doing}, and a proxy in front of it answered {said}; "
+                f"Docker at {address} was asked to {doing}, and a proxy in front of it answered {text}; "
                 "it may or may not have done so"
             )
         return DockerUnreachable(
-            f"cannot reach Docker at {address} to {doing}: a proxy in front of it answered {said}; is the Engine "
+            f"cannot reach Docker at {address} to {doing}: a proxy in front of it answered {text}; is the Engine "
             "running behind it?"
         )
     section = re.sub(r"^/v[0-9.]+", "", error.target).strip("/").partition("/")[0].partition("?")[0].upper()
     method = "" if error.method in ("GET", "HEAD") else f" and {error.method}"
     return Denied(
-        f"Docker at {address} does not let svcagent {doing}: {said}. Docker Engine itself answers otherwise, so this "
+        f"Docker at {address} does not let svcagent {doing}: {text}. Docker Engine itself answers otherwise, so this "
         f"comes from something in front of it, such as a socket proxy: allow {section}{method} there. If it is not "
         "Docker Engine, it lacks what svcagent needs",
         kind="docker-request-refused",

@@ -48,7 +48,9 @@ def prune(
     with docker.query("list images and containers") as queries:
         used = {str(entry.get("ImageID")) for entry in queries.all_containers()}
         listed = queries.all_images()
-        mine = [entry for entry in listed if is_only_of(_real(entry.get("RepoDigests")), reference.repository)]
+        mine = [
+            entry for entry in listed if is_only_of(_existing_names(entry.get("RepoDigests")), reference.repository)
+        ]
         images = []
         for entry in mine:
             tags = tags_of(entry.get("RepoTags"))
@@ -73,6 +75,6 @@ def _image(found: Inspect, tags: tuple[str, ...]) -> Image:
     return Image(found["Id"], (moment(tagged_at), moment(found.get("Created"))), tags)
 
 
-def _real(names: Sequence[str] | None) -> list[str]:
+def _existing_names(names: Sequence[str] | None) -> list[str]:
     """Return the names without ``<none>@<none>``, which the Engine writes for no name."""
     return [name for name in names or [] if not name.startswith("<none>")]

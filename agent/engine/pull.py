@@ -122,8 +122,8 @@ def _progress(
         with closing(answer) as events:
             for event in events:
                 require(event, EVENT)
-                if said := (event.get("errorDetail") or {}).get("message") or event.get("error"):
-                    raise _failure(docker, reference, said)
+                if text := (event.get("errorDetail") or {}).get("message") or event.get("error"):
+                    raise _failure(docker, reference, text)
                 if tally.add(event):
                     yield tally.progress
                     moved_at = clock.monotonic()
@@ -155,14 +155,14 @@ def _registry(docker: EngineConnection, reference: Reference, timeout: float = R
     try:
         yield
     except RefusedAnswer as error:
-        by_text = registry_failure(error.said)
+        by_text = registry_failure(error.message)
         # Some Engines also answer 404 if a registry refused.
         not_found = Denied if by_text is Denied else NotFound
         kinds = {401: Denied, 403: Denied, 404: not_found, 429: RateLimited}
         kind = by_text if error.status >= 500 else kinds.get(error.status)
         if kind is None or not is_of_engine(error):
             raise
-        raise _failure(docker, reference, error.said, kind, error) from error
+        raise _failure(docker, reference, error.message, kind, error) from error
     except Exception as error:
         if timed_out(error):
             raise _silent(reference, timeout) from error

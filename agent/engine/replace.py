@@ -92,9 +92,9 @@ class ContainerReplacer:
         """
         reference = parse(image)
         self.check_recreatable(name)
-        self._carry_out(*swap.tidy(self._observe(name)))
+        self._carry_out(*swap.remove_leftovers(self._observe(name)))
         begun = self._clock.monotonic()
-        old = existing(self._docker, name)  # with the restart policy that `swap.tidy` may have restored
+        old = existing(self._docker, name)  # with the restart policy that `swap.remove_leftovers` may have restored
         with self._docker.query("read the images' defaults") as queries:
             old_image, new_image = queries.image(old["Image"]), queries.image(reference.at(digest))
         new_id = self._create(old, old_image, str(new_image["Id"]), name, reference, digest)

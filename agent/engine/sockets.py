@@ -76,7 +76,7 @@ def _dump(states: Collection[int], ports: bytes) -> list[SocketEnd]:
 def _ask_kernel(states: Collection[int], ports: bytes) -> list[SocketEnd]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(5)
-        return [end for family in (socket.AF_INET, socket.AF_INET6) for end in _asked(netlink, family, states, ports)]
+        return [end for family in (socket.AF_INET, socket.AF_INET6) for end in _answers(netlink, family, states, ports)]
 
 
 def _read_tables(states: Collection[int], local: int, remote: int) -> list[SocketEnd]:
@@ -101,14 +101,18 @@ def _row(fields: list[str]) -> SocketEnd:
 
 
 def _table_end(text: str) -> tuple[Address, int]:
-    """Parse an address in 32-bit words of the machine's byte order, and a port."""
     address, _, port = text.partition(":")
-    words = [bytes.fromhex(address[at : at + 8]) for at in range(0, len(address), 8)]
+    return table_address(address), int(port, 16)
+
+
+def table_address(text: str) -> Address:
+    """Parse an address of ``/proc/net/tcp``: 32-bit words in the machine's byte order."""
+    words = [bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8)]
     raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
-    return _address(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw), int(port, 16)
+    return _address(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
 
 
-def _asked(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[SocketEnd]:
+def _answers(netlink: socket.socket, family: int, states: Collection[int], ports: bytes) -> Iterator[SocketEnd]:
     mask = sum(1 << state for state in states)
     # struct inet_diag_req_v2; its sockid has only the ports, source and destination, in network order.
     body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, mask) + ports + bytes(44)
@@ -138,7 +142,6 @@ def _end(message: memoryview) -> SocketEnd:
 
 
 def _address(family: int, raw: bytes) -> Address:
-    """Return the address; IPv4 inside IPv6 becomes IPv4."""
     if family == socket.AF_INET:
         return ipaddress.IPv4Address(raw[:4])
     address = ipaddress.IPv6Address(raw)

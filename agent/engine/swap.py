@@ -158,11 +158,11 @@ def roll_back(
     """
     current, new, old = world.current, world.new, world.old
     if old is not None:
-        return _put_back(world, old, remembered_policy)
+        return _restore_old(world, old, remembered_policy)
     if new is None:
         if current is None or not finish_stop or not _may_be_stopping(current, remembered_policy):
             return ()
-        return _revive(current, remembered_policy, finish_stop=True)
+        return _run_again(current, remembered_policy, finish_stop=True)
     if current is None:
         raise NotFound(
             f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
@@ -173,10 +173,10 @@ def roll_back(
         return steps  # an operator recreated the container meanwhile; that one stays as it is
     _require_ours(world, new, current, f"{world.name}{NEW_SUFFIX}")
     is_stopping = finish_stop and _may_be_stopping(current, new.restart_policy)
-    return (*_revive(current, new.restart_policy, finish_stop=is_stopping), SwapStep("remove", new.id))
+    return (*_run_again(current, new.restart_policy, finish_stop=is_stopping), SwapStep("remove", new.id))
 
 
-def tidy(world: ReplacementContainers) -> tuple[SwapStep, ...]:
+def remove_leftovers(world: ReplacementContainers) -> tuple[SwapStep, ...]:
     """Return the steps that remove what an earlier crash left before a new replacement begins.
 
     Raise `Conflict` if a roll-back is needed first, or if a container is not svcagent's.
@@ -217,7 +217,7 @@ def discard(world: ReplacementContainers) -> tuple[SwapStep, ...]:
     return (SwapStep("remove", new.id),)
 
 
-def _put_back(
+def _restore_old(
     world: ReplacementContainers, old: ObservedContainer, remembered_policy: str | None
 ) -> tuple[SwapStep, ...]:
     before: tuple[SwapStep, ...] = ()
@@ -232,7 +232,7 @@ def _put_back(
         before += (SwapStep("stop", failed.id), SwapStep("rename", failed.id, world.name + NEW_SUFFIX))
     policy = failed.restart_policy if failed is not None else remembered_policy
     after = (SwapStep("remove", failed.id),) if failed is not None else ()
-    return (*before, SwapStep("rename", old.id, world.name), *_revive(old, policy), *after)
+    return (*before, SwapStep("rename", old.id, world.name), *_run_again(old, policy), *after)
 
 
 def _may_be_stopping(current: ObservedContainer, original_policy: str | None) -> bool:
@@ -240,7 +240,7 @@ def _may_be_stopping(current: ObservedContainer, original_policy: str | None) ->
     return current.is_running and current.restart_policy == "no" and original_policy is not None
 
 
-def _revive(container: ObservedContainer, policy: str | None, *, finish_stop: bool = False) -> tuple[SwapStep, ...]:
+def _run_again(container: ObservedContainer, policy: str | None, *, finish_stop: bool = False) -> tuple[SwapStep, ...]:
     stop = (SwapStep("stop", container.id),) if finish_stop else ()
     # The policy first: if the Engine restarts after the start, it then starts the container again.
     start = () if container.is_running and not finish_stop else (SwapStep("start", container.id),)

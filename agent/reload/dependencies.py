@@ -21,7 +21,7 @@ RESTORE_SECONDS = 60.0
 """How long a step that restores an instance retries if a server does not answer."""
 RETRY_SECONDS = 0.5
 
-FOREIGN_ATTEMPTS = 3
+UNEXPECTED_ATTEMPTS = 3
 """How often a step is tried that raises an exception of an unexpected type."""
 
 
@@ -31,7 +31,7 @@ def retry_while_unreachable(clock: Clock, action: Callable[[], object]) -> None:
     `Exception` is caught because one malformed answer must not keep an instance out of service; finally it is raised.
     """
     deadline: Deadline | None = None
-    surprises = 0
+    unexpected = 0
     while True:
         try:
             action()
@@ -42,8 +42,8 @@ def retry_while_unreachable(clock: Clock, action: Callable[[], object]) -> None:
         except SvcagentError:
             raise
         except Exception:
-            surprises += 1
-            if surprises == FOREIGN_ATTEMPTS:
+            unexpected += 1
+            if unexpected == UNEXPECTED_ATTEMPTS:
                 raise
         else:
             return

@@ -80,19 +80,19 @@ class Drainer:
         """Return for how many seconds clients may cache DNS answers that contain this instance."""
         return max((ask().ttl for ask in self._ask_dns.values()), default=0)
 
-    def await_drained(self, own: Instance, remembered: int, limit: Deadline, still: Callable[[], None]) -> int:
+    def await_drained(self, own: Instance, remembered: int, limit: Deadline, each_round: Callable[[], None]) -> int:
         """Wait until no client is sent to the instance and its connections have ended; return how many the limit left
         open.
 
-        ``own``: the instance as it was before. ``still`` is called in every wait and may raise.
+        ``own``: the instance as it was before. ``each_round`` is called in every wait and may raise.
         """
         deps = self._deps
-        await_absence_from_health(deps.consul, deps.clock, self._target, still)
+        await_absence_from_health(deps.consul, deps.clock, self._target, each_round)
         remembered = min(
             remembered, int(self._drain.max)
         )  # for a longer one the guard refuses, unless it was overridden
-        await_absence_from_dns(self._ask_dns, (own.address, own.port), deps.clock, remembered, still)
-        return await_no_connections(lambda: self.count_connections(own), self._drain, deps.clock, limit, still)
+        await_absence_from_dns(self._ask_dns, (own.address, own.port), deps.clock, remembered, each_round)
+        return await_no_connections(lambda: self.count_connections(own), self._drain, deps.clock, limit, each_round)
 
     def count_connections(self, own: Instance) -> int:
         return self._restarter.connections(own.port, ip_of(own.address)) if own.port else 0
@@ -125,19 +125,19 @@ def await_no_connections(
     drain: Drain,
     clock: Clock,
     started: Deadline,
-    still: Callable[[], None] = never_interrupted,
+    each_round: Callable[[], None] = never_interrupted,
 ) -> int:
     """Wait until ``drain.min`` has passed and connections have ended, at most ``drain.max``; return how many are open.
 
     ``started``: when ``drain.max`` ends. Only clients end keep-alive connections, so this limits a drain; the restart
-    cuts what is left. ``still`` is called in every round and ends the wait by raising, for example if the lock is lost.
+    cuts what is left. ``each_round`` ends the wait by raising, for example if the lock is lost.
     """
-    wait_out(Deadline(clock, started.at - drain.max + drain.min), still)
+    wait_out(Deadline(clock, started.at - drain.max + drain.min), each_round)
     if not drain.connections:
         return 0
     quiet_since: float | None = None
     while True:
-        still()
+        each_round()
         left = count()
         now = clock.monotonic()
         quiet_since = None if left else (now if quiet_since is None else quiet_since)

@@ -44,18 +44,21 @@ FORCEABLE = frozenset(ObstacleKind) - {ObstacleKind.ABSENT, ObstacleKind.MAINTEN
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One reason not to drain this host's instance now, and its remedy."""
+    """One reason not to drain this host's instance now, and its remedy.
 
-    kind: ObstacleKind
+    ``kind``: an `ObstacleKind`; in the answer of ``svcagent why`` also that of an error.
+    """
+
+    kind: str
     what: str
-    remedy: str
+    remedy: str = ""
 
     @property
     def is_forceable(self) -> bool:
         return self.kind in FORCEABLE
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.remedy}"
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
 
 @dataclass(frozen=True)

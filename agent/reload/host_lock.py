@@ -71,7 +71,7 @@ class HostLock:
         self._timeout = timeout
         self._waiting = waiting
         self._lock = FileLock(self._path)
-        self._said = HostReload(os.getpid(), "")
+        self._record = HostReload(os.getpid(), "")
 
     def __enter__(self) -> "HostLock":
         """Acquire the lock. Raise `LockBusy` if another process still held it after ``timeout`` seconds."""
@@ -85,7 +85,7 @@ class HostLock:
         before = self.read()
         if before is not None:
             before = replace(before, text="", before=None) if before.results or before.step else before.before
-        self._said = HostReload(os.getpid(), self._now(), token=os.environ.get(DAEMON_CHILD, ""), before=before)
+        self._record = HostReload(os.getpid(), self._now(), token=os.environ.get(DAEMON_CHILD, ""), before=before)
         return self
 
     def __exit__(
@@ -95,13 +95,13 @@ class HostLock:
 
     def record(self, event: StepEvent) -> None:
         """Record the step of this process's reload, and the last message about it."""
-        said = self._said
+        record = self._record
         if event.phase is Phase.BEGIN:
-            said = replace(said, step=str(event.step), since=self._now(), text="", place=None)
+            record = replace(record, step=str(event.step), since=self._now(), text="", place=None)
         elif event.phase is not Phase.NOTE:
             return
-        place = said.place if event.place is None else event.place
-        self._say(replace(said, text=event.text[:LONGEST_TEXT], place=place, reload=event.reload))
+        place = record.place if event.place is None else event.place
+        self._write(replace(record, text=event.text[:LONGEST_TEXT], place=place, reload=event.reload))
 
     def recording(self, report: Callable[[StepEvent], None]) -> Callable[[StepEvent], None]:
         """Return ``report`` with `record` before it."""
@@ -116,7 +116,7 @@ class HostLock:
         """Record how it ended, without the output of containers and commands, which stays in the log."""
         ended = ({**asdict(one), "log_tail": "", "error": one.error and one.error[:LONGEST_TEXT]} for one in results)
         if results:
-            self._say(replace(self._said, results=tuple(ended)))
+            self._write(replace(self._record, results=tuple(ended)))
 
     def read(self) -> HostReload | None:
         """Return the file's content; None if there is no file, or if this version did not write it."""
@@ -141,36 +141,36 @@ class HostLock:
             found, locks = self._path.stat(), _LOCKS.read_text().splitlines()
         except OSError:
             return None
-        said = self.read()
+        record = self.read()
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
         for line in locks:
             _number, kind, _advisory, _mode, pid, place, *_range = line.split()
             at, _, inode = place.rpartition(":")
-            is_ours = at == device or (said is not None and pid == str(said.pid))
+            is_ours = at == device or (record is not None and pid == str(record.pid))
             if kind == "FLOCK" and inode == str(found.st_ino) and is_ours:
                 return int(pid)
         return None
 
     def _busy(self) -> str:
-        holder, said = self.holder(), self.read()
+        holder, record = self.holder(), self.read()
         who = f" (pid {holder})" if holder is not None else ""
-        if said is not None and said.pid == holder:
-            who = f" (pid {holder}, running since {said.began}, step {said.step or 'none yet'})"
+        if record is not None and record.pid == holder:
+            who = f" (pid {holder}, running since {record.began}, step {record.step or 'none yet'})"
         watch = quoted_command(["svcagent", "status", self._service])
         return (
             f"another reload of {self._service} runs on this host{who}. To wait for it, add --lock-timeout; to watch "
             f"it, run: {watch}"
         )
 
-    def _say(self, said: HostReload) -> None:
+    def _write(self, record: HostReload) -> None:
         """Write one line; readers use the first line, whatever a longer one has left after it.
 
         Space is allocated first, so that a full disk truncates no record: a shorter one or the old one is there then.
         """
-        self._said = said
-        shorter = replace(said, before=None)
-        shortest = replace(shorter, text="", results=tuple(_in_short(result) for result in said.results))
-        for one in (said, shorter, shortest):
+        self._record = record
+        shorter = replace(record, before=None)
+        shortest = replace(shorter, text="", results=tuple(_in_short(result) for result in record.results))
+        for one in (record, shorter, shortest):
             line = f"{json.dumps(asdict(one), default=str)}\n".encode()
             with suppress(OSError):
                 os.posix_fallocate(self._lock.descriptor, 0, len(line))
@@ -202,18 +202,18 @@ def _record_of(tree: Any) -> HostReload:
     """Return the record. Raise ValueError or TypeError unless all of it has the types that readers rely on."""
     if not isinstance(tree, dict):
         raise TypeError("not an object")
-    said = HostReload(**{one.name: tree[one.name] for one in fields(HostReload) if one.name in tree})
+    record = HostReload(**{one.name: tree[one.name] for one in fields(HostReload) if one.name in tree})
     for name in ("began", "step", "since", "text", "reload", "token"):
-        if not isinstance(getattr(said, name), str):
+        if not isinstance(getattr(record, name), str):
             raise TypeError(f"{name} is no text")
     # A step has a time.
-    for moment in (said.began, said.since if said.step else said.began):
+    for moment in (record.began, record.since if record.step else record.began):
         if datetime.fromisoformat(moment).tzinfo is None:
             raise ValueError("a time without a time zone")
-    if type(said.pid) is not int or not (said.place is None or type(said.place) is int):
+    if type(record.pid) is not int or not (record.place is None or type(record.place) is int):
         raise TypeError("pid and place are numbers")
-    before = None if said.before is None else _record_of(said.before)
-    return replace(said, results=tuple(_result_of(one) for one in said.results), before=before)
+    before = None if record.before is None else _record_of(record.before)
+    return replace(record, results=tuple(_result_of(one) for one in record.results), before=before)
 
 
 def _result_of(tree: Any) -> Mapping[str, Any]:

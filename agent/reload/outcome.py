@@ -64,7 +64,7 @@ def _finish(result: ReloadResult, state: State, failures: Sequence[Failure], log
     if any(isinstance(failure, UnexpectedError) for failure in failures):
         result.exit_code = UnexpectedError.exit_code
     if result.outcome is Outcome.STRANDED:
-        _strand(result, state, failures)
+        _set_stranded(result, state, failures)
 
 
 def with_report_failures(result: ReloadResult, failures: Sequence[SvcagentError]) -> ReloadResult:
@@ -107,7 +107,7 @@ def _tail(log_tail: str, failures: Sequence[Failure]) -> str:
     return log_tail or next((one.log_tail for one in failures if isinstance(one, CommandFailed) and one.log_tail), "")
 
 
-def _strand(result: ReloadResult, state: State, failures: Sequence[Failure]) -> None:
+def _set_stranded(result: ReloadResult, state: State, failures: Sequence[Failure]) -> None:
     why = result.error or "its own maintenance is still enabled"
     if result.exit_code != UnexpectedError.exit_code:
         last = failures[-1] if failures else None

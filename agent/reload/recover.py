@@ -163,9 +163,9 @@ class Recovery:
         self._runner.run(
             {
                 Step.READY: self._await_ready,
-                Step.RETURN: self._return,
+                Step.RETURN: lambda: self._restoration.return_(is_returning=self._runner.is_returning),
                 Step.SETTLE: self._settle,
-                Step.CLEAN: self._clean,
+                Step.CLEAN: lambda: self._restoration.clean(is_proven=self._runner.state.is_settled is True),
                 Step.RELEASE: self._release,
                 **self._restoration.way_back,
             },
@@ -193,17 +193,11 @@ class Recovery:
         with self._deps.interrupts.allowed():
             self._restoration.await_ready(is_returning=self._runner.is_returning)
 
-    def _return(self) -> None:
-        self._restoration.return_(is_returning=self._runner.is_returning)
-
     def _settle(self) -> bool:
         """Watch a new version whose settle step the crashed reload did not finish."""
         is_first = self._report.is_first()
         with self._deps.interrupts.allowed():
-            return self._restoration.watch.settle(is_first=is_first, still=never_interrupted)
-
-    def _clean(self) -> None:
-        self._restoration.clean(is_proven=self._runner.state.is_settled is True)
+            return self._restoration.watch.settle(is_first=is_first, each_round=never_interrupted)
 
     def _release(self) -> None:
         self._runner.publish()

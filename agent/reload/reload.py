@@ -90,7 +90,7 @@ class Reload:
                     Step.READY: self._await_ready,
                     Step.RETURN: self._return,
                     Step.SETTLE: self._settle,
-                    Step.CLEAN: self._clean,
+                    Step.CLEAN: lambda: self._restoration.clean(is_proven=self._runner.state.is_settled is True),
                     Step.RELEASE: self._release,
                     **self._restoration.way_back,
                 },
@@ -222,10 +222,7 @@ class Reload:
             return False
         is_first = self._report.is_first()
         with self._deps.interrupts.allowed():
-            return self._restoration.watch.settle(is_first=is_first, still=self._require_lock_to_settle)
-
-    def _clean(self) -> None:
-        self._restoration.clean(is_proven=self._runner.state.is_settled is True)
+            return self._restoration.watch.settle(is_first=is_first, each_round=self._require_lock_to_settle)
 
     def _release(self) -> None:
         self._runner.publish()

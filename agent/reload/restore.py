@@ -79,7 +79,7 @@ class Restoration:
                 record.restart_policy or None, finish_stop=is_away and record.is_replacing
             )
         )
-        self._start()
+        self._retry(self._restarter.start)
         if is_away:
             self.expect_fresh_results()
 
@@ -116,14 +116,11 @@ class Restoration:
             return maintenance_of(self._deps.consul.services().get(self._service.id)) is not None
         return False
 
-    def _start(self) -> None:
-        self._retry(self._restarter.start)
-
     # ------------------------------------------------------------ ready
 
     def start_again(self) -> None:
         """For a recovery: start the container if it is stopped, and have Consul run its own checks again."""
-        self._start()
+        self._retry(self._restarter.start)
         if self.drainer.is_out:
             self.expect_fresh_results()
 
@@ -168,7 +165,7 @@ class Restoration:
                 if deadline.is_over or not has_stopped:
                     raise
                 self._deps.clock.sleep(RETRY_SECONDS)
-                self._start()
+                self._retry(self._restarter.start)
             else:
                 self.signatures |= readiness.signatures
                 return
@@ -181,16 +178,17 @@ class Restoration:
         Every part may be repeated while Consul does not answer. Raise `NotReady` if the instance was not ready at that
         moment, or if Consul does not show it as served.
         """
+
+        def return_() -> None:
+            if self._disable_maintenance(is_returning=is_returning):
+                self._await_served()
+
         try:
-            self._retry(lambda: self._return(is_returning=is_returning))
+            self._retry(return_)
         except NotReady as error:
             if is_returning:
                 self.signatures |= {error.signature}
             raise
-
-    def _return(self, *, is_returning: bool) -> None:
-        if self._disable_maintenance(is_returning=is_returning):
-            self._await_served()
 
     def _disable_maintenance(self, *, is_returning: bool) -> bool:
         """Disable own maintenance. Return False if another owner's has replaced it: that owner ends it."""

@@ -32,27 +32,27 @@ class SettleWatch:
         """Remember the run of the container that returns to service now: it must continue."""
         self._run = self._restarter.identity()
 
-    def settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
+    def settle(self, *, is_first: bool, each_round: Callable[[], None]) -> bool:
         """Watch the instance that clients use until it has been healthy for as long as the definition says.
 
         Healthy means: the same container, not restarted by itself since before the return, with svcagent's and Consul's
         checks as good as before. Return False if it was put in maintenance meanwhile. After a restart by an operator,
         wait for it and watch it again, once. ``is_first``: no other host is known to have settled the version. Then
         also wait until Consul has run each check once since the restart, for at most ``ready.timeout``; a note names
-        each check that it runs less often. ``still`` is called in each round.
+        each check that it runs less often. ``each_round`` is called in each round.
 
         :raises NotReady: it is not healthy.
         :raises Conflict: an operator replaced its container, or restarted it twice.
         :raises Unreachable: Consul or Docker did not answer for longer than `RESTORE_SECONDS`.
         """
         try:
-            return self._settle(is_first=is_first, still=still)
+            return self._settle(is_first=is_first, each_round=each_round)
         except _StoppedByOperator:
-            self._await_operators_restart(still)
+            self._await_operators_restart(each_round)
             self._note(f"somebody restarted the container of {self._service.id}; it is watched again")
-            return self._settle(is_first=is_first, still=still)
+            return self._settle(is_first=is_first, each_round=each_round)
 
-    def _await_operators_restart(self, still: Callable[[], None]) -> None:
+    def _await_operators_restart(self, each_round: Callable[[], None]) -> None:
         """Wait until the container, which a restart stops at first, runs and is ready again, also for Consul.
 
         :raises NotReady: it stays stopped, or is not ready within ``ready.timeout``.
@@ -60,7 +60,7 @@ class SettleWatch:
         deadline = Deadline.after(self._deps.clock, self._section.ready.timeout)
         self._run = None
         while True:
-            still()
+            each_round()
             try:
                 view = self._look_after_restart()
             except Unreachable:
@@ -84,7 +84,7 @@ class SettleWatch:
         self._require_same_container()  # compared with the first look at which it ran again
         return self._judge()
 
-    def _settle(self, *, is_first: bool, still: Callable[[], None]) -> bool:
+    def _settle(self, *, is_first: bool, each_round: Callable[[], None]) -> bool:
         clock = self._deps.clock
         seconds = self._section.settle.canary if is_first else self._section.settle.each
         deadline = Deadline.after(clock, seconds)
@@ -92,7 +92,7 @@ class SettleWatch:
         silence: Deadline | None = None
         bad_rounds = 0
         while True:
-            still()
+            each_round()
             try:
                 view = self._judge_same_container(is_last_try=bad_rounds + 1 == FAILED_ROUNDS)
             except Unreachable:

@@ -18,7 +18,7 @@ from agent.errors import DockerUnreachable, LockBusy, NotFound, SvcagentError
 from agent.fleet import FleetView, HostState, decide, observe, progress
 from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
-from agent.reload.guard import Observed, able_instances, find_obstacles
+from agent.reload.guard import Observed, Obstacle, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
 from agent.reload.restart import Restarter
 from agent.reload.window import WindowState, window_state, zone
@@ -27,18 +27,6 @@ CONTAINER_STOPPED = "container-stopped"
 OLDER_ROLLOUT = "older-rollout"
 LOCK_BUSY = LockBusy.kind
 RELOAD_RUNNING = "reload-running"
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One reason. ``kind``: that of an obstacle of `guard` or of an error, or one of the four below."""
-
-    kind: str
-    what: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class Explanation:
     running: str | None = None
     newest: str | None = None
     wanted: str | None = None
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[Obstacle] = field(default_factory=list)
     stopped: StoppedContainer | None = None
     is_container_known: bool = False
 
@@ -96,10 +84,10 @@ def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explana
         _ask_for_images(ask.restarter, found)
     except DockerUnreachable as error:
         found.is_container_known = False
-        found.reasons.append(Reason(error.kind, str(error)))
+        found.reasons.append(Obstacle(error.kind, str(error)))
     if found.stopped is not None and not found.stopped.by_hand and not found.reasons:
         found.is_container_known = False
-        found.reasons.append(Reason(CONTAINER_STOPPED, found.stopped.what, found.stopped.remedy))
+        found.reasons.append(Obstacle(CONTAINER_STOPPED, found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
     window = WindowState(is_open=True)
     with _reasoned(found):
@@ -112,7 +100,7 @@ def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explana
     if fleet is not None:
         _judge_rollout(service, reload, ask, fleet, now, found)
         seen = _observed(service, reload, ask, fleet, window, now, found)
-        found.reasons += [Reason(str(one.kind), one.what, one.remedy) for one in find_obstacles(seen)]
+        found.reasons += find_obstacles(seen)
         with _reasoned(found):
             prefix = reload.lock_prefix(service.name)
             status = lock_status(ask.consul, prefix, queue_of(service.name))
@@ -170,7 +158,7 @@ def _reasoned(found: Explanation) -> Iterator[None]:
     except DockerUnreachable:
         raise
     except SvcagentError as error:
-        found.reasons.append(Reason(error.kind, str(error)))
+        found.reasons.append(Obstacle(error.kind, str(error)))
 
 
 def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
@@ -216,7 +204,7 @@ def _judge_rollout(
         if decision.wanted != found.running and not ask.trusts(decision.wanted):
             how = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
     found.reasons.append(
-        Reason(
+        Obstacle(
             OLDER_ROLLOUT,
             f"a rollout of an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
             f"{found.newest} follows when the older one runs on all hosts (it waits for: {waits_for}), is quarantined, "
@@ -234,7 +222,7 @@ def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explana
     line = f"; waiting for it: {', '.join(waiting)}" if waiting else ""
     place = f"; this host is number {waiting.index(node) + 1}" if node in waiting else ""
     found.reasons.append(
-        Reason(
+        Obstacle(
             LOCK_BUSY,
             f"the lock {status.prefix} is {held}{line}{place}",
             "each host releases it when it is done, and Consul releases that of a crashed host within half a minute",
@@ -246,4 +234,4 @@ def _judge_host_lock(service: Service, pid: int | None, found: Explanation) -> N
     if pid is not None:
         what = f"another reload of {service.name} runs on this host (pid {pid})"
         remedy = f"it may be taking this version, and ends by itself; see: svcagent fleet {service.name}"
-        found.reasons.append(Reason(RELOAD_RUNNING, what, remedy))
+        found.reasons.append(Obstacle(RELOAD_RUNNING, what, remedy))

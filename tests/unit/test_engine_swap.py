@@ -14,9 +14,9 @@ from agent.engine.swap import (
     ReplacementStatus,
     SwapStep,
     discard,
+    remove_leftovers,
     replacement_status,
     roll_back,
-    tidy,
 )
 from agent.errors import Conflict, NotFound
 from tests.support.kinds import raises_kind
@@ -150,7 +150,7 @@ def test_when_the_old_container_is_gone_the_way_out_is_named() -> None:
     ],
 )
 def test_harmless_leftovers_are_removed_first(world: ReplacementContainers, expected: tuple[SwapStep, ...]) -> None:
-    assert tidy(world) == expected
+    assert remove_leftovers(world) == expected
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_harmless_leftovers_are_removed_first(world: ReplacementContainers, expe
 )
 def test_leftovers_that_may_be_needed_stop_a_replacement(world: ReplacementContainers) -> None:
     with pytest.raises(Conflict):
-        tidy(world)
+        remove_leftovers(world)
 
 
 @pytest.mark.parametrize(

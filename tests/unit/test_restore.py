@@ -146,7 +146,7 @@ class World:
         assert self.drainer.find_own(local) is not None
 
     def settle(self, *, is_first: bool = False) -> bool:
-        return self.restoration.watch.settle(is_first=is_first, still=never_interrupted)
+        return self.restoration.watch.settle(is_first=is_first, each_round=never_interrupted)
 
     def stop(self) -> None:
         """An operator stops the container."""
