@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from docker.types import EndpointConfig
 
-from agent.errors import NotBegun
+from agent.errors import ChangedMeanwhile
 from tests.real.engine_fixture import BUSYBOX, POLITE, SLEEP, DockerHost, differences, newer
 from tests.support.kinds import raises_kind
 
@@ -224,7 +224,7 @@ def test_a_container_removed_after_its_successor_was_created_is_a_conflict(docke
     docker.engine.prepare("app", image, digest)
     docker.api.remove_container("app", force=True)
 
-    with raises_kind(NotBegun, "not-begun"):
+    with raises_kind(ChangedMeanwhile, "changed-meanwhile"):
         docker.engine.replace("app", digest, 0)
 
 
