@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from agent.engine.answers import with_volume_names
 from agent.engine.compare import differences as found_differences
 from agent.engine.recreate import COMPOSE_IMAGE_LABEL
 from agent.engine.sdk import Client
 from agent.engine.swap import ReplacementState
 from agent.errors import Conflict, SvcagentError
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, cmd, differences, docker_host
-from tests.real.test_engine_flags import told_apart
+from tests.real.test_engine_flags import comparable
 from tests.support.kinds import raises_kind
 
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -392,7 +393,7 @@ def assert_kept(place: Place, entry: Mapping[str, Any], image: str, name: str) -
     assert docker.image(after["Image"])["Id"] != docker.image(before["Image"])["Id"]
     assert changed(before, after, image) == set(entry.get("differs", ()))
     first, second = docker.image(before["Image"]), docker.image(after["Image"])
-    assert found_differences(before, after, first, second) == ()
+    assert found_differences(with_volume_names(before), with_volume_names(after), first, second) == ()
     assert back["Id"] == before["Id"]
     assert back["State"]["Running"]
     ignored = "/NetworkSettings/Ports/" if entry.get("chosen_port") else "nothing"
@@ -402,11 +403,11 @@ def assert_kept(place: Place, entry: Mapping[str, Any], image: str, name: str) -
 
 
 def in_order(inspect: dict[str, Any]) -> dict[str, Any]:
-    """Return the document as `told_apart` does, with what Docker writes in several ways in one of them.
+    """Return the document as `comparable` does, with what Docker writes in several ways in one of them.
 
     Published ports come in any order, the network by name or by ID, and no IPAMConfig also as an empty one.
     """
-    document = told_apart(inspect)
+    document = comparable(inspect)
     settings, host = document["NetworkSettings"], document["HostConfig"]
     ports = {
         port: sorted(chosen or [], key=lambda one: (one["HostIp"], one["HostPort"]))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.engine.answers import with_volume_names
 from tests.real.engine_fixture import BUSYBOX, POLITE, DockerHost, differences, newer
 
 NETWORK = (
@@ -87,12 +88,13 @@ def test_flags_of_docker_run_survive_a_replacement(docker: DockerHost, image: st
     docker.replace("app", image, newer(docker, image), 0)
     after = docker.inspect("app")
 
-    assert differences(told_apart(before), told_apart(after)) == {}
+    assert differences(comparable(before), comparable(after)) == {}
     assert after["State"]["Running"]
 
 
-def told_apart(inspect: dict[str, Any]) -> dict[str, Any]:
-    """Without what svcagent says of itself, and with words for what Docker makes up for each container anew."""
+def comparable(inspect: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer without svcagent's labels, and with one word for what Docker generates for each container."""
+    inspect = dict(with_volume_names(inspect))
     short_id = inspect["Id"][:12]
     config, networks = inspect["Config"], inspect["NetworkSettings"]["Networks"]
     labels = {key: value for key, value in config["Labels"].items() if not key.startswith("svcagent.")}
