@@ -117,7 +117,8 @@ class Rfc2136:
         self.read(place)
         signing.raise_if_other_zone(self.server, self.key, place.zone)
         update = dns.update.UpdateMessage(place.zone)
-        _delete_nothing(update, place, is_record=True, is_marker=True)
+        for _line, name, absent in _rights(self.key.name, place):
+            update.delete(_name(name), *absent)
         self._send(place, update)
 
     def _query(self, place: RecordPlace) -> ZoneView:
@@ -174,12 +175,12 @@ class Rfc2136:
         _require(update, place, seen)
         rcode = self._exchange(update)
         if rcode == dns.rcode.REFUSED:
-            key = self.key.name
+            lines = " ".join(line for line, *_ in _rights(self.key.name, place))
             raise UpdatesOff(
                 f"the DNS server {self.server} takes no updates of {place.zone}: it is not the primary (set dns.server "
                 f"to that one), or the zone is frozen (rndc thaw {place.zone.rstrip('.')}), or its zone block permits "
                 "none; then add to it: "
-                f"update-policy {{ {_grant_record(key, place)} {_grant_marker(key, place)} }};"
+                f"update-policy {{ {lines} }};"
             )
         self._raise_unless_known(place, rcode)
         return rcode == dns.rcode.NOERROR
@@ -211,11 +212,11 @@ class Rfc2136:
     def _not_granted(self, place: RecordPlace) -> Denied:
         """Return which of the two rights is missing. The server says only REFUSED."""
         lines = []
-        for is_record, line in ((True, _grant_record), (False, _grant_marker)):
+        for line, name, absent in _rights(self.key.name, place):
             probe = dns.update.UpdateMessage(place.zone)
-            _delete_nothing(probe, place, is_record=is_record, is_marker=not is_record)
+            probe.delete(_name(name), *absent)
             if self._exchange(probe) == dns.rcode.REFUSED:
-                lines.append(line(self.key.name, place))
+                lines.append(line)
         return NotGranted(
             f"the DNS server {self.server} does not let the key {self.key.name} write {place.name}; "
             f"add to update-policy of the zone {place.zone}: {' '.join(lines)}"
@@ -269,20 +270,13 @@ def _require(update: dns.update.UpdateMessage, place: RecordPlace, seen: ZoneVie
         update.absent(marker, "TXT")
 
 
-def _delete_nothing(update: dns.update.UpdateMessage, place: RecordPlace, *, is_record: bool, is_marker: bool) -> None:
-    if is_record:
-        update.delete(_name(place.name), "CNAME", NO_SUCH_TARGET)
-    if is_marker:
-        update.delete(_name(place.marker), _txt("svcagent preflight"))
-
-
-def _grant_record(key: str, place: RecordPlace) -> str:
-    return f"grant {key} name {place.name} CNAME;"
-
-
-def _grant_marker(key: str, place: RecordPlace) -> str:
+def _rights(key: str, place: RecordPlace) -> tuple[tuple[str, str, tuple[object, ...]], ...]:
+    """Return for each right that a write needs: the line that grants it, a name, and data that is not there."""
     subtree = place.marker[place.marker.index(f"_svcagent.{place.zone}") :]
-    return f"grant {key} subdomain {subtree} TXT;"
+    return (
+        (f"grant {key} name {place.name} CNAME;", place.name, ("CNAME", NO_SUCH_TARGET)),
+        (f"grant {key} subdomain {subtree} TXT;", place.marker, (_txt("svcagent preflight"),)),
+    )
 
 
 def _name(name: str) -> dns.name.Name:

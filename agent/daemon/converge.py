@@ -6,7 +6,8 @@ repaired, an outage when it begins and ends, and every change. It sends three re
 writes.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.clock import Clock
@@ -213,3 +214,42 @@ def _status(check: Check) -> str:
     from agent.reload.probe import probe_status  # rarely needed, and slow to import
 
     return probe_status(check)
+
+
+class ConvergenceThread:
+    """Converges on request; requests during a convergence count as one. ``report_result`` runs in the thread, too."""
+
+    def __init__(
+        self, convergence: Convergence, report_result: Callable[[ConvergenceResult | Exception], None]
+    ) -> None:
+        self._convergence = convergence
+        self._report_result = report_result
+        self._is_requested = threading.Event()
+        self._is_over = False
+        # A daemon thread, so that process exit does not wait for a slow response of Consul.
+        self._thread = threading.Thread(target=self._run, name="convergence", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def request(self) -> None:
+        """Request a convergence, from any thread. If one is running, another follows."""
+        self._is_requested.set()
+
+    def stop(self, seconds: float) -> None:
+        """Wait up to ``seconds`` for the current one, and start no other."""
+        self._is_over = True
+        self._is_requested.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            self._is_requested.wait()
+            self._is_requested.clear()
+            if self._is_over:
+                return
+            try:
+                found: ConvergenceResult | Exception = self._convergence.run()
+            except Exception as error:  # noqa: BLE001 - handed to the one handler, in the main thread
+                found = error
+            self._report_result(found)

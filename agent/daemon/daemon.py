@@ -21,7 +21,7 @@ from agent import __version__
 from agent.clock import Clock
 from agent.consul import Consul
 from agent.daemon.agent_watch import AgentWatch
-from agent.daemon.converge import Convergence
+from agent.daemon.converge import Convergence, ConvergenceThread
 from agent.daemon.convergence_log import ConvergenceResult
 from agent.daemon.files_watch import FilesWatch, StateWatch
 from agent.daemon.housekeeping import STOP_SECONDS, Housekeeping
@@ -32,7 +32,6 @@ from agent.daemon.status import WRITE_SECONDS, DaemonState, StatusFile
 from agent.daemon.subprocesses import Launcher
 from agent.daemon.supervisor import Supervisor
 from agent.daemon.systemd import Systemd
-from agent.daemon.worker import Worker
 from agent.definitions import Definition, Settings
 from agent.errors import ConsulUnreachable, LockBusy
 from agent.files import FileLock
@@ -44,7 +43,7 @@ if TYPE_CHECKING:  # slow to import, and large
 
 LOCK_FILE = "daemon.lock"
 BEAT_SECONDS = WRITE_SECONDS
-WORKER_STOP_SECONDS = 5.0
+THREAD_STOP_SECONDS = 5.0
 
 
 class Daemon:
@@ -103,19 +102,19 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._read_again)
         consul, watching = Consul(self._settings.consul), Consul(self._settings.consul)
         convergence = Convergence(self._settings, consul, self._clock, self._environ, socket.gethostname())
-        self._worker = Worker(CONVERGENCE, convergence.run, partial(self._call_soon, self._converged))
-        self._agent_watch = AgentWatch(watching, self._clock, self._worker.want)
-        self._files_watch = FilesWatch(self._settings.services_dir, self._worker.want)
-        self._state_watch = StateWatch(state_dir, partial(self._call_soon, self._follow_reloads), self._worker.want)
+        self._thread = ConvergenceThread(convergence, partial(self._call_soon, self._converged))
+        self._agent_watch = AgentWatch(watching, self._clock, self._thread.request)
+        self._files_watch = FilesWatch(self._settings.services_dir, self._thread.request)
+        self._state_watch = StateWatch(state_dir, partial(self._call_soon, self._follow_reloads), self._thread.request)
         stop_metrics = self._serve_metrics()
         log("started", version=__version__, pid=os.getpid(), services_dir=self._settings.services_dir)
         if self._settings.metrics.textfile_dir is not None:
             text = "metrics.textfile_dir is for hosts without the daemon, and nothing is written there"
             log(f"{text}; set daemon.listen, and let Prometheus ask there", level=WARNING)
         self._scheduler.start()
-        for part in (self._worker, self._agent_watch, self._files_watch, self._state_watch):
+        for part in (self._thread, self._agent_watch, self._files_watch, self._state_watch):
             part.start()
-        self._worker.want()
+        self._thread.request()
         for work in (self._resume(left_behind), self._housekeeping.sync_cnames()):
             self._tasks.add(self._start_watched(work))
         beating = self._start_watched(self._heartbeat())
@@ -187,7 +186,7 @@ class Daemon:
 
     def _due(self, job: str) -> None:
         if job == CONVERGENCE:
-            self._worker.want()
+            self._thread.request()
         elif job == CNAMES:
             self._housekeeping.are_cnames_due.set()
         else:
@@ -218,7 +217,7 @@ class Daemon:
             return
         log("reading everything again")
         self._systemd.notify("RELOADING=1")
-        self._worker.want()
+        self._thread.request()
         if CNAMES in self._scheduler.next_runs():
             self._housekeeping.are_cnames_due.set()
         if self._is_ready:
@@ -229,10 +228,10 @@ class Daemon:
         with suppress(RuntimeError):  # the loop has ended: this took longer than a stop waits
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _converged(self, found: ConvergenceResult | BaseException) -> None:
+    def _converged(self, found: ConvergenceResult | Exception) -> None:
         if self._is_stopping:
             return
-        if isinstance(found, BaseException):
+        if isinstance(found, Exception):
             # Reloads and the other tasks continue; the convergence is retried each minute.
             log_bug("convergence: a bug in svcagent; please report it", found)
             return
@@ -244,7 +243,7 @@ class Daemon:
         self._plan(found.definitions)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if found.again_in is None else self._loop.call_later(found.again_in, self._worker.want)
+        self._timer = None if found.again_in is None else self._loop.call_later(found.again_in, self._thread.request)
         is_new = any(one.service_id == found.canary for one in found.changes)
         self._agent_watch.follow(found.canary, is_new=is_new)
         self._update_metrics(found)
@@ -294,7 +293,7 @@ class Daemon:
             self._begin(service_id, "resumed")
 
     def _recovered(self, service_id: str) -> None:
-        self._worker.want()
+        self._thread.request()
         self._reloads.retry_recovered(service_id)
 
     def _follow_reloads(self) -> None:
@@ -337,7 +336,7 @@ class Daemon:
         # Last, because a hanging file system below services.d may block these.
         for watch in (self._agent_watch, self._files_watch, self._state_watch):
             watch.stop()
-        await self._loop.run_in_executor(None, self._worker.stop, WORKER_STOP_SECONDS)
+        await self._loop.run_in_executor(None, self._thread.stop, THREAD_STOP_SECONDS)
         self._scheduler.shutdown()
         log("stopped")
 

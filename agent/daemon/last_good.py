@@ -65,7 +65,15 @@ def choose(now: Mapping[str, ParsedFile], good: Mapping[str, ParsedFile], gone: 
         else:
             chosen[name] = before
     files = tuple(chosen[name] for name in sorted(chosen))
-    return Choice(files, tuple(sorted(faults)), _gone(now, good, chosen, gone))
+    left_out = [name for name in now if name not in chosen]
+    if not left_out:
+        return Choice(files, tuple(sorted(faults)))
+    kept = [_ids(now[name]) for name in left_out]
+    removable = frozenset[str]()
+    if all(kept):  # an unreadable name may be any
+        kept += [_ids(good[name]) for name in left_out if name in good]
+        removable = gone.union(*map(_ids, good.values())).difference(*map(_ids, files), *kept)
+    return Choice(files, tuple(sorted(faults)), removable)
 
 
 def usable(services_dir: Path, values: Mapping[str, str]) -> Choice:
@@ -93,24 +101,6 @@ def _first_clash(chosen: Mapping[str, ParsedFile], good: Mapping[str, ParsedFile
     order = sorted(chosen, key=lambda name: (is_changed(name), name))
     found = list(find_name_conflicts(use for name in order for use in chosen[name].name_uses))
     return [fault for fault in found if fault.file == found[0].file]
-
-
-def _gone(
-    now: Mapping[str, ParsedFile],
-    good: Mapping[str, ParsedFile],
-    chosen: Mapping[str, ParsedFile],
-    gone: frozenset[str],
-) -> frozenset[str] | None:
-    left_out = now.keys() - chosen.keys()
-    if not left_out:
-        return None
-    meant = [_ids(now[name]) for name in left_out]
-    if not all(meant):
-        # An unreadable name may be any.
-        return frozenset()
-    meant += [_ids(good[name]) for name in left_out & good.keys()]
-    before = gone.union(*map(_ids, good.values()))
-    return before.difference(*map(_ids, chosen.values()), *meant)
 
 
 def _ids(file: ParsedFile) -> frozenset[str]:
