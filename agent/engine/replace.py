@@ -9,13 +9,12 @@ from agent.clock import Clock
 from agent.engine import recreate, swap
 from agent.engine.compare import differences
 from agent.engine.connection import EngineConnection
-from agent.engine.dependants import dependants
 from agent.engine.failures import is_caused_by_image
 from agent.engine.lookup import existing, find, host_paths, inspect, surroundings
 from agent.engine.model import DEFAULT_STOP_TIMEOUT, Container, Inspect, Replacement, policy_text
 from agent.engine.pull import tag
 from agent.engine.reference import Reference, is_digest, parse
-from agent.engine.startable import find_missing
+from agent.engine.startable import dependants, find_missing
 from agent.engine.swap import (
     NEW_SUFFIX,
     OLD_SUFFIX,

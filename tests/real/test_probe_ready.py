@@ -15,10 +15,10 @@ from agent.definitions import Check, ConsulSettings, Ready, ReloadSection, Servi
 from agent.engine.client import Engine
 from agent.errors import NotReady
 from agent.registration import AgentState, ChangeAction, apply_change, make_plan, renew_checks
-from agent.reload.agent_view import AgentView, ConsulView
 from agent.reload.checks import CheckedInstance
 from agent.reload.probe import Prober, probe_status
 from agent.reload.ready import Readiness
+from agent.reload.settle import AgentView, ConsulView
 from agent.reload.survey import Baseline, InstanceSurvey
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until

@@ -9,7 +9,7 @@ import pytest
 from docker import APIClient
 from docker.auth import get_config_header
 
-from agent.engine.credentials import needs_sdk, plain_authorization
+from agent.engine.connection import needs_sdk, plain_authorization
 
 ALICE = {"auth": base64.b64encode(b"alice:s3:cret").decode()}
 BOB = {"auth": base64.b64encode(b"bob:word").decode()}

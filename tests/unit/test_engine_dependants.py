@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.engine.dependants import dependants, namespace_owners
+from agent.engine.startable import dependants, namespace_owners
 
 ID = "0123456789ab" + "0" * 52
 WEB = {"Id": ID, "Name": "/web", "HostConfig": {"NetworkMode": "default"}}
