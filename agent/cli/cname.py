@@ -8,7 +8,7 @@ from agent.cli.cname_context import CnameContext, cname_context, complete_record
 from agent.cli.cname_output import results_document, show_reports, show_results
 from agent.cli.options import current, output_options
 from agent.cli.output import show_warning
-from agent.cli.textfile import cnames_synced
+from agent.cli.textfile import record_cnames
 from agent.cname import RecordOutcome, SyncResult
 from agent.errors import DnsUnreachable
 
@@ -74,7 +74,7 @@ def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> 
         results = here.sync.sync(here.wanted, is_forced=force)
         late = _late(here, results, wait)
         notify_of_conflicts(here, results)
-    cnames_synced(results_document(results, is_plan=False), is_all=not names)
+    record_cnames(results_document(results, is_plan=False), is_all=not names)
     return show_results(results, is_plan=False, late=late)
 
 

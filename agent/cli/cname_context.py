@@ -53,7 +53,7 @@ def cname_context(names: tuple[str, ...] = (), *, is_lenient: bool = False) -> I
                 there = ", ".join(sorted({one.name for one in everything})) or "none"
                 where = chosen.services_dir
                 raise click.BadParameter(f"no CNAME of {where} is {name!r}, or points at it; there is: {there}")
-        context.go_on_without(loaded.faults, loaded.definitions, is_all=not names)
+        context.leave_out_faulty_files(loaded.faults, loaded.definitions, is_all=not names)
         providers = OpenedProviders(chosen.dns, show_warning)
         stack.callback(providers.close)
         yield CnameContext(chosen.dns, consul, agent, located(wanted, partial(find_zone, chosen.dns)), providers)
@@ -67,7 +67,7 @@ def find_zone(dns: DnsSettings, name: str) -> str:
 
 def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
-        found = context.placeheld_definitions(context.settings())
+        found = context.definitions_without_agent(context.settings())
     except BadDefinition:
         return []
     names = {complete(one.name, one.zone) for definition in found.definitions for one in definition.cname}

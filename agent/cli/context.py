@@ -20,6 +20,7 @@ from agent.definitions import (
     EXAMPLE_ADDRESS,
     Definition,
     Loaded,
+    ReloadSection,
     Settings,
     durations,
     find_definition,
@@ -121,25 +122,25 @@ def definitions(chosen: Settings, names: Collection[str] = (), ask_address: Call
             if faults := found.faults_of(name):
                 raise BadDefinition(list(faults))
             raise unknown_name(name, found.definitions, chosen.services_dir)
-    go_on_without(found.faults, found.definitions, is_all=not names)
+    leave_out_faulty_files(found.faults, found.definitions, is_all=not names)
     return found
 
 
 def good_definitions(chosen: Settings, ask_address: Callable[[], str] | None = None) -> Loaded:
     """Return the definitions of the good files, with host-specific values filled in. Report no fault."""
-    found = placeheld_definitions(chosen)
+    found = definitions_without_agent(chosen)
     if not any(ADDRESS in definition.names_used for definition in found.definitions):
         return found
     address = ask_address() if ask_address else _address(chosen)
     return load_valid(chosen.services_dir, values(address))
 
 
-def placeheld_definitions(chosen: Settings) -> Loaded:
+def definitions_without_agent(chosen: Settings) -> Loaded:
     """Return the definitions as they can be read without an agent: ``${ADDRESS}`` becomes `EXAMPLE_ADDRESS`."""
     return load_valid(chosen.services_dir, values(EXAMPLE_ADDRESS))
 
 
-def go_on_without(faults: Collection[Fault], good: Collection[Definition], *, is_all: bool) -> None:
+def leave_out_faulty_files(faults: Collection[Fault], good: Collection[Definition], *, is_all: bool) -> None:
     """Warn once of the faults of files that the verb leaves out. ``is_all``: the verb is about all files' services.
 
     :raises BadDefinition: no file is good.
@@ -172,6 +173,16 @@ def definition_of(chosen: Settings, name: str, ask_address: Callable[[], str] | 
     return definition
 
 
+def reloaded_definition(
+    chosen: Settings, name: str, ask_address: Callable[[], str] | None = None
+) -> tuple[Definition, ReloadSection]:
+    """Return the definition and its reload section; a definition without one is a usage error."""
+    definition = definition_of(chosen, name, ask_address)
+    if definition.reload is None:
+        raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
+    return definition, definition.reload
+
+
 def unknown_name(name: str, found: Collection[Definition], directory: Path) -> click.BadParameter:
     names = ", ".join(sorted({service.name for one in found for service in one.services})) or "none"
     return click.BadParameter(f"no service is called {name!r} in {directory}; there is: {names}", param_hint="NAME")
@@ -179,7 +190,7 @@ def unknown_name(name: str, found: Collection[Definition], directory: Path) -> c
 
 def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     try:
-        found = placeheld_definitions(settings())
+        found = definitions_without_agent(settings())
     except BadDefinition:
         return []
     names = {service.name for definition in found.definitions for service in definition.services}

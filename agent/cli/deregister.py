@@ -4,8 +4,8 @@ import click
 
 from agent.cli import context
 from agent.cli.options import current, output_options
-from agent.cli.output import show_bug_of, show_document, show_line, show_problem, show_warning
-from agent.cli.registration_output import exit_code, keep
+from agent.cli.output import show_bug_of, show_document, show_line
+from agent.cli.registration_output import exit_code, failure_document, keep, show_failures
 from agent.consul import Consul
 from agent.daemon.status import read_status
 from agent.definitions import Settings
@@ -40,14 +40,10 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     failed = {one.service_id for one in failures}
     if current().as_json:
         changes = [{"service": one.service_id, "action": str(one.action), "why": one.why} for one in plan]
-        errors = [{"service": one.service_id, "error": str(one.error)} for one in failures]
-        show_document({"dry_run": dry_run, "changes": changes} | ({"failed": errors} if errors else {}))
-    for one in failures:
-        show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
+        show_document({"dry_run": dry_run, "changes": changes} | failure_document(failures))
+    show_failures(plan, failures)
     for change in plan:
-        if change.action is ChangeAction.REFUSE:
-            show_warning(f"{change.service_id} is left alone: {change.why}")
-        elif change.service_id not in failed:
+        if change.action is not ChangeAction.REFUSE and change.service_id not in failed:
             show_line(f"{change.service_id}: {'would be deregistered' if dry_run else 'deregistered'}")
     if not plan:
         show_line("nothing to deregister" + ("" if expected else ", as far as the Consul token may see"))

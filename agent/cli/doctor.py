@@ -56,7 +56,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     finding that makes a service, a reload or a command fail, else 0; warnings and what an upgrade will change do not
     count, unless --strict is given for the warnings.
     """
-    from agent.doctor.registry import examine, matters
+    from agent.doctor.registry import examine, is_failure
 
     found = examine(_examined(context.settings(), frozenset(names)), only)
     if current().as_json:
@@ -67,7 +67,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
                 show_problem(f"{one.subject}: {_line(one)}; {one.remedy}".rstrip("; "))
     else:
         _show(found)
-    return 1 if matters(found, strict=strict) else 0
+    return 1 if is_failure(found, strict=strict) else 0
 
 
 def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":

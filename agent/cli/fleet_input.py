@@ -14,7 +14,7 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
 
     Faulty definitions do not prevent an operator from stopping a fleet. A usage error lists the existing names.
     """
-    loaded = context.placeheld_definitions(chosen)
+    loaded = context.definitions_without_agent(chosen)
     services = [one for definition in loaded.definitions for one in definition.services]
     # Consul compares names without case.
     defined = next((one.name for one in services if name == one.id or name.lower() == one.name.lower()), None)
@@ -30,7 +30,7 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
 
 def defined_here(chosen: Settings, service: str) -> tuple[Definition, ...]:
     """Return this host's definitions of the service; none if its file has faults, which other verbs report."""
-    found = context.placeheld_definitions(chosen).definitions
+    found = context.definitions_without_agent(chosen).definitions
     return tuple(one for one in found if one.service.name == service)
 
 
@@ -39,7 +39,7 @@ def lock_prefix_of(chosen: Settings, service: str) -> str | None:
     return next(
         (
             one.reload.lock_prefix(one.service.name)
-            for one in context.placeheld_definitions(chosen).definitions
+            for one in context.definitions_without_agent(chosen).definitions
             if one.reload is not None and one.service.name.lower() == service.lower()
         ),
         None,

@@ -24,12 +24,10 @@ def status(name: str) -> None:
     are not in the queue, and compete with its first host.
     """
     settings = context.settings()
-    definition = context.definition_of(settings, name)
-    if definition.reload is None:
-        raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
+    definition, section = context.reloaded_definition(settings, name)
     service = definition.service.name
     with context.consul(settings) as consul:
-        found = lock_status(consul, definition.reload.lock_prefix(service), queue_of(service))
+        found = lock_status(consul, section.lock_prefix(service), queue_of(service))
     if current().as_json:
         show_document(_document(found))
         return

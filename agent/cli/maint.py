@@ -1,13 +1,19 @@
 import click
 
 from agent.cli import context
-from agent.cli.maint_enable import look_again, memory_of, saying_what_is_out, take_out_all, warn_of_emptiness
-from agent.cli.maint_input import end_of, operator, reason_options, remember, targets_of, with_held
+from agent.cli.maint_enable import (
+    check_again,
+    dns_cache_seconds,
+    enable_all,
+    remaining_maintenance_reported,
+    warn_if_none_remain,
+)
+from agent.cli.maint_input import end_of, operator, reason_options, remember, targets_of, with_maintenance
 from agent.cli.maint_output import (
     described,
     show_decisions,
+    show_enabled,
     show_expired_maintenance,
-    show_out,
     show_status,
 )
 from agent.cli.options import output_options
@@ -126,21 +132,21 @@ def enable(
             wanted = by_operator(operator(), agent.node, reason, now, end)
             decisions = [
                 decide_enable(target, held, wanted, is_replacing=replace, is_forced=force)
-                for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
+                for target, held in with_maintenance(consul, targets_of(consul, agent, name, node=node, every=every))
             ]
-            _stop_if_refused(decisions)
+            _raise_if_refused(decisions)
             entering = [one.target for one in decisions if one.action is MaintenanceAction.ENABLE]
-            warn_of_emptiness(consul, agent.node, entering, is_refusing=guard)
-            remembered = memory_of(consul, agent, entering, drain_timeout) if wait_drained else 0
-        with saying_what_is_out(consul, decisions):
-            take_out_all(consul, decisions)
+            warn_if_none_remain(consul, agent.node, entering, is_refusing=guard)
+            remembered = dns_cache_seconds(consul, agent, entering, drain_timeout) if wait_drained else 0
+        with remaining_maintenance_reported(consul, decisions):
+            enable_all(consul, decisions)
             remember(settings, decisions)
             with interrupts.allowed():
                 for decision in decisions:
                     await_shown(consul, clock, decision.target, decision.wanted, wait)
             if guard:
-                look_again(consul, clock, agent.node, [one for one in decisions if one.target in entering])
-            show_out(decisions)
+                check_again(consul, clock, agent.node, [one for one in decisions if one.target in entering])
+            show_enabled(decisions)
             if wait_drained:
                 limit = Deadline.after(clock, drain_timeout)
                 with interrupts.allowed():
@@ -177,9 +183,9 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         agent = consul.agent_self()
         decisions = [
             decide_disable(target, held, is_forced=force)
-            for target, held in with_held(consul, targets_of(consul, agent, name, node=node, every=every))
+            for target, held in with_maintenance(consul, targets_of(consul, agent, name, node=node, every=every))
         ]
-        _stop_if_refused(decisions)
+        _raise_if_refused(decisions)
         for one in decisions:
             if one.held is not None and not disable_own_maintenance(consul, one.target, one.held):
                 raise Conflict(
@@ -189,7 +195,7 @@ def disable(name: str | None, *, node: bool, every: bool, force: bool, wait: flo
         remember(settings, decisions)
         for one in decisions:
             await_shown(consul, clock, one.target, None, wait)
-        [(_host, host_held)] = with_held(consul, [MaintenanceTarget(agent.node)])
+        [(_host, host_held)] = with_maintenance(consul, [MaintenanceTarget(agent.node)])
     show_decisions(decisions)
     if host_held is not None:
         show_warning(
@@ -223,7 +229,7 @@ def status(name: str | None, *, node: bool, every: bool) -> None:
         elif not node:
             targets += [MaintenanceTarget(agent.node, one.id, one.name) for one in consul.services().values()]
         targets.append(MaintenanceTarget(agent.node))
-        show_status(with_held(consul, targets), clock.now())
+        show_status(with_maintenance(consul, targets), clock.now())
 
 
 @maint.command(
@@ -242,13 +248,13 @@ def expire() -> int:
     return 0 if all(one.may_be_disabled for one in ended) else TemporaryRefusal.exit_code
 
 
-def _stop_if_refused(decisions: list[MaintenanceDecision]) -> None:
+def _raise_if_refused(decisions: list[MaintenanceDecision]) -> None:
     """Refuse all named targets if one of them may not be changed."""
-    said = [
+    refused = [
         f"{one.target} is in maintenance already, enabled {described(one.held)}; {one.remedy}"
         for one in decisions
         if one.action is MaintenanceAction.REFUSE and one.held is not None
     ]
-    if said:
+    if refused:
         others = "\nnothing was changed" if len(decisions) > 1 else ""
-        raise Conflict("\n".join(said) + others, kind="maintenance-held")
+        raise Conflict("\n".join(refused) + others, kind="maintenance-held")

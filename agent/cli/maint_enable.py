@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from agent.cli.maint_input import with_held
+from agent.cli.maint_input import with_maintenance
 from agent.cli.maint_output import described
 from agent.cli.output import show_warning
 from agent.clock import Clock
@@ -25,13 +25,13 @@ from agent.maintenance import (
 )
 
 
-def take_out_all(consul: Consul, decisions: Iterable[MaintenanceDecision]) -> None:
+def enable_all(consul: Consul, decisions: Iterable[MaintenanceDecision]) -> None:
     for one in decisions:
         if one.wanted is not None and one.action is not MaintenanceAction.KEEP:
             enable_maintenance(consul, one.target, one.wanted, is_rewrite=one.action is MaintenanceAction.REWRITE)
 
 
-def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[MaintenanceTarget], *, is_refusing: bool) -> None:
+def warn_if_none_remain(consul: Consul, node: str, targets: Sequence[MaintenanceTarget], *, is_refusing: bool) -> None:
     """Warn, or refuse, if a service's clients would have no instance left."""
     try:
         views = client_views(consul, node, targets)
@@ -41,17 +41,17 @@ def warn_of_emptiness(consul: Consul, node: str, targets: Sequence[MaintenanceTa
         show_warning(f"unknown which instances remain for clients: {error}")
         return
     for one in views:
-        if said := _emptiness(one):
+        if problem := _none_remain(one):
             if is_refusing:
                 ids = ", ".join(one.service_ids)
                 raise GuardRefused(
-                    f"{ids} stays in service: {said}. To enable maintenance all the same, omit --guard",
+                    f"{ids} stays in service: {problem}. To enable maintenance all the same, omit --guard",
                     kind="no-instance-left",
                 )
-            show_warning(said)
+            show_warning(problem)
 
 
-def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[MaintenanceDecision]) -> None:
+def check_again(consul: Consul, clock: Clock, node: str, entered: Sequence[MaintenanceDecision]) -> None:
     """Check again once the catalog shows maintenance, and disable it if clients have no instance left.
 
     Another operator or a reload may have enabled maintenance of another instance at the same moment, and each saw the
@@ -62,10 +62,10 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Mainte
     reasons = {render(one.wanted) for one in entered if one.wanted is not None}
     try:
         views = client_views(consul, node, [one.target for one in entered], ignoring=reasons)
-        said = "; ".join(text for one in views if (text := _emptiness(one)))
+        problem = "; ".join(text for one in views if (text := _none_remain(one)))
     except SvcagentError as error:
-        said = f"unknown which instances remain for clients: {error}"
-    if not said:
+        problem = f"unknown which instances remain for clients: {error}"
+    if not problem:
         return
     for one in entered:
         if one.wanted is not None and disable_own_maintenance(consul, one.target, one.wanted):
@@ -73,12 +73,12 @@ def look_again(consul: Consul, clock: Clock, node: str, entered: Sequence[Mainte
     out = ", ".join(str(one.target) for one in entered)
     raise GuardRefused(
         f"{out}: maintenance was enabled, and is disabled again, because another instance entered maintenance at the "
-        f"same moment: {said}. Run this again, or without --guard",
+        f"same moment: {problem}. Run this again, or without --guard",
         kind="no-instance-left",
     )
 
 
-def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[MaintenanceTarget], timeout: float) -> int:
+def dns_cache_seconds(consul: Consul, agent: AgentSelf, targets: Sequence[MaintenanceTarget], timeout: float) -> int:
     """Return for how many seconds DNS clients may cache the targets; refuse what would outlast the timeout.
 
     :raises GuardRefused: nothing was changed.
@@ -95,22 +95,22 @@ def memory_of(consul: Consul, agent: AgentSelf, targets: Sequence[MaintenanceTar
 
 
 @contextmanager
-def saying_what_is_out(consul: Consul, decisions: Sequence[MaintenanceDecision]) -> Iterator[None]:
+def remaining_maintenance_reported(consul: Consul, decisions: Sequence[MaintenanceDecision]) -> Iterator[None]:
     """If the block fails, print which of the targets are in maintenance, its owner, and how to disable it."""
     try:
         yield
     except BaseException as error:  # also a signal's: it leaves what was enabled
-        for line in _out_now(consul, decisions, is_silent=isinstance(error, Unreachable)):
+        for line in _remaining(consul, decisions, is_silent=isinstance(error, Unreachable)):
             show_warning(line)
         raise
 
 
-def _out_now(consul: Consul, decisions: Sequence[MaintenanceDecision], *, is_silent: bool) -> Iterator[str]:
+def _remaining(consul: Consul, decisions: Sequence[MaintenanceDecision], *, is_silent: bool) -> Iterator[str]:
     """Yield a line for each target. ``is_silent``: Consul has just failed to answer, and is not queried again."""
     try:
         if is_silent:
             raise OutcomeUnknown
-        found = with_held(consul, [one.target for one in decisions])
+        found = with_maintenance(consul, [one.target for one in decisions])
     except SvcagentError:
         for one in decisions:
             yield (
@@ -126,7 +126,7 @@ def _out_now(consul: Consul, decisions: Sequence[MaintenanceDecision], *, is_sil
             )
 
 
-def _emptiness(one: ClientView) -> str:
+def _none_remain(one: ClientView) -> str:
     match one.remaining:
         case RemainingInstances.SOME:
             return ""

@@ -38,7 +38,9 @@ def targets_of(
     return [MaintenanceTarget(agent.node, one.id, one.name) for one in chosen]
 
 
-def with_held(consul: Consul, targets: list[MaintenanceTarget]) -> list[tuple[MaintenanceTarget, Maintenance | None]]:
+def with_maintenance(
+    consul: Consul, targets: list[MaintenanceTarget]
+) -> list[tuple[MaintenanceTarget, Maintenance | None]]:
     checks = consul.checks()
     return [(one, parse(checks[one.check_id].notes) if one.check_id in checks else None) for one in targets]
 

@@ -32,7 +32,7 @@ def described(maintenance: Maintenance) -> str:
     return maintenance.describe(shown)
 
 
-def show_out(decisions: Iterable[MaintenanceDecision]) -> None:
+def show_enabled(decisions: Iterable[MaintenanceDecision]) -> None:
     """Print what is in maintenance now, and what was before."""
     for one in decisions:
         if one.held is None:
@@ -46,7 +46,7 @@ def show_out(decisions: Iterable[MaintenanceDecision]) -> None:
 
 
 def show_decisions(decisions: Sequence[MaintenanceDecision]) -> None:
-    """Print all decisions as a document with --json; else only what was disabled (`show_out` prints the rest)."""
+    """Print all decisions as a document with --json; else only what was disabled (`show_enabled` prints the rest)."""
     if current().as_json:
         show_document([_document(one.target, one.wanted) | {"was": details(one.held)} for one in decisions])
         return
@@ -90,12 +90,12 @@ def show_expired_maintenance(ended: Sequence[ExpiredMaintenance], *, is_document
         else:
             show_warning(
                 f"{one.target} stays in maintenance although its end has come, because not all its checks pass: "
-                f"{'; '.join(map(_said, one.failing))}. Repair it, or disable maintenance as it is: "
+                f"{'; '.join(map(_check_text, one.failing))}. Repair it, or disable maintenance as it is: "
                 f"svcagent maint disable {one.target.argument}"
             )
 
 
-def _said(check: CheckState) -> str:
+def _check_text(check: CheckState) -> str:
     output = clean(check.output, 200)
     return f"check {check.id} is {check.status}" + (f" ({output})" if output else "")
 

@@ -41,7 +41,7 @@ def planner_of(settings: Settings, consul: Consul, options: RegistrationOptions)
         options,
         lambda: context.await_agent(consul, clock, options.wait, show_warning),
         lambda ask_address: context.definitions(settings, options.names, ask_address),
-        partial(context.go_on_without, is_all=True),
+        partial(context.leave_out_faulty_files, is_all=True),
     )
 
 
@@ -79,20 +79,13 @@ def show_plan(
         document: dict[str, object] = {"dry_run": is_dry, "changes": [_document(change) for change in plan]}
         if objection is not None:
             document |= {"needs_consent": objection.text, "kind": objection.kind}
-        if failures:
-            document["failed"] = [
-                {"service": one.service_id, "kind": one.error.kind, "error": str(one.error)} for one in failures
-            ]
-        show_document(document)
+        show_document(document | failure_document(failures))
     if objection is not None:
         show_warning(objection.text)
-    for one in failures:
-        show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
+    show_failures(plan, failures)
     failed = {one.service_id for one in failures}
     for change in plan:
-        if change.action is ChangeAction.REFUSE:
-            show_warning(f"{change.service_id} is left alone: {change.why}")
-        elif change.maintenance is not None and not change.replaces:
+        if change.action is not ChangeAction.REFUSE and change.maintenance is not None and not change.replaces:
             show_warning(in_maintenance_again(change.service_id, change.maintenance), service=change.service_id)
     changed = [
         change
@@ -105,6 +98,19 @@ def show_plan(
         show_table(("ACTION", "SERVICE", "WHAT"), rows)
     kept = sum(change.action is ChangeAction.KEEP for change in plan)
     show_line(f"{len(changed)} {'to change' if is_dry else 'changed'}, {kept} unchanged")
+
+
+def show_failures(plan: Iterable[Change], failures: Iterable[Failure]) -> None:
+    for one in failures:
+        show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
+    for change in plan:
+        if change.action is ChangeAction.REFUSE:
+            show_warning(f"{change.service_id} is left alone: {change.why}")
+
+
+def failure_document(failures: Iterable[Failure]) -> dict[str, object]:
+    found = [{"service": one.service_id, "kind": one.error.kind, "error": str(one.error)} for one in failures]
+    return {"failed": found} if found else {}
 
 
 def in_maintenance_again(service_id: str, text: str) -> str:

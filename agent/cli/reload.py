@@ -52,14 +52,11 @@ def reload(name: str, *, only_check: bool, force: bool, in_maintenance: bool, lo
     """
     settings = context.settings()
     state_dir = context.state_directory(settings)
-    definition = context.definition_of(settings, name)
-    if definition.reload is None:
-        raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
+    definition, section = context.reloaded_definition(settings, name)
     # Slow to import (the Docker SDK).
     from agent.cli.reload_here import ReloadRequest, check_here, reload_here
 
     interrupts = Interrupts()
-    section = definition.reload
     asked = ReloadRequest(settings, state_dir, definition, section, interrupts, force, in_maintenance, lock_timeout)
     with interrupts.caught():
         return check_here(asked) if only_check else reload_here(asked)

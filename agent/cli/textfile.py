@@ -46,13 +46,13 @@ def registration_recorded(chosen: Settings) -> Iterator[None]:
         yield
     except BadDefinition as error:
         faults = Counter(fault.file for fault in error.faults)
-        _write(chosen, lambda files: files.faulty(faults))
+        _write(chosen, lambda files: files.update_host(lambda host: host.faulty(faults)))
         raise
     except ConsentNeeded:
-        _write(chosen, lambda files: files.consent(is_needed=True))
+        _write(chosen, lambda files: files.update_host(lambda host: host.consent(is_needed=True)))
         raise
     except ConsulUnreachable:
-        _write(chosen, lambda files: files.consul(is_up=False))
+        _write(chosen, lambda files: files.update_host(lambda host: host.consul(is_up=False)))
         raise
 
 
@@ -71,7 +71,7 @@ def registered(
     _write(chosen, write)
 
 
-def cnames_synced(document: Mapping[str, Any], *, is_all: bool) -> None:
+def record_cnames(document: Mapping[str, Any], *, is_all: bool) -> None:
     _write(context.settings(), lambda files: files.cnames(document, is_all=is_all))
 
 

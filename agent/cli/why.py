@@ -1,14 +1,12 @@
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
 from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
-from agent.consul import Consul
-from agent.definitions import EXAMPLE_ADDRESS, Definition, ReloadSection, Service, Settings
-from agent.engine.client import Engine
+from agent.definitions import EXAMPLE_ADDRESS, ReloadSection, Service, Settings
 from agent.errors import SvcagentError, TemporaryRefusal
 from agent.fleet import HostState, SeenDigests, find_suspects
 from agent.reload.build import drain_dns, engine_of
@@ -32,32 +30,29 @@ def why(name: str) -> int:
     is always reported. The exit code is 0 if nothing blocks the reload or there is nothing newer, else 75.
     """
     settings, clock = context.settings(), context.system_clock()
-    definition = context.definition_of(settings, name, lambda: _address(settings))
-    if definition.reload is None:
-        raise click.BadParameter(f"{definition.file} has no reload section for {name}", param_hint="NAME")
+    definition, section = context.reloaded_definition(settings, name, lambda: _address(settings))
     service = definition.service
     host_lock = HostLock(context.state_directory(settings), service.id, clock, 0.0)
     with context.consul(settings) as consul, engine_of(settings, clock) as engine:
-        how = restarter(definition.reload.strategy, service, engine, settings.state_dir, os.environ, clock)
-        found = explain(service, definition.reload, _sources(settings, consul, engine, definition, how, host_lock))
+        how = restarter(section.strategy, service, engine, settings.state_dir, os.environ, clock)
+        checked = CheckedInstance(service, section, consul, engine, Prober(), clock)
+        found = explain(service, section, _sources(settings, checked, how, host_lock))
     if current().as_json:
         show_document(_document(service, found))
     else:
-        _show(service, found, definition.reload)
+        _show(service, found, section)
     return TemporaryRefusal.exit_code if found.reasons and not found.is_newest else 0
 
 
-def _sources(
-    settings: Settings, consul: Consul, engine: Engine, definition: Definition, how: Restarter, host_lock: HostLock
-) -> WhySources:
+def _sources(settings: Settings, checked: CheckedInstance, how: Restarter, host_lock: HostLock) -> WhySources:
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
-    assert definition.reload is not None  # noqa: S101 - for mypy: the verb refuses others
-    service, reload, clock = definition.service, definition.reload, context.system_clock()
-    survey = InstanceSurvey(CheckedInstance(service, reload, consul, engine, Prober(), clock))
+    service, reload, consul, clock = checked.service, checked.section, checked.consul, checked.clock
+    survey = InstanceSurvey(checked)
+    sources = WhySources(consul, how, clock, host_lock, (), lambda: survey.take().differences)
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already
-        return WhySources(consul, how, clock, host_lock, (), lambda: survey.take().differences)
+        return sources
 
     def find_suspect(digest: str) -> HostState | None:
         own = (agent.node, service.id)
@@ -67,16 +62,7 @@ def _sources(
     def trusts(digest: str) -> bool:
         return settings.fleet.trust_pins or SeenDigests(settings.state_dir, service.name).knows(reload.image, digest)
 
-    return WhySources(
-        consul,
-        how,
-        clock,
-        host_lock,
-        drain_dns(settings, agent),
-        lambda: survey.take().differences,
-        find_suspect,
-        trusts,
-    )
+    return replace(sources, drain_dns=drain_dns(settings, agent), suspect=find_suspect, trusts=trusts)
 
 
 def _address(chosen: Settings) -> str:

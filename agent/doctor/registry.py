@@ -115,7 +115,7 @@ def _result(run: _Run, is_late: bool) -> Iterable[Diagnosis]:
         yield replace(one, subject=run.check.subject, check=run.check.name)
 
 
-def matters(found: Iterable[Diagnosis], *, strict: bool) -> bool:
+def is_failure(found: Iterable[Diagnosis], *, strict: bool) -> bool:
     """True if the exit code is 1: for an error; with ``strict`` also for a warning or an unknown."""
     levels = {Level.ERROR, *({Level.WARNING, Level.UNKNOWN} if strict else ())}
     return any(one.level in levels for one in found)

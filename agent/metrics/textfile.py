@@ -70,17 +70,9 @@ class Textfiles:
             if file.name not in wanted and not is_special_file(file):
                 file.unlink(missing_ok=True)
 
-    def consent(self, *, is_needed: bool) -> None:
+    def update_host(self, update: Callable[[HostSeries], None]) -> None:
         with self._updated(HOST, HostSeries) as host:
-            host.consent(is_needed=is_needed)
-
-    def faulty(self, faults: Mapping[str, int]) -> None:
-        with self._updated(HOST, HostSeries) as host:
-            host.faulty(faults)
-
-    def consul(self, *, is_up: bool) -> None:
-        with self._updated(HOST, HostSeries) as host:
-            host.consul(is_up=is_up)
+            update(host)
 
     def cnames(self, document: Mapping[str, Any], *, is_all: bool) -> None:
         """Like `Metrics.cnames`. ``is_all`` is False if records were named."""

@@ -107,13 +107,13 @@ def on_host1(site: TwoHosts) -> Callable[..., tuple[int, str]]:
 @pytest.fixture
 def overtaken(site: TwoHosts, web: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another operator enables maintenance on host2 between the first host's check and its write."""
-    enable = maint_enable.take_out_all
+    enable = maint_enable.enable_all
 
-    def take_out_all(*arguments: Any) -> None:
+    def enable_all(*arguments: Any) -> None:
         _take_out_second(site, web)
         enable(*arguments)
 
-    monkeypatch.setattr(maint, "take_out_all", take_out_all)
+    monkeypatch.setattr(maint, "enable_all", enable_all)
 
 
 def _take_out_second(site: TwoHosts, name: str) -> None:
@@ -172,13 +172,13 @@ def test_another_one_that_begins_after_the_write_is_refused(
     site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other order: the second operator's first look sees this one's maintenance."""
-    look = maint_enable.look_again
+    look = maint_enable.check_again
 
     def late(*arguments: Any) -> None:
         site.run("host2", "enable", web, "--reason", "y", "--guard", code=75)
         look(*arguments)
 
-    monkeypatch.setattr(maint, "look_again", late)
+    monkeypatch.setattr(maint, "check_again", late)
 
     code, said = on_host1("enable", web, "--reason", "x", "--guard")
 

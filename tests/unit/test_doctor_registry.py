@@ -11,7 +11,7 @@ from agent.definitions import Settings
 from agent.doctor import SUBJECTS, Diagnosis, Level, registry
 from agent.doctor.diagnosis import error, note, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
-from agent.doctor.registry import CHECKS, DoctorCheck, examine, matters
+from agent.doctor.registry import CHECKS, DoctorCheck, examine, is_failure
 from agent.errors import ConsulUnreachable
 
 
@@ -93,8 +93,8 @@ def test_only_the_subjects_asked_for_are_examined(examined: ExaminedHost) -> Non
     ],
 )
 def test_what_ends_with_exit_code_1(diagnosis: Diagnosis, *, plainly: bool, strictly: bool) -> None:
-    assert matters([diagnosis], strict=False) is plainly
-    assert matters([diagnosis], strict=True) is strictly
+    assert is_failure([diagnosis], strict=False) is plainly
+    assert is_failure([diagnosis], strict=True) is strictly
 
 
 def test_every_subject_has_checks_and_every_check_its_name() -> None:

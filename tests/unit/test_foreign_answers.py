@@ -269,7 +269,7 @@ def test_a_fifo_among_textfiles_blocks_nothing_and_stays(tmp_path: Path) -> None
     files = Textfiles(tmp_path, SystemClock(), lambda _text: None)
 
     with raises_kind(SvcagentError, "not-regular-file"):
-        files.consul(is_up=True)
+        files.update_host(lambda host: host.consul(is_up=True))
     with raises_kind(SvcagentError, "not-regular-file"):
         files.reloads_ended([{"service": "web"}])
     (tmp_path / HOST).unlink()
@@ -285,4 +285,4 @@ def test_a_link_to_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / HOST).symlink_to(tmp_path / "fifo")
     with raises_kind(SvcagentError, "not-regular-file"):
-        Textfiles(tmp_path, SystemClock(), lambda _text: None).consul(is_up=True)
+        Textfiles(tmp_path, SystemClock(), lambda _text: None).update_host(lambda host: host.consul(is_up=True))

@@ -166,8 +166,8 @@ def test_the_host_before_and_after_faults(process: Callable[[], Textfiles], tmp_
     """Faults and a Consul that is away are told beside what was known; all is well again with the next registration."""
     process().converged([], {}, [MaintenanceSample("web", "bob", 5.0), MaintenanceSample("db", "unknown", None)], 1)
     clock.sleep(60)
-    process().faulty({"a.json": 2})
-    process().consul(is_up=False)
+    process().update_host(lambda host: host.faulty({"a.json": 2}))
+    process().update_host(lambda host: host.consul(is_up=False))
     troubled = series(tmp_path)
     process().converged([], {}, [MaintenanceSample("db", "unknown", None)], 0)
     after = series(tmp_path)
