@@ -53,7 +53,6 @@ class Deadline:
 
     @classmethod
     def after(cls, clock: Clock, seconds: float) -> "Deadline":
-        """Return the deadline that many seconds from now."""
         return cls(clock, clock.monotonic() + seconds)
 
     @property
@@ -133,7 +132,6 @@ class Interrupts:
 
     @property
     def pending(self) -> int | None:
-        """Return the number of the first signal received, if any."""
         return self._signum
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:

@@ -176,7 +176,6 @@ def _without_value(found: re.Match[str]) -> str:
 
 
 def _hides_value(name: str) -> bool:
-    """True if the value itself is secret, and not the path of a file with a secret."""
     return is_secret_name(name) and re.split(r"[_.\-]", name.lower())[-1] not in _PLACES
 
 

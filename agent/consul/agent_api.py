@@ -68,8 +68,6 @@ class AgentApi(ConsulApi):
         return self._transport.get(parse, f"/v1/agent/service/{service_id}", params)
 
     def checks(self) -> dict[str, CheckState]:
-        """Return every check of the local agent by id, maintenance included."""
-
         def parse(raw: Any) -> dict[str, CheckState]:
             return {check_id: CheckState.parse(check) for check_id, check in raw.items()}
 

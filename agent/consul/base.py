@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.consul.connection import is_filtered
 from agent.consul.transport import Transport
 from agent.definitions import ConsulSettings
 from agent.http import HttpAnswer
@@ -56,6 +55,11 @@ class ConsulApi:
             return parse(answer)
 
         return self._transport.get(parse_whole, path, params)
+
+
+def is_filtered(answer: HttpAnswer) -> bool:
+    """True if Consul omitted what the token may not see. Consul reports this since 1.11, for requests with a token."""
+    return str(answer.headers.get("X-Consul-Results-Filtered-By-ACLs", "")).lower() == "true"
 
 
 def read_params(index: int | None = None, wait: float = 0.0, *, consistent: bool = True) -> list[tuple[str, Any]]:

@@ -2,8 +2,7 @@
 
 from agent.consul import answers
 from agent.consul.agent_api import AgentApi
-from agent.consul.base import checked, index_of, parsed, read_params
-from agent.consul.connection import is_filtered
+from agent.consul.base import checked, index_of, is_filtered, parsed, read_params
 from agent.consul.model import CheckState, Instance
 from agent.http import HttpAnswer
 

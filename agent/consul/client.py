@@ -8,7 +8,6 @@ class Consul(CatalogApi, KvApi):
     """One connection to the local agent. It must not be used by two threads at a time; see `another`."""
 
     def another(self) -> "Consul":
-        """Return a second connection to the same agent, for another thread."""
         other = Consul(self._settings)
         other._transport.failures.node = self._transport.failures.node
         return other

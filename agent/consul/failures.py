@@ -61,7 +61,6 @@ class FailureTranslator:
         )
 
     def unanswered(self, method: str, path: str, error: OSError | HTTPException | ValueError) -> Unreachable:
-        """Return the error for a missing or incomplete response."""
         if isinstance(error, ssl.SSLError) and error.reason:
             # Since TLS 1.3, servers refuse a client certificate after the handshake.
             return self._no_tls(error)

@@ -132,7 +132,6 @@ def _parse_keys(answer: HttpAnswer) -> tuple[str, ...]:
 
 
 def _parse_refusals(operations: Sequence[KvOperation], answer: HttpAnswer) -> list[tuple[str, str]]:
-    """Return the keys that a transaction refused, each with Consul's message."""
     found = checked(answer, answers.TRANSACTION).get("Errors") or []
     return [(operations[one["OpIndex"]].key, one["What"]) for one in found]
 

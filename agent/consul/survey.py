@@ -19,10 +19,9 @@ from agent.consul import answers
 from agent.consul.acl import Right
 from agent.consul.agent_api import AgentApi
 from agent.consul.base import index_of, parsed
-from agent.consul.connection import UNIX, ConsulConnection
 from agent.consul.failures import TRANSACTION
 from agent.consul.kv_api import MOST_OPERATIONS
-from agent.consul.transport import CONNECT_SECONDS
+from agent.consul.transport import CONNECT_SECONDS, UNIX, ConsulConnection
 from agent.data import dataclass
 from agent.definitions import ConsulSettings
 from agent.errors import ConsulUnreachable, Denied, OutcomeUnknown, Rejected
@@ -72,7 +71,7 @@ class ConsulSurvey(AgentApi):
         """Return the agent's certificate (DER); None without TLS."""
         if not self._settings.address.startswith("https://"):
             return None
-        connection = ConsulConnection(self._settings, CONNECT_SECONDS)
+        connection = ConsulConnection(self._settings)
         try:
             connection.open()
             sock = connection.sock
@@ -92,7 +91,7 @@ class ConsulSurvey(AgentApi):
         parts = urlsplit(self._settings.address)
         place = f"[{server}]" if ":" in server else server
         there = _at(self._settings, f"{parts.scheme}://{place}:{parts.port}")
-        connection = ConsulConnection(there, CONNECT_SECONDS)
+        connection = ConsulConnection(there)
         try:
             connection.open()
             answer = connection.ask("GET", "/v1/status/leader", None, {}, CONNECT_SECONDS)

@@ -2,6 +2,8 @@
 
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.definitions import ConsulSettings
@@ -36,6 +38,8 @@ _ALERTS = {
     "TLSV1_ALERT_ACCESS_DENIED",
 }
 
+_AUTHORITIES = "CONSUL_CACERT or CONSUL_CAPATH: give certificates"
+
 _PLAIN = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}
 
 
@@ -49,13 +53,17 @@ def make_context(settings: ConsulSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif settings.ca_file:
-        _load_authorities(context, settings.ca_file)
+        with _usable(settings.ca_file, _AUTHORITIES):
+            context.load_verify_locations(cafile=settings.ca_file)
     elif settings.ca_path:
         _load_directory(context, settings.ca_path)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if settings.client_cert:
-        _load_own(context, settings.client_cert, settings.client_key or settings.client_cert)
+        with _usable(settings.client_cert, "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY: give a certificate and its key"):
+            # Without a password, OpenSSL would prompt for an encrypted key's.
+            key = settings.client_key or settings.client_cert
+            context.load_cert_chain(settings.client_cert, key, password=lambda: b"")
     return context
 
 
@@ -77,39 +85,26 @@ def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
     return said, "Check CONSUL_HTTP_ADDR, CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_TLS_SERVER_NAME"
 
 
-def _load_authorities(context: ssl.SSLContext, file: Path) -> None:
-    try:
-        context.load_verify_locations(cafile=file)
-    except (OSError, ValueError) as error:
-        raise _unusable(file, "CONSUL_CACERT or CONSUL_CAPATH", "certificates", error) from error
-
-
 def _load_directory(context: ssl.SSLContext, directory: Path) -> None:
     """Load every file, as Consul's own client does. OpenSSL reads files with hashed names only."""
-    try:
+    with _usable(directory, "CONSUL_CAPATH: give certificates"):
         files = sorted(path for path in directory.iterdir() if path.is_file())
-    except (OSError, ValueError) as error:
-        raise _unusable(directory, "CONSUL_CAPATH", "certificates", error) from error
     if not files:
         raise BadDefinition([Fault(str(directory), "", "no file in this directory", "see CONSUL_CAPATH")])
     for file in files:
-        _load_authorities(context, file)
+        with _usable(file, _AUTHORITIES):
+            context.load_verify_locations(cafile=file)
 
 
-def _load_own(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+@contextmanager
+def _usable(file: Path, remedy: str) -> Iterator[None]:
+    """Raise `BadDefinition` if the block fails to read the file or directory."""
     try:
-        # Without this, OpenSSL would prompt for an encrypted key's password.
-        context.load_cert_chain(certificate, key, password=lambda: b"")
+        yield
     except (OSError, ValueError) as error:
-        raise _unusable(
-            certificate, "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "a certificate and its key", error
-        ) from (error)
-
-
-def _unusable(file: Path, setting: str, what: str, error: OSError | ValueError) -> BadDefinition:
-    if isinstance(error, ssl.SSLError):
-        said = (error.reason or "unreadable").lower().replace("_", " ")
-    else:
-        said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    remedy = f"{setting}: give {what} in PEM form, the key without a password, readable by svcagent"
-    return BadDefinition([Fault(str(file), "", f"cannot be used ({said})", remedy)])
+        if isinstance(error, ssl.SSLError):
+            reason = (error.reason or "unreadable").lower().replace("_", " ")
+        else:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        remedy += " in PEM form, the key without a password, readable by svcagent"
+        raise BadDefinition([Fault(str(file), "", f"cannot be used ({reason})", remedy)]) from error

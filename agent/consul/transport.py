@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
-from agent.consul.connection import ConsulConnection
 from agent.consul.failures import FailureTranslator, is_rpc_lost
+from agent.consul.tls import make_context
 from agent.consul.token import Token
 from agent.definitions import ConsulSettings, is_addressable
 from agent.errors import Rejected, SvcagentError
-from agent.http import HttpAnswer, was_dropped
+from agent.http import HttpAnswer, KeptConnection, was_dropped
 
 CONNECT_SECONDS = 3.0
 # A frozen server delays the agent's response to a write by 20 s. After this time, the outcome counts as unknown.
@@ -23,8 +23,25 @@ ANSWER_SECONDS = 10.0
 WAITING = ("index", "wait", "hash")
 """The parameters of a blocking query."""
 
+UNIX = "unix://"
+
 T = TypeVar("T")
 Params: TypeAlias = Mapping[str, Any] | Sequence[tuple[str, Any]] | None
+
+
+class ConsulConnection(KeptConnection):
+    """A connection as the settings describe it. The environment's proxy and CA bundle are not for the agent."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        parts = urlsplit(settings.address)
+        super().__init__(
+            parts.hostname or "consul",
+            parts.port,
+            CONNECT_SECONDS,
+            socket_path=settings.address.removeprefix(UNIX) if settings.address.startswith(UNIX) else None,
+            tls=make_context(settings) if parts.scheme == "https" else None,
+            server_name=(settings.tls_server_name or parts.hostname or "").rstrip("."),
+        )
 
 
 class Transport:
@@ -36,7 +53,7 @@ class Transport:
     def __init__(self, settings: ConsulSettings) -> None:
         self._token = Token(settings)
         self.failures = FailureTranslator(settings, self._token)
-        self._connection = ConsulConnection(settings, CONNECT_SECONDS)
+        self._connection = ConsulConnection(settings)
 
     def close(self) -> None:
         """Close the connection. The next request opens another."""
@@ -68,11 +85,6 @@ class Transport:
         self, callback: Callable[[HttpAnswer], T], path: str, params: Params = None, data: Any = "", headers: Any = None
     ) -> T:
         return self._request("DELETE", callback, path, params, headers, data)
-
-    def post(
-        self, callback: Callable[[HttpAnswer], T], path: str, params: Params = None, headers: Any = None, data: Any = ""
-    ) -> T:
-        return self._request("POST", callback, path, params, headers, data)
 
     def _request(
         self,

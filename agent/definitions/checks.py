@@ -20,6 +20,7 @@ from agent.definitions.strict_model import (
     always,
     choice,
     optional,
+    rule,
 )
 from agent.definitions.values import (
     COMMAND,
@@ -82,17 +83,11 @@ DEFAULT_TIMEOUT = 10.0
 _RESERVED_IDS = ("_service_maintenance", "_node_maintenance", "serfHealth")
 
 
-def _check_id(value: str) -> str:
-    """Refuse Consul's maintenance IDs: Consul would treat the status of such a check as maintenance."""
-    if value.startswith(_RESERVED_IDS):
-        raise InvalidValue(f"{shown(value)} is a CheckID that Consul uses itself", "choose another ID")
-    return value
-
-
-def _method(value: str) -> str:
-    if not re.fullmatch(r"[A-Z]+", value):
-        raise InvalidValue(f"{shown(value)} is not an HTTP method", 'write it like "GET" or "HEAD"')
-    return value
+# Consul would treat the status of a check with one of its maintenance IDs as maintenance.
+_check_id = rule(
+    lambda value: not value.startswith(_RESERVED_IDS), "is a CheckID that Consul uses itself", "choose another ID"
+)
+_method = rule(lambda value: re.fullmatch(r"[A-Z]+", value), "is not an HTTP method", 'write it like "GET" or "HEAD"')
 
 
 def _grpc(value: str) -> str:

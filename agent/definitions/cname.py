@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeGuard
 
 from agent.definitions.faults import Finding, InvalidValue, shown
-from agent.definitions.strict_model import TEXT, StrictModel, optional, required, whole
+from agent.definitions.strict_model import TEXT, StrictModel, optional, required, rule, whole
 from agent.definitions.values import LABEL, NON_EMPTY
 
 MARKERS = "_svcagent"
@@ -24,10 +24,11 @@ _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
-def _domain(value: str) -> str:
-    if not _NAME.fullmatch(value) or len(value.rstrip(".")) > 253:
-        raise InvalidValue(f"{shown(value)} is not a DNS name", 'write it like "www.example.com."')
-    return value
+_domain = rule(
+    lambda value: _NAME.fullmatch(value) and len(value.rstrip(".")) <= 253,
+    "is not a DNS name",
+    'write it like "www.example.com."',
+)
 
 
 def _owner(value: str) -> str:

@@ -42,7 +42,7 @@ def read(file: Path) -> bytes:
     try:
         return _bytes(file)
     except _Unusable as unusable:
-        raise BadDefinition([_fault(file, unusable.finding)]) from unusable
+        raise BadDefinition([unusable.finding.at(file)]) from unusable
 
 
 def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedFile:
@@ -57,12 +57,8 @@ def parse_file(file: Path, content: bytes, values: Mapping[str, str]) -> ParsedF
         log_bug(f"{file} cannot be examined", error)
         problem = f"cannot be examined ({type(error).__name__}), which is a bug of svcagent"
         found = [Finding("", problem, "please report it with the trace in the log")]
-    faults = tuple(_fault(file, finding) for finding in found)
+    faults = tuple(finding.at(file) for finding in found)
     return ParsedFile(file, content, None if faults else definition, faults, names)
-
-
-def _fault(file: Path, finding: Finding) -> Fault:
-    return Fault(str(file), finding.path, finding.problem, finding.remedy)
 
 
 def _defined(file: Path, content: bytes, values: Mapping[str, str]) -> tuple[Definition | None, list[Finding], object]:

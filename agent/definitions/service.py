@@ -19,6 +19,7 @@ from agent.definitions.strict_model import (
     always,
     optional,
     required,
+    rule,
     whole,
 )
 from agent.definitions.values import HOST, IDENTIFIER, LABEL, PORT
@@ -38,11 +39,8 @@ UNSUPPORTED_KEYS = ("kind", "proxy", "connect", "namespace", "socketpath", "loca
 _UNSUPPORTED = always("svcagent does not register proxies, mesh services or namespaces", "remove it")
 
 
-def _not_consul(value: str) -> str:
-    """Refuse the name of Consul's own service, by which Consul finds its servers."""
-    if value.lower() == "consul":
-        raise InvalidValue(f"{shown(value)} is Consul's own service", "choose another name")
-    return value
+# By this name, Consul finds its servers.
+_not_consul = rule(lambda value: value.lower() != "consul", "is Consul's own service", "choose another name")
 
 
 def _meta(value: dict[str, str]) -> dict[str, str]:
@@ -65,10 +63,7 @@ def _meta(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _tag(value: str) -> str:
-    if not value or not value.isprintable():
-        raise InvalidValue(f"{shown(value)} cannot be a tag", "write at least one printable character")
-    return value
+_tag = rule(lambda value: value and value.isprintable(), "cannot be a tag", "write at least one printable character")
 
 
 class TaggedAddress(StrictModel):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from agent.definitions.faults import InvalidValue, shown
-from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, StrictModel, choice, optional
+from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, StrictModel, choice, optional, rule
 from agent.definitions.values import (
     FILE_PATH,
     HOST_PORT,
@@ -46,12 +46,11 @@ def _address(value: str) -> str:
     return f"{scheme}://{name}" + (f":{found[2]}" if found[2] else "")
 
 
-def _docker_host(value: str) -> str:
-    if not re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value):
-        raise InvalidValue(
-            f"{shown(value)} is not a Docker host", 'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"'
-        )
-    return value
+_docker_host = rule(
+    lambda value: re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value),
+    "is not a Docker host",
+    'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"',
+)
 
 
 def _dns_server(value: str) -> str:

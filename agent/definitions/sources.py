@@ -111,7 +111,7 @@ def from_file(config: Path | None) -> Source:
         return {}, [Fault(str(file), "", problem, 'write it like services_dir = "/srv/services.d"')]
     values, found = _validated(tree)
     given = {name: Given(value, str(file), name) for name, value in values.items()}
-    faults = [Fault(str(file), finding.path, finding.problem, finding.remedy) for finding in found]
+    faults = [finding.at(file) for finding in found]
     faults.extend(
         one.fault(f"{shown(str(one.value))} depends on where svcagent is started", "write the path from / on")
         for one in given.values()

@@ -31,6 +31,17 @@ def always(problem: str, remedy: str) -> Refusal:
 TOKEN_REFUSAL = always("svcagent registers with its own token", "remove it, and set CONSUL_HTTP_TOKEN_FILE")
 
 
+def rule(holds: Callable[[Any], object], problem: str, remedy: str) -> Callable[[Any], Any]:
+    """Return a check that accepts the values for which ``holds`` returns true. ``problem`` follows the value."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise InvalidValue(f"{shown(value)} {problem}", remedy)
+        return value
+
+    return check
+
+
 class ValueType:
     """The type of a field: one of JSON's types, and checks that the value must pass.
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from agent.definitions import durations
 from agent.definitions.faults import InvalidValue, kind_of, shown
-from agent.definitions.strict_model import TEXT, ListOf, ValueType, whole
+from agent.definitions.strict_model import TEXT, ListOf, ValueType, rule, whole
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 
@@ -66,17 +66,15 @@ def at_least(shortest: str) -> Callable[[str], str]:
     return check
 
 
-def label(value: str) -> str:
-    """Accept one DNS label that both Consul's DNS and the resolvers of clients look up; Consul registers any other too.
+label = rule(
+    lambda value: _LABEL.fullmatch(value) and len(value) <= 63,
+    "cannot be looked up in DNS",
+    "write at most 63 letters, digits, dashes and underscores, without a dash at either end",
+)
+"""Accept one DNS label that both Consul's DNS and the resolvers of clients look up; Consul registers any other too.
 
-    Consul warns about underscores, but resolves them. It also resolves a dash at either end, which resolvers refuse.
-    """
-    if not _LABEL.fullmatch(value) or len(value) > 63:
-        raise InvalidValue(
-            f"{shown(value)} cannot be looked up in DNS",
-            "write at most 63 letters, digits, dashes and underscores, without a dash at either end",
-        )
-    return value
+Consul warns about underscores, but resolves them. It also resolves a dash at either end, which resolvers refuse.
+"""
 
 
 def identifier(value: str) -> str:
@@ -100,10 +98,7 @@ def is_addressable(path: str) -> bool:
     return {"", ".", ".."}.isdisjoint(path.removesuffix("/").split("/"))
 
 
-def not_empty(value: str) -> str:
-    if not value.strip():
-        raise InvalidValue(f"{shown(value)} is empty", "write something, or leave it out")
-    return value
+not_empty = rule(str.strip, "is empty", "write something, or leave it out")
 
 
 def host(value: str) -> str:
@@ -119,11 +114,10 @@ def host(value: str) -> str:
     return value
 
 
-def _not_every_address(value: str) -> str:
-    """Refuse an address that means every host's own: Consul refuses to publish it."""
-    if value.strip("0.:") == "":
-        raise InvalidValue(f"{shown(value)} stands for every address", "write the address that clients should use")
-    return value
+# An address that means every host's own: Consul refuses to publish it.
+_not_every_address = rule(
+    lambda value: value.strip("0.:"), "stands for every address", "write the address that clients should use"
+)
 
 
 def file_path(value: object) -> Path:
@@ -136,10 +130,7 @@ def file_path(value: object) -> Path:
     return Path(value)
 
 
-def _absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise InvalidValue(f"{shown(str(value))} depends on where svcagent is started", "write the path from / on")
-    return value
+_absolute = rule(Path.is_absolute, "depends on where svcagent is started", "write the path from / on")
 
 
 def http_url(value: str) -> str:
@@ -176,14 +167,11 @@ def _command(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def container(value: str) -> str:
-    if not _DOCKER_NAME.fullmatch(value):
-        raise InvalidValue(
-            f"{shown(value)} is not a container name",
-            "write two or more letters, digits, _ . or -, beginning with a letter or digit",
-        )
-    return value
-
+container = rule(
+    _DOCKER_NAME.fullmatch,
+    "is not a container name",
+    "write two or more letters, digits, _ . or -, beginning with a letter or digit",
+)
 
 LABEL = TEXT.also(label)
 IDENTIFIER = TEXT.also(identifier)

@@ -34,7 +34,6 @@ class Window:
 
 
 def window(value: object) -> Window:
-    """Return the parsed window. Raise `InvalidValue` if the text is not one."""
     if not isinstance(value, str):
         raise InvalidValue(f"{shown(value)} is {kind_of(value)}, not a window of time", _HOW)
     found = _WINDOW.fullmatch(value)

@@ -4,12 +4,13 @@ from agent.maintenance.change import await_shown, disable_own_maintenance, enabl
 from agent.maintenance.clients import (
     ClientView,
     RemainingInstances,
+    await_absence_from_dns,
+    await_absence_from_health,
     await_dns_expiry,
     client_views,
     dns_cache_time,
     judge_remaining,
 )
-from agent.maintenance.drained import await_absence_from_dns, await_absence_from_health
 from agent.maintenance.expiry import ExpiredMaintenance, end_expired, find_expired
 from agent.maintenance.reason import (
     Maintenance,

@@ -100,7 +100,6 @@ def await_shown(
 
 
 def held_text(consul: Consul, target: MaintenanceTarget) -> str | None:
-    """Return the reason text of the maintenance on the local agent; None if there is none."""
     check = consul.checks().get(target.check_id)
     return check.notes if check is not None else None
 

@@ -47,7 +47,6 @@ class Maintenance:
     until: datetime | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """True if its end has passed; False without an end."""
         return self.until is not None and self.until <= now
 
     def has_same_cause(self, other: "Maintenance") -> bool:

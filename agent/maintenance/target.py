@@ -18,7 +18,6 @@ class MaintenanceTarget:
 
     @property
     def check_id(self) -> str:
-        """The ID of the check with which Consul holds it in maintenance."""
         return maintenance_check_id(self.service_id)
 
     @property

@@ -50,7 +50,6 @@ def _local(naive: datetime, zone: tzinfo | None) -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """Return the time for programs: in UTC, to the second."""
     return f"{moment:{TIME_FORMAT}}"
 
 

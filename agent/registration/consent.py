@@ -29,7 +29,6 @@ class Objection:
     actions: frozenset[ChangeAction]
 
     def withholds(self, change: Change) -> bool:
-        """True if this change must not be carried out without consent."""
         return change.action in self.actions
 
 

@@ -48,7 +48,6 @@ class LastSeen:
     agreed: tuple[str, ...] = ()
 
     def after(self, world: AgentState) -> "LastSeen":
-        """Return what is known after this observation of the agent."""
         if self.lost_node_maintenance(world) is not None:
             return self  # the agent lost everything; nobody disabled maintenance
         seen = {one.id: one.maintenance.notes if one.maintenance else None for one in _own(world)}

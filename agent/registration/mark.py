@@ -24,7 +24,6 @@ _OWNER_HINTS = ("external-source", "managed-by", "managed_by", "owner", "team", 
 
 
 def registration(service: Service) -> dict[str, Any]:
-    """Return the body to register, with svcagent's mark."""
     body = service.registration()
     return {**body, "Meta": {**body["Meta"], MARK: _mark(body)}}
 
@@ -41,7 +40,6 @@ def leaving(body: Mapping[str, Any], check_ids: Iterable[str]) -> dict[str, Any]
 
 
 def is_own(service: LocalService) -> bool:
-    """True if svcagent registered the service."""
     return MARK in service.meta
 
 

@@ -136,7 +136,6 @@ def _refused(service_id: str, kind: RefusalKind, why: str) -> Change:
 
 
 def nodes_followed(change: Change) -> frozenset[str]:
-    """Return the nodes that the service's alias checks refer to."""
     checks = change.body["Checks"] if change.body is not None else ()
     return frozenset(check["AliasNode"] for check in checks if "AliasNode" in check)
 
@@ -192,7 +191,6 @@ def _replacing(change: Change, service: Service, twin: LocalService) -> Change:
 
 
 def _compared(change: Change, service: Service, found: LocalService, claimed: Mapping[str, str]) -> Change:
-    """Return the change for a service that is registered and may be changed."""
     body = change.body or {}
     there = {check.id: check for check in found.real_checks}
     differs = differences(body, found)

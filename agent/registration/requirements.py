@@ -70,7 +70,6 @@ def _unknown(
 
 
 def _placed(place: str, single: Check | None, checks: tuple[Check, ...]) -> Iterator[tuple[str, Check]]:
-    """Yield the checks, each with its path in the file: a service's own ``check`` is the first of them."""
     if single is not None:
         yield f"{place}.check", checks[0]
         checks = checks[1:]

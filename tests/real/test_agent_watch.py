@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import ConsulConnection
+from agent.consul.transport import ConsulConnection
 from agent.daemon import agent_watch
 from agent.http import HttpAnswer
 from tests.lab.ground import LabError, wait_until

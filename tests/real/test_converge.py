@@ -17,7 +17,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.consul import Consul
-from agent.consul.connection import ConsulConnection
+from agent.consul.transport import ConsulConnection
 from agent.errors import ConsulUnreachable, Denied, LockBusy, SvcagentError
 from agent.files import write_atomically
 from agent.http import HttpAnswer

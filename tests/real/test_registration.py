@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import ConsulConnection
 from agent.consul.releases import is_known_since, release_of
+from agent.consul.transport import ConsulConnection
 from agent.http import HttpAnswer
 from agent.registration.requirements import CHECK_FIELDS
 from tests.lab.ground import wait_until

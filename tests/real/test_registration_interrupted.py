@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.consul.connection import ConsulConnection
+from agent.consul.transport import ConsulConnection
 from agent.http import HttpAnswer
 from tests.lab.asking import Consul as Asking
 from tests.lab.ground import claimed, wait_until

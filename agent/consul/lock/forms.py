@@ -201,7 +201,6 @@ class Semaphore(ConsulLock):
         return KvOperation("cas", self._key, value, SEMAPHORE_FLAGS, index=listed.index)
 
     def _list(self, *contenders: str) -> SemaphoreEntry:
-        """Return the list, and which of its holders and of these contenders are alive."""
         found = read_list(self._prefix, read_keys(self._consul, self._prefix, contenders), self._limit)
         if found.limit != self._limit:
             raise Conflict(
@@ -218,7 +217,6 @@ def lock_key(prefix: str) -> str:
 
 
 def consul_lock(consul: Consul, prefix: str, limit: int) -> ConsulLock:
-    """Return the form that `consul lock -n LIMIT` uses."""
     return Single(consul, lock_key(prefix)) if limit == 1 else Semaphore(consul, prefix, limit)
 
 
@@ -269,7 +267,6 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> SemaphoreEntr
 
 
 def _limit(pair: KvPair) -> int | None:
-    """Return the list's limit; None if it is invalid."""
     found = decode(pair.value).get("Limit")
     if not isinstance(found, int) or isinstance(found, bool):
         return None

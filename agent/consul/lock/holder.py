@@ -109,7 +109,6 @@ def _is_usable(text: object) -> bool:
 
 
 def _moment(text: object) -> datetime | None:
-    """Return the time in UTC; None if it is not a time, has no time zone or is out of range."""
     try:
         found = datetime.fromisoformat(text) if isinstance(text, str) else None
         return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None

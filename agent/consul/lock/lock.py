@@ -181,7 +181,6 @@ class Lock:
                 self._messages.place(place.number, found)
 
     def _open_session(self) -> str:
-        """Return the session. Create it if there is none or it has ended."""
         if self._session is not None:
             if self._consul.renew_session(self._session):
                 return self._session
@@ -339,5 +338,4 @@ class Lock:
 
 
 def _patience(number: int) -> float:
-    """Return the seconds that the waiter at that position waits before it reads the queue again."""
     return min(LONGEST_WAIT_SECONDS, WAIT_SECONDS * max(1.0, number / NEAR_PLACES))

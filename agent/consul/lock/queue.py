@@ -62,7 +62,6 @@ def order(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 
 
 def find_place(entries: Sequence[Entry], session: str | None) -> QueuePlace | None:
-    """Return that session's position; None if it has no entry."""
     living = order(entries)
     number = next((at for at, one in enumerate(living) if session is not None and one.session == session), None)
     if number is None:
@@ -153,7 +152,6 @@ class QueueMessages:
         return ", ".join(self._described(holder) for holder in found.holders) or "nobody"
 
     def busy(self, found: LockHolders, number: int) -> LockBusy:
-        """Return the error for a waiter at that position whose deadline passed."""
         if found.holders:
             why = f"is held by {self.holders(found)}"
         elif number > 1:
