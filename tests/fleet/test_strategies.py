@@ -117,11 +117,7 @@ def test_every_line_of_a_reload_carries_its_id(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     ("failing", "before_it"),
-    [
-        ("before_drain", []),
-        ("after_drain", ["before_drain"]),
-        ("after_restart", ["before_drain", "after_drain"]),
-    ],
+    [("before_drain", []), ("after_drain", ["before_drain"]), ("after_restart", ["before_drain", "after_drain"])],
 )
 def test_a_failed_hook_stops_the_reload_and_blames_no_image(fleet: Fleet, failing: str, before_it: list[str]) -> None:
     """The old instance stays or comes back; on_failure is told where; another host may still take the image."""

@@ -104,12 +104,7 @@ class Chocon:
                 "port": PORT,
                 "checks": [{"http": url, "interval": self._interval, "timeout": "5s"}],
             },
-            "reload": {
-                "image": f"{self._repository}:latest",
-                "container": NAME,
-                "lock": LOCK,
-                "settle": self._settle,
-            },
+            "reload": {"image": f"{self._repository}:latest", "container": NAME, "lock": LOCK, "settle": self._settle},
             "cname": [{"name": RECORD, "tag": TAG}] if cname is None else list(cname),
         }
 

@@ -107,15 +107,7 @@ class Lab:
         ``serve`` and ``check``: as for `image.build`.
         """
         reference = f"{self.repository}:{tag}"
-        image.build(
-            self.builder.api,
-            reference,
-            version,
-            broken=broken,
-            healthy=healthy,
-            serve=serve,
-            check=check,
-        )
+        image.build(self.builder.api, reference, version, broken=broken, healthy=healthy, serve=serve, check=check)
         return image.push(self.builder.api, reference)
 
     def run_service(self, host: Host, load_seconds: float = 0.5) -> str:

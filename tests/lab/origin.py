@@ -43,11 +43,7 @@ class OriginRun:
 
 
 def run_origin(
-    lab: Lab,
-    *,
-    load_seconds: float = 0.5,
-    seconds: float = 300,
-    tick: Callable[[], None] = lambda: None,
+    lab: Lab, *, load_seconds: float = 0.5, seconds: float = 300, tick: Callable[[], None] = lambda: None
 ) -> tuple[OriginRun, ...]:
     """Run the cron job's command on every host at once and wait for all, ``seconds`` at most.
 

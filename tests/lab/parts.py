@@ -214,11 +214,7 @@ def _consul_config(node: str, directory: Path, address: str) -> dict[str, Any]:
 
 
 def _consul(
-    name: str,
-    directory: Path,
-    config: Mapping[str, Any],
-    environment: Mapping[str, str],
-    is_ready: Callable[[], bool],
+    name: str, directory: Path, config: Mapping[str, Any], environment: Mapping[str, str], is_ready: Callable[[], bool]
 ) -> Server:
     file = _written(directory / "consul.json", config)
     argv = ["consul", "agent", "-config-file", str(file)]

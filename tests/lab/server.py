@@ -51,12 +51,7 @@ class Server:
     """One server; ``is_ready`` asks whether it answers."""
 
     def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        log: Path,
-        environment: Mapping[str, str],
-        is_ready: Callable[[], bool],
+        self, name: str, argv: Sequence[str], log: Path, environment: Mapping[str, str], is_ready: Callable[[], bool]
     ) -> None:
         self.name = name
         self.log = log

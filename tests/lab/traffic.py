@@ -114,11 +114,7 @@ class Load:
             return self._latest
 
     def wait_for(
-        self,
-        *,
-        requests: int = 0,
-        until: Callable[[Snapshot], bool] = lambda _: True,
-        seconds: float = 30,
+        self, *, requests: int = 0, until: Callable[[Snapshot], bool] = lambda _: True, seconds: float = 30
     ) -> Snapshot:
         """Wait for that many more requests than now and for what ``until`` asks of the counts."""
         with self._news:

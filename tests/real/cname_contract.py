@@ -78,8 +78,5 @@ def _rfc2136() -> Iterator[Stage]:
         yield Rfc2136Stage(dns)
 
 
-STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {
-    "rfc2136": _rfc2136,
-    "route53": simulator,
-}
+STAGES: Mapping[str, Callable[[], AbstractContextManager[Stage]]] = {"rfc2136": _rfc2136, "route53": simulator}
 """By the name that the provider has in `agent.cname.provider.PROVIDERS`."""

@@ -119,10 +119,7 @@ def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: RecordP
         def answer(self, message: bytes, reply: bytes) -> bytes:
             return unsigned(message) if self.is_update(message) else reply
 
-    with (
-        Listener(Forger(_endpoint(dns_)).serve) as between,
-        raises_kind(DnsUnreachable, "answer-lost"),
-    ):
+    with Listener(Forger(_endpoint(dns_)).serve) as between, raises_kind(DnsUnreachable, "answer-lost"):
         dns_.provider(at=("127.0.0.1", between.port)).read(place)
 
 
@@ -176,11 +173,7 @@ def test_a_repair_needs_the_right_to_the_record_alone() -> None:
 
 def test_a_secondary_takes_no_updates() -> None:
     """It answers for the zone and knows the key, and is the wrong server to name."""
-    with (
-        dns_server(secondaries=1) as running,
-        secondary(running) as second,
-        pytest.raises(UpdatesOff),
-    ):
+    with dns_server(secondaries=1) as running, secondary(running) as second, pytest.raises(UpdatesOff):
         running.provider(at=(second.address, second.port)).read(running.place("www"))
 
 
@@ -416,10 +409,7 @@ def test_a_write_that_never_arrives_is_unknown(dns_: Dns, name: str, place: Reco
 
 
 def test_a_provider_distinguishes_a_lost_answer_from_an_unreachable_server(dns_: Dns, place: RecordPlace) -> None:
-    with (
-        Listener(Faults(_endpoint(dns_), lost=1).serve) as between,
-        pytest.raises(OutcomeUnknown),
-    ):
+    with Listener(Faults(_endpoint(dns_), lost=1).serve) as between, pytest.raises(OutcomeUnknown):
         dns_.provider(at=("127.0.0.1", between.port)).write(place, NOTHING, view(*marked()))
 
 

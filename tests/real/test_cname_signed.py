@@ -8,14 +8,7 @@ import pytest
 
 from agent.cname import CnameSync, RecordOutcome, WantedRecord
 from agent.cname.marker import place
-from agent.cname.provider import (
-    NOTHING,
-    BadSignature,
-    PublishedRecord,
-    QuestionsRefused,
-    UnknownKey,
-    UnsignedRefused,
-)
+from agent.cname.provider import NOTHING, BadSignature, PublishedRecord, QuestionsRefused, UnknownKey, UnsignedRefused
 from agent.cname.rfc2136 import Rfc2136
 from agent.cname.signing import find_zone, unsigned_problem
 from agent.cname.tsig import from_file
@@ -211,10 +204,7 @@ def test_with_the_setting_everything_works(asking: Dns, name: str) -> None:
 
 def test_a_signature_that_the_server_does_not_take(plain: Dns) -> None:
     server_of = signing(plain).server
-    for name, secret, expected in (
-        ("nobody", plain.key.secret, UnknownKey),
-        ("svcagent", "eHh4eA==", BadSignature),
-    ):
+    for name, secret, expected in (("nobody", plain.key.secret, UnknownKey), ("svcagent", "eHh4eA==", BadSignature)):
         key = from_file(written_key(plain.ground.directory, name, "hmac-sha256", secret).file)
         with pytest.raises(expected):
             dataclasses.replace(server_of, key=key).ask(ZONE, "SOA")

@@ -11,12 +11,7 @@ import requests
 from agent.definitions import Check, Service, load
 from tests.real.access_fixture import consul_with
 
-COMMON = {
-    "name": "a check",
-    "notes": "for people",
-    "status": "passing",
-    "deregister_critical_service_after": "10m",
-}
+COMMON = {"name": "a check", "notes": "for people", "status": "passing", "deregister_critical_service_after": "10m"}
 RUN = COMMON | {
     "interval": "1h",
     "timeout": "1.5s",

@@ -90,10 +90,7 @@ def place() -> Iterator[Place]:
         digests = {}
         for name, first, second in (("plain", (), ()), ("rich", RICH, RICHER), ("saying", SAYING, ())):
             repository = f"{docker.repository}/{name}"
-            digests[name] = (
-                docker.push("1", *first, name=repository),
-                docker.push("2", *second, name=repository),
-            )
+            digests[name] = (docker.push("1", *first, name=repository), docker.push("2", *second, name=repository))
             for digest in digests[name]:
                 docker.engine.pull(f"{repository}:latest", digest, lambda _: None)
         several = f"{docker.repository}/several"

@@ -15,18 +15,7 @@ from typing import Any
 import pytest
 
 from agent.consul import Consul
-from agent.fleet import (
-    HostState,
-    Past,
-    Pause,
-    Pin,
-    Quarantine,
-    history,
-    pause,
-    quarantine,
-    rollout,
-    write_host_state,
-)
+from agent.fleet import HostState, Past, Pause, Pin, Quarantine, history, pause, quarantine, rollout, write_host_state
 from agent.maintenance import by_operator, render
 from tests.lab.server import spawn, svcagent_argv
 from tests.real.conftest import ConsulHost
@@ -435,8 +424,7 @@ def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcag
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["pause", "web", "--reason", "x"], ["resume", "web"], ["quarantine", "list"], ["fleet", "web"]],
+    "arguments", [["pause", "web", "--reason", "x"], ["resume", "web"], ["quarantine", "list"], ["fleet", "web"]]
 )
 def test_without_consul_it_is_69(run: Callable[..., str], arguments: list[str]) -> None:
     assert "127.0.0.1:1" in run(*arguments, code=69, CONSUL_HTTP_ADDR="127.0.0.1:1")

@@ -59,10 +59,7 @@ def _waiting(
 
 def _take_and_release(consul: Consul, prefix: str, name: str, held: list[str], limit: int) -> None:
     details = {**DETAILS, "node": name}
-    with (
-        closing(consul),
-        Lock(consul, prefix, "svcagent reload web", details, CLOCK, limit=limit) as lock,
-    ):
+    with closing(consul), Lock(consul, prefix, "svcagent reload web", details, CLOCK, limit=limit) as lock:
         lock.acquire(soon(60))
         held.append(name)
         lock.check_held()

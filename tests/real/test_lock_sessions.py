@@ -17,16 +17,7 @@ from agent.errors import LockBusy, LockLost, Unreachable
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import Listener
 from tests.real.conftest import ConsulHost
-from tests.real.lock_fixture import (
-    assert_nothing_left,
-    holder,
-    line_of,
-    make_lock,
-    pairs,
-    raft_writes,
-    sessions,
-    soon,
-)
+from tests.real.lock_fixture import assert_nothing_left, holder, line_of, make_lock, pairs, raft_writes, sessions, soon
 
 
 @pytest.mark.parametrize("limit", [1, 2])

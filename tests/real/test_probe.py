@@ -120,10 +120,7 @@ JUDGED: dict[str, tuple[Answer, str]] = {
     "a status line byte by byte": (lambda talk: talk.repeat("H"), "critical"),
     "a body without end": (endless("HTTP/1.1 200 OK\r\n\r\n", "."), "passing"),
     "a body that is cut off": (lambda talk: talk.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n."), "passing"),
-    "broken chunks": (
-        lambda talk: talk.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        "passing",
-    ),
+    "broken chunks": (lambda talk: talk.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "passing"),
     "not HTTP": (lambda talk: talk.say("SSH-2.0-OpenSSH_9.2\r\n"), "critical"),
     "nothing": (lambda talk: talk.connection.close(), "critical"),
 }

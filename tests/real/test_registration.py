@@ -305,11 +305,7 @@ def test_a_node_that_the_catalog_does_not_know_is_never_sent(site: RegistrationH
 NEWER = [
     ({"tls_server_name": "web", **http()}, "tls_server_name", "1.9"),
     ({"disable_redirects": True, **http()}, "disable_redirects", "1.12"),
-    (
-        {"failures_before_warning": 2, "failures_before_critical": 3, **http()},
-        "failures_before_warning",
-        "1.11",
-    ),
+    ({"failures_before_warning": 2, "failures_before_critical": 3, **http()}, "failures_before_warning", "1.11"),
     ({"h2ping": "127.0.0.1:1", **NEVER}, "h2ping", "1.10"),
     ({"udp": "127.0.0.1:1", **NEVER}, "udp", "1.13"),
     ({"tcp": "127.0.0.1:1", "tcp_use_tls": True, **NEVER}, "tcp_use_tls", "1.14.10"),

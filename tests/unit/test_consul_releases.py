@@ -150,10 +150,7 @@ def test_a_list_without_any_instance_names_the_services_rule() -> None:
     self_ = (
         b'{"Config": {"NodeName": "h1", "Datacenter": "dc1", "Version": "1.15.3"}, "DebugConfig": {"DNSDomain": "c"}}'
     )
-    with (
-        server(http(b"[]", INDEX, FILTERED), http(self_), http(node)) as port,
-        raises_kind(Denied, "consul-denied"),
-    ):
+    with server(http(b"[]", INDEX, FILTERED), http(self_), http(node)) as port, raises_kind(Denied, "consul-denied"):
         consul(port).instances("web")
 
 

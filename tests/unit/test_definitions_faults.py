@@ -442,9 +442,7 @@ def test_a_file_that_may_not_be_read_is_reported(nobodys_directory: Path) -> Non
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     directory = tmp_path / "services.d"
 
-    assert faults(directory) == [
-        Fault(str(directory), "", "no such directory", "create it or give --services-dir"),
-    ]
+    assert faults(directory) == [Fault(str(directory), "", "no such directory", "create it or give --services-dir")]
 
 
 def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:

@@ -115,8 +115,7 @@ def test_one_rule_for_several_rights_is_advised_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waited", "level"),
-    [(Waited(7, 7, 0.01), WARNING), (Waited(7, 7, 1.02), OK), (Waited(7, 8, 0.01), OK)],
+    ("waited", "level"), [(Waited(7, 7, 0.01), WARNING), (Waited(7, 7, 1.02), OK), (Waited(7, 8, 0.01), OK)]
 )
 def test_a_query_answered_early_without_a_change_does_not_block(waited: Waited, level: Level) -> None:
     assert levels(consul.judge_wait(waited, 1.0)) == [level]
@@ -139,12 +138,7 @@ def test_an_agents_configuration_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("left", "level"),
-    [
-        (timedelta(seconds=-1), ERROR),
-        (timedelta(), ERROR),
-        (timedelta(days=3), WARNING),
-        (timedelta(days=15), OK),
-    ],
+    [(timedelta(seconds=-1), ERROR), (timedelta(), ERROR), (timedelta(days=3), WARNING), (timedelta(days=15), OK)],
 )
 def test_a_certificate_that_expires_soon(left: timedelta, level: Level) -> None:
     assert levels(certificates.judge_expiry("it", NOW + left, NOW)) == [level]
@@ -213,12 +207,7 @@ def test_an_answer_of_dns_that_differs_from_the_catalog(
 
 @pytest.mark.parametrize(
     ("rcodes", "level"),
-    [
-        (["NOERROR"] * 5, OK),
-        (["NOERROR", "SERVFAIL", "NOERROR"], ERROR),
-        (["SERVFAIL"] * 5, ERROR),
-        (["NXDOMAIN"], OK),
-    ],
+    [(["NOERROR"] * 5, OK), (["NOERROR", "SERVFAIL", "NOERROR"], ERROR), (["SERVFAIL"] * 5, ERROR), (["NXDOMAIN"], OK)],
 )
 def test_a_resolver_that_fails_now_and_then(rcodes: list[str], level: Level) -> None:
     assert levels(dns.judge_resolver("10.0.0.53:53", "web.service.dc1.consul", rcodes, "web")) == [level]

@@ -8,14 +8,7 @@ import urllib3
 from docker.credentials.errors import StoreError
 from docker.errors import DockerException
 
-from agent.engine.failures import (
-    NoAnswer,
-    RefusedAnswer,
-    is_caused_by_image,
-    registry_failure,
-    retry_after,
-    translated,
-)
+from agent.engine.failures import NoAnswer, RefusedAnswer, is_caused_by_image, registry_failure, retry_after, translated
 from agent.errors import (
     Conflict,
     Denied,

@@ -164,11 +164,7 @@ def test_anonymous_volumes_become_named_ones(host: Any, mounts: Any, binds: Any,
 
 @pytest.mark.parametrize(
     ("noted", "expected"),
-    [
-        ("sha256:" + "a" * 64, {"com.docker.compose.image": "sha256:new"}),
-        ("of some other meaning", {}),
-        (None, {}),
-    ],
+    [("sha256:" + "a" * 64, {"com.docker.compose.image": "sha256:new"}), ("of some other meaning", {}), (None, {})],
 )
 def test_docker_compose_finds_the_new_image_noted_as_the_old_one(noted: str | None, expected: dict[str, str]) -> None:
     labels = {} if noted is None else {"com.docker.compose.image": noted}

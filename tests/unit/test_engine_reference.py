@@ -68,11 +68,7 @@ def test_an_image_of_two_repositories_is_not_one_repositorys_own() -> None:
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [
-        (None, ()),
-        (["<none>:<none>"], ()),
-        (["app:1", "app@sha256:" + "0" * 64, "app:2"], ("app:1", "app:2")),
-    ],
+    [(None, ()), (["<none>:<none>"], ()), (["app:1", "app@sha256:" + "0" * 64, "app:2"], ("app:1", "app:2"))],
 )
 def test_what_is_no_tag_does_not_count_as_one(names: list[str] | None, expected: tuple[str, ...]) -> None:
     """The containerd image store lists digests among them."""

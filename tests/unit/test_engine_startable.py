@@ -86,10 +86,7 @@ def test_what_a_container_needs_is_named(one: dict[str, Any], seen: Surroundings
         (container([{"Type": "volume", "Name": "v", "Source": "/v/_data", "Destination": "/data"}]), set()),
         (container([bind("/srv", "/srv")]), {"/srv"}),
         # Docker makes this one.
-        (
-            container([bind("/srv", "/x")], Mounts=[{"Target": "/x/", "BindOptions": {"CreateMountpoint": True}}]),
-            set(),
-        ),
+        (container([bind("/srv", "/x")], Mounts=[{"Target": "/x/", "BindOptions": {"CreateMountpoint": True}}]), set()),
         (container(Devices=[{"PathOnHost": "/dev/x", "PathInContainer": "/dev/x"}]), {"/dev/x"}),
         (container(Devices=[{"PathOnHost": "/dev/x", "PathInContainer": "/dev/x"}], Privileged=True), set()),
         (container(Devices=[{"PathOnHost": "/dev/x", "PathInContainer": "/dev/y"}], Privileged=True), {"/dev/x"}),

@@ -29,10 +29,7 @@ STOPPED = StoppedContainer("the container web is stopped: it exited with status 
 def _instance(
     node: str, status: str = "passing", held: str | None = None, *, node_held: bool = False, alive: str = "passing"
 ) -> Instance:
-    checks = [
-        CheckState("service:web:http", "http", status, "", "web"),
-        CheckState("serfHealth", "", alive, "", ""),
-    ]
+    checks = [CheckState("service:web:http", "http", status, "", "web"), CheckState("serfHealth", "", alive, "", "")]
     if held is not None:
         checks.append(CheckState("_service_maintenance:web", "", "critical", held, "web"))
     if node_held:

@@ -126,11 +126,7 @@ print("logging_journald" in sys.modules)
     ],
 )
 def test_what_is_chosen_by_what_systemd_connected(
-    monkeypatch: pytest.MonkeyPatch,
-    wanted: Format,
-    stream: str,
-    is_structured: bool,
-    is_alone: bool,
+    monkeypatch: pytest.MonkeyPatch, wanted: Format, stream: str, is_structured: bool, is_alone: bool
 ) -> None:
     """$JOURNAL_STREAM is inherited by those whose standard error has gone elsewhere since; a person may sit there."""
     with Pipe() as pipe:
@@ -166,12 +162,7 @@ def test_every_line_inside_a_block_says_what_it_is_about(capfd: pytest.CaptureFi
     logs.log("after")
 
     found = [(one["text"], one.get("service"), one.get("reload")) for one in records(capfd.readouterr().err)]
-    assert found == [
-        ("ours", "web", "r1"),
-        ("its own", "web", "r2"),
-        ("retry 1", "web", "r1"),
-        ("after", None, None),
-    ]
+    assert found == [("ours", "web", "r1"), ("its own", "web", "r2"), ("retry 1", "web", "r1"), ("after", None, None)]
 
 
 @pytest.mark.parametrize("name", ["apscheduler.scheduler", "urllib3.connectionpool", "watchdog.observers", "asyncio"])

@@ -94,15 +94,7 @@ def test_people_see_the_date_where_it_is_not_today(moment: str, expected: str) -
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [
-        (0, "0s"),
-        (-5, "0s"),
-        (59, "59s"),
-        (60, "1m"),
-        (310, "5m 10s"),
-        (7500, "2h 5m"),
-        (273_600, "3d 4h"),
-    ],
+    [(0, "0s"), (-5, "0s"), (59, "59s"), (60, "1m"), (310, "5m 10s"), (7500, "2h 5m"), (273_600, "3d 4h")],
 )
 def test_a_length_has_two_units(seconds: int, expected: str) -> None:
     assert length(timedelta(seconds=seconds)) == expected

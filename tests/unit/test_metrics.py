@@ -84,8 +84,7 @@ def test_a_reload_with_an_error_alone_is_counted_by_exit_code(metrics: Metrics, 
 
 
 @pytest.mark.parametrize(
-    ("outcome", "is_success"),
-    [(outcome, outcome in ("up to date", "reloaded")) for outcome in Outcome],
+    ("outcome", "is_success"), [(outcome, outcome in ("up to date", "reloaded")) for outcome in Outcome]
 )
 def test_last_success_of_what_ended_well(metrics: Metrics, clock: FakeClock, outcome: str, *, is_success: bool) -> None:
     metrics.reload_ended(ended("up to date"))
@@ -311,8 +310,7 @@ def resumed(histogram: Histogram) -> Histogram:
 
 
 @given(
-    before=st.lists(st.floats(0, 20, allow_nan=False), min_size=1),
-    after=st.lists(st.floats(0, 20, allow_nan=False)),
+    before=st.lists(st.floats(0, 20, allow_nan=False), min_size=1), after=st.lists(st.floats(0, 20, allow_nan=False))
 )
 def test_a_histogram_continues_after_a_restart(before: list[float], after: list[float]) -> None:
     """Taken up from its own samples, it says what one that saw everything says."""

@@ -238,10 +238,7 @@ def odd(consul: Any, engine: Any, *, timeout: float = 0.02) -> Readiness:
 @pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
 def test_an_exception_of_any_type_counts_as_not_ready(error: Exception) -> None:
     """Of the Engine as of Consul; unknown counts as no."""
-    for readiness in (
-        odd(OddConsul([error] * 1000), FakeEngine([CONTAINER])),
-        odd(OddConsul([]), OddEngine(error)),
-    ):
+    for readiness in (odd(OddConsul([error] * 1000), FakeEngine([CONTAINER])), odd(OddConsul([]), OddEngine(error))):
         with pytest.raises(NotReady, match=f"cannot be judged: {type(error).__name__}") as caught:
             readiness.wait()
         assert caught.value.signature == ""

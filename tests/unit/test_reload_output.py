@@ -83,10 +83,7 @@ def test_in_text_people_read_what_they_always_read(capfd: pytest.CaptureFixture[
     for event in EVENTS:
         printer.report_event(event)
 
-    assert capfd.readouterr() == (
-        "drain         2.00 s\n",
-        "svcagent: web: place 2 in the line;\nheld by host2\n",
-    )
+    assert capfd.readouterr() == ("drain         2.00 s\n", "svcagent: web: place 2 in the line;\nheld by host2\n")
 
 
 def test_with_the_journal_standard_error_gets_the_lines_too(capfd: pytest.CaptureFixture[str]) -> None:

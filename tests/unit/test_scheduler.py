@@ -119,10 +119,7 @@ def _expected(zone: str, begin: datetime, end: datetime) -> dict[str, list[datet
     return found
 
 
-@pytest.mark.parametrize(
-    ("zone", "month"),
-    [("Europe/London", 3), ("Europe/London", 10), ("Asia/Tokyo", 3)],
-)
+@pytest.mark.parametrize(("zone", "month"), [("Europe/London", 3), ("Europe/London", 10), ("Asia/Tokyo", 3)])
 def test_a_month(zone: str, month: int) -> None:
     """Each run at its very moment, none missed, none twice, over both clock changes of London and none of Tokyo."""
     begin, end = datetime(2026, month, 1, tzinfo=UTC), datetime(2026, month + 1, 1, tzinfo=UTC)

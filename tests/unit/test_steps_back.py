@@ -240,12 +240,7 @@ def test_a_container_that_fails_in_service_is_rolled_back_also_where_no_version_
     state = failed(state, step, is_out=False, is_unfit=True)
 
     assert next_step(state) is Step.DRAIN_AGAIN
-    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [
-        Step.ROLL_BACK,
-        Step.READY,
-        Step.RETURN,
-        Step.RELEASE,
-    ]
+    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
 
 
 def test_a_container_that_fails_right_before_its_return_is_rolled_back_also_where_no_version_is_to_blame() -> None:
