@@ -6,7 +6,6 @@ refusal of a DELETE that does not fit are not simulated: the first is a table he
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -250,13 +249,6 @@ def test_without_the_extra_its_name_is_reported(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(BadDefinition, match=r"pip install 'svcagent\[route53\]'"):
         PROVIDERS["route53"](DnsSettings())
-
-
-def test_boto3_is_imported_by_those_alone_who_use_it() -> None:
-    """It takes longer than all the rest."""
-    script = "import sys, agent.cli.cname, agent.cname.sync, agent.cname.rfc2136; sys.exit('boto3' in sys.modules)"
-
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_svcagent_keeps_a_record_there(aws: Aws, host: ConsulHost, svcagent: Svcagent) -> None:

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import VERBS
+from agent.cli.cname import cname
 from agent.cli.group import cli
 from agent.cli.help import OPTIONS, help_text
+from agent.cli.maint import maint
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- commands:", "<!-- end of commands -->"
@@ -52,26 +54,75 @@ def test_the_help_is_the_same_with_click_and_names_each_option_that_click_takes(
 SLOW = {"apscheduler", "consul", "cronsim", "dns", "docker", "pydantic", "requests", "rich", "urllib3"}
 """Libraries that take as long to import as the rest of a verb takes."""
 
+NO_NOTIFICATION = """
+import agent.cli.reload_here as here
+from agent.clock import Interrupts
+from agent.definitions import Settings
+with here.rollout_notified(Settings(), "web", None, Interrupts()) as notify_begun:
+    notify_begun(None)
+"""
+NOTIFICATION = {"apprise"} | {
+    f"agent.{name}" for name in ("reload.rollout_notifier", "notify.delivery", "notify.notices", "notify.sent")
+}
+RELOAD = "import agent.cli.reload, agent.cli.reload_here, agent.engine.client\nfrom agent.reload import recover, reload"
+    "import agent.cli.reload, agent.cli.reload_here, agent.reload.reload, agent.reload.recover, agent.engine.client"
+)
+JSON_LOG = "from agent import logs; logs.set_up(logs.Format.JSON, is_verbose=True); logs.log('x')"
+
 
 @pytest.mark.parametrize(
-    "modules",
+    ("code", "modules"),
     [
-        "agent.cli.register",
-        "agent.cli.validate",
-        "agent.cli.reload, agent.cli.reload_here, agent.reload.reload, agent.reload.recover, agent.engine.client",
+        ("import agent.cli.register", SLOW),
+        ("import agent.cli.validate", SLOW),
+        (RELOAD, SLOW),
+        ("import agent.cli.cname", {"dns"}),
+        ("import agent.cli.cname, agent.cname.sync, agent.cname.rfc2136", {"boto3"}),
+        ("import agent.engine.model, agent.engine.queries", {"docker"}),
+        ("import agent.metrics.exposition", {"apprise", "consul", "dns", "docker", "requests", "rich"}),
+        (JSON_LOG, {"logging_journald"}),
+        (NO_NOTIFICATION, NOTIFICATION),
     ],
 )
-def test_no_library_is_imported_before_there_is_something_to_do(modules: str) -> None:
+def test_no_library_is_imported_before_there_is_something_to_do(code: str, modules: set[str]) -> None:
     """Registering runs at every boot, a reload every few minutes. What the latter asks then is shown on a fleet."""
-    assert _python(f"import sys, {modules}; print(sorted(sys.modules.keys() & {SLOW}))") == "[]\n"
+    assert _python(f"{code}\nimport sys; print(sorted(sys.modules.keys() & {modules}))") == "[]\n"
 
 
 def test_every_verb_has_help_with_an_example() -> None:
-    """Each verb's help says what it does and shows a line to copy."""
     for verb in VERBS:
         shown = CliRunner().invoke(cli, [verb, "--help"])
         assert shown.exit_code == 0
         assert re.search(r"Examples?:", shown.output), verb
+
+
+@pytest.mark.parametrize(
+    ("group", "verb"), [(group, verb) for group in (cname, maint) for verb in ("", *group.commands)]
+)
+def test_the_help_of_a_group_and_of_its_verbs_has_examples(group: click.Group, verb: str) -> None:
+    result = CliRunner().invoke(group, [*verb.split(), "--help"])
+
+    assert result.exit_code == 0
+    assert f"  svcagent {group.name} {verb}".rstrip() in result.output.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--until", "2001-01-01T00:00"),
+        ("--until", "tomorrow"),
+        ("--for", "0s"),
+        ("--for", "2"),
+        ("--for", "99999999h"),
+        ("--for", "2h", "--until", "12:00"),
+        ("--force",),
+        ("--reason", "  "),
+    ],
+)
+def test_what_maint_enable_does_not_understand_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(maint, ["enable", "--reason", "disk swap", "web", *arguments])
+
+    assert result.exit_code == 2
 
 
 def test_usage_errors_end_with_2() -> None:

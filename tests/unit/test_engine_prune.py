@@ -1,7 +1,5 @@
 """Which images may go, and what importing the room costs."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -56,10 +54,3 @@ def test_only_what_svcagent_fetched_or_ran_alone_may_go(tags: tuple[str, ...], d
     fetched = [Fetched(f"r:5000/app:{tag}", digest, digest) for tag, digest in (("1", "a"), ("2", "a"), ("3", "b"))]
 
     assert is_deployed(tags, (digest,), fetched, {"old"}) is expected
-
-
-def test_the_docker_sdk_is_not_loaded_for_the_rooms_data_types() -> None:
-    code = "import sys, agent.engine.model, agent.engine.queries; print('docker' in sys.modules)"
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-
-    assert printed.strip() == "False"

@@ -98,19 +98,6 @@ print(sorted(sys.modules.keys() & {"logging", "traceback", "logging_journald", "
     assert (shown.stdout, shown.stderr) == ("[]\n", "")
 
 
-def test_the_journals_library_is_imported_for_the_journal_alone() -> None:
-    code = """
-import sys
-from agent import logs
-logs.set_up(logs.Format.JSON, is_verbose=True)
-logs.log("x")
-print("logging_journald" in sys.modules)
-"""
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert shown.stdout == "False\n"
-
-
 @pytest.mark.parametrize(
     ("wanted", "stream", "is_structured", "is_alone"),
     [
