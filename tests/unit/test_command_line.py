@@ -64,9 +64,7 @@ with here.rollout_notified(Settings(), "web", None, Interrupts()) as notify_begu
 NOTIFICATION = {"apprise"} | {
     f"agent.{name}" for name in ("reload.rollout_notifier", "notify.delivery", "notify.notices", "notify.sent")
 }
-RELOAD = "import agent.cli.reload, agent.cli.reload_here, agent.engine.client\nfrom agent.reload import recover, reload"
-    "import agent.cli.reload, agent.cli.reload_here, agent.reload.reload, agent.reload.recover, agent.engine.client"
-)
+RELOAD = "import agent.cli.reload, agent.cli.reload_here, agent.engine.client, agent.reload.reload"
 JSON_LOG = "from agent import logs; logs.set_up(logs.Format.JSON, is_verbose=True); logs.log('x')"
 
 
