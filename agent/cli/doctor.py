@@ -71,10 +71,6 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
 
 
 def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
-    """Return this host, with the definitions that were asked for.
-
-    :raises click.BadParameter: no definition has one of the names.
-    """
     from agent.doctor.examined import ExaminedHost
 
     choice = usable(settings.services_dir, context.values(EXAMPLE_ADDRESS))

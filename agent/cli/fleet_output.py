@@ -74,7 +74,6 @@ def document(fleet: ShownFleet) -> dict[str, Any]:
 
 
 def _listed(fleet: ShownFleet) -> list[ListedInstance]:
-    """Return the instances in the catalog's order, then the documents without an instance."""
     hosts, vanished = fleet.view.hosts, {(one.node, one.service_id) for one in fleet.suspects}
     by_key: dict[InstanceKey, Instance | None] = {(one.node, one.service_id): one for one in fleet.instances}
     known = by_key.keys() | {(one.node, "") for one in fleet.instances}

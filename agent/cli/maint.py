@@ -249,7 +249,6 @@ def expire() -> int:
 
 
 def _raise_if_refused(decisions: list[MaintenanceDecision]) -> None:
-    """Refuse all named targets if one of them may not be changed."""
     refused = [
         f"{one.target} is in maintenance already, enabled {described(one.held)}; {one.remedy}"
         for one in decisions

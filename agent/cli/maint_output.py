@@ -33,7 +33,6 @@ def described(maintenance: Maintenance) -> str:
 
 
 def show_enabled(decisions: Iterable[MaintenanceDecision]) -> None:
-    """Print what is in maintenance now, and what was before."""
     for one in decisions:
         if one.held is None:
             show_line(f"{one.target}: in maintenance{_until(one.wanted)}")
@@ -61,7 +60,6 @@ def show_decisions(decisions: Sequence[MaintenanceDecision]) -> None:
 
 
 def show_status(found: Sequence[tuple[MaintenanceTarget, Maintenance | None]], now: datetime) -> None:
-    """Print all targets as a document, or those in maintenance as a table."""
     if current().as_json:
         show_document([_document(target, maintenance, now) for target, maintenance in found])
         return
@@ -122,7 +120,6 @@ def _document(
 
 
 def details(maintenance: Maintenance | None) -> dict[str, object] | None:
-    """Return a maintenance for ``--json``."""
     if maintenance is None:
         return None
     is_known = maintenance.kind is not OwnerKind.UNKNOWN

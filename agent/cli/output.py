@@ -113,7 +113,6 @@ def show_error(error: SvcagentError | Interrupted, options: Options) -> None:
 
 
 def show_usage(error: click.ClickException, options: Options) -> None:
-    """Report an invalid command line likewise."""
     text, fields = printable(error.format_message()), {"kind": USAGE, "exit_code": error.exit_code}
     _set_up_logs_once(options)
     if logs.is_structured():
@@ -125,7 +124,6 @@ def show_usage(error: click.ClickException, options: Options) -> None:
 
 
 def show_bug(error: Exception, options: Options, exit_code: int) -> None:
-    """Report an unexpected exception likewise, with its traceback."""
     fields = {"kind": UnexpectedError.kind, "exit_code": exit_code}
     _set_up_logs_once(options)
     _show_trace(REPORT_BUG, error, **fields)

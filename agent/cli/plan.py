@@ -27,12 +27,7 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
     Exits 1 if register would refuse a service, or the plan without --allow-removals. Files with faults are left out
     (exit code 78; with NAME only if NAME is in one of them).
     """
-    asked = RegistrationOptions(
-        frozenset(names),
-        wait,
-        is_dry=True,
-        is_adopting=adopt,
-        is_empty_allowed=allow_empty,
-        may_remove=allow_removals,
+    options = RegistrationOptions(
+        frozenset(names), wait, is_dry=True, is_adopting=adopt, is_empty_allowed=allow_empty, may_remove=allow_removals
     )
-    return show_dry_run(context.settings(), asked)
+    return show_dry_run(context.settings(), options)

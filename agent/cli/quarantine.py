@@ -163,10 +163,6 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
 
 
 def _chosen(service: str, digest: str | None, there: Collection[str]) -> set[str]:
-    """Return the digest that is meant, or none if it is not there.
-
-    :raises click.UsageError: it is ambiguous.
-    """
     if not digest and len(there) <= 1:
         return set(there)
     if not digest:

@@ -51,10 +51,6 @@ def recover(names: tuple[str, ...]) -> int:
 
 
 def _chosen(settings: Settings, choice: Choice, names: Collection[str]) -> set[str]:
-    """Return the IDs of the services to recover. Without names: all that are defined or have a journal.
-
-    :raises click.BadParameter: a name is not defined and has no journal.
-    """
     services = [one.service for one in choice.definitions if one.reload is not None]
     # A faulty file may define a service that no good file defines, so such a journal is not orphaned.
     unfinished = frozenset[str]() if choice.faults else journalled(settings.state_dir)

@@ -132,7 +132,6 @@ def _apply(
 
 
 def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: frozenset[str]) -> int:
-    """Recover the crashed reloads of this host; the exit code says whether that succeeded."""
     out = {
         one.id
         for one in planner.registration.world.services.values()

@@ -65,7 +65,6 @@ def show_recovered(results: Sequence[ReloadResult]) -> int:
 
 
 def _show_error(result: ReloadResult, *, level: int, exit_code: int | None, colour: str = "red") -> None:
-    """Print an error, and the last output of the failed container or command."""
     text = result.error or ""
     if result.log_tail:
         text += f"\nThe last lines that it printed:\n{result.log_tail.rstrip()}"

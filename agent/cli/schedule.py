@@ -69,7 +69,6 @@ def schedule(name: str | None, *, count: int) -> None:
 
 
 def _pause(settings: Settings, now: datetime, definition: Definition) -> str:
-    """Return what blocks the reloads of a service on all hosts; empty if nothing does."""
     name = definition.service.name
     try:
         with context.consul(settings) as consul:

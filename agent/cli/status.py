@@ -102,7 +102,6 @@ def _cells(row: ServiceStatus) -> tuple[str, ...]:
 
 
 def _notes(row: ServiceStatus) -> Iterator[str]:
-    """Yield what blocks or awaits the service's next reload."""
     why = quoted_command(["svcagent", "why", row.service])
     if row.pause is not None:
         yield f"reloads are paused {row.pause.describe(shown)}"
@@ -124,7 +123,6 @@ def _document(row: ServiceStatus) -> dict[str, object]:
 
 
 def _daemon_lines(daemon: DaemonStatus, ids: set[str], *, is_all: bool) -> Iterator[str]:
-    """Yield whether the daemon runs, what it does, and its next runs for these services, or for all."""
     found = daemon.document
     if found is None:
         yield f"daemon: {daemon.problem}"

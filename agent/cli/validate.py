@@ -54,7 +54,6 @@ def validate() -> None:
 
 
 def _never_due(definitions: Iterable[Definition]) -> Iterator[str]:
-    """Yield why a service is never reloaded on schedule, for each such service."""
     now = context.system_clock().now()
     for definition in definitions:
         try:

@@ -25,7 +25,6 @@ def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
 
 
 def examine_servers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Compare with every Consul server whose HTTP API answers."""
     with examined.consul_survey() as survey:
         servers = survey.servers()
         found = [(server, survey.server_time(server), examined.clock.now()) for server in servers]
@@ -37,7 +36,6 @@ def examine_servers(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Compare with the machine that runs the Docker Engine."""
     with examined.engine_survey() as engine:
         theirs, ours = engine.facts().system_time, examined.clock.now()
     if theirs:

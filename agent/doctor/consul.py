@@ -20,7 +20,6 @@ LEAST_SHARE = 0.5
 
 
 def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report an agent that does not answer, and services that are not registered in it."""
     try:
         with examined.consul_survey() as survey:
             facts = survey.agent_self()
@@ -39,7 +38,6 @@ def examine_agent(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def judge_registered(wanted: Iterable[str], there: Collection[str]) -> Iterator[Diagnosis]:
-    """Judge by service ID which of the defined services are registered."""
     for service_id in wanted:
         if service_id in there:
             yield ok("registered", service_id)
@@ -91,7 +89,6 @@ def judge_node(node: str, checks: Mapping[str, CheckState]) -> Diagnosis:
 
 
 def examine_node(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a node that is not in the catalog, or that the cluster considers failed."""
     with examined.consul_survey() as survey:
         facts = survey.agent_self()
         if facts.has_coordinates and not survey.may_read_node(facts.node):
@@ -149,6 +146,5 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
 
 
 def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report an agent, or a proxy in front of it, that does not block."""
     with examined.consul_survey() as survey:
         yield judge_wait(survey.wait(survey.agent_self().node, PROBED_WAIT), PROBED_WAIT)

@@ -23,7 +23,6 @@ def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def find_unmet(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report every field of a check that the local agent does not know."""
     with examined.consul() as consul:
         faults = unmet_requirements(examined.definitions, consul.agent_self())
     yield from judge_faults(faults, "the local agent knows all that they ask for")

@@ -76,7 +76,6 @@ def servers_asked(settings: Settings, agent: AgentSelf) -> tuple[tuple[str, int]
 
 
 def examine_answers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Query every server for every service, and compare with the catalog."""
     drains = {service.id: reload.drain.max for service, reload in examined.reloads}
     with examined.consul() as consul:
         agent = consul.agent_self()
@@ -138,7 +137,6 @@ def judge_bind(server: str, version: str) -> Diagnosis:
 
 
 def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
-    """Judge the number of instances against BIND's default limit."""
     if count > MOST_RECORDS:
         yield warning(
             f"{count} instances are more than the {MOST_RECORDS} records of one name that BIND ({server}) accepts",
@@ -148,7 +146,6 @@ def judge_size(server: str, service_id: str, count: int) -> Iterator[Diagnosis]:
 
 
 def examine_bind(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report faults of the configured resolvers, except Consul agents."""
     from agent.cname.queries import DnsServer
 
     with examined.consul() as consul:

@@ -40,7 +40,6 @@ def judge_engine(found: EngineFacts) -> Diagnosis:
 
 
 def judge_sections(refused: Collection[RefusedSection]) -> Iterator[Diagnosis]:
-    """Judge what a socket proxy refuses, with one diagnosis per section."""
     by_section: dict[str, list[str]] = {}
     for one in refused:
         by_section.setdefault(one.section, []).append(one.purpose)
@@ -59,7 +58,6 @@ def examine_sections(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report containers that a reload could not replace, and those that do not run."""
     with examined.engine() as engine:
         for one in examined.containers:
             yield _container(engine, one)
@@ -94,7 +92,6 @@ def judge_credentials(
 
 
 def examine_credentials(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a configuration that Docker ignores, and missing helpers."""
     with examined.engine_survey() as engine:
         file = engine.credentials_file
     try:

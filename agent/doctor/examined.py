@@ -48,12 +48,10 @@ class ExaminedHost:
 
     @property
     def reloads(self) -> tuple[tuple[Service, ReloadSection], ...]:
-        """The reloaded services, each with its reload section."""
         return tuple((one.service, one.reload) for one in self.definitions if one.reload is not None)
 
     @property
     def containers(self) -> tuple[ReloadedContainer, ...]:
-        """The services whose reload replaces a container."""
         return tuple(
             ReloadedContainer(service, reload, reload.strategy)
             for service, reload in self.reloads

@@ -39,7 +39,6 @@ class Space:
 
     @classmethod
     def of(cls, path: Path) -> "Space":
-        """Read the values from the kernel. Raise OSError if the path does not exist or cannot be read."""
         found = os.statvfs(path)
         # Some file systems (btrfs) have no fixed number of inodes.
         share = found.f_favail / found.f_files if found.f_files else 1.0
@@ -59,7 +58,6 @@ def judge_space(what: str, space: Space, least: int) -> Diagnosis:
 
 
 def examine_space(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a state directory or a Docker directory on a file system that is nearly full."""
     yield from _space("the state directory", examined.settings.state_dir, LEAST_STATE)
     if examined.containers:
         with examined.engine_survey() as engine:
@@ -75,7 +73,6 @@ def _space(what: str, directory: Path, least: int) -> Iterator[Diagnosis]:
 
 
 def judge_watchers(used: int, most: int) -> Diagnosis:
-    """Judge the number of inotify instances of svcagent's user."""
     if most - used < SPARE_WATCHERS:
         remedy = "sysctl fs.inotify.max_user_instances=1024, and write it to /etc/sysctl.d/"
         return warning(f"{used} of {most} inotify instances are in use: the daemon may not see changed files", remedy)
@@ -89,7 +86,6 @@ def examine_inotify(examined: ExaminedHost) -> Iterator[Diagnosis]:
 
 
 def _watchers(proc: Path) -> int:
-    """Count the inotify instances of this user's processes."""
     found = 0
     for process in proc.iterdir():
         if not process.name.isdigit():
@@ -131,7 +127,6 @@ def judge_runner(daemon: str, timers: Collection[str]) -> Diagnosis:
 
 
 def judge_daemon(found: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    """Judge the daemon's status document."""
     if found.get("trouble"):
         yield error(f"the daemon cannot register: {found['trouble']}", "see: svcagent status, and the daemon's log")
     for service, why in sorted(dict(found.get("unrecovered") or {}).items()):
@@ -146,7 +141,6 @@ def judge_daemon(found: Mapping[str, Any]) -> Iterator[Diagnosis]:
 
 
 def examine_runner(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report a host on which nothing runs svcagent, and the errors in the daemon's status."""
     timers, unread = find_timers(examined.root)
     daemon = read_status(examined.settings, examined.clock)
     if daemon.document is not None:

@@ -116,7 +116,6 @@ def judge_maintenance(
 
 
 def examine_maintenance(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report maintenance that should have ended."""
     with examined.consul() as consul:
         node = consul.agent_self().node
         services, checks = consul.services_and_checks()
@@ -139,7 +138,6 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
 
 
 def examine_sessions(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report sessions that this host's reloads left, and that may hold a lock."""
     with examined.consul() as consul:
         names = {one.name for one in consul.node_sessions(consul.agent_self().node)}
     running = running_reloads(examined)

@@ -43,7 +43,6 @@ def judge_container(name: str, service_id: str, found: Inspect, major: int) -> I
 
 
 def examine_containers(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report containers that a later Engine creates differently."""
     with examined.engine_survey() as engine:
         major = _major(engine.facts())
         for one in examined.containers:
@@ -71,7 +70,6 @@ def judge_upgrade(found: EngineFacts) -> Iterator[Diagnosis]:
 
 
 def examine_engine(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report what the next Engine changes for the whole host."""
     with examined.engine_survey() as engine:
         yield from judge_upgrade(engine.facts())
 
@@ -89,7 +87,6 @@ def judge_keys(service_id: str, keys: Collection[str]) -> Iterator[Diagnosis]:
 
 
 def examine_keys(examined: ExaminedHost) -> Iterator[Diagnosis]:
-    """Report keys, of locks and of older releases of svcagent, that a later Consul refuses."""
     with examined.consul() as consul:
         for service, reload in examined.reloads:
             lock = reload.lock_prefix(service.name)

@@ -103,5 +103,4 @@ def serve(metrics: Metrics, address: str) -> Callable[[], None]:
 
 
 def text_of(metrics: Iterable[Metric]) -> bytes:
-    """Return the metrics in Prometheus's text format."""
     return generate_latest(SimpleNamespace(collect=lambda: metrics))

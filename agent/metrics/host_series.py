@@ -32,7 +32,6 @@ class MaintenanceSample:
 
 
 def held_maintenance(services: Iterable[LocalService], checks: Mapping[str, CheckState]) -> list[MaintenanceSample]:
-    """Return the maintenance of the local agent's services and of its node."""
     found = [*((one.name, one.maintenance) for one in services), ("", checks.get(NODE_MAINTENANCE))]
     return [MaintenanceSample.of(service, parse(check.notes)) for service, check in found if check is not None]
 

@@ -68,7 +68,6 @@ class ReloadSeries(SeriesGroup):
             self._begin(service)
 
     def run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
-        """Replace the running reloads."""
         self._queue.values, self._step_since.values = {}, {}
         for service, said in running:
             self._step_since.set(datetime.fromisoformat(said.since).timestamp(), service, said.step)

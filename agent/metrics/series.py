@@ -39,7 +39,6 @@ class Series:
         self.values[labels] = self.values.get(labels, 0) + by
 
     def forget(self, first: str) -> None:
-        """Remove all series with this first label."""
         self.values = {labels: value for labels, value in self.values.items() if labels[0] != first}
 
     def metric(self) -> Metric | None:

@@ -38,10 +38,6 @@ class _Delivery:
 
     @classmethod
     def start(cls, notices: Sequence[Notice], config: str | None) -> "_Delivery":
-        """Start the process.
-
-        :raises OSError: there are no processes or no memory left.
-        """
         output = _memory()
         with _memory() as message:
             messages = [{"title": clean(one.title), "body": printable(one.body), "tone": one.tone} for one in notices]

@@ -66,7 +66,6 @@ class Notice:
 
     @property
     def key(self) -> str:
-        """The key by which it is recorded as sent."""
         return f"{self.kind} {self.subject}"
 
 
