@@ -50,10 +50,6 @@ class RunningReload:
     child: Child | None = None
     is_starting: bool = False
 
-    @property
-    def pid(self) -> int | None:
-        return None if self.child is None else self.child.pid
-
 
 class Retries:
     """Retries reloads that were killed or failed for a temporary reason: their schedule may be a day away.
@@ -123,7 +119,7 @@ class Reloads:
         self._report_end = report_end
         self._start = start
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
+        self.is_stopping = False
         self._starting = asyncio.Semaphore(MOST_STARTING)
         self.running: dict[str, RunningReload] = {}
 
@@ -144,7 +140,7 @@ class Reloads:
 
     async def stop(self, seconds: float) -> frozenset[str]:
         """Ask all reloads to restore their services and end. Return the services of those still running then."""
-        self._is_stopping = True
+        self.is_stopping = True
         for reload in self.running.values():
             if reload.child is not None:
                 reload.child.stop()
@@ -170,12 +166,12 @@ class Reloads:
         reload.is_starting = True
         timer = asyncio.get_running_loop().call_later(STARTING_SECONDS, self._has_started, reload)
         try:
-            if self._is_stopping:
+            if self.is_stopping:
                 return EndedProcess(-signal.SIGTERM)
             # An ID may begin with a dash.
             verb = ["reload", "--lock-timeout", LOCK_TIMEOUT, "--", reload.service_id]
             reload.child = await self._launcher.start(verb, reload.token)
-            if self._is_stopping:
+            if self.is_stopping:
                 reload.child.stop()
             return await reload.child.ended()
         finally:

@@ -58,7 +58,6 @@ class Supervisor:
         self._reloadable: frozenset[str] = frozenset()
         self._out: frozenset[str] = frozenset()
         self._results: dict[str, Mapping[str, Any]] = {}
-        self._is_stopping = False
 
     def converged(self, definitions: Sequence[Definition], out: Sequence[HeldMaintenance]) -> None:
         """Update the definitions in force, and what is in maintenance."""
@@ -99,7 +98,8 @@ class Supervisor:
                 since = datetime.fromisoformat(record.since)
                 found.append(ReloadStatus(service_id, record.step, record.text, since, why, record.pid, record.reload))
             elif own is not None:
-                found.append(ReloadStatus(service_id, "", "", own.since, own.why, own.pid))
+                pid = None if own.child is None else own.child.pid
+                found.append(ReloadStatus(service_id, "", "", own.since, own.why, pid))
         return tuple(found)
 
     def follow(self) -> None:
@@ -118,7 +118,6 @@ class Supervisor:
 
     async def stop(self, seconds: float) -> frozenset[str]:
         """Stop the daemon's own reloads. Return the services of those still running after ``seconds``."""
-        self._is_stopping = True
         self._retries.stop()
         return await self._children.stop(seconds)
 
@@ -155,7 +154,7 @@ class Supervisor:
             exit_code=ended.status,
             why=reload.why,
         )
-        if self._is_stopping or not is_unfinished(result):
+        if self._children.is_stopping or not is_unfinished(result):
             self._retries.reset(service_id)
         else:
             self._retry(service_id, result.get("retry_after") or 0.0)

@@ -684,14 +684,14 @@ def test_a_bug_of_a_convergence_is_its_trouble(agent: Agent, place: Place, monke
 
 def test_a_bug_with_one_file_is_a_fault_of_it(agent: Agent, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("agent.definitions.parse_file")
-    claims = module.claims
+    find_name_uses = module.find_name_uses
 
     def fail_for_web(file: Path, *more: Any) -> Any:
         if file.name == "web.json":
             raise MemoryError
-        return claims(file, *more)
+        return find_name_uses(file, *more)
 
-    monkeypatch.setattr(module, "claims", fail_for_web)
+    monkeypatch.setattr(module, "find_name_uses", fail_for_web)
     for name in ("api", "web"):
         place.define(name, port=80)
     with converging(place) as convergence:
