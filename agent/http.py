@@ -59,7 +59,7 @@ class KeptConnection(HTTPConnection):
 
     def open(self) -> None:
         """Connect, unless the connection of the last call is still open."""
-        if self.sock is not None and _has_news(self.sock):
+        if self.sock is not None and _is_readable(self.sock):
             # Nothing was requested, so what arrived is the end of the connection.
             self.close()
         if self.sock is None:
@@ -92,7 +92,7 @@ class KeptConnection(HTTPConnection):
 
     def is_ended(self, seconds: float) -> bool:
         """True if the server closes the idle open connection within that time, without sending anything."""
-        return _has_news(self.sock, seconds)
+        return _is_readable(self.sock, seconds)
 
     def ask(
         self, method: str, target: str, content: str | bytes | None, headers: Mapping[str, str], seconds: float
@@ -114,7 +114,7 @@ def was_dropped(error: Exception) -> bool:
     return not isinstance(error, ssl.SSLError | TimeoutError)
 
 
-def _has_news(sock: socket.socket, seconds: float = 0) -> bool:
+def _is_readable(sock: socket.socket, seconds: float = 0) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(1000 * seconds))

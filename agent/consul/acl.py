@@ -18,7 +18,7 @@ THIS_NODE = "NODE"
 OWN_KEYS = "svcagent/"
 
 # 1.8: "Permission denied: Missing service:write on web". Since 1.11: "… lacks permission 'service:write' on \"web\"".
-_SAID = re.compile(r"""(?:Missing |lacks permission ')(\w+):(\w+)'? on "?([^"\n]+)"?""")
+_MISSING_RIGHT = re.compile(r"""(?:Missing |lacks permission ')(\w+):(\w+)'? on "?([^"\n]+)"?""")
 
 # Method, path up to the resource's name, resource, level. The first match counts.
 _TABLE = (
@@ -76,13 +76,13 @@ class Right:
                 return _rule(self.resource, self.name, self.level)
 
 
-def needed_right(method: str, path: str, said: str = "", node: str = "") -> Right | None:
+def needed_right(method: str, path: str, message: str = "", node: str = "") -> Right | None:
     """Return the right that a refused request needs; None for a path that svcagent never requests.
 
-    ``said`` is the response's text; a right that it names takes precedence. ``node`` is the local agent's name, if
+    ``message`` is the response's text; a right that it names takes precedence. ``node`` is the local agent's name, if
     known: agent and session rules are about nodes.
     """
-    if found := _SAID.search(said):
+    if found := _MISSING_RIGHT.search(message):
         return Right(found[1], found[2], found[3].strip())
     for row_method, prefix, resource, level in _TABLE:
         if method == row_method and path.startswith(prefix):

@@ -39,12 +39,12 @@ def ask_dns(server: tuple[str, int], name: str, timeout: float = 3.0) -> DnsAnsw
     except Unreachable:
         raise
     except OSError as error:
-        said = error.strerror or str(error) or type(error).__name__
-        raise ConsulUnreachable(f"{where} does not answer for {name}: {said}. {NAMED_BY}") from error
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ConsulUnreachable(f"{where} does not answer for {name}: {reason}. {NAMED_BY}") from error
     # dnspython raises many types, depending on the name and the answer: DNSException, ValueError, EOFError, …
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        raise ConsulUnreachable(f"{where} cannot be asked for {name}: {said}. {NAMED_BY}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ConsulUnreachable(f"{where} cannot be asked for {name}: {reason}. {NAMED_BY}") from error
 
 
 def _ask(server: tuple[str, int], name: str, timeout: float) -> DnsAnswer:
@@ -90,5 +90,5 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]  # IPv4 and IPv6 alike
     except (OSError, ValueError, OverflowError) as error:  # unknown; not a host name; not a port
-        said = getattr(error, "strerror", None) or str(error)
-        raise ConsulUnreachable(f"the DNS server {host!a}:{port} cannot be resolved: {said}. {NAMED_BY}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConsulUnreachable(f"the DNS server {host!a}:{port} cannot be resolved: {reason}. {NAMED_BY}") from error

@@ -15,7 +15,7 @@ from agent.http import HttpAnswer
 from agent.shapes import WrongShape
 from agent.text import clean
 
-SAID_LENGTH = 300
+LONGEST_MESSAGE = 300
 TRANSACTION = "/v1/txn"
 """A refused transaction has status 409; its body names each refused operation and the reason."""
 # Go's HTTP server answers this with status 400, before Consul handles the request.
@@ -55,22 +55,22 @@ class FailureTranslator:
         """Return the error for a connection that failed before anything was sent."""
         if isinstance(error, ssl.SSLError) and error.reason:
             return self._no_tls(error)
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return ConsulUnreachable(
-            f"cannot reach {self._where}: {said}. Start the agent, or set CONSUL_HTTP_ADDR to its address"
+            f"cannot reach {self._where}: {message}. Start the agent, or set CONSUL_HTTP_ADDR to its address"
         )
 
     def unanswered(self, method: str, path: str, error: OSError | HTTPException | ValueError) -> Unreachable:
         if isinstance(error, ssl.SSLError) and error.reason:
             # Since TLS 1.3, servers refuse a client certificate after the handshake.
             return self._no_tls(error)
-        said = f"{self._where} did not answer {method} {path}"
+        message = f"{self._where} did not answer {method} {path}"
         if method != "GET":
-            return OutcomeUnknown(f"{said}; it is unknown whether it was carried out: look with svcagent status")
+            return OutcomeUnknown(f"{message}; it is unknown whether it was carried out: look with svcagent status")
         if isinstance(error, TimeoutError):
-            return ConsulUnreachable(f"{said} in time. Are the agent and its servers alive? Try: consul members")
+            return ConsulUnreachable(f"{message} in time. Are the agent and its servers alive? Try: consul members")
         return ConsulUnreachable(
-            f"{said}: it closed the connection. It may be restarting; or this host has {_ALL_CONNECTIONS}"
+            f"{message}: it closed the connection. It may be restarting; or this host has {_ALL_CONNECTIONS}"
         )
 
     def refused(self, method: str, path: str, answer: HttpAnswer) -> SvcagentError | None:
@@ -78,7 +78,7 @@ class FailureTranslator:
 
         Return None for 2xx, a refused transaction, the 404 of a read, and Consul's 404 for an absent object of a write.
         """
-        status, said = answer.code, self._shown(answer.body)
+        status, message = answer.code, self._shown(answer.body)
         answered = f"{self._where} answered {method} {path} with {status}"
         if 300 <= status < 400:
             target = self._shown(answer.headers.get("Location", "nowhere"))
@@ -92,22 +92,24 @@ class FailureTranslator:
         if status < 400 or status == 404 or (status == 409 and path == TRANSACTION):
             return None
         if status in (401, 403):
-            return self._denied(method, path, said, answered)
-        if _PLAIN_HTTP in said:
+            return self._denied(method, path, message, answered)
+        if _PLAIN_HTTP in message:
             return ConsulUnreachable(f"{self._where} wants TLS there. Write https:// in CONSUL_HTTP_ADDR")
         if status == 429:
             return ConsulUnreachable(
-                f"{answered}: {said}. Try again later: it is asked too much, or this host has {_ALL_CONNECTIONS}"
+                f"{answered}: {message}. Try again later: it is asked too much, or this host has {_ALL_CONNECTIONS}"
             )
-        return self._failed(method, status, said, answered)
+        return self._failed(method, status, message, answered)
 
-    def _failed(self, method: str, status: int, said: str, answered: str) -> SvcagentError:
+    def _failed(self, method: str, status: int, message: str, answered: str) -> SvcagentError:
         # 1.21.5 refuses a key with status 500, before it does anything.
-        if status < 500 or said.lower().startswith(_KEY_REFUSED):
-            return Rejected(f"{answered}: {said}")
+        if status < 500 or message.lower().startswith(_KEY_REFUSED):
+            return Rejected(f"{answered}: {message}")
         if method == "GET":
-            return ConsulUnreachable(f"{answered}: {said}. Look into the agent's own log: consul monitor")
-        return ServerFailed(f"{answered}: {said}; it is unknown whether it was carried out: look with svcagent status")
+            return ConsulUnreachable(f"{answered}: {message}. Look into the agent's own log: consul monitor")
+        return ServerFailed(
+            f"{answered}: {message}; it is unknown whether it was carried out: look with svcagent status"
+        )
 
     def not_consul(
         self, method: str, path: str, answer: HttpAnswer, error: Exception | None = None
@@ -126,9 +128,9 @@ class FailureTranslator:
             kind="not-consul",
         )
 
-    def lacking(self, method: str, path: str, said: str = "") -> Denied:
+    def lacking(self, method: str, path: str, message: str = "") -> Denied:
         """Return the error for a missing right. It names the ACL rule to add."""
-        right = needed_right(method, path, said, self.node)
+        right = needed_right(method, path, message, self.node)
         if not self._token.source:
             who, remedy = "no Consul token is set, and without one", "Set CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN"
             if right is None:
@@ -143,29 +145,29 @@ class FailureTranslator:
         unknown = f" ({THIS_NODE}: this host's name in Consul)" if right.name == THIS_NODE else ""
         return Denied(f"{who} lacks {right}: add to its policy: {right.rule}{unknown}", kind="consul-denied")
 
-    def denied_in_transaction(self, key: str, said: str) -> Denied | None:
+    def denied_in_transaction(self, key: str, message: str) -> Denied | None:
         """Return Denied if a transaction's error for a key is about rights. Such refusals have no status code."""
-        if not said.startswith(_NO_RIGHTS):
+        if not message.startswith(_NO_RIGHTS):
             return None
-        return self.lacking("PUT", f"/v1/kv/{key}", said)
+        return self.lacking("PUT", f"/v1/kv/{key}", message)
 
     def _no_tls(self, error: ssl.SSLError) -> ConsulUnreachable:
         problem, remedy = explain_handshake(error, has_own=self._settings.client_cert is not None)
         return ConsulUnreachable(f"no TLS connection to {self._where}: {problem}. {remedy}", kind="tls-failed")
 
-    def _denied(self, method: str, path: str, said: str, answered: str) -> Denied:
-        if _UNKNOWN_TOKEN in said and self._token.source:
+    def _denied(self, method: str, path: str, message: str, answered: str) -> Denied:
+        if _UNKNOWN_TOKEN in message and self._token.source:
             return Denied(
                 f"the Consul token from {self._token.source} is unknown to Consul ({self._where}): it was deleted, has "
                 "expired, or belongs to another datacenter. Put a valid one there",
                 kind="token-unknown",
             )
-        if said.startswith(_NO_RIGHTS):
-            return self.lacking(method, path, said)
-        return Denied(f"{answered}: {said}. Check the token's policy", kind="consul-denied")
+        if message.startswith(_NO_RIGHTS):
+            return self.lacking(method, path, message)
+        return Denied(f"{answered}: {message}. Check the token's policy", kind="consul-denied")
 
     def _shown(self, text: str) -> str:
-        return clean(self._token.hide_in(text), SAID_LENGTH)
+        return clean(self._token.hide_in(text), LONGEST_MESSAGE)
 
 
 def is_rpc_lost(answer: HttpAnswer) -> bool:

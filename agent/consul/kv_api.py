@@ -2,8 +2,7 @@
 
 import base64
 import json
-from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from agent.consul import answers
@@ -52,7 +51,9 @@ class KvApi(ConsulApi):
         if separator:
             params.append(("separator", separator))
         read = self._transport.get if partly else self._whole
-        found = read(_parse_keys, f"/v1/kv/{prefix}", params)
+        found = read(
+            lambda answer: tuple(checked(answer, [str])) if is_found(answer) else (), f"/v1/kv/{prefix}", params
+        )
         if not found:
             self._assert_may_read_keys(prefix)
         return found
@@ -72,9 +73,13 @@ class KvApi(ConsulApi):
         if len(operations) > MOST_OPERATIONS:
             raise ValueError(f"{len(operations)} operations do not fit into one transaction of Consul before 1.14")
         body = [{"KV": _operation(one)} for one in operations]
-        errors = self._transport.put(partial(_parse_refusals, operations), TRANSACTION, data=json.dumps(body))
-        for key, said in errors:
-            if error := self._transport.failures.denied_in_transaction(key, said):
+
+        def parse(raw: Any) -> list[tuple[str, str]]:
+            return [(operations[one["OpIndex"]].key, one["What"]) for one in raw.get("Errors") or []]
+
+        errors = self._transport.put(parsed(parse, answers.TRANSACTION), TRANSACTION, data=json.dumps(body))
+        for key, message in errors:
+            if error := self._transport.failures.denied_in_transaction(key, message):
                 raise error
         return not errors
 
@@ -127,23 +132,7 @@ def _parse_tree(answer: HttpAnswer) -> tuple[int, tuple[KvPair, ...]]:
     return index_of(answer), tuple(map(KvPair.parse, raw))
 
 
-def _parse_keys(answer: HttpAnswer) -> tuple[str, ...]:
-    return tuple(checked(answer, [str])) if is_found(answer) else ()
-
-
-def _parse_refusals(operations: Sequence[KvOperation], answer: HttpAnswer) -> list[tuple[str, str]]:
-    found = checked(answer, answers.TRANSACTION).get("Errors") or []
-    return [(operations[one["OpIndex"]].key, one["What"]) for one in found]
-
-
 def _operation(one: KvOperation) -> dict[str, Any]:
     value = None if one.value is None else base64.b64encode(one.value.encode()).decode()
-    found = {
-        "Verb": one.verb,
-        "Key": one.key,
-        "Value": value,
-        "Flags": one.flags,
-        "Index": one.index,
-        "Session": one.session,
-    }
-    return {name: field for name, field in found.items() if field is not None}
+    fields = {**vars(one), "value": value}
+    return {name.capitalize(): field for name, field in fields.items() if field is not None}

@@ -81,8 +81,8 @@ def explain_handshake(error: ssl.SSLError, *, has_own: bool) -> tuple[str, str]:
             "the agent does not speak TLS there",
             "Write http:// in CONSUL_HTTP_ADDR and unset CONSUL_HTTP_SSL, or name its https port",
         )
-    said = reason.lower().replace("_", " ") or str(error)
-    return said, "Check CONSUL_HTTP_ADDR, CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_TLS_SERVER_NAME"
+    remedy = "Check CONSUL_HTTP_ADDR, CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_TLS_SERVER_NAME"
+    return reason.lower().replace("_", " ") or str(error), remedy
 
 
 def _load_directory(context: ssl.SSLContext, directory: Path) -> None:

@@ -32,11 +32,11 @@ class Token:
     def value(self) -> str | None:
         """Return the token to send, or None. Raise `Denied` if its file was never readable or is no token."""
         if self._settings.token_file is not None:
-            self._look_at(self._settings.token_file)
+            self._read_file(self._settings.token_file)
             if self._from_file:
                 return self._from_file
         given = self._settings.token
-        return _usable(given.reveal(), self._settings.token_source) if given else None
+        return _checked(given.reveal(), self._settings.token_source) if given else None
 
     def has_changed(self) -> bool:
         """Read the file again regardless of its time stamp. True if it has another token than before."""
@@ -44,7 +44,7 @@ class Token:
         if self._settings.token_file is None:
             return False
         self._seen = None
-        self._look_at(self._settings.token_file)
+        self._read_file(self._settings.token_file)
         return self._from_file != before
 
     @property
@@ -61,7 +61,7 @@ class Token:
             text = text.replace(secret, "…")
         return text
 
-    def _look_at(self, file: Path) -> None:
+    def _read_file(self, file: Path) -> None:
         try:
             content, found = read_trusted_path(file, _LONGEST)
         except Untrusted as error:
@@ -72,10 +72,10 @@ class Token:
             if self._from_file:
                 # While the file is being replaced, it may be absent for a moment.
                 return
-            said = (error.strerror if isinstance(error, OSError) else "") or str(error)
+            reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
             raise Denied(
                 f"cannot read the Consul token file {_shown(file)} (from {self._settings.token_file_source}): "
-                f"{said}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN",
+                f"{reason}. Check its path, owner and mode; a token itself belongs into CONSUL_HTTP_TOKEN",
                 kind="token-unusable",
             ) from error
         stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
@@ -85,7 +85,7 @@ class Token:
             _warn_of_exposure(file, stamp)
         text = content.decode("utf-8", "replace").strip()
         if text or not self._from_file:
-            self._from_file = _usable(text, f"{file} (from {self._settings.token_file_source})") if text else None
+            self._from_file = _checked(text, f"{file} (from {self._settings.token_file_source})") if text else None
             self._seen = stamp
 
 
@@ -99,7 +99,7 @@ def _warn_of_exposure(file: Path, _stamp: tuple[int, int, int]) -> None:
     )
 
 
-def _usable(text: str, source: str) -> str:
+def _checked(text: str, source: str) -> str:
     if not _USABLE.fullmatch(text):
         raise Denied(
             f"the Consul token from {source} holds a space, a line break or a letter beyond ASCII. Write the token's "

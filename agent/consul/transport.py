@@ -103,7 +103,7 @@ class Transport:
             answer = self._send(method, path, params, headers, data)
         if method == "GET" and is_rpc_lost(answer):
             # Retry without a wait: some releases end every blocking query so. The caller sees a timeout.
-            answer = self._send(method, path, _at_once(params), headers, data)
+            answer = self._send(method, path, _without_waiting(params), headers, data)
         if error := self.failures.refused(method, path, answer):
             raise error
         try:
@@ -161,7 +161,7 @@ def _items(params: Params) -> list[tuple[str, Any]]:
     return list(params.items() if isinstance(params, Mapping) else params or ())
 
 
-def _at_once(params: Params) -> Params:
+def _without_waiting(params: Params) -> Params:
     return [(key, value) for key, value in _items(params) if key not in WAITING]
 
 

@@ -117,7 +117,7 @@ class Check(StrictModel):
             f'write {{"args": ["systemctl", "is-active", "--quiet", {shown(given["osservice"])}], "interval": "10s"}}',
         ),
         "script": lambda given: InvalidValue(
-            "Consul has no script checks any more", f"write {_instead_of(given)} instead"
+            "Consul has no script checks any more", f"write {_replacement_of(given)} instead"
         ),
         "serviceid": always("a check belongs to the service that it stands in", "remove it"),
         "token": TOKEN_REFUSAL,
@@ -273,7 +273,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def _instead_of(given: Mapping[str, object]) -> str:
+def _replacement_of(given: Mapping[str, object]) -> str:
     """Return the check to write for an old script check: HTTP if the command contains a URL."""
     script, every = given["script"], given.get("interval", "10s")
     command = script if isinstance(script, str) else ""

@@ -18,21 +18,21 @@ NO_VALUES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Loaded:
-    """``definitions``: those of the good files. ``left_out``: the other files, which have or share the ``faults``."""
+    """``definitions``: those of the good files. ``skipped``: the other files, which have or share the ``faults``."""
 
     definitions: tuple[Definition, ...]
     faults: tuple[Fault, ...] = ()
-    left_out: tuple[ParsedFile, ...] = ()
+    skipped: tuple[ParsedFile, ...] = ()
 
     def faults_of(self, name: str) -> tuple[Fault, ...]:
         """Return the faults that keep a service, by name or ID, from being known; none if no file was to define it.
 
         A file whose service cannot be read may define any service.
         """
-        own = [one for one in self.left_out if name in _services(one)]
+        own = [one for one in self.skipped if name in _services(one)]
         names = {use.key for one in own for use in one.name_uses}
-        related = {str(one.file) for one in self.left_out if names & {use.key for use in one.name_uses}}
-        others = {str(one.file) for one in self.left_out if _services(one)}
+        related = {str(one.file) for one in self.skipped if names & {use.key for use in one.name_uses}}
+        others = {str(one.file) for one in self.skipped if _services(one)}
         return tuple(one for one in self.faults if (one.file in related if own else one.file not in others))
 
 
@@ -52,36 +52,36 @@ def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Defini
 def load_valid(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
     """Load likewise, but leave out files with a fault, and files that use a name which another file also uses."""
     try:
-        examined = [_look_at(file, values) for file in definition_files(directory)]
+        parsed = [_read_and_parse(file, values) for file in definition_files(directory)]
     except BadDefinition as error:
         return Loaded((), error.faults)
-    faults = [fault for one in examined for fault in one.faults]
-    faults += find_name_conflicts(use for one in examined for use in one.name_uses)
+    faults = [fault for one in parsed for fault in one.faults]
+    faults += find_name_conflicts(use for one in parsed for use in one.name_uses)
     faulty = {fault.file for fault in faults}
     # It is unknown which of two files owns a name, so neither is used.
-    contested = {
+    conflicting = {
         use.key
-        for one in examined
+        for one in parsed
         if str(one.file) in faulty
         for use in one.name_uses
         if use.what != SERVICE_NAME  # services may share it
     }
     good: list[Definition] = []
-    left_out: list[ParsedFile] = []
-    for one in examined:
-        if one.definition is None or str(one.file) in faulty or any(use.key in contested for use in one.name_uses):
-            left_out.append(one)
+    skipped: list[ParsedFile] = []
+    for one in parsed:
+        if one.definition is None or str(one.file) in faulty or any(use.key in conflicting for use in one.name_uses):
+            skipped.append(one)
         else:
             good.append(one.definition)
-    return Loaded(tuple(good), tuple(sorted(faults)), tuple(left_out))
+    return Loaded(tuple(good), tuple(sorted(faults)), tuple(skipped))
 
 
-def _services(examined: ParsedFile) -> set[str]:
-    return {use.name for use in examined.name_uses if use.what in (SERVICE_ID, SERVICE_NAME)}
+def _services(parsed: ParsedFile) -> set[str]:
+    return {use.name for use in parsed.name_uses if use.what in (SERVICE_ID, SERVICE_NAME)}
 
 
-def _look_at(file: Path, values: Mapping[str, str]) -> ParsedFile:
-    """Read and examine a file. A file that cannot be read is faulty and empty."""
+def _read_and_parse(file: Path, values: Mapping[str, str]) -> ParsedFile:
+    """Read and parse a file. A file that cannot be read is faulty and empty."""
     try:
         content = read(file)
     except BadDefinition as error:

@@ -124,8 +124,8 @@ def _parsed(text: str) -> object:
     try:
         tree = json.loads(text, object_pairs_hook=Pairs, parse_constant=no_constant)
     except json.JSONDecodeError as error:
-        said = error.msg.removesuffix(" at")
-        problem = f"not JSON: {said[:1].lower()}{said[1:]}"
+        message = error.msg.removesuffix(" at")
+        problem = f"not JSON: {message[:1].lower()}{message[1:]}"
         remedy = "JSON has no comments, double quotes only, and no comma after the last item"
         raise _Unusable(problem, remedy, f"line {error.lineno} column {error.colno}") from error
     except ValueError as error:

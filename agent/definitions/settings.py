@@ -7,13 +7,14 @@ from typing import Any, Self
 
 from agent.definitions.faults import shown, untrusted
 from agent.definitions.settings_file import DEFAULT_ADDRESS, ConsulTable, DnsTable, DockerTable, SettingsFile
-from agent.definitions.sources import Given, from_environment, from_file, from_options, nested, requires_tls
+from agent.definitions.sources import SettingValue, from_environment, from_file, from_options, nested, requires_tls
 from agent.definitions.strict_model import TEXT, ObjectOf, optional
 from agent.errors import BadDefinition, Fault
 from agent.files import NotRegularFile, Untrusted, read_trusted_path
 
 _TOKENS = ("consul.token", "consul.token_file")
 _KEYS = ("dns.key_file", "dns.key_name", "dns.key_algorithm", "dns.key_secret")
+_FILES = ("consul.ca_file", "consul.client_cert", "consul.client_key", "dns.key_file")
 _PAIRS = (
     ("consul.client_cert", "consul.client_key"),
     ("consul.client_key", "consul.client_cert"),
@@ -64,7 +65,7 @@ class Settings(SettingsFile):
 
         :raises BadDefinition: with all faults of all sources.
         """
-        chosen: dict[str, Given] = {}
+        chosen: dict[str, SettingValue] = {}
         faults: list[Fault] = []
         for given, found in (from_file(config), from_environment(environ), from_options(options)):
             faults.extend(found)
@@ -76,7 +77,7 @@ class Settings(SettingsFile):
             chosen.update(given)
         is_tls, found = requires_tls(environ)
         faults.extend(found)
-        faults.extend(_unfit(chosen))
+        faults.extend(_unusable(chosen))
         if faults:
             raise BadDefinition(faults)
         tree = _tree(chosen, is_tls)
@@ -88,7 +89,7 @@ class Settings(SettingsFile):
         return cls(**{**tree, **tables})
 
 
-def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
+def _tree(chosen: Mapping[str, SettingValue], is_tls: bool) -> dict[str, Any]:
     tree = nested({name: given.value for name, given in chosen.items()})
     consul, docker = tree.setdefault("consul", {}), tree.setdefault("docker", {})
     if is_tls:
@@ -103,30 +104,20 @@ def _tree(chosen: Mapping[str, Given], is_tls: bool) -> dict[str, Any]:
     return tree
 
 
-def _untrusted(given: Given) -> Fault | None:
-    """Return the fault of a certificate or key that another user may write."""
-    try:
-        read_trusted_path(given.value, 1)
-    except Untrusted as error:
-        return untrusted(str(given.value), error)
-    except (OSError, NotRegularFile):  # reported where the file is needed
-        return None
-    return None
-
-
-def _unfit(chosen: Mapping[str, Given]) -> Iterator[Fault]:
+def _unusable(chosen: Mapping[str, SettingValue]) -> Iterator[Fault]:
     """Report missing files and incomplete pairs now, rather than by a failed handshake later."""
-    for name in ("consul.ca_file", "consul.client_cert", "consul.client_key", "dns.key_file"):
-        if name in chosen and not chosen[name].value.is_file():
-            yield chosen[name].fault(
-                f"there is no file {shown(str(chosen[name].value))}", "put it there, or name another"
-            )
-        elif name in chosen and (fault := _untrusted(chosen[name])):
-            yield fault
-    if "consul.ca_path" in chosen and not chosen["consul.ca_path"].value.is_dir():
-        yield chosen["consul.ca_path"].fault(
-            f"there is no directory {shown(str(chosen['consul.ca_path'].value))}", "put it there, or name another"
-        )
+    for name in chosen.keys() & {*_FILES, "consul.ca_path"}:
+        path = chosen[name].value
+        what, is_there = ("file", path.is_file()) if name in _FILES else ("directory", path.is_dir())
+        if not is_there:
+            yield chosen[name].fault(f"there is no {what} {shown(str(path))}", "put it there, or name another")
+        elif name in _FILES:
+            try:
+                read_trusted_path(path, 1)
+            except Untrusted as error:
+                yield untrusted(str(path), error)
+            except (OSError, NotRegularFile):
+                pass  # reported where the file is needed
     for name, other in _PAIRS:
         if name in chosen and other not in chosen:
             key = other.partition(".")[2]

@@ -66,7 +66,7 @@ _BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.
 
 
 @dataclass(frozen=True)
-class Given:
+class SettingValue:
     """One setting as a source gives it: ``file`` is the file, variable or option, ``path`` the place in a file."""
 
     value: Any
@@ -77,7 +77,7 @@ class Given:
         return Fault(self.file, self.path, problem, remedy)
 
 
-Source = tuple[dict[str, Given], list[Fault]]
+Source = tuple[dict[str, SettingValue], list[Fault]]
 """Settings by dotted name, and the faults of those that cannot be used."""
 
 
@@ -103,14 +103,14 @@ def from_file(config: Path | None) -> Source:
     except UnicodeDecodeError:
         return {}, [Fault(str(file), "", "not UTF-8", "save the file as UTF-8")]
     except tomllib.TOMLDecodeError as error:
-        said, _, place = str(error).rstrip(")").partition(" (at ")
-        problem = f"not TOML: {said[:1].lower()}{said[1:]}"
+        message, _, place = str(error).rstrip(")").partition(" (at ")
+        problem = f"not TOML: {message[:1].lower()}{message[1:]}"
         return {}, [Fault(str(file), place.replace(",", ""), problem, 'write it like services_dir = "/srv/services.d"')]
     except (RecursionError, ValueError):
         problem = "nested too deeply, or a number of thousands of digits"
         return {}, [Fault(str(file), "", problem, 'write it like services_dir = "/srv/services.d"')]
     values, found = _validated(tree)
-    given = {name: Given(value, str(file), name) for name, value in values.items()}
+    given = {name: SettingValue(value, str(file), name) for name, value in values.items()}
     faults = [finding.at(file) for finding in found]
     faults.extend(
         one.fault(f"{shown(str(one.value))} depends on where svcagent is started", "write the path from / on")
@@ -128,8 +128,8 @@ def from_environment(environ: Mapping[str, str]) -> Source:
         text = environ.get(variable)
         if text:
             raw[name] = _boolean(variable, text, faults) if name in _SWITCHES else text
-    given, found = _said(raw, {name: variable for variable, name in VARIABLES.items()})
-    given |= {VARIABLES[one]: Given(None, one) for one in NONE_IF_EMPTY if environ.get(one) == ""}
+    given, found = _single_values(raw, {name: variable for variable, name in VARIABLES.items()})
+    given |= {VARIABLES[one]: SettingValue(None, one) for one in NONE_IF_EMPTY if environ.get(one) == ""}
     return given, faults + found
 
 
@@ -145,17 +145,17 @@ def from_options(options: Mapping[str, object]) -> Source:
     if unknown := options.keys() - set(OPTIONS.values()):
         raise TypeError(f"not settings: {', '.join(sorted(unknown))}")
     raw = {name: str(value) for name, value in options.items() if value is not None}
-    return _said(raw, {name: option for option, name in OPTIONS.items()})
+    return _single_values(raw, {name: option for option, name in OPTIONS.items()})
 
 
-def _said(raw: dict[str, Any], by: Mapping[str, str]) -> Source:
+def _single_values(raw: dict[str, Any], by: Mapping[str, str]) -> Source:
     """Return settings that come from one variable or option each, whose names are in ``by``."""
-    given: dict[str, Given] = {}
+    given: dict[str, SettingValue] = {}
     faults: list[Fault] = []
     # One at a time, so that a bad one does not hide the faults of the others.
     for name, value in raw.items():
         values, found = _validated(nested({name: value}))
-        given |= {name: Given(value, by[name]) for name, value in values.items()}
+        given |= {name: SettingValue(value, by[name]) for name, value in values.items()}
         faults.extend(Fault(by[name], "", finding.problem, finding.remedy) for finding in found)
     return given, faults
 

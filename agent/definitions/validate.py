@@ -85,7 +85,7 @@ def _part(tree: dict[str, Any], model: type[StrictModel], path: str, found: list
             refusal = model.refused[name](given)
             found.append(Finding(joined(path, key), refusal.problem, refusal.remedy))
         else:
-            found.append(Finding(joined(path, key), f"unknown key {shown(key)}", meant(key, model.keys)))
+            found.append(Finding(joined(path, key), f"unknown key {shown(key)}", suggestion(key, model.keys)))
     found.extend(
         Finding(joined(path, finding.path) if finding.path else path, finding.problem, finding.remedy)
         for finding in model.across({**given, **fields})
@@ -93,7 +93,7 @@ def _part(tree: dict[str, Any], model: type[StrictModel], path: str, found: list
     return fields
 
 
-def meant(key: str, known: Iterable[str]) -> str:
+def suggestion(key: str, known: Iterable[str]) -> str:
     """Return the remedy for an unknown key: the nearest known key, or all of them."""
     import difflib  # only needed after a typing error
 
