@@ -36,7 +36,7 @@ def why(name: str) -> int:
     with context.consul(settings) as consul, engine_of(settings, clock) as engine:
         how = restarter(section.strategy, service, engine, settings.state_dir, os.environ, clock)
         checked = CheckedInstance(service, section, consul, engine, Prober(), clock)
-        found = explain(service, section, _sources(settings, checked, how, host_lock))
+        found = explain(_sources(settings, checked, how, host_lock))
     if current().as_json:
         show_document(_document(service, found))
     else:
@@ -48,7 +48,7 @@ def _sources(settings: Settings, checked: CheckedInstance, how: Restarter, host_
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     service, reload, consul, clock = checked.service, checked.section, checked.consul, checked.clock
     survey = InstanceSurvey(checked)
-    sources = WhySources(consul, how, clock, host_lock, (), lambda: survey.take().differences)
+    sources = WhySources(service, reload, consul, how, clock, host_lock, (), lambda: survey.take().differences)
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already

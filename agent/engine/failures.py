@@ -258,7 +258,6 @@ def retry_after(text: str, error: RefusedAnswer | None) -> float | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and its causes, outermost first."""
     current: BaseException | None = error
     while current is not None:
         yield current

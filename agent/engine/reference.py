@@ -105,7 +105,6 @@ def tags_of(repo_tags: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _split(repository: str) -> tuple[str, str]:
-    """Return registry and path, both in full."""
     host, slash, path = repository.partition("/")
     if not slash or not (set(".:[") & set(host) or host == "localhost" or host.lower() != host):
         host, path = HUB, repository

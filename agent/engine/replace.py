@@ -283,7 +283,6 @@ class ContainerReplacer:
         return self._foreign_platform(old, image)
 
     def _foreign_platform(self, container: Inspect, image: Inspect) -> str:
-        """Return the platform of a container's image; empty if it is the Engine's own."""
         with self._docker.query("ask for its platform") as queries:
             own = queries.platform()
         found = recreate.platform_of(container, image)

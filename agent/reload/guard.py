@@ -154,7 +154,6 @@ def known_instances(view: FleetView, instances: tuple[Instance, ...], now: datet
 
 
 def _names(found: Iterable[str]) -> str:
-    """Return some of the names in order, and how many more there are."""
     listed = sorted(set(found))
     more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
     return ", ".join(listed[:MOST_NAMES]) + more

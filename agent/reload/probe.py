@@ -291,7 +291,6 @@ _ADVICE = {
 
 
 def _describe_error(error: Exception, seconds: float) -> tuple[str, str]:
-    """Return what happened, for people and for programs."""
     match error:
         case ssl.SSLCertVerificationError():
             return f"certificate verify failed: {error.verify_message}", "tls"

@@ -180,7 +180,6 @@ class Readiness:
         return run, missing
 
     def _forget_another_run(self, container: Container | None) -> None:
-        """Discard what was left to Consul if another container runs now."""
         run = "" if container is None else f"{container.id} {container.started_at}"
         if run != self._left_for:
             self._left_to_consul.clear()

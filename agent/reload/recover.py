@@ -194,7 +194,6 @@ class Recovery:
             self._restoration.await_ready(is_returning=self._runner.is_returning)
 
     def _settle(self) -> bool:
-        """Watch a new version whose settle step the crashed reload did not finish."""
         is_first = self._report.is_first()
         with self._deps.interrupts.allowed():
             return self._restoration.watch.settle(is_first=is_first, each_round=never_interrupted)

@@ -232,7 +232,6 @@ class Reload:
     # ------------------------------------------------------------ the lock
 
     def _announce(self, step: Step) -> None:
-        """Publish the step to the fleet and to the hosts that wait for the lock."""
         # Without it other hosts would not notice a version that takes its host down.
         self._report.publish_step(str(step), is_required=step is Step.DRAIN)
         try:

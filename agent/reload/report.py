@@ -7,6 +7,7 @@ after that is best effort: a failure to publish fails no reload, and is noted on
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from agent.errors import SvcagentError
@@ -84,23 +85,15 @@ class HostStateReport:
                 self._is_published = True
             return
         has_failed = result.outcome not in (*WANTED_RAN, Outcome.INTERRUPTED)
-        # Also if an earlier write failed: without an outcome the version is suspect for every other host.
-        self._is_published = self._write(
-            HostState(
-                digest,
-                _STATUSES.get(result.outcome or Outcome.FAILED, HostStatus.FAILED),
-                self._now(),
-                self._tag,
-                record.reload_id,
-                record.step,
-                error=result.error or "",
-                service_id=self._service_id,
-                wanted=record.digest if has_failed else "",
-                is_settled=state.is_settled is True and bool(digest),
-                seen=self._now(),
-                verdict=str(Blame.ENVIRONMENT) if state.blame is Blame.ENVIRONMENT else "",
-            )
+        ended = replace(
+            self._state(_STATUSES.get(result.outcome or Outcome.FAILED, HostStatus.FAILED), record.step, digest),
+            error=result.error or "",
+            wanted=record.digest if has_failed else "",
+            is_settled=state.is_settled is True and bool(digest),
+            verdict=str(Blame.ENVIRONMENT) if state.blame is Blame.ENVIRONMENT else "",
         )
+        # Also if an earlier write failed: without an outcome the version is suspect for every other host.
+        self._is_published = self._write(ended)
 
     def ended(self, result: ReloadResult, state: State, digest: str) -> None:
         """Publish how the reload ended, unless that is done, and add it to the history, also on disk."""
@@ -153,19 +146,13 @@ class HostStateReport:
 
     def _under_way(self, status: HostStatus, step: str) -> HostState:
         record = self._entry.record
-        return HostState(
-            record.digest_before,
-            status,
-            self._now(),
-            self._tag,
-            record.reload_id,
-            step,
-            service_id=self._service_id,
-            session=record.session,
-            wanted=record.digest,
-            seen=self._now(),
-            verdict=str(Blame.ENVIRONMENT) if self._had_verdict else "",
-        )
+        verdict = str(Blame.ENVIRONMENT) if self._had_verdict else ""
+        state = self._state(status, step, record.digest_before)
+        return replace(state, session=record.session, wanted=record.digest, verdict=verdict)
+
+    def _state(self, status: HostStatus, step: str, digest: str) -> HostState:
+        now, reload_id = self._now(), self._entry.record.reload_id
+        return HostState(digest, status, now, self._tag, reload_id, step, service_id=self._service_id, seen=now)
 
     def _write(self, state: HostState) -> bool:
         with self._published():

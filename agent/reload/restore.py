@@ -87,7 +87,6 @@ class Restoration:
         self._retry(self._restarter.discard)
 
     def _quarantine(self) -> None:
-        """Publish that the digest failed here, so that no host takes it."""
         self._remember_log_tail()
         deps, record = self._deps, self._entry.record
         found = Quarantine(

@@ -186,7 +186,6 @@ class StepRunner:
         return True
 
     def _is_seen_again(self) -> bool:
-        """True if the old version has failed like the new one."""
         signature = self._entry.record.signature
         return signature in self._restoration.signatures and not is_of_startup(signature)
 

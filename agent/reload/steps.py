@@ -213,7 +213,6 @@ def _way_back(state: State) -> Step:
 
 
 def _restoring(state: State) -> Step | None:
-    """Return the step that brings the instance back into service; None if it is there."""
     if state.container is ReplacementState.MIXED:
         return Step.ROLL_BACK
     if not state.is_ready:

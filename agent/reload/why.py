@@ -38,6 +38,8 @@ class WhySources:
     ``trusts``: True for a digest that this host takes if it is pinned.
     """
 
+    service: Service
+    section: ReloadSection
     consul: Consul
     restarter: Restarter
     clock: Clock
@@ -74,12 +76,13 @@ class _Fleet:
     agent: AgentSelf
     instances: tuple[Instance, ...]
     view: FleetView
+    seen_at: datetime
 
 
-def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explanation:
+def explain(ask: WhySources) -> Explanation:
     """Ask every server, and return everything that keeps this host from the newest image."""
     found = Explanation()
-    now = ask.clock.now()
+    service, section, now = ask.service, ask.section, ask.clock.now()
     try:
         _ask_for_images(ask.restarter, found)
     except DockerUnreachable as error:
@@ -91,39 +94,29 @@ def explain(service: Service, reload: ReloadSection, ask: WhySources) -> Explana
     found.wanted = found.newest
     window = WindowState(is_open=True)
     with _reasoned(found):
-        window = window_state(reload.windows, zone(reload.timezone), now)
+        window = window_state(section.windows, zone(section.timezone), now)
     fleet: _Fleet | None = None
     with _reasoned(found):
         agent = ask.consul.agent_self()
         _index, instances = ask.consul.instances(service.name)
-        fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now))
+        fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now), now)
     if fleet is not None:
-        _judge_rollout(service, reload, ask, fleet, now, found)
-        seen = _observed(service, reload, ask, fleet, window, now, found)
-        found.reasons += find_obstacles(seen)
+        _judge_rollout(ask, fleet, found)
+        found.reasons += find_obstacles(_observed(ask, fleet, window, found))
         with _reasoned(found):
-            prefix = reload.lock_prefix(service.name)
-            status = lock_status(ask.consul, prefix, queue_of(service.name))
-            _judge_lock(status, fleet.agent.node, reload.max_parallel, found)
+            status = lock_status(ask.consul, section.lock_prefix(service.name), queue_of(service.name))
+            _judge_lock(status, fleet.agent.node, section.max_parallel, found)
     _judge_host_lock(service, ask.host_lock.holder(), found)
     return found
 
 
-def _observed(
-    service: Service,
-    reload: ReloadSection,
-    ask: WhySources,
-    fleet: _Fleet,
-    window: WindowState,
-    now: datetime,
-    found: Explanation,
-) -> Observed:
+def _observed(ask: WhySources, fleet: _Fleet, window: WindowState, found: Explanation) -> Observed:
     """Return what the guard would judge; a failed request becomes a reason."""
     newest = found.newest or ""
     remembered, differences = 0, tuple[str, ...]()
     vanished: HostState | None = None
     with _reasoned(found):
-        name = service_dns_name(service.name, fleet.agent.datacenter, fleet.agent.domain)
+        name = service_dns_name(ask.service.name, fleet.agent.datacenter, fleet.agent.domain)
         remembered = max((ask_dns(server, name).ttl for server in ask.drain_dns), default=0)
     if found.is_container_known:
         with _reasoned(found):
@@ -133,16 +126,16 @@ def _observed(
     return Observed(
         fleet.instances,
         fleet.agent.node,
-        service,
-        reload,
-        now,
+        ask.service,
+        ask.section,
+        fleet.seen_at,
         fleet.view,
         is_queueing=True,
         wanted=newest,
         suspect=vanished,
-        image_created=_created(reload, ask.restarter, found),
+        image_created=_created(ask, found),
         # The age of an unknown image cannot be judged.
-        min_age=reload.min_age if found.newest else 0.0,
+        min_age=ask.section.min_age if found.newest else 0.0,
         window=window,
         stopped=found.stopped,
         differences=differences,
@@ -176,45 +169,42 @@ def _ask_for_images(restarter: Restarter, found: Explanation) -> None:
                 found.running = found.newest
 
 
-def _created(reload: ReloadSection, restarter: Restarter, found: Explanation) -> datetime | None:
+def _created(ask: WhySources, found: Explanation) -> datetime | None:
     """Return when the newest image was built; None if that does not matter or it is not on this host yet."""
-    if not reload.min_age or not found.newest:
+    if not ask.section.min_age or not found.newest:
         return None
     try:
-        return restarter.image_created(found.newest)
+        return ask.restarter.image_created(found.newest)
     except (NotFound, DockerUnreachable):
         return None
 
 
-def _judge_rollout(
-    service: Service, reload: ReloadSection, ask: WhySources, fleet: _Fleet, now: datetime, found: Explanation
-) -> None:
+def _judge_rollout(ask: WhySources, fleet: _Fleet, found: Explanation) -> None:
     if found.newest is None:
         return
-    able, view = able_instances(fleet.instances), fleet.view
-    decision = decide(view, reload.image, found.newest, found.running, able, now)
+    name, image, able, view = ask.service.name, ask.section.image, able_instances(fleet.instances), fleet.view
+    decision = decide(view, image, found.newest, found.running, able, fleet.seen_at)
     found.wanted = decision.wanted
     pin = view.pin
     if decision.wanted == found.newest or pin is None:
         return
     waits_for = progress(pin, view.hosts, able).waits_for
     since = f" since {iso(pin.since)}" if pin.since else ""
-    how = f". To take it now on all hosts, run: {shlex.join(['svcagent', 'reload', service.name, '--force'])}"
+    how = f". To take it now on all hosts, run: {shlex.join(['svcagent', 'reload', name, '--force'])}"
     with _reasoned(found):
         if decision.wanted != found.running and not ask.trusts(decision.wanted):
-            how = f". This host does not take it: {untrusted(service.name, reload.image, pin, fleet.agent.node)}"
+            how = f". This host does not take it: {untrusted(name, image, pin, fleet.agent.node)}"
     found.reasons.append(
         Obstacle(
             OLDER_ROLLOUT,
             f"a rollout of an older digest, {pin.digest}, is under way, pinned by {pin.node}{since}",
             f"{found.newest} follows when the older one runs on all hosts (it waits for: {waits_for}), is quarantined, "
-            f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', service.name])}{how}",
+            f"or has made no progress for an hour; see: {shlex.join(['svcagent', 'fleet', name])}{how}",
         )
     )
 
 
 def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explanation) -> None:
-    """Report a lock that is fully taken, or that other hosts wait for."""
     if len(status.holders) < (status.limit or max_parallel) and not status.waiters:
         return
     held = f"held by {', '.join(map(str, status.holders))}" if status.holders else "free"
