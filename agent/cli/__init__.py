@@ -88,9 +88,9 @@ def _run() -> int:
     try:
         result = cli.main(standalone_mode=False, prog_name="svcagent", obj=options)
         # A reader that has closed the pipe needs no more output; a full disk is a failure.
-        unprinted = None if isinstance(options.unprinted, BrokenPipeError) else options.unprinted
-        if unprinted is not None and not result:
-            raise SvcagentError(f"cannot write to standard output: {unprinted.strerror}", kind="cannot-write")  # noqa: TRY301 - as all errors
+        output_error = None if isinstance(options.output_error, BrokenPipeError) else options.output_error
+        if output_error is not None and not result:
+            raise SvcagentError(f"cannot write to standard output: {output_error.strerror}", kind="cannot-write")  # noqa: TRY301 - as all errors
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:

@@ -132,12 +132,12 @@ def good_definitions(chosen: Settings, ask_address: Callable[[], str] | None = N
     if not any(ADDRESS in definition.names_used for definition in found.definitions):
         return found
     address = ask_address() if ask_address else _address(chosen)
-    return load_valid(chosen.services_dir, values(address))
+    return load_valid(chosen.services_dir, host_values(address))
 
 
 def definitions_without_agent(chosen: Settings) -> Loaded:
     """Return the definitions as they can be read without an agent: ``${ADDRESS}`` becomes `EXAMPLE_ADDRESS`."""
-    return load_valid(chosen.services_dir, values(EXAMPLE_ADDRESS))
+    return load_valid(chosen.services_dir, host_values(EXAMPLE_ADDRESS))
 
 
 def leave_out_faulty_files(faults: Collection[Fault], good: Collection[Definition], *, is_all: bool) -> None:
@@ -156,7 +156,7 @@ def leave_out_faulty_files(faults: Collection[Fault], good: Collection[Definitio
         options.least_exit_code = BadDefinition.exit_code
 
 
-def values(address: str) -> dict[str, str]:
+def host_values(address: str) -> dict[str, str]:
     """Return the values of references like ``${HOSTNAME}`` on this host, whose agent advertises that address."""
     return reference_values(os.environ, socket.gethostname(), address)
 

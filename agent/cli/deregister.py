@@ -33,7 +33,7 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
         failures: tuple[Failure, ...] = ()
         plan = make_removal(consul.services(expected), frozenset(names))
         if not dry_run:
-            _refuse_what_comes_back(settings, plan)
+            _refuse_defined_services(settings, plan)
             done: list[Change] = []
             failures = _remove(consul, plan, done)
             keep(settings, lambda last: last.after_changes(done))
@@ -59,7 +59,7 @@ def _remove(consul: Consul, plan: Iterable[Change], done: list[Change]) -> tuple
     return tuple(failures.found)
 
 
-def _refuse_what_comes_back(settings: Settings, plan: Sequence[Change]) -> None:
+def _refuse_defined_services(settings: Settings, plan: Sequence[Change]) -> None:
     """Refuse to remove what the daemon would register again.
 
     :raises TemporaryRefusal: the daemon runs, and an active definition defines one of the services, or that is unknown;

@@ -73,7 +73,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
 def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     from agent.doctor.examined import ExaminedHost
 
-    choice = usable(settings.services_dir, context.values(EXAMPLE_ADDRESS))
+    choice = usable(settings.services_dir, context.host_values(EXAMPLE_ADDRESS))
     for name in names:
         if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
             raise context.unknown_name(name, choice.definitions, settings.services_dir)

@@ -8,7 +8,7 @@ from agent.cli.fleet_input import defined_here, lock_prefix_of, service_of
 from agent.cli.fleet_output import HEADERS, ShownFleet, document, rows, summary
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_table, show_warning, table
-from agent.cli.stopped import look_for_stopped
+from agent.cli.stopped import check_for_stopped
 from agent.clock import Interrupts
 from agent.errors import Interrupted
 from agent.fleet import FleetSnapshot, FleetWatch, observe
@@ -51,7 +51,7 @@ def fleet(name: str, *, is_watching: bool) -> int:
             return 0  # standard output was closed
         view, instances = observe(consul, service, clock.now()), consul.instances(service)[1]
         found = ShownFleet(service, view, instances, find_all_suspects(consul, service, lock_prefix))
-        look_for_stopped(settings, consul, defined_here(settings, service))
+        check_for_stopped(settings, consul, defined_here(settings, service))
     if current().as_json:
         show_document(document(found))
         return 0
@@ -102,7 +102,7 @@ def _print_changes(service: str, moments: Iterable[FleetSnapshot]) -> None:
                 if now.get(host) != before.get(host):
                     show_line("\t".join(now.get(host, (host, "gone"))))
         before, lines_before = now, lines
-        if current().unprinted is not None:
+        if current().output_error is not None:
             return
 
 

@@ -15,8 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Options:
     """The options common to all verbs, and state of the running verb.
 
-    ``is_logging``: logging is set up. ``unprinted``: why output could not be printed completely. ``faults``: those of
-    the files that the verb leaves out. ``least_exit_code``: the exit code of a verb that otherwise succeeds.
+    ``is_logging``: logging is set up. ``output_error``: why output is incomplete. ``faults``: those of the
+    files that the verb leaves out. ``least_exit_code``: the exit code of a verb that otherwise succeeds.
     """
 
     config: str | None = None
@@ -27,7 +27,7 @@ class Options:
     quiet: bool = False
     log_format: str | None = None
     is_logging: bool = False
-    unprinted: OSError | None = None
+    output_error: OSError | None = None
     faults: tuple[Fault, ...] = ()
     least_exit_code: int = 0
 

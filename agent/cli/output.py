@@ -45,7 +45,7 @@ def printing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        current().unprinted = error
+        current().output_error = error
 
 
 def show_document(document: Any) -> None:

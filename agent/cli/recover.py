@@ -7,8 +7,8 @@ from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_warning
 from agent.cli.reload_output import REPAIR_OUTPUT, show_recovered
-from agent.cli.stopped import look_for_stopped
-from agent.cli.textfile import reloads_ended
+from agent.cli.stopped import check_for_stopped
+from agent.cli.textfile import record_reloads
 from agent.clock import Interrupts
 from agent.daemon.last_good import Choice, usable
 from agent.definitions import Settings
@@ -35,12 +35,12 @@ def recover(names: tuple[str, ...]) -> int:
         revive_containers(settings, clock, journalled(state_dir), REPAIR_OUTPUT)
         with context.consul(settings) as consul, engine_of(settings, clock) as engine:
             agent = consul.agent_self()
-            choice = usable(settings.services_dir, context.values(agent.address))
+            choice = usable(settings.services_dir, context.host_values(agent.address))
             service_ids = _chosen(settings, choice, names)
             clients = HostClients(settings, consul, engine, agent, clock, interrupts)
             results = repair(clients, choice.definitions, service_ids, REPAIR_OUTPUT)
-            look_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in service_ids))
-    reloads_ended(settings, results)
+            check_for_stopped(settings, consul, (one for one in choice.definitions if one.service.id in service_ids))
+    record_reloads(settings, results)
     if current().as_json:
         show_document([dataclasses.asdict(result) for result in results])
     for fault in choice.faults:

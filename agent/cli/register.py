@@ -11,7 +11,7 @@ from agent.cli.registration_output import (
     show_plan,
     warn_of_record_error,
 )
-from agent.cli.textfile import registered, registration_recorded, reloads_ended
+from agent.cli.textfile import record_registration, record_reloads, registration_failures_recorded
 from agent.clock import Interrupts
 from agent.consul import NODE_MAINTENANCE, Consul
 from agent.daemon.last_good import forget
@@ -83,7 +83,7 @@ def register(
         from agent.reload.repair import revive_containers
 
         revive_containers(settings, clock, left_behind, REPAIR_OUTPUT)
-    with context.consul(settings) as consul, registration_recorded(settings):
+    with context.consul(settings) as consul, registration_failures_recorded(settings):
         planner = planner_of(settings, consul, asked)
         planner.read()
         # Wait for the agent before taking the lock, so that no other process waits for a waiting one.
@@ -104,19 +104,19 @@ def register(
 
             own = {service.id for service in planner.services}
             show_expired_maintenance(end_expired(consul, clock, planner.agent.node, own))
-        _look_for_stopped(settings, consul, planner)
+        _check_for_stopped(settings, consul, planner)
         if not names:
             refused = sum(one.action is ChangeAction.REFUSE for one in plan)
-            registered(settings, consul, planner.definitions, refused, planner.faults)
+            record_registration(settings, consul, planner.definitions, refused, planner.faults)
     show_plan(plan, is_dry=False, failures=failures)
     return max(exit_code(plan, failures), repaired)
 
 
-def _look_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> None:
+def _check_for_stopped(settings: Settings, consul: Consul, planner: Planner) -> None:
     if any(one.reload is not None for one in planner.definitions):
-        from agent.cli.stopped import look_for_stopped  # the Docker SDK is slow to import
+        from agent.cli.stopped import check_for_stopped  # the Docker SDK is slow to import
 
-        look_for_stopped(settings, consul, planner.definitions)
+        check_for_stopped(settings, consul, planner.definitions)
 
 
 def _apply(
@@ -151,7 +151,7 @@ def _repair(settings: Settings, consul: Consul, planner: Planner, left_behind: f
     with interrupts.caught(), engine_of(settings, clock) as engine:
         clients = HostClients(settings, consul, engine, planner.agent, clock, interrupts)
         results = repair(clients, planner.definitions, broken, REPAIR_OUTPUT)
-        reloads_ended(settings, results)
+        record_reloads(settings, results)
         return show_recovered(results)
 
 

@@ -80,7 +80,7 @@ def reload_here(asked: ReloadRequest) -> int:
         except SvcagentError as error:
             trouble = error  # the crashed reload must be recovered first
         printer = Printer(service.name)
-        quietly = clients.dependencies(service.id, lock.recording(Printer(service.name).report_quietly))
+        quietly = clients.dependencies(service.id, lock.recording(Printer(service.name).report_recovery))
         repaired = repair_one(asked.definition, quietly, REPAIR_OUTPUT)
         results += repaired
         if code := show_recovered(repaired):
@@ -97,7 +97,7 @@ def reload_here(asked: ReloadRequest) -> int:
             warn_of_stopped(consul, engine, [asked.definition])
         code = show_result(results[-1])
         if results[-1].outcome in (Outcome.ROLLED_BACK, Outcome.ENVIRONMENT):
-            show_rolled_back(results[-1], _where(consul, service.id))
+            show_rolled_back(results[-1], _service_state(consul, service.id))
         return code
 
 
@@ -150,7 +150,7 @@ def check_here(asked: ReloadRequest) -> int:
     return 0
 
 
-def _where(consul: Consul, service_id: str) -> str:
+def _service_state(consul: Consul, service_id: str) -> str:
     try:
         checks = consul.checks()
     except SvcagentError as error:

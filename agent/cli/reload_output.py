@@ -104,7 +104,7 @@ class Printer:
         if event.step is not Step.CHECK and event.phase is Phase.END:
             show_line(f"{event.step:<10} {event.seconds:7.2f} s")
 
-    def report_quietly(self, event: StepEvent) -> None:
+    def report_recovery(self, event: StepEvent) -> None:
         """Log one event of a recovery; print it only if it is a note."""
         self._log(event, recovery=True)
 
@@ -141,4 +141,4 @@ class Printer:
             print_warning(f"{self._service}: {event.text}")
 
 
-REPAIR_OUTPUT = RepairOutput(show_warning, show_bug_of, lambda service, event: Printer(service).report_quietly(event))
+REPAIR_OUTPUT = RepairOutput(show_warning, show_bug_of, lambda service, event: Printer(service).report_recovery(event))

@@ -30,7 +30,7 @@ def warn_of_stopped(consul: Consul, engine: "Engine", definitions: Iterable[Defi
             show_warning(f"{service_id}: {stopped}", service=service_id)
 
 
-def look_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[Definition]) -> None:
+def check_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[Definition]) -> None:
     """Do the same for a verb that does not use Docker otherwise."""
     definitions = [one for one in definitions if _container(one)]
     if definitions:

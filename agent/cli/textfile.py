@@ -34,13 +34,13 @@ def reload_recorded(chosen: Settings, service: str) -> "Iterator[list[ReloadResu
             _write(chosen, lambda files: files.reloads_ended(ended))
 
 
-def reloads_ended(chosen: Settings, results: "Sequence[ReloadResult]") -> None:
+def record_reloads(chosen: Settings, results: "Sequence[ReloadResult]") -> None:
     if results:
         _write(chosen, lambda files: files.reloads_ended(map(dataclasses.asdict, results)))
 
 
 @contextlib.contextmanager
-def registration_recorded(chosen: Settings) -> Iterator[None]:
+def registration_failures_recorded(chosen: Settings) -> Iterator[None]:
     """Write what prevents the registration: faults of files, missing consent, an agent that does not answer."""
     try:
         yield
@@ -56,7 +56,7 @@ def registration_recorded(chosen: Settings) -> Iterator[None]:
         raise
 
 
-def registered(
+def record_registration(
     chosen: Settings, consul: Consul, definitions: Iterable[Definition], refused: int, faults: Iterable[Fault]
 ) -> None:
     """Write that services.d is registered, without ``refused`` services of others and the files with ``faults``."""

@@ -31,7 +31,7 @@ def validate() -> None:
     """
     settings = context.settings()
     directory = settings.services_dir
-    definitions = load(directory, context.values(EXAMPLE_ADDRESS))
+    definitions = load(directory, context.host_values(EXAMPLE_ADDRESS))
     agent = _agent(settings)
     if agent is not None and (faults := unmet_requirements(definitions, agent)):
         raise BadDefinition(faults)

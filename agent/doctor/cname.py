@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # dnspython is slow to import
 LONGEST_NEGATIVE = 60
 """Seconds that a resolver may remember a name as absent: the TTL of svcagent's own records."""
 
-NOBODY = "svcagent-doctor-asks-for-nobody"
+ABSENT_SERVICE = "svcagent-doctor-asks-for-nobody"
 """A service that does not exist, for finding out how long its absence is remembered."""
 
 LABEL = "svcagent-doctor"
@@ -104,14 +104,14 @@ class CnameDoctor:
                     f"{resolver} resolves {target}, and then refuses it: {domain} cannot be validated by DNSSEC",
                     f'in the options of named.conf: validate-except {{ "{domain}"; }};',
                 )
-        said = f"{resolver} answers {answer.rcode} for {target}"
+        found = f"{resolver} answers {answer.rcode} for {target}"
         if not answer.is_recursive:
             return (
-                f"{said}, and does not ask others for its clients (no recursion)",
+                f"{found}, and does not ask others for its clients (no recursion)",
                 f"in the options of named.conf: recursion yes; allow-recursion {{ localnets; localhost; }}; and: "
                 f"{self._forward_zone()}",
             )
-        return f"{said}, although Consul DNS knows it", f"in named.conf: {self._forward_zone()}"
+        return f"{found}, although Consul DNS knows it", f"in named.conf: {self._forward_zone()}"
 
     def _resolving(self, wanted: WantedRecord) -> tuple[str, str]:
         name = f"{LABEL}{wanted.name[1:]}" if wanted.name.startswith("*.") else wanted.name
@@ -127,7 +127,7 @@ class CnameDoctor:
         if answer.rcode in ("NOERROR", "NXDOMAIN"):
             is_there = answer.cname(name) is not None
             return f"{self.resolver} {'has' if is_there else 'reaches the zone and does not have'} the record", ""
-        line = f'zone "{zone}" {{ type forward; forward only; forwarders {{ {_place(self.authority)} }}; }};'
+        line = f'zone "{zone}" {{ type forward; forward only; forwarders {{ {_forwarder(self.authority)} }}; }};'
         return (
             f"{self.resolver} answers {answer.rcode} for {name}",
             f"in its named.conf, unless it holds the zone: {line}",
@@ -136,35 +136,35 @@ class CnameDoctor:
     def _cache(self, target: str) -> tuple[str, str]:
         """Compare Consul's TTL with the resolver's, which a configured minimum raises."""
         consul = self._consul()
-        told = _ttl(consul.ask(target, "A"))
+        consul_ttl = _ttl(consul.ask(target, "A"))
         cached = _ttl(self.resolver.ask(target, "A", is_recursive=True))
-        if told is None or cached is None:
+        if consul_ttl is None or cached is None:
             return "nothing to compare: no address is answered", ""
-        if cached > told:
+        if cached > consul_ttl:
             return (
-                f"Consul gives the addresses for {told} s and {self.resolver} keeps them for {cached} s: "
+                f"Consul gives the addresses for {consul_ttl} s and {self.resolver} keeps them for {cached} s: "
                 "clients go to an instance for so long after it is out",
                 "in the options of named.conf: min-cache-ttl 0;",
             )
-        if told > 0:
+        if consul_ttl > 0:
             return (
-                f"clients remember addresses for {told} s, and go to an instance for so long after it is out",
+                f"clients remember addresses for {consul_ttl} s, and go to an instance for so long after it is out",
                 'in the configuration of every Consul agent: "dns_config": {"service_ttl": {"*": "0s"}}; '
-                f'or let reloads wait: "drain": {{"min": "{told}s"}}',
+                f'or let reloads wait: "drain": {{"min": "{consul_ttl}s"}}',
             )
         return "nobody remembers addresses", ""
 
     def _consul_negative(self) -> tuple[str, str]:
-        name = f"{service_dns_name(NOBODY, self.agent.datacenter, self.agent.domain)}."
-        told = _negative_ttl(self._consul().ask(name, "A"))
+        name = f"{service_dns_name(ABSENT_SERVICE, self.agent.datacenter, self.agent.domain)}."
+        consul_ttl = _negative_ttl(self._consul().ask(name, "A"))
         from agent.cname.queries import SOA
 
         # A cache shows the remaining time only in the TTL; the rest of the SOA is Consul's.
         remembered = self.resolver.ask(name, "A", is_recursive=True).records(SOA, is_authority=True)
         cached = max((ttl for _soa, ttl in remembered), default=0)
-        if told:
+        if consul_ttl:
             return (
-                f"when no instance passes, clients remember that for {told} s",
+                f"when no instance passes, clients remember that for {consul_ttl} s",
                 'in the configuration of every Consul agent: "dns_config": {"soa": {"min_ttl": 0}}',
             )
         if cached:
@@ -186,10 +186,10 @@ class CnameDoctor:
 
     def _forward_zone(self) -> str:
         consul = self._consul()
-        return f'zone "{self.agent.domain}" {{ type forward; forward only; forwarders {{ {_place(consul)} }}; }};'
+        return f'zone "{self.agent.domain}" {{ type forward; forward only; forwarders {{ {_forwarder(consul)} }}; }};'
 
 
-def _place(server: "DnsServer") -> str:
+def _forwarder(server: "DnsServer") -> str:
     """Return a server in named.conf's format."""
     return f"{server.host} port {server.port};"
 

@@ -33,7 +33,7 @@ def as_text(event: LogEvent) -> str:
     if event.text:
         pairs["text"] = event.text
     named = ((re.sub(r"[^\w.-]", "_", name, flags=re.ASCII) or "_", value) for name, value in pairs.items())
-    return " ".join(f"{name}={_quoted(_words(value))}" for name, value in named if value is not None)
+    return " ".join(f"{name}={_quoted(_as_text(value))}" for name, value in named if value is not None)
 
 
 def as_json(event: LogEvent) -> str:
@@ -45,7 +45,7 @@ def as_json(event: LogEvent) -> str:
 
 def as_journal(event: LogEvent) -> list[tuple[str, str]]:
     """Return the fields of systemd.journal-fields(7); svcagent's own begin with ``SVCAGENT_``."""
-    own = {name: _words(value) for name, value in event.fields.items() if value is not None}
+    own = {name: _as_text(value) for name, value in event.fields.items() if value is not None}
     priority = next(number for level, number in _PRIORITIES if event.level >= level)
     return [
         ("MESSAGE", _shown(_message(event.text, own))),
@@ -57,10 +57,10 @@ def as_journal(event: LogEvent) -> list[tuple[str, str]]:
 
 def _message(text: str, fields: Mapping[str, str]) -> str:
     """Return what ``journalctl`` shows by default: the service and what happened."""
-    said = text or " ".join(fields[name] for name in ("step", "phase") if name in fields)
-    said = said or " ".join(f"{name}={value}" for name, value in fields.items() if name not in ("service", "reload"))
+    shown = text or " ".join(fields[name] for name in ("step", "phase") if name in fields)
+    shown = shown or " ".join(f"{name}={value}" for name, value in fields.items() if name not in ("service", "reload"))
     service = fields.get("service")
-    return said if service is None or said.startswith(service) else f"{service}: {said}"
+    return shown if service is None or shown.startswith(service) else f"{service}: {shown}"
 
 
 def _journal_name(name: str) -> str:
@@ -85,7 +85,7 @@ def _plain(value: object) -> Any:
     return str(value)
 
 
-def _words(value: object) -> str:
+def _as_text(value: object) -> str:
     plain = _plain(value)
     return plain if isinstance(plain, str) else json.dumps(plain)
 

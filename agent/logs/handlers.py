@@ -59,7 +59,7 @@ class LineHandler(Handler):
     def __init__(self, common: Mapping[str, object], form: Callable[[LogEvent], str]) -> None:
         super().__init__(common)
         self._form = form
-        self._is_torn = False
+        self._is_partial = False
 
     def write(self, event: LogEvent) -> None:
         """Write pieces that a pipe accepts whole or not at all, each when there is room for it."""
@@ -70,7 +70,7 @@ class LineHandler(Handler):
             sys.stderr.write(line)
             sys.stderr.flush()
             return
-        data = (f"\n{line}" if self._is_torn else line).encode(errors="backslashreplace")
+        data = (f"\n{line}" if self._is_partial else line).encode(errors="backslashreplace")
         room = select.poll()
         room.register(descriptor, select.POLLOUT)
         done = 0
@@ -80,9 +80,9 @@ class LineHandler(Handler):
                     raise BlockingIOError
                 done += os.write(descriptor, data[done : done + select.PIPE_BUF])
         except OSError:
-            self._is_torn = self._is_torn or done > 0
+            self._is_partial = self._is_partial or done > 0
             raise
-        self._is_torn = False
+        self._is_partial = False
 
 
 class SystemdJournal(Handler):

@@ -55,7 +55,7 @@ class Metrics:
         is True if changes wait for an operator's consent.
         """
         with self._lock:
-            self._reloads.only(services)
+            self._reloads.keep_only(services)
             self._host.consul(is_up=True)
             self._host.faulty(faults)
             self._host.converged(held, refused, needs_consent=needs_consent)

@@ -58,14 +58,14 @@ class ReloadSeries(SeriesGroup):
             lasting=False,
         )
 
-    def only(self, services: Iterable[str]) -> None:
+    def keep_only(self, services: Iterable[str]) -> None:
         """Restrict the series to these services. New ones begin with zeros."""
         wanted = frozenset(services)
         for service in {labels[0] for labels in self._ended.values} - wanted:
             for family in self.families:
                 family.forget(service)
         for service in sorted(wanted):
-            self._begin(service)
+            self._publish_zeros(service)
 
     def run(self, running: "Iterable[tuple[str, HostReload]]") -> None:
         self._queue.values, self._step_since.values = {}, {}
@@ -76,7 +76,7 @@ class ReloadSeries(SeriesGroup):
 
     def ended(self, result: Mapping[str, Any]) -> None:
         service, outcome = str(result["service"]), _outcome(result)
-        self._begin(service)
+        self._publish_zeros(service)
         self._ended.add(service, outcome)
         self._last_run.set(self._now(), service)
         if outcome in NEWEST_RUNS:
@@ -92,7 +92,7 @@ class ReloadSeries(SeriesGroup):
             if step["step"] == "acquire":
                 self._waits.observe(step["seconds"], service)
 
-    def _begin(self, service: str) -> None:
+    def _publish_zeros(self, service: str) -> None:
         """Publish zeros first: Prometheus sees no increase in a series that begins with 1."""
         for result in Outcome:
             self._ended.add(service, result, by=0)

@@ -65,7 +65,7 @@ def endpoints(urls: Sequence[Secret]) -> tuple[Endpoint, ...]:
     for position, secret in enumerate(urls):
         url = secret.reveal()
         plugin = Apprise.instantiate(url, asset=asset)
-        made.append(Endpoint(position, _shown(url, plugin), plugin))
+        made.append(Endpoint(position, _public_part(url, plugin), plugin))
     return tuple(made)
 
 
@@ -101,13 +101,13 @@ def _send_one(endpoint: Endpoint, messages: Sequence[Message], problems: dict[in
 def _notify(plugin: "NotifyBase", message: Message) -> bool:
     from apprise import Apprise, NotifyFormat, NotifyType
 
-    alone = Apprise()
-    alone.add(plugin)
+    single = Apprise()
+    single.add(plugin)
     tone: Any = getattr(NotifyType, message.tone.upper())  # a string up to 1.9.3, an enumeration since
-    return bool(alone.notify(message.body, message.title, notify_type=tone, body_format=NotifyFormat.TEXT))
+    return bool(single.notify(message.body, message.title, notify_type=tone, body_format=NotifyFormat.TEXT))
 
 
-def _shown(url: str, plugin: "NotifyBase | None") -> str:
+def _public_part(url: str, plugin: "NotifyBase | None") -> str:
     """Return scheme and host. Hide the host unless all forms of the plugin have one there, not a token or a topic.
 
     Return nothing for a URL that Apprise does not know, because any part of it may be secret.
