@@ -49,9 +49,9 @@ def test_over_a_unix_socket(access: Access, svcagent: Svcagent) -> None:
     assert svcagent("register", **settings).code == 0
     assert svcagent("maint", "enable", "web", "--reason", "x", **settings).code == 0
     assert svcagent("maint", "disable", "web", **settings).code == 0
-    missing = svcagent("status", CONSUL_HTTP_ADDR=f"unix://{access.directory}/none.sock")
-    assert missing.code == 69
-    assert "none.sock (from CONSUL_HTTP_ADDR): No such file or directory. Start the agent" in missing.err
+    missing = svcagent("--json", "status", CONSUL_HTTP_ADDR=f"unix://{access.directory}/none.sock")
+    assert (missing.code, missing.kind) == (69, "consul-unreachable")
+    assert "none.sock (from CONSUL_HTTP_ADDR)" in missing.err
 
 
 @pytest.mark.parametrize("scheme", ["", "http://"])
@@ -101,12 +101,11 @@ def test_a_frozen_agent(access: Access, svcagent: Svcagent, monkeypatch: pytest.
         try:
             with pytest.raises(OutcomeUnknown):
                 consul.enable_maintenance("web", "x")
-            result = svcagent("register", "--wait", "0s", CONSUL_HTTP_ADDR=f"{access.address}:8500")
+            result = svcagent("--json", "register", "--wait", "0s", CONSUL_HTTP_ADDR=f"{access.address}:8500")
         finally:
             access.server.thaw()
 
-    assert result.code == 69
-    assert "did not answer GET /v1/agent/self in time" in result.err
+    assert (result.code, result.kind) == (69, "consul-unreachable")
 
 
 def test_a_late_answer_is_not_taken_for_the_next_one(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:

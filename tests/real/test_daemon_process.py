@@ -317,14 +317,14 @@ def test_what_would_come_back_is_not_deregistered(site: DaemonHost) -> None:
     site.daemon.start_ready()
     wait_until(lambda: site.status()["service_ids"] == ["web"], 10, "the daemon shows its services")
 
-    code, printed = site.printed("deregister", "web")
-    assert (code, "nothing was changed" in printed) == (75, True)
+    refused = site.process("--json", "deregister", "web")
+    assert (refused.code, refused.kind) == (75, "still-defined")
     assert "web" in site.host.ask.get("/v1/agent/services")
 
     assert site.daemon.stop() == 0
     site.status_file.write_text("{}")
-    code, printed = site.printed("deregister", "web")
-    assert (code, "whether one runs is unknown" in printed) == (75, True)
+    refused = site.process("--json", "deregister", "web")
+    assert (refused.code, refused.kind) == (75, "daemon-unknown")
     assert "web" in site.host.ask.get("/v1/agent/services")
     site.status_file.unlink()
     assert site.printed("deregister", "web")[0] == 0

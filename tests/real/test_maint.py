@@ -52,6 +52,12 @@ class MaintHost(Svcagent):
         assert result.code == code, result
         return result.text
 
+    def refusal(self, *arguments: str, code: int = 1, **environment: str) -> str:
+        """Return the kind of the error that a verb of ``svcagent maint`` ends with."""
+        result = self.process("--json", "maint", *arguments, **environment)
+        assert result.code == code, result
+        return result.kind
+
     def notes(self, service: str) -> str | None:
         """The reason of a service's maintenance in the catalog."""
         return self.reason(f"_service_maintenance:{service}")
@@ -182,7 +188,7 @@ def test_foreign_maintenance_has_an_unknown_owner_and_can_be_disabled(site: Main
     held = json.loads(site.maint("status", web, "--json"))[0]["maintenance"]
     assert (held["kind"], held["owner"], held["reason"], held["since"]) == ("unknown", "unknown", "by hand", None)
     assert "unknown\t-\t-\t-\tby hand" in site.maint("status", web)
-    assert "someone unknown (by hand)" in site.maint("enable", web, "--reason", "mine", code=1)
+    assert site.refusal("enable", web, "--reason", "mine") == "maintenance-held"
     assert "someone unknown (by hand)" in site.maint("disable", web)
     assert site.at_server.passing(web) == (NODE,)
 
@@ -202,7 +208,8 @@ def test_consul_maintenance_command_disables_what_svcagent_enabled(site: MaintHo
 
 def test_a_name_that_is_not_registered_lists_what_is(site: MaintHost, web: str) -> None:
     for verb in (("enable", "--reason", "x"), ("status",)):
-        assert f"there is: {web}" in site.maint(*verb, "wbe", code=2)
+        assert web in site.maint(*verb, "wbe", code=2)
+        assert site.refusal(*verb, "wbe", code=2) == "usage"
 
 
 def test_several_instances_of_one_name(site: MaintHost, web: str) -> None:
@@ -349,8 +356,8 @@ def test_a_reloads_maintenance_is_left_to_it(site: MaintHost, web: str, consul: 
     own = by_reload("1f3a9c21", NODE, "to run sha256:1", NOW)
     site.plant(web, render(own))
 
-    assert "svcagent reload 1f3a9c21" in site.maint("disable", web, code=1)
-    assert "svcagent reload 1f3a9c21" in site.maint("enable", web, "--reason", "mine", code=1)
+    assert site.refusal("disable", web) == "maintenance-held"
+    assert site.refusal("enable", web, "--reason", "mine") == "maintenance-held"
     assert "--force" in site.maint("enable", web, "--reason", "mine", "--replace", code=1)
     assert site.notes(web) == render(own)
 
@@ -438,7 +445,7 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: MaintHost, web: str
     site.maint("enable", "--node", "--reason", "new kernel", "--for", "1s")
     assert site.at_server.passing(web) == ()
     assert json.loads(site.maint("status", web, "--json"))[1]["maintenance"]["reason"] == "new kernel"
-    assert "enabled by alice" in site.maint("enable", "--node", "--reason", "mine", code=1, SUDO_USER="bob")
+    assert site.refusal("enable", "--node", "--reason", "mine", SUDO_USER="bob") == "maintenance-held"
     with Watcher(site, web) as watcher:
         site.maint("enable", "--node", "--reason", "mine", "--replace", "--for", "1s", SUDO_USER="bob")
     assert not any(watcher.passing)
@@ -457,7 +464,7 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: MaintHost, web: str
 
 def test_the_last_passing_instance(site: MaintHost, web: str) -> None:
     """Taken out with a warning, or not at all with --guard, until another one passes."""
-    assert "stays in service" in site.maint("enable", web, "--reason", "x", "--guard", code=75)
+    assert site.refusal("enable", web, "--reason", "x", "--guard", code=75) == "no-instance-left"
     assert site.at_server.passing(web) == (NODE,)
     assert "its clients would have none" in site.maint("enable", web, "--reason", "x")
     site.maint("disable", web)
@@ -476,7 +483,7 @@ def test_two_instances_here_are_not_each_others_replacement(site: MaintHost, web
         site.maint("enable", f"{web}-second", "--reason", "x", "--guard")
         site.maint("disable", f"{web}-second")
         for whole in (web, "--node"):
-            site.maint("enable", whole, "--reason", "x", "--guard", code=75)
+            assert site.refusal("enable", whole, "--reason", "x", "--guard", code=75) == "no-instance-left"
         assert site.at_server.passing(web) == (NODE, NODE)
 
 

@@ -1,6 +1,7 @@
 """``svcagent maint enable`` on two hosts: who is left for clients, before and after, and what a failure says."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -14,7 +15,7 @@ from agent.definitions import Settings
 from agent.errors import DnsUnreachable
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import ConsulHosts, consul_hosts
-from tests.support.svcagent import Svcagent
+from tests.support.svcagent import Result, Svcagent
 
 HOSTS = ("host1", "host2")
 _numbers = count(1)
@@ -94,14 +95,9 @@ def web(register: Callable[[str], str]) -> str:
 
 
 @pytest.fixture
-def on_host1(site: TwoHosts) -> Callable[..., tuple[int, str]]:
-    """svcagent in this process, on the first host: exit code, and all that it printed."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        result = site.svcagent("host1")("maint", *arguments)
-        return result.code, result.text
-
-    return run
+def on_host1(site: TwoHosts) -> Callable[..., Result]:
+    """Runs a verb of ``svcagent maint`` in this process, on the first host."""
+    return partial(site.svcagent("host1"), "--json", "maint")
 
 
 @pytest.fixture
@@ -130,9 +126,9 @@ def test_an_instance_in_warning_is_the_last_one_served(site: TwoHosts, web: str)
     _take_out_second(site, web)
     assert site.served(web) == 1
 
-    said = site.run("host1", "enable", web, "--reason", "x", "--guard", code=75)
+    refused = site.svcagent("host1")("--json", "maint", "enable", web, "--reason", "x", "--guard")
 
-    assert "stays in service" in said
+    assert (refused.code, refused.kind) == (75, "no-instance-left")
     assert site.served(web) == 1
     assert site.out(web) == ["host2"]
 
@@ -154,22 +150,21 @@ def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site:
 @pytest.mark.usefixtures("overtaken")
 @pytest.mark.parametrize("is_node", [False, True])
 def test_another_instance_put_into_maintenance_between_check_and_write(
-    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], is_node: bool
+    site: TwoHosts, web: str, on_host1: Callable[..., Result], is_node: bool
 ) -> None:
     """The first look saw both in service. The second one sees that nobody is left, and maintenance is off again.
 
     The node's maintenance holds its services, and is disabled like a service's.
     """
-    code, said = on_host1("enable", "--node" if is_node else web, "--reason", "x", "--guard")
+    refused = on_host1("enable", "--node" if is_node else web, "--reason", "x", "--guard")
 
-    assert code == 75
-    assert "disabled again" in said
+    assert (refused.code, refused.kind) == (75, "no-instance-left")
     assert site.out(web) == ["host2"]
     assert site.served(web) == 1
 
 
 def test_another_one_that_begins_after_the_write_is_refused(
-    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other order: the second operator's first look sees this one's maintenance."""
     look = maint_enable.check_again
@@ -180,9 +175,9 @@ def test_another_one_that_begins_after_the_write_is_refused(
 
     monkeypatch.setattr(maint, "check_again", late)
 
-    code, said = on_host1("enable", web, "--reason", "x", "--guard")
+    result = on_host1("enable", web, "--reason", "x", "--guard")
 
-    assert code == 0, said
+    assert result.code == 0, result
     assert site.out(web) == ["host1"]
 
 
@@ -216,10 +211,10 @@ def test_a_ttl_above_the_wait_is_refused_before_any_change(site: TwoHosts, regis
     """It says which TTL and which limit; a wait that is long enough, or none, is possible."""
     register("hour")
 
-    said = site.run("host1", "enable", "hour", "--reason", "x", "--wait-drained", code=75)
+    refused = site.svcagent("host1")("--json", "maint", "enable", "hour", "--reason", "x", "--wait-drained")
 
-    assert "3600 s" in said
-    assert "--drain-timeout" in said
+    assert (refused.code, refused.kind) == (75, "dns-ttl-too-long")
+    assert "3600 s" in refused.err
     assert site.out("hour") == []
     site.run("host1", "enable", "hour", "--reason", "x")
     assert site.out("hour") == ["host1"]
@@ -235,7 +230,7 @@ def test_a_short_ttl_is_waited_for(site: TwoHosts, register: Callable[[str], str
 def test_any_error_while_draining_says_what_is_out(
     site: TwoHosts,
     web: str,
-    on_host1: Callable[..., tuple[int, str]],
+    on_host1: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
@@ -246,26 +241,24 @@ def test_any_error_while_draining_says_what_is_out(
 
     monkeypatch.setattr(maint, "await_dns_expiry", fail)
 
-    code, said = on_host1("enable", web, "--reason", "x", "--wait-drained")
+    result = on_host1("enable", web, "--reason", "x", "--wait-drained")
 
-    assert code != 0
-    assert "maintenance" in said
-    assert f"svcagent maint disable {web}" in said
+    assert result.code != 0
+    assert f"svcagent maint disable {web}" in result.err
     assert site.out(web) == ["host1"]
 
 
 def test_an_ended_wait_reports_what_is_out_of_service(
-    site: TwoHosts, web: str, on_host1: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    site: TwoHosts, web: str, on_host1: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS goes on returning the instance until the limit: exit code 1, whose maintenance it is, how to disable it."""
     monkeypatch.setattr("agent.maintenance.clients.ask_dns", _always(site.addresses["host1"], web))
 
-    code, said = on_host1("enable", web, "--reason", "x", "--wait-drained", "--drain-timeout", "300ms")
+    result = on_host1("enable", web, "--reason", "x", "--wait-drained", "--drain-timeout", "300ms")
 
-    assert code == 1
-    assert "still returns" in said
-    assert f"{web} is still in maintenance, enabled by alice on host1" in said
-    assert f"svcagent maint disable {web}" in said
+    assert (result.code, result.kind) == (1, "dns-clients-remain")
+    assert f"{web} is still in maintenance, enabled by alice on host1" in result.err
+    assert f"svcagent maint disable {web}" in result.err
 
 
 def _always(address: str, name: str) -> Callable[..., Any]:

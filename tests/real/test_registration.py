@@ -248,10 +248,10 @@ def test_a_check_id_of_another_service_or_of_the_node_is_not_taken_over(site: Re
     holder = site.host.ask.get("/v1/agent/checks")["alive"]
     site.service("web", checks=[http(id="alive")])
 
-    outcome = site("register", "--adopt")
+    outcome = site("--json", "register", "--adopt")
 
     assert outcome.code == 1
-    assert "the CheckID alive belongs to" in outcome.err
+    assert [one["kind"] for one in outcome.document["changes"]] == ["check-id-in-use"]
     assert site.host.ask.get("/v1/agent/checks")["alive"] == holder
     assert "web" not in site.services()
 
@@ -294,10 +294,11 @@ def test_a_node_that_the_catalog_does_not_know_is_never_sent(site: RegistrationH
     site.service("lost", checks=[{"alias_node": "nowhere"}])
     site.service("other")
 
-    outcome = site("register")
+    outcome = site("--json", "register")
 
     assert outcome.code == 1
-    assert "the node nowhere, which is not in the catalog" in outcome.err
+    refused = {one["service"]: one["kind"] for one in outcome.document["changes"] if one["action"] == "refuse"}
+    assert refused == {"lost": "alias-node-unknown"}
     assert set(site.services()) == {"follows", "other"}
     wait_until(lambda: "passing" in site.checks().values(), 10, "the agent is alive and follows its node")
 
@@ -321,15 +322,17 @@ def test_what_the_agent_is_too_old_for_is_said_and_nothing_is_sent(
     file = site.write("z", {"services": [{"name": "one"}, {"name": "two", "check": {"ttl": "1s"}, "checks": [check]}]})
     site.service("a")
 
-    outcome = site("register")
+    outcome = site("--json", "register")
 
     if is_known_since(release_of(version), CHECK_FIELDS[field]):
         assert outcome.code == 0
         assert set(site.services()) == {"a", "one", "two"}
         return
     assert outcome.code == 78
-    assert f"{file}: services[1].checks[0].{field}: the Consul agent of this host is {version}" in outcome.err
-    assert f"upgrade the agent to {first}" in outcome.err
+    [fault] = outcome.document["faults"]
+    assert (fault["file"], fault["path"]) == (str(file), f"services[1].checks[0].{field}")
+    assert version in fault["problem"]
+    assert first in fault["remedy"]
     assert set(site.services()) == {"a"}
     assert site("register", "a").code == 0
     assert site("register", "two").code == 78
@@ -338,11 +341,12 @@ def test_what_the_agent_is_too_old_for_is_said_and_nothing_is_sent(
 def test_a_script_check_is_said_to_need_a_setting_before_it_is_sent(site: RegistrationHost) -> None:
     file = site.service("web", checks=[{"args": ["/bin/true"], "interval": "10s"}])
 
-    outcome = site("register")
+    outcome = site("--json", "register")
 
     assert outcome.code == 78
-    assert f"{file}: service.checks[0].args: " in outcome.err
-    assert "enable_script_checks = true" in outcome.err
+    [fault] = outcome.document["faults"]
+    assert (fault["file"], fault["path"]) == (str(file), "service.checks[0].args")
+    assert "enable_script_checks" in fault["remedy"]
 
 
 def test_one_file_serves_every_host(site: RegistrationHost, host: ConsulHost) -> None:
@@ -420,8 +424,8 @@ def test_a_verb_on_a_name_ends_well_though_another_file_is_faulty(with_faults: R
     assert (good.code, own.code) == (0, 78)
     assert "faulty.json: service.prot: " in good.err
     assert ("new" in site.services()) == (verb == "register")
-    unknown = site(verb, "typo")
-    assert (unknown.code, "no service is called 'typo'" in unknown.err) == (2, True)
+    unknown = site("--json", verb, "typo")
+    assert (unknown.code, unknown.kind) == (2, "usage")
     site.write("unreadable", "{")
     assert "unreadable.json" in site(verb, "typo").err
 
