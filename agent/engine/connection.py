@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -52,7 +53,7 @@ class EngineConnection:
     def credentials_file(self) -> Path:
         """Docker's own configuration, where `docker login` stores credentials."""
         home = self._environ.get("HOME")
-        directory = self._environ.get("DOCKER_CONFIG") or (Path(home) if home else Path.home()) / ".docker"
+        directory = self._environ.get("DOCKER_CONFIG") or (Path(home) if home else home_directory()) / ".docker"
         return Path(directory) / "config.json"
 
     def credentials_source(self) -> str:
@@ -117,6 +118,11 @@ ONLY_SDK = frozenset({"credsStore", "credHelpers", "HttpHeaders"})
 """Keys of the configuration that only the SDK supports: helper programs, and headers for the Engine."""
 
 
+def home_directory() -> Path:
+    """Return the same as the SDK: ``~`` itself without HOME and without an entry in the password database."""
+    return Path(os.path.expanduser("~"))  # noqa: PTH111  # pathlib raises RuntimeError then
+
+
 def needs_sdk(file: Path) -> bool:
     """True if requests to the Engine get headers from the configuration."""
     try:
@@ -127,9 +133,9 @@ def needs_sdk(file: Path) -> bool:
 
 def plain_authorization(file: Path, registry: str) -> str | None:
     """Return the header X-Registry-Auth as the SDK makes it; empty for none, None if only the SDK can decide."""
-    if not file.exists():
-        others = (Path.home() / one for one in (".docker/config.json", ".dockercfg"))
-        return None if any(one.exists() for one in others) else ""
+    if not os.path.exists(file):  # noqa: PTH110  # like the SDK: Path.exists() raises PermissionError
+        others = (home_directory() / one for one in (".docker/config.json", ".dockercfg"))
+        return None if any(map(os.path.exists, others)) else ""
     try:
         configuration = json.loads(file.read_text(encoding="utf-8"))
         auths = configuration["auths"]

@@ -1,6 +1,8 @@
 """What every unit test leaves behind it: the process as it was."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -17,3 +19,12 @@ def _logs_as_they_were() -> Iterator[None]:
     """A verb that a test runs sets up the logs of the whole process; the next test starts without that."""
     yield
     logs.set_up(logs.Format.TEXT, is_verbose=False)
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user may list, unlike pytest's own."""
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory

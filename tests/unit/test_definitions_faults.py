@@ -3,15 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from agent.definitions import load
 from agent.errors import BadDefinition, Fault
+from tests.support.nobody import as_nobody
 
 HTTP = {"http": "http://127.0.0.1:8080/hc", "interval": "10s"}
 LONG = "x" * 600
@@ -417,26 +417,14 @@ def test_what_is_not_a_file_is_reported(tmp_path: Path, make: Callable[[Path], N
     assert said in fault.problem
 
 
-@pytest.fixture
-def nobodys_directory() -> Iterator[Path]:
-    """A directory that everyone may list, read by a process that is not root."""
-    with TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        before = os.geteuid()
-        try:
-            yield directory
-        finally:
-            os.seteuid(before)
+def test_a_file_that_may_not_be_read_is_reported(open_directory: Path) -> None:
+    (open_directory / "web.json").write_text("{}")
+    (open_directory / "web.json").chmod(0)
 
+    with as_nobody():
+        found = faults(open_directory)
 
-def test_a_file_that_may_not_be_read_is_reported(nobodys_directory: Path) -> None:
-    (nobodys_directory / "web.json").write_text("{}")
-    (nobodys_directory / "web.json").chmod(0)
-    if os.geteuid() == 0:
-        os.seteuid(65534)
-
-    assert [fault.problem for fault in faults(nobodys_directory)] == ["the file cannot be read: Permission denied"]
+    assert [fault.problem for fault in found] == ["the file cannot be read: Permission denied"]
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

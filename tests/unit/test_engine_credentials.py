@@ -9,7 +9,8 @@ import pytest
 from docker import APIClient
 from docker.auth import get_config_header
 
-from agent.engine.connection import needs_sdk, plain_authorization
+from agent.engine.connection import EngineConnection, needs_sdk, plain_authorization
+from tests.support.nobody import as_nobody
 
 ALICE = {"auth": base64.b64encode(b"alice:s3:cret").decode()}
 BOB = {"auth": base64.b64encode(b"bob:word").decode()}
@@ -52,6 +53,39 @@ def test_without_any_configuration_there_is_no_header(home: Path) -> None:
     file = home / "elsewhere" / "config.json"
 
     assert plain_authorization(file, "docker.io") == of_the_sdk(file, "docker.io") == ""
+
+
+def test_in_a_home_of_another_user_there_are_no_credentials(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after ``sudo -u svcagent`` that keeps HOME."""
+    home = open_directory / "home"
+    (home / ".docker").mkdir(parents=True)
+    (home / ".docker" / "config.json").write_text(json.dumps({"auths": {"docker.io": ALICE}}))
+    home.chmod(0)
+    monkeypatch.setenv("HOME", str(home))
+    docker = EngineConnection("unix:///nowhere", {"HOME": str(home)})
+    file = docker.credentials_file
+
+    with as_nobody():
+        assert plain_authorization(file, "docker.io") == of_the_sdk(file, "docker.io") == ""
+        assert not needs_sdk(file)
+        assert "Permission denied" in docker.credentials_source()
+
+
+def test_without_a_home_there_are_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME, and a user who is not in the password database."""
+
+    def unknown(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    docker = EngineConnection("unix:///nowhere", {})
+    file = docker.credentials_file
+
+    assert plain_authorization(file, "docker.io") == of_the_sdk(file, "docker.io") == ""
+    assert docker.credentials_source().endswith(f"{file} does not exist")
 
 
 @pytest.mark.parametrize(
