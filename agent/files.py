@@ -256,8 +256,8 @@ class FileLock:
     def __enter__(self) -> "FileLock":
         """Open the file without locking it. Raise `SvcagentError` if that fails."""
         flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        flags |= os.O_DIRECTORY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
         try:
+            flags |= os.O_DIRECTORY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
             self.descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise SvcagentError(

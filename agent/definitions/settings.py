@@ -108,10 +108,16 @@ def _unusable(chosen: Mapping[str, SettingValue]) -> Iterator[Fault]:
     """Report missing files and incomplete pairs now, rather than by a failed handshake later."""
     for name in chosen.keys() & {*_FILES, "consul.ca_path"}:
         path = chosen[name].value
-        what, is_there = ("file", path.is_file()) if name in _FILES else ("directory", path.is_dir())
-        if not is_there:
-            yield chosen[name].fault(f"there is no {what} {shown(str(path))}", "put it there, or name another")
-        elif name in _FILES:
+        shown_path, what = shown(str(path)), "file" if name in _FILES else "directory"
+        try:
+            if not (path.is_file() if name in _FILES else path.is_dir()):
+                yield chosen[name].fault(f"there is no {what} {shown_path}", "put it there, or name another")
+                continue
+        except OSError as error:
+            problem = f"{shown_path} cannot be read: {error.strerror}"
+            yield chosen[name].fault(problem, "let svcagent read it, or name another")
+            continue
+        if name in _FILES:
             try:
                 read_trusted_path(path, 1)
             except Untrusted as error:

@@ -4,6 +4,7 @@ There is one file per reloaded service, one for the host, and one for its CNAMEs
 in two files. Counters are read from the file and continued.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,12 +96,13 @@ class Textfiles:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Exclude other commands. Wait only briefly: a lost count matters little. Other users cannot open the file."""
-        if not self._directory.is_dir():
+        try:
+            os.stat(f"{self._directory}/")  # noqa: PTH116  # pathlib drops the slash, which demands a directory
+        except OSError as error:
             raise SvcagentError(
-                f"cannot use {self._directory}: No such file or directory. Make the directory, or set another "
-                "textfile_dir",
+                f"cannot use {self._directory}: {error.strerror}. Make the directory, or set another textfile_dir",
                 kind="cannot-write",
-            )
+            ) from error
         with FileLock(self._lock) as lock:
             poll(lock.try_acquire, Deadline.after(self._clock, LOCK_SECONDS), LOCK_PAUSE)
             yield

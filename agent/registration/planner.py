@@ -55,11 +55,19 @@ class Planner:
 
     def read(self) -> None:
         """Read the definitions. Their faults are reported even if no agent answers."""
-        if self.options.is_empty_allowed and not self.directory.exists():
+        if self.options.is_empty_allowed and self._is_missing():
             self.definitions, self.faults = (), ()
             return
         found = self.load(lambda: self.agent.address)
         self.definitions, self.faults = found.definitions, found.faults
+
+    def _is_missing(self) -> bool:
+        """True if there is no such directory; False if that cannot be known, which `load` reports."""
+        try:
+            self.directory.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
 
     def plan(self) -> tuple[Change, ...]:
         options = self.options

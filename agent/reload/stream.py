@@ -5,6 +5,7 @@ then never exceeds them. Here each operation gets the time that is left until th
 """
 
 import io
+import os
 import queue
 import socket
 import ssl
@@ -137,7 +138,8 @@ def _certificate_files(environ: Mapping[str, str]) -> Iterator[Path]:
     """Yield what Go reads: the first file that can be read, and every file of every directory."""
     named = environ.get("SSL_CERT_FILE")
     files = [Path(file) for file in ([named] if named else _CERTIFICATE_FILES)]
-    yield from [file for file in files if file.is_file()][:1]
+    # Path.is_file() raises PermissionError for a file that may not be looked at.
+    yield from [file for file in files if os.path.isfile(file)][:1]  # noqa: PTH113  # see above
     listed = environ.get("SSL_CERT_DIR")
     for directory in map(Path, listed.split(":") if listed else _CERTIFICATE_DIRECTORIES):
         try:

@@ -5,12 +5,20 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from agent.definitions import Settings, load
-from agent.errors import BadDefinition, Fault
+from agent.definitions import Settings, load, load_valid
+from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.files import FileLock, Untrusted, check_directory, make_private_directory, read_trusted_path
+from agent.metrics.textfile import Textfiles
+from agent.registration.driver import Registration
+from agent.registration.planner import Planner, RegistrationOptions
+from agent.reload.stream import tls_context
+from tests.support.clock import FakeClock
+from tests.support.kinds import raises_kind
+from tests.support.nobody import as_nobody
 
 NOBODY = 65534
 DEFINITION = '{"service": {"name": "web"}}'
@@ -268,3 +276,59 @@ def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
     assert len(read_trusted_path(tmp_path / "file", 10_000)[0]) == 5000
     assert read_trusted_path(Path("/proc/self/status"), 100)[0].startswith(b"Name:")
     assert check_directory(tmp_path) == tmp_path
+
+
+@pytest.fixture
+def hidden(open_directory: Path) -> Path:
+    """A directory whose content a user without rights may not look at."""
+    (open_directory / "hidden").mkdir(mode=0o700)
+    return open_directory / "hidden"
+
+
+@pytest.mark.parametrize("variable", ["CONSUL_CACERT", "CONSUL_CAPATH"])
+def test_a_certificate_that_may_not_be_looked_at_is_a_fault_of_its_setting(hidden: Path, variable: str) -> None:
+    with as_nobody(), pytest.raises(BadDefinition) as caught:
+        Settings.load(None, {variable: str(hidden / "ca.pem")})
+
+    assert [fault.file for fault in caught.value.faults] == [variable]
+
+
+def test_a_lock_that_may_not_be_looked_at_cannot_be_written(hidden: Path) -> None:
+    with as_nobody(), raises_kind(SvcagentError, "cannot-write"), FileLock(hidden / "lock"):
+        pass
+
+
+def test_a_directory_of_metrics_that_may_not_be_looked_at_cannot_be_written(hidden: Path) -> None:
+    files = Textfiles(hidden / "metrics", FakeClock(), print)
+
+    with as_nobody(), raises_kind(SvcagentError, "cannot-write"):
+        files.cnames({}, is_all=True)
+
+
+def test_a_certificate_store_that_may_not_be_looked_at_is_skipped(hidden: Path) -> None:
+    """As Go does."""
+    store = {"SSL_CERT_FILE": str(hidden / "ca.pem"), "SSL_CERT_DIR": str(hidden)}
+
+    with as_nobody():
+        assert not tls_context(store, verified=True).get_ca_certs()
+
+
+@pytest.mark.parametrize(("name", "faults"), [("hidden/services.d", 1), ("services.d", 0)])
+def test_only_a_directory_that_is_known_to_be_missing_counts_as_an_empty_one(
+    open_directory: Path, hidden: Path, name: str, faults: int
+) -> None:
+    directory = open_directory / name
+    planner = Planner(
+        directory,
+        cast("Registration", None),
+        RegistrationOptions(frozenset(), 0.0, is_empty_allowed=True),
+        cast("Any", None),
+        lambda _address: load_valid(directory),
+        cast("Any", None),
+    )
+
+    with as_nobody():
+        planner.read()
+
+    assert hidden.is_dir()
+    assert len(planner.faults) == faults
