@@ -72,26 +72,19 @@ def test_killed_after_each_change_of_its_journal_with_an_image_that_fails(fleet:
     fleet.reset()
 
 
-def test_a_recovery_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
-    victim = pushed(fleet)
-    assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
-    for _ in range(3):
-        process = fleet.lab.svcagent(fleet.lab.hosts[0], "register")
-        process.kill()
-        process.wait()
-
-    code, errors = victim.repair("register")
-
-    assert code == 0, errors
-    victim.assert_back(errors)
-
-
-def test_a_lost_state_directory_is_survived(fleet: Fleet) -> None:
+@pytest.mark.parametrize("is_state_lost", [False, True])
+def test_a_killed_recovery_or_a_lost_state_directory_is_survived(fleet: Fleet, is_state_lost: bool) -> None:
     """Own maintenance is known by its reason, own containers by their names; the dead one's session is waited for."""
     victim = pushed(fleet)
     assert victim.die_at(IN_MAINTENANCE) == -signal.SIGKILL
-    for file in fleet.lab.hosts[0].state_dir.iterdir():
-        file.unlink()
+    if is_state_lost:
+        for file in fleet.lab.hosts[0].state_dir.iterdir():
+            file.unlink()
+    else:
+        for _ in range(3):
+            process = fleet.lab.svcagent(fleet.lab.hosts[0], "register")
+            process.kill()
+            process.wait()
 
     code, errors = victim.repair("register")
 

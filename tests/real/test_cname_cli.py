@@ -96,9 +96,6 @@ def register(host: ConsulHost, status: str = "passing") -> None:
     wait_until(lambda: bool(host.ask.passing("chocon")) == (status == "passing"), 10, "the catalog shows chocon")
 
 
-# ---------------------------------------------------------------- plan and sync
-
-
 def test_sync_creates_the_record_and_then_has_nothing_to_do(site: CnameHost) -> None:
     """Silent the second time, for cron; the zone is found by asking for it."""
     before = site.dns.serial
@@ -280,9 +277,6 @@ def test_an_older_generation_gives_way_quietly(site: CnameHost) -> None:
     assert "gives way" in result.out
 
 
-# ---------------------------------------------------------------- faults and silence
-
-
 @pytest.mark.parametrize(
     ("cname", "said"),
     [
@@ -384,9 +378,6 @@ def test_a_key_of_the_environment(site: CnameHost) -> None:
     assert created["outcome"] == "created"
 
 
-# ---------------------------------------------------------------- adopt and remove
-
-
 def test_adopting_marks_the_record_and_leaves_it(site: CnameHost) -> None:
     site.dns.put(RECORD, 60, "CNAME", TARGET)
     assert site.outcome("sync", code=1)["outcome"] == "conflict"
@@ -472,9 +463,6 @@ def test_what_can_be_named_to_be_removed(site: CnameHost, arguments: tuple[str, 
     assert result.code == code, result.text
 
 
-# ---------------------------------------------------------------- status
-
-
 def test_status_shows_every_server_and_the_resolver(site: CnameHost, servers: tuple[Dns, Bind, Bind]) -> None:
     """Down to the addresses of passing instances. No key is needed."""
     site.cname("sync")
@@ -552,9 +540,6 @@ def test_a_secondary_that_lags_is_named(host: ConsulHost, site: CnameHost) -> No
     assert caught_up.code == 0, caught_up.text
 
 
-# ---------------------------------------------------------------- doctor
-
-
 def test_doctor_finds_nothing_where_all_is_well(site: CnameHost) -> None:
     assert site.doctor("--strict").code == 0, site.doctor().text
     site.cname("sync")
@@ -614,9 +599,6 @@ def test_doctor_suggests_signed_questions_where_the_zone_asks_for_the_key(host: 
 
     assert result.code == 1
     assert "sign_queries = true" in result.out, result.out
-
-
-# ---------------------------------------------------------------- telling people
 
 
 def test_a_conflict_is_reported_once_until_the_record_is_in_place(site: CnameHost, tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_writing_what_is_there_changes_nothing(stage: Stage, provider: Provider,
     assert stage.version() == before
 
 
-def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace) -> None:
+@pytest.mark.parametrize("other", [view(*marked(OTHER_TARGET, ttl=5, gen=1)), NOTHING])
+def test_write_replaces_what_was_seen(provider: Provider, place: RecordPlace, other: ZoneView) -> None:
     content = published(provider, place)
-    other = view(*marked(OTHER_TARGET, ttl=5, gen=1))
 
     provider.write(place, content, other)
 
@@ -152,14 +152,6 @@ def test_a_stranger_at_the_markers_name_is_shown(stage: Stage, provider: Provide
     stage.put(place.marker, 60, "TXT", '"one"', '"two"')
 
     assert provider.read(place) == ZoneView(markers=("one", "two"))
-
-
-def test_remove_takes_both(provider: Provider, place: RecordPlace) -> None:
-    content = published(provider, place)
-
-    provider.write(place, content, NOTHING)
-
-    assert provider.read(place) == NOTHING
 
 
 @pytest.mark.parametrize("changed", ["record", "marker", "everything"])

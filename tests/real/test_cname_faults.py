@@ -79,9 +79,6 @@ def kept(provider: Provider, *records: WantedRecord, is_answered: bool = True) -
     return CnameSync(lambda _name: provider, lambda _target: is_answered).sync(records)
 
 
-# ---------------------------------------------------------------- keys
-
-
 @pytest.mark.parametrize(("name", "algorithm"), [("nobody", "hmac-sha256"), ("svcagent", "hmac-sha512")])
 def test_a_key_unknown_to_the_server(dns_: Dns, place: RecordPlace, name: str, algorithm: str) -> None:
     key = written_key(dns_.ground.directory, name, algorithm, dns_.key.secret)
@@ -121,9 +118,6 @@ def test_an_answer_without_a_signature_is_not_believed(dns_: Dns, place: RecordP
 
     with Listener(Forger(_endpoint(dns_)).serve) as between, raises_kind(DnsUnreachable, "answer-lost"):
         dns_.provider(at=("127.0.0.1", between.port)).read(place)
-
-
-# ---------------------------------------------------------------- rights
 
 
 def test_no_grant_at_all_names_both_lines(dns_: Dns, place: RecordPlace) -> None:
@@ -241,9 +235,6 @@ def test_a_zone_whose_directory_cannot_be_written(dns_: Dns, place: RecordPlace)
         journal.rmdir()
 
 
-# ---------------------------------------------------------------- zones
-
-
 @pytest.mark.parametrize("name", ["*", "www", "*.eu", "a.b.c", "cname-_wildcard._svcagent"])
 def test_the_zone_of_a_name_is_found(dns_: Dns, name: str) -> None:
     assert find_zone(dns_.provider().server, f"{name}.{ZONE}") == ZONE
@@ -270,9 +261,6 @@ def test_the_zone_of_a_cname_whose_target_is_above_is_found_by_a_resolver(dns_: 
 def test_the_zone_of_a_name_that_the_server_does_not_know(dns_: Dns) -> None:
     with raises_kind(Rejected, "zone-unknown"):
         find_zone(dns_.provider().server, "www.elsewhere.example.")
-
-
-# ---------------------------------------------------------------- what stands in the way
 
 
 @pytest.mark.parametrize(("kind", "value"), [("CNAME", "elsewhere.example.net."), ("A", "192.0.2.7")])
@@ -325,9 +313,6 @@ def test_a_record_that_drifted_is_repaired(dns_: Dns, name: str, place: RecordPl
 
     assert result.outcome is RecordOutcome.REPAIRED
     assert dns_.provider().read(place) == ZoneView(record=wanted(name).record, markers=(wanted(name).marker,))
-
-
-# ---------------------------------------------------------------- silence
 
 
 def test_a_server_that_is_down(dns_: Dns) -> None:

@@ -116,9 +116,6 @@ def serial(dns_: Dns) -> int:
     return view.serial
 
 
-# ---------------------------------------------------------------- unsigned
-
-
 @pytest.mark.parametrize("name", ["www", "*"])
 def test_without_the_setting_it_is_what_the_message_asks_for(asking: Dns, name: str) -> None:
     """Neither a conflict, nor "does not hold the zone"; nothing is written to a zone that cannot be read."""
@@ -183,9 +180,6 @@ def test_a_zone_that_this_host_may_not_ask_for() -> None:
     assert "allow-query" in view.problem
 
 
-# ---------------------------------------------------------------- signed
-
-
 @pytest.mark.parametrize("name", ["web", "*.eu"])
 def test_with_the_setting_everything_works(asking: Dns, name: str) -> None:
     provider = signing(asking)
@@ -232,9 +226,6 @@ def test_a_secondary_that_does_not_know_the_key() -> None:
         views = observe_servers(signed, signed, wanted("www"))
 
     assert [view.problem for view in views] == ["", ""]
-
-
-# ---------------------------------------------------------------- algorithms
 
 
 @pytest.mark.parametrize("algorithm", sorted(set(EVERYBODY) - {"svcagent"}))

@@ -178,9 +178,6 @@ def _old_entry() -> list[KvOperation]:
     return [KvOperation("set", f"svcagent/web/quarantine/{name}", text) for name in names]
 
 
-# ------------------------------------------------------------ what single releases answer
-
-
 def test_a_release_that_refuses_keys_says_so() -> None:
     assert [fault.kind for fault in known_faults("1.21.5")] == ["kv-key-refused"]
     with recorded_agent("1.21.5") as (address, _agent):

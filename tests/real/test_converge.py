@@ -61,9 +61,6 @@ def warnings(log: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in log.records if record.levelname == "WARNING"]
 
 
-# ---------------------------------------------------------------- one convergence
-
-
 def test_a_faulty_file_changes_only_its_service(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:
     """It is told once when it comes, and once when it is mended."""
     place.define("web", port=80)
@@ -391,9 +388,6 @@ def test_the_agent_always_has_the_last_good_definitions(agent: Agent, place: Pla
                 assert not result.kept or any(name not in before for name in now if now[name] is None)
 
 
-# ---------------------------------------------------------------- maintenance
-
-
 def _out(agent: Agent, service_id: str, reason: str) -> None:
     agent.ask.put(f"/v1/agent/service/maintenance/{service_id}?enable=true&reason={reason}")
 
@@ -431,9 +425,6 @@ def test_node_maintenance_and_a_reloads_maintenance_are_reported_and_not_changed
 
     assert [(one.target.service_id, one.maintenance.kind) for one in result.out] == [("web", "reload"), ("", "unknown")]
     assert sum("aintenance" in check for check in agent.ask.get("/v1/agent/checks")) == 2
-
-
-# ---------------------------------------------------------------- outages
 
 
 def test_an_absent_agent_is_reported_once_and_files_are_read(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
@@ -498,9 +489,6 @@ def _is_answered(question: Callable[[], Any]) -> bool:
         return bool(question())
     except LabError:
         return False
-
-
-# ---------------------------------------------------------------- wired together
 
 
 def soon(condition: Callable[[], bool], what: str) -> None:
@@ -573,9 +561,6 @@ def test_a_frozen_agent_is_waited_for(agent: Agent, place: Place) -> None:
         time.sleep(1)
         agent.server.thaw()
         soon(lambda: ports(agent) == {"web": 81}, "registered")
-
-
-# ---------------------------------------------------------------- what Consul lost, and what needs consent
 
 
 def test_a_forgetful_agent_gets_its_maintenance_back(agent: Agent, place: Place, log: pytest.LogCaptureFixture) -> None:

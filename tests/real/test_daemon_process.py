@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -105,9 +104,6 @@ def command_line(pid: int) -> str:
     return ""
 
 
-# ------------------------------------------------------------ start
-
-
 def test_the_first_daemon_of_a_host_recovers_by_its_own_copy(site: DaemonHost) -> None:
     """A host that had cron has a journal, and no copy of its definitions yet: nothing is recovered without them."""
     site.define_reload("app")
@@ -180,9 +176,6 @@ def test_a_directory_named_from_where_it_starts(site: DaemonHost, tmp_path: Path
 
     site.wait_logged("outcome=reloaded")
     assert "daemon: runs since" in site.printed("status")[1]
-
-
-# ------------------------------------------------------------ work
 
 
 def test_no_secret_is_seen(site: DaemonHost) -> None:
@@ -350,9 +343,6 @@ def test_the_schedule_says_what_holds_it(site: DaemonHost) -> None:
     assert "svcagent resume web" in printed
 
 
-# ------------------------------------------------------------ stop
-
-
 def test_it_stops_on_sigterm(site: DaemonHost) -> None:
     """SIGTERM: exit 0, soon, systemd is told, and its status file is gone."""
     site.daemon.start_ready()
@@ -365,26 +355,18 @@ def test_it_stops_on_sigterm(site: DaemonHost) -> None:
     assert not site.status_file.exists()
 
 
-def test_it_stops_before_it_is_ready(site: DaemonHost) -> None:
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_it_stops_in_a_convergence(site: DaemonHost, is_ready: bool) -> None:
+    if is_ready:
+        site.daemon.start_ready()
     with frozen(site.host):
-        site.daemon.start()
-        site.wait_logged("started")
+        if is_ready:
+            site.daemon.hang_up()
+        else:
+            site.daemon.start()
+        site.wait_logged("reading everything again" if is_ready else "started")
 
         began = time.monotonic()
-        assert site.daemon.stop() == 0
-
-        assert time.monotonic() - began < FROZEN_SECONDS
-    assert "Traceback" not in site.daemon.log
-
-
-def test_it_stops_in_a_convergence(site: DaemonHost) -> None:
-    site.daemon.start_ready()
-    with frozen(site.host):
-        site.daemon.hang_up()
-        site.wait_logged("reading everything again")
-
-        began = time.monotonic()
-        os.kill(site.daemon.pid, signal.SIGTERM)
         assert site.daemon.stop() == 0
 
         assert time.monotonic() - began < FROZEN_SECONDS
@@ -407,9 +389,6 @@ def test_it_stops_while_it_recovers(site: DaemonHost) -> None:
 
         assert command_line(child) == ""
     assert lock.read_text() == left
-
-
-# ------------------------------------------------------------ crashed reloads
 
 
 def test_the_daemon_recovers_a_crashed_reload_of_cron(site: DaemonHost, tmp_path: Path) -> None:

@@ -116,9 +116,6 @@ def test_connections_in_a_separate_network_namespace_are_counted_there(docker: D
         engine.close()
 
 
-# ---------------------------------------------------------------- who stopped it
-
-
 @pytest.mark.parametrize(
     ("command", "options", "stop"),
     [

@@ -1,5 +1,6 @@
 """Replacing containers on a real engine: what is kept, what is refused, who is connected."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -199,25 +200,21 @@ def test_a_container_finds_its_peers_and_is_found_under_its_name_and_alias(docke
         assert address in docker.executed("peer", "nslookup", name, "127.0.0.11")
 
 
-def test_the_old_containers_stop_timeout_is_honoured_and_a_kill_is_reported(docker: DockerHost, image: str) -> None:
-    docker.run("app", image, SLEEP, stop_timeout=1)
+@pytest.mark.parametrize(
+    ("command", "own", "given", "was_killed"),
+    [(SLEEP, 1, None, True), (SLEEP, 60, 0.2, True), (POLITE, None, None, False)],
+)
+def test_a_stop_timeout_is_honoured_and_a_kill_is_reported(
+    docker: DockerHost, image: str, command: Sequence[str], own: int | None, given: float | None, was_killed: bool
+) -> None:
+    """The given one comes before the container's own."""
+    docker.run("app", image, command, **({} if own is None else {"stop_timeout": own}))
 
-    done = docker.replace("app", image, newer(docker, image), None)
+    done = docker.replace("app", image, newer(docker, image), given)
 
-    assert done.was_killed
-    assert 1 <= done.stop_seconds < 3
-
-
-def test_a_given_stop_timeout_comes_before_the_containers_own(docker: DockerHost, image: str) -> None:
-    docker.run("app", image, SLEEP, stop_timeout=60)
-
-    assert docker.replace("app", image, newer(docker, image), 0.2).stop_seconds < 3
-
-
-def test_a_container_that_stops_when_asked_is_not_called_killed(docker: DockerHost, image: str) -> None:
-    docker.run("app", image, POLITE)
-
-    assert not docker.replace("app", image, newer(docker, image), None).was_killed
+    assert done.was_killed is was_killed
+    assert done.stop_seconds < 3
+    assert done.stop_seconds >= (own if given is None and own else 0)
 
 
 def test_a_container_removed_after_its_successor_was_created_is_a_conflict(docker: DockerHost, image: str) -> None:

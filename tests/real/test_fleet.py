@@ -83,9 +83,6 @@ def _at_once(consuls: list[Consul], act: Callable[[int, Consul], T]) -> list[T]:
     return concurrently(lambda pair: act(*pair), list(enumerate(consuls)))
 
 
-# ---------------------------------------------------------------- documents
-
-
 def test_every_document_is_read_as_it_was_written(consul: Consul, service: str) -> None:
     """Whatever it is written in; and a view has them all."""
     pinned = Pin(IMAGE, PINNED, "host1", NOW)
@@ -171,9 +168,6 @@ def test_damaged_documents_hold_the_fleet_and_can_be_cleared(host: ConsulHost, c
     assert found.digest == NEW
 
 
-# ---------------------------------------------------------------- instances, spellings, departed hosts
-
-
 def test_instances_of_one_host_do_not_overwrite_each_other(consul: Consul, service: str) -> None:
     """Whatever their IDs hold; and the first write of one replaces the document of an earlier release."""
     old = HostState(OLD, "running", NOW)
@@ -238,9 +232,6 @@ def test_documents_of_departed_hosts_are_removed(host: ConsulHost, consul: Consu
     assert remove_departed(consul, service, "not-in-the-catalog", NOW) == ()
 
 
-# ---------------------------------------------------------------- suspects
-
-
 @pytest.mark.parametrize("limit", [1, 2])
 def test_a_version_is_suspect_once_the_session_of_its_reload_is_gone(consul: Consul, service: str, limit: int) -> None:
     """While the lock is held it is a reload like any other; both forms of the lock."""
@@ -273,9 +264,6 @@ def test_a_version_is_suspect_once_the_session_of_its_reload_is_gone(consul: Con
     assert not suspect.clear(consul, service, replace(found, step="drain"))
     assert suspect.clear(consul, service, found)
     assert find_suspects(consul, service, prefix, NEW, own) == ()
-
-
-# ---------------------------------------------------------------- pauses
 
 
 def test_a_pause_belongs_to_the_operator_who_set_it(consul: Consul, service: str) -> None:
@@ -316,9 +304,6 @@ def test_of_many_concurrent_pauses_one_succeeds(consuls: list[Consul], service: 
     assert results.count("") == 1
     winner = results.index("")
     assert all(f"paused already by user{winner} on h" in one for one in results if one)
-
-
-# ---------------------------------------------------------------- quarantine and pin, raced for
 
 
 def test_of_many_who_find_an_image_broken_the_first_entry_stays(consuls: list[Consul], service: str) -> None:
@@ -377,9 +362,6 @@ def test_a_pin_that_was_replaced_meanwhile_is_not_overwritten(consul: Consul, se
     assert rollout.pin(consul, service, Pin(IMAGE, NEW, "a", NOW), index) == theirs
 
 
-# ---------------------------------------------------------------- history
-
-
 def _past(number: int, node: str = "h1") -> Past:
     began = NOW + timedelta(minutes=number)
     return Past(f"id{number}", node, began, "reloaded", IMAGE, OLD, NEW, (("check", 0.1), ("ready", 3.25)))
@@ -413,9 +395,6 @@ def test_a_damaged_past_is_one_row_and_says_so(host: ConsulHost, consul: Consul,
     assert whole == _past(1)
 
 
-# ---------------------------------------------------------------- the tree itself
-
-
 def test_a_tree_can_be_waited_for(host: ConsulHost, consul: Consul, service: str) -> None:
     """A change below it, the first one too, ends the wait at once; none, and it ends when its time is over."""
     index, empty = consul.kv_tree(f"svcagent/{service}/hosts/")
@@ -431,9 +410,6 @@ def test_a_tree_can_be_waited_for(host: ConsulHost, consul: Consul, service: str
     assert json.loads(pairs[0].value) == {"v": 1}
     assert consul.kv_keys(f"svcagent/{service}/") == (f"svcagent/{service}/hosts/h1",)
     assert consul.kv_keys(f"svcagent/{service}/", "/") == (f"svcagent/{service}/hosts/",)
-
-
-# ---------------------------------------------------------------- rights
 
 
 MASTER = str(uuid.uuid4())

@@ -62,9 +62,6 @@ def _register(host: ConsulHost, name: str, node: str, status: str, *held: str) -
     host.ask.put("/v1/catalog/register", body)
 
 
-# ---------------------------------------------------------------- pause, resume
-
-
 def test_pause_and_resume_say_who_why_and_until_when(run: Callable[..., str], consul: Consul, web: str) -> None:
     assert f"{web}: paused until 20" in run("pause", web, "--reason", "release\n party", "--for", "2h")
     held = pause.find(consul, web, NOW)
@@ -144,9 +141,6 @@ def test_a_service_defined_only_here_is_paused(run: Callable[..., str], svcagent
 
     run("pause", "only-defined-1", "--reason", "x")
     assert pause.find(consul, "only-defined", NOW) is not None
-
-
-# ---------------------------------------------------------------- quarantine
 
 
 def test_quarantine_lists_and_clears(run: Callable[..., str], consul: Consul, web: str) -> None:
@@ -242,9 +236,6 @@ def test_a_service_is_found_by_its_name_in_any_case(run: Callable[..., str], con
     run("pause", web.upper(), "--reason", "x")
 
     assert pause.find(consul, web, NOW) is not None
-
-
-# ---------------------------------------------------------------- fleet
 
 
 def test_fleet_shows_instance_or_document(host: ConsulHost, run: Callable[..., str], consul: Consul, web: str) -> None:
@@ -367,9 +358,6 @@ def test_fleet_on_a_terminal_draws_until_ctrl_c(host: ConsulHost, consul: Consul
     assert has("\x1b[?25h")
     os.close(outer)
     assert process.returncode == 130
-
-
-# ---------------------------------------------------------------- history
 
 
 def _past(number: int, node: str, **more: Any) -> Past:

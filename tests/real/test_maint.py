@@ -121,9 +121,6 @@ def _over(why: str = "disk swap") -> str:
     return render(by_operator("bob", "host2", why, NOW - timedelta(hours=2), NOW - timedelta(hours=1)))
 
 
-# ---------------------------------------------------------------- enable, status, disable
-
-
 def test_the_reason_is_a_sentence_that_says_all(site: MaintHost, web: str) -> None:
     """Who, host, since, until and why stand in Consul itself, whatever the reason is written in."""
     site.maint("enable", web, "--reason", "Plattentausch: größer & schneller,\n100 %", "--for", "2h")
@@ -223,9 +220,6 @@ def test_several_instances_of_one_name(site: MaintHost, web: str) -> None:
         assert [site.notes(one) is not None for one in (web, f"{web}-second", "other")] == [True, True, True]
         assert len(json.loads(site.maint("disable", "--all", "--json"))) == 3
         assert [site.notes(one) for one in (web, f"{web}-second", "other")] == [None, None, None]
-
-
-# ---------------------------------------------------------------- out already
 
 
 def test_out_already_says_whose_and_changes_nothing(site: MaintHost, web: str) -> None:
@@ -371,9 +365,6 @@ def test_a_reloads_maintenance_is_left_to_it(site: MaintHost, web: str, consul: 
     assert site.at_server.passing(web) == (NODE,)
 
 
-# ---------------------------------------------------------------- ends
-
-
 def test_expire_disables_expired_maintenance_and_reports_it_once(site: MaintHost, web: str) -> None:
     """By cron: a line when there was something to do, silence after that."""
     site.maint("enable", web, "--reason", "disk swap", "--for", "1s")
@@ -459,9 +450,6 @@ def test_the_host_has_an_owner_a_reason_and_an_end_too(site: MaintHost, web: str
     assert site.at_server.passing(web) == (NODE,)
 
 
-# ---------------------------------------------------------------- who is left, and who still asks
-
-
 def test_the_last_passing_instance(site: MaintHost, web: str) -> None:
     """Taken out with a warning, or not at all with --guard, until another one passes."""
     assert site.refusal("enable", web, "--reason", "x", "--guard", code=75) == "no-instance-left"
@@ -517,9 +505,6 @@ def test_ctrl_c_while_draining_leaves_it_out_and_says_so(site: MaintHost) -> Non
         assert "slow is still in maintenance" in errors
         assert "svcagent maint disable slow" in errors
         assert site.notes("slow") is not None
-
-
-# ---------------------------------------------------------------- when Consul does not answer
 
 
 def test_a_frozen_server_makes_it_unknown_and_asking_again_makes_it_so(site: MaintHost, web: str) -> None:

@@ -117,9 +117,6 @@ def _take_out_second(site: TwoHosts, name: str) -> None:
     wait_until(lambda: "host2" in site.out(name), 10, "host2 is out")
 
 
-# ---------------------------------------------------------------- warning is served
-
-
 def test_an_instance_in_warning_is_the_last_one_served(site: TwoHosts, web: str) -> None:
     """Consul DNS sends clients to it, and the other one is in maintenance."""
     site.update("host1", web, "warning")
@@ -142,9 +139,6 @@ def test_an_instance_in_warning_replaces_one_in_warning_and_no_passing_one(site:
     site.run("host1", "enable", web, "--reason", "x", "--guard")
 
     assert site.served(web) == 1
-
-
-# ---------------------------------------------------------------- write, then look
 
 
 @pytest.mark.usefixtures("overtaken")
@@ -202,9 +196,6 @@ def test_without_guard_the_second_look_is_not_taken(site: TwoHosts, web: str) ->
 
     assert "its clients would have none" in site.run("host1", "enable", web, "--reason", "x")
     assert site.out(web) == ["host1", "host2"]
-
-
-# ---------------------------------------------------------------- waits with an end, and errors that say what is out
 
 
 def test_a_ttl_above_the_wait_is_refused_before_any_change(site: TwoHosts, register: Callable[[str], str]) -> None:

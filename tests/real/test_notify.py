@@ -68,9 +68,6 @@ def endpoint() -> Iterator[Endpoint]:
         yield found
 
 
-# ---------------------------------------------------------------- notify test
-
-
 @pytest.fixture
 def notify_test(svcagent: Svcagent, tmp_path: Path) -> Callable[..., Result]:
     """``svcagent notify test`` with these endpoints; nothing that it prints may give away their secrets."""
@@ -171,9 +168,6 @@ def test_apprise_itself_is_kept_silent(tmp_path: Path) -> None:
 
     assert result.stderr.count(PASSWORD) == 1
     assert "svcagent goes on" in result.stderr
-
-
-# ---------------------------------------------------------------- who tells
 
 
 class Fleet:

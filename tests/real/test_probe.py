@@ -206,9 +206,6 @@ def test_credentials_are_not_sent_to_another_host(service: Origin) -> None:
         assert "X-A: 1" in other.requests[0]
 
 
-# ------------------------------------------------------------ TLS
-
-
 def test_a_certificate_of_the_organisations_authority_in_the_hosts_store_passes(ruler: Ruler) -> None:
     with origin(certificate=ruler.authority.issue("web", "IP:127.0.0.1")) as service:
         check = check_of(f"https://127.0.0.1:{service.port}/hc")
@@ -303,9 +300,6 @@ def test_a_consul_agent_says_whether_it_uses_its_own_certificate_for_checks(is_u
                 assert consul.agent_self().is_tls_used_for_checks is is_used
 
 
-# ------------------------------------------------------------ addresses
-
-
 @pytest.mark.parametrize("kind", ["http", "tcp"])
 def test_ipv6_addresses_work(ruler: Ruler, kind: str) -> None:
     with origin("::1", family=socket.AF_INET6) as service:
@@ -364,9 +358,6 @@ def test_no_exception_leaves_a_probe(monkeypatch: pytest.MonkeyPatch, error: typ
 
     assert {result.status for result in results} == {"critical"}
     assert all(result.message.isprintable() for result in results)
-
-
-# ------------------------------------------------------------ bounds
 
 
 @pytest.mark.parametrize("case", ["100 Continue without end", "103 Early Hints without end", "headers without end"])

@@ -147,9 +147,6 @@ def http(web: Origin, **fields: Any) -> Check:
     return Check(http=f"http://127.0.0.1:{web.port}/hc", **{"interval": "1s", "timeout": "1s", **fields})
 
 
-# ------------------------------------------------------------ results newer than the restart
-
-
 def test_a_result_from_before_the_restart_does_not_count(site: CheckedService) -> None:
     site.register(script(site.answer_with(0)), until="passing")
     (site.directory / "code").write_text("2")
@@ -266,9 +263,6 @@ def test_a_renewed_check_is_unproven_until_consul_has_run_it(site: CheckedServic
     wait_until(lambda: site.in_consul().unproven == (), 10, "Consul has run it")
 
 
-# ------------------------------------------------------------ before the drain
-
-
 def test_what_consul_passes_and_svcagent_fails_is_a_difference(site: CheckedService, web: Origin) -> None:
     site.register(http(web, interval="1h", status="passing"))
     web.answers["/hc"] = lambda talk: talk.status("503 No")
@@ -323,9 +317,6 @@ def test_a_check_that_consul_runs_too_seldom_to_be_awaited_is_a_difference(site:
 
     assert "reload.ready.timeout" in site.survey(timeout=20.0).differences[0]
     assert site.survey(timeout=60.0).differences == ()
-
-
-# ------------------------------------------------------------ warnings, and the way back
 
 
 def test_what_warned_before_the_reload_does_not_fail_it(site: CheckedService, web: Origin) -> None:
@@ -424,9 +415,6 @@ def test_a_wait_asks_its_caller_in_each_round(site: CheckedService, web: Origin)
 
     with pytest.raises(LostError):
         site.readiness().wait(each_round=each)
-
-
-# ------------------------------------------------------------ docker-proxy
 
 
 @pytest.fixture

@@ -47,20 +47,17 @@ def test_an_answer_that_cannot_be_read_names_the_type_of_what_reading_it_raised(
         consul(port).agent_self()
 
 
+UNKNOWN = b'Unknown service ID "web". Ensure that the service ID is passed, not the service name.'
+
+
 @pytest.mark.parametrize(
     ("write", "said"),
     [
         ("register_check", b'ServiceID "web" does not exist'),
         ("rewrite_maintenance", b'ServiceID "web" does not exist'),
         ("enable_maintenance", b'No service registered with ID "web"'),
-        (
-            "enable_maintenance",
-            b'Unknown service ID "web". Ensure that the service ID is passed, not the service name.',
-        ),
-        (
-            "disable_maintenance",
-            b'Unknown service ID "web". Ensure that the service ID is passed, not the service name.',
-        ),
+        ("enable_maintenance", UNKNOWN),
+        ("disable_maintenance", UNKNOWN),
     ],
 )
 def test_a_write_to_a_service_that_is_absent_says_so(write: str, said: bytes) -> None:
@@ -71,10 +68,7 @@ def test_a_write_to_a_service_that_is_absent_says_so(write: str, said: bytes) ->
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (
-            "deregister_service",
-            b'Unknown service ID "web". Ensure that the service ID is passed, not the service name.',
-        ),
+        ("deregister_service", UNKNOWN),
         ("deregister_service", b'Unknown service "web"'),
         ("deregister_check", b'Unknown check ID "c". Ensure that the check ID is passed, not the check name.'),
     ],

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from agent.daemon.reloads import Retries
 
 MOMENT = 0.05
@@ -28,22 +30,19 @@ def tried(*events: str) -> list[str]:
     return begun
 
 
-def test_one_try_a_service() -> None:
-    """A schedule that fails meanwhile adds none: they would be more with every minute of an outage."""
-    assert tried("failed web", "failed web", "failed web") == ["web"]
-
-
-def test_each_service_has_its_own() -> None:
-    assert tried("failed web", "failed api") == ["web", "api"]
-
-
-def test_what_has_ended_well_is_not_tried() -> None:
-    assert tried("failed web", "over web") == []
-
-
-def test_a_daemon_that_stops_tries_nothing() -> None:
-    """It takes up what was under way when it is started anew."""
-    assert tried("failed web", "failed api", "stop") == []
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        # A schedule that fails meanwhile adds none: they would be more with every minute of an outage.
+        (("failed web", "failed web", "failed web"), ["web"]),
+        (("failed web", "failed api"), ["web", "api"]),
+        (("failed web", "over web"), []),
+        # It takes up what was under way when it is started anew.
+        (("failed web", "failed api", "stop"), []),
+    ],
+)
+def test_one_try_a_service_that_has_not_ended_well(events: tuple[str, ...], expected: list[str]) -> None:
+    assert tried(*events) == expected
 
 
 def test_pauses_grow_and_are_forgotten() -> None:

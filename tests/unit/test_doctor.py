@@ -57,9 +57,6 @@ def held(name: str, reason: str) -> LocalService:
 ENGINE = EngineFacts("26.1.5", "1.45", "1.24", "/var/lib/docker", NOW, False, True, frozenset())
 
 
-# ---------------------------------------------------------------- definitions and Consul
-
-
 def test_every_fault_of_a_definition_is_an_error() -> None:
     faults = (Fault("a.json", "service.port", "missing", "write it"), Fault("b.json", "", "not JSON", "repair it"))
 
@@ -133,9 +130,6 @@ def test_an_agents_configuration_is_read() -> None:
     assert found.has_coordinates
 
 
-# ---------------------------------------------------------------- certificates and clocks
-
-
 @pytest.mark.parametrize(
     ("left", "level"),
     [(timedelta(seconds=-1), ERROR), (timedelta(), ERROR), (timedelta(days=3), WARNING), (timedelta(days=15), OK)],
@@ -148,19 +142,8 @@ def test_a_certificate_that_expires_soon(left: timedelta, level: Level) -> None:
 def test_the_end_of_a_certificate_is_what_openssl_says(tmp_path: Path, days: int) -> None:
     """RFC 5280 writes years from 2050 on in another form."""
     made = tmp_path / "made.pem"
-    options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        *options,
-        "-days",
-        str(days),
-        "-keyout",
-        str(tmp_path / "key"),
-        "-out",
-        str(made),
-    ]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(tmp_path / "key")]
+    command = ["openssl", "req", "-x509", *key, "-subj", "/CN=x", "-days", str(days), "-out", str(made)]
     subprocess.run(command, check=True, capture_output=True)
     shown = subprocess.run(["openssl", "x509", "-enddate", "-noout", "-in", str(made)], check=True, capture_output=True)
 
@@ -179,8 +162,6 @@ def test_what_is_no_certificate_is_refused(content: str) -> None:
 def test_clocks_that_differ_by_more_than_a_few_seconds(seconds: int, level: Level) -> None:
     assert levels(clocks.judge_clock("it", NOW, NOW + timedelta(seconds=seconds))) == [level]
 
-
-# ---------------------------------------------------------------- DNS
 
 A, B = ("10.0.0.1", 80), ("10.0.0.2", 80)
 
@@ -231,9 +212,6 @@ def test_releases_of_bind_that_fail_for_records_without_a_ttl(version: str, leve
 def test_more_instances_than_bind_takes() -> None:
     assert levels(dns.judge_size("10.0.0.53:53", "web", 101)) == [WARNING]
     assert levels(dns.judge_size("10.0.0.53:53", "web", 100)) == []
-
-
-# ---------------------------------------------------------------- Docker and upgrades
 
 
 def test_one_diagnosis_for_each_section_that_a_proxy_refuses() -> None:
@@ -306,9 +284,6 @@ def test_keys_that_a_later_consul_refuses() -> None:
     assert levels(upgrade.judge_keys("web", {"svcagent/web/quarantine/sha256-00", "a-b_c.d/e,f=g&h?"})) == []
 
 
-# ---------------------------------------------------------------- the host
-
-
 @pytest.mark.parametrize(
     ("space", "level"),
     [
@@ -357,9 +332,6 @@ def test_what_the_daemon_says_of_itself() -> None:
     assert levels(host.judge_daemon({})) == []
     troubled = {"trouble": "no", "unrecovered": {"web": "no"}, "failed": {"api": "no"}, "needs_consent": "no"}
     assert levels(host.judge_daemon(troubled)) == [ERROR] * 4
-
-
-# ---------------------------------------------------------------- leftovers
 
 
 def test_a_journal_without_its_reload_is_a_crash() -> None:

@@ -19,14 +19,25 @@ def _until(clock: FakeClock, moment: float, count: int) -> Callable[[], int]:
     return lambda: count if clock.seconds < moment else 0
 
 
-def test_quiet_is_a_stretch_without_connections_not_a_moment() -> None:
-    """A client that has asked DNS just before may still connect: one glance without connections proves nothing."""
+@pytest.mark.parametrize(
+    ("drain", "connections", "left", "seconds"),
+    [
+        # A client that has asked DNS just before may still connect: one glance without connections proves nothing.
+        (Drain(min=0, max=30), 0, 0, QUIET_SECONDS),
+        # What keeps its connection open is cut at drain.max, and counted.
+        (Drain(min=0, max=2), 3, 3, 2),
+        # drain.min is for clients that remember an address.
+        (Drain(min=5, max=30), 0, 0, 5),
+        # Nobody counts them.
+        (Drain(min=1, max=30, connections=False), 7, 0, 1),
+    ],
+)
+def test_the_end_of_connections_is_waited_for(drain: Drain, connections: int, left: int, seconds: float) -> None:
     clock = FakeClock()
 
-    left = await_no_connections(lambda: 0, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
+    assert await_no_connections(lambda: connections, drain, clock, Deadline.after(clock, drain.max)) == left
 
-    assert left == 0
-    assert clock.seconds >= QUIET_SECONDS
+    assert seconds <= clock.seconds <= seconds + 0.5
 
 
 def test_a_late_connection_starts_the_stretch_again() -> None:
@@ -38,35 +49,6 @@ def test_a_late_connection_starts_the_stretch_again() -> None:
     await_no_connections(late, Drain(min=0, max=30), clock, Deadline.after(clock, 30))
 
     assert clock.seconds >= 0.2 + QUIET_SECONDS
-
-
-def test_connections_are_waited_for_until_the_limit() -> None:
-    """What keeps its connection open is cut at drain.max, and counted."""
-    clock = FakeClock()
-
-    left = await_no_connections(lambda: 3, Drain(min=0, max=2), clock, Deadline.after(clock, 2))
-
-    assert left == 3
-    assert clock.seconds == pytest.approx(2, abs=0.1)
-
-
-def test_the_least_time_passes_even_when_all_is_quiet() -> None:
-    """drain.min is for clients that remember an address."""
-    clock = FakeClock()
-
-    await_no_connections(lambda: 0, Drain(min=5, max=30), clock, Deadline.after(clock, 30))
-
-    assert clock.seconds >= 5
-
-
-def test_connections_may_be_left_out() -> None:
-    """With drain.connections false nobody counts them."""
-    clock = FakeClock()
-
-    left = await_no_connections(lambda: 7, Drain(min=1, max=30, connections=False), clock, Deadline.after(clock, 30))
-
-    assert left == 0
-    assert clock.seconds == 1
 
 
 def test_dns_answers_are_waited_for_and_then_their_ttl() -> None:

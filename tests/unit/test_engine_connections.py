@@ -29,36 +29,22 @@ MAPPED = "0000000000000000FFFF00000200007F:1F90 0000000000000000FFFF00000100007F
 IPV6 = "00000000000000000000000001000000:1F90 00000000000000000000000001000000:C352 01"
 
 
+@pytest.mark.parametrize("state", [f"{number:02X}" for number in range(1, 12)])
+def test_only_states_in_which_a_client_expects_an_answer_count(state: str) -> None:
+    assert len(in_table(table(SERVER.format(state)), [8080])) == (state in ("01", "03", "08"))
+
+
 @pytest.mark.parametrize(
-    ("state", "expected"),
+    ("lines", "ports", "expected"),
     [
-        ("01", 1),
-        ("03", 1),
-        ("08", 1),
-        ("02", 0),
-        ("04", 0),
-        ("05", 0),
-        ("06", 0),
-        ("07", 0),
-        ("09", 0),
-        ("0A", 0),
-        ("0B", 0),
+        ((SERVER.format("01"), CLIENT), [8080], 1),
+        ((SERVER.format("01"),), [80, 8081], 0),
+        ((SERVER.format("01"), MAPPED, IPV6), [8080], 3),
     ],
+    ids=["not the client's end", "no other port", "both address families"],
 )
-def test_only_states_in_which_a_client_expects_an_answer_count(state: str, expected: int) -> None:
-    assert len(in_table(table(SERVER.format(state)), [8080])) == expected
-
-
-def test_the_clients_end_of_a_connection_does_not_count() -> None:
-    assert len(in_table(table(SERVER.format("01"), CLIENT), [8080])) == 1
-
-
-def test_another_port_does_not_count() -> None:
-    assert in_table(table(SERVER.format("01")), [80, 8081]) == []
-
-
-def test_both_address_families_count() -> None:
-    assert len(in_table(table(SERVER.format("01"), MAPPED, IPV6), [8080])) == 3
+def test_connections_to_a_port_count(lines: tuple[str, ...], ports: list[int], expected: int) -> None:
+    assert len(in_table(table(*lines), ports)) == expected
 
 
 @pytest.mark.parametrize(

@@ -157,9 +157,6 @@ def test_a_history_that_cannot_be_written_says_which_file(tmp_path: Path) -> Non
         history.write_to_disk(tmp_path, "web", _past(1))
 
 
-# ---------------------------------------------------------------- what others write
-
-
 @pytest.mark.parametrize(
     "digest",
     [
@@ -233,9 +230,6 @@ def test_one_document_that_cannot_be_read_does_not_affect_the_others() -> None:
         assert found[DIGEST].node == "a"
 
 
-# ---------------------------------------------------------------- keys
-
-
 @pytest.mark.parametrize(
     "text", ["web", "web:8080", "a/b", "größer, 日本", "..", ".a", "a..b.", "=3A", "a=b&c?d", "a b", "%2F"]
 )
@@ -272,9 +266,6 @@ def test_services_that_differ_by_case_share_their_documents() -> None:
     assert key("Web", "pause") == key("web", "pause") == "svcagent/web/pause"
     assert readable_keys("web", "pause") == ("svcagent/web/pause",)
     assert readable_keys("Web", "pause") == ("svcagent/web/pause", "svcagent/Web/pause")
-
-
-# ---------------------------------------------------------------- host state
 
 
 def test_a_document_of_an_earlier_release_counts_for_each_instance_of_its_node() -> None:
@@ -321,9 +312,6 @@ def test_what_is_known_of_the_running_version_outlasts_a_look() -> None:
     found = refreshed(known, "web", OTHER, "latest", NOW)
     assert found is not None
     assert (found.is_settled, found.wanted, found.verdict) == (False, "", "")
-
-
-# ---------------------------------------------------------------- suspects
 
 
 OWN = ("own", "web")
@@ -378,9 +366,6 @@ def test_a_versions_first_host_is_the_one_before_any_other_has_settled(state: Ho
     """A host that was interrupted in settle runs it, and proves nothing."""
     assert is_first(FleetView(hosts={("a", "web"): state}), DIGEST, OWN) is is_first_host
     assert is_first(FleetView(hosts={OWN: state, ("own", ""): state}), DIGEST, OWN)
-
-
-# ---------------------------------------------------------------- digests seen
 
 
 def test_digests_seen_are_kept_by_image_and_bounded(tmp_path: Path) -> None:

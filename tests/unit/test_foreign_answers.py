@@ -249,9 +249,6 @@ def test_one_record_whose_provider_raises_keeps_no_other_from_its_turn(kind: typ
     assert keeper.remove(place, "broken", None, None).outcome is RecordOutcome.UNKNOWN
 
 
-# ------------------------------------------------------------ files
-
-
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_regular_file_is_neither_waited_for_nor_touched(tmp_path: Path, make: Any) -> None:
     strange = tmp_path / "strange"

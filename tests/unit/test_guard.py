@@ -260,9 +260,6 @@ def test_a_rollout_does_not_wait_for_a_failed_host() -> None:
     assert able_instances([_instance("alive"), _instance("dead", alive="critical")]) == {("alive", "web")}
 
 
-# ---------------------------------------------------------------- instances that are not in the catalog
-
-
 @pytest.mark.parametrize(
     ("instances", "known", "min_healthy", "words"),
     [
@@ -295,9 +292,6 @@ def test_a_percentage_counts_instances_that_left_the_catalog(
         assert word in " ".join(map(str, obstacles))
 
 
-# ---------------------------------------------------------------- write, then look
-
-
 @pytest.mark.parametrize(
     ("own", "other", "kinds"),
     [
@@ -326,9 +320,6 @@ def test_without_its_id_a_reloads_maintenance_is_an_obstacle() -> None:
     obstacles = find_obstacles(_seen(_instance("a", held=BY_RELOAD), _instance("b")))
 
     assert [one.kind for one in obstacles] == [ObstacleKind.MAINTENANCE]
-
-
-# ---------------------------------------------------------------- a container that an operator stopped, DNS answers
 
 
 def test_a_stopped_container_is_left_stopped_unless_it_is_asked_for() -> None:

@@ -55,9 +55,6 @@ class Pipe:
         self.reader = -1
 
 
-# ---------------------------------------------------------------- what is logged, and where
-
-
 @pytest.mark.parametrize(
     ("is_verbose", "expected"), [(False, ["warning", "error"]), (True, ["info", "warning", "error"])]
 )
@@ -132,9 +129,6 @@ def test_no_standard_error_is_no_journal(monkeypatch: pytest.MonkeyPatch) -> Non
         logs.set_up(Format.AUTO, is_verbose=False)
 
     assert not logs.is_structured()
-
-
-# ---------------------------------------------------------------- whose lines
 
 
 def test_every_line_inside_a_block_says_what_it_is_about(capfd: pytest.CaptureFixture[str]) -> None:
@@ -226,9 +220,6 @@ def test_a_bug_is_one_event_with_its_trace(capfd: pytest.CaptureFixture[str]) ->
     assert found["trace"].endswith("base 10: 'a'\n")
 
 
-# ---------------------------------------------------------------- a child of the daemon
-
-
 def test_a_daemons_child_writes_only_logs(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its standard error is the daemon's log, in whatever format: a warning is one line of it, and has a level."""
     monkeypatch.setenv(logs.DAEMON_CHILD, "1")
@@ -237,9 +228,6 @@ def test_a_daemons_child_writes_only_logs(capfd: pytest.CaptureFixture[str], mon
 
     [line] = capfd.readouterr().err.splitlines()
     assert " level=warning service=web text=slow" in line
-
-
-# ---------------------------------------------------------------- lines that cannot be written
 
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.TEXT])
@@ -316,9 +304,6 @@ def _line(descriptor: int) -> str:
     while not data.endswith(b"\n"):
         data += os.read(descriptor, 4096)
     return data.decode()
-
-
-# ---------------------------------------------------------------- the journal
 
 
 def test_the_journal_gets_fields(tmp_path: Path) -> None:

@@ -114,9 +114,6 @@ def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == ""
 
 
-# ---------------------------------------------------------------- the end
-
-
 @pytest.mark.parametrize(
     ("outcome", "exit_code", "level"),
     [

@@ -217,10 +217,15 @@ def test_an_operators_maintenance_in_settle_ends_it_without_a_proof(world: World
     assert not world.settle()
 
 
-def test_a_container_that_others_replaced_during_settle_is_not_changed(world: World) -> None:
-    world.clock.plan.append((1.0, lambda: setattr(world.restarter, "container", ("theirs 1", 0))))
+@pytest.mark.parametrize(
+    ("attribute", "value", "error"), [("container", ("theirs 1", 0), Conflict), ("is_running", False, NotReady)]
+)
+def test_a_container_that_others_replaced_or_that_ended_in_settle_is_a_failure(
+    world: World, attribute: str, value: object, error: type[Exception]
+) -> None:
+    world.clock.plan.append((1.0, lambda: setattr(world.restarter, attribute, value)))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(error):
         world.settle()
 
 
@@ -254,13 +259,6 @@ def test_the_two_halves_of_an_operators_restart_are_one_restart(world: World) ->
 
     assert world.settle()
     assert any("somebody restarted" in note for note in world.notes)
-
-
-def test_a_container_that_ends_by_itself_in_settle_fails(world: World) -> None:
-    world.clock.plan.append((1.0, lambda: setattr(world.restarter, "is_running", False)))
-
-    with pytest.raises(NotReady):
-        world.settle()
 
 
 def test_a_container_that_was_restarted_between_its_return_and_the_first_look_fails(world: World) -> None:

@@ -1,5 +1,7 @@
 """The way back, step by step: after a failure, and in the recovery of a reload that crashed."""
 
+from dataclasses import replace
+
 import pytest
 
 from agent.engine.swap import ReplacementState
@@ -24,21 +26,59 @@ def test_a_failure_before_the_drain_only_removes_the_successor(step: Step) -> No
     assert _walk(state) == [Step.DISCARD, Step.RELEASE]
 
 
-def test_a_failure_in_the_drain_returns_the_instance_before_its_successor_is_removed() -> None:
-    state = State(is_locked=True, container=ReplacementState.PREPARED)
-
-    state = failed(state, Step.DRAIN, is_out=True)
-
-    assert _walk(state) == [Step.READY, Step.RETURN, Step.DISCARD, Step.RELEASE]
+PREPARED = State(is_locked=True, container=ReplacementState.PREPARED)
+SETTLING = State(is_locked=True, container=ReplacementState.NEW, is_ready=True)
+BACK = [Step.ROLL_BACK, Step.READY, Step.RETURN]
 
 
-def test_a_successor_that_cannot_be_removed_is_left_to_the_next_process() -> None:
-    state = State(is_locked=True, container=ReplacementState.PREPARED, has_failed=True)
+@pytest.mark.parametrize(
+    ("state", "step", "ended", "expected"),
+    [
+        # The instance is returned before its successor is removed.
+        (PREPARED, Step.DRAIN, {"is_out": True}, [Step.READY, Step.RETURN, Step.DISCARD, Step.RELEASE]),
+        # The container stays for a look at it.
+        (
+            replace(SETTLING, may_roll_back=False),
+            Step.SETTLE,
+            {"is_out": False, "is_versions": True},
+            [Step.DRAIN_AGAIN, Step.QUARANTINE, Step.RELEASE],
+        ),
+        # No version is to blame, right before the return.
+        (replace(SETTLING, is_out=True), Step.RETURN, {"is_out": True, "is_unfit": True}, [*BACK, Step.RELEASE]),
+    ],
+)
+def test_the_way_after_a_failure(state: State, step: Step, ended: dict[str, bool], expected: list[Step]) -> None:
+    assert _walk(failed(state, step, **ended)) == expected
 
-    state = failed(state, Step.DISCARD, is_out=False)
+
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [(replace(PREPARED, has_failed=True), Step.DISCARD), (replace(SETTLING, is_settled=True), Step.CLEAN)],
+)
+def test_what_cannot_be_removed_is_left_to_the_next_process(state: State, step: Step) -> None:
+    state = failed(state, step, is_out=False)
 
     assert state.has_leftovers
     assert _walk(state) == [Step.RELEASE]
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "is_versions"),
+    [
+        (SETTLING, Step.SETTLE, True),
+        (SETTLING, Step.SETTLE, False),
+        (replace(SETTLING, is_settled=False), Step.CLEAN, False),
+    ],
+)
+def test_a_container_that_fails_in_service_is_drained_again_and_rolled_back(
+    state: State, step: Step, *, is_versions: bool
+) -> None:
+    """``--force`` with the digest that ran before, or a restart command: no version is to blame and quarantined."""
+    state = failed(state, step, is_out=False, is_versions=is_versions, is_unfit=not is_versions)
+
+    assert next_step(state) is Step.DRAIN_AGAIN
+    quarantine = [Step.QUARANTINE] if is_versions else []
+    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [*BACK, *quarantine, Step.RELEASE]
 
 
 @pytest.mark.parametrize("may_roll_back", [True, False])
@@ -76,14 +116,11 @@ FAILED_READY = failed(
 )
 
 
-def test_a_version_is_quarantined_when_the_old_one_is_ready_and_the_lock_is_still_held() -> None:
-    """The instance is in service before; the next host finds the entry."""
-    assert _walk(FAILED_READY) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]
-
-
-def test_a_version_is_not_quarantined_when_the_old_one_fails_like_it() -> None:
-    """What both depend on is away: the version is not shown to be at fault."""
-    assert _walk(FAILED_READY, is_environment=True) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
+@pytest.mark.parametrize("is_environment", [False, True])
+def test_a_version_is_quarantined_when_the_old_one_is_ready(*, is_environment: bool) -> None:
+    """The lock is still held, so the next host finds the entry. Not if the old one fails like it."""
+    quarantine = [] if is_environment else [Step.QUARANTINE]
+    assert _walk(FAILED_READY, is_environment=is_environment) == [*BACK, *quarantine, Step.RELEASE]
 
 
 def test_a_version_is_not_quarantined_when_the_old_one_does_not_become_ready() -> None:
@@ -92,21 +129,6 @@ def test_a_version_is_not_quarantined_when_the_old_one_does_not_become_ready() -
 
     assert (state.is_stranded, state.blame) == (True, Blame.ENVIRONMENT)
     assert _walk(state) == [Step.RELEASE]
-
-
-def test_a_version_that_fails_in_service_is_drained_again_rolled_back_and_quarantined() -> None:
-    settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True)
-
-    state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
-
-    assert next_step(state) is Step.DRAIN_AGAIN
-    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [
-        Step.ROLL_BACK,
-        Step.READY,
-        Step.RETURN,
-        Step.QUARANTINE,
-        Step.RELEASE,
-    ]
 
 
 @pytest.mark.parametrize("is_interrupted", [True, False])
@@ -120,24 +142,15 @@ def test_a_settle_step_that_ends_without_a_verdict_leaves_the_new_version_in_ser
     assert _walk(state) == [Step.CLEAN, Step.RELEASE]
 
 
-def test_without_rollback_a_version_that_fails_in_service_is_drained_and_quarantined() -> None:
-    """``rollback: false``: the container stays for a look at it."""
-    settling = State(is_locked=True, container=ReplacementState.NEW, is_ready=True, may_roll_back=False)
-
-    state = failed(settling, Step.SETTLE, is_out=False, is_versions=True)
-
-    assert _walk(state) == [Step.DRAIN_AGAIN, Step.QUARANTINE, Step.RELEASE]
-
-
 @pytest.mark.parametrize(
     ("container", "blame", "expected"),
     [
         (ReplacementState.NEW, Blame.NONE, [Step.READY, Step.RETURN, Step.SETTLE, Step.CLEAN, Step.RELEASE]),
-        (ReplacementState.NEW, Blame.OPEN, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
-        (ReplacementState.MIXED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
-        (ReplacementState.OLD, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
-        (ReplacementState.OLD, Blame.DUE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.QUARANTINE, Step.RELEASE]),
-        (ReplacementState.PREPARED, Blame.NONE, [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]),
+        (ReplacementState.NEW, Blame.OPEN, [*BACK, Step.QUARANTINE, Step.RELEASE]),
+        (ReplacementState.MIXED, Blame.NONE, [*BACK, Step.RELEASE]),
+        (ReplacementState.OLD, Blame.NONE, [*BACK, Step.RELEASE]),
+        (ReplacementState.OLD, Blame.DUE, [*BACK, Step.QUARANTINE, Step.RELEASE]),
+        (ReplacementState.PREPARED, Blame.NONE, [*BACK, Step.RELEASE]),
     ],
 )
 def test_recovery_prefers_a_new_container(container: ReplacementState, blame: Blame, expected: list[Step]) -> None:
@@ -219,36 +232,6 @@ def test_a_quarantine_that_could_not_be_published_is_owed() -> None:
 
     assert state.blame is Blame.OWED
     assert next_step(state) is Step.RELEASE
-
-
-def test_a_removal_that_failed_is_left_to_the_next_process() -> None:
-    state = State(is_locked=True, container=ReplacementState.NEW, is_ready=True, is_settled=True)
-
-    state = failed(state, Step.CLEAN, is_out=False)
-
-    assert state.has_leftovers
-    assert _walk(state) == [Step.RELEASE]
-
-
-@pytest.mark.parametrize("step", [Step.SETTLE, Step.CLEAN])
-def test_a_container_that_fails_in_service_is_rolled_back_also_where_no_version_is_to_blame(step: Step) -> None:
-    """``--force`` with the digest that ran before, or a restart command: nothing is quarantined."""
-    state = State(
-        is_locked=True, container=ReplacementState.NEW, is_ready=True, is_settled=False if step is Step.CLEAN else None
-    )
-
-    state = failed(state, step, is_out=False, is_unfit=True)
-
-    assert next_step(state) is Step.DRAIN_AGAIN
-    assert _walk(succeeded(state, Step.DRAIN_AGAIN)) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
-
-
-def test_a_container_that_fails_right_before_its_return_is_rolled_back_also_where_no_version_is_to_blame() -> None:
-    state = State(is_locked=True, is_out=True, container=ReplacementState.NEW, is_ready=True)
-
-    state = failed(state, Step.RETURN, is_out=True, is_unfit=True)
-
-    assert _walk(state) == [Step.ROLL_BACK, Step.READY, Step.RETURN, Step.RELEASE]
 
 
 def test_a_version_is_not_quarantined_when_the_old_one_cannot_return_for_the_same_reason() -> None:
