@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,9 @@ class ConsulHost:
             "SVCAGENT_SERVICES_DIR": str(services),
             "SVCAGENT_STATE_DIR": str(state),
         }
+
+
+_numbers = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +90,15 @@ def docker(running: DockerHost) -> Iterator[DockerHost]:
 @pytest.fixture
 def image(docker: DockerHost) -> str:
     """The first version, pushed and here; its name."""
-    reference = f"{docker.repository}:latest"
+    reference = docker.latest
     docker.engine.pull(reference, docker.push("1"), lambda _: None)
     return reference
+
+
+@pytest.fixture
+def number() -> int:
+    """One that no other test has."""
+    return next(_numbers)
 
 
 @pytest.fixture

@@ -104,6 +104,11 @@ class DockerHost:
         done.raise_for_status()
         return done.headers["Docker-Content-Digest"]
 
+    @property
+    def latest(self) -> str:
+        """The name of the newest image."""
+        return f"{self.repository}:latest"
+
     def run(self, name: str, image: str, command: Sequence[str] | None = None, **options: Any) -> str:
         """Create and start a container, under host networking unless ``host_config`` says otherwise; its ID."""
         host = {"network_mode": "host", **options.pop("host_config", {})}

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from agent.consul import Consul
-from agent.definitions import Settings
 from agent.errors import ConsulUnreachable, OutcomeUnknown
 from tests.lab.ground import wait_until
 from tests.lab.server import spawn, svcagent_argv
 from tests.real.access_fixture import Access, Listener, answering, consul_with, forwarding
 from tests.real.converge_fixture import Waker
+from tests.support.consul import consul_at
 from tests.support.kinds import raises_kind
 from tests.support.svcagent import Svcagent
 
@@ -162,8 +161,7 @@ def test_an_answer_that_is_not_consul_s(svcagent: Svcagent, kind: str) -> None:
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_a_write_is_not_done_because_something_said_200(kind: str) -> None:
     answer, said = ANSWERS[kind]
-    with Listener(answering(answer)) as bad:
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"127.0.0.1:{bad.port}"}).consul)
+    with Listener(answering(answer)) as bad, consul_at(f"127.0.0.1:{bad.port}") as consul:
         for write in (
             lambda: consul.register_service({"Name": "web"}),
             lambda: consul.enable_maintenance("web", "x"),
@@ -171,15 +169,15 @@ def test_a_write_is_not_done_because_something_said_200(kind: str) -> None:
         ):
             with pytest.raises(ConsulUnreachable, match=said):
                 write()
-        consul.close()
 
 
 def test_a_connection_cut_in_a_write_leaves_the_outcome_unknown() -> None:
-    with Listener(answering(JSON + b"Content-Length: 5000\r\n\r\n")) as bad:
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"127.0.0.1:{bad.port}"}).consul)
-        with pytest.raises(OutcomeUnknown):
-            consul.register_service({"Name": "web"})
-        consul.close()
+    with (
+        Listener(answering(JSON + b"Content-Length: 5000\r\n\r\n")) as bad,
+        consul_at(f"127.0.0.1:{bad.port}") as consul,
+        pytest.raises(OutcomeUnknown),
+    ):
+        consul.register_service({"Name": "web"})
     assert bad.accepted == 1
 
 

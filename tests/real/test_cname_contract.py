@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from tests.real.cname_contract import STAGES, Stage
 from tests.real.cname_fixture import OTHER_TARGET, TARGET, marked, view
 from tests.support.threads import concurrently, repeating
 
-_numbers = count(1)
 WRITERS = 8
 READS = 50
 
@@ -32,9 +30,9 @@ def provider(stage: Stage) -> Iterator[Provider]:
 
 
 @pytest.fixture
-def place(stage: Stage) -> RecordPlace:
+def place(stage: Stage, number: int) -> RecordPlace:
     """A name of its own for a test."""
-    return stage.place(f"www{next(_numbers)}")
+    return stage.place(f"www{number}")
 
 
 def published(provider: Provider, place: RecordPlace, **how: Any) -> ZoneView:

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import time
 from collections.abc import Iterator
-from itertools import count
 from types import SimpleNamespace
 
 import dns.message
@@ -48,8 +47,6 @@ from tests.real.cname_fixture import (
 )
 from tests.support.kinds import raises_kind
 
-_numbers = count(1)
-
 
 @pytest.fixture(scope="module")
 def dns_() -> Iterator[Dns]:
@@ -59,9 +56,9 @@ def dns_() -> Iterator[Dns]:
 
 
 @pytest.fixture
-def name() -> str:
+def name(number: int) -> str:
     """A label of its own for a test."""
-    return f"www{next(_numbers)}"
+    return f"www{number}"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from itertools import count
 
 import pytest
 
@@ -12,7 +11,6 @@ from tests.support.threads import concurrently
 
 HOSTS = 10
 SECONDS = 5.0
-_numbers = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +20,9 @@ def dns_() -> Iterator[Dns]:
 
 
 @pytest.fixture
-def name() -> str:
+def name(number: int) -> str:
     """A label of its own for a test."""
-    return f"www{next(_numbers)}"
+    return f"www{number}"
 
 
 def wanted(name: str, target: str = TARGET, *, gen: int = 0, ttl: int = 60) -> WantedRecord:

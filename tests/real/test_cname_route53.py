@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from tests.real.route53_fixture import ZONE, Aws, simulator
 from tests.support.kinds import raises_kind
 from tests.support.svcagent import Svcagent
 
-_numbers = count(1)
 CHANGE = "before-parameter-build.route-53.ChangeResourceRecordSets"
 
 
@@ -48,9 +46,9 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def place(aws: Aws) -> RecordPlace:
+def place(aws: Aws, number: int) -> RecordPlace:
     """A name of its own for a test."""
-    return aws.place(f"www{next(_numbers)}")
+    return aws.place(f"www{number}")
 
 
 def before_changes(provider: Route53, what: Callable[[dict[str, Any]], None]) -> None:

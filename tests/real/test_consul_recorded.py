@@ -12,7 +12,7 @@ import pytest
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, KvOperation, Lock, known_faults, lock_status, queue_of
-from agent.definitions import MinHealthy, ReloadSection, Service, Settings
+from agent.definitions import MinHealthy, ReloadSection, Service
 from agent.errors import Denied, LockBusy, NotFound, OutcomeUnknown, Rejected
 from agent.fleet import HostState, Quarantine, observe, quarantine
 from agent.fleet.host_state import write_host_state
@@ -20,6 +20,7 @@ from agent.reload.guard import Observed, ObstacleKind, find_obstacles
 from tests.lab.ground import wait_until
 from tests.lab.recorded import DIRECTORY, RELEASES, RecordedAgent, recorded_agent, recording
 from tests.real.conftest import ConsulHost
+from tests.support.consul import consul_at
 from tests.support.kinds import raises_kind
 from tests.support.svcagent import Svcagent
 
@@ -52,10 +53,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[PlayedAgent]:
         host.ask.delete("/v1/kv/?recurse")
         consul.close()
         return
-    with recorded_agent(request.param) as (address, agent):
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": address}).consul)
+    with recorded_agent(request.param) as (address, agent), consul_at(address) as consul:
         yield PlayedAgent(address, consul, agent)
-        consul.close()
 
 
 def test_every_recorded_answer_has_its_source() -> None:
@@ -180,17 +179,14 @@ def _old_entry() -> list[KvOperation]:
 
 def test_a_release_that_refuses_keys_says_so() -> None:
     assert [fault.kind for fault in known_faults("1.21.5")] == ["kv-key-refused"]
-    with recorded_agent("1.21.5") as (address, _agent):
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": address}).consul)
+    with recorded_agent("1.21.5") as (address, _agent), consul_at(address) as consul:
         with raises_kind(Rejected, "rejected"):
             consul.kv_put("a:b", "v")
         assert consul.kv_put("a=3Ab", "v")
-        consul.close()
 
 
 def test_a_read_is_repeated_where_the_agent_lost_its_server_and_a_write_is_not() -> None:
-    with recorded_agent("2.0") as (address, agent):
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": address}).consul)
+    with recorded_agent("2.0") as (address, agent), consul_at(address) as consul:
         consul.kv_put("k", "v")
         agent.fail_next = "rpc_lost"
         assert consul.kv_get("k")[1] is not None
@@ -199,19 +195,16 @@ def test_a_read_is_repeated_where_the_agent_lost_its_server_and_a_write_is_not()
         with pytest.raises(OutcomeUnknown):
             consul.kv_put("k", "w")
         assert len(agent.asked) == before + 1
-        consul.close()
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_filtered_list_of_instances_is_refused_by_the_guard(release: str, svcagent: Svcagent) -> None:
     svcagent.define("web")
-    with recorded_agent(release) as (address, agent):
+    with recorded_agent(release) as (address, agent), consul_at(address) as consul:
         svcagent("register", CONSUL_HTTP_ADDR=address)
         agent.is_filtering = True
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": address}).consul)
         with pytest.raises(Denied, match=r'node_prefix "" \{ policy = "read" \}'):
             consul.instances("web")
         refused = svcagent("maint", "enable", "web", "--reason", "disk", CONSUL_HTTP_ADDR=address)
         assert refused.code == 1
         assert 'node_prefix "" { policy = "read" }' in refused.err
-        consul.close()

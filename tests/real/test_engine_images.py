@@ -32,70 +32,66 @@ def ignore(_: PullProgress) -> None:
 def deploy(docker: DockerHost, content: str) -> str:
     """Push a version and pull it as svcagent does; its image ID."""
     digest = docker.push(content)
-    docker.engine.pull(f"{docker.repository}:latest", digest, ignore)
+    docker.engine.pull(docker.latest, digest, ignore)
     return str(docker.image(f"{docker.repository}@{digest}")["Id"])
 
 
 def test_a_newer_image_is_seen_by_its_digest(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     first = docker.push("1")
-    docker.engine.pull(image, first, ignore)
-    docker.run("app", image)
+    docker.engine.pull(docker.latest, first, ignore)
+    docker.run("app", docker.latest)
     app = docker.engine.container("app")
 
     second = docker.push("2")
 
-    assert docker.engine.registry_digest(image) == second
-    assert docker.engine.runs_digest(app, image, first)
-    assert not docker.engine.runs_digest(app, image, second)
-    assert docker.engine.digest_of(app, image) == first
+    assert docker.engine.registry_digest(docker.latest) == second
+    assert docker.engine.runs_digest(app, docker.latest, first)
+    assert not docker.engine.runs_digest(app, docker.latest, second)
+    assert docker.engine.digest_of(app, docker.latest) == first
 
 
 def test_a_pull_elsewhere_does_not_change_what_a_container_is_said_to_run(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     first = docker.push("1")
-    docker.engine.pull(image, first, ignore)
-    docker.run("app", image)
+    docker.engine.pull(docker.latest, first, ignore)
+    docker.run("app", docker.latest)
     second = docker.push("2")
 
-    docker.engine.pull(image, second, ignore)
+    docker.engine.pull(docker.latest, second, ignore)
 
-    assert not docker.engine.runs_digest(docker.engine.container("app"), image, second)
+    assert not docker.engine.runs_digest(docker.engine.container("app"), docker.latest, second)
 
 
 def test_the_digest_of_a_container_stays_known_when_its_tag_moves(docker: DockerHost) -> None:
     """Run by an operator from the tag; one of Docker's image stores forgets the old image's names then."""
-    image = f"{docker.repository}:latest"
     first = docker.push("1")
-    lab_image.pull(docker.api, image)
-    docker.run("app", image)
+    lab_image.pull(docker.api, docker.latest)
+    docker.run("app", docker.latest)
     second = docker.push("2")
-    lab_image.pull(docker.api, image)
+    lab_image.pull(docker.api, docker.latest)
     app = docker.engine.container("app")
 
-    assert docker.engine.digest_of(app, image) == first
-    assert docker.engine.runs_digest(app, image, first)
-    assert not docker.engine.runs_digest(app, image, second)
+    assert docker.engine.digest_of(app, docker.latest) == first
+    assert docker.engine.runs_digest(app, docker.latest, first)
+    assert not docker.engine.runs_digest(app, docker.latest, second)
     assert docker.engine.digest_of(app, docker.repository.replace("/app", "/other")) is None
 
 
 def test_a_container_that_was_run_from_the_tag_can_be_made_again_when_a_pull_moves_the_tag(docker: DockerHost) -> None:
     """What the image set has to be known then, although the image may have no name any more."""
-    image = f"{docker.repository}:latest"
     first = docker.push("1")
-    lab_image.pull(docker.api, image)
-    docker.run("app", image)
+    lab_image.pull(docker.api, docker.latest)
+    docker.run("app", docker.latest)
     second = docker.push("2", tag="next")
 
-    docker.engine.pull(image, second, ignore)
+    docker.engine.pull(docker.latest, second, ignore)
 
     app = docker.engine.container("app")
-    assert docker.engine.digest_of(app, image) == first
+    assert docker.engine.digest_of(app, docker.latest) == first
     docker.engine.check_recreatable("app")
-    docker.engine.prepare("app", image, second)
+    docker.engine.prepare("app", docker.latest, second)
     docker.engine.replace("app", second, 0)
     docker.engine.roll_back("app")
-    assert docker.engine.digest_of(docker.engine.container("app"), image) == first
+    assert docker.engine.digest_of(docker.engine.container("app"), docker.latest) == first
     docker.engine.check_recreatable("app")
 
 
@@ -113,41 +109,38 @@ def test_the_digest_of_what_svcagent_fetched_is_known_without_image_names(docker
 
 
 def test_a_pull_brings_the_digest_gives_it_the_tag_and_reports_its_progress(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     digest = docker.push("1")
     docker.push("2")
     seen: list[PullProgress] = []
 
-    assert not docker.engine.has_image(image, digest)
-    docker.engine.pull(image, digest, seen.append)
+    assert not docker.engine.has_image(docker.latest, digest)
+    docker.engine.pull(docker.latest, digest, seen.append)
 
-    assert docker.engine.has_image(image, digest)
-    assert set(docker.image(image)["RepoDigests"]) == {f"{docker.repository}@{digest}"}
+    assert docker.engine.has_image(docker.latest, digest)
+    assert set(docker.image(docker.latest)["RepoDigests"]) == {f"{docker.repository}@{digest}"}
     assert seen[-1].layers_done == seen[-1].layers == 1
     assert seen[-1].bytes_done == seen[-1].bytes_total
 
 
 def test_an_image_has_its_build_time(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     before = datetime.now(UTC) - timedelta(seconds=1)
     digest = docker.push("1")
 
     with pytest.raises(NotFound):
-        docker.engine.image_created(image, digest)
-    docker.engine.pull(image, digest, ignore)
-    created = docker.engine.image_created(image, digest)
+        docker.engine.image_created(docker.latest, digest)
+    docker.engine.pull(docker.latest, digest, ignore)
+    created = docker.engine.image_created(docker.latest, digest)
 
     assert before <= created <= datetime.now(UTC)
     assert created.tzinfo is UTC
 
 
 def test_pulling_what_is_here_already_moves_the_tag_back(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     first, second = docker.push("1"), docker.push("2")
     for digest in (first, second, first):
-        docker.engine.pull(image, digest, ignore)
+        docker.engine.pull(docker.latest, digest, ignore)
 
-    assert set(docker.image(image)["RepoDigests"]) == {f"{docker.repository}@{first}"}
+    assert set(docker.image(docker.latest)["RepoDigests"]) == {f"{docker.repository}@{first}"}
 
 
 def test_a_reference_with_a_digest_needs_no_registry(docker: DockerHost) -> None:
@@ -160,7 +153,7 @@ def test_a_missing_tag_and_a_missing_digest_are_not_found(docker: DockerHost) ->
     with raises_kind(NotFound, "not-in-registry"):
         docker.engine.registry_digest(f"{docker.repository}:nope")
     with raises_kind(NotFound, "not-in-registry"):
-        docker.engine.pull(f"{docker.repository}:latest", ZERO, ignore)
+        docker.engine.pull(docker.latest, ZERO, ignore)
 
 
 def test_a_reference_that_is_none_is_refused_before_docker_is_asked(docker: DockerHost) -> None:
@@ -169,28 +162,26 @@ def test_a_reference_that_is_none_is_refused_before_docker_is_asked(docker: Dock
 
 
 def test_a_registry_that_is_down_is_unreachable_and_named(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     digest = docker.push("1")
     docker.registry.stop()
     try:
         with pytest.raises(RegistryUnreachable, match=docker.repository.partition("/")[0]):
-            docker.engine.registry_digest(image)
+            docker.engine.registry_digest(docker.latest)
         with pytest.raises(RegistryUnreachable):
-            docker.engine.pull(image, digest, ignore)
+            docker.engine.pull(docker.latest, digest, ignore)
     finally:
         docker.registry.restart()
 
 
 def test_a_layer_that_the_registry_lost_fails_the_pull_and_leaves_no_image(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
     digest = docker.push("lost")
     manifest = json.loads(blob(docker, digest).read_text())
     blob(docker, manifest["layers"][0]["digest"]).unlink()
 
     with pytest.raises((RegistryUnreachable, NotFound)):
-        docker.engine.pull(image, digest, ignore)
+        docker.engine.pull(docker.latest, digest, ignore)
 
-    assert not docker.engine.has_image(image, digest)
+    assert not docker.engine.has_image(docker.latest, digest)
 
 
 def blob(docker: DockerHost, digest: str) -> Path:
@@ -209,14 +200,14 @@ def test_an_engine_that_exits_during_a_pull_fails_it_and_the_next_pull_succeeds(
 
     try:
         with pytest.raises(DockerUnreachable):
-            docker.engine.pull(f"{docker.repository}:latest", digest, cut)
+            docker.engine.pull(docker.latest, digest, cut)
     finally:
         docker.registry.thaw()
         docker.server.restart()
 
-    assert not docker.engine.has_image(f"{docker.repository}:latest", digest)
-    docker.engine.pull(f"{docker.repository}:latest", digest, ignore)
-    assert docker.engine.has_image(f"{docker.repository}:latest", digest)
+    assert not docker.engine.has_image(docker.latest, digest)
+    docker.engine.pull(docker.latest, digest, ignore)
+    assert docker.engine.has_image(docker.latest, digest)
 
 
 def test_what_the_progress_callback_raises_ends_the_pull(docker: DockerHost) -> None:
@@ -226,7 +217,7 @@ def test_what_the_progress_callback_raises_ends_the_pull(docker: DockerHost) -> 
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        docker.engine.pull(f"{docker.repository}:latest", digest, interrupt)
+        docker.engine.pull(docker.latest, digest, interrupt)
 
 
 @pytest.fixture
@@ -326,13 +317,13 @@ def digests(docker: DockerHost) -> set[str]:
 
 def test_pruning_keeps_the_one_in_use_and_the_newest_up_to_the_number_asked_for(docker: DockerHost) -> None:
     ids = [deploy(docker, str(version)) for version in range(4)]
-    docker.run("app", f"{docker.repository}:latest")
+    docker.run("app", docker.latest)
 
     ran = digests(docker)
 
-    assert docker.engine.prune(f"{docker.repository}:latest", 2, (), ran) == (ids[0], ids[1])
+    assert docker.engine.prune(docker.latest, 2, (), ran) == (ids[0], ids[1])
     assert {image["Id"] for image in docker.api.images()} == {ids[2], ids[3]}
-    assert docker.engine.prune(f"{docker.repository}:latest", 2, (), ran) == ()
+    assert docker.engine.prune(docker.latest, 2, (), ran) == ()
 
 
 def test_pruning_spares_containers_tags_and_other_repositories(docker: DockerHost) -> None:
@@ -346,14 +337,14 @@ def test_pruning_spares_containers_tags_and_other_repositories(docker: DockerHos
     docker.api.remove_image(f"{elsewhere}:latest")
     digest = docker.engine.registry_digest(f"{elsewhere}:latest")
     docker.engine.pull(f"{elsewhere}@{digest}", digest, ignore)
-    docker.run("app", f"{docker.repository}:latest")
+    docker.run("app", docker.latest)
 
     ran = digests(docker)
     digest = docker.push("by hand")
     docker.api.pull(docker.repository, digest)  # by a person, who gave it no tag
-    by_hand = docker.engine.image_id(f"{docker.repository}:latest", digest)
+    by_hand = docker.engine.image_id(docker.latest, digest)
 
-    assert docker.engine.prune(f"{docker.repository}:latest", 1, (), ran) == (other,)
+    assert docker.engine.prune(docker.latest, 1, (), ran) == (other,)
     assert {image["Id"] for image in docker.api.images()} == {old, tagged, shared, latest, by_hand}
 
 

@@ -37,7 +37,7 @@ def change(docker: DockerHost, name: str, container: dict[str, Any], daemon: dic
 
 
 def test_a_container_of_an_older_engine_is_replaced_by_one_that_means_the_same(host: DockerHost) -> None:
-    image = f"{host.repository}:latest"
+    image = host.latest
     newer(host, image, content="1")
     options = host.api.create_host_config(network_mode="none")
     host.api.create_container(image, list(SLEEP), name="app", host_config=options)

@@ -131,7 +131,7 @@ def names_in(inspect: dict[str, Any], network: str) -> list[set[str]]:
 
 
 def test_what_the_old_image_set_follows_the_new_image(docker: DockerHost) -> None:
-    image = f"{docker.repository}:latest"
+    image = docker.latest
     cmd = f'CMD ["{BUSYBOX}", "sleep", "3600"]'
     old = ["ENV A=old", "ENV GONE=1", "WORKDIR /old", "USER 1", "EXPOSE 1", "VOLUME /kept"]
     new = ["ENV A=new", "ENV CAME=1", "WORKDIR /new", "USER 2", "EXPOSE 2", "VOLUME /fresh"]

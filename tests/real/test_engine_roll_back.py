@@ -30,7 +30,7 @@ def versions(running: DockerHost) -> tuple[str, str]:
     """The digests of two versions, both here."""
     first, second = running.push("1"), running.push("2")
     for digest in (first, second):
-        running.engine.pull(f"{running.repository}:latest", digest, lambda _: None)
+        running.engine.pull(running.latest, digest, lambda _: None)
     return first, second
 
 
@@ -45,7 +45,7 @@ def docker(running: DockerHost) -> Iterator[DockerHost]:
 @pytest.fixture
 def image(docker: DockerHost, versions: tuple[str, str]) -> str:
     """The image's name; its first version runs as ``app``."""
-    reference = f"{docker.repository}:latest"
+    reference = docker.latest
     docker.engine.pull(reference, versions[0], lambda _: None)
     docker.run("app", reference, host_config={"restart_policy": {"Name": "unless-stopped"}})
     return reference

@@ -36,7 +36,7 @@ def test_a_bind_without_a_source_keeps_its_data(docker: DockerHost, image: str, 
 def test_a_tmpfs_over_a_volume_of_the_image_is_replaced(docker: DockerHost) -> None:
     """Docker shows an anonymous volume there, and refuses both in one create."""
     cmd = f'CMD ["{BUSYBOX}", "sleep", "3600"]'
-    image = f"{docker.repository}:latest"
+    image = docker.latest
     docker.engine.pull(image, docker.push("1", "VOLUME /data", cmd), lambda _progress: None)
     docker.run("app", image, host_config={"tmpfs": {"/data": ""}})
     digest = docker.push("2", "VOLUME /data", cmd)

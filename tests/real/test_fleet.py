@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import TypeVar
 
 import pytest
@@ -53,13 +52,12 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 OLD, PINNED, NEW = (f"sha256:{digit * 64}" for digit in "012")
 IMAGE = "registry.example.com/web:latest"
 HOSTS = 8
-_numbers = count(1)
 
 
 @pytest.fixture
-def service() -> str:
+def service(number: int) -> str:
     """A name of its own for a test."""
-    return f"web{next(_numbers)}"
+    return f"web{number}"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from tests.support.svcagent import Svcagent
 NOW = datetime.now(UTC).replace(microsecond=0)
 OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'1' * 64}"
 IMAGE = "registry.example.com/web:latest"
-_numbers = count(1)
 
 
 @pytest.fixture
@@ -41,9 +39,9 @@ def run(host: ConsulHost, svcagent: Svcagent) -> Callable[..., str]:
 
 
 @pytest.fixture
-def web(host: ConsulHost) -> Iterator[str]:
+def web(host: ConsulHost, number: int) -> Iterator[str]:
     """A service of its own for a test, on two hosts of which one passes, and on one that is gone from Consul."""
-    name = f"web{next(_numbers)}"
+    name = f"web{number}"
     for node, status in (("host1", "passing"), ("host2", "critical")):
         _register(host, name, node, status)
     yield name

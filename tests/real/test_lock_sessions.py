@@ -12,12 +12,12 @@ import pytest
 
 from agent.consul import Consul, Lock, own_sessions, release_dead_session
 from agent.consul.lock.session_renewer import SESSION_TTL
-from agent.definitions import Settings
 from agent.errors import LockBusy, LockLost, Unreachable
 from tests.lab.ground import LabError, wait_until
 from tests.real.access_fixture import Listener
 from tests.real.conftest import ConsulHost
 from tests.real.lock_fixture import assert_nothing_left, holder, line_of, make_lock, pairs, raft_writes, sessions, soon
+from tests.support.consul import consul_at
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -234,9 +234,7 @@ def test_a_session_that_a_new_leader_has_not_read_of_is_not_gone() -> None:
             head = b"HTTP/1.1 %s\r\nX-Consul-Index: 1\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
             connection.sendall(head + body)
 
-    with Listener(serve) as listener:
-        consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"127.0.0.1:{listener.port}"}).consul)
+    with Listener(serve) as listener, consul_at(f"127.0.0.1:{listener.port}") as consul:
         assert consul.renew_session("0d")
-        consul.close()
 
     assert asked == ["PUT /v1/session/renew/0d", "GET /v1/session/info/0d?consistent=1", "PUT /v1/session/renew/0d"]

@@ -19,12 +19,12 @@ import dns.query
 import pytest
 
 from agent.consul import Consul
-from agent.definitions import Settings
 from agent.maintenance import MaintenanceTarget, by_operator, by_reload, disable_own_maintenance, parse, render
 from tests.lab import asking
 from tests.lab.ground import wait_until
 from tests.lab.server import Server, spawn, svcagent_argv
 from tests.real.access_fixture import consul_hosts
+from tests.support.consul import consul_at
 from tests.support.svcagent import Svcagent
 
 NODE = "host1"
@@ -86,9 +86,8 @@ def site() -> Iterator[MaintHost]:
 @pytest.fixture
 def consul(site: MaintHost) -> Iterator[Consul]:
     """svcagent's own connection to the host's agent."""
-    connection = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{site.address}:8500"}).consul)
-    yield connection
-    connection.close()
+    with consul_at(f"{site.address}:8500") as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import dns.query
 import pytest
 
 from agent.cli import maint, maint_enable
-from agent.consul import Consul, DnsAnswer
-from agent.definitions import Settings
+from agent.consul import DnsAnswer
 from agent.errors import DnsUnreachable
 from tests.lab.ground import wait_until
 from tests.real.access_fixture import ConsulHosts, consul_hosts
+from tests.support.consul import consul_at
 from tests.support.svcagent import Result, Svcagent
 
 HOSTS = ("host1", "host2")
@@ -253,7 +253,6 @@ def test_an_ended_wait_reports_what_is_out_of_service(
 
 
 def _always(address: str, name: str) -> Callable[..., Any]:
-    connection = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul)
-    port = connection.services()[name].port
-    connection.close()
+    with consul_at(f"{address}:8500") as connection:
+        port = connection.services()[name].port
     return lambda *_arguments: DnsAnswer(frozenset({(address, port)}), 0)

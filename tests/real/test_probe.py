@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
-from agent.consul import Consul
-from agent.definitions import Check, Settings
+from agent.definitions import Check
 from agent.reload.probe import Prober, ProbeResult
 from tests.lab import asking, parts
 from tests.lab.ground import claimed, wait_until
 from tests.lab.host import environment_in
 from tests.real.probe_fixture import Answer, Conversation, Origin, origin
 from tests.support.authority import Authority
+from tests.support.consul import consul_at
 
 
 @dataclass
@@ -294,10 +294,8 @@ def test_a_consul_agent_says_whether_it_uses_its_own_certificate_for_checks(is_u
         environment = environment_in(ground.directory, ground.directory)
         more = {"enable_agent_tls_for_checks": is_used}
         server = parts.consul_server(ground.directory, address, environment, more)
-        with server.running():
-            consul = Consul(Settings.load(None, {"CONSUL_HTTP_ADDR": f"{address}:8500"}).consul)
-            with closing(consul):
-                assert consul.agent_self().is_tls_used_for_checks is is_used
+        with server.running(), consul_at(f"{address}:8500") as consul:
+            assert consul.agent_self().is_tls_used_for_checks is is_used
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp"])

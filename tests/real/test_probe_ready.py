@@ -95,7 +95,7 @@ class CheckedService:
 def docker() -> Iterator[DockerHost]:
     """An engine that forwards ports by docker-proxy, as engines do by default."""
     with docker_host(has_proxy=True) as found:
-        reference = f"{found.repository}:latest"
+        reference = found.latest
         found.engine.pull(reference, found.push("1"), lambda _: None)
         found.add_network("own", 64, internal=False)
         yield found
@@ -211,7 +211,7 @@ def test_an_alias_check_counts_by_the_service_that_it_follows(site: CheckedServi
 
 
 def test_a_docker_check_by_name_is_run_in_the_new_container(site: CheckedService, docker: DockerHost) -> None:
-    reference = f"{docker.repository}:latest"
+    reference = docker.latest
     docker.run("app", reference, SLEEP)
     site.register(in_container("app"), until="passing")
     docker.api.remove_container("app", force=True)
@@ -303,7 +303,7 @@ def test_a_survey_keeps_consuls_status_of_what_only_consul_runs_and_of_what_othe
 
 
 def test_a_docker_check_that_names_a_containers_id_is_a_difference(site: CheckedService, docker: DockerHost) -> None:
-    container = docker.run("app", f"{docker.repository}:latest", SLEEP)
+    container = docker.run("app", docker.latest, SLEEP)
     site.register(in_container(container[:12]), until="passing")
 
     (difference,) = site.survey(restart=False).differences
@@ -427,7 +427,7 @@ def published(docker: DockerHost) -> Callable[[str], Check]:
             port = free.getsockname()[1]
         docker.run(
             "app",
-            f"{docker.repository}:latest",
+            docker.latest,
             [BUSYBOX, "sh", "-c", command],
             ports=[8080],
             host_config={"network_mode": "own", "port_bindings": {8080: (address, port)}},
@@ -463,7 +463,7 @@ def test_a_listener_on_the_containers_loopback_is_not_reached_through_the_publis
 
 
 def test_a_container_that_is_stopped_or_gone_is_reported(site: CheckedService, docker: DockerHost, web: Origin) -> None:
-    docker.run("app", f"{docker.repository}:latest", SLEEP)
+    docker.run("app", docker.latest, SLEEP)
     site.register(http(web))
     readiness = site.readiness(restart=False)
 
