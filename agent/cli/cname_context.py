@@ -65,10 +65,4 @@ def find_zone(dns: DnsSettings, name: str) -> str:
     return signing.find_zone(dns, name)
 
 
-def complete_record(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    try:
-        found = context.definitions_without_agent(context.settings())
-    except BadDefinition:
-        return []
-    names = {complete(one.name, one.zone) for definition in found.definitions for one in definition.cname}
-    return sorted(name for name in names if name.startswith(incomplete))
+complete_record = context.completer(lambda definition: (complete(one.name, one.zone) for one in definition.cname))

@@ -4,10 +4,10 @@ import contextlib
 import os
 import pwd
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -32,6 +32,8 @@ from agent.errors import BadDefinition, ConsulUnreachable, Fault
 from agent.files import Untrusted, make_private_directory
 from agent.logs import log
 from agent.text import quoted_command
+
+Completer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[str]]
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
@@ -121,7 +123,7 @@ def definitions(chosen: Settings, names: Collection[str] = (), ask_address: Call
         if find_definition(found.definitions, name) is None:
             if faults := found.faults_of(name):
                 raise BadDefinition(list(faults))
-            raise unknown_name(name, found.definitions, chosen.services_dir)
+            raise unknown_name(name, found.definitions, f" in {chosen.services_dir}")
     leave_out_faulty_files(found.faults, found.definitions, is_all=not names)
     return found
 
@@ -183,18 +185,26 @@ def reloaded_definition(
     return definition, definition.reload
 
 
-def unknown_name(name: str, found: Collection[Definition], directory: Path) -> click.BadParameter:
+def unknown_name(name: str, found: Collection[Definition], where: str) -> click.BadParameter:
+    """Return the usage error of a service that is not there. ``where``: the places that were searched."""
     names = ", ".join(sorted({service.name for one in found for service in one.services})) or "none"
-    return click.BadParameter(f"no service is called {name!r} in {directory}; there is: {names}", param_hint="NAME")
+    return click.BadParameter(f"no service is called {name!r}{where}; there is: {names}", param_hint="NAME")
 
 
-def complete_name(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    try:
-        found = definitions_without_agent(settings())
-    except BadDefinition:
-        return []
-    names = {service.name for definition in found.definitions for service in definition.services}
-    return sorted(name for name in names if name.startswith(incomplete))
+def completer(names_of: Callable[[Definition], Iterable[str]]) -> Completer:
+    """Return a shell completion of names that valid definitions have."""
+
+    def complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        try:
+            found = definitions_without_agent(settings()).definitions
+        except BadDefinition:
+            return []
+        return sorted({name for one in found for name in names_of(one) if name.startswith(incomplete)})
+
+    return complete
+
+
+complete_name = completer(lambda definition: (service.name for service in definition.services))
 
 
 class GoDuration(click.ParamType[float]):

@@ -76,7 +76,7 @@ def _examined(settings: Settings, names: frozenset[str]) -> "ExaminedHost":
     choice = usable(settings.services_dir, context.host_values(EXAMPLE_ADDRESS))
     for name in names:
         if not choice.faults and not any(_names(one) & {name, complete(name)} for one in choice.definitions):
-            raise context.unknown_name(name, choice.definitions, settings.services_dir)
+            raise context.unknown_name(name, choice.definitions, f" in {settings.services_dir}")
     wanted = names | {complete(name) for name in names}
     definitions = tuple(one for one in choice.definitions if not names or _names(one) & wanted)
     return ExaminedHost(settings, definitions, choice.faults, os.environ, context.system_clock(), names)

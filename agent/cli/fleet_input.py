@@ -1,10 +1,8 @@
 """Find the service for a NAME in verbs about the whole fleet: this host need not define it."""
 
-import click
-
 from agent.cli import context
 from agent.consul import Consul
-from agent.definitions import Definition, Service, Settings
+from agent.definitions import Definition, Settings
 from agent.errors import BadDefinition
 from agent.fleet import is_known
 
@@ -25,7 +23,7 @@ def service_of(chosen: Settings, consul: Consul, name: str) -> str:
         return name
     if faults := loaded.faults_of(name):
         raise BadDefinition(list(faults))
-    raise _unknown(name, services, chosen)
+    raise context.unknown_name(name, loaded.definitions, f", neither in Consul nor in {chosen.services_dir}")
 
 
 def defined_here(chosen: Settings, service: str) -> tuple[Definition, ...]:
@@ -43,12 +41,4 @@ def lock_prefix_of(chosen: Settings, service: str) -> str | None:
             if one.reload is not None and one.service.name.lower() == service.lower()
         ),
         None,
-    )
-
-
-def _unknown(name: str, services: list[Service], chosen: Settings) -> click.BadParameter:
-    names = ", ".join(sorted({service.name for service in services})) or "none"
-    return click.BadParameter(
-        f"no service is called {name!r}, neither in Consul nor in {chosen.services_dir}; there is: {names}",
-        param_hint="NAME",
     )

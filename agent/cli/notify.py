@@ -1,6 +1,5 @@
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
@@ -8,7 +7,6 @@ import click
 from agent.cli import context
 from agent.cli.options import current, output_options
 from agent.cli.output import show_document, show_line, show_problem
-from agent.definitions import Secret, Settings
 from agent.definitions.sources import DEFAULT_FILE
 from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.notify import endpoints
@@ -36,7 +34,10 @@ def test() -> int:
     is none, or one that Apprise does not support.
     """
     settings = context.settings()
-    found = endpoints.endpoints(_urls(settings))
+    if not settings.notify.urls:
+        remedy = 'name whom to tell, as Apprise does: urls = ["mailto://user:password@example.com"]'
+        raise BadDefinition([_fault("notify.urls", "missing", remedy)])
+    found = endpoints.endpoints(settings.notify.urls)
     unknown = [one.position for one in found if one.plugin is None]
     if unknown:
         remedy = "write it as Apprise's documentation has that kind, and install the library that it may need"
@@ -44,8 +45,7 @@ def test() -> int:
             [_fault(f"notify.urls[{one}]", "Apprise has no use for this URL", remedy) for one in unknown]
         )
     message = Message("svcagent: this is a test", "Notifications of rollouts will come here.", "info")
-    outcomes = endpoints.send(found, [message], context.system_clock(), TEST_SECONDS)
-    return _show(outcomes)
+    return _show(endpoints.send(found, [message], context.system_clock(), TEST_SECONDS))
 
 
 @notify.command(hidden=True)
@@ -56,13 +56,6 @@ def deliver() -> None:
     found = endpoints.endpoints(settings.notify.urls)
     outcomes = endpoints.send(found, messages, context.system_clock(), DELIVERY_SECONDS)
     show_document([asdict(one) for one in outcomes])
-
-
-def _urls(settings: Settings) -> Sequence[Secret]:
-    if not settings.notify.urls:
-        remedy = 'name whom to tell, as Apprise does: urls = ["mailto://user:password@example.com"]'
-        raise BadDefinition([_fault("notify.urls", "missing", remedy)])
-    return settings.notify.urls
 
 
 def _fault(path: str, problem: str, remedy: str) -> Fault:

@@ -58,7 +58,7 @@ def _chosen(settings: Settings, choice: Choice, names: Collection[str]) -> set[s
         if name not in unfinished and not any(name in (one.name, one.id) for one in services):
             if choice.faults:
                 raise BadDefinition(list(choice.faults))
-            raise context.unknown_name(name, choice.definitions, settings.services_dir)
+            raise context.unknown_name(name, choice.definitions, f" in {settings.services_dir}")
     if not names:
         return {one.id for one in services} | unfinished
     return {one.id for one in services if {one.id, one.name} & set(names)} | (unfinished & set(names))

@@ -7,7 +7,7 @@ from agent import logs
 from agent.cli.output import show_warning
 from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul
 from agent.definitions import ContainerRestart, Definition, Settings
-from agent.engine.stopped import StoppedContainer, find_stopped
+from agent.engine.stopped import find_stopped
 from agent.errors import DockerUnreachable
 
 if TYPE_CHECKING:  # the Docker SDK is slow to import, and registering without a container needs none
@@ -20,7 +20,8 @@ def warn_of_stopped(consul: Consul, engine: "Engine", definitions: Iterable[Defi
     If Docker does not answer, only log that: verbs that need it report it themselves.
     """
     try:
-        found = {id_: stopped for one in definitions for id_, stopped in _stopped(engine, one)}
+        named = {one.service.id: name for one in definitions if (name := _container(one))}
+        found = {one: stopped for one, name in named.items() if (stopped := find_stopped(name, engine.find(name)))}
     except DockerUnreachable as error:
         logs.log(f"not looked for stopped containers: {error}")
         return
@@ -39,12 +40,6 @@ def check_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[
 
         with engine_of(settings, context.system_clock()) as engine:
             warn_of_stopped(consul, engine, definitions)
-
-
-def _stopped(engine: "Engine", definition: Definition) -> Iterable[tuple[str, StoppedContainer]]:
-    name = _container(definition)
-    stopped = find_stopped(name, engine.find(name)) if name else None
-    return [(definition.service.id, stopped)] if stopped is not None else []
 
 
 def _container(definition: Definition) -> str:
