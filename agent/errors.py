@@ -138,7 +138,7 @@ class ConnectionsUnknown(SvcagentError):
 class NotReady(SvcagentError):
     """An instance did not become ready, or its container stopped during the wait.
 
-    ``signature`` tells programs which check failed and how (``service:web:http http 503``). It says ``refused`` if no
+    ``signature`` shows programs which check failed and how (``service:web:http http 503``). It says ``refused`` if no
     connection was accepted, and is empty if the cause is unknown.
     """
 

@@ -65,7 +65,7 @@ def plan(names: tuple[str, ...], *, force: bool) -> int:
 def sync(names: tuple[str, ...], *, dry_run: bool, force: bool, wait: float) -> int:
     """Publish the records that services.d defines, and change nothing else. Silent when all are in place.
 
-    A record is never written because a check changed, and never removed. What belongs to somebody else, and another
+    A record is never written because a check changed, and never removed. Records of other owners, and another
     definition of the same generation, is a conflict (exit 1).
     """
     with cname_context(names) as here:
@@ -159,7 +159,7 @@ def notify_of_conflicts(here: CnameContext, results: Sequence[SyncResult]) -> No
     """
     if not context.settings().notify.urls:
         return
-    from agent.notify import sent  # most hosts notify nobody
+    from agent.notify import sent  # most hosts send no notifications
     from agent.notify.delivery import Deliveries
     from agent.notify.notices import Notice, conflict, due_conflict
 

@@ -21,7 +21,7 @@ from agent.registration import Change, ChangeAction, CollectedFailures, Failure,
 def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     """Remove services that svcagent registered from the local Consul agent.
 
-    Services that svcagent did not register are reported and left alone. A name that is not registered is no error.
+    Services that svcagent did not register are reported and not changed. A name that is not registered is no error.
     While the daemon runs, a service that a definition still defines is refused with exit code 75, because the daemon
     would register it again within a second. So is any removal while it is unknown whether the daemon runs.
     """

@@ -52,7 +52,7 @@ def doctor(names: tuple[str, ...], *, only: tuple[str, ...], strict: bool) -> in
     """Find what keeps this host from good service: Consul, DNS, CNAMEs, clocks, Docker, files, leftovers, upgrades.
 
     Each finding is followed by its remedy; -v shows what was found to be well, too. NAME is a service or a CNAME.
-    Changes nothing. Every subject is examined, whatever fails in the others. The exit code is 1 if there is an error, a
+    Changes nothing. Every subject is examined, even if others fail. The exit code is 1 if there is an error, a
     finding that makes a service, a reload or a command fail, else 0; warnings and what an upgrade will change do not
     count, unless --strict is given for the warnings.
     """

@@ -53,7 +53,7 @@ def summary(fleet: ShownFleet) -> Iterator[str]:
         yield _pin_line(view.pin, fleet)
     if view.pause is not None:
         resume = shlex.join(["svcagent", "resume", fleet.service])
-        yield f"reloads are paused, {view.pause.describe(shown)}; to go on: {resume}"
+        yield f"reloads are paused, {view.pause.describe(shown)}; to resume: {resume}"
     for entry in view.quarantine.values():
         where = f"it failed on {entry.node} at {shown(entry.since)}: " if entry.since else ""
         yield f"{short(entry.digest)} is quarantined: {where}{first_line(entry.why)}"

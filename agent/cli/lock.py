@@ -41,7 +41,7 @@ def status(name: str) -> None:
 
 
 def _summary(found: LockStatus) -> str:
-    waiting = f"{len(found.waiters)} waiting" if found.waiters else "nobody waiting"
+    waiting = f"{len(found.waiters)} waiting" if found.waiters else "none waiting"
     if found.form is LockForm.NONE or not found.holders:
         return f"the lock {found.prefix} is free, {waiting}"
     return f"the lock {found.prefix} is held by {len(found.holders)} of at most {found.limit}, {waiting}"

@@ -76,7 +76,7 @@ def show_expired_maintenance(ended: Sequence[ExpiredMaintenance], *, is_document
         show_document(
             [
                 _document(one.target, one.maintenance)
-                | {"lifted": one.may_be_disabled, "failing": {check.id: check.status for check in one.failing}}
+                | {"disabled": one.may_be_disabled, "failing": {check.id: check.status for check in one.failing}}
                 for one in ended
             ]
         )

@@ -18,10 +18,10 @@ DELIVERY_SECONDS = 60.0
 
 @click.group(epilog="\b\nExamples:\n  svcagent notify test\n  svcagent --json notify test")
 def notify() -> None:
-    """Look after the messages that tell people of rollouts: see [notify] in the settings file.
+    """Manage rollout notifications: see [notify] in the settings file.
 
-    reload tells of a rollout that started, finished, was rolled back and quarantined, or is stuck, and cname sync of a
-    conflict in DNS: each once for the whole fleet.
+    reload sends a notification when a rollout started, finished, was rolled back and quarantined, or is stuck, and
+    cname sync when there is a conflict in DNS: each once for the whole fleet.
     """
 
 
@@ -35,7 +35,7 @@ def test() -> int:
     """
     settings = context.settings()
     if not settings.notify.urls:
-        remedy = 'name whom to tell, as Apprise does: urls = ["mailto://user:password@example.com"]'
+        remedy = 'add notification URLs, as the documentation of Apprise shows: urls = ["mailto://user:password@example.com"]'
         raise BadDefinition([_fault("notify.urls", "missing", remedy)])
     found = endpoints.endpoints(settings.notify.urls)
     unknown = [one.position for one in found if one.plugin is None]

@@ -23,7 +23,7 @@ def plan(names: tuple[str, ...], *, wait: float, adopt: bool, allow_empty: bool,
     """Show what register would change, field by field, and change nothing.
 
     Every service is listed: those to create, to update with each field before and after, to remove, and those that
-    are left, with the reason. Of a check only that it changes can be told: Consul does not show its definition.
+    are left, with the reason. Consul does not return check definitions; plan reports only that a check differs.
     Exits 1 if register would refuse a service, or the plan without --allow-removals. Files with faults are left out
     (exit code 78; with NAME only if NAME is in one of them).
     """

@@ -153,7 +153,7 @@ def clear(name: str, digest: str | None, *, every: bool) -> None:
         show_line(f"{service}: {one.digest} is cleared by {by}; {_was(one)}")
     if pin is not None and any(one.digest == pin.digest for one in cleared):
         show_line(
-            f"{service}: its rollout goes on: the next reloads take it, even if {pin.image} points to a newer digest. "
+            f"{service}: its rollout continues: the next reloads take it, even if {pin.image} has a newer digest. "
             f"To take what the tag points to instead, run: {shlex.join(['svcagent', 'reload', service, '--force'])}"
         )
     if not cleared:

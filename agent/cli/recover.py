@@ -26,7 +26,7 @@ def recover(names: tuple[str, ...]) -> int:
 
     Afterwards a ready container runs (the new one, else the old one), the service is in service again, and lock and
     session are released. register and reload do this first, and the daemon within a minute, so this command is rarely
-    needed. A reload that still runs is left alone. Services are recovered even if another file has faults; the exit
+    needed. A running reload is not changed. Services are recovered even if another file has faults; the exit
     code is then 78.
     """
     settings, clock, interrupts = context.settings(), context.system_clock(), Interrupts()

@@ -105,7 +105,7 @@ def show_failures(plan: Iterable[Change], failures: Iterable[Failure]) -> None:
         show_problem(f"{one.service_id}: {one.error}", service=one.service_id, exit_code=one.error.exit_code)
     for change in plan:
         if change.action is ChangeAction.REFUSE:
-            show_warning(f"{change.service_id} is left alone: {change.why}")
+            show_warning(f"{change.service_id} is not changed: {change.why}")
 
 
 def failure_document(failures: Iterable[Failure]) -> dict[str, object]:

@@ -112,7 +112,7 @@ def rollout_notified(
     if not settings.notify.urls:
         yield lambda _consul: None
         return
-    from agent.notify.delivery import Deliveries  # most hosts notify nobody
+    from agent.notify.delivery import Deliveries  # most hosts send no notifications
     from agent.reload.rollout_notifier import RolloutNotifier
 
     clock, config = context.system_clock(), current().config

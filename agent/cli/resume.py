@@ -28,4 +28,4 @@ def resume(name: str) -> None:
     elif held.is_over(context.system_clock().now()):
         show_line(f"{service}: not paused any more; it was paused {held.describe(shown)}")
     else:
-        show_line(f"{service}: reloads go on; they were paused {held.describe(shown)}")
+        show_line(f"{service}: reloads are resumed; they were paused {held.describe(shown)}")

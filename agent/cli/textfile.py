@@ -84,4 +84,4 @@ def _write(chosen: Settings, write: "Callable[[Textfiles], None]") -> None:
     try:
         write(Textfiles(directory, context.system_clock(), show_warning, context.state_directory(chosen)))
     except SvcagentError as error:
-        show_warning(f"node_exporter is not told of this: {error}")
+        show_warning(f"the metrics of this command are not written: {error}")

@@ -46,7 +46,7 @@ def validate() -> None:
     for definition in definitions:
         show_line(f"{definition.file}: {', '.join(service.name for service in definition.services) or 'no service'}")
     if any(ADDRESS in definition.names_used for definition in definitions):
-        show_line(f"${{{ADDRESS}}} was taken for {EXAMPLE_ADDRESS}: only the Consul agent knows what it stands for")
+        show_line(f"${{{ADDRESS}}} is {EXAMPLE_ADDRESS} here; register uses the address of the Consul agent")
     if agent is None:
         show_line("the Consul agent did not answer: whether it is too old for a definition was not checked")
     found = f"{counted(len(definitions), 'definition')}, {counted(len(services), 'service')}, no faults"

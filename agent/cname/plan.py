@@ -54,7 +54,7 @@ class RecordOutcome(StrEnum):
 
 LONGEST_RECORD = 300
 """Characters of a foreign record that a message quotes."""
-_SETTLE = "Whichever is right: give it a higher gen, on every host"
+_SETTLE = "Give the right one a higher gen, on every host"
 _WORST_FIRST = (SvcagentError.exit_code, DnsUnreachable.exit_code, TemporaryRefusal.exit_code)
 
 
@@ -72,7 +72,7 @@ def decide(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
     """Return the decision by the cases above."""
     if seen.others:
         remedy = f"take it away, or choose another name in {wanted.file}"
-        return _conflict(f"a CNAME cannot stand beside what is there: {described(seen)}; {remedy}")
+        return _conflict(f"a CNAME cannot coexist with the records there: {described(seen)}; {remedy}")
     if not seen.markers:
         if seen.record is None:
             return RecordDecision(RecordOutcome.CREATED, f"new; → {wanted.record.target}", is_publication=True)
@@ -110,7 +110,7 @@ def _decide_own(wanted: WantedRecord, seen: ZoneView, held: Marker) -> RecordDec
 def definition_conflict(wanted: WantedRecord, hosts: Iterable[ConflictingHost]) -> RecordDecision:
     """Return the conflict for a record that is published as wanted, while others want another of its generation."""
     others = "; ".join(f"{one.node} wants {_text(one.marker.record)}" for one in hosts)
-    why = f"{_text(wanted.record)} of {wanted.file} stands there, and of the same generation {wanted.gen} {others}"
+    why = f"{_text(wanted.record)} of {wanted.file} exists, and of the same generation {wanted.gen} {others}"
     return RecordDecision(RecordOutcome.CONFLICT, f"{why}. {_SETTLE}")
 
 
@@ -124,13 +124,13 @@ def decide_adoption(wanted: WantedRecord, seen: ZoneView) -> RecordDecision:
             )
         return found
     if seen.record is None:
-        return _conflict("nothing stands there that could be adopted; publish it: svcagent cname sync")
+        return _conflict("the record does not exist; publish it: svcagent cname sync")
     if seen.record.target != wanted.record.target:
         return _conflict(
-            f"what stands there is {_text(seen.record)}, and {wanted.file} says {_text(wanted.record)}; "
+            f"the record there is {_text(seen.record)}, and {wanted.file} says {_text(wanted.record)}; "
             "correct the one or the other first"
         )
-    return RecordDecision(RecordOutcome.ADOPTED, f"it stood there unmarked, {_text(seen.record)}")
+    return RecordDecision(RecordOutcome.ADOPTED, f"it existed unmarked, {_text(seen.record)}")
 
 
 def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, seen: ZoneView) -> RecordDecision:
@@ -139,7 +139,7 @@ def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, se
     ``wanted`` is this host's definition, if it has one; otherwise ``owner`` is the expected owner.
     """
     if seen == ZoneView():
-        return RecordDecision(RecordOutcome.ABSENT, "nothing stands there")
+        return RecordDecision(RecordOutcome.ABSENT, "the record does not exist")
     held = _marker_of(seen)
     if seen.others or held is None:
         return _conflict(f"svcagent did not publish it: {described(seen)}")
@@ -156,7 +156,7 @@ def decide_removal(name: str, owner: str | None, wanted: WantedRecord | None, se
             f"it belongs to {held.owner}; to take it away: svcagent cname remove '{name}' --owner {held.owner}"
         )
     if seen.record is not None and seen.record.target != held.record.target:
-        return _conflict(f"somebody changed it: published as {_text(held.record)}, now {_text(seen.record)}")
+        return _conflict(f"another program changed it: published as {_text(held.record)}, now {_text(seen.record)}")
     return RecordDecision(RecordOutcome.REMOVED, f"it was {_text(held.record)}, of {held.owner}")
 
 
@@ -170,7 +170,7 @@ def described(seen: ZoneView) -> str:
     """Return the records as text."""
     parts = [_text(seen.record)] if seen.record else []
     parts += [clean(one, LONGEST_RECORD) for one in seen.others]
-    return ", ".join(parts) or "nothing stands there"
+    return ", ".join(parts) or "the record does not exist"
 
 
 def _marker_of(seen: ZoneView) -> Marker | None:
@@ -180,11 +180,11 @@ def _marker_of(seen: ZoneView) -> Marker | None:
 def _unmarked(wanted: WantedRecord, record: PublishedRecord) -> str:
     if record.target == wanted.record.target:
         return (
-            f"{_text(record)} stands there as it should, but without svcagent's marker; "
+            f"{_text(record)} exists as it should, but without svcagent's marker; "
             f"if svcagent is to keep it: svcagent cname adopt '{wanted.name}'"
         )
     remedy = "take it away, or make it point there and adopt it"
-    return f"{_text(record)} stands there, which svcagent did not publish; {wanted.record.target} is wanted. {remedy}"
+    return f"{_text(record)} exists, which svcagent did not publish; {wanted.record.target} is wanted. {remedy}"
 
 
 def _conflict(why: str) -> RecordDecision:

@@ -132,7 +132,7 @@ class QuestionsRefused(Denied):
 
 
 class TtlLowered(Rejected):
-    """The server stored a lower TTL than was written, because of its own limit."""
+    """The server stored a lower TTL than was written, because of its limit."""
 
 
 class DnsServerFailed(Rejected):

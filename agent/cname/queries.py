@@ -140,7 +140,7 @@ class DnsReply:
 
     @property
     def is_authoritative(self) -> bool:
-        """True if the server answers from a zone of its own."""
+        """True if the server answers from its own zone."""
         return bool(self.message.flags & dns.flags.AA)
 
     @property

@@ -191,7 +191,7 @@ class Rfc2136:
         except AnswerLost as error:
             raise OutcomeUnknown(f"unknown whether {place.name} was written: {error}") from error
         if rcode in _RACED:
-            raise Raced(f"somebody else changed {place.name} at the same moment")
+            raise Raced(f"another program changed {place.name} at the same moment")
         if rcode == dns.rcode.REFUSED:
             # A zone that accepts no updates at all refuses this, too.
             self._exists(place, NOTHING)

@@ -160,7 +160,7 @@ class Route53:
         """Return the record sets. Raise `Raced` if they are no longer as seen."""
         records, markers = self._stored(place)
         if _seen(records, markers) != seen:
-            raise Raced(f"somebody else changed {place.name} at the same moment")
+            raise Raced(f"another program changed {place.name} at the same moment")
         return records + markers
 
     def _at(self, place: RecordPlace, name: str, kind: str | None = None) -> list[RecordSet]:
@@ -186,7 +186,7 @@ class Route53:
             if len(found) != 1:
                 problem = "there are several" if found else "there is none"
                 remedy = "correct the zone in the definition, or use credentials of the account that has one"
-                raise NotAuthoritative(f"Route 53 has no one hosted zone {zone}: {problem}; {remedy}")
+                raise NotAuthoritative(f"Route 53 does not have exactly one hosted zone {zone}: {problem}; {remedy}")
             self._zone_ids[zone] = found[0]["Id"].rpartition("/")[2]
         return self._zone_ids[zone]
 
@@ -203,7 +203,7 @@ class Route53:
                 if _code(error) not in _CONTENT:
                     raise
                 # The batch was valid a moment ago.
-                raise Raced(f"Route 53 cannot change {place.name} as it stands now: {error}") from error
+                raise Raced(f"Route 53 cannot change {place.name} as it is now: {error}") from error
 
 
 def unescaped(name: str) -> str:

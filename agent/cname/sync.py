@@ -193,8 +193,8 @@ class CnameSync:
         if self._has_instances(target):
             return decision
         why = (
-            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs a token of "
-            "its own, acl.tokens.default, that reads the service), or publish it all the same with --force"
+            f"Consul DNS names no instance for {target}; start one (with ACLs, Consul's agent needs its "
+            "own token, acl.tokens.default, that reads the service), or publish it anyway with --force"
         )
         return RecordDecision(RecordOutcome.NOT_NOW, why)
 
@@ -203,7 +203,7 @@ def has_instances(agent: AgentSelf, target: str) -> bool:
     """True if the local agent's DNS returns any instance. Raise `ConsulUnreachable` if it is disabled or silent."""
     if agent.dns is None:
         raise ConsulUnreachable(
-            f"the DNS of the local Consul agent is switched off, so nobody can tell whether {target} is answered; "
+            f"the DNS of the local Consul agent is switched off, so it is unknown whether {target} is answered; "
             "switch it on (ports.dns), or publish it all the same with --force"
         )
     return bool(ask_dns(agent.dns, target).instances)

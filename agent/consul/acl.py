@@ -1,7 +1,7 @@
 """The ACL rule that each request needs, formatted for a token's policy.
 
 Source of the table: the row "ACL Required" of each endpoint in Consul's HTTP API documentation (1.8). Two details are
-easily missed. `GET /v1/agent/service/:id` answers 404 for an absent service, whatever the token, and so distinguishes
+easily missed. `GET /v1/agent/service/:id` answers 404 for an absent service with any token, and so distinguishes
 it from a hidden one. The lists (`/v1/agent/services`, `/v1/agent/checks`, `/v1/health/service/:name`,
 `/v1/session/info/:id`) omit what the token may not see, and answer 200.
 """

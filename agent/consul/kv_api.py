@@ -68,7 +68,7 @@ class KvApi(ConsulApi):
         """Apply all operations in one write. Return False if Consul refused one, and with it all.
 
         Reasons are: the lock is held, in its lock-delay, or its session is gone; the key was modified; another session
-        holds the key. Only Consul's message tells which, so read the key to find out.
+        holds the key. Only Consul's message shows which, so read the key to find out.
         """
         if len(operations) > MOST_OPERATIONS:
             raise ValueError(f"{len(operations)} operations do not fit into one transaction of Consul before 1.14")

@@ -26,7 +26,7 @@ def maintenance_check(service_id: str, reason: str) -> dict[str, Any]:
     """Return that check as Consul's API takes it, without the ID, whose spelling differs between calls.
 
     Consul recognises maintenance by the check ID alone, so every tool can disable it (measured on 1.8.7). A check needs
-    a type to be registered, hence a TTL.
+    a type to be registered, so a TTL.
     """
     name = f"{'Service' if service_id else 'Node'} Maintenance Mode"
     return {"Name": name, "Notes": reason, "Status": "critical", "TTL": NEVER}

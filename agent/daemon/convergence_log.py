@@ -36,7 +36,7 @@ class ConvergenceResult:
     changes: tuple[Change, ...] = ()
     """The changes that were applied."""
     refused: tuple[Change, ...] = ()
-    """Services of others, which svcagent did not register and leaves alone."""
+    """Services of others, which svcagent did not register and does not change."""
     failed: tuple[tuple[str, SvcagentError], ...] = ()
     """IDs of services that could not be registered, deregistered or returned to service; and why."""
     kept: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class ConvergenceLog:
         for one in found.ended:
             if one.may_be_disabled:
                 was = one.maintenance.describe()
-                log(f"{one.target}: its maintenance {was} has ended and is lifted", service=one.target.service_id)
+                log(f"{one.target}: its maintenance {was} has ended and is disabled", service=one.target.service_id)
         if found.trouble is None:
             if found.objection != self._before.objection:
                 withheld = f"left registered as they are: {found.objection}"
@@ -110,8 +110,8 @@ class ConvergenceLog:
             log(f"{file}: no longer faulty", file=file)
 
     def _log_lasting(self, found: ConvergenceResult) -> None:
-        refused = {one.service_id: f"is left alone: {one.why}" for one in found.refused}
-        self._log_changes("refused", refused, "is no longer in the way of anything")
+        refused = {one.service_id: f"is not changed: {one.why}" for one in found.refused}
+        self._log_changes("refused", refused, "no longer conflicts with anything")
         failed = {service_id: f"cannot be converged: {error}" for service_id, error in found.failed}
         self._log_changes("failed", failed, "is no longer refused by the agent")
         kept = dict.fromkeys(found.kept, "stays registered: no good file defines it, but a faulty one may")

@@ -118,7 +118,7 @@ class FilesWatch(events.FileSystemEventHandler):
                 self._watched = found.st_dev, found.st_ino
         except OSError as error:
             trouble = (
-                f"changes in {self._directory} are noticed within a minute, not at once: it cannot be watched "
+                f"changes in {self._directory} are noticed within a minute: it cannot be watched "
                 f"({error.strerror}). Raise fs.inotify.max_user_watches and fs.inotify.max_user_instances with sysctl"
             )
         if trouble != self._trouble:

@@ -22,7 +22,7 @@ LOCK_TIMEOUT = "1h"
 
 MOST_STARTING = 8
 """How many may start concurrently, until they have found something to do. A hundred services due in the same minute
-would each take half a second of CPU time and 50 MB at once.
+would each take half a second of CPU time and 50 MB at the same time.
 """
 STARTING_SECONDS = 30.0
 """Seconds after which a reload no longer counts as starting."""
@@ -39,8 +39,8 @@ RETRIED_CODES = frozenset({Unreachable.exit_code, UnexpectedError.exit_code})
 class RunningReload:
     """A reload that the daemon runs. ``why`` is schedule, resumed or retry.
 
-    ``child`` is None until its process has started. ``token`` is in the records of that process, whatever its process
-    ID was used for before.
+    ``child`` is None until its process has started. ``token`` is in the records of that process, because process
+    IDs are used again.
     """
 
     service_id: str

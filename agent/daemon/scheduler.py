@@ -113,8 +113,8 @@ class Scheduler:
         if missed:
             late = length(now - missed[0].next_run_time)
             log(
-                f"up to {late} late, as the clock was set or this process or machine stood still: what was missed is "
-                "run once, now",
+                f"up to {late} late, as the clock was set or this process or machine was suspended: missed runs are "
+                "replaced by one now",
                 level=WARNING,
                 jobs=", ".join(job.id for job in missed),
             )

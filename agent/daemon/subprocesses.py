@@ -49,7 +49,7 @@ class Launcher:
     async def start(self, verb: Sequence[str], token: str) -> "Child":
         """Start a command that writes to the daemon's log. Raise OSError without a process or memory for it.
 
-        ``token`` tells the command that the daemon started it, and is in what it records about itself.
+        ``token`` shows the command that the daemon started it, and is in what it records about itself.
         """
         arguments = ["-v", *self.options, *verb]
         return Child(await self._start(arguments, {DAEMON_CHILD: token}, asyncio.subprocess.DEVNULL, None))

@@ -17,7 +17,7 @@ class Systemd:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
-        # An @ stands for the zero byte of an abstract socket's name.
+        # An @ means the zero byte of an abstract socket's name.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._status = ""
         self._pending: dict[str, str] = {}

@@ -119,7 +119,7 @@ class Check(StrictModel):
         "script": lambda given: InvalidValue(
             "Consul has no script checks any more", f"write {_replacement_of(given)} instead"
         ),
-        "serviceid": always("a check belongs to the service that it stands in", "remove it"),
+        "serviceid": always("a check belongs to the service that contains it", "remove it"),
         "token": TOKEN_REFUSAL,
     }
 
@@ -221,7 +221,7 @@ class Check(StrictModel):
             yield Finding("", "the check says nothing to check", f"add {listed(KIND_OF)}")
             return
         if len(makers) > 1 and set(makers) not in ALLOWED_TOGETHER:
-            yield Finding("", f"{' and '.join(map(shown, makers))} stand in one check", "make them checks of their own")
+            yield Finding("", f"{' and '.join(map(shown, makers))} are in one check", "make them separate checks")
             return
         kind = KIND_OF[makers[0]]
         if kind == "docker" and "args" not in given:

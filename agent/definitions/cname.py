@@ -62,7 +62,7 @@ def complete(name: str, zone: str | None = None) -> str:
 def zone_finding(name: str, zone: str) -> Finding | None:
     """Return the fault of a complete name in a complete zone, both in lower case."""
     if name == zone:
-        problem = f"{shown(name)} is the top of its zone, where no CNAME can stand beside SOA and NS"
+        problem = f"{shown(name)} is the top of its zone, where no CNAME can coexist with SOA and NS"
         return Finding("name", problem, "choose a name inside the zone")
     if not name.endswith(f".{zone}"):
         problem = f"{shown(name)} is not in the zone {shown(zone)}"

@@ -63,7 +63,7 @@ class DefinitionFile(StrictModel):
     @classmethod
     def across(cls, given: Mapping[str, Any]) -> Iterator[Finding]:
         if "service" in given and "services" in given:
-            yield Finding("services", '"service" and "services" stand in one file', "keep one of them")
+            yield Finding("services", '"service" and "services" are both in this file', "keep one of them")
         elif "service" not in given and "services" not in given:
             yield Finding("service", "missing", "add the service that this file defines")
         if isinstance(given.get("services"), tuple) and not given["services"]:

@@ -71,7 +71,7 @@ class _Substitution:
                 self._report(path, f"the environment variable {shown(variable)} is not set", remedy)
             else:
                 remedy = f"write ${{{HOSTNAME}}}, ${{{ADDRESS}}} or ${{{ENVIRONMENT}NAME}}; {_ESCAPE}"
-                self._report(path, f"{shown(match[0])} stands for nothing", remedy)
+                self._report(path, f"{shown(match[0])} is not a known variable", remedy)
             return match[0]
 
         return _REFERENCE.sub(replaced, text)

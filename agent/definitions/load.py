@@ -50,7 +50,7 @@ def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Defini
 
 
 def load_valid(directory: Path, values: Mapping[str, str] = NO_VALUES) -> Loaded:
-    """Load likewise, but leave out files with a fault, and files that use a name which another file also uses."""
+    """Do the same, but leave out files with a fault, and files that use a name which another file also uses."""
     try:
         parsed = [_read_and_parse(file, values) for file in definition_files(directory)]
     except BadDefinition as error:

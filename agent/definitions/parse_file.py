@@ -110,7 +110,7 @@ def _bytes(file: Path) -> bytes:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and file.is_symlink():
             problem = f"the link leads to {shown(os.readlink(file))}, which is not there"  # noqa: PTH115  # text
-            raise _Unusable(problem, "mend it or remove it") from error
+            raise _Unusable(problem, "repair it or remove it") from error
         raise _Unusable(f"the file cannot be read: {error.strerror}", "let svcagent read it") from error
 
 

@@ -204,16 +204,16 @@ class Hooks(StrictModel):
         COMMAND, "Run before clients are sent away; if it fails, nothing is changed."
     )
     after_drain: tuple[str, ...] | None = optional(
-        COMMAND, "Run when no client is left; if it fails, the service is put back as it was."
+        COMMAND, "Run when no client is left; if it fails, the service returns unchanged."
     )
     after_restart: tuple[str, ...] | None = optional(
-        COMMAND, "Run when the new instance has been started; if it fails, the old one is put back."
+        COMMAND, "Run when the new instance has been started; if it fails, the reload is rolled back."
     )
     after_return: tuple[str, ...] | None = optional(
-        COMMAND, "Run when clients are back on the new instance; if it fails, that is told."
+        COMMAND, "Run when clients are back on the new instance; if it fails, that is a warning."
     )
     on_failure: tuple[str, ...] | None = optional(
-        COMMAND, "Run when the reload has failed; if it fails too, that is told."
+        COMMAND, "Run when the reload has failed; if it fails too, that is a warning."
     )
     timeout: float = optional(POSITIVE_SECONDS, "How long each may take.", 60.0)
 
@@ -261,7 +261,7 @@ class ReloadSection(StrictModel):
     }
 
     image: str = optional(TEXT.also(_image), "The image to follow, by name and tag; the tag is latest if left out.", "")
-    container: str = optional(CONTAINER_NAME, "The container to be made anew from the image.", "")
+    container: str = optional(CONTAINER_NAME, "The container to recreate from the image.", "")
     restart: tuple[str, ...] | None = optional(
         COMMAND, "A command that restarts a service without an image; it runs at every reload, without a shell."
     )
@@ -303,7 +303,7 @@ class ReloadSection(StrictModel):
     hooks: Hooks = optional(ObjectOf(Hooks), "Commands of your own to run on the way.", Hooks())
     pull_timeout: float = optional(
         POSITIVE_SECONDS,
-        "Give up a download of the image that stands still for this long; its extraction may take ten times as long.",
+        "Abort a download of the image that makes no progress for this long; unpacking may take ten times as long.",
         PULL_SECONDS,
     )
     stop_timeout: float | None = optional(
@@ -350,7 +350,7 @@ class ReloadSection(StrictModel):
             return
         for key, what in (
             ("image", "the image to follow"),
-            ("container", "the container to be made anew from the image"),
+            ("container", "the container to recreate from the image"),
         ):
             if key not in given:
                 yield Finding(key, "missing", f'add "{key}": {what}')

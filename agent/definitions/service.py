@@ -138,7 +138,7 @@ class Service(StrictModel):
     def across(cls, given: Mapping[str, object]) -> Iterator[Finding]:
         """Refuse both a port and several ports, and too many checks."""
         if "port" in given and "ports" in given:
-            yield Finding("ports", '"port" and "ports" stand in one service', "keep one of them")
+            yield Finding("ports", '"port" and "ports" are both in one service', "keep one of them")
         checks = given.get("checks", ())
         count = len(checks) + ("check" in given) if isinstance(checks, tuple) else 0
         if count > MOST_CHECKS:

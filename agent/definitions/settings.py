@@ -69,7 +69,7 @@ class Settings(SettingsFile):
         faults: list[Fault] = []
         for given, found in (from_file(config), from_environment(environ), from_options(options)):
             faults.extend(found)
-            # Consul prefers a token file to a token, but a later source to an earlier one. DNS keys work likewise.
+            # Consul prefers a token file to a token, but a later source to an earlier one. DNS keys do too.
             for names in (_TOKENS, _KEYS):
                 if not given.keys().isdisjoint(names):
                     for name in names:

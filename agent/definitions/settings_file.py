@@ -31,7 +31,7 @@ def _address(value: str) -> str:
     if not separator:
         scheme, rest = "http", value
     if "@" in rest:
-        raise InvalidValue("Consul's address holds a user name", "leave out what stands before the @")
+        raise InvalidValue("Consul's address holds a user name", "leave out the part before the @")
     if scheme == "unix":
         if not re.fullmatch(r"/\S+", rest):
             raise InvalidValue(problem, remedy)
@@ -169,7 +169,7 @@ class SettingsFile(StrictModel):
     dns: DnsTable = optional(ObjectOf(DnsTable), "How to keep CNAMEs.", DnsTable())
     daemon: DaemonTable = optional(ObjectOf(DaemonTable), "svcagent run.", DaemonTable())
     metrics: MetricsTable = optional(ObjectOf(MetricsTable), "Metrics without the daemon.", MetricsTable())
-    notify: NotifyTable = optional(ObjectOf(NotifyTable), "Whom to tell of rollouts.", NotifyTable())
+    notify: NotifyTable = optional(ObjectOf(NotifyTable), "Where to send notifications of rollouts.", NotifyTable())
     fleet: FleetTable = optional(ObjectOf(FleetTable), "Rollouts.", FleetTable())
     log: LogTable = optional(ObjectOf(LogTable), "Logs.", LogTable())
     drain_dns: tuple[str, ...] = optional(

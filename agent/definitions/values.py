@@ -116,7 +116,7 @@ def host(value: str) -> str:
 
 # An address that means every host's own: Consul refuses to publish it.
 _not_every_address = rule(
-    lambda value: value.strip("0.:"), "stands for every address", "write the address that clients should use"
+    lambda value: value.strip("0.:"), "means every address", "write the address that clients should use"
 )
 
 

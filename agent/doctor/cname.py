@@ -152,7 +152,7 @@ class CnameDoctor:
                 'in the configuration of every Consul agent: "dns_config": {"service_ttl": {"*": "0s"}}; '
                 f'or let reloads wait: "drain": {{"min": "{consul_ttl}s"}}',
             )
-        return "nobody remembers addresses", ""
+        return "no client caches addresses", ""
 
     def _consul_negative(self) -> tuple[str, str]:
         name = f"{service_dns_name(ABSENT_SERVICE, self.agent.datacenter, self.agent.domain)}."
@@ -172,7 +172,7 @@ class CnameDoctor:
                 f"when no instance passes, {self.resolver} remembers that for {cached} s",
                 "in the options of named.conf: min-ncache-ttl 0;",
             )
-        return "nobody remembers that no instance passes", ""
+        return "no client caches the answer that no instance passes", ""
 
     def _is_answered(self, target: str) -> bool:
         return _ttl(self._consul().ask(target, "A")) is not None

@@ -102,14 +102,14 @@ def judge_maintenance(
         held = service.maintenance
         if held is not None and service.id not in running and is_of_reload(parse(held.notes), node):
             found = True
-            what = f"a reload that is over left it in maintenance {parse(held.notes).describe(iso)}"
+            what = f"an ended reload left it in maintenance {parse(held.notes).describe(iso)}"
             yield error(what, _recover(service.id), service.id)
     for ended in find_expired(services, checks, node, now):
         found = True
         whose = ended.target.service_id or f"node {node}"
         why = "" if ended.may_be_disabled else f"; its checks do not pass: {', '.join(one.id for one in ended.failing)}"
         remedy = "run: svcagent maint expire" if ended.may_be_disabled else "repair the service; svcagent then ends it"
-        what = f"the maintenance of {whose} {ended.maintenance.describe(iso)} is over{why}"
+        what = f"the maintenance of {whose} {ended.maintenance.describe(iso)} has expired{why}"
         yield warning(what, remedy, ended.target.service_id)
     if not found:
         yield ok("no maintenance that should be over")
@@ -132,9 +132,9 @@ def judge_sessions(names: Collection[str], running: Collection[str], known: Coll
         if match is not None and match[1] in known and match[1] not in running:
             found = True
             remedy = "Consul ends it within half a minute and then keeps the lock closed for 15 s; look again"
-            yield warning(f"a session of a reload that is over may hold its lock: {clean(name)}", remedy)
+            yield warning(f"a session of an ended reload may hold its lock: {clean(name)}", remedy)
     if not found:
-        yield ok("no session of a reload that is over")
+        yield ok("no session of an ended reload")
 
 
 def examine_sessions(examined: ExaminedHost) -> Iterator[Diagnosis]:

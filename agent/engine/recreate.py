@@ -45,7 +45,7 @@ def refusal(inspect: Inspect) -> tuple[str, str] | None:
     if host["NetworkMode"].startswith("container:"):
         return (
             f"lives in another container's network ({host['NetworkMode']})",
-            "give it a network of its own, or host networking",
+            "give it its own network, or host networking",
         )
     if not networks_of(inspect):
         return (
@@ -258,7 +258,7 @@ def _bind_ends(bind: str) -> tuple[str, str]:
 
 
 def is_published(container: Inspect, port: str) -> bool:
-    """True if an exposed port is to be published. Docker publishes only exposed ports, whatever is requested."""
+    """True if an exposed port is to be published. Docker publishes only exposed ports, even if others are requested."""
     host = container["HostConfig"]
     return bool(host.get("PublishAllPorts")) or port in (host.get("PortBindings") or {})
 

@@ -51,9 +51,9 @@ class ContainerReplacer:
                 old_image = queries.image(old["Image"])
         except NotFound as error:
             raise Conflict(
-                f"container {name} cannot be replaced: Docker no longer has its image, so what the image set cannot be "
-                "told from what the container was given; bring the image back (docker pull REPOSITORY@DIGEST), or make "
-                f"the container anew by hand (docker run --name {name} …)",
+                f"container {name} cannot be replaced: Docker no longer has its image, so its settings cannot be "
+                "distinguished from the container's; bring the image back (docker pull REPOSITORY@DIGEST), or create "
+                f"the container again by hand (docker run --name {name} …)",
                 kind="old-image-missing",
             ) from error
         self.check_startable(name)
@@ -68,7 +68,7 @@ class ContainerReplacer:
         if cut_off := dependants(old, [one for one in others if one is not None]):
             raise Conflict(
                 f"container {name} cannot be replaced, because other containers would be cut off: "
-                f"{', '.join(cut_off)}; give them what they have from it in another way (a network of their own, "
+                f"{', '.join(cut_off)}; give them what they have from it in another way (a separate network, "
                 "no --pid, --ipc or --link)",
                 kind="containers-depend-on-it",
             )
@@ -86,7 +86,7 @@ class ContainerReplacer:
     def prepare(self, name: str, image: str, digest: str) -> float:
         """Create the container's successor from that digest, which must be on this host; return the seconds it took.
 
-        The container itself does not change. Whatever this raises, `discard` removes the successor. Raise `Conflict` if
+        The container itself does not change. After any exception, `discard` removes the successor. Raise `Conflict` if
         an earlier replacement must be rolled back first, or if the successor would differ from the container.
         """
         reference = parse(image)
@@ -102,7 +102,7 @@ class ContainerReplacer:
         if found:
             raise Conflict(
                 f"container {name} cannot be made again as it is; with {reference.local_name} it would differ in: "
-                f"{'; '.join(found)}. Make it anew by hand with these settings (docker run --name {name} …)",
+                f"{'; '.join(found)}. Create it again by hand with these settings (docker run --name {name} …)",
                 kind="would-differ",
             )
         return self._clock.monotonic() - begun
@@ -114,7 +114,7 @@ class ContainerReplacer:
     def replace(self, name: str, digest: str, stop_timeout: float | None) -> Replacement:
         """Stop the container and start its successor, which `prepare` created from that digest.
 
-        The old container stays, stopped, as ``<name>.svcagent-old``. Whatever this raises, `roll_back` restores it.
+        The old container stays, stopped, as ``<name>.svcagent-old``. After any exception, `roll_back` restores it.
         ``stop_timeout``: seconds until the old container is killed; None: its own, else Docker's 10.
 
         :raises ChangedMeanwhile: the two are not as `prepare` left them.

@@ -1,4 +1,4 @@
-"""What a container needs to start, besides its image, from its host and from other containers; and who depends on it.
+"""What a container needs to start apart from its image: from its host and from other containers; and who depends on it.
 
 Docker notices only at the start that something is missing. By then the old container is stopped and cannot be started
 again either, so svcagent looks for it before. Containers that depend on one would be cut off if it were replaced. Pure.
@@ -163,7 +163,7 @@ def dependants(old: Inspect, others: Iterable[Inspect]) -> tuple[str, ...]:
         name, host = other["Name"].removeprefix("/"), other["HostConfig"]
         needs = [f"lives in its {what}" for key, what in NAMESPACES.items() if _is_of(host.get(key) or "", old)]
         needs += ["is linked to it (--link)"] if old["Name"].removeprefix("/") in linked_names(other) else []
-        stopped = "" if other["State"]["Running"] else f" (stopped; if nobody needs it, docker rm {name})"
+        stopped = "" if other["State"]["Running"] else f" (stopped; if it is not needed, docker rm {name})"
         found += [f"{name} {need}{stopped}" for need in needs]
     return tuple(sorted(found))
 

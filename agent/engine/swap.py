@@ -37,7 +37,7 @@ class ObservedContainer:
     replaces: str = ""
     """The ID in its label, if svcagent created it."""
     digest: str = ""
-    """The digest in its label, likewise."""
+    """The digest in its label, in the same way."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ReplacementStatus:
     """The container under a name, with everything that a recovery needs to know of it.
 
     ``id`` is empty if there is none; ``digest`` is the one that svcagent created it from, empty if others created it.
-    ``restart_policy`` is the one that belongs to the name, whichever container has it now; None if none has it: then
+    ``restart_policy`` is the one that belongs to the name, on any container that has it now; None if none has it: then
     `roll_back` needs it as an argument.
     """
 
@@ -154,7 +154,7 @@ def roll_back(
     ``remembered_policy`` is used if the new container, whose restart policy is the original one, is gone.
     ``finish_stop``: an old container that runs may have been asked to stop. Docker completes that although the client
     is gone, so the container is stopped first and then started, to keep it running. Raise `NotFound` if there is no old
-    container any more, `Conflict` if a container in the way is not svcagent's.
+    container any more, `Conflict` if another owner's container has the name.
     """
     current, new, old = world.current, world.new, world.old
     if old is not None:
@@ -166,7 +166,7 @@ def roll_back(
     if current is None:
         raise NotFound(
             f"the container that {world.name}{NEW_SUFFIX} was to replace is gone; "
-            f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or make {world.name} anew",
+            f"docker rename {world.name}{NEW_SUFFIX} {world.name} and start it, or create {world.name} again",
             kind="old-container-gone",
         )
     if new.replaces != current.id and (steps := discard(world)):

@@ -67,10 +67,10 @@ def decide(
     """Return what this host takes.
 
     ``registry_digest`` is the current digest of ``image`` (name and tag); ``running_digest`` is what runs here.
-    ``awaited`` are the instances that could take a new image, without those in an operator's maintenance or on dead
+    ``awaited`` are the instances that could take a new image, without those in an operator's maintenance or on failed
     hosts. The first matching rule applies:
 
-    - the newest digest runs here already: do nothing, whatever is pinned
+    - the newest digest runs here already: do nothing, even if another one is pinned
     - the newest is quarantined and no pin binds this host: do not pin it; the guard refuses it
     - there is no pin, it is unreadable or invalid, or it is of another image: pin the newest
     - the newest is pinned: take it

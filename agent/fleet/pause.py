@@ -38,7 +38,7 @@ class Pause(Document):
 
     def describe(self, show: Callable[[datetime], str] = lambda moment: moment.isoformat(timespec="seconds")) -> str:
         """Return owner, times and reason for a message. ``show`` formats the times."""
-        who = f"{self.by} on {self.host}" if self.by else "someone unknown"
+        who = f"{self.by} on {self.host}" if self.by else "an unknown owner"
         since = f" since {show(self.since)}" if self.since else ""
         until = f" until {show(self.until)}" if self.until else ""
         return f"by {who}{since}{until} ({self.why})"

@@ -122,11 +122,11 @@ def what_happened(suspect: HostState) -> str:
     if suspect.state == HostStatus.STRANDED:
         return (
             f"{suspect.wanted} is suspect: {suspect.node} failed to take it and is still out of service, on the old "
-            "version too, and nobody knows whether the new one is at fault"
+            "version too, and it is unknown whether the new one is at fault"
         )
     return (
         f"{suspect.wanted} is suspect: the reload of {suspect.node} that was taking it disappeared at the step "
-        f"{suspect.step}{since}, and nobody knows whether the version is at fault"
+        f"{suspect.step}{since}, and it is unknown whether the version is at fault"
     )
 
 

@@ -138,7 +138,7 @@ def install(handler: Handler, level: int, undo: ExitStack, *, is_stderr_log: boo
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if not issubclass(kind, SystemExit):  # of a thread: Python prints nothing for it either
-        text = "an exception that nobody caught; this is a bug in svcagent: please report it with its trace"
+        text = "an unhandled exception; this is a bug in svcagent: please report it with its trace"
         logging.getLogger("svcagent").error(text, exc_info=(kind, error or kind(), trace), extra={"fields": {}})
 
 

@@ -67,7 +67,7 @@ class Maintenance:
 
     def describe(self, show: Callable[[datetime], str] = lambda moment: f"{moment:{TIME_FORMAT}}") -> str:
         """Return owner, begin, end and reason for a message; ``show`` formats its times."""
-        whose = "someone unknown" if self.kind is OwnerKind.UNKNOWN else self.whose
+        whose = "an unknown owner" if self.kind is OwnerKind.UNKNOWN else self.whose
         since = f" since {show(self.since)}" if self.since else ""
         until = f" until {show(self.until)}" if self.until else ""
         why = clean(self.why, LONGEST_WHY)

@@ -80,8 +80,8 @@ def decide_disable(target: MaintenanceTarget, held: Maintenance | None, *, is_fo
         return MaintenanceDecision(target, MaintenanceAction.KEEP, None)
     if held.kind is OwnerKind.RELOAD and not is_forced:
         remedy = (
-            "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it whatever its "
-            "checks say, add: --force"
+            "that reload disables it itself. If it has crashed, run: svcagent recover. To disable it although "
+            "checks fail, add: --force"
         )
         return MaintenanceDecision(target, MaintenanceAction.REFUSE, held, remedy=remedy)
     return MaintenanceDecision(target, MaintenanceAction.DISABLE, held)

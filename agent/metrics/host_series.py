@@ -46,7 +46,7 @@ class HostSeries(SeriesGroup):
             "When the local Consul agent was last made to hold what services.d says.",
         )
         self._refused = self._series(
-            "svcagent_registrations_refused", "Services that are registered by somebody else and were left alone."
+            "svcagent_registrations_refused", "Services that another owner registered and that were not changed."
         )
         self._consent = self._series(
             "svcagent_consent_needed",
@@ -88,7 +88,7 @@ class CnameSeries(SeriesGroup):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._state = self._series(
-            "svcagent_cname_state", "How a CNAME stands: 1 for the state that it is in.", "record", "state"
+            "svcagent_cname_state", "The state of a CNAME: 1 for the current one.", "record", "state"
         )
         self._synced = self._series("svcagent_cname_last_sync_timestamp_seconds", "When CNAMEs were last looked after.")
 

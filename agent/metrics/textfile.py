@@ -87,7 +87,7 @@ class Textfiles:
             file = self._directory / name
             if is_special_file(file):
                 raise SvcagentError(
-                    f"{file} is not a regular file, so it is left alone. Remove it", kind="not-regular-file"
+                    f"{file} is not a regular file, so it is not replaced. Remove it", kind="not-regular-file"
                 )
             group = self._read(file, make)
             yield group
@@ -118,7 +118,7 @@ class Textfiles:
             return group
         except NotRegularFile as error:
             raise SvcagentError(
-                f"{file} does not lead to a regular file, so it is left alone. Remove it", kind="not-regular-file"
+                f"{file} does not lead to a regular file, so it is not replaced. Remove it", kind="not-regular-file"
             ) from error
         except OSError as error:
             raise SvcagentError(

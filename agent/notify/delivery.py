@@ -96,7 +96,7 @@ class Deliveries:
         try:
             yield
         except ConsulUnreachable as error:
-            logs.log(f"not looked for what people should be told: {error}", **fields)
+            logs.log(f"not looked for due notifications: {error}", **fields)
         except SvcagentError as error:
             self.warn(f"{problem}: {error}", **fields)
 
@@ -110,14 +110,16 @@ class Deliveries:
             self.warn(f"{self.service}: no notification is sent: {error.strerror}", service=self.service)
             return
         for one in notices:
-            logs.log(f"telling: {one.title}", service=self.service, notice=one.kind)
+            logs.log(f"notifying: {one.title}", service=self.service, notice=one.kind)
 
     def wait(self) -> None:
         """Wait up to `WAIT_SECONDS` for all deliveries, and warn of what was not sent by then. Late ones continue."""
         limit = Deadline.after(self.clock, WAIT_SECONDS)
         poll(lambda: self.is_hurried() or all(one.has_ended for one in self._running), limit, POLL_SECONDS)
         for one in self._running:
-            late = f"not known after {WAIT_SECONDS:.0f} s whether it arrived; process {one.process.pid} goes on with it"
+            late = (
+                f"not known after {WAIT_SECONDS:.0f} s whether it arrived; process {one.process.pid} continues with it"
+            )
             titles = "; ".join(notice.title for notice in one.notices)
             for problem in one.problems() if one.has_ended else [late]:
                 text = f'{self.service}: notification "{titles}": {problem}. To try all: svcagent notify test'

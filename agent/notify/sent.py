@@ -1,7 +1,7 @@
 """``svcagent/<service>/notified``, and ``…/notified/<record>`` for a CNAME: the notices that any host has sent.
 
-The host that records a notice here by check-and-set sends it, so the fleet sends it once. If that host dies in between,
-the notice is lost: at most once, never twice.
+The host that records a notice here by check-and-set sends it, so the fleet sends it once. If that host crashes in
+between, the notice is lost: at most once, never twice.
 """
 
 import importlib.util

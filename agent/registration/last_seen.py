@@ -49,7 +49,7 @@ class LastSeen:
 
     def after(self, world: AgentState) -> "LastSeen":
         if self.lost_node_maintenance(world) is not None:
-            return self  # the agent lost everything; nobody disabled maintenance
+            return self  # the agent lost everything; maintenance was not disabled
         seen = {one.id: one.maintenance.notes if one.maintenance else None for one in _own(world)}
         vanished = {one: text for one, text in self.services.items() if one not in world.services}
         held = world.checks.get(NODE_MAINTENANCE)

@@ -32,7 +32,7 @@ class NotStarted(Exception):
 class CommandResult:
     """How a command ended.
 
-    ``status``: its exit status, the negative number of the signal that ended it, or None if its time was over.
+    ``status``: its exit status, the negative number of the signal that ended it, or None if its time expired.
     ``output``: the last lines of its standard output and standard error.
     """
 
@@ -146,7 +146,7 @@ class _Tail:
     def has_read(self, process: "subprocess.Popen[bytes]") -> bool:
         """Read the available output; return True if that was all, because the process had ended before."""
         has_ended = process.poll() is not None
-        # A limit, so that a command that prints without end does not hide that its time is over.
+        # A limit, so that a command that prints without end does not hide that its time has expired.
         for _ in range(_CHUNKS_AT_ONCE):
             try:
                 chunk = os.read(self._descriptor, _CHUNK)

@@ -223,7 +223,7 @@ def _stopped(seen: Observed) -> Iterator[Obstacle]:
 
 def _pause(seen: Observed) -> Iterator[Obstacle]:
     if pause := seen.view.pause:
-        end = "it ends by itself then; to go on before that" if pause.until else "when that is done"
+        end = "it expires then; to resume earlier" if pause.until else "when that is done"
         yield Obstacle(
             ObstacleKind.PAUSE,
             f"reloads of {seen.service.name} are paused, {pause.describe(iso)}",

@@ -163,7 +163,7 @@ class HostLock:
         )
 
     def _write(self, record: HostReload) -> None:
-        """Write one line; readers use the first line, whatever a longer one has left after it.
+        """Write one line; readers use only the first line, so the rest of a longer one does not matter.
 
         Space is allocated first, so that a full disk truncates no record: a shorter one or the old one is there then.
         """

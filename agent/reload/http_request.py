@@ -17,7 +17,7 @@ MOST_REQUESTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEPING_METHOD = frozenset({307, 308})
 
-# The client writes these itself, whatever the caller sets; names are compared exactly, as in Go.
+# The client writes these itself and ignores the caller's; names are compared exactly, as in Go.
 _WRITTEN_BY_CLIENT = frozenset({"Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer"})
 # Not sent to a domain other than the first.
 _SENSITIVE = frozenset({"authorization", "www-authenticate", "cookie", "cookie2"})

@@ -112,7 +112,7 @@ class JournalEntry:
     def save(self, *, required: bool = False, **changes: object) -> None:
         """Change the record, also on disk. Raise `SvcagentError` if it cannot be written, and ``required``.
 
-        A step that restores the instance continues without a journal, whatever prevents its writing.
+        A step that restores the instance continues without a journal if it cannot be written.
         """
         before = self.record
         self.update(**changes)

@@ -96,7 +96,7 @@ def _chained(failures: Sequence[Failure], text_of: Callable[[Failure], str]) -> 
     seen: set[str] = set()
     for failure in failures:
         signature = failure.signature if isinstance(failure, NotReady) else ""
-        # A refused connection has one signature for all checks, so the text tells them apart.
+        # A refused connection has one signature for all checks, so the text distinguishes them.
         key = text_of(failure) if not signature or is_of_startup(signature) else signature
         texts.append(SAME_AGAIN if key in seen else text_of(failure))
         seen.add(key)

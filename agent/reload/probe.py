@@ -24,7 +24,7 @@ from agent.text import clean, without_credentials
 SHORTEST_PROBE = 0.05
 LONGEST_MESSAGE = 300
 MOST_OF_A_BODY = 1 << 20
-"""How many bytes of a check's answer are read. Consul judges by the status alone, whatever happens to the body."""
+"""How many bytes of a check's answer are read. Consul judges by the status alone, not by the body."""
 
 _CHUNK = 1 << 16
 _CONSUL_HEADERS = {"User-Agent": "Consul Health Check", "Accept": "text/plain, text/*, */*"}

@@ -111,7 +111,7 @@ class Readiness:
         than it was. ``each_round`` is called in each round, and once a second during warm-up; an exception from it ends
         the wait.
 
-        :raises NotReady: the time is over, the container has stopped, or a warm-up request failed.
+        :raises NotReady: the time has expired, the container has stopped, or a warm-up request failed.
         """
         began = self._clock.monotonic()
         limit = self._longest_wait(is_returning=is_returning)
@@ -173,7 +173,7 @@ class Readiness:
             raise
         except NotReady as error:
             missing = InstanceFault(str(error), error.signature, is_final=True)
-        except Exception as error:  # noqa: BLE001  # unknown counts as not ready, whatever the cause
+        except Exception as error:  # noqa: BLE001  # unknown counts as not ready
             missing = _cannot_be_judged(error)
         if missing is not None:
             self._signatures.add(missing.signature)

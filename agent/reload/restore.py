@@ -147,7 +147,7 @@ class Restoration:
         """Wait until the container is ready. Raise `NotReady`.
 
         ``is_returning``: it is the old one, which must be no worse than before the drain. If it exits, it is started
-        again until the wait is over, because something that it depends on may be absent for a while.
+        again until the wait ends, because something that it depends on may be absent for a while.
         """
         readiness = self.readiness
         if not is_returning:

@@ -64,7 +64,7 @@ class StepRunner:
         """Take every step until the end. The way back undoes a step that raises; ``stops_at`` is raised.
 
         ``announce`` is called before a published step of the way forward. `Exception` is caught because the instance
-        may be in maintenance: it has to return, whatever type of exception ends a step.
+        may be in maintenance: it has to return after any type of exception.
         """
         while (step := next_step(self.state)) is not Step.END:
             try:

@@ -123,7 +123,7 @@ class SettleWatch:
             return self._settle(is_first=is_first, each_round=each_round)
         except _StoppedByOperator:
             self._await_operators_restart(each_round)
-            self._note(f"somebody restarted the container of {self._service.id}; it is watched again")
+            self._note(f"something restarted the container of {self._service.id}; it is watched again")
             return self._settle(is_first=is_first, each_round=each_round)
 
     def _await_operators_restart(self, each_round: Callable[[], None]) -> None:
@@ -145,7 +145,7 @@ class SettleWatch:
                     return
                 if deadline.is_over:
                     raise NotReady(
-                        f"somebody stopped or restarted {self._service.id} after clients had returned to it, and it is "
+                        f"something stopped or restarted {self._service.id} after clients had returned, and it is "
                         f"not ready again: {view.fault}",
                         signature=view.fault.signature or "exited",
                         kind="stopped-by-operator",
@@ -217,23 +217,25 @@ class SettleWatch:
         """Check that the container that returned to service continues.
 
         :raises NotReady: it has exited or was restarted; looking again does not change that.
-        :raises Conflict: another container has its name, because someone replaced it.
+        :raises Conflict: another container has its name, because it was replaced.
         """
         now = self._restarter.identity()
         before = self._run = self._run or now
         is_running = self._restarter.runs()
         if now[0].partition(" ")[0] != before[0].partition(" ")[0] and is_running:
             raise Conflict(
-                f"somebody else replaced the container of {self._service.id} after clients had returned to it; it is "
+                f"another program replaced the container of {self._service.id} after clients had returned to it; it is "
                 "left as it is",
                 kind="container-replaced",
             )
         if now != before and is_running and now[1] <= before[1]:
             # Docker counts its own restarts, and counts from zero after an operator's.
-            raise _StoppedByOperator(f"somebody restarted the container of {self._service.id} again; it is not settled")
+            raise _StoppedByOperator(
+                f"something restarted the container of {self._service.id} again; it is not settled"
+            )
         if now != before or not is_running:
             if self._restarter.stop_was_requested(before):
-                raise _StoppedByOperator(f"somebody stopped the container of {self._service.id}; it is not settled")
+                raise _StoppedByOperator(f"something stopped the container of {self._service.id}; it is not settled")
             raise NotReady(
                 f"the container of {self._service.id} stopped or was restarted after clients had returned to it",
                 signature="exited",

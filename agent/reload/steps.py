@@ -267,8 +267,8 @@ def failed(
     """Return the state after a step that raised.
 
     ``is_out``: own maintenance may be enabled. ``is_interrupted``: a signal ended it, so a return to the old container
-    is right even if the definition forbids to roll back failures. ``is_unfit``: the container itself failed, whatever
-    it runs, so it must not stay in service. ``is_versions``: the failure counts against the new version until the old
+    is right even if the definition forbids to roll back failures. ``is_unfit``: the container itself failed with any
+    version, so it must not stay in service. ``is_versions``: the failure counts against the new version until the old
     one has been judged. ``is_environment``: RETURN of the old container saw the failure of the new one again.
     """
     after = replace(state, has_failed=True, is_out=is_out, may_roll_back=state.may_roll_back or is_interrupted)

@@ -63,7 +63,7 @@ def zone(name: str | None, environ: Mapping[str, str] = os.environ) -> tzinfo:
     except FileNotFoundError:
         return UTC
     except (KeyError, ValueError, OSError) as error:
-        problem = f"the time zone of this host cannot be told (TZ={own or 'not set'}, {_LOCALTIME}): {error}"
+        problem = f"the time zone of this host is unknown (TZ={own or 'not set'}, {_LOCALTIME}): {error}"
         raise SvcagentError(f"{problem}. Write reload.timezone into the definition", kind="timezone-unknown") from error
 
 

@@ -42,7 +42,7 @@ def killed_while_docker_stops(fleet: Fleet, victim: Victim) -> None:
 
 @pytest.mark.parametrize("verb", ["register", "recover", "reload"])
 def test_a_stop_that_was_begun_is_finished_before_the_old_container_is_judged(fleet: Fleet, verb: str) -> None:
-    """Docker goes on with it although the client is dead: what answers now ends in a moment, and stays down."""
+    """Docker continues with it although the client is dead: what answers now ends in a moment, and stays down."""
     fleet.define()
     victim = pushed(fleet, serve=image.STOPS_SLOWLY)
     assert fleet.run(0, "reload", NAME)[0] == 0

@@ -118,7 +118,7 @@ def test_a_container_that_an_operator_restarts_in_settle_is_watched_again(fleet:
     result = json.loads(output)
 
     assert (process.returncode, result["outcome"], result["is_settled"]) == (0, "reloaded", True), errors
-    assert "somebody restarted the container" in errors
+    assert "something restarted the container" in errors
     assert fleet.lab.versions()["host1"] == version
     assert (quarantined(fleet), fleet.leftovers()) == ([], [])
 

@@ -457,7 +457,7 @@ def test_a_record_that_no_definition_has_any_more_is_removed_by_naming_its_owner
     ],
 )
 def test_what_can_be_named_to_be_removed(site: CnameHost, arguments: tuple[str, ...], code: int) -> None:
-    """A complete name, or one with its zone; nothing stands there."""
+    """A complete name, or one with its zone; the record does not exist."""
     result = site.cname("remove", *arguments)
 
     assert result.code == code, result.text
@@ -486,7 +486,7 @@ def test_status_without_a_record(site: CnameHost) -> None:
     result = site.cname("status")
 
     assert result.code == 1
-    assert result.err.count("nothing stands there; wanted is CNAME") == 2
+    assert result.err.count("the record does not exist; wanted is CNAME") == 2
     assert "names no CNAME" in result.err
 
 

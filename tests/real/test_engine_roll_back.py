@@ -299,7 +299,7 @@ def test_an_old_container_left_next_to_a_running_new_one_is_removed_by_the_next_
     assert docker.engine.container("app").restart_policy == "unless-stopped"
 
 
-def test_an_old_container_beside_an_exited_new_one_is_rolled_back(docker: DockerHost, image: str, digest: str) -> None:
+def test_an_old_container_next_to_an_exited_new_one_is_rolled_back(docker: DockerHost, image: str, digest: str) -> None:
     docker.replace("app", image, digest, 0)
     docker.api.stop("app", timeout=0)
 

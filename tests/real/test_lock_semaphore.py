@@ -232,7 +232,9 @@ def test_a_single_holder_needs_no_turn(host: ConsulHost, consul: Consul) -> None
             assert "svcagent/single/turn" not in pairs(host)
 
 
-def test_documents_beside_locks_are_not_read(host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_next_to_locks_are_not_read(
+    host: ConsulHost, consul: Consul, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The default prefix is the one that all documents of the service have."""
     host.ask.put("/v1/kv/svcagent/beside/history/h1/1", "x" * 100_000)
     real, seen = Transport.get, []

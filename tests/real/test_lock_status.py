@@ -83,7 +83,7 @@ def test_status_shows_all(host: ConsulHost, svcagent: Svcagent, consul: Consul, 
     """For people a row each and the way out; for programs one document."""
     _define(svcagent)
     settings = {"CONSUL_HTTP_ADDR": f"{host.address}:8500"}
-    assert "the lock web_lock is free, nobody waiting" in svcagent("lock", "status", "web", **settings).out
+    assert "the lock web_lock is free, none waiting" in svcagent("lock", "status", "web", **settings).out
 
     second = make_lock(another(), "web_lock", queue="svcagent/web/queue")
     with make_lock(consul, "web_lock") as lock, second:

@@ -185,7 +185,7 @@ def test_foreign_maintenance_has_an_unknown_owner_and_can_be_disabled(site: Main
     assert (held["kind"], held["owner"], held["reason"], held["since"]) == ("unknown", "unknown", "by hand", None)
     assert "unknown\t-\t-\t-\tby hand" in site.maint("status", web)
     assert site.refusal("enable", web, "--reason", "mine") == "maintenance-held"
-    assert "someone unknown (by hand)" in site.maint("disable", web)
+    assert "an unknown owner (by hand)" in site.maint("disable", web)
     assert site.at_server.passing(web) == (NODE,)
 
 

@@ -215,5 +215,5 @@ def test_a_missing_directory_is_a_warning(site: MetricsHost) -> None:
     for arguments in (("reload", "web"), ("register",)):
         said = site.run(*arguments, SVCAGENT_TEXTFILE_DIR=str(nowhere)).err
 
-        assert f"node_exporter is not told of this: cannot use {nowhere}: No such file or directory" in said
+        assert f"the metrics of this command are not written: cannot use {nowhere}: No such file or directory" in said
     assert not nowhere.exists()

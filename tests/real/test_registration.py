@@ -192,7 +192,9 @@ def test_a_new_check_does_not_take_a_passing_service_out(site: RegistrationHost,
 
 
 @pytest.mark.parametrize(("answer", "status"), [(429, "warning"), (500, "critical")])
-def test_a_new_check_shows_its_failure_at_once(site: RegistrationHost, web: Backend, answer: int, status: str) -> None:
+def test_a_new_check_shows_its_failure_immediately(
+    site: RegistrationHost, web: Backend, answer: int, status: str
+) -> None:
     """Consul serves an instance in warning."""
     site.registered("web", checks=[http(web.url)])
     web.status = answer

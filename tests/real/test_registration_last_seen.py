@@ -84,7 +84,7 @@ def test_maint_enable_is_remembered_without_a_registration(site: RegistrationHos
 
 
 @pytest.mark.parametrize("how", ["disabled by svcagent", "disabled by hand", "removed by svcagent", "of a reload"])
-def test_maintenance_that_is_over_is_not_enabled_again(site: RegistrationHost, how: str) -> None:
+def test_expired_maintenance_is_not_enabled_again(site: RegistrationHost, how: str) -> None:
     """A reload's maintenance was seen while it ran, and the reload disabled it."""
     site.registered("web")
     maintain(site, "web", render(by_reload("r1", "elsewhere", "reload", SINCE)) if how == "of a reload" else "disk")

@@ -32,7 +32,12 @@ BOTH = (instance("10.0.0.1"), instance("10.0.0.2"))
         ((FIRST, SECOND), CLIENTS, BOTH, None),
         ((), CLIENTS, BOTH, "names no servers"),
         ((FIRST, ServerView("ns2.z.", "a", 6, RECORD)), CLIENTS, BOTH, "ns2.z. (a): its serial 6 is behind 7"),
-        ((FIRST, ServerView("ns2.z.", "a", 6)), CLIENTS, BOTH, "nothing stands there, and its serial 6 is behind 7"),
+        (
+            (FIRST, ServerView("ns2.z.", "a", 6)),
+            CLIENTS,
+            BOTH,
+            "the record does not exist, and its serial 6 is behind 7",
+        ),
         (
             (ServerView("ns1.z.", "a", 0, RECORD), ServerView("ns2.z.", "b", 2**32 - 1, RECORD)),
             CLIENTS,

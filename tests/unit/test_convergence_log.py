@@ -94,7 +94,7 @@ def test_an_obstacle_is_reported_until_it_is_gone(told: Told) -> None:
     found = ConvergenceResult(refused=(refused,), failed=(("api", Rejected("no")),), kept=("old",))
 
     assert told.of(found) == [
-        "W web is left alone: somebody else's",
+        "W web is not changed: somebody else's",
         "W api cannot be converged: no",
         "W old stays registered: no good file defines it, but a faulty one may",
     ]
@@ -124,7 +124,7 @@ def test_the_end_of_maintenance_and_what_delays_it_are_reported_once(told: Told)
 
     assert told.of(ConvergenceResult(ended=(kept, lifted))) == [
         "i web: its maintenance by alice on web1 since 2026-05-01T11:00:00Z until 2026-05-01T12:00:00Z (disk) has "
-        "ended and is lifted",
+        "ended and is disabled",
         "W api stays out of service although its end has come: check service:api is critical",
     ]
     assert told.of(ConvergenceResult(ended=(kept,))) == []

@@ -34,7 +34,9 @@ def test_the_newest_version_that_both_know_is_spoken(offered: dict[str, str], sp
         ({"ApiVersion": "1.9"}, ("unix:///d.sock", "1.9", OLDEST_API)),
     ],
 )
-def test_an_engine_without_a_common_version_is_told_which(offered: dict[str, str], words: tuple[str, ...]) -> None:
+def test_an_engine_without_a_common_version_is_refused_with_its_versions(
+    offered: dict[str, str], words: tuple[str, ...]
+) -> None:
     with pytest.raises(DockerUnreachable) as caught:
         spoken_api(offered, "unix:///d.sock")
 

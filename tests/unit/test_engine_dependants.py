@@ -53,7 +53,7 @@ def test_one_that_has_ended_for_good_needs_nothing_any_more(status: str, policy:
     """Others that do not run are called so, with the command that removes them."""
     side = other(status, PidMode="container:web", RestartPolicy={"Name": policy})
 
-    stopped = "side lives in its PID namespace (stopped; if nobody needs it, docker rm side)"
+    stopped = "side lives in its PID namespace (stopped; if it is not needed, docker rm side)"
     assert dependants(WEB, [side]) == ((stopped,) if is_named else ())
 
 

@@ -44,9 +44,9 @@ def test_the_names_that_a_file_uses_are_known(tmp_path: Path) -> None:
     ("written", "said"),
     [
         ("${env:NOPE}", 'the environment variable "NOPE" is not set; set it where svcagent is started'),
-        ("${HOST}", '"${HOST}" stands for nothing; write ${HOSTNAME}, ${ADDRESS} or ${env:NAME}'),
-        ("${env:}", '"${env:}" stands for nothing'),
-        ("${}", '"${}" stands for nothing'),
+        ("${HOST}", '"${HOST}" is not a known variable; write ${HOSTNAME}, ${ADDRESS} or ${env:NAME}'),
+        ("${env:}", '"${env:}" is not a known variable'),
+        ("${}", '"${}" is not a known variable'),
         ("x ${HOSTNAME", '"${HOSTNAME" has no end; close it with }'),
     ],
 )

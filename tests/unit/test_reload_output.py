@@ -123,7 +123,9 @@ def test_a_pull_without_v_is_not_logged(capfd: pytest.CaptureFixture[str]) -> No
         (Outcome.INTERRUPTED, 143, "warning"),
     ],
 )
-def test_the_end_is_told_once(capfd: pytest.CaptureFixture[str], outcome: Outcome, exit_code: int, level: str) -> None:
+def test_the_end_is_reported_once(
+    capfd: pytest.CaptureFixture[str], outcome: Outcome, exit_code: int, level: str
+) -> None:
     """By the result, which comes last. What may pass by itself is no error."""
     logs.set_up(Format.JSON, is_verbose=True)
     result = ReloadResult("web", "host1", "i", id="r1", outcome=outcome, error="why\nnot", exit_code=exit_code)

@@ -67,7 +67,7 @@ def test_none_if_no_option_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda text: output.show_table(("REMEDY",), [(text,)]),
     ],
 )
-def test_whatever_prints_it(show: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_way_to_print_it(show: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
     with click.Context(click.Command("plan"), obj=GIVEN):
         show("run: svcagent plan")
     found = capsys.readouterr()

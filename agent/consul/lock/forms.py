@@ -62,7 +62,7 @@ class ConsulLock(ABC):
 
     @abstractmethod
     def remove_unheld(self) -> None:
-        """Delete the key if nobody holds it."""
+        """Delete the key if no session holds it."""
 
     @abstractmethod
     def _held_key(self, session: str) -> str:
@@ -112,7 +112,7 @@ class Single(ConsulLock):
             raise Conflict(
                 f"the key {self._key} is in use as something other than a lock of one holder (`consul lock -n N` "
                 "with N above 1?). Use the same -n (reload.max_parallel) everywhere, or give this definition a "
-                "reload.lock of its own. If a crash left it and svcagent lock status shows no holder: consul kv "
+                "separate reload.lock. If a crash left it and svcagent lock status shows no holder: consul kv "
                 f"delete {self._key}",
                 kind="lock-key-in-use",
             )
@@ -149,8 +149,8 @@ class Semaphore(ConsulLock):
     """The form of ``consul lock -n N``: a list of holders, changed by check-and-set.
 
     Each contender has a key ``<prefix>/<session>``, held by its session. ``<prefix>/.lock`` belongs to no session and
-    holds ``{"Limit":N,"Holders":{"<session>":true}}``. A holder without its key is dead; the next contender removes it
-    from the list.
+    holds ``{"Limit":N,"Holders":{"<session>":true}}``. A holder without its key has crashed; the next contender
+    removes it from the list.
     """
 
     behaviour = "delete"
@@ -224,7 +224,7 @@ def read_keys(consul: Consul, prefix: str, contenders: Sequence[str] = ()) -> tu
     """Return the list and the keys of its holders and of ``contenders``, as far as they exist. No other key is read.
 
     The default prefix contains all documents of the service. The list is read first: a holder creates its key before it
-    joins the list, so a holder without a key has died or released the lock. A release changes the list, and a write
+    joins the list, so a holder without a key has crashed or released the lock. A release changes the list, and a write
     based on this one is then refused by its index.
     """
     pair = _read(consul, lock_key(prefix))
@@ -235,7 +235,7 @@ def read_keys(consul: Consul, prefix: str, contenders: Sequence[str] = ()) -> tu
 
 
 def _read(consul: Consul, key: str) -> KvPair | None:
-    """Read a key consistently. A stale read could make a living holder look dead."""
+    """Read a key consistently. A stale read could make a living holder look crashed."""
     _index, pair = consul.kv_get(key, consistent=True)
     return pair
 
@@ -250,7 +250,7 @@ def read_list(prefix: str, pairs: Sequence[KvPair], limit: int) -> SemaphoreEntr
     if pair.flags != SEMAPHORE_FLAGS or found is None or not _has_holders(pair):
         raise Conflict(
             f"the key {pair.key} is in use as something other than a lock of several holders (`consul lock -n 1`?). "
-            "Use the same -n (reload.max_parallel) everywhere, or give this definition a reload.lock of its own. If a "
+            "Use the same -n (reload.max_parallel) everywhere, or give this definition a separate reload.lock. If a "
             f"crash left it and svcagent lock status shows no holder: consul kv delete {pair.key}",
             kind="lock-key-in-use",
         )

@@ -1,4 +1,4 @@
-"""Find and release what a dead process of this host left of a lock."""
+"""Find and release what a crashed process of this host left of a lock."""
 
 from contextlib import suppress
 
@@ -17,11 +17,11 @@ def own_sessions(consul: Consul, node: str, prefix: str, command: str) -> tuple[
 def release_dead_session(
     consul: Consul, prefix: str, session: str, *, limit: int = 1, queue: str | None = None
 ) -> None:
-    """Release what that session holds or waits for, and end it. Its process must be known to be dead.
+    """Release what that session holds or waits for, and end it. Its process must be known to have ended.
 
     A lock that is released before its session ends can be taken immediately; the lock-delay protects from holders that
     may be alive. Nothing happens if nothing is left of it or others hold it. ``limit`` and ``queue`` must be those that
-    the dead process passed to `Lock`.
+    the crashed process passed to `Lock`.
     """
     folder = queue or queue_for(prefix)
     lock = consul_lock(consul, prefix, limit)
@@ -35,6 +35,6 @@ def release_dead_session(
 
 
 def remove_unheld_lock(consul: Consul, prefix: str, *, limit: int = 1) -> None:
-    """Delete the lock's key if nobody holds it, as `consul lock` does. Other keys are left alone."""
+    """Delete the lock's key if no session holds it, as `consul lock` does. Other keys are kept."""
     with suppress(Conflict):
         consul_lock(consul, prefix, limit).remove_unheld()

@@ -23,7 +23,7 @@ from agent.consul.lock.queue import (
 from agent.consul.lock.session_renewer import SESSION_TTL, SessionRenewer
 from agent.errors import Conflict, ConsulUnreachable, Denied, LockBusy, LockLost, OutcomeUnknown, Unreachable
 
-# After its holder died, Consul refuses the free key for the lock-delay (15 s). The lock is tried again at this
+# After its holder crashed, Consul refuses the free key for the lock-delay (15 s). The lock is tried again at this
 # interval. The leader refuses such attempts without writing to its Raft log.
 REFUSED_RETRY_SECONDS = 1.0
 # Interval in which one of the first ten waiters reads the queue again. Later waiters read it less often, which keeps
@@ -98,7 +98,7 @@ class Lock:
         return self._is_held and self._renewer is not None and self._renewer.is_lost
 
     def acquire(self, deadline: Deadline) -> None:
-        """Wait for the lock. If it is free and nobody waits, take it without queueing.
+        """Wait for the lock. If it is free and has no waiters, take it without queueing.
 
         A waiter in the queue also waits while the agent is unreachable.
 
@@ -166,7 +166,7 @@ class Lock:
                 with self._waiting():
                     found = self._lock.read()
                 if found.is_free:
-                    # Either the holder has just died, or our own session has.
+                    # Either the holder's session has just ended, or our own.
                     self._messages.place(place.number, found)
                     self._pause(deadline)
                     return False
@@ -323,8 +323,7 @@ class Lock:
             self._consul.destroy_session(session)
         except (Unreachable, Denied) as error:
             raise Unreachable(
-                f"the lock {self._prefix} could not be given back ({error}); it ends by itself within "
-                f"{2 * SESSION_TTL} s"
+                f"the lock {self._prefix} could not be released ({error}); it ends by itself within {2 * SESSION_TTL} s"
             ) from error
 
     def _described(self) -> dict[str, Any]:

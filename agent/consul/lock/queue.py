@@ -2,7 +2,7 @@
 
 Waiters are ordered by the CreateIndex of their keys, so hosts' clocks are never compared. Each waiter watches only the
 one before it: N waiters cost N writes and N wake-ups. Only the first one contends for the lock, with clients that do
-not queue (`consul lock`). An entry without a session belongs to a dead waiter.
+not queue (`consul lock`). An entry without a session belongs to a crashed waiter.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,8 +47,8 @@ class Entry:
 class QueuePlace:
     """A position in the queue; ``number`` 1 is next.
 
-    ``dead`` are the dead entries between this waiter and the living one before it. This waiter alone deletes them, so
-    no two waiters delete the same entry.
+    ``dead`` are the entries of crashed waiters between this waiter and the living one before it. This waiter alone
+    deletes them, so no two waiters delete the same entry.
     """
 
     number: int
@@ -71,7 +71,7 @@ def find_place(entries: Sequence[Entry], session: str | None) -> QueuePlace | No
 
 
 def find_dead_end(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Return the dead entries after the last living one. The next host to come deletes them."""
+    """Return the entries of crashed waiters after the last living one. The next host to come deletes them."""
     living = order(entries)
     return _dead(entries, living[-1] if living else None, None)
 
@@ -93,7 +93,7 @@ class Queue:
         return f"{self._folder}/{session}"
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return all entries for this lock, including dead ones.
+        """Return all entries for this lock, including those of crashed waiters.
 
         The read is consistent, because a new leader may not have loaded all of them yet.
         """
@@ -110,11 +110,11 @@ class Queue:
         self._consul.kv_delete(self.key(session))
 
     def clear(self, entry: Entry) -> None:
-        """Delete a dead waiter's entry unless it has changed since."""
+        """Delete a crashed waiter's entry unless it has changed since."""
         self._consul.kv_delete(entry.key, cas=entry.modify_index)
 
     def await_change(self, entry: Entry, wait: float) -> bool:
-        """Wait up to ``wait`` seconds until that waiter gets the lock, gives up or dies; False on timeout."""
+        """Wait up to ``wait`` seconds until that waiter gets the lock, gives up or crashes; False on timeout."""
         while True:
             _index, pair = self._consul.kv_get(entry.key, entry.modify_index, wait)
             if pair is None or pair.session != entry.session:
@@ -149,7 +149,7 @@ class QueueMessages:
             self._report_place(*report)
 
     def holders(self, found: LockHolders) -> str:
-        return ", ".join(self._described(holder) for holder in found.holders) or "nobody"
+        return ", ".join(self._described(holder) for holder in found.holders) or "no session"
 
     def busy(self, found: LockHolders, number: int) -> LockBusy:
         if found.holders:
@@ -157,7 +157,7 @@ class QueueMessages:
         elif number > 1:
             why = "is free, but others came before"
         else:
-            why = "is free, but Consul refuses it for up to 15 s after its holder died"
+            why = "is free, but Consul refuses it for up to 15 s after its holder crashed"
         return LockBusy(
             f"the lock {self._prefix} {why}; this is place {number} in the line for it. Try again later, or wait "
             "longer with --lock-timeout"

@@ -11,7 +11,7 @@ from agent.data import dataclass
 
 class LockForm(StrEnum):
     NONE = "none"
-    """The key does not exist: nobody holds the lock."""
+    """The key does not exist: the lock is free."""
     SINGLE = "single"
     SEMAPHORE = "semaphore"
 
