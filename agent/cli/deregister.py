@@ -1,16 +1,18 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
 from agent.cli import context
 from agent.cli.options import current, output_options
-from agent.cli.output import show_bug_of, show_document, show_line
+from agent.cli.output import show_bug_of, show_document, show_line, show_warning
 from agent.cli.registration_output import exit_code, failure_document, keep, show_failures
-from agent.consul import Consul
+from agent.consul import Consul, LocalService
 from agent.daemon.status import read_status
 from agent.definitions import Settings
 from agent.errors import TemporaryRefusal
 from agent.registration import Change, ChangeAction, CollectedFailures, Failure, apply_change, make_removal
+from agent.reload.host_lock import HostLock
+from agent.text import quoted_command
 
 
 @click.command(epilog="Examples: svcagent deregister keyword-suggest; svcagent deregister --all --dry-run")
@@ -23,7 +25,8 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
 
     Services that svcagent did not register are reported and not changed. A name that is not registered is no error.
     While the daemon runs, a service that a definition still defines is refused with exit code 75, because the daemon
-    would register it again within a second. So is any removal while it is unknown whether the daemon runs.
+    would register it again within a second. So is a service that a reload on this host is replacing, and any removal
+    while it is unknown whether the daemon runs.
     """
     if bool(names) == is_all:
         raise click.UsageError("Name the services to deregister, or give --all.")
@@ -31,9 +34,12 @@ def deregister(names: tuple[str, ...], *, is_all: bool, dry_run: bool) -> int:
     with context.consul(settings) as consul:
         expected = {name: name for name in names} or _defined(settings, consul)
         failures: tuple[Failure, ...] = ()
-        plan = make_removal(consul.services(expected), frozenset(names))
+        services = consul.services(expected)
+        plan = make_removal(services, frozenset(names))
+        _warn_of_faults(settings, plan, services)
         if not dry_run:
             _refuse_defined_services(settings, plan)
+            _refuse_reloading_services(settings, plan)
             done: list[Change] = []
             failures = _remove(consul, plan, done)
             keep(settings, lambda last: last.after_changes(done))
@@ -85,6 +91,38 @@ def _refuse_defined_services(settings: Settings, plan: Sequence[Change]) -> None
             "deregisters the service; or stop the daemon first: systemctl stop svcagent",
             kind="still-defined",
         )
+
+
+def _refuse_reloading_services(settings: Settings, plan: Iterable[Change]) -> None:
+    """Refuse to remove a service that a reload is about to return to service.
+
+    :raises TemporaryRefusal: such a reload runs on this host; nothing was changed.
+    """
+    for change in plan:
+        holder = HostLock(settings.state_dir, change.service_id, context.system_clock(), 0.0).holder()
+        if change.action is ChangeAction.REMOVE and holder is not None:
+            watch = quoted_command(["svcagent", "status", change.service_id])
+            raise TemporaryRefusal(
+                f"nothing was changed: a reload of {change.service_id} is running (pid {holder}). Try again when it "
+                f"has ended; to watch it, run: {watch}",
+                kind="reload-running",
+            )
+
+
+def _warn_of_faults(settings: Settings, plan: Iterable[Change], services: Mapping[str, LocalService]) -> None:
+    """Warn of services that a file with errors may define: register and the daemon register them again afterwards."""
+    loaded = context.placeheld_definitions(settings)
+    defined = {service.id for one in loaded.definitions for service in one.services}
+    for change in plan:
+        found = services.get(change.service_id)
+        if change.action is not ChangeAction.REMOVE or found is None or found.id in defined:
+            continue
+        if files := loaded.files_in_doubt(found.id, found.name):
+            show_warning(
+                f"{found.id}: {', '.join(files)} may define it and has errors. When that file is corrected, "
+                "svcagent registers the service again",
+                service=found.id,
+            )
 
 
 def _defined(settings: Settings, consul: Consul) -> dict[str, str]:

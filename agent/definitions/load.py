@@ -35,6 +35,11 @@ class Loaded:
         others = {str(one.file) for one in self.skipped if _services(one)}
         return tuple(one for one in self.faults if (one.file in related if own else one.file not in others))
 
+    def files_in_doubt(self, *names: str) -> tuple[str, ...]:
+        """Return the faulty files that may define a service of these names, which no good file defines."""
+        files = {fault.file for name in names for fault in self.faults_of(name)}
+        return tuple(sorted(files & {str(one.file) for one in self.left_out}))
+
 
 def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:
     """Return the definitions of ``*.json`` in the directory, ordered by file name, without hidden files.

@@ -1,11 +1,14 @@
 """The verbs as a user runs them, on one real Consul agent."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.clock import SystemClock
+from agent.reload.host_lock import HostLock
 from tests.real.conftest import ConsulHost
 from tests.support.svcagent import Svcagent
 
@@ -104,6 +107,40 @@ def test_deregister_takes_its_own(host: ConsulHost) -> None:
     assert _run(host, "deregister", "--all")[0] == 0
 
     assert list(host.ask.get("/v1/agent/services")) == ["foreign"]
+
+
+def test_a_faulty_file_removes_no_service(host: ConsulHost) -> None:
+    """`status` says to correct the file, not to deregister the service; `deregister` warns."""
+    file, other = _write(host, "web", WEB), _write(host, "other", {"service": {"name": "other"}})
+    assert _run(host, "register")[0] == 0
+    other.unlink()
+    assert "run: svcagent deregister other" in _run(host, "status")[1]
+    file.write_text("{")
+    _write(host, "other", {"service": {"name": "other"}})
+
+    code, status, _errors = _run(host, "status")
+    assert code == 78
+    assert f"web: {file} may define it and has errors" in status
+    assert "deregister" not in status
+    code, _output, errors = _run(host, "deregister", "web")
+    assert code == 0
+    assert f"web: {file} may define it" in errors
+    assert "other" not in errors
+
+
+def test_deregister_waits_for_the_end_of_a_reload(host: ConsulHost) -> None:
+    """It changes nothing while one runs here, and says which process that is."""
+    _write(host, "web", WEB)
+    assert _run(host, "register")[0] == 0
+
+    with HostLock(host.directory / "state", "web", SystemClock(), 0.0):
+        code, output, _errors = _run(host, "--json", "deregister", "--all")
+    document = json.loads(output)
+
+    assert (code, document["kind"]) == (75, "reload-running")
+    assert f"pid {os.getpid()}" in document["error"]
+    assert "web" in host.ask.get("/v1/agent/services")
+    assert _run(host, "deregister", "--all")[0] == 0
 
 
 def test_five_faults_in_two_files_are_one_report_and_the_good_file_is_registered(host: ConsulHost) -> None:
