@@ -111,7 +111,7 @@ def _refuse_reloading_services(settings: Settings, plan: Iterable[Change]) -> No
 
 def _warn_of_faults(settings: Settings, plan: Iterable[Change], services: Mapping[str, LocalService]) -> None:
     """Warn of services that a file with errors may define: register and the daemon register them again afterwards."""
-    loaded = context.placeheld_definitions(settings)
+    loaded = context.definitions_without_agent(settings)
     defined = {service.id for one in loaded.definitions for service in one.services}
     for change in plan:
         found = services.get(change.service_id)

@@ -94,7 +94,7 @@ def reload_here(asked: ReloadRequest) -> int:
         last.enter_context(about(reload=host_reload.result.id))  # also for what is logged after its end
         results.append(host_reload.run())
         if results[-1].outcome is Outcome.UP_TO_DATE:
-            warn_of_stopped(consul, engine, [asked.definition])
+            warn_of_stopped(settings, consul, engine, [asked.definition])
         code = show_result(results[-1])
         if results[-1].outcome in (Outcome.ROLLED_BACK, Outcome.ENVIRONMENT):
             show_rolled_back(results[-1], _service_state(consul, service.id))

@@ -9,18 +9,23 @@ from agent.consul import NODE_MAINTENANCE, SERVICE_MAINTENANCE, Consul
 from agent.definitions import ContainerRestart, Definition, Settings
 from agent.engine.stopped import find_stopped
 from agent.errors import DockerUnreachable
+from agent.reload.journal import journalled
 
 if TYPE_CHECKING:  # the Docker SDK is slow to import, and registering without a container needs none
     from agent.engine.client import Engine
 
 
-def warn_of_stopped(consul: Consul, engine: "Engine", definitions: Iterable[Definition]) -> None:
-    """Warn of each service whose container does not run, unless it is in maintenance, which explains that.
+def warn_of_stopped(settings: Settings, consul: Consul, engine: "Engine", definitions: Iterable[Definition]) -> None:
+    """Warn of each service whose container does not run, unless maintenance or a reload explains that.
 
-    If Docker does not answer, only log that: verbs that need it report it themselves.
+    An operator must not start a container that a running or crashed reload is replacing. If Docker does not answer,
+    only log that: verbs that need it report it themselves.
     """
+    reloaded = journalled(settings.state_dir)
     try:
-        named = {one.service.id: name for one in definitions if (name := _container(one))}
+        named = {
+            one.service.id: name for one in definitions if one.service.id not in reloaded and (name := _container(one))
+        }
         found = {one: stopped for one, name in named.items() if (stopped := find_stopped(name, engine.find(name)))}
     except DockerUnreachable as error:
         logs.log(f"not looked for stopped containers: {error}")
@@ -39,7 +44,7 @@ def check_for_stopped(settings: Settings, consul: Consul, definitions: Iterable[
         from agent.reload.build import engine_of
 
         with engine_of(settings, context.system_clock()) as engine:
-            warn_of_stopped(consul, engine, definitions)
+            warn_of_stopped(settings, consul, engine, definitions)
 
 
 def _container(definition: Definition) -> str:

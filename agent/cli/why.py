@@ -48,7 +48,9 @@ def _sources(settings: Settings, checked: CheckedInstance, how: Restarter, host_
     """Return what `explain` needs. If Consul does not answer, its DNS does not either."""
     service, reload, consul, clock = checked.service, checked.section, checked.consul, checked.clock
     survey = InstanceSurvey(checked)
-    sources = WhySources(service, reload, consul, how, clock, host_lock, (), lambda: survey.take().differences)
+    sources = WhySources(
+        service, reload, consul, how, clock, host_lock, settings.state_dir, (), lambda: survey.take().differences
+    )
     try:
         agent = consul.agent_self()
     except SvcagentError:  # one of the reasons already
@@ -75,7 +77,7 @@ def _address(chosen: Settings) -> str:
 
 
 def _show(service: Service, found: Explanation, reload: ReloadSection) -> None:
-    if found.stopped is not None:
+    if found.stopped is not None and found.unfinished is None:
         show_warning(f"{service.id}: {found.stopped}", service=service.id)
     runs = "runs" if found.stopped is None else "does not run; its container has"
     if found.is_newest:
@@ -99,6 +101,6 @@ def _document(service: Service, found: Explanation) -> dict[str, object]:
         "newest": found.newest,
         "wanted": found.wanted,
         "is_newest": found.is_newest,
-        "stopped": str(found.stopped) if found.stopped is not None else None,
+        "stopped": str(found.stopped) if found.stopped is not None and found.unfinished is None else None,
         "reasons": [asdict(reason) for reason in found.reasons],
     }

@@ -38,7 +38,7 @@ class Loaded:
     def files_in_doubt(self, *names: str) -> tuple[str, ...]:
         """Return the faulty files that may define a service of these names, which no good file defines."""
         files = {fault.file for name in names for fault in self.faults_of(name)}
-        return tuple(sorted(files & {str(one.file) for one in self.left_out}))
+        return tuple(sorted(files & {str(one.file) for one in self.skipped}))
 
 
 def load(directory: Path, values: Mapping[str, str] = NO_VALUES) -> tuple[Definition, ...]:

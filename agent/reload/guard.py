@@ -71,6 +71,7 @@ class Observed:
         as healthy: they will be back when this host gets the lock
     :ivar own_reload: the ID of the reload after it has enabled maintenance. Its maintenance is no obstacle, and the
         instance is judged as it would be without it
+    :ivar crashed: the ID of a crashed reload of this host, which is reported apart from its maintenance
     :ivar suspect: an instance whose reload to the ``wanted`` digest has disappeared, if there is one
     :ivar min_age: the least seconds since ``image_created``, which is read only if this is not zero
     :ivar is_in_maintenance_allowed: an instance in an operator's maintenance may be reloaded and left in it
@@ -87,6 +88,7 @@ class Observed:
     view: FleetView = FleetView()
     is_queueing: bool = False
     own_reload: str = ""
+    crashed: str = ""
     wanted: str = ""
     suspect: HostState | None = None
     image_created: datetime | None = None
@@ -169,7 +171,8 @@ def _own(seen: Observed) -> Iterator[Obstacle]:
         )
         return
     for held, check_of in _held_with_service(own):
-        if not (seen.is_in_maintenance_allowed and _is_an_operators(held)) and not _is_of_this_reload(seen, held):
+        is_allowed = seen.is_in_maintenance_allowed and _is_an_operators(held)
+        if not (is_allowed or _is_of_reload(held, seen.own_reload) or _is_of_reload(held, seen.crashed)):
             yield _maintenance_obstacle(seen, held, is_nodes=not check_of)
 
 
@@ -183,7 +186,9 @@ def _health(seen: Observed) -> Iterator[Obstacle]:
     own, name = seen.own, seen.service.name
     if own is None:
         return
-    own_reasons = {one.notes for one in own.checks if one.is_maintenance and _is_of_this_reload(seen, parse(one.notes))}
+    own_reasons = {
+        one.notes for one in own.checks if one.is_maintenance and _is_of_reload(parse(one.notes), seen.own_reload)
+    }
     before = own.without_maintenance(own_reasons)
     if not before.is_served:
         return
@@ -304,8 +309,8 @@ def _key(instance: Instance) -> InstanceKey:
     return instance.node, instance.service_id
 
 
-def _is_of_this_reload(seen: Observed, held: Maintenance) -> bool:
-    return bool(seen.own_reload) and held.kind is OwnerKind.RELOAD and held.owner == seen.own_reload
+def _is_of_reload(held: Maintenance, reload_id: str) -> bool:
+    return bool(reload_id) and held.kind is OwnerKind.RELOAD and held.owner == reload_id
 
 
 def _held(instance: Instance) -> tuple[Maintenance, ...]:
@@ -334,7 +339,9 @@ def _maintenance_obstacle(seen: Observed, held: Maintenance, *, is_nodes: bool) 
     argument = "--node" if is_nodes else seen.service.id
     subject = f"{seen.node} (this host)" if is_nodes else seen.service.id
     remedy = f"when that is done, run: svcagent maint disable {argument}"
-    if held.kind is OwnerKind.RELOAD:
+    if held.kind is OwnerKind.RELOAD and held.host == seen.node:
+        remedy = f"that reload ends it; if none runs here, run: svcagent recover {seen.service.name}"
+    elif held.kind is OwnerKind.RELOAD:
         remedy = f"if that reload has crashed, run on {held.host}: svcagent recover {seen.service.name}"
     else:
         remedy += f". To reload it and leave it in maintenance: svcagent reload {seen.service.name} --in-maintenance"

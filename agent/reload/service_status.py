@@ -1,9 +1,9 @@
 """What one service of this host is doing: health, registration, container, maintenance, and what blocks its reloads."""
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
+from agent.clock import Clock
 from agent.consul import Consul, LocalService
 from agent.data import dataclass
 from agent.definitions import ContainerRestart, ReloadSection, Service
@@ -12,6 +12,7 @@ from agent.errors import SvcagentError
 from agent.fleet import Pause, Quarantine, SeenDigests, pause, quarantine
 from agent.maintenance import Maintenance, parse
 from agent.registration import is_current, is_own
+from agent.reload.unfinished import UnfinishedReload, find_unfinished
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class ServiceStatus:
     """One service. None is what is unknown or does not apply.
 
     ``state``: passing, warning, critical, maintenance or absent. ``registration``: up to date, differs, foreign (others
-    registered it) or absent. ``container_state``: running, stopped, missing or unknown. ``digest`` is what it runs,
-    ``newest`` what the tag last stood for, as far as this host saw. ``quarantined``: the entries of these two.
-    ``errors`` are those of Docker and of Consul's KV.
+    registered it) or absent. ``maintenance`` is its own, ``host_maintenance`` that of the host. ``container_state``:
+    running, stopped, missing or unknown. ``digest`` is what it runs, ``newest`` what the tag last stood for, as far as
+    this host saw. ``quarantined``: the entries of these two. ``errors`` are those of Docker and of Consul's KV.
     """
 
     service: str
@@ -30,12 +31,14 @@ class ServiceStatus:
     passing: int = 0
     checks: int = 0
     maintenance: Maintenance | None = None
+    host_maintenance: Maintenance | None = None
     container: str | None = None
     container_state: str | None = None
     digest: str | None = None
     newest: str | None = None
     pause: Pause | None = None
     quarantined: tuple[Quarantine, ...] = ()
+    unfinished: UnfinishedReload | None = None
     errors: tuple[SvcagentError, ...] = ()
 
     @property
@@ -44,19 +47,33 @@ class ServiceStatus:
 
 
 class StatusReader:
-    """Reads the status of services, and changes nothing."""
+    """Reads the status of services of this host (``node``, in ``host_maintenance``), and changes nothing."""
 
-    def __init__(self, consul: Consul, engine: Engine, state_dir: Path, now: datetime) -> None:
+    def __init__(
+        self,
+        consul: Consul,
+        engine: Engine,
+        state_dir: Path,
+        clock: Clock,
+        node: str,
+        host_maintenance: Maintenance | None,
+    ) -> None:
         self._consul = consul
         self._engine = engine
         self._state_dir = state_dir
-        self._now = now
+        self._clock = clock
+        self._node = node
+        self._host_maintenance = host_maintenance
 
     def read(self, service: Service, found: LocalService | None, reload: ReloadSection | None) -> ServiceStatus:
         """Return the status of a service, which the agent has as ``found``."""
         status = ServiceStatus(service.id) if found is None else _health(service, found)
+        if found is not None and self._host_maintenance is not None:
+            status = replace(status, state="maintenance", host_maintenance=self._host_maintenance)
         if reload is None:
             return status
+        unfinished = find_unfinished(self._state_dir, service.id, self._clock, status.maintenance, self._node)
+        status = replace(status, unfinished=unfinished)
         if isinstance(reload.strategy, ContainerRestart):
             status = self._with_container(status, service, reload.strategy)
         return self._with_blocks(status, service)
@@ -75,7 +92,7 @@ class StatusReader:
     def _with_blocks(self, status: ServiceStatus, service: Service) -> ServiceStatus:
         try:
             entries = quarantine.read_all(self._consul, service.name)
-            held = pause.find(self._consul, service.name, self._now)
+            held = pause.find(self._consul, service.name, self._clock.now())
         except SvcagentError as error:
             return replace(status, errors=(*status.errors, error))
         quarantined = dict.fromkeys(entries[one] for one in (status.digest, status.newest) if one in entries)

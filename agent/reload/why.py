@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from datetime import datetime
+from pathlib import Path
 
 from agent.clock import Clock
 from agent.consul import AgentSelf, Consul, Instance, LockStatus, ask_dns, lock_status, queue_of, service_dns_name
@@ -20,13 +21,16 @@ from agent.fleet.rollout import untrusted
 from agent.maintenance import iso
 from agent.reload.guard import Observed, Obstacle, able_instances, find_obstacles
 from agent.reload.host_lock import HostLock
+from agent.reload.instance import maintenance_of, own_instance
 from agent.reload.restart import Restarter
+from agent.reload.unfinished import UnfinishedReload, find_unfinished
 from agent.reload.window import WindowState, window_state, zone
 
 CONTAINER_STOPPED = "container-stopped"
 OLDER_ROLLOUT = "older-rollout"
 LOCK_BUSY = LockBusy.kind
 RELOAD_RUNNING = "reload-running"
+RELOAD_UNFINISHED = "reload-unfinished"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class WhySources:
     restarter: Restarter
     clock: Clock
     host_lock: HostLock
+    state_dir: Path
     drain_dns: tuple[tuple[str, int], ...] = ()
     preflight: Callable[[], tuple[str, ...]] = tuple
     suspect: Callable[[str], HostState | None] = lambda _digest: None
@@ -55,7 +60,8 @@ class Explanation:
     """``running``: the instance's digest; ``newest``: the tag's; None if unknown, or for a service without an image.
 
     ``stopped``: the container, if it does not run for any reason. ``is_container_known``: Docker showed the container,
-    and it runs or an operator stopped it.
+    and it runs or an operator stopped it. ``unfinished``: a reload that crashed here; a stopped container must not be
+    started then.
     """
 
     running: str | None = None
@@ -64,6 +70,7 @@ class Explanation:
     reasons: list[Obstacle] = field(default_factory=list)
     stopped: StoppedContainer | None = None
     is_container_known: bool = False
+    unfinished: UnfinishedReload | None = None
 
     @property
     def is_newest(self) -> bool:
@@ -88,9 +95,6 @@ def explain(ask: WhySources) -> Explanation:
     except DockerUnreachable as error:
         found.is_container_known = False
         found.reasons.append(Obstacle(error.kind, str(error)))
-    if found.stopped is not None and not found.stopped.by_hand and not found.reasons:
-        found.is_container_known = False
-        found.reasons.append(Obstacle(CONTAINER_STOPPED, found.stopped.what, found.stopped.remedy))
     found.wanted = found.newest
     window = WindowState(is_open=True)
     with _reasoned(found):
@@ -100,6 +104,13 @@ def explain(ask: WhySources) -> Explanation:
         agent = ask.consul.agent_self()
         _index, instances = ask.consul.instances(service.name)
         fleet = _Fleet(agent, instances, observe(ask.consul, service.name, now), now)
+    found.unfinished = _find_unfinished(ask, fleet)
+    if found.unfinished is not None:
+        found.reasons.insert(0, Obstacle(RELOAD_UNFINISHED, found.unfinished.what, found.unfinished.remedy))
+    elif found.stopped is not None and not found.stopped.by_hand and found.is_container_known:
+        found.reasons.append(Obstacle(CONTAINER_STOPPED, found.stopped.what, found.stopped.remedy))
+    if found.stopped is not None and not found.stopped.by_hand:
+        found.is_container_known = False
     if fleet is not None:
         _judge_rollout(ask, fleet, found)
         found.reasons += find_obstacles(_observed(ask, fleet, window, found))
@@ -131,16 +142,23 @@ def _observed(ask: WhySources, fleet: _Fleet, window: WindowState, found: Explan
         fleet.seen_at,
         fleet.view,
         is_queueing=True,
+        crashed=found.unfinished.id if found.unfinished is not None else "",
         wanted=newest,
         suspect=vanished,
         image_created=_created(ask, found),
         # The age of an unknown image cannot be judged.
         min_age=ask.section.min_age if found.newest else 0.0,
         window=window,
-        stopped=found.stopped,
+        stopped=found.stopped if found.unfinished is None else None,
         differences=differences,
         remembered=remembered,
     )
+
+
+def _find_unfinished(ask: WhySources, fleet: _Fleet | None) -> UnfinishedReload | None:
+    node = fleet.agent.node if fleet is not None else ""
+    own = own_instance(fleet.instances, node, ask.service.id) if fleet is not None else None
+    return find_unfinished(ask.state_dir, ask.service.id, ask.clock, maintenance_of(own), node)
 
 
 @contextmanager
@@ -207,7 +225,9 @@ def _judge_rollout(ask: WhySources, fleet: _Fleet, found: Explanation) -> None:
 def _judge_lock(status: LockStatus, node: str, max_parallel: int, found: Explanation) -> None:
     if len(status.holders) < (status.limit or max_parallel) and not status.waiters:
         return
-    held = f"held by {', '.join(map(str, status.holders))}" if status.holders else "free"
+    is_dead = found.unfinished is not None
+    holders = [f"the crashed reload on {node}" if is_dead and one.node == node else str(one) for one in status.holders]
+    held = f"held by {', '.join(holders)}" if holders else "free"
     waiting = [holder.node for holder in status.waiters]
     line = f"; waiting for it: {', '.join(waiting)}" if waiting else ""
     place = f"; this host is number {waiting.index(node) + 1}" if node in waiting else ""

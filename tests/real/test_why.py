@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 
 from agent.clock import Deadline, SystemClock
 from agent.consul import Consul, Lock
+from agent.definitions import ReloadSection, Service
 from agent.fleet import HostState, Pause, Pin, Quarantine, pause, quarantine, rollout, write_host_state
 from agent.maintenance import by_operator, by_reload, render
 from agent.reload.host_lock import HostLock
+from agent.reload.journal import Journal, JournalRecord
 from tests.lab.ground import wait_until
 from tests.real.conftest import ConsulHost
 from tests.real.engine_fixture import DockerHost
@@ -135,8 +138,52 @@ def test_too_few_others_and_a_crashed_reloads_maintenance(site: ReloadHost, cons
     consul.enable_maintenance("web", render(by_reload("ab12", NODE, "to run sha256:1", NOW)))
     wait_until(lambda: site.host.ask.passing("web") == (), 10, "web is out")
     found = site.why()
-    assert "svcagent recover web" in found["in-maintenance"]
-    assert "too-few-healthy" not in found
+    assert "svcagent recover web" in found["reload-unfinished"]
+    assert not found.keys() & {"too-few-healthy", "in-maintenance"}
+
+
+def test_a_crashed_reload_and_what_it_left(site: ReloadHost, consul: Consul) -> None:
+    """`why` and `status` name it and its step, and do not suggest to start the container behind it."""
+    site.docker.push("2")
+    reload = ReloadSection(image=site.image, container="web")
+    record = JournalRecord.of(Service(name="web"), reload, "ab12", NOW.isoformat())
+    Journal(site.state_dir, "web").write(replace(record, step="restart"))
+    site.docker.api.stop("web", timeout=0)
+    details = {"node": NODE, "pid": 1, "command": "svcagent reload", "service": "web"}
+    with Lock(consul, record.lock, "svcagent reload web", details, SystemClock()) as lock:
+        lock.acquire(Deadline.after(SystemClock(), 10))
+        found, said, status = site.why(), site.shown("why", "web", code=75), site.shown("status", "web")
+        document = site.run("--json", "status").document
+
+    assert found.keys() == {"reload-unfinished", "lock-busy"}
+    assert "pid 1" not in found["lock-busy"]
+    crash = "reload ab12 of web crashed at step restart"
+    assert crash in said.splitlines()[1]
+    assert f"{crash}. To finish it or roll it back, run: svcagent recover web" in status
+    assert "docker start" not in said + status
+    assert document["services"][0]["unfinished"]["step"] == "restart"
+
+
+def test_the_reload_of_a_service_that_is_not_defined_any_more(site: ReloadHost) -> None:
+    reload = ReloadSection(image=site.image, container="old")
+    Journal(site.state_dir, "old").write(JournalRecord.of(Service(name="old"), reload, "ab12", NOW.isoformat()))
+
+    assert "run: svcagent recover old" in site.shown("status")
+    assert "recover" not in site.shown("status", "web")
+
+
+def test_status_shows_the_hosts_maintenance(site: ReloadHost) -> None:
+    site.run("maint", "enable", "--node", "--reason", "new kernel")
+    try:
+        shown = site.shown("status")
+        [service] = site.run("--json", "status").document["services"]
+    finally:
+        site.run("maint", "disable", "--node")
+
+    assert "\tmaintenance\t" in shown
+    assert f"{NODE} (this host): by alice on {NODE}" in shown
+    assert (service["state"], service["maintenance"]) == ("maintenance", None)
+    assert service["host_maintenance"]["reason"] == "new kernel"
 
 
 def test_windows_and_the_age_of_an_image(site: ReloadHost) -> None:

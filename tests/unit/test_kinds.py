@@ -54,7 +54,7 @@ def documented(section: str) -> set[tuple[str, str]]:
 
 def test_docs_list_every_kind_with_its_exit_code() -> None:
     classes = error_classes()
-    reasons = {why.CONTAINER_STOPPED, why.OLDER_ROLLOUT, why.RELOAD_RUNNING}
+    reasons = {why.CONTAINER_STOPPED, why.OLDER_ROLLOUT, why.RELOAD_RUNNING, why.RELOAD_UNFINISHED}
     kinds = {(one.kind, str(one.exit_code)) for one in classes.values()}
     kinds |= {(kind, str(code)) for kind, code in raised_kinds(classes)}
     kinds |= {(str(kind), str(GuardRefused.exit_code)) for kind in {*ObstacleKind, *reasons}}
