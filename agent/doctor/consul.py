@@ -1,18 +1,24 @@
-"""Consul: the local agent, its release, the cluster's leader, this node in the catalog, rights, blocking queries."""
+"""Consul: the local agent, its release, the leader, this node, rights, blocking queries, expiry of certificates."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from agent.consul import CheckState
 from agent.consul.acl import Right
+from agent.consul.certificates import expiries, expiry
 from agent.consul.releases import ReleaseFault, known_faults
 from agent.consul.survey import Waited
-from agent.definitions import Definition
+from agent.definitions import ConsulSettings, Definition
 from agent.doctor.diagnosis import Diagnosis, error, note, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
 from agent.errors import SvcagentError
+from agent.files import LONGEST_FILE, NotRegularFile, read_regular
 from agent.text import clean, counted
 
 NODE_HEALTH = "serfHealth"
+SOON = timedelta(days=14)
+"""A certificate that ends earlier is reported."""
 PROBED_WAIT = 1.0
 """Seconds of the blocking query that is tested."""
 LEAST_SHARE = 0.5
@@ -148,3 +154,47 @@ def judge_wait(waited: Waited, asked: float) -> Diagnosis:
 def examine_blocking(examined: ExaminedHost) -> Iterator[Diagnosis]:
     with examined.consul_survey() as survey:
         yield judge_wait(survey.wait(survey.agent_self().node, PROBED_WAIT), PROBED_WAIT)
+
+
+def judge_expiry(whose: str, end: datetime, now: datetime) -> Diagnosis:
+    left, day = end - now, f"{end:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta():
+        return error(f"{whose} expired on {day}", "replace it; connections to Consul fail")
+    if left <= SOON:
+        return warning(f"{whose} expires on {day}, in {counted(left.days, 'day')}", "replace it before that day")
+    return ok(f"{whose} is valid until {day}")
+
+
+def examine_certificates(examined: ExaminedHost) -> Iterator[Diagnosis]:
+    """Report certificates that have expired or will soon. ``http://`` and Unix sockets use none."""
+    settings, now = examined.settings.consul, examined.clock.now()
+    if not settings.address.startswith("https://"):
+        yield ok("no TLS to the local agent")
+        return
+    for setting, file in _certificate_files(settings):
+        try:
+            ends = expiries(read_regular(file, LONGEST_FILE).decode("utf-8", "replace"))
+        except (OSError, NotRegularFile, ValueError) as found:
+            yield unknown(f"{setting} {file} cannot be read: {found}")
+            continue
+        for end in ends:
+            yield judge_expiry(f"the certificate in {setting} {file}", end, now)
+    try:
+        with examined.consul_survey() as survey:
+            shown = survey.certificate()
+    except SvcagentError as found:
+        yield unknown(f"the agent's certificate cannot be looked at: {found}")
+        return
+    if shown is not None:
+        yield judge_expiry("the Consul agent's certificate", expiry(shown), now)
+
+
+def _certificate_files(settings: ConsulSettings) -> Iterator[tuple[str, Path]]:
+    if settings.ca_file is not None:
+        yield "ca_file", settings.ca_file
+    if settings.ca_path is not None:
+        for file in sorted(settings.ca_path.iterdir()):
+            if file.is_file():
+                yield "ca_path", file
+    if settings.client_cert is not None:
+        yield "client_cert", settings.client_cert

@@ -1,13 +1,16 @@
-"""Files: who can write what svcagent reads, and who can read its secrets."""
+"""Files: faults of definitions, who can write what svcagent reads, and who can read its secrets."""
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from agent.doctor.diagnosis import Diagnosis, error, ok, unknown, warning
 from agent.doctor.examined import ExaminedHost
+from agent.errors import Fault
 from agent.files import NotRegularFile, Untrusted, check_directory, is_exposed, read_trusted_path
+from agent.registration import unmet_requirements
+from agent.text import counted
 
 
 def examine(examined: ExaminedHost) -> Iterator[Diagnosis]:
@@ -54,3 +57,22 @@ def _secret(what: str, file: Path) -> Diagnosis:
     if is_exposed(file, found):
         return warning(f"every user of this host can read {what} {file}", shlex.join(["chmod", "o-rwx", str(file)]))
     return ok(f"{what} {file} is readable by its owner and group alone")
+
+
+def judge_faults(faults: Collection[Fault], without: str) -> Iterator[Diagnosis]:
+    """Judge faults of definitions. ``without`` is the message if there are none."""
+    for fault in faults:
+        where = f"{fault.file}: {fault.path}" if fault.path else fault.file
+        yield error(f"{where}: {fault.problem}", fault.remedy)
+    if not faults:
+        yield ok(without)
+
+
+def find_faults(examined: ExaminedHost) -> Iterator[Diagnosis]:
+    return judge_faults(examined.faults, f"{counted(len(examined.definitions), 'definition')} without faults")
+
+
+def find_unmet(examined: ExaminedHost) -> Iterator[Diagnosis]:
+    with examined.consul() as consul:
+        faults = unmet_requirements(examined.definitions, consul.agent_self())
+    yield from judge_faults(faults, "the local agent knows all that they ask for")

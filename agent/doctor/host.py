@@ -1,8 +1,13 @@
-"""The host: disk space, inotify, connection counting, and what runs svcagent."""
+"""The host: disk space, inotify, connection counting, what runs svcagent, and its clock.
+
+svcagent judges windows, ages, ends of maintenance and signatures of DNS updates by the host's clock. Serf's clocks
+count events, not seconds, and the local agent has this host's time, so the HTTP APIs of the Consul servers are asked.
+"""
 
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,9 @@ LEAST_SHARE = 0.02
 """Share of free inodes."""
 SPARE_WATCHERS = 4
 """inotify instances to leave for this user: the daemon takes one, editors and shells take others."""
+
+TOLERATED_SECONDS = 5.0
+"""Of a difference between clocks: an HTTP date has a resolution of one second."""
 
 CRONTABS = ("etc/crontab", "etc/cron.d", "var/spool/cron/crontabs", "var/spool/cron")
 UNITS = "etc/systemd/system"
@@ -181,3 +189,33 @@ def find_timers(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _is_cron_of_ours(file: Path) -> bool:
     return _CRON_LINE.search(read_regular(file, _ANY_LARGE).decode("utf-8", "replace")) is not None
+
+
+def judge_clock(whose: str, theirs: datetime, ours: datetime) -> Diagnosis:
+    """Judge the difference between two clocks that were read at the same moment."""
+    ahead = (ours - theirs).total_seconds()
+    if abs(ahead) <= TOLERATED_SECONDS:
+        return ok(f"agrees with {whose}")
+    direction = "ahead of" if ahead > 0 else "behind"
+    remedy = "synchronise the clocks of both machines (chrony, systemd-timesyncd); see: timedatectl"
+    return warning(f"this host's clock is {abs(ahead):.0f} s {direction} {whose}", remedy)
+
+
+def examine_server_clocks(examined: ExaminedHost) -> Iterator[Diagnosis]:
+    with examined.consul_survey() as survey:
+        servers = survey.servers()
+        found = [(server, survey.server_time(server), examined.clock.now()) for server in servers]
+    for server, theirs, ours in found:
+        if theirs is not None:
+            yield judge_clock(f"the Consul server {server}", theirs, ours)
+    if not any(theirs for _server, theirs, _ours in found):
+        yield ok("not compared: no Consul server's own HTTP API can be reached from here")
+
+
+def examine_engine_clock(examined: ExaminedHost) -> Iterator[Diagnosis]:
+    with examined.engine_survey() as engine:
+        theirs, ours = engine.facts().system_time, examined.clock.now()
+    if theirs:
+        yield judge_clock("the Docker Engine", theirs, ours)
+    else:
+        yield unknown("the Docker Engine does not report its time")

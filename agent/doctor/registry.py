@@ -9,7 +9,7 @@ from dataclasses import field, replace
 
 from agent.clock import Deadline
 from agent.data import dataclass
-from agent.doctor import certificates, clocks, cname, consul, definitions, dns, docker, files, host, leftovers, upgrade
+from agent.doctor import cname, consul, dns, docker, files, host, leftovers, upgrade
 from agent.doctor.diagnosis import Diagnosis, Level, error, unknown
 from agent.doctor.examined import ExaminedHost
 from agent.errors import ConsulUnreachable, DockerUnreachable, SvcagentError
@@ -34,20 +34,20 @@ class DoctorCheck:
 
 
 CHECKS = (
-    DoctorCheck("definitions", "faults", definitions.find_faults),
-    DoctorCheck("definitions", "requirements", definitions.find_unmet),
+    DoctorCheck("definitions", "faults", files.find_faults),
+    DoctorCheck("definitions", "requirements", files.find_unmet),
     DoctorCheck("consul", "agent", consul.examine_agent, late=error),
     DoctorCheck("consul", "release", consul.examine_release),
     DoctorCheck("consul", "leader", consul.examine_leader),
     DoctorCheck("consul", "node", consul.examine_node),
     DoctorCheck("consul", "rights", consul.examine_rights),
     DoctorCheck("consul", "blocking", consul.examine_blocking),
-    DoctorCheck("consul", "certificates", certificates.examine),
+    DoctorCheck("consul", "certificates", consul.examine_certificates),
     DoctorCheck("dns", "answers", dns.examine_answers),
     DoctorCheck("dns", "bind", dns.examine_bind),
     DoctorCheck("cname", "records", cname.examine),
-    DoctorCheck("clock", "servers", clocks.examine_servers),
-    DoctorCheck("clock", "engine", clocks.examine_engine, of_containers=True),
+    DoctorCheck("clock", "servers", host.examine_server_clocks),
+    DoctorCheck("clock", "engine", host.examine_engine_clock, of_containers=True),
     DoctorCheck("docker", "engine", docker.examine_engine, of_containers=True, late=error),
     DoctorCheck("docker", "sections", docker.examine_sections, of_containers=True),
     DoctorCheck("docker", "containers", docker.examine_containers, of_containers=True),

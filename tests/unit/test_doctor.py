@@ -16,12 +16,10 @@ from agent.consul.survey import Waited
 from agent.doctor import (
     Diagnosis,
     Level,
-    certificates,
-    clocks,
     consul,
-    definitions,
     dns,
     docker,
+    files,
     host,
     leftovers,
     upgrade,
@@ -60,11 +58,11 @@ ENGINE = EngineFacts("26.1.5", "1.45", "1.24", "/var/lib/docker", NOW, False, Tr
 def test_every_fault_of_a_definition_is_an_error() -> None:
     faults = (Fault("a.json", "service.port", "missing", "write it"), Fault("b.json", "", "not JSON", "repair it"))
 
-    found = list(definitions.judge_faults(faults, "well"))
+    found = list(files.judge_faults(faults, "well"))
 
     assert levels(found) == [ERROR, ERROR]
     assert "a.json: service.port" in found[0].what
-    assert levels(definitions.judge_faults((), "well")) == [OK]
+    assert levels(files.judge_faults((), "well")) == [OK]
 
 
 def test_a_service_that_the_agent_lacks_is_an_error() -> None:
@@ -135,7 +133,7 @@ def test_an_agents_configuration_is_read() -> None:
     [(timedelta(seconds=-1), ERROR), (timedelta(), ERROR), (timedelta(days=3), WARNING), (timedelta(days=15), OK)],
 )
 def test_a_certificate_that_expires_soon(left: timedelta, level: Level) -> None:
-    assert levels(certificates.judge_expiry("it", NOW + left, NOW)) == [level]
+    assert levels(consul.judge_expiry("it", NOW + left, NOW)) == [level]
 
 
 @pytest.mark.parametrize("days", [30, 20000], ids=["UTCTime", "GeneralizedTime"])
@@ -160,7 +158,7 @@ def test_what_is_no_certificate_is_refused(content: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "level"), [(0, OK), (5, OK), (-5, OK), (6, WARNING), (-3600, WARNING)])
 def test_clocks_that_differ_by_more_than_a_few_seconds(seconds: int, level: Level) -> None:
-    assert levels(clocks.judge_clock("it", NOW, NOW + timedelta(seconds=seconds))) == [level]
+    assert levels(host.judge_clock("it", NOW, NOW + timedelta(seconds=seconds))) == [level]
 
 
 A, B = ("10.0.0.1", 80), ("10.0.0.2", 80)
