@@ -8,6 +8,16 @@ from agent.engine.model import Inspect
 from agent.shapes import Shape, require
 
 _ANY = {"*?": object}
+_CONFIG = {
+    "Labels?": {"*": str},
+    "Env?": [str],
+    "Cmd?": [str],
+    "Entrypoint?": [str],
+    "Volumes?": _ANY,
+    "ExposedPorts?": _ANY,
+    "Healthcheck?": _ANY,
+}
+"""The part of Config that a container has from its image."""
 
 CONTAINER: Shape = {
     "Id": str,
@@ -28,13 +38,7 @@ CONTAINER: Shape = {
     "Config": {
         "Image": str,
         "Hostname?": str,
-        "Labels?": {"*": str},
-        "Env?": [str],
-        "Cmd?": [str],
-        "Entrypoint?": [str],
-        "Volumes?": _ANY,
-        "ExposedPorts?": _ANY,
-        "Healthcheck?": _ANY,
+        **_CONFIG,
         "StopSignal?": str,
         "StopTimeout?": int,
         "MacAddress?": str,
@@ -86,15 +90,7 @@ IMAGE: Shape = {
     "Architecture?": str,
     "Variant?": str,
     "Metadata?": {"LastTagTime?": str},
-    "Config?": {
-        "Labels?": {"*": str},
-        "Env?": [str],
-        "Cmd?": [str],
-        "Entrypoint?": [str],
-        "Volumes?": _ANY,
-        "ExposedPorts?": _ANY,
-        "Healthcheck?": _ANY,
-    },
+    "Config?": _CONFIG,
 }
 """The answer to ``GET /images/<name>/json``."""
 
