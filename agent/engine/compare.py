@@ -136,12 +136,9 @@ def differences(old: Inspect, new: Inspect, old_image: Inspect, new_image: Inspe
         f"{'.'.join(path)}: {_shown(path, after.get(path))}, was {_shown(path, before.get(path))}"
         for path in sorted({*before, *after})
         if before.get(path) != after.get(path)
-        and not (_may_differ(path) or is_explained(path) or (path not in before and _is_any_of(path, MAY_BE_ADDED)))
+        and not (path != PLATFORM and _is_any_of(path, MAY_DIFFER))
+        and not (is_explained(path) or (path not in before and _is_any_of(path, MAY_BE_ADDED)))
     )
-
-
-def _may_differ(path: Path) -> bool:
-    return path != PLATFORM and _is_any_of(path, MAY_DIFFER)
 
 
 def _is_any_of(path: Path, patterns: Iterable[str]) -> bool:

@@ -53,10 +53,6 @@ class Obstacle:
     what: str
     remedy: str = ""
 
-    @property
-    def is_forceable(self) -> bool:
-        return self.kind in FORCEABLE
-
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
@@ -124,7 +120,7 @@ def find_obstacles(seen: Observed) -> tuple[Obstacle, ...]:
 def overridden(obstacles: Iterable[Obstacle], *, is_forced: bool) -> tuple[tuple[Obstacle, ...], tuple[Obstacle, ...]]:
     """Return the obstacles that remain, and those that ``--force`` overrides, to be printed."""
     everything = tuple(obstacles)
-    ignored = tuple(one for one in everything if is_forced and one.is_forceable)
+    ignored = tuple(one for one in everything if is_forced and one.kind in FORCEABLE)
     return tuple(one for one in everything if one not in ignored), ignored
 
 

@@ -169,7 +169,8 @@ class HostLock:
         """
         self._record = record
         shorter = replace(record, before=None)
-        shortest = replace(shorter, text="", results=tuple(_in_short(result) for result in record.results))
+        results = ({name: one[name] for name in _SHORT_RESULT if name in one} for one in record.results)
+        shortest = replace(shorter, text="", results=tuple(results))
         for one in (record, shorter, shortest):
             line = f"{json.dumps(asdict(one), default=str)}\n".encode()
             with suppress(OSError):
@@ -185,10 +186,6 @@ class HostLock:
 def lock_files(state_dir: Path) -> Iterable[tuple[str, Path]]:
     """Return the services, by ID, that have been reloaded on this host, each with its lock file."""
     return [(service_of(file, SUFFIX), file) for file in sorted(state_dir.glob(f"reload-*{SUFFIX}"))]
-
-
-def _in_short(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: result[name] for name in _SHORT_RESULT if name in result}
 
 
 def _parsed(content: bytes) -> HostReload | None:

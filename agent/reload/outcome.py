@@ -57,7 +57,8 @@ def conclude_recovery(
 
 def _finish(result: ReloadResult, state: State, failures: Sequence[Failure], log_tail: str) -> None:
     result.is_settled = state.is_settled
-    result.log_tail = _tail(log_tail, failures)
+    tails = (one.log_tail for one in failures if isinstance(one, CommandFailed))
+    result.log_tail = log_tail or next(filter(None, tails), "")
     if failures:
         result.kind = failures[0].kind
         result.error = _chained(failures, lambda failure: _failure_text(failure, state))
@@ -101,10 +102,6 @@ def _chained(failures: Sequence[Failure], text_of: Callable[[Failure], str]) -> 
         texts.append(SAME_AGAIN if key in seen else text_of(failure))
         seen.add(key)
     return "; then: ".join(dict.fromkeys(texts))
-
-
-def _tail(log_tail: str, failures: Sequence[Failure]) -> str:
-    return log_tail or next((one.log_tail for one in failures if isinstance(one, CommandFailed) and one.log_tail), "")
 
 
 def _set_stranded(result: ReloadResult, state: State, failures: Sequence[Failure]) -> None:

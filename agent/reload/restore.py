@@ -48,7 +48,7 @@ class Restoration:
         return {
             Step.DRAIN_AGAIN: self._drain_again,
             Step.ROLL_BACK: self._roll_back,
-            Step.DISCARD: self._discard,
+            Step.DISCARD: lambda: self._retry(self._restarter.discard),
             Step.QUARANTINE: self._quarantine,
         }
 
@@ -82,9 +82,6 @@ class Restoration:
         self._retry(self._restarter.start)
         if is_away:
             self.expect_fresh_results()
-
-    def _discard(self) -> None:
-        self._retry(self._restarter.discard)
 
     def _quarantine(self) -> None:
         self._remember_log_tail()
