@@ -16,8 +16,8 @@ SHOWN_LENGTH = 60
 _READ_LENGTH = 1000
 """The limit of a bad value that is processed, in characters: longer ones are truncated first."""
 
-SECRETS = frozenset({"token", "header", "key_secret", "urls"})
-"""Messages never repeat a value below these keys."""
+_SECRETS = frozenset({"token", "header", "keysecret", "urls"})
+"""Messages never repeat a value below these keys, which are folded."""
 
 
 class InvalidValue(ValueError):
@@ -60,6 +60,21 @@ def shown(value: object) -> str:
         text = kind_of(value)
     text = clean(text, _READ_LENGTH)
     return text if len(text) <= SHOWN_LENGTH else f"{text[: SHOWN_LENGTH - 2]}…" + ('"' if text[0] == '"' else "")
+
+
+def shown_at(path: str, value: object) -> str:
+    """Return the same for the value at this path, or "the value" if it may be a secret."""
+    return "the value" if is_secret(path) else shown(value)
+
+
+def is_secret(path: str) -> bool:
+    """True if messages must not repeat what is at this path."""
+    return not _SECRETS.isdisjoint(map(fold, re.split(r"[.\[\]]", path)))
+
+
+def fold(key: str) -> str:
+    """Return what all spellings of one key have in common."""
+    return key.replace("_", "").lower()
 
 
 def kind_of(value: object) -> str:

@@ -7,7 +7,7 @@ it. Pure: the values are arguments. ``$${`` is a literal ``${``. Only the text o
 import re
 from collections.abc import Mapping
 
-from agent.definitions.faults import Finding, joined, shown
+from agent.definitions.faults import Finding, is_secret, joined, shown
 from agent.text import has_credentials, is_secret_name
 
 HOSTNAME = "HOSTNAME"
@@ -57,7 +57,7 @@ class _Substitution:
                 return "${"
             name = match["name"]
             if not match["end"]:
-                self._report(path, f"{shown(match[0])} has no end", f"close it with }}; {_ESCAPE}")
+                self._report(path, f"{_shown_reference(path, match[0])} has no end", f"close it with }}; {_ESCAPE}")
             elif name.startswith(ENVIRONMENT) and self._is_secret(name):
                 variable = shown(name.removeprefix(ENVIRONMENT))
                 problem = f"the environment variable {variable} contains a credential, and Consul would publish it"
@@ -71,7 +71,7 @@ class _Substitution:
                 self._report(path, f"the environment variable {shown(variable)} is not set", remedy)
             else:
                 remedy = f"write ${{{HOSTNAME}}}, ${{{ADDRESS}}} or ${{{ENVIRONMENT}NAME}}; {_ESCAPE}"
-                self._report(path, f"{shown(match[0])} is not a known variable", remedy)
+                self._report(path, f"{_shown_reference(path, match[0])} is not a known variable", remedy)
             return match[0]
 
         return _REFERENCE.sub(replaced, text)
@@ -82,3 +82,7 @@ class _Substitution:
 
     def _report(self, path: str, problem: str, remedy: str) -> None:
         self.found.append(Finding(path, problem, remedy))
+
+
+def _shown_reference(path: str, text: str) -> str:
+    return "a reference in the value" if is_secret(path) else shown(text)

@@ -9,7 +9,7 @@ It does not use pydantic, whose import and validators take longer than everythin
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
 
-from agent.definitions.faults import SECRETS, Finding, InvalidValue, joined, kind_of, listed, shown
+from agent.definitions.faults import Finding, InvalidValue, fold, is_secret, joined, kind_of, listed, shown
 
 Refusal = Callable[[Mapping[str, object]], InvalidValue]
 """Takes the whole object, and says why one of its keys is refused."""
@@ -61,7 +61,7 @@ class ValueType:
         """Return the value or `BAD`, and add its faults to ``found``."""
         try:
             if self._wanted is not None and type(value) is not self._wanted:
-                raise wrong_type(value, self._wanted, is_secret=not SECRETS.isdisjoint(map(str, at)))
+                raise wrong_type(value, self._wanted, is_secret=is_secret(path_of(at)))
             value = self._inside(value, at, found)
             if value is not BAD:
                 for check in self._checks:
@@ -212,11 +212,6 @@ class StrictModel:
                 found.append(Finding(path_of((*at, name)), "missing", remedy))
                 values[name] = BAD
         return BAD if any(value is BAD for value in values.values()) else cls(**values)
-
-
-def fold(key: str) -> str:
-    """Return what all spellings of one key have in common."""
-    return key.replace("_", "").lower()
 
 
 def path_of(at: Location) -> str:

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from agent.definitions.faults import Finding, joined, listed, shown
-from agent.definitions.strict_model import BAD, ListOf, MapOf, ObjectOf, StrictModel, ValueType, fold
+from agent.definitions.faults import Finding, fold, joined, listed, shown, shown_at
+from agent.definitions.strict_model import BAD, ListOf, MapOf, ObjectOf, StrictModel, ValueType
 
 P = TypeVar("P", bound=StrictModel)
 
@@ -43,11 +43,15 @@ def _walk(tree: object, kind: ValueType | None, path: str, found: list[Finding])
         case None:
             found.append(Finding(path, "null is not a value here", "leave it out"))
         case str() if not tree.isascii() and any("\ud800" <= character <= "\udfff" for character in tree):
-            found.append(Finding(path, f"{shown(tree)} holds half of a character", "write the whole character"))
+            found.append(
+                Finding(path, f"{shown_at(path, tree)} holds half of a character", "write the whole character")
+            )
         case str() if "\0" in tree:
             # Use the list's path, as the validators do that refuse NUL there, so that each fault is reported once.
             place = re.sub(r"(\[\d+\])+$", "", path)
-            found.append(Finding(place, f"{shown(tree)} holds a NUL character", "no program takes one: remove it"))
+            found.append(
+                Finding(place, f"{shown_at(path, tree)} holds a NUL character", "no program takes one: remove it")
+            )
         case list():
             return tuple(_walk(item, inside, joined(path, index), found) for index, item in enumerate(tree))
         case dict():

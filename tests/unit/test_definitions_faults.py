@@ -516,6 +516,17 @@ def test_services_may_share_a_lock(tmp_path: Path) -> None:
     assert len(load(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("key", ["header", "Header", "HEADER_"])
+@pytest.mark.parametrize("value", ["hush\0", "hush\ud83d", "${hush", "${hush}", "${hush\0}"])
+def test_a_faulty_value_below_a_secret_key_is_not_repeated(tmp_path: Path, key: str, value: str) -> None:
+    (tmp_path / "web.json").write_text(json.dumps(http(**{key: {"Authorization": [value]}})))
+
+    found = faults(tmp_path)
+
+    assert found
+    assert "hush" not in str(found)
+
+
 def test_a_long_value_is_shortened_and_a_secret_is_not_shown(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -280,3 +280,14 @@ def test_the_faults_of_all_sources_are_reported_together(toml: Path) -> None:
 def test_an_option_that_is_no_setting_is_a_bug() -> None:
     with pytest.raises(TypeError, match="token"):
         Settings.load(None, {}, token="x")
+
+
+@pytest.mark.parametrize("value", ["hush\udcff", "hush\0"])
+@pytest.mark.parametrize("variable", ["CONSUL_HTTP_TOKEN", "SVCAGENT_DNS_KEY_SECRET"])
+def test_a_faulty_secret_is_not_repeated(variable: str, value: str) -> None:
+    """A byte that is not UTF-8 becomes half of a surrogate pair in os.environ."""
+    with pytest.raises(BadDefinition) as caught:
+        Settings.load(None, {variable: value})
+
+    assert caught.value.faults[0].file == variable
+    assert "hush" not in str(caught.value)
