@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from agent.definitions.faults import InvalidValue, shown
-from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, StrictModel, choice, optional, rule
+from agent.definitions.strict_model import BOOLEAN, TEXT, ListOf, ObjectOf, StrictModel, choice, optional
 from agent.definitions.values import (
     FILE_PATH,
     HOST_PORT,
@@ -46,11 +46,17 @@ def _address(value: str) -> str:
     return f"{scheme}://{name}" + (f":{found[2]}" if found[2] else "")
 
 
-_docker_host = rule(
-    lambda value: re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value),
-    "is not a Docker host",
-    'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"',
-)
+def _docker_host(value: str) -> str:
+    user, at, _ = value.rpartition("@")
+    scheme = value.partition("://")[0]
+    # The address is in every message about the Engine. ssh has a user name, and Docker refuses a password there.
+    if at and scheme != "unix" and (scheme != "ssh" or ":" in user.removeprefix("ssh://")):
+        raise InvalidValue("Docker's address holds a user name or password", "leave out what stands before the @")
+    if not re.fullmatch(r"unix:///\S+|(tcp|http|https|ssh)://[^\s/]\S*", value):
+        raise InvalidValue(
+            f"{shown(value)} is not a Docker host", 'write it like "unix:///run/docker.sock" or "tcp://10.0.0.7:2376"'
+        )
+    return value
 
 
 def _dns_server(value: str) -> str:

@@ -184,6 +184,11 @@ def test_the_address_of_a_dns_server(given: str, expected: str) -> None:
     assert Settings.load(None, {"SVCAGENT_DNS_SERVER": given}).dns.server == expected
 
 
+@pytest.mark.parametrize("address", ["ssh://me@10.0.0.7", "ssh://me@10.0.0.7:22", "unix:///run/docker@1.sock"])
+def test_an_address_of_docker_may_contain_an_at_sign_where_it_is_no_secret(address: str) -> None:
+    assert Settings.load(None, {"DOCKER_HOST": address}).docker.host == address
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
@@ -203,6 +208,11 @@ def test_the_address_of_a_dns_server(given: str, expected: str) -> None:
         ("CONSUL_TLS_SERVER_NAME", " ", "is empty"),
         ("SVCAGENT_SERVICES_DIR", "a\nb", "is not a path"),
         ("DOCKER_HOST", "docker.example.com", "not a Docker host"),
+        *(
+            ("DOCKER_HOST", f"{scheme}me:hush-hush@10.0.0.7:2376", "holds a user name or password")
+            for scheme in ("", "tcp://", "http://", "https://", "ssh://", "x://")
+        ),
+        ("DOCKER_HOST", "https://hush-hush@10.0.0.7:2376", "holds a user name or password"),
         ("SVCAGENT_DNS_SERVER", "300.0.0.1", "neither an IP address nor a host name"),
         ("SVCAGENT_DNS_SERVER", "10.0.0.53:99999", "not host:port"),
         ("SVCAGENT_DNS_KEY_FILE", "/nowhere/svcagent.key", "there is no file"),
