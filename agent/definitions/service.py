@@ -56,10 +56,9 @@ def _meta(value: dict[str, str]) -> dict[str, str]:
             )
         if key.lower().startswith(("consul-", OWN_MARK)):
             raise InvalidValue(f"the key {shown(key)} is reserved", "choose another beginning")
-        if len(item.encode(errors="surrogatepass")) > META_VALUE_LENGTH:
-            raise InvalidValue(
-                f"the value of {shown(key)} is {len(item.encode())} bytes long", f"Consul keeps {META_VALUE_LENGTH}"
-            )
+        size = len(item.encode(errors="surrogatepass"))
+        if size > META_VALUE_LENGTH:
+            raise InvalidValue(f"the value of {shown(key)} is {size} bytes long", f"Consul keeps {META_VALUE_LENGTH}")
     return value
 
 

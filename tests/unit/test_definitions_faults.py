@@ -527,6 +527,12 @@ def test_a_faulty_value_below_a_secret_key_is_not_repeated(tmp_path: Path, key: 
     assert "hush" not in str(found)
 
 
+def test_a_long_value_of_half_characters_hides_no_other_fault(tmp_path: Path) -> None:
+    (tmp_path / "web.json").write_text(json.dumps(service(meta={"a": "\ud83d" * 200}, port=0)))
+
+    assert {fault.path for fault in faults(tmp_path)} == {"service.meta.a", "service.meta", "service.port"}
+
+
 def test_a_long_value_is_shortened_and_a_secret_is_not_shown(tmp_path: Path) -> None:
     write(
         tmp_path,
