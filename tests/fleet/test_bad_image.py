@@ -29,7 +29,7 @@ def test_a_bad_image_stops_at_the_first_host(fleet: Fleet) -> None:
         rollout = Rollout(fleet.lab, NAME)
         results = rollout.results()
         code, listed, _errors = fleet.run(3, "--json", "quarantine", "list", NAME)
-        again, _output, said = fleet.run(2, "reload", NAME)
+        again, refused, said = fleet.run(2, "--json", "reload", NAME)
 
         assert sorted(one["outcome"] for one in results.values()) == ["refused", "refused", "refused", "rolled back"]
         assert sorted(process.returncode for process in rollout.processes.values()) == [1, 75, 75, 75]
@@ -39,7 +39,7 @@ def test_a_bad_image_stops_at_the_first_host(fleet: Fleet) -> None:
         assert (code, entry["host"]) == (0, tried)
         assert "listening" in results[tried]["log_tail"]
         assert entry.get("log", "") == "", "what a container prints stays on its host"
-        assert again == 75
+        assert (again, json.loads(refused)["kind"]) == (75, "quarantined")
         assert "svcagent quarantine clear" in said
 
         assert fleet.run(1, "quarantine", "clear", NAME, "--all")[0] == 0
@@ -129,12 +129,13 @@ def test_a_pause_stops_those_who_wait_for_the_lock(fleet: Fleet) -> None:
         first = fleet.lab.svcagent(fleet.lab.hosts[0], "-v", "reload", NAME)
         stack.callback(first.communicate)
         until_step(first, "drain")
-        second = fleet.lab.svcagent(fleet.lab.hosts[1], "-v", "reload", NAME)
+        second = fleet.lab.svcagent(fleet.lab.hosts[1], "-v", "--json", "reload", NAME)
         until_step(second, "acquire")
         assert fleet.run(3, "pause", NAME, "--reason", "incident")[0] == 0
-        _output, errors = second.communicate(timeout=60)
+        output, errors = second.communicate(timeout=60)
 
     assert (first.returncode, second.returncode) == (0, 75)
+    assert json.loads(output)["kind"] == "paused"
     assert "incident" in errors
     assert f"svcagent resume {NAME}" in errors
     assert fleet.lab.versions()["host1"] == version != fleet.lab.versions()["host2"]

@@ -135,12 +135,12 @@ def test_an_image_that_does_not_become_ready_is_rolled_back(fleet: Fleet) -> Non
     fleet.push_next(healthy=False)
     with Load(fleet.lab) as load:
         load.wait_for(requests=200)
-        code, _output, errors = fleet.run(0, "reload", NAME)
+        code, output, _errors = fleet.run(0, "--json", "reload", NAME)
         load.wait_for(requests=200)
         summary = load.stop()
 
-    assert code == 1
-    assert "did not become ready within 2 s" in errors
+    result = json.loads(output)
+    assert (code, result["outcome"], result["kind"]) == (1, "rolled back", "not-ready")
     assert summary.failed == ()
     assert fleet.lab.versions() == before
     assert fleet.leftovers() == []
@@ -205,10 +205,9 @@ def test_the_last_passing_instance_is_not_drained(fleet: Fleet) -> None:
     fleet.push_next()
     assert fleet.run(1, "maint", "enable", NAME, "--reason", "away")[0] == 0
 
-    code, _output, errors = fleet.run(0, "reload", NAME)
+    code, output, _errors = fleet.run(0, "--json", "reload", NAME)
 
-    assert code == 75
-    assert "0 of the 1 other" in errors
+    assert (code, json.loads(output)["kind"]) == (75, "too-few-healthy")
     assert fleet.lab.consul().passing() == ("host1",)
     assert fleet.run(1, "maint", "disable", NAME)[0] == 0
     fleet.lab.wait_passing()
