@@ -22,7 +22,8 @@ class ConsulApi:
     """A connection that must not be used by two threads at a time.
 
     Every method of its subclasses raises `ConsulUnreachable` (nothing is known), `OutcomeUnknown` (a write got no
-    response), `Denied` or `Rejected`. No method returns False for such an error.
+    response), `Denied` or `Rejected`. No method returns False for such an error. A read with ``index`` (of an earlier
+    response) waits up to ``wait`` seconds for a change.
     """
 
     def __init__(self, settings: ConsulSettings) -> None:

@@ -13,8 +13,6 @@ class CatalogApi(AgentApi):
     def instances(self, service: str, index: int | None = None, wait: float = 0.0) -> tuple[int, tuple[Instance, ...]]:
         """Return all instances of a service, read from the leader.
 
-        With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change.
-
         :raises Denied: the token does not show all instances, or there are none and it could not see one on this host.
         """
 
@@ -40,10 +38,7 @@ class CatalogApi(AgentApi):
             self._may_read_nodes = True
 
     def node_checks(self, node: str, index: int | None = None, wait: float = 0.0) -> tuple[int, dict[str, CheckState]]:
-        """Return all checks of a host and its services by id, read from the leader; empty without ``node:read``.
-
-        With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change.
-        """
+        """Return all checks of a host and its services by id, read from the leader; empty without ``node:read``."""
 
         def parse(answer: HttpAnswer) -> tuple[int, dict[str, CheckState]]:
             found = map(CheckState.parse, checked(answer, answers.CHECKS))

@@ -23,14 +23,13 @@ class KvApi(ConsulApi):
     def kv_get(
         self, key: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
     ) -> tuple[int, KvPair | None]:
-        """Return a key, or None. With ``index`` (of an earlier response), wait up to ``wait`` seconds for a change."""
         new, pairs = self._transport.get(_parse_tree, f"/v1/kv/{key}", read_params(index, wait, consistent=consistent))
         return new, pairs[0] if pairs else None
 
     def kv_tree(
         self, prefix: str, index: int | None = None, wait: float = 0.0, *, consistent: bool = False
     ) -> tuple[int, tuple[KvPair, ...]]:
-        """Return every key below a prefix (``…/``) in order, by one request. ``index`` and ``wait`` are as in `kv_get`.
+        """Return every key below a prefix (``…/``) in order, by one request.
 
         :raises Denied: the token does not show all keys, or there are none and the token could not see any.
         """

@@ -7,7 +7,7 @@ from agent.definitions.checks import Check
 from agent.definitions.cname import MARKERS, WILDCARD, Cname, complete, record_name, zone_finding
 from agent.definitions.document import Definition, find_definition
 from agent.definitions.faults import InvalidValue, untrusted
-from agent.definitions.interpolate import ADDRESS, EXAMPLE_ADDRESS, HOSTNAME, reference_values
+from agent.definitions.interpolate import ADDRESS, EXAMPLE_ADDRESS, reference_values
 from agent.definitions.load import Loaded, definition_files, load, load_valid
 from agent.definitions.name_conflicts import find_name_conflicts
 from agent.definitions.parse_file import ParsedFile, parse_file, read
@@ -24,7 +24,7 @@ from agent.definitions.reload import (
     Strategy,
 )
 from agent.definitions.schema import schema
-from agent.definitions.service import Service, TaggedAddress, Weights
-from agent.definitions.settings import ConsulSettings, DnsSettings, DockerSettings, Settings
+from agent.definitions.service import Service
+from agent.definitions.settings import ConsulSettings, DnsSettings, Settings
 from agent.definitions.values import Secret, is_addressable
 from agent.definitions.windows import Window

@@ -9,9 +9,10 @@ from agent.clock import Clock
 from agent.consul import Consul
 from agent.data import dataclass
 from agent.errors import Conflict
-from agent.fleet.host_state import HostState, InstanceKey, host_names, state_of
+from agent.fleet.host_state import HostState, InstanceKey, state_of
 from agent.fleet.rollout import Pin, pin
 from agent.fleet.view import FleetView, observe
+from agent.text import some_of
 
 STALLED_AFTER = timedelta(hours=1)
 """A rollout without progress for this long no longer binds other hosts."""
@@ -53,7 +54,7 @@ class HostProgress:
 
     @property
     def waits_for(self) -> str:
-        return host_names(self.hosts_missing)
+        return some_of(sorted(self.hosts_missing))
 
 
 def decide(

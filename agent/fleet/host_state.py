@@ -4,7 +4,7 @@ Earlier releases wrote ``hosts/<node>``. That document still counts for every in
 own, and the host's next write replaces it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,9 +33,6 @@ FOLDER = "hosts"
 
 REFRESHED_AFTER = timedelta(hours=6)
 """A host that finds nothing to do rewrites its document when it is older than this."""
-
-MOST_NAMES = 5
-"""Hosts that a message names; the others are counted."""
 
 InstanceKey: TypeAlias = tuple[str, str]
 """Node and service ID of one instance."""
@@ -178,10 +175,3 @@ def state_of(hosts: Mapping[InstanceKey, HostState], instance: InstanceKey) -> H
 
 def states_on(hosts: Mapping[InstanceKey, HostState], node: str) -> tuple[HostState, ...]:
     return tuple(state for (host, _service_id), state in hosts.items() if host == node)
-
-
-def host_names(nodes: Collection[str], most: int = MOST_NAMES) -> str:
-    """Return some host names and the number of further hosts."""
-    listed = sorted(nodes)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

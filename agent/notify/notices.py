@@ -15,11 +15,11 @@ from enum import StrEnum
 from agent.data import dataclass
 from agent.definitions import durations
 from agent.fleet import suspect
-from agent.fleet.host_state import HostState, HostStatus, InstanceKey, host_names, state_of, states_on
+from agent.fleet.host_state import HostState, HostStatus, InstanceKey, state_of, states_on
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
 from agent.fleet.rollout_progress import RolloutProgress
-from agent.text import clean, counted, short_digest, without_credentials
+from agent.text import clean, counted, short_digest, some_of, without_credentials
 
 MOST_HOSTS = 10
 """Hosts that a message names."""
@@ -114,7 +114,7 @@ def _of_rollout(
     body = (
         f"{pin.image} is {pin.digest}",
         f"pinned by {pin.node}" + (f" at {_shown(pin.since)}" if pin.since else "") + took,
-        *(f"{what}: {_names(nodes)}" for what, nodes in hosts.items() if nodes),
+        *(f"{what}: {some_of(sorted(nodes), MOST_HOSTS)}" for what, nodes in hosts.items() if nodes),
         *lines,
     )
     name = f"{pin.image.rpartition('/')[2]} ({short_digest(pin.digest)})"  # without the registry
@@ -164,7 +164,7 @@ def _suspect(rollout: RolloutProgress) -> Iterator[Notice]:
     """Yield one notice per digest, even if several hosts disappeared with it."""
     for digest in sorted({one.wanted for one in rollout.suspects}):
         vanished = [one for one in rollout.suspects if one.wanted == digest]
-        names = _names({one.node for one in vanished})
+        names = some_of(sorted({one.node for one in vanished}), MOST_HOSTS)
         lines = (
             *(suspect.what_happened(one) for one in vanished[:MOST_HOSTS]),
             "No other host takes it.",
@@ -246,10 +246,6 @@ def _host_line(node: str, state: HostState | None) -> str:
         return f"{node} has published nothing yet"
     since = f" since {_shown(state.since)}" if state.since else ""
     return f"{node}: {state.state}{since}" + (f": {_first_line(state.error)}" if state.error else "")
-
-
-def _names(nodes: Collection[str]) -> str:
-    return host_names(nodes, MOST_HOSTS)
 
 
 def _nodes(instances: Collection[InstanceKey]) -> frozenset[str]:

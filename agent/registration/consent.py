@@ -9,11 +9,10 @@ from agent.errors import SvcagentError
 from agent.registration.last_seen import LastSeen
 from agent.registration.mark import is_own
 from agent.registration.plan import AgentState, Change, ChangeAction
-from agent.text import counted
+from agent.text import counted, some_of
 
 MOST_REMOVALS = 2
 """The number of services that may be removed without consent, even if they are more than half."""
-MOST_NAMED = 5
 
 
 class ConsentNeeded(SvcagentError):
@@ -46,7 +45,7 @@ def find_objection(plan: Iterable[Change], world: AgentState, directory: Path, l
     command = f"svcagent --services-dir {place} register --allow-removals"
     if last.is_other_directory(directory) and (removed or changed):
         services = counted(len(removed), "service")
-        found = f"{services} would be removed and {len(changed)} changed ({_some(removed + changed)})"
+        found = f"{services} would be removed and {len(changed)} changed ({some_of(removed + changed)})"
         text = (
             f"the services of this host were registered from {last.directory}, not from {directory}: {found}. If "
             f"{directory} is the right directory, run: {command}"
@@ -55,13 +54,8 @@ def find_objection(plan: Iterable[Change], world: AgentState, directory: Path, l
     if len(removed) > MOST_REMOVALS and 2 * len(removed) > len(own):
         text = (
             f"{len(removed)} of the {len(own)} services that svcagent registered on this host would be removed "
-            f"({_some(removed)}), because {directory} does not define them any more. More than {MOST_REMOVALS} and "
+            f"({some_of(removed)}), because {directory} does not define them any more. More than {MOST_REMOVALS} and "
             f"more than half need consent. If that is intended, run: {command}"
         )
         return Objection("too-many-removals", text, frozenset({ChangeAction.REMOVE}))
     return None
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more

@@ -11,8 +11,7 @@ from agent.errors import BadDefinition, Fault, SvcagentError
 from agent.registration.driver import Registration
 from agent.registration.plan import Change, ChangeAction
 from agent.registration.requirements import unmet_requirements
-
-MOST_NAMES = 5
+from agent.text import some_of
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,8 @@ class Planner:
         )
         removed = [change.service_id for change in plan if change.action is ChangeAction.REMOVE]
         if removed and not self.definitions and not options.is_empty_allowed:
-            more = f" and {len(removed) - MOST_NAMES} more" if len(removed) > MOST_NAMES else ""
             raise SvcagentError(
-                f"{self.directory} holds no definition, so {', '.join(removed[:MOST_NAMES])}{more} would be removed. "
+                f"{self.directory} holds no definition, so {some_of(removed)} would be removed. "
                 "Is it the right directory? If so, run: svcagent register --allow-empty",
                 kind="no-definitions",
             )

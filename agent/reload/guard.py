@@ -16,8 +16,8 @@ from agent.fleet import FleetView, HostState, suspect
 from agent.fleet.host_state import InstanceKey
 from agent.maintenance import Maintenance, OwnerKind, iso, length, parse
 from agent.reload.window import WindowState
+from agent.text import some_of
 
-MOST_NAMES = 5
 KNOWN_FOR = timedelta(days=1)
 """How long an instance that is missing from the catalog counts as existing after its host reported it."""
 
@@ -151,12 +151,6 @@ def known_instances(view: FleetView, instances: tuple[Instance, ...], now: datet
     return frozenset(in_catalog | reported)
 
 
-def _names(found: Iterable[str]) -> str:
-    listed = sorted(set(found))
-    more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
-    return ", ".join(listed[:MOST_NAMES]) + more
-
-
 def _own(seen: Observed) -> Iterator[Obstacle]:
     own = seen.own
     if own is None:
@@ -197,7 +191,7 @@ def _health(seen: Observed) -> Iterator[Obstacle]:
     count = len(others) + len(departed)
     needed = seen.section.min_healthy.needed(count)
     if healthy < needed:
-        nodes = _names(node for node, _service_id in departed)
+        nodes = some_of(sorted({node for node, _service_id in departed}))
         yield Obstacle(
             ObstacleKind.HEALTH,
             f"{healthy} of the {count} other instances of {name} "
