@@ -1,13 +1,16 @@
 """Types of single values, shared by the models. Each refuses what Consul, Docker or DNS would refuse or misread."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent.definitions import durations
-from agent.definitions.faults import InvalidValue, kind_of, shown
-from agent.definitions.strict_model import TEXT, ListOf, ValueType, rule, whole
+from agent.definitions.faults import Finding, InvalidValue, kind_of, shown
+from agent.definitions.strict_model import BAD, TEXT, ListOf, Location, ValueType, path_of, rule, whole, wrong_type
+from agent.text import without_credentials
 
 HOW_TO_WRITE_A_DURATION = 'write a number with a unit, like "10s" or "1m30s"'
 
@@ -162,9 +165,26 @@ def _command(value: tuple[str, ...]) -> tuple[str, ...]:
         raise InvalidValue(
             "the command is empty", 'write the program and its arguments, like ["/usr/local/bin/check", "-v"]'
         )
+    if len(words := value[0].split()) > 1:
+        raise InvalidValue(
+            f"{shown(value[0])} is not a program", f"write each word apart: {shown([*words, *value[1:]])}"
+        )
     if any("\0" in argument for argument in value):
         raise InvalidValue("an argument holds a NUL character", "no program can be given one: remove it")
     return value
+
+
+class _CommandType(ListOf):
+    def read(self, value: Any, at: Location, found: list[Finding]) -> Any:
+        if not isinstance(value, str) or not value.strip():
+            return super().read(value, at, found)
+        safe = without_credentials(value)
+        try:
+            words = shlex.split(safe)
+        except ValueError:  # an open quotation mark
+            words = safe.split()
+        found.append(Finding(path_of(at), wrong_type(safe, tuple, is_secret=False).problem, f"write {shown(words)}"))
+        return BAD
 
 
 container = rule(
@@ -180,7 +200,7 @@ HOST = TEXT.also(host, _not_every_address)
 HTTP_URL = TEXT.also(http_url)
 HOST_PORT = TEXT.also(host_port)
 CONTAINER_NAME = TEXT.also(container)
-COMMAND = ListOf(TEXT, _command)
+COMMAND = _CommandType(TEXT, _command)
 """A program and its arguments, run without a shell."""
 FILE_PATH = ValueType(None, file_path, type="string", minLength=1)
 ABSOLUTE_PATH = ValueType(None, file_path, _absolute, type="string", pattern="^/")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 
 from agent.clock import Clock, Deadline, poll
 from agent.data import dataclass
@@ -59,13 +60,11 @@ def run_checked(
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> CommandResult:
     """Run the command. Raise ``command.failure`` if it cannot start, exits with a status other than 0, or times out."""
-    name = f"{command.what} ({shown_command(command.argv)})"
+    name = _name(command)
     try:
         finished = run(command.argv, environ, command.timeout, clock, waiting)
     except NotStarted as error:
-        raise command.failure(
-            f"{name} cannot be started: {error}. Write the program's full path, and let svcagent run it"
-        ) from error
+        raise _not_started(command, str(error)) from error
     if finished.status == 0:
         return finished
     if finished.status is None:
@@ -79,6 +78,26 @@ def run_checked(
     if not finished.output:
         how = f"{how} and printed nothing"
     raise command.failure(f"{name} {how}", finished.output)
+
+
+def require_program(command: Command, environ: Mapping[str, str]) -> None:
+    """Raise ``command.failure``, as `run_checked` would, if the program does not exist or must not be executed."""
+    program = Path(command.argv[0])
+    # As Popen looks for it, in the directory in which `run` starts it.
+    found = [Path("/") / folder / program for folder in ([""] if "/" in str(program) else os.get_exec_path(environ))]
+    if not any(one.exists() for one in found):
+        raise _not_started(command, f"there is no program {clean(str(program), LONGEST_REASON)}")
+    if not any(one.is_file() and os.access(one, os.X_OK) for one in found):
+        raise _not_started(command, f"{clean(str(program), LONGEST_REASON)} is not executable")
+
+
+def _name(command: Command) -> str:
+    return f"{command.what} ({shown_command(command.argv)})"
+
+
+def _not_started(command: Command, why: str) -> CommandFailed:
+    remedy = "Write the program's full path, and let svcagent run it"
+    return command.failure(f"{_name(command)} cannot be started: {why}. {remedy}")
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from agent.errors import HookFailed
 from agent.logs import log
-from agent.reload.command import Command, run_checked, without_secrets
+from agent.reload.command import Command, require_program, run_checked, without_secrets
 from agent.reload.dependencies import ReloadContext
 
 
@@ -42,12 +42,10 @@ class HookRunner:
         ``result``: how the reload ended, for hooks that run at its end. Raise `HookFailed` if the command could not be
         started, exited with a status other than 0, or took too long.
         """
-        argv: tuple[str, ...] | None = getattr(self._context.section.hooks, hook)
-        if argv is None:
+        command = self._command(hook)
+        if command is None:
             return
         deps, record, progress = self._context.deps, self._context.entry.record, self._context.progress
-        name = f"hook {hook} of {record.service}"
-        command = Command(name, argv, self._context.section.hooks.timeout, "reload.hooks.timeout", HookFailed)
         step = str(progress.failed_step or progress.step)
         # All are set, so that a script may require them; digests are empty if there is no image or it is unknown.
         variables = {
@@ -72,3 +70,16 @@ class HookRunner:
             return
         if finished.output:
             log(finished.output, service=record.service, reload=record.reload_id, step=step, hook=str(hook))
+
+    def check_programs(self) -> None:
+        """Raise `HookFailed` if a hook's program cannot be started: better now than when the service is drained."""
+        for hook in Hook:
+            if (command := self._command(hook)) is not None:
+                require_program(command, without_secrets(self._context.deps.environ))
+
+    def _command(self, hook: Hook) -> Command | None:
+        hooks, service = self._context.section.hooks, self._context.entry.record.service
+        argv: tuple[str, ...] | None = getattr(hooks, hook)
+        if argv is None:
+            return None
+        return Command(f"hook {hook} of {service}", argv, hooks.timeout, "reload.hooks.timeout", HookFailed)

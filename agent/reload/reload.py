@@ -138,6 +138,7 @@ class Reload:
             own = self._refuse_unless_clear(self._survey.take(), is_queueing=True)
             if self._section.drain.connections:
                 self._drainer.count_connections(own)  # fails here, before the drain, if they cannot be counted
+            self._hooks.check_programs()  # likewise
 
     def _acquire(self) -> None:
         self._report.publish_queueing()

@@ -21,7 +21,7 @@ from agent.engine.swap import NEW_SUFFIX, OLD_SUFFIX, ReplacementState, Replacem
 from agent.errors import Denied, NotFound, SvcagentError
 from agent.files import write_atomically
 from agent.fleet import SeenDigests
-from agent.reload.command import Command, run_checked, without_secrets
+from agent.reload.command import Command, require_program, run_checked, without_secrets
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Restarter:
         return False
 
     def check_recreatable(self) -> None:
-        """Raise `Conflict`, with the remedy, if the instance cannot be restarted in this way."""
+        """Raise `SvcagentError`, with the remedy, if the instance cannot be restarted in this way."""
 
     def fetch(self, digest: str, progress: Callable[[PullProgress], None]) -> None:
         """Pull that digest, unless it is on this host."""
@@ -260,6 +260,9 @@ class CommandRestarter(Restarter):
         )
         self._environ = environ
         self._clock = clock
+
+    def check_recreatable(self) -> None:
+        require_program(self._command, without_secrets(self._environ))
 
     def restart(self, digest: str) -> RestartResult:  # noqa: ARG002 - there is none
         # The command is not interrupted.

@@ -12,6 +12,7 @@ from agent.definitions import CommandRestart, Service
 from agent.engine.client import Engine
 from agent.engine.swap import ReplacementState
 from agent.errors import CommandFailed
+from agent.reload.command import Command, require_program
 from agent.reload.restart import CommandRestarter, Restarter, restarter
 
 
@@ -45,6 +46,30 @@ def test_a_restart_command_that_fails_is_reported_with_its_output() -> None:
         by_command("echo no such unit; exit 5").restart("")
 
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("program", ["{0}/nowhere", "{0}", "{0}/text", "nowhere", "dir"])
+def test_a_program_that_cannot_be_started_is_refused_before_the_drain(tmp_path: Path, program: str) -> None:
+    """It is absent, a directory or not executable, by its path or on PATH."""
+    (tmp_path / "text").touch()
+    (tmp_path / "dir").mkdir()
+    strategy = CommandRestart((program.format(tmp_path), "restart"), 10)
+    environ = {"PATH": str(tmp_path)}
+    service = Service(name="web", id="web-1")
+    web = restarter(strategy, service, cast("Engine", NoEngine()), Path("/nowhere"), environ, SystemClock())
+
+    with pytest.raises(CommandFailed, match="cannot be started"):
+        web.check_recreatable()
+    with pytest.raises(CommandFailed, match="cannot be started"):
+        web.restart("")
+
+
+def test_a_program_is_found_where_it_is_started(tmp_path: Path) -> None:
+    """On svcagent's own PATH, or from the directory / on."""
+    (tmp_path / "go").write_text("#!/bin/sh\n")
+    (tmp_path / "go").chmod(0o755)
+    for program in ("go", str(tmp_path / "go"), str(tmp_path / "go")[1:]):
+        require_program(Command("x", [program], 1, "x"), {"PATH": str(tmp_path)})
 
 
 def test_a_restart_command_has_a_limit_whose_key_is_named() -> None:
