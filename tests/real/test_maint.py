@@ -345,7 +345,7 @@ def test_a_maintenance_taken_over_outlives_the_agent(site: MaintHost, web: str) 
 
 
 def test_a_reloads_maintenance_is_left_to_it(site: MaintHost, web: str, consul: Consul) -> None:
-    """Neither lifted nor taken over but by force; and then the reload leaves it to who has it now."""
+    """Neither disabled nor taken over but by force; and then the reload leaves it to who has it now."""
     own = by_reload("1f3a9c21", NODE, "to run sha256:1", NOW)
     site.plant(web, render(own))
 
@@ -399,7 +399,7 @@ def test_over_but_failing_stays_out_and_says_why(site: MaintHost, web: str) -> N
 
     said = site.maint("expire", code=75)
     assert f"check {web}-real is critical (connection refused)" in said
-    assert json.loads(site.maint("expire", "--json", code=75).split("svcagent: ")[0])[0]["lifted"] is False
+    assert json.loads(site.maint("expire", "--json", code=75).split("svcagent: ")[0])[0]["disabled"] is False
     assert site.notes(web) == _over()
 
     site.ask.put(f"/v1/agent/check/pass/{web}-real")
