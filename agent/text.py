@@ -142,6 +142,15 @@ def without_credentials(text: str) -> str:
     return re.sub(_OPTION, _without_value, text)
 
 
+def redacted(text: str, limit: int = LONGEST_TEXT) -> str:
+    """Return foreign text as `clean` does, and without credentials.
+
+    Escape sequences are removed first, because one before a name hides where the name begins; the text is cut last,
+    because a credential that is cut off is not found.
+    """
+    return clean(without_credentials(printable(text)), limit)
+
+
 def shown_command(argv: Iterable[str]) -> str:
     """Return a command as a person would type it, cleaned, bounded and without credentials."""
     words: list[str] = []

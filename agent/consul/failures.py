@@ -116,7 +116,7 @@ class FailureTranslator:
     ) -> ConsulUnreachable:
         """Return the error for a response that is not Consul's. ``error`` is what the parser raised."""
         if isinstance(error, WrongShape):
-            found = f": {error}"
+            found = f": {self._shown(str(error))}"
         else:
             # The exception's type distinguishes a bug in svcagent from a proxy's page.
             cause = f", read with {type(error).__name__}" if error is not None else ""

@@ -22,7 +22,7 @@ from agent.errors import (
     UnexpectedAnswer,
 )
 from agent.shapes import WrongShape
-from agent.text import clean, without_credentials
+from agent.text import redacted
 
 _BY_STATUS: dict[int, type[SvcagentError]] = {400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}
 
@@ -78,7 +78,7 @@ class RefusedAnswer(Exception):
     @property
     def message(self) -> str:
         """The message, safe to show."""
-        return clean(without_credentials(self._text))
+        return redacted(self._text)
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
@@ -150,7 +150,7 @@ def is_of_sdk(error: BaseException) -> bool:
 
 
 def _unexpected(error: Exception, doing: str, address: str, is_write: bool) -> SvcagentError:
-    text = str(error) if isinstance(error, WrongShape) else f"{type(error).__name__}: {error}"
+    text = redacted(str(error) if isinstance(error, WrongShape) else f"{type(error).__name__}: {error}")
     if is_write:
         return OutcomeUnknown(
             f"Docker at {address} was asked to {doing}, and its answer cannot be used ({text}); it may or may not have "
@@ -172,8 +172,7 @@ def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> S
     causes = list(_causes(error))
     if not any(isinstance(cause, OSError) or (is_of_transport(cause) and not is_of_sdk(cause)) for cause in causes):
         return DockerUnreachable(
-            f"Docker at {address} could not {doing}: {clean(without_credentials(str(error)))}; "
-            "DOCKER_HOST sets the address"
+            f"Docker at {address} could not {doing}: {redacted(str(error))}; DOCKER_HOST sets the address"
         )
     if any(isinstance(cause, PermissionError) for cause in causes):
         return DockerUnreachable(
@@ -186,7 +185,7 @@ def _unanswered(error: Exception, doing: str, address: str, is_write: bool) -> S
     if any(map(timed_out, causes)):
         return DockerUnreachable(f"Docker at {address} did not answer in time when asked to {doing}")
     reason = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), error)
-    text = getattr(reason, "strerror", None) or str(reason)
+    text = redacted(getattr(reason, "strerror", None) or str(reason))
     return DockerUnreachable(
         f"cannot reach Docker at {address}: {text}; is it running there? DOCKER_HOST sets the address"
     )

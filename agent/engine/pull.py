@@ -15,7 +15,7 @@ from agent.engine.queries import READ_SECONDS
 from agent.engine.reference import Reference, is_digest
 from agent.errors import Denied, NotFound, RateLimited, RegistryUnreachable, SvcagentError
 from agent.shapes import require
-from agent.text import clean, without_credentials
+from agent.text import redacted
 
 EXTRACTING_FACTOR = 10
 """How many times longer than a download an extraction may stall: a large layer on a slow disk takes minutes. Some
@@ -179,7 +179,7 @@ def _failure(
     error: RefusedAnswer | None = None,
 ) -> SvcagentError:
     kind = kind or registry_failure(text)
-    text = clean(without_credentials(text))
+    text = redacted(text)
     registry, image = reference.registry, reference.local_name
     if kind is NotFound:
         return NotFound(

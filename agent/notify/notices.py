@@ -19,7 +19,7 @@ from agent.fleet.host_state import HostState, HostStatus, InstanceKey, state_of,
 from agent.fleet.quarantine import Quarantine
 from agent.fleet.rollout import Pin
 from agent.fleet.rollout_progress import RolloutProgress
-from agent.text import clean, counted, short_digest, some_of, without_credentials
+from agent.text import counted, redacted, short_digest, some_of
 
 MOST_HOSTS = 10
 """Hosts that a message names."""
@@ -258,7 +258,7 @@ def _command(*arguments: str) -> str:
 
 def _first_line(text: str) -> str:
     line = next(iter(text.strip().splitlines()), "")
-    return without_credentials(clean(line, LONGEST_WHY))
+    return redacted(line, LONGEST_WHY)
 
 
 def _shown(moment: datetime) -> str:

@@ -10,7 +10,7 @@ from agent.engine.client import Engine
 from agent.engine.model import Container
 from agent.errors import NotFound, NotReady
 from agent.reload.probe import Prober, ProbeResult, ProbeStatus
-from agent.text import clean, without_credentials
+from agent.text import redacted
 
 SHORTEST_LIMIT = 0.25
 LONGEST_OUTPUT = 200
@@ -63,7 +63,7 @@ def has_run(check: Check, state: CheckState | None) -> bool:
 
 
 def fault_in_consul(state: CheckState) -> InstanceFault:
-    output = clean(without_credentials(state.output), LONGEST_OUTPUT)
+    output = redacted(state.output, LONGEST_OUTPUT)
     message = f"Consul shows check {state.id} as {state.status}" + (f" ({output})" if output else "")
     return InstanceFault(message, f"{state.id} consul {state.status}")
 

@@ -19,7 +19,7 @@ from agent.data import dataclass
 from agent.definitions import Check
 from agent.reload.http_request import MOST_REQUESTS, Request, UnusableUrl, redirected_request, shown
 from agent.reload.stream import Stream, connect, start_tls, tls_context
-from agent.text import clean, without_credentials
+from agent.text import redacted
 
 SHORTEST_PROBE = 0.05
 LONGEST_MESSAGE = 300
@@ -261,7 +261,7 @@ def _guarded(run: Callable[[], ProbeResult], where: str, seconds: float) -> Prob
         return run()
     except Exception as error:  # noqa: BLE001 - the service's answer decides what the libraries raise; it did not pass
         message, failure = _describe_error(error, seconds)
-        message = clean(without_credentials(message), LONGEST_MESSAGE)
+        message = redacted(message, LONGEST_MESSAGE)
         return ProbeResult(ProbeStatus.CRITICAL, f"{where}: {message}", failure)
 
 

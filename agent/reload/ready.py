@@ -27,7 +27,7 @@ from agent.reload.checks import (
     is_acceptable,
 )
 from agent.reload.probe import ProbeResult, ProbeStatus, advice
-from agent.text import clean, without_credentials
+from agent.text import redacted
 
 SHORTEST_RETURN_WAIT = 60.0
 """The least time, in seconds, for an instance that returns to service to become ready."""
@@ -312,5 +312,5 @@ def _signature(check: Check, failure: str) -> str:
 
 
 def _cannot_be_judged(error: Exception) -> InstanceFault:
-    text = clean(without_credentials(str(error)), LONGEST_OUTPUT)
+    text = redacted(str(error), LONGEST_OUTPUT)
     return InstanceFault(f"it cannot be judged: {type(error).__name__}: {text}")

@@ -1,6 +1,7 @@
 """What the SDK raises, by the type it comes out as."""
 
 import json
+from http.client import BadStatusLine
 
 import pytest
 import requests
@@ -23,6 +24,7 @@ from agent.errors import (
     SvcagentError,
     UnexpectedAnswer,
 )
+from agent.shapes import WrongShape
 
 
 def raised_by(error: Exception, *, is_write: bool) -> SvcagentError:
@@ -273,3 +275,28 @@ def test_what_the_image_has_or_lacks_counts_against_it(text: str) -> None:
 def test_what_no_image_can_help_does_not_count_against_it(text: str) -> None:
     """A container that cannot start for such a reason is rolled back, and its digest is not quarantined."""
     assert not is_caused_by_image(f"Docker could not start container 0123456789ab: {text}")
+
+
+HOSTILE = f"\x1b[31m password=hush {'x' * 60_000}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError(urllib3.exceptions.ProtocolError("Connection aborted.", BadStatusLine(HOSTILE))),
+        NoAnswer(HOSTILE),
+        DockerException(HOSTILE),
+        ValueError(HOSTILE),
+        WrongShape(HOSTILE),
+        RefusedAnswer(500, HOSTILE, {"Api-Version": "1.41"}, "GET", "/"),
+        RefusedAnswer(500, HOSTILE, {}, "GET", "/"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("is_write", [True, False])
+def test_foreign_text_in_a_message_is_bounded_and_clean(error: Exception, *, is_write: bool) -> None:
+    message = str(raised_by(error, is_write=is_write))
+
+    assert len(message) < 1500
+    assert "\x1b" not in message
+    assert "hush" not in message

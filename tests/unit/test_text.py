@@ -12,6 +12,7 @@ from agent.text import (
     is_secret_name,
     printable,
     quoted_command,
+    redacted,
     shown_command,
     without_credentials,
 )
@@ -222,3 +223,12 @@ def test_no_text_takes_long(text: str) -> None:
 
 def test_a_number_has_its_noun() -> None:
     assert [counted(number, "host") for number in (0, 1, 2)] == ["0 hosts", "1 host", "2 hosts"]
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mpassword=hush", "\x9b1mhttp://me:hush@host", "\x1b]0;title\x07token=hush x"])
+def test_an_escape_sequence_does_not_protect_a_credential(text: str) -> None:
+    assert "hush" not in redacted(text)
+
+
+def test_a_credential_is_not_cut_before_it_is_hidden() -> None:
+    assert "hush" not in redacted(f"http://me:hush{'x' * 100}@host", 20)
