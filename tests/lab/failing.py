@@ -68,7 +68,9 @@ class Fault:
         """Wrap the steps, and every public method and function of the dependencies."""
         StepRunner._take = self._step_taken(StepRunner._take)  # type: ignore[method-assign]  # noqa: SLF001  # made here
         for kind in DEPENDENCIES:
-            for name, method in list(vars(kind).items()):
+            bases = [base for base in reversed(kind.__mro__) if base.__module__.startswith("agent.")]
+            methods = {name: method for base in bases for name, method in vars(base).items()}
+            for name, method in methods.items():
                 if not name.startswith("_") and callable(method) and not isinstance(method, type):
                     setattr(kind, name, self._called(f"{kind.__name__}.{name}", method))
         # They are imported by name: every module that has one gets the wrapped one.
