@@ -15,6 +15,7 @@ from agent.definitions import Settings
 from agent.errors import ConsulUnreachable
 from agent.fleet import Past
 from agent.fleet import history as pasts
+from agent.outcomes import Outcome
 from agent.text import clean
 
 SLOWEST = 3
@@ -65,7 +66,7 @@ def _show(found: list[Past]) -> None:
     columns: dict[str, Callable[[Past], str]] = {
         "BEGAN": lambda past: shown(past.began) if past.began else "-",
         "HOST": lambda past: past.node or "-",
-        "OUTCOME": lambda past: past.outcome,
+        "OUTCOME": _outcome,
         **({} if is_short else {"FROM": lambda past: short(past.before)}),
         "TO": lambda past: short(past.after),
         "SECONDS": lambda past: f"{past.seconds:.1f}",
@@ -76,6 +77,12 @@ def _show(found: list[Past]) -> None:
         ),
     }
     show_table(tuple(columns), [tuple(cell(past) for cell in columns.values()) for past in found])
+
+
+def _outcome(past: Past) -> str:
+    """Return the outcome; of a recovery also whether it restored the old version."""
+    is_rolled_back = past.outcome == Outcome.RECOVERED and past.running not in ("", past.after)
+    return f"{past.outcome} (rolled back)" if is_rolled_back else past.outcome
 
 
 def _steps(steps: Iterable[tuple[str, float]]) -> str:
@@ -97,6 +104,7 @@ def _document(past: Past) -> dict[str, Any]:
         "image": past.image,
         "from": past.before or None,
         "to": past.after or None,
+        "running": past.running or None,
         "seconds": round(past.seconds, 3),
         "steps": [{"step": step, "seconds": seconds} for step, seconds in past.steps],
         "error": past.error or None,

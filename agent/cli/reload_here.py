@@ -9,7 +9,14 @@ from agent.cli import context
 from agent.cli.maint_output import show_expired_maintenance
 from agent.cli.options import current
 from agent.cli.output import show_document, show_line, show_warning
-from agent.cli.reload_output import REPAIR_OUTPUT, Printer, show_recovered, show_result, show_rolled_back
+from agent.cli.reload_output import (
+    REPAIR_OUTPUT,
+    Printer,
+    show_quarantined,
+    show_recovered,
+    show_result,
+    show_rolled_back,
+)
 from agent.cli.stopped import warn_of_stopped
 from agent.cli.textfile import reload_recorded
 from agent.clock import Clock, Interrupts
@@ -98,6 +105,7 @@ def reload_here(asked: ReloadRequest) -> int:
         code = show_result(results[-1])
         if results[-1].outcome in (Outcome.ROLLED_BACK, Outcome.ENVIRONMENT):
             show_rolled_back(results[-1], _service_state(consul, service.id))
+        show_quarantined(results[-1])
         return code
 
 

@@ -21,6 +21,7 @@ from agent.outcomes import Outcome
 from agent.reload.record import Phase, ReloadResult, StepEvent
 from agent.reload.repair import RepairOutput
 from agent.reload.steps import Step
+from agent.text import quoted_command
 
 
 def show_result(result: ReloadResult) -> int:
@@ -45,9 +46,24 @@ def show_result(result: ReloadResult) -> int:
 
 def show_rolled_back(result: ReloadResult, where: str) -> None:
     """Print below the failure which version runs after a roll-back. ``where`` says whether it is in service."""
-    version = result.running or "the version from before"
-    text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
+    if not result.image:  # a command restarts it: there is no other version, and perhaps nothing was stopped
+        text = f"{result.service}: passes its checks on {result.node} as before, {where}"
+    else:
+        version = result.running or "the version from before"
+        text = f"{result.service}: rolled back; {version} runs again on {result.node}, {where}"
     show_warning(text, service=result.service, reload=result.id)
+
+
+def show_quarantined(result: ReloadResult) -> None:
+    """Print below a failure that it quarantined the version, and the remedy."""
+    if result.quarantined:
+        clear = quoted_command(["svcagent", "quarantine", "clear", result.service, result.quarantined])
+        show_warning(
+            f"{result.service}: {result.quarantined} is quarantined: no host takes it. Push a better image; if the "
+            f"fault was not the image's, run: {clear}",
+            service=result.service,
+            reload=result.id,
+        )
 
 
 def show_recovered(results: Sequence[ReloadResult]) -> int:
@@ -57,10 +73,16 @@ def show_recovered(results: Sequence[ReloadResult]) -> int:
             # It crashed, or failed and could not restore the service then.
             unfinished = f"the unfinished reload {result.id}" if result.id else "an unfinished reload"
             said = f"{unfinished} is recovered; the instance is ready and in service again"
+            if result.running and result.wanted:
+                is_old = result.running != result.wanted
+                how = "rolled back" if is_old else "finished"
+                runs = f"{result.running} runs{' again' if is_old else ''}, ready and in service"
+                said = f"{unfinished} is recovered ({how}): {runs}"
             show_warning(f"{result.service}: {said}", service=result.service, reload=result.id)
         if result.error:
             level = logs.ERROR if result.exit_code else logs.WARNING
             _show_error(result, colour="yellow", level=level, exit_code=result.exit_code or None)
+        show_quarantined(result)
     return max((result.exit_code for result in results), default=0)
 
 

@@ -38,7 +38,8 @@ UNREADABLE = "unreadable"
 class Past(Document):
     """One finished reload, with its begin, outcome, digests before and after, and seconds per step.
 
-    ``outcome`` is a `Result`'s, or `UNREADABLE`; then ``began`` is None and ``error`` is the reason.
+    ``after`` is the digest to take, ``running`` the one that ran at the end; empty if that is unknown. ``outcome`` is a
+    `Result`'s, or `UNREADABLE`; then ``began`` is None and ``error`` is the reason.
     """
 
     id: str = field(metadata=NAME)
@@ -50,6 +51,7 @@ class Past(Document):
     after: str = field(default="", metadata=stored_as("to", OPTIONAL_DIGEST))
     steps: tuple[tuple[str, float], ...] = field(default=(), metadata=STEPS)
     error: str = field(default="", metadata=PROSE)
+    running: str = field(default="", metadata=OPTIONAL_DIGEST)
 
     @property
     def seconds(self) -> float:

@@ -143,7 +143,8 @@ class Recovery:
             is_locked=bool(record.session) or leftover.is_journal_lost,
             may_roll_back=reload.rollback,
         )
-        self.result = ReloadResult(service.name, deps.agent.node, reload.image, id=record.reload_id)
+        wanted = record.digest or None
+        self.result = ReloadResult(service.name, deps.agent.node, reload.image, id=record.reload_id, wanted=wanted)
         self._deps = deps
         self._record = record
         self._is_journal_lost = leftover.is_journal_lost

@@ -112,6 +112,7 @@ class HostStateReport:
             after=record.digest,
             steps=tuple((step["step"], step["seconds"]) for step in result.steps),
             error=result.error or "",
+            running=digest,
         )
         try:
             history.write_to_disk(deps.state_dir, self._service, past)

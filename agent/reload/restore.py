@@ -39,6 +39,8 @@ class Restoration:
         self.watch = SettleWatch(context, self.readiness)
         self.log_tail = ""
         """The last output of the new container, if it failed."""
+        self.quarantined = ""
+        """The digest that was quarantined."""
         self.signatures: frozenset[str] = frozenset()
         """The failures of the old container after it was started again."""
 
@@ -95,10 +97,7 @@ class Restoration:
             log=self.log_tail if deps.shares_log_tails else "",
         )
         self._retry(lambda: quarantine.put(deps.consul, record.service, found))
-        self._note(
-            f"{record.digest} is quarantined: no host takes it. To allow it again: "
-            f"svcagent quarantine clear {record.service} {record.digest}"
-        )
+        self.quarantined = record.digest
 
     def _remember_log_tail(self) -> None:
         """Read the last output of the new container before it is removed."""

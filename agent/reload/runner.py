@@ -90,6 +90,7 @@ class StepRunner:
             running = self._running()
         result = self._concluded(self.result, self._restoration.log_tail)
         result.running = running or None
+        result.quarantined = self._restoration.quarantined
         with progress.tolerated("report the reload"):
             self.report.ended(result, state, running)
         if not (state.is_stranded or state.has_leftovers or state.blame is Blame.OWED):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import termios
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -397,6 +398,18 @@ def test_a_row_of_history_is_two_lines_of_a_terminal_at_most(host: ConsulHost, c
     assert [len(line) <= 80 for line in lines] == [True] * 5
     assert "it did not become ready" in lines[2]
     assert lines[4].strip().endswith("ready 3.00, check 0.25")
+
+
+def test_history_says_whether_a_recovery_restored_the_old_version(
+    run: Callable[..., str], consul: Consul, web: str
+) -> None:
+    for number, running in enumerate((OLD, NEW, "")):
+        past = replace(_past(number, "host1"), outcome="recovered", running=running)
+        history.publish(consul, web, past)
+
+    rows = [line.split("\t") for line in run("history", web).splitlines()]
+    assert [row[2] for row in rows[1:]] == ["recovered", "recovered", "recovered (rolled back)"]
+    assert [one["running"] for one in json.loads(run("history", web, "--json"))] == [None, NEW, OLD]
 
 
 def test_history_is_read_from_disk_without_consul(run: Callable[..., str], svcagent: Svcagent) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent import logs
 from agent.cli.options import Options
-from agent.cli.reload_output import Printer, show_recovered, show_result, show_rolled_back
+from agent.cli.reload_output import Printer, show_quarantined, show_recovered, show_result, show_rolled_back
 from agent.engine.model import PullProgress
 from agent.logs import Format
 from agent.outcomes import Outcome
@@ -174,13 +174,41 @@ def test_the_document_is_all_there_is_on_standard_output(capfd: pytest.CaptureFi
     assert json.loads(capfd.readouterr().out)["outcome"] == "reloaded"
 
 
-def test_the_last_line_of_a_roll_back_says_what_runs_again(capfd: pytest.CaptureFixture[str]) -> None:
-    result = ReloadResult("web", "host1", "i", outcome=Outcome.ROLLED_BACK, error="no", exit_code=1, running="sha256:1")
+def test_a_failed_version_cause_first_then_consequences_then_the_remedy(capfd: pytest.CaptureFixture[str]) -> None:
+    new, old = "sha256:2", "sha256:1"
+    result = ReloadResult("web", "host1", "i", outcome=Outcome.ROLLED_BACK, error="no", exit_code=1, running=old)
+    result.quarantined = new
 
     show_result(result)
     show_rolled_back(result, "in service")
+    show_quarantined(result)
 
-    assert (
-        capfd.readouterr().err.splitlines()[-1]
-        == "svcagent: web: rolled back; sha256:1 runs again on host1, in service"
-    )
+    cause, rolled_back, quarantined = capfd.readouterr().err.splitlines()
+    assert cause == "svcagent: no"
+    assert rolled_back == "svcagent: web: rolled back; sha256:1 runs again on host1, in service"
+    assert quarantined.startswith("svcagent: web: sha256:2 is quarantined")
+    assert quarantined.endswith("run: svcagent quarantine clear web sha256:2")
+
+
+def test_a_failed_restart_command_rolls_back_to_no_other_version(capfd: pytest.CaptureFixture[str]) -> None:
+    show_rolled_back(ReloadResult("web", "host1", "", outcome=Outcome.ROLLED_BACK), "in service")
+
+    assert capfd.readouterr().err == "svcagent: web: passes its checks on host1 as before, in service\n"
+
+
+@pytest.mark.parametrize(
+    ("running", "expected"),
+    [
+        ("sha256:1", "recovered (rolled back): sha256:1 runs again, ready and in service"),
+        ("sha256:2", "recovered (finished): sha256:2 runs, ready and in service"),
+        (None, "recovered; the instance is ready and in service again"),
+    ],
+)
+def test_a_recovery_says_which_version_runs(
+    capfd: pytest.CaptureFixture[str], running: str | None, expected: str
+) -> None:
+    result = ReloadResult("web", "host1", "i", "ab12", Outcome.RECOVERED, running=running, wanted="sha256:2")
+
+    show_recovered([result])
+
+    assert capfd.readouterr().err == f"svcagent: web: the unfinished reload ab12 is {expected}\n"
