@@ -224,7 +224,7 @@ def test_what_is_wrong_with_a_schedule_is_reported_once(site: DaemonHost) -> Non
         site.define_passing(name)
         site.wait_logged(f"{name}: registered")
 
-    assert site.daemon.log.count("of this host cannot be told") == 1
+    assert site.daemon.log.count("of this host is unknown") == 1
 
 
 def test_due_while_consul_is_away(site: DaemonHost) -> None:
